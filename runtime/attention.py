@@ -13,7 +13,7 @@ tokens being appended before the first layer appends them.
 """
 
 import logging
-from functools import cache
+from functools import cache, partial
 from typing import Any, Protocol
 
 import torch
@@ -107,8 +107,10 @@ def packed_attention(
             f"attention {ATTENTION_NAME!r} was called without a packed cache",
             "pass past_key_values=PackedCache(...), or use kvpareto.runtime.load",
         )
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    mixed = attend(query, key.state, scaling=scale, softcap=softcap, sinks=s_aux)
+    state, scale = key.state, query.shape[-1] ** -0.5 if scaling is None else scaling
+    call = partial(attend, state=state, scaling=scale, softcap=softcap, sinks=s_aux)
+    seam = state.clock.seam
+    mixed = call(query) if seam is None else seam(query, state.value.dim, call)
     return mixed.transpose(1, 2).contiguous(), None
 
 
@@ -159,10 +161,17 @@ class Backend(Protocol):
 
     def capturable(self, state: LayerState, tokens: int) -> bool: ...
 
+    def appends_on_device(self, state: LayerState) -> bool: ...
+
 
 def capturable(state: LayerState, tokens: int) -> bool:
     """Whether a CUDA graph may capture a pass of `tokens` tokens: no length is read on the host."""
     return _backend(state).capturable(state, tokens)
+
+
+def capturable_around(state: LayerState) -> bool:
+    """Whether a pass may be captured but for its attention (pieces.py)."""
+    return _backend(state).appends_on_device(state)
 
 
 def _backend(state: LayerState) -> Backend:

@@ -1,11 +1,14 @@
-"""One pass of the model over the next n tokens: eager, or as a captured CUDA graph.
+"""One pass of the model over the next n tokens: eager, or as captured CUDA graphs.
 
 The cache's lengths live on the device, positions are computed from them there, and the kernels
 read them there: the same pass, captured once for a fixed n, is right at every length. That takes
-the launch overhead out of decoding (n = 1) and out of small prefill chunks.
+the launch overhead out of decoding (n = 1), and out of small prefill chunks, whose attention
+stays between the graphs (pieces.py) where it counts on the host.
 """
 
+import gc
 import logging
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -13,12 +16,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .attention import capturable
+from ..planner.errors import one_line
+from .attention import capturable, capturable_around
 from .cache import PackedCache
+from .pieces import Pieces
 
 logger = logging.getLogger(__name__)
 
 WARMUPS = 2  # passes before a capture: autotuning and lazy library handles happen in them
+PIECES_TO = 512  # tokens of a pass up to which the device waits for the host's launches
 
 
 class Forward:
@@ -31,7 +37,8 @@ class Forward:
     def __init__(self, model: PreTrainedModel, cache: PackedCache, *, graphs: bool) -> None:
         self.model = model
         self.cache = cache
-        self._graphs: dict[int, _Captured] = {}
+        self._graphs: dict[int, _Captured | _InPieces] = {}
+        self._refused: set[int] = set()  # chunks that could not be captured
         self._pool: Any = None  # CUDA's handle of the memory that the graphs share
         self.why_eager = _why_eager(model, cache, graphs)
 
@@ -59,21 +66,28 @@ class Forward:
         Where a capture fails (a model that synchronises with the host, say) the pass stays
         eager, and a warning says so once.
         """
-        if self.why_eager is not None or tokens in self._graphs:
+        if self.why_eager is not None or tokens in self._graphs or tokens in self._refused:
             return
-        if not all(capturable(state, tokens) for state in self.cache.states):
+        kind = self._kind(tokens)
+        if kind is None:
             return
         if tokens >= self.cache.capacity:  # no room for the token before it, and nothing to gain
             return
         if self.cache.clock.host:
             raise RuntimeError("a graph is captured on an empty cache")
         try:
-            graph = _Captured(self, tokens, self._pool)
+            graph = kind(self, tokens, self._pool)
             self._graphs[tokens] = graph
             self._pool = graph.graph.pool()
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
-            self.why_eager = f"the model cannot be captured in a CUDA graph: {error}"
-            logger.warning("decoding without CUDA graphs: %s", self.why_eager)
+            self._refused.add(tokens)
+            what = "prefill chunks run" if tokens > 1 else "decoding runs"
+            logger.warning("%s without CUDA graphs: %s", what, one_line(str(error)))
+            if tokens == 1:
+                why = one_line(str(error))
+                self.why_eager = f"the model cannot be captured in a CUDA graph: {why}"
             torch.cuda.synchronize()
         finally:
             self.cache.reset()
@@ -83,28 +97,22 @@ class Forward:
         self._graphs.clear()
         self._pool = None
 
+    def _kind(self, tokens: int) -> "type[_Captured | _InPieces] | None":
+        """How a pass of `tokens` tokens can be captured, if it can and gains by it."""
+        states = self.cache.states
+        if all(capturable(state, tokens) for state in states):
+            return _Captured
+        if tokens <= PIECES_TO and all(capturable_around(state) for state in states):
+            return _InPieces
+        return None
+
 
 class _Captured:
     """A graph over `tokens` tokens, its input and its output."""
 
     def __init__(self, forward: Forward, tokens: int, pool: Any) -> None:
-        cache = forward.cache
-        self.tokens = tokens
-        self.clock = cache.clock
-        self.ids = torch.zeros(
-            (cache.clock.starts.shape[0], tokens),
-            dtype=torch.long,
-            device=cache.clock.device.device,
-        )
-        stream = _stream(cache.clock.device.device)
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            forward.eager(self.ids[:, :1])  # the first token is not like the others
-            for _ in range(WARMUPS):
-                cache.clock.place(1)
-                forward.eager(self.ids)
-        torch.cuda.current_stream().wait_stream(stream)
-        cache.clock.place(1)
+        self.tokens, self.clock = tokens, forward.cache.clock
+        self.ids, stream = _warmed_up(forward, tokens)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph, pool=pool, stream=stream):
             self.logits = forward.eager(self.ids)
@@ -114,6 +122,56 @@ class _Captured:
         self.graph.replay()
         self.clock.follow(self.tokens)
         return self.logits
+
+
+class _InPieces:
+    """The same in graphs between the attention calls."""
+
+    def __init__(self, forward: Forward, tokens: int, pool: Any) -> None:
+        self.tokens, self.clock = tokens, forward.cache.clock
+        self.ids, stream = _warmed_up(forward, tokens)
+        torch.cuda.synchronize()
+        gc.collect()  # nothing may be freed while a stream is captured
+        self.graph = Pieces(pool)
+        self.clock.seam = self.graph.seam
+        try:
+            with torch.cuda.stream(stream):
+                self.graph.begin()
+                self.logits = forward.eager(self.ids)
+                self.graph.end()
+        except BaseException:
+            with suppress(RuntimeError), torch.cuda.stream(stream):  # the first error is the cause
+                self.graph.end()
+            raise
+        finally:
+            self.clock.seam = None
+
+    @torch.inference_mode()
+    def replay(self, ids: Tensor) -> Tensor:
+        self.ids.copy_(ids)
+        self.clock.follow(self.tokens)  # attention reads it on the host
+        self.graph.replay()
+        return self.logits
+
+
+def _warmed_up(forward: Forward, tokens: int) -> tuple[Tensor, torch.cuda.Stream]:
+    """Run the pass as often as a capture needs; its input [B, tokens], and the capture's stream.
+
+    The clock is left as it was for the last pass.
+    """
+    clock = forward.cache.clock
+    where = clock.device.device
+    ids = torch.zeros((clock.starts.shape[0], tokens), dtype=torch.long, device=where)
+    stream = _stream(where)
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        forward.eager(ids[:, :1])  # the first token is not like the others
+        for _ in range(WARMUPS):
+            clock.place(1)
+            forward.eager(ids)
+    torch.cuda.current_stream().wait_stream(stream)
+    clock.place(1)
+    return ids, stream
 
 
 @lru_cache(maxsize=16)

@@ -11,6 +11,7 @@ Full layers never wrap; a layer that slides has room for its window and one chun
 Tokens move from residual to packed in whole blocks and are never quantized twice.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -18,6 +19,11 @@ import torch
 from torch import Tensor
 
 from ..planner.kv_format import KVFormat, SideFormat
+
+Attend = Callable[[Tensor], Tensor]
+"""A layer's attention, all but its query [B, Hq, n, D] given: -> [B, Hq, n, Dv]."""
+Seam = Callable[[Tensor, int, Attend], Tensor]
+"""(query, Dv, attention) -> what the attention gives."""
 
 
 class Clock:
@@ -29,13 +35,15 @@ class Clock:
     `follow`, since the replay moves the device counter only.
 
     `starts`, int32 [B], is each sequence's number of padding tokens on the left; a batch of
-    one has none.
+    one has none. `seam` is set while a pass is captured in pieces (pieces.py): it then stands
+    between a layer's query and its attention.
     """
 
     def __init__(self, batch: int, device: torch.device) -> None:
         self.host = 0
         self.device = torch.zeros(1, dtype=torch.int32, device=device)
         self.starts = torch.zeros(batch, dtype=torch.int32, device=device)
+        self.seam: Seam | None = None
 
     @property
     def padded(self) -> bool:

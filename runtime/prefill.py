@@ -14,7 +14,7 @@ from ..planner.configuration import CHUNKS, Configuration
 from ..planner.errors import NothingFits
 from .forward import Forward
 
-GRAPH_FROM = 4  # chunks of one size that repay capturing a graph for them
+GRAPH_FROM = 8  # chunks of one size that repay capturing a graph for them
 
 
 def chunk_sizes(

@@ -60,6 +60,11 @@ def capturable(state: LayerState, tokens: int) -> bool:
     return False
 
 
+def appends_on_device(state: LayerState) -> bool:
+    """Never either."""
+    return False
+
+
 def read(side: SideState, first: int, total: int) -> Tensor:
     """What the cache holds for positions [first, total), float32 [B, H, total - first, D]."""
     if not side.form.quantized:

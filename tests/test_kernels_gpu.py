@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("triton")
 
 from kvpareto.runtime import kernels, reference
-from kvpareto.runtime.kernels import cuda_decode, staged
+from kvpareto.runtime.kernels import cuda_decode, staged, staged_room
 from kvpareto.runtime.kernels.cuda_stage import Stager
 from kvpareto.runtime.layer_state import LayerState
 
@@ -91,7 +91,7 @@ def test_staging_rounds_what_the_reference_reads(text: str, parts: int) -> None:
     state = filled_state(text, 110, dim=96, device="cuda")
     each = 64 // parts
     staged_ = torch.full((2, parts, 2, each, 96), torch.nan, dtype=torch.bfloat16, device="cuda")
-    Stager(state, torch.bfloat16).stage(state, 46, 64, staged_[0], staged_[1])
+    Stager(state, torch.bfloat16).stage(46, 64, staged_[0], staged_[1])
     for side, out in zip((state.key, state.value), staged_, strict=True):
         expected = reference.read(side, 46, 110).bfloat16()
         for part in range(parts):
@@ -108,6 +108,7 @@ def test_staged_chunks(
     monkeypatch: pytest.MonkeyPatch, text: str, dim: int, window: int | None, queries: int
 ) -> None:
     monkeypatch.setattr(staged, "SEGMENT", 1024)  # several segments, and a part of one
+    monkeypatch.setattr(staged_room, "segment_tokens", lambda *_: 1024)
     capacity = None if window is None else window + 300
     state = filled_state(text, 2900, dim=dim, window=window, capacity=capacity, device="cuda")
     assert staged.supports(state, queries)

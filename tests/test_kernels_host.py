@@ -11,7 +11,12 @@ pytest.importorskip("triton")
 
 import itertools
 
-from kvpareto.planner.activation.workspace import decode_splits, partial_bytes, staging_bytes
+from kvpareto.planner.activation.workspace import (
+    decode_splits,
+    partial_bytes,
+    segment_tokens,
+    staging_bytes,
+)
 from kvpareto.runtime.kernels import cuda_decode, cuda_stage, nvrtc, staged
 from kvpareto.runtime.kernels.formats import format_constants
 
@@ -110,6 +115,10 @@ def test_workspace_bytes_by_hand() -> None:
     # 8 heads x (128 + 128) channels x 2 bytes x 8,192 tokens
     assert staging_bytes(8, 128, 128, 131_136, 1024) == 33_554_432
     assert staging_bytes(8, 128, 128, 5_000, 1024) == 20_480_000
+    # 2 heads of 1,024 bytes a token fill the same 2^25 bytes with four times as many
+    assert segment_tokens(2, 128, 128) == 32_768
+    assert staging_bytes(2, 128, 128, 131_136, 256) == 33_554_432
+    assert segment_tokens(32, 128, 128) == 8_192
     # 16 parts of 32 heads x 130 floats, 8 counters
     assert partial_bytes(1, 32, 8, 128, 131_072, 132, False) == 16 * 32 * 130 * 4 + 8 * 4
 
@@ -118,16 +127,16 @@ def test_workspace_bytes_by_hand() -> None:
     ("total", "n"), [(1000, 256), (33_068, 256), (131_072, 1024), (40_000, 20_000)]
 )
 def test_segments_cover_every_position_in_a_few_sizes(total: int, n: int) -> None:
-    found = staged._segments(total, n)
+    found = staged._segments(total, n, 8192)
     assert found[0][0] == 0
     assert found[-1][1] == total
     assert found[-1][0] <= total - n  # the chunk's own tokens are in the last, causal piece
     assert all(one[1] == two[0] for one, two in itertools.pairwise(found))
     sizes = {end - first for first, end in found[:-1]}
-    assert sizes <= {staged.SEGMENT >> half for half in range(4)} | {
+    assert sizes <= {8192 >> half for half in range(4)} | {
         total - n - found[max(-2, -len(found))][0]
     }
-    assert all(end - first <= max(n, staged.SEGMENT) for first, end in found)
+    assert all(end - first <= max(n, 8192) for first, end in found)
 
 
 @pytest.mark.parametrize(

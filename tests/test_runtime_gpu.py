@@ -81,6 +81,19 @@ def test_a_captured_step_writes_what_an_eager_one_writes(family: str) -> None:
     assert captured == eager
 
 
+@pytest.mark.parametrize("text", ["w16a16-k4v4-g32", "w16a16-k8v4-kc+res64+smooth+rot"])
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen3"])
+def test_chunks_captured_in_pieces_write_what_eager_ones_write(family: str, text: str) -> None:
+    model, ids = gpu_model(family), prompt(700)
+    with session(model, f"{text}+pc64", tokens=800, graphs=False) as run:
+        eager = [run.prefill(ids).clone(), run.forward(ids[:, :1]).clone()]
+    with session(model, f"{text}+pc64", tokens=800) as run:
+        for _ in range(2):  # the second prompt uses the first one's graphs
+            pieces = [run.prefill(ids).clone(), run.forward(ids[:, :1]).clone()]
+            assert {1, 64} == set(run.forward._graphs)
+            assert all(map(torch.equal, pieces, eager))
+
+
 def test_a_padded_batch_equals_each_sequence_alone() -> None:
     model = gpu_model("llama")
     rows = [prompt(n)[0].tolist() for n in (150, 31, 1)]

@@ -4,7 +4,8 @@ The kernels allocate from these functions and the planner counts with them, so t
 All layers share one set of buffers, taken when first needed and held as long as the cache.
 """
 
-SEGMENT = 8192  # tokens of one sequence staged in 16 bits at a time
+SEGMENT = 8192  # tokens of one sequence staged in 16 bits at a time, at least
+STAGED_BYTES = 2**25  # and as many more, by doublings, as this holds: it stays in the L2 cache
 MAX_PARTS = 128  # thread blocks that may share a KV head's tokens in decoding
 TAIL_PARTS = (
     3  # more where sinks or a residual exist: sinks, keys waiting for their block, residual
@@ -12,12 +13,21 @@ TAIL_PARTS = (
 MULTIPROCESSORS = 132  # of an H100 or H200: what decoding is split for where no device is known
 
 
+def segment_tokens(heads: int, key_dim: int, value_dim: int) -> int:
+    """Tokens of a segment: few KV heads get longer ones, for fewer launches."""
+    tokens = SEGMENT
+    while 2 * tokens * heads * (key_dim + value_dim) * 2 <= STAGED_BYTES:
+        tokens *= 2
+    return tokens
+
+
 def staging_bytes(heads: int, key_dim: int, value_dim: int, held: int, chunk: int) -> int:
     """Keys and values of one segment in 16 bits, in a cache of `held` tokens.
 
-    A segment is SEGMENT tokens, or the chunk itself where that is longer.
+    The chunk itself is the last segment, so the buffer holds that too where it is longer.
     """
-    return heads * min(max(SEGMENT, chunk), max(held, chunk)) * (key_dim + value_dim) * 2
+    longest = max(segment_tokens(heads, key_dim, value_dim), chunk)
+    return heads * min(longest, max(held, chunk)) * (key_dim + value_dim) * 2
 
 
 def merging_bytes(query_heads: int, value_dim: int, chunk: int) -> int:

@@ -6,6 +6,7 @@ The interface is the reference's (runtime/reference.py), so that either can stan
     attend(query, state, scaling=…, …)     [B, Hq, n, D] -> [B, Hq, n, Dv]
     supports(state)                        whether these kernels take the layer
     capturable(state, tokens)              whether a CUDA graph may hold a pass of `tokens` tokens
+    appends_on_device(state)               whether it may hold all of a pass but its attention
 
 Four ways are behind it. Appending is Triton (triton_append.py). One token attends through
 CUDA C++ that NVRTC compiles when first needed (cuda_decode.py, decode.cu); a chunk through
@@ -46,11 +47,14 @@ def capturable(state: LayerState, tokens: int) -> bool:
 
     Not a staged chunk, whose number of segments the host counts, nor pairs per tensor.
     """
-    if not supports(state) or not _appends(state):
-        return False
     from . import staged
 
-    return tokens == 1 or not staged.supports(state, tokens)
+    return appends_on_device(state) and (tokens == 1 or not staged.supports(state, tokens))
+
+
+def appends_on_device(state: LayerState) -> bool:
+    """Whether appending reads no length on the host, so a CUDA graph may hold it."""
+    return supports(state) and _appends(state)
 
 
 def append(state: LayerState, key: Tensor, value: Tensor) -> None:

@@ -47,29 +47,30 @@ class _MergeArgs(ctypes.Structure):
 
 
 class Stager:
-    """stage.cu for one layer's format and the dtype of its model."""
+    """stage.cu for one layer of a cache and the dtype of its model."""
 
     def __init__(self, state: LayerState, dtype: torch.dtype) -> None:
         constants = tuple(format_constants(state.key, state.value, dtype).items())
         device = state.key.values.device.index or 0
         self._stage = _kernel("stage", constants, device)
         self._merge = _kernel("merge", constants, device)
-        self._dim = state.key.dim
+        # the cache's buffers stay where they are: only the positions change from call to call
+        self._args = _StageArgs(
+            _side(state.key), _side(state.value), address(state.clock.device),
+            state.key.values.shape[1],
+        )  # fmt: skip
 
-    def stage(
-        self, state: LayerState, first: int, count: int, keys: Tensor, values: Tensor
-    ) -> None:
+    def stage(self, first: int, count: int, keys: Tensor, values: Tensor) -> None:
         """Write positions [first, first + count) to `keys` and `values` [parts, B * H, rows, D].
 
         Contiguous; each part holds the next `rows` positions, parts * rows = count.
         """
-        _, batch_heads, rows, dim = keys.shape
-        args = _StageArgs(
-            _side(state.key, keys), _side(state.value, values), address(state.clock.device),
-            state.key.values.shape[1], batch_heads, first, count, rows,
-        )  # fmt: skip
+        args = self._args
+        _, args.batch_heads, args.part_rows, dim = keys.shape
+        args.first, args.count = first, count
+        args.k.out, args.v.out = keys.data_ptr(), values.data_ptr()
         blocks = -(-count * (dim // 8) // (_THREADS * _TURNS))
-        self._stage.launch((blocks, batch_heads, 2), _THREADS, args)
+        self._stage.launch((blocks, args.batch_heads, 2), _THREADS, args)
 
     def merge(
         self,
@@ -103,8 +104,8 @@ def _kernel(name: str, constants: tuple[tuple[str, int], ...], device: int) -> n
     return nvrtc.compile_kernel(_SOURCE, name, dict(constants), device, 0)
 
 
-def _side(side: SideState, out: Tensor) -> _Side:
-    buffers = (side.values, side.scale, side.residual, side.sinks, out)
+def _side(side: SideState) -> _Side:
+    buffers = (side.values, side.scale, side.residual, side.sinks, None)
     return _Side(
         *map(address, buffers), side.values.shape[2], ring_rows(side.residual), side.sink_tokens,
         side.form.buffered, side.form.block,

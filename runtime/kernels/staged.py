@@ -5,22 +5,21 @@ fastest fused attention torch has, and merged into float32 sums by its log-sum-e
 own tokens go last, causal. Writing a segment out costs a few percent of attending to it with a
 chunk of 1024 queries, and the library's kernel runs at several times the rate of one that
 dequantizes tile by tile (docs/kernels.md). There is never a full 16-bit copy.
-"""
 
-import weakref
+A small chunk is short work for the device, so what the host does for a segment is kept small:
+buffers, their views and the kernels' arguments are made once (staged_room.py).
+"""
 
 import torch
 from torch import Tensor
 
-from ...planner.activation.workspace import (
-    MULTIPROCESSORS,
-    SEGMENT,
-    merging_bytes,
-    staging_bytes,
-)
-from ..layer_state import Clock, LayerState
+from ...planner.activation.workspace import MULTIPROCESSORS, SEGMENT
+from ..layer_state import LayerState
 from . import nvrtc
-from .cuda_stage import Stager
+from .staged_room import Room, room_of
+
+_past_attention = torch.ops.aten._scaled_dot_product_cudnn_attention.default
+_causal_attention = torch.ops.aten._flash_attention_forward.default
 
 
 def supports(state: LayerState, tokens: int) -> bool:
@@ -46,7 +45,8 @@ def attend(
     out = torch.empty_like(query)
     logits = None if sinks is None else sinks.float()
     if state.window is None:
-        _attend(query, state, total, _segments(total, n), scaling, logits, out)
+        room = room_of(state, query)
+        _attend(query, room, total, _segments(total, n, room.segment), scaling, logits, out)
         return out
     step = SEGMENT - state.window + 1  # queries whose windows fit a segment
     for at in range(0, n, step):
@@ -54,25 +54,26 @@ def attend(
         end = total - n + at + piece.shape[2]
         first = max(0, total - n + at - state.window + 1)
         mixed = out if piece.shape[2] == n else torch.empty_like(piece)
-        _attend(piece, state, end, [(first, end)], scaling, logits, mixed)
+        room = room_of(state, piece)
+        _attend(piece, room, end, [(first, end)], scaling, logits, mixed, state.window)
         if mixed is not out:
             out[:, :, at : at + step] = mixed
     return out
 
 
-def _segments(total: int, n: int) -> list[tuple[int, int]]:
+def _segments(total: int, n: int, segment: int) -> list[tuple[int, int]]:
     """Positions [first, end) to stage in turn: bounded pieces of the past, then the chunk itself.
 
-    The past goes in pieces of a few fixed sizes, SEGMENT and its halves down to an eighth,
+    The past goes in pieces of a few fixed sizes, `segment` and its halves down to an eighth,
     because the library compiles a plan for every length it has not seen; what is left
     goes with the chunk, where it fits the buffer.
     """
     past, at, found = total - n, 0, []
-    for size in (SEGMENT, SEGMENT // 2, SEGMENT // 4, SEGMENT // 8):
+    for size in (segment, segment // 2, segment // 4, segment // 8):
         while past - at >= size:
             found.append((at, at + size))
             at += size
-    if total - at > max(n, SEGMENT):
+    if total - at > max(n, segment):
         found.append((at, past))
         at = past
     return [*found, (at, total)]
@@ -80,32 +81,32 @@ def _segments(total: int, n: int) -> list[tuple[int, int]]:
 
 def _attend(
     query: Tensor,
-    state: LayerState,
+    room: Room,
     total: int,
     segments: list[tuple[int, int]],
     scaling: float,
     logits: Tensor | None,
     out: Tensor,
+    window: int | None = None,
 ) -> None:
     """Attention of queries that end at `total` to `segments`, the last of which ends there too."""
     _, query_heads, n, dim = query.shape
-    heads = state.key.values.shape[1]
-    keys, values, mix, tops = _buffers(state, query)
-    stager = _stager(state, query.dtype)
+    heads, tops = room.heads, room.tops
+    folded: dict[int, Tensor] = {}
     for index, (first, end) in enumerate(segments):
         count, last = end - first, index == len(segments) - 1
         parts = 1 if last else _parts(heads, n * query_heads // heads, count)
-        shape = parts, heads, count // parts, dim
-        k, v = (x[: heads * count * dim].view(shape) for x in (keys, values))
-        stager.stage(state, first, count, k, v)
+        k, v = room.stage(first, count, parts)
         if last:
-            part, lse = _causal(query, k, v, scaling, state.window)
+            part, lse = _causal(query, k, v, scaling, window)
             strides = 0, part.stride(1), part.stride(2)
         else:
-            part, lse = _past(query, k, v, scaling)
+            if parts not in folded:
+                folded[parts] = _folded(query, heads, parts)
+            part, lse = _past(folded[parts], k, v, scaling)
             strides = query_heads * n * dim, n * dim, dim
-        sums = mix, tops[index % 2], tops[1 - index % 2]
-        stager.merge(
+        sums = room.mix, tops[index % 2], tops[1 - index % 2]
+        room.stager.merge(
             sums, part, strides, lse, out, logits, parts=parts, first=index == 0, last=last
         )
 
@@ -120,15 +121,15 @@ def _parts(heads: int, rows: int, count: int) -> int:
     return parts
 
 
-def _past(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
-    """Attention to tokens that every query sees: ([parts, H, rows, D], lse [parts, H, rows]).
+def _folded(query: Tensor, heads: int, parts: int) -> Tensor:
+    """Queries [1, Hq, n, D] as [parts, H, rows, D]: where all of them see all keys, the query
+    heads of a KV head are just more queries."""
+    return query.view(1, heads, -1, query.shape[3]).expand(parts, -1, -1, -1).contiguous()
 
-    Where all queries see all keys, the query heads of a KV head are just more queries.
-    """
-    parts, heads, _, dim = key.shape
-    folded = query.view(1, heads, -1, dim).expand(parts, -1, -1, -1).contiguous()
-    attention = torch.ops.aten._scaled_dot_product_cudnn_attention
-    out, lse, *_ = attention(folded, key, value, None, True, 0.0, False, False, scale=scaling)
+
+def _past(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    """Attention to tokens that every query sees: ([parts, H, rows, D], lse [parts, H, rows])."""
+    out, lse, *_ = _past_attention(query, key, value, None, True, 0.0, False, False, scale=scaling)
     return out.contiguous(), lse.contiguous()
 
 
@@ -136,44 +137,10 @@ def _causal(
     query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None
 ) -> tuple[Tensor, Tensor]:
     """Attention aligned at the right edge: ([1, Hq, n, D], log-sum-exp [1, Hq, n])."""
-    out, lse, *_ = torch.ops.aten._flash_attention_forward(
+    out, lse, *_ = _causal_attention(
         query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), None, None,
         query.shape[2], key.shape[2], 0.0, True, False, scale=scaling,
         window_size_left=None if window is None else window - 1,
         window_size_right=None if window is None else 0,
     )  # fmt: skip
     return out.transpose(1, 2), lse.contiguous()
-
-
-_held: weakref.WeakKeyDictionary[Clock, tuple[Tensor, Tensor]] = weakref.WeakKeyDictionary()
-_stagers: weakref.WeakKeyDictionary[Clock, dict[tuple[object, ...], Stager]] = (
-    weakref.WeakKeyDictionary()
-)
-
-
-def _stager(state: LayerState, dtype: torch.dtype) -> Stager:
-    """The kernels of this layer's format, found again without looking at the format's parts."""
-    held = _stagers.setdefault(state.clock, {})
-    key = state.key.form, state.value.form, state.key.dim, dtype
-    if key not in held:
-        held[key] = Stager(state, dtype)
-    return held[key]
-
-
-def _buffers(state: LayerState, query: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Staged keys and values, flat; sums [Hq, n, D] and two log-sum-exps [2, Hq, n], float32."""
-    heads, dim = state.key.values.shape[1], state.key.dim
-    _, query_heads, n, _ = query.shape
-    kept = (state.key.values, state.key.residual, state.key.sinks)
-    held = sum(x.shape[2] for x in kept if x is not None)
-    half = staging_bytes(heads, dim, dim, held, n) // 4
-    whole = merging_bytes(query_heads, dim, n) // 4
-    staged, sums = _held.get(state.clock, (query.new_empty(0), query.new_empty(0).float()))
-    if staged.numel() < 2 * half:
-        staged = query.new_empty(2 * half)
-    if sums.numel() < whole:
-        sums = query.new_empty(whole, dtype=torch.float32)
-    _held[state.clock] = staged, sums
-    cut = query_heads * n * dim
-    tops = sums[cut:whole].view(2, query_heads * n)
-    return staged[:half], staged[half : 2 * half], sums[:cut], tops
