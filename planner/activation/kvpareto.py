@@ -70,7 +70,8 @@ def packed(m: Liveness, mixer: Attention, stage: Stage) -> int:
     if stages_segments(mixer, stage.batch, stage.new):
         out = m.take(size)
         parts = _parts(mixer, stage.new)
-        m.touch(parts * (size + queries * 4))  # one segment's results and log-sum-exps
+        folded = parts * size if parts > 1 else 0  # the queries, once for each part
+        m.touch(folded + parts * (size + queries * 4))  # one segment's results, log-sum-exps
     elif stage.new > 1:
         sums = m.take(queries * (mixer.value_dim + 1) * 4)
         m.touch(2 * queries * mixer.value_dim * 4)  # weighted, and divided by the norm
