@@ -54,14 +54,18 @@ class Task(ABC):
     name: str
 
     @abstractmethod
-    def puzzle(
+    def puzzles(
         self,
         rng: random.Random,
         haystack: Haystack,
         length: int,
         tokens: Callable[[str], int],
-    ) -> Puzzle:
-        """Draw one puzzle; `tokens` counts a text's tokens, for tasks that scale with `length`."""
+    ) -> list[Puzzle]:
+        """Draw one long text and every question it answers; items ask the first.
+
+        The puzzles have `before` and `body` in common. `tokens` counts a text's tokens, for tasks
+        that scale with `length`.
+        """
 
     @abstractmethod
     def score(self, item: Item, generated: str) -> float:
@@ -96,7 +100,7 @@ class Task(ABC):
         for index in range(count):
             # a string seeds Python's generator the same way in every process
             rng = random.Random(f"{self.name} {seed} {index}")
-            puzzle = self.puzzle(rng, pile, length, tokens)
+            puzzle = self.puzzles(rng, pile, length, tokens)[0]
             found.append(_fill(puzzle, self.name, tokenizer, length, templated, tokens))
         return found
 

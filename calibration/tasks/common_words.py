@@ -25,13 +25,13 @@ class CommonWords(Task):
     of the common names found in the answer.
     """
 
-    def puzzle(
+    def puzzles(
         self,
         rng: random.Random,
         haystack: Haystack,
         length: int,
         tokens: Callable[[str], int],
-    ) -> Puzzle:
+    ) -> list[Puzzle]:
         # an entry takes three tokens at the very least, so there are never more of them
         pool = names(rng, max(20, length // 3 // 3))
         level = next(
@@ -52,7 +52,7 @@ class CommonWords(Task):
             random.Random(shuffle_seed).shuffle(listed)
             return " ".join(f"{place}. {name}" for place, name in enumerate(listed, 1))
 
-        return Puzzle(
+        puzzle = Puzzle(
             before="Some entries of the numbered list below come more often than the others. "
             "Remember those.",
             body=body,
@@ -61,6 +61,7 @@ class CommonWords(Task):
             answers=tuple(common),
             ideal=f" {', '.join(common)}.",
         )
+        return [puzzle]
 
     def score(self, item: Item, generated: str) -> float:
         return share_found(item.answers, generated)

@@ -21,13 +21,13 @@ class Needle(Task):
     keys: int = 1
     values: int = 1
 
-    def puzzle(
+    def puzzles(
         self,
         rng: random.Random,
         haystack: Haystack,
         length: int,
         tokens: Callable[[str], int],
-    ) -> Puzzle:
+    ) -> list[Puzzle]:
         keys = names(rng, self.keys)
         # seven digits, all different: a number is in the text once
         numbers = [
@@ -38,13 +38,19 @@ class Needle(Task):
             for place, key in enumerate(keys)
             for number in numbers[place * self.values : (place + 1) * self.values]
         ]
-        asked, answers = keys[0], tuple(numbers[: self.values])
+        body = haystack.hide(facts, rng)
+        return [
+            self._ask(key, tuple(numbers[place * self.values : (place + 1) * self.values]), body)
+            for place, key in enumerate(keys)
+        ]
+
+    def _ask(self, asked: str, answers: tuple[str, ...], body: Callable[[int], str]) -> Puzzle:
         several = self.values > 1
         subject = f"The secret number{'s' * several} of {asked} given in the text"
         return Puzzle(
             before="Secret numbers are hidden in the text below. Remember them for the question "
             "behind it.",
-            body=haystack.hide(facts, rng),
+            body=body,
             after=(
                 f"Question: what are all the secret numbers of {asked} given in the text?"
                 if several

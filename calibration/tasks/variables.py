@@ -23,13 +23,13 @@ class Variables(Task):
     chains: int = 2
     hops: int = 4
 
-    def puzzle(
+    def puzzles(
         self,
         rng: random.Random,
         haystack: Haystack,
         length: int,
         tokens: Callable[[str], int],
-    ) -> Puzzle:
+    ) -> list[Puzzle]:
         size = self.hops + 1
         variables = _variables(rng, self.chains * size)
         values = rng.sample(range(10_000, 100_000), self.chains)
@@ -42,15 +42,19 @@ class Variables(Task):
         facts = []
         while any(queues):  # chains interleave, each in its own order
             facts.append(rng.choice([queue for queue in queues if queue]).pop(0))
-        return Puzzle(
-            before="Variables are assigned in the text below, some of them from other variables. "
-            "Follow the assignments.",
-            body=haystack.hide(facts, rng, ordered=True),
-            after=f"Question: which {size} variables have the value {values[0]} in the end?",
-            prefix=f"The {size} variables with the value {values[0]} are",
-            answers=tuple(chains[0]),
-            ideal=f" {', '.join(chains[0])}.",
-        )
+        body = haystack.hide(facts, rng, ordered=True)
+        return [
+            Puzzle(
+                before="Variables are assigned in the text below, some of them from other "
+                "variables. Follow the assignments.",
+                body=body,
+                after=f"Question: which {size} variables have the value {value} in the end?",
+                prefix=f"The {size} variables with the value {value} are",
+                answers=tuple(chain),
+                ideal=f" {', '.join(chain)}.",
+            )
+            for chain, value in zip(chains, values, strict=True)
+        ]
 
     def score(self, item: Item, generated: str) -> float:
         return share_found(item.answers, generated)
