@@ -21,7 +21,6 @@ import gc
 import statistics
 import time
 import traceback
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -37,15 +36,15 @@ from ..planner.model_source import load_model
 from ..planner.model_spec import ModelSpec
 from ..planner.units import format_bytes
 from ..planner.workload import Engine, Workload
-from ..runtime import Session
+from ..runtime.prefill import GRAPH_FROM
 from .device_memory import Cap, DeviceMemory
 from .engines import Machine, start
 from .execution_record import Asked, Execution, Phase, Warmup, failure, now
 from .open_model import OpenModel, open_model
 
-__all__ = ["Asked", "Execution", "Warmup", "execute", "run_configuration"]
+__all__ = ["Asked", "Execution", "Warmup", "execute", "load_failure", "run_configuration"]
 
-WARM_CHUNKS = 4  # of a short warm-up: as many as repay a captured graph (runtime/prefill.py)
+WARM_CHUNKS = GRAPH_FROM  # of a short warm-up: as many as repay a captured graph
 WARM_STEPS = 3
 SEED = 0
 
@@ -60,8 +59,8 @@ def run_configuration(
     budget: int | None = None,
     random_weights: bool = False,
     warmup: Warmup = Warmup.FULL,
+    generate: int | None = None,
     offline: bool = False,
-    then: Callable[[Session], None] | None = None,
 ) -> Execution:
     """Load `source` and run it under `config`; see `execute`. Raises BadInput where the model
     cannot be read; that it does not fit, or crashes, is an outcome."""
@@ -78,13 +77,20 @@ def run_configuration(
             offline=offline,
         ) as opened:
             return execute(
-                opened, config, workload, engine=engine, budget=budget, warmup=warmup, then=then
+                opened, config, workload, engine=engine, budget=budget, warmup=warmup,
+                generate=generate,
             )
     except Exception as error:
-        if isinstance(error, KVParetoError) and not isinstance(error, NothingFits):
-            raise
-        _forget(error)
-        return asked.record(started, failure(error, "load"))
+        return load_failure(error, asked, started)
+
+
+def load_failure(error: Exception, asked: Asked, started: str) -> Execution:
+    """The record of a model that could not be loaded. Raises `error` where it says that it cannot
+    be read at all."""
+    if isinstance(error, KVParetoError) and not isinstance(error, NothingFits):
+        raise error
+    _forget(error)
+    return asked.record(started, failure(error, "load"))
 
 
 def execute(
@@ -95,19 +101,21 @@ def execute(
     engine: Engine = Engine.KVPARETO,
     budget: int | None = None,
     warmup: Warmup = Warmup.FULL,
-    then: Callable[[Session], None] | None = None,
+    generate: int | None = None,
 ) -> Execution:
     """Run `config` on a model that is open, with its weights in the configuration's format.
 
-    `then` is called with the runtime's session after decoding, still under the cap. Raises
-    nothing but KeyboardInterrupt; everything that the run took is free when this returns.
+    `generate` tokens are decoded instead of all of the output, which the cache has room for all the
+    same. Raises nothing but KeyboardInterrupt; everything that the run took is free when this
+    returns.
     """
     started, memory = now(), opened.memory
     asked = Asked(
         opened.spec, config, workload, engine, opened.device.type, opened.random_weights,
         budget, warmup,
     )  # fmt: skip
-    run = _Run(opened, asked)
+    tokens = workload.output if generate is None else min(generate, workload.output)
+    run = _Run(opened, asked, tokens)
     machine: Machine | None = None
     try:
         if memory is not None:
@@ -118,9 +126,6 @@ def execute(
             try:
                 machine = run.open()
                 run.time(machine, cap)
-                run.phase = "after"
-                if then is not None and machine.session is not None:
-                    then(machine.session)
             finally:
                 run.read(cap)
         outcome = run.within_budget()
@@ -153,6 +158,8 @@ class _Run:
 
     opened: OpenModel
     asked: Asked
+    tokens: int
+    """To decode."""
     phase: Phase = "cache"
     values: dict[str, Any] = field(default_factory=dict)
     reserved: int = 0
@@ -190,7 +197,7 @@ class _Run:
             seconds, logits = self._first_token(machine, first)
             if first.shape == ids.shape:
                 self.values["ttft_cold_s"] = seconds
-            for _ in machine.decode(logits, min(WARM_STEPS, workload.output)):
+            for _ in machine.decode(logits, min(WARM_STEPS, self.tokens)):
                 pass
             del logits
             if cap is not None:
@@ -221,6 +228,7 @@ class _Run:
         try:
             self._mark(self.phase)
             context = memory.context()
+            workspace = memory.workspace()
         except RuntimeError:  # an error has made the device useless
             return
         peaks = {name: self.values["peaks"].get(name, 0) for name in ("load", "prefill", "decode")}
@@ -228,6 +236,7 @@ class _Run:
         self.values |= {
             "allocated_peak": peaks[highest],
             "peak_phase": highest,
+            "workspace": workspace,
             "reserved_peak": self.reserved,
             "context_bytes": context,
             "device_used": context + self.reserved,
@@ -259,7 +268,7 @@ class _Run:
         before it: on a GPU that token comes at once and the first interval is none; on a CPU the
         step is done by then, and the last token's interval is none."""
         ends = [time.perf_counter()]
-        for _ in machine.decode(logits, self.asked.workload.output):
+        for _ in machine.decode(logits, self.tokens):
             ends.append(time.perf_counter())
         steps = [after - before for before, after in pairwise(ends)]
         if machine.session is None:
