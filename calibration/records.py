@@ -20,6 +20,9 @@ ROWS = "rows.jsonl"
 LOCK = "rows.lock"
 DIVERGENCE = "divergence"
 """The task of a row that compares next-token distributions (divergence.py)."""
+LAYERS = "layers"
+"""The task of the row that a probe of the layers leaves (sensitivity.py): its items are the KL of
+each layer's keys, then of each layer's values. It is no run of a configuration."""
 WINDOW = "window"
 """Of a divergence's details: tokens of the windows, where the text is shorter than the context."""
 

@@ -241,6 +241,12 @@ def outlier_layers(spec: ModelSpec) -> tuple[int, ...]:
     return published().models.outlier_layers(spec)
 
 
+def proposed_protections(spec: ModelSpec) -> tuple[tuple[int, ...], ...]:
+    """Sets of layers that a calibration of this model found worth protecting."""
+    probed = predictor_for(spec).payload.get("probed") or {}
+    return tuple(tuple(layers) for layers in probed.get("protect", ()))
+
+
 def _weight_bits(spec: ModelSpec, bits: Sequence[int]) -> Floats:
     """Weight bits as far as they cost accuracy: a model released in 4 bits alone (gpt-oss) has no
     unquantized self to lose against."""
@@ -251,7 +257,7 @@ def _weight_bits(spec: ModelSpec, bits: Sequence[int]) -> Floats:
 def _shares(outliers: OutlierLayers, layers: int, protections: Sequence[Collection[int]]) -> Floats:
     """Share of each component (plain, outlier, value) that each protection keeps out: [3, P]."""
     found = [protected_shares(outliers, layers, p) for p in protections]
-    return np.array([[s.plain, s.outlier, s.plain] for s in found]).T
+    return np.array([[s.plain, s.outlier, s.value] for s in found]).T
 
 
 def _notes(predictor: Predictor, config: Configuration, context: int) -> tuple[str, ...]:

@@ -146,6 +146,9 @@ class Sensitivities:
         return self._outliers(key or same_shape).layers
 
     def _outliers(self, key: str | None) -> OutlierLayers:
+        probed = self.payload.get("probed")
+        if probed is not None:  # a calibration is of one model
+            return OutlierLayers(keys=tuple(probed["keys"]), values=tuple(probed["values"]))
         if key is None:
             return _NOT_KNOWN
         model = self.payload["models"][key]

@@ -21,10 +21,16 @@ rest is spread evenly."""
 
 @dataclass(frozen=True, slots=True)
 class OutlierLayers:
-    """Layers known to carry a model's key outliers, and their share of that noise."""
+    """Layers known to carry a model's key outliers, and their share of that noise.
+
+    `keys` and `values` are each layer's measured share of what quantizing the model's keys, and
+    its values, disturbs; empty where no calibration probed the layers.
+    """
 
     layers: tuple[int, ...] = ()
     share: float = 0.0
+    keys: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,7 @@ class Shares:
 
     plain: float
     outlier: float
+    value: float
 
 
 LINEAR_KINDS = ("perplexity",)
@@ -55,11 +62,15 @@ def weight_retention(noise: Floats) -> Floats:
 
 
 def protected_shares(known: OutlierLayers, layers: int, protected: Collection[int]) -> Shares:
-    """Where the noise of a model of `layers` layers sits: evenly, but key outliers in few."""
+    """Where the noise of a model of `layers` layers sits: as it was measured; else evenly, but key
+    outliers in few."""
     inside = {layer for layer in protected if layer < layers}
     plain = len(inside) / max(layers, 1)
+    if known.keys:
+        keys, values = (sum(part[i] for i in inside) for part in (known.keys, known.values))
+        return Shares(plain, keys, values)
     if known.layers:
         named = len(inside & set(known.layers)) / len(known.layers)
-        return Shares(plain, known.share * named + (1 - known.share) * plain)
+        return Shares(plain, known.share * named + (1 - known.share) * plain, plain)
     ends = UNKNOWN_FIRST * (0 in inside) + UNKNOWN_LAST * (layers - 1 in inside)
-    return Shares(plain, ends + (1 - UNKNOWN_FIRST - UNKNOWN_LAST) * plain)
+    return Shares(plain, ends + (1 - UNKNOWN_FIRST - UNKNOWN_LAST) * plain, plain)

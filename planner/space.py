@@ -25,7 +25,7 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from .accuracy import outlier_layers
+from .accuracy import outlier_layers, proposed_protections
 from .configuration import CHUNKS, GROUP_SIZES, KV_BITS, Configuration, Granularity, Protection
 from .errors import BadInput
 from .kv_cache import kv_bytes
@@ -128,8 +128,17 @@ class Space:
         return of_weights[:, None, None] + of_format[None, :, None] + of_chunk[None, None, :]
 
 
-def enumerate_space(spec: ModelSpec, workload: Workload, engine: Engine) -> Space:
-    """All configurations of this model and workload that the engine can run."""
+def enumerate_space(
+    spec: ModelSpec,
+    workload: Workload,
+    engine: Engine,
+    proposed: Sequence[tuple[int, ...]] | None = None,
+) -> Space:
+    """All configurations of this model and workload that the engine can run.
+
+    `proposed` are sets of layers to protect beside the presets; None: those of the model's
+    calibration on this machine.
+    """
     head = _widest_head(spec)
     groups = (None, *(g for g in GROUP_SIZES if g < head))
     residuals = [r for r in RESIDUALS if r < workload.context]
@@ -137,7 +146,7 @@ def enumerate_space(spec: ModelSpec, workload: Workload, engine: Engine) -> Spac
     layouts: tuple[Layout, ...] = (Layout(),)
     rows = _PLAIN
     if head and engine is Engine.KVPARETO:
-        protections = protection_presets(spec)
+        protections = protection_presets(spec, proposed)
         latent = all(not isinstance(m, Attention) for m, _ in spec.mixer_counts)
         # A cap on scores or a sink logit would see the constant that smoothing takes from them.
         smooths = not any(
@@ -160,18 +169,21 @@ def enumerate_space(spec: ModelSpec, workload: Workload, engine: Engine) -> Spac
     )
 
 
-def protection_presets(spec: ModelSpec) -> tuple[tuple[int, ...], ...]:
+def protection_presets(
+    spec: ModelSpec, proposed: Sequence[tuple[int, ...]] | None = None
+) -> tuple[tuple[int, ...], ...]:
     """No layer; the first and last that cache keys; those known to carry the model's key
-    outliers, or, where none is known, the first two and last two."""
+    outliers, or, where none is known, the first two and last two; what is `proposed`."""
+    probed = proposed_protections(spec) if proposed is None else tuple(proposed)
     caching = [
         i
         for i, layer in enumerate(spec.layers)
         if any(isinstance(m, Attention) and m.shares_kv_with is None for m in layer.mixers)
     ]
     if len(caching) < 8:
-        return ((),)
+        return tuple(dict.fromkeys([(), *probed]))
     wider = tuple(sorted(set(outlier_layers(spec)) & set(caching)))
-    presets = ((), (caching[0], caching[-1]), wider or (*caching[:2], *caching[-2:]))
+    presets = ((), (caching[0], caching[-1]), wider or (*caching[:2], *caching[-2:]), *probed)
     return tuple(dict.fromkeys(presets))
 
 
