@@ -32,7 +32,7 @@ from kvpareto.planner.latency import predict
 from kvpareto.planner.memory import estimate
 from kvpareto.planner.model_source import load_model
 from kvpareto.planner.model_spec import ModelSpec
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Engine
 
 BUILD_S, RUN_S = 2.5, 1.2  # guesses: building a model; a run's captures, warm-up and steps
 RESTARTS = "KVPARETO_RUNS_RESTARTED"

@@ -8,7 +8,7 @@ every value comes up about equally often, beside others each time.
 The paper's five shapes (arXiv 2512.01953), Qwen3-8B, Gemma-3-4B (windows, heads of 256 channels)
 and gpt-oss-20b (experts, sinks, windows). The runtime refuses recurrent layers, so of the Granite 4
 hybrids there are two relatives that it runs: `granite-4.0-micro-like`, dense, 40 heads of 64
-channels; and `granite-4.0-tiny-like`, the hybrid's experts and widths with attention in every layer.
+channels; and `granite-4.0-tiny-like`, the hybrid's experts and widths with attention throughout.
 """
 
 import random
