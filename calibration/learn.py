@@ -7,6 +7,7 @@ intervals must be is taken from its own configurations, each left out in turn.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,18 @@ from ..planner import accuracy
 from ..planner.accuracy_model import Predictor
 from ..planner.calibrations import fingerprint, name_of
 from ..planner.configuration import Configuration
+from ..planner.measured import Kept
 from ..planner.model_effects import shape_of
 from ..planner.model_spec import ModelSpec
+from .breaks import breaking_context, broken_configurations
 from .coefficients import to_payload
 from .hierarchy import Model
 from .holdout import Collector, HeldOut, conformal_z, observed
-from .measure import HALF, is_unquantized
 from .published import FOLDER, read_models
-from .records import DIVERGENCE, WINDOW, Record
+from .records import WINDOW, Record
 from .regression import fit_rows
 from .rows import Row, read_rows
+from .sensitivity import Sensitivity
 
 FOLDS = 5
 FEW = 10
@@ -37,6 +40,9 @@ def fit_profile(spec: ModelSpec, records: Sequence[Record]) -> dict[str, Any] | 
     shipped = accuracy.published()
     models = {line["key"]: Model.read(line) for line in read_models(FOLDER / "models.csv")}
     own = _own_model(spec, shipped, models)
+    probed = Sensitivity.of(records)
+    if probed is not None:
+        own = replace(own, features=replace(own.features, outliers=probed.outliers))
     models[own.key] = own
     measured = [row for record in records if (row := to_row(record, own.key)) is not None]
     if not measured:
@@ -56,8 +62,11 @@ def fit_profile(spec: ModelSpec, records: Sequence[Record]) -> dict[str, Any] | 
         "fingerprint": fingerprint(spec),
         "measured": measured_configurations(records),
         "breaks": breaking_context(records),
+        "broken": broken_configurations(records),
         "held_out": {},
     }
+    if probed is not None:
+        payload["probed"] = probed.payload()
     if held_out is not None:
         errors = np.abs(held_out.predicted - observed(held_out.rows))
         payload["held_out"] = {
@@ -75,12 +84,28 @@ def to_row(record: Record, key: str) -> Row | None:
     quantized = config.quantizes_kv or config.weight_bits < 16
     if record.outcome != "ok" or record.retention is None or not quantized:
         return None
+    context = int(record.details.get(WINDOW, record.context))
+    kept = Kept(record.retention, record.retention_sd or 0.0)
+    source = f"measured with kvpareto {record.environment.kvpareto}, seed {record.seed}"
+    return row_of(config, key, record.task, record.kind, context, kept, source)
+
+
+def row_of(
+    config: Configuration,
+    model: str,
+    task: str,
+    kind: str,
+    context: int,
+    kept: Kept,
+    source: str = "measured",
+) -> Row:
+    """A measured retention as a row of the regression."""
     protected = config.protection
     return Row(
-        model=key,
-        task=record.task,
-        kind=record.kind,
-        context=int(record.details.get(WINDOW, record.context)),
+        model=model,
+        task=task,
+        kind=kind,
+        context=context,
         weight_bits=float(config.weight_bits),
         k_bits=float(config.k_bits),
         v_bits=float(config.v_bits),
@@ -93,11 +118,11 @@ def to_row(record: Record, key: str) -> Row | None:
         rotate_v=config.rotation,
         protected_layers=protected.layers if protected else (),
         protected_bits=float(min(protected.k_bits, protected.v_bits) if protected else 16),
-        retention=record.retention,
-        sd=record.retention_sd or 0.0,
+        retention=kept.retention,
+        sd=kept.sd,
         weight=1.0,
         provenance="calibrated",
-        source=f"measured with kvpareto {record.environment.kvpareto}, seed {record.seed}",
+        source=source,
     )
 
 
@@ -114,21 +139,6 @@ def measured_configurations(records: Iterable[Record]) -> list[dict[str, Any]]:
         {"config": config, "context": context, "kinds": {k: mean(v) for k, v in kinds.items()}}
         for (config, context), kinds in found.items()
     ]
-
-
-def breaking_context(records: Iterable[Record]) -> int | None:
-    """The shortest measured context, beyond its best one, at which the unquantized model scores
-    less than half of its best, mean over the tasks; None where it never does."""
-    scores: dict[int, list[float]] = {}
-    for record in records:
-        config = Configuration.parse(record.config)
-        on_task = record.task != DIVERGENCE and record.score is not None
-        if on_task and is_unquantized(config):
-            scores.setdefault(record.context, []).append(record.score or 0.0)
-    means = {context: sum(found) / len(found) for context, found in scores.items()}
-    best = max(means, key=lambda context: (means[context], -context), default=0)
-    lost = [c for c, found in means.items() if c > best and found < HALF * means[best]]
-    return min(lost, default=None)
 
 
 def mean(values: Sequence[tuple[float, float]]) -> list[float]:

@@ -6,7 +6,22 @@ that the lines behind it were measured in. `items` has one hexadecimal digit an 
 parts that are right before the first that is wrong, in the order of score.py.
 """
 
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...planner.configuration import Configuration
+from ...planner.errors import BadInput
+from ...planner.measured import Kept
+from ..learn import row_of
+from ..rows import Row
+from ..scores import Score, paired
+from .variants import VARIANTS
+
+FULL = str(Configuration())
 
 
 def encode_items(right: Sequence[int]) -> str:
@@ -16,3 +31,65 @@ def encode_items(right: Sequence[int]) -> str:
 
 def decode_items(text: str) -> list[int]:
     return [int(digit, 16) for digit in text]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One configuration of a model at a context, on all its tasks."""
+
+    model: str
+    config: Configuration
+    context: int
+    kinds: Mapping[str, Kept]
+    """Retention by kind of task: the mean over its variants."""
+    overall: Kept
+    """The mean over the kinds, as a plan's overall retention is."""
+
+
+def read_runs(path: Path) -> list[Run]:
+    """All runs but the unquantized model's, which each is paired with.
+
+    Raises BadInput for a file without it.
+    """
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in lines if "tasks" in row]
+    whole = {(r["model"], r["context"]): r["tasks"] for r in rows if r["config"] == FULL}
+    found = []
+    for row in rows:
+        key = row["model"], row["context"]
+        if key not in whole:
+            raise BadInput(f"{path}: {key} was not run unquantized", "measure the grid again")
+        if row["config"] != FULL:
+            found.append(_run(row, whole[key]))
+    return found
+
+
+def _run(row: Mapping[str, Any], whole: Mapping[str, Any]) -> Run:
+    by_kind: dict[str, list[Kept]] = {}
+    for name, task in row["tasks"].items():
+        first, second = (
+            Score.of([float(right) for right in decode_items(items)])
+            for items in (whole[name]["items"], task["items"])
+        )
+        pair = paired(first, second)
+        assert pair.retention is not None  # a variant was chosen for its score
+        error = max(pair.retention_stderr or 0.0, 1 / (len(first.per_item) + 2))
+        by_kind.setdefault(VARIANTS[name].kind, []).append(Kept(pair.retention, error))
+    kinds = {kind: mean(kept) for kind, kept in sorted(by_kind.items())}
+    config = Configuration.parse(row["config"])
+    return Run(row["model"], config, row["context"], kinds, mean(list(kinds.values())))
+
+
+def mean(kept: Sequence[Kept]) -> Kept:
+    """The mean of independent retentions, and its error."""
+    error = math.sqrt(sum(one.sd**2 for one in kept)) / len(kept)
+    return Kept(sum(one.retention for one in kept) / len(kept), error)
+
+
+def to_rows(runs: Sequence[Run], prefix: str = "") -> list[Row]:
+    """Rows of the regression, one for each kind of a run."""
+    return [
+        row_of(run.config, prefix + run.model, kind, kind, run.context, kept)
+        for run in runs
+        for kind, kept in run.kinds.items()
+    ]

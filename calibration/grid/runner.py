@@ -16,17 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...planner.configuration import Configuration
 from ..environment import environment
 from .design import WEIGHTS, grid
-from .reading import encode_items
+from .reading import FULL, encode_items
 from .variants import VARIANTS, chosen, mean_score
 from .worker import Answer, Job, work
 
 MOST_RESTARTS = 40
 PATIENCE = 180.0
 """Seconds without an answer after which what is left is given up: a worker died with it."""
-FULL = str(Configuration())
 
 
 @dataclass(frozen=True)
