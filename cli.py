@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .calibration import command as _calibration
+from .calibration import verify_command as _verification
 from .planner.errors import BadInput, KVParetoError, one_line
 
 if TYPE_CHECKING:
@@ -260,6 +261,7 @@ def profiles_show(
 
 
 _calibration.register(app, profiles_app, lambda *arguments: _show(*arguments))
+_verification.register(app, lambda *arguments: _show(*arguments))
 
 
 def main() -> None:

@@ -97,11 +97,16 @@ class DeviceMemory:
 
     def settle(self) -> None:
         """Give back what is cached, libraries' workspaces included."""
-        torch.cuda.synchronize(self.device)
+        self.workspace()
+        torch.cuda.empty_cache()
+
+    def workspace(self) -> int:
+        """Bytes of cuBLAS' workspaces, which are let go of; the next product takes them anew."""
+        before = self.allocated()
         clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
         if clear is not None:
             clear()
-        torch.cuda.empty_cache()
+        return before - self.allocated()
 
     @contextmanager
     def held_to(self, budget: int | None) -> Iterator["Cap | None"]:

@@ -18,6 +18,7 @@ from ..planner.workload import Engine, Workload
 from ..runtime import Session
 from ..runtime.decode import decode
 from ..runtime.sampling import GREEDY
+from ..runtime.weights.replace import packed_bytes
 from .open_model import OpenModel
 
 
@@ -35,7 +36,7 @@ class Machine(Protocol):
         """Choose `output` tokens, greedily; one step a token, which is on the host then."""
 
     def weights(self) -> int:
-        """Bytes of the weights' tensors, each storage once."""
+        """Bytes of the weights as stored: not RoPE's frequencies, nor scratch."""
 
     def kv(self) -> int:
         """Bytes of the cache's tensors."""
@@ -85,7 +86,7 @@ class _Runtime:
             yield
 
     def weights(self) -> int:
-        return self._open.memory().weights
+        return packed_bytes(self._open.model)
 
     def kv(self) -> int:
         return self._open.memory().kv
@@ -168,8 +169,7 @@ class _Transformers:
         return logits
 
     def weights(self) -> int:
-        tensors = (*self._model.parameters(), *self._model.buffers())
-        return sum({t.data_ptr(): t.nbytes for t in tensors}.values())
+        return packed_bytes(self._model)
 
     def kv(self) -> int:
         layers = self._cache.layers if self._cache is not None else []

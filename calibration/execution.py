@@ -77,7 +77,12 @@ def run_configuration(
             offline=offline,
         ) as opened:
             return execute(
-                opened, config, workload, engine=engine, budget=budget, warmup=warmup,
+                opened,
+                config,
+                workload,
+                engine=engine,
+                budget=budget,
+                warmup=warmup,
                 generate=generate,
             )
     except Exception as error:

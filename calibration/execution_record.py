@@ -17,14 +17,13 @@ from .device_memory import allocator_settings
 from .environment import environment
 from .records import Environment
 
-Phase = Literal["load", "cache", "prefill", "decode", "after"]
+Phase = Literal["load", "cache", "prefill", "decode"]
 Term = Literal["weights", "kv", "activation", "overhead"]
 TERMS: dict[Phase, Term] = {
     "load": "weights",
     "cache": "kv",
     "prefill": "activation",
     "decode": "activation",
-    "after": "activation",
 }
 """What runs out when memory does in a phase."""
 
@@ -75,6 +74,8 @@ class Execution(BaseModel):
     peak_phase: Literal["load", "prefill", "decode"] | None = None
     peaks: dict[str, int] = Field(default_factory=dict)
     """The high-water mark of each phase."""
+    workspace: int | None = None
+    """Of the allocator's bytes: workspaces of cuBLAS, counted by taking them away at the end."""
     reserved_peak: int | None = None
     context_bytes: int | None = None
     """Device memory outside the allocator, after the run: CUDA context, libraries, graphs."""

@@ -17,14 +17,15 @@ HEADER = """# Command reference
 Generated from the commands' help by `make docs`; do not edit.
 
 Global: `--json` prints one JSON document on stdout and nothing else, logs go to stderr.
-Exit codes: 0 done, 1 nothing fits, 2 bad input (one `error:` line, one `hint:` line),
-3 a missing optional dependency or GPU.
+Exit codes: 0 done, 1 nothing fits or not verified, 2 bad input (one `error:` line, one `hint:`
+line), 3 a missing optional dependency or GPU.
 """
 COMMANDS = (
     (),
     ("plan",),
     ("estimate",),
     ("calibrate",),
+    ("verify",),
     ("profiles",),
     ("profiles", "list"),
     ("profiles", "show"),

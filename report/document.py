@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..planner.accuracy import Accuracy
+from ..planner.calibrations import fingerprint
 from ..planner.configuration import Configuration
 from ..planner.latency import Latency
 from ..planner.longest import Longest
@@ -43,7 +44,7 @@ def estimate_document(
     return {
         **heading(spec, engine, workload),
         **point(config, memory, accuracy, latency),
-        "warnings": warnings(spec, workload, [*memory.notes, *accuracy.notes]),
+        "warnings": warnings(spec, workload, [*memory.notes, *accuracy.breaks, *accuracy.notes]),
     }
 
 
@@ -79,13 +80,18 @@ def longest_document(request: Request, found: Sequence[Longest]) -> dict[str, An
             }
             for longest in found
         ],
-        "warnings": list(request.spec.warnings),
+        "warnings": list(
+            dict.fromkeys(
+                [*request.spec.warnings, *(b for x in found for b in x.point.accuracy.breaks)]
+            )
+        ),
     }
 
 
 def _question(request: Request) -> dict[str, Any]:
     return {
         **heading(request.spec, request.engine, request.workload),
+        "fingerprint": fingerprint(request.spec),
         "budget": request.budget,
         "gpu": request.hardware.name if request.hardware else None,
         "objective": request.objective,

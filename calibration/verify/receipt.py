@@ -1,0 +1,188 @@
+"""The receipt, schema 1: what `--json` prints and `--save` writes. docs/verify.md lists its fields.
+
+The verdict is about the promise: it ran within the budget, and no judged number is worse than its
+interval. A number better than its interval is a wrong prediction too, and is said first like the
+others, but a promise more than kept fails no one's pipeline.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...planner.units import format_bytes
+from ..device_memory import MARGIN
+from ..execution_record import Execution
+from .question import Planned, Question
+from .retention import Scored
+from .terms import Term
+
+SCHEMA = 1
+NAMES = {
+    "weights": "the weights",
+    "kv": "the KV cache",
+    "activation": "the activations",
+    "overhead": "the overhead",
+    "total": "the total",
+    "allocated_resident": "what was allocated after prefill",
+    "allocated_peak": "the most that was allocated",
+    "ttft": "the time to the first token",
+    "tpot": "the time for each further token",
+}
+
+
+def receipt(
+    question: Question,
+    found: Execution,
+    terms: Sequence[Term],
+    scored: Sequence[Scored],
+    corrected: Mapping[str, Any] | None,
+    rows: int,
+) -> dict[str, Any]:
+    """`rows`: how many rows the calibration got."""
+    planned = question.planned
+    tasks = [one.document(planned) for one in scored]
+    kept = found.outcome == "ok"
+    sides = [term.side for term in terms] + [task["side"] for task in tasks]
+    verified = kept and "worse" not in sides
+    return {
+        "schema": SCHEMA,
+        "verified": verified,
+        "verdict": _verdict(verified, kept, sides),
+        "wrong": [*_failed(found), *_wrong_terms(terms), *_wrong_tasks(tasks)],
+        "model": found.model,
+        "fingerprint": found.fingerprint,
+        "config": found.config,
+        "engine": found.engine,
+        "context": found.context,
+        "output": found.output,
+        "batch": found.batch,
+        "random_weights": found.random_weights,
+        "device": found.device,
+        "gpu": found.environment.gpu,
+        "budget": found.budget,
+        "outcome": found.outcome,
+        "term": found.term,
+        "cap": _cap(found),
+        "terms": [term.document() for term in terms],
+        "peak_phase": found.peak_phase,
+        "tasks": tasks,
+        "retention": _overall(planned, tasks),
+        "corrected": corrected,
+        "rows_written": rows,
+        "execution": found.model_dump(mode="json", by_alias=True),
+        "notes": _notes(found),
+    }
+
+
+def sweep(receipts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Several receipts of one model, and whether all are verified."""
+    good = sum(1 for one in receipts if one["verified"])
+    return {
+        "schema": SCHEMA,
+        "verified": good == len(receipts),
+        "verdict": f"{good} of {len(receipts)} verified",
+        "model": receipts[0]["model"] if receipts else None,
+        "receipts": list(receipts),
+    }
+
+
+def _verdict(verified: bool, kept: bool, sides: Sequence[str | None]) -> str:
+    judged = sum(1 for side in sides if side is not None)
+    if not kept:
+        return "not verified: it did not run within the budget"
+    if not verified:
+        return f"not verified: {sides.count('worse')} of {judged} numbers are worse than promised"
+    better = sides.count("better")
+    more = f", {better} of them better than that" if better else ""
+    return f"verified: it ran within the budget, {judged} numbers are as promised{more}"
+
+
+def _failed(found: Execution) -> list[str]:
+    if found.outcome == "ok":
+        return []
+    where = {
+        "weights": "while the weights were loaded",
+        "kv": "while the KV cache was allocated",
+        "activation": "for the activations",
+        "overhead": "outside torch's allocator",
+        None: "",
+    }[found.term]
+    phase = f" ({found.phase})" if found.phase else ""
+    what = "memory ran out " + where if found.outcome == "out_of_memory" else "it crashed"
+    return [f"{what}{phase}: {found.reason}"]
+
+
+def _wrong_terms(terms: Sequence[Term]) -> list[str]:
+    """A line for each number outside its interval, the worse ones first."""
+    lines = []
+    for term in sorted(terms, key=lambda term: term.side != "worse"):
+        if term.side in (None, "inside") or term.measured is None or term.predicted is None:
+            continue
+        size = abs(term.measured - term.predicted)
+        shown = format_bytes(int(size)) if term.unit == "bytes" else f"{1000 * size:.1f} ms"
+        share = f" ({size / term.predicted:.1%})" if term.predicted else ""
+        more = "more" if term.side == "worse" else "less"
+        lines.append(
+            f"{NAMES[term.name]}: {shown}{share} {more} than predicted, outside the interval"
+        )
+    return lines
+
+
+def _wrong_tasks(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        f"{task['task']} keeps {100 * task['retention']:.1f} % of its score, predicted were "
+        f"{100 * task['predicted_low']:.1f} % to {100 * task['predicted_high']:.1f} %"
+        for task in sorted(tasks, key=lambda task: task["side"] != "worse")
+        if task["side"] in ("worse", "better")
+    ]
+
+
+def _cap(found: Execution) -> dict[str, Any]:
+    if found.device == "cpu":
+        how = (
+            "on a CPU: bytes of the weights' and the cache's tensors, with the planner's "
+            "activation and overhead, held to the budget"
+        )
+    else:
+        how = (
+            "torch's allocator held to the budget less the CUDA context and a margin, both "
+            "measured again after the first pass; what the driver counts compared at the end"
+        )
+    return {
+        "how": how,
+        "budget": found.budget,
+        "allowed": found.allowed,
+        "context": found.context_bytes,
+        "margin": MARGIN if found.device == "cuda" else None,
+        "device_used": found.device_used if found.device == "cuda" else found.counted,
+    }
+
+
+def _overall(planned: Planned, tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean over kinds of the mean over their tasks, beside the promised overall retention."""
+    kinds: dict[str, list[float]] = {}
+    for task in tasks:
+        if task["retention"] is not None:
+            kinds.setdefault(task["kind"], []).append(task["retention"])
+    means = [sum(values) / len(values) for values in kinds.values()]
+    return {
+        "predicted": planned.accuracy.retention,
+        "low": planned.accuracy.low,
+        "high": planned.accuracy.high,
+        "level": planned.accuracy.level,
+        "provenance": planned.accuracy.provenance,
+        "measured": sum(means) / len(means) if means else None,
+        "kinds": sorted(kinds),
+    }
+
+
+def _notes(found: Execution) -> list[str]:
+    notes = []
+    if found.random_weights:
+        notes.append("random weights: bytes and seconds are real, accuracy is not claimed")
+    if found.device == "cuda" and found.why_eager and found.engine == "kvpareto":
+        notes.append(f"without CUDA graphs: {found.why_eager}")
+    if found.warmup != "full":
+        notes.append("quick: the prompt was run once, after a short warm-up")
+    if found.device == "cuda" and "expandable_segments" not in (found.allocator or ""):
+        notes.append("torch's allocator ran without expandable segments, and may hold more")
+    return notes

@@ -1,0 +1,181 @@
+"""`kvpareto verify` from what was typed to the document that is shown."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...planner.calibrations import folder_of
+from ...planner.errors import BadInput, MissingDependency
+from ...planner.hardware import Hardware, find_gpu
+from ...planner.model_spec import ModelSpec
+from ..calibrate import DEFAULT_TASKS, MOST_ON_CPU, Interrupted
+from .question import Planned, Question, from_options, from_plan
+from .receipt import sweep
+
+INSTALL = 'pip install "kvpareto[runtime]"'
+ITEMS = 32
+QUICK_ITEMS = 8
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was typed."""
+
+    plan: Path | None
+    model: str | None
+    config: str | None
+    budget: str | None
+    context: str | None
+    output: str
+    batch: str
+    engine: str
+    random_weights: bool
+    quick: bool
+    sweep: int | None
+    tasks: str | None
+    items: int | None
+    seed: int
+    device: str | None
+    offline: bool
+
+
+def verify(options: Options) -> dict[str, Any]:
+    """Run the verification; the receipt, or several with `sweep`.
+
+    Raises BadInput, MissingDependency (no runtime, no GPU for a large model), Interrupted.
+    """
+    _check(options)
+    device = _device(options.device)
+    gpu = _running_gpu(device)
+    question = _question(options, gpu)
+    if options.engine == "kvpareto" and not question.spec.runnable:
+        raise BadInput(
+            f"the kvpareto runtime cannot run {question.spec.name} ({question.spec.model_type})",
+            "--engine transformers runs what transformers can",
+        )
+    _check_size(question.spec, device)
+    from .. import tasks
+    from ..records import RecordFile
+    from .verify import Settings, Verifier
+
+    names = tasks.find(options.tasks or DEFAULT_TASKS)
+    items = options.items or (QUICK_ITEMS if options.quick else ITEMS)
+    settings = Settings(
+        device, gpu, options.random_weights, options.quick, tuple(t.name for t in names),
+        options.tasks is not None, items, options.seed, options.offline,
+    )  # fmt: skip
+    try:
+        with RecordFile(folder_of(question.spec)) as file, _progress() as notice:
+            verifier = Verifier(settings, file, notice)
+            if options.sweep is None:
+                return verifier.verify(question)
+            points = _spread(question, options.sweep, device)
+            return sweep([verifier.verify(question.at(point)) for point in points])
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; rows that were written are kept") from None
+
+
+def _check(options: Options) -> None:
+    """Raise BadInput for what says nothing, or two things."""
+    hint = "kvpareto verify --plan plan.json, or -m MODEL --config CONFIG --budget 12GB"
+    if options.plan is None:
+        missing = [name for name in ("model", "config", "budget") if getattr(options, name) is None]
+        if missing:
+            raise BadInput(f"nothing to verify: no --plan, and no --{' --'.join(missing)}", hint)
+        if options.sweep is not None:
+            raise BadInput("--sweep needs the frontier of a plan", "give --plan plan.json")
+    elif options.config is not None or options.budget is not None or options.context is not None:
+        raise BadInput(
+            "--plan says what to run: no --config, --budget or --context beside it", hint
+        )
+    for name, least in (("items", 1), ("sweep", 1)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise BadInput(f"--{name} {value} verifies nothing", f"--{name} is {least} or more")
+    if options.device not in (None, "cpu", "cuda"):
+        raise BadInput(f"no device is called {options.device!r}", "devices are cpu and cuda")
+
+
+def _device(asked: str | None) -> str:
+    """cpu or cuda. Raises MissingDependency without the runtime, or the GPU that was asked for."""
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise MissingDependency(f"verify needs {error.name}", f"run {INSTALL}") from error
+    from ..device_memory import prefer_expandable_segments
+
+    prefer_expandable_segments()
+    transformers.utils.logging.disable_progress_bar()
+    found = torch.cuda.is_available()
+    if asked == "cuda" and not found:
+        raise MissingDependency(
+            "no CUDA GPU is available to torch", "use --device cpu, or install torch with CUDA"
+        )
+    return asked or ("cuda" if found else "cpu")
+
+
+def _running_gpu(device: str) -> Hardware | None:
+    """The GPU that torch would use, if it is a known one."""
+    if device != "cuda":
+        return None
+    import torch
+
+    try:
+        return find_gpu(torch.cuda.get_device_name())
+    except BadInput:
+        return None
+
+
+def _check_size(spec: ModelSpec, device: str) -> None:
+    if device == "cpu" and spec.parameters > MOST_ON_CPU:
+        raise MissingDependency(
+            f"{spec.name} has {spec.parameters / 1e9:.1f} billion parameters, too many to "
+            "verify on a CPU",
+            "run this on a machine with a CUDA GPU",
+        )
+
+
+def _question(options: Options, gpu: Hardware | None) -> Question:
+    if options.plan is not None:
+        return from_plan(options.plan, options.model, options.offline)
+    assert options.model is not None  # _check said so
+    assert options.config is not None
+    assert options.budget is not None
+    return from_options(
+        options.model, options.config, options.budget, options.context, options.output,
+        options.batch, options.engine, gpu, options.offline,
+    )  # fmt: skip
+
+
+def _spread(question: Question, count: int, device: str) -> list[Planned]:
+    """`count` points of the plan's frontier, evenly over it, that this device can hold."""
+    points = list(question.frontier) or [question.planned]
+    if device == "cuda":
+        import torch
+
+        most = torch.cuda.mem_get_info()[1]
+        points = [point for point in points if point.memory.total_high <= most]
+    if not points:
+        raise BadInput("no point of the frontier fits this device", "plan with its memory")
+    if len(points) <= count:
+        return points
+    last = len(points) - 1
+    return [points[round(i * last / max(count - 1, 1))] for i in range(count)]
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """What is being done, on stderr: one line that is rewritten on a terminal, else a line each."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
+        return
+    with console.status("starting") as status:
+        from rich.markup import escape
+
+        yield lambda text: status.update(escape(text))

@@ -1,0 +1,109 @@
+"""The command `verify`, for cli.py to register. Heavy imports stay inside it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .command import AsJson, Show
+
+
+def register(app: typer.Typer, show: Show) -> None:
+    """Add the command; `show` puts a document on stdout through a printer of `report`."""
+
+    @app.command()
+    def verify(
+        context: typer.Context,
+        plan: Annotated[
+            Path | None, typer.Option(help="What `kvpareto plan --save` wrote.")
+        ] = None,
+        model: Annotated[
+            str | None,
+            typer.Option("--model", "-m", help="A folder with weights, or a hub id."),
+        ] = None,
+        config: Annotated[
+            str | None, typer.Option(help="What to run, for example w4a16-k4v4-g64+pc256.")
+        ] = None,
+        budget: Annotated[str | None, typer.Option(help="The cap: 12GB, 11.5GiB.")] = None,
+        prompt: Annotated[
+            str | None,
+            typer.Option(
+                "--context",
+                help="Prompt tokens: 32k, 10240.  [default: 32k or the model's maximum]",
+            ),
+        ] = None,
+        output: Annotated[str, typer.Option(help="Tokens to generate.")] = "512",
+        batch: Annotated[str, typer.Option(help="Sequences at once.")] = "1",
+        engine: Annotated[
+            str, typer.Option(help="kvpareto, transformers or transformers-eager.")
+        ] = "kvpareto",
+        random_weights: Annotated[
+            bool,
+            typer.Option(
+                "--random-weights", help="Bytes and seconds without a download; no accuracy."
+            ),
+        ] = False,
+        quick: Annotated[
+            bool,
+            typer.Option("--quick", help="One prefill, fewer tokens and items: a first answer."),
+        ] = False,
+        sweep: Annotated[
+            int | None, typer.Option(help="Verify that many points of the plan's frontier.")
+        ] = None,
+        tasks: Annotated[
+            str | None,
+            typer.Option(
+                help="Names with commas, or all.  [default: needle-multikey,variables,arithmetic]"
+            ),
+        ] = None,
+        items: Annotated[
+            int | None, typer.Option(help="Items of each task.  [default: 32, quick 8]")
+        ] = None,
+        seed: Annotated[int, typer.Option(help="Of the items; calibrate's are of seed 0.")] = 1,
+        save: Annotated[Path | None, typer.Option(help="Write the receipt as JSON.")] = None,
+        device: Annotated[
+            str | None, typer.Option(help="cpu or cuda.  [default: cuda where there is one]")
+        ] = None,
+        offline: Annotated[bool, typer.Option("--offline", help="Never ask the hub.")] = False,
+        as_json: AsJson = False,
+    ) -> int:
+        """Run a plan for real under its budget; predicted beside measured, and a verdict.
+
+        Exit code 0: verified; 1: not.
+
+        \b
+        kvpareto verify --plan plan.json
+        kvpareto verify --plan plan.json -m ./my-model --json --save receipt.json
+        kvpareto verify -m Qwen/Qwen3-8B --config w4a16-k4v4-g64+pc512 --budget 12GB \\
+          --context 32k --random-weights
+        """
+        from .verify.typed import Options
+        from .verify.typed import verify as run
+
+        document = run(
+            Options(
+                plan=plan,
+                model=model,
+                config=config,
+                budget=budget,
+                context=prompt,
+                output=output,
+                batch=batch,
+                engine=engine,
+                random_weights=random_weights,
+                quick=quick,
+                sweep=sweep,
+                tasks=tasks,
+                items=items,
+                seed=seed,
+                device=device,
+                offline=offline,
+            )
+        )
+        if save is not None:
+            from ..report.output import write_document
+
+            write_document(save, document)
+            typer.echo(f"saved to {save}", err=True)
+        show(context, as_json, document, "verify", "print_sweep" if sweep else "print_receipt")
+        return 0 if document["verified"] else 1

@@ -1,0 +1,181 @@
+"""Receipts for a person: what was wrong first, then every number beside its prediction."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..planner.units import GiB, format_bytes, format_tokens
+
+Document = Mapping[str, Any]
+
+_LABELS = {
+    "weights": "weights",
+    "kv": "KV cache",
+    "activation": "activation peak",
+    "overhead": "overhead",
+    "total": "total",
+    "allocated_resident": "allocated, resident",
+    "allocated_peak": "allocated, peak",
+    "ttft": "TTFT",
+    "tpot": "TPOT, median",
+    "tpot_p95": "TPOT, 95 %",
+}
+_SIDES = {"inside": "inside", "better": "better", "worse": "WORSE", None: "-"}
+
+
+def print_receipt(document: Document, console: Console) -> None:
+    """One verification."""
+    console.print(Group(*_receipt(document)), highlight=False, markup=False)
+
+
+def print_sweep(document: Document, console: Console) -> None:
+    """Several, a line each, and what was wrong with those that are not verified."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("configuration", overflow="fold")
+    for name in ("budget", "predicted", "measured", "off", "retention", ""):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in document["receipts"]:
+        total = _term(one, "total")
+        off = total["difference"]
+        table.add_row(
+            one["config"],
+            format_bytes(one["budget"]),
+            format_bytes(total["predicted"]),
+            _value(total["measured"], "bytes"),
+            "-" if off is None else f"{off / total['predicted']:+.1%}",
+            _percent(one["retention"]["measured"]),
+            "verified" if one["verified"] else "NOT",
+        )
+    wrong = [f"{one['config']}: {line}" for one in document["receipts"] for line in one["wrong"]]
+    parts: list[RenderableType] = [_listed("Wrong", wrong), ""] if wrong else []
+    parts += [table, "", Text(document["verdict"], "bold")]
+    console.print(Group(*parts), highlight=False, markup=False)
+
+
+def _receipt(document: Document) -> list[RenderableType]:
+    budget = document["budget"]
+    heading = (
+        f"{format_tokens(document['context'])} + {document['output']} tokens, batch "
+        f"{document['batch']}, engine {document['engine']}, on {document['gpu'] or 'a CPU'}"
+    )
+    parts: list[RenderableType] = [
+        Text.assemble((document["model"], "bold"), "  ", document["config"]),
+        heading,
+        f"budget {format_bytes(budget)} ({budget / GiB:.2f} GiB)",
+        "",
+        Text(document["verdict"], "bold"),
+        "",
+    ]
+    if document["wrong"]:
+        parts += [_listed("Wrong", document["wrong"]), ""]
+    if document["corrected"]:
+        parts += [_listed("Run instead", _corrected(document["corrected"])), ""]
+    parts += [_terms(document)]
+    if document["peak_phase"]:
+        parts.append(f"the high-water mark was set in {document['peak_phase']}")
+    parts += ["", *_tasks(document)]
+    parts += [_listed("Cap", _cap(document["cap"]))]
+    if document["notes"]:
+        parts += ["", _listed("Notes", document["notes"])]
+    return parts
+
+
+def _terms(document: Document) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for name in ("predicted", "measured", "off", ""):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("interval", overflow="fold")
+    for term in document["terms"]:
+        unit, off, low = term["unit"], term["difference"], term["low"]
+        share = "-" if off is None or not term["predicted"] else f"{off / term['predicted']:+.1%}"
+        between = f"{_value(low, unit)} to {_value(term['high'], unit)}"
+        table.add_row(
+            "  " + _LABELS[term["name"]],
+            _value(term["predicted"], unit),
+            _value(term["measured"], unit),
+            share,
+            _SIDES[term["side"]],
+            term["note"] or ("exact" if low == term["high"] else between),
+            style="bold" if term["name"] == "total" else "",
+        )
+    return table
+
+
+def _tasks(document: Document) -> list[RenderableType]:
+    whole = document["retention"]
+    predicted = (
+        f"retention predicted {_percent(whole['predicted'])}, {_percent(whole['low'])} to "
+        f"{_percent(whole['high'])} ({whole['level']:.0%}, {whole['provenance']})"
+    )
+    if not document["tasks"]:
+        return [predicted + ("; not measured" if whole["predicted"] < 1 else ""), ""]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("task", no_wrap=True)
+    for name in ("items", "score", "unquantized", "retention", "predicted", ""):
+        table.add_column(name, justify="right")
+    table.add_column("", overflow="fold")
+    for task in document["tasks"]:
+        error = task["retention_sd"]
+        table.add_row(
+            "  " + task["task"],
+            str(task["items"]),
+            f"{task['score']:.3f}",
+            "-" if task["reference"] is None else f"{task['reference']:.3f}",
+            _percent(task["retention"]) + (f" ± {100 * error:.1f}" if error else ""),
+            f"{100 * task['predicted_low']:.1f} to {100 * task['predicted_high']:.1f} %",
+            _SIDES[task["side"]],
+            task["note"] or (task["reference_from"] or ""),
+        )
+    return [predicted + f"; measured {_percent(whole['measured'])}", table, ""]
+
+
+def _corrected(found: Document) -> list[str]:
+    lines = [found["because"] + f"; that leaves {format_bytes(found['budget'])}"]
+    best = found["recommended"]
+    if best is None:
+        return [*lines, f"nothing fits that: {found['reason']}"]
+    total, accuracy = best["memory"]["total_high"], best["accuracy"]
+    return [
+        *lines,
+        f"{best['config']}: at most {format_bytes(total)}, keeps {_percent(accuracy['retention'])},"
+        f" at least {_percent(accuracy['low'])}",
+        found["reason"],
+    ]
+
+
+def _cap(cap: Document) -> list[str]:
+    if cap["margin"] is None:
+        return [cap["how"]]
+    held = f"allocator at most {_value(cap['allowed'], 'bytes')}; outside of it "
+    held += f"{_value(cap['context'], 'bytes')}, margin {format_bytes(cap['margin'])}"
+    return [cap["how"], held + f"; the device held {_value(cap['device_used'], 'bytes')}"]
+
+
+def _term(document: Document, name: str) -> Document:
+    found: Document = next(term for term in document["terms"] if term["name"] == name)
+    return found
+
+
+def _listed(title: str, lines: list[str]) -> RenderableType:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for line in lines:
+        table.add_row("  -", line)
+    return Group(title, table)
+
+
+def _value(value: float | None, unit: str) -> str:
+    if value is None:
+        return "-"
+    if unit == "bytes":
+        return format_bytes(int(value))
+    return f"{1000 * value:.1f} ms" if value < 0.1 else f"{value:.2f} s"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
