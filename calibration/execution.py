@@ -29,11 +29,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..planner.activation.workspace import segment_tokens
 from ..planner.configuration import Configuration
 from ..planner.errors import BadInput, KVParetoError, NothingFits
 from ..planner.memory import MemoryEstimate, estimate
 from ..planner.model_source import load_model
-from ..planner.model_spec import ModelSpec
+from ..planner.model_spec import Attention, ModelSpec
 from ..planner.units import format_bytes
 from ..planner.workload import Engine, Workload
 from ..runtime.prefill import GRAPH_FROM
@@ -44,7 +45,7 @@ from .open_model import OpenModel, open_model
 
 __all__ = ["Asked", "Execution", "Warmup", "execute", "load_failure", "run_configuration"]
 
-WARM_CHUNKS = GRAPH_FROM  # of a short warm-up: as many as repay a captured graph
+WARM_ONE_SHOT = 2048  # tokens of a short warm-up for a prompt in one shot
 WARM_STEPS = 3
 SEED = 0
 
@@ -152,6 +153,23 @@ def prompt(spec: ModelSpec, workload: Workload) -> Tensor:
     return torch.randint(0, spec.vocab, (workload.batch, workload.context), generator=make)
 
 
+def warm_tokens(spec: ModelSpec, config: Configuration, context: int) -> int:
+    """Tokens of a short warm-up: as many chunks as a capture asks for, and a past as long as the
+    longest segment that chunks stage, so that the library has planned every size of them."""
+    chunk = config.largest_chunk
+    if chunk is None:
+        return min(context, WARM_ONE_SHOT)
+    segment = max(
+        (
+            segment_tokens(mixer.kv_heads, mixer.head_dim, mixer.value_dim)
+            for mixer, _ in spec.mixer_counts
+            if isinstance(mixer, Attention)
+        ),
+        default=0,
+    )
+    return min(context, max(GRAPH_FROM * chunk, segment + 2 * chunk))
+
+
 def rest_of(planned: MemoryEstimate) -> int:
     """Bytes that are not tensors of weights or cache, as planned."""
     return planned.activation + planned.overhead
@@ -197,7 +215,7 @@ class _Run:
         workload, warmup = self.asked.workload, self.asked.warmup
         ids = prompt(self.opened.spec, workload)
         if warmup is not Warmup.NONE:
-            short = WARM_CHUNKS * (self.asked.config.chunk or workload.context) + 1
+            short = warm_tokens(self.opened.spec, self.asked.config, workload.context)
             first = ids if warmup is Warmup.FULL else ids[:, :short]
             seconds, logits = self._first_token(machine, first)
             if first.shape == ids.shape:
