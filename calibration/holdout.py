@@ -180,7 +180,7 @@ def predict_rows(
         effects,
         formats,
         formats.with_bits(bits, bits),
-        np.array([[s.plain, s.outlier, s.plain] for s in shares]).T,
+        np.array([[s.plain, s.outlier, s.value] for s in shares]).T,
         np.array([float(r.context) for r in rows]),
         z,
     )

@@ -27,7 +27,7 @@ from .holdout import Collector, HeldOut, conformal_z, observed
 from .published import FOLDER, read_models
 from .records import WINDOW, Record
 from .regression import fit_rows
-from .rows import Row, read_rows
+from .rows import Row, read_rows, row_of
 from .sensitivity import Sensitivity
 
 FOLDS = 5
@@ -88,42 +88,6 @@ def to_row(record: Record, key: str) -> Row | None:
     kept = Kept(record.retention, record.retention_sd or 0.0)
     source = f"measured with kvpareto {record.environment.kvpareto}, seed {record.seed}"
     return row_of(config, key, record.task, record.kind, context, kept, source)
-
-
-def row_of(
-    config: Configuration,
-    model: str,
-    task: str,
-    kind: str,
-    context: int,
-    kept: Kept,
-    source: str = "measured",
-) -> Row:
-    """A measured retention as a row of the regression."""
-    protected = config.protection
-    return Row(
-        model=model,
-        task=task,
-        kind=kind,
-        context=context,
-        weight_bits=float(config.weight_bits),
-        k_bits=float(config.k_bits),
-        v_bits=float(config.v_bits),
-        granularity=str(config.granularity),
-        group_size=config.group_size or 0,
-        block_tokens=config.block_tokens or 1,
-        residual=config.residual,
-        smoothing=config.smoothing,
-        rotate_k=config.rotation,
-        rotate_v=config.rotation,
-        protected_layers=protected.layers if protected else (),
-        protected_bits=float(min(protected.k_bits, protected.v_bits) if protected else 16),
-        retention=kept.retention,
-        sd=kept.sd,
-        weight=1.0,
-        provenance="calibrated",
-        source=source,
-    )
 
 
 def measured_configurations(records: Iterable[Record]) -> list[dict[str, Any]]:

@@ -58,7 +58,7 @@ class Problem:
             protected_shares(m.features.outliers, m.features.layers, r.protected_layers)
             for r, m in zip(rows, owners, strict=True)
         ]
-        self.shares: Floats = np.array([[s.plain, s.outlier, s.plain] for s in shares]).T
+        self.shares: Floats = np.array([[s.plain, s.outlier, s.value] for s in shares]).T
         self.fraction: Floats = np.array([m.features.attention_fraction for m in owners])
         self.weight_bits: Floats = np.array([r.weight_bits for r in rows])
         self.linear = np.array([power_of(r.kind, 0.0) == 1.0 for r in rows])
@@ -103,26 +103,36 @@ class Problem:
         return found
 
     def deviation(self, score: Floats) -> Floats:
-        """Standard deviation of rows where their true score is `score`: [..., N].
-
-        The misfit in log noise moves a score by the slope of the link, gamma y (1 - y): much
-        where scores fall, nothing where they are whole or gone.
-        """
-        inside = np.clip(score, 0.0, 1.0)
-        slope = TYPICAL_GAMMA * inside * (1.0 - inside)
-        found: Floats = np.hypot(self.sd, MISFIT * slope) / self.trust
-        return found
+        """Standard deviation of rows where their true score is `score`: [..., N]."""
+        return deviation(score, self.sd, MISFIT) / self.trust
 
     def distance(self, predicted: Floats) -> Floats:
-        """How far predictions are from the scores, in standard deviations met on the way.
+        """How far predictions are from the scores, in standard deviations met on the way."""
+        return self.trust * distance(predicted, self.observed, self.sd, MISFIT)
 
-        The integral of 1 / deviation from score to prediction: neither a score nor a prediction
-        near 0 or 1 alone makes a row seem certain.
-        """
-        way = predicted - self.observed
-        points = self.observed + np.multiply.outer((1.0 + _NODES) / 2.0, way)
-        found: Floats = way * (_NODE_WEIGHTS @ (1.0 / self.deviation(points))) / 2.0
-        return found
+
+def deviation(score: Floats, sd: Floats, misfit: float) -> Floats:
+    """Standard deviation of rows where their true score is `score`: [..., N].
+
+    The misfit in log noise moves a score by the slope of the link, gamma y (1 - y): much
+    where scores fall, nothing where they are whole or gone.
+    """
+    inside = np.clip(score, 0.0, 1.0)
+    slope = TYPICAL_GAMMA * inside * (1.0 - inside)
+    found: Floats = np.hypot(sd, misfit * slope)
+    return found
+
+
+def distance(predicted: Floats, observed: Floats, sd: Floats, misfit: float) -> Floats:
+    """How far predictions are from the scores, in standard deviations met on the way.
+
+    The integral of 1 / deviation from score to prediction: neither a score nor a prediction
+    near 0 or 1 alone makes a row seem certain.
+    """
+    way = predicted - observed
+    points = observed + np.multiply.outer((1.0 + _NODES) / 2.0, way)
+    found: Floats = way * (_NODE_WEIGHTS @ (1.0 / deviation(points, sd, misfit))) / 2.0
+    return found
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..planner.configuration import Granularity
+from ..planner.configuration import Configuration, Granularity
+from ..planner.measured import Kept
 
 KINDS = ("reasoning", "long_reasoning", "retrieval", "likelihood", "perplexity")
 """What a task asks of the cache.
@@ -58,6 +59,42 @@ class Row:
             raise ValueError(f"row of {self.model}: unknown kind or granularity")
         if self.provenance not in ("calibrated", "published"):
             raise ValueError(f"row of {self.model}: unknown provenance {self.provenance!r}")
+
+
+def row_of(
+    config: Configuration,
+    model: str,
+    task: str,
+    kind: str,
+    context: int,
+    kept: Kept,
+    source: str = "measured",
+) -> Row:
+    """A measured retention as a row of the regression."""
+    protected = config.protection
+    return Row(
+        model=model,
+        task=task,
+        kind=kind,
+        context=context,
+        weight_bits=float(config.weight_bits),
+        k_bits=float(config.k_bits),
+        v_bits=float(config.v_bits),
+        granularity=str(config.granularity),
+        group_size=config.group_size or 0,
+        block_tokens=config.block_tokens or 1,
+        residual=config.residual,
+        smoothing=config.smoothing,
+        rotate_k=config.rotation,
+        rotate_v=config.rotation,
+        protected_layers=protected.layers if protected else (),
+        protected_bits=float(min(protected.k_bits, protected.v_bits) if protected else 16),
+        retention=kept.retention,
+        sd=kept.sd,
+        weight=1.0,
+        provenance="calibrated",
+        source=source,
+    )
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -16,8 +16,7 @@ from typing import Any
 from ...planner.configuration import Configuration
 from ...planner.errors import BadInput
 from ...planner.measured import Kept
-from ..learn import row_of
-from ..rows import Row
+from ..rows import Row, row_of
 from ..scores import Score, paired
 from .variants import VARIANTS
 
