@@ -1,0 +1,243 @@
+"""Train the recall model: from random weights to the generated tasks, in minutes on one GPU.
+
+    python -m kvpareto.calibration.recall_model.train --out DIR --minutes 5 --seed 0
+    python -m kvpareto.calibration.recall_model.train --out DIR --steps 0      # untrained
+
+The budget is time: the learning rate falls to zero as it runs out, the curriculum is pulled along.
+`DIR` is a model folder from the start and again at every checkpoint; `training.jsonl` in it tells
+what was learned when.
+"""
+
+import argparse
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
+
+from .batches import Batch, stream
+from .curriculum import Curriculum
+from .network import Trainable, shape, silence
+from .samples import KINDS
+from .vocabulary import build_tokenizer
+from .words import Words
+
+RECALL = [list(KINDS).index(kind) for kind in ("pairs", "needles", "variables")]
+"""Tasks whose accuracy moves the curriculum on."""
+WARMUP = 200  # steps
+DECAY = 0.45  # the last part of the time, in which the learning rate falls to zero
+CHECKPOINT_S = 30.0
+
+
+def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """A model folder in bfloat16; what was there is replaced file by file."""
+    kept = Qwen2ForCausalLM(model.config).to(torch.bfloat16)
+    kept.load_state_dict(model.state_dict())
+    fresh = folder / ".new"
+    kept.save_pretrained(fresh)
+    tokenizer.save_pretrained(fresh)
+    for path in list(fresh.iterdir()):
+        path.replace(folder / path.name)
+    fresh.rmdir()
+
+
+def learning_rate(peak: float, step: int, gone: float) -> float:
+    """Up over the first steps, flat, then linearly to zero at the end of the time."""
+    return peak * min(1.0, (step + 1) / WARMUP) * min(1.0, max(0.0, 1.0 - gone) / DECAY)
+
+
+class Progress:
+    """What was right since the last line of the log, by task and length."""
+
+    def __init__(self) -> None:
+        self.sums: dict[tuple[int, int], Tensor] = {}
+        self.nats: list[Tensor] = []
+
+    def add(self, batch: Batch, found: Tensor) -> None:
+        asked = torch.stack([batch.kinds == kind for kind in range(len(KINDS))]).float()
+        sums = torch.stack([asked @ found[1], asked @ found[0], asked.sum(1)], 1)
+        key = batch.ids.shape[1]
+        self.sums[key, 0] = self.sums.get((key, 0), 0) + sums
+        other = (batch.kinds < 0).float()
+        self.nats.append(torch.stack([(found[0] * other).sum(), other.sum()]))
+
+    def close(self) -> dict[str, Any]:
+        """{task: {length: [accuracy, nats]}} and the nats of other text; starts anew."""
+        told: dict[str, Any] = defaultdict(dict)
+        for (length, _), sums in sorted(self.sums.items()):
+            for name, (right, nats, count) in zip(KINDS, sums.tolist(), strict=True):
+                if count:
+                    told[name][length] = [round(right / count, 4), round(nats / count, 4)]
+        if self.nats:
+            nats, count = torch.stack(self.nats).sum(0).tolist()
+            told["text_nats"] = round(nats / max(1.0, count), 4)
+        self.__init__()  # type: ignore[misc]
+        return dict(told)
+
+
+def train(
+    model: Qwen2ForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    out: Path,
+    *,
+    seconds: float,
+    steps: int | None,
+    seed: int,
+    peak: float = 1e-3,
+    decay: float = 0.05,
+    tokens: int = 65536,
+    workers: int = 14,
+    device: torch.device,
+    compiled: bool = True,
+    log_every: int = 200,
+) -> Qwen2ForCausalLM:
+    """Train in place for `seconds`, at most `steps` steps; `tokens` a step."""
+    shared = torch.tensor([Curriculum().facts, 0.0], dtype=torch.float64).share_memory_()
+    cuda = device.type == "cuda"
+    batches = stream(Words(tokenizer), shared, tokens, seed, workers, cuda)
+    first = next(batches)  # the workers are started before CUDA is
+    model.to(device, torch.float32)
+    silence(model)
+    runner = Trainable(
+        model, dtype=torch.bfloat16 if cuda else torch.float32, compiled=compiled
+    ).to(device)
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    vectors = [p for p in model.parameters() if p.dim() == 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}],
+        lr=peak,
+        betas=(0.9, 0.95),
+        fused=cuda,
+    )
+    _steps(
+        runner, optimizer, _chain(first, batches), tokenizer, out, shared,
+        seconds=seconds, steps=steps, peak=peak, log_every=log_every, tokens=tokens,
+    )  # fmt: skip
+    return model
+
+
+def _chain(first: Batch, rest: Iterator[Batch]) -> Iterator[Batch]:
+    yield first
+    yield from rest
+
+
+def _steps(
+    runner: Trainable,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[Batch],
+    tokenizer: PreTrainedTokenizerBase,
+    out: Path,
+    shared: Tensor,
+    *,
+    seconds: float,
+    steps: int | None,
+    peak: float,
+    log_every: int,
+    tokens: int,
+) -> None:
+    model = runner.model
+    device = model.device
+    curriculum, progress = Curriculum(), Progress()
+    started = saved = time.monotonic()
+    pending: list[Tensor] = []
+    recall = torch.tensor(RECALL, device=device)
+    step = 0
+    for step, batch in enumerate(batches):  # noqa: B007
+        now = time.monotonic()
+        gone = (now - started) / seconds
+        if gone >= 1 or step == steps:
+            break
+        shared[1] = gone
+        here = batch.to(device)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(peak, step, gone)
+        with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
+            found = runner(here.ids, here.places, here.labels, here.weights)
+            loss = (found[0] * here.weights).sum() / here.weights.sum()
+            loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        silence(model)
+        found = found.detach()
+        progress.add(here, found)
+        asked = torch.isin(here.kinds, recall).float()
+        pending.append((found[1] * asked).sum() / asked.sum().clamp(min=1))
+        if len(pending) == 4:  # read back seldom: each time waits for the GPU
+            for accuracy in torch.stack(pending).tolist():
+                if curriculum.learn(accuracy):
+                    shared[0] = curriculum.facts
+                    print(f"{now - started:.0f} s: {curriculum.facts} facts", flush=True)
+            pending.clear()
+        if step % log_every == 0 or now - saved > CHECKPOINT_S:
+            line = {
+                "step": step,
+                "seconds": round(now - started, 1),
+                "tokens": (step + 1) * tokens,
+                "facts": curriculum.facts,
+                "rate": optimizer.param_groups[0]["lr"],
+                "loss": round(loss.item(), 4),
+                "gradient": round(float(norm), 3),
+                **progress.close(),
+            }
+            _log(out, line)
+        if now - saved > CHECKPOINT_S:
+            save(model, tokenizer, out)
+            saved = time.monotonic()
+    took = time.monotonic() - started
+    _log(out, {"step": step, "seconds": round(took, 1), "done": True, **progress.close()})
+
+
+def _log(out: Path, line: dict[str, Any]) -> None:
+    text = json.dumps(line)
+    with (out / "training.jsonl").open("a") as file:
+        file.write(text + "\n")
+    print(text, flush=True)
+
+
+def main() -> None:
+    """The command line; see the module."""
+    parser = argparse.ArgumentParser(description="train the recall model")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--steps", type=int, default=None, help="stop earlier; 0: untrained")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--peak", type=float, default=1e-3, help="highest learning rate")
+    parser.add_argument("--tokens", type=int, default=65536, help="tokens a step")
+    parser.add_argument("--workers", type=int, default=14, help="processes that make texts")
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--eager", action="store_true", help="without torch.compile")
+    parser.add_argument("--device", default="cuda" if _has_cuda() else "cpu")
+    asked = parser.parse_args()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.manual_seed(asked.seed)
+    torch.set_float32_matmul_precision("high")
+    tokenizer = build_tokenizer()
+    model = Qwen2ForCausalLM(shape(len(tokenizer), num_hidden_layers=asked.layers))
+    silence(model)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    (asked.out / "training.jsonl").unlink(missing_ok=True)
+    save(model, tokenizer, asked.out)
+    if asked.steps != 0:
+        train(
+            model, tokenizer, asked.out, seconds=asked.minutes * 60, steps=asked.steps,
+            seed=asked.seed, peak=asked.peak, tokens=asked.tokens, workers=asked.workers,
+            device=torch.device(asked.device), compiled=not asked.eager,
+        )  # fmt: skip
+        save(model, tokenizer, asked.out)
+    print(f"model folder: {asked.out}", flush=True)
+
+
+def _has_cuda() -> bool:
+    return torch.backends.cuda.is_built() and os.path.exists("/dev/nvidiactl")
+
+
+if __name__ == "__main__":
+    main()
