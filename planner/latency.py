@@ -7,14 +7,13 @@ docs/latency.md has the derivation and the table of errors.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from .configuration import Configuration
 from .hardware import Hardware
 from .kv_cache import kv_bytes
+from .latency_job import Axes
 from .latency_profile import profile_of
 from .model_spec import ModelSpec
-from .roofline import Axes, Seconds, sweep
+from .roofline import Seconds, sweep
 from .workload import Engine, Workload
 
 
@@ -46,13 +45,7 @@ def predict(
     if hardware is None:
         return None
     size = kv_bytes(spec, config, workload, engine).total
-    axes = Axes(
-        weights=(config.weight_bits,),
-        k_bits=np.array([float(config.k_bits)]),
-        v_bits=np.array([float(config.v_bits)]),
-        kv_bytes=np.array([float(size)]),
-        chunks=(config.chunk,),
-    )
+    axes = Axes.of(config, size)
     profile = profile_of(engine, hardware)
     ends = (profile.coefficients, profile.low, profile.high)
     swept = [sweep(spec, workload, hardware, end, axes) for end in ends]

@@ -16,6 +16,8 @@ class Coefficients:
 
     matmul: float
     """Of the dense 16-bit rate, in matrix products of long chunks."""
+    matmul_rows: float
+    """Rows of a matrix product that reach half of that."""
     stream: float
     """Of the bandwidth, in kernels that only move bytes."""
     attention: float
@@ -23,11 +25,14 @@ class Coefficients:
     attention_masked: float
     """The same with an explicit mask (transformers in chunks)."""
     attention_packed: float
-    """The same over a packed cache, unpacked tile by tile."""
+    """The same over a chunk's past, staged in 16 bits: no mask, another kernel."""
+    attention_tiled: float
+    """The same where a packed cache is unpacked tile by tile instead."""
     fill_rows: float
     """Query rows x heads below which attention leaves a 989 TFLOP/s card partly idle."""
-    packed_weights: float
-    """Of `stream`, when a decode step multiplies with packed weights."""
+    weights_8: float
+    weights_4: float
+    """Of `stream`, when a decode step multiplies with weights of that many bits."""
     packed_8: float
     packed_4: float
     packed_2: float
@@ -39,12 +44,18 @@ class Coefficients:
     unpack_moves: float
     """The same in 16-bit passes, where a packed cache is unpacked whole."""
     staging_moves: float
-    """Passes over the 16-bit cache that writing it out for a chunk's attention costs, if packed."""
+    """Passes over the 16-bit copy of a chunk's past that writing it out costs, reading aside."""
     scores_bytes: float
     """Bytes moved for each attention score where scores are written to memory (eager)."""
     launch_decode: float
     """Seconds of the host for each kernel it launches in a decode step; 0 in a CUDA graph."""
     launch_prefill: float
+    launch_eager: float
+    """The same in a decode step that cannot be captured."""
+    launch_piece: float
+    """Seconds of the host a layer of a chunk that is captured but for its attention."""
+    launch_segment: float
+    """Seconds of the host for each segment of a layer's past that is staged and attended to."""
     packed_launches: float
     """Further launches a layer of a decode step over a packed cache."""
     plan: float
@@ -56,11 +67,23 @@ class Coefficients:
     """Seconds that a prompt of a shape not seen before takes longer: kernels are chosen, loaded."""
     host_step: float
     """Seconds of the host around a forward pass."""
+    step: float
+    """Seconds between two decode steps: choosing a token, handing it out."""
     card_layer: float
-    """Seconds of the card a layer and pass that neither rate explains: launches, small kernels."""
+    """Seconds of the card a layer and pass that neither rate explains."""
+    card_launch: float
+    """The same a kernel of a decode step."""
+    card_segment: float
+    """The same a staged segment of a layer."""
+    tail_layer: float
+    """The same a layer of a decode step, where some tokens wait in 16 bits."""
+    turn_layer: float
+    """The same where heads are rotated; smoothing takes half of it."""
     unpacks_whole_cache: bool
     repeats_kv: bool
     masks_windows: bool
+    fused: bool
+    """The kvpareto runtime's passes: fused, captured, staged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +96,14 @@ class Profile:
     kind: str
 
 
-_RATES = ("matmul", "stream", "attention", "attention_masked", "attention_packed")
-_HOST = ("launch_decode", "launch_prefill", "host_step", "card_layer")
+_RATES = (
+    "matmul", "stream", "attention", "attention_masked", "attention_packed", "attention_tiled",
+)  # fmt: skip
+_CARD = ("card_layer", "card_launch", "card_segment", "tail_layer", "turn_layer")
+_HOST = (
+    "launch_decode", "launch_prefill", "launch_eager", "launch_piece", "launch_segment",
+    "host_step", "step",
+)  # fmt: skip
 
 
 @lru_cache(maxsize=32)
@@ -97,6 +126,7 @@ def _moved(c: Coefficients, end: dict[str, float]) -> Coefficients:
     """One end of the interval: factors on the card's time, on the host's and on plans, and the
     seconds that only a first call takes. No rate exceeds the datasheet's."""
     changed: dict[str, Any] = {name: min(1.0, getattr(c, name) / end["card"]) for name in _RATES}
+    changed |= {name: getattr(c, name) * end["card"] for name in _CARD}
     changed |= {name: getattr(c, name) * end["host"] for name in _HOST}
     changed |= {"plan": c.plan * end["plan"]}
     changed |= {name: end.get(name, 0.0) for name in ("plan_decode", "first_call")}

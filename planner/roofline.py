@@ -1,49 +1,36 @@
-"""The roofline itself: seconds of prefill and decode over the axes of a space.
+"""The roofline itself: seconds of prefill and decode of a Job, whole spaces or single runs at once.
 
 For each prefill chunk, and for each decode step, the GPU's time is a sum of
 
     matrix products   max(operations / rate, weight bytes / bandwidth), and where weights are
-                      packed and the chunk is long, writing and reading their 16-bit copy
+                      packed and the chunk is long, writing their 16-bit copy
     attention         operations / rate, fewer while few query rows are there to fill the card
-    cache             bytes read, copied or unpacked / bandwidth
-    the rest          norms, RoPE, activations: bytes / bandwidth
+    cache             bytes read, copied, unpacked or written out / bandwidth
+    the rest          norms, RoPE, activations: bytes / bandwidth; a time for each small kernel
 
-with rates that are a stated fraction of the datasheet's. The host needs a time for each layer to
-launch its kernels; whichever of the two is longer counts. The position in the prompt enters
-linearly, so a prompt's chunks are summed in closed form.
+with rates that are a stated fraction of the datasheet's. The host needs a time for each kernel it
+launches; whichever of the two is longer counts. The position in the prompt enters both linearly,
+so a prompt's chunks are summed in closed form.
+
+The kvpareto engine's host: passes are captured where they can be (runtime/forward.py), a decode
+step whole, a chunk of few tokens between its attention calls, which are launched segment by
+segment; other chunks kernel by kernel. roofline_attention.py has what attention costs.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from .hardware import Hardware
+from .latency_job import Axes, Floats, Job, Number, job_of
 from .latency_profile import Coefficients
-from .model_spec import ModelSpec, Part
-from .weight_format import weight_bytes
-from .work import AttentionWork, Work, work_of
+from .model_spec import ModelSpec
+from .roofline_attention import Card, attention_host, chunk_attention, decode_cache
 from .workload import Workload
 
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Axes:
-    """The three axes a latency is computed on; arrays of length W, F and F."""
-
-    weights: tuple[int, ...]
-    k_bits: Floats
-    v_bits: Floats
-    kv_bytes: Floats
-    """Bytes of the cache at context + output tokens, all sequences."""
-    chunks: Sequence[int | None]
-
-    def at(self, formats: Sequence[int]) -> "Axes":
-        """These axes with some of the formats only."""
-        arrays = self.k_bits[formats], self.v_bits[formats], self.kv_bytes[formats]
-        return Axes(self.weights, *arrays, self.chunks)
+FEW_ROWS = 64  # rows up to which packed weights are read as they are (runtime/weights/linear.py)
+PIECES_TO, GRAPH_FROM = 512, 8  # tokens a chunk, chunks a prompt that are captured (runtime/)
+EXPERT_LAUNCHES = 16  # of one packed expert's share of a chunk (runtime/weights/experts.py)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,196 +49,118 @@ def sweep(
     axes: Axes,
 ) -> Seconds:
     """TTFT and TPOT of every combination of the axes, in seconds."""
-    work = work_of(spec)
-    card = _Card(hardware, coefficients)
-    weights = _Weights.of(spec, work, axes.weights)
-    cache = _cache_times(work, workload, axes, card)
-    return Seconds(
-        ttft=_prefill(work, workload, weights, axes, cache, card),
-        tpot=_decode(work, workload, weights, axes, cache, card),
-    )
+    card = Card(hardware, coefficients)
+    # Prefill knows no more of a format than this, so most of a space's are alike to it.
+    alike = (axes.k_bits * 32 + axes.v_bits) * 2 + axes.per_tensor
+    _, first, which = np.unique(alike, return_index=True, return_inverse=True)
+    ttft = _prefill(job_of(spec, workload, axes.at(first)), card)
+    return Seconds(ttft[:, which], _decode(job_of(spec, workload, axes), card))
 
 
-class _Card:
-    """The rates a GPU reaches: datasheet x efficiency."""
-
-    def __init__(self, hardware: Hardware, coefficients: Coefficients) -> None:
-        self.c = coefficients
-        self.matmul = hardware.fp16_flops * coefficients.matmul
-        self.stream = hardware.bandwidth * coefficients.stream
-        self.attention = hardware.fp16_flops * coefficients.attention
-        self.masked = hardware.fp16_flops * coefficients.attention_masked
-        self.packed = hardware.fp16_flops * coefficients.attention_packed
-        # A faster card needs more query rows to be full.
-        self.fill_rows = coefficients.fill_rows * hardware.fp16_flops / 989.4e12
+def seconds(job: Job, hardware: Hardware, coefficients: Coefficients) -> Seconds:
+    """TTFT and TPOT of a job, whatever its fields' shapes."""
+    card = Card(hardware, coefficients)
+    return Seconds(_prefill(job, card), _decode(job, card))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Weights:
-    """Stored bytes of one weight of a matrix product, and of the output head; [W, 1, 1]."""
-
-    each: Floats
-    head: float
-
-    @classmethod
-    def of(cls, spec: ModelSpec, work: Work, bits: Sequence[int]) -> "_Weights":
-        kept = 2.0 * (work.head + work.embedding)
-        text = [weight_bytes(spec, b).parts.get(Part.TEXT, 0) for b in bits]
-        matrices = max(1, work.linear + work.expert)
-        each = np.array([max(0.25, (size - kept) / matrices) for size in text])
-        return cls(each.reshape(-1, 1, 1), 2.0 * work.head)
-
-    @property
-    def packed(self) -> npt.NDArray[np.bool_]:
-        return self.each < 1.9
+def _touched(job: Job, tokens: Number) -> Number:
+    """Expected fraction of the experts that `tokens` tokens pass, routed at random."""
+    return 1.0 - (1.0 - job.expert_share) ** tokens
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Cache:
-    """Seconds to go through a full cache once, [1, F, 1]: in a decode step, in a prefill chunk."""
-
-    decode: Floats
-    prefill: Floats
-    packed: npt.NDArray[np.bool_]
-
-
-def _cache_times(work: Work, workload: Workload, axes: Axes, card: _Card) -> _Cache:
+def _decode(job: Job, card: Card) -> Floats:
     c = card.c
-    packed = (axes.k_bits < 16) | (axes.v_bits < 16)
-    elements = sum(
-        a.layers * a.cache_elements * min(workload.tokens, a.reach or workload.tokens)
-        for a in work.attention
-    )
-    plain = 2.0 * elements * workload.batch
-    if c.unpacks_whole_cache:
-        # The 16-bit cache is made anew, with several passes over it, and then read.
-        decode = np.where(packed, c.unpack_moves * plain, c.cache_moves * plain)
-        prefill = np.where(packed, c.unpack_moves * plain, (c.cache_moves - 1) * plain)
-    else:
-        # A step reads packed bytes once and unpacks them, by side; a chunk has them written out.
-        efficiency = {16: 1.0, 8: c.packed_8, 4: c.packed_4, 2: c.packed_2}
-        cost = {bits: bits / value for bits, value in efficiency.items()}
-        sides = sum(
-            np.array([cost[int(b)] for b in (16, 8, 4, 2)])[np.searchsorted([-16, -8, -4, -2], -x)]
-            for x in (axes.k_bits, axes.v_bits)
-        )
-        decode = axes.kv_bytes * sides / (axes.k_bits + axes.v_bits)
-        prefill = np.where(packed, c.staging_moves * plain, 0.0)
-    shape = (1, -1, 1)
-    return _Cache(
-        (decode / card.stream).reshape(shape),
-        (prefill / card.stream).reshape(shape),
-        packed.reshape(shape),
-    )
+    touched = job.linear + job.expert * _touched(job, job.batch)
+    reached = np.select([job.weight < 0.8, job.weight < 1.9], [c.weights_4, c.weights_8], 1.0)
+    read = job.weight * touched / reached
+    flops = 2 * job.batch * (job.linear + job.expert * job.expert_share + job.head)
+    products = np.maximum((read + 2.0 * job.head) / card.stream, flops / card.matmul)
+    rest = job.batch * (job.moved_bytes / card.stream + job.scan_flops / card.matmul)
+    small = job.layers * (c.card_layer + c.tail_layer * job.tail)
+    small = small + job.layers * c.turn_layer * (job.turned + 0.5 * job.smoothed)
+    launches = job.launches
+    packed = (job.k_bits < 16) | (job.v_bits < 16)
+    if c.fused:
+        launches = job.fused_launches
+        small = small + c.card_launch * launches
+        packed = job.per_tensor > 0  # such a step is not captured
+    launches = launches + np.where(packed, job.layers * c.packed_launches, 0.0)
+    launched = np.where(packed, c.launch_eager, c.launch_decode) if c.fused else c.launch_decode
+    host = c.host_step + c.plan_decode + launched * launches
+    found: Floats = np.maximum(host, products + rest + decode_cache(job, card) + small) + c.step
+    return found
 
 
-def _decode(
-    work: Work, workload: Workload, weights: _Weights, axes: Axes, cache: _Cache, card: _Card
-) -> Floats:
-    batch = float(workload.batch)
-    touched = work.linear + work.expert * float(work.experts_touched(np.array(batch)))
-    read = weights.each * touched / np.where(weights.packed, card.c.packed_weights, 1.0)
-    flops = 2 * batch * (work.linear + work.expert * work.expert_share + work.head)
-    products = np.maximum((read + weights.head) / card.stream, flops / card.matmul)
-    rest = batch * (work.moved_bytes / card.stream + work.scan_flops / card.matmul)
-    launches = work.launches + np.where(cache.packed, work.layers * card.c.packed_launches, 0.0)
-    host = card.c.host_step + card.c.plan_decode + card.c.launch_decode * launches
-    small = work.layers * card.c.card_layer
-    return np.maximum(host, products + rest + cache.decode + small)
-
-
-def _prefill(
-    work: Work, workload: Workload, weights: _Weights, axes: Axes, cache: _Cache, card: _Card
-) -> Floats:
-    """Sum over the chunks of max(host, what does not depend on the position + what does)."""
-    n, batch = workload.context, workload.batch
-    cut = np.array([min(chunk or n, n) for chunk in axes.chunks], dtype=np.float64)
-    count = np.ceil(n / cut)
-    length = (n / count).reshape(1, 1, -1)
-    count = count.reshape(1, 1, -1)
-    one_shot = count == 1
-    rows = length * batch
-
-    active = work.linear + work.expert * work.expert_share
-    touched = work.linear + work.expert * work.experts_touched(rows)
-    flops = rows * (2 * active + work.scan_flops)
-    # Long chunks multiply with a 16-bit copy of packed weights: written once, then read.
-    bytes_read = touched * np.where(weights.packed, weights.each + card.c.dequantize_bytes, 2.0)
-    products = np.maximum(flops / card.matmul, touched * weights.each / card.stream)
-    products = np.where(weights.packed, flops / card.matmul + bytes_read / card.stream, products)
-    fixed = products + rows * work.moved_bytes / card.stream + work.layers * card.c.card_layer
-
-    slope = np.zeros((1, 1, 1))
-    for kind in work.attention:
-        level, growth = _attention(kind, n, length, batch, one_shot, cache.packed, card)
-        fixed, slope = fixed + level, slope + growth
-    # The cache is gone through for every chunk, half full on average; not at all in one shot.
-    slope = slope + np.where(one_shot, 0.0, cache.prefill / workload.tokens)
-    if card.c.repeats_kv:
-        slope = slope + np.where(one_shot, 0.0, _repeat_kv(work, batch) / card.stream)
-
-    grows = any(kind.reach is None or kind.reach >= n for kind in work.attention)
-    host = card.c.host_step + card.c.launch_prefill * work.launches + card.c.plan * grows
-    head = 2.0 * work.head * batch * (n if workload.full_logits else 1) / card.matmul
-    head = max(head, weights.head / card.stream)
-    seconds: Floats = sum_of_longer(host, fixed, slope * length, count) + head + card.c.first_call
-    return seconds
-
-
-def _attention(
-    kind: AttentionWork,
-    n: int,
-    length: Floats,
-    batch: int,
-    one_shot: npt.NDArray[np.bool_],
-    packed: npt.NDArray[np.bool_],
-    card: _Card,
-) -> tuple[Floats, Floats]:
-    """Seconds of one chunk's attention: (at position 0, for each token of position).
-
-    A chunk of c queries at position p needs c * (p + c / 2) pairs; within a window, at most
-    c * window. Eager attention computes c * (p + c) and moves every score several times.
-    """
+def _prefill(job: Job, card: Card) -> Floats:
+    """Sum over the chunks of max(host, card), each of what does not depend on the position and
+    what does."""
     c = card.c
-    filled = np.minimum(1.0, length * batch * kind.query_heads / card.fill_rows)
-    rate = np.where(one_shot, card.attention, card.masked * filled)
-    if not c.unpacks_whole_cache:
-        rate = np.where(packed, card.packed, card.attention) * filled
-    each = batch * kind.layers * (kind.flops_per_pair / rate)
-    square = 0.5
-    if c.scores_bytes:
-        each = each + batch * kind.layers * kind.query_heads * c.scores_bytes / card.stream
-        square = 1.0
-    if kind.reach is None or kind.reach >= n:
-        return each * length * length * square, each * length
-    reach = np.minimum(kind.reach, length * square)
-    if c.masks_windows:  # a mask hides the keys outside the window, but they are multiplied
-        reach = np.minimum(kind.reach + length, n)
-    return each * length * reach, np.zeros((1, 1, 1))
+    count = np.ceil(job.context / job.chunk)
+    length = job.context / count
+    rows = length * job.batch
+    fixed = _products(job, rows, card) + rows * job.moved_bytes / card.stream
+    fixed = fixed + job.layers * c.card_layer
+    level, slope = chunk_attention(job, length, count, card)
+    host, host_slope = _host(job, length, count, card)
+    positions = job.context if job.full_logits else 1.0
+    head = 2.0 * job.head * job.batch * positions / card.matmul
+    head = np.maximum(head, 2.0 * job.head / card.stream)
+    found: Floats = sum_of_longer(host, host_slope * length, fixed + level, slope * length, count)
+    return found + head + c.first_call
 
 
-def _repeat_kv(work: Work, batch: int) -> float:
-    """Bytes that copying each KV head for its query heads moves, for each cached token."""
-    return float(
-        sum(
-            2 * a.layers * a.cache_elements * (1 + 2 * a.group)
-            for a in work.attention
-            if a.group > 1 and a.reach is None
-        )
-        * batch
-    )
+def _products(job: Job, rows: Number, card: Card) -> Floats:
+    """Seconds of a chunk's matrix products. Few rows leave a product's tiles partly empty; an
+    expert gets its share of them."""
+    c = card.c
+    packed = job.weight < 1.9
+    share = rows * job.expert_share
+    # operations / (rate * rows / (rows + matmul_rows))
+    dense = 2 * job.linear * (rows + c.matmul_rows) / card.matmul
+    routed = 2 * job.expert * (share + np.where(share > 0, c.matmul_rows, 0.0)) / card.matmul
+    scans = job.scan_flops * rows / card.matmul
+    touched = job.linear + job.expert * _touched(job, rows)
+    # Long chunks multiply with a 16-bit copy of packed weights, which is written first.
+    copied = packed & (rows > FEW_ROWS)
+    moved = touched * np.where(copied, job.weight + c.dequantize_bytes, job.weight)
+    found: Floats = np.maximum(dense + routed, moved / card.stream) + scans
+    return np.where(copied, dense + routed + scans + moved / card.stream, found)
 
 
-def sum_of_longer(host: Floats | float, fixed: Floats, slope: Floats, count: Floats) -> Floats:
-    """Sum of max(host, fixed + slope * j) over j = 0 .. count - 1, for slope >= 0.
+def _host(job: Job, length: Number, count: Number, card: Card) -> tuple[Number, Number]:
+    """Seconds of the host for one chunk: (at position 0, for each token of position)."""
+    c = card.c
+    grows = np.any([(k.layers > 0) & (k.reach >= job.context) for k in job.kinds], axis=0)
+    if not c.fused:
+        return c.host_step + c.launch_prefill * job.launches + c.plan * grows, 0.0
+    rows = length * job.batch
+    copied = (job.weight < 1.9) & (rows > FEW_ROWS)
+    launches = job.fused_launches + np.where(copied, job.matrices, 0.0)
+    routed = np.where(copied, EXPERT_LAUNCHES * job.experts * _touched(job, rows), 0.0)
+    eager = c.launch_prefill * (launches + job.per_tensor * job.layers * c.packed_launches)
+    captured = (count >= GRAPH_FROM) & (job.per_tensor == 0) & (routed == 0)
+    pieces = captured & (job.chunk <= PIECES_TO)
+    level, slope = attention_host(job, length, card)
+    host = np.where(pieces, c.launch_piece * job.layers, eager + c.launch_prefill * routed)
+    return c.host_step + host + level, slope
 
-    The host holds up the first chunks, until the cache has grown enough for the card to.
+
+def sum_of_longer(
+    host: Number, climb: Number, fixed: Number, slope: Number, count: Number
+) -> Floats:
+    """Sum of max(host + climb * j, fixed + slope * j) over j = 0 .. count - 1; climbs >= 0.
+
+    The two lines cross at most once: one holds up the first chunks, the other the rest.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        first = np.ceil((host - fixed) / slope)  # of the chunks that the card holds up
-    np.copyto(first, 0.0, where=host <= fixed)
-    np.copyto(first, count, where=(slope <= 0) & (host > fixed))
-    np.minimum(first, count, out=first)
-    grown = slope * ((count * (count - 1) - first * (first - 1)) / 2)
-    total: Floats = first * host + (count - first) * fixed + grown
-    return total
+        crossing = np.ceil((host - fixed) / (slope - climb))
+    crossing = np.where(np.isfinite(crossing), crossing, 0.0)
+    first = np.clip(crossing, 0.0, count)  # chunks before the crossing
+    # Which line is longer after the crossing; all along where there is none.
+    later = np.where(slope != climb, slope > climb, fixed >= host)
+    on_host = np.where(later, first, count - first)
+    before = first * (first - 1) / 2
+    all_steps = count * (count - 1) / 2
+    host_steps = np.where(later, before, all_steps - before)
+    total: Floats = on_host * host + host_steps * climb
+    return total + (count - on_host) * fixed + (all_steps - host_steps) * slope

@@ -10,6 +10,7 @@ from .choice import Points
 from .configuration import Configuration, Protection
 from .hardware import Hardware, find_gpu
 from .kv_cache import KVBytes, kv_bytes
+from .latency_job import Axes
 from .latency_profile import profile_of
 from .memory import MemoryEstimate, assemble, estimate
 from .model_spec import ModelSpec
@@ -50,7 +51,7 @@ class Table:
     hardware: Hardware | None
     space: Space
     memory: SpaceMemory
-    axes: roofline.Axes
+    axes: Axes
     points: Points
 
     def points_at(self, indices: Sequence[int]) -> list[Point]:
@@ -107,13 +108,7 @@ def evaluate(
         protection=space.protection,
     )
     card = hardware or find_gpu(REFERENCE_GPU)
-    axes = roofline.Axes(
-        weights=space.weights,
-        k_bits=space.k_bits.astype(float),
-        v_bits=space.v_bits.astype(float),
-        kv_bytes=sizes.kv[0, :, 0].astype(float),
-        chunks=space.chunks,
-    )
+    axes = Axes.of_space(space, sizes.kv[0, :, 0].astype(float))
     seconds = roofline.sweep(spec, workload, card, profile_of(engine, card).coefficients, axes)
     shape = space.shape
     retention, low = _with_measured(spec, space, workload.context, grid)

@@ -15,6 +15,7 @@ from .model_spec import (
     DenseFFN,
     LatentAttention,
     Layer,
+    Mixer,
     ModelSpec,
     MoEFFN,
     Part,
@@ -36,6 +37,12 @@ NORM_BYTES, ROPE_BYTES, FFN_BYTES = 72, 16, 12
 ATTENTION_LAUNCHES, ROPE_LAUNCHES, LATENT_LAUNCHES = 11, 10, 40
 MOE_LAUNCHES, RECURRENT_LAUNCHES, RESIDUAL_LAUNCHES = 60, 85, 2
 
+# The same in the kvpareto runtime, which fuses a norm, a gate and, in the families of
+# runtime/fused.py's PLAIN, RoPE and the residual add into one each: three projections, two
+# appends, attention and its output product; a gated FFN gate, up, SwiGLU and down.
+FUSED_ATTENTION, FUSED_FFN, FUSED_MOE = 7, 4, 40
+PLAIN = {"llama", "qwen2", "qwen3", "mistral", "mixtral", "qwen3_moe"}
+
 
 @dataclass(frozen=True, slots=True)
 class AttentionWork:
@@ -50,6 +57,7 @@ class AttentionWork:
     group: int
     """Query heads that share a KV head."""
     reach: int | None
+    mixer: Mixer
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,12 @@ class Work:
     """Bytes of norms, RoPE, activations and residuals for each token, unfused."""
     launches: int
     """Kernels a forward pass launches, unfused."""
+    fused_launches: int
+    """The same in the kvpareto runtime."""
+    matrices: int
+    """Dense matrix products of a pass, the output head aside."""
+    experts: int
+    """Routed experts of all layers."""
     attention: tuple[AttentionWork, ...]
 
     def experts_touched(self, tokens: Floats) -> Floats:
@@ -82,13 +96,14 @@ class Work:
 
 def work_of(spec: ModelSpec) -> Work:
     """Count a model's work."""
-    linear = expert = embedding = head = 0
+    linear = expert = embedding = head = matrices = 0
     for group in spec.tensors:
         if group.part is not Part.TEXT:
             continue
         match group.role:
             case Role.LINEAR | Role.ROUTER:
                 linear += group.parameters
+                matrices += group.count
             case Role.EXPERT:
                 expert += group.parameters
             case Role.EMBEDDING:
@@ -114,6 +129,9 @@ def work_of(spec: ModelSpec) -> Work:
         ),
         moved_bytes=_moved_bytes(spec),
         launches=sum(_launches(layer, spec.norm) for layer in spec.layers),
+        fused_launches=sum(_fused_launches(layer, spec) for layer in spec.layers),
+        matrices=matrices,
+        experts=sum(x.ffn.experts for x in spec.layers if isinstance(x.ffn, MoEFFN)),
         attention=tuple(kinds),
     )
 
@@ -128,6 +146,7 @@ def _attention(mixer: object, count: int) -> AttentionWork | None:
             cache_elements=mixer.kv_heads * cached,
             group=max(1, mixer.query_heads // max(1, mixer.kv_heads)),
             reach=mixer.window or mixer.local_chunk,
+            mixer=mixer,
         )
     if isinstance(mixer, LatentAttention):
         wide = mixer.nope_dim + mixer.rope_dim + mixer.value_dim
@@ -138,6 +157,7 @@ def _attention(mixer: object, count: int) -> AttentionWork | None:
             cache_elements=mixer.kv_rank + mixer.rope_dim,
             group=mixer.query_heads,
             reach=mixer.indexer.top_k if mixer.indexer else None,
+            mixer=mixer,
         )
     if isinstance(mixer, CompressedAttention):
         chosen = mixer.indexer.top_k if mixer.indexer else 0
@@ -148,6 +168,7 @@ def _attention(mixer: object, count: int) -> AttentionWork | None:
             cache_elements=mixer.head_dim,
             group=mixer.query_heads,
             reach=mixer.window + chosen,
+            mixer=mixer,
         )
     return None
 
@@ -175,6 +196,20 @@ def _launches(layer: Layer, norm: str) -> int:
     elif layer.ffn is not None:
         total += 5 if layer.ffn.gated else 4
     return total
+
+
+def _fused_launches(layer: Layer, spec: ModelSpec) -> int:
+    plain = (spec.text_type or spec.model_type) in PLAIN
+    total = (4 if layer.sandwich_norms else 2) + (1 if plain else RESIDUAL_LAUNCHES)
+    for mixer in layer.mixers:
+        if isinstance(mixer, Attention):
+            total += FUSED_ATTENTION + 2 * mixer.qk_norm
+            total += mixer.rope * (1 if plain else ROPE_LAUNCHES)
+        else:  # not run
+            total += LATENT_LAUNCHES
+    if isinstance(layer.ffn, MoEFFN):
+        return total + FUSED_MOE
+    return total + FUSED_FFN * (layer.ffn is not None)
 
 
 def _moved_bytes(spec: ModelSpec) -> int:

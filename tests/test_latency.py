@@ -8,12 +8,14 @@ import pytest
 from kvpareto.calibration.latency_rows import Row, architectures, own_runs, whole_models
 from kvpareto.planner.configuration import Configuration
 from kvpareto.planner.hardware import find_gpu
-from kvpareto.planner.kv_cache import kv_bytes
 from kvpareto.planner.latency import predict
+from kvpareto.planner.latency_job import Axes
 from kvpareto.planner.latency_profile import profile_of
 from kvpareto.planner.model_source import load_model
 from kvpareto.planner.model_spec import ModelSpec
-from kvpareto.planner.roofline import Axes, sum_of_longer, sweep
+from kvpareto.planner.roofline import sum_of_longer, sweep
+from kvpareto.planner.space import enumerate_space
+from kvpareto.planner.space_memory import memory_table
 from kvpareto.planner.work import work_of
 from kvpareto.planner.workload import Engine, Workload
 
@@ -61,12 +63,15 @@ def test_experts_are_streamed_as_far_as_tokens_reach_them() -> None:
 
 
 @pytest.mark.parametrize("host", [0.0, 0.5, 3.7, 100.0], ids=lambda h: f"host{h}")
+@pytest.mark.parametrize("climb", [0.0, 0.01, 2.0], ids=lambda c: f"climb{c}")
 @pytest.mark.parametrize("slope", [0.0, 0.01, 1.3], ids=lambda s: f"slope{s}")
 @pytest.mark.parametrize("count", [1, 2, 7, 100], ids=lambda c: f"{c}chunks")
-def test_closed_sum_over_chunks_is_the_plain_sum(host: float, slope: float, count: int) -> None:
-    plain = sum(max(host, 1.0 + slope * j) for j in range(count))
-    closed = sum_of_longer(host, np.array([1.0]), np.array([slope]), np.array([float(count)]))
-    assert closed == pytest.approx([plain])
+def test_closed_sum_over_chunks_is_the_plain_sum(
+    host: float, climb: float, slope: float, count: int
+) -> None:
+    plain = sum(max(host + climb * j, 1.0 + slope * j) for j in range(count))
+    lines = host, climb, np.array([1.0]), np.array([slope])
+    assert sum_of_longer(*lines, np.array([float(count)])) == pytest.approx([plain])
 
 
 def test_without_a_gpu_there_are_no_seconds(llama: ModelSpec) -> None:
@@ -118,25 +123,16 @@ def test_fewer_bits_of_cache_are_read_faster_by_our_runtime(llama: ModelSpec) ->
 
 def test_a_sweep_is_every_prediction_at_once(llama: ModelSpec) -> None:
     engine, workload = Engine.KVPARETO, Workload(20_000, 100, batch=2)
-    bits, chunks = [(16, 16), (8, 4), (4, 4)], (None, 4096, 100)
-    configs = [Configuration(4, k, v) for k, v in bits]
-    axes = Axes(
-        weights=(16, 4),
-        k_bits=np.array([float(k) for k, _ in bits]),
-        v_bits=np.array([float(v) for _, v in bits]),
-        kv_bytes=np.array([float(kv_bytes(llama, c, workload, engine).total) for c in configs]),
-        chunks=chunks,
-    )
+    space = enumerate_space(llama, workload, engine)
+    sizes = memory_table(llama, space, workload, engine, None).kv[0, :, 0]
+    axes = Axes.of_space(space, sizes.astype(float))
     found = sweep(llama, workload, H200, profile_of(engine, H200).coefficients, axes)
-    assert found.ttft.shape == (2, 3, 3)
-    for w, weight_bits in enumerate(axes.weights):
-        for f, config in enumerate(configs):
-            for c, chunk in enumerate(chunks):
-                one = replace(config, weight_bits=weight_bits, chunk=chunk)
-                alone = predict(llama, one, workload, engine, H200)
-                assert alone is not None
-                assert found.ttft[w, f, c] == pytest.approx(alone.ttft_s)
-                assert found.tpot[w, f, 0] == pytest.approx(alone.tpot_s)
+    whole = [np.broadcast_to(x, space.shape).ravel() for x in (found.ttft, found.tpot)]
+    for index in (*range(0, len(space), 997), len(space) - 1):
+        config = space.configuration(index)
+        alone = predict(llama, config, workload, engine, H200)
+        assert alone is not None
+        assert (whole[0][index], whole[1][index]) == pytest.approx((alone.ttft_s, alone.tpot_s))
 
 
 @pytest.mark.parametrize(
