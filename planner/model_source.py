@@ -1,8 +1,8 @@
 """From what a person types after `--model` to a ModelSpec.
 
-In this order: a folder or file on disk; a model in the local hub cache (whose config is what
-will be run); a bundled config, by hub id; a download of config.json from the hub. Nothing but
-JSON is ever read: `auto_map` and other remote code are never executed, and a config that names
+In this order: a model that ships with this package, weights and all (`recall`); a folder or file
+on disk; a model in the local hub cache (whose config is what will be run); a bundled config, by
+hub id; a download of config.json from the hub. Nothing but JSON is ever read: `auto_map` and other remote code are never executed, and a config that names
 them is planned from its numbers.
 """
 
@@ -21,6 +21,9 @@ from .read_config import read_model
 from .weight_files import compare_with_files
 
 HF_QUANT = "hf_quant_config.json"
+SHIPPED = ("recall", "recall-outliers")
+"""Models of this project's own, whose weights ship with it (docs/recall_model.md). The bare names
+are theirs: a folder called `recall` is asked for as `./recall`."""
 
 _WEIGHT_FILES = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".onnx", ".npz")
 
@@ -51,6 +54,9 @@ def load_config(text: str, *, offline: bool = False) -> LoadedConfig:
     wanted = text.strip()
     if not wanted or "\0" in wanted or len(wanted) > 4096:
         raise BadInput(f"not a model: {text!r}", "give a hub id, a folder or a config.json")
+    shipped = shipped_folder(wanted)
+    if shipped is not None:
+        return LoadedConfig(_read_folder(shipped), wanted, shipped, "shipped with its weights")
     local = _from_disk(wanted)
     if local is not None:
         return local
@@ -71,6 +77,12 @@ def load_config(text: str, *, offline: bool = False) -> LoadedConfig:
     except BadInput as error:
         raise BadInput(error.message, _suggestion(wanted, error.hint)) from None
     return LoadedConfig(_read_folder(folder), wanted, folder, "hub")
+
+
+def shipped_folder(name: str) -> Path | None:
+    """The folder of a model that ships with this package, or None for any other name."""
+    wanted = name.strip()
+    return Path(profiles.__file__).parent / "recall" / wanted if wanted in SHIPPED else None
 
 
 def bundled_models() -> list[str]:
@@ -151,7 +163,7 @@ def _suggestion(wanted: str, otherwise: str = "") -> str:
     """A hint that names the bundled models closest to what was typed."""
     from difflib import get_close_matches
 
-    by_lower = {name.lower(): name for name in bundled_models()}
+    by_lower = {name.lower(): name for name in (*SHIPPED, *bundled_models())}
     short = {name.split("/")[-1]: name for name in by_lower}
     lower = wanted.lower()
     close = get_close_matches(lower, by_lower, n=3, cutoff=0.75)

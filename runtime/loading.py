@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from ..planner.configuration import Configuration
 from ..planner.errors import BadInput, MissingDependency, NothingFits
 from ..planner.memory import estimate
-from ..planner.model_source import load_config
+from ..planner.model_source import load_config, shipped_folder
 from ..planner.model_spec import ModelSpec
 from ..planner.read_config import read_model
 from ..planner.workload import Engine, Workload
@@ -139,7 +139,7 @@ def _from_source(
 
 def _folder(source: str, offline: bool) -> Path:
     """The folder of a checkpoint, downloaded where it is a hub id that is not cached."""
-    path = Path(source).expanduser()
+    path = shipped_folder(source) or Path(source).expanduser()
     if path.is_dir():
         return path
     from huggingface_hub import snapshot_download
