@@ -4,9 +4,8 @@ Progress and notices go to stderr; the summary is the command's result.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,21 +14,21 @@ from ..planner.configuration import Configuration
 from ..planner.errors import BadInput, KVParetoError, MissingDependency
 from ..planner.model_source import load_model
 from ..planner.model_spec import ModelSpec
-from ..planner.units import parse_tokens
+from .options import ASKED, Asked, Options, settle
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from .campaign import Ending
-    from .records import RecordFile
-    from .trial import Bench
+    from .records import Record, RecordFile
+    from .sensitivity import Sensitivity
+    from .trial import Bench, Material
 
 INSTALL = 'pip install "kvpareto[calibrate]"'
 MOST_ON_CPU = 1_000_000_000
 """Parameters beyond which a CPU needs hours for what a GPU does in minutes."""
-DEFAULT_CONTEXT = 4096
-DEFAULT_TASKS = "needle-multikey,variables,arithmetic"
-WINDOWS = 2
+
+Say = Callable[[str], None]
 
 
 class Interrupted(KVParetoError):
@@ -38,51 +37,31 @@ class Interrupted(KVParetoError):
     exit_code = 130
 
 
-@dataclass(frozen=True)
-class Options:
-    """What was typed. `contexts` as text, None for the default; `tasks` None for the default."""
-
-    model: str
-    runs: int
-    minutes: float | None
-    tasks: str | None
-    contexts: str | None
-    items: int
-    tolerance: float
-    seed: int
-    text: Path | None
-    resume: bool
-    device: str | None
-    offline: bool
-
-
 def calibrate(options: Options) -> dict[str, Any]:
     """Run the calibration; the document of its result.
 
     Raises BadInput, MissingDependency (no extra, no GPU for a large model), Interrupted.
     """
-    _check_numbers(options)
+    options.check()
     spec = load_model(options.model, offline=options.offline)
     if not spec.runnable:
         raise BadInput(
             f"the kvpareto runtime cannot run {spec.name} ({spec.model_type})",
             "`kvpareto plan` works from published rows",
         )
-    contexts = _contexts(options.contexts, spec)
-    device = _device(options.device, spec)
-    from . import tasks
-    from .campaign import Campaign, Plan, write_profile
+    device, folder = _device(options.device, spec), folder_of(spec)
+    asked = settle(options, spec, device, Asked.read(folder) if options.resume else None)
+    material = _material(asked)
+    from .campaign import Campaign, Plan, replace_file, write_profile
     from .environment import environment
     from .measure import Identity, Runner
-    from .records import RecordFile, of_other_versions
+    from .records import Record, RecordFile, of_other_versions
 
-    names = [task.name for task in tasks.find(options.tasks or DEFAULT_TASKS)]
     here = environment(device)
-    folder = folder_of(spec)
-    with RecordFile(folder) as file, _progress(options.runs) as (progress, bar):
+    with RecordFile(folder) as file, _progress(asked.runs) as (progress, bar):
 
         def say(text: str) -> None:
-            progress.console.print(text, highlight=False, markup=False)
+            progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
         if file.records and not options.resume:
             raise BadInput(
@@ -94,23 +73,37 @@ def calibrate(options: Options) -> dict[str, Any]:
         old = of_other_versions(file.records, here)
         if old:
             say(f"{len(old)} rows were measured by other versions; they are kept and marked")
+        replace_file(folder / ASKED, asked.to_text())
         weights = (16, 4) if device == "cuda" else (16,)
         plan = Plan(
-            contexts, weights, options.runs, options.minutes, options.tolerance, options.seed
+            asked.contexts, weights, asked.runs, options.minutes, asked.tolerance, asked.seed
         )
         try:
-            with _bench(options, spec, device, names) as bench:
-                _announce(options, bench, plan.contexts, device, say)
-                identity = Identity(spec.name, fingerprint(spec), options.seed, here)
+            with _bench(options, spec, device, material) as bench:
+                part = _announce(options, bench, asked, file.records, say)
+
+                def append(record: Record) -> None:
+                    file.append(record)
+                    progress.advance(bar, part)
+
                 runner = Runner(
-                    bench, identity, file.records, file.append, items=options.items, notice=say
+                    bench,
+                    Identity(spec.name, fingerprint(spec), asked.seed, here),
+                    file.records,
+                    append,
+                    items=asked.items,
+                    notice=say,
+                    kinds=material.harness.kinds if material.harness else None,
                 )
+                _tell(runner.probe(), say)
 
                 def step(number: int, config: Configuration) -> None:
                     progress.update(bar, completed=number, description=str(config))
+                    if not progress.console.is_terminal:
+                        say(f"{number + 1} of {asked.runs}  {config}")
 
                 ending = Campaign(spec, plan, runner, file.records, step).run()
-                progress.update(bar, completed=options.runs, description="fitting")
+                progress.update(bar, completed=asked.runs, description="fitting")
             meta = write_profile(folder, spec, file.records, here)
         except KeyboardInterrupt:
             raise Interrupted(
@@ -119,10 +112,33 @@ def calibrate(options: Options) -> dict[str, Any]:
         return _document(spec, folder, meta, file, ending)
 
 
+def _material(asked: Asked) -> "Material":
+    """What is measured on. Raises BadInput for unknown tasks and files that cannot be read,
+    MissingDependency where the harness is asked for and not installed."""
+    from . import tasks
+    from .harness import split_names
+    from .harness_tasks import HarnessTasks
+    from .trial import Material
+
+    generated, others = split_names(asked.tasks)
+    return Material(
+        contexts=asked.contexts,
+        tasks=tuple(task.name for task in tasks.find(generated)) if generated else (),
+        items=asked.items,
+        seed=asked.seed,
+        text=Path(asked.text) if asked.text else None,
+        haystack=tasks.read_haystack(asked.haystack) if asked.haystack else None,
+        harness=HarnessTasks(others, asked.items, asked.seed) if others else None,
+    )
+
+
 def _document(
     spec: ModelSpec, folder: Path, meta: dict[str, Any], file: "RecordFile", ending: "Ending"
 ) -> dict[str, Any]:
+    from .records import LAYERS
+
     shown = ("config", "context", "task", "outcome", "score", "retention", "retention_sd")
+    rows = [record for record in file.records if record.task != LAYERS]
     return {
         "schema": 1,
         "model": spec.name,
@@ -132,24 +148,11 @@ def _document(
         "failed": meta["failed"],
         "expected_error": ending.expected_error,
         "held_out": meta["held_out"],
-        "rows": [{name: getattr(record, name) for name in shown} for record in file.records],
+        "protect": meta["protect"],
+        "breaks": meta["breaks"],
+        "broken": meta["broken"],
+        "rows": [{name: getattr(record, name) for name in shown} for record in rows],
     }
-
-
-def _check_numbers(options: Options) -> None:
-    for name, value, least in (("--runs", options.runs, 1), ("--items", options.items, 1)):
-        if value < least:
-            raise BadInput(f"{name} {value} measures nothing", f"{name} is {least} or more")
-    if options.minutes is not None and not options.minutes > 0:
-        raise BadInput(f"--minutes {options.minutes:g} is no time", "give minutes above 0")
-    if options.device not in (None, "cpu", "cuda"):
-        raise BadInput(f"no device is called {options.device!r}", "devices are cpu and cuda")
-
-
-def _contexts(text: str | None, spec: ModelSpec) -> tuple[int, ...]:
-    if text is None:
-        return (min(DEFAULT_CONTEXT, spec.max_context or DEFAULT_CONTEXT),)
-    return tuple(sorted({parse_tokens(part) for part in text.split(",")}))
 
 
 def _device(asked: str | None, spec: ModelSpec) -> str:
@@ -177,24 +180,14 @@ def _device(asked: str | None, spec: ModelSpec) -> str:
 
 @contextmanager
 def _bench(
-    options: Options, spec: ModelSpec, device: str, names: Sequence[str]
+    options: Options, spec: ModelSpec, device: str, material: "Material"
 ) -> Iterator["Bench"]:
     import transformers
 
     from .trial import Bench
 
     transformers.utils.logging.disable_progress_bar()
-    bench = Bench(
-        options.model,
-        spec,
-        device=device,
-        tasks=names,
-        items=options.items,
-        windows=WINDOWS,
-        seed=options.seed,
-        text=options.text,
-        offline=options.offline,
-    )
+    bench = Bench(options.model, spec, material, device=device, offline=options.offline)
     try:
         yield bench
     finally:
@@ -202,35 +195,57 @@ def _bench(
 
 
 def _announce(
-    options: Options, bench: "Bench", contexts: Sequence[int], device: str, say: Any
-) -> None:
-    """What will run and how long it will take, by the unquantized model's own speed."""
+    options: Options, bench: "Bench", asked: Asked, records: Sequence["Record"], say: Say
+) -> float:
+    """Say what will run and how long it will take, by the unquantized model's own speed; the part
+    of a configuration that a row is."""
     from .candidates import chunk_for
 
-    seconds = 0.0
-    for context in contexts:
+    seconds, rows = 0.0, 0
+    windows = bench.material.windows
+    for context in asked.contexts:
         fits = bench.fitting_tasks(context)
-        for name in bench.task_names:
+        rows += 1 + len(fits)
+        for name in bench.material.tasks:
             if name not in fits:
                 if options.tasks is not None:
                     bench.items(name, context)  # raises, and says how many tokens it needs
-                say(f"task {name} does not fit {context} tokens with this tokenizer: left out")
+                say(f"task {name} does not fit {context:,} tokens with this tokenizer: left out")
         with bench.open(Configuration(chunk=chunk_for(context)), context) as trial:
             begun = time.monotonic()
             speed = trial.speed()
-            seconds += time.monotonic() - begun + 4 * WINDOWS * speed.ttft_s
+            seconds += time.monotonic() - begun + 2 * windows * speed.ttft_s
         for name in fits:
-            answers = sum(item.max_new_tokens for item in bench.items(name, context))
-            seconds += options.items * speed.ttft_s + answers * speed.tpot_s
-    total = seconds * options.runs
+            answer = bench.answer_tokens(name, context)
+            seconds += asked.items * (speed.ttft_s + answer * speed.tpot_s / bench.at_once)
+    done = len({record.config for record in records})
+    total = seconds * max(asked.runs - done, 1)
     if options.minutes is not None:
         total = min(total, 60 * options.minutes)
-    where = ", ".join(f"{context:,}" for context in contexts)
-    kinds = ", ".join(["divergence", *bench.fitting_tasks(max(contexts))])
+    where = ", ".join(f"{context:,}" for context in asked.contexts)
+    kinds = ", ".join(["divergence", *bench.fitting_tasks(max(asked.contexts))])
     say(
-        f"{bench.spec.name} on {device}: at most {options.runs} configurations at {where} tokens; "
-        f"{kinds}; {options.items} items a task; at most about {_duration(total)}"
+        f"{bench.spec.name} on {bench.device}: at most {asked.runs} configurations at {where} "
+        f"tokens; {kinds}; {asked.items} items a task; at most about {_duration(total)}"
     )
+    return 1 / rows
+
+
+def _tell(found: "Sensitivity | None", say: Say) -> None:
+    """What the probe of the layers says."""
+    if found is None:
+        say("the layers could not be probed: the planner's own sets of protected layers are tried")
+        return
+    proposed = found.proposals()
+    if not proposed:
+        say("layers probed: no few of them carry most of what 4-bit keys and values disturb")
+    for layers in proposed:
+        named = ", ".join(map(str, layers))
+        say(
+            f"layers probed: {len(layers)} of {len(found.keys)} ({named}) carry "
+            f"{found.carried(layers):.0%} of what 4-bit keys and values disturb; protecting them "
+            "is a candidate"
+        )
 
 
 def _duration(seconds: float) -> str:

@@ -22,7 +22,8 @@ from .design import Beliefs, Measurement, choose
 from .fit import to_text
 from .learn import fit_profile, mean
 from .measure import Runner
-from .records import DIVERGENCE, Environment, Record, of_other_versions
+from .records import DIVERGENCE, LAYERS, Environment, Record, of_other_versions
+from .sensitivity import Sensitivity
 
 NOT_KNOWN = 10.0
 """Error of a retention that a failed run leaves as unknown as it was."""
@@ -66,8 +67,9 @@ class Campaign:
     ) -> None:
         self._spec, self._plan, self._runner, self._records = spec, plan, runner, records
         self._step, self._clock = step, clock
-        longest = max(plan.contexts)
-        self._configs, self._candidates = enumerate_candidates(spec, longest, plan.weights)
+        self._configs, self._candidates = enumerate_candidates(
+            spec, max(plan.contexts), plan.weights, Sensitivity.of(records)
+        )
         self._index = {config: i for i, config in enumerate(self._configs)}
 
     def run(self) -> Ending:
@@ -95,7 +97,7 @@ class Campaign:
     def _certain(self) -> list[Configuration]:
         """The anchors, and whatever was begun: a run that was cut short is completed first."""
         chunk = chunk_for(max(self._plan.contexts))
-        begun = [Configuration.parse(r.config).with_chunk(chunk) for r in self._records]
+        begun = [Configuration.parse(r.config).with_chunk(chunk) for r in _runs(self._records)]
         return list(dict.fromkeys([*anchors(self._plan.weights, chunk), *begun]))
 
     def _choose(self, number: int) -> tuple[Configuration | None, float]:
@@ -114,7 +116,7 @@ class Campaign:
         """What is known of each candidate that was run, at the longest context."""
         longest = max(self._plan.contexts)
         rows: dict[int, list[Record]] = {}
-        for record in self._records:
+        for record in _runs(self._records):
             index = self._index.get(Configuration.parse(record.config))
             if index is not None and record.context == longest:
                 rows.setdefault(index, []).append(record)
@@ -129,18 +131,22 @@ def write_profile(
     Files are replaced whole, coefficients first: a plan never reads half a profile.
     """
     payload = fit_profile(spec, records)
-    outcomes = [record.outcome for record in records]
+    runs = _runs(records)
+    outcomes = [record.outcome for record in runs]
     meta = {
         "schema": 1,
         "model": spec.name,
         "fingerprint": fingerprint(spec),
         "rows": len(records),
-        "configurations": len({record.config for record in records}),
+        "configurations": len({record.config for record in runs}),
         "failed": len(outcomes) - outcomes.count("ok"),
         "other_versions": len(of_other_versions(records, here)),
-        "contexts": sorted({record.context for record in records}),
-        "tasks": sorted({record.task for record in records}),
+        "contexts": sorted({record.context for record in runs}),
+        "tasks": sorted({record.task for record in runs}),
         "held_out": payload["held_out"] if payload is not None else {},
+        "breaks": payload["breaks"] if payload is not None else None,
+        "broken": payload["broken"] if payload is not None else [],
+        "protect": payload.get("probed", {}).get("protect", []) if payload is not None else [],
         "environment": here.model_dump(),
         "ended": max((record.ended for record in records), default=None),
     }
@@ -148,6 +154,11 @@ def write_profile(
         replace_file(folder / ACCURACY, to_text(payload))
     replace_file(folder / META, json.dumps(meta, indent=1) + "\n")
     return meta
+
+
+def _runs(records: Sequence[Record]) -> list[Record]:
+    """The rows that are runs of configurations."""
+    return [record for record in records if record.task != LAYERS]
 
 
 def replace_file(path: Path, text: str) -> None:

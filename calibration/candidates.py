@@ -6,12 +6,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..planner import accuracy
+from ..planner.accuracy_model import Predictor
 from ..planner.configuration import DEFAULT_CHANNEL_BLOCK, Configuration, Granularity
 from ..planner.model_spec import ModelSpec
 from ..planner.space import TILE_BLOCKS, enumerate_space
 from ..planner.space_memory import memory_table
 from ..planner.workload import Engine, Workload
 from .design import Candidates
+from .sensitivity import Sensitivity
 
 CHUNK = 1024
 """Prefill chunk of calibration runs with longer prompts: small beside any cache worth packing."""
@@ -33,14 +35,20 @@ def anchors(weights: Sequence[int], chunk: int | None) -> list[Configuration]:
 
 
 def enumerate_candidates(
-    spec: ModelSpec, context: int, weights: Sequence[int]
+    spec: ModelSpec,
+    context: int,
+    weights: Sequence[int],
+    sensitivity: Sensitivity | None = None,
 ) -> tuple[list[Configuration], Candidates]:
     """Configurations with these weight bits and what is believed of them before any run.
 
-    Kept of the planner's space: one window (the longest), one block size a granularity.
+    Kept of the planner's space: one window (the longest), one block size a granularity. What a
+    probe of the layers found adds sets of protected layers, and says what each set is worth.
     """
+    proposed = sensitivity.proposals() if sensitivity is not None else ()
+    probed = {"probed": sensitivity.payload()} if sensitivity is not None else {}
     workload = Workload(context=context, output=0)
-    space = enumerate_space(spec, workload, Engine.KVPARETO)
+    space = enumerate_space(spec, workload, Engine.KVPARETO, proposed)
     chunk = chunk_for(context)
     c = space.chunks.index(chunk)
     window = max(layout.residual for layout in space.layouts)
@@ -54,7 +62,8 @@ def enumerate_candidates(
     total = memory_table(spec, space, workload, Engine.KVPARETO, None).total_high
     places = [(space.weights.index(w), f) for w in weights for f in kept]
     configs = [space.at(space.weights[w], f, chunk) for w, f in places]
-    believed = accuracy.predict_many(spec, configs, context, accuracy.published())
+    predictor = Predictor({**accuracy.published().payload, **probed})
+    believed = accuracy.predict_many(spec, configs, context, predictor)
     return configs, Candidates(
         memory=np.array([total[w, f, c] for w, f in places], dtype=np.int64),
         place=np.array([_place(config) for config in configs]),

@@ -22,32 +22,46 @@ def register(app: typer.Typer, profiles_app: typer.Typer, show: Show) -> None:
         model: Annotated[
             str, typer.Option("--model", "-m", help="A folder with weights, or a hub id.")
         ],
-        runs: Annotated[int, typer.Option(help="Configurations to run at most.")] = 16,
+        runs: Annotated[
+            int | None, typer.Option(help="Configurations to run at most.  [default: 16]")
+        ] = None,
         minutes: Annotated[
             float | None, typer.Option(help="Minutes to spend at most on runs.")
         ] = None,
         tasks: Annotated[
             str | None,
             typer.Option(
-                help="Names with commas, or all.  [default: needle-multikey,variables,arithmetic]"
+                help="Names with commas, or all; lm_eval:NAME for one of the evaluation harness.  "
+                "[default: needle-multikey,variables,arithmetic]"
             ),
         ] = None,
         contexts: Annotated[
             str | None,
             typer.Option(
-                "--context", help="Prompt tokens, several with commas: 4k,16k.  [default: 4096]"
+                "--context",
+                help="Prompt tokens, several with commas.  [default: 4k,16k; 1k,2k on a CPU]",
             ),
         ] = None,
-        items: Annotated[int, typer.Option(help="Items of each task.")] = 32,
+        items: Annotated[
+            int | None, typer.Option(help="Items of each task.  [default: 32]")
+        ] = None,
         text: Annotated[
             Path | None, typer.Option(help="Text for the divergence.  [default: own prose]")
         ] = None,
+        haystack: Annotated[
+            Path | None, typer.Option(help="Text that facts are hidden in.  [default: own prose]")
+        ] = None,
         tolerance: Annotated[
-            float, typer.Option(help="Expected error of the frontier at which it is settled.")
-        ] = 0.005,
-        seed: Annotated[int, typer.Option(help="Of the items and of the choices.")] = 0,
+            float | None,
+            typer.Option(
+                help="Expected error of the frontier at which it is settled.  [default: 0.005]"
+            ),
+        ] = None,
+        seed: Annotated[
+            int | None, typer.Option(help="Of the items and of the choices.  [default: 0]")
+        ] = None,
         resume: Annotated[
-            bool, typer.Option("--resume", help="Go on with what was measured before.")
+            bool, typer.Option("--resume", help="Go on as begun, but for what is typed anew.")
         ] = False,
         device: Annotated[
             str | None, typer.Option(help="cpu or cuda.  [default: cuda where there is one]")
@@ -62,8 +76,8 @@ def register(app: typer.Typer, profiles_app: typer.Typer, show: Show) -> None:
         kvpareto calibrate -m Qwen/Qwen3-8B --context 4k,16k --minutes 30
         kvpareto calibrate -m Qwen/Qwen3-8B --context 4k,16k --runs 40 --resume
         """
-        from .calibrate import Options
         from .calibrate import calibrate as run
+        from .options import Options
 
         options = Options(
             model=model,
@@ -75,6 +89,7 @@ def register(app: typer.Typer, profiles_app: typer.Typer, show: Show) -> None:
             tolerance=tolerance,
             seed=seed,
             text=text,
+            haystack=haystack,
             resume=resume,
             device=device,
             offline=offline,

@@ -53,29 +53,50 @@ def evaluate_harness(
     without the harness, BadInput for unknown tasks, data that cannot be had, or a metric that is
     not a number an item (perplexities: see divergence.py).
     """
-    try:
-        from lm_eval import simple_evaluate
-        from lm_eval.tasks import TaskManager
-    except ImportError as error:
-        raise MissingDependency(
-            "the evaluation harness is not installed", 'pip install "kvpareto[harness]"'
-        ) from error
-    from .harness_model import SessionLM
-
-    model = SessionLM(session)
-    manager = TaskManager(
-        include_path=None if folder is None else str(folder), include_defaults=folder is None
-    )
+    manager = task_manager(names, folder)
     unknown = sorted(set(names) - set(manager.all_tasks))
     if unknown:
         raise BadInput(
             f"the harness has no task called {unknown[0]!r}", "`lm-eval ls tasks` lists its tasks"
         )
+    return run_tasks(session, names, manager, limit=limit, chat=chat, seed=seed)
+
+
+def task_manager(names: Sequence[str], folder: Path | None = None) -> Any:
+    """The harness's index of tasks: of `folder` alone, or of its own unless all names are files.
+
+    Raises MissingDependency without the harness.
+    """
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise MissingDependency(
+            "the evaluation harness is not installed", 'pip install "kvpareto[harness]"'
+        ) from error
+    own = folder is None and not all(name.endswith((".yaml", ".yml")) for name in names)
+    return TaskManager(include_path=None if folder is None else str(folder), include_defaults=own)
+
+
+def run_tasks(
+    session: Session,
+    tasks: Sequence[Any],
+    manager: Any,
+    *,
+    limit: int | None,
+    chat: bool | None = None,
+    seed: int = 0,
+) -> dict[str, Score]:
+    """`evaluate_harness` for tasks that `manager` knows by name, or that it has loaded."""
+    from lm_eval import simple_evaluate
+
+    from .harness_model import SessionLM
+
+    model = SessionLM(session)
     templated = bool(model.tokenizer.chat_template) if chat is None else chat
     try:
         found = simple_evaluate(
             model=model,
-            tasks=list(names),
+            tasks=list(tasks),
             limit=limit,
             apply_chat_template=templated,
             task_manager=manager,
@@ -86,8 +107,9 @@ def evaluate_harness(
             fewshot_random_seed=seed,
         )
     except OSError as error:  # what `datasets` raises without a connection, or for a missing file
+        named = ", ".join(str(getattr(task, "task_name", task)) for task in tasks)
         raise BadInput(
-            f"the data of {', '.join(names)} could not be loaded: {error}",
+            f"the data of {named} could not be loaded: {error}",
             "check the connection and HF_TOKEN, or give tasks with local data",
         ) from error
     return {name: _score(name, samples) for name, samples in found["samples"].items()}

@@ -15,9 +15,9 @@ Running out of memory, or any crash, ends the configuration at that context, and
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -25,8 +25,10 @@ import torch
 
 from ..planner.configuration import Configuration
 from ..planner.errors import KVParetoError, NothingFits, one_line
-from .records import DIVERGENCE, WINDOW, Environment, Record
+from .probe import PROBED
+from .records import DIVERGENCE, LAYERS, WINDOW, Environment, Record
 from .scores import Score, paired
+from .sensitivity import Sensitivity
 from .trial import Trial
 
 HALF = 0.5
@@ -52,6 +54,8 @@ class Openable(Protocol):
 
     def fitting_tasks(self, context: int) -> list[str]: ...
 
+    def probe(self) -> tuple[Sensitivity, int]: ...
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -75,8 +79,11 @@ class Runner:
         *,
         items: int,
         notice: Callable[[str], None],
+        kinds: Mapping[str, str] | None = None,
     ) -> None:
-        """`records` are the rows so far, which `append` adds to."""
+        """`records` are the rows so far, which `append` adds to; `kinds` says what tasks beside
+        the generated ones ask of the cache."""
+        self._kinds = dict(kinds or {})
         self._bench, self._identity, self._records = bench, identity, records
         self._append, self._items, self._notice = append, items, notice
         self._crashes = 0
@@ -115,6 +122,30 @@ class Runner:
         else:
             self._crashes = 0
 
+    def probe(self) -> Sensitivity | None:
+        """How sensitive each layer is, as a row unless there is one; None where that failed."""
+        if not any(row.task == LAYERS for row in self._records):
+            at = _At(PROBED, 0, LAYERS, _now())
+            try:
+                found, tokens = self._bench.probe()
+                details = {"layers": float(len(found.keys))}
+                self._append(
+                    self._row(
+                        replace(at, context=tokens),
+                        items=(*found.keys, *found.values),
+                        details=details,
+                    )
+                )
+            except torch.OutOfMemoryError as error:
+                reason = one_line(str(error), 200)
+                self._append(self._row(at, outcome="out_of_memory", reason=reason))
+            except KVParetoError:
+                raise
+            except Exception as error:
+                reason = one_line(f"{type(error).__name__}: {error}", 200)
+                self._append(self._row(at, outcome="crashed", reason=reason))
+        return Sensitivity.of(self._records)
+
     def reference(self, task: str, context: int) -> Record | None:
         """The unquantized model's row of a task."""
         for record in self._records:
@@ -137,11 +168,13 @@ class Runner:
 
     def _is_able(self, task: str, context: int) -> bool:
         row = self.reference(task, context)
-        return row is not None and (row.score or 0.0) >= ABLE and len(row.items) == self._items
+        return row is not None and (row.score or 0.0) >= ABLE and row.reason is None
 
     def _rows(self, config: Configuration, context: int) -> list[Record]:
         key = str(config), context, self._identity.seed
-        return [r for r in self._records if (r.config, r.context, r.seed) == key]
+        return [
+            r for r in self._records if (r.config, r.context, r.seed) == key and r.task != LAYERS
+        ]
 
     def _is_lost(self, row: Record | None) -> bool:
         if row is None or row.retention is None or row.retention_sd is None:
@@ -154,7 +187,6 @@ class Runner:
         kept = math.exp(-found.excess.value)
         row = self._row(
             at,
-            kind="perplexity",
             items=found.excess.per_item,
             score=found.nll.value,
             stderr=found.nll.stderr,
@@ -178,42 +210,53 @@ class Runner:
 
     def _task(self, trial: Trial, at: "_At") -> Record:
         if is_unquantized(at.config):
-            found = self._scored(trial, at.task, HOPELESS)
-            if found.value < ABLE or len(found.per_item) < self._items:
+            found, early = self._scored(trial, at.task, HOPELESS)
+            if found.value < ABLE or early:
                 self._notice(
-                    f"the model itself scores {found.value:.2f} on {at.task} at {at.context} "
+                    f"the model itself scores {found.value:.2f} on {at.task} at {at.context:,} "
                     "tokens: no configuration is measured on it"
                 )
             return self._row(
-                at, kind=kind_of(at.task), **_scores(found), memory=trial.memory(), retention=1.0
+                at,
+                **_scores(found),
+                details=self._details(trial, at.task),
+                memory=trial.memory(),
+                retention=1.0,
+                reason=f"{early}: the model itself fails" if early else None,
             )
         reference = self.reference(at.task, at.context)
         if reference is None or reference.score is None:
             raise ValueError(f"{at.task} was not run on the unquantized model")
-        found = self._scored(trial, at.task, HALF * reference.score)
+        found, early = self._scored(trial, at.task, HALF * reference.score)
         count = len(found.per_item)
-        early = f"ended after {count} of {self._items} items: it keeps less than half"
         same = Score.of(reference.items[:count])
         pair = paired(same, found)
         return self._row(
             at,
-            kind=kind_of(at.task),
             **_scores(found),
             reference=same.value,
             retention=pair.retention,
             retention_sd=_error(pair.retention_stderr, count),
+            details=self._details(trial, at.task),
             memory=trial.memory(),
-            reason=early if count < self._items else None,
+            reason=f"{early}: it keeps less than half" if early else None,
         )
 
-    def _scored(self, trial: Trial, task: str, least: float) -> Score:
-        """All items, or the FIRST ones where their interval ends below `least`."""
+    def _details(self, trial: Trial, task: str) -> dict[str, float]:
+        tokens = trial.prompt_tokens(task)
+        return {} if tokens is None else {WINDOW: float(tokens)}
+
+    def _scored(self, trial: Trial, task: str, least: float) -> tuple[Score, str]:
+        """All items; or the FIRST ones where their interval ends below `least`, and then that it
+        ended early, in words."""
         first = min(FIRST, self._items)
         begun = Score.of(trial.score(task, 0, first))
-        if first == self._items or begun.interval()[1] < least:
-            return begun
+        if first == self._items:
+            return begun, ""
+        if begun.interval()[1] < least:
+            return begun, f"ended after {len(begun.per_item)} of {self._items} items"
         rest = trial.score(task, first, self._items)
-        return Score.of([*begun.per_item, *rest])
+        return Score.of([*begun.per_item, *rest]), ""
 
     def _row(self, at: "_At", **values: Any) -> Record:
         return Record(
@@ -222,7 +265,7 @@ class Runner:
                 "fingerprint": self._identity.fingerprint,
                 "config": str(at.config),
                 "task": at.task,
-                "kind": kind_of(at.task),
+                "kind": self._kinds.get(at.task) or kind_of(at.task),
                 "context": at.context,
                 "seed": self._identity.seed,
                 "outcome": "ok",
@@ -245,8 +288,8 @@ class _At:
 
 
 def kind_of(task: str) -> str:
-    """What a task asks of the cache: one of rows.KINDS."""
-    return "perplexity" if task == DIVERGENCE else KINDS.get(task, "retrieval")
+    """What a task of ours asks of the cache: one of rows.KINDS."""
+    return "perplexity" if task in (DIVERGENCE, LAYERS) else KINDS.get(task, "retrieval")
 
 
 def _scores(found: Score) -> dict[str, Any]:

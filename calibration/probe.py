@@ -54,6 +54,7 @@ def probe_layers(base: Session, windows: Tensor) -> Sensitivity:
 def _probe(base: Session, windows: Tensor, at_once: int) -> Sensitivity:
     count, length = windows.shape
     places = torch.linspace(0, length - 2, min(POSITIONS, length - 1)).round().long()
+    at_once = min(at_once, len(base.spec.layers))
     rows = 2 * at_once + 1
     with Session(
         base.model, base.spec, Configuration(), tokens=length, batch=rows, graphs=False

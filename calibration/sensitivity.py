@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from ..planner.retention import OutlierLayers
 from .records import LAYERS, Record
 
 CARRIED = (0.5, 0.9)
@@ -55,6 +56,12 @@ class Sensitivity:
         """The share of the whole disturbance that sits in `layers`."""
         cost = np.add(self.keys, self.values)
         return float(cost[list(layers)].sum() / cost.sum())
+
+    @property
+    def outliers(self) -> OutlierLayers:
+        """As the planner's arithmetic takes it."""
+        found = self.payload()
+        return OutlierLayers(keys=tuple(found["keys"]), values=tuple(found["values"]))
 
     def payload(self) -> dict[str, Any]:
         """As the profile carries it: shares by layer, and the sets of layers to protect."""

@@ -17,18 +17,23 @@ import torch
 from torch import Tensor
 
 from ..planner.configuration import Configuration
-from ..planner.errors import BadInput
+from ..planner.errors import BadInput, NothingFits
 from ..planner.model_spec import ModelSpec
 from ..runtime import Session, load
 from . import tasks
 from .divergence import Divergence, divergence, text_windows
+from .harness_tasks import HarnessTasks
+from .probe import TOKENS, probe_layers
 from .records import Memory
+from .sensitivity import Sensitivity
 from .tasks.base import Item
-from .tasks.haystack import bundled_haystack
+from .tasks.haystack import Haystack, bundled_haystack
 
 SPEED_TOKENS = 16
 SPEED_REPEATS = 2  # of which the faster counts: the first may compile and capture
 FULL = Configuration()
+BATCH = 8
+"""Items generated together, where memory allows."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,10 @@ class Trial(Protocol):
         """Tokens of the windows of the divergence."""
 
     def score(self, task: str, first: int, last: int) -> Sequence[float]:
-        """Scores of a task's items first..last - 1."""
+        """Scores of a task's items first..last - 1, as many as there are."""
+
+    def prompt_tokens(self, task: str) -> int | None:
+        """Mean tokens of a task's prompts; None where they fill the context."""
 
     def speed(self) -> Speed: ...
 
@@ -56,24 +64,36 @@ class Trial(Protocol):
         """Tensors' bytes, and the allocator's as `speed` left them."""
 
 
-class Bench:
-    """A model to run configurations of. `tasks` are names; `items` the items of each.
+@dataclass(frozen=True)
+class Material:
+    """What configurations are measured on. `tasks` are names of generated ones, `items` the items
+    of each; `windows` of `text` (None: our own prose) are for the divergence; `harness` are the
+    evaluation harness's tasks, which are run at the longest of `contexts`."""
 
-    Raises BadInput where the checkpoint is quantized already: there is nothing to compare with.
+    contexts: tuple[int, ...]
+    tasks: tuple[str, ...]
+    items: int
+    seed: int
+    windows: int = 2
+    text: Path | None = None
+    haystack: Haystack | None = None
+    harness: HarnessTasks | None = None
+
+
+class Bench:
+    """A model to run configurations of.
+
+    Raises BadInput for checkpoints that are quantized already.
     """
 
     def __init__(
         self,
         source: str,
         spec: ModelSpec,
+        material: Material,
         *,
         device: str,
-        tasks: Sequence[str],
-        items: int,
-        windows: int,
-        seed: int,
-        text: Path | None,
-        offline: bool,
+        offline: bool = False,
     ) -> None:
         if spec.quantization is not None:
             raise BadInput(
@@ -81,9 +101,9 @@ class Bench:
                 "with",
                 "calibrate the 16-bit checkpoint it was made from",
             )
-        self.spec, self.device, self.task_names = spec, device, tuple(tasks)
-        self._source, self._offline, self._seed = source, offline, seed
-        self._count, self._windows, self._text = items, windows, text
+        self.spec, self.device, self.material = spec, device, material
+        self._source, self._offline = source, offline
+        self._batch = BATCH
         self._models: dict[int, Session] = {}
         self._reference: tuple[int, Session] | None = None
         self._items: dict[tuple[str, int], list[Item]] = {}
@@ -96,9 +116,11 @@ class Bench:
         base = self._model(config.weight_bits)
         before = _allocated(base.device) - base.memory().weights
         with _session(base, config, self._room(context)) as session:
+            trial = RuntimeTrial(self, reference, session, context, before)
             try:
-                yield RuntimeTrial(self, reference, session, context, before)
+                yield trial
             finally:
+                trial.close()
                 gc.collect()
                 if session.device.type == "cuda":
                     torch.cuda.empty_cache()
@@ -114,12 +136,57 @@ class Bench:
                 raise BadInput(
                     f"{self.spec.name} has no tokenizer", "give a folder that holds tokenizer.json"
                 )
-            self._items[key] = found.items(tokenizer, context, self._count, self._seed)
+            self._items[key] = found.items(
+                tokenizer,
+                context,
+                self.material.items,
+                self.material.seed,
+                haystack=self.material.haystack,
+            )
         return self._items[key]
 
     def fitting_tasks(self, context: int) -> list[str]:
-        """The tasks whose prompts fit `context` tokens and the model."""
-        return [name for name in self.task_names if self._fits(name, context)]
+        """The generated tasks whose prompts fit `context` tokens, then the harness's tasks."""
+        found = [name for name in self.material.tasks if self._fits(name, context)]
+        return [*found, *self._harness_names(context)]
+
+    @property
+    def at_once(self) -> int:
+        """Prompts generated together."""
+        return min(self._batch, self.material.items)
+
+    def answer_tokens(self, task: str, context: int) -> float:
+        """Mean tokens that answers to a task may take."""
+        harness = self.material.harness
+        if harness is not None and task in harness.names:
+            return harness.answer_tokens
+        answers = [item.max_new_tokens for item in self.items(task, context)]
+        return sum(answers) / len(answers)
+
+    def probe(self) -> tuple[Sensitivity, int]:
+        """How sensitive each layer is, and on windows of how many tokens it was tried."""
+        windows = self.windows(min(TOKENS, max(self.material.contexts)))
+        return probe_layers(self._model(16), windows), int(windows.shape[1])
+
+    def batched(self, config: Configuration, context: int) -> Session:
+        """A session of as many prompts at once as memory allows, up to BATCH, for the caller to
+        close."""
+        base, room = self._model(config.weight_bits), self._room(context)
+        while True:
+            try:
+                return _session(base, config, room, self.at_once)
+            except NothingFits:
+                if not self.fewer_at_once():
+                    raise
+
+    def fewer_at_once(self) -> bool:
+        """Halve the batch after memory ran out; False where it is 1 already."""
+        if self._batch == 1:
+            return False
+        self._batch //= 2
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+        return True
 
     def windows(self, context: int) -> Tensor:
         """Token windows [N, T] of the text: the user's, else this project's own prose, shuffled
@@ -129,17 +196,18 @@ class Bench:
             raise BadInput(
                 f"{self.spec.name} has no tokenizer", "give a folder that holds tokenizer.json"
             )
-        if self._text is not None:
+        path, count = self.material.text, self.material.windows
+        if path is not None:
             try:
-                text = self._text.expanduser().read_text(encoding="utf-8")
+                text = path.expanduser().read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
-                raise BadInput(f"cannot read {self._text}: {error}", "give UTF-8 text") from error
-            return text_windows(tokenizer, text, context, self._windows)
+                raise BadInput(f"cannot read {path}: {error}", "give UTF-8 text") from error
+            return text_windows(tokenizer, text, context, count)
         pile = bundled_haystack()
         rows = [
             # a word is a token at least
             text_windows(tokenizer, pile.hide([], random.Random(i))(context), context, 1)
-            for i in range(self._windows)
+            for i in range(count)
         ]
         return torch.cat(rows)
 
@@ -185,11 +253,19 @@ class Bench:
         """Tokens of the cache: the prompt and the longest answer."""
         answers = [
             item.max_new_tokens
-            for name in self.task_names
+            for name in self.material.tasks
             if self._fits(name, context)
             for item in self.items(name, context)
         ]
+        harness = self.material.harness
+        if harness is not None and self._harness_names(context):
+            answers.append(harness.answer_tokens)
         return context + max([SPEED_TOKENS, *answers])
+
+    def _harness_names(self, context: int) -> tuple[str, ...]:
+        harness = self.material.harness
+        runs = harness is not None and context == max(self.material.contexts)
+        return harness.names if harness is not None and runs else ()
 
 
 class RuntimeTrial:
@@ -201,6 +277,15 @@ class RuntimeTrial:
         self._bench, self._reference, self._session = bench, reference, session
         self._context, self._before = context, before
         self._windows = bench.windows(context)
+        self._harness_scores: dict[str, Sequence[float]] = {}
+        self._batched: Session | None = None
+        self._allocator: tuple[int, int] | None = None
+
+    def close(self) -> None:
+        """Free what was opened beside the session."""
+        if self._batched is not None:
+            self._batched.close()
+            self._batched = None
 
     def divergence(self) -> Divergence:
         return divergence(self._reference, self._session, self._windows)
@@ -209,15 +294,38 @@ class RuntimeTrial:
         return int(self._windows.shape[1])
 
     def score(self, task: str, first: int, last: int) -> Sequence[float]:
+        harness = self._bench.material.harness
+        if harness is None or task not in harness.names:
+            return self._generated(task, first, last)
+        if task not in self._harness_scores:
+            self._harness_scores[task] = harness.score(self._session, task)
+        return self._harness_scores[task][first:last]
+
+    def _generated(self, task: str, first: int, last: int) -> Sequence[float]:
         (found,) = tasks.find([task])
         items = self._bench.items(task, self._context)[first:last]
-        return tasks.evaluate(self._session, found, items).per_item
+        while True:
+            try:
+                if self._batched is None:
+                    self._batched = self._bench.batched(self._session.config, self._context)
+                return tasks.evaluate(self._batched, found, items).per_item
+            except (torch.OutOfMemoryError, NothingFits):
+                self.close()
+                if not self._bench.fewer_at_once():
+                    raise
+
+    def prompt_tokens(self, task: str) -> int | None:
+        harness = self._bench.material.harness
+        return harness.prompt_tokens(task) if harness is not None else None
 
     def speed(self) -> Speed:
         device = self._session.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         found = [self._time() for _ in range(SPEED_REPEATS)]
+        use = self._session.memory()
+        if use.allocated is not None and use.peak is not None:
+            self._allocator = use.allocated - self._before, use.peak - self._before
         return Speed(min(s.ttft_s for s in found), min(s.tpot_s for s in found))
 
     def _time(self) -> Speed:
@@ -231,18 +339,14 @@ class RuntimeTrial:
 
     def memory(self) -> Memory:
         use = self._session.memory()
-        if use.allocated is None or use.peak is None:
-            return Memory(weights=use.weights, kv=use.kv)
-        return Memory(
-            weights=use.weights,
-            kv=use.kv,
-            allocated=use.allocated - self._before,
-            peak=use.peak - self._before,
-        )
+        allocated, peak = self._allocator or (None, None)
+        return Memory(weights=use.weights, kv=use.kv, allocated=allocated, peak=peak)
 
 
-def _session(base: Session, config: Configuration, room: int) -> Session:
-    return Session(base.model, base.spec, config, tokens=room, tokenizer=base.tokenizer)
+def _session(base: Session, config: Configuration, room: int, batch: int = 1) -> Session:
+    return Session(
+        base.model, base.spec, config, tokens=room, batch=batch, tokenizer=base.tokenizer
+    )
 
 
 def _allocated(device: torch.device) -> int:

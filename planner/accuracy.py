@@ -53,6 +53,8 @@ class Accuracy:
     provenance: str
     tasks: Mapping[str, TaskAccuracy]
     notes: tuple[str, ...] = ()
+    breaks: tuple[str, ...] = ()
+    """Where the model, or such a configuration, was seen to fail at a context no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,10 @@ def predict_many(
         for i, config in enumerate(configs)
     ]
     return [
-        _with_measured(predicted, predictor.measured.of(config, context))
+        replace(
+            _with_measured(predicted, predictor.measured.of(config, context)),
+            breaks=_breaks(predictor, config, context),
+        )
         for predicted, config in zip(found, configs, strict=True)
     ]
 
@@ -260,6 +265,24 @@ def _shares(outliers: OutlierLayers, layers: int, protections: Sequence[Collecti
     return np.array([[s.plain, s.outlier, s.value] for s in found]).T
 
 
+def _breaks(predictor: Predictor, config: Configuration, context: int) -> tuple[str, ...]:
+    """Plain warnings of contexts at which the model, or the configuration, was seen to fail."""
+    found = []
+    itself = predictor.payload.get("breaks")
+    if itself is not None and context >= itself:
+        found.append(
+            f"from {itself:,} tokens on this model, unquantized, scores less than half of its best "
+            "(measured): expect no good answers there, whatever the configuration"
+        )
+    broken = predictor.measured.broken(config, context)
+    if broken is not None:
+        run, first = broken
+        found.append(
+            f"{run} was measured to keep less than half of the score from {first:,} tokens on"
+        )
+    return tuple(found)
+
+
 def _notes(predictor: Predictor, config: Configuration, context: int) -> tuple[str, ...]:
     """Where the configuration or the context lies beyond the rows of the fit."""
     known: Mapping[str, Any] = predictor.payload["range"]
@@ -269,11 +292,6 @@ def _notes(predictor: Predictor, config: Configuration, context: int) -> tuple[s
         notes.append(f"beyond the longest context this model was measured at ({longest:,} tokens)")
     elif context > known["context"][1]:
         notes.append(f"beyond the longest context of the rows ({known['context'][1]:,} tokens)")
-    breaks = predictor.payload.get("breaks")
-    if breaks is not None and context >= breaks:
-        notes.append(
-            f"the unquantized model itself fails its tasks at {breaks:,} tokens (measured)"
-        )
     for name, used, words in (
         ("smoothing", config.smoothing, "K-smoothing: its gain is a prior"),
         ("per-block", config.granularity is GRANULARITIES[BLOCK], "scales per block of tokens"),

@@ -37,7 +37,7 @@ class Predictor:
     def __init__(self, payload: Mapping[str, Any]) -> None:
         self.payload = payload
         self.models = Sensitivities(payload)
-        self.measured = MeasuredConfigurations(payload.get("measured", []))
+        self.measured = MeasuredConfigurations(payload.get("measured", []), payload.get("broken"))
         self.level = float(payload["level"])
         self.gamma = float(np.exp(payload["coefficients"]["gamma"][0]))
 

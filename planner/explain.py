@@ -152,6 +152,7 @@ def warnings_for(request: Request, point: Point) -> tuple[str, ...]:
             f"{format_tokens(context)} tokens are more than the {format_tokens(spec.max_context)} "
             "the model was made for: it may answer nonsense whatever the configuration"
         )
+    found += point.accuracy.breaks
     if point.accuracy.retention < 0.9:
         found.append(
             f"the best that fits is predicted to lose {_percent(1 - point.accuracy.retention)} of "

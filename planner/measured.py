@@ -3,12 +3,13 @@
 A calibration's coefficients carry the measured retentions they were fitted to. A configuration
 counts as run when the very same one was, or one that differs only in a prefill chunk on which
 its cache does not depend (per-token scales without a window: docs/runtime.md), at a context as
-long as the one planned for or at most twice as long. A task kind that was measured replaces that
-kind's prediction; the whole is `measured` when every kind of the overall retention was.
+long as the one planned for or at most twice as long; or, where it kept less than half of the score
+at a shorter one, beyond that. A task kind that was measured replaces that kind's prediction; the
+whole is `measured` when every kind of the overall retention was.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from statistics import NormalDist
 from typing import Any
 
@@ -32,9 +33,16 @@ class Kept:
 
 
 class MeasuredConfigurations:
-    """`entries`: [{"config", "context", "kinds": {kind: [retention, sd]}}, …], from a fit."""
+    """`entries`: [{"config", "context", "kinds": {kind: [retention, sd]}}, …], and `broken`:
+    [{"config", "context"}, …], what keeps less than half of the score from this context on."""
 
-    def __init__(self, entries: list[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, entries: list[Mapping[str, Any]], broken: list[Mapping[str, Any]] | None = None
+    ) -> None:
+        self._broken = {
+            numerically(Configuration.parse(entry["config"])): int(entry["context"])
+            for entry in broken or []
+        }
         self._found: dict[str, dict[int, dict[str, Kept]]] = {}
         for entry in entries:
             config = str(numerically(Configuration.parse(entry["config"])))
@@ -48,7 +56,22 @@ class MeasuredConfigurations:
             return {}
         contexts = self._found.get(str(numerically(config)), {})
         near = [c for c in contexts if context <= c <= LONGEST_STAND_IN * context]
-        return contexts[min(near)] if near else {}
+        if near:
+            return contexts[min(near)]
+        broken = self._broken.get(numerically(config), context + 1)
+        beyond = [c for c in contexts if broken <= c <= context]
+        return contexts[max(beyond)] if beyond else {}
+
+    def broken(self, config: Configuration, context: int) -> tuple[Configuration, int] | None:
+        """A configuration that kept less than half at a context no longer than this one, and that
+        context: this configuration, or one that has no fewer bits and is otherwise alike."""
+        asked = numerically(config)
+        known = [
+            (run, first)
+            for run, first in self._broken.items()
+            if first <= context and _no_better(asked, run)
+        ]
+        return min(known, key=lambda found: (found[0] != asked, found[1]), default=None)
 
     @property
     def longest(self) -> int | None:
@@ -58,6 +81,19 @@ class MeasuredConfigurations:
     def configurations(self) -> Iterator[Configuration]:
         """All that were run, those that differ in nothing but a chunk without effect once."""
         return map(Configuration.parse, self._found)
+
+
+_BITS = ("weight_bits", "k_bits", "v_bits")
+
+
+def _no_better(config: Configuration, other: Configuration) -> bool:
+    """Whether a configuration has no more bits anywhere than another that is otherwise alike."""
+    return all(
+        getattr(config, field.name) <= getattr(other, field.name)
+        if field.name in _BITS
+        else getattr(config, field.name) == getattr(other, field.name)
+        for field in fields(Configuration)
+    )
 
 
 def numerically(config: Configuration) -> Configuration:

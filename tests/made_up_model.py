@@ -12,6 +12,7 @@ from kvpareto.calibration.divergence import Divergence
 from kvpareto.calibration.measure import Identity, Runner
 from kvpareto.calibration.records import Memory, Record
 from kvpareto.calibration.scores import Score
+from kvpareto.calibration.sensitivity import Sensitivity
 from kvpareto.calibration.trial import Speed
 from kvpareto.planner import calibrations
 from kvpareto.planner.configuration import Configuration
@@ -32,11 +33,15 @@ class MadeUpModel:
 
     def __init__(self, fails: dict[str, BaseException] | None = None, able: float = 1.0) -> None:
         self.fails, self.able = fails or {}, able
+        self.keys = (1.0, 1.0, *[0.01] * 30)
         self.opened: list[str] = []
         self.scored: list[tuple[str, str, int]] = []
 
     def fitting_tasks(self, context: int) -> list[str]:
         return list(TASKS)
+
+    def probe(self) -> tuple[Sensitivity, int]:
+        return Sensitivity(self.keys, (0.01,) * len(self.keys)), 512
 
     @contextmanager
     def open(self, config: Configuration, context: int) -> Iterator["MadeUpTrial"]:
@@ -65,6 +70,9 @@ class MadeUpTrial:
         right = round(self.kept * self.bench.able * ITEMS)
         order = np.random.default_rng(0).permutation(ITEMS)
         return [float(order[i] < right) for i in range(first, last)]
+
+    def prompt_tokens(self, task: str) -> int | None:
+        return None
 
     def speed(self) -> Speed:
         return Speed(0.5, 0.01)
