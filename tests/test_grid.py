@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -104,9 +105,20 @@ def test_answer_parts_end_where_the_next_sign_is() -> None:
             tokenizer.decode(question.ids[0, : int(end) + 1]).splitlines()
             for end in question.ends[0]
         ]
-        assert [line for line in read[1] if line.startswith("after step 2:")]
-        assert read[0][-1].startswith("after step 1: ")
+        assert read[0][-2].startswith("after step 1: ")
+        assert read[0][-1] == "a"  # of the next line: the number has ended
         assert read[1][-1].startswith("after step 2: ")
+
+
+def test_copied_answers_are_asked_for_in_the_order_of_the_text() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(STORIES)
+    task = Needle("needle-multivalue", keys=1, values=4)
+    batches = make_batches(task, tokenizer, 400, texts=4, batch=2, seed=0)
+    for batch in batches:
+        for text, row in zip(batch.texts, batch.questions[0].ids, strict=True):
+            said = tokenizer.decode(text)
+            numbers = re.findall(r"\d{7}", tokenizer.decode(row))
+            assert numbers == sorted(numbers, key=said.index)
 
 
 def test_the_grid_is_the_same_however_much_of_it_is_asked() -> None:
@@ -140,10 +152,10 @@ def test_runs_are_scored_on_the_hardest_variants_the_model_can_do() -> None:
     assert chosen(dict.fromkeys(VARIANTS, 1.0)) == hard
     able = {"needle-16": 0.9, "variables-4x4": 0.2, "variables-8x2": 0.7, "arithmetic-2": 0.1}
     assert chosen(able) == ["needle-16", "variables-8x2"]
-    assert chosen(able | {"multivalue-8x2": 0.8}) == [
+    assert chosen(able | {"multivalue-4x4": 0.8}) == [
         "needle-16",
         "variables-8x2",
-        "multivalue-8x2",
+        "multivalue-4x4",
     ]
     assert chosen({"needle-4": 0.3, "arithmetic-2": 0.1}) == ["needle-4"]
     assert [parts_of(VARIANTS[n]) for n in ("needle-4", "variables-8x2", "arithmetic-6")] == [
@@ -173,7 +185,7 @@ def test_what_is_on_disk_is_not_run_again(tmp_path: Path) -> None:
     out.write_text("\n".join(map(json.dumps, ({"environment": {}}, full, second))) + '\n{"torn')
     runner = Runner(plan)
     assert len(read_lines(out)) == 2
-    assert [job.context for job in runner._ability_jobs()] == [4096]
+    assert {job.context for job in runner._ability_jobs()} == {4096}
     jobs = runner._grid_jobs()
     assert len(jobs) == 8  # at 1,024 tokens alone: at 4,096 nothing is known of the model yet
     assert {job.variants for job in jobs} == {("needle-16",)}

@@ -11,7 +11,7 @@ Greedy decoding would have produced exactly those tokens, so up to the first err
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -102,6 +102,7 @@ def _cut(puzzles: Sequence[Puzzle], tokenizer: PreTrainedTokenizerBase, length: 
         raise BadInput(f"{asked(0)} tokens do not fit {length}", "ask for a longer context")
     text = head(largest(asked, length))
     encode = _encoder(tokenizer, text, tails[0])
+    puzzles = [_in_order(puzzle, text) for puzzle in puzzles]
     whole = []
     for puzzle, tail in zip(puzzles, tails, strict=True):
         ids, full = encode(tail), encode(tail + puzzle.ideal)
@@ -122,6 +123,16 @@ def _cut(puzzles: Sequence[Puzzle], tokenizer: PreTrainedTokenizerBase, length: 
     )
 
 
+def _in_order(puzzle: Puzzle, text: str) -> Puzzle:
+    """Answers that are copied, in the order of the text: the task takes any, token by token takes
+    one."""
+    if not all(answer in text for answer in puzzle.answers):
+        return puzzle
+    order = tuple(sorted(puzzle.answers, key=text.index))
+    ideal = puzzle.ideal.replace(", ".join(puzzle.answers), ", ".join(order))
+    return replace(puzzle, answers=order, ideal=ideal)
+
+
 def _encoder(
     tokenizer: PreTrainedTokenizerBase, head: str, tail: str
 ) -> Callable[[str], list[int]]:
@@ -137,16 +148,19 @@ def _part_ends(
     puzzle: Puzzle, answer: Sequence[int], tokenizer: PreTrainedTokenizerBase, start: int
 ) -> list[int]:
     """The position of the token that completes each answer, the sign behind it included: it says
-    that a number has ended."""
-    ends, at = [], 0
+    that a number has ended. Spaces are not counted: some tokenizers do not give them back."""
+
+    def signs(text: str) -> int:
+        return len("".join(text.split()))
+
     lengths = [
-        len(tokenizer.decode(answer[: count + 1], skip_special_tokens=False).lstrip())
+        signs(tokenizer.decode(answer[: count + 1], skip_special_tokens=False))
         for count in range(len(answer))
     ]
-    ideal = puzzle.ideal.lstrip()
+    ends, at = [], 0
     for part in puzzle.answers:
-        at = ideal.index(part, at) + len(part)
-        wanted = min(at + 1, len(ideal.rstrip()))
+        at = puzzle.ideal.index(part, at) + len(part)
+        wanted = min(signs(puzzle.ideal[:at]) + 1, signs(puzzle.ideal))
         ends.append(start + next(i for i, reached in enumerate(lengths) if reached >= wanted))
     return ends
 

@@ -54,6 +54,8 @@ class Runner:
         self._answers: Any = self._context.Queue()
         self._workers: list[Any] = []
         self._restarts = 0
+        self._whole: dict[tuple[str, int], list[Answer]] = {}
+        """Answers of the unquantized model, until it has answered for every variant."""
 
     def run(self) -> int:
         """All rows that time allows; how many were added."""
@@ -75,10 +77,11 @@ class Runner:
         return len(self._done) - before
 
     def _ability_jobs(self) -> list[Job]:
-        """The unquantized model on every variant, where it was not run."""
+        """The unquantized model on every variant, where it was not run: the longest first."""
         return [
-            Job(model, FULL, context, tuple(VARIANTS))
+            Job(model, FULL, context, (variant,))
             for context in sorted(self.plan.contexts, reverse=True)
+            for variant in VARIANTS
             for model in self.plan.models
             if (_name(model), FULL, context) not in self._done
         ]
@@ -145,12 +148,21 @@ class Runner:
         return True
 
     def _write(self, job: Job, answer: Answer) -> None:
+        if job.config == FULL:
+            whole = self._whole.setdefault((job.model, job.context), [])
+            whole.append(answer)
+            if len(whole) < len(VARIANTS):
+                return
+            answer = _merged(whole)
         row = {"model": _name(job.model), "config": job.config, "context": job.context}
         if "error" in answer:
             print(f"{job.model} {job.config} at {job.context}: {answer['error']}", flush=True)
             row["error"] = answer["error"]
         else:
             row["seconds"] = answer["seconds"]
+            if job.config == FULL:
+                scores = {n: mean_score(r, VARIANTS[n]) for n, r in answer["right"].items() if r}
+                print(row["model"], job.context, {n: round(x, 3) for n, x in scores.items()})
             row["tasks"] = {
                 name: {
                     "score": round(mean_score(right, VARIANTS[name]), 5),
@@ -177,6 +189,14 @@ class Runner:
 
 def _work(folder: str, device: str, seed: int, jobs: Any, answers: Any) -> None:
     work(folder, device, seed, jobs, answers.put)
+
+
+def _merged(answers: Sequence[Answer]) -> Answer:
+    """One answer of several for different variants; an error where there is nothing else."""
+    right = {k: v for answer in answers for k, v in answer.get("right", {}).items() if v}
+    if not right:
+        return next((a for a in answers if "error" in a), {"error": "no task fits"})
+    return {"right": right, "seconds": round(sum(a.get("seconds", 0.0) for a in answers), 3)}
 
 
 def _name(model: str) -> str:

@@ -53,7 +53,6 @@ GROUPS: tuple[tuple[Variant, ...], ...] = (
 )
 SPARE = (
     Variant("multivalue-4x4", "retrieval", Needle("needle-multivalue", 4, 4), 4),
-    Variant("multivalue-8x2", "retrieval", Needle("needle-multivalue", 8, 2), 8),
     Variant("needle-8", "retrieval", Needle("needle-multikey", keys=8), 8),
 )
 VARIANTS: Mapping[str, Variant] = {
