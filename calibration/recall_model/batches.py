@@ -57,10 +57,11 @@ def draw_batch(words: Words, rng: Generator, stage: Stage, tokens: int) -> Batch
         answers = np.concatenate([answers, [end for end in sample.ends if end < length]])
         answers = answers.astype(np.int64)
         weights[row, : count - 1] = PROSE_WEIGHT
-        weights[row, answers] = 1.0
+        # a text with few answers counts for more than its share of them
+        weights[row, answers] = np.clip(np.sqrt(64 / max(1, len(answers))), 0.25, 4.0)
         labels[row, [end for end in sample.ends if end < length]] = words.end
         kinds[row, answers] = list(KINDS).index(kind)
-    order = rng.random(weights.shape) + (weights >= 1.0)
+    order = rng.random(weights.shape) + (kinds >= 0)
     places = np.argpartition(order.ravel(), -(tokens // ASKED))[-(tokens // ASKED) :]
     return Batch(
         torch.from_numpy(ids[:, :-1].copy()),

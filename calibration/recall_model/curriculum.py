@@ -19,8 +19,9 @@ WINDOW = 16  # batches that a level is judged on
 LENGTHS = {256: 0.06, 512: 0.12, 1024: 0.18, 2048: 0.2, 4096: 0.2, 8192: 0.16, 16384: 0.08}
 """How often each length is drawn where all are: the shorter ones have more texts to a batch."""
 
-_PULL = ((0.3, 2048), (0.4, 4096), (0.5, 8192), (0.6, 16384))
-"""From this share of the time on, texts up to this length are drawn at least."""
+_PULL = ((0.3, 2048, 16), (0.4, 4096, 64), (0.5, 8192, 128), (0.6, 16384, 256))
+"""From this share of the time on, texts up to this length and with so many facts are drawn at
+least."""
 
 _EARLY = {
     "pairs": 0.35, "needles": 0.27, "variables": 0.2, "arithmetic": 0.12, "common_words": 0.04,
@@ -42,9 +43,7 @@ class Stage(NamedTuple):
 def longest(stage: Stage) -> int:
     """The longest text at this stage, in tokens."""
     found = max(256, 32 * int(stage.facts))
-    for gone, length in _PULL:
-        if stage.gone >= gone:
-            found = max(found, length)
+    found = max([found, *(length for gone, length, _ in _PULL if stage.gone >= gone)])
     return min(found, max(LENGTHS))
 
 
@@ -56,9 +55,8 @@ def draw_length(rng: Generator, stage: Stage) -> int:
 
 def draw_facts(rng: Generator, stage: Stage) -> int:
     """Half of the texts hold as many facts as the stage has, the others any number."""
-    if rng.random() < 0.5:
-        return int(stage.facts)
-    return int(2 ** rng.uniform(0, log2(stage.facts)))
+    most = max([int(stage.facts), *(facts for gone, _, facts in _PULL if stage.gone >= gone)])
+    return most if rng.random() < 0.5 else int(2 ** rng.uniform(0, log2(most)))
 
 
 def draw_kind(rng: Generator, stage: Stage) -> str:

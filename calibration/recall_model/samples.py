@@ -231,10 +231,7 @@ def pairs(words: Words, rng: Generator, length: int, facts: int) -> Sample:
     """Names or variables and numbers or names, side by side; then each name again, many times."""
     kinds = int(rng.integers(4))
     facts = min(facts, int(length * SPACE_FOR_FACTS) // 6)
-    if kinds & 1:
-        keys = words.names(rng, facts)
-    else:
-        keys = words.variables(rng, facts)
+    keys = words.names(rng, facts) if kinds & 1 else words.variables(rng, facts)
     if kinds & 2:
         low, high = [(100, 1000), (10_000, 100_000), (1_000_000, 10_000_000)][rng.integers(3)]
         values = [words.number(n) for n in rng.integers(low, high, facts).tolist()]

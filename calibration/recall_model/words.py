@@ -69,7 +69,7 @@ class Words:
         if len(text) < 4:
             return [self.digits[int(d)][place > 0] for place, d in enumerate(text)]
         found = [self.pairs[int(text[at : at + 2])][at > 0] for at in range(0, len(text) - 1, 2)]
-        return found + [self.digits[int(text[-1])][1]] if len(text) % 2 else found
+        return [*found, self.digits[int(text[-1])][1]] if len(text) % 2 else found
 
     def numbers(self, rng: Generator, low: int, high: int, count: int) -> list[int]:
         """Different numbers from low up to, not including, high."""
