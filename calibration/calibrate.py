@@ -54,6 +54,7 @@ def calibrate(options: Options) -> dict[str, Any]:
     material = _material(asked)
     from .campaign import Campaign, Plan, replace_file, write_profile
     from .environment import environment
+    from .fit_hardware import refit
     from .measure import Identity, Runner
     from .records import Record, RecordFile, of_other_versions
 
@@ -105,6 +106,7 @@ def calibrate(options: Options) -> dict[str, Any]:
                 ending = Campaign(spec, plan, runner, file.records, step).run()
                 progress.update(bar, completed=asked.runs, description="fitting")
             meta = write_profile(folder, spec, file.records, here)
+            refit(here.gpu, say)
         except KeyboardInterrupt:
             raise Interrupted(
                 f"interrupted; {len(file.records)} rows are kept, and --resume goes on with them"

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..profiles import read
 from .hardware import Hardware
+from .local_hardware import damaged, measured_here, path_of
 from .workload import Engine
 
 
@@ -106,20 +107,47 @@ _HOST = (
 )  # fmt: skip
 
 
-@lru_cache(maxsize=32)
 def profile_of(engine: Engine, hardware: Hardware) -> Profile:
-    """The engine's coefficients on this GPU if it was measured, else carried over, wider."""
+    """The engine's coefficients on this GPU: fitted on this machine, or to the shipped runs of it,
+    or carried over from another, wider. Raises BadInput for a damaged file of this machine's."""
+    entry = measured_here(hardware.name).get("engines", {}).get(engine.value)
+    if entry is None:
+        return _shipped(engine, hardware.name)
+    try:
+        return _profile(entry, entry["there"])
+    except (KeyError, TypeError):
+        raise damaged(path_of(hardware.name)) from None
+
+
+@lru_cache(maxsize=32)
+def _shipped(engine: Engine, gpu: str) -> Profile:
     entry = _load()[engine.value]
-    names = [f.name for f in fields(Coefficients)]
-    coefficients = Coefficients(**{name: entry["coefficients"][name] for name in names})
-    measured = hardware.name == entry["fitted_on"]
-    trust = entry["there" if measured else "elsewhere"]
+    return _profile(entry, entry["there" if gpu == entry["fitted_on"] else "elsewhere"])
+
+
+def _profile(entry: dict[str, Any], trust: dict[str, Any]) -> Profile:
+    coefficients = _coefficients(entry["coefficients"])
     return Profile(
         coefficients=coefficients,
         low=_moved(coefficients, trust["low"]),
         high=_moved(coefficients, trust["high"]),
         kind=trust["kind"],
     )
+
+
+def _coefficients(values: dict[str, Any]) -> Coefficients:
+    return Coefficients(**{f.name: values[f.name] for f in fields(Coefficients)})
+
+
+def shipped(engine: Engine) -> Coefficients:
+    """What this package brings, fitted on one GPU."""
+    return _coefficients(_load()[engine.value]["coefficients"])
+
+
+def before_runs(engine: Engine) -> Coefficients:
+    """The same before whole runs were seen: from kernels alone, where they were timed."""
+    entry = _load()[engine.value]
+    return _coefficients(entry.get("from_kernels", entry["coefficients"]))
 
 
 def _moved(c: Coefficients, end: dict[str, float]) -> Coefficients:

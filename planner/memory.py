@@ -84,7 +84,7 @@ def assemble(
     workspace = overhead.workspace(spec, engine, hardware)
     context = overhead.context(hardware)
     peak = max(live.prefill_peak, live.decode_peak, kv.total)
-    slack = overhead.slack(engine, config, peak + workspace)
+    slack = overhead.slack(engine, config, hardware, peak + workspace)
     beyond = peak - kv.total
     total = weights + peak + workspace + context.expected + slack.expected
     error = int(MODEL_ERROR * beyond)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from .configuration import Configuration
 from .hardware import Hardware
+from .local_hardware import damaged, measured_here, path_of
 from .model_spec import ModelSpec, Role
 from .workload import Engine
 
@@ -58,6 +59,9 @@ _PREALLOCATED = Slack(0.05, 0.0, 0.12)  # one row: 0.06
 
 def context(hardware: Hardware | None) -> Interval:
     """Device memory taken before the first tensor."""
+    here = _measured_here(hardware, "context")
+    if here is not None:
+        return Interval(*(int(x) for x in here))
     if hardware is not None and hardware.measured_context_bytes is not None:
         measured = hardware.measured_context_bytes
         return Interval(measured, measured, measured)
@@ -65,9 +69,25 @@ def context(hardware: Hardware | None) -> Interval:
 
 
 def context_provenance(hardware: Hardware | None) -> str:
+    if _measured_here(hardware, "context") is not None:
+        return "measured on this machine"
     if hardware is not None and hardware.measured_context_bytes is not None:
         return "measured"
     return "estimated"
+
+
+def _measured_here(hardware: Hardware | None, name: str) -> tuple[float, float, float] | None:
+    """(expected, low, high) of what calibrations on this machine found, if they did."""
+    if hardware is None:
+        return None
+    found = measured_here(hardware.name).get("memory", {}).get(name)
+    if found is None:
+        return None
+    try:
+        expected, low, high = (float(x) for x in found)
+    except (TypeError, ValueError):
+        raise damaged(path_of(hardware.name)) from None
+    return expected, low, high
 
 
 def workspace(spec: ModelSpec, engine: Engine, hardware: Hardware | None) -> int:
@@ -84,17 +104,20 @@ def workspace(spec: ModelSpec, engine: Engine, hardware: Hardware | None) -> int
     return streams * each + (WORKSPACE_BIAS if biased else 0)
 
 
-def slack_part(engine: Engine, config: Configuration) -> Slack:
+def slack_part(engine: Engine, config: Configuration, hardware: Hardware | None) -> Slack:
     """Slack of an engine under a configuration, as parts of what comes and goes."""
     if engine is Engine.KVPARETO:
-        return _PREALLOCATED
+        here = _measured_here(hardware, "slack")
+        return _PREALLOCATED if here is None else Slack(*here)
     if config.quantizes_kv:
         return _QUANTIZED
     return _ONE_SHOT if config.chunk is None else _CHUNKED
 
 
-def slack(engine: Engine, config: Configuration, comes_and_goes: int) -> Interval:
+def slack(
+    engine: Engine, config: Configuration, hardware: Hardware | None, comes_and_goes: int
+) -> Interval:
     """Reserved but unused bytes, given the peak bytes that are not weights."""
-    part = slack_part(engine, config)
+    part = slack_part(engine, config, hardware)
     low, expected, high = (int(comes_and_goes * x) for x in (part.low, part.expected, part.high))
     return Interval(expected, low, high)

@@ -102,7 +102,7 @@ def _prefill(job: Job, card: Card) -> Floats:
     fixed = fixed + job.layers * c.card_layer
     level, slope = chunk_attention(job, length, count, card)
     host, host_slope = _host(job, length, count, card)
-    positions = job.context if job.full_logits else 1.0
+    positions = np.where(job.full_logits, job.context, 1.0)
     head = 2.0 * job.head * job.batch * positions / card.matmul
     head = np.maximum(head, 2.0 * job.head / card.stream)
     found: Floats = sum_of_longer(host, host_slope * length, fixed + level, slope * length, count)

@@ -62,7 +62,7 @@ def memory_table(
         packed[:] = 0
     examples = [int(np.argmax(packed == kind)) for kind in range(packed.max(initial=0) + 1)]
 
-    beyond, slack = _beyond(spec, space, workload, engine, kv, examples)
+    beyond, slack = _beyond(spec, space, workload, engine, hardware, kv, examples)
     workspace, context = overhead.workspace(spec, engine, hardware), overhead.context(hardware)
     more = np.maximum(beyond[:2].max(axis=0), 0)[:, packed, :]
     moving = kv + more + workspace
@@ -79,6 +79,7 @@ def _beyond(
     space: Space,
     workload: Workload,
     engine: Engine,
+    hardware: Hardware | None,
     kv: Ints,
     examples: list[int],
 ) -> tuple[Ints, npt.NDArray[np.float64]]:
@@ -95,7 +96,7 @@ def _beyond(
     def live(w: int, e: int, c: int) -> Ints:
         config = space.at(space.weights[w], examples[e], chunks[c])
         found = activation.peak(spec, config, workload, engine)
-        part = overhead.slack_part(engine, config)
+        part = overhead.slack_part(engine, config, hardware)
         slack[:, 0, e, c] = part.expected, part.high
         held = int(kv[0, examples[e], c % kv.shape[2]])
         sizes = found.prefill_peak, found.decode_peak, found.resident

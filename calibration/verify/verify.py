@@ -203,9 +203,12 @@ class Verifier:
         if any(row.retention is not None for row in new) or not (folder / META).exists():
             try:
                 from ..campaign import write_profile
+                from ..fit_hardware import refit
 
                 self._notice("fitting")
-                write_profile(folder, spec, self._file.records, environment(self._settings.device))
+                here = environment(self._settings.device)
+                write_profile(folder, spec, self._file.records, here)
+                refit(here.gpu, self._notice)
             except ImportError as error:
                 self._notice(f"the rows are kept, the fit needs {error.name}: {INSTALL}")
         return len(new)

@@ -1,0 +1,202 @@
+"""Latency coefficients of the kvpareto engine from whole runs of one GPU.
+
+    python -m kvpareto.calibration.fit_latency            what the shipped rows of an H200 say
+    python -m kvpareto.calibration.fit_latency --write    into profiles/hardware/latency.json
+
+The roofline of planner/roofline.py is fitted as it stands: least squares on log(predicted /
+measured) of TTFT and TPOT, with a loss that lets outliers go, over the logarithms of the
+coefficients, each held near the shipped one as a Gaussian prior would. Few rows move what they
+speak of and leave the rest. What is left out in turn (each model; where there is one model, folds)
+gives the error that is reported and the ends of the interval.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..planner.errors import MissingDependency
+from ..planner.hardware import Hardware, find_gpu
+from ..planner.kv_cache import kv_bytes
+from ..planner.latency_job import Axes, Job, job_of, stack
+from ..planner.latency_profile import Coefficients, before_runs
+from ..planner.roofline import seconds
+from ..planner.workload import Engine
+from .run_rows import RunRow, shipped_runs
+
+Floats = npt.NDArray[np.float64]
+
+RATES = (
+    "matmul", "stream", "attention", "attention_packed", "attention_tiled", "weights_8",
+    "weights_4", "packed_8", "packed_4", "packed_2",
+)  # fmt: skip
+COSTS = (
+    "matmul_rows", "fill_rows", "dequantize_bytes", "staging_moves", "launch_prefill",
+    "launch_eager", "launch_piece", "launch_segment", "packed_launches", "host_step", "step",
+    "card_layer", "card_launch", "card_segment", "tail_layer", "turn_layer",
+)  # fmt: skip
+"""What is fitted; a rate is at most the datasheet's."""
+PRIOR = 0.7
+"""Standard deviation of a coefficient's logarithm before any row is seen."""
+NOISE = 0.04
+"""The same of a row's seconds, repeated: TTFT and TPOT alike."""
+FOLDS = 5
+COVERED = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """log(measured / predicted) of rows while they were left out, [rows, 2]: TTFT, TPOT. NaN
+    where a time was not measured."""
+
+    errors: Floats
+
+    def median(self, which: int) -> float:
+        """Median relative error of the prediction."""
+        return float(np.nanmedian(np.abs(np.expm1(-self.errors[:, which]))))
+
+    def ends(self) -> tuple[float, float]:
+        """Factors of time between which COVERED of either time's rows lie: the conformal
+        quantiles of what was left out, never narrower than 5 %."""
+        low, high = -0.05, 0.05
+        for column in self.errors.T:
+            found = np.sort(column[np.isfinite(column)])
+            outside = int((1 - COVERED) / 2 * (len(found) + 1))
+            if len(found):
+                low = min(low, found[max(outside - 1, 0)])
+                high = max(high, found[min(len(found) - outside, len(found) - 1)])
+        few = 1 + 4 / max(len(self.errors), 1)  # the extremes of few rows are not yet extreme
+        return float(np.exp(few * low)), float(np.exp(few * high))
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Coefficients, and what they were worth on rows they had not seen."""
+
+    coefficients: Coefficients
+    held_out: HeldOut
+    by: str
+    """What was left out at a time."""
+
+
+class _Rows:
+    """Rows as one job, with the logarithms of what was measured [rows, 2]."""
+
+    def __init__(self, rows: Sequence[RunRow], hardware: Hardware) -> None:
+        self.hardware = hardware
+        self.job: Job = stack([_job(row) for row in rows])
+        times = [[row.ttft_s or np.nan, row.tpot_s or np.nan] for row in rows]
+        self.measured: Floats = np.log(np.array(times, dtype=np.float64))
+
+    def errors(self, coefficients: Coefficients) -> Floats:
+        """log(measured / predicted), [rows, 2]."""
+        found = seconds(self.job, self.hardware, coefficients)
+        columns = [
+            np.broadcast_to(x, (len(self.measured), 1, 1)).reshape(-1)
+            for x in (found.ttft, found.tpot)
+        ]
+        return self.measured - np.log(np.stack(columns, axis=1))
+
+
+def _job(row: RunRow) -> Job:
+    size = kv_bytes(row.spec, row.config, row.workload, Engine.KVPARETO).total
+    return job_of(row.spec, row.workload, Axes.of(row.config, size))
+
+
+def fit(rows: Sequence[RunRow], hardware: Hardware, start: Coefficients) -> Fitted:
+    """Fit all rows; then what each part of them says of the others.
+
+    `start` are the coefficients before any row. Raises MissingDependency without scipy.
+    """
+    if not rows:
+        raise ValueError("nothing to fit")
+    full = _solve(_Rows(rows, hardware), start)
+    models = list(dict.fromkeys(row.model for row in rows))
+    by = "model" if len(models) > 2 else "run"
+    groups = [models.index(row.model) if by == "model" else i % FOLDS for i, row in enumerate(rows)]
+    errors = np.full((len(rows), 2), np.nan)
+    for group in sorted(set(groups)):
+        out = [i for i, g in enumerate(groups) if g == group]
+        rest = [row for row, g in zip(rows, groups, strict=True) if g != group]
+        # A single run has nothing beside it: it is held against the start.
+        kept = _solve(_Rows(rest, hardware), start) if rest else start
+        errors[out] = _Rows([rows[i] for i in out], hardware).errors(kept)
+    return Fitted(full, HeldOut(errors), by)
+
+
+def _solve(rows: _Rows, start: Coefficients) -> Coefficients:
+    try:
+        from scipy.optimize import least_squares
+    except ImportError as error:
+        raise MissingDependency(
+            "fitting times needs scipy", 'run pip install "kvpareto[calibrate]"'
+        ) from error
+    names = [name for name in (*RATES, *COSTS) if getattr(start, name) > 0]
+    origin = np.log([getattr(start, name) for name in names])
+    highest = [0.0 if name in RATES else np.inf for name in names]
+    counted = np.isfinite(rows.measured)
+
+    def residuals(theta: Floats) -> Floats:
+        errors = rows.errors(_with(start, names, theta))[counted] / NOISE
+        # sqrt of the pseudo-Huber loss: quadratic to three times the noise, linear beyond
+        robust = np.sign(errors) * 3 * np.sqrt(2 * (np.sqrt(1 + (errors / 3) ** 2) - 1))
+        return np.concatenate([robust, (theta - origin) / PRIOR])
+
+    found = least_squares(
+        residuals, np.minimum(origin, np.array(highest) - 1e-6), bounds=(-np.inf, highest),
+        x_scale=PRIOR, max_nfev=200,
+    )  # fmt: skip
+    return _with(start, names, found.x)
+
+
+def _with(start: Coefficients, names: Sequence[str], theta: Floats) -> Coefficients:
+    values: dict[str, Any] = dict(zip(names, np.exp(theta).tolist(), strict=True))
+    return replace(start, **values)
+
+
+def entry(fitted: Fitted, rows: Sequence[RunRow], kind: str) -> dict[str, Any]:
+    """An engine's entry for the GPU of the rows, as planner/latency_profile.py reads it."""
+    low, high = fitted.held_out.ends()
+    values = {
+        name: float(f"{value:.4g}") if isinstance(value, float) else value
+        for name, value in asdict(fitted.coefficients).items()
+    }
+    return {
+        "there": {
+            "kind": kind,
+            "low": {"card": round(low, 4), "host": round(low, 4), "plan": 0.0},
+            "high": {"card": round(high, 4), "host": round(high, 4), "plan": 1.0},
+        },
+        "held_out": {
+            "rows": len(rows),
+            "by": fitted.by,
+            "ttft_median": round(fitted.held_out.median(0), 4),
+            "tpot_median": round(fitted.held_out.median(1), 4),
+        },
+        "coefficients": values,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="kvpareto.calibration.fit_latency")
+    parser.add_argument("--write", action="store_true", help="replace the shipped coefficients")
+    options = parser.parse_args(arguments)
+    rows = shipped_runs()
+    fitted = fit(rows, find_gpu("H200"), before_runs(Engine.KVPARETO))
+    models = len({row.model for row in rows})
+    found = entry(fitted, rows, f"fitted on {len(rows)} runs of {models} models on an H200")
+    print(json.dumps(found, indent=1))
+    if options.write:
+        path = Path(__file__).parent.parent / "profiles" / "hardware" / "latency.json"
+        whole = json.loads(path.read_text(encoding="utf-8"))
+        whole["engines"][Engine.KVPARETO.value] |= found
+        path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

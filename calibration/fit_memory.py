@@ -1,0 +1,53 @@
+"""What a GPU's memory holds beside tensors, from whole runs: the context, the allocator's slack.
+
+Tensors' bytes are derived and not fitted; planner/overhead.py says what is left. The context is
+device memory outside torch's allocator after a run; slack is what the allocator reserved beyond
+its high-water mark, as a part of the bytes that come and go (the mark less the weights).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..planner.weight_format import weight_bytes
+from .run_rows import RunRow
+
+Ends = tuple[float, float, float]
+"""Expected, low, high."""
+FEWEST = 3  # runs below which nothing is said
+COVERED = 0.95
+WIDER_CONTEXT, WIDER_SLACK = 0.03, 0.02
+"""What the ends are put further out by: a part of the context, parts of what comes and goes."""
+
+
+def contexts(rows: Sequence[RunRow]) -> Ends | None:
+    """Bytes of the context: median, and where COVERED of the runs lie, a little widened."""
+    found = [float(row.context_bytes) for row in rows if row.context_bytes is not None]
+    if len(found) < FEWEST:
+        return None
+    low, middle, high = _quantiles(found)
+    return middle, low * (1 - WIDER_CONTEXT), high * (1 + WIDER_CONTEXT)
+
+
+def slacks(rows: Sequence[RunRow]) -> Ends | None:
+    """The allocator's slack in parts of what comes and goes, in the same way."""
+    found = [part for row in rows if (part := slack_of(row)) is not None]
+    if len(found) < FEWEST:
+        return None
+    low, middle, high = _quantiles(found)
+    return middle, max(0.0, low - WIDER_SLACK), high + WIDER_SLACK
+
+
+def slack_of(row: RunRow) -> float | None:
+    """One run's slack; None where it was not measured."""
+    if row.reserved_peak is None or row.allocated_peak is None:
+        return None
+    weights = weight_bytes(row.spec, row.config.weight_bits).total
+    moving = row.allocated_peak - weights
+    return (row.reserved_peak - row.allocated_peak) / moving if moving > 0 else None
+
+
+def _quantiles(values: Sequence[float]) -> Ends:
+    outside = (1 - COVERED) / 2
+    low, middle, high = np.quantile(values, [outside, 0.5, 1 - outside])
+    return float(low), float(middle), float(high)
