@@ -176,20 +176,19 @@ def predict_rows(
     shares = [
         protected_shares(features.outliers, features.layers, r.protected_layers) for r in rows
     ]
-    noise = predictor.cache_noise(
+    kinds = tuple(dict.fromkeys(r.kind for r in rows))
+    cache, weights = predictor.retention(
         effects,
         formats,
         formats.with_bits(bits, bits),
         np.array([[s.plain, s.outlier, s.value] for s in shares]).T,
         np.array([float(r.context) for r in rows]),
-        z,
+        np.array([r.weight_bits for r in rows]),
+        kinds,
+        (z,),
     )
-    weights = predictor.weight_retention(effects, np.array([r.weight_bits for r in rows]), z)
-    cache = np.empty(len(rows))
-    for kind in dict.fromkeys(r.kind for r in rows):
-        of_kind = np.array([r.kind == kind for r in rows])
-        cache[of_kind] = predictor.cache_retention(noise[of_kind], kind, z)
-    found: Floats = cache * weights
+    place = np.array([kinds.index(r.kind) for r in rows]), np.arange(len(rows))
+    found: Floats = (cache * weights)[0][place]
     return found
 
 

@@ -108,12 +108,11 @@ def predict_many(
         np.array([p.v_bits if p else 16 for p in protections]),
     )
     weight_bits = _weight_bits(spec, [c.weight_bits for c in configs])
-    kinds = []
-    for z in (effects.z, 0.0, -effects.z):
-        noise = predictor.cache_noise(effects, formats, protected, shares, context, z)
-        weights = predictor.weight_retention(effects, weight_bits, z)
-        kinds.append([predictor.cache_retention(noise, k, z) * weights for k in REPORTED_KINDS])
-    table = np.array(kinds)  # [low, predicted, high; kind; configuration]
+    ends = effects.z, 0.0, -effects.z
+    cache, weights = predictor.retention(
+        effects, formats, protected, shares, context, weight_bits, REPORTED_KINDS, ends
+    )
+    table = cache * weights  # [low, predicted, high; kind; configuration]
     overall = table[:, [REPORTED_KINDS.index(k) for k in OVERALL_KINDS]].mean(axis=1)
     found = [
         Accuracy(
@@ -184,13 +183,12 @@ def predict_grid(
     shares = _shares(effects.features.outliers, len(spec.layers), protections)[:, index]
     protected = formats.with_bits(protected_bits, protected_bits)
     bits = _weight_bits(spec, weight_bits)
-    ends = []
-    for z in (effects.z, 0.0, -effects.z):
-        noise = predictor.cache_noise(effects, formats, protected, shares, context, z)
-        kinds = [predictor.cache_retention(noise, kind, z) for kind in OVERALL_KINDS]
-        weights = predictor.weight_retention(effects, bits, z)
-        ends.append(weights[:, None] * np.mean(kinds, axis=0)[None, :])
-    return AccuracyGrid(ends[1], ends[0], ends[2], predictor.level, effects.provenance)
+    ends = effects.z, 0.0, -effects.z
+    cache, weights = predictor.retention(
+        effects, formats, protected, shares, context, bits, OVERALL_KINDS, ends
+    )
+    low, middle, high = np.einsum("zkw,zkf->zwf", weights, cache) / len(OVERALL_KINDS)
+    return AccuracyGrid(middle, low, high, predictor.level, effects.provenance)
 
 
 def format_arrays(

@@ -9,13 +9,14 @@ to their optimistic end. Each end is the same arithmetic with other positive coe
 more bits or finer groups never lower any of the three.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .measured import MeasuredConfigurations
 from .model_effects import Effects, Sensitivities
+from .own_noise import Inputs, OwnNoise
 from .quantization_noise import Floats, Formats, context_factor, noise, weight_noise
 from .retention import cache_retention, power_of, weight_retention
 
@@ -39,6 +40,8 @@ class Predictor:
         self.models = Sensitivities(payload)
         self.measured = MeasuredConfigurations(payload.get("measured", []), payload.get("broken"))
         self.level = float(payload["level"])
+        own = payload.get("own_noise")
+        self.own = None if own is None else OwnNoise(own["values"])
         self.gamma = float(np.exp(payload["coefficients"]["gamma"][0]))
 
     def coefficients(self, z: float) -> dict[str, float]:
@@ -49,7 +52,39 @@ class Predictor:
             for name, (mean, sd) in self.payload["coefficients"].items()
         }
 
-    def cache_noise(
+    def retention(
+        self,
+        effects: Effects,
+        formats: Formats,
+        protected: Formats,
+        shares: Floats,
+        context: Floats | float,
+        weight_bits: Floats,
+        kinds: Sequence[str],
+        ends: Sequence[float],
+    ) -> tuple[Floats, Floats]:
+        """Retention left by F cache formats [ends, kinds, F] and by W weight formats
+        [ends, kinds, W]; a configuration's is their product.
+
+        `protected` are the formats as protected layers keep them, `shares` [3, F] the part of
+        each component that sits in those layers; `ends` are values of z.
+        """
+        if effects.own and self.own is not None:
+            inputs = Inputs.of(
+                formats, protected, shares, context, effects.features.attention_fraction
+            )
+            parts, own = self.own.components(inputs), self.own
+            cache = [[own.cache_retention(parts, kind, z) for kind in kinds] for z in ends]
+            weights = [[own.weight_retention(weight_bits, kind, z) for kind in kinds] for z in ends]
+            return np.array(cache), np.array(weights)
+        cache, weights = [], []
+        for z in ends:
+            noise = self._noise(effects, formats, protected, shares, context, z)
+            cache.append([self._cache_retention(noise, kind, z) for kind in kinds])
+            weights.append([self._weight_retention(effects, weight_bits, z)] * len(kinds))
+        return np.array(cache), np.array(weights)
+
+    def _noise(
         self,
         effects: Effects,
         formats: Formats,
@@ -58,11 +93,7 @@ class Predictor:
         context: Floats | float,
         z: float,
     ) -> Floats:
-        """Cache noise power of F formats at a model's scale, before the task kind: [F].
-
-        `protected` are the same formats as protected layers keep them, `shares` [3, F] the part
-        of each component that sits in those layers.
-        """
+        """Cache noise power of F formats at a model's scale, before the task kind: [F]."""
         coefficients = self.coefficients(z)
         tokens = np.asarray(context, dtype=float)
         unit = noise(formats, coefficients, tokens)
@@ -73,12 +104,12 @@ class Predictor:
         growth = context_factor(tokens, coefficients["context"])
         return total * growth * effects.features.attention_fraction
 
-    def weight_retention(self, effects: Effects, bits: Floats, z: float) -> Floats:
+    def _weight_retention(self, effects: Effects, bits: Floats, z: float) -> Floats:
         """Retention left by weight formats alone, one for each entry of `bits`."""
         unit = weight_noise(bits, self.coefficients(z)["weight_8bit"])
         return weight_retention(unit * float(np.exp(effects.mean[3] + z * effects.sd[3])))
 
-    def cache_retention(self, noise: Floats, kind: str, z: float) -> Floats:
+    def _cache_retention(self, noise: Floats, kind: str, z: float) -> Floats:
         """Retention left by cache noise alone on one kind of task."""
         mean, sd = self.payload["kinds"].get(kind, (0.0, 0.0))
         return cache_retention(noise * float(np.exp(mean + z * sd)), power_of(kind, self.gamma))

@@ -70,6 +70,9 @@ class Effects:
     """Half-width of the interval in those standard deviations."""
     provenance: str
     notes: tuple[str, ...] = ()
+    own: bool = False
+    """Whether the payload holds this model's own noise (own_noise.py), which goes before these
+    scales; `z` is then a shift of log noise."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,9 @@ class Sensitivities:
         """A model with rows of its own."""
         model = self.payload["models"][key]
         mean, sd = np.array(model["mean"]), np.array(model["sd"])
-        return Effects(features, mean, sd, self.payload["z"]["known"], model["provenance"])
+        own = self.payload.get("own_noise") if key == self.payload.get("own") else None
+        z = self.payload["z"]["known"] if own is None else own["z"]
+        return Effects(features, mean, sd, z, model["provenance"], own=own is not None)
 
     def unseen(self, features: Features, notes: tuple[str, ...] = ()) -> Effects:
         """A model without rows: its family's scales if that has rows, else the population's."""

@@ -36,6 +36,7 @@ from .quantization_noise import (
 )
 from .retention import cache_retention, power_of, weight_retention
 
+Ints = NDArray[np.int64]
 BOUND = 1.5
 SLOPES = ("group_key", "group_value", "context_value", "residual_value")
 """More positive coefficients, of which the shared fit has one or none:
@@ -60,69 +61,76 @@ _AXES: Mapping[str, Mapping[str, Sequence[int]]] = {
 _REFERENCE_CONTEXT = 4096.0
 
 
-def _table(side: str) -> list[tuple[tuple[str, int], ...]]:
-    """What each entry of a side's table is about: one axis at a value, or two."""
-    axes = _AXES[side]
-    single = [((name, value),) for name, values in axes.items() for value in values]
-    double = [
-        ((a, x), (b, y)) for a, b in combinations(axes, 2) for x, y in product(axes[a], axes[b])
-    ]
-    return [*single, *double]
-
-
-TABLES = {side: _table(side) for side in _AXES}
+PAIRS = {side: tuple(combinations(axes, 2)) for side, axes in _AXES.items()}
 
 
 def names_of(kinds: Sequence[str]) -> list[str]:
     """Names of all parameters, in the order of their vector. `kinds` without the reference."""
+    tables = [
+        name
+        for side, axes in _AXES.items()
+        for entry in (*((axis,) for axis in axes), *PAIRS[side])
+        for name in _entries(side, entry)
+    ]
     return [
         *COEFFICIENTS,
         *SLOPES,
         *(f"scale:{name}" for name in SCALES),
         *(f"{effect}:{kind}" for kind in kinds for effect in KIND_EFFECTS),
-        *(
-            f"{side}:" + ",".join(f"{axis}={value}" for axis, value in entry)
-            for side, entries in TABLES.items()
-            for entry in entries
-        ),
+        *tables,
+    ]
+
+
+def _entries(side: str, axes: Sequence[str]) -> list[str]:
+    """Names of the entries of a table over one or two axes."""
+    values = product(*(_AXES[side][axis] for axis in axes))
+    return [
+        f"{side}:" + ",".join(f"{axis}={x}" for axis, x in zip(axes, entry, strict=True))
+        for entry in values
     ]
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
     """Cache formats [N] of a model with what a prediction needs beside them: how protected layers
-    keep them, each component's share in those layers [3, N], tokens [N], and which entries of the
-    tables apply [N, entries], of the formats and of the protected ones."""
+    keep them, each component's share in those layers [3, N], tokens [N], the share of layers that
+    cache anything, and where formats stand on the axes of the tables."""
 
     formats: Formats
     protected: Formats
     shares: Floats
     tokens: Floats
-    tables: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]
     fraction: float
+    places: Mapping[str, Mapping[str, Ints]]
+    protected_places: Mapping[str, Mapping[str, Ints]]
 
     @classmethod
     def of(
-        cls, formats: Formats, protected: Formats, shares: Floats, tokens: Floats, fraction: float
+        cls,
+        formats: Formats,
+        protected: Formats,
+        shares: Floats,
+        tokens: Floats | float,
+        fraction: float,
     ) -> "Inputs":
-        tables = {side: (_entries(side, formats), _entries(side, protected)) for side in _AXES}
         wide = np.broadcast_to(np.asarray(tokens, dtype=float), formats.k_bits.shape)
-        return cls(formats, protected, shares, wide, tables, fraction)
+        places = {side: _places(side, formats) for side in _AXES}
+        kept = {side: _places(side, protected) for side in _AXES} if shares.any() else places
+        return cls(formats, protected, shares, wide, fraction, places, kept)
 
 
-def _entries(side: str, formats: Formats) -> NDArray[np.bool_]:
-    key = side == "key"
-    granularity = formats.granularity
-    columns = {
-        # float formats of published rows count as the nearest integer one
-        "bits": np.clip(2 ** np.round(np.log2(formats.k_bits if key else formats.v_bits)), 2, 16),
-        # per-channel keys keep per-token values
-        "granularity": granularity if key else np.where(granularity == CHANNEL, TOKEN, granularity),
-        "smoothing": formats.smoothing,
-        "rotation": formats.rotate_k if key else formats.rotate_v,
-    }
-    found = [np.all([columns[a] == x for a, x in entry], axis=0) for entry in TABLES[side]]
-    return np.stack(found, axis=1)
+def _places(side: str, formats: Formats) -> dict[str, Ints]:
+    """Index of each format on each axis of a side."""
+    key, kind = side == "key", formats.granularity
+    bits = formats.k_bits if key else formats.v_bits
+    # float formats of published rows count as the nearest integer one; 16 bits have no noise
+    found = {"bits": np.clip(np.round(np.log2(bits)), 1, 3).astype(np.int64) - 1}
+    if key:
+        found |= {"granularity": kind, "smoothing": formats.smoothing.astype(np.int64)}
+        return found | {"rotation": formats.rotate_k.astype(np.int64)}
+    # per-channel keys keep per-token values
+    found["granularity"] = np.select([kind == BLOCK, kind == TENSOR], [1, 2], 0)
+    return found | {"rotation": formats.rotate_v.astype(np.int64)}
 
 
 class OwnNoise:
@@ -133,11 +141,16 @@ class OwnNoise:
         self._values = values
         self._positive = {name: float(np.exp(values[name])) for name in (*COEFFICIENTS, *SLOPES)}
         self._tables = {
-            side: np.array(
-                [v for name, v in values.items() if name.startswith(f"{side}:") and ("=" in name)]
-            )
+            side: {
+                axes: self._table(side, axes)
+                for axes in (*((a,) for a in _AXES[side]), *PAIRS[side])
+            }
             for side in _AXES
         }
+
+    def _table(self, side: str, axes: tuple[str, ...]) -> Floats:
+        found = np.array([self._values[name] for name in _entries(side, axes)])
+        return found.reshape([len(_AXES[side][axis]) for axis in axes])
 
     @classmethod
     def read(cls, payload: Mapping[str, Any]) -> "OwnNoise":
@@ -146,28 +159,36 @@ class OwnNoise:
 
     def components(self, inputs: Inputs) -> Floats:
         """Noise of plain keys, outlier keys and values at the model's scales, [3, N]."""
-        unit = self._unit(inputs, inputs.formats, 0)
+        unit = self._unit(inputs, inputs.formats, inputs.places)
         if inputs.shares.any():
-            protected = self._unit(inputs, inputs.protected, 1)
+            protected = self._unit(inputs, inputs.protected, inputs.protected_places)
             unit = unit * (1.0 - inputs.shares) + protected * inputs.shares
         return unit * inputs.fraction
 
-    def _unit(self, inputs: Inputs, formats: Formats, which: int) -> Floats:
+    def _unit(
+        self, inputs: Inputs, formats: Formats, places: Mapping[str, Mapping[str, Ints]]
+    ) -> Floats:
         slopes, tokens = self._positive, inputs.tokens
         doublings = np.log2(tokens / _REFERENCE_CONTEXT)
         wide = np.where(formats.granularity == TENSOR, 0.0, np.log2(formats.group / 64.0))
         key_wide = np.where(formats.granularity == CHANNEL, 0.0, wide)
         window = np.log1p(formats.residual / 32.0)
-        key, value = (
-            BOUND * np.tanh(inputs.tables[side][which] @ self._tables[side] / BOUND)
-            for side in ("key", "value")
-        )
+        key, value = (self._deviation(side, places[side]) for side in ("key", "value"))
         key = key + slopes["group_key"] * key_wide + slopes["context"] * doublings
         value = value + slopes["group_value"] * wide + slopes["context_value"] * doublings
         value = value + (slopes["residual"] - slopes["residual_value"]) * window
         scales = [self._values[f"scale:{name}"] for name in SCALES[:3]]
         logs = np.stack([key + scales[0], key + scales[1], value + scales[2]])
         found: Floats = noise(formats, slopes, tokens) * np.exp(logs)
+        return found
+
+    def _deviation(self, side: str, places: Mapping[str, Ints]) -> Floats:
+        """What the tables add to the log noise of a side, within BOUND."""
+        entries = [
+            table[tuple(places[axis] for axis in axes)]
+            for axes, table in self._tables[side].items()
+        ]
+        found: Floats = BOUND * np.tanh(np.sum(entries, axis=0) / BOUND)
         return found
 
     def effect(self, effect: str, kind: str) -> float:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from kvpareto.calibration.grid import variants, worker
+from kvpareto.calibration.grid import worker
 from kvpareto.calibration.grid.design import candidates, grid
 from kvpareto.calibration.grid.items import Batch, Question, make_batches
 from kvpareto.calibration.grid.reading import decode_items, encode_items
@@ -165,20 +165,21 @@ def test_runs_are_scored_on_the_hardest_variants_the_model_can_do() -> None:
     ]
 
 
-def test_a_worker_answers_with_every_item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(variants, "ITEMS", 8)
-    bench = worker.Bench(tmp_path, "cpu", seed=0, batch=2)
+def test_a_worker_answers_with_every_item(tmp_path: Path) -> None:
+    bench = worker.Bench(tmp_path, "cpu", seed=0, items=8, batch=2)
     job = worker.Job(str(STORIES), "w16a16-k4v4-kc", 300, ("needle-4",))
     answer = bench.run(job)
     assert answer["right"] == {"needle-4": [0] * 8}
-    again = worker.Bench(tmp_path, "cpu", seed=0, batch=2).items(str(STORIES), 300, "needle-4")
+    again = worker.Bench(tmp_path, "cpu", seed=0, items=8, batch=2).items(
+        str(STORIES), 300, "needle-4"
+    )
     assert len(again) == 1
     assert torch.equal(again[0].texts, bench.items(str(STORIES), 300, "needle-4")[0].texts)
 
 
 def test_what_is_on_disk_is_not_run_again(tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
-    plan = Plan(("m/recall",), out, (1024, 4096), 10, 1, None, 0, "cpu", (16,))
+    plan = Plan(("m/recall",), out, (1024, 4096), 10, 1, None, 0, "cpu", 256, (16,))
     full = {"model": "recall", "config": FULL, "context": 1024}
     full["tasks"] = {"needle-16": {"score": 0.9, "items": ""}, "arithmetic-3": {"score": 0.1}}
     second = {"model": "recall", "config": str(grid(10, weights=(16,))[1]), "context": 1024}

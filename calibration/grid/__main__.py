@@ -6,6 +6,7 @@ from pathlib import Path
 
 from .design import CONTEXTS, WEIGHTS
 from .runner import Plan, Runner
+from .variants import ITEMS
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -17,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", default=",".join(map(str, WEIGHTS)))
     parser.add_argument("--workers", type=int, default=10, help="processes that share the GPU")
     parser.add_argument("--seconds", type=float, help="ends there, and keeps what is done")
+    parser.add_argument("--items", type=int, default=ITEMS, help="of each task, a multiple of 256")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda")
     options = parser.parse_args(arguments)
@@ -29,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seconds=options.seconds,
         seed=options.seed,
         device=options.device,
+        items=options.items,
         weights=tuple(int(w) for w in options.weights.split(",")),
     )
     added = Runner(plan).run()

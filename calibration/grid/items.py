@@ -65,7 +65,7 @@ def make_batches(
     `length` tokens, or a few less. Raises BadInput where the task does not fit, or where the
     tokenizer does not keep prompt and answer apart."""
     if texts % batch:
-        raise BadInput(f"{texts} texts in batches of {batch}", "give a multiple of the batch")
+        raise BadInput(f"{texts} texts in batches of {batch}", "ask for more items")
     pile = bundled_haystack()
 
     def tokens(text: str) -> int:

@@ -11,7 +11,7 @@ import os
 import queue
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ..environment import environment
 from .design import WEIGHTS, grid
 from .reading import FULL, encode_items
 from .variants import VARIANTS, chosen, mean_score
-from .worker import Answer, Job, work
+from .worker import Answer, Bench, Job, work
 
 MOST_RESTARTS = 40
 PATIENCE = 180.0
@@ -39,6 +39,7 @@ class Plan:
     seconds: float | None
     seed: int
     device: str
+    items: int
     weights: tuple[int, ...] = WEIGHTS
 
 
@@ -55,7 +56,7 @@ class Runner:
         self._workers: list[Any] = []
         self._restarts = 0
         self._whole: dict[tuple[str, int], list[Answer]] = {}
-        """Answers of the unquantized model, until it has answered for every variant."""
+        """Answers of the unquantized model, one for each variant."""
 
     def run(self) -> int:
         """All rows that time allows; how many were added."""
@@ -69,8 +70,10 @@ class Runner:
             self._file, self._folder = file, folder
             try:
                 self._start()
-                self._through(self._ability_jobs())
-                self._through(self._grid_jobs())
+                self._through(self._ability_jobs(), self._collect)
+                for (model, context), answers in self._whole.items():
+                    self._write(Job(model, FULL, context, ()), _merged(answers))
+                self._through(self._grid_jobs(), self._write)
             finally:
                 for worker in self._workers:
                     worker.kill()
@@ -108,6 +111,7 @@ class Runner:
                     self._folder,
                     self.plan.device,
                     self.plan.seed,
+                    self.plan.items,
                     self._jobs,
                     self._answers,
                 ),
@@ -116,8 +120,11 @@ class Runner:
             worker.start()
             self._workers.append(worker)
 
-    def _through(self, jobs: Sequence[Job]) -> None:
-        """Give out jobs and write their answers, until all are answered or time is up."""
+    def _collect(self, job: Job, answer: Answer) -> None:
+        self._whole.setdefault((job.model, job.context), []).append(answer)
+
+    def _through(self, jobs: Sequence[Job], keep: Callable[[Job, Answer], None]) -> None:
+        """Give out jobs and keep their answers, until all are answered or time is up."""
         for job in jobs:
             self._jobs.put(job)
         left, said = len(jobs), time.monotonic()
@@ -130,7 +137,7 @@ class Runner:
                     return
                 continue
             heard = time.monotonic()
-            self._write(job, answer)
+            keep(job, answer)
             left -= 1
             if time.monotonic() - said > 10:
                 said = time.monotonic()
@@ -148,12 +155,6 @@ class Runner:
         return True
 
     def _write(self, job: Job, answer: Answer) -> None:
-        if job.config == FULL:
-            whole = self._whole.setdefault((job.model, job.context), [])
-            whole.append(answer)
-            if len(whole) < len(VARIANTS):
-                return
-            answer = _merged(whole)
         row = {"model": _name(job.model), "config": job.config, "context": job.context}
         if "error" in answer:
             print(f"{job.model} {job.config} at {job.context}: {answer['error']}", flush=True)
@@ -187,8 +188,8 @@ class Runner:
         return self.plan.seconds is not None and self._seconds() > self.plan.seconds
 
 
-def _work(folder: str, device: str, seed: int, jobs: Any, answers: Any) -> None:
-    work(folder, device, seed, jobs, answers.put)
+def _work(folder: str, device: str, seed: int, items: int, jobs: Any, answers: Any) -> None:
+    work(Bench(Path(folder), device, seed, items), jobs, answers.put)
 
 
 def _merged(answers: Sequence[Answer]) -> Answer:

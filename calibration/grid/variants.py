@@ -30,9 +30,9 @@ class Variant:
     task: Task
     questions: int
 
-    @property
-    def texts(self) -> int:
-        return ITEMS // self.questions
+    def texts(self, items: int) -> int:
+        """Texts that `items` items take."""
+        return max(1, items // self.questions)
 
 
 GROUPS: tuple[tuple[Variant, ...], ...] = (

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -43,8 +44,12 @@ class Job:
 class Bench:
     """Models, items and what runs on them, loaded when first needed."""
 
-    def __init__(self, folder: Path, device: str, seed: int, batch: int = BATCH) -> None:
-        self.folder, self.device, self.seed, self.batch = folder, device, seed, batch
+    def __init__(
+        self, folder: Path, device: str, seed: int, items: int, batch: int = BATCH
+    ) -> None:
+        """`items` of a variant, the questions of a text counted each; texts go by `batch`."""
+        self.folder, self.device, self.seed = folder, device, seed
+        self._count, self.batch = items, batch
         self._models: dict[tuple[str, int], Session] = {}
         self._items: dict[tuple[str, int, str], list[Batch]] = {}
 
@@ -102,7 +107,12 @@ class Bench:
                     raise BadInput(f"{model} has no tokenizer", "give a folder with one")
                 variant = VARIANTS[name]
                 made = make_batches(
-                    variant.task, tokenizer, context, variant.texts, self.batch, self.seed
+                    variant.task,
+                    tokenizer,
+                    context,
+                    variant.texts(self._count),
+                    self.batch,
+                    self.seed,
                 )
                 write_batches(path, made)
             self._items[key] = read_batches(path, self.device)
@@ -135,16 +145,11 @@ def read_batches(path: Path, device: str) -> list[Batch]:
     return batches
 
 
-def work(
-    folder: str, device: str, seed: int, jobs: Any, answer: Callable[[tuple[Job, Answer]], None]
-) -> None:
+def work(bench: Bench, jobs: Any, answer: Callable[[tuple[Job, Answer]], None]) -> None:
     """A process's life: jobs until there is None, each answered by (job, answer)."""
-    import transformers
-
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     torch.set_num_threads(1)
-    bench = Bench(Path(folder), device, seed)
     while (job := jobs.get()) is not None:
         try:
             answer((job, bench.run(job)))
@@ -153,5 +158,5 @@ def work(
         except Exception as error:
             answer((job, {"error": one_line(f"{type(error).__name__}: {error}", 200)}))
             traceback.print_exc()
-            if device == "cuda":
+            if bench.device == "cuda":
                 return
