@@ -241,7 +241,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         good = not memory and median <= BARS["median"] and worst <= BARS["worst"]
         inside = sum(_inside(row) for row in rows if row["outcome"] == "ok")
         yield f"runs within their budget: {len(errors)}; out of memory: {len(memory)}"
-        yield f"total memory: median error {median:.2%}, worst {worst:.2%}, in its interval {inside}"
+        yield f"total memory: median error {median:.2%}, worst {worst:.2%}; as planned {inside}"
         yield (
             f"waste: median {statistics.median(wasted):.1%}, mean {statistics.mean(wasted):.1%}, "
             f"most {max(wasted):.1%}, more than none in {sum(w > 0 for w in wasted)}"
