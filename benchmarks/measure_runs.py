@@ -31,7 +31,7 @@ from kvpareto.planner.hardware import Hardware, find_gpu
 from kvpareto.planner.latency import predict
 from kvpareto.planner.memory import estimate
 from kvpareto.planner.model_source import load_model
-from kvpareto.planner.model_spec import ModelSpec
+from kvpareto.planner.model_spec import Attention, ModelSpec
 from kvpareto.planner.workload import Engine
 
 BUILD_S, RUN_S = 2.5, 1.2  # guesses: building a model; a run's captures, warm-up and steps
@@ -182,7 +182,8 @@ def compile_ahead(blocks: list[Block], specs: dict[str, ModelSpec]) -> None:
     from kvpareto.runtime.kernels import cuda_decode
     from kvpareto.runtime.kernels.cuda_stage import Stager
 
-    device, jobs = torch.device("cuda"), {}
+    device = torch.device("cuda")
+    jobs: dict[tuple[str, Attention], tuple[ModelSpec, Attention, Configuration]] = {}
     for block in blocks:
         spec = specs[block.model]
         layers = tuple({layer.mixers: layer for layer in spec.layers}.values())
@@ -190,27 +191,24 @@ def compile_ahead(blocks: list[Block], specs: dict[str, ModelSpec]) -> None:
             config = replace(run.config, weight_bits=16, chunk=None)
             for layer in layers:
                 (mixer,) = layer.mixers
-                heads = mixer.query_heads, mixer.kv_heads, mixer.head_dim
-                jobs.setdefault((str(config), heads), (replace(spec, layers=(layer,)), config))
+                assert isinstance(mixer, Attention)  # the runtime has no other
+                one = replace(spec, layers=(layer,)), mixer, config
+                jobs.setdefault((str(config), mixer), one)
 
-    def compile_one(job: tuple[ModelSpec, Configuration]) -> None:
-        spec, config = job
+    def compile_one(spec: ModelSpec, mixer: Attention, config: Configuration) -> None:
+        kind = torch.bfloat16
         with suppress(Exception):  # what fails here fails again in its run, and is recorded there
-            cache = PackedCache(
-                spec, config, tokens=256, batch=1, device=device, dtype=torch.bfloat16
-            )
+            cache = PackedCache(spec, config, tokens=256, batch=1, device=device, dtype=kind)
             cache.clock.place(1)
             (state,) = cache.states
-            (mixer,) = spec.layers[0].mixers
-            query = torch.zeros(
-                (1, mixer.query_heads, 1, mixer.head_dim), dtype=torch.bfloat16, device=device
-            )
-            Stager(state, torch.bfloat16)
+            shape = 1, mixer.query_heads, 1, mixer.head_dim
+            query = torch.zeros(shape, dtype=kind, device=device)
+            Stager(state, kind)
             if cuda_decode.supports(state, query):
                 cuda_decode.decode(query, state, scaling=1.0)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(compile_one, jobs.values()))
+        list(pool.map(lambda job: compile_one(*job), jobs.values()))
     torch.cuda.synchronize()
 
 

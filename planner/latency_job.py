@@ -7,6 +7,7 @@ turns either into seconds, so that what is fitted to runs is the very formula th
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,17 +50,17 @@ class Axes:
         """One configuration."""
         packed = config.k_bits < 16 or config.v_bits < 16
         tail = config.residual > 0 or config.sinks > 0 or config.granularity in _BLOCKED
-        values = (
-            config.k_bits,
-            config.v_bits,
-            kv_bytes,
-            packed and tail,
-            packed and config.rotation,
-            packed and config.smoothing,
-            packed and config.granularity is Granularity.PER_TENSOR,
-        )
-        arrays = (np.array([float(value)]) for value in values)
-        return cls((config.weight_bits,), *arrays, (config.chunk,))
+        values = {
+            "k_bits": config.k_bits,
+            "v_bits": config.v_bits,
+            "kv_bytes": kv_bytes,
+            "tail": packed and tail,
+            "turned": packed and config.rotation,
+            "smoothed": packed and config.smoothing,
+            "per_tensor": packed and config.granularity is Granularity.PER_TENSOR,
+        }
+        arrays = {name: np.array([float(value)]) for name, value in values.items()}
+        return cls(weights=(config.weight_bits,), chunks=(config.chunk,), **arrays)
 
     @classmethod
     def of_space(cls, space: Space, kv_bytes: Floats) -> "Axes":
@@ -79,10 +80,10 @@ class Axes:
             chunks=space.chunks,
         )
 
-    def at(self, formats: Sequence[int]) -> "Axes":
+    def at(self, formats: Sequence[int] | npt.NDArray[np.intp]) -> "Axes":
         """These axes with some of the formats only."""
-        arrays = (getattr(self, name)[formats] for name in _OF_FORMAT)
-        return Axes(self.weights, *arrays, self.chunks)
+        arrays = {name: getattr(self, name)[formats] for name in _OF_FORMAT}
+        return Axes(weights=self.weights, chunks=self.chunks, **arrays)
 
 
 _OF_FORMAT = ("k_bits", "v_bits", "kv_bytes", "tail", "turned", "smoothed", "per_tensor")
@@ -147,18 +148,18 @@ def job_of(spec: ModelSpec, workload: Workload, axes: Axes) -> Job:
     """The job of every combination of the axes: weights [W, 1, 1], formats [1, F, 1], chunks
     [1, 1, C]."""
     work = work_of(spec)
-    arrays = (getattr(axes, name).reshape(1, -1, 1) for name in _OF_FORMAT)
     chunks = [min(chunk or workload.context, workload.context) for chunk in axes.chunks]
+    values: dict[str, Number] = {name: float(getattr(work, name)) for name in _OF_WORK}
+    values |= {name: getattr(axes, name).reshape(1, -1, 1) for name in _OF_FORMAT}
     return Job(
-        float(workload.context),
-        float(workload.tokens),
-        float(workload.batch),
-        float(workload.full_logits),
-        *(float(getattr(work, name)) for name in _OF_WORK),
-        _stored_weight(spec, axes.weights).reshape(-1, 1, 1),
-        *arrays,
-        np.array(chunks, dtype=np.float64).reshape(1, 1, -1),
-        tuple(_kind(spec, workload, kind) for kind in work.attention),
+        context=float(workload.context),
+        tokens=float(workload.tokens),
+        batch=float(workload.batch),
+        full_logits=float(workload.full_logits),
+        weight=_stored_weight(spec, axes.weights).reshape(-1, 1, 1),
+        chunk=np.array(chunks, dtype=np.float64).reshape(1, 1, -1),
+        kinds=tuple(_kind(spec, workload, kind) for kind in work.attention),
+        **values,
     )
 
 
@@ -202,11 +203,13 @@ def stack(jobs: Sequence[Job]) -> Job:
     """Single jobs as one whose fields are arrays [runs, 1, 1]."""
     most = max(len(job.kinds) for job in jobs)
     padded = [(*job.kinds, *[_NOTHING] * (most - len(job.kinds))) for job in jobs]
-    kinds = tuple(Kind(*_columns([row[i] for row in padded])) for i in range(most))
-    return Job(*_columns(jobs, but="kinds"), kinds)
+    kinds = tuple(Kind(**_columns([row[i] for row in padded])) for i in range(most))
+    return Job(**_columns(jobs), kinds=kinds)
 
 
-def _columns(items: Sequence[Job] | Sequence[Kind], but: str = "") -> list[Floats]:
-    names = [f.name for f in fields(items[0]) if f.name != but]
-    columns = [[float(np.asarray(getattr(item, name)).item()) for item in items] for name in names]
-    return [np.array(column).reshape(-1, 1, 1) for column in columns]
+def _columns(items: Sequence[Job] | Sequence[Kind]) -> dict[str, Any]:
+    found = {}
+    for name in (f.name for f in fields(items[0]) if f.name != "kinds"):
+        column = [float(np.asarray(getattr(item, name)).item()) for item in items]
+        found[name] = np.array(column).reshape(-1, 1, 1)
+    return found

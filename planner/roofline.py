@@ -130,8 +130,9 @@ def _products(job: Job, rows: Number, card: Card) -> Floats:
 def _host(job: Job, length: Number, count: Number, card: Card) -> tuple[Number, Number]:
     """Seconds of the host for one chunk: (at position 0, for each token of position)."""
     c = card.c
-    grows = np.any([(k.layers > 0) & (k.reach >= job.context) for k in job.kinds], axis=0)
     if not c.fused:
+        full = sum(k.layers * (k.reach >= job.context) for k in job.kinds)
+        grows: Floats = np.asarray(np.asarray(full) > 0, dtype=np.float64)
         return c.host_step + c.launch_prefill * job.launches + c.plan * grows, 0.0
     rows = length * job.batch
     copied = (job.weight < 1.9) & (rows > FEW_ROWS)
