@@ -56,9 +56,13 @@ class DeviceMemory:
         self.others = _others(device.index or 0)
         torch.cuda.init()
 
+    def wait(self) -> None:
+        """Until the device has done what it was given."""
+        torch.cuda.synchronize(self.device)
+
     def used(self) -> int:
         """What the driver counts for this process."""
-        torch.cuda.synchronize(self.device)
+        self.wait()
         free, total = torch.cuda.mem_get_info(self.device)
         return int(total - free - self.others)
 
@@ -70,17 +74,17 @@ class DeviceMemory:
         return self.used() - self.reserved()
 
     def allocated(self) -> int:
-        torch.cuda.synchronize(self.device)
+        self.wait()
         return int(torch.cuda.memory_allocated(self.device))
 
     def start_phase(self) -> None:
         """Forget the high-water marks so far."""
-        torch.cuda.synchronize(self.device)
+        self.wait()
         torch.cuda.reset_peak_memory_stats(self.device)
 
     def marks(self) -> tuple[int, int]:
         """High-water marks of allocated and reserved bytes since the phase began."""
-        torch.cuda.synchronize(self.device)
+        self.wait()
         allocated = torch.cuda.max_memory_allocated(self.device)
         return int(allocated), int(torch.cuda.max_memory_reserved(self.device))
 
@@ -119,9 +123,9 @@ class DeviceMemory:
             cap.tighten()
             yield cap
         finally:
-            self._limit(None)
+            self.limit(None)
 
-    def _limit(self, size: int | None) -> None:
+    def limit(self, size: int | None) -> None:
         total = torch.cuda.mem_get_info(self.device)[1]
         share = 1.0 if size is None else min(max(size, 0) / total, 1.0)
         torch.cuda.set_per_process_memory_fraction(share, self.device)
@@ -139,7 +143,7 @@ class Cap:
     def tighten(self) -> None:
         """Measure the context again and hold the allocator to what it leaves."""
         self.allowed = allowed_bytes(self.budget, self._memory.context())
-        self._memory._limit(self.allowed)
+        self._memory.limit(self.allowed)
 
 
 def allowed_bytes(budget: int, context: int) -> int:

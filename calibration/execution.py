@@ -280,7 +280,7 @@ class _Run:
 
     def _first_token(self, machine: Machine, ids: Tensor) -> tuple[float, Tensor]:
         if self.memory is not None:
-            torch.cuda.synchronize(self.memory.device)
+            self.memory.wait()
         begun = time.perf_counter()
         logits = machine.prefill(ids, self.asked.workload.output)
         logits.argmax(-1).tolist()  # on the host: nothing is left to wait for
