@@ -107,10 +107,8 @@ def packed_attention(
             f"attention {ATTENTION_NAME!r} was called without a packed cache",
             "pass past_key_values=PackedCache(...), or use kvpareto.runtime.load",
         )
-    state, scale = key.state, query.shape[-1] ** -0.5 if scaling is None else scaling
-    call = partial(attend, state=state, scaling=scale, softcap=softcap, sinks=s_aux)
-    seam = state.clock.seam
-    mixed = call(query) if seam is None else seam(query, state.value.dim, call)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    mixed = attend(query, key.state, scaling=scale, softcap=softcap, sinks=s_aux)
     return mixed.transpose(1, 2).contiguous(), None
 
 
@@ -136,6 +134,18 @@ def attend(
     sinks: Tensor | None = None,
 ) -> Tensor:
     """Causal attention of the cache's last n tokens: [B, Hq, n, D] -> [B, Hq, n, Dv]."""
+    call = partial(_attend, state=state, scaling=scaling, softcap=softcap, sinks=sinks)
+    seam = state.clock.seam
+    return call(query) if seam is None else seam(query, state.value.dim, call)
+
+
+def _attend(
+    query: Tensor,
+    state: LayerState,
+    scaling: float,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
     if state.rotated and state.key.form.quantized:
         query = rotate(query)
     mixed = _backend(state).attend(query, state, scaling=scaling, softcap=softcap, sinks=sinks)
