@@ -130,7 +130,10 @@ def measure(
                         expected = predict(spec, run.config, run.workload, Engine.KVPARETO, gpu)
                         if expected is None or RUN_S + expected.ttft_s > left:
                             continue
-                        rows.append(one_run(opened, block, run, gpu, commit))
+                        try:
+                            rows.append(one_run(opened, block, run, gpu, commit))
+                        except RuntimeError as error:  # outside of what a run's outcome covers
+                            raise Useless(_crashed(block, run, error)) from error
                         rows.done.add(_key(block, run))
             except Useless:
                 raise
@@ -160,6 +163,12 @@ def one_run(
     if found.outcome == "crashed" and "CUDA error" in (found.reason or ""):
         raise Useless(row)
     return row
+
+
+def _crashed(block: Block, run: Run, error: Exception) -> dict[str, Any]:
+    """The row of a run that took its process's device with it."""
+    names = dict(zip(("model", "config", "context", "batch"), _key(block, run), strict=True))
+    return names | {"outcome": "crashed", "reason": f"{error!r:.200}"}
 
 
 class Useless(Exception):
