@@ -10,7 +10,8 @@ from ...planner.calibrations import folder_of
 from ...planner.errors import BadInput, MissingDependency
 from ...planner.hardware import Hardware, find_gpu
 from ...planner.model_spec import ModelSpec
-from ..calibrate import DEFAULT_TASKS, MOST_ON_CPU, Interrupted
+from ..calibrate import MOST_ON_CPU, Interrupted
+from ..options import DEFAULT_TASKS
 from .question import Planned, Question, from_options, from_plan
 from .receipt import sweep
 
