@@ -1,8 +1,9 @@
 """Predicted memory beside rows measured on an H200: `python -m kvpareto.calibration.memory_rows`.
 
-The rows lie in profiles/calibrations: whole models to 131,072 tokens (memory_h200_baseline), and
-sixteen architectures cut to a few layers (memory_h200, made by benchmarks/measure_memory.py). The
-tests hold every row; this prints the table of docs/memory.md.
+The rows lie in profiles/calibrations: transformers on whole models to 131,072 tokens
+(memory_h200_baseline) and on sixteen architectures cut to a few layers (memory_h200, made by
+benchmarks/measure_memory.py); the kvpareto engine on ten whole models (runs_h200, made by
+benchmarks/measure_runs.py). The tests hold every row; this prints the tables of docs/memory.md.
 """
 
 import json
@@ -20,6 +21,7 @@ from ..planner.model_spec import ModelSpec
 from ..planner.read_config import read_model
 from ..planner.workload import Engine, Workload
 from ..profiles import read
+from .run_rows import RunRow, shipped_runs
 
 BASELINE_MODELS = {
     "llama-3.1-8b": "meta-llama/Llama-3.1-8B-Instruct",
@@ -152,5 +154,75 @@ def table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class OwnRow:
+    """One run of the kvpareto engine, and what the planner says of it."""
+
+    run: RunRow
+    predicted: MemoryEstimate
+
+    @property
+    def peak(self) -> float:
+        """Relative error of `allocated_peak`."""
+        assert self.run.allocated_peak is not None
+        return self.predicted.allocated_peak / self.run.allocated_peak - 1
+
+    @property
+    def resident(self) -> float:
+        """Relative error of `allocated_resident`."""
+        assert self.run.allocated_resident is not None
+        return self.predicted.allocated_resident / self.run.allocated_resident - 1
+
+    @property
+    def total(self) -> float:
+        """Relative error of `total`: the context, and what torch reserved."""
+        assert self.run.device_used is not None
+        return self.predicted.total / self.run.device_used - 1
+
+    @property
+    def held(self) -> bool:
+        """Whether the interval of the total holds what was measured."""
+        assert self.run.device_used is not None
+        return self.predicted.total_low <= self.run.device_used <= self.predicted.total_high
+
+
+@cache
+def own_rows() -> tuple[OwnRow, ...]:
+    """The kvpareto engine on whole models with random weights."""
+    return tuple(
+        OwnRow(run, estimate(run.spec, run.config, run.workload, Engine.KVPARETO, h200()))
+        for run in shipped_runs()
+        if run.allocated_peak is not None
+    )
+
+
+def own_table(rows: Iterable[OwnRow]) -> str:
+    """Markdown: for each model its rows, median and worst errors, and the share of totals that lie
+    in their interval."""
+    by_model: dict[str, list[OwnRow]] = {}
+    for row in rows:
+        by_model.setdefault(row.run.model, []).append(row)
+    lines = [
+        "| model | rows | allocated_peak: median | worst | resident: worst | total: median "
+        "| worst | held |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_own_line(model, found) for model, found in by_model.items()),
+        _own_line("**all**", [row for found in by_model.values() for row in found]),
+    ]
+    return "\n".join(lines)
+
+
+def _own_line(name: str, rows: list[OwnRow]) -> str:
+    peak, total = (sorted(abs(getattr(row, x)) for row in rows) for x in ("peak", "total"))
+    resident = max(abs(row.resident) for row in rows)
+    held = statistics.mean(row.held for row in rows)
+    return (
+        f"| {name} | {len(rows)} | {statistics.median(peak):.3%} | {peak[-1]:.3%} "
+        f"| {resident:.3%} | {statistics.median(total):.2%} | {total[-1]:.2%} | {held:.0%} |"
+    )
+
+
 if __name__ == "__main__":
     print(table((*baseline_rows(), *fleet_rows())))
+    print()
+    print(own_table(own_rows()))

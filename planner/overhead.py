@@ -93,14 +93,14 @@ def _measured_here(hardware: Hardware | None, name: str) -> tuple[float, float, 
 def workspace(spec: ModelSpec, engine: Engine, hardware: Hardware | None) -> int:
     """Workspaces of cuBLAS that torch's allocator counts; without a GPU named, Hopper's.
 
-    One for each stream that multiplies: kvpareto captures its decode step in a CUDA graph, with
-    a stream to warm up on and one to capture. Products with a bias take a small one of cuBLASLt.
+    One for each stream that multiplies: kvpareto warms up and captures its CUDA graphs on a stream
+    beside the one it runs on. Products with a bias take a small one of cuBLASLt.
     """
     each = WORKSPACE_OTHER
     if hardware is None or set(re.split(r"[ -]", hardware.name.lower())) & _HOPPER_AND_LATER:
         each = WORKSPACE_HOPPER
     biased = any(group.role is Role.BIAS for group in spec.tensors)
-    streams = 3 if engine is Engine.KVPARETO else 1
+    streams = 2 if engine is Engine.KVPARETO else 1
     return streams * each + (WORKSPACE_BIAS if biased else 0)
 
 

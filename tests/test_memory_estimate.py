@@ -152,7 +152,7 @@ def test_context_is_measured_or_said_to_be_estimated() -> None:
 def test_workspace_by_gpu(gpu: str | None, expected: int) -> None:
     hardware = None if gpu is None else find_gpu(gpu)
     assert overhead.workspace(LLAMA, Engine.TRANSFORMERS, hardware) == expected
-    assert overhead.workspace(LLAMA, Engine.KVPARETO, hardware) == 3 * expected
+    assert overhead.workspace(LLAMA, Engine.KVPARETO, hardware) == 2 * expected
 
 
 def test_biased_products_take_one_workspace_more() -> None:
