@@ -32,7 +32,7 @@ from measure_runs import compile_ahead, sources
 from run_design import Block, Run
 from verify_design import Case, cases, spec_of
 
-from kvpareto.calibration.device_memory import prefer_expandable_segments
+from kvpareto.calibration.device_memory import memory_of, numbered, prefer_expandable_segments
 from kvpareto.planner.units import GB
 from kvpareto.planner.workload import Engine
 
@@ -105,8 +105,13 @@ def run_all(found: Sequence[Case], rows: Rows, options: argparse.Namespace) -> N
     wanted = groups([case for case in found if case.key not in rows.done])
     with sources(wanted) as where:  # type: ignore[arg-type]
         if options.device == "cuda":
+            memory = memory_of(numbered("cuda"))
+            print(f"outside the allocator: {memory.context()} bytes, of others {memory.others}")
             compile_ahead(kernel_blocks(wanted), {g.model: spec_of(g.model) for g in wanted})
-            print(f"kernels compiled: {time.monotonic() - began:.1f} s", flush=True)
+            print(
+                f"kernels compiled: {time.monotonic() - began:.1f} s; outside {memory.context()}",
+                flush=True,
+            )
         for group in wanted:
             if time.monotonic() - began > options.seconds:
                 break

@@ -151,10 +151,23 @@ def allowed_bytes(budget: int, context: int) -> int:
     return max(budget - context - MARGIN, 0)
 
 
-@lru_cache(maxsize=8)
+def numbered(device: str) -> torch.device:
+    """A device by name; "cuda" with the number of the GPU that is in use, or is going to be."""
+    found = torch.device(device)
+    if found.type != "cuda" or found.index is not None:
+        return found
+    return torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_initialized() else 0)
+
+
 def memory_of(device: torch.device) -> DeviceMemory:
-    """The device's memory, its libraries loaded; asked once a process."""
-    memory = DeviceMemory(device)
+    """The device's memory, its libraries loaded. The first call for a device asks what other
+    processes hold, and has to come before torch makes a context there."""
+    return _memory_of(device.index or 0)
+
+
+@lru_cache(maxsize=8)
+def _memory_of(index: int) -> DeviceMemory:
+    memory = DeviceMemory(torch.device("cuda", index))
     memory.load_libraries()
     return memory
 

@@ -18,7 +18,7 @@ from ..planner.configuration import Configuration
 from ..planner.model_source import load_config
 from ..planner.model_spec import ModelSpec
 from ..runtime import load
-from .device_memory import DeviceMemory, memory_of
+from .device_memory import DeviceMemory, memory_of, numbered
 
 
 @dataclass
@@ -58,7 +58,7 @@ def open_model(
     Raises NothingFits where the weights do not fit the device or the budget; else as
     `runtime.load` does.
     """
-    where = torch.device(device)
+    where = numbered(device)
     memory = memory_of(where) if where.type == "cuda" else None
     started = time.perf_counter()
     peak = reserved = None

@@ -336,3 +336,11 @@ def test_what_is_no_model_is_bad_input() -> None:
 )
 def test_errors_outside_the_allocator(error: Exception, outside: bool) -> None:
     assert execution_record.is_outside_allocator(error) is outside
+
+
+def test_a_cap_needs_a_numbered_device() -> None:
+    """torch takes no fraction of memory for a device without a number."""
+    assert device_memory.numbered("cpu") == torch.device("cpu")
+    if not torch.cuda.is_available():
+        assert device_memory.numbered("cuda") == torch.device("cuda", 0)
+    assert device_memory.numbered("cuda:1").index == 1

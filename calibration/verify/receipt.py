@@ -46,7 +46,7 @@ def receipt(
     return {
         "schema": SCHEMA,
         "verified": verified,
-        "verdict": _verdict(verified, kept, sides),
+        "verdict": _verdict(verified, kept, found.outcome == "crashed", sides),
         "wrong": [*_failed(found), *_wrong_terms(terms), *_wrong_tasks(tasks)],
         "model": found.model,
         "fingerprint": found.fingerprint,
@@ -85,10 +85,10 @@ def sweep(receipts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _verdict(verified: bool, kept: bool, sides: Sequence[str | None]) -> str:
+def _verdict(verified: bool, kept: bool, crashed: bool, sides: Sequence[str | None]) -> str:
     judged = sum(1 for side in sides if side is not None)
     if not kept:
-        return "not verified: it did not run within the budget"
+        return f"not verified: {'it crashed' if crashed else 'it did not run within the budget'}"
     if not verified:
         return f"not verified: {sides.count('worse')} of {judged} numbers are worse than promised"
     better = sides.count("better")

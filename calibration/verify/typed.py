@@ -106,7 +106,7 @@ def _device(asked: str | None) -> str:
         import transformers
     except ImportError as error:
         raise MissingDependency(f"verify needs {error.name}", f"run {INSTALL}") from error
-    from ..device_memory import prefer_expandable_segments
+    from ..device_memory import memory_of, numbered, prefer_expandable_segments
 
     prefer_expandable_segments()
     transformers.utils.logging.disable_progress_bar()
@@ -115,7 +115,10 @@ def _device(asked: str | None) -> str:
         raise MissingDependency(
             "no CUDA GPU is available to torch", "use --device cpu, or install torch with CUDA"
         )
-    return asked or ("cuda" if found else "cpu")
+    device = asked or ("cuda" if found else "cpu")
+    if device == "cuda":
+        memory_of(numbered(device))  # before anything else makes a context there
+    return device
 
 
 def _running_gpu(device: str) -> Hardware | None:

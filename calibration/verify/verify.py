@@ -220,10 +220,10 @@ class Verifier:
         same_gpu = gpu is not None and gpu.name == question.plan_gpu
         terms = memory_terms(question.planned, found)
         lost = any(one.side(question.planned) == "worse" for one in scored)
-        again = correction(
-            replace(question.request, hardware=gpu), question.config, terms,
-            found.outcome == "ok", lost,
-        )  # fmt: skip
+        request = replace(question.request, hardware=gpu)
+        again = None
+        if found.outcome != "crashed":
+            again = correction(request, question.config, terms, found.outcome == "ok", lost)
         seconds = latency_terms(question.planned, found, gpu is not None, same_gpu)
         return receipt(question, found, [*terms, *seconds], scored, again, written)
 
