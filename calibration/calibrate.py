@@ -3,9 +3,9 @@
 Progress and notices go to stderr; the summary is the command's result.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from ..planner.configuration import Configuration
 from ..planner.errors import BadInput, KVParetoError, MissingDependency
 from ..planner.model_source import load_model
 from ..planner.model_spec import ModelSpec
-from .options import ASKED, Asked, Options, settle
+from .options import ASKED, DEFAULT_MODEL, Asked, Options, settle
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -43,7 +43,8 @@ def calibrate(options: Options) -> dict[str, Any]:
     Raises BadInput, MissingDependency (no extra, no GPU for a large model), Interrupted.
     """
     options.check()
-    spec = load_model(options.model, offline=options.offline)
+    source = options.model or DEFAULT_MODEL
+    spec = load_model(source, offline=options.offline)
     if not spec.runnable:
         raise BadInput(
             f"the kvpareto runtime cannot run {spec.name} ({spec.model_type})",
@@ -69,19 +70,21 @@ def calibrate(options: Options) -> dict[str, Any]:
                 f"{spec.name} is calibrated already: {len(file.records)} rows in {folder}",
                 "--resume goes on with it; to start anew, move that folder away",
             )
+        if options.model is None:
+            say(f"no --model: calibrating {DEFAULT_MODEL}, the small model that ships with this")
         if file.torn:
             say(f"a torn last row was set aside in {file.path.name}.torn")
         old = of_other_versions(file.records, here)
         if old:
             say(f"{len(old)} rows were measured by other versions; they are kept and marked")
-        replace_file(folder / ASKED, asked.to_text())
         weights = (16, 4) if device == "cuda" else (16,)
         plan = Plan(
             asked.contexts, weights, asked.runs, options.minutes, asked.tolerance, asked.seed
         )
         try:
-            with _bench(options, spec, device, material) as bench:
-                part = _announce(options, bench, asked, file.records, say)
+            with _bench(source, spec, material, device, options.offline) as bench:
+                asked, part = _announce(options, bench, asked, file.records, say)
+                replace_file(folder / ASKED, asked.to_text())
 
                 def append(record: Record) -> None:
                     file.append(record)
@@ -130,7 +133,7 @@ def _material(asked: Asked) -> "Material":
         seed=asked.seed,
         text=Path(asked.text) if asked.text else None,
         haystack=tasks.read_haystack(asked.haystack) if asked.haystack else None,
-        harness=HarnessTasks(others, asked.items, asked.seed) if others else None,
+        harness=HarnessTasks(others, asked.seed) if others else None,
     )
 
 
@@ -182,14 +185,14 @@ def _device(asked: str | None, spec: ModelSpec) -> str:
 
 @contextmanager
 def _bench(
-    options: Options, spec: ModelSpec, device: str, material: "Material"
+    source: str, spec: ModelSpec, material: "Material", device: str, offline: bool
 ) -> Iterator["Bench"]:
     import transformers
 
     from .trial import Bench
 
     transformers.utils.logging.disable_progress_bar()
-    bench = Bench(options.model, spec, material, device=device, offline=options.offline)
+    bench = Bench(source, spec, material, device=device, offline=offline)
     try:
         yield bench
     finally:
@@ -198,39 +201,28 @@ def _bench(
 
 def _announce(
     options: Options, bench: "Bench", asked: Asked, records: Sequence["Record"], say: Say
-) -> float:
-    """Say what will run and how long it will take, by the unquantized model's own speed; the part
-    of a configuration that a row is."""
-    from .candidates import chunk_for
+) -> tuple[Asked, float]:
+    """Say what will run and how long it will take. The terms, with as many items as fit the
+    minutes where that was left open, and the part of a configuration that a row is."""
+    from .forecast import forecast, in_words
+    from .records import LAYERS
 
-    seconds, rows = 0.0, 0
-    windows = bench.material.windows
     for context in asked.contexts:
         fits = bench.fitting_tasks(context)
-        rows += 1 + len(fits)
         for name in bench.material.tasks:
             if name not in fits:
                 if options.tasks is not None:
                     bench.items(name, context)  # raises, and says how many tokens it needs
                 say(f"task {name} does not fit {context:,} tokens with this tokenizer: left out")
-        with bench.open(Configuration(chunk=chunk_for(context)), context) as trial:
-            begun = time.monotonic()
-            speed = trial.speed()
-            seconds += time.monotonic() - begun + 2 * windows * speed.ttft_s
-        for name in fits:
-            answer = bench.answer_tokens(name, context)
-            seconds += asked.items * (speed.ttft_s + answer * speed.tpot_s / bench.at_once)
-    done = len({record.config for record in records})
-    total = seconds * max(asked.runs - done, 1)
-    if options.minutes is not None:
-        total = min(total, 60 * options.minutes)
-    where = ", ".join(f"{context:,}" for context in asked.contexts)
-    kinds = ", ".join(["divergence", *bench.fitting_tasks(max(asked.contexts))])
-    say(
-        f"{bench.spec.name} on {bench.device}: at most {asked.runs} configurations at {where} "
-        f"tokens; {kinds}; {asked.items} items a task; at most about {_duration(total)}"
-    )
-    return 1 / rows
+    found = forecast(bench, asked.contexts)
+    if options.items is None and options.minutes is not None and not records:
+        asked = replace(asked, items=found.items_for(options.minutes))
+        bench.material = replace(bench.material, items=asked.items)
+    done = len({record.config for record in records if record.task != LAYERS})
+    say(in_words(found, bench, asked, done, options.minutes))
+    if options.minutes is not None and found.seconds(asked.items) > 60 * options.minutes / 2:
+        say("that is little time: a shorter --context, or fewer --tasks, leaves more to compare")
+    return asked, 1 / found.rows
 
 
 def _tell(found: "Sensitivity | None", say: Say) -> None:
@@ -248,10 +240,6 @@ def _tell(found: "Sensitivity | None", say: Say) -> None:
             f"{found.carried(layers):.0%} of what 4-bit keys and values disturb; protecting them "
             "is a candidate"
         )
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 @contextmanager

@@ -20,8 +20,13 @@ def register(app: typer.Typer, profiles_app: typer.Typer, show: Show) -> None:
     def calibrate(
         context: typer.Context,
         model: Annotated[
-            str, typer.Option("--model", "-m", help="A folder with weights, or a hub id.")
-        ],
+            str | None,
+            typer.Option(
+                "--model",
+                "-m",
+                help="A folder with weights, or a hub id.  [default: recall, which ships]",
+            ),
+        ] = None,
         runs: Annotated[
             int | None, typer.Option(help="Configurations to run at most.  [default: 16]")
         ] = None,
@@ -39,11 +44,12 @@ def register(app: typer.Typer, profiles_app: typer.Typer, show: Show) -> None:
             str | None,
             typer.Option(
                 "--context",
-                help="Prompt tokens, several with commas.  [default: 4k,16k; 1k,2k on a CPU]",
+                help="Prompt tokens, several with commas.  [default: 4k,16k; 512,1k on a CPU]",
             ),
         ] = None,
         items: Annotated[
-            int | None, typer.Option(help="Items of each task.  [default: 32]")
+            int | None,
+            typer.Option(help="Items of each task.  [default: 32, or what --minutes allow]"),
         ] = None,
         text: Annotated[
             Path | None, typer.Option(help="Text for the divergence.  [default: own prose]")
@@ -72,6 +78,7 @@ def register(app: typer.Typer, profiles_app: typer.Typer, show: Show) -> None:
         """Measure a model under chosen configurations; `plan` uses the result at once.
 
         \b
+        kvpareto calibrate --minutes 2                # the model that ships, to try it
         kvpareto calibrate -m ./my-model --runs 12
         kvpareto calibrate -m Qwen/Qwen3-8B --context 4k,16k --minutes 30
         kvpareto calibrate -m Qwen/Qwen3-8B --context 4k,16k --runs 40 --resume

@@ -7,7 +7,9 @@ the lengths they have: they are run at the calibration's longest context, and a 
 its prompts were. A group's items are spread evenly over its members.
 """
 
+import io
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, redirect_stderr
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -23,20 +25,19 @@ READING = ("longbench", "ruler", "niah", "squad", "coqa", "babilong", "needle", 
 
 
 class HarnessTasks:
-    """The tasks called `names`, with or without prefix; `items` of each.
+    """The tasks called `names`, with or without prefix.
 
     Raises MissingDependency without the harness, BadInput for an unknown task or data that cannot
     be had.
     """
 
-    def __init__(self, names: Sequence[str], items: int, seed: int) -> None:
+    def __init__(self, names: Sequence[str], seed: int) -> None:
         asked = [name.removeprefix(PREFIX) for name in names]
         self._manager = task_manager(asked)
         self._seed = seed
         self._members: dict[str, Mapping[str, Any]] = {
             f"{PREFIX}{_label(name)}": _load(self._manager, name) for name in dict.fromkeys(asked)
         }
-        self._limits = {name: -(-items // len(members)) for name, members in self._members.items()}
         self._tokens: dict[str, int] = {}
 
     @property
@@ -56,12 +57,14 @@ class HarnessTasks:
             _generated(task) for members in self._members.values() for task in members.values()
         )
 
-    def score(self, session: Session, name: str) -> list[float]:
-        """The items' scores, member by member; always the same items in the same order."""
-        members, limit = self._members[name], self._limits[name]
-        found = run_tasks(
-            session, list(members.values()), self._manager, limit=limit, seed=self._seed
-        )
+    def score(self, session: Session, name: str, items: int) -> list[float]:
+        """The scores of the first `items`, member by member; fewer where there are fewer."""
+        members = self._members[name]
+        limit = -(-items // len(members))
+        with _quiet():
+            found = run_tasks(
+                session, list(members.values()), self._manager, limit=limit, seed=self._seed
+            )
         lengths = [
             len(session.tokenizer(str(instance.args[0]), verbose=False)["input_ids"])
             for task in members.values()
@@ -86,7 +89,8 @@ def _is_file(name: str) -> bool:
 def _load(manager: Any, name: str) -> Mapping[str, Any]:
     """Member tasks by name."""
     try:
-        return manager.load([name])["tasks"]
+        with _quiet():
+            return manager.load([name])["tasks"]
     except KeyError as error:
         raise BadInput(
             f"the harness has no task called {name!r}", "`lm-eval ls tasks` lists its tasks"
@@ -96,6 +100,11 @@ def _load(manager: Any, name: str) -> Mapping[str, Any]:
             f"the data of {name} could not be loaded: {error}",
             "check the connection and HF_TOKEN, or give tasks with local data",
         ) from error
+
+
+def _quiet() -> AbstractContextManager[object]:
+    """No progress bars of the harness's own beside ours. What fails is raised all the same."""
+    return redirect_stderr(io.StringIO())
 
 
 def _kind(name: str, members: Mapping[str, Any]) -> str:

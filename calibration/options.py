@@ -17,9 +17,11 @@ from ..planner.model_spec import ModelSpec
 from ..planner.units import parse_tokens
 
 ASKED = "asked.json"
+DEFAULT_MODEL = "recall"
+"""Ships with this package: small enough for any machine."""
 DEFAULT_TASKS = "needle-multikey,variables,arithmetic"
 RUNS, ITEMS, TOLERANCE, SEED = 16, 32, 0.005, 0
-LONGEST = {"cuda": 16384, "cpu": 2048}
+LONGEST = {"cuda": 16384, "cpu": 1024}
 """Of the default contexts, by device: what keeps a calibration to minutes."""
 STEP = {"cuda": 4, "cpu": 2}
 """How many times shorter the other default context is."""
@@ -31,7 +33,7 @@ SHORTEST = 256
 class Options:
     """What was typed; None where nothing was."""
 
-    model: str
+    model: str | None
     runs: int | None
     minutes: float | None
     tasks: str | None

@@ -298,7 +298,9 @@ class RuntimeTrial:
         if harness is None or task not in harness.names:
             return self._generated(task, first, last)
         if task not in self._harness_scores:
-            self._harness_scores[task] = harness.score(self._session, task)
+            self._harness_scores[task] = harness.score(
+                self._session, task, self._bench.material.items
+            )
         return self._harness_scores[task][first:last]
 
     def _generated(self, task: str, first: int, last: int) -> Sequence[float]:
