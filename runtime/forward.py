@@ -24,7 +24,7 @@ from .pieces import Pieces
 logger = logging.getLogger(__name__)
 
 WARMUPS = 2  # passes before a capture: autotuning and lazy library handles happen in them
-PIECES_TO = 512  # tokens of a pass up to which the device waits for the host's launches
+PIECES_TO = 1024  # tokens of a pass up to which the device may wait for the host's launches
 
 
 class Forward:
@@ -132,6 +132,7 @@ class _InPieces:
         self.ids, stream = _warmed_up(forward, tokens)
         torch.cuda.synchronize()
         gc.collect()  # nothing may be freed while a stream is captured
+        torch.cuda.empty_cache()  # what the eager passes took comes again, from the graphs' pool
         self.graph = Pieces(pool)
         self.clock.seam = self.graph.seam
         try:

@@ -91,7 +91,7 @@ def test_staging_rounds_what_the_reference_reads(text: str, parts: int) -> None:
     state = filled_state(text, 110, dim=96, device="cuda")
     each = 64 // parts
     staged_ = torch.full((2, parts, 2, each, 96), torch.nan, dtype=torch.bfloat16, device="cuda")
-    Stager(state, torch.bfloat16).stage(46, 64, staged_[0], staged_[1])
+    Stager(state, torch.bfloat16).stage(46, staged_[0], staged_[1])
     for side, out in zip((state.key, state.value), staged_, strict=True):
         expected = reference.read(side, 46, 110).bfloat16()
         for part in range(parts):

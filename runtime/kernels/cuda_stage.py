@@ -32,8 +32,7 @@ class _StageArgs(ctypes.Structure):
     _fields_ = [
         *((name, _Side) for name in ("k", "v")),
         ("clock", ctypes.c_void_p),
-        *((name, ctypes.c_int) for name in ("heads", "batch_heads", "first", "count")),
-        ("part_rows", ctypes.c_int),
+        *((name, ctypes.c_int) for name in ("heads", "batch_heads", "first", "part_rows")),
     ]
 
 
@@ -60,17 +59,17 @@ class Stager:
             state.key.values.shape[1],
         )  # fmt: skip
 
-    def stage(self, first: int, count: int, keys: Tensor, values: Tensor) -> None:
-        """Write positions [first, first + count) to `keys` and `values` [parts, B * H, rows, D].
+    def stage(self, first: int, keys: Tensor, values: Tensor) -> None:
+        """Write positions from `first` on to `keys` and `values` [parts, B * H, rows, D].
 
-        Contiguous; each part holds the next `rows` positions, parts * rows = count.
+        Contiguous; each part holds the next `rows` positions.
         """
         args = self._args
-        _, args.batch_heads, args.part_rows, dim = keys.shape
-        args.first, args.count = first, count
+        parts, args.batch_heads, args.part_rows, dim = keys.shape
+        args.first = first
         args.k.out, args.v.out = keys.data_ptr(), values.data_ptr()
-        blocks = -(-count * (dim // 8) // (_THREADS * _TURNS))
-        self._stage.launch((blocks, args.batch_heads, 2), _THREADS, args)
+        blocks = -(-args.part_rows * (dim // 8) // (_THREADS * _TURNS))
+        self._stage.launch((blocks, args.batch_heads, 2 * parts), _THREADS, args)
 
     def merge(
         self,

@@ -1,7 +1,8 @@
 // Staging for a library's attention: packed rows written out in 16 bits, and its results merged.
 //
 // Compiled at run time by NVRTC, with decode.cu's names for the format: D, KB VB, KG VG, KT VT,
-// KC, K_TENSOR V_TENSOR, HALF.
+// KC, K_TENSOR V_TENSOR, HALF. A division costs as much as unpacking two channels: rings are
+// wrapped only where they wrap, and a part of a segment is a grid index, not a quotient.
 #include "instructions.cuh"
 
 struct StageSide {
@@ -15,21 +16,22 @@ struct StageSide {
 struct StageArgs {
     StageSide k, v;
     const int* clock;
-    int heads, batch_heads, first, count, part_rows;
+    int heads, batch_heads, first, part_rows;
 };
 
-
+// A place in a ring of n rows.
+INLINE int wrapped(int place, int n) { return place < n ? place : place % n; }
 
 // Eight channels of one position: 16 bytes out.
 template <int BITS, int WIDTH, int TOKENS, bool CHANNELS, bool TENSOR>
-INLINE uint4 eight(const StageSide& s, int head, int heads, int position, int total, int channel) {
+INLINE uint4 eight(const StageSide& s, int head, int heads, int position, int settled, int channel) {
     if constexpr (BITS == 16)
-        return *(const uint4*)((const u16*)s.values + ((long long)head * s.capacity + position % s.capacity) * D + channel);
+        return *(const uint4*)((const u16*)s.values + ((long long)head * s.capacity + wrapped(position, s.capacity)) * D + channel);
     else {
-        const int row = position - s.sink_rows, settled = max(0, total - s.sink_rows - s.buffered) / s.block * s.block;
+        const int row = position - s.sink_rows;
         if (row < 0) return *(const uint4*)(s.sinks + ((long long)head * s.sink_rows + position) * D + channel);
-        if (row >= settled) return *(const uint4*)(s.residual + ((long long)head * s.residual_rows + row % s.residual_rows) * D + channel);
-        const int slot = row % s.capacity;
+        if (row >= settled) return *(const uint4*)(s.residual + ((long long)head * s.residual_rows + wrapped(row, s.residual_rows)) * D + channel);
+        const int slot = wrapped(row, s.capacity);
         const u8* codes = (const u8*)s.values + ((long long)head * s.capacity + slot) * (D * BITS / 8) + channel * BITS / 8;
         u32 w[2] = {0, 0};
         load<BITS>(codes, w);
@@ -58,18 +60,20 @@ INLINE uint4 eight(const StageSide& s, int head, int heads, int position, int to
 template <int BITS, int WIDTH, int TOKENS, bool CHANNELS, bool TENSOR>
 INLINE void stage_side(const StageSide& s, const StageArgs& a) {
     constexpr int pieces = D / 8;
-    const int head = blockIdx.y, total = *a.clock;
+    const int head = blockIdx.y, part = blockIdx.z / 2;
+    const int settled = max(0, *a.clock - s.sink_rows - s.buffered) / s.block * s.block;
+    const int first = a.first + part * a.part_rows;
+    u16* out = s.out + ((long long)part * a.batch_heads + head) * a.part_rows * D;
 #pragma unroll 4
     for (int i = 0; i < 4; i++) {
         const int at = (blockIdx.x * 4 + i) * blockDim.x + threadIdx.x, token = at / pieces, channel = at % pieces * 8;
-        if (token >= a.count) return;
-        const long long to = ((long long)(token / a.part_rows) * a.batch_heads + head) * a.part_rows + token % a.part_rows;
-        *(uint4*)(s.out + to * D + channel) = eight<BITS, WIDTH, TOKENS, CHANNELS, TENSOR>(s, head, a.heads, a.first + token, total, channel);
+        if (token >= a.part_rows) return;
+        *(uint4*)(out + (long long)token * D + channel) = eight<BITS, WIDTH, TOKENS, CHANNELS, TENSOR>(s, head, a.heads, first + token, settled, channel);
     }
 }
 
 extern "C" __global__ void __launch_bounds__(256) stage(const StageArgs a) {
-    if (blockIdx.z == 0) stage_side<KB, KG, KT, KC, K_TENSOR>(a.k, a);
+    if (blockIdx.z % 2 == 0) stage_side<KB, KG, KT, KC, K_TENSOR>(a.k, a);
     else stage_side<VB, VG, VT, false, V_TENSOR>(a.v, a);
 }
 

@@ -64,19 +64,20 @@ def attend(
 def _segments(total: int, n: int, segment: int) -> list[tuple[int, int]]:
     """Positions [first, end) to stage in turn: bounded pieces of the past, then the chunk itself.
 
-    The past goes in pieces of a few fixed sizes, `segment` and its halves down to an eighth,
-    because the library compiles a plan for every length it has not seen; what is left
-    goes with the chunk, where it fits the buffer.
+    The past goes in whole segments and one piece of 1, 2 or 3 quarters, because the library
+    compiles a plan for every length it has not seen; what is left goes with the chunk, where it
+    fits the buffer.
     """
-    past, at, found = total - n, 0, []
-    for size in (segment, segment // 2, segment // 4, segment // 8):
-        while past - at >= size:
-            found.append((at, at + size))
-            at += size
-    if total - at > max(n, segment):
-        found.append((at, past))
-        at = past
-    return [*found, (at, total)]
+    past, quarter = total - n, segment // 4
+    found = [(at, at + segment) for at in range(0, past - segment + 1, segment)]
+    at = past // segment * segment
+    end = past // quarter * quarter
+    if at < end:
+        found.append((at, end))
+    if total - end > max(n, segment):
+        found.append((end, past))
+        end = past
+    return [*found, (end, total)]
 
 
 def _attend(

@@ -41,9 +41,9 @@ class Room:
             shape = parts, self.heads, count // parts, self._dim
             size = self.heads * count * self._dim
             found = self._keys[:size].view(shape), self._values[:size].view(shape)
-            if count & (count - 1) == 0:  # sizes that come again; others are too many to keep
+            if count % (self.segment // 4) == 0:  # comes again; others are too many to keep
                 self._views[count, parts] = found
-        self.stager.stage(first, count, *found)
+        self.stager.stage(first, *found)
         return found
 
 
