@@ -79,7 +79,7 @@ def test_a_question_does_not_see_the_one_before_it(text: str) -> None:
 def test_items_are_the_tasks_own_prompts() -> None:
     tokenizer = AutoTokenizer.from_pretrained(STORIES)
     task = Needle("needle-multikey", keys=4)
-    (batch,) = make_batches(task, tokenizer, 512, texts=2, batch=2, seed=7)
+    (batch,) = make_batches(task, tokenizer, 512, texts=2, questions=9, batch=2, seed=7)
     rng = random.Random("grid needle-multikey 7 1")
     puzzles = task.puzzles(rng, bundled_haystack(), 512, len)
     text = batch.texts[1, int(batch.padding[1]) :]
@@ -99,7 +99,7 @@ def test_items_are_the_tasks_own_prompts() -> None:
 def test_answer_parts_end_where_the_next_sign_is() -> None:
     tokenizer = AutoTokenizer.from_pretrained(STORIES)
     task = Arithmetic("arithmetic", steps=2, starts=2)
-    (batch,) = make_batches(task, tokenizer, 300, texts=1, batch=1, seed=0)
+    (batch,) = make_batches(task, tokenizer, 300, texts=1, questions=2, batch=1, seed=0)
     for question in batch.questions:
         read = [
             tokenizer.decode(question.ids[0, : int(end) + 1]).splitlines()
@@ -113,7 +113,7 @@ def test_answer_parts_end_where_the_next_sign_is() -> None:
 def test_copied_answers_are_asked_for_in_the_order_of_the_text() -> None:
     tokenizer = AutoTokenizer.from_pretrained(STORIES)
     task = Needle("needle-multivalue", keys=1, values=4)
-    batches = make_batches(task, tokenizer, 400, texts=4, batch=2, seed=0)
+    batches = make_batches(task, tokenizer, 400, texts=4, questions=1, batch=2, seed=0)
     for batch in batches:
         for text, row in zip(batch.texts, batch.questions[0].ids, strict=True):
             said = tokenizer.decode(text)
@@ -150,19 +150,12 @@ def test_items_are_one_digit_each() -> None:
 def test_runs_are_scored_on_the_hardest_variants_the_model_can_do() -> None:
     hard = [group[0].name for group in GROUPS]
     assert chosen(dict.fromkeys(VARIANTS, 1.0)) == hard
-    able = {"needle-16": 0.9, "variables-4x4": 0.2, "variables-8x2": 0.7, "arithmetic-2": 0.1}
-    assert chosen(able) == ["needle-16", "variables-8x2"]
-    assert chosen(able | {"multivalue-4x4": 0.8}) == [
-        "needle-16",
-        "variables-8x2",
-        "multivalue-4x4",
-    ]
-    assert chosen({"needle-4": 0.3, "arithmetic-2": 0.1}) == ["needle-4"]
-    assert [parts_of(VARIANTS[n]) for n in ("needle-4", "variables-8x2", "arithmetic-6")] == [
-        1,
-        3,
-        6,
-    ]
+    able = {"needle-16": 0.9, "variables-8x2": 0.2, "variables-8x1": 0.7, "arithmetic-3": 0.1}
+    assert chosen(able) == ["needle-16", "variables-8x1"]
+    assert chosen(able | {"needle-32": 0.8}) == ["needle-16", "variables-8x1", "needle-32"]
+    assert chosen({"needle-4": 0.3, "arithmetic-3": 0.1}) == ["needle-4"]
+    names = "needle-4", "variables-8x2", "arithmetic-6"
+    assert [parts_of(VARIANTS[name]) for name in names] == [1, 3, 6]
 
 
 def test_a_worker_answers_with_every_item(tmp_path: Path) -> None:

@@ -57,12 +57,14 @@ def make_batches(
     task: Task,
     tokenizer: PreTrainedTokenizerBase,
     length: int,
+    *,
     texts: int,
+    questions: int,
     batch: int,
     seed: int,
 ) -> list[Batch]:
-    """`texts` long texts of the task in batches of `batch`; a text with its first question takes
-    `length` tokens, or a few less. Raises BadInput where the task does not fit, or where the
+    """`texts` long texts of the task in batches of `batch`, with at most `questions` to a text; a
+    text with its first question takes `length` tokens, or a few less. Raises BadInput where the task does not fit, or where the
     tokenizer does not keep prompt and answer apart."""
     if texts % batch:
         raise BadInput(f"{texts} texts in batches of {batch}", "ask for more items")
@@ -74,7 +76,8 @@ def make_batches(
     found = []
     for index in range(texts):
         rng = random.Random(f"grid {task.name} {seed} {index}")
-        found.append(_cut(task.puzzles(rng, pile, length, tokens), tokenizer, length))
+        puzzles = task.puzzles(rng, pile, length, tokens)[:questions]
+        found.append(_cut(puzzles, tokenizer, length))
     return [_batch(found[at : at + batch]) for at in range(0, texts, batch)]
 
 

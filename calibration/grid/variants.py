@@ -23,7 +23,7 @@ WANTED = 3
 
 @dataclass(frozen=True)
 class Variant:
-    """A task with `questions` to a text."""
+    """A task of whose questions about a text the first `questions` are asked."""
 
     name: str
     kind: str
@@ -36,24 +36,20 @@ class Variant:
 
 
 GROUPS: tuple[tuple[Variant, ...], ...] = (
+    (Variant("needle-16", "retrieval", Needle("needle-multikey", keys=16), 16),),
     (
-        Variant("needle-16", "retrieval", Needle("needle-multikey", keys=16), 16),
-        Variant("needle-4", "retrieval", Needle("needle-multikey", keys=4), 4),
-    ),
-    (
-        Variant("variables-4x4", "reasoning", Variables("variables", 4, 4), 4),
         Variant("variables-8x2", "reasoning", Variables("variables", 8, 2), 8),
+        Variant("variables-4x4", "reasoning", Variables("variables", 4, 4), 4),
         Variant("variables-8x1", "reasoning", Variables("variables", 8, 1), 8),
     ),
     (
         Variant("arithmetic-6", "reasoning", Arithmetic("arithmetic", 6, 16), 16),
         Variant("arithmetic-3", "reasoning", Arithmetic("arithmetic", 3, 16), 16),
-        Variant("arithmetic-2", "reasoning", Arithmetic("arithmetic", 2, 16), 16),
     ),
 )
 SPARE = (
-    Variant("multivalue-4x4", "retrieval", Needle("needle-multivalue", 4, 4), 4),
-    Variant("needle-8", "retrieval", Needle("needle-multikey", keys=8), 8),
+    Variant("needle-32", "retrieval", Needle("needle-multikey", keys=32), 16),
+    Variant("needle-4", "retrieval", Needle("needle-multikey", keys=4), 4),
 )
 VARIANTS: Mapping[str, Variant] = {
     variant.name: variant for group in (*GROUPS, SPARE) for variant in group
