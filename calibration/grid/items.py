@@ -64,8 +64,8 @@ def make_batches(
     seed: int,
 ) -> list[Batch]:
     """`texts` long texts of the task in batches of `batch`, with at most `questions` to a text; a
-    text with its first question takes `length` tokens, or a few less. Raises BadInput where the task does not fit, or where the
-    tokenizer does not keep prompt and answer apart."""
+    text with its first question takes `length` tokens, or a few less. Raises BadInput where the
+    task does not fit, or where the tokenizer does not keep prompt and answer apart."""
     if texts % batch:
         raise BadInput(f"{texts} texts in batches of {batch}", "ask for more items")
     pile = bundled_haystack()

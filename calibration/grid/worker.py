@@ -110,9 +110,10 @@ class Bench:
                     variant.task,
                     tokenizer,
                     context,
-                    variant.texts(self._count),
-                    self.batch,
-                    self.seed,
+                    texts=variant.texts(self._count),
+                    questions=variant.questions,
+                    batch=self.batch,
+                    seed=self.seed,
                 )
                 write_batches(path, made)
             self._items[key] = read_batches(path, self.device)
