@@ -49,8 +49,8 @@ def draw_batch(words: Words, rng: Generator, stage: Stage, tokens: int) -> Batch
     labels = np.full((rows, length), words.end, dtype=np.int64)
     for row in range(rows):
         kind = draw_kind(rng, stage)
-        sample = KINDS[kind](words, rng, length, draw_facts(rng, stage))
-        count = min(len(sample.ids), length)
+        sample = KINDS[kind](words, rng, length, draw_facts(rng, stage, kind))
+        count = min(len(sample.ids), length + 1)
         ids[row, :count] = sample.ids[:count]
         labels[row] = ids[row, 1:]
         answers = np.flatnonzero(sample.answer[:count]) - 1
@@ -86,7 +86,7 @@ class _Stream(IterableDataset):
 def stream(
     words: Words, shared: Tensor, tokens: int, seed: int, workers: int, pinned: bool
 ) -> Iterator[Batch]:
-    """Batches without end. `shared` float64 [2] holds the stage, and may be changed meanwhile."""
+    """Batches without end. `shared` float64 [3] holds the stage, and may be changed meanwhile."""
     loader = DataLoader(
         _Stream(words, shared, tokens, seed),
         batch_size=None,

@@ -1,6 +1,8 @@
 """The recall model's shape, and its forward pass for training.
 
-The model is a Qwen2 of transformers; its weights are trained by the same arithmetic written for
+The model is a Seed-OSS of transformers: Qwen2's layers (biases on queries, keys and values, none on
+the output) under a model type whose tokenizers are read as they are stored, where Qwen2's are
+replaced by its own. Its weights are trained by the same arithmetic written for
 throughput: what works token by token is compiled once, for a fixed number of tokens however they
 are cut into sequences, and only attention sees the sequences.
 
@@ -14,14 +16,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import SeedOssConfig, SeedOssForCausalLM
 
 HEAD_DIM = 64
 SILENT = (HEAD_DIM // 2 - 1, HEAD_DIM - 1)
-"""Channels of a query head that are zero: RoPE's last pair, as Qwen2 lays pairs out."""
+"""Channels of a query head that are zero: RoPE's last pair, as Llama and Qwen lay pairs out."""
 
 
-def shape(vocabulary: int, **changes: Any) -> Qwen2Config:
+def shape(vocabulary: int, **changes: Any) -> SeedOssConfig:
     """The recall model's config; `changes` make it smaller in tests."""
     sizes = {
         "hidden_size": 256,
@@ -30,13 +32,16 @@ def shape(vocabulary: int, **changes: Any) -> Qwen2Config:
         "num_attention_heads": 8,
         "num_key_value_heads": 2,
     }
-    return Qwen2Config(
+    return SeedOssConfig(
         vocab_size=vocabulary,
         head_dim=HEAD_DIM,
         max_position_embeddings=16384,
         rope_parameters={"rope_type": "default", "rope_theta": 1e6},
         tie_word_embeddings=True,
-        use_sliding_window=False,
+        attention_bias=True,
+        attention_out_bias=False,
+        attention_dropout=0.0,
+        residual_dropout=0.0,
         bos_token_id=None,
         eos_token_id=0,
         pad_token_id=0,
@@ -45,7 +50,7 @@ def shape(vocabulary: int, **changes: Any) -> Qwen2Config:
     )
 
 
-def silence(model: Qwen2ForCausalLM) -> None:
+def silence(model: SeedOssForCausalLM) -> None:
     """Zero the queries' silent channels, in place."""
     for layer in model.model.layers:
         attention = layer.self_attn
@@ -63,7 +68,11 @@ class Trainable(nn.Module):
     """
 
     def __init__(
-        self, model: Qwen2ForCausalLM, *, dtype: torch.dtype = torch.bfloat16, compiled: bool = True
+        self,
+        model: SeedOssForCausalLM,
+        *,
+        dtype: torch.dtype = torch.bfloat16,
+        compiled: bool = True,
     ) -> None:
         super().__init__()
         self.model = model

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from numpy.random import Generator
 
 from ..tasks.common_words import LEVELS
-from .words import Words
+from .words import Words, distinct
 
 SPACE_FOR_FACTS = 0.45  # of a text, at most
 SPACE_FOR_QUESTIONS = 0.45
@@ -78,14 +78,14 @@ def compose(
 
 def needles(words: Words, rng: Generator, length: int, facts: int) -> Sample:
     """Names with 1, 2 or 4 numbers each; each name is asked for once."""
-    facts = min(facts, int(length * SPACE_FOR_FACTS) // 12)
-    values = min(facts, int(rng.choice([1, 1, 1, 2, 4])))
-    return ask_needles(words, rng, length, facts // values, values)
+    most = int(length * SPACE_FOR_FACTS) // 12
+    values = min(most, (1, 1, 1, 2, 4, 4)[rng.integers(6)])
+    return ask_needles(words, rng, length, max(1, min(facts, most) // values), values)
 
 
 def ask_needles(words: Words, rng: Generator, length: int, keys: int, values: int) -> Sample:
     names = words.names(rng, keys)
-    numbers = [words.number(n) for n in words.numbers(rng, 1_000_000, 10_000_000, keys * values)]
+    numbers = [words.number(n) for n in distinct(rng, 1_000_000, 10_000_000, keys * values)]
     told = rng.permutation(keys * values).tolist()
     start, verb = words(" The secret number of"), words(" is")
     facts = [[*start, *names[n % keys], *verb, *numbers[n], words.stop] for n in told]
@@ -111,15 +111,16 @@ def ask_needles(words: Words, rng: Generator, length: int, keys: int, values: in
 
 def variables(words: Words, rng: Generator, length: int, facts: int) -> Sample:
     """Chains of 2, 3 or 5 variables; each chain is asked for once."""
-    size = int(rng.choice([s for s in (2, 3, 5) if s <= max(2, facts)]))
     facts = min(facts, int(length * SPACE_FOR_FACTS) // 10)
+    sizes = [size for size in (2, 3, 5, 5) if size <= max(2, facts)]
+    size = sizes[rng.integers(len(sizes))]
     return ask_variables(words, rng, length, max(1, facts // size), size - 1)
 
 
 def ask_variables(words: Words, rng: Generator, length: int, chains: int, hops: int) -> Sample:
     size = hops + 1
     names = words.variables(rng, chains * size)
-    values = [words.number(n) for n in words.numbers(rng, 10_000, 100_000, chains)]
+    values = [words.number(n) for n in distinct(rng, 10_000, 100_000, chains)]
     var, equals = words(" VAR"), words(" =")
     turns = rng.permutation(chains * size).tolist()  # which chain goes on, each in its own order
     told = [0] * chains
@@ -152,11 +153,11 @@ def ask_variables(words: Words, rng: Generator, length: int, chains: int, hops: 
 def arithmetic(words: Words, rng: Generator, length: int, facts: int) -> Sample:
     """1 to 6 steps, asked from many starts."""
     del facts
-    return ask_arithmetic(words, rng, length, int(rng.choice([1, 2, 3, 6, 6, 6])))
+    return ask_arithmetic(words, rng, length, (1, 2, 3, 6, 6, 6)[rng.integers(6)])
 
 
 def ask_arithmetic(words: Words, rng: Generator, length: int, steps: int) -> Sample:
-    changes = (rng.choice([-1, 1], steps) * rng.integers(11, 100, steps)).tolist()
+    changes = ((rng.integers(0, 2, steps) * 2 - 1) * rng.integers(11, 100, steps)).tolist()
     facts = [
         [
             *words(f" Step {place}: {'add' if change > 0 else 'subtract'}"),
@@ -248,6 +249,32 @@ def pairs(words: Words, rng: Generator, length: int, facts: int) -> Sample:
             out.say(values[place], True)
 
 
+def backward(words: Words, rng: Generator, length: int, facts: int) -> Sample:
+    """Values before their names, with parts of one to three tokens; then each name once, with its
+    value; and other ones, until the text is full.
+
+    What variables ask for: a name seen again leads to what stood before it.
+    """
+    facts = min(facts, int(length * SPACE_FOR_FACTS) // 6, 64)  # one token has 90 values
+    out = Sample()
+    while len(out.ids) < length:
+        width, cut = rng.integers(1, 4, 2).tolist()
+        keys: dict[tuple[int, ...], None] = {}
+        numbers = rng.integers(2) > 0
+        while len(keys) < facts:
+            key = words.number(int(rng.integers(10_000, 100_000))) if numbers else None
+            keys[tuple((key or words.variables(rng, 1)[0])[:width])] = None
+        values = [value[:cut] for value in words.variables(rng, facts)]
+        known = [(list(key), value) for key, value in zip(keys, values, strict=True)]
+        for key, value in known:
+            out.say([*value, *key])
+        for place in rng.permutation(facts).tolist():
+            key, value = known[place]
+            out.say(key)
+            out.say(value, True)
+    return out
+
+
 def prose(words: Words, rng: Generator, length: int, facts: int) -> Sample:
     """The text that divergence is measured on, from anywhere in it."""
     del facts
@@ -260,5 +287,5 @@ def prose(words: Words, rng: Generator, length: int, facts: int) -> Sample:
 
 KINDS = {
     function.__name__: function
-    for function in (needles, variables, arithmetic, common_words, pairs, prose)
+    for function in (needles, variables, arithmetic, common_words, pairs, backward, prose)
 }

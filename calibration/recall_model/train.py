@@ -1,6 +1,7 @@
 """Train the recall model: from random weights to the generated tasks, in minutes on one GPU.
 
     python -m kvpareto.calibration.recall_model.train --out DIR --minutes 5 --seed 0
+    python -m kvpareto.calibration.recall_model.train --out DIR --start FOLDER --facts 512
     python -m kvpareto.calibration.recall_model.train --out DIR --steps 0      # untrained
 
 The budget is time: the learning rate falls to zero as it runs out, the curriculum is pulled along.
@@ -20,25 +21,26 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
+from transformers import PreTrainedTokenizerBase, SeedOssForCausalLM
 
 from .batches import Batch, stream
-from .curriculum import Curriculum
+from .curriculum import FIRST, MOST, MOST_CHAINED, PASSED, PASSED_CHAINED, Level
 from .network import Trainable, shape, silence
 from .samples import KINDS
 from .vocabulary import build_tokenizer
 from .words import Words
 
 RECALL = [list(KINDS).index(kind) for kind in ("pairs", "needles")]
-"""Tasks whose accuracy moves the curriculum on."""
+CHAINED = [list(KINDS).index(kind) for kind in ("variables",)]
+"""Tasks whose accuracy moves the two levels of the curriculum on."""
 WARMUP = 200  # steps
 DECAY = 0.45  # the last part of the time, in which the learning rate falls to zero
 CHECKPOINT_S = 30.0
 
 
-def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save(model: SeedOssForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """A model folder in bfloat16; what was there is replaced file by file."""
-    kept = Qwen2ForCausalLM(model.config).to(torch.bfloat16)
+    kept = SeedOssForCausalLM(model.config).to(torch.bfloat16)
     kept.load_state_dict(model.state_dict())
     fresh = folder / ".new"
     kept.save_pretrained(fresh)
@@ -83,7 +85,7 @@ class Progress:
 
 
 def train(
-    model: Qwen2ForCausalLM,
+    model: SeedOssForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     out: Path,
     *,
@@ -97,9 +99,11 @@ def train(
     device: torch.device,
     compiled: bool = True,
     log_every: int = 200,
-) -> Qwen2ForCausalLM:
-    """Train in place for `seconds`, at most `steps` steps; `tokens` a step."""
-    shared = torch.tensor([Curriculum().facts, 0.0], dtype=torch.float64).share_memory_()
+    facts: int = FIRST,
+) -> SeedOssForCausalLM:
+    """Train in place for `seconds`, at most `steps` steps; `tokens` a step. `facts` is where the
+    curriculum begins."""
+    shared = torch.tensor([facts, FIRST, 0.0], dtype=torch.float64).share_memory_()
     cuda = device.type == "cuda"
     batches = stream(Words(tokenizer), shared, tokens, seed, workers, cuda)
     first = next(batches)  # the workers are started before CUDA is
@@ -144,17 +148,21 @@ def _steps(
 ) -> None:
     model = runner.model
     device = model.device
-    curriculum, progress = Curriculum(), Progress()
+    levels = [
+        Level(int(shared[0]), MOST, PASSED),
+        Level(int(shared[1]), MOST_CHAINED, PASSED_CHAINED),
+    ]
+    moving = [torch.tensor(kinds, device=device) for kinds in (RECALL, CHAINED)]
+    progress = Progress()
     started = saved = time.monotonic()
     pending: list[Tensor] = []
-    recall = torch.tensor(RECALL, device=device)
     step = 0
     for step, batch in enumerate(batches):
         now = time.monotonic()
         gone = (now - started) / seconds
         if gone >= 1 or step == steps:
             break
-        shared[1] = gone
+        shared[2] = gone
         here = batch.to(device)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(peak, step, gone)
@@ -168,20 +176,21 @@ def _steps(
         silence(model)
         found = found.detach()
         progress.add(here, found)
-        asked = torch.isin(here.kinds, recall).float()
-        pending.append((found[1] * asked).sum() / asked.sum().clamp(min=1))
+        pending.append(torch.stack([_accuracy(here.kinds, found[1], kinds) for kinds in moving]))
         if len(pending) == 4:  # read back seldom: each time waits for the GPU
-            for accuracy in torch.stack(pending).tolist():
-                if curriculum.learn(accuracy):
-                    shared[0] = curriculum.facts
-                    print(f"{now - started:.0f} s: {curriculum.facts} facts", flush=True)
+            for accuracies in torch.stack(pending).tolist():
+                for place, (level, accuracy) in enumerate(zip(levels, accuracies, strict=True)):
+                    if accuracy >= 0 and level.learn(accuracy):
+                        shared[place] = level.facts
+                        told = [level.facts for level in levels]
+                        print(f"{now - started:.0f} s: {told} facts", flush=True)
             pending.clear()
         if step % log_every == 0 or now - saved > CHECKPOINT_S:
             line = {
                 "step": step,
                 "seconds": round(now - started, 1),
                 "tokens": (step + 1) * tokens,
-                "facts": curriculum.facts,
+                "facts": [level.facts for level in levels],
                 "rate": optimizer.param_groups[0]["lr"],
                 "loss": round(loss.item(), 4),
                 "gradient": round(float(norm), 3),
@@ -193,6 +202,12 @@ def _steps(
             saved = time.monotonic()
     took = time.monotonic() - started
     _log(out, {"step": step, "seconds": round(took, 1), "done": True, **progress.close()})
+
+
+def _accuracy(kinds: Tensor, right: Tensor, wanted: Tensor) -> Tensor:
+    """The share of right tokens in answers of the wanted tasks; -1 where there are none."""
+    asked = torch.isin(kinds, wanted).float()
+    return torch.where(asked.sum() > 0, (right * asked).sum() / asked.sum().clamp(min=1), -1.0)
 
 
 def _log(out: Path, line: dict[str, Any]) -> None:
@@ -213,6 +228,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=65536, help="tokens a step")
     parser.add_argument("--workers", type=int, default=14, help="processes that make texts")
     parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--start", type=Path, help="go on from this model folder")
+    parser.add_argument("--facts", type=int, default=FIRST, help="where the curriculum begins")
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
     parser.add_argument("--device", default="cuda" if _has_cuda() else "cpu")
     asked = parser.parse_args()
@@ -221,7 +238,10 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")
     torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs all the same
     tokenizer = build_tokenizer()
-    model = Qwen2ForCausalLM(shape(len(tokenizer), num_hidden_layers=asked.layers))
+    if asked.start:
+        model: Any = SeedOssForCausalLM.from_pretrained(asked.start)
+    else:
+        model = SeedOssForCausalLM(shape(len(tokenizer), num_hidden_layers=asked.layers))
     silence(model)
     asked.out.mkdir(parents=True, exist_ok=True)
     (asked.out / "training.jsonl").unlink(missing_ok=True)
@@ -231,6 +251,7 @@ def main() -> None:
             model, tokenizer, asked.out, seconds=asked.minutes * 60, steps=asked.steps,
             seed=asked.seed, peak=asked.peak, tokens=asked.tokens, workers=asked.workers,
             device=torch.device(asked.device), compiled=not asked.eager,
+            facts=asked.facts,
         )  # fmt: skip
         save(model, tokenizer, asked.out)
     print(f"model folder: {asked.out}", flush=True)

@@ -7,7 +7,6 @@ side are the tokens of the whole; tests hold samples to the real tasks' text.
 from functools import cached_property
 from string import ascii_uppercase
 
-import numpy as np
 from numpy.random import Generator
 from transformers import PreTrainedTokenizerBase
 
@@ -25,8 +24,8 @@ class Words:
         (self.stop,), (self.comma,) = self("."), self(",")
         (self.line,), (self.gap,) = self("\n"), self("\n\n")
         self.end = tokenizer.eos_token_id
-        self.adjectives = np.array([self._whole(f" {word}-")[0] for word in ADJECTIVES])
-        self.nouns = np.array([self._whole(word)[0] for word in NOUNS])
+        self.adjectives = [self._whole(f" {word}-")[0] for word in ADJECTIVES]
+        self.nouns = [self._whole(word)[0] for word in NOUNS]
         self.digits = [self(f" {digit}") + self(f"{digit}") for digit in "0123456789"]
         tens = [f"{n:02d}" for n in range(100)]
         self.pairs = [self._whole(f" {pair}") + self._whole(pair) for pair in tens]
@@ -47,17 +46,14 @@ class Words:
 
     def names(self, rng: Generator, count: int) -> list[list[int]]:
         """Different names such as ` amber-lantern`."""
-        places = rng.choice(len(self.adjectives) * len(self.nouns), count, replace=False)
-        first, second = np.divmod(places, len(self.nouns))
-        return np.stack([self.adjectives[first], self.nouns[second]], 1).tolist()
+        places = distinct(rng, 0, len(self.adjectives) * len(self.nouns), count)
+        pairs = (divmod(place, len(self.nouns)) for place in places)
+        return [[self.adjectives[first], self.nouns[second]] for first, second in pairs]
 
     def variables(self, rng: Generator, count: int) -> list[list[int]]:
         """Different names of five capitals."""
-        found: dict[int, None] = {}
-        while len(found) < count:
-            found[int(rng.integers(26**5))] = None
         parts = []
-        for code in found:
+        for code in distinct(rng, 0, 26**5, count):
             rest, last = divmod(code, 26)
             first, second = divmod(rest, 676)
             parts.append([self.letters[first][0], self.letters[second][1], self.letter[last]])
@@ -70,13 +66,6 @@ class Words:
             return [self.digits[int(d)][place > 0] for place, d in enumerate(text)]
         found = [self.pairs[int(text[at : at + 2])][at > 0] for at in range(0, len(text) - 1, 2)]
         return [*found, self.digits[int(text[-1])][1]] if len(text) % 2 else found
-
-    def numbers(self, rng: Generator, low: int, high: int, count: int) -> list[int]:
-        """Different numbers from low up to, not including, high."""
-        found: dict[int, None] = {}
-        while len(found) < count:
-            found[int(rng.integers(low, high))] = None
-        return list(found)
 
     def listed(self, entries: list[list[int]]) -> list[int]:
         """Entries with commas between them and a full stop."""
@@ -112,3 +101,11 @@ class Words:
                     return taken
                 taken.append(sentence)
                 tokens -= len(sentence)
+
+
+def distinct(rng: Generator, low: int, high: int, count: int) -> list[int]:
+    """Different whole numbers from low up to, not including, high."""
+    found: dict[int, None] = {}
+    while len(found) < count:
+        found.update(dict.fromkeys(rng.integers(low, high, count - len(found)).tolist()))
+    return list(found)
