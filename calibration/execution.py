@@ -161,7 +161,7 @@ def warm_tokens(spec: ModelSpec, config: Configuration, context: int) -> int:
         return min(context, WARM_ONE_SHOT)
     segment = max(
         (
-            segment_tokens(mixer.kv_heads, mixer.head_dim, mixer.value_dim)
+            segment_tokens(mixer.kv_heads, mixer.head_dim, mixer.value_dim, chunk)
             for mixer, _ in spec.mixer_counts
             if isinstance(mixer, Attention)
         ),

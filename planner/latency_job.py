@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .activation.kvpareto import stages_segments
-from .activation.workspace import SEGMENT, segment_tokens
+from .activation.workspace import FEW_QUERIES, SEGMENT, segment_tokens
 from .configuration import Configuration, Granularity
 from .model_spec import Attention, ModelSpec, Part
 from .space import Space
@@ -104,7 +104,7 @@ class Kind:
     staged: Number
     """1 where a chunk's past is written out in segments for a library's attention."""
     segment: Number
-    """Tokens of a segment."""
+    """Tokens of a segment of a chunk of more than FEW_QUERIES tokens."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,7 +183,8 @@ def _kind(spec: ModelSpec, workload: Workload, work: AttentionWork) -> Kind:
     staged = isinstance(mixer, Attention) and stages_segments(mixer, workload.batch, 2)
     segment = SEGMENT
     if isinstance(mixer, Attention):
-        segment = segment_tokens(mixer.kv_heads, mixer.head_dim, mixer.value_dim)
+        dims = mixer.head_dim, mixer.value_dim
+        segment = segment_tokens(mixer.kv_heads, *dims, FEW_QUERIES + 1)
     return Kind(
         float(work.layers),
         float(work.query_heads),

@@ -29,7 +29,7 @@ from .roofline_attention import Card, attention_host, chunk_attention, decode_ca
 from .workload import Workload
 
 FEW_ROWS = 64  # rows up to which packed weights are read as they are (runtime/weights/linear.py)
-PIECES_TO, GRAPH_FROM = 512, 8  # tokens a chunk, chunks a prompt that are captured (runtime/)
+PIECES_TO, GRAPH_FROM = 1024, 8  # tokens a chunk, chunks a prompt that are captured (runtime/)
 EXPERT_LAUNCHES = 16  # of one packed expert's share of a chunk (runtime/weights/experts.py)
 
 

@@ -8,7 +8,7 @@ capped scores) goes tile by tile (`attention_tiled`). transformers' chunks carry
 
 import numpy as np
 
-from .activation.workspace import SEGMENT
+from .activation.workspace import FEW_QUERIES, SEGMENT
 from .hardware import Hardware
 from .latency_job import Floats, Job, Kind, Number
 from .latency_profile import Coefficients
@@ -88,7 +88,7 @@ def _staged(
     both = (job.k_bits + job.v_bits) / 32  # of a 16-bit cache's bytes
     bytes_each = 2.0 * kind.layers * kind.cache_elements * (both + c.staging_moves)
     written = kind.staged * bytes_each / card.stream
-    written = written + kind.staged * kind.layers * c.card_segment / kind.segment
+    written = written + kind.staged * kind.layers * c.card_segment / _segment(kind, length)
     growth = np.where(slides | (count == 1), 0.0, pairs / past + written)
     return level, growth
 
@@ -131,5 +131,10 @@ def attention_host(job: Job, length: Number, card: Card) -> tuple[Number, Number
         slides = kind.reach < job.context
         pieces = np.ceil(length / np.maximum(SEGMENT - kind.reach + 1, 1.0))
         level = level + each * np.where(slides, pieces, LAST_SEGMENTS)
-        slope = slope + np.where(slides, 0.0, each / kind.segment)
+        slope = slope + np.where(slides, 0.0, each / _segment(kind, length))
     return level, slope
+
+
+def _segment(kind: Kind, length: Number) -> Number:
+    """Tokens that a chunk of `length` tokens stages at a time."""
+    return kind.segment * np.where(length <= FEW_QUERIES, 2.0, 1.0)

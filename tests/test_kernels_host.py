@@ -116,9 +116,12 @@ def test_workspace_bytes_by_hand() -> None:
     assert staging_bytes(8, 128, 128, 131_136, 1024) == 33_554_432
     assert staging_bytes(8, 128, 128, 5_000, 1024) == 20_480_000
     # 2 heads of 1,024 bytes a token fill the same 2^25 bytes with four times as many
-    assert segment_tokens(2, 128, 128) == 32_768
-    assert staging_bytes(2, 128, 128, 131_136, 256) == 33_554_432
-    assert segment_tokens(32, 128, 128) == 8_192
+    assert segment_tokens(2, 128, 128, 1024) == 32_768
+    assert staging_bytes(2, 128, 128, 131_136, 1024) == 33_554_432
+    assert segment_tokens(32, 128, 128, 1024) == 8_192
+    # few queries: twice as many tokens, for half the launches
+    assert segment_tokens(8, 128, 128, 512) == 16_384
+    assert staging_bytes(8, 128, 128, 131_136, 256) == 67_108_864
     # 16 parts of 32 heads x 130 floats, 8 counters
     assert partial_bytes(1, 32, 8, 128, 131_072, 132, False) == 16 * 32 * 130 * 4 + 8 * 4
 

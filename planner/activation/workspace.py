@@ -6,6 +6,7 @@ All layers share one set of buffers, taken when first needed and held as long as
 
 SEGMENT = 8192  # tokens of one sequence staged in 16 bits at a time, at least
 STAGED_BYTES = 2**25  # and as many more, by doublings, as this holds: it stays in the L2 cache
+FEW_QUERIES = 512  # up to so many in a chunk, launches and gaps between them cost more than that
 MAX_PARTS = 128  # thread blocks that may share a KV head's tokens in decoding
 TAIL_PARTS = (
     3  # more where sinks or a residual exist: sinks, keys waiting for their block, residual
@@ -13,12 +14,13 @@ TAIL_PARTS = (
 MULTIPROCESSORS = 132  # of an H100 or H200: what decoding is split for where no device is known
 
 
-def segment_tokens(heads: int, key_dim: int, value_dim: int) -> int:
-    """Tokens of a segment: few KV heads get longer ones, for fewer launches."""
+def segment_tokens(heads: int, key_dim: int, value_dim: int, chunk: int) -> int:
+    """Tokens of a segment: few KV heads get longer ones, and chunks of few queries twice as long
+    ones, for fewer launches."""
     tokens = SEGMENT
     while 2 * tokens * heads * (key_dim + value_dim) * 2 <= STAGED_BYTES:
         tokens *= 2
-    return tokens
+    return 2 * tokens if chunk <= FEW_QUERIES else tokens
 
 
 def staging_bytes(heads: int, key_dim: int, value_dim: int, held: int, chunk: int) -> int:
@@ -26,7 +28,7 @@ def staging_bytes(heads: int, key_dim: int, value_dim: int, held: int, chunk: in
 
     The chunk itself is the last segment, so the buffer holds that too where it is longer.
     """
-    longest = max(segment_tokens(heads, key_dim, value_dim), chunk)
+    longest = max(segment_tokens(heads, key_dim, value_dim, chunk), chunk)
     return heads * min(longest, max(held, chunk)) * (key_dim + value_dim) * 2
 
 

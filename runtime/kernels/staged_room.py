@@ -26,7 +26,7 @@ class Room:
     def __init__(self, state: LayerState, query: Tensor, shared: "_Shared") -> None:
         _, query_heads, n, dim = query.shape
         self.heads, self._dim = state.key.values.shape[1], dim
-        self.segment = segment_tokens(self.heads, dim, dim)
+        self.segment = segment_tokens(self.heads, dim, dim, n)
         self.stager = Stager(state, query.dtype)
         half, whole = _sizes(state, query)
         self._keys, self._values = shared.staged[:half], shared.staged[half : 2 * half]
