@@ -26,7 +26,7 @@ def config(name: str) -> dict:
 
 
 def requested(which: str) -> int:
-    """Bytes that tensors asked the allocator for, which rounds large ones up by as much as 1 MiB."""
+    """Bytes that tensors asked of the allocator, which rounds large ones up by up to 1 MiB."""
     return torch.cuda.memory_stats()[f"requested_bytes.all.{which}"]
 
 
