@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import transformers
 
-from kvpareto.planner.configuration import Configuration
+from kvpareto.planner.configuration import Configuration, Granularity
 from kvpareto.planner.kv_cache import kv_bytes
 from kvpareto.planner.memory import estimate
 from kvpareto.planner.model_source import load_config
@@ -113,7 +113,8 @@ def check(texts: list[str]) -> None:
             found = run.prefill(ids).clone()
             found_next = run.forward(more).clone()
             errors = relative_error(found, expected), relative_error(found_next, expected_next)
-            good = max(errors) < TOLERANCE and run.why_eager is None
+            captured = run.why_eager is None or config.granularity is Granularity.PER_TENSOR
+            good = max(errors) < TOLERANCE and captured
             failed |= not good
             verdict = f"{run.why_eager or 'graphs'}{'' if good else ' FAILED'}"
             print(f"check {text}: prefill {errors[0]:.1e}, next {errors[1]:.1e}, {verdict}")
