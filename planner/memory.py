@@ -67,13 +67,14 @@ def estimate(
     stored = weight_bytes(spec, config.weight_bits)
     kv = kv_bytes(spec, config, workload, engine)
     live = activation.peak(spec, config, workload, engine)
-    found = assemble(spec, config, engine, hardware, stored.total, kv, live)
+    found = assemble(spec, config, workload, engine, hardware, stored.total, kv, live)
     return replace(found, notes=(*stored.notes, *found.notes))
 
 
 def assemble(
     spec: ModelSpec,
     config: Configuration,
+    workload: Workload,
     engine: Engine,
     hardware: Hardware | None,
     weights: int,
@@ -81,11 +82,12 @@ def assemble(
     live: Activation,
 ) -> MemoryEstimate:
     """The estimate from its terms, for callers that know them already."""
-    workspace = overhead.workspace(spec, engine, hardware)
-    context = overhead.context(hardware)
+    workspace = overhead.workspace(spec, config, workload, engine, hardware)
+    context = overhead.context(hardware, engine)
     peak = max(live.prefill_peak, live.decode_peak, kv.total)
-    slack = overhead.slack(engine, config, hardware, peak + workspace)
     beyond = peak - kv.total
+    of = overhead.slack_of(spec, config, workload, engine, hardware)
+    slack = overhead.Interval(*(of.bytes(end, peak + workspace, beyond) for end in range(3)))
     total = weights + peak + workspace + context.expected + slack.expected
     error = int(MODEL_ERROR * beyond)
     return MemoryEstimate(

@@ -8,11 +8,14 @@ concatenation leave holes, so it follows the memory that comes and goes, not the
 import re
 from dataclasses import dataclass
 
+from .activation.kvpareto import in_pieces
 from .configuration import Configuration
 from .hardware import Hardware
 from .local_hardware import damaged, measured_here, path_of
 from .model_spec import ModelSpec, Role
-from .workload import Engine
+from .workload import Engine, Workload
+
+Ends = tuple[float, float, float]
 
 # Device memory of a process with a CUDA context and torch's kernels loaded but no tensor: from
 # small consumer GPUs to data centre ones. The H200's measured value lies with the profile.
@@ -38,34 +41,51 @@ class Interval:
     high: int
 
 
+# What libraries add to that once they are loaded (cuBLAS, cuDNN, attention), and kvpareto's own
+# kernels, its graphs and Triton's: on an H200 176 MB, and 250 to 262 MB over eight runs of one
+# process, growing with every format that is compiled.
+_LIBRARIES = Interval(176_160_768, 0, 270_000_000)
+_LIBRARIES_OWN = Interval(258_000_000, 230_000_000, 340_000_000)
+
+
 @dataclass(frozen=True, slots=True)
 class Slack:
-    """Reserved but unused bytes as parts of the bytes that come and go (peak - weights)."""
+    """Reserved but unused bytes: expected, low and high. Each is a part of the bytes that come and
+    go (peak - weights), a part of those beyond the cache, and a number of its own."""
 
-    expected: float
-    low: float
-    high: float
+    moving: Ends
+    beyond: Ends = (0.0, 0.0, 0.0)
+    fixed: Ends = (0.0, 0.0, 0.0)
+
+    def bytes(self, end: int, moving: int, beyond: int) -> int:
+        """At an end (0 expected, 1 low, 2 high), given the bytes that it is parts of."""
+        return int(self.moving[end] * moving + self.beyond[end] * beyond + self.fixed[end])
 
 
 # From the rows of profiles/calibrations/memory_h200_baseline.jsonl: median, and limits somewhat
 # wider than seen (0.18 in one shot, 0.32 in chunks, 0.26 quantized). A process with memory to
 # spare and torch's default allocator caches far more and gives it back when it is needed
 # (docs/memory.md).
-_ONE_SHOT = Slack(0.05, 0.0, 0.30)
-_CHUNKED = Slack(0.15, 0.05, 0.40)
-_QUANTIZED = Slack(0.12, 0.03, 0.35)
-_PREALLOCATED = Slack(0.05, 0.0, 0.12)  # one row: 0.06
+_ONE_SHOT = Slack((0.05, 0.0, 0.30))
+_CHUNKED = Slack((0.15, 0.05, 0.40))
+_QUANTIZED = Slack((0.12, 0.03, 0.35))
+# kvpareto allocates its cache at once, so that only activations leave holes, and some pages of
+# 20 MiB are not full; the passes that graphs hold have a pool of their own (docs/memory.md).
+_EAGER = Slack((0.0, 0.0, 0.0), (0.20, 0.0, 0.30), (20e6, 10e6, 50e6))
+_IN_PIECES = Slack((0.0, 0.0, 0.0), (0.45, 0.10, 0.80), (30e6, 10e6, 70e6))
 
 
-def context(hardware: Hardware | None) -> Interval:
-    """Device memory taken before the first tensor."""
-    here = _measured_here(hardware, "context")
+def context(hardware: Hardware | None, engine: Engine) -> Interval:
+    """Device memory outside torch's allocator: the driver's context, libraries, kernels, graphs."""
+    here = _measured_here(hardware, "context") if engine is Engine.KVPARETO else None
     if here is not None:
         return Interval(*(int(x) for x in here))
+    base = Interval(CONTEXT_ESTIMATE, *CONTEXT_RANGE)
     if hardware is not None and hardware.measured_context_bytes is not None:
         measured = hardware.measured_context_bytes
-        return Interval(measured, measured, measured)
-    return Interval(CONTEXT_ESTIMATE, *CONTEXT_RANGE)
+        base = Interval(measured, measured, measured)
+    more = _LIBRARIES_OWN if engine is Engine.KVPARETO else _LIBRARIES
+    return Interval(base.expected + more.expected, base.low + more.low, base.high + more.high)
 
 
 def context_provenance(hardware: Hardware | None) -> str:
@@ -90,34 +110,44 @@ def _measured_here(hardware: Hardware | None, name: str) -> tuple[float, float, 
     return expected, low, high
 
 
-def workspace(spec: ModelSpec, engine: Engine, hardware: Hardware | None) -> int:
+def workspace(
+    spec: ModelSpec,
+    config: Configuration,
+    workload: Workload,
+    engine: Engine,
+    hardware: Hardware | None,
+) -> int:
     """Workspaces of cuBLAS that torch's allocator counts; without a GPU named, Hopper's.
 
     One for each stream that multiplies: kvpareto warms up and captures its CUDA graphs on a stream
-    beside the one it runs on. Products with a bias take a small one of cuBLASLt.
+    beside the one it runs on, and on that one multiplies nothing where weights are packed and all
+    chunks are captured. Products with a bias take a small one of cuBLASLt.
     """
     each = WORKSPACE_OTHER
     if hardware is None or set(re.split(r"[ -]", hardware.name.lower())) & _HOPPER_AND_LATER:
         each = WORKSPACE_HOPPER
     biased = any(group.role is Role.BIAS for group in spec.tensors)
-    streams = 2 if engine is Engine.KVPARETO else 1
+    streams = 1
+    if engine is Engine.KVPARETO:
+        chunk = config.chunk
+        alone = config.weight_bits < 16 and in_pieces(spec, workload, chunk)
+        streams = 1 if alone and chunk is not None and workload.context % chunk == 0 else 2
     return streams * each + (WORKSPACE_BIAS if biased else 0)
 
 
-def slack_part(engine: Engine, config: Configuration, hardware: Hardware | None) -> Slack:
-    """Slack of an engine under a configuration, as parts of what comes and goes."""
+def slack_of(
+    spec: ModelSpec,
+    config: Configuration,
+    workload: Workload,
+    engine: Engine,
+    hardware: Hardware | None,
+) -> Slack:
+    """Slack of an engine under a configuration."""
     if engine is Engine.KVPARETO:
         here = _measured_here(hardware, "slack")
-        return _PREALLOCATED if here is None else Slack(*here)
+        if here is not None:
+            return Slack(here)
+        return _IN_PIECES if in_pieces(spec, workload, config.chunk) else _EAGER
     if config.quantizes_kv:
         return _QUANTIZED
     return _ONE_SHOT if config.chunk is None else _CHUNKED
-
-
-def slack(
-    engine: Engine, config: Configuration, hardware: Hardware | None, comes_and_goes: int
-) -> Interval:
-    """Reserved but unused bytes, given the peak bytes that are not weights."""
-    part = slack_part(engine, config, hardware)
-    low, expected, high = (int(comes_and_goes * x) for x in (part.low, part.expected, part.high))
-    return Interval(expected, low, high)

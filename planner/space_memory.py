@@ -62,16 +62,51 @@ def memory_table(
         packed[:] = 0
     examples = [int(np.argmax(packed == kind)) for kind in range(packed.max(initial=0) + 1)]
 
-    beyond, slack = _beyond(spec, space, workload, engine, hardware, kv, examples)
-    workspace, context = overhead.workspace(spec, engine, hardware), overhead.context(hardware)
+    beyond = _beyond(spec, space, workload, engine, kv, examples)
+    workspace = _workspace(spec, space, workload, engine, hardware)
+    context = overhead.context(hardware, engine)
     more = np.maximum(beyond[:2].max(axis=0), 0)[:, packed, :]
     moving = kv + more + workspace
+    slack = _slack(spec, space, workload, engine, hardware, examples)[..., packed, :]
     expected, high = (
-        weights + moving + context_bytes + (moving * part[:, packed, :]).astype(np.int64)
-        for context_bytes, part in zip((context.expected, context.high), slack, strict=True)
+        weights + moving + taken + (part[0] * moving + part[1] * more + part[2]).astype(np.int64)
+        for taken, part in zip((context.expected, context.high), slack, strict=True)
     )
     high = high + (MODEL_ERROR * more).astype(np.int64)
     return SpaceMemory(weights, kv, expected, high, beyond, packed)
+
+
+def _workspace(
+    spec: ModelSpec, space: Space, workload: Workload, engine: Engine, hardware: Hardware | None
+) -> Ints:
+    """Workspaces of libraries, bytes [W, 1, C]."""
+    sizes = [
+        [
+            overhead.workspace(spec, space.at(bits, 0, chunk), workload, engine, hardware)
+            for chunk in space.chunks
+        ]
+        for bits in space.weights
+    ]
+    return np.array(sizes, dtype=np.int64)[:, None]
+
+
+def _slack(
+    spec: ModelSpec,
+    space: Space,
+    workload: Workload,
+    engine: Engine,
+    hardware: Hardware | None,
+    examples: list[int],
+) -> npt.NDArray[np.float64]:
+    """The numbers of overhead.Slack, expected and high: [2, 3, 1, E, C]."""
+    numbers = np.zeros((2, 3, 1, len(examples), len(space.chunks)))
+    for e, example in enumerate(examples):
+        for c, chunk in enumerate(space.chunks):
+            config = space.at(space.weights[0], example, chunk)
+            found = overhead.slack_of(spec, config, workload, engine, hardware)
+            terms = np.array([found.moving, found.beyond, found.fixed])
+            numbers[:, :, 0, e, c] = terms[:, [0, 2]].T
+    return numbers
 
 
 def _beyond(
@@ -79,25 +114,20 @@ def _beyond(
     space: Space,
     workload: Workload,
     engine: Engine,
-    hardware: Hardware | None,
     kv: Ints,
     examples: list[int],
-) -> tuple[Ints, npt.NDArray[np.float64]]:
-    """Live bytes beyond the cache [3, W, E, C] (see SpaceMemory), and the parts of what comes and
-    goes that are slack, expected and at most [2, 1, E, C].
+) -> Ints:
+    """Live bytes beyond the cache [3, W, E, C], see SpaceMemory.
 
     Weights that are dequantized need scratch of one size in every pass, so that they move all
     chunks' peaks by the same bytes, except where packed experts run otherwise than plain ones.
     """
     chunks = space.chunks
     beyond = np.zeros((3, len(space.weights), len(examples), len(chunks)), dtype=np.int64)
-    slack = np.zeros((2, 1, len(examples), len(chunks)))
 
     def live(w: int, e: int, c: int) -> Ints:
         config = space.at(space.weights[w], examples[e], chunks[c])
         found = activation.peak(spec, config, workload, engine)
-        part = overhead.slack_part(engine, config, hardware)
-        slack[:, 0, e, c] = part.expected, part.high
         held = int(kv[0, examples[e], c % kv.shape[2]])
         sizes = found.prefill_peak, found.decode_peak, found.resident
         return np.array([min(size, MOST) for size in sizes]) - held
@@ -110,7 +140,7 @@ def _beyond(
             else:
                 shift = live(w, e, 0) - beyond[:, base, e, 0]
                 beyond[:, w, e] = beyond[:, base, e] + shift[:, None]
-    return beyond, slack
+    return beyond
 
 
 def _passes_like(spec: ModelSpec, space: Space, engine: Engine) -> list[int]:

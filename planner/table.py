@@ -68,7 +68,8 @@ class Table:
                 sizes[key] = kv_bytes(self.spec, config, self.workload, self.engine)
             weights, live = int(self.memory.weights[w, 0, 0]), self.memory.live(w, f, c)
             terms = weights, sizes[key], live
-            size = assemble(self.spec, config, self.engine, self.hardware, *terms)
+            how = self.workload, self.engine, self.hardware
+            size = assemble(self.spec, config, *how, *terms)
             found.append(Point(config, self.workload, size, kept, seconds))
         return found
 

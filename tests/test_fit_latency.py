@@ -162,7 +162,7 @@ def test_overheads_measured_here_stand_in_for_estimates(home: Path) -> None:
     path_of(GPU.name).parent.mkdir()
     path_of(GPU.name).write_text(json.dumps(written))
     forget()
-    there = context(GPU)
+    there = context(GPU, Engine.KVPARETO)
     assert (there.expected, context_provenance(GPU)) == (600_000_013, "measured on this machine")
     assert 0.95 * 600e6 < there.low < there.expected < there.high < 1.05 * 600e6
     estimated = estimate(rows[0].spec, rows[0].config, rows[0].workload, Engine.KVPARETO, GPU)
@@ -194,7 +194,7 @@ def test_a_damaged_file_is_said(home: Path) -> None:
     path.write_text(json.dumps({"schema": 1, "gpu": GPU.name, "memory": {"context": [1, 2]}}))
     forget()
     with pytest.raises(BadInput, match="damaged"):
-        context(GPU)
+        context(GPU, Engine.KVPARETO)
 
 
 def test_an_entry_is_what_the_planner_reads(slower: Coefficients) -> None:

@@ -17,7 +17,9 @@ from ..workload import Workload
 from .liveness import Liveness, rounded
 from .stage import Stage
 from .workspace import (
+    GRAPH_FROM,
     MULTIPROCESSORS,
+    PIECES_TO,
     SEGMENT,
     merging_bytes,
     partial_bytes,
@@ -28,7 +30,8 @@ STAGED_HEAD_DIM = 256  # widest head of the library's attention that staged segm
 
 
 def scratch(spec: ModelSpec, config: Configuration, workload: Workload, chunk: int | None) -> int:
-    """Bytes of the buffers held as long as the cache: weights, segments, sums, partial results.
+    """Bytes of the buffers held as long as the cache: weights, segments, sums, partial results, and
+    the places through which a captured chunk's pieces hand over to attention.
 
     They are counted as for a 16-bit cache with tails; no format needs more.
     """
@@ -48,7 +51,32 @@ def scratch(spec: ModelSpec, config: Configuration, workload: Workload, chunk: i
         arguments = (workload.batch, mixer.query_heads, rows, mixer.value_dim, held)
         partial = max(partial, partial_bytes(*arguments, MULTIPROCESSORS, True))
     weights = weight_bytes(spec, config.weight_bits).workspace
-    return sum(rounded(size) for size in (weights, staged, merged, partial))
+    held_over = _places(spec, new) if in_pieces(spec, workload, chunk) else 0
+    return sum(rounded(size) for size in (weights, staged, merged, partial)) + held_over
+
+
+def in_pieces(spec: ModelSpec, workload: Workload, chunk: int | None) -> bool:
+    """Whether full chunks run as CUDA graphs between their attention calls (runtime/pieces.py).
+
+    Formats whose appends the kernels do not take (per tensor) run eagerly all the same.
+    """
+    mixers = [x for x, _ in spec.mixer_counts if isinstance(x, Attention)]
+    return (
+        chunk is not None
+        and chunk <= PIECES_TO
+        and workload.context >= GRAPH_FROM * chunk
+        and all(stages_segments(mixer, workload.batch, chunk) for mixer in mixers)
+    )
+
+
+def _places(spec: ModelSpec, new: int) -> int:
+    """Queries and attention's result, for each shape of them."""
+    mixers = [x for x, _ in spec.mixer_counts if isinstance(x, Attention)]
+    shapes = {(x.query_heads, x.head_dim, x.value_dim) for x in mixers}
+    return sum(
+        rounded(2 * new * heads * dim) + rounded(2 * new * heads * value_dim)
+        for heads, dim, value_dim in shapes
+    )
 
 
 def stages_segments(mixer: Attention, batch: int, new: int) -> bool:

@@ -7,6 +7,8 @@ All layers share one set of buffers, taken when first needed and held as long as
 SEGMENT = 8192  # tokens of one sequence staged in 16 bits at a time, at least
 STAGED_BYTES = 2**25  # and as many more, by doublings, as this holds: it stays in the L2 cache
 FEW_QUERIES = 512  # up to so many in a chunk, launches and gaps between them cost more than that
+PIECES_TO = 1024  # tokens of a chunk up to which it runs as graphs between its attention calls
+GRAPH_FROM = 8  # chunks of one size that repay capturing a graph for them
 MAX_PARTS = 128  # thread blocks that may share a KV head's tokens in decoding
 TAIL_PARTS = (
     3  # more where sinks or a residual exist: sinks, keys waiting for their block, residual
