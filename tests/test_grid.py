@@ -153,21 +153,21 @@ def test_runs_are_scored_on_the_hardest_variants_the_model_can_do() -> None:
     able = {"needle-16": 0.9, "variables-8x2": 0.2, "variables-8x1": 0.7, "arithmetic-3": 0.1}
     assert chosen(able) == ["needle-16", "variables-8x1"]
     assert chosen(able | {"needle-32": 0.8}) == ["needle-16", "variables-8x1", "needle-32"]
-    assert chosen({"needle-4": 0.3, "arithmetic-3": 0.1}) == ["needle-4"]
-    names = "needle-4", "variables-8x2", "arithmetic-6"
+    assert chosen({"needle-16": 0.3, "arithmetic-3": 0.1}) == ["needle-16"]
+    names = "needle-16", "variables-8x2", "arithmetic-6"
     assert [parts_of(VARIANTS[name]) for name in names] == [1, 3, 6]
 
 
 def test_a_worker_answers_with_every_item(tmp_path: Path) -> None:
-    bench = worker.Bench(tmp_path, "cpu", seed=0, items=8, batch=2)
-    job = worker.Job(str(STORIES), "w16a16-k4v4-kc", 300, ("needle-4",))
+    bench = worker.Bench(tmp_path, "cpu", seed=0, items=32, batch=2)
+    job = worker.Job(str(STORIES), "w16a16-k4v4-kc", 700, ("arithmetic-3",))
     answer = bench.run(job)
-    assert answer["right"] == {"needle-4": [0] * 8}
-    again = worker.Bench(tmp_path, "cpu", seed=0, items=8, batch=2).items(
-        str(STORIES), 300, "needle-4"
+    assert answer["right"] == {"arithmetic-3": [0] * 32}
+    again = worker.Bench(tmp_path, "cpu", seed=0, items=32, batch=2).items(
+        str(STORIES), 700, "arithmetic-3"
     )
     assert len(again) == 1
-    assert torch.equal(again[0].texts, bench.items(str(STORIES), 300, "needle-4")[0].texts)
+    assert torch.equal(again[0].texts, bench.items(str(STORIES), 700, "arithmetic-3")[0].texts)
 
 
 def test_what_is_on_disk_is_not_run_again(tmp_path: Path) -> None:

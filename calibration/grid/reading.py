@@ -2,7 +2,7 @@
 
 A line is a run: {"model", "config", "context", "seconds", "seed", "tasks": {variant: {"score",
 "items"}}}, or an "error" in the place of tasks; a line without a configuration is the environment
-that the lines behind it were measured in. `items` has one hexadecimal digit an item: the answer
+that the lines behind it were measured in. Variants that are run no more are passed over. `items` has one hexadecimal digit an item: the answer
 parts that are right before the first that is wrong, in the order of score.py.
 """
 
@@ -65,10 +65,10 @@ def read_runs(path: Path) -> list[Run]:
 
 def _run(row: Mapping[str, Any], whole: Mapping[str, Any]) -> Run:
     by_kind: dict[str, list[Kept]] = {}
-    for name, task in row["tasks"].items():
+    for name in sorted(row["tasks"].keys() & VARIANTS.keys()):
         first, second = (
             Score.of([float(right) for right in decode_items(items)])
-            for items in (whole[name]["items"], task["items"])
+            for items in (whole[name]["items"], row["tasks"][name]["items"])
         )
         pair = paired(first, second)
         assert pair.retention is not None  # a variant was chosen for its score

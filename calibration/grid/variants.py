@@ -47,10 +47,7 @@ GROUPS: tuple[tuple[Variant, ...], ...] = (
         Variant("arithmetic-3", "reasoning", Arithmetic("arithmetic", 3, 16), 16),
     ),
 )
-SPARE = (
-    Variant("needle-32", "retrieval", Needle("needle-multikey", keys=32), 16),
-    Variant("needle-4", "retrieval", Needle("needle-multikey", keys=4), 4),
-)
+SPARE = (Variant("needle-32", "retrieval", Needle("needle-multikey", keys=32), 16),)
 VARIANTS: Mapping[str, Variant] = {
     variant.name: variant for group in (*GROUPS, SPARE) for variant in group
 }
