@@ -77,14 +77,19 @@ def calibrate(options: Options) -> dict[str, Any]:
         old = of_other_versions(file.records, here)
         if old:
             say(f"{len(old)} rows were measured by other versions; they are kept and marked")
-        weights = (16, 4) if device == "cuda" else (16,)
-        plan = Plan(
-            asked.contexts, weights, asked.runs, options.minutes, asked.tolerance, asked.seed
-        )
         try:
             with _bench(source, spec, material, device, options.offline) as bench:
                 asked, part = _announce(options, bench, asked, file.records, say)
                 replace_file(folder / ASKED, asked.to_text())
+                weights = (16, 4) if device == "cuda" else (16,)
+                plan = Plan(
+                    asked.contexts,
+                    weights,
+                    asked.runs,
+                    options.minutes,
+                    asked.tolerance,
+                    asked.seed,
+                )
 
                 def append(record: Record) -> None:
                     file.append(record)
@@ -156,8 +161,28 @@ def _document(
         "protect": meta["protect"],
         "breaks": meta["breaks"],
         "broken": meta["broken"],
+        "fitted": meta["fitted"],
+        "findings": _findings(meta),
         "rows": [{name: getattr(record, name) for name in shown} for record in rows],
     }
+
+
+def _findings(meta: dict[str, Any]) -> list[str]:
+    """What a person should know of the model, in sentences without their stops."""
+    found = []
+    if meta["breaks"] is not None:
+        found.append(
+            f"From {meta['breaks']:,} tokens on the unquantized model itself scores less than half "
+            "of its best"
+        )
+    found += [
+        f"{broken['config']} keeps less than half from {broken['context']:,} tokens on"
+        for broken in meta["broken"]
+    ]
+    if meta["protect"]:
+        sets = " and ".join(f"{{{','.join(map(str, layers))}}}" for layers in meta["protect"])
+        found.append(f"Protected layers that plans now consider: {sets}")
+    return found
 
 
 def _device(asked: str | None, spec: ModelSpec) -> str:
@@ -202,8 +227,8 @@ def _bench(
 def _announce(
     options: Options, bench: "Bench", asked: Asked, records: Sequence["Record"], say: Say
 ) -> tuple[Asked, float]:
-    """Say what will run and how long it will take. The terms, with as many items as fit the
-    minutes where that was left open, and the part of a configuration that a row is."""
+    """Say what will run and how long it will take. The terms, with as many items and contexts as
+    fit the minutes where these were left open, and the part of a configuration that a row is."""
     from .forecast import forecast, in_words
     from .records import LAYERS
 
@@ -215,14 +240,20 @@ def _announce(
                     bench.items(name, context)  # raises, and says how many tokens it needs
                 say(f"task {name} does not fit {context:,} tokens with this tokenizer: left out")
     found = forecast(bench, asked.contexts)
-    if options.items is None and options.minutes is not None and not records:
-        asked = replace(asked, items=found.items_for(options.minutes))
-        bench.material = replace(bench.material, items=asked.items)
+    if options.minutes is not None and not records:
+        asked = found.fit(
+            asked,
+            options.minutes,
+            items=options.items is None,
+            contexts=options.contexts is None,
+        )
+        bench.material = replace(bench.material, items=asked.items, contexts=asked.contexts)
     done = len({record.config for record in records if record.task != LAYERS})
     say(in_words(found, bench, asked, done, options.minutes))
-    if options.minutes is not None and found.seconds(asked.items) > 60 * options.minutes / 2:
+    one = found.seconds(asked.items, asked.contexts)
+    if options.minutes is not None and one > 60 * options.minutes / 2:
         say("that is little time: a shorter --context, or fewer --tasks, leaves more to compare")
-    return asked, 1 / found.rows
+    return asked, 1 / found.rows(asked.contexts)
 
 
 def _tell(found: "Sensitivity | None", say: Say) -> None:

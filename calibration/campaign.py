@@ -25,6 +25,8 @@ from .measure import Runner
 from .records import DIVERGENCE, LAYERS, Environment, Record, of_other_versions
 from .sensitivity import Sensitivity
 
+FIRST = 2
+"""Configurations that are run however little time there is: the unquantized model, and another."""
 NOT_KNOWN = 10.0
 """Error of a retention that a failed run leaves as unknown as it was."""
 
@@ -79,7 +81,7 @@ class Campaign:
         while len(done) < self._plan.runs:
             spent = self._clock() - started
             limit = self._plan.minutes
-            if limit is not None and spent + longest_run > 60 * limit:
+            if limit is not None and spent + longest_run > 60 * limit and len(done) >= FIRST:
                 return self._ending(f"{limit:g} minutes are spent", len(done))
             config = next((c for c in self._certain() if c not in done), None)
             if config is None:
@@ -144,6 +146,7 @@ def write_profile(
         "contexts": sorted({record.context for record in runs}),
         "tasks": sorted({record.task for record in runs}),
         "held_out": payload["held_out"] if payload is not None else {},
+        "fitted": payload is not None,
         "breaks": payload["breaks"] if payload is not None else None,
         "broken": payload["broken"] if payload is not None else [],
         "protect": payload.get("probed", {}).get("protect", []) if payload is not None else [],

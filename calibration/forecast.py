@@ -1,12 +1,13 @@
 """What a calibration will run and how long that takes, by the unquantized model's own speed.
 
-Said before anything is measured. Where minutes were given and no number of items, the items are
-as many as let ENOUGH configurations be run in that time: a rougher score of six configurations
+Said before anything is measured. Where minutes were given, what was left open (items, contexts) is
+chosen so that ENOUGH configurations can be run in that time: a rough score of six configurations
 says more about the frontier than a fine one of two.
 """
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from ..planner.configuration import Configuration
 from .candidates import chunk_for
@@ -16,49 +17,66 @@ from .trial import Bench
 ENOUGH = 6
 """The anchors and two chosen runs."""
 FEWEST = 8
+"""Items below which a task says nothing."""
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """Seconds of one configuration at all contexts: whatever the items, and for each item."""
+class Part:
+    """Seconds of one configuration at one context: whatever the items, and for each item. `rows`
+    is how many it leaves."""
 
     fixed: float
     per_item: float
     rows: int
-    """Rows that a configuration leaves."""
 
-    def seconds(self, items: int) -> float:
+
+@dataclass(frozen=True)
+class Forecast:
+    """`parts` by context."""
+
+    parts: dict[int, Part]
+
+    def seconds(self, items: int, contexts: Iterable[int]) -> float:
         """Of a configuration that is not given up early."""
-        return self.fixed + items * self.per_item
+        parts = [self.parts[context] for context in contexts]
+        return sum(part.fixed + items * part.per_item for part in parts)
 
-    def items_for(self, minutes: float) -> int:
-        """ITEMS, or as many of its halves as it takes for ENOUGH configurations in the time."""
-        items = ITEMS
-        while items > FEWEST and ENOUGH * self.seconds(items) > 60 * minutes:
-            items //= 2
-        return items
+    def rows(self, contexts: Iterable[int]) -> int:
+        return sum(self.parts[context].rows for context in contexts)
+
+    def fit(self, asked: Asked, minutes: float, *, items: bool, contexts: bool) -> Asked:
+        """The terms with fewer items, then fewer contexts (the longest go first), as far as these
+        are left open, until ENOUGH configurations fit the minutes or nothing is left to give."""
+        counts = [ITEMS, ITEMS // 2, FEWEST] if items else [asked.items]
+        lengths = range(len(asked.contexts), 0, -1) if contexts else [len(asked.contexts)]
+        found = asked
+        for length in lengths:
+            for count in counts:
+                found = replace(asked, items=count, contexts=asked.contexts[:length])
+                if ENOUGH * self.seconds(found.items, found.contexts) <= 60 * minutes:
+                    return found
+        return found
 
 
 def forecast(bench: Bench, contexts: tuple[int, ...]) -> Forecast:
     """Time the unquantized model at each context."""
-    fixed, per_item, rows = 0.0, 0.0, 0
+    parts = {}
     for context in contexts:
         fits = bench.fitting_tasks(context)
-        rows += 1 + len(fits)
         begun = time.monotonic()
         with bench.open(Configuration(chunk=chunk_for(context)), context) as trial:
             speed = trial.speed()
         # opening and timing it once, and two models reading the windows of the text
-        fixed += time.monotonic() - begun + 2 * bench.material.windows * speed.ttft_s
-        for name in fits:
-            answer = bench.answer_tokens(name, context)
-            per_item += speed.ttft_s + answer * speed.tpot_s / bench.at_once
-    return Forecast(fixed, per_item, rows)
+        fixed = time.monotonic() - begun + 2 * bench.material.windows * speed.ttft_s
+        answers = [bench.answer_tokens(name, context) for name in fits]
+        per_item = len(fits) * speed.ttft_s + sum(answers) * speed.tpot_s / bench.at_once
+        parts[context] = Part(fixed, per_item, 1 + len(fits))
+    return Forecast(parts)
 
 
 def in_words(found: Forecast, bench: Bench, asked: Asked, done: int, minutes: float | None) -> str:
     """One line; `done` configurations are measured already."""
-    one = found.seconds(asked.items)
+    one = found.seconds(asked.items, asked.contexts)
     total = one * max(asked.runs - done, 1)
     if minutes is not None:
         total = min(total, 60 * minutes)

@@ -27,7 +27,13 @@ def print_calibration(document: Mapping[str, Any], console: Console) -> None:
             f"Left out, {held_out['rows']} rows were predicted to {100 * held_out['mae']:.1f} "
             f"points; {held_out['coverage']:.0%} lie within their 90 % intervals."
         )
-    lines += [f"Profile: {document['folder']}", "`kvpareto plan` uses it from now on."]
+    lines += [f"{line}." for line in document["findings"]]
+    lines.append(f"Profile: {document['folder']}")
+    lines.append(
+        "`kvpareto plan` uses it from now on."
+        if document["fitted"]
+        else "Nothing quantized was measured, so there is no profile yet; --resume goes on."
+    )
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
