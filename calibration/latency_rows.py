@@ -2,9 +2,10 @@
 
     python -m kvpareto.calibration.latency_rows
 
-prints whole models (profiles/hardware/latency_h200_*.jsonl) row by row, sixteen
-architectures cut to a few layers (timed while profiles/calibrations/memory_h200.jsonl was
-measured) by their medians, and how many rows the intervals hold.
+prints transformers on whole models (profiles/hardware/latency_h200_transformers.jsonl) row by row,
+sixteen architectures cut to a few layers (timed while profiles/calibrations/memory_h200.jsonl was
+measured) by their medians, and how many rows the intervals hold; then our engine's whole runs, each
+model predicted by a fit that did not see it.
 """
 
 import json
@@ -16,11 +17,14 @@ import numpy as np
 from ..planner.configuration import Configuration
 from ..planner.hardware import find_gpu
 from ..planner.latency import Latency, predict
+from ..planner.latency_profile import before_runs
 from ..planner.model_source import load_model
 from ..planner.model_spec import ModelSpec
 from ..planner.workload import Engine, Workload
 from ..profiles import read
+from .fit_latency import FROM_KERNELS, Fitted, fit
 from .memory_rows import spec_of
+from .run_rows import RunRow, shipped_runs
 
 OUTPUT = 32  # tokens generated in every run of a whole model
 _INT4 = Configuration(k_bits=4, v_bits=4, group_size=64)
@@ -88,13 +92,35 @@ def architectures() -> Iterator[Row]:
 
 
 def own_runs() -> Iterator[Row]:
-    """The kvpareto engine, whole models: rows of benchmarks/bench_runtime.py."""
-    for x in map(json.loads, read("hardware/latency_h200_kvpareto.jsonl").splitlines()):
-        spec, config = load_model(x["model"], offline=True), Configuration.parse(x["config"])
-        workload = Workload(x["context"], OUTPUT)
-        predicted = _predicted(spec, config, config.chunk, workload, Engine.KVPARETO)
-        measured = x["context"], config.chunk, x["ttft_s"], x["tpot_s"]
-        yield Row(x["model"], Engine.KVPARETO, x["config"], *measured, predicted)
+    """The kvpareto engine on whole models, beside the shipped coefficients."""
+    for run in shipped_runs():
+        if run.ttft_s is None or run.tpot_s is None:
+            continue
+        config = run.config
+        predicted = _predicted(run.spec, config, config.chunk, run.workload, Engine.KVPARETO)
+        measured = run.workload.context, config.chunk, run.ttft_s, run.tpot_s
+        yield Row(run.model, Engine.KVPARETO, str(config), *measured, predicted)
+
+
+def held_out_table(rows: Sequence[RunRow], fitted: Fitted) -> str:
+    """Markdown: errors of each model's rows as a fit to the other models' predicts them."""
+    errors = np.abs(np.expm1(-fitted.held_out.errors))
+    low, high = np.log(fitted.held_out.ends())
+    inside = (fitted.held_out.errors >= low) & (fitted.held_out.errors <= high)
+    lines = [
+        "| model | rows | TTFT: median | 90 % within | held | TPOT: median | 90 % within | held |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    models = np.array([row.model for row in rows])
+    for model in [*dict.fromkeys(models.tolist()), "**all**"]:
+        some = models == model if model != "**all**" else np.full(len(rows), True)
+        cells = [model, str(int(some.sum()))]
+        for which in (0, 1):
+            column = errors[some, which]
+            cells += [f"{np.median(column):.1%}", f"{np.quantile(column, 0.9):.1%}"]
+            cells += [f"{inside[some, which].mean():.0%}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _predicted(
@@ -119,10 +145,10 @@ def summary(name: str, some: Sequence[Row]) -> str:
 
 
 def main() -> None:
-    whole, cut, own = list(whole_models()), list(architectures()), list(own_runs())
+    whole, cut = list(whole_models()), list(architectures())
     print("| model | engine, cache | context | chunk | TTFT s | predicted | TPOT ms | predicted |")
     print("|---|---|---|---|---|---|---|---|")
-    for row in (*whole, *own):
+    for row in whole:
         p = row.predicted
         cells = (
             row.model.split("/")[1],
@@ -138,10 +164,13 @@ def main() -> None:
     print("\n| | rows | TTFT ratio | error | held | TPOT ratio | error | held |")
     print("|---|---|---|---|---|---|---|---|")
     print(summary("whole models, transformers", whole))
-    print(summary("whole models, kvpareto", own))
     for model in dict.fromkeys(row.model for row in cut):
         print(summary(model.split("/")[1], [row for row in cut if row.model == model]))
     print(summary("all architectures", cut))
+    rows = shipped_runs()
+    print()
+    before = before_runs(Engine.KVPARETO)
+    print(held_out_table(rows, fit(rows, find_gpu("H200"), before, FROM_KERNELS)))
 
 
 if __name__ == "__main__":

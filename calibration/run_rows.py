@@ -1,8 +1,11 @@
 """Whole runs of the kvpareto engine, wherever they were written down: what time and memory are
 fitted to.
 
-    profiles/calibrations/runs_h200.jsonl          benchmarks/measure_runs.py: ten models
-    profiles/hardware/latency_h200_kvpareto.jsonl  benchmarks/bench_runtime.py: sweeps of chunks
+    profiles/calibrations/runs_h200.jsonl          benchmarks/measure_runs.py, and configs of models
+                                                   that were not run as they are bundled
+                          verify_h200.jsonl        benchmarks/verify_many.py: a hundred plans
+                          paper_h200.jsonl         benchmarks/paper_measured.py
+    profiles/hardware/latency_h200_kvpareto.jsonl  benchmarks/bench_runtime.py
     a calibration's rows.jsonl                     `kvpareto calibrate` and `verify` on this machine
 """
 
@@ -18,11 +21,12 @@ from ..planner.errors import BadInput
 from ..planner.model_source import load_model
 from ..planner.model_spec import ModelSpec
 from ..planner.read_config import read_model
-from ..planner.workload import Workload
+from ..planner.workload import Engine, Workload
 from ..profiles import read
 from .records import Record
 
-RUNS = "calibrations/runs_h200.jsonl"
+RUNS = tuple(f"calibrations/{name}_h200.jsonl" for name in ("runs", "verify", "paper"))
+SINCE = "2026-11-24"  # bench_runtime's rows before were of kernels that are gone
 SWEEPS = "hardware/latency_h200_kvpareto.jsonl"
 OUTPUT = 64  # tokens that the caches of bench_runtime.py have room for beyond the context
 SPEED_OUTPUT = 16  # the same of a calibration's runs (trial.py), where a row does not say it
@@ -56,37 +60,46 @@ class RunRow:
 
 def shipped_runs() -> list[RunRow]:
     """The rows of an H200 that this package brings."""
-    return [*runs(_lines(RUNS)), *sweeps(_lines(SWEEPS))]
+    lines = [line for name in RUNS for line in _lines(name)]
+    swept = [line for line in _lines(SWEEPS) if line["time"] >= SINCE]
+    return [*runs(lines), *sweeps(swept)]
 
 
 def _lines(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in read(name).splitlines()]
+    try:
+        text = read(name)
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def runs(lines: Iterable[dict[str, Any]]) -> Iterator[RunRow]:
-    """Rows of benchmarks/measure_runs.py. Models that were not run as they are bundled have a line
-    with their config before their rows."""
+    """Executions of our engine that went well, bare or within a benchmark's row. The configs of
+    models that were not run as they are bundled are lines before them."""
     described: dict[str, ModelSpec] = {}
-    for x in lines:
-        if "architecture" in x:
-            described[x["model"]] = read_model(x["architecture"], x["model"])
-        elif x["outcome"] == "ok":
-            yield RunRow(
-                model=x["model"],
-                spec=described.get(x["model"]) or _spec(x["model"]),
-                config=Configuration.parse(x["config"]),
-                workload=Workload(x["context"], x["output"], batch=x["batch"]),
-                gpu=x["environment"]["gpu"],
-                ttft_s=x["ttft_s"],
-                tpot_s=x["tpot_s"],
-                captured="why_eager" not in x,
-                allocated_resident=x["allocated_resident"],
-                allocated_peak=max(x["peaks"]["prefill"], x["peaks"]["decode"]),
-                workspace=x.get("workspace"),
-                reserved_peak=x["reserved_peak"],
-                context_bytes=x["context_bytes"],
-                device_used=x["device_used"],
-            )
+    for line in lines:
+        if "architecture" in line:
+            described[line["model"]] = read_model(line["architecture"], line["model"])
+            continue
+        x = line.get("execution", line)
+        if x.get("outcome") != "ok" or x["engine"] != Engine.KVPARETO.value:
+            continue
+        yield RunRow(
+            model=x["model"],
+            spec=described.get(x["model"]) or _spec(x["model"]),
+            config=Configuration.parse(x["config"]),
+            workload=Workload(x["context"], x["output"], batch=x["batch"]),
+            gpu=x["environment"]["gpu"],
+            ttft_s=x.get("ttft_s"),
+            tpot_s=x.get("tpot_s"),
+            captured="why_eager" not in x,
+            allocated_resident=x["allocated_resident"],
+            allocated_peak=max(x["peaks"][name] for name in ("prefill", "decode")),
+            workspace=x.get("workspace"),
+            reserved_peak=x["reserved_peak"],
+            context_bytes=x["context_bytes"],
+            device_used=x["device_used"],
+        )
 
 
 def sweeps(lines: Iterable[dict[str, Any]]) -> Iterator[RunRow]:

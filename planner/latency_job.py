@@ -130,6 +130,7 @@ class Job:
     moved_bytes: Number
     launches: Number
     fused_launches: Number
+    joined_launches: Number
     weight: Number
     """Stored bytes of one weight of a matrix product."""
     k_bits: Number
@@ -165,7 +166,7 @@ def job_of(spec: ModelSpec, workload: Workload, axes: Axes) -> Job:
 
 _OF_WORK = (
     "layers", "linear", "matrices", "expert", "expert_share", "experts", "head", "scan_flops",
-    "moved_bytes", "launches", "fused_launches",
+    "moved_bytes", "launches", "fused_launches", "joined_launches",
 )  # fmt: skip
 
 

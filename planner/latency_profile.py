@@ -31,6 +31,7 @@ class Coefficients:
     """The same where a packed cache is unpacked tile by tile instead."""
     fill_rows: float
     """Query rows x heads below which attention leaves a 989 TFLOP/s card partly idle."""
+    weights_16: float
     weights_8: float
     weights_4: float
     """Of `stream`, when a decode step multiplies with weights of that many bits."""
@@ -53,6 +54,8 @@ class Coefficients:
     launch_prefill: float
     launch_eager: float
     """The same in a decode step that cannot be captured."""
+    launch_packed: float
+    """Further seconds of the host for each packed matrix that a long chunk multiplies with."""
     launch_piece: float
     """Seconds of the host a layer of a chunk that is captured but for its attention."""
     launch_segment: float
@@ -102,8 +105,8 @@ _RATES = (
 )  # fmt: skip
 _CARD = ("card_layer", "card_launch", "card_segment", "tail_layer", "turn_layer")
 _HOST = (
-    "launch_decode", "launch_prefill", "launch_eager", "launch_piece", "launch_segment",
-    "host_step", "step",
+    "launch_decode", "launch_prefill", "launch_eager", "launch_packed", "launch_piece",
+    "launch_segment", "host_step", "step",
 )  # fmt: skip
 
 

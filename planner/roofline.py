@@ -71,7 +71,8 @@ def _touched(job: Job, tokens: Number) -> Number:
 def _decode(job: Job, card: Card) -> Floats:
     c = card.c
     touched = job.linear + job.expert * _touched(job, job.batch)
-    reached = np.select([job.weight < 0.8, job.weight < 1.9], [c.weights_4, c.weights_8], 1.0)
+    kinds = [job.weight < 0.8, job.weight < 1.9]
+    reached = np.select(kinds, [c.weights_4, c.weights_8], c.weights_16)
     read = job.weight * touched / reached
     flops = 2 * job.batch * (job.linear + job.expert * job.expert_share + job.head)
     products = np.maximum((read + 2.0 * job.head) / card.stream, flops / card.matmul)
@@ -81,7 +82,7 @@ def _decode(job: Job, card: Card) -> Floats:
     launches = job.launches
     packed = (job.k_bits < 16) | (job.v_bits < 16)
     if c.fused:
-        launches = job.fused_launches
+        launches = job.fused_launches - np.where(job.weight < 1.9, job.joined_launches, 0.0)
         small = small + c.card_launch * launches
         packed = job.per_tensor > 0  # such a step is not captured
     launches = launches + np.where(packed, job.layers * c.packed_launches, 0.0)
@@ -136,9 +137,9 @@ def _host(job: Job, length: Number, count: Number, card: Card) -> tuple[Number, 
         return c.host_step + c.launch_prefill * job.launches + c.plan * grows, 0.0
     rows = length * job.batch
     copied = (job.weight < 1.9) & (rows > FEW_ROWS)
-    launches = job.fused_launches + np.where(copied, job.matrices, 0.0)
     routed = np.where(copied, EXPERT_LAUNCHES * job.experts * _touched(job, rows), 0.0)
-    eager = c.launch_prefill * (launches + job.per_tensor * job.layers * c.packed_launches)
+    launches = job.fused_launches + job.per_tensor * job.layers * c.packed_launches
+    eager = c.launch_prefill * launches + np.where(copied, c.launch_packed * job.matrices, 0.0)
     captured = (count >= GRAPH_FROM) & (job.per_tensor == 0) & (routed == 0)
     pieces = captured & (job.chunk <= PIECES_TO)
     level, slope = attention_host(job, length, card)

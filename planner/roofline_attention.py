@@ -78,9 +78,10 @@ def _staged(
     job: Job, kind: Kind, length: Number, count: Number, card: Card
 ) -> tuple[Number, Number]:
     c = card.c
+    # A segment is cut into parts until its few queries fill the card; the chunk itself is not.
     filled = card.filled(length * job.batch * kind.query_heads)
     own = np.where(kind.staged > 0, card.attention, card.tiled) * filled
-    past = np.where(kind.staged > 0, card.packed, card.tiled) * filled
+    past = np.where(kind.staged > 0, card.packed, card.tiled * filled)
     pairs = job.batch * kind.layers * kind.flops_per_pair * length
     slides = kind.reach < job.context
     level = pairs * np.minimum(kind.reach, length / 2) / own

@@ -83,6 +83,8 @@ class Work:
     """Kernels a forward pass launches, unfused."""
     fused_launches: int
     """The same in the kvpareto runtime."""
+    joined_launches: int
+    """Of them, those that packed weights save: q, k, v and gate, up are one product each."""
     matrices: int
     """Dense matrix products of a pass, the output head aside."""
     experts: int
@@ -130,6 +132,11 @@ def work_of(spec: ModelSpec) -> Work:
         moved_bytes=_moved_bytes(spec),
         launches=sum(_launches(layer, spec.norm) for layer in spec.layers),
         fused_launches=sum(_fused_launches(layer, spec) for layer in spec.layers),
+        joined_launches=sum(
+            2 * sum(isinstance(x, Attention) for x in layer.mixers)
+            + (isinstance(layer.ffn, DenseFFN) and layer.ffn.gated)
+            for layer in spec.layers
+        ),
         matrices=matrices,
         experts=sum(x.ffn.experts for x in spec.layers if isinstance(x.ffn, MoEFFN)),
         attention=tuple(kinds),
