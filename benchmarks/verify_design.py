@@ -10,9 +10,10 @@ gpt-oss-20b is run in 16 bits, as its experts' 4-bit floats are not what this ru
 """
 
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, Self
 
 from run_design import architecture
 
@@ -28,7 +29,7 @@ from kvpareto.planner.units import GB
 from kvpareto.planner.workload import Engine, Workload
 from kvpareto.report.document import point
 
-OUTPUT = 32
+OUTPUT = 12  # tokens decoded in each run: few, since transformers takes 20 to 80 ms for each
 BASELINE_CHUNKS = (None, 4096, 1024)  # of transformers: the largest that fits
 
 LLAMA8, LLAMA3 = "meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Llama-3.2-3B-Instruct"
@@ -47,7 +48,7 @@ QUESTIONS: dict[str, tuple[tuple[float, int, str], ...]] = {
         (40, 32 * K, "transformers"),
     ),
     LLAMA3: (
-        (4, 2 * K, "accuracy"), (5, 16 * K, "accuracy"), (6, 32 * K, "accuracy"),
+        (4, 2 * K, "accuracy"), (5, 16 * K, "accuracy"), (6, 24 * K, "accuracy"),
         (6, 8 * K, "latency"), (8, 4 * K, "accuracy"), (9, 131_072 - OUTPUT, "accuracy"),
         (10, 16 * K, "accuracy"), (16, 32 * K, "latency"), (10, 8 * K, "transformers"),
         (80, 2 * K, "accuracy"),
@@ -71,32 +72,32 @@ QUESTIONS: dict[str, tuple[tuple[float, int, str], ...]] = {
         (48, 32_000, "latency"),
     ),
     GEMMA: (
-        (5, 4 * K, "accuracy"), (6, 32 * K, "accuracy"), (6, 8 * K, "latency"),
+        (5.5, 4 * K, "accuracy"), (6, 32 * K, "accuracy"), (6, 8 * K, "latency"),
         (7, 16 * K, "accuracy"), (8, 131_072 - OUTPUT, "accuracy"), (9, 2 * K, "accuracy"),
-        (10, 32 * K, "accuracy"), (11, 65_536, "latency"), (14, 8 * K, "transformers"),
+        (10.5, 32 * K, "accuracy"), (11, 65_536, "latency"), (14, 8 * K, "transformers"),
         (30, 32 * K, "accuracy"),
     ),
     PHI: (
         (5, 4 * K, "accuracy"), (6, 8 * K, "accuracy"), (8, 32 * K, "accuracy"),
-        (9, 16 * K, "latency"), (10, 2 * K, "accuracy"), (15, 65_536, "accuracy"),
+        (9, 16 * K, "latency"), (10, 2 * K, "accuracy"), (18, 24 * K, "accuracy"),
         (14, 8 * K, "accuracy"), (20, 16 * K, "accuracy"), (24, 16 * K, "transformers"),
         (60, 32 * K, "accuracy"),
     ),
     OLMO: (
-        (6, 2 * K, "accuracy"), (7, 4000, "accuracy"), (8, 3 * K, "latency"),
+        (6.5, 2 * K, "accuracy"), (7, 4000, "accuracy"), (8, 3 * K, "latency"),
         (9, 4000, "accuracy"), (10, 2 * K, "latency"), (12, 4000, "accuracy"),
         (16, 3 * K, "accuracy"), (18, 4000, "accuracy"), (24, 4000, "transformers"),
         (70, 2 * K, "accuracy"),
     ),
     MOE: (
-        (20, 4 * K, "accuracy"), (20, 32 * K, "accuracy"), (22, 16 * K, "latency"),
-        (24, 65_536, "accuracy"), (34, 8 * K, "accuracy"), (36, 32 * K, "accuracy"),
-        (40, 16 * K, "accuracy"), (65, 8 * K, "accuracy"), (68, 32 * K, "accuracy"),
+        (20, 4 * K, "accuracy"), (22, 16 * K, "latency"), (34, 8 * K, "accuracy"),
+        (40, 16 * K, "accuracy"), (66, 2 * K, "accuracy"), (70, 24 * K, "accuracy"),
+        (80, 16 * K, "latency"), (65, 8 * K, "accuracy"), (68, 32 * K, "accuracy"),
         (72, 16 * K, "transformers"),
     ),
     OSS: (
-        (24, 4 * K, "accuracy"), (25, 32 * K, "accuracy"), (26, 16 * K, "latency"),
-        (28, 65_536, "accuracy"), (44, 8 * K, "accuracy"), (44, 2 * K, "latency"),
+        (24, 4 * K, "accuracy"), (25, 12 * K, "accuracy"), (26, 16 * K, "latency"),
+        (27, 24 * K, "accuracy"), (44, 8 * K, "accuracy"), (44, 2 * K, "latency"),
         (45, 32 * K, "accuracy"), (46, 131_072 - OUTPUT, "accuracy"), (60, 16 * K, "accuracy"),
         (80, 32 * K, "latency"),
     ),
@@ -127,7 +128,17 @@ class Case:
     def key(self) -> tuple[str, str, int, int, str]:
         return self.model, self.engine.value, self.budget, self.context, self.objective
 
+    def row(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {**asdict(self), "engine": self.engine.value, "config": str(self.config or "")}
 
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Self:
+        config = Configuration.parse(row["config"]) if row["config"] else None
+        return cls(**(row | {"engine": Engine.parse(row["engine"]), "config": config}))
+
+
+@cache
 def spec_of(model: str) -> ModelSpec:
     config = architecture(model)
     return load_model(model, offline=True) if config is None else read_model(config, model)

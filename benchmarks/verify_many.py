@@ -33,12 +33,14 @@ from run_design import Block, Run
 from verify_design import Case, cases, spec_of
 
 from kvpareto.calibration.device_memory import memory_of, numbered, prefer_expandable_segments
+from kvpareto.calibration.execution import warm_tokens
 from kvpareto.planner.units import GB
 from kvpareto.planner.workload import Engine
 
-RUN_S, BUILD_S = 1.5, 3.0  # guesses beside the predicted seconds
+RUN_S, BUILD_S = 0.7, 0.6  # seconds beside the predicted ones, and of a build
 RESTARTS = "KVPARETO_VERIFY_RESTARTED"
 MOST_RESTARTS = 3
+LONG_S = 3.0
 BARS = {"median": 0.01, "worst": 0.03}
 
 
@@ -52,12 +54,16 @@ class Group:
 
 
 def groups(found: Sequence[Case]) -> list[Group]:
-    """In passes: every model's largest group, then every model's next. Short runs first in each."""
+    """In passes: every model's largest group, then every model's next; what takes LONG_S seconds
+    or more comes after all that does not."""
     by_model: dict[str, dict[int, list[Case]]] = {}
+    last: list[Case] = []
     for case in found:
-        if case.config is not None:
+        if case.config is not None and expected_seconds(case) < LONG_S:
             bits = case.config.weight_bits
             by_model.setdefault(case.model, {}).setdefault(bits, []).append(case)
+        elif case.config is not None:
+            last.append(case)
     passes: list[list[Group]] = []
     for model, table in by_model.items():
         largest = sorted(table.items(), key=lambda item: -len(item[1]))
@@ -66,7 +72,9 @@ def groups(found: Sequence[Case]) -> list[Group]:
                 passes.append([])
             members.sort(key=lambda case: case.context)
             passes[number].append(Group(model, bits, tuple(members)))
-    return [group for groups in passes for group in groups]
+    last.sort(key=expected_seconds)
+    long = [Group(c.model, c.config.weight_bits, (c,)) for c in last if c.config is not None]
+    return [*(group for groups in passes for group in groups), *long]
 
 
 # --- running --------------------------------------------------------------------------------------
@@ -160,9 +168,12 @@ def run_one(opened: Any, case: Case, rows: Rows, commit: str | None) -> None:
 
 
 def expected_seconds(case: Case) -> float:
+    """The run itself, its warm-up, and what a run takes beside them."""
+    assert case.config is not None
     planned = case.planned or {}
     ttft, tpot = planned.get("ttft_s") or 0.0, planned.get("tpot_s") or 0.0
-    return RUN_S + 1.6 * ttft + case.workload.output * tpot
+    warm = warm_tokens(spec_of(case.model), case.config, case.context) / case.context
+    return RUN_S + (1 + 0.6 * warm) * ttft + case.workload.output * tpot
 
 
 def kernel_blocks(wanted: Sequence[Group]) -> list[Block]:
@@ -307,6 +318,7 @@ def main() -> None:
     parser.add_argument("--gpu", default="H200", help="what the plans are made for")
     parser.add_argument("--commit", help="what is run, where git cannot say")
     parser.add_argument("--plan-only", action="store_true", help="print the plans")
+    parser.add_argument("--plans", type=Path, help="plans made before, or where to write them")
     parser.add_argument("--summary", action="store_true", help="of the rows that are there")
     options = parser.parse_args()
     if options.summary:
@@ -314,9 +326,15 @@ def main() -> None:
         return
     prefer_expandable_segments()
     began = time.monotonic()
-    found = cases(options.gpu, options.only)
-    print(f"{len(found)} questions planned in {time.monotonic() - began:.1f} s", flush=True)
+    if options.plans is not None and options.plans.exists():
+        found = [Case.of(row) for row in read(options.plans)]
+        print(f"{len(found)} plans read from {options.plans}", flush=True)
+    else:
+        found = cases(options.gpu, options.only)
+        print(f"{len(found)} questions planned in {time.monotonic() - began:.1f} s", flush=True)
     if options.plan_only or options.output is None:
+        if options.plans is not None:
+            options.plans.write_text("".join(json.dumps(case.row()) + "\n" for case in found))
         show(found)
         return
     rows = Rows(options.output)

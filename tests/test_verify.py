@@ -265,13 +265,13 @@ def test_retention_is_inside_where_the_intervals_meet() -> None:
     reference = Score.of([1.0] * 40)
     for wrong, side in ((0, "inside"), (20, "worse")):
         score = Score.of([0.0] * wrong + [1.0] * (40 - wrong))
-        scored = compare("needle", score, reference, "rows", "")
+        scored = compare("needle", score, (reference, "rows"), "")
         document = scored.document(PLANNED)
         assert document["side"] == side
         assert document["predicted_low"] == kind.low
         assert document["retention"] == 1 - wrong / 40
         assert document["retention_sd"] >= 1 / 42
-    assert compare("needle", reference, None, "", "it does not fit").side(PLANNED) is None
+    assert compare("needle", reference, None, "it does not fit").side(PLANNED) is None
     lost = receipt(QUESTION, measured(), [], [scored], None, 0)
     assert lost["wrong"] == [
         f"needle keeps 50.0 % of its score, predicted were {100 * kind.low:.1f} % to "

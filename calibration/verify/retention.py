@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
-import torch
-
 from ...planner.configuration import Configuration
-from ...planner.errors import BadInput, NothingFits
+from ...planner.errors import BadInput
 from ...planner.workload import Workload
 from ...runtime import Session
 from .. import tasks
@@ -160,19 +158,16 @@ class Examiner:
         return {name: score for name, score in found.items() if name in self.items}
 
 
-def compare(name: str, score: Score, reference: Score | None, where: str, why_not: str) -> Scored:
-    """Retention of a task, or why there is none."""
+def compare(name: str, score: Score, reference: tuple[Score, str] | None, why_not: str) -> Scored:
+    """Retention of a task, or why there is none. `reference`: the score, and where it is from."""
     kind = kind_of(name)
     if reference is None:
         return Scored(name, kind, score, note=why_not)
-    if reference.value < ABLE:
-        note = f"the unquantized model itself scores {reference.value:.2f}: nothing to keep"
-        return Scored(name, kind, score, reference, where, note=note)
-    pair = paired(reference, score)
+    whole, where = reference
+    if whole.value < ABLE:
+        note = f"the unquantized model itself scores {whole.value:.2f}: nothing to keep"
+        return Scored(name, kind, score, whole, where, note=note)
+    pair = paired(whole, score)
     count = len(score.per_item)
     error = max(pair.retention_stderr or 0.0, 1 / (count + 2))  # as in calibration: measure.py
-    return Scored(name, kind, score, reference, where, pair.retention, error)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, NothingFits | torch.OutOfMemoryError)
+    return Scored(name, kind, score, whole, where, pair.retention, error)

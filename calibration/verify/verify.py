@@ -82,7 +82,7 @@ class Verifier:
                 for name, score in measured.items()
             ]  # fmt: skip
             scored = [
-                compare(name, score, *references.get(name, (None, "")), why_not)
+                compare(name, score, references.get(name), why_not)
                 for name, score in scores.items()
             ]
             rows += task_rows(question.spec, found, scored, self._settings.seed, ended)
