@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from kvpareto.calibration.options import ASKED
-from kvpareto.calibration.records import LAYERS, ROWS, read_records
+from kvpareto.calibration.records import LAYERS, ROWS, Record, read_records
 from kvpareto.cli import run
 from kvpareto.planner import accuracy, calibrations
 from kvpareto.planner.configuration import Configuration
@@ -21,6 +22,7 @@ from kvpareto.planner.model_source import load_model
 
 STORIES = str(Path(__file__).parent / "data" / "stories260K-hf")
 LLAMA = load_model("meta-llama/Llama-3.1-8B-Instruct", offline=True)
+KILLS = 3
 COMMAND = ["calibrate", "-m", STORIES, "--context", "256", "--tasks", "arithmetic", "--items", "4"]
 
 
@@ -154,15 +156,52 @@ def test_a_damaged_import_is_refused(
     assert not list((tmp_path / "other").glob("calibrations/*/*.json*"))
 
 
-def first_rows(home: Path, process: subprocess.Popen[str]) -> Path:
-    """The rows of a running calibration, as soon as there are two."""
-    deadline = time.monotonic() + 120
+def rows_of(home: Path, process: subprocess.Popen[str], least: int = 2) -> Path:
+    """The rows of a running calibration, as soon as there are so many."""
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
         for path in home.glob("calibrations/*/rows.jsonl"):
-            if path.read_bytes().count(b"\n") >= 2:
+            if path.read_bytes().count(b"\n") >= least:
                 return path
-        time.sleep(0.05)
+        time.sleep(0.02)
     raise AssertionError("no rows were written")
+
+
+def started(home: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "kvpareto", *COMMAND, *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(home),
+    )
+
+
+def test_killed_calibrations_resume_to_the_same_rows_and_profile(
+    home: Path, tmp_path: Path
+) -> None:
+    """benchmarks/kill_calibration.py does so hundreds of times."""
+    rng, kept = random.Random(0), []
+    for death in range(KILLS):
+        process = started(tmp_path, "--runs", "6", *(["--resume"] if death else []))
+        path = rows_of(tmp_path, process, least=len(kept) + 1)
+        time.sleep(rng.uniform(0, 0.5))
+        process.kill()
+        process.communicate()
+        rows = read_records(path)
+        assert rows[: len(kept)] == kept, "a row that was on the disk is gone"
+        kept = rows
+    assert kvpareto(tmp_path, *COMMAND, "--resume").returncode == 0  # with the terms it had
+    (whole,) = home.glob("calibrations/*")
+    (killed,) = tmp_path.glob("calibrations/*")
+    assert read_records(killed / ROWS)[: len(kept)] == kept
+    assert without_times(read_records(killed / ROWS)) == without_times(read_records(whole / ROWS))
+    assert (killed / "accuracy.json").read_bytes() == (whole / "accuracy.json").read_bytes()
+
+
+def without_times(records: list[Record]) -> list[Record]:
+    gone = {"started": "", "ended": "", "ttft_s": None, "tpot_s": None}
+    return [record.model_copy(update=gone) for record in records]
 
 
 def test_a_damaged_profile_is_said_not_passed_over(
@@ -181,15 +220,9 @@ def test_a_damaged_profile_is_said_not_passed_over(
 
 
 def test_ctrl_c_keeps_the_rows_and_exits_130(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "kvpareto", *COMMAND],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(tmp_path),
-    )
+    process = started(tmp_path)
     try:
-        rows = first_rows(tmp_path, process)
+        rows = rows_of(tmp_path, process)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     finally:
