@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from kvpareto.calibration.memory_rows import (
+    OwnRow,
     Row,
     baseline_rows,
     configs,
     fleet_rows,
     h200,
+    own_rows,
     spec_of,
     table,
 )
@@ -67,3 +69,25 @@ def test_total_interval_holds(row: Row) -> None:
 def test_docs_show_the_table_as_it_is() -> None:
     page = Path(__file__).parent.parent / "docs" / "memory.md"
     assert table((*BASELINE, *FLEET)) in page.read_text()
+
+
+# --- the kvpareto engine ------------------------------------------------------------------------
+
+OWN = own_rows()
+
+
+@pytest.mark.parametrize("row", OWN, ids=lambda row: row.run.name)
+def test_our_engine(row: OwnRow) -> None:
+    """What the allocator counted, and what the device had in use, of every run within 3 %."""
+    assert row.peak == pytest.approx(0, abs=0.03)
+    assert row.resident == pytest.approx(0, abs=0.03)
+    assert row.total == pytest.approx(0, abs=0.03)
+
+
+def test_our_engine_at_the_median() -> None:
+    assert statistics.median(abs(row.peak) for row in OWN) <= 0.01
+    assert statistics.median(abs(row.total) for row in OWN) <= 0.01
+
+
+def test_intervals_of_our_engine_hold() -> None:
+    assert statistics.mean(row.held for row in OWN) >= 0.95
