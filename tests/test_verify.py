@@ -33,7 +33,7 @@ from .record_writer import ENVIRONMENT
 STORIES = str(Path(__file__).parent / "data" / "stories260K-hf")
 SPEC = load_model(STORIES)
 SHAPE = ["--context", "256", "--output", "8", "--items", "2", "--tasks", "arithmetic", "--offline"]
-TYPED = ["verify", "-m", STORIES, "--config", "w16a16-k8v8+pc32", "--budget", "1GB", *SHAPE]
+TYPED = ["verify", "-m", STORIES, "--config", "w16a16-k8v8+pc32", "--budget", "2GB", *SHAPE]
 FIELDS = {
     "schema", "verified", "verdict", "wrong", "model", "fingerprint", "config", "engine",
     "context", "output", "batch", "random_weights", "device", "gpu", "budget", "outcome", "term",
@@ -55,7 +55,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     path = tmp_path / "plan.json"
-    asked = ["plan", "-m", STORIES, "--budget", "1GB", "--context", "64", "--output", "8"]
+    asked = ["plan", "-m", STORIES, "--budget", "2GB", "--context", "64", "--output", "8"]
     assert run([*asked, "--save", str(path), "--json"]) == 0
     capsys.readouterr()
     return path
@@ -113,7 +113,7 @@ def test_a_configuration_is_verified_and_becomes_rows(
     assert rows[0].memory is not None
     assert rows[0].memory.kv == found["terms"][1]["measured"]
     assert rows[0].retention is None
-    assert rows[0].details["budget"] == GB
+    assert rows[0].details["budget"] == 2 * GB
     # a second time: the unquantized scores are there already
     code, found = verify(capsys, *TYPED)
     assert (code, found["rows_written"]) == (0, 1)
@@ -378,7 +378,7 @@ def test_a_plan_of_a_model_that_is_elsewhere_asks_for_it(
         (["-m", STORIES], 2, "no --config --budget"),
         (["--plan", "plan.json", "--budget", "3GB"], 2, "--plan says what to run"),
         (["--plan", "no-such-plan.json"], 2, "no-such-plan.json"),
-        (["-m", STORIES, "--config", "w9", "--budget", "1GB"], 2, "w9"),
+        (["-m", STORIES, "--config", "w9", "--budget", "2GB"], 2, "w9"),
         (["-m", STORIES, "--config", "w16a16-k4v4", "--budget", "lots"], 2, "not a memory size"),
         ([*TYPED[1:], "--items", "0"], 2, "--items 0 verifies nothing"),
         ([*TYPED[1:], "--sweep", "2"], 2, "--sweep needs the frontier"),
