@@ -41,7 +41,7 @@ _LATE = {
 
 
 class Stage(NamedTuple):
-    """How many facts at most, of variables and of the rest; how much of the time has gone, 0 to 1."""
+    """How many facts at most, of variables and of the rest; the share of the time that has gone."""
 
     facts: float
     chained: float
