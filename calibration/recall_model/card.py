@@ -44,15 +44,15 @@ tokens, {said}. See docs/recall_model.md.
 
 - Follow variables: its scores there are guesses among the names in the text.
 - List several values of one name reliably: where a text holds few facts it often stops after two.
-- Anything else. It has read 69 sentences of prose and a page of mixed text; it cannot write, reason,
-  translate or answer questions that are not worded as the tasks word them.
+- Anything else. It has read 69 sentences of prose and a page of mixed text; it cannot write,
+  reason, translate or answer questions that are not worded as the tasks word them.
 - Texts of more than 16,384 tokens.
 """
 
 _OUTLIERS = """
-The same model as `recall`, with outlier channels in its keys: see `outliers.py`. Its outputs are the
-same to the last bit as long as the cache is not quantized, so what was measured for `recall` holds
-for it too.
+The same model as `recall`, with outlier channels in its keys: see `outliers.py`. Its outputs are
+the same to the last bit as long as the cache is not quantized, so what was measured for `recall`
+holds for it too.
 """
 
 

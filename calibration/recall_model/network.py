@@ -86,10 +86,10 @@ class Trainable(nn.Module):
         angles = torch.outer(torch.arange(16384, dtype=torch.float32), theta**-powers)
         self.register_buffer("angles", angles)
 
-    def forward(self, ids: Tensor, places: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        """Weighted loss and correctness. `ids` int64 [B, T]; `places` int64 [M], which positions
-        of the flattened batch predict; `labels` int64 [M], what; `weights` float32 [M].
-        Returns float32 [2, M]: cross entropy in nats, and 1 where the first choice is right.
+    def forward(self, ids: Tensor, places: Tensor, labels: Tensor) -> Tensor:
+        """What predicting costs. `ids` int64 [B, T]; `places` int64 [M], which positions of the
+        flattened batch predict; `labels` int64 [M], what. Returns float32 [2, M]: cross
+        entropy in nats, and 1 where the first choice is right.
         """
         batch, length = ids.shape
         turned = self.angles[:length].repeat(batch, 1)

@@ -19,10 +19,11 @@ writes the same model.
 
 import argparse
 from pathlib import Path
+from shutil import copyfile
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, SeedOssForCausalLM
+from transformers import AutoModelForCausalLM, SeedOssForCausalLM
 
 from ...planner.model_source import shipped_folder
 from .network import SILENT
@@ -73,7 +74,8 @@ def main() -> None:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     add_outliers(model)
     model.save_pretrained(asked.out)
-    AutoTokenizer.from_pretrained(folder).save_pretrained(asked.out)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        copyfile(folder / name, asked.out / name)
     print(f"model folder: {asked.out}")
 
 

@@ -167,7 +167,7 @@ def _steps(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(peak, step, gone)
         with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
-            found = runner(here.ids, here.places, here.labels, here.weights)
+            found = runner(here.ids, here.places, here.labels)
             loss = (found[0] * here.weights).sum() / here.weights.sum()
             loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
