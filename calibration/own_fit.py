@@ -17,24 +17,41 @@ from scipy.optimize import least_squares
 
 from ..planner.accuracy_model import Predictor
 from ..planner.model_effects import Effects
-from ..planner.own_noise import SCALES, SLOPES, Inputs, OwnNoise, names_of
+from ..planner.own_noise import (
+    BOUND,
+    PARTS,
+    SCALES,
+    SLOPES,
+    TABLES,
+    Inputs,
+    OwnNoise,
+    names_of,
+)
 from ..planner.quantization_noise import COEFFICIENTS, Floats
-from ..planner.retention import protected_shares
+from ..planner.retention import cache_retention, protected_shares
 from .hierarchy import REFERENCE_KIND, Model
-from .regression import distance, formats_of
+from .regression import deviation, distance, formats_of
 from .rows import KINDS, Row
 
 FLOOR = 0.002
 """Standard deviation of a score beside sampling: runs differ by kernels alone."""
-MISFIT = 0.15
+MISFIT = 0.4
 """Standard deviation of log noise that neither formula nor table explains."""
 HUBER = 3.0
 BETWEEN_MODELS = 0.5
 """Spread of a coefficient's logarithm between models, beside what the shared fit does not know."""
-SLOPE_PRIORS = {"group_key": (0.1, 1.0), "group_value": (0.1, 1.0)}
+SLOPE_PRIORS = {
+    "group_key": (0.1, 1.0),
+    "group_value": (0.1, 1.0),
+    "span_key": (0.8, 0.5),
+    "span_value": (0.8, 0.5),
+}
 """Median, and sd of its logarithm; the others are the shared fit's own."""
-EFFECT_SD = {"kind": 0.5, "value": 0.5, "gamma": 0.3, "weight": 0.7}
-TABLE_SD = 0.4
+EFFECT_SD = {"kind": 0.5, "value": 0.5, "gamma": 0.3, "weight": 0.7, "below": 0.3}
+FREE_SD = 0.5
+BITS_SD = 0.4
+FORMAT_SD = 0.5
+"""Spread of the tables' entries, and of what is a format's own."""
 FOLDS = 8
 STEP = 1e-4
 
@@ -62,7 +79,7 @@ def prior_of(shipped: Predictor, effects: Effects) -> Prior:
             mean[name], sd[name] = mean[name.split("_")[0]], BETWEEN_MODELS * 2
     for name, value, spread in zip(SCALES, effects.mean, effects.sd, strict=True):
         mean[f"scale:{name}"], sd[f"scale:{name}"] = float(value), float(spread)
-    names = names_of([kind for kind in KINDS if kind != REFERENCE_KIND])
+    names = names_of(KINDS, REFERENCE_KIND)
     for name in names:
         effect, _, kind = name.partition(":")
         if name in mean:
@@ -71,7 +88,7 @@ def prior_of(shipped: Predictor, effects: Effects) -> Prior:
             shared = payload["kinds"].get(kind, (0.0, 0.0)) if effect == "kind" else (0.0, 0.0)
             mean[name], sd[name] = shared[0], float(np.hypot(shared[1], EFFECT_SD[effect]))
         else:
-            mean[name], sd[name] = 0.0, TABLE_SD
+            mean[name], sd[name] = 0.0, BITS_SD if effect.endswith("_bits") else FREE_SD
     return Prior(tuple(names), np.array([mean[n] for n in names]), np.array([sd[n] for n in names]))
 
 
@@ -100,39 +117,112 @@ class Rows:
             kind: np.array([r.kind == kind for r in rows])
             for kind in dict.fromkeys(r.kind for r in rows)
         }
+        self.codes = np.unique(self.inputs.layers[0].codes)
+        """Codes of the formats of all rows."""
 
     def predict(self, noise: OwnNoise, shift: float = 0.0) -> Floats:
         """Retention of every row, with log noise moved by `shift`."""
-        parts = noise.components(self.inputs)
+        parts, tokens = noise.components(self.inputs), self.inputs.tokens
         found: Floats = np.empty(len(self.rows))
         for kind, rows in self.kinds.items():
-            cache = noise.cache_retention(parts[:, rows], kind, shift)
+            cache = noise.cache_retention(parts[:, rows], tokens[rows], kind, shift)
             found[rows] = cache * noise.weight_retention(self.weight_bits[rows], kind, shift)
         return found
 
+    def slopes(self, noise: OwnNoise) -> dict[str, Floats]:
+        """d retention / d entry, [N, entries], for all entries of the tables in their order, then
+        for the deviation of every format."""
+        parts, tokens = noise.components(self.inputs), self.inputs.tokens
+        by_log = np.zeros_like(parts)
+        for kind, rows in self.kinds.items():
+            scaled = parts[:, rows] * noise.kind_factors(kind, tokens[rows])
+            total, gamma = scaled.sum(axis=0), noise.gamma(kind)
+            cache = cache_retention(total, gamma)
+            weights = noise.weight_retention(self.weight_bits[rows], kind)
+            steep = -gamma * cache * (1 - cache) * weights
+            by_log[:, rows] = steep * scaled / np.where(total > 0, total, 1.0)
+        by_log = by_log / np.where(parts > 0, parts, 1.0)
+        found = [np.zeros((len(self.rows), len(entries))) for entries in TABLES.values()]
+        numbers = np.arange(len(self.rows))
+        for layer in self.inputs.layers:
+            weight = by_log * noise.of_layer(layer, self.inputs)
+            for (table, _), into in zip(TABLES.items(), found, strict=True):
+                place = table.place(layer.places(table.name))
+                for c, names in enumerate(PARTS):
+                    if table.name in names:
+                        inner = 1.0
+                        if table.name.endswith("_bits"):
+                            raw = noise.deviation(table.name, layer)
+                            inner = np.cosh(raw / BOUND) ** -2
+                        np.add.at(into, (numbers, place), weight[c] * inner)
+        own = np.zeros((len(self.rows), len(self.codes)))
+        layer = self.inputs.layers[0]
+        inner = np.cosh(noise.of_format(layer) / BOUND) ** -2
+        by_format = (by_log * noise.of_layer(layer, self.inputs)).sum(axis=0) * inner
+        own[numbers, np.searchsorted(self.codes, layer.codes)] = by_format
+        return np.concatenate([*found, own], axis=1)
 
-def fit_own(
-    rows: Sequence[Row], model: Model, prior: Prior, start: Floats | None = None
-) -> dict[str, float]:
-    """The most probable parameters by name."""
+
+@dataclass(frozen=True)
+class Own:
+    """Fitted parameters by name, and deviations of formats by code."""
+
+    values: dict[str, float]
+    formats: dict[int, float]
+
+    @property
+    def noise(self) -> OwnNoise:
+        return OwnNoise(self.values, self.formats)
+
+
+def fit_own(rows: Sequence[Row], model: Model, prior: Prior) -> Own:
+    """The most probable own noise of one model."""
     data = Rows(rows, model)
+    count = len(prior.names)
+    plain = count - sum(len(entries) for entries in TABLES.values())
+    mean = np.concatenate([prior.mean, np.zeros(len(data.codes))])
+    sd = np.concatenate([prior.sd, np.full(len(data.codes), FORMAT_SD)])
+    kinds = {f":{kind}" for kind in KINDS if kind not in data.kinds}
+    idle = [any(name.endswith(kind) for kind in kinds) for name in prior.names[:plain]]
+
+    def own_of(theta: Floats) -> Own:
+        values = dict(zip(prior.names, theta[:count].tolist(), strict=True))
+        return Own(values, dict(zip(data.codes.tolist(), theta[count:].tolist(), strict=True)))
+
+    def noise_of(theta: Floats) -> OwnNoise:
+        return own_of(theta).noise
+
+    def trust(off: Floats) -> Floats:
+        """Huber's weight: rows beyond HUBER count by their distance, not its square."""
+        found: Floats = np.sqrt(HUBER / np.maximum(np.abs(off), HUBER))
+        return found
 
     def residuals(theta: Floats) -> Floats:
-        predicted = data.predict(OwnNoise(dict(zip(prior.names, theta.tolist(), strict=True))))
-        off = distance(predicted, data.observed, data.sd, MISFIT)
-        # Huber's loss as a residual: its square grows linearly beyond HUBER
-        far = np.maximum(np.abs(off), HUBER)
-        bounded = np.sign(off) * np.where(
-            np.abs(off) > HUBER, np.sqrt(2 * HUBER * far - HUBER**2), np.abs(off)
-        )
-        return np.concatenate([bounded, (theta - prior.mean) / prior.sd])
+        off = distance(data.predict(noise_of(theta)), data.observed, data.sd, MISFIT)
+        return np.concatenate([off * trust(off), (theta - mean) / sd])
+
+    def jacobian(theta: Floats) -> Floats:
+        noise = noise_of(theta)
+        here = data.predict(noise)
+        columns = np.zeros((len(rows), len(theta)))
+        columns[:, plain:] = data.slopes(noise)
+        for i in np.flatnonzero(~np.array(idle)):
+            moved = theta.copy()
+            moved[i] += STEP
+            columns[:, i] = (data.predict(noise_of(moved)) - here) / STEP
+        off = distance(here, data.observed, data.sd, MISFIT)
+        # of sign(d) sqrt(HUBER |d|) beyond HUBER the derivative is half of the weight
+        inner = np.where(np.abs(off) > HUBER, 0.5, 1.0) * trust(off)
+        columns *= (inner / deviation(here, data.sd, MISFIT))[:, None]
+        return np.vstack([columns, np.diag(1 / sd)])
 
     found = least_squares(
         residuals,
-        prior.mean if start is None else start,
-        x_scale=prior.sd,
-        xtol=1e-6,
-        ftol=1e-6,
-        max_nfev=60,
+        mean,
+        jacobian,
+        x_scale=sd,
+        xtol=1e-5,
+        ftol=1e-5,
+        max_nfev=80,
     )
-    return dict(zip(prior.names, found.x.tolist(), strict=True))
+    return own_of(found.x)

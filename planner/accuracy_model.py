@@ -41,7 +41,7 @@ class Predictor:
         self.measured = MeasuredConfigurations(payload.get("measured", []), payload.get("broken"))
         self.level = float(payload["level"])
         own = payload.get("own_noise")
-        self.own = None if own is None else OwnNoise(own["values"])
+        self.own = None if own is None else OwnNoise(own["values"], dict(own["formats"]))
         self.gamma = float(np.exp(payload["coefficients"]["gamma"][0]))
 
     def coefficients(self, z: float) -> dict[str, float]:
@@ -74,7 +74,7 @@ class Predictor:
                 formats, protected, shares, context, effects.features.attention_fraction
             )
             parts, own = self.own.components(inputs), self.own
-            cache = [[own.cache_retention(parts, kind, z) for kind in kinds] for z in ends]
+            cache = [[own.cache_retention(parts, inputs.tokens, kind, z) for kind in kinds] for z in ends]
             weights = [[own.weight_retention(weight_bits, kind, z) for kind in kinds] for z in ends]
             return np.array(cache), np.array(weights)
         cache, weights = [], []

@@ -102,6 +102,19 @@ def span(values: Floats) -> Floats:
     return np.interp(np.log2(np.maximum(values, 1.0)), np.arange(len(_SPAN)), _SPAN)
 
 
+def relative_spans(formats: Formats) -> tuple[Floats, Floats]:
+    """Span of the keys, and of the values, that share a scale, relative to a group of 64."""
+    channel, tensor = formats.granularity == CHANNEL, formats.granularity == TENSOR
+    shared = np.where(channel, formats.block, formats.group * formats.block)
+    # Per-channel keys keep per-token values in the same groups.
+    value_shared = np.where(channel, formats.group, shared)
+    key, value = (
+        np.where(tensor, _SPAN[_TENSOR_VALUES], span(values)) / _REFERENCE_SPAN
+        for values in (shared, value_shared)
+    )
+    return key, value
+
+
 def step_power(bits: Floats) -> Floats:
     """Noise power of rounding to `bits`, relative to a single step of the whole range; 0 at 16."""
     return np.where(bits >= 16, 0.0, (2.0 ** np.minimum(bits, 16.0) - 1.0) ** -2.0)
@@ -109,15 +122,12 @@ def step_power(bits: Floats) -> Floats:
 
 def noise(formats: Formats, coefficients: dict[str, float], context: Floats) -> Floats:
     """Noise power of each component at unit model scale, shape (3, N): plain, outlier, value."""
-    granularity = formats.granularity
-    channel, tensor = granularity == CHANNEL, granularity == TENSOR
-    shared = np.where(channel, formats.block, formats.group * formats.block)
-    spans = np.where(tensor, _SPAN[_TENSOR_VALUES], span(shared)) / _REFERENCE_SPAN
-    # Per-channel keys keep per-token values in the same groups.
-    value_shared = np.where(channel, formats.group, shared)
-    value_spans = np.where(tensor, _SPAN[_TENSOR_VALUES], span(value_shared)) / _REFERENCE_SPAN
+    channel, tensor = formats.granularity == CHANNEL, formats.granularity == TENSOR
+    spans, value_spans = relative_spans(formats)
     # An outlier channel spoils its own group: the share of channels that sit beside one.
-    spoiled = np.where(channel, 1.0, formats.group / 64.0)
+    # Rotation spreads it over all of them.
+    spread = channel | (formats.rotate_k > 0)
+    spoiled = np.where(spread, spans**2, formats.group / 64.0)
     key, value = step_power(formats.k_bits), step_power(formats.v_bits)
     tokens = np.where(tensor, _TENSOR_TOKENS, np.where(channel, 0.0, np.log2(formats.block)))
     kept = _kept_by_window(formats.residual, coefficients["residual"], context)
@@ -126,9 +136,8 @@ def noise(formats: Formats, coefficients: dict[str, float], context: Floats) -> 
     outlier = (
         key
         * spoiled
-        * np.where(channel, spans**2, 1.0)
         * np.exp(
-            coefficients["tensor"] * tensor
+            coefficients["tensor"] * (tensor & ~spread)
             - coefficients["channel_outlier"] * channel
             - coefficients["rotation_key"] * formats.rotate_k
             - coefficients["smoothing"] * formats.smoothing

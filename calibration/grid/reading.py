@@ -2,8 +2,9 @@
 
 A line is a run: {"model", "config", "context", "seconds", "seed", "tasks": {variant: {"score",
 "items"}}}, or an "error" in the place of tasks; a line without a configuration is the environment
-that the lines behind it were measured in. Variants that are run no more are passed over. `items` has one hexadecimal digit an item: the answer
-parts that are right before the first that is wrong, in the order of score.py.
+that the lines behind it were measured in. `items` has one hexadecimal digit an item: the answer
+parts that are right before the first that is wrong, in the order of score.py. Tasks that are no
+variants of the grid any more are passed over.
 """
 
 import json
