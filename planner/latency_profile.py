@@ -52,8 +52,6 @@ class Coefficients:
     launch_decode: float
     """Seconds of the host for each kernel it launches in a decode step; 0 in a CUDA graph."""
     launch_prefill: float
-    launch_eager: float
-    """The same in a decode step that cannot be captured."""
     launch_packed: float
     """Further seconds of the host for each packed matrix that a long chunk multiplies with."""
     launch_piece: float
@@ -105,7 +103,7 @@ _RATES = (
 )  # fmt: skip
 _CARD = ("card_layer", "card_launch", "card_segment", "tail_layer", "turn_layer")
 _HOST = (
-    "launch_decode", "launch_prefill", "launch_eager", "launch_packed", "launch_piece",
+    "launch_decode", "launch_prefill", "launch_packed", "launch_piece",
     "launch_segment", "host_step", "step",
 )  # fmt: skip
 

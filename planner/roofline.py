@@ -86,7 +86,7 @@ def _decode(job: Job, card: Card) -> Floats:
         small = small + c.card_launch * launches
         packed = job.per_tensor > 0  # such a step is not captured
     launches = launches + np.where(packed, job.layers * c.packed_launches, 0.0)
-    launched = np.where(packed, c.launch_eager, c.launch_decode) if c.fused else c.launch_decode
+    launched = np.where(packed, c.launch_prefill, 0.0) if c.fused else c.launch_decode
     host = c.host_step + c.plan_decode + launched * launches
     found: Floats = np.maximum(host, products + rest + decode_cache(job, card) + small) + c.step
     return found
