@@ -61,7 +61,7 @@ def verify_all(options: argparse.Namespace) -> None:
     done = {tuple(row["key"]) for row in read(options.output)}
     shape = ("--context", str(options.context), "--output", "16", "--offline")
     gpu = ("--gpu", options.gpu) if options.gpu else ()
-    measured = ("--tasks", TASKS, "--items", str(options.items), "--device", options.device)
+    measured = ("--tasks", options.tasks, "--items", str(options.items), "--device", options.device)
     for model in MODELS:
         arguments = ["calibrate", "-m", model, "--runs", str(options.runs), "--resume", *measured]
         kvpareto(*arguments, "--context", str(options.context))
@@ -124,6 +124,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=4096)
     parser.add_argument("--items", type=int, default=32)
     parser.add_argument("--runs", type=int, default=8, help="of each calibration")
+    parser.add_argument("--tasks", default=TASKS)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--gpu", default=None, help="what to plan for, by name")
     parser.add_argument("--summary", action="store_true", help="of the rows that are there")

@@ -32,7 +32,7 @@ from .record_writer import ENVIRONMENT
 
 STORIES = str(Path(__file__).parent / "data" / "stories260K-hf")
 SPEC = load_model(STORIES)
-SHAPE = ["--context", "256", "--output", "8", "--items", "2", "--tasks", "arithmetic", "--offline"]
+SHAPE = ["--context", "256", "--output", "4", "--items", "1", "--tasks", "arithmetic", "--offline"]
 TYPED = ["verify", "-m", STORIES, "--config", "w16a16-k8v8+pc32", "--budget", "2GB", *SHAPE]
 FIELDS = {
     "schema", "verified", "verdict", "wrong", "model", "fingerprint", "config", "engine",

@@ -34,7 +34,7 @@ from kvpareto.runtime.layer_state import LayerState
 STORIES = str(Path(__file__).parent / "data" / "stories260K-hf")
 SPEC = load_model(STORIES)
 CONFIG = Configuration.parse("w16a16-k4v4+pc16")
-WORK = Workload(64, 8)
+WORK = Workload(64, 6)
 MB = 10**6
 
 
@@ -131,7 +131,7 @@ def test_fewer_tokens_are_decoded_than_the_cache_has_room_for(opened: OpenModel)
 
 @pytest.mark.parametrize("warmup", list(Warmup))
 def test_cold_is_told_where_the_whole_prompt_was_cold(opened: OpenModel, warmup: Warmup) -> None:
-    found = execute(opened, CONFIG, Workload(400, 4), warmup=warmup)
+    found = execute(opened, CONFIG, Workload(200, 3), warmup=warmup)
     assert found.warmup is warmup
     assert (found.ttft_cold_s == found.ttft_s) is (warmup is Warmup.NONE)
 
@@ -241,9 +241,9 @@ OOM = torch.OutOfMemoryError("CUDA out of memory")
 @pytest.mark.parametrize(
     ("target", "name", "fake", "phase", "term", "says"),
     [
-        (LayerState, "allocate", staticmethod(out_of_memory), "cache", "kv", "the KV cache of 72"),
+        (LayerState, "allocate", staticmethod(out_of_memory), "cache", "kv", "the KV cache of 70"),
         (Forward, "__call__", when(16, 2, OOM), "prefill", "activation", "chunk of 16 tokens"),
-        (Forward, "__call__", when(1, 4, OOM), "decode", "activation", "CUDA out of memory"),
+        (Forward, "__call__", when(1, 3, OOM), "decode", "activation", "CUDA out of memory"),
         (
             Forward,
             "__call__",

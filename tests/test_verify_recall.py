@@ -16,8 +16,8 @@ from kvpareto.planner.configuration import Configuration
 from kvpareto.planner.model_source import load_model
 
 WORK = ["--context", "256"]
-SMALL = ["--tasks", "needle-multikey", "--items", "4", "--device", "cpu"]
-SHAPE = ["-m", "recall", *WORK, "--output", "8", "--json"]
+SMALL = ["--tasks", "needle-multikey", "--items", "3", "--device", "cpu"]
+SHAPE = ["-m", "recall", *WORK, "--output", "4", "--json"]
 PLAIN = ("w16a16-k16v16+pc64", "w16a16-k16v16+pc128", "w16a16-k16v16")
 
 
@@ -31,9 +31,9 @@ def test_calibrate_plan_verify(
         return code, json.loads(out)
 
     monkeypatch.setenv("KVPARETO_HOME", str(tmp_path / "home"))
-    code, calibrated = kvpareto("calibrate", "-m", "recall", "--runs", "3", *WORK, *SMALL, "--json")
+    code, calibrated = kvpareto("calibrate", "-m", "recall", "--runs", "2", *WORK, *SMALL, "--json")
     assert code == 0
-    assert calibrated["configurations"] == 3
+    assert calibrated["configurations"] == 2
     # one byte less than the unquantized model takes: something has to be packed
     sizes = [kvpareto("estimate", *SHAPE, "--config", c)[1]["memory"]["total_high"] for c in PLAIN]
     budget, saved = str(min(sizes) - 1), tmp_path / "plan.json"
