@@ -29,7 +29,9 @@ from ..planner.own_noise import (
 )
 from ..planner.quantization_noise import COEFFICIENTS, Floats
 from ..planner.retention import cache_retention, protected_shares
+from .coefficients import LEVEL
 from .hierarchy import REFERENCE_KIND, Model
+from .holdout import NORMAL_Z, TIE
 from .regression import deviation, distance, formats_of
 from .rows import KINDS, Row
 
@@ -52,7 +54,8 @@ FREE_SD = 0.5
 BITS_SD = 0.4
 FORMAT_SD = 0.5
 """Spread of the tables' entries, and of what is a format's own."""
-FOLDS = 8
+FOLDS = 5
+SHIFTS = np.linspace(0.0, 4.0, 41)
 STEP = 1e-4
 
 
@@ -226,3 +229,35 @@ def fit_own(rows: Sequence[Row], model: Model, prior: Prior) -> Own:
         max_nfev=80,
     )
     return own_of(found.x)
+
+
+def conformal_shift(
+    rows: Sequence[Row], groups: Sequence[int], model: Model, prior: Prior, folds: int = FOLDS
+) -> float:
+    """Half-width of the intervals in log noise: the smallest of SHIFTS whose intervals hold LEVEL
+    of the rows, each predicted from a fit without its group."""
+    fold = np.array(groups) % folds
+    needed: list[float] = []
+    for out in range(folds):
+        kept = [row for row, f in zip(rows, fold, strict=True) if f != out]
+        left = [row for row, f in zip(rows, fold, strict=True) if f == out]
+        if not kept or not left:
+            continue
+        noise, data = fit_own(kept, model, prior).noise, Rows(left, model)
+        needed += _needed(noise, data).tolist()
+    if not needed:
+        return float(SHIFTS[-1])
+    rank = min(int(np.ceil(LEVEL * (len(needed) + 1))), len(needed))
+    return float(np.sort(needed)[rank - 1])
+
+
+def _needed(noise: OwnNoise, data: Rows) -> Floats:
+    """Smallest shift whose interval holds each row, sampling error in quadrature."""
+    seen, middle = np.minimum(data.observed, 1.0), data.predict(noise)
+    error = NORMAL_Z * data.sd
+    found = np.full(len(seen), SHIFTS[-1])
+    for shift in SHIFTS[::-1]:
+        low = middle - np.hypot(middle - data.predict(noise, shift), error)
+        high = middle + np.hypot(data.predict(noise, -shift) - middle, error)
+        found[(low <= seen + TIE) & (seen - TIE <= high)] = shift
+    return found
