@@ -57,7 +57,7 @@ def calibrate(options: Options) -> dict[str, Any]:
     from .environment import environment
     from .fit_hardware import refit
     from .measure import Identity, Runner
-    from .records import Record, RecordFile, of_other_versions
+    from .records import Record, RecordFile, of_other_versions, read_records
 
     here = environment(device)
     with RecordFile(folder) as file, _progress(asked.runs) as (progress, bar):
@@ -116,8 +116,9 @@ def calibrate(options: Options) -> dict[str, Any]:
             meta = write_profile(folder, spec, file.records, here)
             refit(here.gpu, say)
         except KeyboardInterrupt:
+            kept = len(read_records(file.path))  # one may be on the disk that is not yet counted
             raise Interrupted(
-                f"interrupted; {len(file.records)} rows are kept, and --resume goes on with them"
+                f"interrupted; {kept} rows are kept, and --resume goes on with them"
             ) from None
         return _document(spec, folder, meta, file, ending)
 
