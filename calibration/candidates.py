@@ -66,14 +66,14 @@ def enumerate_candidates(
     believed = accuracy.predict_many(spec, configs, context, predictor)
     return configs, Candidates(
         memory=np.array([total[w, f, c] for w, f in places], dtype=np.int64),
-        place=np.array([_place(config) for config in configs]),
+        place=np.array([place_of(config) for config in configs]),
         retention=np.array([b.retention for b in believed]),
         low=np.array([b.low for b in believed]),
         high=np.array([b.high for b in believed]),
     )
 
 
-def _place(config: Configuration) -> list[float]:
+def place_of(config: Configuration) -> list[float]:
     """Coordinates in which a distance of 1 makes two formats hardly alike."""
     group = np.log2(config.group_size or 256) / 2
     protected = config.protection is not None

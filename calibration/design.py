@@ -51,6 +51,14 @@ class Candidates:
     retention: Floats
     low: Floats
     high: Floats
+    front: npt.NDArray[np.int64] | None = None
+    """Which frontier each candidate is on, such as its context [N]; None: all are on one."""
+
+    def fronts(self) -> list[npt.NDArray[np.intp]]:
+        """The candidates of each frontier, by memory."""
+        front = np.zeros(len(self.memory)) if self.front is None else self.front
+        members = [np.flatnonzero(front == one) for one in np.unique(front)]
+        return [m[np.argsort(self.memory[m], kind="stable")] for m in members]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,32 +115,39 @@ class Beliefs:
 
 
 def choose(beliefs: Beliefs, rng: np.random.Generator) -> Choice:
-    """The next run, see above."""
-    order = np.argsort(beliefs.candidates.memory, kind="stable")
-    levels = _levels(beliefs.candidates.memory[order])
-    picks = order[_best_below(_worth(beliefs.retention[order]))[levels]]
-    draws = _worth(beliefs.draws(DRAWS, rng))
-    charge = np.zeros(len(order))
+    """The next run, see above; of several frontiers, the one that does most to their mean."""
+    fronts = beliefs.candidates.fronts()
+    kept, draws = _worth(beliefs.retention), _worth(beliefs.draws(DRAWS, rng))
+    charge = np.zeros(len(kept))
     total = 0.0
-    for draw in draws:
-        best = order[_best_below(draw[order])[levels]]
-        missed = draw[best] - draw[picks]
-        total += float(missed.mean())
-        np.add.at(charge, best, missed)
-        np.add.at(charge, picks, missed)
+    for order in fronts:
+        levels = _levels(beliefs.candidates.memory[order])
+        picks = order[_best_below(kept[order])[levels]]
+        for draw in draws:
+            best = order[_best_below(draw[order])[levels]]
+            lost = draw[best] - draw[picks]
+            total += float(lost.mean())
+            np.add.at(charge, best, lost)
+            np.add.at(charge, picks, lost)
     charge[list(beliefs.measured)] = 0.0
     index = int(np.argmax(charge))
-    return Choice(index if charge[index] > 0 else None, total / DRAWS)
+    return Choice(index if charge[index] > 0 else None, total / DRAWS / len(fronts))
 
 
 def frontier_error(memory: npt.NDArray[np.int64], truth: Floats, believed: Floats) -> float:
     """What picking by `believed` loses of the true retention, mean over the levels of memory."""
+    return float(missed(memory, truth, believed).mean())
+
+
+def missed(memory: npt.NDArray[np.int64], truth: Floats, believed: Floats) -> Floats:
+    """What picking by `believed` loses of the true retention at each level of memory."""
     truth, believed = _worth(truth), _worth(believed)
     order = np.argsort(memory, kind="stable")
     levels = _levels(memory[order])
     best = order[_best_below(truth[order])[levels]]
     picks = order[_best_below(believed[order])[levels]]
-    return float((truth[best] - truth[picks]).mean())
+    found: Floats = truth[best] - truth[picks]
+    return found
 
 
 def log_odds(retention: Floats) -> Floats:
