@@ -13,7 +13,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -95,11 +95,12 @@ def evaluate(
             for length in lengths
             for name in names
         }
-        next(iter(jobs.values())).result()  # processes are there before CUDA is
+        wait([next(iter(jobs.values()))])  # processes are there before CUDA is
         # few CPUs calculate in bfloat16; the weights are the same
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
         kind = str(dtype).removeprefix("torch.")
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        model.to(device)
         for (length, name), job in jobs.items():
             if time.monotonic() - started > seconds:
                 print("time is up", flush=True)
@@ -143,6 +144,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=150)
     parser.add_argument("--device", default="cuda" if torch.backends.cuda.is_built() else "cpu")
     asked = parser.parse_args()
+    names = asked.tasks.split(",")
+    if unknown := set(names) - set(VARIANTS):
+        parser.error(f"no task is called {', '.join(sorted(unknown))}: {', '.join(VARIANTS)}")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     evaluate(
         asked.model,
@@ -153,7 +157,7 @@ def main() -> None:
         workers=asked.workers,
         tokens=asked.tokens,
         seconds=asked.seconds,
-        names=asked.tasks.split(","),
+        names=names,
     )
 
 

@@ -77,13 +77,14 @@ class Trainable(nn.Module):
         super().__init__()
         self.model = model
         self.dtype = dtype
-        config = model.config
+        config: Any = model.config
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         wrap: Callable[[Any], Any] = torch.compile if compiled else (lambda function: function)
         self._before, self._after, self._loss = wrap(_before), wrap(_after), wrap(_loss)
         theta = config.rope_parameters["rope_theta"]
         powers = torch.arange(0, HEAD_DIM, 2, dtype=torch.float32) / HEAD_DIM
         angles = torch.outer(torch.arange(16384, dtype=torch.float32), theta**-powers)
+        self.angles: Tensor
         self.register_buffer("angles", angles)
 
     def forward(self, ids: Tensor, places: Tensor, labels: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ writes the same model.
 import argparse
 from pathlib import Path
 from shutil import copyfile
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ OFFSET_LAYERS = (0, 3, 7)
 
 def add_outliers(model: SeedOssForCausalLM) -> None:
     """Change the projections of keys and queries in place."""
-    config = model.config
+    config: Any = model.config
     dim, kv_heads = model.model.layers[0].self_attn.head_dim, config.num_key_value_heads
     group = config.num_attention_heads // kv_heads
     half = dim // 2
@@ -71,7 +72,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     folder = shipped_folder(asked.model) or Path(asked.model)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     add_outliers(model)
     model.save_pretrained(asked.out)
     for name in ("tokenizer.json", "tokenizer_config.json"):

@@ -40,7 +40,8 @@ CHECKPOINT_S = 30.0
 
 def save(model: SeedOssForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """A model folder in bfloat16; what was there is replaced file by file."""
-    kept = SeedOssForCausalLM(model.config).to(torch.bfloat16)
+    kept: Any = SeedOssForCausalLM(model.config)
+    kept.to(torch.bfloat16)
     kept.load_state_dict(model.state_dict())
     fresh = folder / ".new"
     kept.save_pretrained(fresh)
@@ -107,7 +108,8 @@ def train(
     cuda = device.type == "cuda"
     batches = stream(Words(tokenizer), shared, tokens, seed, workers, cuda)
     first = next(batches)  # the workers are started before CUDA is
-    model.to(device, torch.float32)
+    network: Any = model  # transformers' own types do not allow for `to`
+    network.to(device, torch.float32)
     silence(model)
     runner = Trainable(
         model, dtype=torch.bfloat16 if cuda else torch.float32, compiled=compiled

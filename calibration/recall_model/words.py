@@ -6,6 +6,7 @@ side are the tokens of the whole; tests hold samples to the real tasks' text.
 
 from functools import cached_property
 from string import ascii_uppercase
+from typing import Any
 
 from numpy.random import Generator
 from transformers import PreTrainedTokenizerBase
@@ -42,7 +43,8 @@ class Words:
         return found
 
     def _whole(self, word: str) -> list[int]:
-        return [self.tokenizer.convert_tokens_to_ids(word)]
+        found: Any = self.tokenizer.convert_tokens_to_ids(word)
+        return [found]
 
     def names(self, rng: Generator, count: int) -> list[list[int]]:
         """Different names such as ` amber-lantern`."""
@@ -76,8 +78,8 @@ class Words:
 
     def at_line_start(self, ids: list[int]) -> list[int]:
         """The same tokens without the space before the first."""
-        text = self.tokenizer.convert_ids_to_tokens(ids[0]).removeprefix(" ")
-        return [*self(text), *ids[1:]]
+        first: Any = self.tokenizer.convert_ids_to_tokens(ids[0])
+        return [*self(first.removeprefix(" ")), *ids[1:]]
 
     @cached_property
     def sentences(self) -> list[list[int]]:
