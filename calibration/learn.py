@@ -24,6 +24,7 @@ from .breaks import breaking_context, broken_configurations
 from .coefficients import to_payload
 from .hierarchy import Model
 from .holdout import Collector, HeldOut, conformal_z, observed
+from .own_fit import fit_own, leave_out, prior_of
 from .published import FOLDER, read_models
 from .records import WINDOW, Record
 from .regression import fit_rows
@@ -33,6 +34,8 @@ from .sensitivity import Sensitivity
 FOLDS = 5
 FEW = 10
 """Left-out rows below which the width of the intervals is that of the published models' too."""
+MANY = 40
+"""Measured configurations from which on a model gets its own noise beside the regression."""
 
 
 def fit_profile(spec: ModelSpec, records: Sequence[Record]) -> dict[str, Any] | None:
@@ -74,7 +77,33 @@ def fit_profile(spec: ModelSpec, records: Sequence[Record]) -> dict[str, Any] | 
             "mae": round(float(errors.mean()), 4),
             "coverage": round(float(held_out.covered(z["known"]).mean()), 3),
         }
+    if len({_configuration(row) for row in measured}) >= MANY:
+        payload |= _own_noise(measured, own, shipped, spec)
     return json.loads(json.dumps(payload))
+
+
+def _own_noise(
+    measured: Sequence[Row], own: Model, shipped: Predictor, spec: ModelSpec
+) -> dict[str, Any]:
+    """The model's own noise, how wide its intervals must be, and what that was taken from."""
+    prior = prior_of(shipped, shipped.models.of(spec))
+    number: dict[tuple[object, ...], int] = {}
+    groups = [number.setdefault(_configuration(row), len(number)) for row in measured]
+    with threadpool_limits(1):
+        fitted = fit_own(measured, own, prior)
+        left_out = leave_out(measured, groups, own, prior)
+    return {
+        "own_noise": {
+            "values": {name: round(value, 5) for name, value in fitted.values.items()},
+            "formats": [[code, round(value, 5)] for code, value in fitted.formats.items()],
+            "z": left_out.shift,
+        },
+        "held_out": {
+            "rows": len(measured),
+            "mae": round(left_out.error, 4),
+            "coverage": round(left_out.coverage, 3),
+        },
+    }
 
 
 def to_row(record: Record, key: str) -> Row | None:

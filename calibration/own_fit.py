@@ -231,24 +231,44 @@ def fit_own(rows: Sequence[Row], model: Model, prior: Prior) -> Own:
     return own_of(found.x)
 
 
-def conformal_shift(
+@dataclass(frozen=True)
+class LeftOut:
+    """Rows predicted from fits without their group: retention, the score, and the smallest shift
+    of log noise whose interval holds it, [N] each."""
+
+    predicted: Floats
+    observed: Floats
+    needed: Floats
+
+    @property
+    def shift(self) -> float:
+        """Half-width of the intervals in log noise that holds LEVEL of the rows."""
+        rank = min(int(np.ceil(LEVEL * (len(self.needed) + 1))), len(self.needed))
+        return float(np.sort(self.needed)[rank - 1])
+
+    @property
+    def error(self) -> float:
+        return float(np.abs(self.predicted - self.observed).mean())
+
+    @property
+    def coverage(self) -> float:
+        return float((self.needed <= self.shift).mean())
+
+
+def leave_out(
     rows: Sequence[Row], groups: Sequence[int], model: Model, prior: Prior, folds: int = FOLDS
-) -> float:
-    """Half-width of the intervals in log noise: the smallest of SHIFTS whose intervals hold LEVEL
-    of the rows, each predicted from a fit without its group."""
+) -> LeftOut:
+    """Leave the groups out by folds. There are at least two."""
     fold = np.array(groups) % folds
-    needed: list[float] = []
-    for out in range(folds):
+    found = np.zeros((3, len(rows)))
+    for out in np.unique(fold):
+        left = np.flatnonzero(fold == out)
         kept = [row for row, f in zip(rows, fold, strict=True) if f != out]
-        left = [row for row, f in zip(rows, fold, strict=True) if f == out]
-        if not kept or not left:
-            continue
-        noise, data = fit_own(kept, model, prior).noise, Rows(left, model)
-        needed += _needed(noise, data).tolist()
-    if not needed:
-        return float(SHIFTS[-1])
-    rank = min(int(np.ceil(LEVEL * (len(needed) + 1))), len(needed))
-    return float(np.sort(needed)[rank - 1])
+        noise, data = fit_own(kept, model, prior).noise, Rows([rows[i] for i in left], model)
+        found[0, left] = data.predict(noise)
+        found[1, left] = np.minimum(data.observed, 1.0)
+        found[2, left] = _needed(noise, data)
+    return LeftOut(*found)
 
 
 def _needed(noise: OwnNoise, data: Rows) -> Floats:

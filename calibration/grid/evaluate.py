@@ -21,7 +21,7 @@ from ...planner.model_effects import Features
 from ...planner.quantization_noise import Floats
 from ..hierarchy import Model
 from ..holdout import NORMAL_Z, TIE
-from ..own_fit import Own, Prior, Rows, conformal_shift, fit_own, prior_of
+from ..own_fit import Own, Prior, Rows, fit_own, leave_out, prior_of
 from .reading import Run, read_runs, to_rows
 
 FILE = Path(__file__).parents[2] / "profiles" / "calibrations" / "recall_grid.jsonl"
@@ -97,7 +97,7 @@ def _shift(
     """Width of the intervals, from leaving out a third of these runs in turn."""
     labels = list(dict.fromkeys(alike(run) for run in runs))
     groups = [labels.index(alike(run)) for run in runs for _ in run.kinds]
-    return conformal_shift(to_rows(runs), groups, model, prior, folds=3)
+    return leave_out(to_rows(runs), groups, model, prior, folds=3).shift
 
 
 def _overall(runs: Sequence[Run], model: Model, own: Own, shift: float) -> Floats:
