@@ -12,12 +12,13 @@ what comes and goes (planner/overhead.py); either may be missing. Where there is
 looks at the disk once.
 """
 
+import os
 import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .calibrations import home, read_json
+from .calibrations import ENVIRONMENT, home, read_json
 from .errors import BadInput
 
 FOLDER = "hardware"
@@ -34,11 +35,14 @@ def measured_here(gpu: str) -> dict[str, Any]:
     Read once a process (`forget` has it read again). Raises BadInput for a file that cannot be
     used: a plan must not fall back unsaid.
     """
-    return _load(path_of(gpu), gpu)
+    return _load(gpu, os.environ.get(ENVIRONMENT), os.environ.get("XDG_DATA_HOME"))
 
 
 @lru_cache(maxsize=32)
-def _load(path: Path, gpu: str) -> dict[str, Any]:
+def _load(gpu: str, *where: str | None) -> dict[str, Any]:
+    """`where` is what home() depends on: asking for the path itself takes longer than all else."""
+    del where
+    path = path_of(gpu)
     if not path.exists():
         return {}
     found = read_json(path)

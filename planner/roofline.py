@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .activation.workspace import GRAPH_FROM, PIECES_TO
 from .hardware import Hardware
 from .latency_job import Axes, Floats, Job, Number, job_of
 from .latency_profile import Coefficients
@@ -29,7 +30,6 @@ from .roofline_attention import Card, attention_host, chunk_attention, decode_ca
 from .workload import Workload
 
 FEW_ROWS = 64  # rows up to which packed weights are read as they are (runtime/weights/linear.py)
-PIECES_TO, GRAPH_FROM = 1024, 8  # tokens a chunk, chunks a prompt that are captured (runtime/)
 EXPERT_LAUNCHES = 16  # of one packed expert's share of a chunk (runtime/weights/experts.py)
 
 
