@@ -8,6 +8,8 @@ import pytest
 from kvpareto.calibration.fit_latency import COSTS, FROM_KERNELS, RATES, fit
 from kvpareto.calibration.latency_rows import Row, architectures, own_runs, whole_models
 from kvpareto.calibration.run_rows import shipped_runs
+from kvpareto.planner import roofline
+from kvpareto.planner.activation import workspace
 from kvpareto.planner.configuration import Configuration
 from kvpareto.planner.hardware import find_gpu
 from kvpareto.planner.latency import predict
@@ -18,8 +20,10 @@ from kvpareto.planner.model_spec import ModelSpec
 from kvpareto.planner.roofline import sum_of_longer, sweep
 from kvpareto.planner.space import enumerate_space
 from kvpareto.planner.space_memory import memory_table
-from kvpareto.planner.work import work_of
+from kvpareto.planner.work import PLAIN, work_of
 from kvpareto.planner.workload import Engine, Workload
+from kvpareto.runtime import forward, prefill
+from kvpareto.runtime.weights import linear
 
 H200 = find_gpu("H200")
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
@@ -230,3 +234,11 @@ def test_sliding_layers_see_no_new_shape_in_every_chunk(llama: ModelSpec) -> Non
     assert found[1] is not None
     plans = 128 * profile_of(Engine.TRANSFORMERS, H200).coefficients.plan
     assert found[0].ttft_s - found[1].ttft_s == pytest.approx(plans, rel=0.02)
+
+
+def test_the_planner_knows_what_the_runtime_captures_and_fuses() -> None:
+    assert workspace.PIECES_TO == forward.PIECES_TO
+    assert workspace.GRAPH_FROM == prefill.GRAPH_FROM
+    assert roofline.FEW_ROWS == linear.FEW_ROWS
+    fused = pytest.importorskip("kvpareto.runtime.fused", reason="needs Triton")
+    assert {name.replace("_", "") for name in PLAIN} == {name.lower() for name in fused.PLAIN}
