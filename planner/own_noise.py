@@ -240,7 +240,7 @@ class OwnNoise:
         value = value + (slopes["tile_value"] - slopes["tile"]) * tiles
         spans = [np.log(span) for span in relative_spans(formats)]
         plain = key + 2 * (slopes["span_key"] - 1) * spans[0]
-        outlier = np.where(channel | (formats.rotate_k > 0), plain, key)
+        outlier = np.where(channel, plain, key)
         value = value + 2 * (slopes["span_value"] - 1) * spans[1]
         own = _bounded(self.of_format(layer))
         logs = [

@@ -125,9 +125,7 @@ def noise(formats: Formats, coefficients: dict[str, float], context: Floats) -> 
     channel, tensor = formats.granularity == CHANNEL, formats.granularity == TENSOR
     spans, value_spans = relative_spans(formats)
     # An outlier channel spoils its own group: the share of channels that sit beside one.
-    # Rotation spreads it over all of them.
-    spread = channel | (formats.rotate_k > 0)
-    spoiled = np.where(spread, spans**2, formats.group / 64.0)
+    spoiled = np.where(channel, spans**2, formats.group / 64.0)
     key, value = step_power(formats.k_bits), step_power(formats.v_bits)
     tokens = np.where(tensor, _TENSOR_TOKENS, np.where(channel, 0.0, np.log2(formats.block)))
     kept = _kept_by_window(formats.residual, coefficients["residual"], context)
@@ -137,7 +135,7 @@ def noise(formats: Formats, coefficients: dict[str, float], context: Floats) -> 
         key
         * spoiled
         * np.exp(
-            coefficients["tensor"] * (tensor & ~spread)
+            coefficients["tensor"] * tensor
             - coefficients["channel_outlier"] * channel
             - coefficients["rotation_key"] * formats.rotate_k
             - coefficients["smoothing"] * formats.smoothing
