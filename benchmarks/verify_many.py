@@ -2,7 +2,7 @@
 
     python benchmarks/verify_many.py verify_h200.jsonl --seconds 330
     python benchmarks/verify_many.py --plan-only                the plans, with predicted seconds
-    python benchmarks/verify_many.py verify_h200.jsonl --summary
+    python benchmarks/verify_many.py verify_h200.jsonl --summary [--again]
 
 Random weights at real shapes; the questions are in verify_design.py. Models are built once for each
 number of weight bits, and blocks come in passes over the models, so that a run cut short has seen
@@ -34,8 +34,12 @@ from verify_design import Case, cases, spec_of
 
 from kvpareto.calibration.device_memory import memory_of, numbered, prefer_expandable_segments
 from kvpareto.calibration.execution import warm_tokens
+from kvpareto.planner import accuracy, latency, memory
+from kvpareto.planner.configuration import Configuration
+from kvpareto.planner.hardware import Hardware, find_gpu
 from kvpareto.planner.units import GB
-from kvpareto.planner.workload import Engine
+from kvpareto.planner.workload import Engine, Workload
+from kvpareto.report.document import point
 
 RUN_S, BUILD_S = 0.7, 0.6  # seconds beside the predicted ones, and of a build
 RESTARTS = "KVPARETO_VERIFY_RESTARTED"
@@ -113,11 +117,11 @@ def run_all(found: Sequence[Case], rows: Rows, options: argparse.Namespace) -> N
     wanted = groups([case for case in found if case.key not in rows.done])
     with sources(wanted) as where:  # type: ignore[arg-type]
         if options.device == "cuda":
-            memory = memory_of(numbered("cuda"))
-            print(f"outside the allocator: {memory.context()} bytes, of others {memory.others}")
+            device = memory_of(numbered("cuda"))
+            print(f"outside the allocator: {device.context()} bytes, of others {device.others}")
             compile_ahead(kernel_blocks(wanted), {g.model: spec_of(g.model) for g in wanted})
             print(
-                f"kernels compiled: {time.monotonic() - began:.1f} s; outside {memory.context()}",
+                f"kernels compiled: {time.monotonic() - began:.1f} s; outside {device.context()}",
                 flush=True,
             )
         for group in wanted:
@@ -250,13 +254,13 @@ def summary(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     errors = sorted(abs(e) for row in rows if (e := error(row)) is not None)
     wasted = [w for row in rows if (w := waste(row)) is not None]
     lost = [row for row in rows if row["outcome"] != "ok"]
-    memory = [row for row in lost if row["outcome"] == "out_of_memory"]
+    out = [row for row in lost if row["outcome"] == "out_of_memory"]
     yield ""
     if errors:
         median, worst = statistics.median(errors), errors[-1]
-        good = not memory and median <= BARS["median"] and worst <= BARS["worst"]
+        good = not out and median <= BARS["median"] and worst <= BARS["worst"]
         inside = sum(_inside(row) for row in rows if row["outcome"] == "ok")
-        yield f"runs within their budget: {len(errors)}; out of memory: {len(memory)}"
+        yield f"runs within their budget: {len(errors)}; out of memory: {len(out)}"
         yield f"total memory: median error {median:.2%}, worst {worst:.2%}; as planned {inside}"
         yield (
             f"waste: median {statistics.median(wasted):.1%}, mean {statistics.mean(wasted):.1%}, "
@@ -286,6 +290,23 @@ def _line(name: str | None, rows: Sequence[dict[str, Any]]) -> str:
 def _inside(row: dict[str, Any]) -> bool:
     memory, measured = row["planned"]["memory"], total(row) or 0
     return bool(memory["total_low"] <= measured <= memory["total_high"])
+
+
+def again(row: dict[str, Any], gpu: Hardware) -> dict[str, Any]:
+    """The row with what the planner says of its configuration today."""
+    if row["outcome"] != "ok":
+        return row
+    run = row["execution"]
+    config, engine = Configuration.parse(run["config"]), Engine.parse(run["engine"])
+    work = Workload(run["context"], run["output"], run["batch"])
+    spec = spec_of(row["model"])
+    planned = point(
+        config,
+        memory.estimate(spec, config, work, engine, gpu),
+        accuracy.predict(spec, config, work.context),
+        latency.predict(spec, config, work, engine, gpu),
+    )
+    return {**row, "planned": planned}
 
 
 def show(found: Sequence[Case]) -> None:
@@ -320,9 +341,13 @@ def main() -> None:
     parser.add_argument("--plan-only", action="store_true", help="print the plans")
     parser.add_argument("--plans", type=Path, help="plans made before, or where to write them")
     parser.add_argument("--summary", action="store_true", help="of the rows that are there")
+    parser.add_argument("--again", action="store_true", help="with today's predictions")
     options = parser.parse_args()
     if options.summary:
-        print("\n".join(summary(read(options.output))))
+        rows = read(options.output)
+        if options.again:
+            rows = [again(row, find_gpu(options.gpu)) for row in rows]
+        print("\n".join(summary(rows)))
         return
     prefer_expandable_segments()
     began = time.monotonic()
@@ -337,9 +362,9 @@ def main() -> None:
             options.plans.write_text("".join(json.dumps(case.row()) + "\n" for case in found))
         show(found)
         return
-    rows = Rows(options.output)
+    file = Rows(options.output)
     try:
-        run_all(found, rows, options)
+        run_all(found, file, options)
     except Useless:
         restarted = int(os.environ.get(RESTARTS, "0"))
         if restarted < MOST_RESTARTS:
@@ -347,7 +372,7 @@ def main() -> None:
             left = max(options.seconds - (time.monotonic() - began), 0.0)
             os.execv(sys.executable, [sys.executable, *sys.argv, "--seconds", str(left)])
         print("the device fails again and again", flush=True)
-    print("\n".join(summary(rows.rows)))
+    print("\n".join(summary(file.rows)))
 
 
 if __name__ == "__main__":
