@@ -53,6 +53,9 @@ def budgets(plan: dict[str, Any]) -> list[int]:
     plain = min(sizes[False], default=plan["budget"])
     packed = sorted(size for size in sizes[True] if size < plain)
     last = len(packed) - 1
+    if last < 0:
+        print("nothing packed is smaller than the plain model: a longer --context is wanted")
+        return []
     return list(dict.fromkeys(packed[round(i * last / (BUDGETS - 1))] for i in range(BUDGETS)))
 
 
