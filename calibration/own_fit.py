@@ -132,7 +132,7 @@ class Rows:
             found[rows] = cache * noise.weight_retention(self.weight_bits[rows], kind, shift)
         return found
 
-    def slopes(self, noise: OwnNoise) -> dict[str, Floats]:
+    def slopes(self, noise: OwnNoise) -> Floats:
         """d retention / d entry, [N, entries], for all entries of the tables in their order, then
         for the deviation of every format."""
         parts, tokens = noise.components(self.inputs), self.inputs.tokens
@@ -153,15 +153,15 @@ class Rows:
                 place = table.place(layer.places(table.name))
                 for c, names in enumerate(PARTS):
                     if table.name in names:
-                        inner = 1.0
+                        inner: float | Floats = 1.0
                         if table.name.endswith("_bits"):
                             raw = noise.deviation(table.name, layer)
                             inner = np.cosh(raw / BOUND) ** -2
                         np.add.at(into, (numbers, place), weight[c] * inner)
         own = np.zeros((len(self.rows), len(self.codes)))
         layer = self.inputs.layers[0]
-        inner = np.cosh(noise.of_format(layer) / BOUND) ** -2
-        by_format = (by_log * noise.of_layer(layer, self.inputs)).sum(axis=0) * inner
+        bend = np.cosh(noise.of_format(layer) / BOUND) ** -2
+        by_format = (by_log * noise.of_layer(layer, self.inputs)).sum(axis=0) * bend
         own[numbers, np.searchsorted(self.codes, layer.codes)] = by_format
         return np.concatenate([*found, own], axis=1)
 
@@ -264,7 +264,7 @@ def leave_out(
     for out in np.unique(fold):
         left = np.flatnonzero(fold == out)
         kept = [row for row, f in zip(rows, fold, strict=True) if f != out]
-        noise, data = fit_own(kept, model, prior).noise, Rows([rows[i] for i in left], model)
+        noise, data = fit_own(kept, model, prior).noise, Rows([rows[int(i)] for i in left], model)
         found[0, left] = data.predict(noise)
         found[1, left] = np.minimum(data.observed, 1.0)
         found[2, left] = _needed(noise, data)

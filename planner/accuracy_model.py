@@ -74,7 +74,9 @@ class Predictor:
                 formats, protected, shares, context, effects.features.attention_fraction
             )
             parts, own = self.own.components(inputs), self.own
-            cache = [[own.cache_retention(parts, inputs.tokens, kind, z) for kind in kinds] for z in ends]
+            cache = [
+                [own.cache_retention(parts, inputs.tokens, kind, z) for kind in kinds] for z in ends
+            ]
             weights = [[own.weight_retention(weight_bits, kind, z) for kind in kinds] for z in ends]
             return np.array(cache), np.array(weights)
         cache, weights = [], []

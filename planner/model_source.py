@@ -2,8 +2,8 @@
 
 In this order: a model that ships with this package, weights and all (`recall`); a folder or file
 on disk; a model in the local hub cache (whose config is what will be run); a bundled config, by
-hub id; a download of config.json from the hub. Nothing but JSON is ever read: `auto_map` and other remote code are never executed, and a config that names
-them is planned from its numbers.
+hub id; a download of config.json from the hub. Nothing but JSON is ever read: `auto_map` and
+other remote code are never executed, and a config that names them is planned from its numbers.
 """
 
 import json

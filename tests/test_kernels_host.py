@@ -136,9 +136,7 @@ def test_segments_cover_every_position_in_a_few_sizes(total: int, n: int) -> Non
     assert found[-1][0] <= total - n  # the chunk's own tokens are in the last, causal piece
     assert all(one[1] == two[0] for one, two in itertools.pairwise(found))
     sizes = {end - first for first, end in found[:-1]}
-    assert sizes <= {2048, 4096, 6144, 8192} | {
-        total - n - found[max(-2, -len(found))][0]
-    }
+    assert sizes <= {2048, 4096, 6144, 8192} | {total - n - found[max(-2, -len(found))][0]}
     assert all(end - first <= max(n, 8192) for first, end in found)
 
 

@@ -157,7 +157,7 @@ def _part_ends(
         return len("".join(text.split()))
 
     lengths = [
-        signs(tokenizer.decode(answer[: count + 1], skip_special_tokens=False))
+        signs(str(tokenizer.decode(list(answer[: count + 1]), skip_special_tokens=False)))
         for count in range(len(answer))
     ]
     ends, at = [], 0

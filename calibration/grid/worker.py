@@ -122,7 +122,7 @@ class Bench:
 
 def write_batches(path: Path, batches: Sequence[Batch]) -> None:
     """All tensors by name; the file appears whole or not at all."""
-    held = {}
+    held: dict[str, torch.Tensor] = {}
     for i, batch in enumerate(batches):
         held |= {f"{i}.texts": batch.texts, f"{i}.padding": batch.padding}
         for j, question in enumerate(batch.questions):
@@ -136,9 +136,10 @@ def write_batches(path: Path, batches: Sequence[Batch]) -> None:
 def read_batches(path: Path, device: str) -> list[Batch]:
     with safe_open(path, "pt", device=device) as file:
         held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    batches = []
+    batches: list[Batch] = []
     while f"{len(batches)}.texts" in held:
-        i, questions = len(batches), []
+        i = len(batches)
+        questions: list[Question] = []
         while f"{i}.{len(questions)}.ids" in held:
             fields = (held[f"{i}.{len(questions)}.{f}"] for f in ("ids", "asks", "ends"))
             questions.append(Question(*fields))
