@@ -34,7 +34,7 @@ from .sensitivity import Sensitivity
 FOLDS = 5
 FEW = 10
 """Left-out rows below which the width of the intervals is that of the published models' too."""
-MANY = 40
+MANY = 20
 """Measured configurations from which on a model gets its own noise beside the regression."""
 
 

@@ -140,3 +140,22 @@ def test_candidates_hold_the_anchors_and_know_their_memory() -> None:
     unquantized, quarter = (configs.index(first[i]) for i in (0, 4))
     assert candidates.memory[quarter] < 0.5 * candidates.memory[unquantized]
     assert candidates.retention[unquantized] == 1
+
+
+def test_several_frontiers_are_searched_as_one() -> None:
+    """The second frontier is known; what is run next is on the first."""
+    one = two_candidates()
+    both = Candidates(
+        memory=np.tile(one.memory, 2),
+        place=np.concatenate([one.place, one.place + 50]),
+        retention=np.tile(one.retention, 2),
+        low=np.tile(one.low, 2),
+        high=np.tile(one.high, 2),
+        front=np.array([1, 1, 2, 2]),
+    )
+    known = {2: Measurement(0.8, 1e-6), 3: Measurement(0.9, 1e-6)}
+    found = choose(Beliefs(both, known), np.random.default_rng(0))
+    assert found.index in (0, 1)
+    alone = choose(Beliefs(one, {}), np.random.default_rng(0))
+    assert found.expected_error < alone.expected_error
+    assert [list(front) for front in both.fronts()] == [[0, 1], [2, 3]]
