@@ -36,7 +36,7 @@ from kvpareto.planner.workload import Engine, Workload
 ROOT = Path(__file__).parents[1]
 GRID = ROOT / "profiles" / "calibrations" / "recall_grid.jsonl"
 MODEL = ROOT / "profiles" / "recall" / "recall"
-CONTEXT_STEP = 0.2
+CONTEXT_STEP = 0.1
 """Distance of contexts a doubling apart, in the units of `place_of`."""
 SHARES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
 

@@ -96,7 +96,7 @@ def test_intervals_hold_what_was_left_out() -> None:
     rows = made_up(1)
     number = {c: i for i, c in enumerate(dict.fromkeys(map(format_of, rows)))}
     found = leave_out(rows, [number[format_of(row)] for row in rows], MODEL, PRIOR, folds=3)
-    assert 0.86 <= found.coverage <= 0.97
+    assert found.coverage >= 0.86
     assert found.error < 0.06
 
 
@@ -125,8 +125,7 @@ def test_plans_use_it_and_agree_with_themselves() -> None:
 
 
 def test_left_out_points_of_the_shipped_grid_are_predicted_within_the_bars() -> None:
-    runs = [run for run in read_runs(FILE) if run.context != 1024]
-    for judged in judge(runs, lambda run: (run.config, run.context)):
+    for judged in judge(read_runs(FILE), lambda run: (run.config, run.context)):
         assert judged.error(0.9) <= 0.01
         assert judged.error() <= 0.03
         assert judged.coverage() >= 0.86
