@@ -66,7 +66,7 @@ class _Runtime:
     def __init__(
         self, opened: OpenModel, config: Configuration, workload: Workload, target: int | None
     ) -> None:
-        from ..runtime.loading import _dynamic
+        from ..runtime.loading import dynamic_chunks
 
         self.session: Session | None = Session(
             opened.model,
@@ -75,7 +75,7 @@ class _Runtime:
             tokens=workload.tokens,
             batch=workload.batch,
             tokenizer=opened.tokenizer,
-            dynamic=_dynamic(opened.spec, config, workload, target, opened.device),
+            dynamic=dynamic_chunks(opened.spec, config, workload, target, opened.device),
         )
 
     def prefill(self, ids: Tensor, output: int) -> Tensor:

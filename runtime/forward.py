@@ -79,9 +79,7 @@ class Forward:
             graph = kind(self, tokens, self._pool)
             self._graphs[tokens] = graph
             self._pool = graph.graph.pool()
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
+        except RuntimeError as error:  # out of memory too: an eager pass may still fit
             self._refused.add(tokens)
             what = "prefill chunks run" if tokens > 1 else "decoding runs"
             logger.warning("%s without CUDA graphs: %s", what, one_line(str(error)))
@@ -89,6 +87,7 @@ class Forward:
                 why = one_line(str(error))
                 self.why_eager = f"the model cannot be captured in a CUDA graph: {why}"
             torch.cuda.synchronize()
+            torch.cuda.empty_cache()
         finally:
             self.cache.reset()
 

@@ -87,7 +87,7 @@ def load(
         graphs=graphs,
         fused=fused,
         owned=not isinstance(model, PreTrainedModel),
-        dynamic=_dynamic(spec, chosen, work, memory_target, where),
+        dynamic=dynamic_chunks(spec, chosen, work, memory_target, where),
     )
 
 
@@ -210,7 +210,7 @@ def _join(model: Any, bits: int) -> None:
         join_projections(model)
 
 
-def _dynamic(
+def dynamic_chunks(
     spec: ModelSpec,
     config: Configuration,
     work: Workload,

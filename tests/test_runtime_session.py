@@ -98,3 +98,19 @@ def test_mistakes_are_one_line() -> None:
             model(torch.tensor([[5, 6]]), attention_mask=torch.tensor([[0, 1]]))
         with pytest.raises(BadInput, match="without a packed cache"):
             model(torch.tensor([[5, 6]]))
+
+
+def test_a_capture_that_runs_out_of_memory_leaves_eager_passes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*args: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for name in ("synchronize", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+    with session(small_model("llama"), "w16a16-k4v4-g32+pc8", tokens=100) as run:
+        run.forward.why_eager = None
+        monkeypatch.setattr(run.forward, "_kind", lambda tokens: fails)
+        ids = torch.arange(3, 90)[None]
+        assert run.prefill(ids).isfinite().all()
+        assert "out of memory" in (run.why_eager or "")

@@ -124,7 +124,7 @@ class Examiner:
             return {}
         if opened.device.type == "cpu":
             opened.model.float()  # as calibrate does: products in bfloat16 take four times as long
-        from ...runtime.loading import _dynamic
+        from ...runtime.loading import dynamic_chunks
 
         work = Workload(self.room, 0, self.workload.batch)
         found: dict[str, Score] = {}
@@ -135,7 +135,7 @@ class Examiner:
             tokens=self.room,
             batch=self.workload.batch,
             tokenizer=opened.tokenizer,
-            dynamic=_dynamic(opened.spec, config, work, None, opened.device)
+            dynamic=dynamic_chunks(opened.spec, config, work, None, opened.device)
             if opened.device.type == "cuda"
             else None,
         ) as session:
