@@ -68,6 +68,28 @@ def test_sixteen_bits_equal_transformers(family: str, chunk: str) -> None:
 @pytest.mark.parametrize("kind", ["longrope", "dynamic"])
 @pytest.mark.parametrize("tokens", [9, 23])
 def test_chunks_turn_keys_as_one_pass_over_the_whole_prompt_does(kind: str, tokens: int) -> None:
+    model = _model_whose_frequencies_follow_length(kind)
+    ids = torch.randint(3, 97, (1, tokens), generator=torch.Generator().manual_seed(1))
+    expected = plain_logits(model, ids)
+    with session(model, "w16a16-k16v16+pc4", tokens=30) as run:
+        for _ in range(2):
+            assert relative_error(run.prefill(ids), expected) < TOLERANCE
+    assert relative_error(plain_logits(model, ids), expected) < TOLERANCE  # given back
+
+
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_frequencies_that_transformers_put_in_inference_mode_do_no_harm(kind: str) -> None:
+    model = _model_whose_frequencies_follow_length(kind)
+    ids = torch.randint(3, 97, (1, 23), generator=torch.Generator().manual_seed(1))
+    expected = plain_logits(model, ids)
+    with torch.inference_mode():  # newer transformers write in place, older ones replace
+        rotary = next(m for m in model.modules() if hasattr(m, "rope_type"))
+        rotary.register_buffer("inv_freq", rotary.inv_freq.clone(), persistent=False)
+    with session(model, "w16a16-k16v16+pc4", tokens=30) as run:
+        assert relative_error(run.prefill(ids), expected) < TOLERANCE
+
+
+def _model_whose_frequencies_follow_length(kind: str) -> PreTrainedModel:
     rope: dict[str, Any] = {"rope_type": kind, "rope_theta": 10000.0, "factor": 16.0}
     if kind == "longrope":
         rope |= {"short_factor": [1.0] * 8, "long_factor": [1.5, 2, 3, 4, 5, 6, 7, 8]}
@@ -78,13 +100,8 @@ def test_chunks_turn_keys_as_one_pass_over_the_whole_prompt_does(kind: str, toke
         fields |= {"original_max_position_embeddings": 16}
     torch.manual_seed(5)
     config = CONFIG_MAPPING["phi3" if kind == "longrope" else "llama"](**fields)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-    ids = torch.randint(3, 97, (1, tokens), generator=torch.Generator().manual_seed(1))
-    expected = plain_logits(model, ids)
-    with session(model, "w16a16-k16v16+pc4", tokens=30) as run:
-        for _ in range(2):
-            assert relative_error(run.prefill(ids), expected) < TOLERANCE
-    assert relative_error(plain_logits(model, ids), expected) < TOLERANCE  # given back
+    found: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    return found
 
 
 @pytest.mark.parametrize("family", FAMILIES)
