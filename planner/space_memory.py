@@ -98,14 +98,15 @@ def _slack(
     hardware: Hardware | None,
     examples: list[int],
 ) -> npt.NDArray[np.float64]:
-    """The numbers of overhead.Slack, expected and high: [2, 3, 1, E, C]."""
-    numbers = np.zeros((2, 3, 1, len(examples), len(space.chunks)))
-    for e, example in enumerate(examples):
-        for c, chunk in enumerate(space.chunks):
-            config = space.at(space.weights[0], example, chunk)
-            found = overhead.slack_of(spec, config, workload, engine, hardware)
-            terms = np.array([found.moving, found.beyond, found.fixed])
-            numbers[:, :, 0, e, c] = terms[:, [0, 2]].T
+    """The numbers of overhead.Slack, expected and high: [2, 3, W, E, C]."""
+    numbers = np.zeros((2, 3, len(space.weights), len(examples), len(space.chunks)))
+    for w, bits in enumerate(space.weights):
+        for e, example in enumerate(examples):
+            for c, chunk in enumerate(space.chunks):
+                config = space.at(bits, example, chunk)
+                found = overhead.slack_of(spec, config, workload, engine, hardware)
+                terms = np.array([found.moving, found.beyond, found.fixed])
+                numbers[:, :, w, e, c] = terms[:, [0, 2]].T
     return numbers
 
 

@@ -95,8 +95,8 @@ def test_more_memory_never_buys_a_less_accurate_plan(qwen: Request) -> None:
 
 def test_an_accepted_loss_is_kept(qwen: Request) -> None:
     for objective in ("latency", "memory"):
-        found = recommend(replace(qwen, objective=objective, max_loss=0.03))
-        assert found.recommended.accuracy.low >= 0.97
+        found = recommend(replace(qwen, objective=objective, max_loss=0.04))
+        assert found.recommended.accuracy.low >= 0.96
         unbound = recommend(replace(qwen, objective=objective))
         assert unbound.recommended.accuracy.low >= 0.95  # the default
 

@@ -71,7 +71,7 @@ _FAMILIES: dict[str, Habits] = {
         float_scores=True,
     ),
     "gpt_neox": Habits(fused_qkv=True),
-    "gpt_oss": Habits(eager_only=True),
+    "gpt_oss": Habits(eager_only=True, expert_biases=True, clamped_gate=True),
     "gptj": Habits(
         order=Order.PARALLEL,
         split_rotary=True,

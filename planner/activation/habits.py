@@ -71,6 +71,10 @@ class Habits:
     """A dense FFN with a norm of its own runs before the routed experts (Gemma 4)."""
     every_expert: bool = False
     """Every expert works on every token, weighted by zero where it was not chosen (Llama 4)."""
+    expert_biases: bool = False
+    """Experts have biases, gathered for every token and expert before they are added."""
+    clamped_gate: bool = False
+    """Experts clamp copies of gate and up, and calculate on with copies (gpt-oss)."""
     scaled_logits: bool = False
     """Logits are multiplied or divided by a number, out of place."""
     streams: int = 1

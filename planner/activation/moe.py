@@ -62,18 +62,15 @@ def _route(m: Liveness, ffn: MoEFFN, stage: Stage) -> int:
 
 
 def _packed_experts(m: Liveness, ffn: MoEFFN, stage: Stage) -> int:
-    """kvpareto's packed experts, one after another, each with its share of the tokens.
-
-    Which tokens an expert gets depends on them: twice an even share is assumed.
-    """
+    """kvpareto's packed experts, one after another, each with at most twice an even share of the
+    tokens at a time (runtime/weights/experts.py, rows_at_once)."""
     out = m.take(stage.bytes(stage.hidden))
     share = min(stage.rows, -(-2 * stage.rows * ffn.top_k // ffn.experts))
     wide = ffn.width * (2 if ffn.gated else 1)
     rows = m.take(share * stage.hidden * stage.element)
     projected = m.take(share * wide * stage.element)
     m.drop(rows)
-    active = activated(m, ffn.activation, share * ffn.width * stage.element)
-    m.touch(share * ffn.width * stage.element)
+    active = _activated(m, ffn, share * ffn.width * stage.element, stage)
     m.drop(projected)
     down = m.take(share * stage.hidden * stage.element)
     m.touch(2 * down)  # weighted, and cast back
@@ -91,15 +88,17 @@ def _experts(m: Liveness, ffn: MoEFFN, stage: Stage) -> int:
     sorting = m.take(pairs * (8 + 8)) + m.take(pairs * (4 + element))
     rows = m.take(pairs * hidden * element)
     wide = ffn.width * (2 if ffn.gated else 1)
+    biased = stage.habits.expert_biases
+    biases = m.take(pairs * wide * element) if biased else 0
     projected = m.take(pairs * wide * element)
     masked = m.take(pairs * wide * element)
     m.drop(projected)
-    active = activated(m, ffn.activation, pairs * ffn.width * element)
-    if ffn.gated:
-        product = m.take(pairs * ffn.width * element)
-        m.drop(active)
-        active = product
+    active = _activated(m, ffn, pairs * ffn.width * element, stage)
     m.drop(masked)
+    if biased:
+        gathered = m.take(pairs * hidden * element)
+        m.drop(biases)
+        biases = gathered
     down = m.take(pairs * hidden * element)
     m.drop(active)
     masked = m.take(pairs * hidden * element)
@@ -113,5 +112,26 @@ def _experts(m: Liveness, ffn: MoEFFN, stage: Stage) -> int:
         cast = m.take(stage.rows * hidden * element)
         m.drop(out)
         out = cast
-    m.drop(ordered, masked, rows, inverse, sorting)
+    m.drop(ordered, masked, rows, inverse, sorting, biases)
     return out
+
+
+def _activated(m: Liveness, ffn: MoEFFN, nbytes: int, stage: Stage) -> int:
+    """What goes into the last product, from gate and up that are views of one tensor."""
+    if stage.habits.clamped_gate:
+        gate, up = m.take(nbytes), m.take(nbytes)
+        scaled = m.take(nbytes)
+        sigmoid = m.take(nbytes)
+        m.drop(scaled)
+        glu = m.take(nbytes)
+        m.drop(sigmoid)
+        raised = m.take(nbytes)
+        product = m.take(nbytes)
+        m.drop(gate, up, glu, raised)
+        return product
+    active = activated(m, ffn.activation, nbytes)
+    if not ffn.gated:
+        return active
+    product = m.take(nbytes)
+    m.drop(active)
+    return product

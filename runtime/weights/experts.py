@@ -3,7 +3,8 @@
 transformers stacks a layer's experts in `gate_up_proj` [experts, 2 I, H] and `down_proj`
 [experts, H, I] (some models transposed, some with biases) and calls the module with the tokens,
 the chosen experts and their weights. Here a decode step reads the chosen experts' packed
-matrices alone; a chunk takes one expert after another, dequantizing it into the workspace.
+matrices alone; a chunk takes one expert after another, dequantizing it into the workspace, and of
+an expert that most tokens chose so many tokens at a time that memory does not depend on routing.
 Where the format cannot hold one of the two stacks, that one stays as it is.
 """
 
@@ -90,16 +91,21 @@ class QuantizedExperts(torch.nn.Module):
         counts = torch.bincount(chosen.reshape(-1)).tolist()
         result, start = torch.zeros_like(hidden), 0
         flat_weights = weights.reshape(-1)
+        most = rows_at_once(*chosen.shape, self._count())
         for expert, count in enumerate(counts):
-            if count == 0:
-                continue
-            slots = order[start : start + count]
+            for slots in order[start : start + count].split(most):
+                tokens = slots // k
+                rows = self._activate(self._one_expert("first", hidden[tokens], expert))
+                rows = self._one_expert("down", rows, expert) * flat_weights[slots, None]
+                result.index_add_(0, tokens, rows.to(result.dtype))
             start += count
-            tokens = slots // k
-            rows = self._activate(self._one_expert("first", hidden[tokens], expert))
-            rows = self._one_expert("down", rows, expert) * flat_weights[slots, None]
-            result.index_add_(0, tokens, rows.to(result.dtype))
         return result
+
+    def _count(self) -> int:
+        """How many experts there are."""
+        stack = self.stack("first")
+        stacked = self._plain("first") if stack is None else stack.words
+        return stacked.shape[0]
 
     def _one_expert(self, part: str, rows: torch.Tensor, expert: int) -> torch.Tensor:
         stack, biases = self.stack(part), self._bias(part)
@@ -120,6 +126,11 @@ class QuantizedExperts(torch.nn.Module):
 
     def _bias(self, part: str) -> torch.Tensor | None:
         return getattr(self.inner, f"{self.names[part]}_bias", None)
+
+
+def rows_at_once(tokens: int, k: int, experts: int) -> int:
+    """Tokens of a chunk that one expert takes at a time: twice an even share, or all there are."""
+    return max(1, min(tokens, -(-2 * tokens * k // experts)))
 
 
 def is_stack_of_experts(module: torch.nn.Module) -> bool:

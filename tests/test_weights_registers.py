@@ -1,0 +1,59 @@
+"""The tile kernels as a Hopper GPU gets them, compiled without one: nothing may leave registers.
+
+What does not fit is kept in local memory, which the driver sets aside for every thread that the
+GPU can hold, for as long as the process lives: 0.5 GB on an H200 for one such kernel.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton")
+
+SCRIPT = """
+import re, subprocess, tempfile
+from pathlib import Path
+import triton, triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from kvpareto.runtime.weights import kernels_tile, launch
+
+TOOL = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+KINDS = {"x": "*i32", "words": "*i32", "zeros": "*i32", "scales": "*bf16", "bias": "*bf16",
+         "y": "*bf16", "partial": "*fp32", "counters": "*i32"}
+
+def stack(kernel, constants, warps):
+    names = kernel.arg_names
+    signature = {n: "constexpr" if n in constants else KINDS.get(n, "i32") for n in names}
+    places = {(names.index(n),): value for n, value in constants.items()}
+    aligned = {(names.index(n),): [["tt.divisibility", 16]] for n in names if n in KINDS}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=places, attrs=aligned)
+    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(made.asm["cubin"])
+        file.flush()
+        said = subprocess.run([TOOL, "-res-usage", file.name], capture_output=True, text=True)
+    return int(re.search(r"STACK:(\\d+)", said.stdout + said.stderr).group(1))
+
+for rows, columns, warps in launch._TILES:
+    common = {"BLOCK_M": rows, "BLOCK_N": columns, "HAS_BIAS": True, "X_BF16": True,
+              "DOT": tl.bfloat16, "STAGES": 3}
+    eight = {**common, "LANES": 16, "BIAS": kernels_tile.BIAS8}
+    print("tile8", rows, stack(kernels_tile.tile8, eight, warps))
+    for group in (32, 128):
+        four = {**common, "GROUP": group, "BLOCK": kernels_tile.BLOCK4, "ROWS": kernels_tile.ROWS4}
+        print("tile4", rows, stack(kernels_tile.tile4, four, warps))
+"""
+
+
+def test_tiles_keep_to_their_registers() -> None:
+    clean = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=clean, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = [line.split() for line in done.stdout.splitlines()]
+    assert len(found) == 9
+    assert {(kernel, rows): int(size) for kernel, rows, size in found if int(size)} == {}
