@@ -135,7 +135,7 @@ def test_training_computes_what_transformers_does() -> None:
 def test_training_lowers_the_loss_and_leaves_a_model_folder(tmp_path: Path) -> None:
     tokenizer, model = build_tokenizer(), tiny()
     train(
-        model, tokenizer, tmp_path, seconds=60, steps=12, seed=0, peak=0.2, tokens=1024, workers=0,
+        model, tokenizer, tmp_path, seconds=60, steps=30, seed=0, peak=0.2, tokens=1024, workers=0,
         device=torch.device("cpu"), compiled=False, log_every=1,
     )  # fmt: skip
     save(model, tokenizer, tmp_path)

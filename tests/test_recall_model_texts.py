@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from kvpareto.calibration.recall_model.batches import PROSE_WEIGHT, draw_batch
@@ -136,6 +137,13 @@ def test_a_batch_asks_for_what_comes_next(stage: Stage) -> None:
     # the end of an answer is the only place where another token is wanted than the text has
     assert (batch.labels[differ] == WORDS.end).all()
     assert 0 < int(differ.sum()) < int(answers.sum())
+
+
+def test_where_a_text_ends_in_its_sequence_tells_nothing() -> None:
+    batch = draw_batch(WORDS, np.random.default_rng(1), STAGES[0], 16384)
+    ends = [int(torch.nonzero(row != WORDS.end)[-1]) for row in batch.ids]
+    quarters = np.histogram(ends, bins=4, range=(len(batch.ids[0]) - 33, len(batch.ids[0])))[0]
+    assert quarters.min() >= len(ends) // 10
 
 
 @pytest.mark.parametrize("kind", KINDS)

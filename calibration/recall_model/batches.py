@@ -19,6 +19,10 @@ from .words import Words
 
 ASKED = 4  # a batch of N tokens is asked at N / ASKED positions
 PROSE_WEIGHT = 0.05
+SHORTER = 64
+"""Tokens that a text may lack of its sequence. Of texts that all end where their sequences do, the
+place where an answer begins tells how long it is: several values were counted so, and wrongly
+wherever a prompt of that length had its answer still to come."""
 
 
 @dataclass
@@ -49,7 +53,8 @@ def draw_batch(words: Words, rng: Generator, stage: Stage, tokens: int) -> Batch
     labels = np.full((rows, length), words.end, dtype=np.int64)
     for row in range(rows):
         kind = draw_kind(rng, stage)
-        sample = KINDS[kind](words, rng, length, draw_facts(rng, stage, kind))
+        size = length - int(rng.integers(min(SHORTER, length // 8)))
+        sample = KINDS[kind](words, rng, size, draw_facts(rng, stage, kind))
         count = min(len(sample.ids), length + 1)
         ids[row, :count] = sample.ids[:count]
         labels[row] = ids[row, 1:]

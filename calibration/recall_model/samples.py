@@ -110,9 +110,13 @@ def ask_needles(words: Words, rng: Generator, length: int, keys: int, values: in
 
 
 def variables(words: Words, rng: Generator, length: int, facts: int) -> Sample:
-    """Chains of 2, 3 or 5 variables; each chain is asked for once."""
+    """Chains of 1, 2, 3 or 5 variables; each chain is asked for once.
+
+    A chain's first variable is the one that must be found by a number, and the last step to be
+    learned: chains of one ask for nothing else, and of many values at a time.
+    """
     facts = min(facts, int(length * SPACE_FOR_FACTS) // 10)
-    sizes = [size for size in (2, 3, 5, 5) if size <= max(2, facts)]
+    sizes = [size for size in (1, 1, 2, 3, 5, 5) if size <= max(2, facts)]
     size = sizes[rng.integers(len(sizes))]
     return ask_variables(words, rng, length, max(1, facts // size), size - 1)
 
