@@ -1,5 +1,5 @@
 # `make test` is the README's test command; the rest is for people who change the code.
-.PHONY: install test gpu-test lint types check docs format
+.PHONY: install test gpu-test lint types pages check docs format
 
 install:
 	pip install --quiet --constraint constraints.txt ".[test]"
@@ -19,7 +19,11 @@ types:
 	mkdir -p .tc && ln -sfn .. .tc/kvpareto
 	MYPYPATH=.tc mypy -p kvpareto
 
-check: lint types
+# Tables and quotes in README and docs against the rows and the program they come from.
+pages:
+	python docs/write_generated.py --check
+
+check: lint types pages
 
 docs:
 	python docs/write_generated.py

@@ -1,7 +1,7 @@
 """Fit the accuracy regression and write what the planner evaluates.
 
     python -m kvpareto.calibration.fit --published     profiles/published/accuracy.json and
-                                                       the tables in docs/accuracy.md
+                                                       held_out.csv, the tables in docs/accuracy.md
     python -m kvpareto.calibration.fit --rows my.csv --models my_models.csv --output my.json
                                                        with measured rows beside the published
 
@@ -19,7 +19,13 @@ from typing import Any
 
 from .coefficients import to_payload
 from .hierarchy import Model
-from .holdout import HeldOut, conformal_z, hold_out_configurations, hold_out_models
+from .holdout import (
+    HeldOut,
+    conformal_z,
+    hold_out_configurations,
+    hold_out_models,
+    write_predicted,
+)
 from .published import FOLDER, read_models
 from .regression import fit_rows
 from .report import Report, make_report, write_tables
@@ -91,8 +97,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     fitted, report = fit_tables(options.rows, options.models)
     output = options.output or FOLDER / "accuracy.json"
     output.write_text(to_text(fitted.payload), encoding="utf-8")
-    if options.published and DOCS.exists():
-        write_tables(DOCS, report)
+    if options.published:
+        write_predicted(FOLDER / "held_out.csv", fitted.models)
+        if DOCS.exists():
+            write_tables(DOCS, report)
     print(report.text)
 
 

@@ -7,6 +7,7 @@ set the width of the interval: the smallest z that would have covered the wanted
 (split conformal prediction, with the predicted spread as the scale).
 """
 
+import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,13 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from ..planner.accuracy_model import Predictor
+from ..planner.errors import BadInput
 from ..planner.model_effects import Effects
 from ..planner.quantization_noise import Floats
 from ..planner.retention import OutlierLayers, protected_shares
 from .coefficients import LEVEL, to_payload
 from .hierarchy import Model
 from .regression import FLOOR, fit_rows, formats_of
-from .rows import Row
+from .rows import Row, write_table
 
 Z_GRID = np.linspace(0.0, 4.0, 81)
 FOLDS = 8
@@ -190,6 +192,29 @@ def predict_rows(
     place = np.array([kinds.index(r.kind) for r in rows]), np.arange(len(rows))
     found: Floats = (cache * weights)[0][place]
     return found
+
+
+def write_predicted(path: Path, held_out: HeldOut) -> None:
+    """Left-out predictions as CSV, a line for each row in the rows' order."""
+    header = ["model", "task", "context", "retention", "predicted"]
+    lines = [
+        [row.model, row.task, str(row.context), f"{row.retention:.6g}", f"{predicted:.4f}"]
+        for row, predicted in zip(held_out.rows, held_out.predicted, strict=True)
+    ]
+    write_table(path, header, lines)
+
+
+def read_predicted(path: Path, rows: Sequence[Row]) -> Floats:
+    """What `write_predicted` wrote, [N]. Raises BadInput where it is not about these rows."""
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    named = [(r.model, r.task, str(r.context), f"{r.retention:.6g}") for r in rows]
+    if named != [(x["model"], x["task"], x["context"], x["retention"]) for x in lines]:
+        raise BadInput(
+            f"{path.name} is not about the rows beside it",
+            "python -m kvpareto.calibration.fit --published",
+        )
+    return np.array([float(line["predicted"]) for line in lines])
 
 
 def conformal_z(held_out: HeldOut, models: Mapping[str, Model]) -> float:

@@ -49,7 +49,7 @@ def make_report(
     }
     folds = groups(unseen.rows, models)
     tables = {
-        "facts": _table(*facts_table(Predictor(payload), unseen.rows, models)),
+        "facts": markdown_table(*facts_table(Predictor(payload), unseen.rows, models)),
         **_error_tables(payload["z"], unseen, known, errors, folds),
     }
     return Report(tables, _rounded(_summary(payload["z"], unseen, known, errors, folds)))
@@ -96,16 +96,20 @@ def _error_tables(
     }
 
 
-def write_tables(page: Path, report: Report) -> None:
-    """Replace each table of a docs page that stands between `<!-- name -->` and `<!-- end -->`."""
+def with_tables(text: str, tables: Mapping[str, str]) -> str:
+    """A page whose tables between `<!-- name -->` and `<!-- end -->` are these; others stay."""
 
     def current(match: re.Match[str]) -> str:
-        table = report.tables.get(match["name"])
+        table = tables.get(match["name"])
         return match[0] if table is None else f"<!-- {match['name']} -->\n{table}\n<!-- end -->"
 
+    return re.sub(r"<!-- (?P<name>\w+) -->\n.*?<!-- end -->", current, text, flags=re.DOTALL)
+
+
+def write_tables(page: Path, report: Report) -> None:
+    """Replace the tables of a docs page by this report's."""
     text = page.read_text(encoding="utf-8")
-    text = re.sub(r"<!-- (?P<name>\w+) -->\n.*?<!-- end -->", current, text, flags=re.DOTALL)
-    page.write_text(text, encoding="utf-8")
+    page.write_text(with_tables(text, report.tables), encoding="utf-8")
 
 
 def _scores(held_out: HeldOut) -> Floats:
@@ -129,7 +133,7 @@ def _summary_table(errors: Errors, folds: Folds, held_out: HeldOut) -> str:
         for name, e in errors.items()
     ]
     header = ["MAE of retention", "rows alike", "models alike", "by trust", "rows below 0.9"]
-    return _table(header, lines)
+    return markdown_table(header, lines)
 
 
 def _coverage_table(*parts: tuple[str, float, HeldOut]) -> str:
@@ -145,7 +149,7 @@ def _coverage_table(*parts: tuple[str, float, HeldOut]) -> str:
         ]
         for name, z, held_out in parts
     ]
-    return _table(header, lines)
+    return markdown_table(header, lines)
 
 
 def _by_part(
@@ -160,10 +164,11 @@ def _by_part(
         for name, out in parts.items()
         if out
     ]
-    return _table(header, lines)
+    return markdown_table(header, lines)
 
 
-def _table(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+def markdown_table(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+    """Lines under a header; floats with three decimals, all but the first column to the right."""
     body = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in line] for line in lines]
     rule = ["---", *("---:" for _ in header[1:])]
     return "\n".join("| " + " | ".join(line) + " |" for line in [list(header), rule, *body])

@@ -1,13 +1,18 @@
-"""Writes what the docs quote from the program: the command reference and README's first plan.
+"""Writes what the docs quote from the program: the command reference, README's first plan, and the
+tables that shipped rows decide.
 
-`make docs` rewrites both; tests/test_docs.py fails when either is stale.
+    python docs/write_generated.py            # rewrites the pages: `make docs`
+    python docs/write_generated.py --check    # names the lines that are stale: `make check`
 """
 
+import argparse
 import contextlib
+import difflib
 import io
 import os
 import re
 import shlex
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -50,10 +55,51 @@ def reference() -> str:
 
 
 def readme() -> str:
-    """README.md with the output of its first command as it is now."""
+    """README.md with the output of its first command, and its figures of accuracy, as they are."""
+    from kvpareto.calibration.readme_table import Shipped, accuracy_lines, formats_table
+    from kvpareto.calibration.report import with_tables
+
+    shipped, page = Shipped.read(), _with_plan((ROOT / "README.md").read_text("utf-8"))
+    for first, line in accuracy_lines(shipped).items():
+        page, found = re.subn(
+            rf"^\| {re.escape(first)} \|.*$", lambda _, to=line: to, page, flags=re.M
+        )
+        if found != 1:
+            raise SystemExit(f"README.md has no line {first!r}")
+    return with_tables(page, {"formats": formats_table(shipped)})
+
+
+def recall_model() -> str:
+    """docs/recall_model.md with its table of keys as the grid has it."""
+    from kvpareto.calibration.grid.held_out import FILE
+    from kvpareto.calibration.grid.keys_table import keys_table
+    from kvpareto.calibration.grid.reading import read_runs
+    from kvpareto.calibration.report import with_tables
+
+    page = (ROOT / "docs" / "recall_model.md").read_text("utf-8")
+    return with_tables(page, {"keys": keys_table(read_runs(FILE))})
+
+
+PAGES = {"docs/cli.md": reference, "README.md": readme, "docs/recall_model.md": recall_model}
+
+
+def stale(name: str, text: str, generated: str) -> list[str]:
+    """What a page says and should say, line by line with its number: empty if it is up to date."""
+    said, wanted = text.splitlines(), generated.splitlines()
+    matcher = difflib.SequenceMatcher(None, said, wanted, autojunk=False)
+    found = []
+    for kind, first, last, start, end in matcher.get_opcodes():
+        if kind != "equal":
+            found.append(f"{name}:{first + 1}: is not what the program and the shipped rows say")
+            found += [f"  - {line}" for line in said[first:last]]
+            found += [f"  + {line}" for line in wanted[start:end]]
+    return found
+
+
+def _with_plan(page: str) -> str:
+    """README's first console block with what its command prints."""
     from kvpareto.cli import run
 
-    page = (ROOT / "README.md").read_text("utf-8")
     block = re.search(r"```console\n\$ kvpareto (.*?)\n(.*?)```", page, re.DOTALL)
     if block is None:
         raise SystemExit("README.md has no console block")
@@ -64,6 +110,21 @@ def readme() -> str:
     return page[: block.start(2)] + text + page[block.end(2) :]
 
 
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="docs/write_generated.py")
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if a page is stale")
+    options = parser.parse_args()
+    found: list[str] = []
+    for name, generate in PAGES.items():
+        path, generated = ROOT / name, generate()
+        found += stale(name, path.read_text("utf-8"), generated)
+        if not options.check:
+            path.write_text(generated, encoding="utf-8")
+    if options.check and found:
+        print("\n".join([*found, "hint: make docs"]))
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    (ROOT / "docs" / "cli.md").write_text(reference(), encoding="utf-8")
-    (ROOT / "README.md").write_text(readme(), encoding="utf-8")
+    sys.exit(main())

@@ -11,7 +11,7 @@ import pytest
 from kvpareto.calibration.coefficients import data_hash, to_payload
 from kvpareto.calibration.fit import Fitted, fit_tables, main, to_text
 from kvpareto.calibration.hierarchy import Model
-from kvpareto.calibration.holdout import predict_rows
+from kvpareto.calibration.holdout import predict_rows, read_predicted
 from kvpareto.calibration.published import FOLDER, read_models
 from kvpareto.calibration.regression import Fit, Problem, fit_rows
 from kvpareto.calibration.report import Report
@@ -52,6 +52,13 @@ def test_a_refit_gives_the_shipped_coefficients(fitted: tuple[Fitted, Report]) -
     for path, value in shipped.items():
         expected = pytest.approx(value, rel=1e-3, abs=1e-4) if isinstance(value, float) else value
         assert again[path] == expected, path
+
+
+def test_a_refit_gives_the_shipped_predictions_for_models_left_out(
+    fitted: tuple[Fitted, Report],
+) -> None:
+    shipped = read_predicted(FOLDER / "held_out.csv", ROWS)
+    assert shipped == pytest.approx(fitted[0].models.predicted, abs=2e-3)
 
 
 def test_the_data_are_the_ones_that_were_fitted(full: Fit) -> None:

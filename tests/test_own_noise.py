@@ -6,7 +6,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from kvpareto.calibration.grid.evaluate import FEATURES, FILE, SHAPE, judge
+from kvpareto.calibration.grid.evaluate import FEATURES, FILE, SHAPE, WAYS, judge
+from kvpareto.calibration.grid.held_out import held_out_of, read_held_out
 from kvpareto.calibration.grid.reading import read_runs
 from kvpareto.calibration.hierarchy import Model
 from kvpareto.calibration.own_fit import STEP, Prior, Rows, fit_own, leave_out, prior_of
@@ -125,7 +126,11 @@ def test_plans_use_it_and_agree_with_themselves() -> None:
 
 
 def test_left_out_points_of_the_shipped_grid_are_predicted_within_the_bars() -> None:
-    for judged in judge(read_runs(FILE), lambda run: (run.config, run.context)):
+    runs = read_runs(FILE)
+    kept = read_held_out(held_out_of(FILE), runs, "point")
+    for judged, shipped in zip(judge(runs, WAYS["point"][1]), kept, strict=True):
+        assert judged.runs == shipped.runs
+        assert np.abs(judged.predicted - shipped.predicted).mean() <= 0.001
         assert judged.error(0.9) <= 0.01
         assert judged.error() <= 0.03
         assert judged.coverage() >= 0.86

@@ -1,6 +1,7 @@
 """How well the fit predicts what it has not seen of the grid.
 
     python -m kvpareto.calibration.grid.evaluate [FILE]
+    python -m kvpareto.calibration.grid.evaluate --write    # what README's tables quote
 
 A fifth of the runs is left out in turn, in two ways: single grid points (a format may have been
 run at another context), and formats at all their contexts, of all models. Each model's own noise
@@ -9,8 +10,7 @@ are as wide as the runs left out of the fit's own data ask for.
 """
 
 import argparse
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,10 @@ from ...planner import accuracy
 from ...planner.model_effects import Features
 from ...planner.quantization_noise import Floats
 from ..hierarchy import Model
-from ..holdout import NORMAL_Z, TIE
 from ..own_fit import Own, Prior, Rows, fit_own, leave_out, prior_of
+from .held_out import FILE, HIGH, Judged, held_out_of, write_held_out
 from .reading import Run, read_runs, to_rows
 
-FILE = Path(__file__).parents[2] / "profiles" / "calibrations" / "recall_grid.jsonl"
 FEATURES = Features(
     family=None,
     parameters_b=0.0076,
@@ -36,34 +35,11 @@ FEATURES = Features(
 )
 SHAPE = (256, 8, 2)
 FOLDS = 5
-HIGH = 0.9
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Runs of one model with their left-out predictions: retention, low and high end [N]."""
-
-    runs: tuple[Run, ...]
-    predicted: Floats
-    low: Floats
-    high: Floats
-
-    @property
-    def measured(self) -> Floats:
-        return np.minimum([run.overall.retention for run in self.runs], 1.0)
-
-    def error(self, least: float = 0.0) -> float:
-        """Mean error of the runs that keep at least this much."""
-        chosen = self.measured >= least
-        return float(np.abs(self.predicted - self.measured)[chosen].mean())
-
-    def coverage(self) -> float:
-        """Share of the runs inside their intervals, the score's sampling error in quadrature."""
-        error = NORMAL_Z * np.array([run.overall.sd for run in self.runs])
-        low = self.predicted - np.hypot(self.predicted - self.low, error)
-        high = self.predicted + np.hypot(self.high - self.predicted, error)
-        inside = (low <= self.measured + TIE) & (self.measured - TIE <= high)
-        return float(inside.mean())
+WAYS: dict[str, tuple[str, Callable[[Run], Hashable]]] = {
+    "point": ("grid points", lambda run: (run.config, run.context)),
+    "format": ("formats at all contexts", lambda run: run.config),
+}
+"""Ways to leave out: in words, and what is left out together."""
 
 
 def judge(runs: Sequence[Run], alike: Callable[[Run], Hashable], seed: int = 0) -> list[Judged]:
@@ -107,20 +83,16 @@ def _overall(runs: Sequence[Run], model: Model, own: Own, shift: float) -> Float
     return np.array([part.mean() for part in np.split(rows, ends[:-1])])
 
 
-def table(runs: Sequence[Run]) -> str:
-    """The figures of both ways as a table."""
+def table(found: Mapping[str, Sequence[Judged]]) -> str:
+    """The figures of each way as a table."""
     lines = [
         "| model | left out | runs | MAE above 0.9 | MAE | 90 % intervals hold |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
-    ways: list[tuple[str, Callable[[Run], Hashable]]] = [
-        ("grid points", lambda run: (run.config, run.context)),
-        ("formats at all contexts", lambda run: run.config),
-    ]
-    for name, alike in ways:
-        for judged in judge(runs, alike):
+    for way, results in found.items():
+        for judged in results:
             lines.append(
-                f"| {judged.runs[0].model} | {name} | {len(judged.runs)} "
+                f"| {judged.runs[0].model} | {WAYS[way][0]} | {len(judged.runs)} "
                 f"| {100 * judged.error(HIGH):.2f} | {100 * judged.error():.2f} "
                 f"| {100 * judged.coverage():.0f} % |"
             )
@@ -130,9 +102,14 @@ def table(runs: Sequence[Run]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="kvpareto.calibration.grid.evaluate")
     parser.add_argument("file", type=Path, nargs="?", default=FILE)
+    parser.add_argument("--write", action="store_true", help="keep the predictions beside FILE")
     options = parser.parse_args(arguments)
+    runs = read_runs(options.file)
     with threadpool_limits(1):
-        print(table(read_runs(options.file)))
+        found = {way: judge(runs, alike) for way, (_, alike) in WAYS.items()}
+    print(table(found))
+    if options.write:
+        write_held_out(held_out_of(options.file), found)
 
 
 if __name__ == "__main__":
