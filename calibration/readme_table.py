@@ -112,10 +112,11 @@ class Kept:
         off = np.abs(self.predicted - self.measured)
         return f"{_points(self.predicted)} ({_points(off)})" if self.rows else "–"
 
+    def at(self, context: int) -> "Kept":
+        return self.of(lambda row: row.context == context)
+
     def by_context(self) -> str:
-        parts = [
-            self.of(lambda row, context=context: row.context == context) for context in CONTEXTS
-        ]
+        parts = [self.at(context) for context in CONTEXTS]
         return " / ".join(_points(part.measured) if part.rows else "–" for part in parts)
 
 
