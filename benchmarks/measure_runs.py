@@ -1,7 +1,7 @@
 """Measure whole runs of the kvpareto engine: time, memory, and what the planner says beside them.
 
     python benchmarks/measure_runs.py runs.jsonl --seconds 300
-    python benchmarks/measure_runs.py --dry                     the runs, with predicted seconds
+    python benchmarks/measure_runs.py --plan-only             the runs, with predicted seconds
 
 Random weights at real shapes (run_design.py), one GPU. Every run is `calibration.execution`'s: a
 short prompt first, which compiles and captures, then one prefill and some decode steps that count.
@@ -10,7 +10,6 @@ already is gone on with: runs that it has, failed ones too, are not made again. 
 measured here.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -23,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from evidence import Key, Rows, options
 from run_design import Block, Run, architecture, design
 
 from kvpareto.calibration.device_memory import prefer_expandable_segments
@@ -37,7 +37,6 @@ from kvpareto.planner.workload import Engine
 BUILD_S, RUN_S = 2.5, 1.2  # guesses: building a model; a run's captures, warm-up and steps
 RESTARTS = "KVPARETO_RUNS_RESTARTED"
 MOST_RESTARTS = 3  # after errors that leave the device useless to the process
-Key = tuple[str, str, int, int]
 
 
 @contextmanager
@@ -74,31 +73,15 @@ def predicted(spec: ModelSpec, run: Run, gpu: Hardware) -> dict[str, Any]:
 
 
 def key_of(row: dict[str, Any]) -> Key:
-    return row["model"], row["config"], row["context"], row["batch"]
+    """What was run; of a row that describes a model, only which."""
+    return tuple(row.get(name) for name in ("model", "config", "context", "batch"))
 
 
-class Rows:
-    """The file of rows: what it has, and appending to it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        rows = [json.loads(line) for line in lines]
-        self.done = {key_of(row) for row in rows if "config" in row}
-        self.described = {row["model"] for row in rows if "architecture" in row}
-
-    def append(self, row: dict[str, Any]) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def describe(self, model: str) -> None:
-        """The config of a model that is not run as it is bundled goes before its rows."""
-        config = architecture(model)
-        if config is not None and model not in self.described:
-            self.append({"model": model, "architecture": config})
-            self.described.add(model)
+def describe(rows: Rows, model: str) -> None:
+    """The config of a model that is not run as it is bundled goes before its rows."""
+    config = architecture(model)
+    if config is not None and (model, None, None, None) not in rows.done:
+        rows.append({"model": model, "architecture": config})
 
 
 def measure(
@@ -118,7 +101,7 @@ def measure(
             runs = [run for run in block.runs if _key(block, run) not in rows.done]
             if not runs or time.monotonic() - began > seconds:
                 continue
-            rows.describe(block.model)
+            describe(rows, block.model)
             source, bits = where[block.model], block.weight_bits
             try:
                 with open_model(
@@ -134,7 +117,6 @@ def measure(
                             rows.append(one_run(opened, block, run, gpu, commit))
                         except RuntimeError as error:  # outside of what a run's outcome covers
                             raise Useless(_crashed(block, run, error)) from error
-                        rows.done.add(_key(block, run))
             except Useless:
                 raise
             except Exception as error:
@@ -241,22 +223,14 @@ def show(blocks: list[Block], gpu: Hardware) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("output", type=Path, nargs="?")
-    parser.add_argument("--seconds", type=float, default=1e9, help="start no run after this long")
-    parser.add_argument("--only", default="", help="models whose name contains this")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--gpu", default="H200", help="whose predictions stand beside the rows")
-    parser.add_argument("--commit", help="what is measured, where git cannot say")
-    parser.add_argument("--dry", action="store_true", help="list the runs, measure nothing")
-    arguments = parser.parse_args()
+    arguments = options(__doc__).parse_args()
     blocks = [block for block in design() if arguments.only.lower() in block.model.lower()]
     gpu = find_gpu(arguments.gpu)
-    if arguments.dry or arguments.output is None:
+    if arguments.plan_only or arguments.output is None:
         show(blocks, gpu)
         return
     prefer_expandable_segments()
-    rows = Rows(arguments.output)
+    rows = Rows(arguments.output, key_of)
     began = time.monotonic()
     try:
         measure(blocks, rows, arguments.device, gpu, arguments.seconds, arguments.commit)

@@ -21,11 +21,11 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from evidence import Rows, held, options, read, with_summary
 from paper_table import PAPER
-from verify_many import BUILD_S, RUN_S, Rows, read, total
+from verify_many import BUILD_S, RUN_S
 
 from kvpareto.calibration.device_memory import prefer_expandable_segments
 from kvpareto.planner import accuracy, latency, memory
@@ -132,7 +132,7 @@ def run_all(found: Sequence[Case], rows: Rows, options: argparse.Namespace) -> N
                         {"commit": options.commit} if options.commit else {}
                     )
                     rows.append(row)
-                    said = f"{(total(row) or 0) / GB:.2f} GB ({case.total / GB:.2f}), TTFT "
+                    said = f"{(held(row) or 0) / GB:.2f} GB ({case.total / GB:.2f}), TTFT "
                     said += f"{run.ttft_s or 0:.2f} s ({case.ttft_s:.2f}) {run.reason or ''}"
                     print(
                         f"{model} {case.context} {case.role} {case.config}: {said}, "
@@ -169,12 +169,12 @@ def summary(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         run, base = row["execution"], found.get((model, context, "baseline"))
         change = "-"
         if base is not None and role not in ("baseline",):
-            change = f"{(total(row) or 0) / (total(base) or 1) - 1:+.0%}"
+            change = f"{(held(row) or 0) / (held(base) or 1) - 1:+.0%}"
         name = f"paper (-{papers[model]} % at 10k)" if role == "paper" else role
         tpot = f"{1e3 * run['tpot_s']:.1f} ms" if run.get("tpot_s") else "-"
         yield (
             f"| {model.split('/')[-1]} | {context:,} | {name} | `{run['config']}` "
-            f"| {(total(row) or 0) / GB:.2f} GB | {change} | {run['ttft_s']:.2f} s | {tpot} |"
+            f"| {(held(row) or 0) / GB:.2f} GB | {change} | {run['ttft_s']:.2f} s | {tpot} |"
         )
     for row in rows:
         if row["outcome"] != "ok":
@@ -194,26 +194,17 @@ def show(found: Sequence[Case]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("output", type=Path, nargs="?")
-    parser.add_argument("--seconds", type=float, default=1e9, help="start no run after this long")
-    parser.add_argument("--only", default="", help="models whose name contains this")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--gpu", default="H200", help="what is planned for")
-    parser.add_argument("--commit", help="what is run, where git cannot say")
-    parser.add_argument("--plan-only", action="store_true", help="print what is run")
-    parser.add_argument("--summary", action="store_true", help="of the rows that are there")
-    options = parser.parse_args()
-    if options.summary:
-        print("\n".join(summary(read(options.output))))
+    asked = with_summary(options(__doc__)).parse_args()
+    if asked.summary:
+        print("\n".join(summary(read(asked.output))))
         return
     prefer_expandable_segments()
-    found = cases(find_gpu(options.gpu), options.only)
-    if options.plan_only or options.output is None:
+    found = cases(find_gpu(asked.gpu), asked.only)
+    if asked.plan_only or asked.output is None:
         show(found)
         return
-    rows = Rows(options.output)
-    run_all(found, rows, options)
+    rows = Rows(asked.output)
+    run_all(found, rows, asked)
     print("\n".join(summary(rows.rows)))
 
 

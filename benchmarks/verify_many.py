@@ -9,43 +9,35 @@ number of weight bits, and blocks come in passes over the models, so that a run 
 them all. Every run is `calibration.execution`'s, a short warm-up first. Rows are appended with
 fsync as they come, failures with their cause; a file that is there is gone on with.
 
-What the summary says:
-  out of memory   runs that did not stay within their budget, by torch's allocator or by the driver
-  total error     |predicted - measured| / measured, of what the device holds at its worst
-  waste           the planner keeps a margin for its own uncertainty. Where the next better point of
-                  the frontier would really have fit (its predicted total, corrected by this run's
-                  measured / predicted), waste is the part of the budget between the two; else 0.
+What is made of the rows is in verify_summary.py.
 """
 
 import argparse
 import json
 import os
-import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from evidence import Rows, options, read, with_summary
 from measure_runs import compile_ahead, sources
 from run_design import Block, Run
 from verify_design import Case, cases, spec_of
+from verify_summary import again, one_line, summary
 
 from kvpareto.calibration.device_memory import memory_of, numbered, prefer_expandable_segments
 from kvpareto.calibration.execution import warm_tokens
-from kvpareto.planner import accuracy, latency, memory
-from kvpareto.planner.configuration import Configuration
-from kvpareto.planner.hardware import Hardware, find_gpu
+from kvpareto.planner.hardware import find_gpu
 from kvpareto.planner.units import GB
-from kvpareto.planner.workload import Engine, Workload
-from kvpareto.report.document import point
+from kvpareto.planner.workload import Engine
 
 RUN_S, BUILD_S = 0.7, 0.6  # seconds beside the predicted ones, and of a build
 RESTARTS = "KVPARETO_VERIFY_RESTARTED"
 MOST_RESTARTS = 3
 LONG_S = 3.0
-BARS = {"median": 0.01, "worst": 0.03}
 
 
 @dataclass(frozen=True)
@@ -82,23 +74,6 @@ def groups(found: Sequence[Case]) -> list[Group]:
 
 
 # --- running --------------------------------------------------------------------------------------
-
-
-class Rows:
-    """The file of rows: what it has, and appending to it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows = read(path)
-        self.done = {tuple(row["key"]) for row in self.rows}
-
-    def append(self, row: dict[str, Any]) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self.rows.append(row)
-        self.done.add(tuple(row["key"]))
 
 
 class Useless(Exception):
@@ -197,118 +172,6 @@ def kernel_blocks(wanted: Sequence[Group]) -> list[Block]:
     return blocks
 
 
-# --- saying ---------------------------------------------------------------------------------------
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
-
-
-def total(row: dict[str, Any]) -> int | None:
-    found = row.get("execution", {})
-    measured: int | None = found.get("device_used", found.get("counted"))
-    return measured
-
-
-def error(row: dict[str, Any]) -> float | None:
-    """Signed: predicted beyond measured, as a part of measured."""
-    measured = total(row)
-    if not measured or row["outcome"] != "ok":
-        return None
-    return float(row["planned"]["memory"]["total"] / measured - 1)
-
-
-def waste(row: dict[str, Any]) -> float | None:
-    """The part of the budget that the next better point would have used; see above."""
-    measured, found = total(row), row.get("execution", {})
-    if not measured or row["outcome"] != "ok":
-        return None
-    up = row["next_up"]
-    if up is None:
-        return 0.0
-    really = up["memory"]["total"] * measured / row["planned"]["memory"]["total"]
-    budget = found["budget"]
-    return max(0.0, (really - measured) / budget) if really <= budget else 0.0
-
-
-def one_line(row: dict[str, Any]) -> str:
-    found, planned = row["execution"], row["planned"]
-    text = f"{found['config']} {found['context']} in {found['budget'] / GB:g} GB: "
-    if row["outcome"] != "ok":
-        return f"{text}{row['outcome']} {found.get('term', '')}: {row['reason']}"
-    off = error(row)
-    text += f"total {(total(row) or 0) / GB:.3f} GB ({0 if off is None else off:+.2%}), "
-    text += f"outside {found.get('context_bytes', 0) / 1e6:.0f} MB, "
-    text += f"TTFT {found['ttft_s']:.3f} ({planned['ttft_s'] or 0:.3f}), "
-    return text + f"TPOT {1e3 * found['tpot_s']:.2f} ms ({1e3 * (planned['tpot_s'] or 0):.2f})"
-
-
-def summary(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """The table by model, then the bars."""
-    yield "| model | runs | out of memory | other | total error: median | worst | TTFT | TPOT |"
-    yield "|---|---|---|---|---|---|---|---|"
-    names = list(dict.fromkeys(row["model"] for row in rows))
-    for name in [*names, None]:
-        yield _line(name, [row for row in rows if name in (None, row["model"])])
-    errors = sorted(abs(e) for row in rows if (e := error(row)) is not None)
-    wasted = [w for row in rows if (w := waste(row)) is not None]
-    lost = [row for row in rows if row["outcome"] != "ok"]
-    out = [row for row in lost if row["outcome"] == "out_of_memory"]
-    yield ""
-    if errors:
-        median, worst = statistics.median(errors), errors[-1]
-        good = not out and median <= BARS["median"] and worst <= BARS["worst"]
-        inside = sum(_inside(row) for row in rows if row["outcome"] == "ok")
-        yield f"runs within their budget: {len(errors)}; out of memory: {len(out)}"
-        yield f"total memory: median error {median:.2%}, worst {worst:.2%}; as planned {inside}"
-        yield (
-            f"waste: median {statistics.median(wasted):.1%}, mean {statistics.mean(wasted):.1%}, "
-            f"most {max(wasted):.1%}, more than none in {sum(w > 0 for w in wasted)}"
-        )
-        yield f"bars (0 out of memory, median 1 %, worst 3 %): {'held' if good else 'MISSED'}"
-    for row in lost:
-        yield f"failed: {' '.join(map(str, row['key']))}: {row['outcome']}: {row['reason']}"
-
-
-def _line(name: str | None, rows: Sequence[dict[str, Any]]) -> str:
-    good = [row for row in rows if row["outcome"] == "ok"]
-    memory = sum(row["outcome"] == "out_of_memory" for row in rows)
-    errors = sorted(abs(e) for row in good if (e := error(row)) is not None)
-    cells = [name or "**all**", str(len(rows)), str(memory), str(len(rows) - len(good) - memory)]
-    cells += [f"{statistics.median(errors):.2%}", f"{errors[-1]:.2%}"] if errors else ["-", "-"]
-    for key in ("ttft_s", "tpot_s"):
-        off = [
-            abs(row["planned"][key] / row["execution"][key] - 1)
-            for row in good
-            if row["planned"][key] and row["execution"].get(key)
-        ]
-        cells.append(f"{statistics.median(off):.0%}" if off else "-")
-    return f"| {' | '.join(cells)} |"
-
-
-def _inside(row: dict[str, Any]) -> bool:
-    memory, measured = row["planned"]["memory"], total(row) or 0
-    return bool(memory["total_low"] <= measured <= memory["total_high"])
-
-
-def again(row: dict[str, Any], gpu: Hardware) -> dict[str, Any]:
-    """The row with what the planner says of its configuration today."""
-    if row["outcome"] != "ok":
-        return row
-    run = row["execution"]
-    config, engine = Configuration.parse(run["config"]), Engine.parse(run["engine"])
-    work = Workload(run["context"], run["output"], run["batch"])
-    spec = spec_of(row["model"])
-    planned = point(
-        config,
-        memory.estimate(spec, config, work, engine, gpu),
-        accuracy.predict(spec, config, work.context),
-        latency.predict(spec, config, work, engine, gpu),
-    )
-    return {**row, "planned": planned}
-
-
 def show(found: Sequence[Case]) -> None:
     """Every plan in the order it is run, with its predicted seconds, and their sum."""
     seconds = 0.0
@@ -331,45 +194,37 @@ def show(found: Sequence[Case]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("output", type=Path, nargs="?")
-    parser.add_argument("--seconds", type=float, default=1e9, help="start no run after this long")
-    parser.add_argument("--only", default="", help="models whose name contains this")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--gpu", default="H200", help="what the plans are made for")
-    parser.add_argument("--commit", help="what is run, where git cannot say")
-    parser.add_argument("--plan-only", action="store_true", help="print the plans")
+    parser = with_summary(options(__doc__))
     parser.add_argument("--plans", type=Path, help="plans made before, or where to write them")
-    parser.add_argument("--summary", action="store_true", help="of the rows that are there")
     parser.add_argument("--again", action="store_true", help="with today's predictions")
-    options = parser.parse_args()
-    if options.summary:
-        rows = read(options.output)
-        if options.again:
-            rows = [again(row, find_gpu(options.gpu)) for row in rows]
+    asked = parser.parse_args()
+    if asked.summary:
+        rows = read(asked.output)
+        if asked.again:
+            rows = [again(row, find_gpu(asked.gpu)) for row in rows]
         print("\n".join(summary(rows)))
         return
     prefer_expandable_segments()
     began = time.monotonic()
-    if options.plans is not None and options.plans.exists():
-        found = [Case.of(row) for row in read(options.plans)]
-        print(f"{len(found)} plans read from {options.plans}", flush=True)
+    if asked.plans is not None and asked.plans.exists():
+        found = [Case.of(row) for row in read(asked.plans)]
+        print(f"{len(found)} plans read from {asked.plans}", flush=True)
     else:
-        found = cases(options.gpu, options.only)
+        found = cases(asked.gpu, asked.only)
         print(f"{len(found)} questions planned in {time.monotonic() - began:.1f} s", flush=True)
-    if options.plan_only or options.output is None:
-        if options.plans is not None:
-            options.plans.write_text("".join(json.dumps(case.row()) + "\n" for case in found))
+    if asked.plan_only or asked.output is None:
+        if asked.plans is not None:
+            asked.plans.write_text("".join(json.dumps(case.row()) + "\n" for case in found))
         show(found)
         return
-    file = Rows(options.output)
+    file = Rows(asked.output)
     try:
-        run_all(found, file, options)
+        run_all(found, file, asked)
     except Useless:
         restarted = int(os.environ.get(RESTARTS, "0"))
         if restarted < MOST_RESTARTS:
             os.environ[RESTARTS] = str(restarted + 1)
-            left = max(options.seconds - (time.monotonic() - began), 0.0)
+            left = max(asked.seconds - (time.monotonic() - began), 0.0)
             os.execv(sys.executable, [sys.executable, *sys.argv, "--seconds", str(left)])
         print("the device fails again and again", flush=True)
     print("\n".join(summary(file.rows)))

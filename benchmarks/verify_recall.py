@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from verify_many import read
+from evidence import read
 
 from kvpareto.cli import run
 from kvpareto.planner.configuration import Configuration
