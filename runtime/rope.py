@@ -7,6 +7,7 @@ them mean nothing. Here they are chosen once, for the prompt and what is to be g
 forward pass over all of it would choose them.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -26,7 +27,8 @@ class FixedRope:
 
     def __init__(self, model: nn.Module) -> None:
         self._before: dict[Any, tuple[str, Tensor, float]] = {}
-        for module in model.modules():
+        modules: Iterator[Any] = model.modules()  # nn.Module's own types know no rope_type
+        for module in modules:
             kind = getattr(module, "rope_type", None)
             if isinstance(kind, str) and ("dynamic" in kind or kind == "longrope"):
                 self._before[module] = kind, module.inv_freq, module.attention_scaling

@@ -91,7 +91,7 @@ class QuantizedExperts(torch.nn.Module):
         counts = torch.bincount(chosen.reshape(-1)).tolist()
         result, start = torch.zeros_like(hidden), 0
         flat_weights = weights.reshape(-1)
-        most = rows_at_once(*chosen.shape, self._count())
+        most = rows_at_once(len(chosen), k, self._count())
         for expert, count in enumerate(counts):
             for slots in order[start : start + count].split(most):
                 tokens = slots // k
