@@ -23,6 +23,9 @@ FORMATS = [
     ("k4v4-pb16-g32", 64),
     ("k2v2-kc64", 64),
     ("k16v16", 64),
+    ("k4v4-pt", 64),
+    ("k8v2-pt+res8+sink4", 64),
+    ("k16v4-pt+res16", 80),
 ]
 
 
@@ -76,11 +79,28 @@ def test_equal_channels_give_scale_zero_and_their_value_back() -> None:
     assert bool((state.key.scale[:, :, :2, :, 0] == 0).all())
 
 
-def test_per_tensor_pairs_are_left_to_the_reference() -> None:
-    state = empty_state("k4v4-pt", batch=2, device=DEVICE)
-    assert not triton_append.supports(state.key)
-    assert not kernels.capturable(state, 1)
-    one = empty_state("k4v4-pt", batch=2, device=DEVICE)
-    feed((one, state), (5, 1), outliers=False)
+def test_per_tensor_pairs_read_no_length_on_the_host() -> None:
+    state = empty_state("k4v4-pt+res8+sink2", batch=2, device=DEVICE)
+    assert kernels.capturable(state, 1)
+    one = empty_state("k4v4-pt+res8+sink2", batch=2, device=DEVICE)
+    for fed in (one, state):
+        fed.clock.starts.copy_(torch.tensor([0, 7]))
+    feed((one, state), (5, 1, 9, 1), outliers=False)
     for expected, found in zip(buffers(one), buffers(state), strict=True):
+        assert torch.equal(expected, found)
+    state.clock.host = -1  # whoever looks there now is wrong
+    state.clock.device += 1
+    one.clock.advance(1)
+    key, value = (noise(2, 2, 1, one.key.dim, seed=s, device=DEVICE) for s in (7, 8))
+    reference.append(one, key, value)
+    kernels.append(state, key, value)
+    for expected, found in zip(buffers(one), buffers(state), strict=True):
+        assert torch.equal(expected, found)
+
+
+def test_a_cache_that_packs_nothing_stays_in_16_bits() -> None:
+    one, two = (empty_state("k4v4-pt+res64", batch=2, tokens=40, device=DEVICE) for _ in range(2))
+    assert two.key.values.shape[2] == 0
+    feed((one, two), (5, 1), outliers=False)
+    for expected, found in zip(buffers(one), buffers(two), strict=True):
         assert torch.equal(expected, found)

@@ -45,7 +45,7 @@ def supports(state: LayerState) -> bool:
 def capturable(state: LayerState, tokens: int) -> bool:
     """Whether a pass of `tokens` tokens reads no length on the host, so a CUDA graph may hold it.
 
-    Not a staged chunk, whose number of segments the host counts, nor pairs per tensor.
+    Not a staged chunk, whose number of segments the host counts.
     """
     from . import staged
 

@@ -6,6 +6,7 @@ CUDA graph. Arithmetic is runtime/quantize.py's, operation by operation, so the 
 A program takes a tile of tokens of one head with all its channels, as [tokens, groups, width]:
 a pair is shared along the width (per token), along the tokens (per channel), or both (per block).
 What is packed by an append comes from the chunk, or from the residual buffer where it waited.
+One pair a tensor is left to torch (tensor_append.py).
 """
 
 # Triton reads annotations as argument kinds, so kernels cannot carry Python types.
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from ...planner.configuration import Granularity
 from ..layer_state import LayerState, SideState
+from .tensor_append import pack_tensor
 
 _TOKENS = 16  # tokens a program packs where each has its own pair
 
@@ -137,12 +139,11 @@ def _hold(X, TO, CLOCK, n, heads, x_batch, x_head, x_token, rows, first, sinks, 
 
 
 def supports(side: SideState) -> bool:
-    """Every format but one pair a tensor, with rows of whole 32-bit words."""
+    """Every format with rows of whole 32-bit words."""
     form = side.form
     if not form.quantized:
         return True
-    whole = side.dim * form.bits % 32 == 0 and form.group_width(side.dim) % (8 // form.bits) == 0
-    return whole and form.granularity is not Granularity.PER_TENSOR
+    return side.dim * form.bits % 32 == 0 and form.group_width(side.dim) % (8 // form.bits) == 0
 
 
 def append(state: LayerState, key: Tensor, value: Tensor) -> None:
@@ -154,7 +155,10 @@ def append(state: LayerState, key: Tensor, value: Tensor) -> None:
             continue
         if x.dtype == torch.float32:
             x = x.to(torch.bfloat16)
-        _launch_pack(side, x, state)
+        if side.form.granularity is Granularity.PER_TENSOR:
+            pack_tensor(side, x, state)
+        else:
+            _launch_pack(side, x, state)
         if side.residual is not None:
             _launch_hold(side, x, state, side.residual, 1)
         if side.sinks is not None:
