@@ -17,16 +17,8 @@ from scipy.optimize import least_squares
 
 from ..planner.accuracy_model import Predictor
 from ..planner.model_effects import Effects
-from ..planner.own_noise import (
-    BOUND,
-    PARTS,
-    SCALES,
-    SLOPES,
-    TABLES,
-    Inputs,
-    OwnNoise,
-    names_of,
-)
+from ..planner.noise_tables import PARTS, TABLES
+from ..planner.own_noise import BOUND, SCALES, SLOPES, Inputs, OwnNoise, names_of
 from ..planner.quantization_noise import COEFFICIENTS, Floats
 from ..planner.retention import cache_retention, protected_shares
 from .coefficients import LEVEL

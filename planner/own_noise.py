@@ -5,11 +5,9 @@
 
 Rows of many models share their coefficients (accuracy_model.py). A model with enough rows of its
 own shows where those do not fit it: its own gains of rotation, smoothing and channels, its own
-steepness for each kind of task, its own growth with the context, and tables of what is left: for
-each component one deviation for each granularity, smoothing and rotation and each pair of them,
-for each side one for the bits with each of these, and one for every format that was run. All are
-drawn to the shared fit by their priors, so that a model with few rows has the shared fit and one
-with hundreds its own.
+steepness for each kind of task, its own growth with the context, and tables of what is left
+(noise_tables.py). All are drawn to the shared fit by their priors, so that a model with few rows
+has the shared fit and one with hundreds its own.
 
 Monotone in bits by construction, as the shared fit is: what depends on bits, and what a format
 that was run adds, are bounded by 0.8 either way, together less than half of what two bits are
@@ -21,17 +19,14 @@ tasks are denser).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .noise_tables import PARTS, TABLES, Layer
 from .quantization_noise import (
-    BLOCK,
     CHANNEL,
     COEFFICIENTS,
     TENSOR,
-    TOKEN,
     Floats,
     Formats,
     noise,
@@ -40,8 +35,6 @@ from .quantization_noise import (
 )
 from .retention import cache_retention, power_of, weight_retention
 
-Ints = NDArray[np.int64]
-Places = Mapping[str, Ints]
 BOUND = 0.8
 SLOPES = (
     *("group_key", "group_value", "context_value", "residual_value", "tile_value"),
@@ -61,59 +54,7 @@ KIND_EFFECTS = ("kind", "value", "gamma", "weight", "below")
 """What differs between kinds of tasks: the noise of all of the cache, of the values beside that,
 log steepness, the noise of the weights, and the slope of log noise with doublings of the context
 below 4,096 tokens (`below` alone has a value for the reference kind too)."""
-_KEY_AXES: Mapping[str, Sequence[int]] = {
-    "granularity": (TOKEN, CHANNEL, BLOCK, TENSOR),
-    "smoothing": (0, 1),
-    "rotation": (0, 1),
-}
-_VALUE_AXES: Mapping[str, Sequence[int]] = {
-    "granularity": (TOKEN, BLOCK, TENSOR),
-    "rotation": (0, 1),
-}
-_BITS: Mapping[str, Sequence[int]] = {"bits": (2, 4, 8)}
 _REFERENCE_CONTEXT = 4096.0
-
-
-@dataclass(frozen=True)
-class Table:
-    """Deviations of log noise over one axis of a format, or two; `name` is the component or, for
-    tables that are bounded, the side."""
-
-    name: str
-    axes: tuple[str, ...]
-    shape: tuple[int, ...]
-
-    def entries(self, values: Mapping[str, Sequence[int]]) -> list[str]:
-        found = product(*(values[axis] for axis in self.axes))
-        return [
-            f"{self.name}:" + ",".join(f"{a}={x}" for a, x in zip(self.axes, entry, strict=True))
-            for entry in found
-        ]
-
-    def place(self, places: Places) -> Ints:
-        """Number of the entry of each format."""
-        found: Ints = np.ravel_multi_index(tuple(places[axis] for axis in self.axes), self.shape)
-        return found
-
-
-def _tables() -> dict[Table, list[str]]:
-    """All tables with the names of their entries."""
-    found: dict[Table, list[str]] = {}
-    for name, axes in (("plain", _KEY_AXES), ("outlier", _KEY_AXES), ("value", _VALUE_AXES)):
-        for chosen in (*((axis,) for axis in axes), *combinations(axes, 2)):
-            table = Table(name, chosen, tuple(len(axes[axis]) for axis in chosen))
-            found[table] = table.entries(axes)
-    for name, rest in (("key_bits", _KEY_AXES), ("value_bits", _VALUE_AXES)):
-        axes = {**_BITS, **rest}
-        for chosen in (("bits",), *(("bits", axis) for axis in rest)):
-            table = Table(name, chosen, tuple(len(axes[axis]) for axis in chosen))
-            found[table] = table.entries(axes)
-    return found
-
-
-TABLES = _tables()
-PARTS = (("plain", "key_bits"), ("outlier", "key_bits"), ("value", "value_bits"))
-"""The tables of each component: free ones and bounded ones."""
 
 
 def names_of(kinds: Sequence[str], reference: str) -> list[str]:
@@ -130,55 +71,6 @@ def names_of(kinds: Sequence[str], reference: str) -> list[str]:
         ),
         *(name for entries in TABLES.values() for name in entries),
     ]
-
-
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """Cache formats [N] as some of a model's layers keep them, where they stand on the tables'
-    axes, and each component's share in those layers [3, N]."""
-
-    formats: Formats
-    keys: Places
-    values: Places
-    codes: Ints
-    share: Floats
-
-    @classmethod
-    def of(cls, formats: Formats, share: Floats) -> "Layer":
-        def bits(of: Floats) -> Ints:
-            # float formats count as the nearest integer one; 16 bits have no noise to look up
-            return np.clip(np.round(np.log2(of)), 1, 3).astype(np.int64) - 1
-
-        kind = formats.granularity
-        keys = {
-            "bits": bits(formats.k_bits),
-            "granularity": kind,
-            "smoothing": formats.smoothing.astype(np.int64),
-            "rotation": formats.rotate_k.astype(np.int64),
-        }
-        values = {
-            "bits": bits(formats.v_bits),
-            # per-channel keys keep per-token values
-            "granularity": np.select([kind == BLOCK, kind == TENSOR], [1, 2], 0),
-            "rotation": formats.rotate_v.astype(np.int64),
-        }
-        return cls(formats, keys, values, codes_of(formats), share)
-
-    def places(self, name: str) -> Places:
-        return self.values if name.startswith("value") else self.keys
-
-
-def codes_of(formats: Formats) -> Ints:
-    """A number for each cache format, the same for the same format."""
-    columns = (
-        *(formats.k_bits, formats.v_bits, formats.granularity, formats.group, formats.block),
-        *(formats.smoothing, formats.rotate_k, formats.rotate_v, formats.residual),
-    )
-    found = np.zeros(formats.k_bits.shape, dtype=np.int64)
-    for column in columns:
-        # half bits of float formats count; windows beyond the base wrap without harm
-        found = found * 1031 + np.round(2 * np.asarray(column, dtype=float)).astype(np.int64)
-    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,8 @@ from kvpareto.planner import accuracy
 from kvpareto.planner.accuracy_model import Predictor
 from kvpareto.planner.configuration import Configuration
 from kvpareto.planner.measured import Kept
-from kvpareto.planner.own_noise import TABLES, OwnNoise
+from kvpareto.planner.noise_tables import TABLES
+from kvpareto.planner.own_noise import OwnNoise
 
 MODEL = Model("own:toy", FEATURES, ("toy",), SHAPE)
 SHIPPED = accuracy.published()
