@@ -22,6 +22,7 @@ FORMATS = (
     "w16a16-k4v4-kc+res64",
     "w16a16-k4v4-pb16-g32",
     "w16a16-k8v8-pt",
+    "w16a16-k8v8-pt+sink4+res32",
 )
 
 
@@ -67,10 +68,11 @@ def test_kernels_and_graphs_are_as_true_as_the_reference(family: str, text: str)
     assert relative_error(logits_of(model, text), truth) < 1.2 * reference
 
 
+@pytest.mark.parametrize("form", ["k4v4-g32", "k8v8-pt+res32"])
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt_oss", "qwen3"])
-def test_a_captured_step_writes_what_an_eager_one_writes(family: str) -> None:
+def test_a_captured_step_writes_what_an_eager_one_writes(family: str, form: str) -> None:
     model, ids = gpu_model(family), prompt(150)
-    text = "w16a16-k4v4-g32+pc64"
+    text = f"w16a16-{form}+pc64"
     with session(model, text, tokens=250, graphs=False) as run:
         eager = run.generate(ids, 60, stops=frozenset()).tokens
     with session(model, text, tokens=250) as run:
