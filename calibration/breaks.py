@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..planner.configuration import Configuration
-from .measure import HALF, is_unquantized
 from .records import DIVERGENCE, LAYERS, Record
+from .rules import HALF, is_unquantized
 
 
 def breaking_context(records: Iterable[Record]) -> int | None:

@@ -40,8 +40,9 @@ from ..planner.workload import Engine, Workload
 from ..runtime.prefill import GRAPH_FROM
 from .device_memory import Cap, DeviceMemory
 from .engines import Machine, start
-from .execution_record import Asked, Execution, Phase, Warmup, failure, now
+from .execution_record import Asked, Execution, Phase, Warmup, failure
 from .open_model import OpenModel, open_model
+from .records import now
 
 __all__ = ["Asked", "Execution", "Warmup", "execute", "load_failure", "run_configuration"]
 

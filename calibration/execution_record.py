@@ -1,7 +1,6 @@
 """What one run of a configuration left behind: an Execution, whether it went well or not."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from ..planner.model_spec import ModelSpec
 from ..planner.workload import Engine, Workload
 from .device_memory import allocator_settings
 from .environment import environment
-from .records import Environment
+from .records import Environment, now
 
 Phase = Literal["load", "cache", "prefill", "decode"]
 Term = Literal["weights", "kv", "activation", "overhead"]
@@ -160,7 +159,3 @@ def is_outside_allocator(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and (
         "out of memory" in text or "alloc failed" in text or "memoryallocation" in text
     )
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

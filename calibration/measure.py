@@ -1,24 +1,14 @@
-"""The rules by which one configuration is measured: KL first, tasks second, failures as rows.
+"""One configuration measured, row by row: KL first, tasks second, failures as rows.
 
 For each context the divergence from the unquantized model is a row, then each task. A run is
-given up early when it is hopeless:
-
-  - no task is run where the text itself is lost: at two standard errors in the configuration's
-    favour it keeps less than HALF of the probability of a token (an excess of ln 2 nats);
-  - a task ends after its first FIRST items where the upper end of their 90 % interval is below
-    HALF of the unquantized model's score;
-  - no task is run on which the unquantized model itself scores below ABLE, or so little in its
-    first FIRST items that their upper end is below HOPELESS: its retention would be noise
-    divided by noise.
-
-Running out of memory, or any crash, ends the configuration at that context, and is a row.
+given up early when it is hopeless, by the rules of rules.py. Running out of memory, or any crash,
+ends the configuration at that context, and is a row.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import torch
@@ -26,19 +16,23 @@ import torch
 from ..planner.configuration import Configuration
 from ..planner.errors import KVParetoError, NothingFits, one_line
 from .probe import PROBED
-from .records import DIVERGENCE, LAYERS, WINDOW, Environment, Record
+from .records import DIVERGENCE, LAYERS, WINDOW, Environment, Record, now
+from .rules import (
+    ABLE,
+    FIRST,
+    HALF,
+    HOPELESS,
+    is_lost,
+    is_unquantized,
+    kind_of,
+    retention_error,
+)
 from .scores import Score, paired
 from .sensitivity import Sensitivity
 from .trial import Trial
 
-HALF = 0.5
-FIRST = 8
-ABLE = 0.1
-HOPELESS = 0.3
 MOST_CRASHES = 3
 """Crashes in a row after which something else is broken than a configuration."""
-KINDS = {"variables": "reasoning", "arithmetic": "reasoning"}
-"""What tasks ask of the cache; the others are retrieval."""
 
 
 class TooManyCrashes(KVParetoError):
@@ -94,29 +88,29 @@ class Runner:
         if any(r.outcome != "ok" for r in done.values()):
             return
         left = [name for name in self._names(config, context) if name not in done]
-        if not left or self._is_lost(done.get(DIVERGENCE)):
+        if not left or is_lost(done.get(DIVERGENCE)):
             return
-        at = _At(config, context, left[0], _now())
+        at = _At(config, context, left[0], now())
         try:
             with self._bench.open(config, context) as trial:
                 for name in left:
-                    at = _At(config, context, name, _now())
+                    at = _At(config, context, name, now())
                     measure = self._divergence if name == DIVERGENCE else self._task
                     row = measure(trial, at)
                     self._append(row)
-                    if name == DIVERGENCE and self._is_lost(row):
+                    if name == DIVERGENCE and is_lost(row):
                         break
         except (torch.OutOfMemoryError, NothingFits) as error:
-            self._append(self._row(at, outcome="out_of_memory", reason=one_line(str(error), 200)))
+            self._append(self._failure(at, error))
         except KVParetoError:
             raise
         except Exception as error:
-            reason = one_line(f"{type(error).__name__}: {error}", 200)
-            self._append(self._row(at, outcome="crashed", reason=reason))
+            row = self._failure(at, error)
+            self._append(row)
             self._crashes += 1
             if self._crashes >= MOST_CRASHES:
                 raise TooManyCrashes(
-                    f"{MOST_CRASHES} configurations in a row crashed, the last with {reason}",
+                    f"{MOST_CRASHES} configurations in a row crashed, the last with {row.reason}",
                     "what was measured is kept; mend this, then go on with --resume",
                 ) from error
         else:
@@ -125,7 +119,7 @@ class Runner:
     def probe(self) -> Sensitivity | None:
         """How sensitive each layer is, as a row unless there is one; None where that failed."""
         if not any(row.task == LAYERS for row in self._records):
-            at = _At(PROBED, 0, LAYERS, _now())
+            at = _At(PROBED, 0, LAYERS, now())
             try:
                 found, tokens = self._bench.probe()
                 details = {"layers": float(len(found.keys))}
@@ -136,14 +130,10 @@ class Runner:
                         details=details,
                     )
                 )
-            except torch.OutOfMemoryError as error:
-                reason = one_line(str(error), 200)
-                self._append(self._row(at, outcome="out_of_memory", reason=reason))
             except KVParetoError:
                 raise
             except Exception as error:
-                reason = one_line(f"{type(error).__name__}: {error}", 200)
-                self._append(self._row(at, outcome="crashed", reason=reason))
+                self._append(self._failure(at, error))
         return Sensitivity.of(self._records)
 
     def reference(self, task: str, context: int) -> Record | None:
@@ -176,11 +166,6 @@ class Runner:
             r for r in self._records if (r.config, r.context, r.seed) == key and r.task != LAYERS
         ]
 
-    def _is_lost(self, row: Record | None) -> bool:
-        if row is None or row.retention is None or row.retention_sd is None:
-            return False
-        return row.retention * math.exp(2 * row.retention_sd / row.retention) < HALF
-
     def _divergence(self, trial: Trial, at: "_At") -> Record:
         found = trial.divergence()
         speed = trial.speed()
@@ -204,7 +189,7 @@ class Runner:
             ttft_s=speed.ttft_s,
             tpot_s=speed.tpot_s,
         )
-        if self._is_lost(row):
+        if is_lost(row):
             row = row.model_copy(update={"reason": "no task was run: the text itself is lost"})
         return row
 
@@ -236,7 +221,7 @@ class Runner:
             **_scores(found),
             reference=same.value,
             retention=pair.retention,
-            retention_sd=_error(pair.retention_stderr, count),
+            retention_sd=retention_error(pair.retention_stderr, count),
             details=self._details(trial, at.task),
             memory=trial.memory(),
             reason=f"{early}: it keeps less than half" if early else None,
@@ -258,6 +243,13 @@ class Runner:
         rest = trial.score(task, first, self._items)
         return Score.of([*begun.per_item, *rest]), ""
 
+    def _failure(self, at: "_At", error: Exception) -> Record:
+        """Memory that ran out, or a crash."""
+        if isinstance(error, torch.OutOfMemoryError | NothingFits):
+            return self._row(at, outcome="out_of_memory", reason=one_line(str(error), 200))
+        reason = one_line(f"{type(error).__name__}: {error}", 200)
+        return self._row(at, outcome="crashed", reason=reason)
+
     def _row(self, at: "_At", **values: Any) -> Record:
         return Record(
             **{
@@ -271,7 +263,7 @@ class Runner:
                 "outcome": "ok",
                 "environment": self._identity.environment,
                 "started": at.started,
-                "ended": _now(),
+                "ended": now(),
                 **values,
             }
         )
@@ -287,24 +279,5 @@ class _At:
     started: str
 
 
-def kind_of(task: str) -> str:
-    """What a task of ours asks of the cache: one of rows.KINDS."""
-    return "perplexity" if task in (DIVERGENCE, LAYERS) else KINDS.get(task, "retrieval")
-
-
 def _scores(found: Score) -> dict[str, Any]:
     return {"items": found.per_item, "score": found.value, "stderr": found.stderr}
-
-
-def _error(stderr: float | None, count: int) -> float | None:
-    """The ratio's error, and at least 1 / (n + 2): where n items show no difference, the share
-    that differs is known no better than that (uniform prior)."""
-    return None if stderr is None else max(stderr, 1 / (count + 2))
-
-
-def is_unquantized(config: Configuration) -> bool:
-    return config.weight_bits == 16 and not config.quantizes_kv
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

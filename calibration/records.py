@@ -7,6 +7,7 @@ leaves at most one torn line at the end, which is set aside into a `.torn` file 
 
 import os
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -95,6 +96,11 @@ class Record(_Strict):
     @property
     def key(self) -> Key:
         return self.config, self.context, self.task, self.seed
+
+
+def now() -> str:
+    """The time as rows write it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 class RecordFile:

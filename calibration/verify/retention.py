@@ -18,9 +18,9 @@ from ...planner.errors import BadInput
 from ...planner.workload import Workload
 from ...runtime import Session
 from .. import tasks
-from ..measure import ABLE, is_unquantized, kind_of
 from ..open_model import OpenModel
 from ..records import Record
+from ..rules import ABLE, is_unquantized, kind_of, retention_error
 from ..scores import Score, paired
 from ..tasks.base import Item
 from .question import Planned
@@ -170,6 +170,5 @@ def compare(name: str, score: Score, reference: tuple[Score, str] | None, why_no
         note = f"the unquantized model itself scores {whole.value:.2f}: nothing to keep"
         return Scored(name, kind, score, whole, where, note=note)
     pair = paired(whole, score)
-    count = len(score.per_item)
-    error = max(pair.retention_stderr or 0.0, 1 / (count + 2))  # as in calibration: measure.py
+    error = retention_error(pair.retention_stderr, len(score.per_item))
     return Scored(name, kind, score, whole, where, pair.retention, error)

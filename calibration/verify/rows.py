@@ -7,13 +7,12 @@ seed) is not written twice, an execution is.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
-from ...planner.calibrations import fingerprint
 from ...planner.configuration import Configuration
-from ...planner.model_spec import ModelSpec
 from ..execution_record import Execution
-from ..measure import is_unquantized, kind_of
 from ..records import Memory, Record
+from ..rules import is_unquantized, kind_of
 from ..scores import Score
 from .retention import Scored
 
@@ -35,23 +34,17 @@ def execution_row(found: Execution, seed: int) -> Record | None:
         "reserved_peak": found.reserved_peak,
         "context_bytes": found.context_bytes,
     }
-    return Record(
-        model=found.model,
-        fingerprint=found.fingerprint,
-        config=found.config,
+    return _row(
+        found,
+        seed,
         task=EXECUTION,
         kind=EXECUTION,
-        context=found.context,
-        seed=seed,
         outcome=found.outcome,
         reason=found.reason,
         details={name: float(value) for name, value in details.items() if value is not None},
         memory=memory_of(found),
         ttft_s=found.ttft_s,
         tpot_s=found.tpot_s,
-        environment=found.environment,
-        started=found.started,
-        ended=found.ended,
     )
 
 
@@ -66,22 +59,20 @@ def memory_of(found: Execution) -> Memory | None:
     )
 
 
-def task_rows(
-    spec: ModelSpec, found: Execution, scored: Sequence[Scored], seed: int, ended: str
-) -> list[Record]:
+def task_rows(found: Execution, scored: Sequence[Scored], seed: int, ended: str) -> list[Record]:
     """Rows of the configuration's scores that could be judged."""
     return [
         _row(
-            spec, found, Configuration.parse(found.config), one.task, one.score, seed, ended
-        ).model_copy(
-            update={
-                "reference": one.reference.value,
-                "retention": one.retention,
-                "retention_sd": one.sd,
-                "memory": memory_of(found),
-                "ttft_s": found.ttft_s,
-                "tpot_s": found.tpot_s,
-            }
+            found,
+            seed,
+            **_score(one.task, one.score),
+            ended=ended,
+            reference=one.reference.value,
+            retention=one.retention,
+            retention_sd=one.sd,
+            memory=memory_of(found),
+            ttft_s=found.ttft_s,
+            tpot_s=found.tpot_s,
         )
         for one in scored
         if one.reference is not None and one.retention is not None
@@ -89,43 +80,37 @@ def task_rows(
 
 
 def reference_row(
-    spec: ModelSpec,
-    found: Execution,
-    config: Configuration,
-    task: str,
-    score: Score,
-    seed: int,
-    ended: str,
+    found: Execution, config: Configuration, task: str, score: Score, seed: int, ended: str
 ) -> Record:
     """The unquantized model's score of a task."""
     if not is_unquantized(config):
         raise ValueError(f"{config} is quantized")
-    row = _row(spec, found, config, task, score, seed, ended)
-    return row.model_copy(update={"retention": 1.0})
+    return _row(found, seed, **_score(task, score), ended=ended, config=str(config), retention=1.0)
 
 
-def _row(
-    spec: ModelSpec,
-    found: Execution,
-    config: Configuration,
-    task: str,
-    score: Score,
-    seed: int,
-    ended: str,
-) -> Record:
+def _score(task: str, score: Score) -> dict[str, Any]:
+    return {
+        "task": task,
+        "kind": kind_of(task),
+        "items": score.per_item,
+        "score": score.value,
+        "stderr": score.stderr,
+    }
+
+
+def _row(found: Execution, seed: int, **values: Any) -> Record:
+    """A row of a run's model, place and time, as far as `values` say nothing else."""
     return Record(
-        model=spec.name,
-        fingerprint=fingerprint(spec),
-        config=str(config),
-        task=task,
-        kind=kind_of(task),
-        context=found.context,
-        seed=seed,
-        outcome="ok",
-        items=score.per_item,
-        score=score.value,
-        stderr=score.stderr,
-        environment=found.environment,
-        started=found.started,
-        ended=ended,
+        **{
+            "model": found.model,
+            "fingerprint": found.fingerprint,
+            "config": found.config,
+            "context": found.context,
+            "seed": seed,
+            "outcome": "ok",
+            "environment": found.environment,
+            "started": found.started,
+            "ended": found.ended,
+            **values,
+        }
     )

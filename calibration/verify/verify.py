@@ -24,10 +24,9 @@ from ..calibrate import INSTALL
 from ..candidates import chunk_for
 from ..environment import environment
 from ..execution import Asked, Execution, Warmup, execute, load_failure
-from ..execution_record import now
-from ..measure import is_unquantized
 from ..open_model import OpenModel, open_model
-from ..records import Record, RecordFile
+from ..records import Record, RecordFile, now
+from ..rules import is_unquantized
 from ..scores import Score
 from .corrected import correction
 from .question import Question, predict
@@ -76,16 +75,15 @@ class Verifier:
             ended = now()
             rows += [
                 reference_row(
-                    question.spec, found, _unquantized(question), name, score,
-                    self._settings.seed, ended,
+                    found, _unquantized(question), name, score, self._settings.seed, ended
                 )
                 for name, score in measured.items()
-            ]  # fmt: skip
+            ]
             scored = [
                 compare(name, score, references.get(name), why_not)
                 for name, score in scores.items()
             ]
-            rows += task_rows(question.spec, found, scored, self._settings.seed, ended)
+            rows += task_rows(found, scored, self._settings.seed, ended)
         written = self._write(question.spec, [row for row in rows if row is not None])
         return self._receipt(question, found, scored, written)
 
