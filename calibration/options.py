@@ -15,6 +15,7 @@ from ..planner.calibrations import read_json
 from ..planner.errors import BadInput
 from ..planner.model_spec import ModelSpec
 from ..planner.units import parse_tokens
+from .device import check_name
 
 ASKED = "asked.json"
 DEFAULT_MODEL = "recall"
@@ -54,8 +55,7 @@ class Options:
                 raise BadInput(f"{name} {value} measures nothing", f"{name} is 1 or more")
         if self.minutes is not None and not self.minutes > 0:
             raise BadInput(f"--minutes {self.minutes:g} is no time", "give minutes above 0")
-        if self.device not in (None, "cpu", "cuda"):
-            raise BadInput(f"no device is called {self.device!r}", "devices are cpu and cuda")
+        check_name(self.device)
 
 
 @dataclass(frozen=True)

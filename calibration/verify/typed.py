@@ -9,8 +9,8 @@ from typing import Any
 from ...planner.calibrations import folder_of
 from ...planner.errors import BadInput, MissingDependency
 from ...planner.hardware import Hardware, find_gpu
-from ...planner.model_spec import ModelSpec
-from ..calibrate import MOST_ON_CPU, Interrupted
+from ..calibrate import Interrupted
+from ..device import check_name, check_size, choose
 from ..options import DEFAULT_TASKS
 from .question import Planned, Question, from_options, from_plan
 from .receipt import sweep
@@ -56,7 +56,7 @@ def verify(options: Options) -> dict[str, Any]:
             f"the kvpareto runtime cannot run {question.spec.name} ({question.spec.model_type})",
             "--engine transformers runs what transformers can",
         )
-    _check_size(question.spec, device)
+    check_size(question.spec, device, "verify", "run this on a machine with a CUDA GPU")
     from .. import tasks
     from ..records import RecordFile
     from .verify import Settings, Verifier
@@ -95,14 +95,13 @@ def _check(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and value < least:
             raise BadInput(f"--{name} {value} verifies nothing", f"--{name} is {least} or more")
-    if options.device not in (None, "cpu", "cuda"):
-        raise BadInput(f"no device is called {options.device!r}", "devices are cpu and cuda")
+    check_name(options.device)
 
 
 def _device(asked: str | None) -> str:
     """cpu or cuda. Raises MissingDependency without the runtime, or the GPU that was asked for."""
     try:
-        import torch
+        import torch  # noqa: F401
         import transformers
     except ImportError as error:
         raise MissingDependency(f"verify needs {error.name}", f"run {INSTALL}") from error
@@ -110,12 +109,7 @@ def _device(asked: str | None) -> str:
 
     prefer_expandable_segments()
     transformers.utils.logging.disable_progress_bar()
-    found = torch.cuda.is_available()
-    if asked == "cuda" and not found:
-        raise MissingDependency(
-            "no CUDA GPU is available to torch", "use --device cpu, or install torch with CUDA"
-        )
-    device = asked or ("cuda" if found else "cpu")
+    device = choose(asked)
     if device == "cuda":
         memory_of(numbered(device))  # before anything else makes a context there
     return device
@@ -131,15 +125,6 @@ def _running_gpu(device: str) -> Hardware | None:
         return find_gpu(torch.cuda.get_device_name())
     except BadInput:
         return None
-
-
-def _check_size(spec: ModelSpec, device: str) -> None:
-    if device == "cpu" and spec.parameters > MOST_ON_CPU:
-        raise MissingDependency(
-            f"{spec.name} has {spec.parameters / 1e9:.1f} billion parameters, too many to "
-            "verify on a CPU",
-            "run this on a machine with a CUDA GPU",
-        )
 
 
 def _question(options: Options, gpu: Hardware | None) -> Question:
