@@ -14,19 +14,19 @@ from ..planner.configuration import Configuration
 from ..planner.errors import BadInput, KVParetoError, MissingDependency
 from ..planner.model_source import load_model
 from ..planner.model_spec import ModelSpec
+from .device import check_size, choose
 from .options import ASKED, DEFAULT_MODEL, Asked, Options, settle
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from .campaign import Ending
+    from .material import Material
     from .records import Record, RecordFile
     from .sensitivity import Sensitivity
-    from .trial import Bench, Material
+    from .trial import Bench
 
 INSTALL = 'pip install "kvpareto[calibrate]"'
-MOST_ON_CPU = 1_000_000_000
-"""Parameters beyond which a CPU needs hours for what a GPU does in minutes."""
 
 Say = Callable[[str], None]
 
@@ -129,7 +129,7 @@ def _material(asked: Asked) -> "Material":
     from . import tasks
     from .harness import split_names
     from .harness_tasks import HarnessTasks
-    from .trial import Material
+    from .material import Material
 
     generated, others = split_names(asked.tasks)
     return Material(
@@ -190,22 +190,17 @@ def _device(asked: str | None, spec: ModelSpec) -> str:
     """cpu or cuda. Raises MissingDependency without the extra, or a GPU that is needed."""
     try:
         import sklearn  # noqa: F401 - the fit needs it, and says so before anything is measured
-        import torch
+        import torch  # noqa: F401
         import transformers  # noqa: F401
     except ImportError as error:
         raise MissingDependency(f"calibrate needs {error.name}", f"run {INSTALL}") from error
-    found = torch.cuda.is_available()
-    if asked == "cuda" and not found:
-        raise MissingDependency(
-            "no CUDA GPU is available to torch", "use --device cpu, or install torch with CUDA"
-        )
-    device = asked or ("cuda" if found else "cpu")
-    if device == "cpu" and spec.parameters > MOST_ON_CPU:
-        raise MissingDependency(
-            f"{spec.name} has {spec.parameters / 1e9:.1f} billion parameters, too many to "
-            "calibrate on a CPU",
-            "run this on a machine with a CUDA GPU; `kvpareto profiles export` brings the result",
-        )
+    device = choose(asked)
+    check_size(
+        spec,
+        device,
+        "calibrate",
+        "run this on a machine with a CUDA GPU; `kvpareto profiles export` brings the result",
+    )
     return device
 
 
@@ -235,10 +230,10 @@ def _announce(
 
     for context in asked.contexts:
         fits = bench.fitting_tasks(context)
-        for name in bench.material.tasks:
+        for name in bench.prompts.material.tasks:
             if name not in fits:
                 if options.tasks is not None:
-                    bench.items(name, context)  # raises, and says how many tokens it needs
+                    bench.prompts.items(name, context)  # raises, and says how many tokens it needs
                 say(f"task {name} does not fit {context:,} tokens with this tokenizer: left out")
     found = forecast(bench, asked.contexts)
     if options.minutes is not None and not records:
@@ -248,7 +243,9 @@ def _announce(
             items=options.items is None,
             contexts=options.contexts is None,
         )
-        bench.material = replace(bench.material, items=asked.items, contexts=asked.contexts)
+        bench.prompts.material = replace(
+            bench.prompts.material, items=asked.items, contexts=asked.contexts
+        )
     done = len({record.config for record in records if record.task != LAYERS})
     say(in_words(found, bench, asked, done, options.minutes))
     one = found.seconds(asked.items, asked.contexts)

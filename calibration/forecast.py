@@ -67,8 +67,8 @@ def forecast(bench: Bench, contexts: tuple[int, ...]) -> Forecast:
         with bench.open(Configuration(chunk=chunk_for(context)), context) as trial:
             speed = trial.speed()
         # opening and timing it once, and two models reading the windows of the text
-        fixed = time.monotonic() - begun + 2 * bench.material.windows * speed.ttft_s
-        answers = [bench.answer_tokens(name, context) for name in fits]
+        fixed = time.monotonic() - begun + 2 * bench.prompts.material.windows * speed.ttft_s
+        answers = [bench.prompts.answer_tokens(name, context) for name in fits]
         per_item = len(fits) * speed.ttft_s + sum(answers) * speed.tpot_s / bench.at_once
         parts[context] = Part(fixed, per_item, 1 + len(fits))
     return Forecast(parts)

@@ -5,29 +5,24 @@ session of the unquantized model that divergences are measured from.
 """
 
 import gc
-import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from ..planner.configuration import Configuration
 from ..planner.errors import BadInput, NothingFits
 from ..planner.model_spec import ModelSpec
 from ..runtime import Session, load
 from . import tasks
-from .divergence import Divergence, divergence, text_windows
-from .harness_tasks import HarnessTasks
+from .divergence import Divergence, divergence
+from .material import Material, Prompts
 from .probe import TOKENS, probe_layers
 from .records import Memory
 from .sensitivity import Sensitivity
-from .tasks.base import Item
-from .tasks.haystack import Haystack, bundled_haystack
 
 SPEED_TOKENS = 16
 SPEED_REPEATS = 2  # of which the faster counts: the first may compile and capture
@@ -64,22 +59,6 @@ class Trial(Protocol):
         """Tensors' bytes, and the allocator's as `speed` left them."""
 
 
-@dataclass(frozen=True)
-class Material:
-    """What configurations are measured on. `tasks` are names of generated ones, `items` the items
-    of each; `windows` of `text` (None: our own prose) are for the divergence; `harness` are the
-    evaluation harness's tasks, which are run at the longest of `contexts`."""
-
-    contexts: tuple[int, ...]
-    tasks: tuple[str, ...]
-    items: int
-    seed: int
-    windows: int = 2
-    text: Path | None = None
-    haystack: Haystack | None = None
-    harness: HarnessTasks | None = None
-
-
 class Bench:
     """A model to run configurations of.
 
@@ -101,13 +80,12 @@ class Bench:
                 "with",
                 "calibrate the 16-bit checkpoint it was made from",
             )
-        self.spec, self.device, self.material = spec, device, material
+        self.spec, self.device = spec, device
         self._source, self._offline = source, offline
         self._batch = BATCH
         self._models: dict[int, Session] = {}
         self._reference: tuple[int, Session] | None = None
-        self._items: dict[tuple[str, int], list[Item]] = {}
-        self._model(16)
+        self.prompts = Prompts(spec.name, self._model(16).tokenizer, material)
 
     @contextmanager
     def open(self, config: Configuration, context: int) -> Iterator["RuntimeTrial"]:
@@ -125,47 +103,17 @@ class Bench:
                 if session.device.type == "cuda":
                     torch.cuda.empty_cache()
 
-    def items(self, task: str, context: int) -> list[Item]:
-        """A task's items, the same for every configuration. Raises BadInput for a context that is
-        too short for the task."""
-        key = task, context
-        if key not in self._items:
-            (found,) = tasks.find([task])
-            tokenizer = self._model(16).tokenizer
-            if tokenizer is None:
-                raise BadInput(
-                    f"{self.spec.name} has no tokenizer", "give a folder that holds tokenizer.json"
-                )
-            self._items[key] = found.items(
-                tokenizer,
-                context,
-                self.material.items,
-                self.material.seed,
-                haystack=self.material.haystack,
-            )
-        return self._items[key]
-
     def fitting_tasks(self, context: int) -> list[str]:
-        """The generated tasks whose prompts fit `context` tokens, then the harness's tasks."""
-        found = [name for name in self.material.tasks if self._fits(name, context)]
-        return [*found, *self._harness_names(context)]
+        return self.prompts.fitting_tasks(context)
 
     @property
     def at_once(self) -> int:
         """Prompts generated together."""
-        return min(self._batch, self.material.items)
-
-    def answer_tokens(self, task: str, context: int) -> float:
-        """Mean tokens that answers to a task may take."""
-        harness = self.material.harness
-        if harness is not None and task in harness.names:
-            return harness.answer_tokens
-        answers = [item.max_new_tokens for item in self.items(task, context)]
-        return sum(answers) / len(answers)
+        return min(self._batch, self.prompts.material.items)
 
     def probe(self) -> tuple[Sensitivity, int]:
         """How sensitive each layer is, and on windows of how many tokens it was tried."""
-        windows = self.windows(min(TOKENS, max(self.material.contexts)))
+        windows = self.prompts.windows(min(TOKENS, max(self.prompts.material.contexts)))
         if self.device == "cpu":  # a quarter of the text: seconds, where it would be a minute
             windows = windows[:1, : TOKENS // 2]
         return probe_layers(self._model(16), windows), int(windows.shape[1])
@@ -190,29 +138,6 @@ class Bench:
             torch.cuda.empty_cache()
         return True
 
-    def windows(self, context: int) -> Tensor:
-        """Token windows [N, T] of the text: the user's, else this project's own prose, shuffled
-        by sentences where it is too short. Raises BadInput for a text that cannot be read."""
-        tokenizer = self._model(16).tokenizer
-        if tokenizer is None:
-            raise BadInput(
-                f"{self.spec.name} has no tokenizer", "give a folder that holds tokenizer.json"
-            )
-        path, count = self.material.text, self.material.windows
-        if path is not None:
-            try:
-                text = path.expanduser().read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise BadInput(f"cannot read {path}: {error}", "give UTF-8 text") from error
-            return text_windows(tokenizer, text, context, count)
-        pile = bundled_haystack()
-        rows = [
-            # a word is a token at least
-            text_windows(tokenizer, pile.hide([], random.Random(i))(context), context, 1)
-            for i in range(count)
-        ]
-        return torch.cat(rows)
-
     def close(self) -> None:
         """Free everything, in the reverse order of loading."""
         if self._reference is not None:
@@ -221,13 +146,6 @@ class Bench:
         for session in reversed(self._models.values()):
             session.close()
         self._models.clear()
-
-    def _fits(self, task: str, context: int) -> bool:
-        try:
-            self.items(task, context)
-        except BadInput:
-            return False
-        return True
 
     def _model(self, bits: int) -> Session:
         """A session of almost no room that holds the model with its weights at `bits`."""
@@ -255,21 +173,7 @@ class Bench:
 
     def _room(self, context: int) -> int:
         """Tokens of the cache: the prompt and the longest answer."""
-        answers = [
-            item.max_new_tokens
-            for name in self.material.tasks
-            if self._fits(name, context)
-            for item in self.items(name, context)
-        ]
-        harness = self.material.harness
-        if harness is not None and self._harness_names(context):
-            answers.append(harness.answer_tokens)
-        return context + max([SPEED_TOKENS, *answers])
-
-    def _harness_names(self, context: int) -> tuple[str, ...]:
-        harness = self.material.harness
-        runs = harness is not None and context == max(self.material.contexts)
-        return harness.names if harness is not None and runs else ()
+        return context + max(SPEED_TOKENS, self.prompts.longest_answer(context))
 
 
 class RuntimeTrial:
@@ -280,7 +184,7 @@ class RuntimeTrial:
     ) -> None:
         self._bench, self._reference, self._session = bench, reference, session
         self._context, self._before = context, before
-        self._windows = bench.windows(context)
+        self._windows = bench.prompts.windows(context)
         self._harness_scores: dict[str, Sequence[float]] = {}
         self._batched: Session | None = None
         self._allocator: tuple[int, int] | None = None
@@ -298,18 +202,18 @@ class RuntimeTrial:
         return int(self._windows.shape[1])
 
     def score(self, task: str, first: int, last: int) -> Sequence[float]:
-        harness = self._bench.material.harness
+        harness = self._bench.prompts.material.harness
         if harness is None or task not in harness.names:
             return self._generated(task, first, last)
         if task not in self._harness_scores:
             self._harness_scores[task] = harness.score(
-                self._session, task, self._bench.material.items
+                self._session, task, self._bench.prompts.material.items
             )
         return self._harness_scores[task][first:last]
 
     def _generated(self, task: str, first: int, last: int) -> Sequence[float]:
         (found,) = tasks.find([task])
-        items = self._bench.items(task, self._context)[first:last]
+        items = self._bench.prompts.items(task, self._context)[first:last]
         while True:
             try:
                 if self._batched is None:
@@ -321,7 +225,7 @@ class RuntimeTrial:
                     raise
 
     def prompt_tokens(self, task: str) -> int | None:
-        harness = self._bench.material.harness
+        harness = self._bench.prompts.material.harness
         return harness.prompt_tokens(task) if harness is not None else None
 
     def speed(self) -> Speed:

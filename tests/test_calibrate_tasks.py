@@ -10,9 +10,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from kvpareto.calibration.material import Material
 from kvpareto.calibration.options import Options
 from kvpareto.calibration.records import DIVERGENCE, LAYERS, ROWS, WINDOW, Record, read_records
-from kvpareto.calibration.trial import Bench, Material
+from kvpareto.calibration.trial import Bench
 from kvpareto.cli import run
 from kvpareto.planner import accuracy, calibrations
 from kvpareto.planner.configuration import Configuration
@@ -100,7 +101,7 @@ def test_the_bench_asks_its_items_in_the_haystack() -> None:
     material = Material((256,), ("arithmetic",), 2, 0, haystack=own)
     bench = Bench(str(STORIES), load_model(str(STORIES)), material, device="cpu")
     try:
-        assert "marmalade" in bench.items("arithmetic", 256)[0].text
+        assert "marmalade" in bench.prompts.items("arithmetic", 256)[0].text
         assert bench.fitting_tasks(256) == ["arithmetic"]
         assert bench.fitting_tasks(64) == []
     finally:
