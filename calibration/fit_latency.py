@@ -32,18 +32,19 @@ from .run_rows import RunRow, shipped_runs
 Floats = npt.NDArray[np.float64]
 
 RATES = (
-    "matmul", "stream", "attention", "attention_packed", "attention_tiled", "weights_16",
-    "weights_8", "weights_4", "packed_8", "packed_4", "packed_2",
+    "matmul", "grouped", "stream", "attention", "attention_packed", "attention_tiled",
+    "tiled_packed", "weights_16", "weights_8", "weights_4", "experts_16", "packed_8", "packed_4",
+    "packed_2", "packed_channels",
 )  # fmt: skip
 HOST = (
     "launch_prefill", "launch_packed", "launch_piece", "launch_segment",
-    "packed_launches", "host_step", "step",
+    "host_step", "step",
 )  # fmt: skip
 COSTS = (
     *HOST, "matmul_rows", "fill_rows", "dequantize_bytes", "staging_moves", "card_layer",
     "card_launch", "card_segment", "tail_layer", "turn_layer",
 )  # fmt: skip
-"""What is fitted; a rate is at most the datasheet's."""
+"""What is fitted; a rate is at most the datasheet's, or that of what it is a part of."""
 PRIOR = 0.7
 """Standard deviation of a coefficient's logarithm before any row is seen."""
 FROM_KERNELS = {

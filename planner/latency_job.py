@@ -41,8 +41,10 @@ class Axes:
     turned: Floats
     """1 where heads are rotated."""
     smoothed: Floats
+    by_channel: Floats
+    """1 where a pair belongs to a channel of keys."""
     per_tensor: Floats
-    """1 where a pair spans a layer's tensor, which the kernels' appends do not take."""
+    """1 where a pair spans a layer's tensor, which torch's own operations append."""
     chunks: tuple[int | None, ...]
 
     @classmethod
@@ -57,6 +59,7 @@ class Axes:
             "tail": packed and tail,
             "turned": packed and config.rotation,
             "smoothed": packed and config.smoothing,
+            "by_channel": config.granularity is Granularity.PER_CHANNEL,
             "per_tensor": packed and config.granularity is Granularity.PER_TENSOR,
         }
         arrays = {name: np.array([float(value)]) for name, value in values.items()}
@@ -68,6 +71,7 @@ class Axes:
         packed = ((space.k_bits < 16) | (space.v_bits < 16)).astype(float)
         blocked = np.array([layout.granularity in _BLOCKED for layout in space.layouts])
         whole = [layout.granularity is Granularity.PER_TENSOR for layout in space.layouts]
+        channels = [layout.granularity is Granularity.PER_CHANNEL for layout in space.layouts]
         return cls(
             weights=space.weights,
             k_bits=space.k_bits.astype(float),
@@ -76,6 +80,7 @@ class Axes:
             tail=packed * (blocked[space.layout] | (space.of_layout("residual") != 0)),
             turned=packed * (space.of_layout("rotation") != 0),
             smoothed=packed * (space.of_layout("smoothing") != 0),
+            by_channel=np.array(channels, dtype=float)[space.layout],
             per_tensor=packed * np.array(whole)[space.layout],
             chunks=space.chunks,
         )
@@ -86,7 +91,16 @@ class Axes:
         return Axes(weights=self.weights, chunks=self.chunks, **arrays)
 
 
-_OF_FORMAT = ("k_bits", "v_bits", "kv_bytes", "tail", "turned", "smoothed", "per_tensor")
+_OF_FORMAT = (
+    "k_bits",
+    "v_bits",
+    "kv_bytes",
+    "tail",
+    "turned",
+    "smoothed",
+    "by_channel",
+    "per_tensor",
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,8 +142,12 @@ class Job:
     head: Number
     scan_flops: Number
     moved_bytes: Number
+    fused_moved_bytes: Number
     launches: Number
     fused_launches: Number
+    host_launches: Number
+    routed_launches: Number
+    packed_routed_launches: Number
     joined_launches: Number
     weight: Number
     """Stored bytes of one weight of a matrix product."""
@@ -139,6 +157,7 @@ class Job:
     tail: Number
     turned: Number
     smoothed: Number
+    by_channel: Number
     per_tensor: Number
     chunk: Number
     """Tokens of a prefill chunk, at most the context."""
@@ -166,7 +185,8 @@ def job_of(spec: ModelSpec, workload: Workload, axes: Axes) -> Job:
 
 _OF_WORK = (
     "layers", "linear", "matrices", "expert", "expert_share", "experts", "head", "scan_flops",
-    "moved_bytes", "launches", "fused_launches", "joined_launches",
+    "moved_bytes", "fused_moved_bytes", "launches", "fused_launches", "host_launches",
+    "routed_launches", "packed_routed_launches", "joined_launches",
 )  # fmt: skip
 
 

@@ -19,6 +19,8 @@ class Coefficients:
     """Of the dense 16-bit rate, in matrix products of long chunks."""
     matmul_rows: float
     """Rows of a matrix product that reach half of that."""
+    grouped: float
+    """Of `matmul`, in the products of 16-bit experts, which are many and small in one kernel."""
     stream: float
     """Of the bandwidth, in kernels that only move bytes."""
     attention: float
@@ -28,17 +30,23 @@ class Coefficients:
     attention_packed: float
     """The same over a chunk's past, staged in 16 bits: no mask, another kernel."""
     attention_tiled: float
-    """The same where a packed cache is unpacked tile by tile instead."""
+    """The same of the general kernel, which takes what cannot be staged, over a 16-bit cache."""
+    tiled_packed: float
+    """Of that, over a packed cache: every block of queries unpacks every tile again."""
     fill_rows: float
     """Query rows x heads below which attention leaves a 989 TFLOP/s card partly idle."""
     weights_16: float
     weights_8: float
     weights_4: float
     """Of `stream`, when a decode step multiplies with weights of that many bits."""
+    experts_16: float
+    """The same of experts in 16 bits, each of which has few rows of a tile to do."""
     packed_8: float
     packed_4: float
     packed_2: float
     """Of `stream`, when a decode step reads a cache of that many bits."""
+    packed_channels: float
+    """Of that, keys with a pair for each channel."""
     dequantize_bytes: float
     """Bytes moved for each packed weight besides reading it, in a long chunk."""
     cache_moves: float

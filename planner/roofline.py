@@ -27,9 +27,11 @@ from .latency_job import Axes, Floats, Job, Number, job_of
 from .latency_profile import Coefficients
 from .model_spec import ModelSpec
 from .roofline_attention import Card, attention_host, chunk_attention, decode_cache
+from .work import TORCH_CALL
 from .workload import Workload
 
 FEW_ROWS = 64  # rows up to which packed weights are read as they are (runtime/weights/linear.py)
+TENSOR_LAUNCHES = 100  # of a layer's appends where a pair spans a tensor (kernels/tensor_append.py)
 EXPERT_LAUNCHES = 16  # of one packed expert's share of a chunk (runtime/weights/experts.py)
 
 
@@ -70,44 +72,63 @@ def _touched(job: Job, tokens: Number) -> Number:
 
 def _decode(job: Job, card: Card) -> Floats:
     c = card.c
-    touched = job.linear + job.expert * _touched(job, job.batch)
     kinds = [job.weight < 0.8, job.weight < 1.9]
     reached = np.select(kinds, [c.weights_4, c.weights_8], c.weights_16)
-    read = job.weight * touched / reached
+    routed = np.select(kinds, [c.weights_4, c.weights_8], c.experts_16)
+    read = job.linear / reached + job.expert * _touched(job, job.batch) / routed
+    read = job.weight * read
     flops = 2 * job.batch * (job.linear + job.expert * job.expert_share + job.head)
     products = np.maximum((read + 2.0 * job.head) / card.stream, flops / card.matmul)
-    rest = job.batch * (job.moved_bytes / card.stream + job.scan_flops / card.matmul)
+    rest = job.batch * (_moved(job, card) / card.stream + job.scan_flops / card.matmul)
     small = job.layers * (c.card_layer + c.tail_layer * job.tail)
     small = small + job.layers * c.turn_layer * (job.turned + 0.5 * job.smoothed)
-    launches = job.launches
+    joined = np.where(job.weight < 1.9, job.joined_launches, 0.0)
+    small = small + c.card_launch * (job.fused_launches - joined + _torch_launches(job))
     packed = (job.k_bits < 16) | (job.v_bits < 16)
-    if c.fused:
-        launches = job.fused_launches - np.where(job.weight < 1.9, job.joined_launches, 0.0)
-        small = small + c.card_launch * launches
-        packed = job.per_tensor > 0  # such a step is not captured
-    launches = launches + np.where(packed, job.layers * c.packed_launches, 0.0)
-    launched = np.where(packed, c.launch_prefill, 0.0) if c.fused else c.launch_decode
-    host = c.host_step + c.plan_decode + launched * launches
+    launches = job.launches + np.where(packed, job.layers * c.packed_launches, 0.0)
+    host = c.host_step + c.plan_decode + c.launch_decode * launches
     found: Floats = np.maximum(host, products + rest + decode_cache(job, card) + small) + c.step
     return found
 
 
 def _prefill(job: Job, card: Card) -> Floats:
-    """Sum over the chunks of max(host, card), each of what does not depend on the position and
-    what does."""
-    c = card.c
-    count = np.ceil(job.context / job.chunk)
-    length = job.context / count
-    rows = length * job.batch
-    fixed = _products(job, rows, card) + rows * job.moved_bytes / card.stream
-    fixed = fixed + job.layers * c.card_layer
-    level, slope = chunk_attention(job, length, count, card)
-    host, host_slope = _host(job, length, count, card)
+    """The full chunks, what is left of the prompt, and the output head."""
+    full = np.floor(job.context / job.chunk)
+    done = full * job.chunk
+    found = _passes(job, job.chunk, np.zeros(1), full, card)
+    found = found + _passes(
+        job, np.maximum(job.context - done, 1.0), done, done < job.context, card
+    )
     positions = np.where(job.full_logits, job.context, 1.0)
     head = 2.0 * job.head * job.batch * positions / card.matmul
     head = np.maximum(head, 2.0 * job.head / card.stream)
-    found: Floats = sum_of_longer(host, host_slope * length, fixed + level, slope * length, count)
-    return found + head + c.first_call
+    return found + head + card.c.first_call
+
+
+def _passes(job: Job, length: Number, done: Number, count: Number, card: Card) -> Floats:
+    """Sum over `count` chunks of `length` tokens, after `done` others, of max(host, card), each of
+    what does not depend on the position and what does."""
+    c = card.c
+    rows = length * job.batch
+    fixed = _products(job, rows, card) + rows * _moved(job, card) / card.stream
+    fixed = fixed + job.layers * c.card_layer
+    fixed = fixed + c.card_launch * (job.fused_launches + _torch_launches(job))
+    level, slope = chunk_attention(job, length, card)
+    host, climb = _host(job, length, card)
+    host, fixed = host + climb * done, fixed + level + slope * done
+    return sum_of_longer(host, climb * length, fixed, slope * length, count * 1.0)
+
+
+def _moved(job: Job, card: Card) -> Number:
+    """Bytes of everything but products, attention and the cache, of one token."""
+    return job.fused_moved_bytes if card.c.fused else job.moved_bytes
+
+
+def _torch_launches(job: Job) -> Number:
+    """Small kernels of torch's own: routing experts, and appends where a pair spans a tensor."""
+    packed = job.weight < 1.9
+    routed = np.where(packed, job.packed_routed_launches, job.routed_launches)
+    return routed + job.per_tensor * job.layers * TENSOR_LAUNCHES
 
 
 def _products(job: Job, rows: Number, card: Card) -> Floats:
@@ -118,7 +139,8 @@ def _products(job: Job, rows: Number, card: Card) -> Floats:
     share = rows * job.expert_share
     # operations / (rate * rows / (rows + matmul_rows))
     dense = 2 * job.linear * (rows + c.matmul_rows) / card.matmul
-    routed = 2 * job.expert * (share + np.where(share > 0, c.matmul_rows, 0.0)) / card.matmul
+    grouped = card.matmul * np.where(packed, 1.0, c.grouped)
+    routed = 2 * job.expert * (share + np.where(share > 0, c.matmul_rows, 0.0)) / grouped
     scans = job.scan_flops * rows / card.matmul
     touched = job.linear + job.expert * _touched(job, rows)
     # Long chunks multiply with a 16-bit copy of packed weights, which is written first.
@@ -128,7 +150,7 @@ def _products(job: Job, rows: Number, card: Card) -> Floats:
     return np.where(copied, dense + routed + scans + moved / card.stream, found)
 
 
-def _host(job: Job, length: Number, count: Number, card: Card) -> tuple[Number, Number]:
+def _host(job: Job, length: Number, card: Card) -> tuple[Number, Number]:
     """Seconds of the host for one chunk: (at position 0, for each token of position)."""
     c = card.c
     if not c.fused:
@@ -138,10 +160,10 @@ def _host(job: Job, length: Number, count: Number, card: Card) -> tuple[Number, 
     rows = length * job.batch
     copied = (job.weight < 1.9) & (rows > FEW_ROWS)
     routed = np.where(copied, EXPERT_LAUNCHES * job.experts * _touched(job, rows), 0.0)
-    launches = job.fused_launches + job.per_tensor * job.layers * c.packed_launches
+    launches = job.host_launches + TORCH_CALL * _torch_launches(job)
     eager = c.launch_prefill * launches + np.where(copied, c.launch_packed * job.matrices, 0.0)
-    captured = (count >= GRAPH_FROM) & (job.per_tensor == 0) & (routed == 0)
-    pieces = captured & (job.chunk <= PIECES_TO)
+    pieces = (job.context >= GRAPH_FROM * job.chunk) & (length == job.chunk) & (routed == 0)
+    pieces = pieces & (job.chunk <= PIECES_TO)
     level, slope = attention_host(job, length, card)
     host = np.where(pieces, c.launch_piece * job.layers, eager + c.launch_prefill * routed)
     return c.host_step + host + level, slope

@@ -13,7 +13,8 @@ from .hardware import Hardware
 from .latency_job import Floats, Job, Kind, Number
 from .latency_profile import Coefficients
 
-LAST_SEGMENTS = 2.5  # a past's rest in halves down to an eighth (1.5 on average), and the chunk
+LAST_SEGMENTS = 1.25  # the chunk, with what is less than a quarter; beside it three of four times
+# one piece of quarters, while on average half a segment is counted by length
 
 
 class Card:
@@ -27,6 +28,7 @@ class Card:
         self.masked = hardware.fp16_flops * coefficients.attention_masked
         self.packed = hardware.fp16_flops * coefficients.attention_packed
         self.tiled = hardware.fp16_flops * coefficients.attention_tiled
+        self.tiled_packed = self.tiled * coefficients.tiled_packed
         # A faster card needs more query rows to be full.
         self.fill_rows = coefficients.fill_rows * hardware.fp16_flops / 989.4e12
 
@@ -44,7 +46,9 @@ def decode_cache(job: Job, card: Card) -> Number:
         moves = np.where(packed, c.unpack_moves, c.cache_moves)
         return moves * _plain_bytes(job) / card.stream
     # A step reads packed bytes once and unpacks them, by side.
-    sides = sum(bits / _reached(bits, card) for bits in (job.k_bits, job.v_bits))
+    by_channel = (job.by_channel > 0) & (job.k_bits < 16)
+    k_rate = _reached(job.k_bits, card) * np.where(by_channel, c.packed_channels, 1.0)
+    sides = job.k_bits / k_rate + job.v_bits / _reached(job.v_bits, card)
     return job.kv_bytes * sides / (job.k_bits + job.v_bits) / card.stream
 
 
@@ -59,7 +63,7 @@ def _plain_bytes(job: Job) -> Number:
     return 2.0 * job.batch * sum(held)
 
 
-def chunk_attention(job: Job, length: Number, count: Number, card: Card) -> tuple[Number, Number]:
+def chunk_attention(job: Job, length: Number, card: Card) -> tuple[Number, Number]:
     """Seconds of one chunk's attention: (at position 0, for each token of position).
 
     A chunk of c queries at position p needs c * (p + c / 2) pairs; within a window, at most
@@ -69,19 +73,19 @@ def chunk_attention(job: Job, length: Number, count: Number, card: Card) -> tupl
     slope: Number = np.zeros((1, 1, 1))
     for kind in job.kinds:
         of_kind = _staged if card.c.fused else _as_transformers
-        here, growth = of_kind(job, kind, length, count, card)
+        here, growth = of_kind(job, kind, length, card)
         level, slope = level + here, slope + growth
     return level, slope
 
 
-def _staged(
-    job: Job, kind: Kind, length: Number, count: Number, card: Card
-) -> tuple[Number, Number]:
+def _staged(job: Job, kind: Kind, length: Number, card: Card) -> tuple[Number, Number]:
     c = card.c
     # A segment is cut into parts until its few queries fill the card; the chunk itself is not.
     filled = card.filled(length * job.batch * kind.query_heads)
-    own = np.where(kind.staged > 0, card.attention, card.tiled) * filled
-    past = np.where(kind.staged > 0, card.packed, card.tiled * filled)
+    packed = (job.k_bits < 16) | (job.v_bits < 16)
+    tiled = np.where(packed, card.tiled_packed, card.tiled)
+    own = np.where(kind.staged > 0, card.attention, tiled) * filled
+    past = np.where(kind.staged > 0, card.packed, tiled * filled)
     pairs = job.batch * kind.layers * kind.flops_per_pair * length
     slides = kind.reach < job.context
     level = pairs * np.minimum(kind.reach, length / 2) / own
@@ -90,16 +94,14 @@ def _staged(
     bytes_each = 2.0 * kind.layers * kind.cache_elements * (both + c.staging_moves)
     written = kind.staged * bytes_each / card.stream
     written = written + kind.staged * kind.layers * c.card_segment / _segment(kind, length)
-    growth = np.where(slides | (count == 1), 0.0, pairs / past + written)
+    growth = np.where(slides | (job.chunk >= job.context), 0.0, pairs / past + written)
     return level, growth
 
 
-def _as_transformers(
-    job: Job, kind: Kind, length: Number, count: Number, card: Card
-) -> tuple[Number, Number]:
+def _as_transformers(job: Job, kind: Kind, length: Number, card: Card) -> tuple[Number, Number]:
     c = card.c
     rows = length * job.batch * kind.query_heads
-    rate = np.where(count == 1, card.attention, card.masked * card.filled(rows))
+    rate = np.where(job.chunk >= job.context, card.attention, card.masked * card.filled(rows))
     each = job.batch * kind.layers * (kind.flops_per_pair / rate)
     square = 0.5
     if c.scores_bytes:
@@ -119,7 +121,7 @@ def _as_transformers(
     if c.repeats_kv:
         repeated = 2 * kind.layers * kind.cache_elements * (1 + 2 * kind.group) * job.batch
         moved = moved + np.where((kind.group > 1) & ~(kind.reach < 2**40), repeated, 0.0)
-    return level, growth + np.where(count == 1, 0.0, moved / card.stream)
+    return level, growth + np.where(job.chunk >= job.context, 0.0, moved / card.stream)
 
 
 def attention_host(job: Job, length: Number, card: Card) -> tuple[Number, Number]:
@@ -130,9 +132,11 @@ def attention_host(job: Job, length: Number, card: Card) -> tuple[Number, Number
     for kind in job.kinds:
         each = kind.staged * kind.layers * card.c.launch_segment
         slides = kind.reach < job.context
-        pieces = np.ceil(length / np.maximum(SEGMENT - kind.reach + 1, 1.0))
-        level = level + each * np.where(slides, pieces, LAST_SEGMENTS)
-        slope = slope + np.where(slides, 0.0, each / _segment(kind, length))
+        windows = np.ceil(length / np.maximum(SEGMENT - kind.reach + 1, 1.0))
+        segment = _segment(kind, length)
+        alone = job.context <= segment / 4  # nothing is taken apart from the chunk
+        level = level + each * np.where(slides, windows, np.where(alone, 1.0, LAST_SEGMENTS))
+        slope = slope + np.where(slides | alone, 0.0, each / segment)
     return level, slope
 
 

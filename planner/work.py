@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from .activation.family_habits import habits
 from .model_spec import (
     Attention,
     CompressedAttention,
@@ -40,8 +41,29 @@ MOE_LAUNCHES, RECURRENT_LAUNCHES, RESIDUAL_LAUNCHES = 60, 85, 2
 # The same in the kvpareto runtime, which fuses a norm, a gate and, in the families of
 # runtime/fused.py's PLAIN, RoPE and the residual add into one each: three projections, two
 # appends, attention and its output product; a gated FFN gate, up, SwiGLU and down.
-FUSED_ATTENTION, FUSED_FFN, FUSED_MOE = 7, 4, 40
+# Where RoPE and the adds are torch's own, each of their kernels costs the host TORCH_CALL of what
+# launching one of ours (Triton) or a module's product does.
+FUSED_ATTENTION, FUSED_FFN, TORCH_CALL = 7, 4, 0.2
+
+# A routed FFN of 16-bit experts (transformers' grouped_mm), counted by torch operation: router,
+# softmax, top-k, sort, two gathers, histogram, sum, two grouped products, activation, weights, the
+# order back; sort, top-k, histogram and grouped products are two kernels each. Gathering and adding
+# biases is 4 more, gpt-oss's clamped gate 5. Packed experts take fewer in a step.
+ROUTED, BIASED, CLAMPED, PACKED_ROUTED = 30, 4, 5, 15
 PLAIN = {"llama", "qwen2", "qwen3", "mistral", "mixtral", "qwen3_moe"}
+
+# Bytes that the same kernels move: a norm reads and writes an element, a residual add moves 6
+# (both at once 8), a fused RoPE 4; attention's output is put in order, 4; SwiGLU reads two and
+# writes one, which the next product reads.
+FUSED_NORM_BYTES, FUSED_ADD_BYTES, FUSED_ADD_NORM_BYTES = 4, 6, 8
+FUSED_ROPE_BYTES, ORDERED_BYTES, FUSED_FFN_BYTES = 4, 4, 8
+FLOAT_ROPE_BYTES = 34  # of a Q or K element that is turned in float32 and cast back
+
+# Experts are torch's own operations (transformers' grouped_mm). For each expert a token passes, a
+# hidden element is gathered 4, weighted 4, put back in order 4 and summed up 2, and an FFN element
+# moves FFN_BYTES. Biases are gathered and added: 10 a hidden element, 20 an FFN element. gpt-oss's
+# clamps and its gate move 22 more.
+ROUTED_BYTES, HIDDEN_BIAS_BYTES, FFN_BIAS_BYTES, CLAMP_BYTES = 14, 10, 20, 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +101,18 @@ class Work:
     """Operations of recurrent states for each token."""
     moved_bytes: int
     """Bytes of norms, RoPE, activations and residuals for each token, unfused."""
+    fused_moved_bytes: int
+    """The same in the kvpareto runtime."""
     launches: int
     """Kernels a forward pass launches, unfused."""
     fused_launches: int
     """The same in the kvpareto runtime."""
+    host_launches: float
+    """The same in what they cost the host."""
+    routed_launches: int
+    """Kernels that route, sort, multiply and combine tokens of 16-bit experts there."""
+    packed_routed_launches: int
+    """The same of packed experts, in a step."""
     joined_launches: int
     """Of them, those that packed weights save: q, k, v and gate, up are one product each."""
     matrices: int
@@ -116,6 +146,12 @@ def work_of(spec: ModelSpec) -> Work:
                 pass
     if spec.tied_embeddings and not head:
         head, embedding = spec.vocab * spec.hidden, max(0, embedding - spec.vocab * spec.hidden)
+    routed_layers = sum(isinstance(layer.ffn, MoEFFN) for layer in spec.layers)
+    joinable = sum(_joinable(layer) for layer in spec.layers)
+    dense = all(isinstance(layer.ffn, DenseFFN) for layer in spec.layers)
+    # q, k, v and gate, up that the checkpoint itself has as one matrix (Phi-3)
+    apart = sum(_products(layer) for layer in spec.layers)
+    joined = min(joinable, max(0, apart - matrices)) if dense else 0
     kinds = [found for mixer, count in spec.mixer_counts if (found := _attention(mixer, count))]
     return Work(
         layers=sum(bool(layer.mixers) for layer in spec.layers),
@@ -130,13 +166,14 @@ def work_of(spec: ModelSpec) -> Work:
             if isinstance(mixer, RecurrentState)
         ),
         moved_bytes=_moved_bytes(spec),
+        fused_moved_bytes=sum(_fused_moved_bytes(layer, spec) for layer in spec.layers),
         launches=sum(_launches(layer, spec.norm) for layer in spec.layers),
-        fused_launches=sum(_fused_launches(layer, spec) for layer in spec.layers),
-        joined_launches=sum(
-            2 * sum(isinstance(x, Attention) for x in layer.mixers)
-            + (isinstance(layer.ffn, DenseFFN) and layer.ffn.gated)
-            for layer in spec.layers
-        ),
+        fused_launches=int(sum(_fused_launches(layer, spec, 1) for layer in spec.layers)) - joined,
+        host_launches=sum(_fused_launches(layer, spec, TORCH_CALL) for layer in spec.layers)
+        - joined,
+        routed_launches=routed_layers * _routed_launches(spec),
+        packed_routed_launches=routed_layers * PACKED_ROUTED,
+        joined_launches=joinable - joined,
         matrices=matrices,
         experts=sum(x.ffn.experts for x in spec.layers if isinstance(x.ffn, MoEFFN)),
         attention=tuple(kinds),
@@ -187,6 +224,18 @@ def _expert_share(spec: ModelSpec) -> float:
     return sum(ffn.top_k for ffn in routed) / experts if experts else 0.0
 
 
+def _products(layer: Layer) -> int:
+    """Dense matrix products of a layer whose projections are all apart."""
+    ffn = 2 + layer.ffn.gated if isinstance(layer.ffn, DenseFFN) else 0
+    return 4 * sum(isinstance(mixer, Attention) for mixer in layer.mixers) + ffn
+
+
+def _joinable(layer: Layer) -> int:
+    """Products fewer where q, k, v are one, and gate, up."""
+    attentions = sum(isinstance(mixer, Attention) for mixer in layer.mixers)
+    return 2 * attentions + (isinstance(layer.ffn, DenseFFN) and layer.ffn.gated)
+
+
 def _launches(layer: Layer, norm: str) -> int:
     each_norm = 1 if norm == "layer" else 6
     total = RESIDUAL_LAUNCHES + each_norm * (4 if layer.sandwich_norms else 2)
@@ -205,18 +254,22 @@ def _launches(layer: Layer, norm: str) -> int:
     return total
 
 
-def _fused_launches(layer: Layer, spec: ModelSpec) -> int:
+def _fused_launches(layer: Layer, spec: ModelSpec, torch_call: float) -> float:
+    """Launches of a layer; torch's own small ones count `torch_call`."""
     plain = (spec.text_type or spec.model_type) in PLAIN
-    total = (4 if layer.sandwich_norms else 2) + (1 if plain else RESIDUAL_LAUNCHES)
+    total = (4 if layer.sandwich_norms else 2) + (1 if plain else RESIDUAL_LAUNCHES * torch_call)
     for mixer in layer.mixers:
         if isinstance(mixer, Attention):
             total += FUSED_ATTENTION + 2 * mixer.qk_norm
-            total += mixer.rope * (1 if plain else ROPE_LAUNCHES)
+            total += mixer.rope * (1 if plain else ROPE_LAUNCHES * torch_call)
         else:  # not run
             total += LATENT_LAUNCHES
-    if isinstance(layer.ffn, MoEFFN):
-        return total + FUSED_MOE
-    return total + FUSED_FFN * (layer.ffn is not None)
+    return total + FUSED_FFN * isinstance(layer.ffn, DenseFFN)
+
+
+def _routed_launches(spec: ModelSpec) -> int:
+    found = habits(spec.text_type or spec.model_type)
+    return ROUTED + BIASED * found.expert_biases + CLAMPED * found.clamped_gate
 
 
 def _moved_bytes(spec: ModelSpec) -> int:
@@ -236,4 +289,32 @@ def _moved_bytes(spec: ModelSpec) -> int:
             total += FFN_BYTES * layer.ffn.width
         elif isinstance(layer.ffn, MoEFFN):
             total += FFN_BYTES * (layer.ffn.width * layer.ffn.top_k + layer.ffn.shared_width)
+    return total
+
+
+def _fused_moved_bytes(layer: Layer, spec: ModelSpec) -> int:
+    plain = (spec.text_type or spec.model_type) in PLAIN
+    found = habits(spec.text_type or spec.model_type)
+    norms = FUSED_NORM_BYTES * (4 if layer.sandwich_norms else 2)
+    adds = RESIDUAL_LAUNCHES * FUSED_ADD_BYTES
+    if plain:  # one of each is a single kernel
+        norms, adds = FUSED_NORM_BYTES, FUSED_ADD_BYTES + FUSED_ADD_NORM_BYTES
+    total = (norms + adds) * spec.hidden
+    for mixer in layer.mixers:
+        if isinstance(mixer, Attention):
+            turned = (mixer.query_heads + mixer.kv_heads) * mixer.head_dim
+            rope = FLOAT_ROPE_BYTES if found.float_rotary else ROPE_BYTES
+            total += mixer.rope * (FUSED_ROPE_BYTES if plain else rope) * turned
+            total += mixer.qk_norm * FUSED_NORM_BYTES * turned
+            total += ORDERED_BYTES * mixer.query_heads * mixer.value_dim
+        else:  # not run
+            total += ROPE_BYTES * spec.hidden
+    if isinstance(layer.ffn, DenseFFN):
+        total += FUSED_FFN_BYTES * layer.ffn.width
+    elif isinstance(layer.ffn, MoEFFN):
+        a_hidden = ROUTED_BYTES + HIDDEN_BIAS_BYTES * found.expert_biases
+        an_ffn = FFN_BYTES + FFN_BIAS_BYTES * found.expert_biases
+        an_ffn += CLAMP_BYTES * found.clamped_gate
+        total += layer.ffn.top_k * (a_hidden * spec.hidden + an_ffn * layer.ffn.width)
+        total += FUSED_FFN_BYTES * layer.ffn.shared_width
     return total
