@@ -128,7 +128,8 @@ def one_run(
     opened: Any, block: Block, run: Run, gpu: Hardware, commit: str | None
 ) -> dict[str, Any]:
     """One measured row."""
-    from kvpareto.calibration.execution import Warmup, execute
+    from kvpareto.calibration.execution import execute
+    from kvpareto.calibration.execution_record import Warmup
 
     began = time.monotonic()
     found = execute(opened, run.config, run.workload, warmup=Warmup.SHORT)

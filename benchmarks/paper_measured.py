@@ -99,7 +99,8 @@ def _cases(model: str, text: str, context: int, gpu: Hardware) -> list[Case]:
 
 
 def run_all(found: Sequence[Case], rows: Rows, options: argparse.Namespace) -> None:
-    from kvpareto.calibration.execution import Warmup, execute
+    from kvpareto.calibration.execution import execute
+    from kvpareto.calibration.execution_record import Warmup
     from kvpareto.calibration.open_model import open_model
 
     began = time.monotonic()

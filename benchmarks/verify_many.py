@@ -29,7 +29,7 @@ from verify_design import Case, cases, spec_of
 from verify_summary import again, one_line, summary
 
 from kvpareto.calibration.device_memory import memory_of, numbered, prefer_expandable_segments
-from kvpareto.calibration.execution import warm_tokens
+from kvpareto.calibration.passes import warm_tokens
 from kvpareto.planner.hardware import find_gpu
 from kvpareto.planner.units import GB
 from kvpareto.planner.workload import Engine
@@ -120,7 +120,8 @@ def run_all(found: Sequence[Case], rows: Rows, options: argparse.Namespace) -> N
 
 
 def run_one(opened: Any, case: Case, rows: Rows, commit: str | None) -> None:
-    from kvpareto.calibration.execution import Warmup, execute
+    from kvpareto.calibration.execution import execute
+    from kvpareto.calibration.execution_record import Warmup
 
     began = time.monotonic()
     assert case.config is not None

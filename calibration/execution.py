@@ -4,12 +4,8 @@
         found = execute(opened, Configuration.parse(text), Workload(32768, 128), budget=12 * GB)
 
 Phases are load, cache, prefill and decode; what runs out of memory is an outcome that names its
-term, not an exception, and leaves nothing behind.
-
-Warm-up. The first prefill of a process compiles kernels, captures graphs and loads libraries. With
-Warmup.FULL the prompt is run twice, and the second time counts (the first is `ttft_cold_s`); with
-SHORT a prompt of a few chunks goes before; with NONE the first run counts. Times are the host's,
-from before the call to the token in the host's memory. Bytes are of all passes.
+term, not an exception, and leaves nothing behind. Times are of the last run of the prompt
+(passes.py), bytes of every one (marks.py).
 
 On a GPU the allocator is capped (device_memory.py), terms are the sizes of the real tensors, and
 what the device holds is the driver's number. On a CPU there is no allocator to ask: weights and
@@ -19,36 +15,24 @@ to them; that sum is what is held to the budget.
 
 import gc
 import statistics
-import time
 import traceback
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from ..planner.activation.workspace import segment_tokens
 from ..planner.configuration import Configuration
 from ..planner.errors import BadInput, KVParetoError, NothingFits
-from ..planner.memory import MemoryEstimate, estimate
+from ..planner.memory import estimate
 from ..planner.model_source import load_model
-from ..planner.model_spec import Attention, ModelSpec
 from ..planner.units import format_bytes
 from ..planner.workload import Engine, Workload
-from ..runtime.prefill import GRAPH_FROM
 from .device_memory import Cap, DeviceMemory
 from .engines import Machine, start
 from .execution_record import Asked, Execution, Phase, Warmup, failure
+from .marks import Marks
 from .open_model import OpenModel, open_model
+from .passes import WARM_STEPS, first_token, p95, prompt, step_seconds, warm_tokens
 from .records import now
-
-__all__ = ["Asked", "Execution", "Warmup", "execute", "load_failure", "run_configuration"]
-
-WARM_ONE_SHOT = 2048  # tokens of a short warm-up for a prompt in one shot
-WARM_STEPS = 3
-SEED = 0
 
 
 def run_configuration(
@@ -134,7 +118,7 @@ def execute(
                 machine = run.open()
                 run.time(machine, cap)
             finally:
-                run.read(cap)
+                run.values |= run.marks.read(run.phase, cap)
         outcome = run.within_budget()
     except Exception as error:
         outcome = failure(error, run.phase)
@@ -148,34 +132,6 @@ def execute(
     return asked.record(started, run.values | outcome)
 
 
-def prompt(spec: ModelSpec, workload: Workload) -> Tensor:
-    """Random tokens int64 [B, context]: memory and time do not depend on what they say."""
-    make = torch.Generator().manual_seed(SEED)
-    return torch.randint(0, spec.vocab, (workload.batch, workload.context), generator=make)
-
-
-def warm_tokens(spec: ModelSpec, config: Configuration, context: int) -> int:
-    """Tokens of a short warm-up: as many chunks as a capture asks for, and a past as long as the
-    longest segment that chunks stage, so that the library has planned every size of them."""
-    chunk = config.largest_chunk
-    if chunk is None:
-        return min(context, WARM_ONE_SHOT)
-    segment = max(
-        (
-            segment_tokens(mixer.kv_heads, mixer.head_dim, mixer.value_dim, chunk)
-            for mixer, _ in spec.mixer_counts
-            if isinstance(mixer, Attention)
-        ),
-        default=0,
-    )
-    return min(context, max(GRAPH_FROM * chunk, segment + 2 * chunk))
-
-
-def rest_of(planned: MemoryEstimate) -> int:
-    """Bytes that are not tensors of weights or cache, as planned."""
-    return planned.activation + planned.overhead
-
-
 @dataclass
 class _Run:
     """A run under way: where it is, and what is known so far."""
@@ -185,18 +141,14 @@ class _Run:
     tokens: int
     """To decode."""
     phase: Phase = "cache"
-    values: dict[str, Any] = field(default_factory=dict)
-    reserved: int = 0
 
     def __post_init__(self) -> None:
-        self.values["load_s"] = self.opened.seconds
-        if self.opened.peak is not None:
-            self.values["peaks"] = {"load": self.opened.peak}
-            self.reserved = self.opened.reserved or 0
-
-    @property
-    def memory(self) -> DeviceMemory | None:
-        return self.opened.memory
+        self.memory = self.opened.memory
+        self.marks = Marks(self.memory, self.opened.peak, self.opened.reserved)
+        self.values: dict[str, Any] = {
+            "load_s": self.opened.seconds,
+            "peaks": self.marks.peaks,  # to be filled
+        }
 
     def open(self) -> Machine:
         asked = self.asked
@@ -213,12 +165,12 @@ class _Run:
     def time(self, machine: Machine, cap: Cap | None) -> None:
         """Prefill and decode, with their times and marks."""
         self.phase = "prefill"
-        workload, warmup = self.asked.workload, self.asked.warmup
+        workload, warmup, memory = self.asked.workload, self.asked.warmup, self.memory
         ids = prompt(self.opened.spec, workload)
         if warmup is not Warmup.NONE:
             short = warm_tokens(self.opened.spec, self.asked.config, workload.context)
             first = ids if warmup is Warmup.FULL else ids[:, :short]
-            seconds, logits = self._first_token(machine, first)
+            seconds, logits = first_token(machine, first, workload.output, memory)
             if first.shape == ids.shape:
                 self.values["ttft_cold_s"] = seconds
             for _ in machine.decode(logits, min(WARM_STEPS, self.tokens)):
@@ -226,45 +178,22 @@ class _Run:
             del logits
             if cap is not None:
                 cap.tighten()
-        self.values["ttft_s"], logits = self._first_token(machine, ids)
+        self.values["ttft_s"], logits = first_token(machine, ids, workload.output, memory)
         if warmup is Warmup.NONE:
             self.values["ttft_cold_s"] = self.values["ttft_s"]
-        self._mark("prefill")
-        if self.memory is not None:
-            self.values["allocated_resident"] = self.memory.allocated()
+        self.marks.mark("prefill")
+        if memory is not None:
+            self.values["allocated_resident"] = memory.allocated()
         self.phase = "decode"
-        steps = self._step_seconds(machine, logits)
+        steps = step_seconds(machine, logits, self.tokens, memory)
         if steps:
-            self.values |= {"tpot_s": statistics.median(steps), "tpot_p95_s": _p95(steps)}
-        self._mark("decode")
+            self.values |= {"tpot_s": statistics.median(steps), "tpot_p95_s": p95(steps)}
+        self.marks.mark("decode")
         self.values |= {
             "steps": len(steps),
             "weights": machine.weights(),
             "kv": machine.kv(),
             "why_eager": machine.why_eager(),
-        }
-
-    def read(self, cap: Cap | None) -> None:
-        """What the allocator and the driver say, while the run still holds its memory."""
-        memory = self.memory
-        if memory is None:
-            return
-        try:
-            self._mark(self.phase)
-            context = memory.context()
-            workspace = memory.workspace()
-        except RuntimeError:  # an error has made the device useless
-            return
-        peaks = {name: self.values["peaks"].get(name, 0) for name in ("load", "prefill", "decode")}
-        highest = max(peaks, key=lambda name: int(peaks[name]))
-        self.values |= {
-            "allocated_peak": peaks[highest],
-            "peak_phase": highest,
-            "workspace": workspace,
-            "reserved_peak": self.reserved,
-            "context_bytes": context,
-            "device_used": context + self.reserved,
-            "allowed": cap.allowed if cap is not None else None,
         }
 
     def within_budget(self) -> dict[str, Any]:
@@ -279,41 +208,11 @@ class _Run:
             f"of {format_bytes(budget)}: {outside} of it outside torch's allocator",
         }
 
-    def _first_token(self, machine: Machine, ids: Tensor) -> tuple[float, Tensor]:
-        if self.memory is not None:
-            self.memory.wait()
-        begun = time.perf_counter()
-        logits = machine.prefill(ids, self.asked.workload.output)
-        logits.argmax(-1).tolist()  # on the host: nothing is left to wait for
-        return time.perf_counter() - begun, logits
-
-    def _step_seconds(self, machine: Machine, logits: Tensor) -> list[float]:
-        """Seconds between tokens. The runtime launches a step before it hands out the token
-        before it: on a GPU that token comes at once and the first interval is none; on a CPU the
-        step is done by then, and the last token's interval is none."""
-        ends = [time.perf_counter()]
-        for _ in machine.decode(logits, self.tokens):
-            ends.append(time.perf_counter())
-        steps = [after - before for before, after in pairwise(ends)]
-        if machine.session is None:
-            return steps
-        return steps[1:] if self.memory is not None else steps[:-1]
-
-    def _mark(self, name: str) -> None:
-        """Keep the phase's high-water marks, and begin a new phase."""
-        if self.memory is None:
-            return
-        allocated, reserved = self.memory.marks()
-        peaks = self.values.setdefault("peaks", {})
-        peaks[name] = max(allocated, peaks.get(name, 0))
-        self.reserved = max(self.reserved, reserved)
-        self.memory.start_phase()
-
     def _count(self, machine: Machine) -> None:
         """On a CPU: tensors' bytes and what the planner adds to them, within the budget."""
         asked, budget = self.asked, self.asked.budget
         planned = estimate(asked.spec, asked.config, asked.workload, asked.engine, None)
-        rest = rest_of(planned)
+        rest = planned.activation + planned.overhead  # of no tensor that is counted
         weights, kv = machine.weights(), machine.kv() or planned.kv
         self.values |= {"weights": weights, "kv": kv, "counted": weights + kv + rest}
         if budget is None or weights + kv + rest <= budget:
@@ -325,11 +224,6 @@ class _Run:
             f"{format_bytes(rest)} that activations and overhead are planned to take, are more "
             f"than the budget of {format_bytes(budget)}"
         )
-
-
-def _p95(values: list[float]) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
 
 
 def _forget(error: BaseException | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from kvpareto.calibration.execution import Execution
+from kvpareto.calibration.execution_record import Execution
 from kvpareto.calibration.records import ROWS, read_records
 from kvpareto.calibration.scores import Score
 from kvpareto.calibration.verify import verify as verification

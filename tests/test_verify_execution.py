@@ -15,14 +15,10 @@ import torch
 
 from kvpareto.calibration import device_memory, execution_record
 from kvpareto.calibration.device_memory import MARGIN, Cap, DeviceMemory, allowed_bytes
-from kvpareto.calibration.execution import (
-    Execution,
-    Warmup,
-    execute,
-    run_configuration,
-    warm_tokens,
-)
+from kvpareto.calibration.execution import execute, run_configuration
+from kvpareto.calibration.execution_record import Execution, Warmup
 from kvpareto.calibration.open_model import OpenModel, open_model
+from kvpareto.calibration.passes import warm_tokens
 from kvpareto.planner.configuration import Configuration
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.memory import estimate

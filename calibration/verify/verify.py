@@ -23,7 +23,8 @@ from ...planner.workload import Engine
 from ..calibrate import INSTALL
 from ..candidates import chunk_for
 from ..environment import environment
-from ..execution import Asked, Execution, Warmup, execute, load_failure
+from ..execution import execute, load_failure
+from ..execution_record import Asked, Execution, Warmup
 from ..open_model import OpenModel, open_model
 from ..records import Record, RecordFile, now
 from ..rules import is_unquantized
