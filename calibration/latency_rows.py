@@ -4,8 +4,9 @@
 
 prints transformers on whole models (profiles/hardware/latency_h200_transformers.jsonl) row by row,
 sixteen architectures cut to a few layers (timed while profiles/calibrations/memory_h200.jsonl was
-measured) by their medians, and how many rows the intervals hold; then our engine's whole runs, each
-model predicted by a fit that did not see it.
+measured) and whole models at lengths new to the process (calibrations/verify_h200.jsonl,
+paper_h200.jsonl) by their medians, and how many rows the intervals hold; then our engine's whole
+runs, each model predicted by a fit that did not see it.
 """
 
 import json
@@ -24,7 +25,7 @@ from ..planner.workload import Engine, Workload
 from ..profiles import read
 from .fit_latency import FROM_KERNELS, Fitted, fit
 from .memory_rows import spec_of
-from .run_rows import RunRow, shipped_runs
+from .run_rows import RunRow, shipped_executions, shipped_runs
 
 OUTPUT = 32  # tokens generated in every run of a whole model
 _INT4 = Configuration(k_bits=4, v_bits=4, group_size=64)
@@ -93,13 +94,23 @@ def architectures() -> Iterator[Row]:
 
 def own_runs() -> Iterator[Row]:
     """The kvpareto engine on whole models, beside the shipped coefficients."""
-    for run in shipped_runs():
+    return _rows(shipped_runs(), Engine.KVPARETO)
+
+
+def new_lengths(engine: Engine) -> Iterator[Row]:
+    """transformers on the models that ours was verified on: lengths that the process, in nearly
+    every run, had not met before."""
+    return _rows(shipped_executions(engine), engine)
+
+
+def _rows(runs: Sequence[RunRow], engine: Engine) -> Iterator[Row]:
+    for run in runs:
         if run.ttft_s is None or run.tpot_s is None:
             continue
         config = run.config
-        predicted = _predicted(run.spec, config, config.chunk, run.workload, Engine.KVPARETO)
+        predicted = _predicted(run.spec, config, config.chunk, run.workload, engine)
         measured = run.workload.context, config.chunk, run.ttft_s, run.tpot_s
-        yield Row(run.model, Engine.KVPARETO, str(config), *measured, predicted)
+        yield Row(run.model, engine, str(config), *measured, predicted)
 
 
 def held_out_table(rows: Sequence[RunRow], fitted: Fitted) -> str:
@@ -164,6 +175,8 @@ def main() -> None:
     print("\n| | rows | TTFT ratio | error | held | TPOT ratio | error | held |")
     print("|---|---|---|---|---|---|---|---|")
     print(summary("whole models, transformers", whole))
+    for engine in (Engine.TRANSFORMERS, Engine.TRANSFORMERS_EAGER):
+        print(summary(f"{engine.value}, lengths not met before", list(new_lengths(engine))))
     for model in dict.fromkeys(row.model for row in cut):
         print(summary(model.split("/")[1], [row for row in cut if row.model == model]))
     print(summary("all architectures", cut))

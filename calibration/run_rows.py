@@ -61,10 +61,14 @@ class RunRow:
 
 def shipped_runs() -> list[RunRow]:
     """The rows of an H200 that this package brings."""
-    lines = [line for name in RUNS for line in _lines(name)]
     swept = [line for line in _lines(SWEEPS) if line["time"] >= SINCE]
     swept = [line for line in swept if BEFORE not in line["config"]]
-    return [*runs(lines), *sweeps(swept)]
+    return [*shipped_executions(Engine.KVPARETO), *sweeps(swept)]
+
+
+def shipped_executions(engine: Engine) -> list[RunRow]:
+    """Those of them that calibration/execution.py ran, of one engine."""
+    return list(runs((line for name in RUNS for line in _lines(name)), engine))
 
 
 def _lines(name: str) -> list[dict[str, Any]]:
@@ -75,8 +79,8 @@ def _lines(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def runs(lines: Iterable[dict[str, Any]]) -> Iterator[RunRow]:
-    """Executions of our engine that went well, bare or within a benchmark's row. The configs of
+def runs(lines: Iterable[dict[str, Any]], engine: Engine = Engine.KVPARETO) -> Iterator[RunRow]:
+    """Executions of an engine that went well, bare or within a benchmark's row. The configs of
     models that were not run as they are bundled are lines before them."""
     described: dict[str, ModelSpec] = {}
     for line in lines:
@@ -84,7 +88,7 @@ def runs(lines: Iterable[dict[str, Any]]) -> Iterator[RunRow]:
             described[line["model"]] = read_model(line["architecture"], line["model"])
             continue
         x = line.get("execution", line)
-        if x.get("outcome") != "ok" or x["engine"] != Engine.KVPARETO.value:
+        if x.get("outcome") != "ok" or x["engine"] != engine.value:
             continue
         yield RunRow(
             model=x["model"],

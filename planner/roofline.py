@@ -95,14 +95,14 @@ def _prefill(job: Job, card: Card) -> Floats:
     """The full chunks, what is left of the prompt, and the output head."""
     full = np.floor(job.context / job.chunk)
     done = full * job.chunk
-    found = _passes(job, job.chunk, np.zeros(1), full, card)
-    found = found + _passes(
-        job, np.maximum(job.context - done, 1.0), done, done < job.context, card
-    )
+    rest = job.context - done
+    found = _passes(job, job.chunk, 0.0, full, card)
+    found = found + _passes(job, np.maximum(rest, 1.0), done, np.minimum(rest, 1.0), card)
     positions = np.where(job.full_logits, job.context, 1.0)
     head = 2.0 * job.head * job.batch * positions / card.matmul
     head = np.maximum(head, 2.0 * job.head / card.stream)
-    return found + head + card.c.first_call
+    total: Floats = found + head + card.c.first_call
+    return total
 
 
 def _passes(job: Job, length: Number, done: Number, count: Number, card: Card) -> Floats:
@@ -116,7 +116,7 @@ def _passes(job: Job, length: Number, done: Number, count: Number, card: Card) -
     level, slope = chunk_attention(job, length, card)
     host, climb = _host(job, length, card)
     host, fixed = host + climb * done, fixed + level + slope * done
-    return sum_of_longer(host, climb * length, fixed, slope * length, count * 1.0)
+    return sum_of_longer(host, climb * length, fixed, slope * length, count)
 
 
 def _moved(job: Job, card: Card) -> Number:
