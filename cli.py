@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .calibration import command as _calibration
-from .calibration import verify_command as _verification
+from .calibration import calibrate_command, profiles_command, verify_command
+from .calibration.arguments import AsJson, Batch, Context, EngineName, Offline, Output
 from .planner.errors import BadInput, KVParetoError, one_line
 
 if TYPE_CHECKING:
@@ -35,12 +35,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
-profiles_app = typer.Typer(
-    help="What is known about which model and GPU.",
-    invoke_without_command=True,
-    rich_markup_mode=None,
-)
-app.add_typer(profiles_app, name="profiles")
 
 Model = Annotated[
     str,
@@ -50,25 +44,12 @@ Model = Annotated[
         help="Hub id (bundled, cached or downloaded: config only), folder, or config.json.",
     ),
 ]
-Context = Annotated[
-    str | None,
-    typer.Option(
-        "--context", help="Prompt tokens: 32k, 10240.  [default: 32k or the model's maximum]"
-    ),
-]
-Output = Annotated[str, typer.Option(help="Tokens to generate.")]
-Batch = Annotated[str, typer.Option(help="Sequences at once.")]
 Gpu = Annotated[
     str | None, typer.Option(help="GPU to predict for: H200, 4090; see `kvpareto profiles list`.")
-]
-EngineName = Annotated[
-    str, typer.Option("--engine", help="kvpareto, transformers or transformers-eager.")
 ]
 FullLogits = Annotated[
     bool, typer.Option("--full-logits", help="Count logits of every prompt token, not the last.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Never ask the hub.")]
 TrustRemoteCode = Annotated[
     bool,
     typer.Option("--trust-remote-code", help="Accepted for models that need it; never used here."),
@@ -226,42 +207,21 @@ def estimate(
     _show(context, as_json, document, "terminal", "print_estimate")
 
 
-@profiles_app.callback()
-def profiles_root(context: typer.Context) -> None:
-    """What is known about which model and GPU."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
-@profiles_app.command("list")
-def profiles_list(context: typer.Context, as_json: AsJson = False) -> None:
-    """Name every bundled model, every known GPU, and this machine's calibrations."""
-    from .report.profiles import list_document
-
-    _show(context, as_json, list_document(), "profiles", "print_list")
-
-
-@profiles_app.command("show")
-def profiles_show(
-    context: typer.Context,
-    name: Annotated[
-        str, typer.Argument(help="A model's hub id or folder, a GPU, or a calibration.")
-    ],
-    as_json: AsJson = False,
+def _show(
+    context: typer.Context, as_json: bool, document: Mapping[str, Any], module: str, printer: str
 ) -> None:
-    """Show what is known about a model, a GPU or a calibration, and where it comes from.
+    """The document on stdout: as JSON, or through `report.<module>.<printer>`."""
+    from .report.output import print_json, print_tables
 
-    \b
-    kvpareto profiles show Qwen/Qwen3-8B
-    kvpareto profiles show H200
-    """
-    from .report.profiles import show_document
-
-    _show(context, as_json, show_document(name), "profiles", "print_profile")
+    if as_json or context.find_root().obj:
+        print_json(document)
+    else:
+        print_tables(document, module, printer)
 
 
-_calibration.register(app, profiles_app, lambda *arguments: _show(*arguments))
-_verification.register(app, lambda *arguments: _show(*arguments))
+calibrate_command.register(app, _show)
+verify_command.register(app, _show)
+profiles_command.register(app, _show)
 
 
 def main() -> None:
@@ -335,15 +295,3 @@ def _workload(
         batch=parse_tokens(batch, what="batch"),
         full_logits=full_logits,
     )
-
-
-def _show(
-    context: typer.Context, as_json: bool, document: Mapping[str, Any], module: str, printer: str
-) -> None:
-    """The document on stdout: as JSON, or through `report.<module>.<printer>`."""
-    from .report.output import print_json, print_tables
-
-    if as_json or context.find_root().obj:
-        print_json(document)
-    else:
-        print_tables(document, module, printer)

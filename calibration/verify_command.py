@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .command import AsJson, Show
+from .arguments import AsJson, Batch, Context, Device, EngineName, Offline, Output, Show
 
 
 def register(app: typer.Typer, show: Show) -> None:
@@ -25,18 +25,10 @@ def register(app: typer.Typer, show: Show) -> None:
             str | None, typer.Option(help="What to run, for example w4a16-k4v4-g64+pc256.")
         ] = None,
         budget: Annotated[str | None, typer.Option(help="The cap: 12GB, 11.5GiB.")] = None,
-        prompt: Annotated[
-            str | None,
-            typer.Option(
-                "--context",
-                help="Prompt tokens: 32k, 10240.  [default: 32k or the model's maximum]",
-            ),
-        ] = None,
-        output: Annotated[str, typer.Option(help="Tokens to generate.")] = "512",
-        batch: Annotated[str, typer.Option(help="Sequences at once.")] = "1",
-        engine: Annotated[
-            str, typer.Option(help="kvpareto, transformers or transformers-eager.")
-        ] = "kvpareto",
+        prompt: Context = None,
+        output: Output = "512",
+        batch: Batch = "1",
+        engine: EngineName = "kvpareto",
         random_weights: Annotated[
             bool,
             typer.Option(
@@ -61,10 +53,8 @@ def register(app: typer.Typer, show: Show) -> None:
         ] = None,
         seed: Annotated[int, typer.Option(help="Of the items; calibrate's are of seed 0.")] = 1,
         save: Annotated[Path | None, typer.Option(help="Write the receipt as JSON.")] = None,
-        device: Annotated[
-            str | None, typer.Option(help="cpu or cuda.  [default: cuda where there is one]")
-        ] = None,
-        offline: Annotated[bool, typer.Option("--offline", help="Never ask the hub.")] = False,
+        device: Device = None,
+        offline: Offline = False,
         as_json: AsJson = False,
     ) -> int:
         """Run a plan for real under its budget; predicted beside measured, and a verdict.

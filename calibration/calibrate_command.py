@@ -1,20 +1,15 @@
-"""The commands `calibrate`, `profiles export` and `profiles import`, for cli.py to register.
+"""The command `calibrate`, for cli.py to register. Heavy imports stay inside it."""
 
-Heavy imports stay inside the commands.
-"""
-
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-Show = Callable[[typer.Context, bool, dict[str, Any], str, str], None]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+from .arguments import AsJson, Device, Offline, Show
 
 
-def register(app: typer.Typer, profiles_app: typer.Typer, show: Show) -> None:
-    """Add the commands; `show` puts a document on stdout through a printer of `report`."""
+def register(app: typer.Typer, show: Show) -> None:
+    """Add the command; `show` puts a document on stdout through a printer of `report`."""
 
     @app.command()
     def calibrate(
@@ -69,10 +64,8 @@ def register(app: typer.Typer, profiles_app: typer.Typer, show: Show) -> None:
         resume: Annotated[
             bool, typer.Option("--resume", help="Go on as begun, but for what is typed anew.")
         ] = False,
-        device: Annotated[
-            str | None, typer.Option(help="cpu or cuda.  [default: cuda where there is one]")
-        ] = None,
-        offline: Annotated[bool, typer.Option("--offline", help="Never ask the hub.")] = False,
+        device: Device = None,
+        offline: Offline = False,
         as_json: AsJson = False,
     ) -> None:
         """Measure a model under chosen configurations; `plan` uses the result at once.
@@ -102,30 +95,3 @@ def register(app: typer.Typer, profiles_app: typer.Typer, show: Show) -> None:
             offline=offline,
         )
         show(context, as_json, run(options), "calibration", "print_calibration")
-
-    @profiles_app.command("export")
-    def profiles_export(
-        name: Annotated[str, typer.Argument(help="A calibrated model, as `list` names it.")],
-        output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
-    ) -> None:
-        """Write a calibration of this machine to one JSON file.
-
-        \b
-        kvpareto profiles export my-model -o my-model.json
-        """
-        from .exchange import export_profile
-
-        typer.echo(f"{export_profile(name, output)} rows saved to {output}", err=True)
-
-    @profiles_app.command("import")
-    def profiles_import(
-        file: Annotated[Path, typer.Argument(help="A file that `export` wrote.")],
-    ) -> None:
-        """Take over a calibration that was made on another machine.
-
-        \b
-        kvpareto profiles import my-model.json
-        """
-        from .exchange import import_profile
-
-        typer.echo(f"imported to {import_profile(file)}", err=True)

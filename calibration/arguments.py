@@ -1,0 +1,30 @@
+"""Options that several commands share, each with its help, and how a command shows its result.
+
+They lie here because the modules that register commands do, and cli.py may import from them.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import typer
+
+Context = Annotated[
+    str | None,
+    typer.Option(
+        "--context", help="Prompt tokens: 32k, 10240.  [default: 32k or the model's maximum]"
+    ),
+]
+Output = Annotated[str, typer.Option(help="Tokens to generate.")]
+Batch = Annotated[str, typer.Option(help="Sequences at once.")]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="kvpareto, transformers or transformers-eager.")
+]
+Device = Annotated[
+    str | None, typer.Option(help="cpu or cuda.  [default: cuda where there is one]")
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Never ask the hub.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+
+Show = Callable[[typer.Context, bool, Mapping[str, Any], str, str], None]
+"""(context, as JSON?, document, module, printer): puts a document on stdout, as JSON or through
+`report.<module>.<printer>`."""
