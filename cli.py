@@ -22,7 +22,6 @@ from .planner.errors import BadInput, KVParetoError, one_line
 if TYPE_CHECKING:
     from .planner.hardware import Hardware
     from .planner.model_spec import ModelSpec
-    from .planner.workload import Workload
 
 # typer keeps click to itself; a usage error's base class is all that is needed of it.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -121,7 +120,7 @@ def plan(
     """
     from .planner.recommend import Request, longest_contexts, recommend
     from .planner.units import parse_bytes, parse_fraction
-    from .planner.workload import Engine
+    from .planner.workload import Engine, Workload
     from .report.document import longest_document, plan_document
 
     hardware = _hardware(gpu)
@@ -132,7 +131,7 @@ def plan(
     spec = _load(model, offline, trust_remote_code)
     request = Request(
         spec=spec,
-        workload=_workload(spec, prompt, output, batch, full_logits),
+        workload=Workload.parse(prompt, output, batch, spec.max_context, full_logits=full_logits),
         engine=Engine.parse(engine),
         budget=size,
         hardware=hardware,
@@ -189,12 +188,12 @@ def estimate(
     """
     from .planner import accuracy, latency, memory
     from .planner.configuration import Configuration
-    from .planner.workload import Engine
+    from .planner.workload import Engine, Workload
     from .report.document import estimate_document
 
     chosen, kind, hardware = Configuration.parse(config), Engine.parse(engine), _hardware(gpu)
     spec = _load(model, offline, trust_remote_code)
-    workload = _workload(spec, prompt, output, batch, full_logits)
+    workload = Workload.parse(prompt, output, batch, spec.max_context, full_logits=full_logits)
     document = estimate_document(
         spec,
         chosen,
@@ -279,19 +278,3 @@ def _hardware(name: str | None) -> "Hardware | None":
     from .planner.hardware import find_gpu
 
     return find_gpu(name) if name is not None else None
-
-
-def _workload(
-    spec: "ModelSpec", prompt: str | None, output: str, batch: str, full_logits: bool
-) -> "Workload":
-    from .planner.units import parse_tokens
-    from .planner.workload import DEFAULT_CONTEXT, Workload
-
-    longest = spec.max_context or DEFAULT_CONTEXT
-    context = parse_tokens(prompt) if prompt is not None else min(DEFAULT_CONTEXT, longest)
-    return Workload(
-        context=context,
-        output=parse_tokens(output, minimum=0, what="output"),
-        batch=parse_tokens(batch, what="batch"),
-        full_logits=full_logits,
-    )

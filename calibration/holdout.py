@@ -21,18 +21,13 @@ from ..planner.model_effects import Effects
 from ..planner.quantization_noise import Floats
 from ..planner.retention import OutlierLayers, protected_shares
 from .coefficients import LEVEL, to_payload
+from .coverage import NORMAL_Z, inside
 from .hierarchy import Model
 from .regression import FLOOR, fit_rows, formats_of
 from .rows import Row, write_table
 
 Z_GRID = np.linspace(0.0, 4.0, 81)
 FOLDS = 8
-NORMAL_Z = 1.645
-"""Half-width of a 90 % interval of the normal distribution, in standard deviations."""
-
-
-TIE = 0.005
-"""Scores are printed to half a percent at best; an interval's ends are never exactly 0 or 1."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +42,12 @@ class HeldOut:
     def needed_z(self, *, strict: bool = False) -> Floats:
         """Smallest z whose interval holds each row's score; inf where none does.
 
-        The interval is the model's, for the retention itself; a score adds its own sampling
-        error and what harnesses differ by, in quadrature. `strict` leaves that out.
+        A score's own error is its sampling and what harnesses differ by; `strict` leaves it out.
         """
-        score = observed(self.rows)
-        error = NORMAL_Z * np.hypot([r.sd for r in self.rows], FLOOR) * (not strict)
-        low = self.predicted - np.hypot(self.predicted - self.ends[0], error)
-        high = self.predicted + np.hypot(self.ends[1] - self.predicted, error)
-        inside = (low <= score + TIE) & (score - TIE <= high)
-        first = np.argmax(inside, axis=0)
-        return np.where(inside.any(axis=0), Z_GRID[first], np.inf)
+        sd = np.hypot([r.sd for r in self.rows], FLOOR) * (not strict)
+        held = inside(observed(self.rows), self.predicted, self.ends[0], self.ends[1], sd)
+        first = np.argmax(held, axis=0)
+        return np.where(held.any(axis=0), Z_GRID[first], np.inf)
 
     def covered(self, z: float, *, strict: bool = False) -> Floats:
         """1 where a row's score is inside the interval of `z`, else 0."""

@@ -22,8 +22,8 @@ from ..planner.own_noise import BOUND, SCALES, SLOPES, Inputs, OwnNoise, names_o
 from ..planner.quantization_noise import COEFFICIENTS, Floats
 from ..planner.retention import cache_retention, protected_shares
 from .coefficients import LEVEL
+from .coverage import inside
 from .hierarchy import REFERENCE_KIND, Model
-from .holdout import NORMAL_Z, TIE
 from .regression import deviation, distance, formats_of
 from .rows import KINDS, Row
 
@@ -266,10 +266,8 @@ def leave_out(
 def _needed(noise: OwnNoise, data: Rows) -> Floats:
     """Smallest shift whose interval holds each row, sampling error in quadrature."""
     seen, middle = np.minimum(data.observed, 1.0), data.predict(noise)
-    error = NORMAL_Z * data.sd
     found = np.full(len(seen), SHIFTS[-1])
     for shift in SHIFTS[::-1]:
-        low = middle - np.hypot(middle - data.predict(noise, shift), error)
-        high = middle + np.hypot(data.predict(noise, -shift) - middle, error)
-        found[(low <= seen + TIE) & (seen - TIE <= high)] = shift
+        low, high = data.predict(noise, shift), data.predict(noise, -shift)
+        found[inside(seen, middle, low, high, data.sd)] = shift
     return found

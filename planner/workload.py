@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Self
 
 from .errors import BadInput
+from .units import parse_tokens
 
 DEFAULT_CONTEXT = 32768
 """Prompt tokens planned for when nobody says how many, or the model's maximum if shorter."""
@@ -53,6 +54,27 @@ class Workload:
                 f"{self.batch} sequences of {self.tokens:,} tokens are more than 2^36 tokens",
                 "ask for fewer sequences or a shorter context",
             )
+
+    @classmethod
+    def parse(
+        cls,
+        context: str | None,
+        output: str,
+        batch: str,
+        longest: int | None,
+        *,
+        full_logits: bool = False,
+    ) -> Self:
+        """From what was typed. Without a context DEFAULT_CONTEXT, or `longest`, the model's
+        maximum, if shorter. Raises BadInput."""
+        return cls(
+            parse_tokens(context)
+            if context is not None
+            else min(DEFAULT_CONTEXT, longest or DEFAULT_CONTEXT),
+            parse_tokens(output, minimum=0, what="output"),
+            parse_tokens(batch, what="batch"),
+            full_logits,
+        )
 
     @property
     def tokens(self) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...planner.errors import BadInput
 from ...planner.quantization_noise import Floats
-from ..holdout import NORMAL_Z, TIE
+from ..coverage import inside
 from ..rows import write_table
 from .reading import Run
 
@@ -45,11 +45,8 @@ class Judged:
 
     def coverage(self) -> float:
         """Share of the runs inside their intervals, the score's sampling error in quadrature."""
-        error = NORMAL_Z * np.array([run.overall.sd for run in self.runs])
-        low = self.predicted - np.hypot(self.predicted - self.low, error)
-        high = self.predicted + np.hypot(self.high - self.predicted, error)
-        inside = (low <= self.measured + TIE) & (self.measured - TIE <= high)
-        return float(inside.mean())
+        sd = np.array([run.overall.sd for run in self.runs])
+        return float(inside(self.measured, self.predicted, self.low, self.high, sd).mean())
 
 
 def held_out_of(file: Path) -> Path:

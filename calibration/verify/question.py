@@ -20,7 +20,7 @@ from ...planner.json_file import read_json_object
 from ...planner.model_source import load_model
 from ...planner.model_spec import ModelSpec
 from ...planner.request import Request
-from ...planner.units import parse_bytes, parse_tokens
+from ...planner.units import parse_bytes
 from ...planner.workload import Engine, Workload
 from ...report.document import point
 
@@ -165,16 +165,9 @@ def from_options(
     engine: str, hardware: Hardware | None, offline: bool,
 ) -> Question:  # fmt: skip
     """The question that was typed; predictions are made now, for `hardware` if it is known."""
-    from ...planner.workload import DEFAULT_CONTEXT
-
     chosen, kind, size = Configuration.parse(config), Engine.parse(engine), parse_bytes(budget)
     spec = load_model(model, offline=offline)
-    longest = spec.max_context or DEFAULT_CONTEXT
-    workload = Workload(
-        parse_tokens(context) if context is not None else min(DEFAULT_CONTEXT, longest),
-        parse_tokens(output, minimum=0, what="output"),
-        parse_tokens(batch, what="batch"),
-    )
+    workload = Workload.parse(context, output, batch, spec.max_context)
     request = Request(spec, workload, kind, size)
     planned = predict(request, chosen, hardware)
     gpu = hardware.name if hardware is not None else None
