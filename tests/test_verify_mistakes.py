@@ -21,6 +21,8 @@ from .verify_runs import SPEC, STORIES, TYPED
 from .verify_runs import home as home
 from .verify_runs import plan as plan
 
+LARGE = "meta-llama/Llama-3.1-8B-Instruct"
+
 
 def damage(*path: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
     def apply(document: dict[str, Any]) -> None:
@@ -107,16 +109,7 @@ def test_a_plan_of_a_model_that_is_elsewhere_asks_for_it(
         ([*TYPED[1:], "--engine", "transformers"], 2, "cannot be run"),
         ([*TYPED[1:], "--device", "cuda"], 3, "no CUDA GPU"),
         (
-            [
-                "-m",
-                "meta-llama/Llama-3.1-8B-Instruct",
-                "--config",
-                "w16a16-k4v4",
-                "--budget",
-                "9GB",
-                "--device",
-                "cpu",
-            ],
+            ["-m", LARGE, "--config", "w16a16-k4v4", "--budget", "9GB", "--device", "cpu"],
             3,
             "too many to verify on a CPU",
         ),
