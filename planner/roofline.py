@@ -97,7 +97,8 @@ def _prefill(job: Job, card: Card) -> Floats:
     done = full * job.chunk
     rest = job.context - done
     found = _passes(job, job.chunk, 0.0, full, card)
-    found = found + _passes(job, np.maximum(rest, 1.0), done, np.minimum(rest, 1.0), card)
+    if np.any(rest > 0):
+        found = found + _passes(job, np.maximum(rest, 1.0), done, np.minimum(rest, 1.0), card)
     positions = np.where(job.full_logits, job.context, 1.0)
     head = 2.0 * job.head * job.batch * positions / card.matmul
     head = np.maximum(head, 2.0 * job.head / card.stream)
