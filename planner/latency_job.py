@@ -18,7 +18,7 @@ from .configuration import Configuration, Granularity
 from .model_spec import Attention, ModelSpec, Part
 from .space import Space
 from .weight_format import weight_bytes
-from .work import AttentionWork, work_of
+from .work import AttentionWork, Work, work_of
 from .workload import Workload
 
 Floats = npt.NDArray[np.float64]
@@ -176,7 +176,7 @@ def job_of(spec: ModelSpec, workload: Workload, axes: Axes) -> Job:
         tokens=float(workload.tokens),
         batch=float(workload.batch),
         full_logits=float(workload.full_logits),
-        weight=_stored_weight(spec, axes.weights).reshape(-1, 1, 1),
+        weight=_stored_weight(spec, work, axes.weights).reshape(-1, 1, 1),
         chunk=np.array(chunks, dtype=np.float64).reshape(1, 1, -1),
         kinds=tuple(_kind(spec, workload, kind) for kind in work.attention),
         **values,
@@ -190,9 +190,8 @@ _OF_WORK = (
 )  # fmt: skip
 
 
-def _stored_weight(spec: ModelSpec, bits: Sequence[int]) -> Floats:
+def _stored_weight(spec: ModelSpec, work: Work, bits: Sequence[int]) -> Floats:
     """Stored bytes of one weight of a matrix product at each of `bits`, scales included."""
-    work = work_of(spec)
     kept = 2.0 * (work.head + work.embedding)
     text = [weight_bytes(spec, b).parts.get(Part.TEXT, 0) for b in bits]
     matrices = max(1, work.linear + work.expert)
