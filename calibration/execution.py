@@ -23,56 +23,15 @@ from typing import Any
 from ..planner.configuration import Configuration
 from ..planner.errors import BadInput, KVParetoError, NothingFits
 from ..planner.memory import estimate
-from ..planner.model_source import load_model
 from ..planner.units import format_bytes
 from ..planner.workload import Engine, Workload
 from .device_memory import Cap, DeviceMemory
 from .engines import Machine, start
 from .execution_record import Asked, Execution, Phase, Warmup, failure
 from .marks import Marks
-from .open_model import OpenModel, open_model
+from .open_model import OpenModel
 from .passes import WARM_STEPS, first_token, p95, prompt, step_seconds, warm_tokens
 from .records import now
-
-
-def run_configuration(
-    source: str,
-    config: Configuration,
-    workload: Workload,
-    *,
-    device: str,
-    engine: Engine = Engine.KVPARETO,
-    budget: int | None = None,
-    random_weights: bool = False,
-    warmup: Warmup = Warmup.FULL,
-    generate: int | None = None,
-    offline: bool = False,
-) -> Execution:
-    """Load `source` and run it under `config`; see `execute`. Raises BadInput where the model
-    cannot be read; that it does not fit, or crashes, is an outcome."""
-    started = now()
-    spec = load_model(source, offline=offline)
-    asked = Asked(spec, config, workload, engine, device, random_weights, budget, warmup)
-    try:
-        with open_model(
-            source,
-            config.weight_bits,
-            device=device,
-            random_weights=random_weights,
-            budget=budget,
-            offline=offline,
-        ) as opened:
-            return execute(
-                opened,
-                config,
-                workload,
-                engine=engine,
-                budget=budget,
-                warmup=warmup,
-                generate=generate,
-            )
-    except Exception as error:
-        return load_failure(error, asked, started)
 
 
 def load_failure(error: Exception, asked: Asked, started: str) -> Execution:

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from kvpareto.calibration import execution_record
-from kvpareto.calibration.execution import execute, run_configuration
-from kvpareto.calibration.execution_record import Warmup
-from kvpareto.calibration.open_model import OpenModel
+from kvpareto.calibration.execution import execute, load_failure
+from kvpareto.calibration.execution_record import Asked, Warmup
+from kvpareto.calibration.open_model import OpenModel, open_model
+from kvpareto.calibration.records import now
 from kvpareto.planner.configuration import Configuration
-from kvpareto.planner.errors import BadInput
+from kvpareto.planner.errors import BadInput, NothingFits
 from kvpareto.planner.memory import estimate
 from kvpareto.planner.workload import Engine
 from kvpareto.runtime.forward import Forward
@@ -84,7 +85,10 @@ def test_weights_that_do_not_fit_are_an_outcome(monkeypatch: pytest.MonkeyPatch)
     from transformers import AutoModelForCausalLM
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", out_of_memory)
-    found = run_configuration(STORIES, CONFIG, WORK, device="cpu")
+    asked = Asked(SPEC, CONFIG, WORK, Engine.KVPARETO, "cpu", False, None, Warmup.FULL)
+    with pytest.raises(NothingFits) as raised, open_model(STORIES, 16, device="cpu"):
+        pass
+    found = load_failure(raised.value, asked, now())
     assert (found.outcome, found.phase, found.term) == ("out_of_memory", "load", "weights")
     assert "the weights of stories260K-hf at 16 bits do not fit" in (found.reason or "")
 
@@ -127,8 +131,16 @@ def test_ctrl_c_is_not_an_outcome(opened: OpenModel, monkeypatch: pytest.MonkeyP
 
 
 def test_what_is_no_model_is_bad_input() -> None:
-    with pytest.raises(BadInput):
-        run_configuration("no/such-model-here", CONFIG, WORK, device="cpu", offline=True)
+    asked = Asked(SPEC, CONFIG, WORK, Engine.KVPARETO, "cpu", False, None, Warmup.FULL)
+    name = "no/such-model-here"
+    with (
+        pytest.raises(BadInput, match=name) as raised,
+        open_model(name, 16, device="cpu", offline=True),
+    ):
+        pass
+    with pytest.raises(BadInput) as again:
+        load_failure(raised.value, asked, now())
+    assert again.value is raised.value
 
 
 @pytest.mark.parametrize(
