@@ -56,10 +56,7 @@ def scratch(spec: ModelSpec, config: Configuration, workload: Workload, chunk: i
 
 
 def in_pieces(spec: ModelSpec, workload: Workload, chunk: int | None) -> bool:
-    """Whether full chunks run as CUDA graphs between their attention calls (runtime/pieces.py).
-
-    Formats whose appends the kernels do not take (per tensor) run eagerly all the same.
-    """
+    """Whether full chunks run as CUDA graphs between their attention calls (runtime/pieces.py)."""
     mixers = [x for x, _ in spec.mixer_counts if isinstance(x, Attention)]
     return (
         chunk is not None
