@@ -101,6 +101,10 @@ class Attention:
     expanded_heads: int | None = None
     indexer: Indexer | None = None
 
+    def window_within(self, tokens: int) -> int | None:
+        """The window, None where it hides nothing of `tokens` tokens."""
+        return None if self.window is None or self.window >= tokens else self.window
+
 
 @dataclass(frozen=True, slots=True)
 class LatentAttention:

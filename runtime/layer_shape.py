@@ -18,8 +18,12 @@ class LayerShape:
     window: int | None
 
 
-def layer_shape(layer: Layer, index: int) -> LayerShape | None:
-    """The cache a layer needs, None where it stores nothing. Raises BadInput for other mixers."""
+def layer_shape(layer: Layer, index: int, tokens: int) -> LayerShape | None:
+    """The cache a layer needs for `tokens` tokens, None where it stores nothing.
+
+    A window that `tokens` do not outgrow (Phi-3.5's of 262,144) is none: what is full attention has
+    faster kernels than what may slide. Raises BadInput for mixers that keep no plain KV cache.
+    """
     if not layer.mixers:
         return None
     if len(layer.mixers) > 1 or not isinstance(layer.mixers[0], Attention):
@@ -37,7 +41,7 @@ def layer_shape(layer: Layer, index: int) -> LayerShape | None:
         )
     if mixer.shares_kv_with is not None:
         return None
-    return LayerShape(mixer.kv_heads, mixer.head_dim, mixer.value_dim, mixer.window)
+    return LayerShape(mixer.kv_heads, mixer.head_dim, mixer.value_dim, mixer.window_within(tokens))
 
 
 def check_smoothing(spec: ModelSpec, config: Configuration) -> None:

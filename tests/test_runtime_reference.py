@@ -255,6 +255,13 @@ def test_dynamic_chunks_bound_what_a_sliding_layer_holds() -> None:
     assert cache.states[0].key.values.shape[2] == 100 - 1 + 8192
 
 
+def test_a_window_that_the_cache_does_not_outgrow_is_none() -> None:
+    spec = attention_spec(2, windows=(40, None))
+    for tokens, window in ((40, None), (41, 40)):
+        cache = PackedCache(spec, Configuration.parse("w16a16-k4v4"), tokens=tokens)
+        assert [state.window for state in cache.states] == [window, None]
+
+
 def test_refusals_are_one_line() -> None:
     spec = attention_spec(1)
     cache = PackedCache(spec, Configuration.parse("w16a16-k4v4"), tokens=8)

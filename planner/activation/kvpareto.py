@@ -43,7 +43,7 @@ def scratch(spec: ModelSpec, config: Configuration, workload: Workload, chunk: i
             continue
         window = mixer.window or mixer.local_chunk
         held = form.capacity(window, workload.tokens, chunk)
-        if stages_segments(mixer, workload.batch, new):
+        if stages_segments(mixer, workload.batch, new, workload.tokens):
             dim = mixer.head_dim
             staged = max(staged, staging_bytes(mixer.kv_heads, dim, dim, held, new))
             merged = max(merged, merging_bytes(mixer.query_heads, dim, new))
@@ -62,7 +62,7 @@ def in_pieces(spec: ModelSpec, workload: Workload, chunk: int | None) -> bool:
         chunk is not None
         and chunk <= PIECES_TO
         and workload.context >= GRAPH_FROM * chunk
-        and all(stages_segments(mixer, workload.batch, chunk) for mixer in mixers)
+        and all(stages_segments(x, workload.batch, chunk, workload.tokens) for x in mixers)
     )
 
 
@@ -76,15 +76,18 @@ def _places(spec: ModelSpec, new: int) -> int:
     )
 
 
-def stages_segments(mixer: Attention, batch: int, new: int) -> bool:
-    """Whether a chunk's attention goes through staged segments; else through Triton's kernel."""
+def stages_segments(mixer: Attention, batch: int, new: int, tokens: int) -> bool:
+    """Whether a chunk's attention goes through staged segments; else through Triton's kernel.
+
+    `tokens` is what the cache was allocated for.
+    """
     return (
         batch == 1
         and new > 1
         and mixer.softcap is None
         and mixer.head_dim == mixer.value_dim <= STAGED_HEAD_DIM
         and mixer.head_dim % 8 == 0
-        and (mixer.window or 0) <= SEGMENT // 2
+        and (mixer.window_within(tokens) or 0) <= SEGMENT // 2
     )
 
 
@@ -92,7 +95,7 @@ def packed(m: Liveness, mixer: Attention, stage: Stage) -> int:
     """Take the attention output; queries belong to the caller."""
     size = stage.bytes(mixer.query_heads * mixer.value_dim)
     queries = stage.rows * mixer.query_heads
-    if stages_segments(mixer, stage.batch, stage.new):
+    if stages_segments(mixer, stage.batch, stage.new, stage.capacity):
         out = m.take(size)
         parts = _parts(mixer, stage.new)
         folded = parts * size if parts > 1 else 0  # the queries, once for each part

@@ -66,6 +66,7 @@ def peaks(
         norm=spec.norm,
         habits=habits(spec.text_type or spec.model_type),
         attend=attend,
+        capacity=workload.tokens,
         packed_weights=attend is Attend.PACKED and config.weight_bits < 16,
     )
     prompt = rounded(8 * workload.batch * workload.context)

@@ -38,6 +38,8 @@ class Stage:
     norm: str = "rms"
     habits: Habits = LLAMA
     attend: Attend = Attend.SDPA
+    capacity: int = 0
+    """Tokens that a cache allocated before prefill has room for."""
     packed_weights: bool = False
     """Matrices are quantized, and kvpareto's layers multiply by them."""
 
