@@ -30,7 +30,6 @@ from kvpareto.planner.model_source import load_config
 from kvpareto.planner.read_config import read_model
 from kvpareto.planner.workload import Engine, Workload
 from kvpareto.runtime.session import Session
-from kvpareto.runtime.weights.joint import join_projections
 from kvpareto.runtime.weights.random import random_model
 
 OUTPUT = 64  # tokens the caches have room for beyond the context
@@ -264,7 +263,6 @@ def main() -> None:
     baseline: dict[int, dict[str, Any]] = {}
     for weight_bits in bits:
         model = random_model(found.config, weight_bits, "cuda")
-        join_projections(model)
         if weight_bits == 16 and not args.no_baseline:
             for context in args.contexts:
                 row = transformers_rows(model, prompt[:, :context])

@@ -110,22 +110,12 @@ def _load(
         model: Any = session.model
         parts = session.spec, session.tokenizer
     if on_host:
-        _move(model, device)
+        from ..runtime.weights.joint import move
+
+        move(model, device)
     return model, *parts
 
 
 def _is_packed(source: str, offline: bool) -> bool:
     """Whether the checkpoint stores packed weights, which load straight to the device."""
     return bool(load_config(source, offline=offline).config.get("quantization_config"))
-
-
-def _move(model: Any, device: torch.device) -> None:
-    """To the device; projections that were computed together on the host are joined anew."""
-    from ..runtime.weights.joint import join_projections
-    from ..runtime.weights.linear import QuantizedLinear
-
-    model.to(device)
-    for module in model.modules():
-        if isinstance(module, QuantizedLinear):
-            module.joint = None
-    join_projections(model)

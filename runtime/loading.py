@@ -124,7 +124,6 @@ def _from_source(
             from .weights.random import random_model  # needs triton
 
             model = random_model(found.config, config.weight_bits, device, dtype=dtype)
-            _join(model, config.weight_bits)
         else:
             folder = _folder(source, offline)
             tokenizer = tokenizer or _tokenizer(folder)
@@ -173,9 +172,7 @@ def _weights(folder: Path, config: Configuration, device: torch.device, dtype: t
             )
         from .weights.load import load_awq  # needs triton
 
-        model: Any = load_awq(folder, device, dtype=dtype)
-        _join(model, 4)
-        return model
+        return load_awq(folder, device, dtype=dtype)
     if stored:
         raise BadInput(
             f"{folder.name} is quantized as {method or 'unknown'!r}, which this runtime does not "
@@ -183,7 +180,7 @@ def _weights(folder: Path, config: Configuration, device: torch.device, dtype: t
             "use the 16-bit checkpoint or an AWQ one",
         )
     # Rounded on the way: the 16-bit weights are loaded where there is room, then packed.
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map={"": device})
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map={"": device})
     if config.weight_bits < 16:
         logger.warning(
             "%s is a 16-bit checkpoint: its weights are rounded to the nearest of %d bits",
@@ -199,15 +196,6 @@ def _pack_weights(model: Any, bits: int) -> None:
         from .weights.replace import apply  # needs triton
 
         apply(model, bits)
-        _join(model, bits)
-
-
-def _join(model: Any, bits: int) -> None:
-    """Packed projections of the same input in one launch; bytes stay."""
-    if bits < 16:
-        from .weights.joint import join_projections
-
-        join_projections(model)
 
 
 def dynamic_chunks(

@@ -8,11 +8,11 @@ import torch
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.weight_format import weight_bytes
 from kvpareto.runtime.weights.experts import QuantizedExperts
-from kvpareto.runtime.weights.joint import join_projections
+from kvpareto.runtime.weights.joint import join_siblings, move
 from kvpareto.runtime.weights.layout import Packed4
 from kvpareto.runtime.weights.linear import QuantizedLinear, W4Linear, W8Linear, multiply
 from kvpareto.runtime.weights.random import random_model
-from kvpareto.runtime.weights.replace import apply, packed_bytes, spec_of
+from kvpareto.runtime.weights.replace import apply, packed_bytes, spec_of, targets, workspace_for
 from kvpareto.runtime.weights.workspace import Workspace, require_16_bits
 
 from .weights_models import PROMPT, TINY, TINY_MOE, apart
@@ -148,13 +148,38 @@ def test_packed_experts_stay_close_to_plain_ones(family: str, bits: int) -> None
     assert 1e-3 < error < {4: 0.25, 8: 0.02}[bits]
 
 
+def test_a_layer_is_joined_before_the_next_one_is_packed() -> None:
+    """So that a layer's own buffers are free for the next one's, and no holes are left."""
+    model = random_model(FAMILIES["llama"], 16, dtype=torch.float32)
+    found = targets(model, 8, spec_of(model))
+    workspace = workspace_for(model, found, "cpu")
+    for target in found:
+        target.put(W8Linear.from_weight(target.module.weight.detach(), None, workspace))
+        if target.name.endswith(("v_proj", "up_proj")):
+            names = ("q_proj", "k_proj", "v_proj") if "v_proj" in target.name else ("gate_proj",)
+            assert all(getattr(target.parent, name).joint is not None for name in names)
+    assert found[-1].name.startswith("model.layers.1.")
+
+
+def test_a_moved_model_is_joined_where_it_lies() -> None:
+    model = random_model(FAMILIES["llama"], 4, dtype=torch.float32)
+    expected = model(PROMPT).logits
+    before = [m.joint for m in model.modules() if isinstance(m, QuantizedLinear)]
+    move(model, torch.device("cpu"))
+    after = [m.joint for m in model.modules() if isinstance(m, QuantizedLinear)]
+    for old, new in zip(before, after, strict=True):
+        assert (new is None) == (old is None)
+        assert new is None or new is not old  # of the layer as it was
+    assert relative_error(model(PROMPT).logits, expected) < 1e-6
+
+
 @BITS
 @pytest.mark.parametrize("family", ["llama", "qwen2-bias"])
 def test_joined_projections_change_neither_results_nor_bytes(family: str, bits: int) -> None:
     model = random_model(FAMILIES[family], bits, dtype=torch.float32)
     joined = [m for m in model.modules() if isinstance(m, QuantizedLinear) and m.joint is not None]
     assert len(joined) == 10  # q, k, v, gate and up of two layers
-    assert join_projections(model) == 0
+    assert not any(join_siblings(parent) for parent in model.modules())
     assert packed_bytes(model) == weight_bytes(spec_of(model), bits).total
     single = apart(model)
     for prompt in (PROMPT, torch.arange(5, 12)[None]):  # the second does not see the first

@@ -55,6 +55,7 @@ class Runner:
         self._answers: Any = self._context.Queue()
         self._workers: list[Any] = []
         self._restarts = 0
+        self._headed = False
         self._whole: dict[tuple[str, int], list[Answer]] = {}
         """Answers of the unquantized model, one for each variant."""
 
@@ -77,6 +78,7 @@ class Runner:
             finally:
                 for worker in self._workers:
                     worker.kill()
+                self._jobs.cancel_join_thread()  # nobody is left to read what is still in it
         return len(self._done) - before
 
     def _ability_jobs(self) -> list[Job]:
@@ -173,9 +175,10 @@ class Runner:
                 if right
             }
         row["seed"] = self.plan.seed
-        if not self._done:
+        if not self._headed:
             header = {"environment": environment(self.plan.device).model_dump()}
             self._file.write(json.dumps(header) + "\n")
+            self._headed = True
         self._file.write(json.dumps(row, separators=(",", ":")) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())

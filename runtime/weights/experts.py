@@ -93,6 +93,8 @@ class QuantizedExperts(torch.nn.Module):
         flat_weights = weights.reshape(-1)
         most = rows_at_once(len(chosen), k, self._count())
         for expert, count in enumerate(counts):
+            if not count:  # split would give one empty slice, which no kernel takes
+                continue
             for slots in order[start : start + count].split(most):
                 tokens = slots // k
                 rows = self._activate(self._one_expert("first", hidden[tokens], expert))

@@ -16,7 +16,7 @@ from ...planner.errors import BadInput
 from .awq_format import AWQTensors
 from .build import assign, materialize, meta_model, read_hf_config, unassigned
 from .experts import QuantizedExperts, is_stack_of_experts
-from .joint import join_projections
+from .joint import join_siblings
 from .layout import Packed4, from_awq
 from .linear import W4Linear
 from .workspace import Workspace
@@ -94,7 +94,6 @@ def load_awq(
             "download the checkpoint again",
         )
     materialize(model, device)
-    join_projections(model)
     return model
 
 
@@ -124,19 +123,21 @@ def _put_packed(
     model.add_module("weight_workspace", workspace)
     used: set[str] = set()
     for name, module in found:
-        parent, _, leaf = name.rpartition(".")
+        path, _, leaf = name.rpartition(".")
+        parent = model.get_submodule(path)
         if isinstance(module, torch.nn.Linear):
             bias = checkpoint.get(f"{name}.bias").to(dtype) if module.bias is not None else None
             layer = W4Linear.from_awq(checkpoint.packed(name), bias, workspace)
             _check_shape(name, layer, module)
             used |= {f"{name}.{part}" for part in (*_PACKED, "bias")}
-            setattr(model.get_submodule(parent), leaf, layer)
+            setattr(parent, leaf, layer)
+            join_siblings(parent)
         else:
             first, down, names = _stacks(checkpoint, name, module)
             used |= names
             packed_stacks = {"first": first, "down": down}
             layer_of_experts = QuantizedExperts(module, packed_stacks, workspace)
-            setattr(model.get_submodule(parent), leaf, layer_of_experts)
+            setattr(parent, leaf, layer_of_experts)
     return used
 
 

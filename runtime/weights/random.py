@@ -14,7 +14,6 @@ import torch
 
 from .build import materialize, meta_model, read_hf_config
 from .experts import QuantizedExperts
-from .joint import join_projections
 from .layout import BLOCK4, Packed, Packed4, Packed8
 from .linear import W4Linear, W8Linear
 from .replace import Target, part_of, spec_of, targets, workspace_for
@@ -48,7 +47,6 @@ def random_model(
     if weight_bits < 16:
         _pack(model, weight_bits, device, seed, dtype)
     materialize(model, device, seed)
-    join_projections(model)
     return model
 
 

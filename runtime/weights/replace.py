@@ -18,7 +18,7 @@ from ...planner.matrix_format import AWQ, INT8
 from ...planner.model_spec import ModelSpec, Part, Role, TensorGroup
 from ...planner.read_config import read_model
 from .experts import QuantizedExperts, is_stack_of_experts, pack_stack
-from .joint import join_projections
+from .joint import join_siblings
 from .linear import QuantizedLinear, W4Linear, W8Linear
 from .workspace import Workspace
 
@@ -39,7 +39,9 @@ class Target:
     matrices: Mapping[str, tuple[int, int]]
 
     def put(self, replacement: torch.nn.Module) -> None:
+        """Hang it where the module was, joined with its siblings once all are there."""
         setattr(self.parent, self.name.rsplit(".", 1)[-1], replacement)
+        join_siblings(self.parent)
 
 
 def part_of(parameter: str) -> str:
@@ -137,7 +139,6 @@ def apply(model: torch.nn.Module, weight_bits: int, *, spec: ModelSpec | None = 
             target.put(make(module.weight.detach(), bias, workspace))
         else:
             target.put(_packed_experts(target, weight_bits, workspace))
-    join_projections(model)
 
 
 def _packed_experts(target: Target, weight_bits: int, workspace: Workspace) -> QuantizedExperts:
