@@ -98,6 +98,27 @@ def test_per_tensor_pairs_read_no_length_on_the_host() -> None:
         assert torch.equal(expected, found)
 
 
+@pytest.mark.parametrize("chunks", [(40,), (33, 7), (35, 1, 1, 3)], ids=str)
+@pytest.mark.parametrize("text", ["k4v4-pt+res8+sink2", "k8v2-pt+res32"])
+def test_a_prompt_longer_than_what_is_packed_of_it(text: str, chunks: tuple[int, ...]) -> None:
+    """The packed ring has no room for the tokens that stay in 16 bits."""
+    one, two = (empty_state(text, batch=2, tokens=40, device=DEVICE) for _ in range(2))
+    assert two.key.values.shape[2] < chunks[0]
+    feed((one, two), chunks, outliers=True)
+    for expected, found in zip(buffers(one), buffers(two), strict=True):
+        assert torch.equal(expected, found)
+
+
+def test_a_window_shorter_than_what_stays_in_16_bits() -> None:
+    one, two = (
+        empty_state("k4v4-pt+res32", batch=2, tokens=50, window=20, device=DEVICE) for _ in range(2)
+    )
+    feed((one, two), (30, 30, 30, 30), outliers=False)  # a chunk wraps the ring of 18
+    for side, other in zip((one.key, one.value), (two.key, two.value), strict=True):
+        first = side.oldest(120)
+        assert torch.equal(reference.read(side, first, 120), reference.read(other, first, 120))
+
+
 def test_a_cache_that_packs_nothing_stays_in_16_bits() -> None:
     one, two = (empty_state("k4v4-pt+res64", batch=2, tokens=40, device=DEVICE) for _ in range(2))
     assert two.key.values.shape[2] == 0

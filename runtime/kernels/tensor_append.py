@@ -4,7 +4,8 @@ The pair of an append spans all heads and tokens that it packs, which programs o
 see a tile cannot agree on without a pass before. Appends are small beside attention, so torch does
 it, by runtime/quantize.py itself. How many tokens are packed depends on the length, which only the
 device knows while a CUDA graph is replayed: as many rows as tokens come are worked on, and rows
-that are not to be packed yet are written back as they were.
+that are not to be packed yet are written back as they were. Of more rows than the ring has slots,
+only as many are written, each slot once: the last ones that are due, and those behind them.
 """
 
 import torch
@@ -34,6 +35,11 @@ def pack_tensor(side: SideState, x: Tensor, state: LayerState) -> None:
     if state.clock.padded:
         real = real & (places + form.sinks >= state.clock.starts[:, None])
     codes, pairs = quantize(taken, form, real)
+    slots = side.values.shape[2]
+    if n > slots:
+        kept = (due.sum() - slots).clamp(min=0) + torch.arange(slots, device=x.device)
+        codes, pairs = codes.index_select(2, kept), pairs.index_select(1, kept)
+        places, due = places[kept], due[kept]
     _replace(side.values, 2, places, due[:, None], pack(codes, form.bits))
     _replace(side.scale, 1, places, due[:, None], pairs)
 
