@@ -70,16 +70,16 @@ _ONE_SHOT = Slack((0.05, 0.0, 0.30))
 _CHUNKED = Slack((0.15, 0.05, 0.40))
 _QUANTIZED = Slack((0.12, 0.03, 0.35))
 # kvpareto allocates its cache at once, so that only activations leave holes, and some pages of
-# 20 MiB are not full; the passes that graphs hold have a pool of their own. Weights that were
-# packed as they were loaded leave more holes. Middles and limits from 97 runs of ten models
-# (profiles/calibrations/verify_h200.jsonl, paper_h200.jsonl; docs/memory.md).
+# 20 MiB are not full; the passes that graphs hold have a pool of their own. Packed weights left
+# more holes when these runs were made (docs/memory.md). Middles and limits from 151 runs of 13
+# models (profiles/calibrations/{runs,verify,paper}_h200.jsonl).
 _NONE = (0.0, 0.0, 0.0)
 _OWN = {
     # packed weights, chunks in pieces
-    (False, False): Slack(_NONE, (0.10, 0.0, 0.22), (45e6, 20e6, 80e6)),
-    (False, True): Slack(_NONE, (0.09, 0.0, 0.35), (60e6, 30e6, 90e6)),
-    (True, False): Slack(_NONE, (0.27, 0.10, 0.50), (0.0, 0.0, 60e6)),
-    (True, True): Slack(_NONE, (0.52, 0.20, 0.95), (23e6, 10e6, 60e6)),
+    (False, False): Slack(_NONE, (0.11, 0.0, 0.24), (35e6, 10e6, 80e6)),
+    (False, True): Slack(_NONE, (0.41, 0.10, 0.95), (45e6, 20e6, 90e6)),
+    (True, False): Slack(_NONE, (0.24, 0.04, 0.55), (5e6, 0.0, 60e6)),
+    (True, True): Slack(_NONE, (0.43, 0.10, 1.00), (45e6, 10e6, 75e6)),
 }
 
 

@@ -27,11 +27,17 @@ from .latency_job import Axes, Floats, Job, Number, job_of
 from .latency_profile import Coefficients
 from .model_spec import ModelSpec
 from .roofline_attention import Card, attention_host, chunk_attention, decode_cache
-from .work import TORCH_CALL
+from .work import ROUTED_CALL, TORCH_CALL
 from .workload import Workload
 
 FEW_ROWS = 64  # rows up to which packed weights are read as they are (runtime/weights/linear.py)
-TENSOR_LAUNCHES = 100  # of a layer's appends where a pair spans a tensor (kernels/tensor_append.py)
+TENSOR_LAUNCHES = 80
+"""What a layer's appends take where a pair spans a tensor, in launches of ours: some 100 of torch's
+small kernels (kernels/tensor_append.py), as timed in five runs."""
+TURNS = 4
+"""Products that rotate a layer's keys and values, and between its captured pieces its queries and
+attention's output."""
+SMOOTHING = 18  # operations that a chunk's keys are smoothed by (runtime/smoothing.py)
 EXPERT_LAUNCHES = 16  # of one packed expert's share of a chunk (runtime/weights/experts.py)
 
 
@@ -83,7 +89,8 @@ def _decode(job: Job, card: Card) -> Floats:
     small = job.layers * (c.card_layer + c.tail_layer * job.tail)
     small = small + job.layers * c.turn_layer * (job.turned + 0.5 * job.smoothed)
     joined = np.where(job.weight < 1.9, job.joined_launches, 0.0)
-    small = small + c.card_launch * (job.fused_launches - joined + _torch_launches(job))
+    torch_launches = _routed_launches(job) + _tensor_launches(job)
+    small = small + c.card_launch * (job.fused_launches - joined + torch_launches)
     packed = (job.k_bits < 16) | (job.v_bits < 16)
     launches = job.launches + np.where(packed, job.layers * c.packed_launches, 0.0)
     host = c.host_step + c.plan_decode + c.launch_decode * launches
@@ -113,7 +120,8 @@ def _passes(job: Job, length: Number, done: Number, count: Number, card: Card) -
     rows = length * job.batch
     fixed = _products(job, rows, card) + rows * _moved(job, card) / card.stream
     fixed = fixed + job.layers * c.card_layer
-    fixed = fixed + c.card_launch * (job.fused_launches + _torch_launches(job))
+    torch_launches = _routed_launches(job) + _tensor_launches(job)
+    fixed = fixed + c.card_launch * (job.fused_launches + torch_launches)
     level, slope = chunk_attention(job, length, card)
     host, climb = _host(job, length, card)
     host, fixed = host + climb * done, fixed + level + slope * done
@@ -125,11 +133,14 @@ def _moved(job: Job, card: Card) -> Number:
     return job.fused_moved_bytes if card.c.fused else job.moved_bytes
 
 
-def _torch_launches(job: Job) -> Number:
-    """Small kernels of torch's own: routing experts, and appends where a pair spans a tensor."""
-    packed = job.weight < 1.9
-    routed = np.where(packed, job.packed_routed_launches, job.routed_launches)
-    return routed + job.per_tensor * job.layers * TENSOR_LAUNCHES
+def _routed_launches(job: Job) -> Number:
+    """Torch's own kernels that send tokens through their experts."""
+    return np.where(job.weight < 1.9, job.packed_routed_launches, job.routed_launches)
+
+
+def _tensor_launches(job: Job) -> Number:
+    """The same of appends where a pair spans a tensor."""
+    return job.per_tensor * job.layers * TENSOR_LAUNCHES
 
 
 def _products(job: Job, rows: Number, card: Card) -> Floats:
@@ -161,12 +172,16 @@ def _host(job: Job, length: Number, card: Card) -> tuple[Number, Number]:
     rows = length * job.batch
     copied = (job.weight < 1.9) & (rows > FEW_ROWS)
     routed = np.where(copied, EXPERT_LAUNCHES * job.experts * _touched(job, rows), 0.0)
-    launches = job.host_launches + TORCH_CALL * _torch_launches(job)
+    launches = job.host_launches + TORCH_CALL * _tensor_launches(job)
+    launches = launches + ROUTED_CALL * _routed_launches(job)
+    turns = job.layers * job.turned
+    launches = launches + TURNS * turns + TORCH_CALL * SMOOTHING * job.layers * job.smoothed
     eager = c.launch_prefill * launches + np.where(copied, c.launch_packed * job.matrices, 0.0)
     pieces = (job.context >= GRAPH_FROM * job.chunk) & (length == job.chunk) & (routed == 0)
     pieces = pieces & (job.chunk <= PIECES_TO)
     level, slope = attention_host(job, length, card)
-    host = np.where(pieces, c.launch_piece * job.layers, eager + c.launch_prefill * routed)
+    between = c.launch_piece * job.layers + c.launch_prefill * TURNS / 2 * turns
+    host = np.where(pieces, between, eager + c.launch_prefill * routed)
     return c.host_step + host + level, slope
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .activation.family_habits import habits
+from .activation.kvpareto import FUSED_LAYERS
 from .model_spec import (
     Attention,
     CompressedAttention,
@@ -38,24 +39,25 @@ NORM_BYTES, ROPE_BYTES, FFN_BYTES = 72, 16, 12
 ATTENTION_LAUNCHES, ROPE_LAUNCHES, LATENT_LAUNCHES = 11, 10, 40
 MOE_LAUNCHES, RECURRENT_LAUNCHES, RESIDUAL_LAUNCHES = 60, 85, 2
 
-# The same in the kvpareto runtime, which fuses a norm, a gate and, in the families of
-# runtime/fused.py's PLAIN, RoPE and the residual add into one each: three projections, two
-# appends, attention and its output product; a gated FFN gate, up, SwiGLU and down.
-# Where RoPE and the adds are torch's own, each of their kernels costs the host TORCH_CALL of what
-# launching one of ours (Triton) or a module's product does.
+# The same in the kvpareto runtime, which fuses a norm, a gate and, in FUSED_LAYERS, RoPE and the
+# residual add into one each: three projections, two appends, attention and its output product; a
+# gated FFN gate, up, SwiGLU and down.
+# Where RoPE, the adds or the gate are torch's own, each of their kernels costs the host TORCH_CALL
+# of what launching one of ours (Triton) or a module's product does.
 FUSED_ATTENTION, FUSED_FFN, TORCH_CALL = 7, 4, 0.2
+ROUTED_CALL = 0.5  # the same of the operations below: sorts, top-k, grouped products
 
 # A routed FFN of 16-bit experts (transformers' grouped_mm), counted by torch operation: router,
 # softmax, top-k, sort, two gathers, histogram, sum, two grouped products, activation, weights, the
 # order back; sort, top-k, histogram and grouped products are two kernels each. Gathering and adding
 # biases is 4 more, gpt-oss's clamped gate 5. Packed experts take fewer in a step.
 ROUTED, BIASED, CLAMPED, PACKED_ROUTED = 30, 4, 5, 15
-PLAIN = {"llama", "qwen2", "qwen3", "mistral", "mixtral", "qwen3_moe"}
 
 # Bytes that the same kernels move: a norm reads and writes an element, a residual add moves 6
 # (both at once 8), a fused RoPE 4; attention's output is put in order, 4; SwiGLU reads two and
 # writes one, which the next product reads.
 FUSED_NORM_BYTES, FUSED_ADD_BYTES, FUSED_ADD_NORM_BYTES = 4, 6, 8
+SCALE_BYTES = 4  # of what is multiplied by a number before it is added
 FUSED_ROPE_BYTES, ORDERED_BYTES, FUSED_FFN_BYTES = 4, 4, 8
 FLOAT_ROPE_BYTES = 34  # of a Q or K element that is turned in float32 and cast back
 
@@ -256,15 +258,21 @@ def _launches(layer: Layer, norm: str) -> int:
 
 def _fused_launches(layer: Layer, spec: ModelSpec, torch_call: float) -> float:
     """Launches of a layer; torch's own small ones count `torch_call`."""
-    plain = (spec.text_type or spec.model_type) in PLAIN
+    plain = (spec.text_type or spec.model_type) in FUSED_LAYERS
+    found = habits(spec.text_type or spec.model_type)
     total = (4 if layer.sandwich_norms else 2) + (1 if plain else RESIDUAL_LAUNCHES * torch_call)
+    total += RESIDUAL_LAUNCHES * found.scaled_adds * torch_call
     for mixer in layer.mixers:
         if isinstance(mixer, Attention):
             total += FUSED_ATTENTION + 2 * mixer.qk_norm
             total += mixer.rope * (1 if plain else ROPE_LAUNCHES * torch_call)
         else:  # not run
             total += LATENT_LAUNCHES
-    return total + FUSED_FFN * isinstance(layer.ffn, DenseFFN)
+    gate = 2 * torch_call - 1 if found.plain_gate else 0  # activation and product for one SwiGLU
+    dense = isinstance(layer.ffn, DenseFFN)
+    if isinstance(layer.ffn, MoEFFN) and layer.ffn.shared_width:
+        dense, total = True, total + torch_call  # beside the routed experts, and added to theirs
+    return total + (FUSED_FFN + gate) * dense
 
 
 def _routed_launches(spec: ModelSpec) -> int:
@@ -293,12 +301,14 @@ def _moved_bytes(spec: ModelSpec) -> int:
 
 
 def _fused_moved_bytes(layer: Layer, spec: ModelSpec) -> int:
-    plain = (spec.text_type or spec.model_type) in PLAIN
+    plain = (spec.text_type or spec.model_type) in FUSED_LAYERS
     found = habits(spec.text_type or spec.model_type)
     norms = FUSED_NORM_BYTES * (4 if layer.sandwich_norms else 2)
     adds = RESIDUAL_LAUNCHES * FUSED_ADD_BYTES
     if plain:  # one of each is a single kernel
         norms, adds = FUSED_NORM_BYTES, FUSED_ADD_BYTES + FUSED_ADD_NORM_BYTES
+    adds += RESIDUAL_LAUNCHES * SCALE_BYTES * found.scaled_adds
+    gated = FFN_BYTES if found.plain_gate else FUSED_FFN_BYTES
     total = (norms + adds) * spec.hidden
     for mixer in layer.mixers:
         if isinstance(mixer, Attention):
@@ -310,11 +320,11 @@ def _fused_moved_bytes(layer: Layer, spec: ModelSpec) -> int:
         else:  # not run
             total += ROPE_BYTES * spec.hidden
     if isinstance(layer.ffn, DenseFFN):
-        total += FUSED_FFN_BYTES * layer.ffn.width
+        total += gated * layer.ffn.width
     elif isinstance(layer.ffn, MoEFFN):
         a_hidden = ROUTED_BYTES + HIDDEN_BIAS_BYTES * found.expert_biases
         an_ffn = FFN_BYTES + FFN_BIAS_BYTES * found.expert_biases
         an_ffn += CLAMP_BYTES * found.clamped_gate
         total += layer.ffn.top_k * (a_hidden * spec.hidden + an_ffn * layer.ffn.width)
-        total += FUSED_FFN_BYTES * layer.ffn.shared_width
+        total += gated * layer.ffn.shared_width
     return total

@@ -75,11 +75,14 @@ def test_docs_show_the_table_as_it_is() -> None:
 
 OWN = own_rows()
 OUTSIDE = {
-    # after a kernel since mended had taken 0.5 GB of local memory for the rest of the process
-    "gpt-oss-20b-16bit w8a16-k16v16 16,384",
-    "Phi-3.5-mini-instruct w16a16-k8v8 24,576",
-    # 276 MB of slack where its neighbours have 110: unexplained (docs/verify.md)
-    "Qwen2.5-3B-Instruct w8a16-k8v8+pc512 16,384",
+    # projections that were joined after all weights had been packed left holes of 100 to 200 MB;
+    # they are joined layer by layer since (docs/memory.md), which has not been measured
+    "granite-4.0-micro-like w4a16-k8v8-pt+pc512 8,192",
+    "granite-4.0-micro-like w4a16-k4v4-g64 2,048",
+    "granite-4.0-micro-like w4a16-k4v4-g64+pc256 2,048",
+    "granite-4.0-micro-like w4a16-k4v4-g64+smooth+rot+pc2048 32,000",
+    "Qwen2.5-3B-Instruct w4a16-k16v16 4,096",
+    "Qwen2.5-3B-Instruct w8a16-k16v16 2,048",
 }
 INSIDE = [row for row in OWN if row.run.name not in OUTSIDE]
 
@@ -87,14 +90,15 @@ INSIDE = [row for row in OWN if row.run.name not in OUTSIDE]
 def test_the_runs_outside_are_no_more_than_are_said() -> None:
     missed = {row.run.name for row in OWN if abs(row.total) > 0.03}
     assert missed == OUTSIDE
-    assert len(INSIDE) == len(OWN) - len(OUTSIDE) == 100
+    assert len(INSIDE) == len(OWN) - len(OUTSIDE) == 145
 
 
 @pytest.mark.parametrize("row", INSIDE, ids=lambda row: row.run.name)
 def test_our_engine(row: OwnRow) -> None:
-    """What the allocator counted, and what the device had in use, of every other run within 3 %."""
-    assert row.peak == pytest.approx(0, abs=0.03)
-    assert row.resident == pytest.approx(0, abs=0.03)
+    """What the allocator counted within 1.3 %, and what the device had in use, of every other run,
+    within 3 %."""
+    assert row.peak == pytest.approx(0, abs=0.013)
+    assert row.resident == pytest.approx(0, abs=0.013)
     assert row.total == pytest.approx(0, abs=0.03)
 
 

@@ -16,7 +16,7 @@ _GEMMA4 = replace(_GEMMA3, float_routing=True, dense_beside=True)
 _COHERE = replace(_PARALLEL, float_turn=True, scaled_logits=True)
 _ERNIE = Habits(float_rotary=True, spread_tables=True)
 _GLM4 = Habits(order=Order.SANDWICH, fused_gate=True, spread_tables=True)
-_GRANITE = Habits(scaled_logits=True)
+_GRANITE = Habits(scaled_adds=True, scaled_logits=True)
 _OLMO = replace(_POST_NORM, float_rotary=True)
 _GPT = Habits(
     fused_qkv=True, scaled_embeddings=True, position_embeddings=True, keeps_attention=True
@@ -81,7 +81,7 @@ _FAMILIES: dict[str, Habits] = {
     ),
     "granite": _GRANITE,
     "granitemoe": _GRANITE,
-    "granitemoehybrid": replace(_GRANITE, fused_gate=True),
+    "granitemoehybrid": replace(_GRANITE, fused_gate=True, plain_gate=True),
     "granitemoeshared": _GRANITE,
     "granitemoe_swa": _GRANITE,
     "granite_swa": _GRANITE,

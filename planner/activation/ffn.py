@@ -38,8 +38,8 @@ def gated(m: Liveness, activation: str, width: int, stage: Stage) -> int:
 def gated_fused(m: Liveness, activation: str, width: int, stage: Stage) -> int:
     """The same from one matrix, whose two halves are views (Phi-3, GLM-4)."""
     wide = stage.bytes(width)
-    if stage.fused:
-        return _swiglu(m, wide, stage)
+    if stage.fused and not stage.habits.plain_gate:
+        return _swiglu(m, wide, stage, held=True)
     both = m.take(2 * wide)
     switch = activated(m, activation, wide)
     product = m.take(wide)
@@ -49,13 +49,13 @@ def gated_fused(m: Liveness, activation: str, width: int, stage: Stage) -> int:
     return out
 
 
-def _swiglu(m: Liveness, wide: int, stage: Stage) -> int:
-    """One kernel from gate and up to their product (kvpareto)."""
+def _swiglu(m: Liveness, wide: int, stage: Stage, held: bool = False) -> int:
+    """One kernel from gate and up to their product (kvpareto); `held`, they keep their names."""
     both = m.take(wide) + m.take(wide)
     product = m.take(wide)
-    m.drop(both)
+    m.drop(0 if held else both)
     out = m.take(stage.bytes(stage.hidden))
-    m.drop(product)
+    m.drop(product, both if held else 0)
     return out
 
 

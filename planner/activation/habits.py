@@ -59,6 +59,8 @@ class Habits:
 
     fused_gate: bool = False
     """One matrix makes gate and up."""
+    plain_gate: bool = False
+    """The block is none that kvpareto has a kernel for (runtime/fused.py): its own code runs."""
     normed_product: bool = False
     """The gated product is normalised before the last matrix (BitNet)."""
     inline_ffn: bool = False
@@ -75,6 +77,8 @@ class Habits:
     """Experts have biases, gathered for every token and expert before they are added."""
     clamped_gate: bool = False
     """Experts clamp copies of gate and up, and calculate on with copies (gpt-oss)."""
+    scaled_adds: bool = False
+    """What a block adds to the residual stream is multiplied by a number first (Granite)."""
     scaled_logits: bool = False
     """Logits are multiplied or divided by a number, out of place."""
     streams: int = 1

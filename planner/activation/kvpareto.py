@@ -26,6 +26,9 @@ from .workspace import (
     staging_bytes,
 )
 
+FUSED_LAYERS = frozenset({"llama", "qwen2", "qwen3", "mistral", "mixtral", "qwen3_moe"})
+"""Model types whose attention and layers run in the runtime's own code (PLAIN in runtime/fused.py):
+one kernel turns queries and keys, and a local name keeps attention's output while the FFN runs."""
 STAGED_HEAD_DIM = 256  # widest head of the library's attention that staged segments go through
 
 

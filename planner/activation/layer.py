@@ -47,7 +47,7 @@ def _sequential(m: Liveness, layer: Layer, stage: Stage) -> None:
         m.take(stage.bytes(stage.hidden))  # the residual stream
         if streams > 1:  # it joined to the branch, and that halved, under names of their own
             m.take(2 * stage.bytes(stage.hidden))
-        m.drop(0 if stage.habits.keeps_attention or stage.fused else out)
+        m.drop(0 if stage.habits.keeps_attention or stage.fused_layer else out)
     if layer.ffn is None:
         return
     if stage.habits.dense_beside and isinstance(layer.ffn, MoEFFN):

@@ -22,7 +22,7 @@ from .attention import turns
 from .cache import as_cached, storage_bytes, stored_after, stored_before
 from .compressed import compressed_bytes
 from .family_habits import habits
-from .kvpareto import scratch
+from .kvpareto import FUSED_LAYERS, scratch
 from .latent import latent_bytes
 from .layer import layer_effect
 from .liveness import Liveness, rounded
@@ -56,6 +56,7 @@ def peaks(
     """
     chunk = DYNAMIC_CHUNK if config.dynamic_chunk else config.chunk
     attend = attend_kind(spec, config, engine)
+    kind = spec.text_type or spec.model_type
     like = Stage(
         batch=workload.batch,
         new=1,
@@ -64,9 +65,10 @@ def peaks(
         element=ELEMENT[spec.dtype],
         hidden=spec.hidden,
         norm=spec.norm,
-        habits=habits(spec.text_type or spec.model_type),
+        habits=habits(kind),
         attend=attend,
         capacity=workload.tokens,
+        fused_layer=attend is Attend.PACKED and kind in FUSED_LAYERS,
         packed_weights=attend is Attend.PACKED and config.weight_bits < 16,
     )
     prompt = rounded(8 * workload.batch * workload.context)

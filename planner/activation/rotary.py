@@ -32,13 +32,13 @@ def turn_queries_and_keys(
 
 def _wide(stage: Stage) -> bool:
     """Whether the turn is float32 although activations are not: both are cast back at the end."""
-    habits = stage.habits
-    return (habits.float_rotary or habits.float_turn) and stage.element != 4 and not stage.fused
+    wide = stage.habits.float_rotary or stage.habits.float_turn
+    return wide and stage.element != 4 and not stage.fused_layer
 
 
 def _spread_tables(m: Liveness, mixer: Attention, stage: Stage) -> int:
     """Cosines and sines with every entry repeated for the two channels of a pair."""
-    if not stage.habits.spread_tables or stage.fused:
+    if not stage.habits.spread_tables or stage.fused_layer:
         return 0
     element = 4 if stage.habits.float_rotary else stage.element
     width = mixer.rotary_dim or mixer.head_dim
@@ -48,7 +48,7 @@ def _spread_tables(m: Liveness, mixer: Attention, stage: Stage) -> int:
 def _turned(m: Liveness, heads: int, mixer: Attention, stage: Stage) -> tuple[int, int]:
     """(the turned heads, the part of them that was joined in), while the input is alive."""
     part = mixer.rotary_dim or mixer.head_dim
-    if stage.fused and part == mixer.head_dim:
+    if stage.fused_layer and part == mixer.head_dim:
         return m.take(stage.bytes(heads * part)), 0
     plain = stage.bytes(heads * part)
     wide = plain * 4 // stage.element if _wide(stage) else plain

@@ -40,6 +40,8 @@ class Stage:
     attend: Attend = Attend.SDPA
     capacity: int = 0
     """Tokens that a cache allocated before prefill has room for."""
+    fused_layer: bool = False
+    """kvpareto runs a whole layer's code, not the norms, turns and gates within it alone."""
     packed_weights: bool = False
     """Matrices are quantized, and kvpareto's layers multiply by them."""
 
