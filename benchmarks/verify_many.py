@@ -31,6 +31,7 @@ from verify_summary import again, one_line, summary
 from kvpareto.calibration.device_memory import memory_of, numbered, prefer_expandable_segments
 from kvpareto.calibration.passes import warm_tokens
 from kvpareto.planner.hardware import find_gpu
+from kvpareto.planner.memory import estimate
 from kvpareto.planner.units import GB
 from kvpareto.planner.workload import Engine
 
@@ -194,9 +195,24 @@ def show(found: Sequence[Case]) -> None:
         )
 
 
+def check_planner(found: Sequence[Case], gpu: str) -> None:
+    """End where the plans are another planner's: they would tell nothing of this one."""
+    for case in found:
+        if case.config is None or case.planned is None:
+            continue
+        spec, card = spec_of(case.model), find_gpu(gpu)
+        total = estimate(spec, case.config, case.workload, case.engine, card).total
+        if total != case.planned["memory"]["total"]:
+            raise SystemExit(
+                f"error: {case.model} {case.config} was planned with "
+                f"{case.planned['memory']['total']} bytes, and is {total} today\n"
+                "hint: make the plans again with --plan-only"
+            )
+
+
 def main() -> None:
     parser = with_summary(options(__doc__))
-    parser.add_argument("--plans", type=Path, help="plans made before, or where to write them")
+    parser.add_argument("--plans", type=Path, help="written by --plan-only, read by a run")
     parser.add_argument("--again", action="store_true", help="with today's predictions")
     asked = parser.parse_args()
     if asked.summary:
@@ -207,13 +223,15 @@ def main() -> None:
         return
     prefer_expandable_segments()
     began = time.monotonic()
-    if asked.plans is not None and asked.plans.exists():
+    planning = asked.plan_only or asked.output is None
+    if asked.plans is not None and not planning:
         found = [Case.of(row) for row in read(asked.plans)]
         print(f"{len(found)} plans read from {asked.plans}", flush=True)
+        check_planner(found, asked.gpu)
     else:
         found = cases(asked.gpu, asked.only)
         print(f"{len(found)} questions planned in {time.monotonic() - began:.1f} s", flush=True)
-    if asked.plan_only or asked.output is None:
+    if planning:
         if asked.plans is not None:
             asked.plans.write_text("".join(json.dumps(case.row()) + "\n" for case in found))
         show(found)

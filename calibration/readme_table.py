@@ -20,7 +20,7 @@ from ..planner.kv_format import KVFormat
 from ..planner.quantization_noise import Floats
 from .grid.held_out import FILE, HIGH, Judged, held_out_of, read_held_out
 from .grid.reading import FULL, read_runs
-from .grid.variants import ITEMS
+from .grid.variants import ITEMS, WANTED
 from .holdout import observed, read_predicted
 from .published import FOLDER
 from .report import markdown_table
@@ -166,11 +166,13 @@ def formats_table(shipped: Shipped) -> str:
     body, sampled = [], []
     for line in LINES:
         grids = [grid.of(line.holds) for grid in shipped.grids.values()]
+        found = tables.of(line.holds)
+        if not found.rows and not any(grid.rows for grid in grids):
+            continue
         cells = [line.words, line.cache, sum(len(grid.rows) for grid in grids)]
         for grid in grids:
             cells += [grid.by_context(), grid.prediction()]
             sampled += [row.sd for row in grid.rows]
-        found = tables.of(line.holds)
         if found.rows:
             models = {row.model for row in found.rows}
             lowest = 100 * found.measured.min()
@@ -184,7 +186,8 @@ def formats_table(shipped: Shipped) -> str:
     says = f"""
         Retention, % of the unquantized score; cache, bytes of the line's smallest format beside
         those of 16 bits (heads of {HEAD_DIM}, groups of 64). Recall models: {runs:,} runs of
-        [the grid](docs/frontier.md) on an H200 with 16- and 4-bit weights, {2 * ITEMS} items each,
+        [the grid](docs/frontier.md) on an H100 and an H200 with 16- and 4-bit weights,
+        {WANTED * ITEMS} items each,
         sampling error of a run at most {100 * max(sampled):.1f} points; a window keeps the last 128
         tokens in 16 bits. [Published](profiles/published/README.md): tasks with generated answers,
         16-bit weights, no layer protected; sampling error of a row
@@ -210,7 +213,7 @@ def accuracy_lines(shipped: Shipped) -> dict[str, str]:
         ),
         (
             "accuracy of formats left out, once a model is measured",
-            f"{runs:,} runs of {' and '.join(shipped.grids)} on an H200",
+            f"{runs:,} runs of {' and '.join(shipped.grids)} on an H100 and an H200",
             f"grid points: mean error {_judged(shipped.points)}; formats never run at any context: "
             f"{_judged(shipped.formats)} ([frontier](docs/frontier.md))",
         ),

@@ -162,4 +162,4 @@ def test_the_card_is_what_the_command_writes(name: str) -> None:
     card = (folder_of(name) / "README.md").read_text()
     assert card == write_card(folder_of(name))
     assert "license: apache-2.0" in card
-    assert re.search(r"\| needle-16-keys \|.*1\.00", card)
+    assert re.search(r"\| needle-16 \(grid\) \|.*1\.00", card)

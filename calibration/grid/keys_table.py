@@ -11,15 +11,16 @@ from .variants import ITEMS
 
 CONTEXT = 1024
 MODELS = ("recall", "recall-outliers")
-KINDS = {"retrieval": "needles", "reasoning": "arithmetic"}
+KINDS = {"retrieval": "needles", "reasoning": "variables, arithmetic"}
 CELLS = {
-    "w16a16-k4v16-g32+pc256": "4 bits, per token",
-    "w16a16-k4v16+smooth+pc256": "smoothed",
+    "w16a16-k4v8-pt+res128+pc256": "4 bits, one scale a tensor",
+    "w4a16-k4v8-pb64+pc256": "4 bits, tiles of 64 tokens",
+    "w16a16-k4v16+smooth+pc256": "4 bits, per token, smoothed",
     "w16a16-k4v16+rot+res128": "rotated",
-    "w4a16-k4v16+smooth+rot+res128": "smoothed and rotated",
+    "w16a16-k4v8-pb64-g32+smooth+rot+res128": "tiles, smoothed and rotated",
     "w16a16-k4v16-kc128": "4 bits, per channel",
     "w16a16-k2v8+pc256": "2 bits, per token",
-    "w16a16-k2v16-kc+pc256": "2 bits, per channel",
+    "w16a16-k2v8-kc+res128": "2 bits, per channel",
 }
 
 
