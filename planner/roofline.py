@@ -27,7 +27,7 @@ from .latency_job import Axes, Floats, Job, Number, job_of
 from .latency_profile import Coefficients
 from .model_spec import ModelSpec
 from .roofline_attention import Card, attention_host, chunk_attention, decode_cache
-from .work import ROUTED_CALL, TORCH_CALL
+from .work_fused import ROUTED_CALL, TORCH_CALL
 from .workload import Workload
 
 FEW_ROWS = 64  # rows up to which packed weights are read as they are (runtime/weights/linear.py)

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .activation.family_habits import habits
-from .activation.kvpareto import FUSED_LAYERS
 from .model_spec import (
     Attention,
     CompressedAttention,
@@ -24,48 +22,18 @@ from .model_spec import (
     RecurrentState,
     Role,
 )
+from .work_fused import (
+    PACKED_ROUTED,
+    TORCH_CALL,
+    fused_launches,
+    fused_moved_bytes,
+    joinable,
+    routed_launches,
+)
+from .work_unfused import launches as unfused_launches
+from .work_unfused import moved_bytes
 
 Floats = npt.NDArray[np.float64]
-
-# Bytes an unfused layer moves for each token and element besides its matrix products, counted
-# op by op in 16 bits: two RMS norms with their fp32 round trips 30 each and two residual adds 6
-# each a hidden element; RoPE's two products, rotation and sum 16 a Q or K element; SiLU and the
-# product of a gated FFN 10, and what it reads back 2, an FFN element.
-NORM_BYTES, ROPE_BYTES, FFN_BYTES = 72, 16, 12
-
-# Kernels an unfused layer launches: an RMS norm is 6, a layer norm 1; attention 11 and RoPE 10;
-# a gated FFN 5, a plain one 4; two residual adds. A routed FFN and a recurrent mixer launch many
-# small ones: as measured on an H200 (docs/latency.md), not counted.
-ATTENTION_LAUNCHES, ROPE_LAUNCHES, LATENT_LAUNCHES = 11, 10, 40
-MOE_LAUNCHES, RECURRENT_LAUNCHES, RESIDUAL_LAUNCHES = 60, 85, 2
-
-# The same in the kvpareto runtime, which fuses a norm, a gate and, in FUSED_LAYERS, RoPE and the
-# residual add into one each: three projections, two appends, attention and its output product; a
-# gated FFN gate, up, SwiGLU and down.
-# Where RoPE, the adds or the gate are torch's own, each of their kernels costs the host TORCH_CALL
-# of what launching one of ours (Triton) or a module's product does.
-FUSED_ATTENTION, FUSED_FFN, TORCH_CALL = 7, 4, 0.2
-ROUTED_CALL = 0.5  # the same of the operations below: sorts, top-k, grouped products
-
-# A routed FFN of 16-bit experts (transformers' grouped_mm), counted by torch operation: router,
-# softmax, top-k, sort, two gathers, histogram, sum, two grouped products, activation, weights, the
-# order back; sort, top-k, histogram and grouped products are two kernels each. Gathering and adding
-# biases is 4 more, gpt-oss's clamped gate 5. Packed experts take fewer in a step.
-ROUTED, BIASED, CLAMPED, PACKED_ROUTED = 30, 4, 5, 15
-
-# Bytes that the same kernels move: a norm reads and writes an element, a residual add moves 6
-# (both at once 8), a fused RoPE 4; attention's output is put in order, 4; SwiGLU reads two and
-# writes one, which the next product reads.
-FUSED_NORM_BYTES, FUSED_ADD_BYTES, FUSED_ADD_NORM_BYTES = 4, 6, 8
-SCALE_BYTES = 4  # of what is multiplied by a number before it is added
-FUSED_ROPE_BYTES, ORDERED_BYTES, FUSED_FFN_BYTES = 4, 4, 8
-FLOAT_ROPE_BYTES = 34  # of a Q or K element that is turned in float32 and cast back
-
-# Experts are torch's own operations (transformers' grouped_mm). For each expert a token passes, a
-# hidden element is gathered 4, weighted 4, put back in order 4 and summed up 2, and an FFN element
-# moves FFN_BYTES. Biases are gathered and added: 10 a hidden element, 20 an FFN element. gpt-oss's
-# clamps and its gate move 22 more.
-ROUTED_BYTES, HIDDEN_BIAS_BYTES, FFN_BIAS_BYTES, CLAMP_BYTES = 14, 10, 20, 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +117,11 @@ def work_of(spec: ModelSpec) -> Work:
     if spec.tied_embeddings and not head:
         head, embedding = spec.vocab * spec.hidden, max(0, embedding - spec.vocab * spec.hidden)
     routed_layers = sum(isinstance(layer.ffn, MoEFFN) for layer in spec.layers)
-    joinable = sum(_joinable(layer) for layer in spec.layers)
+    saved = sum(joinable(layer) for layer in spec.layers)
     dense = all(isinstance(layer.ffn, DenseFFN) for layer in spec.layers)
     # q, k, v and gate, up that the checkpoint itself has as one matrix (Phi-3)
     apart = sum(_products(layer) for layer in spec.layers)
-    joined = min(joinable, max(0, apart - matrices)) if dense else 0
+    joined = min(saved, max(0, apart - matrices)) if dense else 0
     kinds = [found for mixer, count in spec.mixer_counts if (found := _attention(mixer, count))]
     return Work(
         layers=sum(bool(layer.mixers) for layer in spec.layers),
@@ -167,15 +135,15 @@ def work_of(spec: ModelSpec) -> Work:
             for mixer, count in spec.mixer_counts
             if isinstance(mixer, RecurrentState)
         ),
-        moved_bytes=_moved_bytes(spec),
-        fused_moved_bytes=sum(_fused_moved_bytes(layer, spec) for layer in spec.layers),
-        launches=sum(_launches(layer, spec.norm) for layer in spec.layers),
-        fused_launches=int(sum(_fused_launches(layer, spec, 1) for layer in spec.layers)) - joined,
-        host_launches=sum(_fused_launches(layer, spec, TORCH_CALL) for layer in spec.layers)
+        moved_bytes=moved_bytes(spec),
+        fused_moved_bytes=sum(fused_moved_bytes(layer, spec) for layer in spec.layers),
+        launches=sum(unfused_launches(layer, spec.norm) for layer in spec.layers),
+        fused_launches=int(sum(fused_launches(layer, spec, 1) for layer in spec.layers)) - joined,
+        host_launches=sum(fused_launches(layer, spec, TORCH_CALL) for layer in spec.layers)
         - joined,
-        routed_launches=routed_layers * _routed_launches(spec),
+        routed_launches=routed_layers * routed_launches(spec),
         packed_routed_launches=routed_layers * PACKED_ROUTED,
-        joined_launches=joinable - joined,
+        joined_launches=saved - joined,
         matrices=matrices,
         experts=sum(x.ffn.experts for x in spec.layers if isinstance(x.ffn, MoEFFN)),
         attention=tuple(kinds),
@@ -230,101 +198,3 @@ def _products(layer: Layer) -> int:
     """Dense matrix products of a layer whose projections are all apart."""
     ffn = 2 + layer.ffn.gated if isinstance(layer.ffn, DenseFFN) else 0
     return 4 * sum(isinstance(mixer, Attention) for mixer in layer.mixers) + ffn
-
-
-def _joinable(layer: Layer) -> int:
-    """Products fewer where q, k, v are one, and gate, up."""
-    attentions = sum(isinstance(mixer, Attention) for mixer in layer.mixers)
-    return 2 * attentions + (isinstance(layer.ffn, DenseFFN) and layer.ffn.gated)
-
-
-def _launches(layer: Layer, norm: str) -> int:
-    each_norm = 1 if norm == "layer" else 6
-    total = RESIDUAL_LAUNCHES + each_norm * (4 if layer.sandwich_norms else 2)
-    for mixer in layer.mixers:
-        if isinstance(mixer, Attention):
-            total += ATTENTION_LAUNCHES + ROPE_LAUNCHES * mixer.rope
-            total += 2 * each_norm * mixer.qk_norm
-        elif isinstance(mixer, RecurrentState):
-            total += RECURRENT_LAUNCHES
-        else:
-            total += LATENT_LAUNCHES
-    if isinstance(layer.ffn, MoEFFN):
-        total += MOE_LAUNCHES
-    elif layer.ffn is not None:
-        total += 5 if layer.ffn.gated else 4
-    return total
-
-
-def _fused_launches(layer: Layer, spec: ModelSpec, torch_call: float) -> float:
-    """Launches of a layer; torch's own small ones count `torch_call`."""
-    plain = (spec.text_type or spec.model_type) in FUSED_LAYERS
-    found = habits(spec.text_type or spec.model_type)
-    total = (4 if layer.sandwich_norms else 2) + (1 if plain else RESIDUAL_LAUNCHES * torch_call)
-    total += RESIDUAL_LAUNCHES * found.scaled_adds * torch_call
-    for mixer in layer.mixers:
-        if isinstance(mixer, Attention):
-            total += FUSED_ATTENTION + 2 * mixer.qk_norm
-            total += mixer.rope * (1 if plain else ROPE_LAUNCHES * torch_call)
-        else:  # not run
-            total += LATENT_LAUNCHES
-    gate = 2 * torch_call - 1 if found.plain_gate else 0  # activation and product for one SwiGLU
-    dense = isinstance(layer.ffn, DenseFFN)
-    if isinstance(layer.ffn, MoEFFN) and layer.ffn.shared_width:
-        dense, total = True, total + torch_call  # beside the routed experts, and added to theirs
-    return total + (FUSED_FFN + gate) * dense
-
-
-def _routed_launches(spec: ModelSpec) -> int:
-    found = habits(spec.text_type or spec.model_type)
-    return ROUTED + BIASED * found.expert_biases + CLAMPED * found.clamped_gate
-
-
-def _moved_bytes(spec: ModelSpec) -> int:
-    total = 0
-    for layer in spec.layers:
-        total += NORM_BYTES * spec.hidden
-        for mixer in layer.mixers:
-            if isinstance(mixer, Attention):
-                total += ROPE_BYTES * (mixer.query_heads + mixer.kv_heads) * mixer.head_dim
-            elif isinstance(mixer, LatentAttention):
-                total += ROPE_BYTES * mixer.query_heads * (mixer.nope_dim + mixer.rope_dim)
-            elif isinstance(mixer, CompressedAttention):
-                total += ROPE_BYTES * (mixer.query_heads + 1) * mixer.head_dim
-            else:
-                total += ROPE_BYTES * mixer.width
-        if isinstance(layer.ffn, DenseFFN):
-            total += FFN_BYTES * layer.ffn.width
-        elif isinstance(layer.ffn, MoEFFN):
-            total += FFN_BYTES * (layer.ffn.width * layer.ffn.top_k + layer.ffn.shared_width)
-    return total
-
-
-def _fused_moved_bytes(layer: Layer, spec: ModelSpec) -> int:
-    plain = (spec.text_type or spec.model_type) in FUSED_LAYERS
-    found = habits(spec.text_type or spec.model_type)
-    norms = FUSED_NORM_BYTES * (4 if layer.sandwich_norms else 2)
-    adds = RESIDUAL_LAUNCHES * FUSED_ADD_BYTES
-    if plain:  # one of each is a single kernel
-        norms, adds = FUSED_NORM_BYTES, FUSED_ADD_BYTES + FUSED_ADD_NORM_BYTES
-    adds += RESIDUAL_LAUNCHES * SCALE_BYTES * found.scaled_adds
-    gated = FFN_BYTES if found.plain_gate else FUSED_FFN_BYTES
-    total = (norms + adds) * spec.hidden
-    for mixer in layer.mixers:
-        if isinstance(mixer, Attention):
-            turned = (mixer.query_heads + mixer.kv_heads) * mixer.head_dim
-            rope = FLOAT_ROPE_BYTES if found.float_rotary else ROPE_BYTES
-            total += mixer.rope * (FUSED_ROPE_BYTES if plain else rope) * turned
-            total += mixer.qk_norm * FUSED_NORM_BYTES * turned
-            total += ORDERED_BYTES * mixer.query_heads * mixer.value_dim
-        else:  # not run
-            total += ROPE_BYTES * spec.hidden
-    if isinstance(layer.ffn, DenseFFN):
-        total += gated * layer.ffn.width
-    elif isinstance(layer.ffn, MoEFFN):
-        a_hidden = ROUTED_BYTES + HIDDEN_BIAS_BYTES * found.expert_biases
-        an_ffn = FFN_BYTES + FFN_BIAS_BYTES * found.expert_biases
-        an_ffn += CLAMP_BYTES * found.clamped_gate
-        total += layer.ffn.top_k * (a_hidden * spec.hidden + an_ffn * layer.ffn.width)
-        total += gated * layer.ffn.shared_width
-    return total
