@@ -30,7 +30,7 @@ from kvpareto.planner.configuration import Configuration
 
 MODELS = ("recall", "recall-outliers")
 BUDGETS = 5
-TASKS = "needle-multikey,arithmetic"
+TASKS = "needle-multikey,variables,arithmetic"
 
 
 def kvpareto(*arguments: str) -> tuple[int, dict[str, Any] | None]:

@@ -1,5 +1,7 @@
-"""The same in the kvpareto runtime, which fuses a norm, a gate and, in FUSED_LAYERS, RoPE and the
-residual add into one kernel each; experts, and what it has no kernel for, are torch's operations.
+"""What the kvpareto runtime launches and moves beside matrix products, attention and the cache.
+
+It fuses a norm, a gate and, in FUSED_LAYERS, RoPE and the residual add into one kernel each;
+experts, and what it has no kernel for, are torch's operations.
 """
 
 from .activation.family_habits import habits
