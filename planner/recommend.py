@@ -4,7 +4,7 @@ The space is evaluated as arrays (table), the rules pick indices (choice), and w
 them is written here from the few points that are shown (explain).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,9 @@ class Plan:
     considered: int
     fitting: int
     warnings: tuple[str, ...]
+    pace: Mapping[str, tuple[float, float]]
+    """TTFT and TPOT of the shown configurations in multiples of the recommended one's, on the
+    reference GPU that ordered them where none was named; empty where one was."""
     fits: bool = True
 
 
@@ -58,6 +61,14 @@ def recommend(request: Request) -> Plan:
     shown = choice.spread(points, frontier, keep)
     known = dict(zip(frontier.tolist(), table.points_at(frontier.tolist()), strict=True))
     best = known[chosen.index]
+    pace = {
+        str(known[i].config): (
+            float(points.ttft[i] / points.ttft[chosen.index]),
+            float(points.tpot[i] / points.tpot[chosen.index]),
+        )
+        for i in shown
+        if request.hardware is None
+    }
     next_up = known[up] if up is not None else None
     next_down = known[down] if down is not None else None
     return Plan(
@@ -72,6 +83,7 @@ def recommend(request: Request) -> Plan:
         considered=len(table.space),
         fitting=int(fitting.sum()),
         warnings=warnings_for(request, best),
+        pace=pace,
     )
 
 

@@ -14,6 +14,7 @@ from ..planner.longest import Longest
 from ..planner.memory import MemoryEstimate
 from ..planner.model_spec import ModelSpec
 from ..planner.recommend import Plan, Point, Request
+from ..planner.table import REFERENCE_GPU
 from ..planner.workload import Engine, Workload
 
 SCHEMA = 1
@@ -61,11 +62,19 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "next_down": _planned(request, plan.next_down) if plan.next_down else None,
         "frontier": [_planned(request, point) for point in plan.frontier],
         "shown": [str(point.config) for point in plan.shown],
+        "pace": _pace(plan),
         "considered": plan.considered,
         "fitting": plan.fitting,
         "runnable": request.spec.runnable,
         "warnings": list(plan.warnings),
     }
+
+
+def _pace(plan: Plan) -> dict[str, Any] | None:
+    if not plan.pace:
+        return None
+    points = {config: {"ttft": ttft, "tpot": tpot} for config, (ttft, tpot) in plan.pace.items()}
+    return {"gpu": REFERENCE_GPU, "points": points}
 
 
 def longest_document(request: Request, found: Sequence[Longest]) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def print_plan(document: Document, console: Console) -> None:
         f"Frontier ({len(document['shown'])} of {len(document['frontier'])} points, "
         f"{document['considered']:,} configurations considered)",
         _frontier(document),
+        *_pace(document),
         "",
         _picture(document),
         *_notes(document),
@@ -135,17 +136,29 @@ def _frontier(document: Document) -> Table:
     by_config |= {p["config"]: p for p in (document["recommended"], document["next_up"]) if p}
     for point in (by_config[config] for config in document["shown"]):
         here = point["config"] == document["recommended"]["config"]
+        pace = (document["pace"] or {"points": {}})["points"].get(point["config"])
         table.add_row(
             "*" if here else "",
             point["config"],
             format_bytes(point["memory"]["total"]),
             _percent(point["accuracy"]["retention"]),
             _percent(point["accuracy"]["low"]),
-            _seconds(point["ttft_s"]),
-            _seconds(point["tpot_s"]),
+            *(
+                f"{pace[key]:.2f}x" if pace else _seconds(point[f"{key}_s"])
+                for key in ("ttft", "tpot")
+            ),
             style="bold" if here else "",
         )
     return table
+
+
+def _pace(document: Document) -> list[str]:
+    if not document["pace"]:
+        return []
+    return [
+        "   TTFT and TPOT in multiples of the recommended one's, by the roofline of an",
+        f"   {document['pace']['gpu']}; --gpu has the seconds of yours",
+    ]
 
 
 def _picture(document: Document) -> Text:

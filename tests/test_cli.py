@@ -59,6 +59,27 @@ def test_plan_json_recommends_what_fits(capsys: pytest.CaptureFixture[str]) -> N
     for point in (best, *found["frontier"]):
         assert point.keys() == asked.keys() - {"warnings"}
         assert point["context"] == 10240
+    assert found["pace"] is None
+
+
+def test_a_plan_without_a_gpu_says_how_its_points_compare(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = document(capsys, *PLAN)
+    best, pace = found["recommended"], found["pace"]
+    assert best["ttft_s"] is None
+    assert list(pace["points"]) == found["shown"]
+    assert pace["points"][best["config"]] == {"ttft": 1.0, "tpot": 1.0}
+    on_it = document(capsys, *PLAN, "--gpu", pace["gpu"])
+    seconds = {p["config"]: p["ttft_s"] for p in (*on_it["frontier"], on_it["recommended"])}
+    both = [config for config in found["shown"] if config in seconds]
+    assert len(both) > 2
+    for config in both:
+        expected = pace["points"][config]["ttft"] / pace["points"][both[0]]["ttft"]
+        assert seconds[config] / seconds[both[0]] == pytest.approx(expected, rel=1e-6)
+    _, text, _ = answer(capsys, *PLAN)
+    assert "1.00x" in text
+    assert pace["gpu"] in " ".join(text.split())
 
 
 def test_json_may_be_asked_for_before_the_command(capsys: pytest.CaptureFixture[str]) -> None:
