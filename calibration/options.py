@@ -14,7 +14,7 @@ from typing import Any, Self
 from ..planner.calibrations import read_json
 from ..planner.errors import BadInput
 from ..planner.model_spec import ModelSpec
-from ..planner.units import parse_tokens
+from ..planner.units import parse_tokens, split_tokens
 from .device import check_name
 
 ASKED = "asked.json"
@@ -133,7 +133,7 @@ def default_contexts(spec: ModelSpec, device: str) -> tuple[int, ...]:
 
 
 def _parsed(text: str) -> tuple[int, ...]:
-    return tuple(sorted({parse_tokens(part) for part in text.split(",")}))
+    return tuple(sorted({parse_tokens(part) for part in split_tokens(text)}))
 
 
 def _hash(path: str | None) -> str:

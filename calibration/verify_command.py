@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .arguments import AsJson, Batch, Context, Device, EngineName, Offline, Output, Show
+from .arguments import AsJson, Batch, Device, EngineName, Offline, Output, Show
 
 
 def register(app: typer.Typer, show: Show) -> None:
@@ -22,10 +22,22 @@ def register(app: typer.Typer, show: Show) -> None:
             typer.Option("--model", "-m", help="A folder with weights, or a hub id."),
         ] = None,
         config: Annotated[
-            str | None, typer.Option(help="What to run, for example w4a16-k4v4-g64+pc256.")
+            str | None,
+            typer.Option(
+                help="What to run: w4a16-k4v4-g64+pc256.  [default: what plan recommends]"
+            ),
         ] = None,
-        budget: Annotated[str | None, typer.Option(help="The cap: 12GB, 11.5GiB.")] = None,
-        prompt: Context = None,
+        budget: Annotated[
+            str | None, typer.Option(help="The cap: 12GB; several with commas: a table.")
+        ] = None,
+        prompt: Annotated[
+            str | None,
+            typer.Option(
+                "--context",
+                help="Prompt tokens: 32k; several with commas.  [default: 32k or the model's "
+                "maximum]",
+            ),
+        ] = None,
         output: Output = "512",
         batch: Batch = "1",
         engine: EngineName = "kvpareto",
@@ -66,6 +78,7 @@ def register(app: typer.Typer, show: Show) -> None:
         kvpareto verify --plan plan.json -m ./my-model --json --save receipt.json
         kvpareto verify -m Qwen/Qwen3-8B --config w4a16-k4v4-g64+pc512 --budget 12GB \\
           --context 32k --random-weights
+        kvpareto verify -m ./my-model --budget 8GB,12GB,16GB --context 8k,32k
         """
         from .verify.typed import Options
         from .verify.typed import verify as run
@@ -95,5 +108,11 @@ def register(app: typer.Typer, show: Show) -> None:
 
             write_document(save, document)
             typer.echo(f"saved to {save}", err=True)
-        show(context, as_json, document, "verify", "print_sweep" if sweep else "print_receipt")
+        show(
+            context,
+            as_json,
+            document,
+            "verify",
+            "print_sweep" if "receipts" in document else "print_receipt",
+        )
         return 0 if document["verified"] else 1

@@ -14,6 +14,7 @@ GiB = 2**30
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,12})?)\s*([kmgt]?)(i?)(b?)", re.ASCII | re.IGNORECASE)
+_THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
 _TOKENS = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)([km]?)", re.ASCII | re.IGNORECASE)
 _PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%")
 
@@ -50,6 +51,11 @@ def parse_tokens(text: str, *, minimum: int = 1, what: str = "context") -> int:
             f"{what} out of range: {text!r}", f"it must be between {minimum} and {2**31} tokens"
         )
     return int(exact)
+
+
+def split_tokens(text: str) -> list[str]:
+    """`8k,32k` -> its parts, each for `parse_tokens`; `10,240` is one number, not two."""
+    return [text] if _THOUSANDS.fullmatch(text.strip()) else text.split(",")
 
 
 def parse_fraction(text: str, what: str = "loss") -> float:

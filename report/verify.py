@@ -35,20 +35,23 @@ def print_sweep(document: Document, console: Console) -> None:
     """Several, a line each, and what was wrong with those that are not verified."""
     table = Table(box=None, pad_edge=False)
     table.add_column("configuration", overflow="fold")
-    for name in ("budget", "predicted", "measured", "off", "retention", ""):
+    for name in ("context", "budget", "measured", "off", "retention", ""):
         table.add_column(name, justify="right", no_wrap=True)
     for one in document["receipts"]:
         total = _term(one, "total")
         off = total["difference"]
         table.add_row(
             one["config"],
+            format_tokens(one["context"]),
             format_bytes(one["budget"]),
-            format_bytes(total["predicted"]),
             _value(total["measured"], "bytes"),
             "-" if off is None else f"{off / total['predicted']:+.1%}",
             _percent(one["retention"]["measured"]),
             "verified" if one["verified"] else "NOT",
         )
+    for none in document["unplanned"]:
+        shape = format_tokens(none["context"]), format_bytes(none["budget"])
+        table.add_row("nothing fits", *shape, "-", "-", "-", "-")
     wrong = [f"{one['config']}: {line}" for one in document["receipts"] for line in one["wrong"]]
     parts: list[RenderableType] = [_listed("Wrong", wrong), ""] if wrong else []
     parts += [table, "", Text(document["verdict"], "bold")]

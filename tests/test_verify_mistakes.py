@@ -97,7 +97,7 @@ def test_a_plan_of_a_model_that_is_elsewhere_asks_for_it(
     ("arguments", "code", "says"),
     [
         ([], 2, "nothing to verify"),
-        (["-m", STORIES], 2, "no --config --budget"),
+        (["-m", STORIES], 2, "no --budget"),
         (["--plan", "plan.json", "--budget", "3GB"], 2, "--plan says what to run"),
         (["--plan", "no-such-plan.json"], 2, "no-such-plan.json"),
         (["-m", STORIES, "--config", "w9", "--budget", "2GB"], 2, "w9"),

@@ -1,4 +1,4 @@
-"""What is to be verified: a plan that `kvpareto plan --save` wrote, or a configuration, a budget.
+"""What is to be verified, and the plan's file that asks it (what is typed instead: asked.py).
 
 A plan's file was perhaps edited, cut short, or made for a model that has changed since: each is
 one clear BadInput here, before anything is loaded.
@@ -20,7 +20,6 @@ from ...planner.json_file import read_json_object
 from ...planner.model_source import load_model
 from ...planner.model_spec import ModelSpec
 from ...planner.request import Request
-from ...planner.units import parse_bytes
 from ...planner.workload import Engine, Workload
 from ...report.document import point
 
@@ -160,20 +159,6 @@ def from_plan(path: Path, model: str | None, offline: bool) -> Question:
     return Question(source, request, config, plan.recommended, plan.gpu, tuple(plan.frontier))
 
 
-def from_options(
-    model: str, config: str, budget: str, context: str | None, output: str, batch: str,
-    engine: str, hardware: Hardware | None, offline: bool,
-) -> Question:  # fmt: skip
-    """The question that was typed; predictions are made now, for `hardware` if it is known."""
-    chosen, kind, size = Configuration.parse(config), Engine.parse(engine), parse_bytes(budget)
-    spec = load_model(model, offline=offline)
-    workload = Workload.parse(context, output, batch, spec.max_context)
-    request = Request(spec, workload, kind, size)
-    planned = predict(request, chosen, hardware)
-    gpu = hardware.name if hardware is not None else None
-    return Question(model, request, chosen, planned, gpu)
-
-
 def predict(request: Request, config: Configuration, hardware: Hardware | None) -> Planned:
     """What the planner says of a configuration now, on `hardware`."""
     spec, workload, engine = request.spec, request.workload, request.engine
@@ -183,11 +168,12 @@ def predict(request: Request, config: Configuration, hardware: Hardware | None) 
         accuracy.predict(spec, config, workload.context),
         latency.predict(spec, config, workload, engine, hardware),
     )
-    return Planned.model_validate(_plain(found))
+    return planned_of(found)
 
 
-def _plain(document: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: document[name] for name in Planned.model_fields}
+def planned_of(document: Mapping[str, Any]) -> Planned:
+    """A point of report.document as what is promised."""
+    return Planned.model_validate({name: document[name] for name in Planned.model_fields})
 
 
 def _check_still(

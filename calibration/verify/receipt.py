@@ -11,6 +11,7 @@ from typing import Any
 from ...planner.units import format_bytes
 from ..device_memory import MARGIN
 from ..execution_record import Execution
+from .asked import Unplanned
 from .question import Planned, Question
 from .retention import Scored
 from .terms import Term
@@ -73,15 +74,22 @@ def receipt(
     }
 
 
-def sweep(receipts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Several receipts of one model, and whether all are verified."""
+def sweep(
+    receipts: Sequence[dict[str, Any]], unplanned: Sequence[Unplanned] = ()
+) -> dict[str, Any]:
+    """Several receipts of one model, and whether all are verified; what had no plan is said."""
     good = sum(1 for one in receipts if one["verified"])
+    none = f"; nothing fits {len(unplanned)} more" if unplanned else ""
     return {
         "schema": SCHEMA,
         "verified": good == len(receipts),
-        "verdict": f"{good} of {len(receipts)} verified",
+        "verdict": f"{good} of {len(receipts)} verified{none}",
         "model": receipts[0]["model"] if receipts else None,
         "receipts": list(receipts),
+        "unplanned": [
+            {"budget": one.budget, "context": one.context, "reason": one.error.message}
+            for one in unplanned
+        ],
     }
 
 

@@ -12,7 +12,8 @@ from ...planner.hardware import Hardware, find_gpu
 from ..calibrate import Interrupted
 from ..device import check_name, check_size, choose
 from ..options import DEFAULT_TASKS
-from .question import Planned, Question, from_options, from_plan
+from .asked import Unplanned, typed
+from .question import Planned, Question, from_plan
 from .receipt import sweep
 
 INSTALL = 'pip install "kvpareto[runtime]"'
@@ -43,14 +44,18 @@ class Options:
 
 
 def verify(options: Options) -> dict[str, Any]:
-    """Run the verification; the receipt, or several with `sweep`.
+    """Run the verification; the receipt, or several: with `sweep`, of several budgets or contexts.
 
-    Raises BadInput, MissingDependency (no runtime, no GPU for a large model), Interrupted.
+    Raises BadInput, MissingDependency (no runtime, no GPU for a large model),
+    NothingFits, Interrupted.
     """
     _check(options)
     device = _device(options.device)
     gpu = _running_gpu(device)
-    question = _question(options, gpu)
+    questions, unplanned = _questions(options, gpu)
+    if not questions:
+        raise unplanned[0].error
+    question = questions[0]
     if options.engine == "kvpareto" and not question.spec.runnable:
         raise BadInput(
             f"the kvpareto runtime cannot run {question.spec.name} ({question.spec.model_type})",
@@ -70,19 +75,20 @@ def verify(options: Options) -> dict[str, Any]:
     try:
         with RecordFile(folder_of(question.spec)) as file, _progress() as notice:
             verifier = Verifier(settings, file, notice)
-            if options.sweep is None:
+            if options.sweep is not None:
+                questions = [question.at(p) for p in _spread(question, options.sweep, device)]
+            elif len(questions) + len(unplanned) == 1:
                 return verifier.verify(question)
-            points = _spread(question, options.sweep, device)
-            return sweep([verifier.verify(question.at(point)) for point in points])
+            return sweep([verifier.verify(one) for one in questions], unplanned)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; rows that were written are kept") from None
 
 
 def _check(options: Options) -> None:
     """Raise BadInput for what says nothing, or two things."""
-    hint = "kvpareto verify --plan plan.json, or -m MODEL --config CONFIG --budget 12GB"
+    hint = "kvpareto verify --plan plan.json, or -m MODEL --budget 12GB, with --config or without"
     if options.plan is None:
-        missing = [name for name in ("model", "config", "budget") if getattr(options, name) is None]
+        missing = [name for name in ("model", "budget") if getattr(options, name) is None]
         if missing:
             raise BadInput(f"nothing to verify: no --plan, and no --{' --'.join(missing)}", hint)
         if options.sweep is not None:
@@ -127,13 +133,12 @@ def _running_gpu(device: str) -> Hardware | None:
         return None
 
 
-def _question(options: Options, gpu: Hardware | None) -> Question:
+def _questions(options: Options, gpu: Hardware | None) -> tuple[list[Question], list[Unplanned]]:
     if options.plan is not None:
-        return from_plan(options.plan, options.model, options.offline)
+        return [from_plan(options.plan, options.model, options.offline)], []
     assert options.model is not None  # _check said so
-    assert options.config is not None
     assert options.budget is not None
-    return from_options(
+    return typed(
         options.model, options.config, options.budget, options.context, options.output,
         options.batch, options.engine, gpu, options.offline,
     )  # fmt: skip

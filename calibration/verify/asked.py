@@ -1,0 +1,73 @@
+"""Questions that were typed: each budget with each context, a configuration or the recommended one.
+
+    -m MODEL --config CONFIG --budget 12GB          this configuration
+    -m MODEL --budget 8GB,12GB --context 8k,32k     what is recommended for each of the four
+
+A pair for which nothing is recommended is no failed verification: it is named, with the reason.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ...planner.configuration import Configuration
+from ...planner.errors import NothingFits
+from ...planner.hardware import Hardware
+from ...planner.model_source import load_model
+from ...planner.recommend import recommend
+from ...planner.request import Request
+from ...planner.units import parse_bytes, split_tokens
+from ...planner.workload import Engine, Workload
+from ...report.document import point
+from .question import Planned, Question, planned_of, predict
+
+
+@dataclass(frozen=True)
+class Unplanned:
+    """A budget and a context for which the planner finds nothing, and why."""
+
+    budget: int
+    context: int
+    error: NothingFits
+
+
+def typed(
+    model: str, config: str | None, budgets: str, contexts: str | None, output: str, batch: str,
+    engine: str, hardware: Hardware | None, offline: bool,
+) -> tuple[list[Question], list[Unplanned]]:  # fmt: skip
+    """The questions, contexts one after the other, and what cannot be asked. Predictions are made
+    now, for `hardware` if it is known. Raises BadInput."""
+    chosen = Configuration.parse(config) if config is not None else None
+    requests = list(_requests(model, budgets, contexts, output, batch, engine, offline))
+    questions: list[Question] = []
+    unplanned: list[Unplanned] = []
+    for request in requests:
+        try:
+            planned = _planned(request, chosen, hardware)
+        except NothingFits as error:
+            unplanned.append(Unplanned(request.budget, request.workload.context, error))
+            continue
+        gpu = hardware.name if hardware is not None else None
+        found = Configuration.parse(planned.config)
+        questions.append(Question(model, request, found, planned, gpu))
+    return questions, unplanned
+
+
+def _requests(
+    model: str, budgets: str, contexts: str | None, output: str, batch: str, engine: str,
+    offline: bool,
+) -> Iterator[Request]:  # fmt: skip
+    kind = Engine.parse(engine)
+    sizes = [parse_bytes(part) for part in budgets.split(",")]
+    spec = load_model(model, offline=offline)
+    for context in [None] if contexts is None else split_tokens(contexts):
+        workload = Workload.parse(context, output, batch, spec.max_context)
+        for size in sizes:
+            yield Request(spec, workload, kind, size)
+
+
+def _planned(request: Request, config: Configuration | None, hardware: Hardware | None) -> Planned:
+    """What is promised of `config`, or of what is recommended. Raises NothingFits."""
+    if config is not None:
+        return predict(request, config, hardware)
+    best = recommend(replace(request, hardware=hardware)).recommended
+    return planned_of(point(best.config, best.memory, best.accuracy, best.latency))
