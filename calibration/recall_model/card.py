@@ -70,7 +70,7 @@ holds here too.
 
 
 _TRAINED = """The first on an NVIDIA H200 that other work shared, the second on one, the third on an
-H100, each with the recipe of its day (commits 426dfa4, 49d8848, 3c88986): 7,671, 9,630 and 4,170
+H100, each with the recipe of its day (commits 426dfa4, 72b2377, 3f69992): 7,671, 9,630 and 4,170
 steps of 65,536 tokens, 1.4 x 10^9 in all, from 4 to 512 facts and from 256 to 16,384 tokens."""
 
 
