@@ -54,8 +54,16 @@ def parse_tokens(text: str, *, minimum: int = 1, what: str = "context") -> int:
 
 
 def split_tokens(text: str) -> list[str]:
-    """`8k,32k` -> its parts, each for `parse_tokens`; `10,240` is one number, not two."""
-    return [text] if _THOUSANDS.fullmatch(text.strip()) else text.split(",")
+    """`8k,32k` -> its parts, each for `parse_tokens`.
+
+    Raises BadInput for `10,240`, which is one number to some and two to others.
+    """
+    if _THOUSANDS.fullmatch(text.strip()):
+        spaced, whole = text.strip().replace(",", ", "), text.strip().replace(",", "")
+        raise BadInput(
+            f"{text.strip()!r} can be one length or several", f"write {whole}, or '{spaced}'"
+        )
+    return text.split(",")
 
 
 def parse_fraction(text: str, what: str = "loss") -> float:

@@ -72,12 +72,23 @@ def test_a_budget_that_nothing_fits_is_one_line(capsys: pytest.CaptureFixture[st
     ("text", "parts"),
     [
         ("8k,32k", ["8k", "32k"]),
-        ("10,240", ["10,240"]),
-        ("1,048,576", ["1,048,576"]),
+        ("10, 240", ["10", " 240"]),
         ("10240,131072", ["10240", "131072"]),
         ("512,1024", ["512", "1024"]),
         ("32k", ["32k"]),
     ],
 )
-def test_a_comma_parts_numbers_or_thousands(text: str, parts: list[str]) -> None:
+def test_a_comma_parts_numbers(text: str, parts: list[str]) -> None:
     assert split_tokens(text) == parts
+
+
+@pytest.mark.parametrize("command", [ASKED, ["calibrate", "-m", STORIES]], ids=["verify", "calib"])
+def test_what_may_be_thousands_is_asked_back(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    budget = ["--budget", "2GB"] if command is ASKED else []
+    assert run([*command, *budget, "--context", "256,512", "--device", "cpu"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: '256,512' can be one length or several",
+        "hint: write 256512, or '256, 512'",
+    ]
