@@ -6,16 +6,17 @@ change); the first call computes all columns, the others take their part. A deco
 8B model loses 96 of its 224 matrix launches, and narrow projections fill the GPU. Where the
 model is moved later, the layers compute apart again.
 
-A group is joined as soon as its last member is packed: the members' own buffers are then free for
-the next layer's. Joined at the end, they leave a hole in every layer that nothing fits (220 MB of
-Qwen2.5-3B's).
+The buffer is taken when the first of a group is packed, and each is written into its columns as it
+comes: buffers of their own that went when the group was whole would leave holes between the
+layers, which little fits (350 MB of Qwen3-8B's 8 bits).
 """
 
-from functools import partial
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import torch
 
-from .layout import Packed, Packed4, Packed8
+from .layout import Packed4, Packed8
 from .linear import FEW_ROWS, QuantizedLinear, W4Linear, multiply
 from .workspace import Workspace
 
@@ -26,35 +27,57 @@ SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 class JointProjection:
     """The members' columns side by side, and the outputs that wait to be taken."""
 
-    def __init__(self, members: list[QuantizedLinear]) -> None:
-        self.workspace: Workspace = members[0].workspace
-        self.weight = _side_by_side(members)
-        self.bias = _joined_bias(members)
-        self.ends = [0]
-        for member in members:
-            self.ends.append(self.ends[-1] + member.out_features)
+    def __init__(self, first: QuantizedLinear, widths: Sequence[int]) -> None:
+        """Room for members like `first`, whose numbers of outputs are `widths`."""
+        self.workspace: Workspace = first.workspace
+        self.ends = [0, *accumulate(widths)]
+        self.weight, self.bias = _wider(first, self.ends[-1])
+        self._missing = len(widths)
         self._input: torch.Tensor | None = None
         self._output: torch.Tensor | None = None
         self._waiting: set[int] = set()
-        for index, member in enumerate(members):
-            columns = slice(self.ends[index], self.ends[index + 1])
-            member.words = self.weight.words[:, columns]
-            if isinstance(member, W4Linear) and isinstance(self.weight, Packed4):
-                member.scales = self.weight.scales[:, columns]
-                member.zeros = self.weight.zeros[:, columns.start // 8 : columns.stop // 8]
-            else:
-                member.scales = self.weight.scales[columns]
-            if self.bias is not None:
-                member.bias = self.bias[columns]
-            member.joint = partial(self.take, index)
+
+    def place(self, index: int, member: QuantizedLinear) -> None:
+        """Write member `index` into its columns, where it lies from now on."""
+        own = dict(member.named_buffers())
+        member.joint = self, index
+        self.lend(member)
+        for name, values in own.items():
+            member.get_buffer(name).copy_(values)
+        self._missing -= 1
+
+    def lend(self, member: QuantizedLinear) -> None:
+        """Give a member of the group the views of its columns."""
+        assert member.joint is not None
+        index = member.joint[1]
+        columns = slice(self.ends[index], self.ends[index + 1])
+        member.words = self.weight.words[:, columns]
+        if isinstance(member, W4Linear) and isinstance(self.weight, Packed4):
+            member.scales = self.weight.scales[:, columns]
+            member.zeros = self.weight.zeros[:, columns.start // 8 : columns.stop // 8]
+        else:
+            member.scales = self.weight.scales[columns]
+        if self.bias is not None:
+            member.bias = self.bias[columns]
+
+    def to(self, device: torch.device) -> None:
+        """Move the columns; the members' views are theirs to be lent again."""
+        if isinstance(self.weight, Packed4):
+            parts = self.weight.words, self.weight.zeros, self.weight.scales
+            self.weight = Packed4(*(part.to(device) for part in parts))
+        else:
+            self.weight = Packed8(self.weight.words.to(device), self.weight.scales.to(device))
+        if self.bias is not None:
+            self.bias = self.bias.to(device)
 
     def take(self, index: int, x: torch.Tensor) -> torch.Tensor | None:
         """Member `index`'s output for `x`.
 
-        None where it is better computed alone: in chunks, or after the model was moved.
+        None where it is better computed alone: in chunks, after the model was moved, and as long
+        as some member has not come.
         """
         rows = x.numel() // x.shape[-1]
-        if rows > FEW_ROWS or x.device != self.weight.words.device:
+        if self._missing or rows > FEW_ROWS or x.device != self.weight.words.device:
             return None
         if self._input is not x or index not in self._waiting or self._output is None:
             flat = x.reshape(rows, x.shape[-1])
@@ -68,41 +91,54 @@ class JointProjection:
         return part.view(*x.shape[:-1], part.shape[-1])
 
 
-def join_siblings(parent: torch.nn.Module) -> int:
-    """Join the groups of SIBLINGS among `parent`'s own children that are wholly quantized alike and
-    apart until now; how many were joined."""
-    joined = 0
+def siblings_of(name: str, packed: Mapping[str, torch.nn.Module]) -> tuple[str, ...]:
+    """Which of SIBLINGS the module of that full name belongs to, if all of them are alike and among
+    the modules that are packed; else none."""
+    path, _, leaf = name.rpartition(".")
     for names in SIBLINGS:
-        members = [getattr(parent, name, None) for name in names]
-        quantized = [m for m in members if isinstance(m, QuantizedLinear)]
-        alike = len({(type(m), m.bias is None, m.in_features) for m in quantized}) == 1
-        if len(quantized) == len(names) and alike and quantized[0].joint is None:
-            JointProjection(quantized)
-            joined += 1
-    return joined
+        if leaf in names:
+            members = [packed.get(f"{path}.{other}") for other in names]
+            linear = [m for m in members if isinstance(m, torch.nn.Linear)]
+            alike = len({(m.in_features, m.bias is None) for m in linear}) == 1
+            return names if alike and len(linear) == len(names) else ()
+    return ()
+
+
+def hang(
+    parent: torch.nn.Module, leaf: str, layer: torch.nn.Module, siblings: Sequence[str] = ()
+) -> None:
+    """Put a packed layer into its parent, beside those of its siblings that are packed."""
+    setattr(parent, leaf, layer)
+    if not siblings or not isinstance(layer, QuantizedLinear):
+        return
+    members = [getattr(parent, name) for name in siblings]
+    there = [m.joint[0] for m in members if isinstance(m, QuantizedLinear) and m.joint is not None]
+    joint = there[0] if there else JointProjection(layer, [m.out_features for m in members])
+    joint.place(siblings.index(leaf), layer)
 
 
 def move(model: torch.nn.Module, device: torch.device) -> None:
-    """Move a model to `device` and join its projections there, one layer after the other."""
+    """Move a model to `device`, projections that lie side by side as one."""
+    groups: dict[int, list[QuantizedLinear]] = {}
     for module in model.modules():
-        if isinstance(module, QuantizedLinear):
-            module.joint = None
-    for parent in model.modules():
-        for child in parent.children():
-            if isinstance(child, QuantizedLinear):
-                child.to(device)
-        join_siblings(parent)
+        if isinstance(module, QuantizedLinear) and module.joint is not None:
+            groups.setdefault(id(module.joint[0]), []).append(module)
+    for members in groups.values():
+        for index, member in enumerate(members):
+            assert member.joint is not None
+            if index == 0:
+                member.joint[0].to(device)
+            member.joint[0].lend(member)
     model.to(device)
 
 
-def _side_by_side(members: list[QuantizedLinear]) -> Packed:
-    packed = [member.packed for member in members]
-    words = torch.cat([p.words for p in packed], dim=1)
-    scales = torch.cat([p.scales for p in packed], dim=-1)
-    zeros = [p.zeros for p in packed if isinstance(p, Packed4)]
-    return Packed4(words, torch.cat(zeros, dim=1), scales) if zeros else Packed8(words, scales)
+def _wider(like: QuantizedLinear, out: int) -> tuple[Packed4 | Packed8, torch.Tensor | None]:
+    """Empty tensors for `out` outputs, otherwise as a layer's: its weight, its bias."""
 
+    def wide(x: torch.Tensor) -> torch.Tensor:
+        return x.new_empty(*x.shape[:-1], x.shape[-1] * out // like.out_features)
 
-def _joined_bias(members: list[QuantizedLinear]) -> torch.Tensor | None:
-    biases = [member.bias for member in members if member.bias is not None]
-    return torch.cat(biases) if biases else None
+    bias = None if like.bias is None else wide(like.bias)
+    if isinstance(like, W4Linear):
+        return Packed4(wide(like.words), wide(like.zeros), wide(like.scales)), bias
+    return Packed8(wide(like.words), wide(like.scales)), bias

@@ -5,7 +5,7 @@ more rows dequantize it into the shared workspace and use the library's matmul, 
 dequantization is small beside. Without a GPU everything is plain torch: the reference.
 """
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,6 +13,9 @@ from . import layout
 from .awq_format import AWQTensors, round_to_nearest
 from .layout import Packed, Packed4, Packed8
 from .workspace import Workspace, require_16_bits
+
+if TYPE_CHECKING:
+    from .joint import JointProjection
 
 FEW_ROWS = 64
 """Up to this many rows the packed weight is read directly (measured: docs/weights_runtime.md)."""
@@ -45,8 +48,8 @@ class QuantizedLinear(torch.nn.Module):
     """y = x W + b with W packed; what 4 and 8 bits share.
 
     `workspace` is shared by the layers of a model and owned by the model, hence kept out of
-    this module's children. `joint`, where set, computes this layer together with the others
-    that read the same input (joint.py).
+    this module's children. `joint`, where set, computes this layer, its member of that number,
+    together with the others that read the same input (joint.py).
     """
 
     words: torch.Tensor
@@ -60,7 +63,7 @@ class QuantizedLinear(torch.nn.Module):
         self.register_buffer("scales", weight.scales)
         self.register_buffer("bias", bias)
         self._workspace = (workspace,)
-        self.joint: Callable[[torch.Tensor], torch.Tensor | None] | None = None
+        self.joint: tuple[JointProjection, int] | None = None
 
     @property
     def workspace(self) -> Workspace:
@@ -73,7 +76,8 @@ class QuantizedLinear(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [.., in] -> [.., out] in x's dtype (16-bit on a GPU)."""
         if self.joint is not None:
-            together = self.joint(x)
+            joint, index = self.joint
+            together = joint.take(index, x)
             if together is not None:
                 return together
         y = multiply(x.reshape(-1, self.in_features), self.packed, self.bias, self.workspace)

@@ -16,7 +16,7 @@ from ...planner.errors import BadInput
 from .awq_format import AWQTensors
 from .build import assign, materialize, meta_model, read_hf_config, unassigned
 from .experts import QuantizedExperts, is_stack_of_experts
-from .joint import join_siblings
+from .joint import hang, siblings_of
 from .layout import Packed4, from_awq
 from .linear import W4Linear
 from .workspace import Workspace
@@ -122,6 +122,7 @@ def _put_packed(
     workspace = Workspace(max((_largest(m) for _, m in found), default=0), device)
     model.add_module("weight_workspace", workspace)
     used: set[str] = set()
+    modules = dict(found)
     for name, module in found:
         path, _, leaf = name.rpartition(".")
         parent = model.get_submodule(path)
@@ -130,8 +131,7 @@ def _put_packed(
             layer = W4Linear.from_awq(checkpoint.packed(name), bias, workspace)
             _check_shape(name, layer, module)
             used |= {f"{name}.{part}" for part in (*_PACKED, "bias")}
-            setattr(parent, leaf, layer)
-            join_siblings(parent)
+            hang(parent, leaf, layer, siblings_of(name, modules))
         else:
             first, down, names = _stacks(checkpoint, name, module)
             used |= names

@@ -8,7 +8,7 @@ predicts are the bytes that are replaced.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -18,7 +18,7 @@ from ...planner.matrix_format import AWQ, INT8
 from ...planner.model_spec import ModelSpec, Part, Role, TensorGroup
 from ...planner.read_config import read_model
 from .experts import QuantizedExperts, is_stack_of_experts, pack_stack
-from .joint import join_siblings
+from .joint import hang, siblings_of
 from .linear import QuantizedLinear, W4Linear, W8Linear
 from .workspace import Workspace
 
@@ -31,17 +31,18 @@ class Target:
     """One module to replace: its dotted name, where it hangs, and what of it is packed.
 
     `matrices` are (out, in) by parameter name; of stacked experts, of one expert's matrix.
+    `siblings`: the projections of its parent that it lies side by side with (joint.py).
     """
 
     name: str
     parent: torch.nn.Module
     module: torch.nn.Module
     matrices: Mapping[str, tuple[int, int]]
+    siblings: tuple[str, ...] = ()
 
     def put(self, replacement: torch.nn.Module) -> None:
-        """Hang it where the module was, joined with its siblings once all are there."""
-        setattr(self.parent, self.name.rsplit(".", 1)[-1], replacement)
-        join_siblings(self.parent)
+        """Hang it where the module was."""
+        hang(self.parent, self.name.rpartition(".")[2], replacement, self.siblings)
 
 
 def part_of(parameter: str) -> str:
@@ -93,7 +94,8 @@ def targets(model: torch.nn.Module, weight_bits: int, spec: ModelSpec) -> list[T
         }
         if chosen:
             found.append(Target(name, modules[name.rpartition(".")[0]], module, chosen))
-    return found
+    packed = {target.name: target.module for target in found}
+    return [replace(x, siblings=siblings_of(x.name, packed)) for x in found]
 
 
 def _is_quantized(parameter: str, groups: Mapping[str, TensorGroup], spec: ModelSpec) -> bool:
