@@ -2,14 +2,19 @@
 
 Tensors' bytes are derived and not fitted; planner/overhead.py says what is left. The context is
 device memory outside torch's allocator after a run; slack is what the allocator reserved beyond
-its high-water mark, as a part of the bytes that come and go (the mark less the weights).
+the room that tensors and libraries are derived to need, as a part of what of it comes and goes (all
+but the weights).
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from ..planner import activation
+from ..planner.hardware import find_gpu
+from ..planner.overhead import workspace
 from ..planner.weight_format import weight_bytes
+from ..planner.workload import Engine
 from .run_rows import RunRow
 
 Ends = tuple[float, float, float]
@@ -40,11 +45,12 @@ def slacks(rows: Sequence[RunRow]) -> Ends | None:
 
 def slack_of(row: RunRow) -> float | None:
     """One run's slack; None where it was not measured."""
-    if row.reserved_peak is None or row.allocated_peak is None:
+    if row.reserved_peak is None:
         return None
     weights = weight_bytes(row.spec, row.config.weight_bits).total
-    moving = row.allocated_peak - weights
-    return (row.reserved_peak - row.allocated_peak) / moving if moving > 0 else None
+    room = activation.peak(row.spec, row.config, row.workload, Engine.KVPARETO).room
+    moving = room + workspace(row.spec, find_gpu(row.gpu))
+    return (row.reserved_peak - weights) / moving - 1
 
 
 def _quantiles(values: Sequence[float]) -> Ends:

@@ -82,22 +82,22 @@ def assemble(
     live: Activation,
 ) -> MemoryEstimate:
     """The estimate from its terms, for callers that know them already."""
-    workspace = overhead.workspace(spec, config, workload, engine, hardware)
+    workspace = overhead.workspace(spec, hardware)
     context = overhead.context(hardware, engine)
     peak = max(live.prefill_peak, live.decode_peak, kv.total)
-    beyond = peak - kv.total
+    beyond, room = peak - kv.total, max(live.room, kv.total)
     of = overhead.slack_of(spec, config, workload, engine, hardware)
-    slack = overhead.Interval(*(of.bytes(end, peak + workspace, beyond) for end in range(3)))
-    total = weights + peak + workspace + context.expected + slack.expected
+    slack = overhead.Interval(*(of.bytes(end, room + workspace, beyond) for end in range(3)))
+    taken = weights + room + workspace
     error = int(MODEL_ERROR * beyond)
     return MemoryEstimate(
         weights=weights,
         kv=kv.total,
         activation=beyond,
-        overhead=workspace + context.expected + slack.expected,
-        total=total,
-        total_low=weights + peak + workspace + context.low + slack.low - error,
-        total_high=weights + peak + workspace + context.high + slack.high + error,
+        overhead=room - peak + workspace + context.expected + slack.expected,
+        total=taken + context.expected + slack.expected,
+        total_low=taken + context.low + slack.low - error,
+        total_high=taken + context.high + slack.high + error,
         allocated_resident=weights + live.resident + workspace,
         allocated_peak=weights + peak + workspace,
         kv_bytes_per_token=kv.per_token,

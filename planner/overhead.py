@@ -12,7 +12,7 @@ from .activation.kvpareto import in_pieces
 from .configuration import Configuration
 from .hardware import Hardware
 from .local_hardware import damaged, measured_here, path_of
-from .model_spec import ModelSpec, Role
+from .model_spec import ModelSpec, Part, Role
 from .workload import Engine, Workload
 
 Ends = tuple[float, float, float]
@@ -70,17 +70,10 @@ _ONE_SHOT = Slack((0.05, 0.0, 0.30))
 _CHUNKED = Slack((0.15, 0.05, 0.40))
 _QUANTIZED = Slack((0.12, 0.03, 0.35))
 # kvpareto allocates its cache at once, so that only activations leave holes, and some pages of
-# 20 MiB are not full; the passes that graphs hold have a pool of their own. Packed weights left
-# more holes when these runs were made (docs/memory.md). Middles and limits from 151 runs of 13
-# models (profiles/calibrations/{runs,verify,paper}_h200.jsonl).
+# 20 MiB are not full. Where chunks run in pieces the room that the graphs keep is counted.
 _NONE = (0.0, 0.0, 0.0)
-_OWN = {
-    # packed weights, chunks in pieces
-    (False, False): Slack(_NONE, (0.11, 0.0, 0.24), (35e6, 10e6, 80e6)),
-    (False, True): Slack(_NONE, (0.41, 0.10, 0.95), (45e6, 20e6, 90e6)),
-    (True, False): Slack(_NONE, (0.24, 0.04, 0.55), (5e6, 0.0, 60e6)),
-    (True, True): Slack(_NONE, (0.43, 0.10, 1.00), (45e6, 10e6, 75e6)),
-}
+_OWN = Slack(_NONE, (0.09, 0.0, 0.24), (45e6, 10e6, 90e6))
+_OWN_PIECES = Slack(_NONE, (0.05, 0.0, 0.30), (58e6, 20e6, 90e6))
 
 
 def context(hardware: Hardware | None, engine: Engine) -> Interval:
@@ -118,29 +111,17 @@ def _measured_here(hardware: Hardware | None, name: str) -> tuple[float, float, 
     return expected, low, high
 
 
-def workspace(
-    spec: ModelSpec,
-    config: Configuration,
-    workload: Workload,
-    engine: Engine,
-    hardware: Hardware | None,
-) -> int:
+def workspace(spec: ModelSpec, hardware: Hardware | None) -> int:
     """Workspaces of cuBLAS that torch's allocator counts; without a GPU named, Hopper's.
 
-    One for each stream that multiplies: kvpareto warms up and captures its CUDA graphs on a stream
-    beside the one it runs on, and on that one multiplies nothing where weights are packed and all
-    chunks are captured. Products with a bias take a small one of cuBLASLt.
+    One for each stream that multiplies, which is one in both engines (kvpareto's: own_stream in
+    runtime/forward.py). Products with a bias take a small one of cuBLASLt.
     """
     each = WORKSPACE_OTHER
     if hardware is None or set(re.split(r"[ -]", hardware.name.lower())) & _HOPPER_AND_LATER:
         each = WORKSPACE_HOPPER
-    biased = any(group.role is Role.BIAS for group in spec.tensors)
-    streams = 1
-    if engine is Engine.KVPARETO:
-        chunk = config.chunk
-        alone = config.weight_bits < 16 and in_pieces(spec, workload, chunk)
-        streams = 1 if alone and chunk is not None and workload.context % chunk == 0 else 2
-    return streams * each + (WORKSPACE_BIAS if biased else 0)
+    biased = any(group.role is Role.BIAS and group.part is Part.TEXT for group in spec.tensors)
+    return each + (WORKSPACE_BIAS if biased else 0)
 
 
 def slack_of(
@@ -155,7 +136,7 @@ def slack_of(
         here = _measured_here(hardware, "slack")
         if here is not None:
             return Slack(here)
-        return _OWN[config.weight_bits < 16, in_pieces(spec, workload, config.chunk)]
+        return _OWN_PIECES if in_pieces(spec, workload, config.chunk) else _OWN
     if config.quantizes_kv:
         return _QUANTIZED
     return _ONE_SHOT if config.chunk is None else _CHUNKED

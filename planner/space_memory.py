@@ -29,8 +29,8 @@ MOST = 2**60
 class SpaceMemory:
     """Bytes: `weights` [W, 1, 1]; `kv` [1, F, C or 1]; `total` and its upper end [W, F, C].
 
-    `beyond` [3, W, E, C]: live bytes beyond the full cache at prefill's and decode's peak and
-    between them; E is 2 where packing the cache changes them, format f having `kind[f]`.
+    `beyond` [4, W, E, C]: what `activation.Activation` counts, beyond the full cache; E is 2 where
+    packing the cache changes that, format f having `kind[f]`.
     """
 
     weights: Ints
@@ -63,10 +63,9 @@ def memory_table(
     examples = [int(np.argmax(packed == kind)) for kind in range(packed.max(initial=0) + 1)]
 
     beyond = _beyond(spec, space, workload, engine, kv, examples)
-    workspace = _workspace(spec, space, workload, engine, hardware)
     context = overhead.context(hardware, engine)
     more = np.maximum(beyond[:2].max(axis=0), 0)[:, packed, :]
-    moving = kv + more + workspace
+    moving = kv + np.maximum(beyond[3], 0)[:, packed, :] + overhead.workspace(spec, hardware)
     slack = _slack(spec, space, workload, engine, hardware, examples)[..., packed, :]
     expected, high = (
         weights + moving + taken + (part[0] * moving + part[1] * more + part[2]).astype(np.int64)
@@ -74,20 +73,6 @@ def memory_table(
     )
     high = high + (MODEL_ERROR * more).astype(np.int64)
     return SpaceMemory(weights, kv, expected, high, beyond, packed)
-
-
-def _workspace(
-    spec: ModelSpec, space: Space, workload: Workload, engine: Engine, hardware: Hardware | None
-) -> Ints:
-    """Workspaces of libraries, bytes [W, 1, C]."""
-    sizes = [
-        [
-            overhead.workspace(spec, space.at(bits, 0, chunk), workload, engine, hardware)
-            for chunk in space.chunks
-        ]
-        for bits in space.weights
-    ]
-    return np.array(sizes, dtype=np.int64)[:, None]
 
 
 def _slack(
@@ -118,19 +103,19 @@ def _beyond(
     kv: Ints,
     examples: list[int],
 ) -> Ints:
-    """Live bytes beyond the cache [3, W, E, C], see SpaceMemory.
+    """Live bytes beyond the cache [4, W, E, C], see SpaceMemory.
 
     Weights that are dequantized need scratch of one size in every pass, so that they move all
     chunks' peaks by the same bytes, except where packed experts run otherwise than plain ones.
     """
     chunks = space.chunks
-    beyond = np.zeros((3, len(space.weights), len(examples), len(chunks)), dtype=np.int64)
+    beyond = np.zeros((4, len(space.weights), len(examples), len(chunks)), dtype=np.int64)
 
     def live(w: int, e: int, c: int) -> Ints:
         config = space.at(space.weights[w], examples[e], chunks[c])
         found = activation.peak(spec, config, workload, engine)
         held = int(kv[0, examples[e], c % kv.shape[2]])
-        sizes = found.prefill_peak, found.decode_peak, found.resident
+        sizes = found.prefill_peak, found.decode_peak, found.resident, found.room
         return np.array([min(size, MOST) for size in sizes]) - held
 
     like = _passes_like(spec, space, engine)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..planner.errors import BadInput, NothingFits
-from .forward import Forward
+from .forward import Forward, own_stream
 
 
 def forced_logits(
@@ -52,13 +52,14 @@ def forced_logits(
 @torch.inference_mode()
 def _pass(forward: Forward, ids: Tensor, keep: Tensor) -> Tensor:
     try:
-        found = forward.model(
-            input_ids=ids,
-            position_ids=forward.cache.clock.positions(ids.shape[1]),
-            past_key_values=forward.cache,
-            use_cache=True,
-            logits_to_keep=keep.to(ids.device),
-        )
+        with own_stream(ids.device):
+            found = forward.model(
+                input_ids=ids,
+                position_ids=forward.cache.clock.positions(ids.shape[1]),
+                past_key_values=forward.cache,
+                use_cache=True,
+                logits_to_keep=keep.to(ids.device),
+            )
     except torch.OutOfMemoryError as error:
         held = forward.cache.get_seq_length()
         forward.cache.reset()

@@ -4,11 +4,15 @@ The cache's lengths live on the device, positions are computed from them there, 
 read them there: the same pass, captured once for a fixed n, is right at every length. That takes
 the launch overhead out of decoding (n = 1), and out of small prefill chunks, whose attention
 stays between the graphs (pieces.py) where it counts on the host.
+
+All passes run on one stream beside the caller's (`own_stream`): a capture needs one, and cuBLAS
+keeps a workspace for every stream that it multiplies on.
 """
 
 import gc
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -45,9 +49,8 @@ class Forward:
     def __call__(self, ids: Tensor) -> Tensor:
         self.cache.check_room(ids.shape[1])  # a graph would write past the buffers unasked
         graph = self._graphs.get(ids.shape[1])
-        if graph is None:
-            return self.eager(ids)
-        return graph.replay(ids)
+        with own_stream(ids.device):
+            return self.eager(ids) if graph is None else graph.replay(ids)
 
     @torch.inference_mode()
     def eager(self, ids: Tensor) -> Tensor:
@@ -76,7 +79,8 @@ class Forward:
         if self.cache.clock.host:
             raise RuntimeError("a graph is captured on an empty cache")
         try:
-            graph = kind(self, tokens, self._pool)
+            with own_stream(self.cache.clock.device.device):
+                graph = kind(self, tokens, self._pool)
             self._graphs[tokens] = graph
             self._pool = graph.graph.pool()
         except RuntimeError as error:  # out of memory too: an eager pass may still fit
@@ -111,9 +115,9 @@ class _Captured:
 
     def __init__(self, forward: Forward, tokens: int, pool: Any) -> None:
         self.tokens, self.clock = tokens, forward.cache.clock
-        self.ids, stream = _warmed_up(forward, tokens)
+        self.ids = _warmed_up(forward, tokens)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=pool, stream=stream):
+        with torch.cuda.graph(self.graph, pool=pool, stream=torch.cuda.current_stream()):
             self.logits = forward.eager(self.ids)
 
     def replay(self, ids: Tensor) -> Tensor:
@@ -128,19 +132,18 @@ class _InPieces:
 
     def __init__(self, forward: Forward, tokens: int, pool: Any) -> None:
         self.tokens, self.clock = tokens, forward.cache.clock
-        self.ids, stream = _warmed_up(forward, tokens)
+        self.ids = _warmed_up(forward, tokens)
         torch.cuda.synchronize()
         gc.collect()  # nothing may be freed while a stream is captured
         torch.cuda.empty_cache()  # what the eager passes took comes again, from the graphs' pool
         self.graph = Pieces(pool)
         self.clock.seam = self.graph.seam
         try:
-            with torch.cuda.stream(stream):
-                self.graph.begin()
-                self.logits = forward.eager(self.ids)
-                self.graph.end()
+            self.graph.begin()
+            self.logits = forward.eager(self.ids)
+            self.graph.end()
         except BaseException:
-            with suppress(RuntimeError), torch.cuda.stream(stream):  # the first error is the cause
+            with suppress(RuntimeError):  # the first error is the cause
                 self.graph.end()
             raise
         finally:
@@ -154,30 +157,40 @@ class _InPieces:
         return self.logits
 
 
-def _warmed_up(forward: Forward, tokens: int) -> tuple[Tensor, torch.cuda.Stream]:
-    """Run the pass as often as a capture needs; its input [B, tokens], and the capture's stream.
+def _warmed_up(forward: Forward, tokens: int) -> Tensor:
+    """Run the pass as often as a capture on this stream needs; its input [B, tokens].
 
     The clock is left as it was for the last pass.
     """
     clock = forward.cache.clock
     where = clock.device.device
     ids = torch.zeros((clock.starts.shape[0], tokens), dtype=torch.long, device=where)
-    stream = _stream(where)
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        forward.eager(ids[:, :1])  # the first token is not like the others
-        for _ in range(WARMUPS):
-            clock.place(1)
-            forward.eager(ids)
-    torch.cuda.current_stream().wait_stream(stream)
+    forward.eager(ids[:, :1])  # the first token is not like the others
+    for _ in range(WARMUPS):
+        clock.place(1)
+        forward.eager(ids)
     clock.place(1)
-    return ids, stream
+    return ids
+
+
+@contextmanager
+def own_stream(device: torch.device) -> Iterator[None]:
+    """Run on the passes' stream, after what the caller's has been given and before what it will
+    be; as it is where there is no GPU."""
+    if device.type != "cuda":
+        yield
+        return
+    callers, own = torch.cuda.current_stream(device), _stream(device)
+    own.wait_stream(callers)
+    try:
+        with torch.cuda.stream(own):
+            yield
+    finally:
+        callers.wait_stream(own)
 
 
 @lru_cache(maxsize=16)
 def _stream(device: torch.device) -> torch.cuda.Stream:
-    """The one stream that graphs are warmed up and captured on: cuBLAS takes a workspace for
-    every stream it meets, and keeps it."""
     return torch.cuda.Stream(device)
 
 

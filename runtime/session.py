@@ -18,7 +18,7 @@ from .attention import ATTENTION_NAME, register
 from .cache import PackedCache
 from .decode import decode
 from .forced import forced_logits
-from .forward import Forward
+from .forward import Forward, own_stream
 from .layer_state import Clock
 from .prefill import chunk_sizes, prefill
 from .rope import FixedRope
@@ -106,7 +106,8 @@ class Session:
         if fused:
             from .fused import fuse
 
-            self._fused = fuse(model)
+            with own_stream(model.device):
+                self._fused = fuse(model)
         self.forward = Forward(model, self.cache, graphs=graphs)
         self.stops = stop_tokens(model, tokenizer)
 

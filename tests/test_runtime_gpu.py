@@ -6,6 +6,10 @@ from typing import Any
 import pytest
 import torch
 
+from kvpareto.calibration.device_memory import DeviceMemory
+from kvpareto.planner.hardware import find_gpu
+from kvpareto.planner.overhead import workspace
+
 from .runtime_builders import FAMILIES, SMALL, relative_error, session
 
 pytestmark = [
@@ -105,6 +109,20 @@ def test_a_padded_batch_equals_each_sequence_alone() -> None:
     for index, row in enumerate(rows):
         with session(model, text, tokens=170) as run:
             assert relative_error(together[index : index + 1], run.prefill([row])) < 3e-2
+
+
+@pytest.mark.parametrize("text", ["w16a16-k16v16", "w16a16-k4v4-g32+rot+pc64"])
+def test_all_passes_share_one_workspace_of_the_library(text: str) -> None:
+    """Captured, eager, and rotations between pieces: cuBLAS keeps one for each stream."""
+    model, ids = gpu_model("qwen2"), prompt(700)
+    memory = DeviceMemory(torch.device("cuda"))
+    memory.settle()
+    with session(model, text, tokens=800) as run:
+        run.generate(ids, 5, stops=frozenset())  # 700 tokens are no whole number of chunks
+        name = torch.cuda.get_device_name()
+        spec = run.spec
+        torch.cuda.synchronize()
+        assert memory.workspace() == workspace(spec, find_gpu(name))
 
 
 def test_memory_is_given_back() -> None:

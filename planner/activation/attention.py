@@ -22,7 +22,10 @@ def attention(m: Liveness, mixer: Attention, stage: Stage) -> int:
         query, keys, more = turn_queries_and_keys(m, mixer, query, keys, stage)
         kept += more
     beside = append(m, mixer, stage)
-    m.drop(keys, values)
+    if stage.fused_layer:  # its code keeps their names
+        beside += keys + values
+    else:
+        m.drop(keys, values)
     out = _attended(m, mixer, stage)
     m.drop(beside)
     if mixer.output_gate:

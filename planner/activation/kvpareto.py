@@ -16,11 +16,11 @@ from ..weight_format import weight_bytes
 from ..workload import Workload
 from .liveness import Liveness, rounded
 from .stage import Stage
+from .staged import stages_segments, take_staged
 from .workspace import (
     GRAPH_FROM,
     MULTIPROCESSORS,
     PIECES_TO,
-    SEGMENT,
     merging_bytes,
     partial_bytes,
     staging_bytes,
@@ -29,16 +29,24 @@ from .workspace import (
 FUSED_LAYERS = frozenset({"llama", "qwen2", "qwen3", "mistral", "mixtral", "qwen3_moe"})
 """Model types whose attention and layers run in the runtime's own code (PLAIN in runtime/fused.py):
 one kernel turns queries and keys, and a local name keeps attention's output while the FFN runs."""
-STAGED_HEAD_DIM = 256  # widest head of the library's attention that staged segments go through
 
 
-def scratch(spec: ModelSpec, config: Configuration, workload: Workload, chunk: int | None) -> int:
+def scratch(
+    spec: ModelSpec,
+    config: Configuration,
+    workload: Workload,
+    chunk: int | None,
+    *,
+    rest: bool = True,
+) -> int:
     """Bytes of the buffers held as long as the cache: weights, segments, sums, partial results, and
     the places through which a captured chunk's pieces hand over to attention.
 
-    They are counted as for a 16-bit cache with tails; no format needs more.
+    They are counted as for a 16-bit cache with tails; no format needs more. `rest`: once the tokens
+    that fill no chunk have come, whose segments may be longer.
     """
     new = min(chunk or workload.context, workload.context)
+    sizes = {new, workload.context % new or new} if rest else {new}
     staged = merged = partial = 0
     form = KVFormat.of(Configuration(), 0)
     for mixer, _ in spec.mixer_counts:
@@ -46,10 +54,11 @@ def scratch(spec: ModelSpec, config: Configuration, workload: Workload, chunk: i
             continue
         window = mixer.window or mixer.local_chunk
         held = form.capacity(window, workload.tokens, chunk)
-        if stages_segments(mixer, workload.batch, new, workload.tokens):
-            dim = mixer.head_dim
-            staged = max(staged, staging_bytes(mixer.kv_heads, dim, dim, held, new))
-            merged = max(merged, merging_bytes(mixer.query_heads, dim, new))
+        dim = mixer.head_dim
+        for size in sizes:
+            if stages_segments(mixer, workload.batch, size, workload.tokens):
+                staged = max(staged, staging_bytes(mixer.kv_heads, dim, dim, held, size))
+                merged = max(merged, merging_bytes(mixer.query_heads, dim, size))
         rows = workload.batch * mixer.kv_heads
         arguments = (workload.batch, mixer.query_heads, rows, mixer.value_dim, held)
         partial = max(partial, partial_bytes(*arguments, MULTIPROCESSORS, True))
@@ -60,12 +69,14 @@ def scratch(spec: ModelSpec, config: Configuration, workload: Workload, chunk: i
 
 def in_pieces(spec: ModelSpec, workload: Workload, chunk: int | None) -> bool:
     """Whether full chunks run as CUDA graphs between their attention calls (runtime/pieces.py)."""
-    mixers = [x for x, _ in spec.mixer_counts if isinstance(x, Attention)]
     return (
         chunk is not None
         and chunk <= PIECES_TO
         and workload.context >= GRAPH_FROM * chunk
-        and all(stages_segments(x, workload.batch, chunk, workload.tokens) for x in mixers)
+        and all(
+            isinstance(x, Attention) and stages_segments(x, workload.batch, chunk, workload.tokens)
+            for x, _ in spec.mixer_counts
+        )
     )
 
 
@@ -79,30 +90,12 @@ def _places(spec: ModelSpec, new: int) -> int:
     )
 
 
-def stages_segments(mixer: Attention, batch: int, new: int, tokens: int) -> bool:
-    """Whether a chunk's attention goes through staged segments; else through Triton's kernel.
-
-    `tokens` is what the cache was allocated for.
-    """
-    return (
-        batch == 1
-        and new > 1
-        and mixer.softcap is None
-        and mixer.head_dim == mixer.value_dim <= STAGED_HEAD_DIM
-        and mixer.head_dim % 8 == 0
-        and (mixer.window_within(tokens) or 0) <= SEGMENT // 2
-    )
-
-
 def packed(m: Liveness, mixer: Attention, stage: Stage) -> int:
     """Take the attention output; queries belong to the caller."""
     size = stage.bytes(mixer.query_heads * mixer.value_dim)
     queries = stage.rows * mixer.query_heads
     if stages_segments(mixer, stage.batch, stage.new, stage.capacity):
-        out = m.take(size)
-        parts = _parts(mixer, stage.new)
-        folded = parts * size if parts > 1 else 0  # the queries, once for each part
-        m.touch(folded + parts * (size + queries * 4))  # one segment's results, log-sum-exps
+        out = take_staged(m, mixer, stage)
     elif stage.new > 1:
         sums = m.take(queries * (mixer.value_dim + 1) * 4)
         m.touch(2 * queries * mixer.value_dim * 4)  # weighted, and divided by the norm
@@ -113,12 +106,3 @@ def packed(m: Liveness, mixer: Attention, stage: Stage) -> int:
     ordered = m.take(size)  # token-major
     m.drop(out)
     return ordered
-
-
-def _parts(mixer: Attention, new: int) -> int:
-    """Parts of a segment that are attended to side by side, so that few queries fill the GPU."""
-    blocks = -(-new * mixer.query_heads // mixer.kv_heads // 128) * mixer.kv_heads
-    parts = 1
-    while parts < 8 and 2 * parts * blocks <= MULTIPROCESSORS:
-        parts *= 2
-    return parts

@@ -6,6 +6,7 @@ cache alone: the kvpareto runtime runs transformers' layers over its own packed 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from ..configuration import Configuration
 from ..kv_cache import kv_bytes
@@ -22,13 +23,14 @@ from .attention import turns
 from .cache import as_cached, storage_bytes, stored_after, stored_before
 from .compressed import compressed_bytes
 from .family_habits import habits
-from .kvpareto import FUSED_LAYERS, scratch
+from .kvpareto import FUSED_LAYERS, in_pieces, scratch
 from .latent import latent_bytes
 from .layer import layer_effect
 from .liveness import Liveness, rounded
 from .masks import reach, take_masks
 from .norms import norm
 from .stage import Attend, Stage, decode, prefill
+from .staged import take_staged
 
 ELEMENT = {"bfloat16": 2, "float16": 2, "float32": 4}
 DYNAMIC_CHUNK = 1024  # tokens; what a chunk that follows a memory target starts from
@@ -47,13 +49,24 @@ def attend_kind(spec: ModelSpec, config: Configuration, engine: Engine) -> Atten
     return Attend.SDPA
 
 
-def peaks(
-    spec: ModelSpec, config: Configuration, workload: Workload, engine: Engine
-) -> tuple[int, int, int]:
-    """(prefill, decode, resident): live bytes above the weights, caches included.
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """Bytes above the weights, caches included.
 
-    `resident` is what is left between the two.
+    `prefill_peak`, `decode_peak`: the most alive during prefill and during decoding.
+    `resident`: alive between the two. `room`: what the allocator needs for it all; more than is
+    alive at once where chunks are captured in pieces (runtime/pieces.py), whose graphs keep their
+    blocks to themselves.
     """
+
+    prefill_peak: int
+    decode_peak: int
+    resident: int
+    room: int
+
+
+def peak(spec: ModelSpec, config: Configuration, workload: Workload, engine: Engine) -> Activation:
+    """Live bytes of prefill and decode."""
     chunk = DYNAMIC_CHUNK if config.dynamic_chunk else config.chunk
     attend = attend_kind(spec, config, engine)
     kind = spec.text_type or spec.model_type
@@ -74,11 +87,30 @@ def peaks(
     prompt = rounded(8 * workload.batch * workload.context)
     base = prompt + _held_throughout(spec, config, workload, engine, chunk)
     stages = list(prefill(like, workload.context, chunk))
-    prefilled = max(_pass_peak(spec, stage, workload.full_logits) for stage in stages)
+    resident = base + sum(_cached(spec, stages[-1], after=True))
+    captured = later = alone = 0
+    if engine is Engine.KVPARETO and in_pieces(spec, workload, config.chunk):
+        full, *stages = stages
+        later = scratch(spec, config, workload, chunk)
+        later -= scratch(spec, config, workload, chunk, rest=False)
+        captured = _pass_peak(spec, replace(full, past=1), workload.full_logits)
+        alone = _between_pieces(spec, full)
+    eager = max(alone, *(_pass_peak(spec, x, workload.full_logits) for x in stages), 0)
+    prefilled = base + max(eager, captured - later)
     steps = decode(like, workload, chunk)
-    decoded = max((_pass_peak(spec, stage, False) for stage in steps), default=0)
-    resident = sum(_cached(spec, stages[-1], after=True))
-    return base + prefilled, base + decoded, base + resident
+    decoded = base + max((_pass_peak(spec, stage, False) for stage in steps), default=0)
+    room = max(base + eager + captured, prefilled, decoded)
+    return Activation(prefilled, decoded, resident, room)
+
+
+def _between_pieces(spec: ModelSpec, stage: Stage) -> int:
+    """The most alive while captured chunks run: their attention, and their logits' place."""
+    m = Liveness()
+    m.take(stage.batch * spec.vocab * stage.element)
+    for mixer, _ in spec.mixer_counts:
+        assert isinstance(mixer, Attention)  # in_pieces
+        m.drop(take_staged(m, mixer, stage))
+    return m.peak
 
 
 def _held_throughout(

@@ -59,6 +59,7 @@ class _Shared:
         half, whole = _sizes(state, query)
         if self.staged.numel() < 2 * half:
             self.rooms.clear()
+            self.staged = query.new_empty(0)  # the smaller one goes first
             self.staged = query.new_empty(2 * half)
         if self.sums.numel() < whole:
             self.rooms.clear()
