@@ -86,7 +86,7 @@ def assemble(
     context = overhead.context(hardware, engine)
     peak = max(live.prefill_peak, live.decode_peak, kv.total)
     beyond, room = peak - kv.total, max(live.room, kv.total)
-    of = overhead.slack_of(spec, config, workload, engine, hardware)
+    of = overhead.slack_of(config, engine, hardware)
     slack = overhead.Interval(*(of.bytes(end, room + workspace, beyond) for end in range(3)))
     taken = weights + room + workspace
     error = int(MODEL_ERROR * beyond)

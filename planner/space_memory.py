@@ -66,7 +66,7 @@ def memory_table(
     context = overhead.context(hardware, engine)
     more = np.maximum(beyond[:2].max(axis=0), 0)[:, packed, :]
     moving = kv + np.maximum(beyond[3], 0)[:, packed, :] + overhead.workspace(spec, hardware)
-    slack = _slack(spec, space, workload, engine, hardware, examples)[..., packed, :]
+    slack = _slack(space, engine, hardware, examples)[..., packed, :]
     expected, high = (
         weights + moving + taken + (part[0] * moving + part[1] * more + part[2]).astype(np.int64)
         for taken, part in zip((context.expected, context.high), slack, strict=True)
@@ -76,22 +76,16 @@ def memory_table(
 
 
 def _slack(
-    spec: ModelSpec,
-    space: Space,
-    workload: Workload,
-    engine: Engine,
-    hardware: Hardware | None,
-    examples: list[int],
+    space: Space, engine: Engine, hardware: Hardware | None, examples: list[int]
 ) -> npt.NDArray[np.float64]:
-    """The numbers of overhead.Slack, expected and high: [2, 3, W, E, C]."""
-    numbers = np.zeros((2, 3, len(space.weights), len(examples), len(space.chunks)))
-    for w, bits in enumerate(space.weights):
-        for e, example in enumerate(examples):
-            for c, chunk in enumerate(space.chunks):
-                config = space.at(bits, example, chunk)
-                found = overhead.slack_of(spec, config, workload, engine, hardware)
-                terms = np.array([found.moving, found.beyond, found.fixed])
-                numbers[:, :, w, e, c] = terms[:, [0, 2]].T
+    """The numbers of overhead.Slack, expected and high: [2, 3, 1, E, C]."""
+    numbers = np.zeros((2, 3, 1, len(examples), len(space.chunks)))
+    for e, example in enumerate(examples):
+        for c, chunk in enumerate(space.chunks):
+            config = space.at(space.weights[0], example, chunk)
+            found = overhead.slack_of(config, engine, hardware)
+            terms = np.array([found.moving, found.beyond, found.fixed])
+            numbers[:, :, 0, e, c] = terms[:, [0, 2]].T
     return numbers
 
 
