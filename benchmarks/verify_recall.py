@@ -64,10 +64,11 @@ def verify_all(options: argparse.Namespace) -> None:
     done = {tuple(row["key"]) for row in read(options.output)}
     shape = ("--context", str(options.context), "--output", "16", "--offline")
     gpu = ("--gpu", options.gpu) if options.gpu else ()
-    measured = ("--tasks", options.tasks, "--items", str(options.items), "--device", options.device)
+    measured = ("--tasks", options.tasks, "--device", options.device)
     for model in MODELS:
+        few = ("--items", str(options.calibration_items), "--context", str(options.context))
         arguments = ["calibrate", "-m", model, "--runs", str(options.runs), "--resume", *measured]
-        kvpareto(*arguments, "--context", str(options.context))
+        kvpareto(*arguments, *few)
         code, plan = kvpareto("plan", "-m", model, "--budget", "80GB", *shape, *gpu)
         if code or plan is None:
             continue
@@ -80,7 +81,8 @@ def verify_all(options: argparse.Namespace) -> None:
                 code, _ = kvpareto(*asked, "--save", saved)
                 if code:
                     continue
-                code, receipt = kvpareto("verify", "--plan", saved, "-m", model, *measured)
+                asked = ("verify", "--plan", saved, "-m", model, *measured)
+                code, receipt = kvpareto(*asked, "--items", str(options.items))
             if receipt is None:
                 continue
             row = {"key": (model, number), "model": model, "receipt": receipt, "exit": code}
@@ -126,6 +128,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1e9, help="start no plan after this long")
     parser.add_argument("--context", type=int, default=4096)
     parser.add_argument("--items", type=int, default=32)
+    parser.add_argument("--calibration-items", type=int, default=32, help="of each task there")
     parser.add_argument("--runs", type=int, default=8, help="of each calibration")
     parser.add_argument("--tasks", default=TASKS)
     parser.add_argument("--device", default="cuda")

@@ -37,7 +37,7 @@ RATES = (
     "packed_2", "packed_channels",
 )  # fmt: skip
 HOST = (
-    "launch_prefill", "launch_packed", "launch_piece", "launch_segment",
+    "launch_prefill", "launch_packed", "launch_expert", "launch_piece", "launch_segment",
     "host_step", "step",
 )  # fmt: skip
 COSTS = (

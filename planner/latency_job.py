@@ -137,6 +137,7 @@ class Job:
     """Dense matrix products of a pass, the output head aside."""
     expert: Number
     expert_share: Number
+    top_k: Number
     experts: Number
     """Routed experts of all layers."""
     head: Number
@@ -184,8 +185,8 @@ def job_of(spec: ModelSpec, workload: Workload, axes: Axes) -> Job:
 
 
 _OF_WORK = (
-    "layers", "linear", "matrices", "expert", "expert_share", "experts", "head", "scan_flops",
-    "moved_bytes", "fused_moved_bytes", "launches", "fused_launches", "host_launches",
+    "layers", "linear", "matrices", "expert", "expert_share", "top_k", "experts", "head",
+    "scan_flops", "moved_bytes", "fused_moved_bytes", "launches", "fused_launches", "host_launches",
     "routed_launches", "packed_routed_launches", "joined_launches",
 )  # fmt: skip
 

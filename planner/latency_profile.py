@@ -62,6 +62,8 @@ class Coefficients:
     launch_prefill: float
     launch_packed: float
     """Further seconds of the host for each packed matrix that a long chunk multiplies with."""
+    launch_expert: float
+    """Seconds of the host for each packed expert that takes its share of a chunk in turn."""
     launch_piece: float
     """Seconds of the host a layer of a chunk that is captured but for its attention."""
     launch_segment: float
@@ -111,7 +113,7 @@ _RATES = (
 )  # fmt: skip
 _CARD = ("card_layer", "card_launch", "card_segment", "tail_layer", "turn_layer")
 _HOST = (
-    "launch_decode", "launch_prefill", "launch_packed", "launch_piece",
+    "launch_decode", "launch_prefill", "launch_packed", "launch_expert", "launch_piece",
     "launch_segment", "host_step", "step",
 )  # fmt: skip
 

@@ -38,7 +38,6 @@ TURNS = 4
 """Products that rotate a layer's keys and values, and between its captured pieces its queries and
 attention's output."""
 SMOOTHING = 18  # operations that a chunk's keys are smoothed by (runtime/smoothing.py)
-EXPERT_LAUNCHES = 16  # of one packed expert's share of a chunk (runtime/weights/experts.py)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,12 +153,20 @@ def _products(job: Job, rows: Number, card: Card) -> Floats:
     grouped = card.matmul * np.where(packed, 1.0, c.grouped)
     routed = 2 * job.expert * (share + np.where(share > 0, c.matmul_rows, 0.0)) / grouped
     scans = job.scan_flops * rows / card.matmul
-    touched = job.linear + job.expert * _touched(job, rows)
-    # Long chunks multiply with a 16-bit copy of packed weights, which is written first.
+    # Many rows multiply with a 16-bit copy of packed weights, which is written first.
     copied = packed & (rows > FEW_ROWS)
-    moved = touched * np.where(copied, job.weight + c.dequantize_bytes, job.weight)
+    copy = job.weight + c.dequantize_bytes
+    moved = job.linear * np.where(copied, copy, job.weight)
+    each = np.where(packed & (share > FEW_ROWS), copy, job.weight)
+    moved = moved + job.expert * _touched(job, rows) * each
     found: Floats = np.maximum(dense + routed, moved / card.stream) + scans
     return np.where(copied, dense + routed + scans + moved / card.stream, found)
+
+
+def _experts_in_turn(job: Job, rows: Number) -> Number:
+    """Packed experts that take their tokens one after another (runtime/weights/experts.py)."""
+    in_turn = (job.weight < 1.9) & (rows * job.top_k > FEW_ROWS)
+    return np.where(in_turn, job.experts * _touched(job, rows), 0.0)
 
 
 def _host(job: Job, length: Number, card: Card) -> tuple[Number, Number]:
@@ -171,17 +178,17 @@ def _host(job: Job, length: Number, card: Card) -> tuple[Number, Number]:
         return c.host_step + c.launch_prefill * job.launches + c.plan * grows, 0.0
     rows = length * job.batch
     copied = (job.weight < 1.9) & (rows > FEW_ROWS)
-    routed = np.where(copied, EXPERT_LAUNCHES * job.experts * _touched(job, rows), 0.0)
+    experts = _experts_in_turn(job, rows)
     launches = job.host_launches + TORCH_CALL * _tensor_launches(job)
     launches = launches + ROUTED_CALL * _routed_launches(job)
     turns = job.layers * job.turned
     launches = launches + TURNS * turns + TORCH_CALL * SMOOTHING * job.layers * job.smoothed
     eager = c.launch_prefill * launches + np.where(copied, c.launch_packed * job.matrices, 0.0)
-    pieces = (job.context >= GRAPH_FROM * job.chunk) & (length == job.chunk) & (routed == 0)
+    pieces = (job.context >= GRAPH_FROM * job.chunk) & (length == job.chunk) & (experts == 0)
     pieces = pieces & (job.chunk <= PIECES_TO)
     level, slope = attention_host(job, length, card)
     between = c.launch_piece * job.layers + c.launch_prefill * TURNS / 2 * turns
-    host = np.where(pieces, between, eager + c.launch_prefill * routed)
+    host = np.where(pieces, between, eager + c.launch_expert * experts)
     return c.host_step + host + level, slope
 
 

@@ -63,6 +63,8 @@ class Work:
     """Weights of all routed experts."""
     expert_share: float
     """Fraction of the experts that one token passes; 0 without experts."""
+    top_k: int
+    """Experts that a token passes in a layer, at most; 0 without experts."""
     head: int
     """Weights of the output head (tied or not)."""
     embedding: int
@@ -128,6 +130,7 @@ def work_of(spec: ModelSpec) -> Work:
         linear=linear,
         expert=expert,
         expert_share=_expert_share(spec),
+        top_k=max((x.ffn.top_k for x in spec.layers if isinstance(x.ffn, MoEFFN)), default=0),
         head=head,
         embedding=embedding,
         scan_flops=sum(
