@@ -164,7 +164,8 @@ def test_overheads_measured_here_stand_in_for_estimates(home: Path) -> None:
     forget()
     there = context(GPU, Engine.KVPARETO)
     assert (there.expected, context_provenance(GPU)) == (600_000_013, "measured on this machine")
-    assert 0.95 * 600e6 < there.low < there.expected < there.high < 1.05 * 600e6
+    # every format that is compiled adds to it: the high end is further out
+    assert 0.95 * 600e6 < there.low < there.expected < 1.05 * 600e6 < there.high < 1.1 * 600e6
     estimated = estimate(rows[0].spec, rows[0].config, rows[0].workload, Engine.KVPARETO, GPU)
     # weights, what comes and goes, its slack as found, and the context
     moving = estimated.allocated_peak - estimated.weights

@@ -120,13 +120,27 @@ def test_one_pair_a_tensor_is_captured_and_takes_many_small_kernels() -> None:
 def test_the_experts_models_are_right_within_a_fifth() -> None:
     rows = [row for row in shipped_runs() if work_of(row.spec).experts]
     granite = [row for row in rows if row.model == "granite-4.0-tiny-like"]
-    assert (len(rows), len(granite)) == (18, 8)
+    packed = [row for row in rows if row.config.weight_bits < 16]
+    assert (len(rows), len(granite), len(packed)) == (31, 12, 13)
+    errors = []
     for row in rows:
         found = predict(row.spec, row.config, row.workload, Engine.KVPARETO, H200)
         assert found is not None
         assert row.ttft_s is not None
         assert row.tpot_s is not None
-        # granite-tiny's experts are 512 wide, and its short prompts wait for the host
-        limit = 0.45 if row in granite else 0.2
-        assert np.log(found.ttft_s / row.ttft_s) == pytest.approx(0, abs=limit)
+        # granite-tiny's experts are 512 wide, and its short prompts wait for the host; how many
+        # packed experts a layer's tokens pass, one after another, is the routing's
+        limit = 0.65 if row in packed else 0.45 if row in granite else 0.2
+        errors.append(np.log(found.ttft_s / row.ttft_s))
+        assert errors[-1] == pytest.approx(0, abs=limit)
         assert np.log(found.tpot_s / row.tpot_s) == pytest.approx(0, abs=0.2)
+    assert np.median(np.abs(errors)) <= 0.12
+
+
+def test_packed_experts_take_turns_from_the_first_choice_too_many_on() -> None:
+    """Up to 64 rows go through the few-rows kernel: 8 tokens of 8 experts each, not 64 tokens."""
+    moe = load_model("Qwen/Qwen3-30B-A3B-Instruct-2507", offline=True)
+    turns = 48 * 128 * OURS.launch_expert
+    few, many = (times(moe, f"w4a16-k16v16+pc{chunk}", 64 * chunk)[0] / 64 for chunk in (8, 64))
+    assert few < 0.2 * turns
+    assert many > 0.9 * turns  # all but a fiftieth of the experts are passed

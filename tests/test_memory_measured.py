@@ -16,6 +16,7 @@ from kvpareto.calibration.memory_rows import (
     spec_of,
     table,
 )
+from kvpareto.planner.model_spec import MoEFFN
 from kvpareto.planner.overhead import context
 from kvpareto.planner.workload import Engine
 
@@ -74,43 +75,42 @@ def test_docs_show_the_table_as_it_is() -> None:
 # --- the kvpareto engine ------------------------------------------------------------------------
 
 OWN = own_rows()
-OUTSIDE = {
-    # projections that were joined after all weights had been packed left holes of 100 to 200 MB;
-    # they are joined layer by layer since (docs/memory.md), which has not been measured
-    "granite-4.0-micro-like w4a16-k8v8-pt+pc512 8,192",
-    "granite-4.0-micro-like w4a16-k4v4-g64 2,048",
-    "granite-4.0-micro-like w4a16-k4v4-g64+pc256 2,048",
-    "granite-4.0-micro-like w4a16-k4v4-g64+smooth+rot+pc2048 32,000",
-    "Qwen2.5-3B-Instruct w4a16-k16v16 4,096",
-    "Qwen2.5-3B-Instruct w8a16-k16v16 2,048",
+BEYOND = {
+    # packed experts take as many tokens at a time as routing gives, twice an even share at most
+    "Qwen3-30B-A3B-Instruct-2507 w4a16-k16v16 16,384",
+    "gpt-oss-20b-16bit w8a16-k16v16 16,384",
+    "gpt-oss-20b-16bit w8a16-k16v16 24,576",
+    "gpt-oss-20b-16bit w8a16-k16v16 32,768",
+    # run before all passes shared one stream, and so one workspace
+    "Llama-3.2-3B-Instruct w4a16-k4v4+rot+res64+pc512 10,240",
+    "Llama-3.2-3B-Instruct w8a16-k4v4-kc128+res128+pc2048 131,060",
 }
-INSIDE = [row for row in OWN if row.run.name not in OUTSIDE]
-
-
-def test_the_runs_outside_are_no_more_than_are_said() -> None:
-    missed = {row.run.name for row in OWN if abs(row.total) > 0.03}
-    assert missed == OUTSIDE
-    assert len(INSIDE) == len(OWN) - len(OUTSIDE) == 145
 
 
 def test_peaks_of_our_engine_are_counted_not_guessed() -> None:
     """Half of each model's runs within 0.03 %: a tensor of the hidden width more or less shows."""
+    assert len(OWN) == 226
+    assert {row.run.name for row in OWN if abs(row.peak) > 0.0025} == BEYOND
     for model in {row.run.model for row in OWN}:
-        peaks = [abs(row.peak) for row in OWN if row.run.model == model]
+        peaks = [abs(row.peak) for row in OWN if row.run.model == model and not packed_experts(row)]
         assert statistics.median(peaks) <= 3e-4, model
 
 
-@pytest.mark.parametrize("row", INSIDE, ids=lambda row: row.run.name)
+def packed_experts(row: OwnRow) -> bool:
+    spec = row.run.spec
+    return row.run.config.weight_bits < 16 and any(isinstance(x.ffn, MoEFFN) for x in spec.layers)
+
+
+@pytest.mark.parametrize("row", OWN, ids=lambda row: row.run.name)
 def test_our_engine(row: OwnRow) -> None:
-    """What the allocator counted within 1.3 %, and what the device had in use, of every other run,
-    within 3 %."""
+    """What the allocator counted within 1.3 %, and what the device had in use within 3 %."""
     assert row.peak == pytest.approx(0, abs=0.013)
     assert row.resident == pytest.approx(0, abs=0.013)
     assert row.total == pytest.approx(0, abs=0.03)
 
 
 def test_our_engine_at_the_median() -> None:
-    assert statistics.median(abs(row.peak) for row in OWN) <= 0.01
+    assert statistics.median(abs(row.peak) for row in OWN) <= 1e-4
     assert statistics.median(abs(row.total) for row in OWN) <= 0.01
 
 
