@@ -66,7 +66,7 @@ def test_windows_take_their_queries_in_steps() -> None:
     assert m.peak == pytest.approx(whole + 2 * step + step + sums, abs=2048)
 
 
-@pytest.mark.parametrize("new", [17, 128, 512, 640, 1024, 4096])
+@pytest.mark.parametrize("new", [17, 128, 512, 640, 1024, 4096, 7000, 8192])
 def test_cuts_are_the_runtimes(new: int) -> None:
     pytest.importorskip("torch")
     from kvpareto.runtime.kernels.staged import _segments

@@ -46,19 +46,17 @@ def take_staged(m: Liveness, mixer: Attention, stage: Stage) -> int:
         parts = _parts(mixer, stage.new) if segments else 1
         if parts > 1:
             m.take(parts * _bytes(mixer, stage.new, stage))  # the queries, once for each part
-        if segments:
-            done = _result(m, mixer, stage.new, stage, parts)
-            if segments > 1:  # the one before it has a name until the next is there
-                _result(m, mixer, stage.new, stage, parts)
-                m.drop(done)
+        if segments:  # the last of them has a name to the end
+            _result(m, mixer, stage.new, stage, parts)
         _own(m, mixer, stage.new, _most_keys(mixer, stage), stage)
     m.drop(m.live - before)
     return out
 
 
-def _result(m: Liveness, mixer: Attention, new: int, stage: Stage, parts: int = 1) -> int:
+def _result(m: Liveness, mixer: Attention, new: int, stage: Stage, parts: int = 1) -> None:
     """Take what attention to one segment gives: results, and their log-sum-exps."""
-    return m.take(parts * _bytes(mixer, new, stage)) + m.take(parts * new * mixer.query_heads * 4)
+    m.take(parts * _bytes(mixer, new, stage))
+    m.take(parts * new * mixer.query_heads * 4)
 
 
 def _own(m: Liveness, mixer: Attention, new: int, keys: int, stage: Stage) -> None:
