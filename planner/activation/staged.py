@@ -48,7 +48,8 @@ def take_staged(m: Liveness, mixer: Attention, stage: Stage) -> int:
             m.take(parts * _bytes(mixer, stage.new, stage))  # the queries, once for each part
         if segments:  # the last of them has a name to the end
             _result(m, mixer, stage.new, stage, parts)
-        _own(m, mixer, stage.new, _most_keys(mixer, stage), stage)
+        keys = _most_keys(mixer, stage.new, stage.past, stage.previous == stage.new)
+        _own(m, mixer, stage.new, keys, stage)
     m.drop(m.live - before)
     return out
 
@@ -80,11 +81,11 @@ def _cut(mixer: Attention, new: int, past: int) -> tuple[int, int]:
     return (found + 1, new) if left + new > max(new, segment) else (found, left + new)
 
 
-def _most_keys(mixer: Attention, stage: Stage) -> int:
-    """Keys of the last call that split most, over the chunks of this size up to this one."""
-    new, past = stage.new, stage.past
+@lru_cache(maxsize=4096)
+def _most_keys(mixer: Attention, new: int, past: int, chunks: bool) -> int:
+    """Keys of the last call that split most; of `chunks`, over all of this size up to this one."""
     lengths = {_cut(mixer, new, past)[1]}
-    if stage.previous == new:
+    if chunks:
         again = segment_tokens(mixer.kv_heads, mixer.head_dim, mixer.value_dim, new) // 4
         lengths |= {_cut(mixer, new, at)[1] for at in range(past, max(-1, past - again), -new)}
     return max(lengths, key=lambda keys: splits(mixer.query_heads, mixer.head_dim, new, keys))
