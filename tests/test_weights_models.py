@@ -233,6 +233,17 @@ def test_a_moved_model_computes_apart() -> None:
     assert relative_error(logits(model), before) < 1e-5
 
 
+@BITS
+def test_a_cast_model_computes_apart(bits: int) -> None:
+    """A model that is loaded in bfloat16 is scored in float32 on a CPU: biases of its own dtype."""
+    model = random_model(FAMILIES["qwen2-bias"], bits, dtype=torch.bfloat16)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.k_proj.bias.normal_()
+        before = model(PROMPT).logits.float()
+        assert relative_error(model.float()(PROMPT).logits, before) < 3e-2
+
+
 def packed_on_meta(weight: Packed4) -> Packed4:
     return Packed4(weight.words.to("meta"), weight.zeros.to("meta"), weight.scales.to("meta"))
 
