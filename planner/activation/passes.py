@@ -88,15 +88,17 @@ def peak(spec: ModelSpec, config: Configuration, workload: Workload, engine: Eng
     base = prompt + _held_throughout(spec, config, workload, engine, chunk)
     stages = list(prefill(like, workload.context, chunk))
     resident = base + sum(_cached(spec, stages[-1], after=True))
-    captured = later = alone = 0
+    captured = between = grown = 0
     if engine is Engine.KVPARETO and in_pieces(spec, workload, config.chunk):
+        # Captured over an empty cache; when the pieces run, only attention between them allocates.
         full, *stages = stages
-        later = scratch(spec, config, workload, chunk)
-        later -= scratch(spec, config, workload, chunk, rest=False)
         captured = _pass_peak(spec, replace(full, past=1), workload.full_logits)
-        alone = _between_pieces(spec, full)
-    eager = max(alone, *(_pass_peak(spec, x, workload.full_logits) for x in stages), 0)
-    prefilled = base + max(eager, captured - later)
+        between = _between_pieces(spec, full)
+        # What of the scratch comes after that, for the rest of the prompt.
+        first = scratch(spec, config, workload, chunk, rest=False)
+        grown = scratch(spec, config, workload, chunk) - first
+    eager = max([between, *(_pass_peak(spec, x, workload.full_logits) for x in stages)])
+    prefilled = base + max(eager, captured - grown)
     steps = decode(like, workload, chunk)
     decoded = base + max((_pass_peak(spec, stage, False) for stage in steps), default=0)
     room = max(base + eager + captured, prefilled, decoded)
