@@ -48,24 +48,18 @@ def kvpareto(*arguments: str) -> tuple[int, dict[str, Any] | None]:
     return code, json.loads(text) if text.strip() else None
 
 
-def budgets(plan: dict[str, Any], device: str, gpu: str | None) -> list[int]:
-    """BUDGETS sizes from the smallest frontier point's, with weights that the calibration measured,
-    to what the plain model in the smallest chunks just misses: every plan quantizes something."""
+def budgets(plan: dict[str, Any], gpu: str | None) -> list[int]:
+    """BUDGETS sizes from what a cache of 4 bits takes beside 16-bit weights, in the smallest
+    chunks, to what an unquantized one just misses: every plan quantizes something."""
     spec, hardware = load_model(plan["model"], offline=True), find_gpu(gpu) if gpu else None
     work = Workload(plan["context"], plan["output"])
-    plain = min(
-        estimate(spec, Configuration(chunk=chunk), work, Engine.KVPARETO, hardware).total_high
-        for chunk in (None, *CHUNKS)
+    least, plain = (
+        min(
+            estimate(spec, config.with_chunk(chunk), work, Engine.KVPARETO, hardware).total_high
+            for chunk in CHUNKS
+        )
+        for config in (Configuration(k_bits=4, v_bits=4), Configuration())
     )
-    measured = (16, 4) if device == "cuda" else (16,)  # as calibrate has it
-    least = min(
-        point["memory"]["total_high"]
-        for point in plan["frontier"]
-        if Configuration.parse(point["config"]).weight_bits in measured
-    )
-    if least >= plain:
-        print("nothing on the frontier is smaller than the plain model: lengthen --context")
-        return []
     return [least + (plain - 1 - least) * i // (BUDGETS - 1) for i in range(BUDGETS)]
 
 
@@ -82,7 +76,7 @@ def verify_all(options: argparse.Namespace) -> None:
         code, plan = kvpareto("plan", "-m", model, "--budget", "80GB", *shape, *gpu)
         if code or plan is None:
             continue
-        for number, budget in enumerate(budgets(plan, options.device, options.gpu)):
+        for number, budget in enumerate(budgets(plan, options.gpu)):
             if (model, number) in done or time.monotonic() - began > options.seconds:
                 continue
             with tempfile.TemporaryDirectory() as folder:
