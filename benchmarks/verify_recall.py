@@ -130,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path)
     parser.add_argument("--seconds", type=float, default=1e9, help="start no plan after this long")
-    parser.add_argument("--only", help="one of the two models")
+    parser.add_argument("--only", choices=MODELS)
     parser.add_argument("--context", type=int, default=4096)
     parser.add_argument("--items", type=int, default=32)
     parser.add_argument("--calibration-items", type=int, default=32, help="of each task there")
