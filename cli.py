@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .calibration import calibrate_command, profiles_command, verify_command
-from .calibration.arguments import AsJson, Batch, Context, EngineName, Offline, Output
+from .calibration.commands import calibrate as calibrate_command
+from .calibration.commands import profiles as profiles_command
+from .calibration.commands import verify as verify_command
+from .calibration.commands.shared_options import AsJson, Batch, Context, EngineName, Offline, Output
 from .planner.errors import BadInput, KVParetoError, one_line
 
 if TYPE_CHECKING:
-    from .planner.hardware import Hardware
-    from .planner.model_spec import ModelSpec
+    from .planner.hardware.gpus import Hardware
+    from .planner.models.spec import ModelSpec
 
 # typer keeps click to itself; a usage error's base class is all that is needed of it.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -118,7 +120,7 @@ def plan(
     kvpareto plan -m google/gemma-3-4b-it --budget 8GB --max-context
     kvpareto plan -m Qwen/Qwen3-8B --budget 24g --json --save plan.json
     """
-    from .planner.recommend import Request, longest_contexts, recommend
+    from .planner.search.recommend import Request, longest_contexts, recommend
     from .planner.units import parse_bytes, parse_fraction
     from .planner.workload import Engine, Workload
     from .report.document import longest_document, plan_document
@@ -186,8 +188,10 @@ def estimate(
       +protect{0,27}:k8v8   layers that keep other bits
       +pc256 +pcdyn prefill in chunks of 256 tokens, or as memory allows
     """
-    from .planner import accuracy, latency, memory
-    from .planner.configuration import Configuration
+    from .planner.accuracy import predict as accuracy
+    from .planner.formats.configuration import Configuration
+    from .planner.latency import predict as latency
+    from .planner.memory import estimate as memory
     from .planner.workload import Engine, Workload
     from .report.document import estimate_document
 
@@ -269,12 +273,12 @@ def _fail(message: str, hint: str, code: int) -> int:
 
 
 def _load(model: str, offline: bool, trust_remote_code: bool) -> "ModelSpec":
-    from .planner.model_source import load_model
+    from .planner.load_model import load_model
 
     return load_model(model, offline=offline, trust_remote_code=trust_remote_code)
 
 
 def _hardware(name: str | None) -> "Hardware | None":
-    from .planner.hardware import find_gpu
+    from .planner.hardware.gpus import find_gpu
 
     return find_gpu(name) if name is not None else None

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from kvpareto.calibration.device_memory import prefer_expandable_segments
-from kvpareto.calibration.execution import execute
-from kvpareto.calibration.execution_record import Warmup
-from kvpareto.calibration.open_model import open_model
-from kvpareto.planner.configuration import Configuration
+from kvpareto.calibration.execution.loaded_model import open_model
+from kvpareto.calibration.execution.memory_cap import prefer_expandable_segments
+from kvpareto.calibration.execution.run import execute
+from kvpareto.calibration.execution.run_record import Warmup
+from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.workload import Engine, Workload
 
 OUTPUT = 24

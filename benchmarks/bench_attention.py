@@ -24,11 +24,11 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from triton.testing import do_bench
 
-from kvpareto.planner.configuration import Configuration
-from kvpareto.planner.kv_format import KVFormat
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.formats.kv_format import KVFormat
 from kvpareto.runtime import kernels, reference
+from kvpareto.runtime.cache.layer_state import Clock, LayerState
 from kvpareto.runtime.kernels import triton_attend
-from kvpareto.runtime.layer_state import Clock, LayerState
 
 TOLERANCE = 1e-2
 DECODE = (

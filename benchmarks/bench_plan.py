@@ -13,9 +13,9 @@ import subprocess
 import sys
 import time
 
-from kvpareto.planner.hardware import find_gpu
-from kvpareto.planner.model_source import load_model
-from kvpareto.planner.recommend import Request, recommend
+from kvpareto.planner.hardware.gpus import find_gpu
+from kvpareto.planner.load_model import load_model
+from kvpareto.planner.search.recommend import Request, recommend
 from kvpareto.planner.workload import Engine, Workload
 
 MODEL, BUDGET, CONTEXT = "Qwen/Qwen2.5-7B-Instruct", "12GB", "32k"

@@ -23,11 +23,11 @@ from typing import Any
 import torch
 import transformers
 
-from kvpareto.planner.configuration import Configuration, Granularity
-from kvpareto.planner.kv_cache import kv_bytes
-from kvpareto.planner.memory import estimate
-from kvpareto.planner.model_source import load_config
-from kvpareto.planner.read_config import read_model
+from kvpareto.planner.formats.configuration import Configuration, Granularity
+from kvpareto.planner.load_model import load_config
+from kvpareto.planner.memory.estimate import estimate
+from kvpareto.planner.memory.kv_cache import kv_bytes
+from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.workload import Engine, Workload
 from kvpareto.runtime.session import Session
 from kvpareto.runtime.weights.random import random_model

@@ -41,7 +41,7 @@ class Row:
 def check(path: Path) -> Row | None:
     """Compare one config.json; None for a file that is not one."""
     from kvpareto.planner.errors import BadConfig
-    from kvpareto.planner.read_config import read_model
+    from kvpareto.planner.models.read_config import read_model
 
     config = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(config, dict) or "model_type" not in config:
@@ -56,7 +56,7 @@ def check(path: Path) -> Row | None:
 
 
 def _compare(config: dict[str, Any], spec: Any) -> tuple[str, str]:
-    from oracle_meta import hf_config, instantiate, parameter_groups
+    from tests.support.oracle_meta import hf_config, instantiate, parameter_groups
 
     try:
         model = instantiate(hf_config(config))
@@ -73,11 +73,10 @@ def _compare(config: dict[str, Any], spec: Any) -> tuple[str, str]:
 
 
 def _cache(model: Any, spec: Any) -> str:
-    from oracle_meta import cache_bytes, fill_cache
-
-    from kvpareto.planner.configuration import Configuration
-    from kvpareto.planner.kv_cache import kv_bytes
+    from kvpareto.planner.formats.configuration import Configuration
+    from kvpareto.planner.memory.kv_cache import kv_bytes
     from kvpareto.planner.workload import Engine, Workload
+    from tests.support.oracle_meta import cache_bytes, fill_cache
 
     for tokens in LENGTHS:
         try:

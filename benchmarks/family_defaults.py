@@ -1,11 +1,12 @@
-"""Write planner/families/defaults.jsonl: what transformers assumes of fields a config leaves out.
+"""Write planner/models/families/config_defaults.jsonl: what transformers assumes of fields a
+config leaves out.
 
     python benchmarks/family_defaults.py
 
 One line for each generative model type: the default of every field that can change a shape, the
 family's spellings of standard names, the model type of each nested section, and which sections
 are that type whatever they call themselves. The planner reads these facts without transformers;
-tests/spec/test_defaults.py holds them to the installed version.
+tests/planner/models/test_defaults.py holds them to the installed version.
 """
 
 import json
@@ -14,7 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-DESTINATION = Path(__file__).parent.parent / "planner" / "families" / "defaults.jsonl"
+DESTINATION = (
+    Path(__file__).parent.parent / "planner" / "models" / "families" / "config_defaults.jsonl"
+)
 
 _NOISE = re.compile(
     r"_token(_id|_index|s)?$|_id$|_ids$|dropout|drop_|initializer|init_|^return|_loss|_eps$"

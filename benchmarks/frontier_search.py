@@ -5,9 +5,9 @@
 The measured grid (profiles/calibrations/recall_grid.jsonl) is the oracle: a search sees the
 retention of what it has run, and picks for every level of memory the configuration it believes
 best. Its error there is the retention it misses of the best one in the grid. The rule is
-`calibration/design.py` as a calibration runs it; random choice is judged by the same beliefs;
-the sweep goes as the paper does, first the group for a 4-bit cache, then the bits, and believes
-what it has run. Retention below 0.5 counts as 0.5: nothing there is ever recommended.
+`calibration/design/acquisition.py` as a calibration runs it; random choice is judged by the same
+beliefs; the sweep goes as the paper does, first the group for a 4-bit cache, then the bits, and
+believes what it has run. Retention below 0.5 counts as 0.5: nothing there is ever recommended.
 """
 
 import argparse
@@ -17,20 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from kvpareto.calibration.candidates import place_of
-from kvpareto.calibration.design import (
-    Beliefs,
-    Candidates,
-    Measurement,
-    choose,
-    missed,
-)
+from kvpareto.calibration.design.acquisition import Beliefs, Candidates, Measurement, choose, missed
+from kvpareto.calibration.design.candidates import place_of
 from kvpareto.calibration.grid.reading import Run, read_runs
-from kvpareto.planner import accuracy
-from kvpareto.planner.configuration import Configuration, Granularity
-from kvpareto.planner.memory import estimate
-from kvpareto.planner.model_source import load_model
-from kvpareto.planner.quantization_noise import Floats
+from kvpareto.planner.accuracy import predict as accuracy
+from kvpareto.planner.accuracy.formula import Floats
+from kvpareto.planner.formats.configuration import Configuration, Granularity
+from kvpareto.planner.load_model import load_model
+from kvpareto.planner.memory.estimate import estimate
 from kvpareto.planner.workload import Engine, Workload
 
 ROOT = Path(__file__).parents[1]

@@ -6,7 +6,7 @@ Without `--commands` a case goes to the planner's functions: read the config, es
 engine. With it, it goes through the whole command line (`plan` and `estimate`), in this process.
 
 Every case must be planned or refused with one line; anything else is printed with its seed, and
-the exit code is 1. `make_case(seed)` in tests/fuzz_mutations.py gives the case again.
+the exit code is 1. `make_case(seed)` in tests/support/fuzz_mutations.py gives the case again.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from fuzz_mutations import TooSlow, command_outcome, make_case, outcome_of
+from tests.support.fuzz_mutations import TooSlow, command_outcome, make_case, outcome_of
 
 
 def main() -> int:

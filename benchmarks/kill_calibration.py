@@ -23,10 +23,9 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import kvpareto.calibration.calibrate
-import kvpareto.calibration.fit_hardware
-import kvpareto.calibration.forecast  # noqa: F401 - imported before the processes are forked
+import kvpareto.calibration.design.time_estimate  # noqa: F401 - imported before the processes are forked
 from kvpareto import cli
-from kvpareto.calibration.records import ROWS, Record, read_records
+from kvpareto.calibration.records.record_file import ROWS, Record, read_records
 
 STORIES = Path(__file__).parents[1] / "tests" / "data" / "stories260K-hf"
 COMMAND = ("calibrate", "-m", str(STORIES), "--context", "256", "--tasks", "arithmetic")

@@ -25,13 +25,13 @@ from typing import Any
 from evidence import Key, Rows, options
 from run_design import Block, Run, architecture, design
 
-from kvpareto.calibration.device_memory import prefer_expandable_segments
-from kvpareto.planner.configuration import Configuration
-from kvpareto.planner.hardware import Hardware, find_gpu
-from kvpareto.planner.latency import predict
-from kvpareto.planner.memory import estimate
-from kvpareto.planner.model_source import load_model
-from kvpareto.planner.model_spec import Attention, ModelSpec
+from kvpareto.calibration.execution.memory_cap import prefer_expandable_segments
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.hardware.gpus import Hardware, find_gpu
+from kvpareto.planner.latency.predict import predict
+from kvpareto.planner.load_model import load_model
+from kvpareto.planner.memory.estimate import estimate
+from kvpareto.planner.models.spec import Attention, ModelSpec
 from kvpareto.planner.workload import Engine
 
 BUILD_S, RUN_S = 2.5, 1.2  # guesses: building a model; a run's captures, warm-up and steps
@@ -88,7 +88,7 @@ def measure(
     blocks: list[Block], rows: Rows, device: str, gpu: Hardware, seconds: float, commit: str | None
 ) -> None:
     """Make the runs that `rows` lacks, as far as `seconds` go."""
-    from kvpareto.calibration.open_model import open_model
+    from kvpareto.calibration.execution.loaded_model import open_model
 
     began = time.monotonic()
     with sources(blocks) as where:
@@ -128,8 +128,8 @@ def one_run(
     opened: Any, block: Block, run: Run, gpu: Hardware, commit: str | None
 ) -> dict[str, Any]:
     """One measured row."""
-    from kvpareto.calibration.execution import execute
-    from kvpareto.calibration.execution_record import Warmup
+    from kvpareto.calibration.execution.run import execute
+    from kvpareto.calibration.execution.run_record import Warmup
 
     began = time.monotonic()
     found = execute(opened, run.config, run.workload, warmup=Warmup.SHORT)
@@ -170,7 +170,7 @@ def compile_ahead(blocks: list[Block], specs: dict[str, ModelSpec]) -> None:
     longer than the runs."""
     import torch
 
-    from kvpareto.runtime.cache import PackedCache
+    from kvpareto.runtime.cache.kv_cache import PackedCache
     from kvpareto.runtime.kernels import cuda_decode
     from kvpareto.runtime.kernels.cuda_stage import Stager
 

@@ -27,12 +27,14 @@ from evidence import Rows, held, options, read, with_summary
 from paper_table import PAPER
 from verify_many import BUILD_S, RUN_S
 
-from kvpareto.calibration.device_memory import prefer_expandable_segments
-from kvpareto.planner import accuracy, latency, memory
-from kvpareto.planner.configuration import Configuration
-from kvpareto.planner.hardware import Hardware, find_gpu
-from kvpareto.planner.model_source import load_model
-from kvpareto.planner.recommend import Request, recommend
+from kvpareto.calibration.execution.memory_cap import prefer_expandable_segments
+from kvpareto.planner.accuracy import predict as accuracy
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.hardware.gpus import Hardware, find_gpu
+from kvpareto.planner.latency import predict as latency
+from kvpareto.planner.load_model import load_model
+from kvpareto.planner.memory import estimate as memory
+from kvpareto.planner.search.recommend import Request, recommend
 from kvpareto.planner.units import GB
 from kvpareto.planner.workload import Engine, Workload
 
@@ -99,9 +101,9 @@ def _cases(model: str, text: str, context: int, gpu: Hardware) -> list[Case]:
 
 
 def run_all(found: Sequence[Case], rows: Rows, options: argparse.Namespace) -> None:
-    from kvpareto.calibration.execution import execute
-    from kvpareto.calibration.execution_record import Warmup
-    from kvpareto.calibration.open_model import open_model
+    from kvpareto.calibration.execution.loaded_model import open_model
+    from kvpareto.calibration.execution.run import execute
+    from kvpareto.calibration.execution.run_record import Warmup
 
     began = time.monotonic()
     for model, bits, members in blocks([case for case in found if case.key not in rows.done]):

@@ -10,10 +10,10 @@ three are predicted: SDPA with the last token's logits, SDPA and eager with all 
 
 from dataclasses import dataclass
 
-from kvpareto.planner.configuration import Configuration
-from kvpareto.planner.memory import MemoryEstimate, estimate
-from kvpareto.planner.model_source import load_model
-from kvpareto.planner.model_spec import ModelSpec
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.load_model import load_model
+from kvpareto.planner.memory.estimate import MemoryEstimate, estimate
+from kvpareto.planner.models.spec import ModelSpec
 from kvpareto.planner.units import GB
 from kvpareto.planner.workload import Engine, Workload
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from kvpareto.planner.configuration import Configuration
-from kvpareto.planner.model_source import load_config
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.load_model import load_config
 from kvpareto.planner.workload import Workload
 
 T = TypeVar("T")

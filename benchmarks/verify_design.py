@@ -17,14 +17,14 @@ from typing import Any, Self
 
 from run_design import architecture
 
-from kvpareto.planner import memory
-from kvpareto.planner.configuration import Configuration
 from kvpareto.planner.errors import NothingFits
-from kvpareto.planner.hardware import Hardware, find_gpu
-from kvpareto.planner.model_source import load_model
-from kvpareto.planner.model_spec import ModelSpec
-from kvpareto.planner.read_config import read_model
-from kvpareto.planner.recommend import Request, recommend
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.hardware.gpus import Hardware, find_gpu
+from kvpareto.planner.load_model import load_model
+from kvpareto.planner.memory import estimate as memory
+from kvpareto.planner.models.read_config import read_model
+from kvpareto.planner.models.spec import ModelSpec
+from kvpareto.planner.search.recommend import Request, recommend
 from kvpareto.planner.units import GB
 from kvpareto.planner.workload import Engine, Workload
 from kvpareto.report.document import point
@@ -177,7 +177,8 @@ def _answer(asked: tuple[str, float, int, str, str]) -> Case:
 
 def _baseline(case: Case, spec: ModelSpec, gpu: Hardware) -> Case:
     """transformers at 16 bits, in the largest chunks that fit."""
-    from kvpareto.planner import accuracy, latency
+    from kvpareto.planner.accuracy import predict as accuracy
+    from kvpareto.planner.latency import predict as latency
 
     for chunk in BASELINE_CHUNKS:
         config = Configuration(chunk=chunk)

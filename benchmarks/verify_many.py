@@ -28,10 +28,14 @@ from run_design import Block, Run
 from verify_design import Case, cases, spec_of
 from verify_summary import again, one_line, summary
 
-from kvpareto.calibration.device_memory import memory_of, numbered, prefer_expandable_segments
-from kvpareto.calibration.passes import warm_tokens
-from kvpareto.planner.hardware import find_gpu
-from kvpareto.planner.memory import estimate
+from kvpareto.calibration.execution.memory_cap import (
+    memory_of,
+    numbered,
+    prefer_expandable_segments,
+)
+from kvpareto.calibration.execution.timing import warm_tokens
+from kvpareto.planner.hardware.gpus import find_gpu
+from kvpareto.planner.memory.estimate import estimate
 from kvpareto.planner.units import GB
 from kvpareto.planner.workload import Engine
 
@@ -83,7 +87,7 @@ class Useless(Exception):
 
 def run_all(found: Sequence[Case], rows: Rows, options: argparse.Namespace) -> None:
     """Run what `rows` lacks, as far as the seconds go."""
-    from kvpareto.calibration.open_model import open_model
+    from kvpareto.calibration.execution.loaded_model import open_model
 
     began = time.monotonic()
     for case in found:
@@ -121,8 +125,8 @@ def run_all(found: Sequence[Case], rows: Rows, options: argparse.Namespace) -> N
 
 
 def run_one(opened: Any, case: Case, rows: Rows, commit: str | None) -> None:
-    from kvpareto.calibration.execution import execute
-    from kvpareto.calibration.execution_record import Warmup
+    from kvpareto.calibration.execution.run import execute
+    from kvpareto.calibration.execution.run_record import Warmup
 
     began = time.monotonic()
     assert case.config is not None

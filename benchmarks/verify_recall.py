@@ -28,10 +28,10 @@ from typing import Any
 from evidence import read
 
 from kvpareto.cli import run
-from kvpareto.planner.configuration import CHUNKS, Configuration
-from kvpareto.planner.hardware import find_gpu
-from kvpareto.planner.memory import estimate
-from kvpareto.planner.model_source import load_model
+from kvpareto.planner.formats.configuration import CHUNKS, Configuration
+from kvpareto.planner.hardware.gpus import find_gpu
+from kvpareto.planner.load_model import load_model
+from kvpareto.planner.memory.estimate import estimate
 from kvpareto.planner.workload import Engine, Workload
 
 MODELS = ("recall", "recall-outliers")
@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--summary", action="store_true", help="of the rows that are there")
     options = parser.parse_args()
     if not options.summary:
-        from kvpareto.calibration.device_memory import prefer_expandable_segments
+        from kvpareto.calibration.execution.memory_cap import prefer_expandable_segments
 
         prefer_expandable_segments()
         verify_all(options)

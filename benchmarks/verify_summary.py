@@ -14,9 +14,11 @@ from typing import Any
 from evidence import held
 from verify_design import spec_of
 
-from kvpareto.planner import accuracy, latency, memory
-from kvpareto.planner.configuration import Configuration
-from kvpareto.planner.hardware import Hardware
+from kvpareto.planner.accuracy import predict as accuracy
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.hardware.gpus import Hardware
+from kvpareto.planner.latency import predict as latency
+from kvpareto.planner.memory import estimate as memory
 from kvpareto.planner.units import GB
 from kvpareto.planner.workload import Engine, Workload
 from kvpareto.report.document import point

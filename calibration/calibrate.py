@@ -9,22 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..planner.calibrations import fingerprint, folder_of
-from ..planner.configuration import Configuration
+from ..planner.accuracy.calibrations import fingerprint, folder_of
 from ..planner.errors import BadInput, KVParetoError, MissingDependency
-from ..planner.model_source import load_model
-from ..planner.model_spec import ModelSpec
-from .device import check_size, choose
-from .options import ASKED, DEFAULT_MODEL, Asked, Options, settle
+from ..planner.formats.configuration import Configuration
+from ..planner.load_model import load_model
+from ..planner.models.spec import ModelSpec
+from .design.options import ASKED, DEFAULT_MODEL, Asked, Options, settle
+from .execution.device import check_size, choose
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from .campaign import Ending
-    from .material import Material
-    from .records import Record, RecordFile
-    from .sensitivity import Sensitivity
-    from .trial import Bench
+    from .design.campaign import Ending
+    from .measure.layer_sensitivity import Sensitivity
+    from .measure.prompts import Material
+    from .measure.trial import Bench
+    from .records.record_file import Record, RecordFile
 
 INSTALL = 'pip install "kvpareto[calibrate]"'
 
@@ -53,11 +53,11 @@ def calibrate(options: Options) -> dict[str, Any]:
     device, folder = _device(options.device, spec), folder_of(spec)
     asked = settle(options, spec, device, Asked.read(folder) if options.resume else None)
     material = _material(asked)
-    from .campaign import Campaign, Plan, replace_file, write_profile
-    from .environment import environment
-    from .fit_hardware import refit
-    from .measure import Identity, Runner
-    from .records import Record, RecordFile, of_other_versions, read_records
+    from .design.campaign import Campaign, Plan, replace_file, write_profile
+    from .fit.gpu import refit
+    from .measure.runner import Identity, Runner
+    from .records.environment import environment
+    from .records.record_file import Record, RecordFile, of_other_versions, read_records
 
     here = environment(device)
     with RecordFile(folder) as file, _progress(asked.runs) as (progress, bar):
@@ -127,9 +127,9 @@ def _material(asked: Asked) -> "Material":
     """What is measured on. Raises BadInput for unknown tasks and files that cannot be read,
     MissingDependency where the harness is asked for and not installed."""
     from . import tasks
-    from .harness import split_names
-    from .harness_tasks import HarnessTasks
-    from .material import Material
+    from .measure.prompts import Material
+    from .tasks.harness_tasks import HarnessTasks
+    from .tasks.lm_eval import split_names
 
     generated, others = split_names(asked.tasks)
     return Material(
@@ -146,7 +146,7 @@ def _material(asked: Asked) -> "Material":
 def _document(
     spec: ModelSpec, folder: Path, meta: dict[str, Any], file: "RecordFile", ending: "Ending"
 ) -> dict[str, Any]:
-    from .records import LAYERS
+    from .records.record_file import LAYERS
 
     shown = ("config", "context", "task", "outcome", "score", "retention", "retention_sd")
     rows = [record for record in file.records if record.task != LAYERS]
@@ -210,7 +210,7 @@ def _bench(
 ) -> Iterator["Bench"]:
     import transformers
 
-    from .trial import Bench
+    from .measure.trial import Bench
 
     transformers.utils.logging.disable_progress_bar()
     bench = Bench(source, spec, material, device=device, offline=offline)
@@ -225,8 +225,8 @@ def _announce(
 ) -> tuple[Asked, float]:
     """Say what will run and how long it will take. The terms, with as many items and contexts as
     fit the minutes where these were left open, and the part of a configuration that a row is."""
-    from .forecast import forecast, in_words
-    from .records import LAYERS
+    from .design.time_estimate import forecast, in_words
+    from .records.record_file import LAYERS
 
     for context in asked.contexts:
         fits = bench.fitting_tasks(context)

@@ -56,8 +56,8 @@ def reference() -> str:
 
 def readme() -> str:
     """README.md with the output of its first command, and its figures of accuracy, as they are."""
-    from kvpareto.calibration.readme_table import Shipped, accuracy_lines, formats_table
-    from kvpareto.calibration.report import with_tables
+    from kvpareto.calibration.evidence.accuracy_tables import with_tables
+    from kvpareto.calibration.evidence.readme_table import Shipped, accuracy_lines, formats_table
 
     shipped, page = Shipped.read(), _with_plan((ROOT / "README.md").read_text("utf-8"))
     for first, line in accuracy_lines(shipped).items():
@@ -71,10 +71,10 @@ def readme() -> str:
 
 def recall_model() -> str:
     """docs/recall_model.md with its table of keys as the grid has it."""
+    from kvpareto.calibration.evidence.accuracy_tables import with_tables
+    from kvpareto.calibration.evidence.keys_table import keys_table
     from kvpareto.calibration.grid.held_out import FILE
-    from kvpareto.calibration.grid.keys_table import keys_table
     from kvpareto.calibration.grid.reading import read_runs
-    from kvpareto.calibration.report import with_tables
 
     page = (ROOT / "docs" / "recall_model.md").read_text("utf-8")
     return with_tables(page, {"keys": keys_table(read_runs(FILE))})

@@ -1,5 +1,5 @@
 """Pure analysis: a model's config.json and a budget in, a recommendation out.
 
 Imports numpy and pydantic only; never torch, transformers or scikit-learn
-(tests/test_import_boundary.py holds it), so that a plan starts in the time Python starts.
+(tests/planner/test_import_boundary.py holds it), so that a plan starts in the time Python starts.
 """

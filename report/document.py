@@ -6,15 +6,15 @@ Bytes are ints, times seconds, fractions between 0 and 1; what is not known is n
 from collections.abc import Sequence
 from typing import Any
 
-from ..planner.accuracy import Accuracy
-from ..planner.calibrations import fingerprint
-from ..planner.configuration import Configuration
-from ..planner.latency import Latency
-from ..planner.longest import Longest
-from ..planner.memory import MemoryEstimate
-from ..planner.model_spec import ModelSpec
-from ..planner.recommend import Plan, Point, Request
-from ..planner.table import REFERENCE_GPU
+from ..planner.accuracy.calibrations import fingerprint
+from ..planner.accuracy.predict import Accuracy
+from ..planner.formats.configuration import Configuration
+from ..planner.latency.predict import Latency
+from ..planner.memory.estimate import MemoryEstimate
+from ..planner.models.spec import ModelSpec
+from ..planner.search.evaluate import REFERENCE_GPU
+from ..planner.search.max_context import Longest
+from ..planner.search.recommend import Plan, Point, Request
 from ..planner.workload import Engine, Workload
 
 SCHEMA = 1

@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ..planner import calibrations
+from ..planner.accuracy import calibrations
 from ..planner.errors import BadInput
-from ..planner.hardware import Hardware, find_gpu, list_gpus
-from ..planner.model_source import bundled_models, load_model
-from ..planner.model_spec import (
+from ..planner.hardware.gpus import Hardware, find_gpu, list_gpus
+from ..planner.load_model import bundled_models, load_model
+from ..planner.models.spec import (
     FFN,
     Attention,
     CompressedAttention,

@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
 
         return Session
     if name == "Sampling":
-        from .sampling import Sampling
+        from .generation.sampling import Sampling
 
         return Sampling
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

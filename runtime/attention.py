@@ -22,9 +22,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from ..planner.errors import BadInput
 from . import reference
-from .layer_state import LayerState
-from .rotation import rotate, rotate_back
-from .smoothing import freeze_mean, smooth
+from .cache.layer_state import LayerState
+from .cache.rotation import rotate, rotate_back
+from .cache.smoothing import freeze_mean, smooth
 
 logger = logging.getLogger(__name__)
 

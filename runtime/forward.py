@@ -22,8 +22,8 @@ from transformers import PreTrainedModel
 
 from ..planner.errors import one_line
 from .attention import capturable, capturable_around
-from .cache import PackedCache
-from .pieces import Pieces
+from .cache.kv_cache import PackedCache
+from .generation.piecewise_graphs import Pieces
 
 logger = logging.getLogger(__name__)
 

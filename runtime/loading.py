@@ -20,14 +20,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from ..planner.configuration import Configuration
 from ..planner.errors import BadInput, MissingDependency, NothingFits
-from ..planner.memory import estimate
-from ..planner.model_source import load_config, shipped_folder
-from ..planner.model_spec import ModelSpec
-from ..planner.read_config import read_model
+from ..planner.formats.configuration import Configuration
+from ..planner.load_model import load_config, shipped_folder
+from ..planner.memory.estimate import estimate
+from ..planner.models.read_config import read_model
+from ..planner.models.spec import ModelSpec
 from ..planner.workload import Engine, Workload
-from .prefill import fitting_chunk
+from .generation.prefill import fitting_chunk
 from .session import Session
 
 logger = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ def _weights(folder: Path, config: Configuration, device: torch.device, dtype: t
                 f"w{config.weight_bits}",
                 "use w4a16, or the 16-bit checkpoint",
             )
-        from .weights.load import load_awq  # needs triton
+        from .weights.load_awq import load_awq  # needs triton
 
         return load_awq(folder, device, dtype=dtype)
     if stored:
@@ -193,7 +193,7 @@ def _weights(folder: Path, config: Configuration, device: torch.device, dtype: t
 
 def _pack_weights(model: Any, bits: int) -> None:
     if bits < 16:
-        from .weights.replace import apply  # needs triton
+        from .weights.quantize_modules import apply  # needs triton
 
         apply(model, bits)
 

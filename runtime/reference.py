@@ -1,7 +1,7 @@
 """The truth that the kernels are held to: append, read back and attend, in plain PyTorch.
 
-Works on the CPU and on a GPU, in float32, for every format of planner/kv_format.py. It reads
-lengths on the host and dequantizes what it attends to; speed is the kernels' affair.
+Works on the CPU and on a GPU, in float32, for every format of planner/formats/kv_format.py. It
+reads lengths on the host and dequantizes what it attends to; speed is the kernels' affair.
 
 Attention always reads what the cache holds after the append: a chunk's tokens see their own
 keys and values as stored, quantized where they are packed. What is stored for a token is
@@ -13,10 +13,10 @@ a token's codes depend on nothing but its key, so the cache is the same for ever
 import torch
 from torch import Tensor
 
-from ..planner.configuration import Granularity
-from .layer_state import LayerState, SideState
-from .packing import pack, unpack
-from .quantize import dequantize, quantize
+from ..planner.formats.configuration import Granularity
+from .cache.layer_state import LayerState, SideState
+from .cache.packing import pack, unpack
+from .cache.quantize import dequantize, quantize
 
 QUERY_BLOCK = 512  # queries attended at once: bounds the score matrix
 

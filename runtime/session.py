@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..planner.configuration import Configuration
 from ..planner.errors import BadInput
-from ..planner.model_spec import ModelSpec
+from ..planner.formats.configuration import Configuration
+from ..planner.models.spec import ModelSpec
 from .attention import ATTENTION_NAME, register
-from .cache import PackedCache
-from .decode import decode
-from .forced import forced_logits
+from .cache.kv_cache import PackedCache
+from .cache.layer_state import Clock
 from .forward import Forward, own_stream
-from .layer_state import Clock
-from .prefill import chunk_sizes, prefill
+from .generation.decode import decode
+from .generation.prefill import chunk_sizes, prefill
+from .generation.sampling import GREEDY, Sampling
+from .generation.teacher_forcing import forced_logits
+from .generation.tokenization import Prompt, encode, stop_tokens, stream_text
 from .rope import FixedRope
-from .sampling import GREEDY, Sampling
-from .text import Prompt, encode, stop_tokens, stream_text
 
 
 @dataclass(frozen=True, slots=True)

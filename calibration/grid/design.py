@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import product
 
-from ...planner.configuration import Configuration, Granularity
+from ...planner.formats.configuration import Configuration, Granularity
 
 WEIGHTS = (16, 4)
 BITS = (16, 8, 4, 2)

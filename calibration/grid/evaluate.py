@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ...planner import accuracy
-from ...planner.model_effects import Features
-from ...planner.quantization_noise import Floats
-from ..hierarchy import Model
-from ..own_fit import Own, Prior, Rows, fit_own, leave_out, prior_of
+from ...planner.accuracy import predict as accuracy
+from ...planner.accuracy.formula import Floats
+from ...planner.accuracy.model_sensitivity import Features
+from ..fit.calibrated_noise import Own, Prior, Rows, fit_own, leave_out, prior_of
+from ..fit.mixed_effects import Model
 from .held_out import FILE, HIGH, Judged, held_out_of, write_held_out
 from .reading import Run, read_runs, to_rows
 

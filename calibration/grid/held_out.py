@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ...planner.accuracy.coverage import inside
+from ...planner.accuracy.formula import Floats
 from ...planner.errors import BadInput
-from ...planner.quantization_noise import Floats
-from ..coverage import inside
-from ..rows import write_table
+from ..fit.accuracy_rows import write_table
 from .reading import Run
 
 FILE = Path(__file__).parents[2] / "profiles" / "calibrations" / "recall_grid.jsonl"

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ...planner.errors import BadInput
 from ..tasks.base import Puzzle, Task
-from ..tasks.fitting import largest
+from ..tasks.fit_length import largest
 from ..tasks.haystack import bundled_haystack
 
 MULTIPLE = 16

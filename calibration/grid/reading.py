@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...planner.configuration import Configuration
+from ...planner.accuracy.measured_configs import Kept
 from ...planner.errors import BadInput
-from ...planner.measured import Kept
-from ..rows import Row, row_of
-from ..scores import Score, paired
+from ...planner.formats.configuration import Configuration
+from ..fit.accuracy_rows import Row, row_of
+from ..tasks.scores import Score, paired
 from .variants import VARIANTS
 
 FULL = str(Configuration())

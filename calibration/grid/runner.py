@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..environment import environment
+from ..records.environment import environment
 from .design import WEIGHTS, grid
 from .reading import FULL, encode_items
 from .variants import VARIANTS, chosen, mean_score

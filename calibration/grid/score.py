@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...runtime import Session
-from ...runtime.cache import PackedCache
+from ...runtime.cache.kv_cache import PackedCache
 from .items import Batch, Question
 
 

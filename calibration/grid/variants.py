@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..tasks.arithmetic import Arithmetic
 from ..tasks.base import Task
 from ..tasks.needle import Needle
-from ..tasks.variables import Variables
+from ..tasks.variable_tracking import Variables
 
 BATCH = 16
 """Texts that are read together."""

@@ -21,8 +21,8 @@ import transformers
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ...planner.configuration import Configuration
 from ...planner.errors import BadInput, KVParetoError, one_line
+from ...planner.formats.configuration import Configuration
 from ...runtime import Session, load
 from .items import Batch, Question, make_batches
 from .score import score

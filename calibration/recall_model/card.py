@@ -15,7 +15,7 @@ from typing import Any
 from ..grid.held_out import FILE as GRID
 from ..grid.reading import FULL, decode_items
 from ..grid.variants import VARIANTS, parts_of
-from ..scores import Score
+from ..tasks.scores import Score
 
 _FED = (
     "fed to the runtime, unquantized, on an NVIDIA H100: the grid of "

@@ -23,11 +23,11 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ...planner.errors import BadInput
-from ..scores import Score
 from ..tasks import TASKS, Item, Task
 from ..tasks.arithmetic import Arithmetic
 from ..tasks.needle import Needle
-from ..tasks.variables import Variables
+from ..tasks.scores import Score
+from ..tasks.variable_tracking import Variables
 
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
 SEED = 7

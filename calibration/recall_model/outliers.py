@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, SeedOssForCausalLM
 
-from ...planner.model_source import shipped_folder
+from ...planner.load_model import shipped_folder
 from .network import SILENT
 
 SCALE = 8.0

@@ -19,7 +19,7 @@ from .common_words import CommonWords
 from .evaluate import evaluate
 from .haystack import read_haystack
 from .needle import Needle
-from .variables import Variables
+from .variable_tracking import Variables
 
 __all__ = ["TASKS", "Item", "Task", "evaluate", "find", "read_haystack"]
 

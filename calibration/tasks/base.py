@@ -14,7 +14,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ...planner.errors import BadInput
-from .fitting import largest
+from .fit_length import largest
 from .haystack import Haystack, bundled_haystack
 
 SLACK = 8  # tokens a model may spend on other words than the ideal answer's, beside half as many

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 from ...planner.errors import BadInput
 from ...runtime import Session
-from ..scores import Score
 from .base import Item, Task
+from .scores import Score
 
 
 def evaluate(

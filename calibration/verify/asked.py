@@ -9,16 +9,16 @@ A pair for which nothing is recommended is no failed verification: it is named, 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ...planner.configuration import Configuration
 from ...planner.errors import NothingFits
-from ...planner.hardware import Hardware
-from ...planner.model_source import load_model
-from ...planner.recommend import recommend
-from ...planner.request import Request
+from ...planner.formats.configuration import Configuration
+from ...planner.hardware.gpus import Hardware
+from ...planner.load_model import load_model
+from ...planner.search.recommend import recommend
+from ...planner.search.request import Request
 from ...planner.units import parse_bytes, split_tokens
 from ...planner.workload import Engine, Workload
 from ...report.document import point
-from .question import Planned, Question, planned_of, predict
+from .cases import Planned, Question, planned_of, predict
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...planner.units import format_bytes
-from ..device_memory import MARGIN
-from ..execution_record import Execution
+from ..execution.memory_cap import MARGIN
+from ..execution.run_record import Execution
 from .asked import Unplanned
-from .question import Planned, Question
-from .retention import Scored
-from .terms import Term
+from .cases import Planned, Question
+from .judge import Term
+from .score_tasks import Scored
 
 SCHEMA = 1
 NAMES = {

@@ -1,233 +1,175 @@
-"""The order of a verification: run under the cap, score, judge, write the rows, correct.
+"""`kvpareto verify` from what was typed to the document that is shown."""
 
-The cap is in force while the weights load, while the run is measured, and while the tasks are
-scored under the configuration. The unquantized model, which the scores are compared with, is not
-part of what was planned: it runs afterwards, without the cap.
-"""
-
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
+from ...planner.accuracy.calibrations import folder_of
+from ...planner.errors import BadInput, MissingDependency
+from ...planner.hardware.gpus import Hardware, find_gpu
+from ..calibrate import Interrupted
+from ..design.options import DEFAULT_TASKS
+from ..execution.device import check_name, check_size, choose
+from .asked import Unplanned, typed
+from .cases import Planned, Question, from_plan
+from .receipt import sweep
 
-from ...planner import memory
-from ...planner.calibrations import META
-from ...planner.configuration import Configuration
-from ...planner.errors import BadInput, NothingFits, one_line
-from ...planner.hardware import Hardware
-from ...planner.model_spec import ModelSpec
-from ...planner.units import format_bytes
-from ...planner.workload import Engine
-from ..calibrate import INSTALL
-from ..candidates import chunk_for
-from ..environment import environment
-from ..execution import execute, load_failure
-from ..execution_record import Asked, Execution, Warmup
-from ..open_model import OpenModel, open_model
-from ..records import Record, RecordFile, now
-from ..rules import is_unquantized
-from ..scores import Score
-from .corrected import correction
-from .question import Question, predict
-from .receipt import receipt
-from .retention import Examiner, Notice, Scored, compare
-from .rows import EXECUTION, execution_row, reference_row, task_rows
-from .terms import latency_terms, memory_terms
-
-QUICK_TOKENS = 64
+INSTALL = 'pip install "kvpareto[runtime]"'
+ITEMS = 32
+QUICK_ITEMS = 8
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to verify. `tasks` are names; `explicit` whether somebody asked for them by name."""
+class Options:
+    """What was typed."""
 
-    device: str
-    gpu: Hardware | None
+    plan: Path | None
+    model: str | None
+    config: str | None
+    budget: str | None
+    context: str | None
+    output: str
+    batch: str
+    engine: str
     random_weights: bool
     quick: bool
-    tasks: tuple[str, ...]
-    explicit: bool
-    items: int
+    sweep: int | None
+    tasks: str | None
+    items: int | None
     seed: int
+    device: str | None
     offline: bool
 
 
-class Verifier:
-    """Verifies questions about one model; `file` is its calibration, open for appending."""
+def verify(options: Options) -> dict[str, Any]:
+    """Run the verification; the receipt, or several: with `sweep`, of several budgets or contexts.
 
-    def __init__(self, settings: Settings, file: RecordFile, notice: Notice) -> None:
-        self._settings, self._file, self._notice = settings, file, notice
-
-    def verify(self, question: Question) -> dict[str, Any]:
-        """Run, judge, write; the receipt. Raises BadInput for what cannot be run at all."""
-        question = self._priced(question)
-        found, examiner, scores = self._run(question)
-        if found.outcome == "refused":
-            raise BadInput(
-                f"{question.config} cannot be run: {found.reason}",
-                "docs/runtime.md says what the runtime refuses",
-            )
-        rows = [execution_row(found, self._settings.seed)]
-        scored: list[Scored] = []
-        if examiner is not None and scores:
-            references, why_not, measured = self._references(question, examiner, scores)
-            ended = now()
-            rows += [
-                reference_row(
-                    found, _unquantized(question), name, score, self._settings.seed, ended
-                )
-                for name, score in measured.items()
-            ]
-            scored = [
-                compare(name, score, references.get(name), why_not)
-                for name, score in scores.items()
-            ]
-            rows += task_rows(found, scored, self._settings.seed, ended)
-        written = self._write(question.spec, [row for row in rows if row is not None])
-        return self._receipt(question, found, scored, written)
-
-    def _priced(self, question: Question) -> Question:
-        """With seconds predicted for the GPU that runs, where the plan's are for none or another;
-        the plan's memory and accuracy stay as promised."""
-        gpu = self._settings.gpu
-        if gpu is None or gpu.name == question.plan_gpu:
-            return question
-        here = predict(question.request, question.config, gpu)
-        seconds = {name: getattr(here, name) for name in ("ttft_s", "tpot_s", "latency")}
-        return replace(
-            question, planned=question.planned.model_copy(update=seconds), plan_gpu=gpu.name
+    Raises BadInput, MissingDependency (no runtime, no GPU for a large model),
+    NothingFits, Interrupted.
+    """
+    _check(options)
+    device = _device(options.device)
+    gpu = _running_gpu(device)
+    questions, unplanned = _questions(options, gpu)
+    if not questions:
+        raise unplanned[0].error
+    question = questions[0]
+    if options.engine == "kvpareto" and not question.spec.runnable:
+        raise BadInput(
+            f"the kvpareto runtime cannot run {question.spec.name} ({question.spec.model_type})",
+            "--engine transformers runs what transformers can",
         )
+    check_size(question.spec, device, "verify", "run this on a machine with a CUDA GPU")
+    from .. import tasks
+    from ..records.record_file import RecordFile
+    from .verifier import Settings, Verifier
 
-    def _run(self, question: Question) -> tuple[Execution, Examiner | None, Mapping[str, Score]]:
-        """The run, and the tasks' scores under the configuration."""
-        settings, config, request = self._settings, question.config, question.request
-        asked = Asked(
-            question.spec, config, request.workload, request.engine, settings.device,
-            settings.random_weights, request.budget,
-            Warmup.SHORT if settings.quick else Warmup.FULL,
-        )  # fmt: skip
-        started = now()
-        self._notice(f"loading {question.spec.name} at {config.weight_bits} bits")
-        try:
-            with self._opened(question, config.weight_bits, request.budget) as opened:
-                self._notice(f"running {config} at {request.workload.context:,} tokens")
-                found = execute(
-                    opened, config, request.workload, engine=request.engine,
-                    budget=request.budget, warmup=asked.warmup,
-                    generate=QUICK_TOKENS if settings.quick else None,
-                )  # fmt: skip
-                if found.outcome != "ok" or not self._is_scored(question):
-                    return found, None, {}
-                examiner = Examiner(
-                    opened.tokenizer, request.workload, settings.tasks, settings.items,
-                    settings.seed, self._notice, settings.explicit,
-                )  # fmt: skip
-                return found, examiner, self._scores(question, opened, examiner)
-        except Exception as error:
-            return load_failure(error, asked, started), None, {}
+    names = tasks.find(options.tasks or DEFAULT_TASKS)
+    items = options.items or (QUICK_ITEMS if options.quick else ITEMS)
+    settings = Settings(
+        device, gpu, options.random_weights, options.quick, tuple(t.name for t in names),
+        options.tasks is not None, items, options.seed, options.offline,
+    )  # fmt: skip
+    try:
+        with RecordFile(folder_of(question.spec)) as file, _progress() as notice:
+            verifier = Verifier(settings, file, notice)
+            if options.sweep is not None:
+                questions = [question.at(p) for p in _spread(question, options.sweep, device)]
+            elif len(questions) + len(unplanned) == 1:
+                return verifier.verify(question)
+            return sweep([verifier.verify(one) for one in questions], unplanned)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; rows that were written are kept") from None
 
-    def _opened(self, question: Question, bits: int, budget: int | None) -> Any:
-        settings = self._settings
-        return open_model(
-            question.source, bits, device=settings.device,
-            random_weights=settings.random_weights, budget=budget, offline=settings.offline,
-        )  # fmt: skip
 
-    def _is_scored(self, question: Question) -> bool:
-        ours = question.request.engine is Engine.KVPARETO
-        return ours and not self._settings.random_weights and not is_unquantized(question.config)
-
-    def _scores(
-        self, question: Question, opened: OpenModel, examiner: Examiner
-    ) -> Mapping[str, Score]:
-        """The tasks under the configuration, under the cap."""
-        budget = question.request.budget
-        held = nullcontext() if opened.memory is None else opened.memory.held_to(budget)
-        try:
-            with held:
-                return examiner.score(opened, question.config, tuple(examiner.items))
-        except (NothingFits, torch.OutOfMemoryError) as error:
-            reason = one_line(str(error), 120)
-            self._notice(f"no task is scored: the answers' cache does not fit too ({reason})")
-            return {}
-
-    def _references(
-        self, question: Question, examiner: Examiner, names: Mapping[str, Score]
-    ) -> tuple[dict[str, tuple[Score, str]], str, dict[str, Score]]:
-        """The unquantized scores with where they are from, why those that lack do, and those that
-        were measured now."""
-        rows = examiner.known(self._file.records)
-        found = {name: (score, "calibration rows") for name, score in rows.items()}
-        left = [name for name in names if name not in found]
-        if not left:
-            return found, "", {}
-        why_not = self._why_no_reference(question)
-        if why_not:
-            return found, why_not, {}
-        self._notice(f"scoring {question.spec.name} unquantized")
-        try:
-            with self._opened(question, 16, None) as opened:
-                measured = examiner.score(opened, _unquantized(question), left)
-        except (NothingFits, torch.OutOfMemoryError):
-            return found, "the unquantized model does not fit this device", {}
-        found |= {name: (score, "measured now") for name, score in measured.items()}
-        return found, "", dict(measured)
-
-    def _why_no_reference(self, question: Question) -> str:
-        if question.spec.quantization is not None:
-            return "the checkpoint is quantized already: there is no unquantized score"
-        if self._settings.device != "cuda":
-            return ""
-        request = question.request
-        needs = memory.estimate(
-            request.spec, _unquantized(question), request.workload, request.engine, None
-        ).total
-        has = torch.cuda.mem_get_info()[1]
-        if needs <= has:
-            return ""
-        return (
-            f"the unquantized model needs {format_bytes(needs)}, this device has "
-            f"{format_bytes(has)}, and the calibration has no rows of these items"
+def _check(options: Options) -> None:
+    """Raise BadInput for what says nothing, or two things."""
+    hint = "kvpareto verify --plan plan.json, or -m MODEL --budget 12GB, with --config or without"
+    if options.plan is None:
+        missing = [name for name in ("model", "budget") if getattr(options, name) is None]
+        if missing:
+            raise BadInput(f"nothing to verify: no --plan, and no --{' --'.join(missing)}", hint)
+        if options.sweep is not None:
+            raise BadInput("--sweep needs the frontier of a plan", "give --plan plan.json")
+    elif options.config is not None or options.budget is not None or options.context is not None:
+        raise BadInput(
+            "--plan says what to run: no --config, --budget or --context beside it", hint
         )
-
-    def _write(self, spec: ModelSpec, rows: Sequence[Record]) -> int:
-        """Append what is new, and fit again where it says something about accuracy."""
-        done = self._file.done
-        new = [row for row in rows if row.task == EXECUTION or row.key not in done]
-        for row in new:
-            self._file.append(row)
-        folder = self._file.path.parent
-        if any(row.retention is not None for row in new) or not (folder / META).exists():
-            try:
-                from ..campaign import write_profile
-                from ..fit_hardware import refit
-
-                self._notice("fitting")
-                here = environment(self._settings.device)
-                write_profile(folder, spec, self._file.records, here)
-                refit(here.gpu, self._notice)
-            except ImportError as error:
-                self._notice(f"the rows are kept, the fit needs {error.name}: {INSTALL}")
-        return len(new)
-
-    def _receipt(
-        self, question: Question, found: Execution, scored: Sequence[Scored], written: int
-    ) -> dict[str, Any]:
-        gpu = self._settings.gpu
-        same_gpu = gpu is not None and gpu.name == question.plan_gpu
-        terms = memory_terms(question.planned, found)
-        lost = any(one.side(question.planned) == "worse" for one in scored)
-        request = replace(question.request, hardware=gpu)
-        again = None
-        if found.outcome != "crashed":
-            again = correction(request, question.config, terms, found.outcome == "ok", lost)
-        seconds = latency_terms(question.planned, found, gpu is not None, same_gpu)
-        return receipt(question, found, [*terms, *seconds], scored, again, written)
+    for name, least in (("items", 1), ("sweep", 1)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise BadInput(f"--{name} {value} verifies nothing", f"--{name} is {least} or more")
+    check_name(options.device)
 
 
-def _unquantized(question: Question) -> Configuration:
-    return Configuration(
-        chunk=question.config.chunk or chunk_for(question.request.workload.context)
-    )
+def _device(asked: str | None) -> str:
+    """cpu or cuda. Raises MissingDependency without the runtime, or the GPU that was asked for."""
+    try:
+        import torch  # noqa: F401
+        import transformers
+    except ImportError as error:
+        raise MissingDependency(f"verify needs {error.name}", f"run {INSTALL}") from error
+    from ..execution.memory_cap import memory_of, numbered, prefer_expandable_segments
+
+    prefer_expandable_segments()
+    transformers.utils.logging.disable_progress_bar()
+    device = choose(asked)
+    if device == "cuda":
+        memory_of(numbered(device))  # before anything else makes a context there
+    return device
+
+
+def _running_gpu(device: str) -> Hardware | None:
+    """The GPU that torch would use, if it is a known one."""
+    if device != "cuda":
+        return None
+    import torch
+
+    try:
+        return find_gpu(torch.cuda.get_device_name())
+    except BadInput:
+        return None
+
+
+def _questions(options: Options, gpu: Hardware | None) -> tuple[list[Question], list[Unplanned]]:
+    if options.plan is not None:
+        return [from_plan(options.plan, options.model, options.offline)], []
+    assert options.model is not None  # _check said so
+    assert options.budget is not None
+    return typed(
+        options.model, options.config, options.budget, options.context, options.output,
+        options.batch, options.engine, gpu, options.offline,
+    )  # fmt: skip
+
+
+def _spread(question: Question, count: int, device: str) -> list[Planned]:
+    """`count` points of the plan's frontier, evenly over it, that this device can hold."""
+    points = list(question.frontier) or [question.planned]
+    if device == "cuda":
+        import torch
+
+        most = torch.cuda.mem_get_info()[1]
+        points = [point for point in points if point.memory.total_high <= most]
+    if not points:
+        raise BadInput("no point of the frontier fits this device", "plan with its memory")
+    if len(points) <= count:
+        return points
+    last = len(points) - 1
+    return [points[round(i * last / max(count - 1, 1))] for i in range(count)]
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """What is being done, on stderr: one line that is rewritten on a terminal, else a line each."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
+        return
+    with console.status("starting") as status:
+        from rich.markup import escape
+
+        yield lambda text: status.update(escape(text))

@@ -13,9 +13,9 @@ CUDA C++ that NVRTC compiles when first needed (cuda_decode.py, decode.cu); a ch
 segments staged for a library's fused attention (staged.py); what neither takes through a
 general Triton kernel (triton_attend.py). TRITON_INTERPRET=1 runs the Triton ones on a CPU.
 
-Memory layout: exactly planner/kv_format.py's shapes in natural order, nothing permuted, as
-runtime/packing.py draws. Pairs (scale, offset) are innermost, one 32-bit word. Kernels get the
-operand order of the tensor cores from choosing which channels a lane loads, not from the bytes:
+Memory layout: exactly planner/formats/kv_format.py's shapes in natural order, nothing permuted, as
+runtime/cache/packing.py draws. Pairs (scale, offset) are innermost, one 32-bit word. Kernels get
+the operand order of the tensor cores from choosing which channels a lane loads, not from the bytes:
 a sum over channels does not care about their order, so a lane takes contiguous pieces of a row
 and the query is permuted to match once (docs/kernels.md).
 """
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from ..layer_state import LayerState
+from ..cache.layer_state import LayerState
 
 
 @functools.cache

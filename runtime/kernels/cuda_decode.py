@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...planner.activation.workspace import TAIL_PARTS, decode_splits
-from ...planner.configuration import Granularity
-from ..layer_state import Clock, LayerState, SideState
+from ...planner.formats.configuration import Granularity
+from ...planner.memory.activation.workspace import TAIL_PARTS, decode_splits
+from ..cache.layer_state import Clock, LayerState, SideState
 from . import nvrtc
 from .formats import address, format_constants, pair_width, per_channel, ring_rows
 

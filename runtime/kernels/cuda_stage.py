@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..layer_state import LayerState, SideState
+from ..cache.layer_state import LayerState, SideState
 from . import nvrtc
 from .formats import address, format_constants, ring_rows
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from ...planner.configuration import Granularity
-from ..layer_state import SideState
+from ...planner.formats.configuration import Granularity
+from ..cache.layer_state import SideState
 
 
 def pair_width(side: SideState) -> int:

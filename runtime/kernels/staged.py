@@ -13,10 +13,10 @@ buffers, their views and the kernels' arguments are made once (staged_room.py).
 import torch
 from torch import Tensor
 
-from ...planner.activation.workspace import MULTIPROCESSORS, SEGMENT
-from ..layer_state import LayerState
+from ...planner.memory.activation.workspace import MULTIPROCESSORS, SEGMENT
+from ..cache.layer_state import LayerState
 from . import nvrtc
-from .staged_room import Room, room_of
+from .staging_buffers import Room, room_of
 
 _past_attention = torch.ops.aten._scaled_dot_product_cudnn_attention.default
 _causal_attention = torch.ops.aten._flash_attention_forward.default

@@ -2,18 +2,19 @@
 
 The pair of an append spans all heads and tokens that it packs, which programs of a kernel that each
 see a tile cannot agree on without a pass before. Appends are small beside attention, so torch does
-it, by runtime/quantize.py itself. How many tokens are packed depends on the length, which only the
-device knows while a CUDA graph is replayed: as many rows as tokens come are worked on, and rows
-that are not to be packed yet are written back as they were. Of more rows than the ring has slots,
-only as many are written, each slot once: the last ones that are due, and those behind them.
+it, by runtime/cache/quantize.py itself. How many tokens are packed depends on the length, which
+only the device knows while a CUDA graph is replayed: as many rows as tokens come are worked on,
+and rows that are not to be packed yet are written back as they were. Of more rows than the ring
+has slots, only as many are written, each slot once: the last ones that are due, and those behind
+them.
 """
 
 import torch
 from torch import Tensor
 
-from ..layer_state import LayerState, SideState
-from ..packing import pack
-from ..quantize import quantize
+from ..cache.layer_state import LayerState, SideState
+from ..cache.packing import pack
+from ..cache.quantize import quantize
 
 
 def pack_tensor(side: SideState, x: Tensor, state: LayerState) -> None:

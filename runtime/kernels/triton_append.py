@@ -1,7 +1,8 @@
 """Quantize-and-append in Triton: keys or values of a chunk to codes and pairs, in place.
 
 Positions come from the device counter, so the launches of one decode step can be captured in a
-CUDA graph. Arithmetic is runtime/quantize.py's, operation by operation, so the codes are equal.
+CUDA graph. Arithmetic is runtime/cache/quantize.py's, operation by operation, so the codes are
+equal.
 
 A program takes a tile of tokens of one head with all its channels, as [tokens, groups, width]:
 a pair is shared along the width (per token), along the tokens (per channel), or both (per block).
@@ -17,8 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...planner.configuration import Granularity
-from ..layer_state import LayerState, SideState
+from ...planner.formats.configuration import Granularity
+from ..cache.layer_state import LayerState, SideState
 from .tensor_append import pack_tensor
 
 _TOKENS = 16  # tokens a program packs where each has its own pair

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..layer_state import LayerState
+from ..cache.layer_state import LayerState
 from .triton_read import read_tile, source
 
 _LOG2E = 1.4426950408889634

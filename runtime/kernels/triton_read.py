@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...planner.configuration import Granularity
-from ..layer_state import SideState
+from ...planner.formats.configuration import Granularity
+from ..cache.layer_state import SideState
 
 
 @triton.jit

@@ -15,7 +15,7 @@ from .layout import Packed, Packed4, Packed8
 from .workspace import Workspace, require_16_bits
 
 if TYPE_CHECKING:
-    from .joint import JointProjection
+    from .fused_projections import JointProjection
 
 FEW_ROWS = 64
 """Up to this many rows the packed weight is read directly (measured: docs/weights_runtime.md)."""

@@ -14,11 +14,12 @@ import torch
 
 from ... import profiles
 from ...planner.errors import BadInput
-from . import awq_adapter, layout
+from . import awq_quantizer as awq_adapter
+from . import layout
 from .awq_format import AWQTensors
 from .experts import QuantizedExperts
 from .linear import W4Linear, W8Linear
-from .load import SINGLE
+from .load_awq import SINGLE
 
 PIECE = 512  # tokens of a calibration sample
 DEFAULT_TEXT = "calibration_text.md"

@@ -16,7 +16,7 @@ from .build import materialize, meta_model, read_hf_config
 from .experts import QuantizedExperts
 from .layout import BLOCK4, Packed, Packed4, Packed8
 from .linear import W4Linear, W8Linear
-from .replace import Target, part_of, spec_of, targets, workspace_for
+from .quantize_modules import Target, part_of, spec_of, targets, workspace_for
 from .workspace import Workspace
 
 STD = 0.02  # of a weight: transformers' own initializer for these models

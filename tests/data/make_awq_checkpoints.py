@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from kvpareto.runtime.weights.quantize import quantize
-from kvpareto.runtime.weights.replace import apply
+from kvpareto.runtime.weights.quantize_modules import apply
 
 HERE = Path(__file__).parent
 

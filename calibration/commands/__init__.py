@@ -1,0 +1,2 @@
+"""The command lines of `calibrate`, `verify` and `profiles`: options parsed, work called, output
+shown."""

@@ -1,0 +1,97 @@
+"""The command `calibrate`, for cli.py to register. Heavy imports stay inside it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .shared_options import AsJson, Device, Offline, Show
+
+
+def register(app: typer.Typer, show: Show) -> None:
+    """Add the command; `show` puts a document on stdout through a printer of `report`."""
+
+    @app.command()
+    def calibrate(
+        context: typer.Context,
+        model: Annotated[
+            str | None,
+            typer.Option(
+                "--model",
+                "-m",
+                help="A folder with weights, or a hub id.  [default: recall, which ships]",
+            ),
+        ] = None,
+        runs: Annotated[
+            int | None, typer.Option(help="Configurations to run at most.  [default: 16]")
+        ] = None,
+        minutes: Annotated[
+            float | None, typer.Option(help="Minutes to spend at most on runs.")
+        ] = None,
+        tasks: Annotated[
+            str | None,
+            typer.Option(
+                help="Names with commas, or all; lm_eval:NAME for one of the evaluation harness.  "
+                "[default: needle-multikey,variables,arithmetic]"
+            ),
+        ] = None,
+        contexts: Annotated[
+            str | None,
+            typer.Option(
+                "--context",
+                help="Prompt tokens, several with commas.  [default: 4k,16k; 512,1k on a CPU]",
+            ),
+        ] = None,
+        items: Annotated[
+            int | None,
+            typer.Option(help="Items of each task.  [default: 32, or what --minutes allow]"),
+        ] = None,
+        text: Annotated[
+            Path | None, typer.Option(help="Text for the divergence.  [default: own prose]")
+        ] = None,
+        haystack: Annotated[
+            Path | None, typer.Option(help="Text that facts are hidden in.  [default: own prose]")
+        ] = None,
+        tolerance: Annotated[
+            float | None,
+            typer.Option(
+                help="Expected error of the frontier at which it is settled.  [default: 0.005]"
+            ),
+        ] = None,
+        seed: Annotated[
+            int | None, typer.Option(help="Of the items and of the choices.  [default: 0]")
+        ] = None,
+        resume: Annotated[
+            bool, typer.Option("--resume", help="Go on as begun, but for what is typed anew.")
+        ] = False,
+        device: Device = None,
+        offline: Offline = False,
+        as_json: AsJson = False,
+    ) -> None:
+        """Measure a model under chosen configurations; `plan` uses the result at once.
+
+        \b
+        kvpareto calibrate --minutes 2                # the model that ships, to try it
+        kvpareto calibrate -m ./my-model --runs 12
+        kvpareto calibrate -m Qwen/Qwen3-8B --context 4k,16k --minutes 30
+        kvpareto calibrate -m Qwen/Qwen3-8B --context 4k,16k --runs 40 --resume
+        """
+        from ..calibrate import calibrate as run
+        from ..design.options import Options
+
+        options = Options(
+            model=model,
+            runs=runs,
+            minutes=minutes,
+            tasks=tasks,
+            contexts=contexts,
+            items=items,
+            tolerance=tolerance,
+            seed=seed,
+            text=text,
+            haystack=haystack,
+            resume=resume,
+            device=device,
+            offline=offline,
+        )
+        show(context, as_json, run(options), "calibration", "print_calibration")

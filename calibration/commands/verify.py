@@ -1,0 +1,118 @@
+"""The command `verify`, for cli.py to register. Heavy imports stay inside it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .shared_options import AsJson, Batch, Device, EngineName, Offline, Output, Show
+
+
+def register(app: typer.Typer, show: Show) -> None:
+    """Add the command; `show` puts a document on stdout through a printer of `report`."""
+
+    @app.command()
+    def verify(
+        context: typer.Context,
+        plan: Annotated[
+            Path | None, typer.Option(help="What `kvpareto plan --save` wrote.")
+        ] = None,
+        model: Annotated[
+            str | None,
+            typer.Option("--model", "-m", help="A folder with weights, or a hub id."),
+        ] = None,
+        config: Annotated[
+            str | None,
+            typer.Option(
+                help="What to run: w4a16-k4v4-g64+pc256.  [default: what plan recommends]"
+            ),
+        ] = None,
+        budget: Annotated[
+            str | None, typer.Option(help="The cap: 12GB; several with commas: a table.")
+        ] = None,
+        prompt: Annotated[
+            str | None,
+            typer.Option(
+                "--context",
+                help="Prompt tokens: 32k; several with commas.  [default: 32k or the model's "
+                "maximum]",
+            ),
+        ] = None,
+        output: Output = "512",
+        batch: Batch = "1",
+        engine: EngineName = "kvpareto",
+        random_weights: Annotated[
+            bool,
+            typer.Option(
+                "--random-weights", help="Bytes and seconds without a download; no accuracy."
+            ),
+        ] = False,
+        quick: Annotated[
+            bool,
+            typer.Option("--quick", help="One prefill, fewer tokens and items: a first answer."),
+        ] = False,
+        sweep: Annotated[
+            int | None, typer.Option(help="Verify that many points of the plan's frontier.")
+        ] = None,
+        tasks: Annotated[
+            str | None,
+            typer.Option(
+                help="Names with commas, or all.  [default: needle-multikey,variables,arithmetic]"
+            ),
+        ] = None,
+        items: Annotated[
+            int | None, typer.Option(help="Items of each task.  [default: 32, quick 8]")
+        ] = None,
+        seed: Annotated[int, typer.Option(help="Of the items; calibrate's are of seed 0.")] = 1,
+        save: Annotated[Path | None, typer.Option(help="Write the receipt as JSON.")] = None,
+        device: Device = None,
+        offline: Offline = False,
+        as_json: AsJson = False,
+    ) -> int:
+        """Run a plan for real under its budget; predicted beside measured, and a verdict.
+
+        Exit code 0: verified; 1: not.
+
+        \b
+        kvpareto verify --plan plan.json
+        kvpareto verify --plan plan.json -m ./my-model --json --save receipt.json
+        kvpareto verify -m Qwen/Qwen3-8B --config w4a16-k4v4-g64+pc512 --budget 12GB \\
+          --context 32k --random-weights
+        kvpareto verify -m ./my-model --budget 8GB,12GB,16GB --context 8k,32k
+        """
+        from ..verify.verify import Options
+        from ..verify.verify import verify as run
+
+        document = run(
+            Options(
+                plan=plan,
+                model=model,
+                config=config,
+                budget=budget,
+                context=prompt,
+                output=output,
+                batch=batch,
+                engine=engine,
+                random_weights=random_weights,
+                quick=quick,
+                sweep=sweep,
+                tasks=tasks,
+                items=items,
+                seed=seed,
+                device=device,
+                offline=offline,
+            )
+        )
+        if save is not None:
+            from ...report.output import write_document
+
+            write_document(save, document)
+            typer.echo(f"saved to {save}", err=True)
+        show(
+            context,
+            as_json,
+            document,
+            "verify",
+            "print_sweep" if "receipts" in document else "print_receipt",
+        )
+        return 0 if document["verified"] else 1

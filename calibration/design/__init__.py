@@ -1,0 +1,1 @@
+"""Which configurations a calibration measures next, and how long that will take."""

@@ -1,0 +1,181 @@
+"""A calibration from beginning to end: anchors, chosen runs, the fit, the profile.
+
+Nothing here knows the runtime: it asks a Runner for runs and reads the rows. So a calibration
+that died goes on where it was: rows that are there are not measured again, and the choice of
+the next run depends on the rows alone.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...planner.accuracy.calibrations import ACCURACY, META, fingerprint
+from ...planner.formats.configuration import Configuration
+from ...planner.models.spec import ModelSpec
+from ..evidence.refit_published import to_text
+from ..fit.profile import fit_profile, mean
+from ..measure.layer_sensitivity import Sensitivity
+from ..measure.runner import Runner
+from ..records.record_file import DIVERGENCE, LAYERS, Environment, Record, of_other_versions
+from .acquisition import Beliefs, Measurement, choose
+from .candidates import anchors, chunk_for, enumerate_candidates
+
+FIRST = 2
+"""Configurations that are run however little time there is: the unquantized model, and another."""
+NOT_KNOWN = 10.0
+"""Error of a retention that a failed run leaves as unknown as it was."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a calibration may spend, and on what. `weights`: weight bits that can be run."""
+
+    contexts: tuple[int, ...]
+    weights: tuple[int, ...]
+    runs: int
+    minutes: float | None
+    tolerance: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why a calibration ended, and the expected error of the frontier then (None: not known)."""
+
+    reason: str
+    configurations: int
+    expected_error: float | None
+
+
+class Campaign:
+    """Measures until the plan is spent or the frontier is settled.
+
+    `step` is told, before each configuration, its number and name.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        plan: Plan,
+        runner: Runner,
+        records: Sequence[Record],
+        step: Callable[[int, Configuration], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._spec, self._plan, self._runner, self._records = spec, plan, runner, records
+        self._step, self._clock = step, clock
+        self._configs, self._candidates = enumerate_candidates(
+            spec, max(plan.contexts), plan.weights, Sensitivity.of(records)
+        )
+        self._index = {config: i for i, config in enumerate(self._configs)}
+
+    def run(self) -> Ending:
+        """Run configurations, at all contexts each; the order depends on the rows alone."""
+        started, longest_run = self._clock(), 0.0
+        done: list[Configuration] = []
+        while len(done) < self._plan.runs:
+            spent = self._clock() - started
+            limit = self._plan.minutes
+            if limit is not None and spent + longest_run > 60 * limit and len(done) >= FIRST:
+                return self._ending(f"{limit:g} minutes are spent", len(done))
+            config = next((c for c in self._certain() if c not in done), None)
+            if config is None:
+                config, error = self._choose(len(done))
+                if config is None:
+                    return Ending("the frontier is settled", len(done), error)
+            self._step(len(done), config)
+            before = self._clock()
+            for context in self._plan.contexts:
+                self._runner.run(config.with_chunk(chunk_for(context)), context)
+            done.append(config)
+            longest_run = max(longest_run, self._clock() - before)
+        return self._ending(f"{len(done)} configurations were run", len(done))
+
+    def _certain(self) -> list[Configuration]:
+        """The anchors, and whatever was begun: a run that was cut short is completed first."""
+        chunk = chunk_for(max(self._plan.contexts))
+        begun = [Configuration.parse(r.config).with_chunk(chunk) for r in _runs(self._records)]
+        return list(dict.fromkeys([*anchors(self._plan.weights, chunk), *begun]))
+
+    def _choose(self, number: int) -> tuple[Configuration | None, float]:
+        rng = np.random.default_rng([self._plan.seed, number])
+        choice = choose(Beliefs(self._candidates, self._tried()), rng)
+        if choice.index is None or choice.expected_error < self._plan.tolerance:
+            return None, choice.expected_error
+        return self._configs[choice.index], choice.expected_error
+
+    def _ending(self, reason: str, number: int) -> Ending:
+        rng = np.random.default_rng([self._plan.seed, number])
+        error = choose(Beliefs(self._candidates, self._tried()), rng).expected_error
+        return Ending(reason, number, error)
+
+    def _tried(self) -> dict[int, Measurement]:
+        """What is known of each candidate that was run, at the longest context."""
+        longest = max(self._plan.contexts)
+        rows: dict[int, list[Record]] = {}
+        for record in _runs(self._records):
+            index = self._index.get(Configuration.parse(record.config))
+            if index is not None and record.context == longest:
+                rows.setdefault(index, []).append(record)
+        return {index: _summary(found) for index, found in rows.items()}
+
+
+def write_profile(
+    folder: Path, spec: ModelSpec, records: Sequence[Record], here: Environment
+) -> dict[str, Any]:
+    """Fit the rows and write accuracy.json and meta.json; what meta.json says.
+
+    Files are replaced whole, coefficients first: a plan never reads half a profile.
+    """
+    payload = fit_profile(spec, records)
+    runs = _runs(records)
+    outcomes = [record.outcome for record in runs]
+    meta = {
+        "schema": 1,
+        "model": spec.name,
+        "fingerprint": fingerprint(spec),
+        "rows": len(records),
+        "configurations": len({record.config for record in runs}),
+        "failed": len(outcomes) - outcomes.count("ok"),
+        "other_versions": len(of_other_versions(records, here)),
+        "contexts": sorted({record.context for record in runs}),
+        "tasks": sorted({record.task for record in runs}),
+        "held_out": payload["held_out"] if payload is not None else {},
+        "fitted": payload is not None,
+        "breaks": payload["breaks"] if payload is not None else None,
+        "broken": payload["broken"] if payload is not None else [],
+        "protect": payload.get("probed", {}).get("protect", []) if payload is not None else [],
+        "environment": here.model_dump(),
+        "ended": max((record.ended for record in records), default=None),
+    }
+    if payload is not None:
+        replace_file(folder / ACCURACY, to_text(payload))
+    replace_file(folder / META, json.dumps(meta, indent=1) + "\n")
+    return meta
+
+
+def _runs(records: Sequence[Record]) -> list[Record]:
+    """The rows that are runs of configurations."""
+    return [record for record in records if record.task != LAYERS]
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _summary(rows: Sequence[Record]) -> Measurement:
+    """Retention over the tasks; over the text where no task was run; unknown where it failed."""
+    scored = [r for r in rows if r.retention is not None and r.outcome == "ok"]
+    on_tasks = [r for r in scored if r.task != DIVERGENCE]
+    values = [(float(r.retention or 0.0), r.retention_sd or 0.0) for r in on_tasks or scored]
+    if not values:
+        return Measurement(0.5, NOT_KNOWN)
+    return Measurement(*mean(values))

@@ -1,0 +1,97 @@
+"""The configurations that a calibration may run: the planner's space, thinned where formats
+differ by less than a measurement can tell."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...planner.accuracy import predict as accuracy
+from ...planner.accuracy.predictor import Predictor
+from ...planner.formats.configuration import DEFAULT_CHANNEL_BLOCK, Configuration, Granularity
+from ...planner.memory.space_memory import memory_table
+from ...planner.models.spec import ModelSpec
+from ...planner.search.enumerate import TILE_BLOCKS, enumerate_space
+from ...planner.workload import Engine, Workload
+from ..measure.layer_sensitivity import Sensitivity
+from .acquisition import Candidates
+
+CHUNK = 1024
+"""Prefill chunk of calibration runs with longer prompts: small beside any cache worth packing."""
+ANCHORS = ((16, 16, 16), (16, 8, 8), (16, 4, 4), (16, 2, 2), (4, 16, 16))
+"""(weights, K, V) bits that every calibration starts with: the ends and the middle."""
+
+
+def chunk_for(context: int) -> int | None:
+    return CHUNK if context > CHUNK else None
+
+
+def anchors(weights: Sequence[int], chunk: int | None) -> list[Configuration]:
+    """What is run before anything is chosen; the unquantized model first."""
+    return [
+        Configuration(weight_bits=w, k_bits=k, v_bits=v, chunk=chunk)
+        for w, k, v in ANCHORS
+        if w in weights
+    ]
+
+
+def enumerate_candidates(
+    spec: ModelSpec,
+    context: int,
+    weights: Sequence[int],
+    sensitivity: Sensitivity | None = None,
+) -> tuple[list[Configuration], Candidates]:
+    """Configurations with these weight bits and what is believed of them before any run.
+
+    Kept of the planner's space: one window (the longest), one block size a granularity. What a
+    probe of the layers found adds sets of protected layers, and says what each set is worth.
+    """
+    proposed = sensitivity.proposals() if sensitivity is not None else ()
+    probed = {"probed": sensitivity.payload()} if sensitivity is not None else {}
+    workload = Workload(context=context, output=0)
+    space = enumerate_space(spec, workload, Engine.KVPARETO, proposed)
+    chunk = chunk_for(context)
+    c = space.chunks.index(chunk)
+    window = max(layout.residual for layout in space.layouts)
+    blocks = {None, DEFAULT_CHANNEL_BLOCK, TILE_BLOCKS[0]}
+    kept = [
+        f
+        for f, number in enumerate(space.layout)
+        if space.layouts[number].residual in (0, window)
+        and space.layouts[number].block_tokens in blocks
+    ]
+    total = memory_table(spec, space, workload, Engine.KVPARETO, None).total_high
+    places = [(space.weights.index(w), f) for w in weights for f in kept]
+    configs = [space.at(space.weights[w], f, chunk) for w, f in places]
+    predictor = Predictor({**accuracy.published().payload, **probed})
+    believed = accuracy.predict_many(spec, configs, context, predictor)
+    return configs, Candidates(
+        memory=np.array([total[w, f, c] for w, f in places], dtype=np.int64),
+        place=np.array([place_of(config) for config in configs]),
+        retention=np.array([b.retention for b in believed]),
+        low=np.array([b.low for b in believed]),
+        high=np.array([b.high for b in believed]),
+    )
+
+
+def place_of(config: Configuration) -> list[float]:
+    """Coordinates in which a distance of 1 makes two formats hardly alike."""
+    group = np.log2(config.group_size or 256) / 2
+    protected = config.protection is not None
+    return [
+        _depth(config.weight_bits),
+        _depth(config.k_bits),
+        _depth(config.v_bits),
+        group if config.quantizes_kv else 0.0,
+        1.5 * (config.granularity is Granularity.PER_CHANNEL),
+        1.5 * (config.granularity is Granularity.PER_BLOCK),
+        1.5 * (config.granularity is Granularity.PER_TENSOR),
+        0.7 * config.smoothing,
+        0.7 * config.rotation,
+        0.7 * (config.residual > 0),
+        0.7 * protected,
+    ]
+
+
+def _depth(bits: int) -> float:
+    """16, 8, 4, 2 bits -> 0, 1, 2, 3."""
+    return float(4 - np.log2(bits))

@@ -1,0 +1,93 @@
+"""What a calibration will run and how long that takes, by the unquantized model's own speed.
+
+Said before anything is measured. Where minutes were given, what was left open (items, contexts) is
+chosen so that ENOUGH configurations can be run in that time: a rough score of six configurations
+says more about the frontier than a fine one of two.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from ...planner.formats.configuration import Configuration
+from ..measure.trial import Bench
+from .candidates import chunk_for
+from .options import ITEMS, Asked
+
+ENOUGH = 6
+"""The anchors and two chosen runs."""
+FEWEST = 8
+"""Items below which a task says nothing."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Seconds of one configuration at one context: whatever the items, and for each item. `rows`
+    is how many it leaves."""
+
+    fixed: float
+    per_item: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """`parts` by context."""
+
+    parts: dict[int, Part]
+
+    def seconds(self, items: int, contexts: Iterable[int]) -> float:
+        """Of a configuration that is not given up early."""
+        parts = [self.parts[context] for context in contexts]
+        return sum(part.fixed + items * part.per_item for part in parts)
+
+    def rows(self, contexts: Iterable[int]) -> int:
+        return sum(self.parts[context].rows for context in contexts)
+
+    def fit(self, asked: Asked, minutes: float, *, items: bool, contexts: bool) -> Asked:
+        """The terms with fewer items, then fewer contexts (the longest go first), as far as these
+        are left open, until ENOUGH configurations fit the minutes or nothing is left to give."""
+        counts = [ITEMS, ITEMS // 2, FEWEST] if items else [asked.items]
+        lengths = range(len(asked.contexts), 0, -1) if contexts else [len(asked.contexts)]
+        found = asked
+        for length in lengths:
+            for count in counts:
+                found = replace(asked, items=count, contexts=asked.contexts[:length])
+                if ENOUGH * self.seconds(found.items, found.contexts) <= 60 * minutes:
+                    return found
+        return found
+
+
+def forecast(bench: Bench, contexts: tuple[int, ...]) -> Forecast:
+    """Time the unquantized model at each context."""
+    parts = {}
+    for context in contexts:
+        fits = bench.fitting_tasks(context)
+        begun = time.monotonic()
+        with bench.open(Configuration(chunk=chunk_for(context)), context) as trial:
+            speed = trial.speed()
+        # opening and timing it once, and two models reading the windows of the text
+        fixed = time.monotonic() - begun + 2 * bench.prompts.material.windows * speed.ttft_s
+        answers = [bench.prompts.answer_tokens(name, context) for name in fits]
+        per_item = len(fits) * speed.ttft_s + sum(answers) * speed.tpot_s / bench.at_once
+        parts[context] = Part(fixed, per_item, 1 + len(fits))
+    return Forecast(parts)
+
+
+def in_words(found: Forecast, bench: Bench, asked: Asked, done: int, minutes: float | None) -> str:
+    """One line; `done` configurations are measured already."""
+    one = found.seconds(asked.items, asked.contexts)
+    total = one * max(asked.runs - done, 1)
+    if minutes is not None:
+        total = min(total, 60 * minutes)
+    where = ", ".join(f"{context:,}" for context in asked.contexts)
+    kinds = ", ".join(["divergence", *bench.fitting_tasks(max(asked.contexts))])
+    return (
+        f"{bench.spec.name} on {bench.device}: at most {asked.runs} configurations at {where} "
+        f"tokens; {kinds}; {asked.items} items a task; at most about {_duration(total)}, "
+        f"{_duration(one)} a configuration"
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,1 @@
+"""Tables and checks that hold the predictions to shipped measurements, for docs and tests."""

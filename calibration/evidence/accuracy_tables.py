@@ -1,0 +1,180 @@
+"""Held-out errors as tables: for the terminal, for docs/accuracy.md, and as JSON values."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...planner.accuracy.formula import Floats
+from ...planner.accuracy.predictor import Predictor
+from ..fit.accuracy_rows import KINDS
+from ..fit.cross_validation import HeldOut, groups
+from ..fit.mixed_effects import Model
+from .baselines import BASELINES, leave_one_model_out
+from .known_results import facts_table
+
+OURS = "this regression"
+
+Errors = Mapping[str, Floats]
+"""Of each way to predict, ours first: the absolute error of every row."""
+Folds = Mapping[Any, Sequence[int]]
+"""Row numbers of what was left out together."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Markdown tables by name, and the summary that goes into the JSON."""
+
+    tables: Mapping[str, str]
+    summary: Mapping[str, Any]
+
+    @property
+    def text(self) -> str:
+        return "\n\n".join(f"[{name}]\n{table}" for name, table in self.tables.items())
+
+
+def make_report(
+    payload: Mapping[str, Any],
+    unseen: HeldOut,
+    known: HeldOut,
+    models: Mapping[str, Model],
+) -> Report:
+    """Errors and coverage of both hold-outs, beside the baselines in the same folds."""
+    errors = {OURS: _errors(unseen)} | {
+        name: np.abs(_scores(unseen) - leave_one_model_out(unseen.rows, models, baseline))
+        for name, baseline in BASELINES.items()
+    }
+    folds = groups(unseen.rows, models)
+    tables = {
+        "facts": markdown_table(*facts_table(Predictor(payload), unseen.rows, models)),
+        **_error_tables(payload["z"], unseen, known, errors, folds),
+    }
+    return Report(tables, _rounded(_summary(payload["z"], unseen, known, errors, folds)))
+
+
+def _summary(
+    z: Mapping[str, float], unseen: HeldOut, known: HeldOut, errors: Errors, folds: Folds
+) -> dict[str, Any]:
+    covered = unseen.covered(z["unseen"])
+    return {
+        "leave_one_model_out": {
+            "rows": len(unseen.rows),
+            "groups": len(folds),
+            "mae": errors[OURS].mean(),
+            "mae_each_model_alike": _alike(errors[OURS], folds),
+            "coverage": covered.mean(),
+            "coverage_each_model_alike": _alike(covered, folds),
+            "coverage_without_sampling_error": unseen.covered(z["unseen"], strict=True).mean(),
+            "baseline_mae": {name: e.mean() for name, e in errors.items() if name != OURS},
+        },
+        "leave_one_configuration_out": {
+            "rows": len(known.rows),
+            "mae": _errors(known).mean(),
+            "coverage": known.covered(z["known"]).mean(),
+        },
+    }
+
+
+def _error_tables(
+    z: Mapping[str, float], unseen: HeldOut, known: HeldOut, errors: Errors, folds: Folds
+) -> dict[str, str]:
+    covered = unseen.covered(z["unseen"])
+    kinds = {k: [i for i, r in enumerate(unseen.rows) if r.kind == k] for k in KINDS}
+    left_out = {
+        ", ".join(dict.fromkeys(unseen.rows[i].model for i in out)): out for out in folds.values()
+    }
+    return {
+        "summary": _summary_table(errors, folds, unseen),
+        "coverage": _coverage_table(
+            ("unseen model", z["unseen"], unseen), ("known model", z["known"], known)
+        ),
+        "kinds": _by_part("task kind", kinds, errors, covered),
+        "models": _by_part("left out", left_out, errors, covered),
+    }
+
+
+def with_tables(text: str, tables: Mapping[str, str]) -> str:
+    """A page whose tables between `<!-- name -->` and `<!-- end -->` are these; others stay."""
+
+    def current(match: re.Match[str]) -> str:
+        table = tables.get(match["name"])
+        return match[0] if table is None else f"<!-- {match['name']} -->\n{table}\n<!-- end -->"
+
+    return re.sub(r"<!-- (?P<name>\w+) -->\n.*?<!-- end -->", current, text, flags=re.DOTALL)
+
+
+def write_tables(page: Path, report: Report) -> None:
+    """Replace the tables of a docs page by this report's."""
+    text = page.read_text(encoding="utf-8")
+    page.write_text(with_tables(text, report.tables), encoding="utf-8")
+
+
+def _scores(held_out: HeldOut) -> Floats:
+    return np.array([r.retention for r in held_out.rows])
+
+
+def _errors(held_out: HeldOut) -> Floats:
+    return np.abs(_scores(held_out) - held_out.predicted)
+
+
+def _alike(values: Floats, folds: Folds) -> float:
+    """Mean over folds of the mean within each."""
+    return float(np.mean([values[list(out)].mean() for out in folds.values()]))
+
+
+def _summary_table(errors: Errors, folds: Folds, held_out: HeldOut) -> str:
+    weight = np.array([r.weight for r in held_out.rows])
+    falling = _scores(held_out) < 0.9
+    lines = [
+        [name, e.mean(), _alike(e, folds), (e * weight).sum() / weight.sum(), e[falling].mean()]
+        for name, e in errors.items()
+    ]
+    header = ["MAE of retention", "rows alike", "models alike", "by trust", "rows below 0.9"]
+    return markdown_table(header, lines)
+
+
+def _coverage_table(*parts: tuple[str, float, HeldOut]) -> str:
+    header = ["90 % interval", "z", "rows", "MAE", "coverage", "without sampling error"]
+    lines = [
+        [
+            name,
+            z,
+            len(held_out.rows),
+            _errors(held_out).mean(),
+            held_out.covered(z).mean(),
+            held_out.covered(z, strict=True).mean(),
+        ]
+        for name, z, held_out in parts
+    ]
+    return markdown_table(header, lines)
+
+
+def _by_part(
+    what: str,
+    parts: Mapping[str, Sequence[int]],
+    errors: Errors,
+    covered: Floats,
+) -> str:
+    header = [what, "rows", *(f"MAE {name}" for name in errors), "coverage"]
+    lines = [
+        [name, len(out), *(e[list(out)].mean() for e in errors.values()), covered[list(out)].mean()]
+        for name, out in parts.items()
+        if out
+    ]
+    return markdown_table(header, lines)
+
+
+def markdown_table(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+    """Lines under a header; floats with three decimals, all but the first column to the right."""
+    body = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in line] for line in lines]
+    rule = ["---", *("---:" for _ in header[1:])]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [list(header), rule, *body])
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _rounded(v) for k, v in value.items()}
+    return float(f"{value:.4g}") if isinstance(value, float | np.floating) else value

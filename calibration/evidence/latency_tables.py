@@ -1,0 +1,200 @@
+"""Measured seconds beside predicted ones: the tables of docs/latency.md.
+
+    python -m kvpareto.calibration.evidence.latency_tables
+
+prints transformers on whole models (profiles/hardware/latency_h200_transformers.jsonl) row by row,
+sixteen architectures cut to a few layers (timed while profiles/calibrations/memory_h200.jsonl was
+measured) and whole models at lengths new to the process (calibrations/verify_h200.jsonl,
+paper_h200.jsonl) by their medians, and how many rows the intervals hold; then our engine's whole
+runs, each model predicted by a fit that did not see it.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...planner.formats.configuration import Configuration
+from ...planner.hardware.gpus import find_gpu
+from ...planner.latency.efficiency import before_runs
+from ...planner.latency.predict import Latency, predict
+from ...planner.load_model import load_model
+from ...planner.models.spec import ModelSpec
+from ...planner.workload import Engine, Workload
+from ...profiles import read
+from ..fit.engine_runs import RunRow, shipped_executions, shipped_runs
+from ..fit.latency import FROM_KERNELS, Fitted, fit
+from .memory_tables import spec_of
+
+OUTPUT = 32  # tokens generated in every run of a whole model
+_INT4 = Configuration(k_bits=4, v_bits=4, group_size=64)
+_CACHES = {"dynamic": Configuration(), "quanto int4": _INT4, "hqq int4": _INT4}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measured run and what is predicted for it.
+
+    `steady`: whether the time a token is a mean over steps like any other, and not over four
+    steps of which the first chose its kernels.
+    """
+
+    model: str
+    engine: Engine
+    cache: str
+    context: int
+    chunk: int | None
+    ttft_s: float
+    tpot_s: float
+    predicted: Latency
+    steady: bool = True
+
+    @property
+    def ttft_ratio(self) -> float:
+        """Measured / predicted."""
+        return self.ttft_s / self.predicted.ttft_s
+
+    @property
+    def tpot_ratio(self) -> float:
+        return self.tpot_s / self.predicted.tpot_s
+
+    @property
+    def held(self) -> tuple[bool, bool]:
+        """Whether the intervals of TTFT and of TPOT hold what was measured."""
+        p = self.predicted
+        ttft = p.ttft_low <= self.ttft_s <= p.ttft_high
+        return ttft, p.tpot_low <= self.tpot_s <= p.tpot_high
+
+
+def whole_models() -> Iterator[Row]:
+    """Llama-3.1-8B and Qwen2.5-3B to 131,072 tokens: what the coefficients were found on."""
+    _, *lines = map(json.loads, read("hardware/latency_h200_transformers.jsonl").splitlines())
+    for x in lines:
+        spec, engine = load_model(x["model"], offline=True), Engine(x["engine"])
+        workload = Workload(x["context"], OUTPUT, full_logits=x["full_logits"])
+        predicted = _predicted(spec, _CACHES[x["cache"]], x["chunk"], workload, engine)
+        measured = x["context"], x["chunk"], x["ttft_s"], x["tpot_s"]
+        yield Row(x["model"], engine, x["cache"], *measured, predicted)
+
+
+def architectures() -> Iterator[Row]:
+    """Sixteen architectures cut to 2 to 12 layers; the coefficients were not found on these."""
+    for x in map(json.loads, read("calibrations/memory_h200.jsonl").splitlines()):
+        if "ttft_s" not in x:
+            continue
+        sdpa = x["attention"] == "sdpa"
+        engine = Engine.TRANSFORMERS if sdpa else Engine.TRANSFORMERS_EAGER
+        workload = Workload(x["context"], x["steps"])
+        predicted = _predicted(spec_of(x["model"]), Configuration(), x["chunk"], workload, engine)
+        measured = x["context"], x["chunk"], x["ttft_s"], x["tpot_s"]
+        steady = x["chunk"] is not None
+        yield Row(x["model"], engine, "dynamic", *measured, predicted, steady)
+
+
+def own_runs() -> Iterator[Row]:
+    """The kvpareto engine on whole models, beside the shipped coefficients."""
+    return _rows(shipped_runs(), Engine.KVPARETO)
+
+
+def new_lengths(engine: Engine) -> Iterator[Row]:
+    """transformers on the models that ours was verified on: lengths that the process, in nearly
+    every run, had not met before."""
+    return _rows(shipped_executions(engine), engine)
+
+
+def _rows(runs: Sequence[RunRow], engine: Engine) -> Iterator[Row]:
+    for run in runs:
+        if run.ttft_s is None or run.tpot_s is None:
+            continue
+        config = run.config
+        predicted = _predicted(run.spec, config, config.chunk, run.workload, engine)
+        measured = run.workload.context, config.chunk, run.ttft_s, run.tpot_s
+        yield Row(run.model, engine, str(config), *measured, predicted)
+
+
+def held_out_table(rows: Sequence[RunRow], fitted: Fitted) -> str:
+    """Markdown: errors of each model's rows as a fit to the other models' predicts them."""
+    errors = np.abs(np.expm1(-fitted.held_out.errors))
+    low, high = np.log(fitted.held_out.ends())
+    inside = (fitted.held_out.errors >= low) & (fitted.held_out.errors <= high)
+    lines = [
+        "| model | rows | TTFT: median | 90 % within | held | TPOT: median | 90 % within | held |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    models = np.array([row.model for row in rows])
+    for model in [*dict.fromkeys(models.tolist()), "**all**"]:
+        some = models == model if model != "**all**" else np.full(len(rows), True)
+        cells = [model, str(int(some.sum()))]
+        for which in (0, 1):
+            column = errors[some, which]
+            cells += [f"{np.median(column):.1%}", f"{np.quantile(column, 0.9):.1%}"]
+            cells += [f"{inside[some, which].mean():.0%}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _predicted(
+    spec: ModelSpec, config: Configuration, chunk: int | None, workload: Workload, engine: Engine
+) -> Latency:
+    found = predict(spec, config.with_chunk(chunk), workload, engine, find_gpu("H200"))
+    assert found is not None
+    return found
+
+
+def summary(name: str, some: Sequence[Row]) -> str:
+    """One line of markdown: median measured / predicted, median error, share of rows held."""
+    cells = [name, str(len(some))]
+    for which, ratio in enumerate(("ttft_ratio", "tpot_ratio")):
+        counted = [r for r in some if r.steady or which == 0]
+        ratios = np.array([getattr(r, ratio) for r in counted])
+        held = np.mean([r.held[which] for r in counted]) if counted else np.nan
+        error = np.median(np.abs(1 / ratios - 1)) if counted else np.nan
+        middle = np.median(ratios) if counted else np.nan
+        cells += [f"{middle:.2f}", f"{error:.0%}", f"{held:.0%}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    whole, cut = list(whole_models()), list(architectures())
+    print("| model | engine, cache | context | chunk | TTFT s | predicted | TPOT ms | predicted |")
+    print("|---|---|---|---|---|---|---|---|")
+    for row in whole:
+        p = row.predicted
+        cells = (
+            row.model.split("/")[1],
+            f"{row.engine.value}, {row.cache}",
+            f"{row.context:,}",
+            row.chunk or "-",
+            f"{row.ttft_s:.2f}",
+            f"{p.ttft_s:.2f} ({1 / row.ttft_ratio - 1:+.0%})",
+            f"{1e3 * row.tpot_s:.1f}",
+            f"{1e3 * p.tpot_s:.1f} ({1 / row.tpot_ratio - 1:+.0%})",
+        )
+        print("|", " | ".join(map(str, cells)), "|")
+    print("\n| | rows | TTFT ratio | error | held | TPOT ratio | error | held |")
+    print("|---|---|---|---|---|---|---|---|")
+    print(summary("whole models, transformers", whole))
+    for engine in (Engine.TRANSFORMERS, Engine.TRANSFORMERS_EAGER):
+        print(summary(f"{engine.value}, lengths not met before", list(new_lengths(engine))))
+    for model in dict.fromkeys(row.model for row in cut):
+        print(summary(model.split("/")[1], [row for row in cut if row.model == model]))
+    print(summary("all architectures", cut))
+    rows = shipped_runs()
+    print()
+    before = before_runs(Engine.KVPARETO)
+    print(held_out_table(rows, fit(rows, find_gpu("H200"), before, FROM_KERNELS)))
+    own = list(own_runs())
+    ttft, tpot = (
+        np.array([abs(1 / getattr(row, ratio) - 1) for row in own])
+        for ratio in ("ttft_ratio", "tpot_ratio")
+    )
+    print(
+        f"\nshipped coefficients on the {len(own)} runs they are fitted to: "
+        f"TTFT {np.median(ttft):.1%}, TPOT {np.median(tpot):.1%} at the median; of TTFT "
+        f"{np.mean(ttft <= 0.15):.0%} within 15 %, {np.mean(ttft <= 0.25):.0%} within 25 %"
+    )
+
+
+if __name__ == "__main__":
+    main()

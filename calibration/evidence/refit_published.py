@@ -1,0 +1,110 @@
+"""Fit the accuracy regression and write what the planner evaluates.
+
+    python -m kvpareto.calibration.evidence.refit_published --published
+    profiles/published/accuracy.json and
+                                                       held_out.csv, the tables in docs/accuracy.md
+    python -m kvpareto.calibration.evidence.refit_published --rows my.csv --models my_models.csv
+    --output my.json
+                                                       with measured rows beside the published
+
+Measured rows need no other code: they carry provenance `calibrated`, weight 1 and their own
+sampling error. A model's own rows move its effects furthest, other calibrated models' rows move
+the population and families, and published rows are what all of that starts from.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..fit.accuracy_rows import Row, read_rows
+from ..fit.coefficients import to_payload
+from ..fit.cross_validation import (
+    HeldOut,
+    conformal_z,
+    hold_out_configurations,
+    hold_out_models,
+    write_predicted,
+)
+from ..fit.mixed_effects import Model
+from ..fit.published import FOLDER, read_models
+from ..fit.regression import fit_rows
+from .accuracy_tables import Report, make_report, write_tables
+
+DOCS = FOLDER.parent.parent / "docs" / "accuracy.md"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The JSON payload, and what was left out to calibrate it."""
+
+    payload: dict[str, Any]
+    models: HeldOut
+    configurations: HeldOut
+
+
+def fit(rows: Sequence[Row], models: Mapping[str, Model], folder: Path = FOLDER) -> Fitted:
+    """Fit all rows, then calibrate the intervals on what each kind of hold-out leaves out."""
+    full = fit_rows(rows, models)
+    start = dict(zip(full.layout.names, full.theta.tolist(), strict=True))
+    unseen = hold_out_models(rows, models, folder, start)
+    seen = hold_out_configurations(rows, models, folder, start)
+    z = {"unseen": conformal_z(unseen, models), "known": conformal_z(seen, models)}
+    return Fitted(to_payload(full, rows, models, folder, z), unseen, seen)
+
+
+def fit_tables(
+    extra_rows: Path | None = None, extra_models: Path | None = None, folder: Path = FOLDER
+) -> tuple[Fitted, Report]:
+    """Fit the published tables, and measured rows beside them; report the held-out errors.
+
+    `extra_rows` has the columns of accuracy.csv; models that models.csv lacks come from
+    `extra_models`, which has its columns.
+    """
+    lines = read_models(folder / "models.csv")
+    lines += read_models(extra_models) if extra_models else []
+    models = {line["key"]: Model.read(line) for line in lines}
+    rows = read_rows(folder / "accuracy.csv")
+    rows += read_rows(extra_rows) if extra_rows else []
+    fitted = fit(rows, models, folder)
+    report = make_report(fitted.payload, fitted.models, fitted.configurations, models)
+    fitted.payload["held_out"] = report.summary
+    return fitted, report
+
+
+def to_text(payload: Mapping[str, Any]) -> str:
+    """The JSON as it is stored: a line for each key of the first two levels."""
+    lines = []
+    for key, value in payload.items():
+        if isinstance(value, Mapping):
+            inner = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items())
+            lines.append(f" {json.dumps(key)}: {{\n{inner}\n }}")
+        else:
+            lines.append(f" {json.dumps(key)}: {json.dumps(value)}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="kvpareto.calibration.evidence.refit_published")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--published", action="store_true", help="refit the shipped coefficients")
+    where.add_argument("--output", type=Path, help="write another JSON; the shipped one stays")
+    parser.add_argument("--rows", type=Path, help="CSV of measured rows, columns as accuracy.csv")
+    parser.add_argument("--models", type=Path, help="CSV of their models, columns as models.csv")
+    options = parser.parse_args(arguments)
+    if options.published and (options.rows or options.models):
+        parser.error("measured rows are fitted into another file: give --output")
+    fitted, report = fit_tables(options.rows, options.models)
+    output = options.output or FOLDER / "accuracy.json"
+    output.write_text(to_text(fitted.payload), encoding="utf-8")
+    if options.published:
+        write_predicted(FOLDER / "held_out.csv", fitted.models)
+        if DOCS.exists():
+            write_tables(DOCS, report)
+    print(report.text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One run of a configuration on this machine: model loaded, memory capped, passes timed."""

@@ -1,0 +1,1 @@
+"""From measured rows to coefficients: accuracy, latency, and the GPU at hand."""

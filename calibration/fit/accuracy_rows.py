@@ -1,0 +1,147 @@
+"""Accuracy rows: one score under a configuration against the unquantized model's score.
+
+One schema for every row the regression may learn from, whoever measured it: published tables
+today, this machine's calibration runs later. `provenance` says which; the fit treats the rows
+alike, so calibrated rows of a model simply outnumber and outweigh what was published.
+"""
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ...planner.accuracy.measured_configs import Kept
+from ...planner.formats.configuration import Configuration, Granularity
+
+KINDS = ("reasoning", "long_reasoning", "retrieval", "likelihood", "perplexity")
+"""What a task asks of the cache.
+
+    reasoning       an answer generated in steps, up to about a thousand tokens (GSM8K, code)
+    long_reasoning  thousands of generated tokens before the answer (AIME, GPQA with thinking)
+    retrieval       a short answer found in a given or remembered text (LongBench, CoQA)
+    likelihood      one answer letter or a comparison of likelihoods (MMLU, C-Eval, RACE)
+    perplexity      exp(-extra nats per token): the share of the probability that is kept
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One score. Bits are floats because a float format is entered as the integer grid with
+    the same error (fp8 = 6.0, fp4 = 3.6); 0 in `group_size` is the whole head."""
+
+    model: str
+    task: str
+    kind: str
+    context: int
+    weight_bits: float
+    k_bits: float
+    v_bits: float
+    granularity: str
+    group_size: int
+    block_tokens: int
+    residual: int
+    smoothing: bool
+    rotate_k: bool
+    rotate_v: bool
+    protected_layers: tuple[int, ...]
+    protected_bits: float
+    retention: float
+    sd: float
+    """Sampling error of `retention` (one standard deviation), from the number of items."""
+    weight: float
+    """How far the row is trusted: 1 first-hand, 0.5 transcribed or mapped, 0.25 both."""
+    provenance: str
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or self.granularity not in tuple(Granularity):
+            raise ValueError(f"row of {self.model}: unknown kind or granularity")
+        if self.provenance not in ("calibrated", "published"):
+            raise ValueError(f"row of {self.model}: unknown provenance {self.provenance!r}")
+
+
+def row_of(
+    config: Configuration,
+    model: str,
+    task: str,
+    kind: str,
+    context: int,
+    kept: Kept,
+    source: str = "measured",
+) -> Row:
+    """A measured retention as a row of the regression."""
+    protected = config.protection
+    return Row(
+        model=model,
+        task=task,
+        kind=kind,
+        context=context,
+        weight_bits=float(config.weight_bits),
+        k_bits=float(config.k_bits),
+        v_bits=float(config.v_bits),
+        granularity=str(config.granularity),
+        group_size=config.group_size or 0,
+        block_tokens=config.block_tokens or 1,
+        residual=config.residual,
+        smoothing=config.smoothing,
+        rotate_k=config.rotation,
+        rotate_v=config.rotation,
+        protected_layers=protected.layers if protected else (),
+        protected_bits=float(min(protected.k_bits, protected.v_bits) if protected else 16),
+        retention=kept.retention,
+        sd=kept.sd,
+        weight=1.0,
+        provenance="calibrated",
+        source=source,
+    )
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Rows of a CSV written by `write_rows`."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [_row(line) for line in csv.DictReader(file)]
+
+
+def _row(line: dict[str, str]) -> Row:
+    values: dict[str, Any] = {f.name: _read(f.name, line[f.name]) for f in fields(Row)}
+    return Row(**values)
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    names = [f.name for f in fields(Row)]
+    write_table(path, names, ([_text(getattr(row, n)) for n in names] for row in rows))
+
+
+def write_table(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(lines)
+
+
+_INTS = ("context", "group_size", "block_tokens", "residual")
+_FLOATS = ("weight_bits", "k_bits", "v_bits", "protected_bits", "retention", "sd", "weight")
+_BOOLS = ("smoothing", "rotate_k", "rotate_v")
+
+
+def _read(name: str, text: str) -> object:
+    if name in _INTS:
+        return int(text)
+    if name in _FLOATS:
+        return float(text)
+    if name in _BOOLS:
+        return text == "1"
+    if name == "protected_layers":
+        return tuple(int(x) for x in text.split("|") if x)
+    return text
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, tuple):
+        return "|".join(map(str, value))
+    return str(value)

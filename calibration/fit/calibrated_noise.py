@@ -1,0 +1,273 @@
+"""The most probable own noise of one model, given its rows and what the shared fit expects.
+
+The prior is the shared fit: its coefficients and this model's predicted scales, each with the
+spread that models have around them. Penalized least squares as in regression.py, with less slack:
+rows of one model on one machine share their prompts and kernels, so what the formula cannot say
+is all that is left between them.
+
+How wide intervals must be is taken from configurations that were left out (split conformal): the
+shift of log noise that would have covered LEVEL of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from ...planner.accuracy.calibrated_noise import BOUND, SCALES, SLOPES, Inputs, OwnNoise, names_of
+from ...planner.accuracy.coverage import inside
+from ...planner.accuracy.formula import COEFFICIENTS, Floats
+from ...planner.accuracy.interactions import PARTS, TABLES
+from ...planner.accuracy.model_sensitivity import Effects
+from ...planner.accuracy.predictor import Predictor
+from ...planner.accuracy.retention import cache_retention, protected_shares
+from .accuracy_rows import KINDS, Row
+from .coefficients import LEVEL
+from .mixed_effects import REFERENCE_KIND, Model
+from .regression import deviation, distance, formats_of
+
+FLOOR = 0.002
+"""Standard deviation of a score beside sampling: runs differ by kernels alone."""
+MISFIT = 0.4
+"""Standard deviation of log noise that neither formula nor table explains."""
+HUBER = 3.0
+BETWEEN_MODELS = 0.5
+"""Spread of a coefficient's logarithm between models, beside what the shared fit does not know."""
+SLOPE_PRIORS = {
+    "group_key": (0.1, 1.0),
+    "group_value": (0.1, 1.0),
+    "span_key": (0.8, 0.5),
+    "span_value": (0.8, 0.5),
+}
+"""Median, and sd of its logarithm; the others are the shared fit's own."""
+EFFECT_SD = {"kind": 0.5, "value": 0.5, "gamma": 0.3, "weight": 0.7, "below": 0.3}
+FREE_SD = 0.5
+BITS_SD = 0.4
+FORMAT_SD = 0.5
+"""Spread of the tables' entries, and of what is a format's own."""
+FOLDS = 5
+SHIFTS = np.linspace(0.0, 4.0, 41)
+STEP = 1e-4
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Means and standard deviations of all parameters."""
+
+    names: tuple[str, ...]
+    mean: Floats
+    sd: Floats
+
+
+def prior_of(shipped: Predictor, effects: Effects) -> Prior:
+    """What the shared fit expects of a model with these effects."""
+    payload, mean, sd = shipped.payload, {}, {}
+    for name in COEFFICIENTS:
+        mean[name], spread = payload["coefficients"][name]
+        sd[name] = float(np.hypot(spread, BETWEEN_MODELS))
+    for name in SLOPES:
+        if name in SLOPE_PRIORS:
+            median, sd[name] = SLOPE_PRIORS[name]
+            mean[name] = float(np.log(median))
+        else:
+            mean[name], sd[name] = mean[name.split("_")[0]], BETWEEN_MODELS * 2
+    for name, value, spread in zip(SCALES, effects.mean, effects.sd, strict=True):
+        mean[f"scale:{name}"], sd[f"scale:{name}"] = float(value), float(spread)
+    names = names_of(KINDS, REFERENCE_KIND)
+    for name in names:
+        effect, _, kind = name.partition(":")
+        if name in mean:
+            continue
+        if kind in KINDS:
+            shared = payload["kinds"].get(kind, (0.0, 0.0)) if effect == "kind" else (0.0, 0.0)
+            mean[name], sd[name] = shared[0], float(np.hypot(shared[1], EFFECT_SD[effect]))
+        else:
+            mean[name], sd[name] = 0.0, BITS_SD if effect.endswith("_bits") else FREE_SD
+    return Prior(tuple(names), np.array([mean[n] for n in names]), np.array([sd[n] for n in names]))
+
+
+class Rows:
+    """Rows of one model as arrays."""
+
+    def __init__(self, rows: Sequence[Row], model: Model) -> None:
+        self.rows = tuple(rows)
+        formats = formats_of(rows, [model] * len(rows))
+        bits = np.array([r.protected_bits for r in rows])
+        features = model.features
+        shares = [
+            protected_shares(features.outliers, features.layers, r.protected_layers) for r in rows
+        ]
+        self.inputs = Inputs.of(
+            formats,
+            formats.with_bits(bits, bits),
+            np.array([[s.plain, s.outlier, s.value] for s in shares]).T,
+            np.array([float(r.context) for r in rows]),
+            features.attention_fraction,
+        )
+        self.weight_bits: Floats = np.array([r.weight_bits for r in rows])
+        self.observed: Floats = np.array([r.retention for r in rows])
+        self.sd: Floats = np.hypot([r.sd for r in rows], FLOOR)
+        self.kinds = {
+            kind: np.array([r.kind == kind for r in rows])
+            for kind in dict.fromkeys(r.kind for r in rows)
+        }
+        self.codes = np.unique(self.inputs.layers[0].codes)
+        """Codes of the formats of all rows."""
+
+    def predict(self, noise: OwnNoise, shift: float = 0.0) -> Floats:
+        """Retention of every row, with log noise moved by `shift`."""
+        parts, tokens = noise.components(self.inputs), self.inputs.tokens
+        found: Floats = np.empty(len(self.rows))
+        for kind, rows in self.kinds.items():
+            cache = noise.cache_retention(parts[:, rows], tokens[rows], kind, shift)
+            found[rows] = cache * noise.weight_retention(self.weight_bits[rows], kind, shift)
+        return found
+
+    def slopes(self, noise: OwnNoise) -> Floats:
+        """d retention / d entry, [N, entries], for all entries of the tables in their order, then
+        for the deviation of every format."""
+        parts, tokens = noise.components(self.inputs), self.inputs.tokens
+        by_log = np.zeros_like(parts)
+        for kind, rows in self.kinds.items():
+            scaled = parts[:, rows] * noise.kind_factors(kind, tokens[rows])
+            total, gamma = scaled.sum(axis=0), noise.gamma(kind)
+            cache = cache_retention(total, gamma)
+            weights = noise.weight_retention(self.weight_bits[rows], kind)
+            steep = -gamma * cache * (1 - cache) * weights
+            by_log[:, rows] = steep * scaled / np.where(total > 0, total, 1.0)
+        by_log = by_log / np.where(parts > 0, parts, 1.0)
+        found = [np.zeros((len(self.rows), len(entries))) for entries in TABLES.values()]
+        numbers = np.arange(len(self.rows))
+        for layer in self.inputs.layers:
+            weight = by_log * noise.of_layer(layer, self.inputs)
+            for (table, _), into in zip(TABLES.items(), found, strict=True):
+                place = table.place(layer.places(table.name))
+                for c, names in enumerate(PARTS):
+                    if table.name in names:
+                        inner: float | Floats = 1.0
+                        if table.name.endswith("_bits"):
+                            raw = noise.deviation(table.name, layer)
+                            inner = np.cosh(raw / BOUND) ** -2
+                        np.add.at(into, (numbers, place), weight[c] * inner)
+        own = np.zeros((len(self.rows), len(self.codes)))
+        layer = self.inputs.layers[0]
+        bend = np.cosh(noise.of_format(layer) / BOUND) ** -2
+        by_format = (by_log * noise.of_layer(layer, self.inputs)).sum(axis=0) * bend
+        own[numbers, np.searchsorted(self.codes, layer.codes)] = by_format
+        return np.concatenate([*found, own], axis=1)
+
+
+@dataclass(frozen=True)
+class Own:
+    """Fitted parameters by name, and deviations of formats by code."""
+
+    values: dict[str, float]
+    formats: dict[int, float]
+
+    @property
+    def noise(self) -> OwnNoise:
+        return OwnNoise(self.values, self.formats)
+
+
+def fit_own(rows: Sequence[Row], model: Model, prior: Prior) -> Own:
+    """The most probable own noise of one model."""
+    data = Rows(rows, model)
+    count = len(prior.names)
+    plain = count - sum(len(entries) for entries in TABLES.values())
+    mean = np.concatenate([prior.mean, np.zeros(len(data.codes))])
+    sd = np.concatenate([prior.sd, np.full(len(data.codes), FORMAT_SD)])
+    kinds = {f":{kind}" for kind in KINDS if kind not in data.kinds}
+    idle = [any(name.endswith(kind) for kind in kinds) for name in prior.names[:plain]]
+
+    def own_of(theta: Floats) -> Own:
+        values = dict(zip(prior.names, theta[:count].tolist(), strict=True))
+        return Own(values, dict(zip(data.codes.tolist(), theta[count:].tolist(), strict=True)))
+
+    def noise_of(theta: Floats) -> OwnNoise:
+        return own_of(theta).noise
+
+    def trust(off: Floats) -> Floats:
+        """Huber's weight: rows beyond HUBER count by their distance, not its square."""
+        found: Floats = np.sqrt(HUBER / np.maximum(np.abs(off), HUBER))
+        return found
+
+    def residuals(theta: Floats) -> Floats:
+        off = distance(data.predict(noise_of(theta)), data.observed, data.sd, MISFIT)
+        return np.concatenate([off * trust(off), (theta - mean) / sd])
+
+    def jacobian(theta: Floats) -> Floats:
+        noise = noise_of(theta)
+        here = data.predict(noise)
+        columns = np.zeros((len(rows), len(theta)))
+        columns[:, plain:] = data.slopes(noise)
+        for i in np.flatnonzero(~np.array(idle)):
+            moved = theta.copy()
+            moved[i] += STEP
+            columns[:, i] = (data.predict(noise_of(moved)) - here) / STEP
+        off = distance(here, data.observed, data.sd, MISFIT)
+        # of sign(d) sqrt(HUBER |d|) beyond HUBER the derivative is half of the weight
+        inner = np.where(np.abs(off) > HUBER, 0.5, 1.0) * trust(off)
+        columns *= (inner / deviation(here, data.sd, MISFIT))[:, None]
+        return np.vstack([columns, np.diag(1 / sd)])
+
+    found = least_squares(
+        residuals,
+        mean,
+        jacobian,
+        x_scale=sd,
+        xtol=1e-5,
+        ftol=1e-5,
+        max_nfev=80,
+    )
+    return own_of(found.x)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Rows predicted from fits without their group: retention, the score, and the smallest shift
+    of log noise whose interval holds it, [N] each."""
+
+    predicted: Floats
+    observed: Floats
+    needed: Floats
+
+    @property
+    def shift(self) -> float:
+        """Half-width of the intervals in log noise that holds LEVEL of the rows."""
+        rank = min(int(np.ceil(LEVEL * (len(self.needed) + 1))), len(self.needed))
+        return float(np.sort(self.needed)[rank - 1])
+
+    @property
+    def error(self) -> float:
+        return float(np.abs(self.predicted - self.observed).mean())
+
+    @property
+    def coverage(self) -> float:
+        return float((self.needed <= self.shift).mean())
+
+
+def leave_out(
+    rows: Sequence[Row], groups: Sequence[int], model: Model, prior: Prior, folds: int = FOLDS
+) -> LeftOut:
+    """Leave the groups out by folds. There are at least two."""
+    fold = np.array(groups) % folds
+    found = np.zeros((3, len(rows)))
+    for out in np.unique(fold):
+        left = np.flatnonzero(fold == out)
+        kept = [row for row, f in zip(rows, fold, strict=True) if f != out]
+        noise, data = fit_own(kept, model, prior).noise, Rows([rows[int(i)] for i in left], model)
+        found[0, left] = data.predict(noise)
+        found[1, left] = np.minimum(data.observed, 1.0)
+        found[2, left] = _needed(noise, data)
+    return LeftOut(*found)
+
+
+def _needed(noise: OwnNoise, data: Rows) -> Floats:
+    """Smallest shift whose interval holds each row, sampling error in quadrature."""
+    seen, middle = np.minimum(data.observed, 1.0), data.predict(noise)
+    found = np.full(len(seen), SHIFTS[-1])
+    for shift in SHIFTS[::-1]:
+        low, high = data.predict(noise, shift), data.predict(noise, -shift)
+        found[inside(seen, middle, low, high, data.sd)] = shift
+    return found

@@ -1,0 +1,131 @@
+"""A fit -> the JSON that the planner evaluates: coefficients, spreads, range, data hash.
+
+Numbers are rounded to six significant digits, so that what is written is what is evaluated,
+and a refit elsewhere gives the same text up to the last digit.
+"""
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...planner.accuracy.formula import COEFFICIENTS
+from ...planner.accuracy.model_sensitivity import COMPONENTS
+from .accuracy_rows import KINDS, Row
+from .mixed_effects import BIASED_OUTLIER_SD, FAMILY_SD, MODEL_SD, Model
+from .regression import MISFIT, Fit
+
+LEVEL = 0.9
+PRECEDENCE = ("calibrated", "published")
+"""A model's predictions rest on the best of its rows."""
+
+
+def to_payload(
+    fit: Fit, rows: Sequence[Row], models: Mapping[str, Model], folder: Path, z: Mapping[str, float]
+) -> dict[str, Any]:
+    """Everything the planner needs, as JSON values; `z` scales the intervals of known
+    and unseen models."""
+    layout, sd = fit.layout, np.sqrt(np.diag(fit.covariance))
+    shared = [n for n in layout.names if n.startswith(("scale:", "covariate:", "family:"))]
+    picked = [layout.index[n] for n in shared]
+    payload = {
+        "schema": 1,
+        "level": LEVEL,
+        "z": z,
+        "data": {
+            "rows": len(rows),
+            "sha256": data_hash(rows, layout.models),
+            "provenance": dict(sorted(Counter(r.provenance for r in rows).items())),
+        },
+        "coefficients": {
+            n: [fit.theta[layout.index[n]], sd[layout.index[n]]] for n in COEFFICIENTS
+        },
+        "kinds": {k: _kind(fit, k) for k in KINDS},
+        "population": {
+            "names": shared,
+            "mean": fit.theta[picked],
+            "covariance": fit.covariance[np.ix_(picked, picked)],
+        },
+        "spread": {
+            **MODEL_SD,
+            **{f"family_{name}": value for name, value in FAMILY_SD.items()},
+            "biased_outlier": BIASED_OUTLIER_SD,
+            "misfit": MISFIT,
+        },
+        "families": read_families(folder),
+        "models": {m.key: _model(fit, m, rows) for m in layout.models},
+        "range": _range(rows),
+    }
+    rounded: dict[str, Any] = _plain(payload)
+    return rounded
+
+
+def data_hash(rows: Sequence[Row], models: Sequence[Model]) -> str:
+    """SHA-256 of the very rows and models of a fit, in their order."""
+    return hashlib.sha256("\n".join(map(repr, (*rows, *models))).encode()).hexdigest()
+
+
+def read_families(folder: Path) -> dict[str, dict[str, Any]]:
+    """families.csv: which model types (and vocabulary, where that decides) make a family."""
+    with (folder / "families.csv").open(newline="", encoding="utf-8") as file:
+        return {
+            line["family"]: {
+                "model_types": line["model_types"].split("|"),
+                "vocab": int(line["vocab"]) if line["vocab"] else None,
+            }
+            for line in csv.DictReader(file)
+        }
+
+
+def _kind(fit: Fit, kind: str) -> list[float]:
+    row = fit.layout.kind_row(kind)
+    return [float(row @ fit.theta), float(np.sqrt(row @ fit.covariance @ row))]
+
+
+def _model(fit: Fit, model: Model, rows: Sequence[Row]) -> dict[str, Any]:
+    combinations = [fit.layout.scale_row(model, c) for c in COMPONENTS]
+    own = [r for r in rows if r.model == model.key]
+    return {
+        "family": model.features.family,
+        "names": list(model.names),
+        "shape": list(model.shape),
+        "outlier_layers": list(model.features.outliers.layers),
+        "outlier_share": model.features.outliers.share,
+        "rows": len(own),
+        "provenance": next(p for p in PRECEDENCE if any(r.provenance == p for r in own)),
+        "mean": [c @ fit.theta for c in combinations],
+        "sd": [np.sqrt(c @ fit.covariance @ c + MISFIT**2) for c in combinations],
+    }
+
+
+def _range(rows: Sequence[Row]) -> dict[str, Any]:
+    cache = [r for r in rows if r.k_bits < 16 or r.v_bits < 16]
+    integer = [r for r in cache if r.k_bits in (2, 3, 4, 8)]
+    return {
+        "context": [min(r.context for r in rows), max(r.context for r in rows)],
+        "k_bits": sorted({r.k_bits for r in cache}),
+        "v_bits": sorted({r.v_bits for r in cache}),
+        "rows": {
+            "smoothing": sum(r.smoothing for r in cache),
+            "rotation": sum(r.rotate_k for r in cache),
+            "weights": sum(r.weight_bits < 16 for r in rows),
+            **dict(sorted(Counter(r.granularity for r in integer).items())),
+        },
+    }
+
+
+def _plain(value: Any) -> Any:
+    """numpy to Python, floats to six significant digits."""
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value

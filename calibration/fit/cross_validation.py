@@ -1,0 +1,229 @@
+"""How good is a prediction for a model that the fit has never seen?
+
+Models are left out one at a time, together with all others of the same family and shape (a
+fine-tune must not vouch for its base), everything is fitted again, and the planner's own
+arithmetic predicts the left-out rows as it would for a model without rows. The same residuals
+set the width of the interval: the smallest z that would have covered the wanted share of them
+(split conformal prediction, with the predicted spread as the scale).
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ...planner.accuracy.coverage import NORMAL_Z, inside
+from ...planner.accuracy.formula import Floats
+from ...planner.accuracy.model_sensitivity import Effects
+from ...planner.accuracy.predictor import Predictor
+from ...planner.accuracy.retention import OutlierLayers, protected_shares
+from ...planner.errors import BadInput
+from .accuracy_rows import Row, write_table
+from .coefficients import LEVEL, to_payload
+from .mixed_effects import Model
+from .regression import FLOOR, fit_rows, formats_of
+
+Z_GRID = np.linspace(0.0, 4.0, 81)
+FOLDS = 8
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Left-out predictions, one for each row, in the rows' order."""
+
+    rows: tuple[Row, ...]
+    predicted: Floats
+    ends: Floats
+    """Retention at every z of Z_GRID towards the pessimistic and the optimistic side: [2, Z, N]."""
+
+    def needed_z(self, *, strict: bool = False) -> Floats:
+        """Smallest z whose interval holds each row's score; inf where none does.
+
+        A score's own error is its sampling and what harnesses differ by; `strict` leaves it out.
+        """
+        sd = np.hypot([r.sd for r in self.rows], FLOOR) * (not strict)
+        held = inside(observed(self.rows), self.predicted, self.ends[0], self.ends[1], sd)
+        first = np.argmax(held, axis=0)
+        return np.where(held.any(axis=0), Z_GRID[first], np.inf)
+
+    def covered(self, z: float, *, strict: bool = False) -> Floats:
+        """1 where a row's score is inside the interval of `z`, else 0."""
+        found: Floats = (self.needed_z(strict=strict) <= z + 1e-9).astype(float)
+        return found
+
+
+def observed(rows: Sequence[Row]) -> Floats:
+    """Scores as an interval can hold them: a chance gain is no more than no loss."""
+    return np.minimum([r.retention for r in rows], 1.0)
+
+
+def groups(rows: Sequence[Row], models: Mapping[str, Model]) -> dict[tuple[object, ...], list[int]]:
+    """Row numbers of what is left out together: one family and shape at a time."""
+    found: dict[tuple[object, ...], list[int]] = {}
+    for i, row in enumerate(rows):
+        model = models[row.model]
+        found.setdefault((model.features.family, *model.shape), []).append(i)
+    return found
+
+
+def hold_out_models(
+    rows: Sequence[Row],
+    models: Mapping[str, Model],
+    folder: Path,
+    start: Mapping[str, float],
+) -> HeldOut:
+    """Predict every row from a fit without its model: what an unseen model gets."""
+    found = Collector(rows, models)
+    for out in groups(rows, models).values():
+        predictor = _without(out, rows, models, folder, start)
+        for key in dict.fromkeys(rows[i].model for i in out):
+            # Nobody knows the outlier layers of a model that was never measured.
+            features = replace(models[key].features, outliers=OutlierLayers())
+            own = [i for i in out if rows[i].model == key]
+            found.add(own, predictor, predictor.models.unseen(features))
+    return found.held_out()
+
+
+def hold_out_configurations(
+    rows: Sequence[Row],
+    models: Mapping[str, Model],
+    folder: Path,
+    start: Mapping[str, float],
+) -> HeldOut:
+    """Predict rows from a fit without their configuration on that model, but with its others:
+    what a known model gets. Models with one configuration are not in the result."""
+    number: dict[tuple[object, ...], int] = {}
+    of_model = Counter(key[0] for key in {_configuration(r) for r in rows})
+    for row in rows:
+        if of_model[row.model] > 1:
+            number.setdefault(_configuration(row), len(number))
+    found = Collector(rows, models)
+    for fold in range(FOLDS):
+        out = [i for i, r in enumerate(rows) if number.get(_configuration(r), -1) % FOLDS == fold]
+        out = [i for i in out if _configuration(rows[i]) in number]
+        predictor = _without(out, rows, models, folder, start)
+        for key in dict.fromkeys(rows[i].model for i in out):
+            if key in predictor.payload["models"]:
+                own = [i for i in out if rows[i].model == key]
+                found.add(own, predictor, predictor.models.known(key, models[key].features))
+    return found.held_out()
+
+
+def _configuration(row: Row) -> tuple[object, ...]:
+    same = ("weight_bits", "k_bits", "v_bits", "granularity", "group_size", "rotate_k", "rotate_v")
+    return (row.model, *(getattr(row, name) for name in same))
+
+
+def _without(
+    out: Sequence[int],
+    rows: Sequence[Row],
+    models: Mapping[str, Model],
+    folder: Path,
+    start: Mapping[str, float],
+) -> Predictor:
+    left = set(out)
+    kept = [r for i, r in enumerate(rows) if i not in left]
+    z = {"unseen": NORMAL_Z, "known": NORMAL_Z}
+    return Predictor(to_payload(fit_rows(kept, models, start), kept, models, folder, z))
+
+
+class Collector:
+    """Gathers predictions of left-out rows as the folds bring them."""
+
+    def __init__(self, rows: Sequence[Row], models: Mapping[str, Model]) -> None:
+        self.rows, self.models = rows, models
+        self.found: dict[int, tuple[float, Floats]] = {}
+
+    def add(self, own: Sequence[int], predictor: Predictor, effects: Effects) -> None:
+        subset = [self.rows[i] for i in own]
+        middle = predict_rows(predictor, effects, subset, self.models, 0.0)
+        low = [predict_rows(predictor, effects, subset, self.models, z) for z in Z_GRID]
+        high = [predict_rows(predictor, effects, subset, self.models, -z) for z in Z_GRID]
+        ends = np.array([low, high])
+        for j, i in enumerate(own):
+            self.found[i] = (float(middle[j]), ends[:, :, j])
+
+    def held_out(self) -> HeldOut:
+        order = sorted(self.found)
+        return HeldOut(
+            rows=tuple(self.rows[i] for i in order),
+            predicted=np.array([self.found[i][0] for i in order]),
+            ends=np.stack([self.found[i][1] for i in order], axis=2),
+        )
+
+
+def predict_rows(
+    predictor: Predictor,
+    effects: Effects,
+    rows: Sequence[Row],
+    models: Mapping[str, Model],
+    z: float,
+) -> Floats:
+    """The planner's arithmetic on rows of one model."""
+    formats = formats_of(rows, [models[r.model] for r in rows])
+    bits = np.array([r.protected_bits for r in rows])
+    features = effects.features
+    shares = [
+        protected_shares(features.outliers, features.layers, r.protected_layers) for r in rows
+    ]
+    kinds = tuple(dict.fromkeys(r.kind for r in rows))
+    cache, weights = predictor.retention(
+        effects,
+        formats,
+        formats.with_bits(bits, bits),
+        np.array([[s.plain, s.outlier, s.value] for s in shares]).T,
+        np.array([float(r.context) for r in rows]),
+        np.array([r.weight_bits for r in rows]),
+        kinds,
+        (z,),
+    )
+    place = np.array([kinds.index(r.kind) for r in rows]), np.arange(len(rows))
+    found: Floats = (cache * weights)[0][place]
+    return found
+
+
+def write_predicted(path: Path, held_out: HeldOut) -> None:
+    """Left-out predictions as CSV, a line for each row in the rows' order."""
+    header = ["model", "task", "context", "retention", "predicted"]
+    lines = [
+        [row.model, row.task, str(row.context), f"{row.retention:.6g}", f"{predicted:.4f}"]
+        for row, predicted in zip(held_out.rows, held_out.predicted, strict=True)
+    ]
+    write_table(path, header, lines)
+
+
+def read_predicted(path: Path, rows: Sequence[Row]) -> Floats:
+    """What `write_predicted` wrote, [N]. Raises BadInput where it is not about these rows."""
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    named = [(r.model, r.task, str(r.context), f"{r.retention:.6g}") for r in rows]
+    if named != [(x["model"], x["task"], x["context"], x["retention"]) for x in lines]:
+        raise BadInput(
+            f"{path.name} is not about the rows beside it",
+            "python -m kvpareto.calibration.evidence.refit_published --published",
+        )
+    return np.array([float(line["predicted"]) for line in lines])
+
+
+def conformal_z(held_out: HeldOut, models: Mapping[str, Model]) -> float:
+    """The z whose intervals cover LEVEL of the left-out rows, each model counted alike.
+
+    Counting models and not rows keeps the tables with most rows from deciding alone; of the
+    two ways to count, the wider interval is taken.
+    """
+    needed = held_out.needed_z()
+    by_row = np.full(len(needed), 1.0 / len(needed))
+    by_model = np.zeros(len(needed))
+    found = groups(held_out.rows, models)
+    for out in found.values():
+        by_model[out] = 1.0 / (len(found) * len(out))
+    return max(_quantile(needed, w) for w in (by_row, by_model))
+
+
+def _quantile(values: Floats, weights: Floats) -> float:
+    order = np.argsort(values)
+    reached = np.cumsum(weights[order]) * len(values) / (len(values) + 1)
+    return float(values[order][min(int(np.searchsorted(reached, LEVEL)), len(values) - 1)])

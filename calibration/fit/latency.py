@@ -1,0 +1,241 @@
+"""Latency coefficients of the kvpareto engine from whole runs of one GPU.
+
+    python -m kvpareto.calibration.fit.latency            what the shipped rows of an H200 say
+    python -m kvpareto.calibration.fit.latency --write    into profiles/hardware/latency.json
+
+The roofline of planner/latency/roofline.py is fitted as it stands: least squares on log(predicted /
+measured) of TTFT and TPOT, with a loss that lets outliers go, over the logarithms of the
+coefficients, each held near the shipped one as a Gaussian prior would. Few rows move what they
+speak of and leave the rest. What is left out in turn (each model; where there is one model, folds)
+gives the error that is reported and the ends of the interval.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...planner.errors import MissingDependency
+from ...planner.hardware.gpus import Hardware, find_gpu
+from ...planner.latency.efficiency import Coefficients, before_runs
+from ...planner.latency.job import Axes, Job, job_of, stack
+from ...planner.latency.roofline import seconds
+from ...planner.memory.kv_cache import kv_bytes
+from ...planner.workload import Engine
+from .engine_runs import RunRow, shipped_runs
+
+Floats = npt.NDArray[np.float64]
+
+RATES = (
+    "matmul", "grouped", "stream", "attention", "attention_packed", "attention_tiled",
+    "tiled_packed", "weights_16", "weights_8", "weights_4", "experts_16", "packed_8", "packed_4",
+    "packed_2", "packed_channels",
+)  # fmt: skip
+HOST = (
+    "launch_prefill", "launch_packed", "launch_expert", "launch_piece", "launch_segment",
+    "host_step", "step",
+)  # fmt: skip
+COSTS = (
+    *HOST, "matmul_rows", "fill_rows", "dequantize_bytes", "staging_moves", "card_layer",
+    "card_launch", "card_segment", "tail_layer", "turn_layer",
+)  # fmt: skip
+"""What is fitted; a rate is at most the datasheet's, or that of what it is a part of."""
+PRIOR = 0.7
+"""Standard deviation of a coefficient's logarithm before any row is seen."""
+FROM_KERNELS = {
+    "stream": 0.04, "matmul": 0.15, "attention_packed": 0.10, "packed_8": 0.10, "packed_4": 0.10,
+    "packed_2": 0.15, "weights_16": 0.15, "weights_8": 0.15, "weights_4": 0.15,
+    "dequantize_bytes": 0.30, "staging_moves": 0.30, "attention_tiled": 0.15, "tiled_packed": 0.15,
+}  # fmt: skip
+"""The same of what kernels were timed for, on the GPU where they were. The general kernel's
+(`tiled`): eight runs of Phi-3.5, whose window took it until commit 3b6fe96."""
+NOISE = 0.04
+"""The same of a row's seconds, repeated: TTFT and TPOT alike."""
+FOLDS = 5
+COVERED = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """log(measured / predicted) of rows while they were left out, [rows, 2]: TTFT, TPOT. NaN
+    where a time was not measured."""
+
+    errors: Floats
+
+    def median(self, which: int) -> float:
+        """Median relative error of the prediction."""
+        return float(np.nanmedian(np.abs(np.expm1(-self.errors[:, which]))))
+
+    def ends(self) -> tuple[float, float]:
+        """Factors of time between which COVERED of either time's rows lie: the conformal
+        quantiles of what was left out, never narrower than 5 %."""
+        low, high = -0.05, 0.05
+        for column in self.errors.T:
+            found = np.sort(column[np.isfinite(column)])
+            outside = int((1 - COVERED) / 2 * (len(found) + 1))
+            if len(found):
+                low = min(low, found[max(outside - 1, 0)])
+                high = max(high, found[min(len(found) - outside, len(found) - 1)])
+        few = 1 + 4 / max(len(self.errors), 1)  # the extremes of few rows are not yet extreme
+        return float(np.exp(few * low)), float(np.exp(few * high))
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Coefficients, and what they were worth on rows they had not seen."""
+
+    coefficients: Coefficients
+    held_out: HeldOut
+    by: str
+    """What was left out at a time."""
+
+
+class _Rows:
+    """Rows as one job, with the logarithms of what was measured [rows, 2]."""
+
+    def __init__(self, rows: Sequence[RunRow], hardware: Hardware) -> None:
+        self.hardware = hardware
+        self.job: Job = stack([_job(row) for row in rows])
+        times = [[row.ttft_s or np.nan, row.tpot_s or np.nan] for row in rows]
+        self.measured: Floats = np.log(np.array(times, dtype=np.float64))
+
+    def errors(self, coefficients: Coefficients) -> Floats:
+        """log(measured / predicted), [rows, 2]."""
+        found = seconds(self.job, self.hardware, coefficients)
+        columns = [
+            np.broadcast_to(x, (len(self.measured), 1, 1)).reshape(-1)
+            for x in (found.ttft, found.tpot)
+        ]
+        return self.measured - np.log(np.stack(columns, axis=1))
+
+
+def _job(row: RunRow) -> Job:
+    size = kv_bytes(row.spec, row.config, row.workload, Engine.KVPARETO).total
+    return job_of(row.spec, row.workload, Axes.of(row.config, size))
+
+
+def fit(
+    rows: Sequence[RunRow],
+    hardware: Hardware,
+    start: Coefficients,
+    priors: Mapping[str, float] | None = None,
+    by: str | None = None,
+) -> Fitted:
+    """Fit all rows; then what each part of them says of the others.
+
+    `start` are the coefficients before any row, `priors` how sure some of them are (PRIOR where
+    not given). `by`: what is left out at a time, "model" or "run" (in FOLDS); models where there
+    are more than two. Raises MissingDependency without scipy.
+    """
+    if not rows:
+        raise ValueError("nothing to fit")
+    priors = priors or {}
+    full = _solve(_Rows(rows, hardware), start, priors)
+    models = list(dict.fromkeys(row.model for row in rows))
+    by = by or ("model" if len(models) > 2 else "run")
+    groups = [models.index(row.model) if by == "model" else i % FOLDS for i, row in enumerate(rows)]
+    errors = np.full((len(rows), 2), np.nan)
+    for group in sorted(set(groups)):
+        out = [i for i, g in enumerate(groups) if g == group]
+        rest = [row for row, g in zip(rows, groups, strict=True) if g != group]
+        # A single run has nothing beside it: it is held against the start.
+        kept = _solve(_Rows(rest, hardware), start, priors, full) if rest else start
+        errors[out] = _Rows([rows[i] for i in out], hardware).errors(kept)
+    return Fitted(full, HeldOut(errors), by)
+
+
+def _solve(
+    rows: _Rows,
+    start: Coefficients,
+    priors: Mapping[str, float],
+    near: Coefficients | None = None,
+) -> Coefficients:
+    """The coefficients of these rows; looked for `near` some, where a solution is known."""
+    try:
+        from scipy.optimize import least_squares
+    except ImportError as error:
+        raise MissingDependency(
+            "fitting times needs scipy", 'run pip install "kvpareto[calibrate]"'
+        ) from error
+    names = [name for name in (*RATES, *COSTS) if getattr(start, name) > 0]
+    origin = np.log([getattr(start, name) for name in names])
+    highest = np.array([0.0 if name in RATES else np.inf for name in names])
+    spread = np.array([priors.get(name, PRIOR) for name in names])
+    counted = np.isfinite(rows.measured)
+
+    def residuals(theta: Floats) -> Floats:
+        errors = rows.errors(_with(start, names, theta))[counted] / NOISE
+        # sqrt of the pseudo-Huber loss: quadratic to three times the noise, linear beyond
+        robust = np.sign(errors) * 3 * np.sqrt(2 * (np.sqrt(1 + (errors / 3) ** 2) - 1))
+        return np.concatenate([robust, (theta - origin) / spread])
+
+    if near is not None:
+        begins = [np.log([getattr(near, name) for name in names])]
+    else:
+        # Whichever is longer hides the other of host and card, so that a start has to see both.
+        host = np.array([name in HOST for name in names])
+        begins = [origin + shift * host for shift in (-0.7, 0.7)]
+    tries = [
+        least_squares(
+            residuals, np.minimum(begin, highest - 1e-6), bounds=(-np.inf, highest),
+            x_scale=spread, max_nfev=60, ftol=1e-5,
+        )
+        for begin in begins
+    ]  # fmt: skip
+    return _with(start, names, min(tries, key=lambda found: found.cost).x)
+
+
+def _with(start: Coefficients, names: Sequence[str], theta: Floats) -> Coefficients:
+    values: dict[str, Any] = dict(zip(names, np.exp(theta).tolist(), strict=True))
+    return replace(start, **values)
+
+
+def entry(fitted: Fitted, rows: Sequence[RunRow], kind: str) -> dict[str, Any]:
+    """An engine's entry for the GPU of the rows, as planner/latency/efficiency.py reads it."""
+    low, high = fitted.held_out.ends()
+    values = {
+        name: float(f"{value:.4g}") if isinstance(value, float) else value
+        for name, value in asdict(fitted.coefficients).items()
+    }
+    return {
+        "there": {
+            "kind": kind,
+            "low": {"card": round(low, 4), "host": round(low, 4), "plan": 0.0},
+            "high": {"card": round(high, 4), "host": round(high, 4), "plan": 1.0},
+        },
+        "held_out": {
+            "rows": len(rows),
+            "by": fitted.by,
+            "ttft_median": round(fitted.held_out.median(0), 4),
+            "tpot_median": round(fitted.held_out.median(1), 4),
+        },
+        "coefficients": values,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="kvpareto.calibration.fit.latency")
+    parser.add_argument("--write", action="store_true", help="replace the shipped coefficients")
+    options = parser.parse_args(arguments)
+    rows = shipped_runs()
+    fitted = fit(rows, find_gpu("H200"), before_runs(Engine.KVPARETO), FROM_KERNELS)
+    folds = fit(rows, find_gpu("H200"), before_runs(Engine.KVPARETO), FROM_KERNELS, by="run")
+    models = len({row.model for row in rows})
+    found = entry(fitted, rows, f"fitted on {len(rows)} runs of {models} models on an H200")
+    print(json.dumps(found, indent=1))
+    ttft, tpot = (folds.held_out.median(which) for which in (0, 1))
+    print(f"runs left out in {FOLDS} folds: TTFT {ttft:.1%}, TPOT {tpot:.1%} at the median")
+    if options.write:
+        path = Path(__file__).parents[2] / "profiles" / "hardware" / "latency.json"
+        whole = json.loads(path.read_text(encoding="utf-8"))
+        whole["engines"][Engine.KVPARETO.value] |= found
+        path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

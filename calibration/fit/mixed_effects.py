@@ -1,0 +1,152 @@
+"""The regression's parameters: names, prior means and prior standard deviations.
+
+One vector theta. Format coefficients are positive (exp theta). Scales are logarithms of noise:
+
+    scale of a component = population + covariates + family effect + model effect
+
+with the effects shrunk to zero by their priors: a model with many rows moves away from its
+family, one with few stays near it, an unseen one is its family's mean with all of the spread.
+The priors are what is believed before any row: they are stated here, not tuned per model.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...planner.accuracy.formula import COEFFICIENTS, Floats
+from ...planner.accuracy.model_sensitivity import EFFECTS, Features
+from ...planner.accuracy.retention import OutlierLayers
+
+REFERENCE_KIND = "reasoning"
+
+FORMAT_PRIORS: dict[str, tuple[float, float]] = {
+    # coefficient: (prior median, prior sd of its logarithm)
+    "gamma": (1.2, 0.15),  # losses grow in proportion to the noise (1) or faster
+    "rotation_key": (1.6, 0.4),  # energy of one channel over 64: span(64)^2 / 128 = 0.17
+    "rotation_value": (0.1, 1.0),
+    "smoothing": (1.5, 1.0),  # no row has it with a baseline
+    "channel_plain": (0.3, 0.7),
+    "channel_outlier": (4.2, 0.15),  # it spoils itself, not its group: log 64
+    "tile": (0.15, 0.7),  # nor this
+    "tensor": (3.0, 0.3),  # nor this
+    "residual": (0.3, 0.5),
+    "context": (0.05, 0.7),
+    "weight_8bit": (2.5, 0.5),
+}
+POPULATION_PRIORS: dict[str, tuple[float, float]] = {
+    # Log noise that a format of unit noise power adds. Collapse is at log noise 0.
+    "plain": (1.0, 2.0),
+    "outlier": (1.0, 2.0),
+    "value": (-0.5, 2.0),
+    "weight": (-3.9, 1.5),  # 4-bit weights of an 8B model lose 2 %
+}
+COVARIATE_PRIORS: dict[str, tuple[float, float]] = {
+    "size_cache": (-0.1, 0.2),  # per doubling of the parameters, all cache components
+    "size_weight": (-0.3, 0.2),  # per doubling of the parameters, weights
+    "bias_outlier": (1.0, 1.0),  # models with a bias on their keys
+    "norm_outlier": (0.0, 0.7),  # models that normalize their keys
+}
+KIND_PRIORS: dict[str, tuple[float, float]] = {
+    "long_reasoning": (1.0, 0.7),
+    "retrieval": (-1.0, 0.7),
+    "likelihood": (-1.5, 0.7),
+    "perplexity": (0.0, 1.0),
+}
+FAMILY_SD = {"cache": 0.4, "outlier": 0.8, "weight": 0.4}
+MODEL_SD = {"cache": 0.4, "outlier": 0.8, "weight": 0.4}
+BIASED_OUTLIER_SD = 2.5
+"""Key biases differ by orders of magnitude between models that have them: Qwen1.5-7B keeps
+98 % of GSM8K with per-token int4 keys, Qwen2.5-7B keeps 1 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that rows speak of: what its config says, and how it is recognized."""
+
+    key: str
+    features: Features
+    names: tuple[str, ...]
+    """Beginnings of the hub names that mean this model, lower case, without the owner."""
+    shape: tuple[int, int, int]
+    """(hidden width, layers, KV heads)."""
+
+    @classmethod
+    def read(cls, line: Mapping[str, str]) -> "Model":
+        """A line of models.csv."""
+        features = Features(
+            family=line["family"],
+            parameters_b=float(line["parameters_b"]),
+            qkv_bias=line["qkv_bias"] == "1",
+            qk_norm=line["qk_norm"] == "1",
+            head_dim=int(line["head_dim"]),
+            layers=int(line["layers"]),
+            attention_fraction=float(line["attention_fraction"]),
+            outliers=OutlierLayers(
+                tuple(int(x) for x in line["outlier_layers"].split("|") if x),
+                float(line["outlier_share"] or 0),
+            ),
+        )
+        shape = int(line["hidden"]), int(line["layers"]), int(line["kv_heads"])
+        return cls(line["key"], features, tuple(line["names"].split("|")), shape)
+
+
+class Layout:
+    """Where each parameter sits in theta, with its prior."""
+
+    def __init__(self, models: Sequence[Model]) -> None:
+        self.models = tuple(models)
+        self.families = tuple(dict.fromkeys(str(m.features.family) for m in models))
+        self.names: list[str] = []
+        means: list[float] = []
+        sds: list[float] = []
+
+        def add(name: str, mean: float, sd: float) -> None:
+            self.names.append(name)
+            means.append(mean)
+            sds.append(sd)
+
+        for name in COEFFICIENTS:
+            median, sd = FORMAT_PRIORS[name]
+            add(name, float(np.log(median)), sd)
+        for group, priors in (
+            ("scale", POPULATION_PRIORS),
+            ("covariate", COVARIATE_PRIORS),
+            ("kind", KIND_PRIORS),
+        ):
+            for name, (mean, sd) in priors.items():
+                add(f"{group}:{name}", mean, sd)
+        for effect in FAMILY_SD:
+            for family in self.families:
+                add(f"family:{effect}:{family}", 0.0, FAMILY_SD[effect])
+            for model in self.models:
+                add(f"model:{effect}:{model.key}", 0.0, model_sd(effect, model.features.qkv_bias))
+        self.prior_mean: Floats = np.array(means)
+        self.prior_sd: Floats = np.array(sds)
+        self.index = {name: i for i, name in enumerate(self.names)}
+
+    def coefficients(self, theta: Floats) -> dict[str, float]:
+        """The positive format coefficients."""
+        return {name: float(np.exp(theta[self.index[name]])) for name in COEFFICIENTS}
+
+    def scale_row(self, model: Model, component: str) -> Floats:
+        """The linear combination of theta that is one component's log scale for `model`."""
+        row: Floats = np.zeros(len(self.names))
+        row[self.index[f"scale:{component}"]] = 1.0
+        for name, value in model.features.covariates(component).items():
+            row[self.index[f"covariate:{name}"]] = value
+        for effect in EFFECTS[component]:
+            row[self.index[f"family:{effect}:{model.features.family}"]] = 1.0
+            row[self.index[f"model:{effect}:{model.key}"]] = 1.0
+        return row
+
+    def kind_row(self, kind: str) -> Floats:
+        row: Floats = np.zeros(len(self.names))
+        if kind != REFERENCE_KIND:
+            row[self.index[f"kind:{kind}"]] = 1.0
+        return row
+
+
+def model_sd(effect: str, biased: bool) -> float:
+    """Prior spread of one effect between the models of a family."""
+    return BIASED_OUTLIER_SD if effect == "outlier" and biased else MODEL_SD[effect]

@@ -1,0 +1,195 @@
+"""From measured rows to the coefficients that a plan uses.
+
+A model's own rows are fitted together with the published ones, in the one regression: they move
+its own effects furthest, and what it shares with other models moves with them. How wide its
+intervals must be is taken from its own configurations, each left out in turn.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from ...planner.accuracy import predict as accuracy
+from ...planner.accuracy.calibrations import fingerprint, name_of
+from ...planner.accuracy.measured_configs import Kept
+from ...planner.accuracy.model_sensitivity import shape_of
+from ...planner.accuracy.predictor import Predictor
+from ...planner.formats.configuration import Configuration
+from ...planner.models.spec import ModelSpec
+from ..measure.layer_sensitivity import Sensitivity
+from ..records.record_file import WINDOW, Record
+from .accuracy_rows import Row, read_rows, row_of
+from .calibrated_noise import fit_own, leave_out, prior_of
+from .coefficients import to_payload
+from .collapse import breaking_context, broken_configurations
+from .cross_validation import Collector, HeldOut, conformal_z, observed
+from .mixed_effects import Model
+from .published import FOLDER, read_models
+from .regression import fit_rows
+
+FOLDS = 5
+FEW = 10
+"""Left-out rows below which the width of the intervals is that of the published models' too."""
+MANY = 20
+"""Measured configurations from which on a model gets its own noise beside the regression."""
+
+
+def fit_profile(spec: ModelSpec, records: Sequence[Record]) -> dict[str, Any] | None:
+    """The payload of accuracy.json for `spec`; None where no row says anything about accuracy."""
+    shipped = accuracy.published()
+    models = {line["key"]: Model.read(line) for line in read_models(FOLDER / "models.csv")}
+    own = _own_model(spec, shipped, models)
+    probed = Sensitivity.of(records)
+    if probed is not None:
+        own = replace(own, features=replace(own.features, outliers=probed.outliers))
+    models[own.key] = own
+    measured = [row for record in records if (row := to_row(record, own.key)) is not None]
+    if not measured:
+        return None
+    rows = [*read_rows(FOLDER / "accuracy.csv"), *measured]
+    with threadpool_limits(1):  # the matrices are small: threads only wait for each other
+        full = fit_rows(rows, models, _start(shipped))
+        start = dict(zip(full.layout.names, full.theta.tolist(), strict=True))
+        held_out = _hold_out(rows, own, models, start)
+    z = dict(shipped.payload["z"])
+    found = conformal_z(held_out, models) if held_out is not None else 0.0
+    few = held_out is None or len(held_out.rows) < FEW
+    z["known"] = max(found, z["known"]) if few else found
+    payload = to_payload(full, rows, models, FOLDER, z)
+    payload |= {
+        "own": own.key,
+        "fingerprint": fingerprint(spec),
+        "measured": measured_configurations(records),
+        "breaks": breaking_context(records),
+        "broken": broken_configurations(records),
+        "held_out": {},
+    }
+    if probed is not None:
+        payload["probed"] = probed.payload()
+    if held_out is not None:
+        errors = np.abs(held_out.predicted - observed(held_out.rows))
+        payload["held_out"] = {
+            "rows": len(errors),
+            "mae": round(float(errors.mean()), 4),
+            "coverage": round(float(held_out.covered(z["known"]).mean()), 3),
+        }
+    if len({_configuration(row) for row in measured}) >= MANY:
+        payload |= _own_noise(measured, own, shipped, spec)
+    return json.loads(json.dumps(payload))
+
+
+def _own_noise(
+    measured: Sequence[Row], own: Model, shipped: Predictor, spec: ModelSpec
+) -> dict[str, Any]:
+    """The model's own noise, how wide its intervals must be, and what that was taken from."""
+    prior = prior_of(shipped, shipped.models.of(spec))
+    number: dict[tuple[object, ...], int] = {}
+    groups = [number.setdefault(_configuration(row), len(number)) for row in measured]
+    with threadpool_limits(1):
+        fitted = fit_own(measured, own, prior)
+        left_out = leave_out(measured, groups, own, prior)
+    return {
+        "own_noise": {
+            "values": {name: round(value, 5) for name, value in fitted.values.items()},
+            "formats": [[code, round(value, 5)] for code, value in fitted.formats.items()],
+            "z": left_out.shift,
+        },
+        "held_out": {
+            "rows": len(measured),
+            "mae": round(left_out.error, 4),
+            "coverage": round(left_out.coverage, 3),
+        },
+    }
+
+
+def to_row(record: Record, key: str) -> Row | None:
+    """A row of the regression; None for a failure, the unquantized model, or a task on which the
+    unquantized model fails."""
+    config = Configuration.parse(record.config)
+    quantized = config.quantizes_kv or config.weight_bits < 16
+    if record.outcome != "ok" or record.retention is None or not quantized:
+        return None
+    context = int(record.details.get(WINDOW, record.context))
+    kept = Kept(record.retention, record.retention_sd or 0.0)
+    source = f"measured with kvpareto {record.environment.kvpareto}, seed {record.seed}"
+    return row_of(config, key, record.task, record.kind, context, kept, source)
+
+
+def measured_configurations(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """Retention of each configuration that was run, by context and kind of task: the mean over
+    the tasks of a kind, with the error of that mean."""
+    found: dict[tuple[str, int], dict[str, list[tuple[float, float]]]] = {}
+    for record in records:
+        row = to_row(record, "")
+        if row is not None:
+            kinds = found.setdefault((record.config, record.context), {})
+            kinds.setdefault(record.kind, []).append((row.retention, row.sd))
+    return [
+        {"config": config, "context": context, "kinds": {k: mean(v) for k, v in kinds.items()}}
+        for (config, context), kinds in found.items()
+    ]
+
+
+def mean(values: Sequence[tuple[float, float]]) -> list[float]:
+    """[mean, standard error] of independent values with their errors."""
+    retention = sum(value for value, _ in values) / len(values)
+    error = sum(sd * sd for _, sd in values) ** 0.5 / len(values)
+    return [round(retention, 6), round(error, 6)]
+
+
+def _own_model(spec: ModelSpec, shipped: Predictor, models: Mapping[str, Model]) -> Model:
+    """The model as the regression knows it: under its published key if it has rows there."""
+    key = shipped.models.key_of(spec)
+    if key is not None:
+        return models[key]
+    name = name_of(spec)
+    features = shipped.models.of(spec).features
+    return Model(f"own:{name}", features, (name,), shape_of(spec))
+
+
+def _start(shipped: Predictor) -> dict[str, float]:
+    """First guesses from the shipped fit: most of the way is gone already."""
+    payload = shipped.payload
+    population = payload["population"]
+    found = dict(zip(population["names"], population["mean"], strict=True))
+    return found | {name: mean for name, (mean, _) in payload["coefficients"].items()}
+
+
+def _hold_out(
+    rows: Sequence[Row], own: Model, models: Mapping[str, Model], start: Mapping[str, float]
+) -> HeldOut | None:
+    """This model's rows, each predicted from a fit without its configuration; None for fewer
+    than two configurations."""
+    number: dict[tuple[object, ...], int] = {}
+    for row in rows:
+        if row.model == own.key:
+            number.setdefault(_configuration(row), len(number))
+    if len(number) < 2:
+        return None
+    collected = Collector(rows, models)
+    for fold in range(min(FOLDS, len(number))):
+        out = [
+            i
+            for i, row in enumerate(rows)
+            if row.model == own.key and number[_configuration(row)] % FOLDS == fold
+        ]
+        left = set(out)
+        kept = [row for i, row in enumerate(rows) if i not in left]
+        z = {"unseen": 1.0, "known": 1.0}
+        refit = fit_rows(kept, models, start)
+        predictor = Predictor(to_payload(refit, kept, models, FOLDER, z))
+        effects = predictor.models.known(own.key, own.features)
+        collected.add(out, predictor, effects)
+    return collected.held_out()
+
+
+def _configuration(row: Row) -> tuple[object, ...]:
+    return tuple(
+        getattr(row, name)
+        for name in Row.__dataclass_fields__
+        if name not in ("task", "kind", "context", "retention", "sd", "weight", "source")
+    )

@@ -1,0 +1,209 @@
+"""The regression itself: rows -> the most probable parameters and their covariance.
+
+Penalized nonlinear least squares (scipy): each row is a residual in units of its standard
+deviation, each parameter another in units of its prior's. A row's standard deviation adds
+sampling error, what the model cannot express (on the log-noise scale, so it matters where
+retention is falling and not where it is flat), and its weight. Rows far off are bounded
+(Huber), so that one transcription error moves nothing. No random numbers: the same rows give
+the same coefficients.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from ...planner.accuracy.formula import (
+    COEFFICIENTS,
+    GRANULARITIES,
+    Floats,
+    Formats,
+    context_factor,
+    noise,
+    weight_noise,
+)
+from ...planner.accuracy.model_sensitivity import COMPONENTS
+from ...planner.accuracy.retention import (
+    cache_retention,
+    power_of,
+    protected_shares,
+    weight_retention,
+)
+from .accuracy_rows import Row
+from .mixed_effects import Layout, Model
+
+FLOOR = 0.01
+"""Standard deviation of a score that no sampling explains: prompts, kernels, harness versions."""
+MISFIT = 0.5
+"""Standard deviation of the log noise of a format around the formula."""
+HUBER = 2.0
+TYPICAL_GAMMA = 2.0
+"""Steepness by which a misfit in log noise is turned into one of the score; gamma is near it."""
+MAX_ROUNDS = 10
+SETTLED = 0.02
+"""Rows beyond HUBER are weighed anew until no parameter moves by more of its prior's sd."""
+_NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(16)
+
+
+class Problem:
+    """Rows as arrays, and retention as a function of theta with its derivatives."""
+
+    def __init__(self, rows: Sequence[Row], layout: Layout, models: Mapping[str, Model]) -> None:
+        self.layout = layout
+        self.observed: Floats = np.array([r.retention for r in rows])
+        self.sd: Floats = np.hypot([r.sd for r in rows], FLOOR)
+        self.trust: Floats = np.sqrt([r.weight for r in rows])
+        self.context: Floats = np.array([float(r.context) for r in rows])
+        owners = [models[r.model] for r in rows]
+        self.formats = formats_of(rows, owners)
+        bits = np.array([r.protected_bits for r in rows])
+        self.protected = self.formats.with_bits(bits, bits)
+        shares = [
+            protected_shares(m.features.outliers, m.features.layers, r.protected_layers)
+            for r, m in zip(rows, owners, strict=True)
+        ]
+        self.shares: Floats = np.array([[s.plain, s.outlier, s.value] for s in shares]).T
+        self.fraction: Floats = np.array([m.features.attention_fraction for m in owners])
+        self.weight_bits: Floats = np.array([r.weight_bits for r in rows])
+        self.linear = np.array([power_of(r.kind, 0.0) == 1.0 for r in rows])
+        self.scales = np.array([[layout.scale_row(m, c) for m in owners] for c in COMPONENTS])
+        self.kinds = np.array([layout.kind_row(r.kind) for r in rows])
+
+    def components(self, theta: Floats) -> Floats:
+        """Noise of the three cache components and of the weights, shape (4, N)."""
+        coefficients = self.layout.coefficients(theta)
+        unit = noise(self.formats, coefficients, self.context) * (1.0 - self.shares)
+        unit += noise(self.protected, coefficients, self.context) * self.shares
+        common = np.exp(self.kinds @ theta) * context_factor(self.context, coefficients["context"])
+        cache = unit * np.exp(self.scales[:3] @ theta) * common * self.fraction
+        weights = weight_noise(self.weight_bits, coefficients["weight_8bit"])
+        return np.vstack([cache, weights * np.exp(self.scales[3] @ theta)])
+
+    def _powers(self, theta: Floats) -> Floats:
+        """Steepness of each row's kind."""
+        return np.where(self.linear, 1.0, self.layout.coefficients(theta)["gamma"])
+
+    def retention(self, theta: Floats) -> Floats:
+        parts = self.components(theta)
+        gamma = self._powers(theta)
+        return cache_retention(parts[:3].sum(axis=0), gamma) * weight_retention(parts[3])
+
+    def jacobian(self, theta: Floats) -> Floats:
+        """d retention / d theta, shape (N, parameters)."""
+        parts = self.components(theta)
+        gamma = self._powers(theta)
+        total = parts[:3].sum(axis=0)
+        cache, weights = cache_retention(total, gamma), weight_retention(parts[3])
+        by_log = -gamma * cache * (1 - cache) * weights
+        shares = parts[:3] / np.where(total > 0, total, 1.0)
+        found = np.einsum("cn,cnp->np", by_log * shares, self.scales[:3])
+        found += by_log[:, None] * self.kinds
+        found += (-cache * weights * (1 - weights))[:, None] * self.scales[3]
+        for i in range(len(COEFFICIENTS)):
+            ahead, behind = theta.copy(), theta.copy()
+            ahead[i] += 1e-5
+            behind[i] -= 1e-5
+            found[:, i] = (self.retention(ahead) - self.retention(behind)) / 2e-5
+        return found
+
+    def deviation(self, score: Floats) -> Floats:
+        """Standard deviation of rows where their true score is `score`: [..., N]."""
+        return deviation(score, self.sd, MISFIT) / self.trust
+
+    def distance(self, predicted: Floats) -> Floats:
+        """How far predictions are from the scores, in standard deviations met on the way."""
+        return self.trust * distance(predicted, self.observed, self.sd, MISFIT)
+
+
+def deviation(score: Floats, sd: Floats, misfit: float) -> Floats:
+    """Standard deviation of rows where their true score is `score`: [..., N].
+
+    The misfit in log noise moves a score by the slope of the link, gamma y (1 - y): much
+    where scores fall, nothing where they are whole or gone.
+    """
+    inside = np.clip(score, 0.0, 1.0)
+    slope = TYPICAL_GAMMA * inside * (1.0 - inside)
+    found: Floats = np.hypot(sd, misfit * slope)
+    return found
+
+
+def distance(predicted: Floats, observed: Floats, sd: Floats, misfit: float) -> Floats:
+    """How far predictions are from the scores, in standard deviations met on the way.
+
+    The integral of 1 / deviation from score to prediction: neither a score nor a prediction
+    near 0 or 1 alone makes a row seem certain.
+    """
+    way = predicted - observed
+    points = observed + np.multiply.outer((1.0 + _NODES) / 2.0, way)
+    found: Floats = way * (_NODE_WEIGHTS @ (1.0 / deviation(points, sd, misfit))) / 2.0
+    return found
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The most probable theta, its covariance, and the problem's layout."""
+
+    layout: Layout
+    theta: Floats
+    covariance: Floats
+
+
+def fit_rows(
+    rows: Sequence[Row],
+    models: Mapping[str, Model],
+    start: Mapping[str, float] | None = None,
+) -> Fit:
+    """Fit all parameters to `rows`. `start` maps parameter names to first guesses."""
+    used = [models[key] for key in dict.fromkeys(r.model for r in rows)]
+    layout = Layout(used)
+    problem = Problem(rows, layout, models)
+    mean, spread = layout.prior_mean, layout.prior_sd
+    theta = mean.copy()
+    for name, value in (start or {}).items():
+        if name in layout.index:
+            theta[layout.index[name]] = value
+    for _ in range(MAX_ROUNDS):
+        far = np.abs(problem.distance(problem.retention(theta)))
+        trust = np.sqrt(np.minimum(HUBER / np.maximum(far, HUBER), 1.0))
+
+        def residuals(x: Floats, trust: Floats = trust) -> Floats:
+            rows = trust * problem.distance(problem.retention(x))
+            return np.concatenate([rows, (x - mean) / spread])
+
+        def jacobian(x: Floats, trust: Floats = trust) -> Floats:
+            by_score = trust / problem.deviation(problem.retention(x))
+            return np.vstack([problem.jacobian(x) * by_score[:, None], np.diag(1 / spread)])
+
+        before = theta
+        theta = least_squares(residuals, theta, jacobian, x_scale=spread, xtol=1e-10, ftol=1e-10).x
+        if np.abs((theta - before) / spread).max() < SETTLED:
+            break
+    final = jacobian(theta)
+    covariance = np.linalg.inv(final.T @ final).astype(np.float64)
+    return Fit(layout, theta, covariance)
+
+
+def formats_of(rows: Sequence[Row], owners: Sequence[Model]) -> Formats:
+    """Rows' KV formats as arrays; a group of 0 is the head."""
+
+    def floats(values: Sequence[float]) -> Floats:
+        return np.array(values, dtype=float)
+
+    names = [str(g) for g in GRANULARITIES]
+    return Formats(
+        k_bits=floats([r.k_bits for r in rows]),
+        v_bits=floats([r.v_bits for r in rows]),
+        granularity=np.array([names.index(r.granularity) for r in rows]),
+        group=floats(
+            [
+                min(r.group_size or m.features.head_dim, m.features.head_dim)
+                for r, m in zip(rows, owners, strict=True)
+            ]
+        ),
+        block=floats([r.block_tokens for r in rows]),
+        smoothing=floats([r.smoothing for r in rows]),
+        rotate_k=floats([r.rotate_k for r in rows]),
+        rotate_v=floats([r.rotate_v for r in rows]),
+        residual=floats([r.residual for r in rows]),
+    )

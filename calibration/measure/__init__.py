@@ -1,0 +1,1 @@
+"""What a configuration costs in accuracy, measured: task scores, divergence, layer by layer."""

@@ -1,0 +1,187 @@
+"""How far a configuration's next-token distributions are from the unquantized model's.
+
+The cheapest measurement there is, and a dense one: every token of a text is an observation, where
+a task gives one number an item. Two sessions read the same text in step, chunk by chunk, and only
+what both predict at some positions of the current chunk is held at a time:
+
+    KL = mean over positions of sum_v p(v) (log p(v) - log q(v)),   p unquantized, q quantized
+
+exactly, over the whole vocabulary, in nats; top-1 agreement is how often both would choose the
+same token; perplexity is exp of the mean -log q(next token).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ...planner.errors import BadInput
+from ...runtime import Session
+from ..tasks.scores import Score
+
+BLOCK = 64
+"""Consecutive positions whose mean is one observation of the error: neighbours are correlated."""
+ROWS = 64
+"""Positions whose distributions are held in float32 at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """Means over positions; `per_item` of each is the means of blocks of positions.
+
+    `nll` is the mean -log q of the text's own next tokens, in nats; `excess` is nll minus the
+    reference's, with the error of the paired difference.
+    """
+
+    positions: int
+    kl: Score
+    top1: Score
+    nll: Score
+    reference_nll: Score
+    excess: Score
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.nll.value)
+
+    @property
+    def perplexity_stderr(self) -> float:
+        """By the delta method: d exp(x) = exp(x) dx."""
+        return self.perplexity * self.nll.stderr
+
+    @property
+    def reference_perplexity(self) -> float:
+        return math.exp(self.reference_nll.value)
+
+
+def divergence(
+    reference: Session, quantized: Session, windows: Tensor, *, rows: int = 256
+) -> Divergence:
+    """Compare two sessions of one model over token `windows` [N, T] (see `text_windows`).
+
+    Each window starts from an empty cache and is fed in the quantized session's chunks. At most
+    `rows` positions of a chunk are compared, evenly spaced, which bounds what is held to
+    2 x batch x rows x vocabulary logits. Raises BadInput for sessions that cannot keep step.
+    """
+    batch = _check(reference, quantized)
+    if windows.dim() != 2 or min(windows.shape) < 1 or windows.shape[1] < 3:
+        raise BadInput(
+            f"no text to compare: windows of shape {tuple(windows.shape)}",
+            "give a text of at least a few tokens",
+        )
+    found = []
+    chunks = quantized.chunks(windows.shape[1])
+    places = _spread(chunks, rows)
+    for start in range(0, len(windows), batch):
+        # a group that is not full is filled with its last window, whose copies are left out
+        group = windows[[min(start + i, len(windows) - 1) for i in range(batch)]]
+        real = min(batch, len(windows) - start)
+        found.append(_compare_group(reference, quantized, group, places, chunks)[:, :real])
+    values = torch.cat([part.flatten(1) for part in found], dim=1).numpy()  # [4, positions]
+    kl, top1, nll, reference_nll = values
+    return Divergence(
+        positions=kl.size,
+        kl=_block_score(kl),
+        top1=_block_score(top1),
+        nll=_block_score(nll),
+        reference_nll=_block_score(reference_nll),
+        excess=_block_score(nll - reference_nll),
+    )
+
+
+def text_windows(
+    tokenizer: PreTrainedTokenizerBase, text: str, length: int, count: int | None = None
+) -> Tensor:
+    """Cut `text` into windows [N, length] of tokens, at most `count`; one shorter window where
+    the text is shorter. Each begins with the tokenizer's first special token, if it adds one.
+
+    Raises BadInput for a text without tokens or a length below 8.
+    """
+    if length < 8:
+        raise BadInput(f"windows of {length} tokens are too short", "use 8 tokens or more")
+    # special tokens a tokenizer puts before a text; those it puts after belong to no window
+    lead = [token for token in tokenizer("")["input_ids"] if token != tokenizer.eos_token_id]
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    step = min(length - len(lead), len(ids))
+    if step < 2:
+        raise BadInput("the text has fewer than 2 tokens", "give a longer text")
+    rows = [lead + ids[at : at + step] for at in range(0, len(ids) - step + 1, step)]
+    return torch.tensor(rows[:count])
+
+
+def _check(reference: Session, quantized: Session) -> int:
+    """The batch of both. Raises BadInput where they cannot run in step."""
+    batches = [s.cache.clock.starts.shape[0] for s in (reference, quantized)]
+    sizes = [s.model.config.get_text_config().vocab_size for s in (reference, quantized)]
+    if len(set(batches)) > 1 or len(set(sizes)) > 1:
+        raise BadInput(
+            f"sessions of batch {batches[0]} and {batches[1]} over vocabularies of {sizes[0]} "
+            f"and {sizes[1]} cannot be compared",
+            "load the same model twice with the same batch",
+        )
+    largest = reference.config.largest_chunk
+    if largest is not None and largest != quantized.config.largest_chunk:
+        raise BadInput(
+            f"the reference prefills in chunks of {largest}, which {quantized.config} does not",
+            "give both the same +pc, or the reference none",
+        )
+    return batches[0]
+
+
+def _spread(chunks: list[int], rows: int) -> Tensor:
+    """At most `rows` positions of each chunk, evenly spaced, without the text's last position."""
+    places, done = [], 0
+    for size in chunks:
+        count = min(size, rows)
+        places.append(done + torch.linspace(0, size - 1, count).round().long())
+        done += size
+    found = torch.cat(places)
+    return found[found < done - 1]
+
+
+def _compare_group(
+    reference: Session, quantized: Session, group: Tensor, places: Tensor, chunks: list[int]
+) -> Tensor:
+    """KL, agreement, -log q and -log p of one batch of windows: float64 [4, B, P] on the host."""
+    parts, done = [], 0
+    targets = group[:, places + 1]
+    pairs = zip(
+        reference.logits(group, places, chunks),
+        quantized.logits(group, places, chunks),
+        strict=True,
+    )
+    for ours, theirs in pairs:
+        count = theirs.shape[1]
+        next_tokens = targets[:, done : done + count].to(theirs.device)
+        parts.append(compare(ours.to(theirs.device), theirs, next_tokens).cpu())
+        done += count
+    return torch.cat(parts, dim=2)
+
+
+@torch.inference_mode()
+def compare(reference: Tensor, quantized: Tensor, targets: Tensor) -> Tensor:
+    """KL(p || q), whether both choose the same token, -log q(target), -log p(target).
+
+    Logits [B, n, V] of both and the true next tokens [B, n]; float64 [4, B, n].
+    """
+    parts = []
+    rows = max(1, ROWS // reference.shape[0])
+    pieces = (part.split(rows, dim=1) for part in (reference, quantized, targets))
+    for ours, theirs, target in zip(*pieces, strict=True):
+        log_p, log_q = ours.float().log_softmax(-1), theirs.float().log_softmax(-1)
+        # a token that p excludes (log p = -inf) adds nothing
+        kl = (log_p.exp() * (log_p - log_q)).masked_fill(log_p.isneginf(), 0).sum(-1)
+        same = (ours.argmax(-1) == theirs.argmax(-1)).float()
+        nll = [-log.gather(-1, target[..., None])[..., 0] for log in (log_q, log_p)]
+        parts.append(torch.stack([kl, same, *nll]).double())
+    return torch.cat(parts, dim=2)
+
+
+def _block_score(values: np.ndarray) -> Score:
+    """The mean over positions, with the error that the means of blocks show (batch means)."""
+    blocks = np.array_split(values, max(2, values.size // BLOCK))
+    means = Score.of([float(block.mean()) for block in blocks])
+    return Score(float(values.mean()), means.stderr, means.per_item)

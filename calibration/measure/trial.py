@@ -1,0 +1,263 @@
+"""One configuration on the real runtime: the calls that a measurement is made of.
+
+The model is loaded once for each weight format; a configuration is a session on it, beside a
+session of the unquantized model that divergences are measured from.
+"""
+
+import gc
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from ...planner.errors import BadInput, NothingFits
+from ...planner.formats.configuration import Configuration
+from ...planner.models.spec import ModelSpec
+from ...runtime import Session, load
+from .. import tasks
+from ..records.record_file import Memory
+from .divergence import Divergence, divergence
+from .layer_probe import TOKENS, probe_layers
+from .layer_sensitivity import Sensitivity
+from .prompts import Material, Prompts
+
+SPEED_TOKENS = 16
+SPEED_REPEATS = 2  # of which the faster counts: the first may compile and capture
+FULL = Configuration()
+BATCH = 8
+"""Items generated together, where memory allows."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds to the first token, and for each further one."""
+
+    ttft_s: float
+    tpot_s: float
+
+
+class Trial(Protocol):
+    """A configuration that is loaded and can be asked. Each call may run out of memory."""
+
+    def divergence(self) -> Divergence: ...
+
+    def window(self) -> int:
+        """Tokens of the windows of the divergence."""
+
+    def score(self, task: str, first: int, last: int) -> Sequence[float]:
+        """Scores of a task's items first..last - 1, as many as there are."""
+
+    def prompt_tokens(self, task: str) -> int | None:
+        """Mean tokens of a task's prompts; None where they fill the context."""
+
+    def speed(self) -> Speed: ...
+
+    def memory(self) -> Memory:
+        """Tensors' bytes, and the allocator's as `speed` left them."""
+
+
+class Bench:
+    """A model to run configurations of.
+
+    Raises BadInput for checkpoints that are quantized already.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        spec: ModelSpec,
+        material: Material,
+        *,
+        device: str,
+        offline: bool = False,
+    ) -> None:
+        if spec.quantization is not None:
+            raise BadInput(
+                f"{spec.name} is quantized already, so there is no unquantized score to compare "
+                "with",
+                "calibrate the 16-bit checkpoint it was made from",
+            )
+        self.spec, self.device = spec, device
+        self._source, self._offline = source, offline
+        self._batch = BATCH
+        self._models: dict[int, Session] = {}
+        self._reference: tuple[int, Session] | None = None
+        self.prompts = Prompts(spec.name, self._model(16).tokenizer, material)
+
+    @contextmanager
+    def open(self, config: Configuration, context: int) -> Iterator["RuntimeTrial"]:
+        """A trial of `config` with prompts of `context` tokens."""
+        reference = self._reference_at(context)
+        base = self._model(config.weight_bits)
+        before = _allocated(base.device) - base.memory().weights
+        with _session(base, config, self._room(context)) as session:
+            trial = RuntimeTrial(self, reference, session, context, before)
+            try:
+                yield trial
+            finally:
+                trial.close()
+                gc.collect()
+                if session.device.type == "cuda":
+                    torch.cuda.empty_cache()
+
+    def fitting_tasks(self, context: int) -> list[str]:
+        return self.prompts.fitting_tasks(context)
+
+    @property
+    def at_once(self) -> int:
+        """Prompts generated together."""
+        return min(self._batch, self.prompts.material.items)
+
+    def probe(self) -> tuple[Sensitivity, int]:
+        """How sensitive each layer is, and on windows of how many tokens it was tried."""
+        windows = self.prompts.windows(min(TOKENS, max(self.prompts.material.contexts)))
+        if self.device == "cpu":  # a quarter of the text: seconds, where it would be a minute
+            windows = windows[:1, : TOKENS // 2]
+        return probe_layers(self._model(16), windows), int(windows.shape[1])
+
+    def batched(self, config: Configuration, context: int) -> Session:
+        """A session of as many prompts at once as memory allows, up to BATCH, for the caller to
+        close."""
+        base, room = self._model(config.weight_bits), self._room(context)
+        while True:
+            try:
+                return _session(base, config, room, self.at_once)
+            except NothingFits:
+                if not self.fewer_at_once():
+                    raise
+
+    def fewer_at_once(self) -> bool:
+        """Halve the batch after memory ran out; False where it is 1 already."""
+        if self._batch == 1:
+            return False
+        self._batch //= 2
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+        return True
+
+    def close(self) -> None:
+        """Free everything, in the reverse order of loading."""
+        if self._reference is not None:
+            self._reference[1].close()
+            self._reference = None
+        for session in reversed(self._models.values()):
+            session.close()
+        self._models.clear()
+
+    def _model(self, bits: int) -> Session:
+        """A session of almost no room that holds the model with its weights at `bits`."""
+        if bits not in self._models:
+            config = Configuration(weight_bits=bits)
+            self._models[bits] = load(
+                self._source,
+                config,
+                context=8,
+                output=1,
+                device=self.device,
+                # without hardware for them, 16-bit matrix products take several times as long
+                dtype=torch.float32 if self.device == "cpu" else None,
+                offline=self._offline,
+            )
+        return self._models[bits]
+
+    def _reference_at(self, context: int) -> Session:
+        if self._reference is None or self._reference[0] != context:
+            if self._reference is not None:
+                self._reference[1].close()
+                self._reference = None
+            self._reference = context, _session(self._model(16), FULL, self._room(context))
+        return self._reference[1]
+
+    def _room(self, context: int) -> int:
+        """Tokens of the cache: the prompt and the longest answer."""
+        return context + max(SPEED_TOKENS, self.prompts.longest_answer(context))
+
+
+class RuntimeTrial:
+    """See Trial."""
+
+    def __init__(
+        self, bench: Bench, reference: Session, session: Session, context: int, before: int
+    ) -> None:
+        self._bench, self._reference, self._session = bench, reference, session
+        self._context, self._before = context, before
+        self._windows = bench.prompts.windows(context)
+        self._harness_scores: dict[str, Sequence[float]] = {}
+        self._batched: Session | None = None
+        self._allocator: tuple[int, int] | None = None
+
+    def close(self) -> None:
+        """Free what was opened beside the session."""
+        if self._batched is not None:
+            self._batched.close()
+            self._batched = None
+
+    def divergence(self) -> Divergence:
+        return divergence(self._reference, self._session, self._windows)
+
+    def window(self) -> int:
+        return int(self._windows.shape[1])
+
+    def score(self, task: str, first: int, last: int) -> Sequence[float]:
+        harness = self._bench.prompts.material.harness
+        if harness is None or task not in harness.names:
+            return self._generated(task, first, last)
+        if task not in self._harness_scores:
+            self._harness_scores[task] = harness.score(
+                self._session, task, self._bench.prompts.material.items
+            )
+        return self._harness_scores[task][first:last]
+
+    def _generated(self, task: str, first: int, last: int) -> Sequence[float]:
+        (found,) = tasks.find([task])
+        items = self._bench.prompts.items(task, self._context)[first:last]
+        while True:
+            try:
+                if self._batched is None:
+                    self._batched = self._bench.batched(self._session.config, self._context)
+                return tasks.evaluate(self._batched, found, items).per_item
+            except (torch.OutOfMemoryError, NothingFits):
+                self.close()
+                if not self._bench.fewer_at_once():
+                    raise
+
+    def prompt_tokens(self, task: str) -> int | None:
+        harness = self._bench.prompts.material.harness
+        return harness.prompt_tokens(task) if harness is not None else None
+
+    def speed(self) -> Speed:
+        device = self._session.device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        found = [self._time() for _ in range(SPEED_REPEATS)]
+        use = self._session.memory()
+        if use.allocated is not None and use.peak is not None:
+            self._allocator = use.allocated - self._before, use.peak - self._before
+        return Speed(min(s.ttft_s for s in found), min(s.tpot_s for s in found))
+
+    def _time(self) -> Speed:
+        # each list of tokens is on the host when it is yielded, so the clock needs no barrier
+        started = time.perf_counter()
+        steps = self._session.steps(self._windows[:1], SPEED_TOKENS, stops=frozenset())
+        next(steps)
+        first = time.perf_counter()
+        count = sum(1 for _ in steps)
+        return Speed(first - started, (time.perf_counter() - first) / max(count, 1))
+
+    def memory(self) -> Memory:
+        use = self._session.memory()
+        allocated, peak = self._allocator or (None, None)
+        return Memory(weights=use.weights, kv=use.kv, allocated=allocated, peak=peak)
+
+
+def _session(base: Session, config: Configuration, room: int, batch: int = 1) -> Session:
+    return Session(
+        base.model, base.spec, config, tokens=room, batch=batch, tokenizer=base.tokenizer
+    )
+
+
+def _allocated(device: torch.device) -> int:
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0

@@ -1,0 +1,1 @@
+"""Measured rows on disk: appended with fsync, locked, exported, never edited."""

@@ -1,0 +1,128 @@
+"""Tasks of EleutherAI's lm-evaluation-harness, run by our sessions: `--tasks lm_eval:gsm8k,mmlu`.
+
+The generated tasks measure what the cache does to recall; what a person will use the model for is
+better measured by a task of that kind, and the harness has hundreds. Needs the `harness` extra,
+imported only here and in harness_model.py, and, for most tasks, a download of their data.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...planner.errors import BadInput, MissingDependency
+from ...runtime import Session
+from . import TASKS
+from .scores import Score
+
+PREFIX = "lm_eval:"
+
+
+def split_names(names: str | Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of generated tasks, and of the harness's (without prefix).
+
+    What follows a `lm_eval:` belongs to the harness up to the next generated task's name:
+    `needle,lm_eval:gsm8k,mmlu,variables` has two of each.
+    """
+    asked = names.split(",") if isinstance(names, str) else list(names)
+    generated: list[str] = []
+    harness: list[str] = []
+    for name in (name.strip() for name in asked):
+        if name.startswith(PREFIX):
+            harness.append(name.removeprefix(PREFIX))
+        elif harness and name not in (*TASKS, "all"):
+            harness.append(name)
+        else:
+            generated.append(name)
+    return generated, harness
+
+
+def evaluate_harness(
+    session: Session,
+    names: Sequence[str],
+    *,
+    limit: int | None = None,
+    chat: bool | None = None,
+    folder: Path | None = None,
+    seed: int = 0,
+) -> dict[str, Score]:
+    """Each task's score by its own first metric and filter; a group gives one score a member.
+
+    `limit` is the number of items a task; the same ones for every session, so that scores can be
+    paired. `chat` applies the tokenizer's template, by default where it has one. `folder` holds
+    the user's own task files, which are then the only ones known. Raises MissingDependency
+    without the harness, BadInput for unknown tasks, data that cannot be had, or a metric that is
+    not a number an item (perplexities: see divergence.py).
+    """
+    manager = task_manager(names, folder)
+    unknown = sorted(set(names) - set(manager.all_tasks))
+    if unknown:
+        raise BadInput(
+            f"the harness has no task called {unknown[0]!r}", "`lm-eval ls tasks` lists its tasks"
+        )
+    return run_tasks(session, names, manager, limit=limit, chat=chat, seed=seed)
+
+
+def task_manager(names: Sequence[str], folder: Path | None = None) -> Any:
+    """The harness's index of tasks: of `folder` alone, or of its own unless all names are files.
+
+    Raises MissingDependency without the harness.
+    """
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise MissingDependency(
+            "the evaluation harness is not installed", 'pip install "kvpareto[harness]"'
+        ) from error
+    own = folder is None and not all(name.endswith((".yaml", ".yml")) for name in names)
+    return TaskManager(include_path=None if folder is None else str(folder), include_defaults=own)
+
+
+def run_tasks(
+    session: Session,
+    tasks: Sequence[Any],
+    manager: Any,
+    *,
+    limit: int | None,
+    chat: bool | None = None,
+    seed: int = 0,
+) -> dict[str, Score]:
+    """`evaluate_harness` for tasks that `manager` knows by name, or that it has loaded."""
+    from lm_eval import simple_evaluate
+
+    from .lm_eval_model import SessionLM
+
+    model = SessionLM(session)
+    templated = bool(model.tokenizer.chat_template) if chat is None else chat
+    try:
+        found = simple_evaluate(
+            model=model,
+            tasks=list(tasks),
+            limit=limit,
+            apply_chat_template=templated,
+            task_manager=manager,
+            bootstrap_iters=0,  # errors are ours, from the items
+            random_seed=seed,
+            numpy_random_seed=seed,
+            torch_random_seed=seed,
+            fewshot_random_seed=seed,
+        )
+    except OSError as error:  # what `datasets` raises without a connection, or for a missing file
+        named = ", ".join(str(getattr(task, "task_name", task)) for task in tasks)
+        raise BadInput(
+            f"the data of {named} could not be loaded: {error}",
+            "check the connection and HF_TOKEN, or give tasks with local data",
+        ) from error
+    return {name: _score(name, samples) for name, samples in found["samples"].items()}
+
+
+def _score(name: str, samples: Sequence[Mapping[str, Any]]) -> Score:
+    """The score of a task from the harness's rows, one for each document and filter."""
+    metric = samples[0]["metrics"][0]
+    kept = [row for row in samples if row["filter"] == samples[0]["filter"]]
+    values = [row[metric] for row in sorted(kept, key=lambda row: row["doc_id"])]
+    if not all(isinstance(value, int | float) for value in values):
+        raise BadInput(
+            f"{name} has no score an item: its metric {metric} is of the whole text",
+            "measure divergence and perplexity with a text instead",
+        )
+    return Score.of(values)

@@ -1,0 +1,198 @@
+"""What is to be verified, and the plan's file that asks it (what is typed instead: asked.py).
+
+A plan's file was perhaps edited, cut short, or made for a model that has changed since: each is
+one clear BadInput here, before anything is loaded.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ...planner.accuracy import predict as accuracy
+from ...planner.accuracy.calibrations import fingerprint
+from ...planner.errors import BadConfig, BadInput, one_line
+from ...planner.formats.configuration import Configuration
+from ...planner.hardware.gpus import Hardware
+from ...planner.latency import predict as latency
+from ...planner.load_model import load_model
+from ...planner.memory import estimate as memory
+from ...planner.models.spec import ModelSpec
+from ...planner.models.untrusted_json import read_json_object
+from ...planner.search.request import Request
+from ...planner.workload import Engine, Workload
+from ...report.document import point
+
+_AGAIN = "write it again: kvpareto plan -m MODEL --budget 12GB --save plan.json"
+MOST_BYTES = 64 * 2**20
+
+
+class _Part(BaseModel):
+    """A part of a plan's file that is used here; the rest is left alone."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, strict=True)
+
+
+class Terms(_Part):
+    weights: int
+    kv: int
+    activation: int
+    overhead: int
+    total: int
+    total_low: int
+    total_high: int
+    allocated_resident: int
+    allocated_peak: int
+
+
+class Kept(_Part):
+    retention: float
+    low: float
+    high: float
+
+
+class Overall(Kept):
+    level: float = Field(gt=0, lt=1)
+    provenance: str
+    tasks: dict[str, Kept]
+
+
+class Seconds(_Part):
+    kind: str
+    ttft_low_s: float
+    ttft_high_s: float
+    tpot_low_s: float
+    tpot_high_s: float
+
+
+class Planned(_Part):
+    """One configuration's predictions, as report.document.point writes them."""
+
+    config: str
+    memory: Terms
+    accuracy: Overall
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    latency: Seconds | None = None
+
+
+class PlanFile(_Part):
+    schema_version: Literal[1] = Field(alias="schema")
+    model: str
+    fingerprint: str | None = None
+    engine: str
+    context: int
+    output: int
+    batch: int
+    parameters: int
+    budget: int = Field(gt=0)
+    gpu: str | None = None
+    objective: str = "accuracy"
+    max_loss: float | None = None
+    recommended: Planned
+    frontier: list[Planned] = []
+
+
+@dataclass(frozen=True)
+class Question:
+    """`source` is what is loaded; `planned` what was promised; `request` what a corrected plan
+    would be made from; `plan_gpu` the GPU that the promised seconds are for."""
+
+    source: str
+    request: Request
+    config: Configuration
+    planned: Planned
+    plan_gpu: str | None
+    frontier: tuple[Planned, ...] = ()
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.request.spec
+
+    def at(self, planned: Planned) -> "Question":
+        """The same question about another point, under the upper end of its own memory."""
+        return replace(
+            self,
+            config=Configuration.parse(planned.config),
+            planned=planned,
+            request=replace(self.request, budget=planned.memory.total_high),
+        )
+
+
+def read_plan(path: Path) -> PlanFile:
+    """A plan's file. Raises BadInput in one line for anything else."""
+    try:
+        found = read_json_object(path, MOST_BYTES)
+    except BadConfig as error:
+        raise BadInput(error.message, _AGAIN) from None
+    if "max_context" in found and "recommended" not in found:
+        raise BadInput(f"{path.name} is the answer of --max-context, not a plan", _AGAIN)
+    try:
+        return PlanFile.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise BadInput(
+            f"{path.name} is not a plan: {place}: {one_line(first['msg'], 80)}", _AGAIN
+        ) from None
+
+
+def from_plan(path: Path, model: str | None, offline: bool) -> Question:
+    """The question a plan's file asks. `model` says where the weights are, if not under the name
+    that was planned for."""
+    plan = read_plan(path)
+    source = model or plan.model
+    try:
+        spec = load_model(source, offline=offline)
+    except BadInput as error:
+        if model is not None:
+            raise
+        hint = "--model says where its weights are"
+        raise BadInput(f"the plan's model is not here: {error.message}", hint) from None
+    engine = Engine.parse(plan.engine)
+    workload = Workload(plan.context, plan.output, plan.batch)
+    config = Configuration.parse(plan.recommended.config)
+    _check_still(plan, spec, config, workload, engine)
+    request = Request(
+        spec, workload, engine, plan.budget, objective=plan.objective, max_loss=plan.max_loss
+    )
+    return Question(source, request, config, plan.recommended, plan.gpu, tuple(plan.frontier))
+
+
+def predict(request: Request, config: Configuration, hardware: Hardware | None) -> Planned:
+    """What the planner says of a configuration now, on `hardware`."""
+    spec, workload, engine = request.spec, request.workload, request.engine
+    found = point(
+        config,
+        memory.estimate(spec, config, workload, engine, hardware),
+        accuracy.predict(spec, config, workload.context),
+        latency.predict(spec, config, workload, engine, hardware),
+    )
+    return planned_of(found)
+
+
+def planned_of(document: Mapping[str, Any]) -> Planned:
+    """A point of report.document as what is promised."""
+    return Planned.model_validate({name: document[name] for name in Planned.model_fields})
+
+
+def _check_still(
+    plan: PlanFile, spec: ModelSpec, config: Configuration, workload: Workload, engine: Engine
+) -> None:
+    """Raise BadInput where the model is not the one that the plan was made for."""
+    same = plan.parameters == spec.parameters
+    if plan.fingerprint is not None:
+        same = same and plan.fingerprint == fingerprint(spec)
+    if same:
+        now = memory.estimate(spec, config, workload, engine, None)
+        promised = plan.recommended.memory
+        same = (now.weights, now.kv) == (promised.weights, promised.kv)
+    if not same:
+        raise BadInput(
+            f"the plan was made for {plan.model} with {plan.parameters:,} parameters and "
+            f"{plan.recommended.memory.weights:,} bytes of weights; {spec.name} is not that model, "
+            "or was changed since",
+            "plan again for this model",
+        )

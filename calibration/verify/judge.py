@@ -1,0 +1,147 @@
+"""Each promised number beside the measured one: inside its interval, better, or worse.
+
+Weights and the cache are promised to the byte. The activation's interval is the planner's error of
+it; the allocator's numbers have that and the blocks that torch does not split (UNSPLIT). Overhead
+and total have the interval that was promised, and seconds that of the latency's profile.
+
+Measured activation is the allocator's high-water mark of prefill and decoding less the tensors of
+weights and cache and less library workspaces; overhead is whatever else the device held, so that
+the terms sum to the total.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ...planner.memory.estimate import MODEL_ERROR
+from ..execution.run_record import Execution
+from .cases import Planned, Seconds
+
+UNSPLIT = 0.006
+"""Of allocated bytes: the worst in 188 measured runs was 0.0052 (docs/memory.md)."""
+
+Side = Literal["inside", "better", "worse"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """`side` is None where nothing is judged, and then `note` says why."""
+
+    name: str
+    unit: Literal["bytes", "seconds", "fraction"]
+    predicted: float | None
+    low: float | None
+    high: float | None
+    measured: float | None
+    side: Side | None
+    note: str = ""
+
+    def document(self) -> dict[str, Any]:
+        both = self.measured is not None and self.predicted is not None
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "predicted": self.predicted,
+            "low": self.low,
+            "high": self.high,
+            "measured": self.measured,
+            "difference": self.measured - self.predicted if both else None,  # type: ignore[operator]
+            "inside": None if self.side is None else self.side == "inside",
+            "side": self.side,
+            "note": self.note,
+        }
+
+
+def memory_terms(planned: Planned, found: Execution) -> list[Term]:
+    """The terms of memory, in the planner's order."""
+    memory = planned.memory
+    error = int(MODEL_ERROR * memory.activation)
+    tensors = memory.weights + memory.kv + memory.activation
+    exact = {"weights": found.weights, "kv": found.kv}
+    terms = [
+        _bytes(name, getattr(memory, name), 0, 0, measured) for name, measured in exact.items()
+    ]
+    activation, overhead, total, note = _rest(found)
+    terms += [
+        _bytes("activation", memory.activation, error, error, activation, note),
+        _between(
+            "overhead",
+            memory.overhead,
+            memory.total_low - tensors + error,
+            memory.total_high - tensors - error,
+            overhead,
+            note,
+        ),
+        _between("total", memory.total, memory.total_low, memory.total_high, total),
+    ]
+    missing = "no allocator to ask on a CPU" if found.device == "cpu" else ""
+    for name in ("allocated_resident", "allocated_peak"):
+        expected = getattr(memory, name)
+        slack = error + int(UNSPLIT * expected)
+        terms.append(_bytes(name, expected, slack, slack, getattr(found, name), missing))
+    return terms
+
+
+def latency_terms(
+    planned: Planned, found: Execution, known_gpu: bool, same_gpu: bool
+) -> list[Term]:
+    """TTFT and TPOT. Judged where the promise is for the GPU that they were measured on."""
+    latency = planned.latency if same_gpu else None
+    if found.device == "cpu":
+        note = "a CPU's time is not predicted"
+    elif not known_gpu:
+        note = f"{found.environment.gpu} is not among the known GPUs: its time is not predicted"
+    else:
+        note = "" if latency is not None else "no time was predicted for this GPU"
+    return [
+        _seconds("ttft", planned.ttft_s, latency, found.ttft_s, note),
+        _seconds("tpot", planned.tpot_s, latency, found.tpot_s, note),
+        Term(
+            "tpot_p95", "seconds", None, None, None, found.tpot_p95_s, None,
+            "the median is what is predicted",
+        ),
+    ]  # fmt: skip
+
+
+def judged(measured: float, low: float, high: float) -> Side:
+    """For what is better when it is less."""
+    if measured > high:
+        return "worse"
+    return "better" if measured < low else "inside"
+
+
+def _rest(found: Execution) -> tuple[int | None, int | None, int | None, str]:
+    """Measured activation, overhead and total, and a word where they are not."""
+    if found.device == "cpu":
+        return None, None, found.counted, "on a CPU as planned: it has no allocator to ask"
+    if found.device_used is None or found.weights is None or found.kv is None:
+        return None, None, found.device_used, "the run did not get that far"
+    tensors = found.weights + found.kv
+    peak = max(found.peaks.get(name, 0) for name in ("prefill", "decode"))
+    activation = peak - tensors - (found.workspace or 0)
+    return activation, found.device_used - tensors - activation, found.device_used, ""
+
+
+def _bytes(
+    name: str, predicted: int, below: int, above: int, measured: int | None, note: str = ""
+) -> Term:
+    return _between(name, predicted, predicted - below, predicted + above, measured, note)
+
+
+def _between(
+    name: str, predicted: int, low: int, high: int, measured: int | None, note: str = ""
+) -> Term:
+    side = None if measured is None else judged(measured, low, high)
+    if side is None and not note:
+        note = "the run did not get that far"
+    return Term(name, "bytes", predicted, low, high, measured, side, "" if side else note)
+
+
+def _seconds(
+    name: str, predicted: float | None, latency: Seconds | None, measured: float | None, note: str
+) -> Term:
+    if latency is None or predicted is None:
+        return Term(name, "seconds", None, None, None, measured, None, note)
+    low, high = getattr(latency, f"{name}_low_s"), getattr(latency, f"{name}_high_s")
+    side = None if measured is None else judged(measured, low, high)
+    late = "" if side else "the run did not get that far"
+    return Term(name, "seconds", predicted, low, high, measured, side, late)

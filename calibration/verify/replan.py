@@ -1,0 +1,62 @@
+"""What to run instead, where a prediction turned out wrong.
+
+Memory: what was measured beyond the prediction is taken off the budget, and the plan made again
+from what is left; a run that ended before its total was known is given MARGIN of the budget
+instead. Accuracy: the run's rows are in the calibration by now, and the plan made again from that.
+Seconds: their coefficients are not refitted from one run, so nothing else is recommended.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ...planner.errors import NothingFits
+from ...planner.formats.configuration import Configuration
+from ...planner.search.recommend import recommend
+from ...planner.search.request import Request
+from ...planner.units import format_bytes
+from ...report.document import point
+from .judge import Term
+
+MARGIN = 0.05
+
+
+def correction(
+    request: Request, config: Configuration, terms: Sequence[Term], ran: bool, lost: bool
+) -> dict[str, Any] | None:
+    """A plan that takes the measurement into account; None where nothing speaks against the old.
+
+    `ran`: whether it ran within the budget. `lost`: whether a task kept less than was predicted.
+    """
+    total = next(term for term in terms if term.name == "total")
+    margin = _margin(request.budget, total, ran)
+    if not margin and not lost:
+        return None
+    budget = request.budget - margin
+    why = []
+    if margin:
+        known = total.measured is not None and total.measured > (total.predicted or 0)
+        why.append(
+            f"{format_bytes(margin)} are taken off the budget: "
+            + ("what was measured beyond the prediction" if known else "the run did not end")
+        )
+    if lost:
+        why.append("the scores are part of the calibration now")
+    found: dict[str, Any] = {"budget": budget, "margin": margin, "because": "; ".join(why)}
+    try:
+        plan = recommend(replace(request, budget=budget))
+    except NothingFits as error:
+        return found | {"fits": False, "recommended": None, "reason": error.message}
+    best = plan.recommended
+    return found | {
+        "fits": True,
+        "recommended": point(best.config, best.memory, best.accuracy, best.latency),
+        "reason": "the same configuration, still" if best.config == config else plan.reasons[0],
+    }
+
+
+def _margin(budget: int, total: Term, ran: bool) -> int:
+    beyond = int((total.measured or 0) - (total.predicted or 0))
+    if total.side == "worse" or (not ran and beyond > 0):
+        return beyond
+    return 0 if ran else int(MARGIN * budget)

@@ -1,0 +1,1 @@
+"""Predicted retention of a configuration, with an interval and its provenance."""

@@ -1,0 +1,195 @@
+"""A measured model's own noise: the formula, with every number in it free to be the model's.
+
+    retention = 1 / (1 + D^gamma_kind) * 1 / (1 + W e^weight_kind)
+    D = sum over components of noise_c(format) * e^(scale_c + kind + [values] value_kind + table_c)
+
+Rows of many models share their coefficients (accuracy_model.py). A model with enough rows of its
+own shows where those do not fit it: its own gains of rotation, smoothing and channels, its own
+steepness for each kind of task, its own growth with the context, and tables of what is left
+(noise_tables.py). All are drawn to the shared fit by their priors, so that a model with few rows
+has the shared fit and one with hundreds its own.
+
+Monotone in bits by construction, as the shared fit is: what depends on bits, and what a format
+that was run adds, are bounded by 0.8 either way, together less than half of what two bits are
+worth (ln 25), so that neither can turn the order of bits around. Slopes are positive, so that
+finer groups, smaller blocks and longer windows never lose among formats that were not run.
+Contexts beyond 4,096 tokens never gain; below, a model may be better or worse than there (its
+tasks are denser).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .formula import (
+    CHANNEL,
+    COEFFICIENTS,
+    TENSOR,
+    Floats,
+    Formats,
+    noise,
+    relative_spans,
+    weight_noise,
+)
+from .interactions import PARTS, TABLES, Layer
+from .retention import cache_retention, power_of, weight_retention
+
+BOUND = 0.8
+SLOPES = (
+    *("group_key", "group_value", "context_value", "residual_value", "tile_value"),
+    *("span_key", "span_value"),
+)
+"""More positive coefficients, of which the shared fit has one or none:
+
+    group_key, group_value   log noise added by each doubling of the group, beside the span's
+    context_value            as `context`, for values
+    residual_value           as `residual`, for values
+    tile_value               as `tile`, for values
+    span_key, span_value     how the range grows with the values that share a scale: its power,
+                             relative to that of normal values
+"""
+SCALES = ("plain", "outlier", "value", "weight")
+KIND_EFFECTS = ("kind", "value", "gamma", "weight", "below")
+"""What differs between kinds of tasks: the noise of all of the cache, of the values beside that,
+log steepness, the noise of the weights, and the slope of log noise with doublings of the context
+below 4,096 tokens (`below` alone has a value for the reference kind too)."""
+_REFERENCE_CONTEXT = 4096.0
+
+
+def names_of(kinds: Sequence[str], reference: str) -> list[str]:
+    """Names of all parameters, in the order of their vector."""
+    return [
+        *COEFFICIENTS,
+        *SLOPES,
+        *(f"scale:{name}" for name in SCALES),
+        *(
+            f"{effect}:{kind}"
+            for kind in kinds
+            for effect in KIND_EFFECTS
+            if kind != reference or effect == "below"
+        ),
+        *(name for entries in TABLES.values() for name in entries),
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a prediction of N cache formats needs: the layers (all, or protected ones apart),
+    tokens [N], and the share of layers that cache anything."""
+
+    layers: tuple[Layer, ...]
+    tokens: Floats
+    fraction: float
+
+    @classmethod
+    def of(
+        cls,
+        formats: Formats,
+        protected: Formats,
+        shares: Floats,
+        tokens: Floats | float,
+        fraction: float,
+    ) -> "Inputs":
+        """`shares` [3, N] is each component's share in layers that keep `protected`."""
+        wide = np.broadcast_to(np.asarray(tokens, dtype=float), formats.k_bits.shape)
+        layers = [Layer.of(formats, 1.0 - shares)]
+        if shares.any():
+            layers.append(Layer.of(protected, shares))
+        return cls(tuple(layers), wide, fraction)
+
+
+class OwnNoise:
+    """Parameters by name -> predictions. Numbers are as fitted: logarithms where they are
+    positive, see `names_of`."""
+
+    def __init__(self, values: Mapping[str, float], formats: Mapping[int, float]) -> None:
+        """`formats` are the deviations of formats that were run, by their codes."""
+        self._values = values
+        self._codes = np.array(sorted(formats), dtype=np.int64)
+        self._of_code = np.array([formats[code] for code in sorted(formats)])
+        self._positive = {name: float(np.exp(values[name])) for name in (*COEFFICIENTS, *SLOPES)}
+        self._entries = {
+            table: np.array([values[name] for name in names]) for table, names in TABLES.items()
+        }
+
+    def components(self, inputs: Inputs) -> Floats:
+        """Noise of plain keys, outlier keys and values at the model's scales, [3, N]."""
+        found: Floats = np.sum([self.of_layer(layer, inputs) for layer in inputs.layers], axis=0)
+        return found
+
+    def of_layer(self, layer: Layer, inputs: Inputs) -> Floats:
+        """What these layers add to `components`."""
+        slopes, formats = self._positive, layer.formats
+        above = np.log2(np.maximum(inputs.tokens, _REFERENCE_CONTEXT) / _REFERENCE_CONTEXT)
+        channel, tensor = formats.granularity == CHANNEL, formats.granularity == TENSOR
+        wide = np.where(tensor, 0.0, np.log2(formats.group / 64.0))
+        tiles = np.where(channel | tensor, 0.0, np.log2(formats.block))
+        window = np.log1p(formats.residual / 32.0)
+        key = slopes["group_key"] * np.where(channel, 0.0, wide) + slopes["context"] * above
+        value = slopes["group_value"] * wide + slopes["context_value"] * above
+        value = value + (slopes["residual"] - slopes["residual_value"]) * window
+        value = value + (slopes["tile_value"] - slopes["tile"]) * tiles
+        spans = [np.log(span) for span in relative_spans(formats)]
+        plain = key + 2 * (slopes["span_key"] - 1) * spans[0]
+        outlier = np.where(channel, plain, key)
+        value = value + 2 * (slopes["span_value"] - 1) * spans[1]
+        own = _bounded(self.of_format(layer))
+        logs = [
+            log
+            + own
+            + self._values[f"scale:{SCALES[i]}"]
+            + self.deviation(PARTS[i][0], layer)
+            + _bounded(self.deviation(PARTS[i][1], layer))
+            for i, log in enumerate((plain, outlier, value))
+        ]
+        unit = noise(formats, slopes, inputs.tokens)
+        found: Floats = unit * np.exp(np.stack(logs)) * layer.share * inputs.fraction
+        return found
+
+    def of_format(self, layer: Layer) -> Floats:
+        """The deviation of every format, before its bound; 0 for those that were not run [N]."""
+        if not len(self._codes):
+            return np.zeros(len(layer.codes))
+        place = np.searchsorted(self._codes, layer.codes).clip(max=len(self._codes) - 1)
+        found: Floats = np.where(self._codes[place] == layer.codes, self._of_code[place], 0.0)
+        return found
+
+    def deviation(self, name: str, layer: Layer) -> Floats:
+        """The sum of the tables of one name [N]."""
+        places = layer.places(name)
+        found: Floats = np.sum(
+            [e[t.place(places)] for t, e in self._entries.items() if t.name == name], axis=0
+        )
+        return found
+
+    def effect(self, effect: str, kind: str) -> float:
+        """0 for the reference kind, and for kinds that no row was about."""
+        return self._values.get(f"{effect}:{kind}", 0.0)
+
+    def gamma(self, kind: str) -> float:
+        return power_of(kind, self._positive["gamma"] * float(np.exp(self.effect("gamma", kind))))
+
+    def kind_factors(self, kind: str, tokens: Floats) -> Floats:
+        """What a kind of task makes of each component's noise, [3, N]."""
+        below = np.log2(np.minimum(tokens, _REFERENCE_CONTEXT) / _REFERENCE_CONTEXT)
+        every = self.effect("kind", kind) + self.effect("below", kind) * below
+        return np.exp(np.stack([every, every, every + self.effect("value", kind)]))
+
+    def cache_retention(
+        self, components: Floats, tokens: Floats, kind: str, shift: float = 0.0
+    ) -> Floats:
+        """Retention left by the cache [N]; `shift` is added to the log noise."""
+        total = (components * self.kind_factors(kind, tokens)).sum(axis=0) * np.exp(shift)
+        return cache_retention(total, self.gamma(kind))
+
+    def weight_retention(self, bits: Floats, kind: str, shift: float = 0.0) -> Floats:
+        """Retention left by weight formats alone, one for each entry of `bits`."""
+        scale = self._values["scale:weight"] + self.effect("weight", kind) + shift
+        unit = weight_noise(bits, self._positive["weight_8bit"])
+        return weight_retention(unit * float(np.exp(scale)))
+
+
+def _bounded(log: Floats) -> Floats:
+    found: Floats = BOUND * np.tanh(log / BOUND)
+    return found

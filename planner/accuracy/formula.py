@@ -1,0 +1,165 @@
+"""How much noise a KV format adds to attention, up to a model's own scale factors.
+
+Rounding to b bits over a range R leaves an error of variance (R / (2^b - 1))^2 / 12. What a
+format changes is b and R: how many values share a scale, and whether outliers are among them.
+Noise is kept as three components, because a format acts on each differently:
+
+    plain     keys, the bulk of the channels: R is the span of n values that share a scale
+    outlier   keys, the few channels with a huge bias or magnitude: wherever such a channel is
+              in a group, it alone sets R; rotation spreads it, smoothing removes its mean, and
+              per-channel scales never mix it with the others
+    value     values, which have no such channels
+
+Every factor that depends on bits, group or block grows with coarser formats, whatever the
+coefficients are (they enter as exp(theta) > 0), so no fit can make a finer format worse.
+Shared by the planner, which evaluates fitted coefficients, and by the calibration, which fits
+them: one definition.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..formats.configuration import Granularity
+
+Floats = NDArray[np.float64]
+GRANULARITIES = tuple(Granularity)
+TOKEN, CHANNEL, BLOCK, TENSOR = range(4)
+"""Codes of `Formats.granularity`, in the order of `GRANULARITIES`."""
+
+# Expected span of 2^i independent standard normal values, i = 0..20 (control-chart d2).
+_SPAN = np.array(
+    [
+        [0.0, 1.1284, 2.0588, 2.8472, 3.532, 4.1393, 4.6875],
+        [5.1892, 5.6537, 6.0878, 6.4965, 6.8836, 7.2522, 7.6046],
+        [7.9427, 8.2682, 8.5823, 8.8861, 9.1806, 9.4665, 9.7446],
+    ]
+).ravel()
+_REFERENCE_SPAN = 4.6875  # a group of 64
+_TENSOR_VALUES, _TENSOR_TOKENS = 20, 10.0  # log2 of what shares a scale per tensor
+
+COEFFICIENTS = (
+    "gamma",
+    "rotation_key",
+    "rotation_value",
+    "smoothing",
+    "channel_plain",
+    "channel_outlier",
+    "tile",
+    "tensor",
+    "residual",
+    "context",
+    "weight_8bit",
+)
+"""Names of the positive coefficients, in the order of the fit's parameter vector.
+
+    gamma            steepness of retention's fall with log noise
+    rotation_key     log attenuation of key outliers by rotation
+    rotation_value   log attenuation of value noise by rotation
+    smoothing        log attenuation of key outliers by K-smoothing
+    channel_plain    log attenuation of plain key noise by per-channel scales
+    channel_outlier  log attenuation of key outliers by per-channel scales
+    tile             log growth of all noise with each doubling of the tokens that share a scale
+                     across channels: one odd token coarsens the grid of all of them
+    tensor           log growth of key outliers where one scale spans a tensor
+    residual         power of the falling noise with a window of recent 16-bit tokens
+    context          log noise added by each doubling of the context beyond 4,096 tokens
+    weight_8bit      log attenuation of weight noise from 4 to 8 bits. Not the 2^-8 of the step:
+                     8-bit weights share a scale by row, 4-bit ones by 128 and searched (AWQ)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Formats:
+    """KV formats as arrays of one length N.
+
+    `group` is channels that share a scale (the head's width where the configuration has no
+    group), `block` tokens that do (1 per token). Bits are floats: 16 means not quantized.
+    """
+
+    k_bits: Floats
+    v_bits: Floats
+    granularity: NDArray[np.int64]
+    group: Floats
+    block: Floats
+    smoothing: Floats
+    rotate_k: Floats
+    rotate_v: Floats
+    residual: Floats
+
+    def with_bits(self, k_bits: Floats | float, v_bits: Floats | float) -> "Formats":
+        """The same layouts at other bits: what protected layers keep."""
+        return replace(
+            self,
+            k_bits=np.broadcast_to(np.asarray(k_bits, dtype=float), self.k_bits.shape),
+            v_bits=np.broadcast_to(np.asarray(v_bits, dtype=float), self.v_bits.shape),
+        )
+
+
+def span(values: Floats) -> Floats:
+    """Expected span of `values` normal variables, in standard deviations."""
+    return np.interp(np.log2(np.maximum(values, 1.0)), np.arange(len(_SPAN)), _SPAN)
+
+
+def relative_spans(formats: Formats) -> tuple[Floats, Floats]:
+    """Span of the keys, and of the values, that share a scale, relative to a group of 64."""
+    channel, tensor = formats.granularity == CHANNEL, formats.granularity == TENSOR
+    shared = np.where(channel, formats.block, formats.group * formats.block)
+    # Per-channel keys keep per-token values in the same groups.
+    value_shared = np.where(channel, formats.group, shared)
+    key, value = (
+        np.where(tensor, _SPAN[_TENSOR_VALUES], span(values)) / _REFERENCE_SPAN
+        for values in (shared, value_shared)
+    )
+    return key, value
+
+
+def step_power(bits: Floats) -> Floats:
+    """Noise power of rounding to `bits`, relative to a single step of the whole range; 0 at 16."""
+    return np.where(bits >= 16, 0.0, (2.0 ** np.minimum(bits, 16.0) - 1.0) ** -2.0)
+
+
+def noise(formats: Formats, coefficients: dict[str, float], context: Floats) -> Floats:
+    """Noise power of each component at unit model scale, shape (3, N): plain, outlier, value."""
+    channel, tensor = formats.granularity == CHANNEL, formats.granularity == TENSOR
+    spans, value_spans = relative_spans(formats)
+    # An outlier channel spoils its own group: the share of channels that sit beside one.
+    spoiled = np.where(channel, spans**2, formats.group / 64.0)
+    key, value = step_power(formats.k_bits), step_power(formats.v_bits)
+    tokens = np.where(tensor, _TENSOR_TOKENS, np.where(channel, 0.0, np.log2(formats.block)))
+    kept = _kept_by_window(formats.residual, coefficients["residual"], context)
+    kept = kept * np.exp(coefficients["tile"] * tokens)
+    plain = key * spans**2 * np.exp(-coefficients["channel_plain"] * channel)
+    outlier = (
+        key
+        * spoiled
+        * np.exp(
+            coefficients["tensor"] * tensor
+            - coefficients["channel_outlier"] * channel
+            - coefficients["rotation_key"] * formats.rotate_k
+            - coefficients["smoothing"] * formats.smoothing
+        )
+    )
+    quiet = value * value_spans**2 * np.exp(-coefficients["rotation_value"] * formats.rotate_v)
+    return np.stack([plain, outlier, quiet]) * kept
+
+
+def _kept_by_window(residual: Floats, power: float, context: Floats) -> Floats:
+    """Share of the noise that is left when the last `residual` tokens stay in 16 bits.
+
+    Those tokens carry no noise (linear part), and attention favours recent ones (power).
+    """
+    outside = 1.0 - np.minimum(residual / context, 1.0)
+    return outside * (1.0 + residual / 32.0) ** -power
+
+
+def context_factor(context: Floats, coefficient: float) -> Floats:
+    """Growth of the noise with the context: never below 1, flat up to 4,096 tokens."""
+    return np.exp(coefficient * np.log2(np.maximum(context, 4096.0) / 4096.0))
+
+
+def weight_noise(bits: Floats, attenuation: float) -> Floats:
+    """Noise of weight formats relative to 4 bits: 0 at 16, exp(-attenuation) < 1 at 8, 1 at 4."""
+    eight: Floats = np.where(bits >= 8, np.exp(-attenuation), 1.0)
+    return np.where(bits >= 16, 0.0, eight)

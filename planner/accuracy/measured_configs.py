@@ -1,0 +1,102 @@
+"""Configurations that were themselves run: their measured retention replaces the prediction.
+
+A calibration's coefficients carry the measured retentions they were fitted to. A configuration
+counts as run when the very same one was, or one that differs only in a prefill chunk on which
+its cache does not depend (per-token scales without a window: docs/runtime.md), at a context as
+long as the one planned for or at most twice as long; or, where it kept less than half of the score
+at a shorter one, beyond that. A task kind that was measured replaces that kind's prediction; the
+whole is `measured` when every kind of the overall retention was.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from statistics import NormalDist
+from typing import Any
+
+from ..formats.configuration import Configuration, Granularity
+
+LONGEST_STAND_IN = 2.0
+"""How much longer than planned for the measured context may be: it loses no less than it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Measured retention on one kind of task, and its standard error."""
+
+    retention: float
+    sd: float
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """Ends that hold the true retention with probability `level`, within 0..1."""
+        half = NormalDist().inv_cdf(0.5 + level / 2) * self.sd
+        return max(0.0, self.retention - half), min(1.0, self.retention + half)
+
+
+class MeasuredConfigurations:
+    """`entries`: [{"config", "context", "kinds": {kind: [retention, sd]}}, …], and `broken`:
+    [{"config", "context"}, …], what keeps less than half of the score from this context on."""
+
+    def __init__(
+        self, entries: list[Mapping[str, Any]], broken: list[Mapping[str, Any]] | None = None
+    ) -> None:
+        self._broken = {
+            numerically(Configuration.parse(entry["config"])): int(entry["context"])
+            for entry in broken or []
+        }
+        self._found: dict[str, dict[int, dict[str, Kept]]] = {}
+        for entry in entries:
+            config = str(numerically(Configuration.parse(entry["config"])))
+            kinds = self._found.setdefault(config, {}).setdefault(int(entry["context"]), {})
+            for kind, (retention, sd) in entry["kinds"].items():
+                kinds[kind] = Kept(min(float(retention), 1.0), float(sd))
+
+    def of(self, config: Configuration, context: int) -> Mapping[str, Kept]:
+        """Task kinds measured under `config` at a context that stands for this one."""
+        if not self._found:
+            return {}
+        contexts = self._found.get(str(numerically(config)), {})
+        near = [c for c in contexts if context <= c <= LONGEST_STAND_IN * context]
+        if near:
+            return contexts[min(near)]
+        broken = self._broken.get(numerically(config), context + 1)
+        beyond = [c for c in contexts if broken <= c <= context]
+        return contexts[max(beyond)] if beyond else {}
+
+    def broken(self, config: Configuration, context: int) -> tuple[Configuration, int] | None:
+        """A configuration that kept less than half at a context no longer than this one, and that
+        context: this configuration, or one that has no fewer bits and is otherwise alike."""
+        asked = numerically(config)
+        known = [
+            (run, first)
+            for run, first in self._broken.items()
+            if first <= context and _no_better(asked, run)
+        ]
+        return min(known, key=lambda found: (found[0] != asked, found[1]), default=None)
+
+    @property
+    def longest(self) -> int | None:
+        """The longest context that was measured; None where none was."""
+        return max((c for contexts in self._found.values() for c in contexts), default=None)
+
+    def configurations(self) -> Iterator[Configuration]:
+        """All that were run, those that differ in nothing but a chunk without effect once."""
+        return map(Configuration.parse, self._found)
+
+
+_BITS = ("weight_bits", "k_bits", "v_bits")
+
+
+def _no_better(config: Configuration, other: Configuration) -> bool:
+    """Whether a configuration has no more bits anywhere than another that is otherwise alike."""
+    return all(
+        getattr(config, field.name) <= getattr(other, field.name)
+        if field.name in _BITS
+        else getattr(config, field.name) == getattr(other, field.name)
+        for field in fields(Configuration)
+    )
+
+
+def numerically(config: Configuration) -> Configuration:
+    """The configuration without a chunk on which its cache does not depend."""
+    free = config.granularity is Granularity.PER_TOKEN and not config.residual
+    return config.with_chunk(None) if free or not config.quantizes_kv else config

@@ -1,0 +1,224 @@
+"""How sensitive one model is to quantization noise: its own rows, its family's, or anyone's.
+
+The fit leaves a log scale for each noise component with its standard deviation. A model with
+rows has its own; another member of a known family gets the family's mean and the spread between
+models; anything else the population's and the spread between families too. What a config says
+(size, key bias, key norms) moves the mean in every case.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..models.spec import Attention, ModelSpec, RecurrentState
+from .formula import Floats
+from .retention import OutlierLayers
+
+COMPONENTS = ("plain", "outlier", "value", "weight")
+EFFECTS = {
+    "plain": ("cache",),
+    "outlier": ("cache", "outlier"),
+    "value": ("cache",),
+    "weight": ("weight",),
+}
+"""Random effects that move each component's scale."""
+REFERENCE_SIZE_B = 8.0
+VOCAB_SLACK = 1024
+"""A fine-tune adds a few tokens; Llama 2 and 3 are 96,256 apart."""
+NEW_CACHE_SPREAD = 2.0
+"""Latents and recurrent states: noise acts on them in ways no row has seen."""
+_NEW_CACHE = "nothing is published on caches like this model's: take the bounds, not the middle"
+_NOT_KNOWN = OutlierLayers()
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a config says about a model's sensitivity. `parameters_b` in 10^9."""
+
+    family: str | None
+    parameters_b: float
+    qkv_bias: bool
+    qk_norm: bool
+    head_dim: int
+    layers: int
+    attention_fraction: float
+    """Share of layers that cache something by token: the others add no cache noise."""
+    outliers: OutlierLayers = _NOT_KNOWN
+
+    def covariates(self, component: str) -> dict[str, float]:
+        """Covariate -> its value in one component's log scale."""
+        doublings = float(np.log2(max(self.parameters_b, 0.01) / REFERENCE_SIZE_B))
+        if component == "weight":
+            return {"size_weight": doublings}
+        found = {"size_cache": doublings}
+        if component == "outlier":
+            found |= {"bias_outlier": float(self.qkv_bias), "norm_outlier": float(self.qk_norm)}
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """Log scales of the noise components (order of COMPONENTS) and where they come from."""
+
+    features: Features
+    mean: Floats
+    sd: Floats
+    z: float
+    """Half-width of the interval in those standard deviations."""
+    provenance: str
+    notes: tuple[str, ...] = ()
+    own: bool = False
+    """Whether the payload holds this model's own noise (own_noise.py), which goes before these
+    scales; `z` is then a shift of log noise."""
+
+
+@dataclass(frozen=True)
+class Sensitivities:
+    """The fitted scales of all models, families and the population (a fit's JSON)."""
+
+    payload: Mapping[str, Any]
+
+    @cached_property
+    def _population(self) -> tuple[dict[str, int], Floats, Floats]:
+        table = self.payload["population"]
+        index = {name: i for i, name in enumerate(table["names"])}
+        return index, np.array(table["mean"]), np.array(table["covariance"])
+
+    def known(self, key: str, features: Features) -> Effects:
+        """A model with rows of its own."""
+        model = self.payload["models"][key]
+        mean, sd = np.array(model["mean"]), np.array(model["sd"])
+        own = self.payload.get("own_noise") if key == self.payload.get("own") else None
+        z = self.payload["z"]["known"] if own is None else own["z"]
+        return Effects(features, mean, sd, z, model["provenance"], own=own is not None)
+
+    def unseen(self, features: Features, notes: tuple[str, ...] = ()) -> Effects:
+        """A model without rows: its family's scales if that has rows, else the population's."""
+        index, mean, covariance = self._population
+        spread = self.payload["spread"]
+        family_known = f"family:cache:{features.family}" in index
+        means, variances = [], []
+        for component in COMPONENTS:
+            row = np.zeros(len(index))
+            row[index[f"scale:{component}"]] = 1.0
+            for name, value in features.covariates(component).items():
+                row[index[f"covariate:{name}"]] = value
+            between = 0.0
+            for effect in EFFECTS[component]:
+                biased = effect == "outlier" and features.qkv_bias
+                between += spread["biased_outlier" if biased else effect] ** 2
+                if family_known:
+                    row[index[f"family:{effect}:{features.family}"]] = 1.0
+                else:
+                    between += spread[f"family_{effect}"] ** 2
+            means.append(float(row @ mean))
+            variances.append(float(row @ covariance @ row) + between + spread["misfit"] ** 2)
+        if not family_known:
+            notes = (*notes, "no rows of this model family: the interval spans all families")
+        sd, z = np.sqrt(variances), self.payload["z"]["unseen"]
+        return Effects(features, np.array(means), sd, z, "transferred", notes)
+
+    def of(self, spec: ModelSpec) -> Effects:
+        """The scales that hold for a model description."""
+        key, same_shape = self._identify(spec)
+        features = features_of(spec, self._family(spec), self._outliers(key or same_shape))
+        if key is None and features.family is None and _cache_is_new(spec):
+            found = self.unseen(features, (_NEW_CACHE,))
+            return replace(found, sd=found.sd * NEW_CACHE_SPREAD, provenance="unknown")
+        if key is not None:
+            return self.known(key, features)
+        if same_shape is not None:
+            found = self.known(same_shape, features)
+            return replace(
+                found,
+                sd=np.hypot(found.sd, self.payload["spread"]["cache"]),
+                z=self.payload["z"]["unseen"],
+                provenance="transferred",
+                notes=(f"not in the tables by name; rows of {same_shape}, of its shape, are used",),
+            )
+        return self.unseen(features)
+
+    def key_of(self, spec: ModelSpec) -> str | None:
+        """The model of the fit that this is, if it has rows of its own."""
+        return self._identify(spec)[0]
+
+    def outlier_layers(self, spec: ModelSpec) -> tuple[int, ...]:
+        """Layers known to carry this model's key outliers; empty where nothing is known."""
+        key, same_shape = self._identify(spec)
+        return self._outliers(key or same_shape).layers
+
+    def _outliers(self, key: str | None) -> OutlierLayers:
+        probed = self.payload.get("probed")
+        if probed is not None:  # a calibration is of one model
+            return OutlierLayers(keys=tuple(probed["keys"]), values=tuple(probed["values"]))
+        if key is None:
+            return _NOT_KNOWN
+        model = self.payload["models"][key]
+        return OutlierLayers(tuple(model["outlier_layers"]), model["outlier_share"])
+
+    def _identify(self, spec: ModelSpec) -> tuple[str | None, str | None]:
+        """(model with rows under this name and shape, else one of the same shape and family).
+
+        A calibration was looked up for the model it is about, so there the model is `own`.
+        """
+        own = self.payload.get("own")
+        if own is not None and tuple(self.payload["models"][own]["shape"]) == shape_of(spec):
+            return own, None
+        parts = [p.removeprefix("meta-").replace("_", "-") for p in spec.name.lower().split("/")]
+        family, shape = self._family(spec), shape_of(spec)
+        alike = [
+            key
+            for key, model in self.payload["models"].items()
+            if model["family"] == family and tuple(model["shape"]) == shape
+        ]
+        for key in alike:
+            names = tuple(self.payload["models"][key]["names"])
+            if any(part.startswith(names) for part in parts):
+                return key, None
+        # Among equals, the one most sensitive to noise on its keys: nobody is promised too much.
+        worst = max(alike, key=lambda k: self.payload["models"][k]["mean"][1], default=None)
+        return None, worst
+
+    def _family(self, spec: ModelSpec) -> str | None:
+        for family, known in self.payload["families"].items():
+            vocab = known["vocab"]
+            if spec.model_type in known["model_types"] and (
+                vocab is None or abs(spec.vocab - vocab) <= VOCAB_SLACK
+            ):
+                return str(family)
+        return None
+
+
+def _cache_is_new(spec: ModelSpec) -> bool:
+    return any(not isinstance(mixer, Attention) for mixer, _ in spec.mixer_counts)
+
+
+def shape_of(spec: ModelSpec) -> tuple[int, int, int]:
+    """(hidden width, layers, KV heads): what tells models of one family apart."""
+    heads = [m.kv_heads for m, _ in spec.mixer_counts if isinstance(m, Attention)]
+    return spec.hidden, len(spec.layers), max(heads, default=0)
+
+
+def features_of(
+    spec: ModelSpec, family: str | None, outliers: OutlierLayers = _NOT_KNOWN
+) -> Features:
+    """Read the features off a model description."""
+    caching = [
+        layer
+        for layer in spec.layers
+        if any(not isinstance(m, RecurrentState) for m in layer.mixers)
+    ]
+    mixers = [m for m, _ in spec.mixer_counts if isinstance(m, Attention)]
+    return Features(
+        family=family,
+        parameters_b=spec.parameters / 1e9,
+        qkv_bias=any(m.qkv_bias for m in mixers),
+        qk_norm=any(m.qk_norm for m in mixers),
+        head_dim=max((m.head_dim for m in mixers), default=128),
+        layers=len(spec.layers),
+        attention_fraction=len(caching) / max(len(spec.layers), 1),
+        outliers=outliers,
+    )

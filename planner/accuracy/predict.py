@@ -1,0 +1,301 @@
+"""Predicted accuracy of configurations: retention, an interval, and what they rest on.
+
+`retention` is score / score of the unquantized model on the same items. Coefficients, their
+range and held-out errors come from the JSON that `calibration.fit` writes; docs/accuracy.md
+derives the formula and says how good it is.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ... import profiles
+from ..formats.configuration import Configuration
+from ..models.spec import ModelSpec
+from . import calibrations
+from .formula import BLOCK, GRANULARITIES, TENSOR, Floats, Formats
+from .measured_configs import Kept
+from .model_sensitivity import features_of
+from .predictor import Predictor
+from .retention import OutlierLayers, protected_shares
+
+OVERALL_KINDS = ("reasoning", "retrieval")
+"""Task kinds that make the overall retention, in equal parts: what is generated and what is
+found. Likelihood scores (MMLU) hardly move under cache noise, so they cannot tell formats
+apart. One noise drives both kinds, so the mean of their low ends is the mean's low end."""
+RELEASED_QUANTIZED = ("mxfp4",)
+REPORTED_KINDS = ("reasoning", "long_reasoning", "retrieval", "likelihood")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskAccuracy:
+    """Retention on one kind of task."""
+
+    retention: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Predicted retention, the interval that holds it with probability `level`, and on what
+    it rests. `notes` say where the prediction goes beyond what was measured."""
+
+    retention: float
+    low: float
+    high: float
+    level: float
+    provenance: str
+    tasks: Mapping[str, TaskAccuracy]
+    notes: tuple[str, ...] = ()
+    breaks: tuple[str, ...] = ()
+    """Where the model, or such a configuration, was seen to fail at a context no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyGrid:
+    """Overall retention and its interval for W weight formats x F cache formats: [W, F]."""
+
+    retention: Floats
+    low: Floats
+    high: Floats
+    level: float
+    provenance: str
+
+
+@lru_cache(maxsize=1)
+def published() -> Predictor:
+    """The predictor fitted on published rows, as shipped."""
+    return Predictor(json.loads(profiles.read("published/accuracy.json")))
+
+
+def predictor_for(spec: ModelSpec) -> Predictor:
+    """The model's own calibration on this machine, else what is shipped."""
+    return calibrations.find(spec) or published()
+
+
+def predict(
+    spec: ModelSpec, config: Configuration, context: int, predictor: Predictor | None = None
+) -> Accuracy:
+    """Retention of `config` on `spec` with `context` tokens in the cache.
+
+    An unquantized configuration is exactly 1, whatever the model.
+    """
+    return predict_many(spec, [config], context, predictor)[0]
+
+
+def predict_many(
+    spec: ModelSpec,
+    configs: Sequence[Configuration],
+    context: int,
+    predictor: Predictor | None = None,
+) -> list[Accuracy]:
+    """`predict` for many configurations of one model at once."""
+    predictor = predictor or predictor_for(spec)
+    effects = predictor.models.of(spec)
+    formats = formats_of(spec, configs)
+    protections = [c.protection for c in configs]
+    shares = _shares(
+        effects.features.outliers, len(spec.layers), [p.layers if p else () for p in protections]
+    )
+    protected = formats.with_bits(
+        np.array([p.k_bits if p else 16 for p in protections]),
+        np.array([p.v_bits if p else 16 for p in protections]),
+    )
+    weight_bits = _weight_bits(spec, [c.weight_bits for c in configs])
+    ends = effects.z, 0.0, -effects.z
+    cache, weights = predictor.retention(
+        effects, formats, protected, shares, context, weight_bits, REPORTED_KINDS, ends
+    )
+    table = cache * weights  # [low, predicted, high; kind; configuration]
+    overall = table[:, [REPORTED_KINDS.index(k) for k in OVERALL_KINDS]].mean(axis=1)
+    found = [
+        Accuracy(
+            retention=float(overall[1, i]),
+            low=float(overall[0, i]),
+            high=float(overall[2, i]),
+            level=predictor.level,
+            provenance=effects.provenance,
+            tasks={
+                kind: TaskAccuracy(*(float(table[end, k, i]) for end in (1, 0, 2)))
+                for k, kind in enumerate(REPORTED_KINDS)
+            },
+            notes=(*effects.notes, *_notes(predictor, config, context))
+            if config.weight_bits < 16 or config.quantizes_kv
+            else (),
+        )
+        for i, config in enumerate(configs)
+    ]
+    return [
+        replace(
+            _with_measured(predicted, predictor.measured.of(config, context)),
+            breaks=_breaks(predictor, config, context),
+        )
+        for predicted, config in zip(found, configs, strict=True)
+    ]
+
+
+def _with_measured(predicted: Accuracy, measured: Mapping[str, Kept]) -> Accuracy:
+    """The prediction with the kinds that were measured under this configuration put in."""
+    if not measured:
+        return predicted
+    tasks = dict(predicted.tasks)
+    for kind, kept in measured.items():
+        if kind in tasks:
+            tasks[kind] = TaskAccuracy(kept.retention, *kept.interval(predicted.level))
+    overall = [tasks[kind] for kind in OVERALL_KINDS]
+    whole = all(kind in measured for kind in OVERALL_KINDS)
+    return replace(
+        predicted,
+        retention=sum(task.retention for task in overall) / len(overall),
+        low=sum(task.low for task in overall) / len(overall),
+        high=sum(task.high for task in overall) / len(overall),
+        provenance="measured" if whole else predicted.provenance,
+        tasks=tasks,
+        notes=() if whole else predicted.notes,
+    )
+
+
+def predict_grid(
+    spec: ModelSpec,
+    weight_bits: Sequence[int],
+    formats: Formats,
+    context: int,
+    *,
+    protections: Sequence[Collection[int]] = ((),),
+    protection: ArrayLike = 0,
+    protected_bits: int = 8,
+    predictor: Predictor | None = None,
+) -> AccuracyGrid:
+    """Overall retention of every weight format with every cache format; equals `predict`.
+
+    `formats` are F cache formats (`format_arrays`); format f keeps the layers
+    `protections[protection[f]]` at `protected_bits`.
+    """
+    predictor = predictor or predictor_for(spec)
+    effects = predictor.models.of(spec)
+    index = np.broadcast_to(np.asarray(protection, dtype=np.int64), formats.k_bits.shape)
+    shares = _shares(effects.features.outliers, len(spec.layers), protections)[:, index]
+    protected = formats.with_bits(protected_bits, protected_bits)
+    bits = _weight_bits(spec, weight_bits)
+    ends = effects.z, 0.0, -effects.z
+    cache, weights = predictor.retention(
+        effects, formats, protected, shares, context, bits, OVERALL_KINDS, ends
+    )
+    low, middle, high = np.einsum("zkw,zkf->zwf", weights, cache) / len(OVERALL_KINDS)
+    return AccuracyGrid(middle, low, high, predictor.level, effects.provenance)
+
+
+def format_arrays(
+    spec: ModelSpec,
+    *,
+    k_bits: ArrayLike,
+    v_bits: ArrayLike,
+    granularity: Sequence[str],
+    group_size: ArrayLike,
+    block_tokens: ArrayLike,
+    smoothing: ArrayLike,
+    rotation: ArrayLike,
+    residual: ArrayLike,
+) -> Formats:
+    """Cache formats of a space as arrays of one length F; 0 stands for a field's None.
+
+    `granularity` holds values of Granularity. Groups as wide as the head are the head.
+    """
+    head = float(features_of(spec, None).head_dim)
+    names = {str(g): i for i, g in enumerate(GRANULARITIES)}
+    group = np.asarray(group_size, dtype=float)
+    turned = np.asarray(rotation, dtype=float)
+    return Formats(
+        k_bits=np.asarray(k_bits, dtype=float),
+        v_bits=np.asarray(v_bits, dtype=float),
+        granularity=np.array([names[str(g)] for g in granularity]),
+        group=np.where((group > 0) & (group < head), group, head),
+        block=np.maximum(np.asarray(block_tokens, dtype=float), 1.0),
+        smoothing=np.asarray(smoothing, dtype=float),
+        rotate_k=turned,
+        rotate_v=turned,
+        residual=np.asarray(residual, dtype=float),
+    )
+
+
+def formats_of(spec: ModelSpec, configs: Sequence[Configuration]) -> Formats:
+    """The cache formats of configurations."""
+    return format_arrays(
+        spec,
+        k_bits=[c.k_bits for c in configs],
+        v_bits=[c.v_bits for c in configs],
+        granularity=[c.granularity for c in configs],
+        group_size=[c.group_size or 0 for c in configs],
+        block_tokens=[c.block_tokens or 0 for c in configs],
+        smoothing=[c.smoothing for c in configs],
+        rotation=[c.rotation for c in configs],
+        residual=[c.residual for c in configs],
+    )
+
+
+def outlier_layers(spec: ModelSpec) -> tuple[int, ...]:
+    """Layers known to carry the model's key outliers: worth protecting; empty if none is known."""
+    return published().models.outlier_layers(spec)
+
+
+def proposed_protections(spec: ModelSpec) -> tuple[tuple[int, ...], ...]:
+    """Sets of layers that a calibration of this model found worth protecting."""
+    probed = predictor_for(spec).payload.get("probed") or {}
+    return tuple(tuple(layers) for layers in probed.get("protect", ()))
+
+
+def _weight_bits(spec: ModelSpec, bits: Sequence[int]) -> Floats:
+    """Weight bits as far as they cost accuracy: a model released in 4 bits alone (gpt-oss) has no
+    unquantized self to lose against."""
+    released = spec.quantization is not None and spec.quantization.method in RELEASED_QUANTIZED
+    return np.array([16.0 if released else float(b) for b in bits])
+
+
+def _shares(outliers: OutlierLayers, layers: int, protections: Sequence[Collection[int]]) -> Floats:
+    """Share of each component (plain, outlier, value) that each protection keeps out: [3, P]."""
+    found = [protected_shares(outliers, layers, p) for p in protections]
+    return np.array([[s.plain, s.outlier, s.value] for s in found]).T
+
+
+def _breaks(predictor: Predictor, config: Configuration, context: int) -> tuple[str, ...]:
+    """Plain warnings of contexts at which the model, or the configuration, was seen to fail."""
+    found = []
+    itself = predictor.payload.get("breaks")
+    if itself is not None and context >= itself:
+        found.append(
+            f"from {itself:,} tokens on this model, unquantized, scores less than half of its best "
+            "(measured): expect no good answers there, whatever the configuration"
+        )
+    broken = predictor.measured.broken(config, context)
+    if broken is not None:
+        run, first = broken
+        found.append(
+            f"{run} was measured to keep less than half of the score from {first:,} tokens on"
+        )
+    return tuple(found)
+
+
+def _notes(predictor: Predictor, config: Configuration, context: int) -> tuple[str, ...]:
+    """Where the configuration or the context lies beyond the rows of the fit."""
+    known: Mapping[str, Any] = predictor.payload["range"]
+    notes = []
+    longest = predictor.measured.longest
+    if longest is not None and context > longest:
+        notes.append(f"beyond the longest context this model was measured at ({longest:,} tokens)")
+    elif context > known["context"][1]:
+        notes.append(f"beyond the longest context of the rows ({known['context'][1]:,} tokens)")
+    for name, used, words in (
+        ("smoothing", config.smoothing, "K-smoothing: its gain is a prior"),
+        ("per-block", config.granularity is GRANULARITIES[BLOCK], "scales per block of tokens"),
+        ("per-tensor", config.granularity is GRANULARITIES[TENSOR], "integer scales per tensor"),
+        ("sinks", config.sinks > 0, "sinks: no gain is assumed"),
+    ):
+        if used and not known["rows"].get(name, 0):
+            notes.append(f"no row has {words}")
+    return tuple(notes)

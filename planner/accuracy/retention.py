@@ -1,0 +1,76 @@
+"""From noise to the share of a score that is kept.
+
+    cache    1 / (1 + D^gamma)   D: noise power of all components at the model's scale, 1 where
+                                 half of the score is gone; flat near D = 0, a cliff near D = 1
+    weights  1 / (1 + W)         small losses, proportional to the noise
+    both     their product
+
+which is exp(-softplus(gamma log D)): one at no noise, falling for every D, zero in the limit.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from .formula import Floats
+
+UNKNOWN_FIRST, UNKNOWN_LAST = 0.35, 0.25
+"""Where nothing is known, the share of the key-outlier noise in the first and in the last layer
+(Qwen2.5-7B's largest key biases are in layers 0 and 27, Qwen3-32B's outliers in layer 0); the
+rest is spread evenly."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutlierLayers:
+    """Layers known to carry a model's key outliers, and their share of that noise.
+
+    `keys` and `values` are each layer's measured share of what quantizing the model's keys, and
+    its values, disturbs; empty where no calibration probed the layers.
+    """
+
+    layers: tuple[int, ...] = ()
+    share: float = 0.0
+    keys: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Share of each component's noise that comes from protected layers."""
+
+    plain: float
+    outlier: float
+    value: float
+
+
+LINEAR_KINDS = ("perplexity",)
+"""Kinds whose loss is proportional to small noise: extra nats add up, answers flip or do not."""
+
+
+def power_of(kind: str, gamma: float) -> float:
+    """Steepness of the fall for a kind of task: gamma, or 1 where losses are proportional."""
+    return 1.0 if kind in LINEAR_KINDS else gamma
+
+
+def cache_retention(noise: Floats, gamma: Floats | float) -> Floats:
+    """Share of the score kept under cache noise `noise`; exactly 1 at 0."""
+    return 1.0 / (1.0 + noise**gamma)
+
+
+def weight_retention(noise: Floats) -> Floats:
+    """Share of the score kept under weight noise; exactly 1 at 0."""
+    return 1.0 / (1.0 + noise)
+
+
+def protected_shares(known: OutlierLayers, layers: int, protected: Collection[int]) -> Shares:
+    """Where the noise of a model of `layers` layers sits: as it was measured; else evenly, but key
+    outliers in few."""
+    inside = {layer for layer in protected if layer < layers}
+    plain = len(inside) / max(layers, 1)
+    if known.keys:
+        keys, values = (sum(part[i] for i in inside) for part in (known.keys, known.values))
+        return Shares(plain, keys, values)
+    if known.layers:
+        named = len(inside & set(known.layers)) / len(known.layers)
+        return Shares(plain, known.share * named + (1 - known.share) * plain, plain)
+    ends = UNKNOWN_FIRST * (0 in inside) + UNKNOWN_LAST * (layers - 1 in inside)
+    return Shares(plain, ends + (1 - UNKNOWN_FIRST - UNKNOWN_LAST) * plain, plain)

@@ -1,0 +1,64 @@
+"""What was measured of a GPU on this machine: coefficients that stand in for the shipped ones.
+
+`<home>/hardware/<gpu>.json` is written by `kvpareto calibrate` (calibration/fit/gpu.py) from
+runs on that GPU and read here:
+
+    {"schema": 1, "gpu": "NVIDIA H200", "runs": 48,
+     "engines": {"kvpareto": {"coefficients": {…}, "there": {"kind": …, "low": {…}, "high": {…}}}},
+     "memory": {"context": [expected, low, high], "slack": [expected, low, high]}}
+
+`engines` has the form of profiles/hardware/latency.json; `context` is in bytes, `slack` in parts of
+what comes and goes (planner/memory/overhead.py); either may be missing. Where there is no file, a
+plan looks at the disk once.
+"""
+
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ..accuracy.calibrations import ENVIRONMENT, home, read_json
+from ..errors import BadInput
+
+FOLDER = "hardware"
+
+
+def path_of(gpu: str) -> Path:
+    """Where what was measured of this GPU is kept, whether there is anything or not."""
+    return home() / FOLDER / (re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-") + ".json")
+
+
+def measured_here(gpu: str) -> dict[str, Any]:
+    """The document of this GPU; an empty one where it was not measured here.
+
+    Read once a process (`forget` has it read again). Raises BadInput for a file that cannot be
+    used: a plan must not fall back unsaid.
+    """
+    return _load(gpu, os.environ.get(ENVIRONMENT), os.environ.get("XDG_DATA_HOME"))
+
+
+@lru_cache(maxsize=32)
+def _load(gpu: str, *where: str | None) -> dict[str, Any]:
+    """`where` is what home() depends on: asking for the path itself takes longer than all else."""
+    del where
+    path = path_of(gpu)
+    if not path.exists():
+        return {}
+    found = read_json(path)
+    if found is not None and found.get("schema") == 1 and found.get("gpu") == gpu:
+        return found
+    raise damaged(path)
+
+
+def forget() -> None:
+    """Look again at the next question: a file was written."""
+    _load.cache_clear()
+
+
+def damaged(path: Path) -> BadInput:
+    """The error of a file that does not say what it should."""
+    return BadInput(
+        f"what was measured of this GPU, in {path}, is damaged",
+        "`kvpareto calibrate --resume` fits it again; or move the file away",
+    )

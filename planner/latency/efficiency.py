@@ -1,0 +1,178 @@
+"""How close each engine comes to a GPU's datasheet: coefficients, and what they were fitted on."""
+
+import json
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import Any
+
+from ...profiles import read
+from ..hardware.gpus import Hardware
+from ..hardware.measured import damaged, measured_here, path_of
+from ..workload import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """Fractions of datasheet rates, bytes moved, and seconds of the host. See docs/latency.md."""
+
+    matmul: float
+    """Of the dense 16-bit rate, in matrix products of long chunks."""
+    matmul_rows: float
+    """Rows of a matrix product that reach half of that."""
+    grouped: float
+    """Of `matmul`, in the products of 16-bit experts, which are many and small in one kernel."""
+    stream: float
+    """Of the bandwidth, in kernels that only move bytes."""
+    attention: float
+    """Of the dense 16-bit rate, causal attention over a 16-bit cache."""
+    attention_masked: float
+    """The same with an explicit mask (transformers in chunks)."""
+    attention_packed: float
+    """The same over a chunk's past, staged in 16 bits: no mask, another kernel."""
+    attention_tiled: float
+    """The same of the general kernel, which takes what cannot be staged, over a 16-bit cache."""
+    tiled_packed: float
+    """Of that, over a packed cache: every block of queries unpacks every tile again."""
+    fill_rows: float
+    """Query rows x heads below which attention leaves a 989 TFLOP/s card partly idle."""
+    weights_16: float
+    weights_8: float
+    weights_4: float
+    """Of `stream`, when a decode step multiplies with weights of that many bits."""
+    experts_16: float
+    """The same of experts in 16 bits, each of which has few rows of a tile to do."""
+    packed_8: float
+    packed_4: float
+    packed_2: float
+    """Of `stream`, when a decode step reads a cache of that many bits."""
+    packed_channels: float
+    """Of that, keys with a pair for each channel."""
+    dequantize_bytes: float
+    """Bytes moved for each packed weight besides reading it, in a long chunk."""
+    cache_moves: float
+    """Passes over a 16-bit cache in a decode step: reading it, and copying it to append."""
+    unpack_moves: float
+    """The same in 16-bit passes, where a packed cache is unpacked whole."""
+    staging_moves: float
+    """Passes over the 16-bit copy of a chunk's past that writing it out costs, reading aside."""
+    scores_bytes: float
+    """Bytes moved for each attention score where scores are written to memory (eager)."""
+    launch_decode: float
+    """Seconds of the host for each kernel it launches in a decode step; 0 in a CUDA graph."""
+    launch_prefill: float
+    launch_packed: float
+    """Further seconds of the host for each packed matrix that a long chunk multiplies with."""
+    launch_expert: float
+    """Seconds of the host for each packed expert that takes its share of a chunk in turn."""
+    launch_piece: float
+    """Seconds of the host a layer of a chunk that is captured but for its attention."""
+    launch_segment: float
+    """Seconds of the host for each segment of a layer's past that is staged and attended to."""
+    packed_launches: float
+    """Further launches a layer of a decode step over a packed cache."""
+    plan: float
+    """Seconds of the host to plan attention of a shape it has not seen: each chunk is one, unless
+    all layers slide."""
+    plan_decode: float
+    """The same for each decode step, whose length is new too, where plans are not kept."""
+    first_call: float
+    """Seconds that a prompt of a shape not seen before takes longer: kernels are chosen, loaded."""
+    host_step: float
+    """Seconds of the host around a forward pass."""
+    step: float
+    """Seconds between two decode steps: choosing a token, handing it out."""
+    card_layer: float
+    """Seconds of the card a layer and pass that neither rate explains."""
+    card_launch: float
+    """The same a kernel of a decode step."""
+    card_segment: float
+    """The same a staged segment of a layer."""
+    tail_layer: float
+    """The same a layer of a decode step, where some tokens wait in 16 bits."""
+    turn_layer: float
+    """The same where heads are rotated; smoothing takes half of it."""
+    unpacks_whole_cache: bool
+    repeats_kv: bool
+    masks_windows: bool
+    fused: bool
+    """The kvpareto runtime's passes: fused, captured, staged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Coefficients of an engine on a GPU: as predicted, and at both ends of the interval."""
+
+    coefficients: Coefficients
+    low: Coefficients
+    high: Coefficients
+    kind: str
+
+
+_RATES = (
+    "matmul", "stream", "attention", "attention_masked", "attention_packed", "attention_tiled",
+)  # fmt: skip
+_CARD = ("card_layer", "card_launch", "card_segment", "tail_layer", "turn_layer")
+_HOST = (
+    "launch_decode", "launch_prefill", "launch_packed", "launch_expert", "launch_piece",
+    "launch_segment", "host_step", "step",
+)  # fmt: skip
+
+
+def profile_of(engine: Engine, hardware: Hardware) -> Profile:
+    """The engine's coefficients on this GPU: fitted on this machine, or to the shipped runs of it,
+    or carried over from another, wider. Raises BadInput for a damaged file of this machine's."""
+    entry = measured_here(hardware.name).get("engines", {}).get(engine.value)
+    if entry is None:
+        return _shipped(engine, hardware.name)
+    try:
+        return _profile(entry, entry["there"])
+    except (KeyError, TypeError):
+        raise damaged(path_of(hardware.name)) from None
+
+
+@lru_cache(maxsize=32)
+def _shipped(engine: Engine, gpu: str) -> Profile:
+    entry = _load()[engine.value]
+    return _profile(entry, entry["there" if gpu == entry["fitted_on"] else "elsewhere"])
+
+
+def _profile(entry: dict[str, Any], trust: dict[str, Any]) -> Profile:
+    coefficients = _coefficients(entry["coefficients"])
+    return Profile(
+        coefficients=coefficients,
+        low=_moved(coefficients, trust["low"]),
+        high=_moved(coefficients, trust["high"]),
+        kind=trust["kind"],
+    )
+
+
+def _coefficients(values: dict[str, Any]) -> Coefficients:
+    return Coefficients(**{f.name: values[f.name] for f in fields(Coefficients)})
+
+
+def shipped(engine: Engine) -> Coefficients:
+    """What this package brings, fitted on one GPU."""
+    return _coefficients(_load()[engine.value]["coefficients"])
+
+
+def before_runs(engine: Engine) -> Coefficients:
+    """The same before whole runs were seen: from kernels alone, where they were timed."""
+    entry = _load()[engine.value]
+    return _coefficients(entry.get("from_kernels", entry["coefficients"]))
+
+
+def _moved(c: Coefficients, end: dict[str, float]) -> Coefficients:
+    """One end of the interval: factors on the card's time, on the host's and on plans, and the
+    seconds that only a first call takes. No rate exceeds the datasheet's."""
+    changed: dict[str, Any] = {name: min(1.0, getattr(c, name) / end["card"]) for name in _RATES}
+    changed |= {name: getattr(c, name) * end["card"] for name in _CARD}
+    changed |= {name: getattr(c, name) * end["host"] for name in _HOST}
+    changed |= {"plan": c.plan * end["plan"]}
+    changed |= {name: end.get(name, 0.0) for name in ("plan_decode", "first_call")}
+    return replace(c, **changed)
+
+
+@lru_cache(maxsize=1)
+def _load() -> dict[str, dict[str, Any]]:
+    engines: dict[str, dict[str, Any]] = json.loads(read("hardware/latency.json"))["engines"]
+    return engines

@@ -1,0 +1,239 @@
+"""What is asked of a GPU and its host: a model's work and a configuration's formats, as arrays.
+
+Every field of a Job broadcasts against the others. `job_of` makes one of a whole space, with axes
+[weights, formats, chunks]; `stack` one of many single runs, with an axis [runs, 1, 1]. roofline.py
+turns either into seconds, so that what is fitted to runs is the very formula that plans.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..formats.configuration import Configuration, Granularity
+from ..memory.activation.kvpareto_engine import stages_segments
+from ..memory.activation.workspace import FEW_QUERIES, SEGMENT, segment_tokens
+from ..memory.weights import weight_bytes
+from ..models.spec import Attention, ModelSpec, Part
+from ..search.enumerate import Space
+from ..workload import Workload
+from .work import AttentionWork, Work, work_of
+
+Floats = npt.NDArray[np.float64]
+Number = Floats | float
+_NO_LIMIT = float(2**40)  # the reach of attention to all tokens before
+_BLOCKED = (Granularity.PER_CHANNEL, Granularity.PER_BLOCK)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Axes:
+    """The three axes a latency is computed on; arrays of length W, F and C."""
+
+    weights: tuple[int, ...]
+    k_bits: Floats
+    v_bits: Floats
+    kv_bytes: Floats
+    """Bytes of the cache at context + output tokens, all sequences."""
+    tail: Floats
+    """1 where some tokens wait in 16 bits beside the packed ones (a window, unfilled blocks)."""
+    turned: Floats
+    """1 where heads are rotated."""
+    smoothed: Floats
+    by_channel: Floats
+    """1 where a pair belongs to a channel of keys."""
+    per_tensor: Floats
+    """1 where a pair spans a layer's tensor, which torch's own operations append."""
+    chunks: tuple[int | None, ...]
+
+    @classmethod
+    def of(cls, config: Configuration, kv_bytes: int) -> "Axes":
+        """One configuration."""
+        packed = config.k_bits < 16 or config.v_bits < 16
+        tail = config.residual > 0 or config.sinks > 0 or config.granularity in _BLOCKED
+        values = {
+            "k_bits": config.k_bits,
+            "v_bits": config.v_bits,
+            "kv_bytes": kv_bytes,
+            "tail": packed and tail,
+            "turned": packed and config.rotation,
+            "smoothed": packed and config.smoothing,
+            "by_channel": config.granularity is Granularity.PER_CHANNEL,
+            "per_tensor": packed and config.granularity is Granularity.PER_TENSOR,
+        }
+        arrays = {name: np.array([float(value)]) for name, value in values.items()}
+        return cls(weights=(config.weight_bits,), chunks=(config.chunk,), **arrays)
+
+    @classmethod
+    def of_space(cls, space: Space, kv_bytes: Floats) -> "Axes":
+        """All of a space; `kv_bytes` [F]."""
+        packed = ((space.k_bits < 16) | (space.v_bits < 16)).astype(float)
+        blocked = np.array([layout.granularity in _BLOCKED for layout in space.layouts])
+        whole = [layout.granularity is Granularity.PER_TENSOR for layout in space.layouts]
+        channels = [layout.granularity is Granularity.PER_CHANNEL for layout in space.layouts]
+        return cls(
+            weights=space.weights,
+            k_bits=space.k_bits.astype(float),
+            v_bits=space.v_bits.astype(float),
+            kv_bytes=kv_bytes,
+            tail=packed * (blocked[space.layout] | (space.of_layout("residual") != 0)),
+            turned=packed * (space.of_layout("rotation") != 0),
+            smoothed=packed * (space.of_layout("smoothing") != 0),
+            by_channel=np.array(channels, dtype=float)[space.layout],
+            per_tensor=packed * np.array(whole)[space.layout],
+            chunks=space.chunks,
+        )
+
+    def at(self, formats: Sequence[int] | npt.NDArray[np.intp]) -> "Axes":
+        """These axes with some of the formats only."""
+        arrays = {name: getattr(self, name)[formats] for name in _OF_FORMAT}
+        return Axes(weights=self.weights, chunks=self.chunks, **arrays)
+
+
+_OF_FORMAT = (
+    "k_bits",
+    "v_bits",
+    "kv_bytes",
+    "tail",
+    "turned",
+    "smoothed",
+    "by_channel",
+    "per_tensor",
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kind:
+    """`layers` layers with attention of one kind; as AttentionWork, and how the runtime takes a
+    chunk of it."""
+
+    layers: Number
+    query_heads: Number
+    flops_per_pair: Number
+    cache_elements: Number
+    group: Number
+    reach: Number
+    """Tokens a query sees at most."""
+    staged: Number
+    """1 where a chunk's past is written out in segments for a library's attention."""
+    segment: Number
+    """Tokens of a segment of a chunk of more than FEW_QUERIES tokens."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One prompt and its decode steps. Numbers of a model, of a workload, of configurations."""
+
+    context: Number
+    tokens: Number
+    """Context and output."""
+    batch: Number
+    full_logits: Number
+    """1 where logits of every position are computed."""
+    layers: Number
+    linear: Number
+    matrices: Number
+    """Dense matrix products of a pass, the output head aside."""
+    expert: Number
+    expert_share: Number
+    top_k: Number
+    experts: Number
+    """Routed experts of all layers."""
+    head: Number
+    scan_flops: Number
+    moved_bytes: Number
+    fused_moved_bytes: Number
+    launches: Number
+    fused_launches: Number
+    host_launches: Number
+    routed_launches: Number
+    packed_routed_launches: Number
+    joined_launches: Number
+    weight: Number
+    """Stored bytes of one weight of a matrix product."""
+    k_bits: Number
+    v_bits: Number
+    kv_bytes: Number
+    tail: Number
+    turned: Number
+    smoothed: Number
+    by_channel: Number
+    per_tensor: Number
+    chunk: Number
+    """Tokens of a prefill chunk, at most the context."""
+    kinds: tuple[Kind, ...]
+
+
+def job_of(spec: ModelSpec, workload: Workload, axes: Axes) -> Job:
+    """The job of every combination of the axes: weights [W, 1, 1], formats [1, F, 1], chunks
+    [1, 1, C]."""
+    work = work_of(spec)
+    chunks = [min(chunk or workload.context, workload.context) for chunk in axes.chunks]
+    values: dict[str, Number] = {name: float(getattr(work, name)) for name in _OF_WORK}
+    values |= {name: getattr(axes, name).reshape(1, -1, 1) for name in _OF_FORMAT}
+    return Job(
+        context=float(workload.context),
+        tokens=float(workload.tokens),
+        batch=float(workload.batch),
+        full_logits=float(workload.full_logits),
+        weight=_stored_weight(spec, work, axes.weights).reshape(-1, 1, 1),
+        chunk=np.array(chunks, dtype=np.float64).reshape(1, 1, -1),
+        kinds=tuple(_kind(spec, workload, kind) for kind in work.attention),
+        **values,
+    )
+
+
+_OF_WORK = (
+    "layers", "linear", "matrices", "expert", "expert_share", "top_k", "experts", "head",
+    "scan_flops", "moved_bytes", "fused_moved_bytes", "launches", "fused_launches", "host_launches",
+    "routed_launches", "packed_routed_launches", "joined_launches",
+)  # fmt: skip
+
+
+def _stored_weight(spec: ModelSpec, work: Work, bits: Sequence[int]) -> Floats:
+    """Stored bytes of one weight of a matrix product at each of `bits`, scales included."""
+    kept = 2.0 * (work.head + work.embedding)
+    text = [weight_bytes(spec, b).parts.get(Part.TEXT, 0) for b in bits]
+    matrices = max(1, work.linear + work.expert)
+    return np.array([max(0.25, (size - kept) / matrices) for size in text])
+
+
+def _kind(spec: ModelSpec, workload: Workload, work: AttentionWork) -> Kind:
+    mixer = work.mixer
+    staged = isinstance(mixer, Attention) and stages_segments(
+        mixer, workload.batch, 2, workload.tokens
+    )
+    segment = SEGMENT
+    if isinstance(mixer, Attention):
+        dims = mixer.head_dim, mixer.value_dim
+        segment = segment_tokens(mixer.kv_heads, *dims, FEW_QUERIES + 1)
+    return Kind(
+        float(work.layers),
+        float(work.query_heads),
+        float(work.flops_per_pair),
+        float(work.cache_elements),
+        float(work.group),
+        float(work.reach or _NO_LIMIT),
+        float(staged),
+        float(segment),
+    )
+
+
+_NOTHING = Kind(0.0, 1.0, 0.0, 0.0, 1.0, _NO_LIMIT, 0.0, float(SEGMENT))
+
+
+def stack(jobs: Sequence[Job]) -> Job:
+    """Single jobs as one whose fields are arrays [runs, 1, 1]."""
+    most = max(len(job.kinds) for job in jobs)
+    padded = [(*job.kinds, *[_NOTHING] * (most - len(job.kinds))) for job in jobs]
+    kinds = tuple(Kind(**_columns([row[i] for row in padded])) for i in range(most))
+    return Job(**_columns(jobs), kinds=kinds)
+
+
+def _columns(items: Sequence[Job] | Sequence[Kind]) -> dict[str, Any]:
+    found = {}
+    for name in (f.name for f in fields(items[0]) if f.name != "kinds"):
+        column = [float(np.asarray(getattr(item, name)).item()) for item in items]
+        found[name] = np.array(column).reshape(-1, 1, 1)
+    return found

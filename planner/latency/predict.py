@@ -1,0 +1,59 @@
+"""Seconds to the first token (TTFT) and for each further one (TPOT): a roofline, and said so.
+
+The roofline's coefficients live in profiles/hardware/latency.json with what they were fitted on;
+docs/latency.md has the derivation and the table of errors.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..formats.configuration import Configuration
+from ..hardware.gpus import Hardware
+from ..memory.kv_cache import kv_bytes
+from ..models.spec import ModelSpec
+from ..workload import Engine, Workload
+from .efficiency import profile_of
+from .job import Axes
+from .roofline import Seconds, sweep
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Seconds, with an interval and what they are worth.
+
+    `kind` says how: "fitted on ..." on the GPU that was measured, "roofline ..." elsewhere.
+    No rate at the low end exceeds the datasheet's.
+    """
+
+    ttft_s: float
+    tpot_s: float
+    kind: str
+    ttft_low: float
+    ttft_high: float
+    tpot_low: float
+    tpot_high: float
+
+
+def predict(
+    spec: ModelSpec,
+    config: Configuration,
+    workload: Workload,
+    engine: Engine,
+    hardware: Hardware | None,
+) -> Latency | None:
+    """Latency of one configuration; None without a GPU: seconds are not guessed."""
+    if hardware is None:
+        return None
+    size = kv_bytes(spec, config, workload, engine).total
+    axes = Axes.of(config, size)
+    profile = profile_of(engine, hardware)
+    ends = (profile.coefficients, profile.low, profile.high)
+    swept = [sweep(spec, workload, hardware, end, axes) for end in ends]
+    return with_interval(profile.kind, swept, 0, 0, 0)
+
+
+def with_interval(kind: str, swept: Sequence[Seconds], w: int, f: int, c: int) -> Latency:
+    """One point of three sweeps: as predicted, at the low end, at the high end."""
+    ttft, ttft_low, ttft_high = (float(seconds.ttft[w, f, c]) for seconds in swept)
+    tpot, tpot_low, tpot_high = (float(seconds.tpot[w, f, 0]) for seconds in swept)
+    return Latency(ttft, tpot, kind, ttft_low, ttft_high, tpot_low, tpot_high)

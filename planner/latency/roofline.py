@@ -1,0 +1,213 @@
+"""The roofline itself: seconds of prefill and decode of a Job, whole spaces or single runs at once.
+
+For each prefill chunk, and for each decode step, the GPU's time is a sum of
+
+    matrix products   max(operations / rate, weight bytes / bandwidth), and where weights are
+                      packed and the chunk is long, writing their 16-bit copy
+    attention         operations / rate, fewer while few query rows are there to fill the card
+    cache             bytes read, copied, unpacked or written out / bandwidth
+    the rest          norms, RoPE, activations: bytes / bandwidth; a time for each small kernel
+
+with rates that are a stated fraction of the datasheet's. The host needs a time for each kernel it
+launches; whichever of the two is longer counts. The position in the prompt enters both linearly,
+so a prompt's chunks are summed in closed form.
+
+The kvpareto engine's host: passes are captured where they can be (runtime/forward.py), a decode
+step whole, a chunk of few tokens between its attention calls, which are launched segment by
+segment; other chunks kernel by kernel. roofline_attention.py has what attention costs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..hardware.gpus import Hardware
+from ..memory.activation.workspace import GRAPH_FROM, PIECES_TO
+from ..models.spec import ModelSpec
+from ..workload import Workload
+from .efficiency import Coefficients
+from .job import Axes, Floats, Job, Number, job_of
+from .kernel_launches import ROUTED_CALL, TORCH_CALL
+from .roofline_attention import Card, attention_host, chunk_attention, decode_cache
+
+FEW_ROWS = 64  # rows up to which packed weights are read as they are (runtime/weights/linear.py)
+TENSOR_LAUNCHES = 80
+"""What a layer's appends take where a pair spans a tensor, in launches of ours: some 100 of torch's
+small kernels (kernels/tensor_append.py), as timed in five runs."""
+TURNS = 4
+"""Products that rotate a layer's keys and values, and between its captured pieces its queries and
+attention's output."""
+SMOOTHING = 18  # operations that a chunk's keys are smoothed by (runtime/cache/smoothing.py)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seconds:
+    """TTFT [W, F, C] and TPOT [W, F, 1]."""
+
+    ttft: Floats
+    tpot: Floats
+
+
+def sweep(
+    spec: ModelSpec,
+    workload: Workload,
+    hardware: Hardware,
+    coefficients: Coefficients,
+    axes: Axes,
+) -> Seconds:
+    """TTFT and TPOT of every combination of the axes, in seconds."""
+    card = Card(hardware, coefficients)
+    # Prefill knows no more of a format than this, so most of a space's are alike to it.
+    alike = (axes.k_bits * 32 + axes.v_bits) * 2 + axes.per_tensor
+    _, first, which = np.unique(alike, return_index=True, return_inverse=True)
+    ttft = _prefill(job_of(spec, workload, axes.at(first)), card)
+    return Seconds(ttft[:, which], _decode(job_of(spec, workload, axes), card))
+
+
+def seconds(job: Job, hardware: Hardware, coefficients: Coefficients) -> Seconds:
+    """TTFT and TPOT of a job, whatever its fields' shapes."""
+    card = Card(hardware, coefficients)
+    return Seconds(_prefill(job, card), _decode(job, card))
+
+
+def _touched(job: Job, tokens: Number) -> Number:
+    """Expected fraction of the experts that `tokens` tokens pass, routed at random."""
+    return 1.0 - (1.0 - job.expert_share) ** tokens
+
+
+def _decode(job: Job, card: Card) -> Floats:
+    c = card.c
+    kinds = [job.weight < 0.8, job.weight < 1.9]
+    reached = np.select(kinds, [c.weights_4, c.weights_8], c.weights_16)
+    routed = np.select(kinds, [c.weights_4, c.weights_8], c.experts_16)
+    read = job.linear / reached + job.expert * _touched(job, job.batch) / routed
+    read = job.weight * read
+    flops = 2 * job.batch * (job.linear + job.expert * job.expert_share + job.head)
+    products = np.maximum((read + 2.0 * job.head) / card.stream, flops / card.matmul)
+    rest = job.batch * (_moved(job, card) / card.stream + job.scan_flops / card.matmul)
+    small = job.layers * (c.card_layer + c.tail_layer * job.tail)
+    small = small + job.layers * c.turn_layer * (job.turned + 0.5 * job.smoothed)
+    joined = np.where(job.weight < 1.9, job.joined_launches, 0.0)
+    torch_launches = _routed_launches(job) + _tensor_launches(job)
+    small = small + c.card_launch * (job.fused_launches - joined + torch_launches)
+    packed = (job.k_bits < 16) | (job.v_bits < 16)
+    launches = job.launches + np.where(packed, job.layers * c.packed_launches, 0.0)
+    host = c.host_step + c.plan_decode + c.launch_decode * launches
+    found: Floats = np.maximum(host, products + rest + decode_cache(job, card) + small) + c.step
+    return found
+
+
+def _prefill(job: Job, card: Card) -> Floats:
+    """The full chunks, what is left of the prompt, and the output head."""
+    full = np.floor(job.context / job.chunk)
+    done = full * job.chunk
+    rest = job.context - done
+    found = _passes(job, job.chunk, 0.0, full, card)
+    if np.any(rest > 0):
+        found = found + _passes(job, np.maximum(rest, 1.0), done, np.minimum(rest, 1.0), card)
+    positions = np.where(job.full_logits, job.context, 1.0)
+    head = 2.0 * job.head * job.batch * positions / card.matmul
+    head = np.maximum(head, 2.0 * job.head / card.stream)
+    total: Floats = found + head + card.c.first_call
+    return total
+
+
+def _passes(job: Job, length: Number, done: Number, count: Number, card: Card) -> Floats:
+    """Sum over `count` chunks of `length` tokens, after `done` others, of max(host, card), each of
+    what does not depend on the position and what does."""
+    c = card.c
+    rows = length * job.batch
+    fixed = _products(job, rows, card) + rows * _moved(job, card) / card.stream
+    fixed = fixed + job.layers * c.card_layer
+    torch_launches = _routed_launches(job) + _tensor_launches(job)
+    fixed = fixed + c.card_launch * (job.fused_launches + torch_launches)
+    level, slope = chunk_attention(job, length, card)
+    host, climb = _host(job, length, card)
+    host, fixed = host + climb * done, fixed + level + slope * done
+    return sum_of_longer(host, climb * length, fixed, slope * length, count)
+
+
+def _moved(job: Job, card: Card) -> Number:
+    """Bytes of everything but products, attention and the cache, of one token."""
+    return job.fused_moved_bytes if card.c.fused else job.moved_bytes
+
+
+def _routed_launches(job: Job) -> Number:
+    """Torch's own kernels that send tokens through their experts."""
+    return np.where(job.weight < 1.9, job.packed_routed_launches, job.routed_launches)
+
+
+def _tensor_launches(job: Job) -> Number:
+    """The same of appends where a pair spans a tensor."""
+    return job.per_tensor * job.layers * TENSOR_LAUNCHES
+
+
+def _products(job: Job, rows: Number, card: Card) -> Floats:
+    """Seconds of a chunk's matrix products. Few rows leave a product's tiles partly empty; an
+    expert gets its share of them."""
+    c = card.c
+    packed = job.weight < 1.9
+    share = rows * job.expert_share
+    # operations / (rate * rows / (rows + matmul_rows))
+    dense = 2 * job.linear * (rows + c.matmul_rows) / card.matmul
+    grouped = card.matmul * np.where(packed, 1.0, c.grouped)
+    routed = 2 * job.expert * (share + np.where(share > 0, c.matmul_rows, 0.0)) / grouped
+    scans = job.scan_flops * rows / card.matmul
+    # Many rows multiply with a 16-bit copy of packed weights, which is written first.
+    copied = packed & (rows > FEW_ROWS)
+    copy = job.weight + c.dequantize_bytes
+    moved = job.linear * np.where(copied, copy, job.weight)
+    each = np.where(packed & (share > FEW_ROWS), copy, job.weight)
+    moved = moved + job.expert * _touched(job, rows) * each
+    found: Floats = np.maximum(dense + routed, moved / card.stream) + scans
+    return np.where(copied, dense + routed + scans + moved / card.stream, found)
+
+
+def _experts_in_turn(job: Job, rows: Number) -> Number:
+    """Packed experts that take their tokens one after another (runtime/weights/experts.py)."""
+    in_turn = (job.weight < 1.9) & (rows * job.top_k > FEW_ROWS)
+    return np.where(in_turn, job.experts * _touched(job, rows), 0.0)
+
+
+def _host(job: Job, length: Number, card: Card) -> tuple[Number, Number]:
+    """Seconds of the host for one chunk: (at position 0, for each token of position)."""
+    c = card.c
+    if not c.fused:
+        full = sum(k.layers * (k.reach >= job.context) for k in job.kinds)
+        grows: Floats = np.asarray(np.asarray(full) > 0, dtype=np.float64)
+        return c.host_step + c.launch_prefill * job.launches + c.plan * grows, 0.0
+    rows = length * job.batch
+    copied = (job.weight < 1.9) & (rows > FEW_ROWS)
+    experts = _experts_in_turn(job, rows)
+    launches = job.host_launches + TORCH_CALL * _tensor_launches(job)
+    launches = launches + ROUTED_CALL * _routed_launches(job)
+    turns = job.layers * job.turned
+    launches = launches + TURNS * turns + TORCH_CALL * SMOOTHING * job.layers * job.smoothed
+    eager = c.launch_prefill * launches + np.where(copied, c.launch_packed * job.matrices, 0.0)
+    pieces = (job.context >= GRAPH_FROM * job.chunk) & (length == job.chunk) & (experts == 0)
+    pieces = pieces & (job.chunk <= PIECES_TO)
+    level, slope = attention_host(job, length, card)
+    between = c.launch_piece * job.layers + c.launch_prefill * TURNS / 2 * turns
+    host = np.where(pieces, between, eager + c.launch_expert * experts)
+    return c.host_step + host + level, slope
+
+
+def sum_of_longer(
+    host: Number, climb: Number, fixed: Number, slope: Number, count: Number
+) -> Floats:
+    """Sum of max(host + climb * j, fixed + slope * j) over j = 0 .. count - 1; climbs >= 0.
+
+    The two lines cross at most once: one holds up the first chunks, the other the rest.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossing = np.ceil((host - fixed) / (slope - climb))
+    crossing = np.where(np.isfinite(crossing), crossing, 0.0)
+    first = np.clip(crossing, 0.0, count)  # chunks before the crossing
+    # Which line is longer after the crossing; all along where there is none.
+    later = np.where(slope != climb, slope > climb, fixed >= host)
+    on_host = np.where(later, first, count - first)
+    before = first * (first - 1) / 2
+    all_steps = count * (count - 1) / 2
+    host_steps = np.where(later, before, all_steps - before)
+    total: Floats = on_host * host + host_steps * climb
+    return total + (count - on_host) * fixed + (all_steps - host_steps) * slope

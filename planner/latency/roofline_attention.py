@@ -1,0 +1,145 @@
+"""What attention costs in the roofline: a chunk's products and traffic, a step's, the host's part.
+
+The kvpareto engine takes a chunk's past in segments: each is written out in 16 bits, attended to by
+a library's kernel without a mask (`attention_packed`), and merged; the chunk's own tokens, and
+what slides, go through a causal kernel (`attention`). What cannot be staged (several sequences,
+capped scores) goes tile by tile (`attention_tiled`). transformers' chunks carry a mask.
+"""
+
+import numpy as np
+
+from ..hardware.gpus import Hardware
+from ..memory.activation.workspace import FEW_QUERIES, SEGMENT
+from .efficiency import Coefficients
+from .job import Floats, Job, Kind, Number
+
+LAST_SEGMENTS = 1.25  # the chunk, with what is less than a quarter; beside it three of four times
+# one piece of quarters, while on average half a segment is counted by length
+
+
+class Card:
+    """The rates a GPU reaches: datasheet x efficiency."""
+
+    def __init__(self, hardware: Hardware, coefficients: Coefficients) -> None:
+        self.c = coefficients
+        self.matmul = hardware.fp16_flops * coefficients.matmul
+        self.stream = hardware.bandwidth * coefficients.stream
+        self.attention = hardware.fp16_flops * coefficients.attention
+        self.masked = hardware.fp16_flops * coefficients.attention_masked
+        self.packed = hardware.fp16_flops * coefficients.attention_packed
+        self.tiled = hardware.fp16_flops * coefficients.attention_tiled
+        self.tiled_packed = self.tiled * coefficients.tiled_packed
+        # A faster card needs more query rows to be full.
+        self.fill_rows = coefficients.fill_rows * hardware.fp16_flops / 989.4e12
+
+    def filled(self, rows: Number) -> Number:
+        """The part of the card that so many query rows keep busy."""
+        return np.minimum(1.0, rows / self.fill_rows)
+
+
+def decode_cache(job: Job, card: Card) -> Number:
+    """Seconds in which a decode step goes through the full cache once."""
+    c = card.c
+    packed = (job.k_bits < 16) | (job.v_bits < 16)
+    if c.unpacks_whole_cache:
+        # The 16-bit cache is made anew, with several passes over it, and then read.
+        moves = np.where(packed, c.unpack_moves, c.cache_moves)
+        return moves * _plain_bytes(job) / card.stream
+    # A step reads packed bytes once and unpacks them, by side.
+    by_channel = (job.by_channel > 0) & (job.k_bits < 16)
+    k_rate = _reached(job.k_bits, card) * np.where(by_channel, c.packed_channels, 1.0)
+    sides = job.k_bits / k_rate + job.v_bits / _reached(job.v_bits, card)
+    return job.kv_bytes * sides / (job.k_bits + job.v_bits) / card.stream
+
+
+def _reached(bits: Number, card: Card) -> Floats:
+    c = card.c
+    return np.select([bits == 2, bits == 4, bits == 8], [c.packed_2, c.packed_4, c.packed_8], 1.0)
+
+
+def _plain_bytes(job: Job) -> Number:
+    """Bytes of the whole cache in 16 bits."""
+    held = [k.layers * k.cache_elements * np.minimum(job.tokens, k.reach) for k in job.kinds]
+    return 2.0 * job.batch * sum(held)
+
+
+def chunk_attention(job: Job, length: Number, card: Card) -> tuple[Number, Number]:
+    """Seconds of one chunk's attention: (at position 0, for each token of position).
+
+    A chunk of c queries at position p needs c * (p + c / 2) pairs; within a window, at most
+    c * window. Eager attention computes c * (p + c) and moves every score several times.
+    """
+    level: Number = np.zeros((1, 1, 1))
+    slope: Number = np.zeros((1, 1, 1))
+    for kind in job.kinds:
+        of_kind = _staged if card.c.fused else _as_transformers
+        here, growth = of_kind(job, kind, length, card)
+        level, slope = level + here, slope + growth
+    return level, slope
+
+
+def _staged(job: Job, kind: Kind, length: Number, card: Card) -> tuple[Number, Number]:
+    c = card.c
+    # A segment is cut into parts until its few queries fill the card; the chunk itself is not.
+    filled = card.filled(length * job.batch * kind.query_heads)
+    packed = (job.k_bits < 16) | (job.v_bits < 16)
+    tiled = np.where(packed, card.tiled_packed, card.tiled)
+    own = np.where(kind.staged > 0, card.attention, tiled) * filled
+    past = np.where(kind.staged > 0, card.packed, tiled * filled)
+    pairs = job.batch * kind.layers * kind.flops_per_pair * length
+    slides = kind.reach < job.context
+    level = pairs * np.minimum(kind.reach, length / 2) / own
+    # The packed past is read, and its 16-bit copy written.
+    both = (job.k_bits + job.v_bits) / 32  # of a 16-bit cache's bytes
+    bytes_each = 2.0 * kind.layers * kind.cache_elements * (both + c.staging_moves)
+    written = kind.staged * bytes_each / card.stream
+    written = written + kind.staged * kind.layers * c.card_segment / _segment(kind, length)
+    growth = np.where(slides | (job.chunk >= job.context), 0.0, pairs / past + written)
+    return level, growth
+
+
+def _as_transformers(job: Job, kind: Kind, length: Number, card: Card) -> tuple[Number, Number]:
+    c = card.c
+    rows = length * job.batch * kind.query_heads
+    rate = np.where(job.chunk >= job.context, card.attention, card.masked * card.filled(rows))
+    each = job.batch * kind.layers * (kind.flops_per_pair / rate)
+    square = 0.5
+    if c.scores_bytes:
+        each = each + job.batch * kind.layers * kind.query_heads * c.scores_bytes / card.stream
+        square = 1.0
+    slides = kind.reach < job.context
+    reach = np.minimum(kind.reach, length * square)
+    if c.masks_windows:  # a mask hides the keys outside the window, but they are multiplied
+        reach = np.minimum(kind.reach + length, job.context)
+    level = each * length * np.where(slides, reach, length * square)
+    growth = np.where(slides, 0.0, each * length)
+    # The cache is gone through for every chunk, half full on average; not at all in one shot.
+    packed = (job.k_bits < 16) | (job.v_bits < 16)
+    moves = np.where(packed, c.unpack_moves, c.cache_moves - 1) if c.unpacks_whole_cache else 0.0
+    held = kind.layers * kind.cache_elements * np.minimum(job.tokens, kind.reach) / job.tokens
+    moved = 2.0 * job.batch * moves * held
+    if c.repeats_kv:
+        repeated = 2 * kind.layers * kind.cache_elements * (1 + 2 * kind.group) * job.batch
+        moved = moved + np.where((kind.group > 1) & ~(kind.reach < 2**40), repeated, 0.0)
+    return level, growth + np.where(job.chunk >= job.context, 0.0, moved / card.stream)
+
+
+def attention_host(job: Job, length: Number, card: Card) -> tuple[Number, Number]:
+    """Seconds in which the host launches one chunk's attention, segment by segment: (at position
+    0, for each token of position)."""
+    level: Number = 0.0
+    slope: Number = 0.0
+    for kind in job.kinds:
+        each = kind.staged * kind.layers * card.c.launch_segment
+        slides = kind.reach < job.context
+        windows = np.ceil(length / np.maximum(SEGMENT - kind.reach + 1, 1.0))
+        segment = _segment(kind, length)
+        alone = job.context <= segment / 4  # nothing is taken apart from the chunk
+        level = level + each * np.where(slides, windows, np.where(alone, 1.0, LAST_SEGMENTS))
+        slope = slope + np.where(slides | alone, 0.0, each / segment)
+    return level, slope
+
+
+def _segment(kind: Kind, length: Number) -> Number:
+    """Tokens that a chunk of `length` tokens stages at a time."""
+    return kind.segment * np.where(length <= FEW_QUERIES, 2.0, 1.0)

@@ -1,0 +1,174 @@
+"""From what a person types after `--model` to a ModelSpec.
+
+In this order: a model that ships with this package, weights and all (`recall`); a folder or file
+on disk; a model in the local hub cache (whose config is what will be run); a bundled config, by
+hub id; a download of config.json from the hub. Nothing but JSON is ever read: `auto_map` and
+other remote code are never executed, and a config that names them is planned from its numbers.
+"""
+
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from .. import profiles
+from .errors import BadConfig, BadInput
+from .memory.weight_files import compare_with_files
+from .models import hub
+from .models.read_config import read_model
+from .models.spec import ModelSpec
+from .models.untrusted_json import read_json_object
+
+HF_QUANT = "hf_quant_config.json"
+SHIPPED = ("recall", "recall-outliers")
+"""Models of this project's own, whose weights ship with it (docs/recall_model.md). The bare names
+are theirs: a folder called `recall` is asked for as `./recall`."""
+
+_WEIGHT_FILES = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".onnx", ".npz")
+
+
+class LoadedConfig(NamedTuple):
+    """A config, what to call its model, the folder of its files (None: no files), its source."""
+
+    config: dict[str, object]
+    name: str
+    folder: Path | None
+    source: str
+
+
+def load_model(text: str, *, offline: bool = False, trust_remote_code: bool = False) -> ModelSpec:
+    """The model that `text` names. Raises BadInput or BadConfig with a hint.
+
+    `trust_remote_code` changes nothing here: a model is planned from its config alone.
+    """
+    del trust_remote_code
+    loaded = load_config(text, offline=offline)
+    spec = read_model(loaded.config, loaded.name)
+    spec = replace(spec, extra={**spec.extra, "source": loaded.source})
+    return compare_with_files(spec, loaded.folder) if loaded.folder is not None else spec
+
+
+def load_config(text: str, *, offline: bool = False) -> LoadedConfig:
+    """The raw config behind `text`, as `load_model` finds it."""
+    wanted = text.strip()
+    if not wanted or "\0" in wanted or len(wanted) > 4096:
+        raise BadInput(f"not a model: {text!r}", "give a hub id, a folder or a config.json")
+    shipped = shipped_folder(wanted)
+    if shipped is not None:
+        return LoadedConfig(_read_folder(shipped), wanted, shipped, "shipped with its weights")
+    local = _from_disk(wanted)
+    if local is not None:
+        return local
+    entry = _find_bundled(wanted)
+    repo_id = entry or wanted
+    if hub.REPO_ID.fullmatch(repo_id):
+        snapshot = hub.cached_snapshot(repo_id)
+        if snapshot is not None:
+            return LoadedConfig(_read_folder(snapshot), repo_id, snapshot, "local hub cache")
+    if entry is not None:
+        return _read_bundled(entry)
+    if not hub.REPO_ID.fullmatch(wanted):
+        raise BadInput(f"no such file or folder: {wanted!r}", _suggestion(wanted))
+    if offline or hub.is_offline():
+        raise BadInput(f"{wanted!r} is not on this machine, and offline", _suggestion(wanted))
+    try:
+        folder = hub.download_config(wanted)
+    except BadInput as error:
+        raise BadInput(error.message, _suggestion(wanted, error.hint)) from None
+    return LoadedConfig(_read_folder(folder), wanted, folder, "hub")
+
+
+def shipped_folder(name: str) -> Path | None:
+    """The folder of a model that ships with this package, or None for any other name."""
+    wanted = name.strip()
+    return Path(profiles.__file__).parent / "recall" / wanted if wanted in SHIPPED else None
+
+
+def bundled_models() -> list[str]:
+    """Hub ids (aliases too) whose configs are part of this package, sorted."""
+    index = _index()
+    return sorted([*index["models"], *index["aliases"]], key=str.lower)
+
+
+@cache
+def _index() -> dict[str, dict]:
+    return json.loads(profiles.read("models/index.json"))
+
+
+def _find_bundled(wanted: str) -> str | None:
+    """The bundled id that equals `wanted` but for case."""
+    index = _index()
+    if wanted in index["models"] or wanted in index["aliases"]:
+        return wanted
+    lower = wanted.lower()
+    return next((name for table in index.values() for name in table if name.lower() == lower), None)
+
+
+def _read_bundled(name: str) -> LoadedConfig:
+    index = _index()
+    entry = index["models"][index["aliases"].get(name, name)]
+    config: dict[str, object] = json.loads(profiles.read(f"models/{entry['file']}"))
+    if "quantization_file" in entry:
+        _merge_hf_quant(config, json.loads(profiles.read(f"models/{entry['quantization_file']}")))
+    return LoadedConfig(config, name, None, f"bundled, {entry['kind']} from {entry['source']}")
+
+
+def _from_disk(wanted: str) -> LoadedConfig | None:
+    """What lies at the path `wanted`, or None where that may still be a hub id."""
+    try:
+        path = Path(wanted).expanduser()
+        is_folder, exists = path.is_dir(), path.exists()
+    except (OSError, ValueError, RuntimeError):
+        return None
+    if path.suffix.lower() in _WEIGHT_FILES and not is_folder:
+        raise BadInput(
+            f"{path.name} is a file of weights, and a plan is made from config.json",
+            "give the folder, the config.json or the hub id of the original model",
+        )
+    if path.suffix.lower() == ".json" and not exists:
+        raise BadInput(f"no such file: {wanted!r}", "give a config.json, a folder or a hub id")
+    if is_folder and (path / hub.CONFIG).exists():
+        name = path.resolve().name or wanted
+        return LoadedConfig(_read_folder(path), name, path, "folder")
+    if is_folder and _find_bundled(wanted) is None:
+        raise BadConfig(
+            f"no config.json in {wanted!r}", "give the folder that transformers would load"
+        )
+    if exists and not is_folder:
+        name = path.resolve().parent.name if path.name == hub.CONFIG else path.stem
+        folder = path.parent if path.name == hub.CONFIG else None
+        config = _read_folder(path.parent) if folder else read_json_object(path)
+        return LoadedConfig(config, name or wanted, folder, "file")
+    return None
+
+
+def _read_folder(folder: Path) -> dict[str, object]:
+    config = read_json_object(folder / hub.CONFIG)
+    if (folder / HF_QUANT).is_file():
+        _merge_hf_quant(config, read_json_object(folder / HF_QUANT))
+    return config
+
+
+def _merge_hf_quant(config: dict[str, object], beside: dict[str, object]) -> None:
+    """modelopt's older checkpoints keep their quantization in a file beside config.json."""
+    if "quantization_config" in config:
+        return
+    quantization = beside.get("quantization")
+    if isinstance(quantization, dict) and quantization.get("quant_algo"):
+        config["quantization_config"] = {"quant_method": "modelopt", **quantization}
+
+
+def _suggestion(wanted: str, otherwise: str = "") -> str:
+    """A hint that names the bundled models closest to what was typed."""
+    from difflib import get_close_matches
+
+    by_lower = {name.lower(): name for name in (*SHIPPED, *bundled_models())}
+    short = {name.split("/")[-1]: name for name in by_lower}
+    lower = wanted.lower()
+    close = get_close_matches(lower, by_lower, n=3, cutoff=0.75)
+    close += [short[c] for c in get_close_matches(lower.split("/")[-1], short, n=3, cutoff=0.75)]
+    if close:
+        names = list(dict.fromkeys(by_lower[name] for name in close))[:3]
+        return f"did you mean {' or '.join(names)}?"
+    return otherwise or ("give a bundled id (`kvpareto profiles list`), a folder, or a config.json")

@@ -1,0 +1,1 @@
+"""Predicted memory, term by term: weights, KV cache, activation peak, overhead."""

@@ -1,0 +1,1 @@
+"""What each kind of mixer, FFN and norm keeps alive during a forward pass."""

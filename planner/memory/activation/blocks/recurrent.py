@@ -1,0 +1,19 @@
+"""Mixers with a state that does not grow, in transformers' own torch code.
+
+A GPU without the optional kernel packages (causal-conv1d, mamba-ssm, flash-linear-attention)
+runs these fallbacks, which work in float32 on padded blocks of the sequence and keep most of
+what they make alive to the end of the function.
+"""
+
+from ....models.spec import RecurrentState
+from ..forward_step import Stage
+from ..live_tensors import Liveness
+from .gated_delta import gated_delta
+from .state_space import state_space
+
+
+def recurrent(m: Liveness, mixer: RecurrentState, stage: Stage) -> int:
+    """Take the mixer's output; the normalised input belongs to the caller."""
+    if mixer.kind == "gated_delta":
+        return gated_delta(m, mixer, stage)
+    return state_space(m, mixer, stage)

@@ -1,0 +1,134 @@
+"""Which family is written how; a family that is not listed is taken to be written like Llama."""
+
+from dataclasses import replace
+
+from .block_traits import LLAMA, Habits, Order
+
+_PARALLEL = Habits(order=Order.PARALLEL)
+_POST_NORM = Habits(order=Order.POST_NORM)
+_FLOAT_ROUTING = Habits(float_routing=True)
+_SHARED_FIRST = Habits(shared_first=True)
+_GEMMA3 = Habits(order=Order.SANDWICH, tables_by_reach=True)
+_GEMMA3N = replace(
+    _GEMMA3, streams=4, keeps_normed=True, keeps_attention=True, fused_gate=True
+)  # the gate keeps its name while `up` is made, as if one matrix made both
+_GEMMA4 = replace(_GEMMA3, float_routing=True, dense_beside=True)
+_COHERE = replace(_PARALLEL, float_turn=True, scaled_logits=True)
+_ERNIE = Habits(float_rotary=True, spread_tables=True)
+_GLM4 = Habits(order=Order.SANDWICH, fused_gate=True, spread_tables=True)
+_GRANITE = Habits(scaled_adds=True, scaled_logits=True)
+_OLMO = replace(_POST_NORM, float_rotary=True)
+_GPT = Habits(
+    fused_qkv=True, scaled_embeddings=True, position_embeddings=True, keeps_attention=True
+)
+_LLAMA4 = Habits(native_softmax=True, keeps_attention=True, every_expert=True)
+
+_FAMILIES: dict[str, Habits] = {
+    "bitnet": Habits(normed_product=True),
+    "bloom": Habits(fused_qkv=True, eager_only=True, keeps_weights=True, named_scores=True),
+    "cohere": _COHERE,
+    "cohere2": _COHERE,
+    "cohere2_moe": _COHERE,
+    "codegen": Habits(
+        fused_qkv=True,
+        split_rotary=True,
+        eager_only=True,
+        keeps_weights=True,
+        float_scores=True,
+    ),
+    "deepseek_v4": Habits(eager_only=True),
+    "ernie4_5": _ERNIE,
+    "ernie4_5_moe": replace(_ERNIE, shared_first=True),
+    "exaone4": _POST_NORM,
+    "falcon": Habits(
+        order=Order.PARALLEL,
+        fused_qkv=True,
+        always_masked=True,
+        unrepeated_keys=True,
+        native_softmax=True,
+        named_scores=True,
+        keeps_weights=True,
+    ),
+    "gemma": Habits(scaled_embeddings=True),
+    "gemma2": Habits(order=Order.SANDWICH, scaled_embeddings=True),
+    "gemma3": _GEMMA3,
+    "gemma3_text": _GEMMA3,
+    "gemma3n": _GEMMA3N,
+    "gemma3n_text": _GEMMA3N,
+    "gemma4": _GEMMA4,
+    "gemma4_text": _GEMMA4,
+    "falcon_h1": _GRANITE,
+    "glm": Habits(fused_gate=True, spread_tables=True),
+    "glm4": _GLM4,
+    "glm4v_text": _GLM4,
+    "gpt2": replace(_GPT, native_softmax=True),
+    "gpt_bigcode": _GPT,
+    "gpt_neo": Habits(
+        scaled_embeddings=True,
+        position_embeddings=True,
+        eager_only=True,
+        keeps_weights=True,
+        float_scores=True,
+    ),
+    "gpt_neox": Habits(fused_qkv=True),
+    "gpt_oss": Habits(eager_only=True, expert_biases=True, clamped_gate=True),
+    "gptj": Habits(
+        order=Order.PARALLEL,
+        split_rotary=True,
+        eager_only=True,
+        keeps_weights=True,
+        float_scores=True,
+    ),
+    "granite": _GRANITE,
+    "granitemoe": _GRANITE,
+    "granitemoehybrid": replace(_GRANITE, fused_gate=True, plain_gate=True),
+    "granitemoeshared": _GRANITE,
+    "granitemoe_swa": _GRANITE,
+    "granite_swa": _GRANITE,
+    "hunyuan_v1_moe": Habits(float_routing=True, shared_first=True),
+    "llama4": _LLAMA4,
+    "llama4_text": _LLAMA4,
+    "mimo_v2_flash": Habits(eager_only=True, native_softmax=True, float_routing=True),
+    "mpt": Habits(fused_qkv=True, eager_only=True, keeps_weights=True),
+    "nanochat": Habits(scaled_logits=True),
+    "olmo": Habits(float_rotary=True),
+    "olmo2": _OLMO,
+    "olmo3": replace(_OLMO, tables_by_reach=True),
+    "opt": Habits(scaled_embeddings=True, position_embeddings=True, inline_ffn=True),
+    "phi": replace(_PARALLEL, split_rotary=True),
+    "phi3": Habits(fused_qkv=True, fused_gate=True),
+    "qwen2_moe": _SHARED_FIRST,
+    "qwen3_5_moe": _SHARED_FIRST,
+    "qwen3_5_moe_text": _SHARED_FIRST,
+    "qwen3_next": replace(_SHARED_FIRST, fused_gated_delta=True),
+    "stablelm": Habits(split_rotary=True, keeps_attention=True, keeps_normed=True),
+    **dict.fromkeys(
+        (
+            "afmoe",
+            "axk1",
+            "deepseek_v2",
+            "deepseek_v3",
+            "deepseek_v32",
+            "dots1",
+            "exaone_moe",
+            "glm4_moe",
+            "glm4_moe_lite",
+            "glm4v_moe_text",
+            "glm_moe_dsa",
+            "hy_v3",
+            "kimi_k2",
+            "kimi_linear",
+            "minimax",
+            "minimax_m2",
+            "mistral4",
+            "mixtral",
+            "nemotron_h",
+            "solar_open",
+        ),
+        _FLOAT_ROUTING,
+    ),
+}
+
+
+def habits(model_type: str) -> Habits:
+    return _FAMILIES.get(model_type, LLAMA)

@@ -1,0 +1,87 @@
+"""One forward pass seen from a layer: how many tokens come in, how many are cached, which engine.
+
+A prefill in chunks is a row of stages; a decoding step is a stage of one token.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from ...workload import Workload
+from .block_traits import LLAMA, Habits
+
+
+class Attend(StrEnum):
+    """What computes attention, and what holds keys and values for it."""
+
+    SDPA = "sdpa"  # torch's fused kernels over a DynamicCache
+    EAGER = "eager"  # scores written out, over a DynamicCache
+    DEQUANTIZED = "dequantized"  # SDPA over a copy that QuantizedCache dequantizes
+    PACKED = "packed"  # kvpareto's kernels, which read a preallocated packed cache
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """`new` tokens of each of `batch` sequences meet `past` cached ones.
+
+    `previous` is the size of the stage before (0: none): a sliding layer's storage remembers it.
+    `element` is the bytes of one activation value, `hidden` the width of the residual stream,
+    `norm` its kind of norm; `habits` are the family's.
+    """
+
+    batch: int
+    new: int
+    past: int
+    previous: int
+    element: int
+    hidden: int
+    norm: str = "rms"
+    habits: Habits = LLAMA
+    attend: Attend = Attend.SDPA
+    capacity: int = 0
+    """Tokens that a cache allocated before prefill has room for."""
+    fused_layer: bool = False
+    """kvpareto runs a whole layer's code, not the norms, turns and gates within it alone."""
+    packed_weights: bool = False
+    """Matrices are quantized, and kvpareto's layers multiply by them."""
+
+    @property
+    def fused(self) -> bool:
+        """Whether norms, rotary turns and gates are single kernels (kvpareto's)."""
+        return self.attend is Attend.PACKED
+
+    @property
+    def total(self) -> int:
+        return self.past + self.new
+
+    @property
+    def rows(self) -> int:
+        """Tokens that pass through a layer."""
+        return self.batch * self.new
+
+    def bytes(self, width: int) -> int:
+        """Bytes of an activation of `width` channels a token."""
+        return self.rows * width * self.element
+
+
+def prefill(like: Stage, context: int, chunk: int | None) -> Iterator[Stage]:
+    """The passes, otherwise like `like`, that can set the high-water mark of a prefill.
+
+    Caches only grow, so of the full chunks the last counts, and the shorter rest after it.
+    """
+    size = min(chunk or context, context)
+    full, rest = divmod(context, size)
+    past = (full - 1) * size
+    yield replace(like, new=size, past=past, previous=size if past else 0)
+    if rest:
+        yield replace(like, new=rest, past=full * size, previous=size)
+
+
+def decode(like: Stage, workload: Workload, chunk: int | None) -> Iterator[Stage]:
+    """The first step, which finds what prefill left, and the last, which finds the most."""
+    if workload.output:
+        size = min(chunk or workload.context, workload.context)
+        last = workload.context % size or size
+        yield replace(like, new=1, past=workload.context, previous=last)
+    if workload.output > 1:
+        yield replace(like, new=1, past=workload.tokens - 1, previous=1)

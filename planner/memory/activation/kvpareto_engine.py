@@ -1,0 +1,109 @@
+"""What the kvpareto runtime allocates where it differs from transformers, whose layers it runs.
+
+Attention reads a packed cache that was allocated before prefill: no concatenation, no masks, no
+repeated keys, no full 16-bit copy. A chunk's queries meet the past in segments that are staged
+in 16 bits in one buffer; decoding splits the cache over thread blocks. Matrices at 4 or 8 bits
+are written out one at a time into a scratch buffer as large as the largest. These buffers are
+taken when first needed and held. Norms, rotary turns and gates are single kernels.
+
+Buffer sizes are those that the kernels allocate by (workspace.py).
+"""
+
+from ...formats.configuration import Configuration
+from ...formats.kv_format import KVFormat
+from ...models.spec import Attention, ModelSpec
+from ...workload import Workload
+from ..weights import weight_bytes
+from .forward_step import Stage
+from .live_tensors import Liveness, rounded
+from .segmented_attention import stages_segments, take_staged
+from .workspace import (
+    GRAPH_FROM,
+    MULTIPROCESSORS,
+    PIECES_TO,
+    merging_bytes,
+    partial_bytes,
+    staging_bytes,
+)
+
+FUSED_LAYERS = frozenset({"llama", "qwen2", "qwen3", "mistral", "mixtral", "qwen3_moe"})
+"""Model types whose attention and layers run in the runtime's own code (PLAIN in runtime/fused.py):
+one kernel turns queries and keys, and a local name keeps attention's output while the FFN runs."""
+
+
+def scratch(
+    spec: ModelSpec,
+    config: Configuration,
+    workload: Workload,
+    chunk: int | None,
+    *,
+    rest: bool = True,
+) -> int:
+    """Bytes of the buffers held as long as the cache: weights, segments, sums, partial results, and
+    the places through which a captured chunk's pieces hand over to attention.
+
+    They are counted as for a 16-bit cache with tails; no format needs more. `rest`: once the tokens
+    that fill no chunk have come, whose segments may be longer.
+    """
+    new = min(chunk or workload.context, workload.context)
+    sizes = {new, workload.context % new or new} if rest else {new}
+    staged = merged = partial = 0
+    form = KVFormat.of(Configuration(), 0)
+    for mixer, _ in spec.mixer_counts:
+        if not isinstance(mixer, Attention):
+            continue
+        window = mixer.window or mixer.local_chunk
+        held = form.capacity(window, workload.tokens, chunk)
+        dim = mixer.head_dim
+        for size in sizes:
+            if stages_segments(mixer, workload.batch, size, workload.tokens):
+                staged = max(staged, staging_bytes(mixer.kv_heads, dim, dim, held, size))
+                merged = max(merged, merging_bytes(mixer.query_heads, dim, size))
+        rows = workload.batch * mixer.kv_heads
+        arguments = (workload.batch, mixer.query_heads, rows, mixer.value_dim, held)
+        partial = max(partial, partial_bytes(*arguments, MULTIPROCESSORS, True))
+    weights = weight_bytes(spec, config.weight_bits).workspace
+    held_over = _places(spec, new) if in_pieces(spec, workload, chunk) else 0
+    return sum(rounded(size) for size in (weights, staged, merged, partial)) + held_over
+
+
+def in_pieces(spec: ModelSpec, workload: Workload, chunk: int | None) -> bool:
+    """Whether full chunks run as CUDA graphs between their attention calls
+    (runtime/generation/piecewise_graphs.py)."""
+    return (
+        chunk is not None
+        and chunk <= PIECES_TO
+        and workload.context >= GRAPH_FROM * chunk
+        and all(
+            isinstance(x, Attention) and stages_segments(x, workload.batch, chunk, workload.tokens)
+            for x, _ in spec.mixer_counts
+        )
+    )
+
+
+def _places(spec: ModelSpec, new: int) -> int:
+    """Queries and attention's result, for each shape of them."""
+    mixers = [x for x, _ in spec.mixer_counts if isinstance(x, Attention)]
+    shapes = {(x.query_heads, x.head_dim, x.value_dim) for x in mixers}
+    return sum(
+        rounded(2 * new * heads * dim) + rounded(2 * new * heads * value_dim)
+        for heads, dim, value_dim in shapes
+    )
+
+
+def packed(m: Liveness, mixer: Attention, stage: Stage) -> int:
+    """Take the attention output; queries belong to the caller."""
+    size = stage.bytes(mixer.query_heads * mixer.value_dim)
+    queries = stage.rows * mixer.query_heads
+    if stages_segments(mixer, stage.batch, stage.new, stage.capacity):
+        out = take_staged(m, mixer, stage)
+    elif stage.new > 1:
+        sums = m.take(queries * (mixer.value_dim + 1) * 4)
+        m.touch(2 * queries * mixer.value_dim * 4)  # weighted, and divided by the norm
+        out = m.take(size)
+        m.drop(sums)
+    else:
+        out = m.take(size)
+    ordered = m.take(size)  # token-major
+    m.drop(out)
+    return ordered

@@ -1,0 +1,46 @@
+"""When transformers writes an attention mask out, and what it costs.
+
+SDPA needs none where its `is_causal` flag says it all: a first pass over an empty cache, or a
+single new token. A later chunk, or a window that has been reached, needs booleans of new x seen
+tokens; eager attention always adds a mask in the model's dtype. (transformers.masking_utils.)
+"""
+
+from collections.abc import Iterable
+
+from ...models.spec import Attention, LatentAttention
+from .cache import stored_after
+from .forward_step import Attend, Stage
+from .live_tensors import Liveness
+
+
+def needs_mask(window: int | None, stage: Stage) -> bool:
+    """Whether attention with this reach (None: full) gets a written mask."""
+    if stage.attend is Attend.PACKED:
+        return False  # its kernels know positions and windows
+    if stage.attend is Attend.EAGER or (stage.habits.always_masked and stage.new > 1):
+        return True
+    if window is not None and stored_after(window, stage) >= window:
+        return True
+    return stage.new > 1 and stage.past > 0
+
+
+def reach(mixer: Attention | LatentAttention) -> int | None:
+    return (mixer.window or mixer.local_chunk) if isinstance(mixer, Attention) else None
+
+
+def take_masks(m: Liveness, mixers: Iterable[Attention | LatentAttention], stage: Stage) -> int:
+    """Take one mask for each kind of reach among the layers; returns their bytes."""
+    held = 0
+    for window in {reach(mixer) for mixer in mixers}:
+        if not needs_mask(window, stage):
+            continue
+        entries = stage.new * stored_after(window, stage)
+        booleans = m.take(entries)
+        if window is not None:
+            m.touch(2 * entries)  # causal and window are made apart and joined by `&`
+        if stage.attend is Attend.EAGER:
+            held += m.take(stage.batch * entries * stage.element)
+            m.drop(booleans)
+        else:
+            held += booleans
+    return held

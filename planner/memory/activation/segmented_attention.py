@@ -1,0 +1,124 @@
+"""What a chunk's attention over staged segments allocates, as runtime/kernels/staged.py runs it.
+
+The past goes through cuDNN's attention in segments, in parts side by side where queries are few;
+the chunk itself, with what is left of the past, through FlashAttention, which splits the keys of
+few queries over the GPU and sums the splits up in float32.
+"""
+
+from functools import lru_cache
+
+from ...models.spec import Attention
+from .forward_step import Stage
+from .live_tensors import Liveness
+from .workspace import MULTIPROCESSORS, SEGMENT, segment_tokens
+
+STAGED_HEAD_DIM = 256  # widest head of the library's attention that staged segments go through
+MOST_SPLITS = 128
+ENOUGH = 0.85  # of the best efficiency: the fewest splits that reach it are taken
+
+
+def stages_segments(mixer: Attention, batch: int, new: int, tokens: int) -> bool:
+    """Whether a chunk's attention goes through staged segments; else through Triton's kernel.
+
+    `tokens` is what the cache was allocated for.
+    """
+    return (
+        batch == 1
+        and new > 1
+        and mixer.softcap is None
+        and mixer.head_dim == mixer.value_dim <= STAGED_HEAD_DIM
+        and mixer.head_dim % 8 == 0
+        and (mixer.window_within(tokens) or 0) <= SEGMENT // 2
+    )
+
+
+def take_staged(m: Liveness, mixer: Attention, stage: Stage) -> int:
+    """Take the attention output; queries belong to the caller."""
+    out = m.take(stage.bytes(mixer.query_heads * mixer.value_dim))
+    before, window = m.live, mixer.window_within(stage.capacity)
+    if window is not None:
+        step = min(stage.new, SEGMENT - window + 1)  # queries whose windows fit a segment
+        if step < stage.new:
+            m.take(2 * _bytes(mixer, step, stage))  # a copy of these, and their result
+        _own(m, mixer, step, min(stage.total, step + window - 1), stage)
+    else:
+        segments, _ = _cut(mixer, stage.new, stage.past)
+        parts = _parts(mixer, stage.new) if segments else 1
+        if parts > 1:
+            m.take(parts * _bytes(mixer, stage.new, stage))  # the queries, once for each part
+        if segments:  # the last of them has a name to the end
+            _result(m, mixer, stage.new, stage, parts)
+        keys = _most_keys(mixer, stage.new, stage.past, stage.previous == stage.new)
+        _own(m, mixer, stage.new, keys, stage)
+    m.drop(m.live - before)
+    return out
+
+
+def _result(m: Liveness, mixer: Attention, new: int, stage: Stage, parts: int = 1) -> None:
+    """Take what attention to one segment gives: results, and their log-sum-exps."""
+    m.take(parts * _bytes(mixer, new, stage))
+    m.take(parts * new * mixer.query_heads * 4)
+
+
+def _own(m: Liveness, mixer: Attention, new: int, keys: int, stage: Stage) -> None:
+    """The chunk's queries and the keys that end with them."""
+    _result(m, mixer, new, stage)
+    count = splits(mixer.query_heads, mixer.head_dim, new, keys)
+    if count > 1:
+        m.touch(count * new * mixer.query_heads * 4 * (_whole_width(mixer.head_dim) + 1))
+
+
+def _bytes(mixer: Attention, new: int, stage: Stage) -> int:
+    return new * mixer.query_heads * mixer.value_dim * stage.element
+
+
+def _cut(mixer: Attention, new: int, past: int) -> tuple[int, int]:
+    """Segments of the past, and keys of the last call."""
+    segment = segment_tokens(mixer.kv_heads, mixer.head_dim, mixer.value_dim, new)
+    quarter = segment // 4
+    left = past % quarter
+    found = past // segment + (past % segment >= quarter)
+    return (found + 1, new) if left + new > max(new, segment) else (found, left + new)
+
+
+@lru_cache(maxsize=4096)
+def _most_keys(mixer: Attention, new: int, past: int, chunks: bool) -> int:
+    """Keys of the last call that split most; of `chunks`, over all of this size up to this one."""
+    lengths = {_cut(mixer, new, past)[1]}
+    if chunks:
+        again = segment_tokens(mixer.kv_heads, mixer.head_dim, mixer.value_dim, new) // 4
+        lengths |= {_cut(mixer, new, at)[1] for at in range(past, max(-1, past - again), -new)}
+    return max(lengths, key=lambda keys: splits(mixer.query_heads, mixer.head_dim, new, keys))
+
+
+def _parts(mixer: Attention, new: int) -> int:
+    """Parts of a segment that are attended to side by side, so that few queries fill the GPU."""
+    blocks = -(-new * mixer.query_heads // mixer.kv_heads // 128) * mixer.kv_heads
+    parts = 1
+    while parts < 8 and 2 * parts * blocks <= MULTIPROCESSORS:
+        parts *= 2
+    return parts
+
+
+@lru_cache(maxsize=65536)
+def splits(heads: int, dim: int, new: int, keys: int, processors: int = MULTIPROCESSORS) -> int:
+    """Splits of the keys that FlashAttention 2 makes for one sequence (`num_splits_heuristic` in
+    torch's aten/native/transformers/cuda/flash_attn/flash_api.cpp): the fewest that keep the device
+    nearly as busy as any number would."""
+    places = 2 * processors
+    blocks = heads * -(-new // 64)
+    if blocks >= 0.8 * places:
+        return 1
+    runs = -(-keys // (256 if dim <= 64 else 128 if dim <= 128 else 64))
+    efficiency = {}
+    for count in range(1, min(MOST_SPLITS, places, runs) + 1):
+        if count == 1 or -(-runs // count) != -(-runs // (count - 1)):
+            waves = blocks * count / places
+            efficiency[count] = waves / -(-blocks * count // places)
+    best = max(efficiency.values())
+    return min(count for count, x in efficiency.items() if x >= ENOUGH * best)
+
+
+def _whole_width(dim: int) -> int:
+    """Channels of a head in FlashAttention's sums."""
+    return -(-dim // 32) * 32 if dim <= 192 else 256

@@ -1,0 +1,118 @@
+"""Total memory of one configuration, term by term, and the interval it should fall into.
+
+    total = weights + KV cache + activation peak + overhead
+
+is what the device reports as used at the worst moment of prefill and decode. `activation` is
+what torch's allocator counts at that moment beyond weights and the full cache: live tensors of
+the forward pass, and storage kept alive that the cache no longer shows.
+"""
+
+from dataclasses import dataclass, replace
+
+from ..formats.configuration import Configuration
+from ..hardware.gpus import Hardware
+from ..models.spec import ModelSpec, RecurrentState
+from ..workload import Engine, Workload
+from . import activation, overhead
+from .activation import Activation
+from .kv_cache import KVBytes, kv_bytes
+from .weights import weight_bytes
+
+# Live tensors are derived, not fitted; what the derivation leaves out (kernels' scratch memory,
+# blocks of the allocator that are not split) has been below this part of the activation peak.
+MODEL_ERROR = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    """All in bytes.
+
+    `allocated_resident`, `allocated_peak`: what torch's allocator should report after prefill
+    and at its high-water mark; they include library workspaces and leave the CUDA context out.
+    `total_low` and `total_high` hold `total` at 95 %. `overhead` is context, workspaces and
+    allocator slack; `context_provenance` says whether the context was measured on this GPU.
+    """
+
+    weights: int
+    kv: int
+    activation: int
+    overhead: int
+    total: int
+    total_low: int
+    total_high: int
+    allocated_resident: int
+    allocated_peak: int
+    kv_bytes_per_token: int
+    kv_fixed_bytes: int
+    prefill_peak: int
+    decode_peak: int
+    context_provenance: str
+    notes: tuple[str, ...] = ()
+    """What a reader of the numbers should know about them."""
+
+    @property
+    def paper_total(self) -> int:
+        """Weights, KV and activation peak: the sum that the KV Pareto paper reports."""
+        return self.weights + self.kv + self.activation
+
+
+def estimate(
+    spec: ModelSpec,
+    config: Configuration,
+    workload: Workload,
+    engine: Engine,
+    hardware: Hardware | None,
+) -> MemoryEstimate:
+    """Memory of `config`. Raises BadInput where the engine cannot run it."""
+    stored = weight_bytes(spec, config.weight_bits)
+    kv = kv_bytes(spec, config, workload, engine)
+    live = activation.peak(spec, config, workload, engine)
+    found = assemble(spec, config, workload, engine, hardware, stored.total, kv, live)
+    return replace(found, notes=(*stored.notes, *found.notes))
+
+
+def assemble(
+    spec: ModelSpec,
+    config: Configuration,
+    workload: Workload,
+    engine: Engine,
+    hardware: Hardware | None,
+    weights: int,
+    kv: KVBytes,
+    live: Activation,
+) -> MemoryEstimate:
+    """The estimate from its terms, for callers that know them already."""
+    workspace = overhead.workspace(spec, hardware)
+    context = overhead.context(hardware, engine)
+    peak = max(live.prefill_peak, live.decode_peak, kv.total)
+    beyond, room = peak - kv.total, max(live.room, kv.total)
+    of = overhead.slack_of(config, engine, hardware)
+    slack = overhead.Interval(*(of.bytes(end, room + workspace, beyond) for end in range(3)))
+    taken = weights + room + workspace
+    error = int(MODEL_ERROR * beyond)
+    return MemoryEstimate(
+        weights=weights,
+        kv=kv.total,
+        activation=beyond,
+        overhead=room - peak + workspace + context.expected + slack.expected,
+        total=taken + context.expected + slack.expected,
+        total_low=taken + context.low + slack.low - error,
+        total_high=taken + context.high + slack.high + error,
+        allocated_resident=weights + live.resident + workspace,
+        allocated_peak=weights + peak + workspace,
+        kv_bytes_per_token=kv.per_token,
+        kv_fixed_bytes=kv.fixed,
+        prefill_peak=weights + live.prefill_peak + workspace,
+        decode_peak=weights + live.decode_peak + workspace,
+        context_provenance=overhead.context_provenance(hardware),
+        notes=_notes(spec),
+    )
+
+
+def _notes(spec: ModelSpec) -> tuple[str, ...]:
+    if any(isinstance(mixer, RecurrentState) for mixer, _ in spec.mixer_counts):
+        return (
+            "activation of recurrent layers is that of transformers 5.17's torch code; newer "
+            "versions and the optional kernels (causal-conv1d, mamba-ssm, fla) need less",
+        )
+    return ()

@@ -1,0 +1,148 @@
+"""KV bytes of every format of a space at once: the same bytes as `kv_cache.kv_bytes`, to the byte.
+
+Thousands of formats are made of a few hundred sides (K or V of one layout at one number of
+bits). Each side is weighed once, by the `KVFormat` that the runtime allocates from, for each
+kind of layer; the formats are sums of table entries.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ..formats.configuration import KV_BITS, Configuration
+from ..formats.kv_format import KVFormat, SideFormat
+from ..models.spec import Mixer, ModelSpec
+from ..search.enumerate import PROTECTED_BITS, Layout, Space
+from ..workload import Engine, Workload
+from .kv_cache import PackedPart, kv_bytes, packed_part, state_bytes
+
+Ints = npt.NDArray[np.int64]
+
+
+def kv_table(spec: ModelSpec, space: Space, workload: Workload, engine: Engine) -> Ints:
+    """KV bytes at context + output tokens, [F, C], or [F, 1] where the chunk changes nothing."""
+    if engine is Engine.KVPARETO:
+        return _packed(spec, space, workload)
+    rows = [
+        [kv_bytes(spec, space.at(16, f, chunk), workload, engine).total for chunk in space.chunks]
+        for f in range(len(space.layout))
+    ]
+    return np.array(rows, dtype=np.int64)
+
+
+def _packed(spec: ModelSpec, space: Space, workload: Workload) -> Ints:
+    of_bits = np.zeros(max(KV_BITS) + 1, dtype=np.int64)  # bits -> column of the tables
+    of_bits[list(KV_BITS)] = range(len(KV_BITS))
+    k_index, v_index = of_bits[space.k_bits], of_bits[space.v_bits]
+    kept = of_bits[PROTECTED_BITS]
+    sides = _Sides(space.layouts)
+    row = sides.row[space.layout]
+    total: Ints = np.full((len(space.layout), 1), state_bytes(spec, workload.batch))
+    for mixer, count in spec.mixer_counts:
+        chunks = space.chunks if _slides(mixer, workload) else (None,)
+        keys, values = sides.tables(mixer, workload, chunks)
+        one_layer = keys[row, k_index] + values[row, v_index]
+        of_preset = [_count(spec, mixer, layers) for layers in space.protections]
+        protected = np.array(of_preset)[space.protection][:, None]
+        more = (keys[:, kept] + values[:, kept])[row] - one_layer
+        total = total + count * one_layer + protected * more
+    return total
+
+
+def _slides(mixer: Mixer, workload: Workload) -> bool:
+    window = getattr(mixer, "window", None) or getattr(mixer, "local_chunk", None)
+    return window is not None and window < workload.tokens
+
+
+def _count(spec: ModelSpec, mixer: Mixer, layers: tuple[int, ...]) -> int:
+    return Counter(m for i in layers for m in spec.layers[i].mixers)[mixer]
+
+
+class _Sides:
+    """Bytes of K and of V by layout and number of bits.
+
+    Neither the rotation nor, for V, the smoothing changes a byte: `row` maps every layout to the
+    row of its bytes.
+    """
+
+    def __init__(self, layouts: tuple[Layout, ...]) -> None:
+        rows: dict[Layout, int] = {}
+        self.row = np.array(
+            [rows.setdefault(replace(x, rotation=False), len(rows)) for x in layouts]
+        )
+        self._layouts = list(rows)
+        self._formats = [tuple(_format(layout, bits) for bits in KV_BITS) for layout in rows]
+
+    def tables(
+        self, mixer: Mixer, workload: Workload, chunks: Sequence[int | None]
+    ) -> tuple[Ints, Ints]:
+        """K and V bytes of one layer, [rows, KV_BITS, chunks]."""
+        keys = np.zeros((len(self._formats), len(KV_BITS), len(chunks)), dtype=np.int64)
+        values = np.zeros_like(keys)
+        of_block: dict[int | None, list[PackedPart | None]] = {}
+        seen: dict[tuple[SideFormat, int, tuple[int, ...]], list[int]] = {}
+
+        def weigh(side: SideFormat, heads: int, dim: int, capacities: tuple[int, ...]) -> list[int]:
+            key = side, dim, capacities
+            if key not in seen:
+                seen[key] = _along(side, workload.batch, heads, dim, capacities)
+            return seen[key]
+
+        for row, (layout, formats) in enumerate(zip(self._layouts, self._formats, strict=True)):
+            block = layout.block_tokens
+            if block not in of_block:
+                # A 16-bit side beside a packed one has the packed one's capacity.
+                form, tokens = formats[-1], workload.tokens
+                of_block[block] = [packed_part(mixer, form, tokens, chunk) for chunk in chunks]
+            parts = [part for part in of_block[block] if part is not None]
+            if not parts:
+                return keys, values
+            one, capacities = parts[0], tuple(part.tokens for part in parts)
+            keys[row] = [weigh(f.key, one.heads, one.key_dim, capacities) for f in formats]
+            values[row] = [weigh(f.value, one.heads, one.value_dim, capacities) for f in formats]
+            keys[row] += workload.batch * np.array([part.beside for part in parts])
+        return keys, values
+
+
+def _along(
+    side: SideFormat, batch: int, heads: int, dim: int, capacities: Sequence[int]
+) -> list[int]:
+    """Bytes of a side at several capacities.
+
+    Beyond the tokens that stay in 16 bits, bytes are linear in packed tokens: two capacities are
+    weighed and the others lie on their line.
+    """
+
+    def weigh(capacity: int) -> int:
+        return sum(b.nbytes for b in side.buffers(batch, heads, dim, capacity)) if dim else 0
+
+    linear = [c for c in capacities if c >= side.sinks + side.residual_capacity]
+    found = {c: weigh(c) for c in {*capacities} - {*linear}}
+    if linear:
+        low, high = min(linear), max(linear)
+        at_low = weigh(low)
+        at_high = weigh(high) if high > low else at_low
+        from_low = {c: side.packed_tokens(c) - side.packed_tokens(low) for c in linear}
+        rise, run = at_high - at_low, from_low[high] or 1
+        found |= {c: at_low + rise * more // run for c, more in from_low.items()}
+    return [found[c] for c in capacities]
+
+
+def _format(layout: Layout, bits: int) -> KVFormat:
+    config = (
+        Configuration(
+            k_bits=bits,
+            v_bits=bits,
+            granularity=layout.granularity,
+            group_size=layout.group_size,
+            block_tokens=layout.block_tokens,
+            smoothing=layout.smoothing,
+            residual=layout.residual,
+        )
+        if bits < 16
+        else Configuration()
+    )
+    return KVFormat.of(config, 0)

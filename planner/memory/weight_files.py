@@ -1,0 +1,146 @@
+"""What a folder's safetensors files weigh: the truth that a computed size is held against.
+
+A safetensors file is 8 bytes of length, a JSON header of that length, and tensors: the sizes of
+the files tell, if every one is there; headers are read only where they differ from what the config
+gives, a tensor never. An index alone counts by its `total_size`, which is not always right (that
+of Qwen3-32B-AWQ is 13,107,200 bytes above its tensors).
+"""
+
+import struct
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import TypeGuard
+
+from ..errors import BadConfig, BadInput
+from ..models.spec import ModelSpec
+from ..models.untrusted_json import parse_json_object, read_json_object
+from ..units import format_bytes
+from .weights import available_weight_bits, dtype_bytes, weight_bytes
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+MAX_HEADER = 100 * 2**20  # the format's own limit
+MAX_INDEX = 100 * 2**20  # that of a model of 10^12 parameters has 30 MB
+MAX_FILES = 2000
+FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWeights:
+    """Bytes of all tensors, and the files they are in; no files: what an index declares."""
+
+    total: int
+    files: tuple[Path, ...] = ()
+
+
+def compare_with_files(spec: ModelSpec, folder: Path) -> ModelSpec:
+    """`spec` with the weights' size as its files give it, and a warning where that is another.
+
+    A plain checkpoint saved in a wider or narrower dtype than its config names is loaded in the
+    config's dtype, so its elements count, not its bytes.
+    """
+    try:
+        stored = stored_weights(folder)
+        if stored is None:
+            return spec
+        computed = weight_bytes(spec, available_weight_bits(spec)[0]).total
+        loaded = stored.total
+        if loaded != computed and spec.quantization is None:
+            loaded += _cast(stored.files, spec)
+    except BadInput as error:
+        return replace(spec, warnings=(*spec.warnings, f"{error.message}: its size is not used"))
+    spec = replace(spec, stored_weight_bytes=loaded)
+    if loaded == computed == stored.total:
+        return spec
+    source = "safetensors files hold" if stored.files else "safetensors index declares"
+    note = f", loaded as {spec.dtype}" if loaded != stored.total else ""
+    warning = (
+        f"the {source} {format_bytes(stored.total)} of tensors ({stored.total:,} bytes){note}: "
+        f"{loaded - computed:+,} bytes against the {computed:,} that config.json gives"
+    )
+    return replace(spec, warnings=(*spec.warnings, warning))
+
+
+def stored_weights(folder: Path) -> StoredWeights | None:
+    """What the folder's safetensors files hold, or their index declares; None without either.
+
+    Raises BadConfig for a file that is no safetensors.
+    """
+    declared, listed = None, set()
+    if (folder / INDEX).is_file():
+        content = read_json_object(folder / INDEX, MAX_INDEX)
+        weight_map, metadata = content.get("weight_map"), content.get("metadata")
+        if isinstance(weight_map, dict):
+            listed = {name for name in weight_map.values() if isinstance(name, str)}
+        if isinstance(metadata, dict):
+            size = metadata.get("total_size")
+            if isinstance(size, int | float) and 0 < size < 2**60:
+                declared = StoredWeights(int(size))
+    elif (folder / SINGLE).is_file():
+        listed = {SINGLE}
+    files = tuple(folder / name for name in sorted(listed) if Path(name).name == name)
+    if files and len(files) <= MAX_FILES and all(file.is_file() for file in files):
+        return StoredWeights(sum(_data_bytes(file) for file in files), files)
+    return declared
+
+
+def _cast(files: tuple[Path, ...], spec: ModelSpec) -> int:
+    """Bytes that floating-point tensors gain by being cast to the dtypes they are loaded in."""
+    wanted = dtype_bytes(spec.dtype)
+    fixed = ((g.parameters, g.dtype) for g in spec.tensors if g.dtype is not None and files)
+    return sum(n * (dtype_bytes(dtype) - wanted) for n, dtype in fixed) + sum(
+        prod(shape) * wanted - size
+        for file in files
+        for dtype, shape, size in _tensors(file)
+        if dtype in FLOATS
+    )
+
+
+def _data_bytes(path: Path) -> int:
+    """Bytes after the header: all of them tensors."""
+    length = _header_length(path)
+    return path.stat().st_size - 8 - length
+
+
+def _header_length(path: Path) -> int:
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+        length = struct.unpack("<Q", start[:8])[0]
+        if start[8:] == b"{" and length <= min(MAX_HEADER, path.stat().st_size - 8):
+            return int(length)
+    except (OSError, struct.error):
+        pass
+    raise _no_safetensors(path)
+
+
+def _no_safetensors(path: Path) -> BadConfig:
+    hint = "fetch the file again, or give the config.json alone"
+    return BadConfig(f"{path.name} is not a safetensors file", hint)
+
+
+def _tensors(path: Path) -> list[tuple[str, list[int], int]]:
+    """(dtype, shape, bytes) of the tensors in one safetensors file, from its header."""
+    length = _header_length(path)
+    with path.open("rb") as file:
+        header = parse_json_object(file.read(8 + length)[8:], f"the header of {path.name}")
+    found = []
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        if not isinstance(entry, dict):
+            raise _no_safetensors(path)
+        dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+        if not (isinstance(dtype, str) and _counts(shape) and _counts(offsets)):
+            raise _no_safetensors(path)
+        if len(offsets) != 2 or offsets[1] < offsets[0]:
+            raise _no_safetensors(path)
+        found.append((dtype, shape, offsets[1] - offsets[0]))
+    return found
+
+
+def _counts(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(
+        isinstance(item, int) and not isinstance(item, bool) and 0 <= item < 2**60 for item in value
+    )

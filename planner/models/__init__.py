@@ -1,0 +1,1 @@
+"""From a config.json to a ModelSpec: shapes of every tensor, layer and cache."""

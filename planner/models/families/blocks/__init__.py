@@ -1,0 +1,1 @@
+"""Attention, FFN, MoE and recurrent blocks that families are built of."""

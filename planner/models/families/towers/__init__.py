@@ -1,0 +1,1 @@
+"""Vision and audio towers and the projectors that join them to a decoder."""

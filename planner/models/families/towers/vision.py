@@ -1,0 +1,200 @@
+"""Vision and audio towers: their weights, counted and named apart from the text model."""
+
+from ...config_fields import Fields
+from ...spec import Role
+from ...tensor_list import Tensors
+
+
+def encoder_layers(
+    t: Tensors,
+    prefix: str,
+    layers: int,
+    width: int,
+    inner: int,
+    *,
+    attention: str = "self_attn.",
+    names: tuple[str, str, str, str] = ("q_proj", "k_proj", "v_proj", "out_proj"),
+    fused: str = "",
+    norms: tuple[str, str] = ("layer_norm1", "layer_norm2"),
+    norm_bias: bool = True,
+    mlp: tuple[str, ...] = ("mlp.fc1", "mlp.fc2"),
+    bias: bool = True,
+    key_bias: bool | None = None,
+    mlp_bias: bool | None = None,
+) -> None:
+    """Pre-norm transformer encoder layers.
+
+    Two `mlp` names are up and down; three are gate, up and down.
+    """
+    with t.scope(prefix, layers):
+        if fused:
+            t.linear(attention + fused, width, 3 * width, bias)
+        else:
+            t.linear(attention + names[0], width, width, bias)
+            t.linear(attention + names[1], width, width, bias if key_bias is None else key_bias)
+            t.linear(attention + names[2], width, width, bias)
+        t.linear(attention + names[3], width, width, bias)
+        for norm in norms:
+            t.norm(norm, width, norm_bias)
+        has_bias = bias if mlp_bias is None else mlp_bias
+        for name in mlp[:-1]:
+            t.linear(name, width, inner, has_bias)
+        t.linear(mlp[-1], inner, width, has_bias)
+
+
+def patches(f: Fields, channels: str = "num_channels") -> tuple[int, int]:
+    """(channels, patch size) of an image tower."""
+    return f.count(channels), f.count("patch_size")
+
+
+def siglip(f: Fields, t: Tensors) -> None:
+    """SigLIP: a plain encoder with learned positions, and a pooling head where it has one."""
+    width, inner = f.count("hidden_size"), f.count("intermediate_size")
+    channels, patch = patches(f)
+    side = f.count("image_size") // patch
+    t.add("embeddings.patch_embedding.weight", (width, channels, patch, patch), Role.CONV)
+    t.add("embeddings.patch_embedding.bias", (width,), Role.BIAS)
+    t.embedding("embeddings.position_embedding", side * side, width)
+    encoder_layers(t, "encoder.layers.*.", f.layers(), width, inner)
+    t.norm("post_layernorm", width, bias=True)
+    if f.flag("vision_use_head", True):
+        siglip_head(t, width, inner)
+
+
+def siglip_head(t: Tensors, width: int, inner: int) -> None:
+    """A learned query that pools the patches."""
+    with t.scope("head."):
+        t.add("probe", (1, 1, width), Role.OTHER)
+        t.add("attention.in_proj_weight", (3 * width, width), Role.LINEAR)
+        t.add("attention.in_proj_bias", (3 * width,), Role.BIAS)
+        t.linear("attention.out_proj", width, width, True)
+        t.norm("layernorm", width, True)
+        t.linear("mlp.fc1", width, inner, True)
+        t.linear("mlp.fc2", inner, width, True)
+
+
+def clip(f: Fields, t: Tensors) -> None:
+    """CLIP's image encoder."""
+    width, inner = f.count("hidden_size"), f.count("intermediate_size")
+    channels, patch = patches(f)
+    side = f.count("image_size") // patch
+    t.add("embeddings.class_embedding", (width,), Role.OTHER)
+    t.add("embeddings.patch_embedding.weight", (width, channels, patch, patch), Role.CONV)
+    t.embedding("embeddings.position_embedding", side * side + 1, width)
+    t.norm("pre_layrnorm", width, True)
+    encoder_layers(t, "encoder.layers.*.", f.layers(), width, inner)
+    t.norm("post_layernorm", width, True)
+
+
+def pixtral(f: Fields, t: Tensors) -> None:
+    """Pixtral: gated FFN, RMS norms, rotary positions, no biases."""
+    width = f.count("hidden_size")
+    channels, patch = patches(f)
+    t.add("patch_conv.weight", (width, channels, patch, patch), Role.CONV)
+    t.norm("ln_pre", width)
+    encoder_layers(
+        t,
+        "transformer.layers.*.",
+        f.layers(),
+        width,
+        f.count("intermediate_size"),
+        attention="attention.",
+        names=("q_proj", "k_proj", "v_proj", "o_proj"),
+        norms=("attention_norm", "ffn_norm"),
+        norm_bias=False,
+        mlp=("feed_forward.gate_proj", "feed_forward.up_proj", "feed_forward.down_proj"),
+        bias=False,
+    )
+
+
+def _qwen_patches(f: Fields, t: Tensors, width: int, bias: bool) -> None:
+    channels, patch = patches(f, "in_channels")
+    frames = f.count("temporal_patch_size")
+    t.add("patch_embed.proj.weight", (width, channels, frames, patch, patch), Role.CONV)
+    if bias:
+        t.add("patch_embed.proj.bias", (width,), Role.BIAS)
+
+
+def qwen2_vision(f: Fields, t: Tensors) -> None:
+    """Qwen2-VL: `embed_dim` wide, FFN `mlp_ratio` times that, 2x2 patches merged."""
+    width, out = f.count("embed_dim"), f.count("hidden_size")
+    ratio = f.number("mlp_ratio") or 4.0
+    _qwen_patches(f, t, width, bias=False)
+    encoder_layers(
+        t,
+        "blocks.*.",
+        f.layers("depth"),
+        width,
+        int(width * ratio),
+        attention="attn.",
+        names=("", "", "", "proj"),
+        fused="qkv",
+        norms=("norm1", "norm2"),
+    )
+    _qwen_merger(f, t, width, out, norm_bias=True)
+
+
+def qwen25_vision(f: Fields, t: Tensors) -> None:
+    """Qwen2.5-VL: gated FFN and RMS norms."""
+    width = f.count("hidden_size")
+    _qwen_patches(f, t, width, bias=False)
+    encoder_layers(
+        t,
+        "blocks.*.",
+        f.layers("depth"),
+        width,
+        f.count("intermediate_size"),
+        attention="attn.",
+        names=("", "", "", "proj"),
+        fused="qkv",
+        norms=("norm1", "norm2"),
+        norm_bias=False,
+        mlp=("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+    )
+    _qwen_merger(f, t, width, f.count("out_hidden_size"), norm_bias=False)
+
+
+def _qwen_merger(f: Fields, t: Tensors, width: int, out: int, norm_bias: bool) -> None:
+    merged = width * f.count("spatial_merge_size") ** 2
+    t.norm("merger.ln_q", width, norm_bias)
+    t.linear("merger.mlp.*", merged, merged, True)
+    t.linear("merger.mlp.*", merged, out, True)
+
+
+def qwen3_vision(f: Fields, t: Tensors) -> None:
+    """Qwen3-VL and Qwen3.5: learned positions, plain FFN, and mergers fed from inner layers."""
+    width, out = f.count("hidden_size"), f.count("out_hidden_size")
+    _qwen_patches(f, t, width, bias=True)
+    t.embedding("pos_embed", f.count("num_position_embeddings"), width)
+    encoder_layers(
+        t,
+        "blocks.*.",
+        f.layers("depth"),
+        width,
+        f.count("intermediate_size"),
+        attention="attn.",
+        names=("", "", "", "proj"),
+        fused="qkv",
+        norms=("norm1", "norm2"),
+        mlp=("mlp.linear_fc1", "mlp.linear_fc2"),
+    )
+    merged = width * f.count("spatial_merge_size") ** 2
+    deep = f.counts("deepstack_visual_indexes") or ()
+    for prefix, times, norm in (
+        ("merger.", 1, width),
+        ("deepstack_merger_list.*.", len(deep), merged),
+    ):
+        with t.scope(prefix, times):
+            t.norm("norm", norm, True)
+            t.linear("linear_fc1", merged, merged, True)
+            t.linear("linear_fc2", merged, out, True)
+
+
+def image_encoder(f: Fields, t: Tensors) -> None:
+    """CLIP or SigLIP, whichever the section says it is."""
+    if f.kind.startswith("siglip"):
+        siglip(f, t)
+    elif f.kind.startswith("clip"):
+        clip(f, t)
+    else:
+        raise f.wrong("model_type", f.kind, "an image encoder this version knows")

@@ -1,0 +1,135 @@
+"""The Hugging Face hub, as far as planning needs it: a config.json, cached or downloaded.
+
+Reading the local cache is a few file look-ups in huggingface_hub's documented layout
+(`models--org--name/refs/main` names a folder in `snapshots/`), so that a plan of a cached model
+imports nothing. Only a download imports huggingface_hub.
+"""
+
+import os
+import re
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from ..errors import BadInput, KVParetoError, MissingDependency
+from .untrusted_json import MAX_BYTES
+
+REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
+CONFIG = "config.json"
+HEAD_SECONDS = 5.0
+TOTAL_SECONDS = 30.0
+
+_TRUE = {"1", "on", "yes", "true"}
+
+
+def is_offline() -> bool:
+    """Whether the environment forbids the network, in huggingface_hub's own words."""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(os.environ.get(name, "").strip().lower() in _TRUE for name in names)
+
+
+def cache_folder() -> Path:
+    """Where huggingface_hub keeps repositories, by the variables that move it."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if os.environ.get(name):
+            return Path(os.environ[name]).expanduser()
+    default = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or os.path.join(default, "huggingface")
+    return Path(home).expanduser() / "hub"
+
+
+def cached_snapshot(repo_id: str) -> Path | None:
+    """Folder of the cached `main` revision of `repo_id` if its config.json is there."""
+    repo = cache_folder() / f"models--{repo_id.replace('/', '--')}"
+    try:
+        revision = (repo / "refs" / "main").read_text(encoding="ascii").strip()
+        snapshot = repo / "snapshots" / revision
+        if re.fullmatch(r"[0-9a-zA-Z]+", revision) and (snapshot / CONFIG).is_file():
+            return snapshot
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def download_config(repo_id: str) -> Path:
+    """Fetch config.json alone (and modelopt's hf_quant_config.json, where there is one).
+
+    Returns the snapshot folder in the hub's cache. HF_TOKEN and HF_ENDPOINT are honoured by
+    huggingface_hub. Raises BadInput within about half a minute if the hub does not answer.
+    """
+    return _within(TOTAL_SECONDS, lambda: _fetch(repo_id))
+
+
+def _fetch(repo_id: str) -> Path:
+    try:
+        import huggingface_hub as hub
+    except ImportError:
+        raise MissingDependency(
+            f"{repo_id} is not on this machine, and huggingface_hub is not installed to fetch it",
+            "pip install huggingface_hub",
+        ) from None
+    try:
+        # One request without retries tells a wrong id or a dead network apart at once.
+        found = hub.get_hf_file_metadata(hub.hf_hub_url(repo_id, CONFIG), timeout=HEAD_SECONDS)
+        if (found.size or 0) > MAX_BYTES:
+            raise BadInput(
+                f"the config.json of {repo_id} has {found.size:,} bytes", "it is no config"
+            )
+        path = Path(hub.hf_hub_download(repo_id, CONFIG, etag_timeout=HEAD_SECONDS))
+    except KVParetoError:
+        raise
+    except Exception as error:
+        raise _explain(repo_id, error) from None
+    with suppress(Exception):  # most repositories have none, and the plan can do without
+        hub.hf_hub_download(repo_id, "hf_quant_config.json", etag_timeout=HEAD_SECONDS)
+    return path.parent
+
+
+def _explain(repo_id: str, error: Exception) -> BadInput:
+    """What went wrong, from the class of huggingface_hub's exception and the HTTP status."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if "GatedRepoError" in kinds or (status == 403 and "RepositoryNotFoundError" not in kinds):
+        return BadInput(
+            f"{repo_id} is gated: the hub wants an accepted licence and a token",
+            "accept it on the model's page and set HF_TOKEN, or give a folder or config.json",
+        )
+    if "EntryNotFoundError" in kinds and "LocalEntryNotFoundError" not in kinds:
+        return BadInput(
+            f"{repo_id} is on the hub, but has no config.json",
+            "GGUF-only repositories have none; give the id of the original model",
+        )
+    if "RepositoryNotFoundError" in kinds or status in (401, 404):
+        return BadInput(
+            f"no model {repo_id!r} on the hub (or it is private)",
+            "check the id; for a private model set HF_TOKEN",
+        )
+    return BadInput(
+        f"{repo_id} is not on this machine and the hub cannot be reached",
+        "give a bundled id (`kvpareto profiles list`), a folder, or a config.json",
+    )
+
+
+def _within(seconds: float, call: Callable[[], Path]) -> Path:
+    """`call()` in a thread, given up after `seconds`: name resolution knows no timeout."""
+    result: list[Path] = []
+    failure: list[KVParetoError] = []
+
+    def work() -> None:
+        try:
+            result.append(call())
+        except KVParetoError as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if failure:
+        raise failure[0]
+    if not result:
+        raise BadInput(
+            f"the hub did not answer within {seconds:.0f} seconds",
+            "give a bundled id (`kvpareto profiles list`), a folder, or a config.json",
+        )
+    return result[0]

@@ -1,0 +1,1 @@
+"""How a checkpoint is stored: quantization methods, and which modules they cover."""

@@ -1,0 +1,275 @@
+"""What a model is, for planning: every layer's kind and shape, and every weight tensor by name.
+
+A frozen description without torch. `read_config` makes one from a Hugging Face config.json;
+memory, latency, accuracy and the KV cache are computed from it alone. Names follow the field:
+a *mixer* moves information between tokens (attention, linear attention, a state space), an
+*FFN* works within one token.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from math import prod
+
+from ..errors import BadConfig
+from .quantization.module_rules import ModuleRule
+
+
+class Role(StrEnum):
+    """What a weight tensor is for; weight formats decide by it what is quantized."""
+
+    LINEAR = "linear"  # a matrix product's weight, shape (out, in)
+    EXPERT = (
+        "expert"  # experts stacked in one tensor, shape (experts, out, in) or (experts, in, out)
+    )
+    EMBEDDING = "embedding"
+    LM_HEAD = "lm_head"
+    ROUTER = "router"
+    NORM = "norm"
+    BIAS = "bias"
+    CONV = "conv"
+    OTHER = "other"  # small state-space, sink, gate and scale parameters
+
+
+class Part(StrEnum):
+    """Which tower a tensor belongs to."""
+
+    TEXT = "text"
+    VISION = "vision"
+    AUDIO = "audio"
+    PROJECTOR = "projector"
+    MTP = "mtp"  # extra prediction layers
+
+
+@dataclass(frozen=True, slots=True)
+class TensorGroup:
+    """`count` parameters of one shape whose names differ only in indices.
+
+    `name` is transformers' parameter name with every index replaced by `*`, for example
+    `model.layers.*.self_attn.q_proj.weight`. Tied tensors appear once.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    count: int
+    role: Role
+    part: Part = Part.TEXT
+    dtype: str | None = None
+    """Fixed storage dtype of this tensor where it is not the model's; None = the model's."""
+
+    @property
+    def parameters(self) -> int:
+        return prod(self.shape) * self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Indexer:
+    """Sparse-attention indexer (DeepSeek DSA): its own cached key per token."""
+
+    heads: int
+    head_dim: int
+    top_k: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Softmax attention over a KV cache: MHA, MQA or GQA, full, sliding or local.
+
+    `window`: a token sees itself and the window - 1 before it (sliding).
+    `local_chunk`: a token sees only its own aligned chunk of that many tokens (Llama 4).
+    `shares_kv_with`: index of the layer whose cache this one reads; it then stores none.
+    `expanded_heads`: heads that transformers' cache holds where it repeats the KV heads first.
+    `indexer`: a sparse-attention indexer that caches a key of its own per token (MiniMax M3).
+    """
+
+    query_heads: int
+    kv_heads: int
+    head_dim: int
+    value_dim: int
+    window: int | None = None
+    local_chunk: int | None = None
+    shares_kv_with: int | None = None
+    qk_norm: bool = False
+    qkv_bias: bool = False
+    sinks: bool = False
+    output_gate: bool = False
+    rope: bool = True
+    rotary_dim: int = 0
+    """Channels of each head that RoPE turns; 0 = all of them (where `rope`)."""
+    softcap: float | None = None
+    expanded_heads: int | None = None
+    indexer: Indexer | None = None
+
+    def window_within(self, tokens: int) -> int | None:
+        """The window, None where it hides nothing of `tokens` tokens."""
+        return None if self.window is None or self.window >= tokens else self.window
+
+
+@dataclass(frozen=True, slots=True)
+class LatentAttention:
+    """MLA: caches one latent of `kv_rank` and one rotary key of `rope_dim` per token."""
+
+    query_heads: int
+    query_rank: int | None
+    kv_rank: int
+    nope_dim: int
+    rope_dim: int
+    value_dim: int
+    indexer: Indexer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecurrentState:
+    """A mixer whose state does not grow: linear attention, Mamba, RWKV, short convolutions.
+
+    `state` and `conv` are elements per sequence; `*_dtype` is how transformers keeps them
+    (None = the model's dtype). `heads`, `key_dim`, `value_dim` describe the scan.
+    """
+
+    kind: str  # "gated_delta", "mamba1", "mamba2", "short_conv", "rwkv", "lightning"
+    state: int
+    conv: int
+    heads: int
+    key_dim: int
+    value_dim: int
+    width: int
+    """Inner width: channels the mixer works on per token (its projections' output)."""
+    state_dtype: str | None = None
+    conv_dtype: str | None = None
+    block: int = 0
+    """Tokens of a block of the scan, where it works in blocks of a size the config names."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompressedAttention:
+    """DeepSeek V4: a window of shared keys = values, and one entry for every `rate` tokens.
+
+    `overlaps`: entries span two windows of tokens, so the last one's half is carried along, and
+    an `indexer` with small entries of its own chooses among them.
+    """
+
+    query_heads: int
+    head_dim: int
+    window: int
+    rate: int
+    overlaps: bool
+    indexer: Indexer | None = None
+
+
+Mixer = Attention | LatentAttention | CompressedAttention | RecurrentState
+
+
+@dataclass(frozen=True, slots=True)
+class DenseFFN:
+    width: int
+    gated: bool = True
+    activation: str = "silu"
+
+
+@dataclass(frozen=True, slots=True)
+class MoEFFN:
+    experts: int
+    top_k: int
+    width: int
+    shared_width: int = 0
+    """Summed width of the shared experts (or of the dense branch beside the routed one)."""
+    gated: bool = True
+    activation: str = "silu"
+
+    def __post_init__(self) -> None:
+        if self.top_k > self.experts:
+            raise BadConfig(
+                f"config.json routes a token to {self.top_k} of {self.experts} experts",
+                "compare with the model's published config.json",
+            )
+
+
+FFN = DenseFFN | MoEFFN
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One decoder layer. Several mixers run in parallel (Falcon-H1); none is an FFN-only block."""
+
+    mixers: tuple[Mixer, ...]
+    ffn: FFN | None
+    sandwich_norms: bool = False
+    """Norms after attention and FFN as well as before (Gemma 2/3)."""
+    parallel: bool = False
+    """Attention and FFN read the same normalised input (GPT-J, Falcon-7B, Command)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointQuantization:
+    """How a checkpoint's weights are already stored (config.json's `quantization_config`)."""
+
+    method: str
+    bits: float
+    group_size: int | None
+    ignored: tuple[str, ...] = ()
+    details: tuple[tuple[str, str], ...] = ()
+    rules: tuple[ModuleRule, ...] = ()
+    """Which modules are stored how, first match first; what matches nothing is not quantized."""
+    decoder_only: bool = False
+    """The method works through the decoder's blocks: vision and audio towers are left alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """A quantity known only within limits, and the assumption that opens them."""
+
+    quantity: str  # "parameters" or "kv_bytes_per_token"
+    low: int
+    high: int
+    because: str
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A whole model. `hidden` is the width of the residual stream, `vocab` the rows of the head."""
+
+    name: str
+    model_type: str
+    hidden: int
+    vocab: int
+    max_context: int | None
+    layers: tuple[Layer, ...]
+    tensors: tuple[TensorGroup, ...]
+    dtype: str = "bfloat16"
+    tied_embeddings: bool = False
+    norm: str = "rms"
+    """"rms", "rms_offset" (Gemma's 1 + w), "layer", "none"."""
+    logit_softcap: float | None = None
+    quantization: CheckpointQuantization | None = None
+    warnings: tuple[str, ...] = ()
+    bounds: tuple[Bounds, ...] = ()
+    stored_weight_bytes: int | None = None
+    """Bytes of the checkpoint's tensors by its safetensors files or index, where at hand."""
+    extra: dict[str, str] = field(default_factory=dict)
+    text_type: str = ""
+    """The decoder's own model_type, where the config nests it or the family reads one."""
+
+    @property
+    def parameters(self) -> int:
+        return sum(group.parameters for group in self.tensors)
+
+    def parameters_of(self, part: Part) -> int:
+        return sum(group.parameters for group in self.tensors if group.part is part)
+
+    @cached_property
+    def mixer_counts(self) -> tuple[tuple[Mixer, int], ...]:
+        """Every distinct mixer and how often it occurs, layer order forgotten."""
+        return tuple(Counter(m for layer in self.layers for m in layer.mixers).items())
+
+    @property
+    def runnable(self) -> bool:
+        """Whether the kvpareto runtime has kernels for every layer: plain or sliding attention."""
+        return all(
+            isinstance(m, Attention)
+            and m.local_chunk is None
+            and m.indexer is None
+            and len(layer.mixers) == 1
+            for layer in self.layers
+            for m in layer.mixers
+        )

@@ -1,0 +1,1 @@
+"""From a question to a recommendation: enumerate, evaluate, Pareto frontier, choice, reasons."""

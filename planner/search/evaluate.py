@@ -1,0 +1,208 @@
+"""Every configuration of a space with what it costs: memory, accuracy, latency, as arrays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..accuracy import predict as accuracy
+from ..formats.configuration import Configuration, Protection
+from ..hardware.gpus import Hardware, find_gpu
+from ..latency import predict as latency
+from ..latency import roofline
+from ..latency.efficiency import profile_of
+from ..latency.job import Axes
+from ..memory.estimate import MemoryEstimate, assemble, estimate
+from ..memory.kv_cache import KVBytes, kv_bytes
+from ..memory.space_memory import SpaceMemory, memory_table
+from ..models.spec import ModelSpec
+from ..workload import Engine, Workload
+from .choose import Points
+from .enumerate import PROTECTED_BITS, Layout, Space, enumerate_space
+
+REFERENCE_GPU = "NVIDIA GeForce RTX 4090"
+"""Whose roofline orders configurations by time where no GPU is named: its 164 operations a byte
+lie in the middle of the GPUs people own. Its seconds are not shown."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One configuration with all predictions. `latency` is None where no GPU was named."""
+
+    config: Configuration
+    workload: Workload
+    memory: MemoryEstimate
+    accuracy: accuracy.Accuracy
+    latency: latency.Latency | None
+
+    @property
+    def seconds(self) -> float | None:
+        """Predicted time for the whole prompt and output."""
+        if self.latency is None:
+            return None
+        return self.latency.ttft_s + self.workload.output * self.latency.tpot_s
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A space and its arrays; flat indices run over weights x formats x chunks."""
+
+    spec: ModelSpec
+    workload: Workload
+    engine: Engine
+    hardware: Hardware | None
+    space: Space
+    memory: SpaceMemory
+    axes: Axes
+    points: Points
+
+    def points_at(self, indices: Sequence[int]) -> list[Point]:
+        """The configurations at flat `indices` with all predictions, from the arrays."""
+        configs = [self.space.configuration(i) for i in indices]
+        accuracies = accuracy.predict_many(self.spec, configs, self.workload.context)
+        latencies = self._latencies(indices)
+        sizes: dict[tuple[int, int], KVBytes] = {}
+        found = []
+        for i, config, kept, seconds in zip(indices, configs, accuracies, latencies, strict=True):
+            w, f, c = self.place(i)
+            key = f, c % self.memory.kv.shape[2]  # all that KV bytes depend on
+            if key not in sizes:
+                sizes[key] = kv_bytes(self.spec, config, self.workload, self.engine)
+            weights, live = int(self.memory.weights[w, 0, 0]), self.memory.live(w, f, c)
+            terms = weights, sizes[key], live
+            how = self.workload, self.engine, self.hardware
+            size = assemble(self.spec, config, *how, *terms)
+            found.append(Point(config, self.workload, size, kept, seconds))
+        return found
+
+    def _latencies(self, indices: Sequence[int]) -> list[latency.Latency | None]:
+        """Seconds with their intervals, whose ends need sweeps of their own, over few formats."""
+        if self.hardware is None:
+            return [None] * len(indices)
+        profile = profile_of(self.engine, self.hardware)
+        places = [self.place(i) for i in indices]
+        formats = sorted({f for _, f, _ in places})
+        few = self.axes.at(formats)
+        swept = [
+            roofline.sweep(self.spec, self.workload, self.hardware, end, few)
+            for end in (profile.coefficients, profile.low, profile.high)
+        ]
+        number = {f: i for i, f in enumerate(formats)}
+        return [latency.with_interval(profile.kind, swept, w, number[f], c) for w, f, c in places]
+
+    def place(self, index: int) -> tuple[int, int, int]:
+        """(weights, format, chunk) of a flat index."""
+        w, f, c = np.unravel_index(index, self.space.shape)
+        return int(w), int(f), int(c)
+
+
+def evaluate(
+    spec: ModelSpec, workload: Workload, engine: Engine, hardware: Hardware | None
+) -> Table:
+    """Predict everything for every configuration the engine can run."""
+    space = enumerate_space(spec, workload, engine)
+    sizes = memory_table(spec, space, workload, engine, hardware)
+    grid = accuracy.predict_grid(
+        spec,
+        space.weights,
+        _formats(spec, space),
+        workload.context,
+        protections=space.protections,
+        protection=space.protection,
+    )
+    card = hardware or find_gpu(REFERENCE_GPU)
+    axes = Axes.of_space(space, sizes.kv[0, :, 0].astype(float))
+    seconds = roofline.sweep(spec, workload, card, profile_of(engine, card).coefficients, axes)
+    shape = space.shape
+    retention, low = _with_measured(spec, space, workload.context, grid)
+    time = seconds.ttft + workload.output * seconds.tpot
+    points = Points(
+        memory=sizes.total_high.ravel(),
+        low=low.ravel(),
+        retention=retention.ravel(),
+        ttft=np.broadcast_to(seconds.ttft, shape).ravel(),
+        tpot=np.broadcast_to(seconds.tpot, shape).ravel(),
+        time=np.broadcast_to(time, shape).ravel(),
+        complexity=space.complexity.ravel(),
+    )
+    return Table(spec, workload, engine, hardware, space, sizes, axes, points)
+
+
+def _with_measured(
+    spec: ModelSpec, space: Space, context: int, grid: accuracy.AccuracyGrid
+) -> tuple[accuracy.Floats, accuracy.Floats]:
+    """Retention and its lower end [W, F, C], with what was measured where it was."""
+    retention = np.broadcast_to(grid.retention[:, :, None], space.shape)
+    low = np.broadcast_to(grid.low[:, :, None], space.shape)
+    measured = accuracy.predictor_for(spec).measured
+    found = {
+        (*where, c): config
+        for run in measured.configurations()
+        if (where := _find(space, run)) is not None
+        for c, chunk in enumerate(space.chunks)
+        if measured.of(config := run.with_chunk(chunk), context)
+    }
+    if found:
+        retention, low = retention.copy(), low.copy()
+        kept = accuracy.predict_many(spec, list(found.values()), context)
+        for place, known in zip(found, kept, strict=True):
+            retention[place], low[place] = known.retention, known.low
+    return retention, low
+
+
+def _find(space: Space, config: Configuration) -> tuple[int, int] | None:
+    """(weights, format) of a configuration, whatever its chunk; None where it is not in."""
+    layout = Layout(
+        config.granularity,
+        config.group_size,
+        config.block_tokens,
+        config.smoothing,
+        config.rotation,
+        config.residual,
+    )
+    protected = config.protection
+    layers = protected.layers if protected is not None else ()
+    kept = Protection(layers, PROTECTED_BITS, PROTECTED_BITS) if layers else None
+    if (
+        config.weight_bits not in space.weights
+        or layers not in space.protections
+        or protected != kept
+    ):
+        return None
+    same = np.array([other == layout for other in space.layouts])[space.layout]
+    same &= (space.k_bits == config.k_bits) & (space.v_bits == config.v_bits)
+    same &= space.protection == space.protections.index(layers)
+    places = np.flatnonzero(same)
+    return (space.weights.index(config.weight_bits), int(places[0])) if len(places) else None
+
+
+def predict_point(
+    spec: ModelSpec,
+    config: Configuration,
+    workload: Workload,
+    engine: Engine,
+    hardware: Hardware | None,
+) -> Point:
+    """All predictions of one configuration."""
+    return Point(
+        config=config,
+        workload=workload,
+        memory=estimate(spec, config, workload, engine, hardware),
+        accuracy=accuracy.predict(spec, config, workload.context),
+        latency=latency.predict(spec, config, workload, engine, hardware),
+    )
+
+
+def _formats(spec: ModelSpec, space: Space) -> accuracy.Formats:
+    granularity = [layout.granularity for layout in space.layouts]
+    return accuracy.format_arrays(
+        spec,
+        k_bits=space.k_bits,
+        v_bits=space.v_bits,
+        granularity=[granularity[i] for i in space.layout],
+        group_size=space.of_layout("group_size"),
+        block_tokens=space.of_layout("block_tokens"),
+        smoothing=space.of_layout("smoothing"),
+        rotation=space.of_layout("rotation"),
+        residual=space.of_layout("residual"),
+    )

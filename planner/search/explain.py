@@ -1,0 +1,192 @@
+"""Why a configuration won, what more or less memory would buy, and what to beware of: in words."""
+
+import numpy as np
+
+from ..memory import estimate as memory
+from ..models.spec import Attention, CompressedAttention, LatentAttention, ModelSpec, RecurrentState
+from ..units import format_bytes, format_tokens
+from ..workload import Engine
+from .choose import TIE, Choice
+from .evaluate import Point, Table
+from .request import Request
+
+
+def reasons_for(
+    request: Request, table: Table, fitting: np.ndarray, choice: Choice, point: Point
+) -> tuple[str, ...]:
+    """Plain sentences, the most important first."""
+    return (
+        _fits(request, point),
+        _best(request, table, fitting, choice),
+        *_why_weights(request, table, point),
+        *_why_chunk(request, point),
+        *_time(request, point),
+    )
+
+
+def _fits(request: Request, point: Point) -> str:
+    memory = point.memory
+    return (
+        f"It fits: {format_bytes(memory.total)} predicted, at most "
+        f"{format_bytes(memory.total_high)}, which is {memory.total_high / request.budget:.0%} "
+        f"of the budget."
+    )
+
+
+def _best(request: Request, table: Table, fitting: np.ndarray, choice: Choice) -> str:
+    low, kept = table.points.low[choice.index], table.points.retention[choice.index]
+    count = f"Of {len(table.space):,} configurations {int(fitting.sum()):,} fit"
+    promise = f"{_percent(kept)} of the score predicted, at least {_percent(low)}"
+    loss = request.accepted_loss
+    limit = "" if loss is None else f" that lose at most {_percent(loss)}"
+    if loss is not None and not choice.held:
+        limit += " by the prediction, though no interval promises it"
+    if request.objective == "accuracy":
+        rest = (
+            f"; {choice.alike:,} are within {_percent(TIE)} of the best, and of these it is the "
+            "simplest, or as simple and faster"
+            if choice.alike > 1
+            else ""
+        )
+        return f"{count}; of those{limit} it keeps the most accuracy ({promise}){rest}."
+    what = (
+        "is the fastest for this prompt and output"
+        if request.objective == "latency"
+        else ("needs the least memory")
+    )
+    return f"{count}; of those{limit} it {what}, or as good and simpler ({promise})."
+
+
+def _why_weights(request: Request, table: Table, point: Point) -> tuple[str, ...]:
+    bits = point.config.weight_bits
+    wider = [
+        (b, int(size))
+        for b, size in zip(table.space.weights, table.memory.weights.ravel(), strict=True)
+        if b > bits
+    ]
+    if not wider:
+        return ()
+    b, size = min(wider)
+    if size > request.budget:
+        return (
+            f"Weights at {b} bits alone take {format_bytes(size)}, more than the budget; at {bits} "
+            f"bits they take {format_bytes(point.memory.weights)}.",
+        )
+    return (
+        f"Weights at {bits} bits take {format_bytes(point.memory.weights)} instead of "
+        f"{format_bytes(size)} at {b}.",
+    )
+
+
+def _why_chunk(request: Request, point: Point) -> tuple[str, ...]:
+    if point.config.chunk is None:
+        return ()
+    whole = memory.estimate(
+        request.spec,
+        point.config.with_chunk(None),
+        request.workload,
+        request.engine,
+        request.hardware,
+    )
+    saved = whole.total - point.memory.total
+    if saved <= 0:
+        return ()
+    return (
+        f"Prefill in chunks of {format_tokens(point.config.chunk)} tokens saves "
+        f"{format_bytes(saved)} against one shot.",
+    )
+
+
+def _time(request: Request, point: Point) -> tuple[str, ...]:
+    if point.latency is None or request.hardware is None:
+        return ()
+    return (
+        f"On {request.hardware.name} the first token is predicted after "
+        f"{_seconds(point.latency.ttft_s)} and each further one after "
+        f"{_seconds(point.latency.tpot_s)} ({point.latency.kind}).",
+    )
+
+
+def steps_from(point: Point, up: Point | None, down: Point | None) -> tuple[str, ...]:
+    """What the next step up and down in memory would buy."""
+    steps = []
+    if up is not None:
+        more = up.memory.total_high - point.memory.total_high
+        steps.append(
+            f"Up: {up.config} needs a budget of {format_bytes(up.memory.total_high)} "
+            f"({format_bytes(more)} more) and keeps {_percent(up.accuracy.retention)}, at least "
+            f"{_percent(up.accuracy.low)}{_faster(point, up)}."
+        )
+    if down is not None:
+        less = point.memory.total_high - down.memory.total_high
+        steps.append(
+            f"Down: {down.config} saves {format_bytes(less)} and keeps "
+            f"{_percent(down.accuracy.retention)}, at least {_percent(down.accuracy.low)}"
+            f"{_faster(point, down)}."
+        )
+    return tuple(steps)
+
+
+def _faster(point: Point, other: Point) -> str:
+    if point.seconds is None or other.seconds is None:
+        return ""
+    ratio = other.seconds / point.seconds
+    if 0.95 < ratio < 1.05:
+        return ""
+    return f", {1 / ratio:.1f}x as fast" if ratio < 1 else f", {ratio:.1f}x as slow"
+
+
+def warnings_for(request: Request, point: Point) -> tuple[str, ...]:
+    """What a person should know before believing the plan."""
+    spec, context = request.spec, request.workload.context
+    found = list(spec.warnings)
+    found += [f"{b.quantity} is between {b.low:,} and {b.high:,}: {b.because}" for b in spec.bounds]
+    if spec.max_context is not None and context > spec.max_context:
+        found.append(
+            f"{format_tokens(context)} tokens are more than the {format_tokens(spec.max_context)} "
+            "the model was made for: it may answer nonsense whatever the configuration"
+        )
+    found += point.accuracy.breaks
+    if point.accuracy.retention < 0.9:
+        found.append(
+            f"the best that fits is predicted to lose {_percent(1 - point.accuracy.retention)} of "
+            "the score: think of a smaller model, a shorter context or more memory"
+        )
+    if request.engine is Engine.KVPARETO and not spec.runnable:
+        found.append(not_runnable(spec))
+    if request.hardware is not None and request.budget > request.hardware.memory_bytes:
+        found.append(
+            f"the budget is more than {request.hardware.name} has "
+            f"({format_bytes(request.hardware.memory_bytes)})"
+        )
+    if request.hardware is not None and request.hardware.unified:
+        found.append(
+            f"{request.hardware.name} shares its memory with the system, which keeps some of it"
+        )
+    found += [note for note in point.memory.notes if note not in found]
+    found += [f"accuracy: {note}" for note in point.accuracy.notes]
+    return tuple(found)
+
+
+def not_runnable(spec: ModelSpec) -> str:
+    """What keeps the kvpareto runtime from running this model."""
+    names = {
+        LatentAttention: "latent attention",
+        CompressedAttention: "compressed attention",
+        RecurrentState: "recurrent layers",
+    }
+    kinds = [names.get(type(m), "attention in aligned chunks") for m, _ in spec.mixer_counts]
+    local = [isinstance(m, Attention) and m.local_chunk is None for m, _ in spec.mixer_counts]
+    missing = dict.fromkeys(kind for kind, plain in zip(kinds, local, strict=True) if not plain)
+    return (
+        f"planned only: the kvpareto runtime has no kernels for {' and '.join(missing)} "
+        f"({spec.model_type})"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _seconds(value: float) -> str:
+    return f"{1000 * value:.1f} ms" if value < 0.1 else f"{value:.2f} s"

@@ -1,0 +1,106 @@
+"""From a model, a workload and a budget to one configuration, and why it is the one.
+
+The space is evaluated as arrays (table), the rules pick indices (choice), and what is said about
+them is written here from the few points that are shown (explain).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import choose as choice
+from .evaluate import Point, Table, evaluate
+from .explain import reasons_for, steps_from, warnings_for
+from .infeasible import nothing_fits
+from .max_context import Longest, longest_of
+from .request import Request
+
+__all__ = ["Plan", "Point", "Request", "longest_contexts", "recommend"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The answer: one configuration, the frontier it is judged by, and words about both."""
+
+    request: Request
+    recommended: Point
+    frontier: Sequence[Point]
+    """Over all configurations, whether they fit or not; by memory, ascending."""
+    shown: Sequence[Point]
+    """About ten points of the frontier for a person; choice.spread says which."""
+    reasons: tuple[str, ...]
+    steps: tuple[str, ...]
+    """What more or less memory would buy, in words."""
+    next_up: Point | None
+    next_down: Point | None
+    considered: int
+    fitting: int
+    warnings: tuple[str, ...]
+    pace: Mapping[str, tuple[float, float]]
+    """TTFT and TPOT of the shown configurations in multiples of the recommended one's, on the
+    reference GPU that ordered them where none was named; empty where one was."""
+    fits: bool = True
+
+
+def recommend(request: Request) -> Plan:
+    """The configuration to run. Raises NothingFits if there is none within the budget."""
+    table = _evaluate(request)
+    points = table.points
+    fitting = points.memory <= request.budget
+    chosen = choice.choose(points, fitting, request.objective, request.accepted_loss)
+    if chosen is None:
+        raise nothing_fits(request, table, fitting)
+    frontier = choice.frontier(points)
+    if chosen.index not in frontier:  # as good as one that is there, and simpler
+        frontier = np.append(frontier, chosen.index)
+        frontier = frontier[np.argsort(points.memory[frontier], kind="stable")]
+    up = choice.next_up(points, frontier, chosen.index, request.budget)
+    down = choice.next_down(points, frontier, chosen.index)
+    keep = [chosen.index, *(i for i in (up, down) if i is not None)]
+    shown = choice.spread(points, frontier, keep)
+    known = dict(zip(frontier.tolist(), table.points_at(frontier.tolist()), strict=True))
+    best = known[chosen.index]
+    pace = {
+        str(known[i].config): (
+            float(points.ttft[i] / points.ttft[chosen.index]),
+            float(points.tpot[i] / points.tpot[chosen.index]),
+        )
+        for i in shown
+        if request.hardware is None
+    }
+    next_up = known[up] if up is not None else None
+    next_down = known[down] if down is not None else None
+    return Plan(
+        request=request,
+        recommended=best,
+        frontier=list(known.values()),
+        shown=[known[i] for i in shown],
+        reasons=reasons_for(request, table, fitting, chosen, best),
+        steps=steps_from(best, next_up, next_down),
+        next_up=next_up,
+        next_down=next_down,
+        considered=len(table.space),
+        fitting=int(fitting.sum()),
+        warnings=warnings_for(request, best),
+        pace=pace,
+    )
+
+
+def longest_contexts(request: Request) -> list[Longest]:
+    """The longest context that fits, for the frontier's shown configurations, longest first.
+
+    The frontier is that of the request's own context. Raises NothingFits if not one token fits.
+    """
+    table = _evaluate(request)
+    frontier = choice.frontier(table.points)
+    loss = request.accepted_loss
+    if loss is not None:
+        kept = frontier[table.points.retention[frontier] >= 1 - loss]
+        frontier = kept if len(kept) else frontier
+    shown = choice.spread(table.points, frontier, [], count=2 * choice.SHOWN)
+    return longest_of(request, [table.space.configuration(i) for i in shown])
+
+
+def _evaluate(request: Request) -> Table:
+    return evaluate(request.spec, request.workload, request.engine, request.hardware)

@@ -1,0 +1,1 @@
+"""The packed KV cache: layouts, packing, quantization, rotation, smoothing."""

@@ -1,0 +1,151 @@
+"""One layer's packed keys and values: the planner's buffers, and where tokens lie in them.
+
+Positions count from 0 for each sequence of the batch, padding included. Of `total` tokens, with
+S sinks, P the capacity of the packed buffer and R that of the residual buffer:
+
+    [0, S)        the sinks, at slot p
+    [S, end)      packed, at slot (p - S) mod P; end = S + form.packed_tokens(total)
+    [end, total)  residual, at slot (p - S) mod R
+
+Full layers never wrap; a layer that slides has room for its window and one chunk, and wraps.
+Tokens move from residual to packed in whole blocks and are never quantized twice.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from ...planner.formats.kv_format import KVFormat, SideFormat
+
+Attend = Callable[[Tensor], Tensor]
+"""A layer's attention, all but its query [B, Hq, n, D] given: -> [B, Hq, n, Dv]."""
+Seam = Callable[[Tensor, int, Attend], Tensor]
+"""(query, Dv, attention) -> what the attention gives."""
+
+
+class Clock:
+    """How many tokens the cache holds: `host` for Python, `device` (int32 [1]) for kernels.
+
+    One clock serves all layers of a cache and moves before the first layer appends, so that
+    during a forward pass of n tokens it already counts them. Kernels read the device counter,
+    so a captured CUDA graph stays right as the cache grows; whoever replays a graph calls
+    `follow`, since the replay moves the device counter only.
+
+    `starts`, int32 [B], is each sequence's number of padding tokens on the left; a batch of
+    one has none. `seam` is set while a pass is captured in pieces (pieces.py): it then stands
+    between a layer's query and its attention.
+    """
+
+    def __init__(self, batch: int, device: torch.device) -> None:
+        self.host = 0
+        self.device = torch.zeros(1, dtype=torch.int32, device=device)
+        self.starts = torch.zeros(batch, dtype=torch.int32, device=device)
+        self.seam: Seam | None = None
+
+    @property
+    def padded(self) -> bool:
+        """Whether sequences may begin with padding; fixed, so that captured graphs stay right."""
+        return self.starts.shape[0] > 1
+
+    def advance(self, tokens: int) -> None:
+        self.host += tokens
+        self.device += tokens
+
+    def follow(self, tokens: int) -> None:
+        """Account on the host for `tokens` that a graph replay appended on the device."""
+        self.host += tokens
+
+    def place(self, tokens: int) -> None:
+        """Set the count on both sides."""
+        self.host = tokens
+        self.device.fill_(tokens)
+
+    def positions(self, tokens: int) -> Tensor:
+        """RoPE positions int64 [B, tokens] of the next `tokens` tokens; 0 for padding."""
+        places = torch.arange(tokens, device=self.device.device) + self.device
+        return (places[None, :] - self.starts[:, None]).clamp(min=0)
+
+    def reset(self) -> None:
+        self.place(0)
+        self.starts.zero_()
+
+
+@dataclass
+class SideState:
+    """The buffers of one side (K or V) of one layer; shapes as in planner/formats/kv_format.py."""
+
+    form: SideFormat
+    dim: int
+    values: Tensor
+    scale: Tensor | None = None
+    residual: Tensor | None = None
+    sinks: Tensor | None = None
+    mean: Tensor | None = None
+
+    @property
+    def sink_tokens(self) -> int:
+        return self.form.sinks if self.form.quantized else 0
+
+    def packed_end(self, total: int) -> int:
+        """One past the last packed position when the cache holds `total` tokens."""
+        return self.sink_tokens + self.form.packed_tokens(total)
+
+    def oldest(self, total: int) -> int:
+        """First position from which everything up to `total` is still held."""
+        kept = self.packed_end(total) - self.values.shape[2]
+        return kept if kept > self.sink_tokens else 0
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        held = (self.values, self.scale, self.residual, self.sinks, self.mean)
+        return tuple(t for t in held if t is not None)
+
+
+@dataclass
+class LayerState:
+    """Both sides of one layer, its window (None = full attention), and the cache's clock."""
+
+    key: SideState
+    value: SideState
+    window: int | None
+    clock: Clock
+    rotated: bool = False
+    """Whether quantized sides hold rotated channels (see rotation.py)."""
+    kernels: bool = True
+    """Whether the GPU kernels may run this layer; False = the reference, to compare."""
+
+    @classmethod
+    def allocate(
+        cls,
+        form: KVFormat,
+        *,
+        batch: int,
+        heads: int,
+        key_dim: int,
+        value_dim: int,
+        tokens: int,
+        window: int | None,
+        clock: Clock,
+        dtype: torch.dtype,
+        rotated: bool = False,
+        kernels: bool = True,
+    ) -> Self:
+        """Allocate the planner's buffers for `tokens` tokens.
+
+        `dtype` is the 16-bit type of what is not quantized (bfloat16 or float16).
+        """
+        held: dict[str, dict[str, Tensor]] = {"k": {}, "v": {}}
+        for buffer in form.buffers(batch, heads, key_dim, value_dim, tokens):
+            kind = dtype if buffer.dtype == "bfloat16" else getattr(torch, buffer.dtype)
+            side, name = buffer.name.split("_", 1)
+            make = torch.zeros if name == "mean" else torch.empty
+            held[side][name] = make(buffer.shape, dtype=kind, device=clock.device.device)
+        key = SideState(form.key, key_dim, **held["k"])
+        value = SideState(form.value, value_dim, **held["v"])
+        return cls(key, value, window, clock, rotated, kernels)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.nbytes for side in (self.key, self.value) for t in side.tensors())

@@ -1,0 +1,1 @@
+"""Prefill, decode and sampling over a loaded model; text in and out."""

@@ -1,0 +1,57 @@
+"""Token by token: choose, yield, append, with the host one step behind the device.
+
+The next pass is launched before the chosen token is read back, so the device never waits for
+Python; the price is one pass in vain after a stop token.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..forward import Forward
+from .sampling import Sampling, choose
+
+
+def decode(
+    forward: Forward, logits: Tensor, count: int, sampling: Sampling, stops: frozenset[int]
+) -> Iterator[list[int]]:
+    """Yield up to `count` tokens for each sequence, a list [B] a step.
+
+    `logits`, [B, V], are the prompt's last. A sequence that has met a stop token goes on
+    repeating that token; decoding ends when every sequence has stopped.
+    """
+    generator = sampling.generator(logits.device)
+    reader = _Reader(logits.shape[0], logits.device)
+    stopped: list[int | None] = [None] * logits.shape[0]
+    for step in range(count):
+        chosen = choose(logits, sampling, generator)
+        reader.send(chosen)
+        if step + 1 < count:
+            logits = forward(chosen[:, None])
+        tokens = reader.receive()
+        for row, token in enumerate(tokens):
+            if stopped[row] is None and token in stops:
+                stopped[row] = token
+        yield [token if stop is None else stop for token, stop in zip(tokens, stopped, strict=True)]
+        if all(stop is not None for stop in stopped):
+            return
+
+
+class _Reader:
+    """Copies chosen tokens to the host without making the launches behind them wait."""
+
+    def __init__(self, batch: int, device: torch.device) -> None:
+        self.cuda = device.type == "cuda"
+        self.host = torch.empty(batch, dtype=torch.long, pin_memory=self.cuda)
+        self.copied = torch.cuda.Event() if self.cuda else None
+
+    def send(self, tokens: Tensor) -> None:
+        self.host.copy_(tokens, non_blocking=True)
+        if self.copied is not None:
+            self.copied.record()
+
+    def receive(self) -> list[int]:
+        if self.copied is not None:
+            self.copied.synchronize()
+        return self.host.tolist()

@@ -1,0 +1,48 @@
+"""The next token from its logits: greedy, or sampled with temperature, top-k and top-p."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...planner.errors import BadInput
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a token is chosen. Temperature 0 is greedy, and then nothing else matters."""
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or (self.top_k or 1) < 1:
+            raise BadInput(
+                f"temperature {self.temperature}, top_k {self.top_k}, top_p {self.top_p}",
+                "temperature is at least 0, top_k at least 1, top_p above 0 and at most 1",
+            )
+
+    def generator(self, device: torch.device) -> torch.Generator:
+        return torch.Generator(device=device).manual_seed(self.seed)
+
+
+GREEDY = Sampling()
+
+
+def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
+    """Logits [B, V] -> tokens int64 [B]."""
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    scores = logits.float() / sampling.temperature
+    if sampling.top_k is not None and sampling.top_k < scores.shape[-1]:
+        least = scores.topk(sampling.top_k).values[:, -1:]
+        scores = scores.masked_fill(scores < least, -torch.inf)
+    probabilities = scores.softmax(-1)
+    if sampling.top_p < 1:
+        ranked, order = probabilities.sort(descending=True)
+        # kept: tokens before which less than top_p has gathered, so always the first
+        ranked = ranked.masked_fill(ranked.cumsum(-1) - ranked >= sampling.top_p, 0)
+        probabilities = torch.zeros_like(probabilities).scatter(-1, order, ranked)
+    return torch.multinomial(probabilities, 1, generator=generator)[:, 0]

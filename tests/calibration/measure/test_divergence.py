@@ -1,0 +1,163 @@
+"""Divergence from the unquantized model: by hand on small logits, and on a real tiny model."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from kvpareto.calibration.measure.divergence import BLOCK, compare, divergence, text_windows
+from kvpareto.planner.errors import BadInput
+from kvpareto.runtime import Session, load
+
+STORIES = Path(__file__).parents[2] / "data" / "stories260K-hf"
+PLAIN = "w16a16-k16v16"
+TEXT = (
+    "Once upon a time, there was a little girl named Lily. She loved to play outside in the "
+    "park. One day, she saw a big red ball in the tree. She wanted to play with it, but it was "
+    'too high. Her mom said, "Let\'s ask the bird for help." The bird was happy and gave the '
+    "ball to Lily. They played together until the sun went down. "
+) * 8
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(STORIES)
+
+
+@pytest.fixture(scope="module")
+def model() -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(STORIES, dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def windows(tokenizer) -> torch.Tensor:
+    return text_windows(tokenizer, TEXT, 160, count=4)
+
+
+@pytest.fixture(scope="module")
+def reference(model: PreTrainedModel) -> Iterator[Session]:
+    with load(model, PLAIN, context=160, output=0) as session:
+        yield session
+
+
+def opened(model: PreTrainedModel, config: str, batch: int = 1) -> Session:
+    return load(model, config, context=160, output=0, batch=batch)
+
+
+def test_divergence_of_two_distributions_by_hand() -> None:
+    # p = (1/2, 1/4, 1/4), q = (1/4, 1/8, 5/8): KL(p || q) = 1/2 ln 2 + 1/4 ln 2 + 1/4 ln(2/5)
+    p, q = torch.tensor([0.5, 0.25, 0.25]).log(), torch.tensor([0.25, 0.125, 0.625]).log()
+    logits = torch.stack([p, p + 3.0])[None]  # a constant added to logits changes nothing
+    other = torch.stack([q, p])[None]
+    kl, same, nll, reference_nll = compare(logits, other, torch.tensor([[1, 0]]))
+    assert kl[0].tolist() == pytest.approx([0.75 * math.log(2) - 0.25 * math.log(2.5), 0], abs=1e-7)
+    assert same[0].tolist() == [0.0, 1.0]
+    assert nll[0].tolist() == pytest.approx([math.log(8), math.log(2)])
+    assert reference_nll[0].tolist() == pytest.approx([math.log(4), math.log(2)])
+
+
+def test_tokens_that_both_exclude_add_nothing() -> None:
+    # two tokens of three: p = (1/2, 1/2), q = (1/4, 3/4), KL = 1/2 ln 2 + 1/2 ln(2/3)
+    never = -torch.inf
+    p, q = torch.tensor([0.0, 0.0, never]), torch.tensor([0.25, 0.75, 0.0]).log()
+    kl, *_ = compare(p[None, None], q[None, None], torch.tensor([[0]]))
+    assert float(kl) == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(2 / 3), abs=1e-7)
+
+
+def test_the_unquantized_session_does_not_diverge_from_itself(model, reference, windows) -> None:
+    with opened(model, f"{PLAIN}+pc64") as session:
+        found = divergence(reference, session, windows)
+    assert found.positions == 4 * 159
+    assert found.kl.value == pytest.approx(0.0, abs=1e-9)
+    assert found.top1.value == 1.0
+    assert found.excess.value == pytest.approx(0.0, abs=1e-7)
+    assert found.kl.stderr < 1e-9
+
+
+def test_perplexity_is_the_models_own(model, reference, windows) -> None:
+    # transformers' own loss, over float32 keys and values where a session holds bfloat16 ones
+    own = AutoModelForCausalLM.from_pretrained(STORIES, dtype=torch.float32)
+    with torch.no_grad():
+        losses = [own(row[None], labels=row[None]).loss for row in windows]
+    with opened(model, PLAIN) as session:
+        found = divergence(reference, session, windows)
+    assert found.perplexity == pytest.approx(math.exp(torch.stack(losses).mean()), rel=0.002)
+    assert found.perplexity == found.reference_perplexity
+    assert found.perplexity_stderr == pytest.approx(found.perplexity * found.nll.stderr)
+
+
+def test_fewer_bits_diverge_more(model, reference, windows) -> None:
+    found = []
+    for bits in (8, 4, 2):
+        with opened(model, f"w16a16-k{bits}v{bits}+pc64") as session:
+            found.append(divergence(reference, session, windows))
+    kl = [one.kl.value for one in found]
+    assert 0 < kl[0] < kl[1] < kl[2]
+    assert found[0].top1.value > found[2].top1.value
+    assert found[2].excess.value > 3 * found[2].excess.stderr  # loss that is not chance
+    for one in found:
+        assert len(one.kl.per_item) == 4 * 159 // BLOCK
+        assert 0 < one.kl.stderr < one.kl.value
+
+
+def test_batches_and_an_unfilled_last_one_change_nothing(model, reference, windows) -> None:
+    config = "w16a16-k4v4+pc64"
+    with opened(model, config) as session:
+        single = divergence(reference, session, windows)
+    with opened(model, PLAIN, batch=3) as plain, opened(model, config, batch=3) as session:
+        batched = divergence(plain, session, windows)  # 3 windows, then 1
+    assert batched.positions == single.positions
+    assert batched.kl.value == pytest.approx(single.kl.value, rel=1e-4)
+
+
+def test_rows_are_spread_over_each_chunk(model, reference, windows) -> None:
+    with opened(model, "w16a16-k2v2") as session:
+        few = divergence(reference, session, windows, rows=16)
+        all_ = divergence(reference, session, windows)
+    assert few.positions == 4 * 15  # the last of the 16 has no next token
+    assert abs(few.kl.value - all_.kl.value) < 4 * few.kl.stderr
+
+
+def test_windows_start_with_the_first_special_token(tokenizer) -> None:
+    windows = text_windows(tokenizer, TEXT, 100)
+    plain = tokenizer(TEXT, add_special_tokens=False)["input_ids"]
+    assert windows.shape == (len(plain) // 99, 100)
+    assert set(windows[:, 0].tolist()) == {tokenizer.bos_token_id}
+    assert windows[:, 1:].flatten().tolist() == plain[: 99 * len(windows)]
+
+
+def test_a_short_text_is_one_shorter_window(tokenizer) -> None:
+    assert text_windows(tokenizer, "Once upon a time", 100).shape[0] == 1
+
+
+def test_an_empty_text_is_refused(tokenizer) -> None:
+    with pytest.raises(BadInput, match="fewer than 2 tokens"):
+        text_windows(tokenizer, "", 100)
+
+
+def test_sessions_that_cannot_keep_step_are_refused(model, reference, windows) -> None:
+    with opened(model, PLAIN, batch=2) as session, pytest.raises(BadInput, match="batch 1 and 2"):
+        divergence(reference, session, windows)
+    with (
+        opened(model, f"{PLAIN}+pc64") as chunked,
+        opened(model, "w16a16-k8v8+pc128") as session,
+        pytest.raises(BadInput, match="chunks of 64"),
+    ):
+        divergence(chunked, session, windows)
+
+
+def test_positions_outside_the_text_are_refused(reference, windows) -> None:
+    with pytest.raises(BadInput, match="positions"):
+        list(reference.logits(windows[:1], torch.tensor([160])))
+
+
+def test_no_more_logits_are_computed_than_are_compared(model, reference, windows) -> None:
+    rows: list[int] = []
+    hook = model.lm_head.register_forward_hook(lambda _, given, __: rows.append(given[0].shape[1]))
+    with opened(model, "w16a16-k8v8+pc64") as session:
+        divergence(reference, session, windows[:1], rows=8)
+    hook.remove()
+    assert rows == [8, 8, 8, 8, 7, 7]  # chunks of 64, 64 and 32, by both sessions; 7 have a next

@@ -1,0 +1,106 @@
+"""KV formats against bytes derived by hand: 8 KV heads of 128 channels, as Llama-3.1-8B has."""
+
+import pytest
+
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.formats.kv_format import KVFormat, window_capacity
+
+
+def layer_bytes(text: str, tokens: int, *, batch: int = 1, dim: int = 128, heads: int = 8) -> int:
+    format_ = KVFormat.of(Configuration.parse(text), layer=0)
+    return format_.nbytes(batch, heads, dim, dim, tokens)
+
+
+@pytest.mark.parametrize(
+    ("text", "bits_per_value"),
+    [
+        ("w16a16-k16v16", 16.0),
+        ("w16a16-k8v8-g32", 9.0),  # 8 + (16 + 16) / 32
+        ("w16a16-k4v4-g32", 5.0),
+        ("w16a16-k4v4-g64", 4.5),
+        ("w16a16-k4v4-g128", 4.25),
+        ("w16a16-k4v4", 4.25),  # one group a head of 128
+        ("w16a16-k2v2-g32", 3.0),
+        ("w16a16-k2v2-g64", 2.5),
+        ("w16a16-k4v2-g64", 3.5),
+    ],
+)
+def test_scales_and_offsets_are_counted(text: str, bits_per_value: float) -> None:
+    values = 2 * 8 * 128 * 1000
+    assert layer_bytes(text, 1000) == values * bits_per_value / 8
+
+
+def test_per_tensor_keeps_one_pair_a_token() -> None:
+    assert layer_bytes("w16a16-k4v4-pt", 1000) == 2 * (8 * 1000 * 64 + 1000 * 4)
+
+
+def test_per_channel_keys_hold_whole_blocks_and_a_block_being_filled() -> None:
+    # 1000 = 31 blocks of 32 + 8: 992 keys packed, their scales per block and channel, and a
+    # 16-bit block; values stream, one pair per token and head.
+    keys = 8 * (992 * 64 + 31 * 128 * 4 + 32 * 128 * 2)
+    values = 8 * (1000 * 64 + 1000 * 4)
+    assert layer_bytes("w16a16-k4v4-kc", 1000) == keys + values
+
+
+def test_per_block_tiles() -> None:
+    # 1000 = 7 tiles of 128 + 104; two groups of 64 channels.
+    side = 8 * (896 * 64 + 7 * 2 * 4 + 128 * 128 * 2)
+    assert layer_bytes("w16a16-k4v4-pb128-g64", 1000) == 2 * side
+
+
+def test_residual_sinks_and_mean() -> None:
+    packed = 1000 - 128 - 4
+    side = 8 * (packed * (64 + 8) + (128 + 4) * 256)
+    mean = 8 * 128 * 4
+    assert layer_bytes("w16a16-k4v4-g64+smooth+res128+sink4", 1000) == 2 * side + mean
+
+
+def test_a_window_wider_than_the_sequence_holds_no_more_than_the_sequence() -> None:
+    buffers = KVFormat.of(Configuration.parse("w16a16-k4v4-g64+res128"), 0).buffers(
+        1, 8, 128, 128, 100
+    )
+    assert {b.name: b.shape[2] for b in buffers if b.name.startswith("k_")} == {
+        "k_values": 0,
+        "k_scale": 0,
+        "k_residual": 100,
+    }
+
+
+@pytest.mark.parametrize(
+    ("dim", "groups", "value_bytes"),
+    [(80, 3, 40), (96, 3, 48), (64, 2, 32), (20, 1, 10), (33, 2, 17)],
+)
+def test_odd_head_sizes(dim: int, groups: int, value_bytes: int) -> None:
+    assert layer_bytes("w16a16-k4v4-g32", 7, dim=dim, heads=1) == 2 * 7 * (value_bytes + groups * 4)
+
+
+def test_batch_multiplies_everything() -> None:
+    text = "w16a16-k4v2-kc-g64+smooth+rot+res32+sink4"
+    assert layer_bytes(text, 777, batch=3) == 3 * layer_bytes(text, 777)
+
+
+def test_a_latent_has_no_values() -> None:
+    format_ = KVFormat.of(Configuration.parse("w16a16-k4v4-g64"), 0)
+    assert format_.nbytes(1, 1, 512, 0, 10) == 10 * (256 + 8 * 4)
+    assert {b.name[0] for b in format_.buffers(1, 1, 512, 0, 10)} == {"k"}
+
+
+def test_protected_layers_have_their_own_format() -> None:
+    config = Configuration.parse("w16a16-k4v4-g64+protect{1}:k8v16")
+    first, second = KVFormat.of(config, 0), KVFormat.of(config, 1)
+    assert (first.key.bits, second.key.bits, second.value.bits) == (4, 8, 16)
+    assert not second.value.quantized
+
+
+@pytest.mark.parametrize(
+    ("window", "tokens", "chunk", "capacity"),
+    [
+        (None, 1000, 256, 1000),
+        (128, 1000, 256, 383),
+        (128, 100, 256, 100),
+        (128, 1000, None, 1000),
+        (128, 1000, 1, 128),
+    ],
+)
+def test_window_capacity(window: int | None, tokens: int, chunk: int | None, capacity: int) -> None:
+    assert window_capacity(window, tokens, chunk) == capacity

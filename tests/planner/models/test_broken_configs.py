@@ -1,0 +1,168 @@
+"""A config.json however broken gives a description or one line of error, never anything else."""
+
+import copy
+import math
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from kvpareto.planner.errors import BadConfig, KVParetoError
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.memory.kv_cache import kv_bytes
+from kvpareto.planner.models.read_config import read_model
+from kvpareto.planner.workload import Engine, Workload
+from tests.support.tiny_configs import BASE, CONFIGS
+
+VALUES: list[Any] = [None, True, False, -1, 0, 1, 3, 10**6, 10**12, 10**40, 1.5, math.nan, math.inf,
+                     -2.0, 1e308, "", "x", "auto", "\ud800", "日本", [], [1], [None], [[1]],
+                     ["full_attention"], {}, {"a": 1}, "1" * 10_000]  # fmt: skip
+
+
+def paths(value: Any, prefix: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in items:
+        yield (*prefix, key)
+        if isinstance(inner, (dict, list)):
+            yield from paths(inner, (*prefix, key))
+
+
+def mutate(config: dict[str, Any], chance: random.Random) -> dict[str, Any]:
+    broken = copy.deepcopy(config)
+    for _ in range(chance.choice([1, 1, 2, 5])):
+        where = chance.choice(list(paths(broken)))
+        holder: Any = broken
+        for key in where[:-1]:
+            holder = holder[key]
+        if chance.random() < 0.25 and isinstance(holder, dict):
+            del holder[where[-1]]
+        else:
+            holder[where[-1]] = copy.deepcopy(chance.choice(VALUES))
+        if not broken:
+            break
+    return broken
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_mutations_give_a_description_or_a_line(name: str) -> None:
+    chance = random.Random(name)
+    lines: list[tuple[str, str]] = []
+    for _ in range(25):
+        broken = mutate(CONFIGS[name], chance)
+        try:
+            spec = read_model(broken, name)
+            assert spec.parameters > 0
+            kv_bytes(spec, Configuration(), Workload(100, 3), Engine.TRANSFORMERS)
+            kv_bytes(
+                spec, Configuration.parse("w4a16-k4v4-g32+pc8"), Workload(100, 3), Engine.KVPARETO
+            )
+        except KVParetoError as error:
+            lines.append((error.message, error.hint))
+    for message, hint in lines:
+        assert message
+        assert hint
+        assert "\n" not in message + hint
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"num_hidden_layers": "many"}, "num_hidden_layers is 'many', not a whole number"),
+        ({"num_hidden_layers": 10**9}, "between 1 and 2048"),
+        ({"hidden_size": math.nan}, "hidden_size is nan"),
+        ({"hidden_size": True}, "hidden_size is True"),
+        ({"num_key_value_heads": 5}, "a divisor of the 6 query heads"),
+        ({"layer_types": ["full_attention"]}, "a list of 4, one for each layer"),
+        ({"layer_types": ["full_attention", "x", "x", "x"]}, "a kind of attention"),
+        ({"attention_bias": "no"}, "attention_bias is 'no', not true or false"),
+        ({"vocab_size": -3}, "vocab_size is -3"),
+        ({"model_type": 5}, "does not say its model_type"),
+    ],
+)
+def test_errors_name_the_field(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadConfig, match=said):
+        read_model({**CONFIGS["llama"], **change}, "broken")
+
+
+@pytest.mark.parametrize("config", [None, 3, "x", [], {}])
+def test_what_is_no_config(config: Any) -> None:
+    with pytest.raises(BadConfig):
+        read_model(config, "nothing")
+
+
+@pytest.mark.parametrize("kind", ["bert", "t5", "whisper", "modernbert"])
+def test_encoders_are_refused(kind: str) -> None:
+    with pytest.raises(BadConfig, match="encoder"):
+        read_model({**BASE, "model_type": kind}, kind)
+
+
+def test_an_unknown_type_is_read_as_llama_with_bounds() -> None:
+    known, unknown = (read_model({**BASE, "model_type": t}, t) for t in ("llama", "newcomer"))
+    assert unknown.layers == known.layers
+    assert any("'newcomer' is not known: read as llama" in note for note in unknown.warnings)
+    (bound,) = unknown.bounds
+    assert bound.quantity == "parameters"
+    assert bound.low < known.parameters < bound.high
+    assert "newcomer" in bound.because
+
+
+def test_an_unknown_type_without_sizes_is_refused() -> None:
+    with pytest.raises(BadConfig, match="cannot be read as a Llama either") as caught:
+        read_model({"model_type": "newcomer", "hidden_size": 48}, "newcomer")
+    assert "docs/models.md" in caught.value.hint
+
+
+def test_an_unknown_model_around_a_known_text_model() -> None:
+    text = {**CONFIGS["qwen3"]}
+    spec = read_model({"model_type": "newcomer_vl", "text_config": text}, "vl")
+    alone = read_model(text, "text")
+    assert spec.layers == alone.layers
+    assert spec.bounds[0].low == alone.parameters
+    assert any("other towers" in note for note in spec.warnings)
+
+
+def test_a_missing_size_takes_transformers_default_and_says_so() -> None:
+    config = {k: v for k, v in CONFIGS["mistral-window"].items() if k != "num_key_value_heads"}
+    config["num_attention_heads"] = 8
+    spec = read_model(config, "mistral")
+    assert {m.kv_heads for layer in spec.layers for m in layer.mixers} == {8}  # type: ignore[union-attr]
+    assert "num_key_value_heads is not in the config: taken as 8" in spec.warnings[0]
+
+
+def test_a_window_that_comes_from_a_default_is_said() -> None:
+    config = {k: v for k, v in CONFIGS["mistral-window"].items() if k != "sliding_window"}
+    spec = read_model(config, "mistral")
+    assert {m.window for layer in spec.layers for m in layer.mixers} == {4096}  # type: ignore[union-attr]
+    assert "sliding_window is not in the config: taken as 4096" in spec.warnings[0]
+
+
+def test_falcon_h1_without_its_width_is_its_heads() -> None:
+    # Falcon-H1-0.5B as published, mamba_d_ssm (1536) left out: transformers' default, 1024,
+    # contradicts the heads.
+    config = {
+        "model_type": "falcon_h1", "dtype": "bfloat16", "vocab_size": 32784, "hidden_size": 1024,
+        "intermediate_size": 2048, "num_hidden_layers": 36, "num_attention_heads": 8,
+        "num_key_value_heads": 2, "head_dim": 64, "mamba_n_heads": 24, "mamba_d_head": 64,
+        "mamba_n_groups": 1, "mamba_d_state": 128, "mamba_d_conv": 4, "mamba_expand": 2,
+        "tie_word_embeddings": False,
+    }  # fmt: skip
+    spec = read_model(config, "falcon-h1")
+    assert spec.parameters == 521_411_104
+    assert any(
+        "mamba_d_ssm is not in the config: taken as 24 heads of 64" in w for w in spec.warnings
+    )
+    with pytest.raises(BadConfig, match="24 heads of 64"):
+        read_model({**config, "mamba_d_ssm": 2048}, "contradiction")
+
+
+@pytest.mark.parametrize("path", [("thinker_config", "text_config"), ("llm_config",)])
+def test_a_text_model_is_found_wherever_a_family_keeps_it(path: tuple[str, ...]) -> None:
+    text = CONFIGS["qwen2"]
+    config: dict[str, Any] = text
+    for name in reversed(path):
+        config = {name: config}
+    spec = read_model({"model_type": "newcomer_omni", "dtype": "bfloat16", **config}, "omni")
+    alone = read_model(text, "alone")
+    assert (spec.parameters, spec.layers) == (alone.parameters, alone.layers)
+    assert spec.bounds[0].high == alone.parameters + 6_500_000_000

@@ -1,0 +1,58 @@
+"""Every family against transformers itself: parameters by group, cache bytes at two lengths."""
+
+import warnings
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.memory.kv_cache import kv_bytes
+from kvpareto.planner.models.read_config import read_model
+from kvpareto.planner.models.spec import ModelSpec
+from kvpareto.planner.workload import Engine, Workload
+from tests.support.oracle_meta import (
+    cache_bytes,
+    fill_cache,
+    hf_config,
+    instantiate,
+    parameter_groups,
+)
+from tests.support.tiny_configs import CONFIGS
+
+# Below and above every window, block and chunk of the small configs.
+LENGTHS = (5, 44)
+BATCH = 2
+
+
+def groups_of(spec: ModelSpec) -> dict[tuple[str, tuple[int, ...]], int]:
+    counts: Counter[tuple[str, tuple[int, ...]]] = Counter()
+    for group in spec.tensors:
+        counts[group.name, group.shape] += group.count
+    return dict(counts)
+
+
+def build(config: dict[str, Any]) -> Any:
+    torch.set_num_threads(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # transformers' own deprecations
+        return instantiate(hf_config(dict(config)))
+
+
+def assert_caches_match(model: Any, spec: ModelSpec) -> None:
+    for tokens in LENGTHS:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            held = cache_bytes(fill_cache(model, tokens, BATCH))
+        planned = kv_bytes(spec, Configuration(), Workload(tokens, 0, BATCH), Engine.TRANSFORMERS)
+        assert planned.total == held, f"{tokens} tokens"
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_parameters_and_caches_are_transformers_own(name: str) -> None:
+    config = CONFIGS[name]
+    model = build(config)
+    spec = read_model(config, name)
+    assert groups_of(spec) == parameter_groups(model)
+    assert_caches_match(model, spec)

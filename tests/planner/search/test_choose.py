@@ -1,0 +1,146 @@
+"""The rules of choice, on points made by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from kvpareto.planner.search.choose import (
+    SAME_TIME,
+    TIE,
+    USABLE,
+    Points,
+    choose,
+    frontier,
+    next_down,
+    next_up,
+    spread,
+)
+
+GB = 10**9
+
+
+def points(rows: list[tuple[float, float, float, float, int]]) -> Points:
+    """Rows of (memory GB, retention's lower end, TTFT, TPOT, complexity)."""
+    memory_gb, low, ttft, tpot, complexity = (
+        np.array(column) for column in zip(*rows, strict=True)
+    )
+    return Points(
+        memory=(memory_gb * GB).astype(np.int64),
+        low=low,
+        retention=np.minimum(low + 0.005, 1.0),
+        ttft=ttft,
+        tpot=tpot,
+        time=ttft + 100 * tpot,
+        complexity=complexity.astype(np.int64),
+    )
+
+
+def chosen(
+    given: Points, budget_gb: float, objective: str = "accuracy", loss: float | None = None
+) -> int | None:
+    found = choose(given, given.memory <= budget_gb * GB, objective, loss)
+    return found.index if found else None
+
+
+def test_accuracy_takes_the_highest_lower_end_that_fits() -> None:
+    given = points([(9, 0.99, 1, 0.1, 0), (7, 0.95, 1, 0.1, 1), (5, 0.90, 1, 0.1, 2)])
+    assert [chosen(given, budget) for budget in (10, 8, 6, 4)] == [0, 1, 2, None]
+
+
+def test_of_the_most_accurate_the_simpler_wins_and_then_the_faster() -> None:
+    plain, fast = (9, 0.970, 20.0, 0.1, 1), (8, 0.970 + 0.9 * TIE, 10.0, 0.1, 3)
+    assert chosen(points([plain, fast]), 10) == 0
+    faster = (9.5, 0.970, 20.0 / (1 + 2 * SAME_TIME), 0.05, 1)
+    assert chosen(points([plain, fast, faster]), 10) == 2
+    better = (8, 0.970 + 2 * TIE, 90.0, 0.3, 5)
+    assert chosen(points([plain, fast, faster, better]), 10) == 3
+
+
+def test_of_equals_the_simplest_is_taken_and_of_these_the_smallest() -> None:
+    given = points([(7, 0.97, 10, 0.1, 3), (9, 0.97, 10, 0.1, 1), (8, 0.97, 10, 0.1, 1)])
+    assert chosen(given, 10) == 2
+
+
+def test_latency_takes_the_fastest_that_loses_no_more_than_is_accepted() -> None:
+    given = points([(9, 0.99, 9, 0.1, 0), (7, 0.96, 5, 0.05, 1), (5, 0.80, 1, 0.01, 2)])
+    assert chosen(given, 10, "latency", 0.05) == 1
+    assert chosen(given, 10, "latency", 0.25) == 2
+    assert chosen(given, 10, "latency", 0.001) is None
+
+
+def test_memory_takes_the_smallest_and_not_the_slowest_of_the_smallest() -> None:
+    given = points([(9, 0.99, 1, 0.1, 0), (5.0, 0.97, 90, 0.1, 1), (5.05, 0.97, 2, 0.1, 1)])
+    assert chosen(given, 10, "memory", 0.05) == 2
+
+
+def test_a_loss_is_held_by_the_lower_end_if_it_can_be() -> None:
+    # The second is predicted to keep 0.98 but only 0.94 is sure.
+    sure, unsure = (9, 0.96, 9, 0.1, 0), (7, 0.94, 1, 0.1, 0)
+    given = replace(points([sure, unsure]), retention=np.array([0.97, 0.98]))
+    assert chosen(given, 10, "latency", 0.05) == 0
+    found = choose(given, given.memory <= 8 * GB, "latency", 0.05)
+    assert found is not None
+    assert (found.index, found.held) == (1, False)
+
+
+def test_where_nothing_holds_the_loss_the_least_unsure_are_left() -> None:
+    unsure, very_unsure = (7, 0.94, 9, 0.1, 0), (7, 0.80, 1, 0.01, 0)
+    given = replace(points([unsure, very_unsure]), retention=np.array([0.98, 0.98]))
+    assert chosen(given, 10, "latency", 0.05) == 0
+
+
+def test_what_destroys_the_model_is_never_recommended() -> None:
+    given = points([(5, USABLE - 0.02, 1, 0.1, 0), (9, 0.99, 1, 0.1, 0)])
+    assert chosen(given, 6) is None
+    assert frontier(given).tolist() == [1]
+
+
+def test_the_frontier_keeps_what_is_best_in_something_and_one_of_equals() -> None:
+    given = points(
+        [
+            (9, 0.99, 5, 0.1, 2),  # most accurate
+            (9, 0.99, 5, 0.1, 1),  # its equal, simpler: stands for both
+            (5, 0.90, 5, 0.1, 2),  # smallest
+            (9, 0.90, 1, 0.1, 2),  # first token soonest
+            (9, 0.90, 5, 0.01, 2),  # fastest afterwards
+            (9.1, 0.90, 5, 0.1, 0),  # beaten
+            (5.0001, 0.9001, 5, 0.1, 2),  # differs from the smallest by less than a step
+        ]
+    )
+    assert sorted(frontier(given).tolist()) == [1, 2, 3, 4]
+
+
+def test_steps_up_and_down_are_worth_taking() -> None:
+    given = points(
+        [
+            (6, 0.95, 9, 0.1, 0),
+            (8, 0.955, 9, 0.1, 0),  # up, but not worth it
+            (10, 0.98, 9, 0.1, 0),
+            (10.1, 0.98, 1, 0.1, 0),  # hardly larger and much faster
+            (12, 0.99, 9, 0.1, 0),
+            (5.9, 0.94, 9, 0.1, 0),  # hardly smaller
+            (5, 0.93, 9, 0.1, 0),
+            (4, 0.80, 9, 0.1, 0),
+        ]
+    )
+    everything = np.arange(8)
+    assert next_up(given, everything, 0, 7 * GB) == 3
+    assert next_down(given, everything, 0) == 6
+    assert next_up(given, everything, 4, 13 * GB) is None
+    assert next_down(given, everything, 7) is None
+
+
+def test_shown_points_keep_the_chosen_and_the_ends_and_spread_out() -> None:
+    rows = [(4 + i / 10, 0.90 + i / 700, 10 - i / 10, 0.1, 0) for i in range(60)]
+    given = points(rows)
+    shown = spread(given, np.arange(60), [17], count=8)
+    assert len(shown) == 8
+    assert {0, 17, 59} <= set(shown)
+    assert shown == sorted(shown)  # by memory
+    assert max(np.diff(shown)) <= 15
+
+
+def test_what_loses_more_than_a_tenth_is_not_shown_unless_all_do() -> None:
+    rows = [(4 + i, 0.60 + i / 10, 10 - i, 0.1, 0) for i in range(4)]
+    assert spread(points(rows), np.arange(4), []) == [3]
+    assert spread(points(rows[:3]), np.arange(3), []) == [0, 1, 2]

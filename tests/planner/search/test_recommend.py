@@ -1,0 +1,204 @@
+"""Whole plans of bundled models: what fits, what is said, and what happens where nothing fits."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from kvpareto.planner.accuracy import predict as accuracy
+from kvpareto.planner.errors import BadInput, NothingFits
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.hardware.gpus import Hardware, find_gpu
+from kvpareto.planner.latency import predict as latency
+from kvpareto.planner.load_model import load_model
+from kvpareto.planner.memory import estimate as memory
+from kvpareto.planner.search.choose import NOISE, TIE
+from kvpareto.planner.search.evaluate import evaluate
+from kvpareto.planner.search.recommend import Plan, Request, longest_contexts, recommend
+from kvpareto.planner.workload import Engine, Workload
+
+GB = 10**9
+
+
+@pytest.fixture(scope="module")
+def qwen() -> Request:
+    spec = load_model("Qwen/Qwen3-8B", offline=True)
+    return Request(spec, Workload(32_768), Engine.KVPARETO, 12 * GB, find_gpu("4090"))
+
+
+@pytest.fixture(scope="module")
+def plan(qwen: Request) -> Plan:
+    return recommend(qwen)
+
+
+def test_the_recommendation_fits_by_the_upper_end_of_its_memory(plan: Plan) -> None:
+    assert plan.recommended.memory.total_high <= 12 * GB
+    assert plan.considered >= 100_000
+    assert 0 < plan.fitting < plan.considered
+
+
+def test_nothing_that_fits_is_more_accurate_beyond_noise(qwen: Request, plan: Plan) -> None:
+    table = evaluate(qwen.spec, qwen.workload, qwen.engine, qwen.hardware)
+    fitting = table.points.memory <= qwen.budget
+    assert plan.recommended.accuracy.low >= table.points.low[fitting].max() - TIE
+
+
+@pytest.mark.parametrize("gpu", [None, find_gpu("4090")], ids=["no-gpu", "4090"])
+def test_every_point_of_a_plan_is_what_the_single_predictions_say(
+    qwen: Request, gpu: Hardware | None
+) -> None:
+    found = recommend(replace(qwen, hardware=gpu))
+    for point in (found.recommended, *found.shown, *list(found.frontier)[::17]):
+        arguments = qwen.spec, point.config, qwen.workload, qwen.engine, gpu
+        assert point.memory == memory.estimate(*arguments)
+        alone = accuracy.predict(qwen.spec, point.config, qwen.workload.context)
+        assert point.accuracy.low == pytest.approx(alone.low)
+        assert point.accuracy.notes == alone.notes
+        seconds = latency.predict(*arguments)
+        if seconds is None:
+            assert point.latency is None
+            assert point.seconds is None
+        else:
+            assert point.latency is not None
+            assert point.latency.kind == seconds.kind
+            for name in ("ttft_s", "ttft_low", "ttft_high", "tpot_s", "tpot_low", "tpot_high"):
+                assert getattr(point.latency, name) == pytest.approx(getattr(seconds, name))
+
+
+def test_the_frontier_is_in_order_and_holds_what_is_shown(plan: Plan) -> None:
+    sizes = [point.memory.total_high for point in plan.frontier]
+    assert sizes == sorted(sizes)
+    texts = {str(point.config) for point in plan.frontier}
+    assert {str(point.config) for point in plan.shown} <= texts
+    assert str(plan.recommended.config) in {str(point.config) for point in plan.shown}
+    assert 8 <= len(plan.shown) <= 12
+
+
+def test_reasons_and_steps_name_numbers(plan: Plan) -> None:
+    assert plan.reasons[0].startswith("It fits: ")
+    assert f"{plan.considered:,} configurations" in plan.reasons[1]
+    assert any(reason.startswith("On NVIDIA GeForce RTX 4090") for reason in plan.reasons)
+    assert plan.next_up is not None
+    assert plan.next_up.memory.total_high > 12 * GB
+    assert str(plan.next_up.config) in plan.steps[0]
+    assert plan.next_down is not None
+    assert str(plan.next_down.config) in plan.steps[1]
+
+
+def test_more_memory_never_buys_a_less_accurate_plan(qwen: Request) -> None:
+    lows = [
+        recommend(replace(qwen, budget=gb * GB)).recommended.accuracy.low
+        for gb in (9, 10, 12, 16, 24)
+    ]
+    for less, more in pairwise(lows):
+        assert more >= less - NOISE
+    assert lows[-1] >= 1 - NOISE
+
+
+def test_an_accepted_loss_is_kept(qwen: Request) -> None:
+    for objective in ("latency", "memory"):
+        found = recommend(replace(qwen, objective=objective, max_loss=0.04))
+        assert found.recommended.accuracy.low >= 0.96
+        unbound = recommend(replace(qwen, objective=objective))
+        assert unbound.recommended.accuracy.low >= 0.95  # the default
+
+
+def test_nothing_fits_says_by_how_much_and_what_would(qwen: Request) -> None:
+    tight = replace(qwen, workload=Workload(131_072, 512, batch=4), budget=8 * GB)
+    with pytest.raises(NothingFits) as caught:
+        recommend(tight)
+    error = caught.value
+    assert error.exit_code == 1
+    assert "more than the budget of 8.00 GB" in error.message
+    assert "a budget of" in error.hint
+    context = int(error.hint.split("--context ")[1].split()[0])
+    config = Configuration.parse(error.message.split("configuration, ")[1].split(",")[0])
+
+    def high(tokens: int) -> int:
+        workload = replace(tight.workload, context=tokens)
+        return memory.estimate(qwen.spec, config, workload, qwen.engine, qwen.hardware).total_high
+
+    assert high(context) <= 8 * GB < high(context + 1)
+
+
+def test_a_smaller_batch_is_offered_where_it_helps(qwen: Request) -> None:
+    tight = replace(qwen, workload=Workload(65_536, 512, batch=8))
+    with pytest.raises(NothingFits, match="more than the budget") as caught:
+        recommend(tight)
+    batch = int(caught.value.hint.split("--batch ")[1].split(";")[0])
+    assert 1 <= batch < 8
+    assert recommend(replace(tight, workload=Workload(65_536, 512, batch=batch))).fits
+
+
+def test_a_loss_that_cannot_be_kept_within_the_budget_names_the_loss_that_can(
+    qwen: Request,
+) -> None:
+    with pytest.raises(NothingFits, match=r"loses at most 0\.5%") as caught:
+        recommend(replace(qwen, budget=9 * GB, max_loss=0.005))
+    assert "--max-loss" in caught.value.hint
+
+
+def test_the_longest_context_fits_and_one_token_more_does_not(qwen: Request) -> None:
+    found = longest_contexts(replace(qwen, budget=9 * GB))
+    assert [x.context for x in found] == sorted((x.context for x in found), reverse=True)
+    checked = 0
+    for longest in found:
+        size = longest.point.memory
+        assert size.total_high <= 9 * GB
+        if not longest.limited_by_model and longest.point.config.chunk is None:
+            more = replace(qwen.workload, context=longest.context + 1)
+            config = longest.point.config
+            more_size = memory.estimate(qwen.spec, config, more, qwen.engine, qwen.hardware)
+            assert more_size.total_high > 9 * GB
+            checked += 1
+    assert checked or all(x.point.config.chunk for x in found)
+    assert len({x.context for x in found}) > 1
+
+
+def test_the_model_ends_the_context_where_memory_does_not(qwen: Request) -> None:
+    (first, *_) = longest_contexts(replace(qwen, budget=80 * GB))
+    assert first.limited_by_model
+    assert first.context == (qwen.spec.max_context or 0) - qwen.workload.output
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"workload": Workload(200_000)}, "the model was made for"),
+        ({"budget": 40 * GB}, "more than NVIDIA GeForce RTX 4090 has"),
+        ({"spec": load_model("Qwen/Qwen3.5-27B", offline=True)}, "no kernels for recurrent layers"),
+        (
+            {
+                "spec": load_model("meta-llama/Llama-4-Scout-17B-16E-Instruct", offline=True),
+                "budget": 80 * GB,
+            },
+            "no kernels for attention in aligned chunks",
+        ),
+    ],
+    ids=["too-long", "more-than-the-gpu", "recurrent", "local-chunks"],
+)
+def test_warnings(qwen: Request, change: dict[str, object], said: str) -> None:
+    found = recommend(replace(qwen, **{"budget": 30 * GB, **change}))  # type: ignore[arg-type]
+    assert any(said in warning for warning in found.warnings)
+
+
+def test_other_engines_and_kinds_of_models_plan_too() -> None:
+    for model, budget in (
+        ("google/gemma-3-4b-it", 16),
+        ("deepseek-ai/DeepSeek-V2-Lite-Chat", 24),
+        ("openai/gpt-oss-20b", 20),
+    ):
+        spec = load_model(model, offline=True)
+        for engine in Engine:
+            request = Request(spec, Workload(8192), engine, budget * GB, find_gpu("H200"))
+            assert recommend(request).recommended.memory.total_high <= budget * GB
+
+
+@pytest.mark.parametrize(
+    "change", [{"objective": "speed"}, {"budget": 0}], ids=["objective", "budget"]
+)
+def test_a_question_that_means_nothing_is_bad_input(
+    qwen: Request, change: dict[str, object]
+) -> None:
+    with pytest.raises(BadInput):
+        replace(qwen, **change)  # type: ignore[arg-type]

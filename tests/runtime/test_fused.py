@@ -1,0 +1,101 @@
+"""Fused kernels against the modules they stand in for, in Triton's interpreter or on a GPU."""
+
+from typing import Any
+
+import pytest
+import torch
+from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
+from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
+
+pytest.importorskip("triton")
+
+from kvpareto.runtime import fused
+from kvpareto.runtime.fused_kernels import add_rms_norm, rms_norm, rope, swiglu
+from tests.support.runtime_builders import relative_error, session, small_model
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+EXACT = 1e-6  # float32 all through
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
+
+
+@pytest.mark.parametrize("width", [8, 96, 130])
+def test_norms_equal_the_modules(width: int) -> None:
+    x, residual = noise(2, 3, width), noise(2, 3, width, seed=1)
+    plain, offset = LlamaRMSNorm(width, eps=1e-5).to(DEVICE), Gemma2RMSNorm(width).to(DEVICE)
+    for module, shifted, eps in ((plain, False, 1e-5), (offset, True, 1e-6)):
+        torch.nn.init.normal_(module.weight)
+        weight = module.weight.detach()
+        expected = module(x).detach()
+        assert relative_error(rms_norm(x, weight, eps, offset=shifted), expected) < EXACT
+        normed, total = add_rms_norm(x, residual, weight, eps, offset=shifted)
+        assert torch.equal(total, x + residual)
+        assert relative_error(normed, module(x + residual).detach()) < EXACT
+
+
+@pytest.mark.parametrize("tanh", [False, True], ids=["silu", "gelu-tanh"])
+def test_swiglu_reads_strided_halves(tanh: bool) -> None:
+    gate, up = noise(2, 3, 2 * 1100).chunk(2, dim=-1)
+    functional = torch.nn.functional
+    active = functional.gelu(gate, approximate="tanh") if tanh else functional.silu(gate)
+    assert relative_error(swiglu(gate, up, tanh=tanh), active * up) < EXACT
+
+
+@pytest.mark.parametrize("dim", [8, 80, 128])
+@pytest.mark.parametrize("shared", [True, False], ids=["one-angle", "angle-a-sequence"])
+def test_rope_equals_transformers(dim: int, shared: bool) -> None:
+    x = noise(2, 5, 3 * dim + 16)[..., : 3 * dim].view(2, 5, 3, dim)  # rows wider than read
+    half = noise(1 if shared else 2, 5, dim // 2, seed=2)
+    cos, sin = torch.cat((half, half), -1).cos(), torch.cat((half, half), -1).sin()
+    key = noise(2, 5, 1, dim, seed=4)
+    expected = apply_rotary_pos_emb(x.transpose(1, 2), key.transpose(1, 2), cos, sin)
+    for found, wanted in zip(rope(x, key, cos, sin), expected, strict=True):
+        assert relative_error(found, wanted) < EXACT
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral", "mixtral"])
+def test_plain_families_are_fused_throughout(family: str) -> None:
+    model: Any = small_model(family)
+    model.to(DEVICE)
+    ids = torch.randint(3, 97, (2, 9), generator=torch.Generator().manual_seed(1))
+    rows = [ids[0].tolist(), ids[1, :4].tolist()]
+    with session(model, "w16a16-k8v8+pc5", tokens=16, batch=2, fused=False, kernels=False) as run:
+        expected = run.prefill(rows).clone()
+    with session(model, "w16a16-k8v8+pc5", tokens=16, batch=2, fused=True, kernels=False) as run:
+        layers = model.model.layers
+        assert all("forward" in layer.__dict__ for layer in layers)
+        assert all("forward" in layer.self_attn.__dict__ for layer in layers)
+        assert all("forward" in layer.input_layernorm.__dict__ for layer in layers)
+        assert relative_error(run.prefill(rows), expected) < 1e-3  # 8-bit codes may flip
+    assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("family", "norms", "mlps"),
+    [("gemma2", True, True), ("phi3", True, True), ("gpt_oss", True, False)],
+)
+def test_other_families_get_what_fits(family: str, norms: bool, mlps: bool) -> None:
+    model: Any = small_model(family)
+    model.to(DEVICE)
+    ids = torch.randint(3, 97, (1, 9), generator=torch.Generator().manual_seed(1))
+    with session(model, "w16a16-k16v16", tokens=16, fused=False, kernels=False) as run:
+        expected = run.prefill(ids).clone()
+    with session(model, "w16a16-k16v16", tokens=16, fused=True, kernels=False) as run:
+        layer = model.model.layers[0]
+        assert ("forward" in layer.input_layernorm.__dict__) is norms
+        assert ("forward" in layer.mlp.__dict__) is mlps
+        assert relative_error(run.prefill(ids), expected) < 2e-4
+
+
+def test_a_module_whose_formula_differs_is_left_alone() -> None:
+    class OddRMSNorm(LlamaRMSNorm):
+        def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+            return super().forward(hidden_states) + 0.5
+
+    holder = torch.nn.ModuleList([OddRMSNorm(16), LlamaRMSNorm(16)]).to(DEVICE)
+    changed = fused.fuse(holder)
+    assert changed == [holder[1]]
+    fused.restore(changed)
+    assert "forward" not in holder[1].__dict__

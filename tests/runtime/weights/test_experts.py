@@ -1,0 +1,95 @@
+"""Packed experts in a chunk: routing decides who works, and must not decide how much memory."""
+
+import types
+
+import pytest
+import torch
+
+from kvpareto.planner.memory.activation.blocks import moe
+from kvpareto.planner.memory.activation.family_traits import habits
+from kvpareto.runtime.weights.experts import QuantizedExperts, pack_stack, rows_at_once
+from kvpareto.runtime.weights.workspace import Workspace
+
+EXPERTS, HIDDEN, WIDTH, TOP_K = 8, 128, 128, 2
+
+
+class Plain(torch.nn.Module):
+    """Stacked experts as transformers holds them, [out, in]."""
+
+    has_gate = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        make = torch.Generator().manual_seed(0)
+        first = torch.randn(EXPERTS, 2 * WIDTH, HIDDEN, generator=make) / HIDDEN**0.5
+        down = torch.randn(EXPERTS, HIDDEN, WIDTH, generator=make) / WIDTH**0.5
+        self.gate_up_proj = torch.nn.Parameter(first)
+        self.down_proj = torch.nn.Parameter(down)
+
+    def _apply_gate(self, rows: torch.Tensor) -> torch.Tensor:
+        gate, up = rows.chunk(2, dim=-1)
+        return torch.nn.functional.silu(gate) * up
+
+
+def _packed() -> tuple[QuantizedExperts, torch.Tensor, torch.Tensor]:
+    """The module, and the matrices it really holds: first [E, in, out] and down."""
+    inner = Plain()
+    stacks = {
+        "first": pack_stack(inner.gate_up_proj.detach(), 8, False),
+        "down": pack_stack(inner.down_proj.detach(), 8, False),
+    }
+    held = [
+        torch.stack([stack.member(e).dequantized(torch.float32) for e in range(EXPERTS)])
+        for stack in stacks.values()
+    ]
+    return QuantizedExperts(inner, stacks, Workspace(2 * WIDTH * HIDDEN, "cpu")), held[0], held[1]
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 37])
+def test_an_expert_that_all_tokens_choose_gives_the_same_in_slices(tokens: int) -> None:
+    module, first, down = _packed()
+    make = torch.Generator().manual_seed(1)
+    x = torch.randn(tokens, HIDDEN, generator=make)
+    others = torch.randint(1, EXPERTS, (tokens, 1), generator=make)
+    chosen = torch.cat([torch.zeros_like(others), others], dim=1)  # everybody's first is 0
+    weights = torch.rand(tokens, TOP_K, generator=make)
+    seen: list[int] = []
+    one_expert = module._one_expert
+
+    def counted(self: QuantizedExperts, part: str, rows: torch.Tensor, expert: int) -> torch.Tensor:
+        seen.append(len(rows))
+        return one_expert(part, rows, expert)
+
+    module._one_expert = types.MethodType(counted, module)  # type: ignore[method-assign]
+    found = module(x, chosen, weights)
+    expected = torch.zeros_like(x)
+    for token in range(tokens):
+        for place in range(TOP_K):
+            e = int(chosen[token, place])
+            gate, up = (x[token] @ first[e]).chunk(2)
+            row = (torch.nn.functional.silu(gate) * up) @ down[e]
+            expected[token] += weights[token, place] * row
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert max(seen) == rows_at_once(tokens, TOP_K, EXPERTS) == max(1, -(-tokens // 2))
+    assert min(seen) > 0  # no kernel takes none
+
+
+def test_slices_are_twice_an_even_share() -> None:
+    assert rows_at_once(16384, 4, 32) == 4096  # gpt-oss
+    assert rows_at_once(16384, 8, 128) == 2048  # Qwen3-30B-A3B
+    assert rows_at_once(5, 4, 32) == 2
+    assert rows_at_once(7, 8, 8) == 7
+    assert rows_at_once(1, 4, 32) == 1
+
+
+def test_gpt_oss_clamps_copies_of_gate_and_up() -> None:
+    # gate, up, sigmoid's factor, the sigmoid; then gate, up, glu, up + 1 and the product
+    stage = types.SimpleNamespace(habits=habits("gpt_oss"))
+    ffn = types.SimpleNamespace(activation="silu", gated=True)
+    live = moe.Liveness()
+    product = moe._activated(live, ffn, 1024, stage)  # type: ignore[arg-type]
+    assert (product, live.live, live.peak) == (1024, 1024, 5 * 1024)
+    stage = types.SimpleNamespace(habits=habits("qwen3_moe"))
+    live = moe.Liveness()
+    moe._activated(live, ffn, 1024, stage)  # type: ignore[arg-type]
+    assert live.peak == 2 * 1024
