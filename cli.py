@@ -19,6 +19,7 @@ from .calibration.commands import calibrate as calibrate_command
 from .calibration.commands import profiles as profiles_command
 from .calibration.commands import verify as verify_command
 from .calibration.commands.shared_options import AsJson, Batch, Context, EngineName, Offline, Output
+from .planner.engines import find_engine
 from .planner.errors import BadInput, KVParetoError, one_line
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def plan(
     """
     from .planner.search.recommend import Request, longest_contexts, recommend
     from .planner.units import parse_bytes, parse_fraction
-    from .planner.workload import Engine, Workload
+    from .planner.workload import Workload
     from .report.document import longest_document, plan_document
 
     hardware = _hardware(gpu)
@@ -134,7 +135,7 @@ def plan(
     request = Request(
         spec=spec,
         workload=Workload.parse(prompt, output, batch, spec.max_context, full_logits=full_logits),
-        engine=Engine.parse(engine),
+        engine=find_engine(engine),
         budget=size,
         hardware=hardware,
         max_loss=loss,
@@ -192,10 +193,10 @@ def estimate(
     from .planner.formats.configuration import Configuration
     from .planner.latency import predict as latency
     from .planner.memory import estimate as memory
-    from .planner.workload import Engine, Workload
+    from .planner.workload import Workload
     from .report.document import estimate_document
 
-    chosen, kind, hardware = Configuration.parse(config), Engine.parse(engine), _hardware(gpu)
+    chosen, kind, hardware = Configuration.parse(config), find_engine(engine), _hardware(gpu)
     spec = _load(model, offline, trust_remote_code)
     workload = Workload.parse(prompt, output, batch, spec.max_context, full_logits=full_logits)
     document = estimate_document(

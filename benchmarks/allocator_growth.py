@@ -18,8 +18,9 @@ from kvpareto.calibration.execution.loaded_model import open_model
 from kvpareto.calibration.execution.memory_cap import prefer_expandable_segments
 from kvpareto.calibration.execution.run import execute
 from kvpareto.calibration.execution.run_record import Warmup
+from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import Configuration
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 
 OUTPUT = 24
 MOST_EVENTS = 400_000
@@ -71,9 +72,7 @@ def main() -> None:
         asked.model, config.weight_bits, device="cuda", random_weights=True, offline=True
     ) as opened:
         work = Workload(asked.context, OUTPUT)
-        found = execute(
-            opened, config, work, engine=Engine.KVPARETO, budget=None, warmup=Warmup.SHORT
-        )
+        found = execute(opened, config, work, engine=KVPARETO, budget=None, warmup=Warmup.SHORT)
         trace = torch.cuda.memory._snapshot()["device_traces"][0]
     print("\n".join(growth(trace)))
     print(f"{found.outcome}; {len(trace)} events of the allocator")

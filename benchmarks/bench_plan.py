@@ -13,10 +13,11 @@ import subprocess
 import sys
 import time
 
+from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.hardware.gpus import find_gpu
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.search.recommend import Request, recommend
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 
 MODEL, BUDGET, CONTEXT = "Qwen/Qwen2.5-7B-Instruct", "12GB", "32k"
 PLAN = ["plan", "--model", MODEL, "--budget", BUDGET, "--context", CONTEXT, "--offline"]
@@ -55,7 +56,7 @@ def ranking(runs: int) -> tuple[int, float]:
     request = Request(
         load_model(MODEL, offline=True),
         Workload(32_768),
-        Engine.KVPARETO,
+        KVPARETO,
         12 * 10**9,
         find_gpu("RTX 4090"),
     )

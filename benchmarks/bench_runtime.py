@@ -23,12 +23,13 @@ from typing import Any
 import torch
 import transformers
 
+from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import Configuration, Granularity
 from kvpareto.planner.load_model import load_config
 from kvpareto.planner.memory.estimate import estimate
 from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.models.read_config import read_model
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 from kvpareto.runtime.session import Session
 from kvpareto.runtime.weights.random import random_model
 
@@ -204,8 +205,8 @@ def our_rows(model: Any, spec: Any, text: str, ids: torch.Tensor) -> dict[str, A
         found["eager"] = run.why_eager
     work = Workload(context=context, output=OUTPUT)
     config = Configuration.parse(text)
-    assert found["kv_bytes"] == kv_bytes(spec, config, work, Engine.KVPARETO).total
-    found["planner_peak_bytes"] = estimate(spec, config, work, Engine.KVPARETO, None).allocated_peak
+    assert found["kv_bytes"] == kv_bytes(spec, config, work, KVPARETO).total
+    found["planner_peak_bytes"] = estimate(spec, config, work, KVPARETO, None).allocated_peak
     return found
 
 

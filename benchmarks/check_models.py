@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kvpareto.planner.engines.transformers import TRANSFORMERS
+
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -75,7 +77,7 @@ def _compare(config: dict[str, Any], spec: Any) -> tuple[str, str]:
 def _cache(model: Any, spec: Any) -> str:
     from kvpareto.planner.formats.configuration import Configuration
     from kvpareto.planner.memory.kv_cache import kv_bytes
-    from kvpareto.planner.workload import Engine, Workload
+    from kvpareto.planner.workload import Workload
     from tests.support.oracle_meta import cache_bytes, fill_cache
 
     for tokens in LENGTHS:
@@ -83,7 +85,7 @@ def _cache(model: Any, spec: Any) -> str:
             held = cache_bytes(fill_cache(model, tokens))
         except Exception as error:
             return f"not runnable: {_short(error)}"
-        planned = kv_bytes(spec, Configuration(), Workload(tokens, 0), Engine.TRANSFORMERS).total
+        planned = kv_bytes(spec, Configuration(), Workload(tokens, 0), TRANSFORMERS).total
         if planned != held:
             return f"DIFFERS at {tokens}: {planned} planned, {held} held"
     return "exact"

@@ -22,10 +22,11 @@ from kvpareto.calibration.design.candidates import place_of
 from kvpareto.calibration.grid.reading import Run, read_runs
 from kvpareto.planner.accuracy import predict as accuracy
 from kvpareto.planner.accuracy.formula import Floats
+from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import Configuration, Granularity
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory.estimate import estimate
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 
 ROOT = Path(__file__).parents[1]
 GRID = ROOT / "profiles" / "calibrations" / "recall_grid.jsonl"
@@ -72,7 +73,7 @@ def problem(runs: Sequence[Run], model: str) -> Problem:
     ]
     spec = load_model(str(MODEL), offline=True)
     memory = [
-        estimate(spec, c, Workload(context=n, output=0), Engine.KVPARETO, None).total_high
+        estimate(spec, c, Workload(context=n, output=0), KVPARETO, None).total_high
         for c, n, _, _ in points
     ]
     believed = [accuracy.predict(spec, c, n, accuracy.published()) for c, n, _, _ in points]

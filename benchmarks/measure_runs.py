@@ -26,13 +26,13 @@ from evidence import Key, Rows, options
 from run_design import Block, Run, architecture, design
 
 from kvpareto.calibration.execution.memory_cap import prefer_expandable_segments
+from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpus import Hardware, find_gpu
 from kvpareto.planner.latency.predict import predict
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory.estimate import estimate
 from kvpareto.planner.models.spec import Attention, ModelSpec
-from kvpareto.planner.workload import Engine
 
 BUILD_S, RUN_S = 2.5, 1.2  # guesses: building a model; a run's captures, warm-up and steps
 RESTARTS = "KVPARETO_RUNS_RESTARTED"
@@ -58,8 +58,8 @@ def sources(blocks: Iterable[Block]) -> Iterator[dict[str, str]]:
 
 def predicted(spec: ModelSpec, run: Run, gpu: Hardware) -> dict[str, Any]:
     """The planner's numbers before the run, to stand beside what is measured."""
-    size = estimate(spec, run.config, run.workload, Engine.KVPARETO, gpu)
-    seconds = predict(spec, run.config, run.workload, Engine.KVPARETO, gpu)
+    size = estimate(spec, run.config, run.workload, KVPARETO, gpu)
+    seconds = predict(spec, run.config, run.workload, KVPARETO, gpu)
     assert seconds is not None
     return {
         "allocated_resident": size.allocated_resident,
@@ -110,7 +110,7 @@ def measure(
                     print(f"{block.model} w{bits}: built in {opened.seconds:.1f} s", flush=True)
                     for run in runs:
                         left = seconds - (time.monotonic() - began)
-                        expected = predict(spec, run.config, run.workload, Engine.KVPARETO, gpu)
+                        expected = predict(spec, run.config, run.workload, KVPARETO, gpu)
                         if expected is None or RUN_S + expected.ttft_s > left:
                             continue
                         try:
@@ -215,7 +215,7 @@ def show(blocks: list[Block], gpu: Hardware) -> None:
             spec = load_model(where[block.model], offline=True)
             total += BUILD_S
             for run in block.runs:
-                seconds = predict(spec, run.config, run.workload, Engine.KVPARETO, gpu)
+                seconds = predict(spec, run.config, run.workload, KVPARETO, gpu)
                 assert seconds is not None
                 total += RUN_S + 1.2 * seconds.ttft_s
                 shape = f"{run.workload.context} x{run.workload.batch}"

@@ -29,6 +29,10 @@ from verify_many import BUILD_S, RUN_S
 
 from kvpareto.calibration.execution.memory_cap import prefer_expandable_segments
 from kvpareto.planner.accuracy import predict as accuracy
+from kvpareto.planner.engine import Engine
+from kvpareto.planner.engines.kvpareto import KVPARETO
+from kvpareto.planner.engines.transformers import TRANSFORMERS
+from kvpareto.planner.engines.transformers_eager import TRANSFORMERS_EAGER
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpus import Hardware, find_gpu
 from kvpareto.planner.latency import predict as latency
@@ -36,7 +40,7 @@ from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory import estimate as memory
 from kvpareto.planner.search.recommend import Request, recommend
 from kvpareto.planner.units import GB
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 
 CONTEXTS = (10_240, 131_072)
 OUTPUT = 24
@@ -87,17 +91,17 @@ def _cases(model: str, text: str, context: int, gpu: Hardware) -> list[Case]:
     plain, paper = Configuration(), Configuration.parse(text)
     if context > CONTEXTS[0]:
         paper = paper.with_chunk(LONG_CHUNK)
-    given = memory.estimate(spec, paper, work, Engine.KVPARETO, gpu).total_high
+    given = memory.estimate(spec, paper, work, KVPARETO, gpu).total_high
     loss = 1 - accuracy.predict(spec, paper, context).low
-    asked = Request(spec, work, Engine.KVPARETO, given, gpu, max_loss=loss, objective="latency")
+    asked = Request(spec, work, KVPARETO, given, gpu, max_loss=loss, objective="latency")
     ours = recommend(asked).recommended.config
-    roles = [case("baseline", Engine.TRANSFORMERS, plain)]
+    roles = [case("baseline", TRANSFORMERS, plain)]
     if context == CONTEXTS[0]:
-        roles.append(case("eager", Engine.TRANSFORMERS_EAGER, plain))
+        roles.append(case("eager", TRANSFORMERS_EAGER, plain))
     packed = [("paper", paper), ("ours", ours)]
     # stable: weights are built once for neighbours of the same bits
     packed.sort(key=lambda item: -item[1].weight_bits)
-    return [*roles, *(case(role, Engine.KVPARETO, config) for role, config in packed)]
+    return [*roles, *(case(role, KVPARETO, config) for role, config in packed)]
 
 
 def run_all(found: Sequence[Case], rows: Rows, options: argparse.Namespace) -> None:

@@ -10,12 +10,15 @@ three are predicted: SDPA with the last token's logits, SDPA and eager with all 
 
 from dataclasses import dataclass
 
+from kvpareto.planner.engines.kvpareto import KVPARETO
+from kvpareto.planner.engines.transformers import TRANSFORMERS
+from kvpareto.planner.engines.transformers_eager import TRANSFORMERS_EAGER
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory.estimate import MemoryEstimate, estimate
 from kvpareto.planner.models.spec import ModelSpec
 from kvpareto.planner.units import GB
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 
 CONTEXT = 10_240
 PAPER = (
@@ -53,10 +56,10 @@ def line(model: str, text: str, paper: int) -> Line:
         model,
         config,
         paper,
-        packed=estimate(spec, config, last, Engine.KVPARETO, None),
-        sdpa=estimate(spec, plain, last, Engine.TRANSFORMERS, None),
-        sdpa_all=estimate(spec, plain, every, Engine.TRANSFORMERS, None),
-        eager=estimate(spec, plain, every, Engine.TRANSFORMERS_EAGER, None),
+        packed=estimate(spec, config, last, KVPARETO, None),
+        sdpa=estimate(spec, plain, last, TRANSFORMERS, None),
+        sdpa_all=estimate(spec, plain, every, TRANSFORMERS, None),
+        eager=estimate(spec, plain, every, TRANSFORMERS_EAGER, None),
     )
 
 

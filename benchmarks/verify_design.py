@@ -17,6 +17,10 @@ from typing import Any, Self
 
 from run_design import architecture
 
+from kvpareto.planner.engine import Engine
+from kvpareto.planner.engines import find_engine
+from kvpareto.planner.engines.kvpareto import KVPARETO
+from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.errors import NothingFits
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpus import Hardware, find_gpu
@@ -26,7 +30,7 @@ from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import ModelSpec
 from kvpareto.planner.search.recommend import Request, recommend
 from kvpareto.planner.units import GB
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 from kvpareto.report.document import point
 
 OUTPUT = 12  # tokens decoded in each run: few, since transformers takes 20 to 80 ms for each
@@ -126,16 +130,16 @@ class Case:
 
     @property
     def key(self) -> tuple[str, str, int, int, str]:
-        return self.model, self.engine.value, self.budget, self.context, self.objective
+        return self.model, self.engine.name, self.budget, self.context, self.objective
 
     def row(self) -> dict[str, Any]:
         """As JSON holds it."""
-        return {**asdict(self), "engine": self.engine.value, "config": str(self.config or "")}
+        return {**asdict(self), "engine": self.engine.name, "config": str(self.config or "")}
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> Self:
         config = Configuration.parse(row["config"]) if row["config"] else None
-        return cls(**(row | {"engine": Engine.parse(row["engine"]), "config": config}))
+        return cls(**(row | {"engine": find_engine(row["engine"]), "config": config}))
 
 
 @cache
@@ -160,8 +164,8 @@ def _answer(asked: tuple[str, float, int, str, str]) -> Case:
     model, size, context, kind, name = asked
     budget, gpu, spec = int(size * GB), find_gpu(name), spec_of(model)
     if kind == "transformers":
-        return _baseline(Case(model, budget, context, "accuracy", Engine.TRANSFORMERS), spec, gpu)
-    case = Case(model, budget, context, kind, Engine.KVPARETO)
+        return _baseline(Case(model, budget, context, "accuracy", TRANSFORMERS), spec, gpu)
+    case = Case(model, budget, context, kind, KVPARETO)
     request = Request(spec, case.workload, case.engine, budget, gpu, objective=kind)
     try:
         plan = recommend(request)

@@ -34,10 +34,10 @@ from kvpareto.calibration.execution.memory_cap import (
     prefer_expandable_segments,
 )
 from kvpareto.calibration.execution.timing import warm_tokens
+from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.hardware.gpus import find_gpu
 from kvpareto.planner.memory.estimate import estimate
 from kvpareto.planner.units import GB
-from kvpareto.planner.workload import Engine
 
 RUN_S, BUILD_S = 0.7, 0.6  # seconds beside the predicted ones, and of a build
 RESTARTS = "KVPARETO_VERIFY_RESTARTED"
@@ -167,7 +167,7 @@ def kernel_blocks(wanted: Sequence[Group]) -> list[Block]:
     for group in wanted:
         runs = []
         for case in group.cases:
-            if case.config is None or case.engine is not Engine.KVPARETO:
+            if case.config is None or case.engine is not KVPARETO:
                 continue
             config, kept = case.config, case.config.protection
             bits = {(config.k_bits, config.v_bits), *([(kept.k_bits, kept.v_bits)] if kept else [])}

@@ -28,11 +28,12 @@ from typing import Any
 from evidence import read
 
 from kvpareto.cli import run
+from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import CHUNKS, Configuration
 from kvpareto.planner.hardware.gpus import find_gpu
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory.estimate import estimate
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 
 MODELS = ("recall", "recall-outliers")
 BUDGETS = 5
@@ -55,7 +56,7 @@ def budgets(plan: dict[str, Any], gpu: str | None) -> list[int]:
     work = Workload(plan["context"], plan["output"])
     least, plain = (
         min(
-            estimate(spec, config.with_chunk(chunk), work, Engine.KVPARETO, hardware).total_high
+            estimate(spec, config.with_chunk(chunk), work, KVPARETO, hardware).total_high
             for chunk in CHUNKS
         )
         for config in (Configuration(k_bits=4, v_bits=4), Configuration())

@@ -15,12 +15,13 @@ from evidence import held
 from verify_design import spec_of
 
 from kvpareto.planner.accuracy import predict as accuracy
+from kvpareto.planner.engines import find_engine
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpus import Hardware
 from kvpareto.planner.latency import predict as latency
 from kvpareto.planner.memory import estimate as memory
 from kvpareto.planner.units import GB
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 from kvpareto.report.document import point
 
 BARS = {"median": 0.01, "worst": 0.03}
@@ -112,7 +113,7 @@ def again(row: dict[str, Any], gpu: Hardware) -> dict[str, Any]:
     if row["outcome"] != "ok":
         return row
     run = row["execution"]
-    config, engine = Configuration.parse(run["config"]), Engine.parse(run["engine"])
+    config, engine = Configuration.parse(run["config"]), find_engine(run["engine"])
     work = Workload(run["context"], run["output"], run["batch"])
     spec = spec_of(row["model"])
     planned = point(

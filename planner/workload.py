@@ -1,7 +1,6 @@
-"""What is asked of a model: tokens in, tokens out, how many sequences, and which engine runs it."""
+"""What is asked of a model: tokens in, tokens out, how many sequences."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Self
 
 from .errors import BadInput
@@ -11,24 +10,6 @@ DEFAULT_CONTEXT = 32768
 """Prompt tokens planned for when nobody says how many, or the model's maximum if shorter."""
 
 MAX_TOTAL_TOKENS = 2**36  # in all sequences: bytes then stay within 64 bits
-
-
-class Engine(StrEnum):
-    """Whose memory behaviour is predicted."""
-
-    KVPARETO = "kvpareto"
-    TRANSFORMERS = "transformers"
-    TRANSFORMERS_EAGER = "transformers-eager"
-
-    @classmethod
-    def parse(cls, name: str) -> Self:
-        """The engine called `name`. Raises BadInput."""
-        try:
-            return cls(name.strip().lower())
-        except ValueError:
-            raise BadInput(
-                f"no engine is called {name!r}", f"engines are {', '.join(cls)}"
-            ) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..planner.accuracy.calibrations import fingerprint
 from ..planner.accuracy.predict import Accuracy
+from ..planner.engine import Engine
 from ..planner.formats.configuration import Configuration
 from ..planner.latency.predict import Latency
 from ..planner.memory.estimate import MemoryEstimate
@@ -15,7 +16,7 @@ from ..planner.models.spec import ModelSpec
 from ..planner.search.evaluate import REFERENCE_GPU
 from ..planner.search.max_context import Longest
 from ..planner.search.recommend import Plan, Point, Request
-from ..planner.workload import Engine, Workload
+from ..planner.workload import Workload
 
 SCHEMA = 1
 _MEMORY = (
@@ -120,7 +121,7 @@ def heading(spec: ModelSpec, engine: Engine, workload: Workload) -> dict[str, An
     return {
         "schema": SCHEMA,
         "model": spec.name,
-        "engine": engine.value,
+        "engine": engine.name,
         "context": workload.context,
         "output": workload.output,
         "batch": workload.batch,

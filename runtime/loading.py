@@ -20,13 +20,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from ..planner.engines.kvpareto import KVPARETO
 from ..planner.errors import BadInput, MissingDependency, NothingFits
 from ..planner.formats.configuration import Configuration
 from ..planner.load_model import load_config, shipped_folder
 from ..planner.memory.estimate import estimate
 from ..planner.models.read_config import read_model
 from ..planner.models.spec import ModelSpec
-from ..planner.workload import Engine, Workload
+from ..planner.workload import Workload
 from .generation.prefill import fitting_chunk
 from .session import Session
 
@@ -216,12 +217,12 @@ def dynamic_chunks(
         if device.type != "cuda":
             raise BadInput("dynamic chunks follow a memory target", "give memory_target in bytes")
         target = torch.cuda.get_device_properties(device).total_memory
-    whole = estimate(spec, config.with_chunk(64), work, Engine.KVPARETO, None)
+    whole = estimate(spec, config.with_chunk(64), work, KVPARETO, None)
 
     @cache
     def total(chunk: int, cached: int) -> int:
         step = Workload(context=cached + chunk, output=0, batch=work.batch)
-        here = estimate(spec, config.with_chunk(chunk), step, Engine.KVPARETO, None)
+        here = estimate(spec, config.with_chunk(chunk), step, KVPARETO, None)
         return whole.total - whole.activation + here.activation
 
     return fitting_chunk(total, target)

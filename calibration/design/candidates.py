@@ -7,11 +7,14 @@ import numpy as np
 
 from ...planner.accuracy import predict as accuracy
 from ...planner.accuracy.predictor import Predictor
+from ...planner.engines.kvpareto import KVPARETO
+from ...planner.engines.kvpareto.configurations import TILE_BLOCKS
 from ...planner.formats.configuration import DEFAULT_CHANNEL_BLOCK, Configuration, Granularity
 from ...planner.memory.space_memory import memory_table
 from ...planner.models.spec import ModelSpec
-from ...planner.search.enumerate import TILE_BLOCKS, enumerate_space
-from ...planner.workload import Engine, Workload
+from ...planner.search.enumerate import enumerate_space
+from ...planner.search.protected_layers import protection_presets
+from ...planner.workload import Workload
 from ..measure.layer_sensitivity import Sensitivity
 from .acquisition import Candidates
 
@@ -48,7 +51,7 @@ def enumerate_candidates(
     proposed = sensitivity.proposals() if sensitivity is not None else ()
     probed = {"probed": sensitivity.payload()} if sensitivity is not None else {}
     workload = Workload(context=context, output=0)
-    space = enumerate_space(spec, workload, Engine.KVPARETO, proposed)
+    space = enumerate_space(spec, workload, KVPARETO, protection_presets(spec, proposed))
     chunk = chunk_for(context)
     c = space.chunks.index(chunk)
     window = max(layout.residual for layout in space.layouts)
@@ -59,7 +62,7 @@ def enumerate_candidates(
         if space.layouts[number].residual in (0, window)
         and space.layouts[number].block_tokens in blocks
     ]
-    total = memory_table(spec, space, workload, Engine.KVPARETO, None).total_high
+    total = memory_table(spec, space, workload, KVPARETO, None).total_high
     places = [(space.weights.index(w), f) for w in weights for f in kept]
     configs = [space.at(space.weights[w], f, chunk) for w, f in places]
     predictor = Predictor({**accuracy.published().payload, **probed})

@@ -15,13 +15,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...planner.engine import Engine
+from ...planner.engines import find_engine
+from ...planner.engines.kvpareto import KVPARETO
+from ...planner.engines.transformers import TRANSFORMERS
+from ...planner.engines.transformers_eager import TRANSFORMERS_EAGER
 from ...planner.formats.configuration import Configuration
 from ...planner.hardware.gpus import find_gpu
 from ...planner.latency.efficiency import before_runs
 from ...planner.latency.predict import Latency, predict
 from ...planner.load_model import load_model
 from ...planner.models.spec import ModelSpec
-from ...planner.workload import Engine, Workload
+from ...planner.workload import Workload
 from ...profiles import read
 from ..fit.engine_runs import RunRow, shipped_executions, shipped_runs
 from ..fit.latency import FROM_KERNELS, Fitted, fit
@@ -71,7 +76,7 @@ def whole_models() -> Iterator[Row]:
     """Llama-3.1-8B and Qwen2.5-3B to 131,072 tokens: what the coefficients were found on."""
     _, *lines = map(json.loads, read("hardware/latency_h200_transformers.jsonl").splitlines())
     for x in lines:
-        spec, engine = load_model(x["model"], offline=True), Engine(x["engine"])
+        spec, engine = load_model(x["model"], offline=True), find_engine(x["engine"])
         workload = Workload(x["context"], OUTPUT, full_logits=x["full_logits"])
         predicted = _predicted(spec, _CACHES[x["cache"]], x["chunk"], workload, engine)
         measured = x["context"], x["chunk"], x["ttft_s"], x["tpot_s"]
@@ -84,7 +89,7 @@ def architectures() -> Iterator[Row]:
         if "ttft_s" not in x:
             continue
         sdpa = x["attention"] == "sdpa"
-        engine = Engine.TRANSFORMERS if sdpa else Engine.TRANSFORMERS_EAGER
+        engine = TRANSFORMERS if sdpa else TRANSFORMERS_EAGER
         workload = Workload(x["context"], x["steps"])
         predicted = _predicted(spec_of(x["model"]), Configuration(), x["chunk"], workload, engine)
         measured = x["context"], x["chunk"], x["ttft_s"], x["tpot_s"]
@@ -94,7 +99,7 @@ def architectures() -> Iterator[Row]:
 
 def own_runs() -> Iterator[Row]:
     """The kvpareto engine on whole models, beside the shipped coefficients."""
-    return _rows(shipped_runs(), Engine.KVPARETO)
+    return _rows(shipped_runs(), KVPARETO)
 
 
 def new_lengths(engine: Engine) -> Iterator[Row]:
@@ -163,7 +168,7 @@ def main() -> None:
         p = row.predicted
         cells = (
             row.model.split("/")[1],
-            f"{row.engine.value}, {row.cache}",
+            f"{row.engine.name}, {row.cache}",
             f"{row.context:,}",
             row.chunk or "-",
             f"{row.ttft_s:.2f}",
@@ -175,14 +180,14 @@ def main() -> None:
     print("\n| | rows | TTFT ratio | error | held | TPOT ratio | error | held |")
     print("|---|---|---|---|---|---|---|---|")
     print(summary("whole models, transformers", whole))
-    for engine in (Engine.TRANSFORMERS, Engine.TRANSFORMERS_EAGER):
-        print(summary(f"{engine.value}, lengths not met before", list(new_lengths(engine))))
+    for engine in (TRANSFORMERS, TRANSFORMERS_EAGER):
+        print(summary(f"{engine.name}, lengths not met before", list(new_lengths(engine))))
     for model in dict.fromkeys(row.model for row in cut):
         print(summary(model.split("/")[1], [row for row in cut if row.model == model]))
     print(summary("all architectures", cut))
     rows = shipped_runs()
     print()
-    before = before_runs(Engine.KVPARETO)
+    before = before_runs(KVPARETO)
     print(held_out_table(rows, fit(rows, find_gpu("H200"), before, FROM_KERNELS)))
     own = list(own_runs())
     ttft, tpot = (

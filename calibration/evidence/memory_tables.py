@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from ...planner.engine import Engine
+from ...planner.engines.kvpareto import KVPARETO
+from ...planner.engines.transformers import TRANSFORMERS
+from ...planner.engines.transformers_eager import TRANSFORMERS_EAGER
 from ...planner.formats.configuration import Configuration
 from ...planner.hardware.gpus import Hardware, find_gpu
 from ...planner.load_model import load_model
 from ...planner.memory.estimate import MemoryEstimate, estimate
 from ...planner.models.read_config import read_model
 from ...planner.models.spec import ModelSpec
-from ...planner.workload import Engine, Workload
+from ...planner.workload import Workload
 from ...profiles import read
 from ..fit.engine_runs import RunRow, shipped_runs
 
@@ -83,7 +87,7 @@ def fleet_rows() -> tuple[Row, ...]:
             spec_of(x["model"]),
             Configuration(chunk=x["chunk"]),
             Workload(x["context"], x["steps"]),
-            Engine.TRANSFORMERS if x["attention"] == "sdpa" else Engine.TRANSFORMERS_EAGER,
+            TRANSFORMERS if x["attention"] == "sdpa" else TRANSFORMERS_EAGER,
             x,
         )
         for x in measured
@@ -106,7 +110,7 @@ def baseline_rows() -> tuple[Row, ...]:
                 load_model(BASELINE_MODELS[x["model"]], offline=True),
                 Configuration.parse(text).with_chunk(x["chunk"]),
                 Workload(x["ctx"], BASELINE_STEPS, full_logits="logits" in x["tag"]),
-                Engine.TRANSFORMERS_EAGER if "eager" in x["tag"] else Engine.TRANSFORMERS,
+                TRANSFORMERS_EAGER if "eager" in x["tag"] else TRANSFORMERS,
                 x,
             )
         )
@@ -191,7 +195,7 @@ class OwnRow:
 def own_rows() -> tuple[OwnRow, ...]:
     """The kvpareto engine on whole models with random weights."""
     return tuple(
-        OwnRow(run, estimate(run.spec, run.config, run.workload, Engine.KVPARETO, h200()))
+        OwnRow(run, estimate(run.spec, run.config, run.workload, KVPARETO, h200()))
         for run in shipped_runs()
         if run.allocated_peak is not None
     )

@@ -20,11 +20,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from ...planner.engine import Engine
+from ...planner.engines.kvpareto import KVPARETO
 from ...planner.errors import BadInput, KVParetoError, NothingFits
 from ...planner.formats.configuration import Configuration
 from ...planner.memory.estimate import estimate
 from ...planner.units import format_bytes
-from ...planner.workload import Engine, Workload
+from ...planner.workload import Workload
 from ..records.record_file import now
 from .engines import Machine, start
 from .loaded_model import OpenModel
@@ -48,7 +50,7 @@ def execute(
     config: Configuration,
     workload: Workload,
     *,
-    engine: Engine = Engine.KVPARETO,
+    engine: Engine = KVPARETO,
     budget: int | None = None,
     warmup: Warmup = Warmup.FULL,
     generate: int | None = None,

@@ -8,10 +8,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...planner.accuracy.calibrations import fingerprint
+from ...planner.engine import Engine
 from ...planner.errors import BadInput, NothingFits, one_line
 from ...planner.formats.configuration import Configuration
 from ...planner.models.spec import ModelSpec
-from ...planner.workload import Engine, Workload
+from ...planner.workload import Workload
 from ..records.environment import environment
 from ..records.record_file import Environment, now
 from .memory_cap import allocator_settings
@@ -123,7 +124,7 @@ class Asked:
                 "model": self.spec.name,
                 "fingerprint": fingerprint(self.spec),
                 "config": str(self.config),
-                "engine": self.engine.value,
+                "engine": self.engine.name,
                 "device": self.device,
                 "context": self.workload.context,
                 "output": self.workload.output,

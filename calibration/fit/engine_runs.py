@@ -16,12 +16,14 @@ from functools import cache
 from typing import Any
 
 from ...planner.accuracy.calibrations import fingerprint
+from ...planner.engine import Engine
+from ...planner.engines.kvpareto import KVPARETO
 from ...planner.errors import BadInput
 from ...planner.formats.configuration import Configuration
 from ...planner.load_model import load_model
 from ...planner.models.read_config import read_model
 from ...planner.models.spec import ModelSpec
-from ...planner.workload import Engine, Workload
+from ...planner.workload import Workload
 from ...profiles import read
 from ..records.record_file import Record
 
@@ -63,7 +65,7 @@ def shipped_runs() -> list[RunRow]:
     """The rows of an H200 that this package brings."""
     swept = [line for line in _lines(SWEEPS) if line["time"] >= SINCE]
     swept = [line for line in swept if BEFORE not in line["config"]]
-    return [*shipped_executions(Engine.KVPARETO), *sweeps(swept)]
+    return [*shipped_executions(KVPARETO), *sweeps(swept)]
 
 
 def shipped_executions(engine: Engine) -> list[RunRow]:
@@ -79,7 +81,7 @@ def _lines(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def runs(lines: Iterable[dict[str, Any]], engine: Engine = Engine.KVPARETO) -> Iterator[RunRow]:
+def runs(lines: Iterable[dict[str, Any]], engine: Engine = KVPARETO) -> Iterator[RunRow]:
     """Executions of an engine that went well, bare or within a benchmark's row. The configs of
     models that were not run as they are bundled are lines before them."""
     described: dict[str, ModelSpec] = {}
@@ -88,7 +90,7 @@ def runs(lines: Iterable[dict[str, Any]], engine: Engine = Engine.KVPARETO) -> I
             described[line["model"]] = read_model(line["architecture"], line["model"])
             continue
         x = line.get("execution", line)
-        if x.get("outcome") != "ok" or x["engine"] != engine.value:
+        if x.get("outcome") != "ok" or x["engine"] != engine.name:
             continue
         yield RunRow(
             model=x["model"],

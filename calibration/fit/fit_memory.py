@@ -10,11 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...planner.engines.kvpareto import KVPARETO
 from ...planner.hardware.gpus import find_gpu
-from ...planner.memory import activation
 from ...planner.memory.overhead import workspace
 from ...planner.memory.weights import weight_bytes
-from ...planner.workload import Engine
 from .engine_runs import RunRow
 
 Ends = tuple[float, float, float]
@@ -49,7 +48,7 @@ def slack_of(row: RunRow) -> float | None:
     if row.reserved_peak is None:
         return None
     weights = weight_bytes(row.spec, row.config.weight_bits).total
-    room = activation.peak(row.spec, row.config, row.workload, Engine.KVPARETO).room
+    room = KVPARETO.activation(row.spec, row.config, row.workload).room
     moving = room + workspace(row.spec, find_gpu(row.gpu))
     return (row.reserved_peak - weights) / moving - 1
 

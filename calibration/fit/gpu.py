@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ...planner.accuracy.calibrations import folders
+from ...planner.engines.kvpareto import KVPARETO
 from ...planner.errors import BadInput
 from ...planner.hardware.gpus import Hardware, find_gpu
 from ...planner.hardware.measured import forget, path_of
 from ...planner.latency.efficiency import shipped
-from ...planner.workload import Engine
 from ..records.record_file import ROWS, read_records
 from .engine_runs import RunRow, known_spec, of_records
 from .fit_memory import contexts, slacks
@@ -67,8 +67,8 @@ def document(rows: list[RunRow], hardware: Hardware) -> dict[str, Any] | None:
     kind = MODELS_OF_ONE.format(runs=len(timed), models=models, s="" if models == 1 else "s")
     engines = {}
     if len(timed) >= FEWEST:
-        fitted = fit(timed, hardware, shipped(Engine.KVPARETO))
-        engines[Engine.KVPARETO.value] = entry(fitted, timed, kind)
+        fitted = fit(timed, hardware, shipped(KVPARETO))
+        engines[KVPARETO.name] = entry(fitted, timed, kind)
     measured = {"context": contexts(rows), "slack": slacks(rows)}
     memory = {name: ends for name, ends in measured.items() if ends is not None}
     if not engines and not memory:

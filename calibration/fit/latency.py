@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...planner.engines.kvpareto import KVPARETO
 from ...planner.errors import MissingDependency
 from ...planner.hardware.gpus import Hardware, find_gpu
 from ...planner.latency.efficiency import Coefficients, before_runs
 from ...planner.latency.job import Axes, Job, job_of, stack
 from ...planner.latency.roofline import seconds
 from ...planner.memory.kv_cache import kv_bytes
-from ...planner.workload import Engine
 from .engine_runs import RunRow, shipped_runs
 
 Floats = npt.NDArray[np.float64]
@@ -115,7 +115,7 @@ class _Rows:
 
 
 def _job(row: RunRow) -> Job:
-    size = kv_bytes(row.spec, row.config, row.workload, Engine.KVPARETO).total
+    size = kv_bytes(row.spec, row.config, row.workload, KVPARETO).total
     return job_of(row.spec, row.workload, Axes.of(row.config, size))
 
 
@@ -223,8 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--write", action="store_true", help="replace the shipped coefficients")
     options = parser.parse_args(arguments)
     rows = shipped_runs()
-    fitted = fit(rows, find_gpu("H200"), before_runs(Engine.KVPARETO), FROM_KERNELS)
-    folds = fit(rows, find_gpu("H200"), before_runs(Engine.KVPARETO), FROM_KERNELS, by="run")
+    fitted = fit(rows, find_gpu("H200"), before_runs(KVPARETO), FROM_KERNELS)
+    folds = fit(rows, find_gpu("H200"), before_runs(KVPARETO), FROM_KERNELS, by="run")
     models = len({row.model for row in rows})
     found = entry(fitted, rows, f"fitted on {len(rows)} runs of {models} models on an H200")
     print(json.dumps(found, indent=1))
@@ -233,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.write:
         path = Path(__file__).parents[2] / "profiles" / "hardware" / "latency.json"
         whole = json.loads(path.read_text(encoding="utf-8"))
-        whole["engines"][Engine.KVPARETO.value] |= found
+        whole["engines"][KVPARETO.name] |= found
         path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 

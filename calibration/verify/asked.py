@@ -9,6 +9,7 @@ A pair for which nothing is recommended is no failed verification: it is named, 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from ...planner.engines import find_engine
 from ...planner.errors import NothingFits
 from ...planner.formats.configuration import Configuration
 from ...planner.hardware.gpus import Hardware
@@ -16,7 +17,7 @@ from ...planner.load_model import load_model
 from ...planner.search.recommend import recommend
 from ...planner.search.request import Request
 from ...planner.units import parse_bytes, split_tokens
-from ...planner.workload import Engine, Workload
+from ...planner.workload import Workload
 from ...report.document import point
 from .cases import Planned, Question, planned_of, predict
 
@@ -56,7 +57,7 @@ def _requests(
     model: str, budgets: str, contexts: str | None, output: str, batch: str, engine: str,
     offline: bool,
 ) -> Iterator[Request]:  # fmt: skip
-    kind = Engine.parse(engine)
+    kind = find_engine(engine)
     sizes = [parse_bytes(part) for part in budgets.split(",")]
     spec = load_model(model, offline=offline)
     for context in [None] if contexts is None else split_tokens(contexts):

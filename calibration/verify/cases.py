@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...planner.accuracy import predict as accuracy
 from ...planner.accuracy.calibrations import fingerprint
+from ...planner.engine import Engine
+from ...planner.engines import find_engine
 from ...planner.errors import BadConfig, BadInput, one_line
 from ...planner.formats.configuration import Configuration
 from ...planner.hardware.gpus import Hardware
@@ -22,7 +24,7 @@ from ...planner.memory import estimate as memory
 from ...planner.models.spec import ModelSpec
 from ...planner.models.untrusted_json import read_json_object
 from ...planner.search.request import Request
-from ...planner.workload import Engine, Workload
+from ...planner.workload import Workload
 from ...report.document import point
 
 _AGAIN = "write it again: kvpareto plan -m MODEL --budget 12GB --save plan.json"
@@ -151,7 +153,7 @@ def from_plan(path: Path, model: str | None, offline: bool) -> Question:
             raise
         hint = "--model says where its weights are"
         raise BadInput(f"the plan's model is not here: {error.message}", hint) from None
-    engine = Engine.parse(plan.engine)
+    engine = find_engine(plan.engine)
     workload = Workload(plan.context, plan.output, plan.batch)
     config = Configuration.parse(plan.recommended.config)
     _check_still(plan, spec, config, workload, engine)

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from ...planner.accuracy.calibrations import META
+from ...planner.engines.kvpareto import KVPARETO
 from ...planner.errors import BadInput, NothingFits, one_line
 from ...planner.formats.configuration import Configuration
 from ...planner.hardware.gpus import Hardware
 from ...planner.memory import estimate as memory
 from ...planner.models.spec import ModelSpec
 from ...planner.units import format_bytes
-from ...planner.workload import Engine
 from ..calibrate import INSTALL
 from ..design.candidates import chunk_for
 from ..execution.loaded_model import OpenModel, open_model
@@ -136,7 +136,7 @@ class Verifier:
         )  # fmt: skip
 
     def _is_scored(self, question: Question) -> bool:
-        ours = question.request.engine is Engine.KVPARETO
+        ours = question.request.engine is KVPARETO
         return ours and not self._settings.random_weights and not is_unquantized(question.config)
 
     def _scores(

@@ -6,9 +6,9 @@ from functools import lru_cache
 from typing import Any
 
 from ...profiles import read
+from ..engine import Engine
 from ..hardware.gpus import Hardware
 from ..hardware.measured import damaged, measured_here, path_of
-from ..workload import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ _HOST = (
 def profile_of(engine: Engine, hardware: Hardware) -> Profile:
     """The engine's coefficients on this GPU: fitted on this machine, or to the shipped runs of it,
     or carried over from another, wider. Raises BadInput for a damaged file of this machine's."""
-    entry = measured_here(hardware.name).get("engines", {}).get(engine.value)
+    entry = measured_here(hardware.name).get("engines", {}).get(engine.name)
     if entry is None:
         return _shipped(engine, hardware.name)
     try:
@@ -132,7 +132,7 @@ def profile_of(engine: Engine, hardware: Hardware) -> Profile:
 
 @lru_cache(maxsize=32)
 def _shipped(engine: Engine, gpu: str) -> Profile:
-    entry = _load()[engine.value]
+    entry = _load()[engine.name]
     return _profile(entry, entry["there" if gpu == entry["fitted_on"] else "elsewhere"])
 
 
@@ -152,12 +152,12 @@ def _coefficients(values: dict[str, Any]) -> Coefficients:
 
 def shipped(engine: Engine) -> Coefficients:
     """What this package brings, fitted on one GPU."""
-    return _coefficients(_load()[engine.value]["coefficients"])
+    return _coefficients(_load()[engine.name]["coefficients"])
 
 
 def before_runs(engine: Engine) -> Coefficients:
     """The same before whole runs were seen: from kernels alone, where they were timed."""
-    entry = _load()[engine.value]
+    entry = _load()[engine.name]
     return _coefficients(entry.get("from_kernels", entry["coefficients"]))
 
 

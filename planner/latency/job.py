@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..formats.configuration import Configuration, Granularity
+from ..formats.space import Space
 from ..memory.activation.kvpareto_engine import stages_segments
 from ..memory.activation.workspace import FEW_QUERIES, SEGMENT, segment_tokens
 from ..memory.weights import weight_bytes
 from ..models.spec import Attention, ModelSpec, Part
-from ..search.enumerate import Space
 from ..workload import Workload
 from .work import AttentionWork, Work, work_of
 

@@ -7,11 +7,12 @@ docs/latency.md has the derivation and the table of errors.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..engine import Engine
 from ..formats.configuration import Configuration
 from ..hardware.gpus import Hardware
 from ..memory.kv_cache import kv_bytes
 from ..models.spec import ModelSpec
-from ..workload import Engine, Workload
+from ..workload import Workload
 from .efficiency import profile_of
 from .job import Axes
 from .roofline import Seconds, sweep

@@ -9,13 +9,13 @@ the forward pass, and storage kept alive that the cache no longer shows.
 
 from dataclasses import dataclass, replace
 
+from ..engine import Activation, Engine, Interval, KVBytes
 from ..formats.configuration import Configuration
 from ..hardware.gpus import Hardware
 from ..models.spec import ModelSpec, RecurrentState
-from ..workload import Engine, Workload
-from . import activation, overhead
-from .activation import Activation
-from .kv_cache import KVBytes, kv_bytes
+from ..workload import Workload
+from . import overhead
+from .kv_cache import kv_bytes
 from .weights import weight_bytes
 
 # Live tensors are derived, not fitted; what the derivation leaves out (kernels' scratch memory,
@@ -66,7 +66,7 @@ def estimate(
     """Memory of `config`. Raises BadInput where the engine cannot run it."""
     stored = weight_bytes(spec, config.weight_bits)
     kv = kv_bytes(spec, config, workload, engine)
-    live = activation.peak(spec, config, workload, engine)
+    live = engine.activation(spec, config, workload)
     found = assemble(spec, config, workload, engine, hardware, stored.total, kv, live)
     return replace(found, notes=(*stored.notes, *found.notes))
 
@@ -83,11 +83,11 @@ def assemble(
 ) -> MemoryEstimate:
     """The estimate from its terms, for callers that know them already."""
     workspace = overhead.workspace(spec, hardware)
-    context = overhead.context(hardware, engine)
+    context = engine.context(hardware)
     peak = max(live.prefill_peak, live.decode_peak, kv.total)
     beyond, room = peak - kv.total, max(live.room, kv.total)
-    of = overhead.slack_of(config, engine, hardware)
-    slack = overhead.Interval(*(of.bytes(end, room + workspace, beyond) for end in range(3)))
+    of = engine.slack(config, hardware)
+    slack = Interval(*(of.bytes(end, room + workspace, beyond) for end in range(3)))
     taken = weights + room + workspace
     error = int(MODEL_ERROR * beyond)
     return MemoryEstimate(

@@ -1,7 +1,7 @@
 """Total memory of every configuration of a space: the same bytes as `memory.estimate`.
 
 Weights depend on one axis and KV bytes on another; what is live beyond the cache depends on the
-weights, the chunk, and of the KV format only on whether it is packed at all. Each is computed
+weights, the chunk, and of the KV format only on whether it is kinds at all. Each is computed
 where it can differ and summed by broadcasting; a test holds the sums to `memory.estimate`.
 """
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..engine import Activation, Engine
+from ..formats.space import Space
 from ..hardware.gpus import Hardware
-from ..models.spec import ModelSpec, MoEFFN
-from ..search.enumerate import Space
-from ..workload import Engine, Workload
-from . import activation, overhead
+from ..models.spec import ModelSpec
+from ..workload import Workload
+from . import overhead
 from .estimate import MODEL_ERROR
-from .kv_cache_space import kv_table
 from .weights import weight_bytes
 
 Ints = npt.NDArray[np.int64]
@@ -29,7 +29,7 @@ MOST = 2**60
 class SpaceMemory:
     """Bytes: `weights` [W, 1, 1]; `kv` [1, F, C or 1]; `total` and its upper end [W, F, C].
 
-    `beyond` [4, W, E, C]: what `activation.Activation` counts, beyond the full cache; E is 2 where
+    `beyond` [4, W, E, C]: what `Activation` counts, beyond the full cache; E is 2 where
     packing the cache changes that, format f having `kind[f]`.
     """
 
@@ -40,10 +40,10 @@ class SpaceMemory:
     beyond: Ints
     kind: Ints
 
-    def live(self, w: int, f: int, c: int) -> activation.Activation:
-        """Live bytes above the weights at one point, as `activation.peak` counts them."""
+    def live(self, w: int, f: int, c: int) -> Activation:
+        """Live bytes above the weights at one point, as Engine.activation counts them."""
         kv = int(self.kv[0, f, c % self.kv.shape[2]])
-        return activation.Activation(*(kv + int(x) for x in self.beyond[:, w, self.kind[f], c]))
+        return Activation(*(kv + int(x) for x in self.beyond[:, w, self.kind[f], c]))
 
 
 def memory_table(
@@ -56,23 +56,21 @@ def memory_table(
     """Memory of every configuration of `space`."""
     sizes = [weight_bytes(spec, bits).total for bits in space.weights]
     weights = np.array(sizes, dtype=np.int64).reshape(-1, 1, 1)
-    kv = kv_table(spec, space, workload, engine)[None]
-    packed = ((space.k_bits < 16) | (space.v_bits < 16)).astype(np.int64)
-    if engine is Engine.KVPARETO:  # its kernels read a 16-bit cache in the same way
-        packed[:] = 0
-    examples = [int(np.argmax(packed == kind)) for kind in range(packed.max(initial=0) + 1)]
+    kv = engine.kv_table(spec, space, workload)[None]
+    kinds = engine.cache_kinds(space)
+    examples = [int(np.argmax(kinds == kind)) for kind in range(kinds.max(initial=0) + 1)]
 
     beyond = _beyond(spec, space, workload, engine, kv, examples)
-    context = overhead.context(hardware, engine)
-    more = np.maximum(beyond[:2].max(axis=0), 0)[:, packed, :]
-    moving = kv + np.maximum(beyond[3], 0)[:, packed, :] + overhead.workspace(spec, hardware)
-    slack = _slack(space, engine, hardware, examples)[..., packed, :]
+    context = engine.context(hardware)
+    more = np.maximum(beyond[:2].max(axis=0), 0)[:, kinds, :]
+    moving = kv + np.maximum(beyond[3], 0)[:, kinds, :] + overhead.workspace(spec, hardware)
+    slack = _slack(space, engine, hardware, examples)[..., kinds, :]
     expected, high = (
         weights + moving + taken + (part[0] * moving + part[1] * more + part[2]).astype(np.int64)
         for taken, part in zip((context.expected, context.high), slack, strict=True)
     )
     high = high + (MODEL_ERROR * more).astype(np.int64)
-    return SpaceMemory(weights, kv, expected, high, beyond, packed)
+    return SpaceMemory(weights, kv, expected, high, beyond, kinds)
 
 
 def _slack(
@@ -83,7 +81,7 @@ def _slack(
     for e, example in enumerate(examples):
         for c, chunk in enumerate(space.chunks):
             config = space.at(space.weights[0], example, chunk)
-            found = overhead.slack_of(config, engine, hardware)
+            found = engine.slack(config, hardware)
             terms = np.array([found.moving, found.beyond, found.fixed])
             numbers[:, :, 0, e, c] = terms[:, [0, 2]].T
     return numbers
@@ -100,19 +98,20 @@ def _beyond(
     """Live bytes beyond the cache [4, W, E, C], see SpaceMemory.
 
     Weights that are dequantized need scratch of one size in every pass, so that they move all
-    chunks' peaks by the same bytes, except where packed experts run otherwise than plain ones.
+    chunks' peaks by the same bytes, unless the engine says otherwise (weight_kinds).
     """
     chunks = space.chunks
     beyond = np.zeros((4, len(space.weights), len(examples), len(chunks)), dtype=np.int64)
 
     def live(w: int, e: int, c: int) -> Ints:
         config = space.at(space.weights[w], examples[e], chunks[c])
-        found = activation.peak(spec, config, workload, engine)
+        found = engine.activation(spec, config, workload)
         held = int(kv[0, examples[e], c % kv.shape[2]])
         sizes = found.prefill_peak, found.decode_peak, found.resident, found.room
         return np.array([min(size, MOST) for size in sizes]) - held
 
-    like = _passes_like(spec, space, engine)
+    keys = engine.weight_kinds(spec, space.weights)
+    like = [keys.index(key) for key in keys]
     for e in range(len(examples)):
         for w, base in enumerate(like):
             if base == w:
@@ -121,13 +120,3 @@ def _beyond(
                 shift = live(w, e, 0) - beyond[:, base, e, 0]
                 beyond[:, w, e] = beyond[:, base, e] + shift[:, None]
     return beyond
-
-
-def _passes_like(spec: ModelSpec, space: Space, engine: Engine) -> list[int]:
-    """For each weight format the first one whose passes differ from its by scratch alone.
-
-    kvpareto runs packed experts one by one, plain ones all at once.
-    """
-    experts = any(isinstance(layer.ffn, MoEFFN) for layer in spec.layers)
-    kinds = [experts and engine is Engine.KVPARETO and bits < 16 for bits in space.weights]
-    return [kinds.index(kind) for kind in kinds]

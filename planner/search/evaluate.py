@@ -6,19 +6,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..accuracy import predict as accuracy
+from ..engine import Engine, KVBytes
 from ..formats.configuration import Configuration, Protection
+from ..formats.space import PROTECTED_BITS, Layout, Space
 from ..hardware.gpus import Hardware, find_gpu
 from ..latency import predict as latency
 from ..latency import roofline
 from ..latency.efficiency import profile_of
 from ..latency.job import Axes
 from ..memory.estimate import MemoryEstimate, assemble, estimate
-from ..memory.kv_cache import KVBytes, kv_bytes
+from ..memory.kv_cache import kv_bytes
 from ..memory.space_memory import SpaceMemory, memory_table
 from ..models.spec import ModelSpec
-from ..workload import Engine, Workload
+from ..workload import Workload
 from .choose import Points
-from .enumerate import PROTECTED_BITS, Layout, Space, enumerate_space
+from .enumerate import enumerate_space
+from .protected_layers import protection_presets
 
 REFERENCE_GPU = "NVIDIA GeForce RTX 4090"
 """Whose roofline orders configurations by time where no GPU is named: its 164 operations a byte
@@ -100,7 +103,7 @@ def evaluate(
     spec: ModelSpec, workload: Workload, engine: Engine, hardware: Hardware | None
 ) -> Table:
     """Predict everything for every configuration the engine can run."""
-    space = enumerate_space(spec, workload, engine)
+    space = enumerate_space(spec, workload, engine, protection_presets(spec))
     sizes = memory_table(spec, space, workload, engine, hardware)
     grid = accuracy.predict_grid(
         spec,

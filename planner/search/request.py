@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+from ..engine import Engine
 from ..errors import BadInput
 from ..hardware.gpus import Hardware
 from ..models.spec import ModelSpec
-from ..workload import Engine, Workload
+from ..workload import Workload
 
 OBJECTIVES = ("accuracy", "latency", "memory")
 DEFAULT_LOSS = 0.05

@@ -12,11 +12,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.models.read_config import read_model
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 from kvpareto.runtime.attention import ATTENTION_NAME, register
 from kvpareto.runtime.cache.kv_cache import PackedCache
 from tests.support.runtime_builders import (
@@ -183,5 +184,5 @@ def test_allocated_bytes_are_the_predicted_ones(text: str, chunk: str) -> None:
     config = Configuration.parse(text + chunk)
     work = Workload(context=37, output=11, batch=2)
     with session(model, text + chunk, tokens=work.tokens, batch=2) as run:
-        predicted = kv_bytes(run.spec, config, work, Engine.KVPARETO).total
+        predicted = kv_bytes(run.spec, config, work, KVPARETO).total
         assert run.memory().kv == run.cache.nbytes == predicted

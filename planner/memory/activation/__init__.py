@@ -1,8 +1,8 @@
-"""Live bytes of the forward passes, derived from what the layers do, for each engine.
+"""Live bytes of the forward passes, derived from what the layers do.
 
 One file for each kind of block; docs/memory.md tells the derivation and the check.
 """
 
-from .peak import Activation, peak
+from .peak import peak
 
-__all__ = ["Activation", "peak"]
+__all__ = ["peak"]

@@ -1,17 +1,17 @@
 """Whole forward passes: embedding, masks, rotary tables, layers, final norm, logits.
 
 The embeddings stay alive through the whole pass (a local name of the model's forward), and so
-does each layer's input until its caller has the output. The engines differ in attention and
-cache alone: the kvpareto runtime runs transformers' layers over its own packed cache.
+does each layer's input until its caller has the output. Engines that run these passes
+differ in attention and cache alone (Attend).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from ...engine import Activation
 from ...formats.configuration import Configuration
 from ...models.spec import Attention, CompressedAttention, LatentAttention, Layer, Mixer, ModelSpec
-from ...workload import Engine, Workload
-from ..kv_cache import kv_bytes
+from ...workload import Workload
 from .blocks.attention import turns
 from .blocks.compressed import compressed_bytes
 from .blocks.mla import latent_bytes
@@ -31,37 +31,14 @@ DYNAMIC_CHUNK = 1024  # tokens; what a chunk that follows a memory target starts
 Softmax = Attention | LatentAttention
 
 
-def attend_kind(spec: ModelSpec, config: Configuration, engine: Engine) -> Attend:
-    """How `engine` attends under `config`."""
-    if engine is Engine.KVPARETO:
-        return Attend.PACKED
-    if config.quantizes_kv:
-        return Attend.DEQUANTIZED
-    if engine is Engine.TRANSFORMERS_EAGER or habits(spec.text_type or spec.model_type).eager_only:
-        return Attend.EAGER
-    return Attend.SDPA
+def peak(
+    spec: ModelSpec, config: Configuration, workload: Workload, attend: Attend, kv: int
+) -> Activation:
+    """Live bytes of prefill and decode where attention is computed by `attend`.
 
-
-@dataclass(frozen=True, slots=True)
-class Activation:
-    """Bytes above the weights, caches included.
-
-    `prefill_peak`, `decode_peak`: the most alive during prefill and during decoding.
-    `resident`: alive between the two. `room`: what the allocator needs for it all; more than is
-    alive at once where chunks are captured in pieces (runtime/generation/piecewise_graphs.py),
-    whose graphs keep their blocks to themselves.
+    `kv`: bytes of a cache whose size the passes do not change; 0 where it grows by concatenation.
     """
-
-    prefill_peak: int
-    decode_peak: int
-    resident: int
-    room: int
-
-
-def peak(spec: ModelSpec, config: Configuration, workload: Workload, engine: Engine) -> Activation:
-    """Live bytes of prefill and decode."""
     chunk = DYNAMIC_CHUNK if config.dynamic_chunk else config.chunk
-    attend = attend_kind(spec, config, engine)
     kind = spec.text_type or spec.model_type
     like = Stage(
         batch=workload.batch,
@@ -78,11 +55,12 @@ def peak(spec: ModelSpec, config: Configuration, workload: Workload, engine: Eng
         packed_weights=attend is Attend.PACKED and config.weight_bits < 16,
     )
     prompt = rounded(8 * workload.batch * workload.context)
-    base = prompt + _held_throughout(spec, config, workload, engine, chunk)
+    packs = attend is Attend.PACKED
+    base = prompt + kv + (scratch(spec, config, workload, chunk) if packs else 0)
     stages = list(prefill(like, workload.context, chunk))
     resident = base + sum(_cached(spec, stages[-1], after=True))
     captured = between = grown = 0
-    if engine is Engine.KVPARETO and in_pieces(spec, workload, config.chunk):
+    if packs and in_pieces(spec, workload, config.chunk):
         # Captured over an empty cache; when the pieces run, only attention between them allocates.
         full, *stages = stages
         captured = _pass_peak(spec, replace(full, past=1), workload.full_logits)
@@ -106,16 +84,6 @@ def _between_pieces(spec: ModelSpec, stage: Stage) -> int:
         assert isinstance(mixer, Attention)  # in_pieces
         m.drop(take_staged(m, mixer, stage))
     return m.peak
-
-
-def _held_throughout(
-    spec: ModelSpec, config: Configuration, workload: Workload, engine: Engine, chunk: int | None
-) -> int:
-    """A cache whose size the passes do not change, and scratch that is held as long."""
-    if engine is not Engine.KVPARETO and not config.quantizes_kv:
-        return 0
-    kv = kv_bytes(spec, config, workload, engine).total
-    return kv + (scratch(spec, config, workload, chunk) if engine is Engine.KVPARETO else 0)
 
 
 def _cached(spec: ModelSpec, stage: Stage, *, after: bool) -> list[int]:

@@ -10,9 +10,13 @@ from kvpareto.calibration.execution.memory_cap import MARGIN
 from kvpareto.calibration.execution.run import execute
 from kvpareto.calibration.execution.run_record import Execution, Warmup
 from kvpareto.calibration.execution.timing import warm_tokens
+from kvpareto.planner.engine import Engine
+from kvpareto.planner.engines.kvpareto import KVPARETO
+from kvpareto.planner.engines.transformers import TRANSFORMERS
+from kvpareto.planner.engines.transformers_eager import TRANSFORMERS_EAGER
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.memory.estimate import estimate
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 from tests.support.execution_runs import CONFIG, SPEC, WORK
 from tests.support.execution_runs import opened as opened
 from tests.support.fake_gpu import MB, FakeGPU, on_gpu
@@ -20,7 +24,7 @@ from tests.support.fake_gpu import MB, FakeGPU, on_gpu
 
 def test_terms_are_the_planners_to_the_byte(opened: OpenModel) -> None:
     found = execute(opened, CONFIG, WORK)
-    planned = estimate(SPEC, CONFIG, WORK, Engine.KVPARETO, None)
+    planned = estimate(SPEC, CONFIG, WORK, KVPARETO, None)
     assert found.outcome == "ok"
     assert (found.weights, found.kv) == (planned.weights, planned.kv)
     assert found.counted == planned.total
@@ -30,7 +34,7 @@ def test_terms_are_the_planners_to_the_byte(opened: OpenModel) -> None:
 
 
 @pytest.mark.parametrize("text", ["w16a16-k16v16", "w16a16-k16v16+pc16"])
-@pytest.mark.parametrize("engine", [Engine.TRANSFORMERS, Engine.TRANSFORMERS_EAGER])
+@pytest.mark.parametrize("engine", [TRANSFORMERS, TRANSFORMERS_EAGER])
 def test_transformers_is_run_by_the_same_function(
     opened: OpenModel, engine: Engine, text: str
 ) -> None:

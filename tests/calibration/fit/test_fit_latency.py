@@ -13,6 +13,8 @@ from kvpareto.calibration.fit.gpu import document, refit
 from kvpareto.calibration.fit.latency import COSTS, RATES, HeldOut, entry, fit
 from kvpareto.calibration.records.record_file import Environment, Memory, Record, RecordFile
 from kvpareto.planner.accuracy.calibrations import ENVIRONMENT, META, fingerprint, folder_of
+from kvpareto.planner.engines.kvpareto import KVPARETO
+from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpus import find_gpu
@@ -24,8 +26,8 @@ from kvpareto.planner.latency.roofline import seconds
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory.estimate import estimate
 from kvpareto.planner.memory.kv_cache import kv_bytes
-from kvpareto.planner.memory.overhead import context, context_provenance
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.memory.overhead import context_provenance
+from kvpareto.planner.workload import Workload
 
 GPU = find_gpu("RTX 4090")
 MODELS = ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-3B-Instruct", "google/gemma-3-4b-it")
@@ -35,7 +37,7 @@ CONFIGS = (
     "w16a16-k16v16", "w8a16-k8v8-pt+pc1024",
 )  # fmt: skip
 CONTEXTS = (2048, 8192, 32_768)
-START = shipped(Engine.KVPARETO)
+START = shipped(KVPARETO)
 
 
 def made_up(
@@ -48,7 +50,7 @@ def made_up(
         for text in CONFIGS:
             for tokens in CONTEXTS:
                 config, workload = Configuration.parse(text), Workload(tokens, 16)
-                size = kv_bytes(spec, config, workload, Engine.KVPARETO).total
+                size = kv_bytes(spec, config, workload, KVPARETO).total
                 job = job_of(spec, workload, Axes.of(config, size))
                 found = seconds(job, GPU, coefficients)
                 scale = np.exp(rng.normal(0, noise, 2))
@@ -124,7 +126,7 @@ def test_ends_hold_what_was_left_out() -> None:
 def test_a_plan_on_a_measured_gpu_uses_its_coefficients(home: Path, slower: Coefficients) -> None:
     rows = made_up(slower, 0.02, MODELS[:1])
     spec, config, workload = rows[0].spec, rows[0].config, rows[0].workload
-    before = predict(spec, config, workload, Engine.KVPARETO, GPU)
+    before = predict(spec, config, workload, KVPARETO, GPU)
     written = document(rows, GPU)
     assert written is not None
     path = path_of(GPU.name)
@@ -132,15 +134,15 @@ def test_a_plan_on_a_measured_gpu_uses_its_coefficients(home: Path, slower: Coef
     path.parent.mkdir()
     path.write_text(json.dumps(written))
     forget()
-    after = predict(spec, config, workload, Engine.KVPARETO, GPU)
+    after = predict(spec, config, workload, KVPARETO, GPU)
     assert before is not None
     assert after is not None
     assert after.kind == "calibrated on this machine: 27 runs of 1 model"
     assert after.ttft_s == pytest.approx(rows[0].ttft_s, rel=0.1)
     assert after.ttft_high / after.ttft_low < 0.7 * before.ttft_high / before.ttft_low
     # Other engines, and other GPUs, are what they were.
-    assert profile_of(Engine.TRANSFORMERS, GPU).kind.startswith("roofline")
-    assert "calibrated" not in profile_of(Engine.KVPARETO, find_gpu("H200")).kind
+    assert profile_of(TRANSFORMERS, GPU).kind.startswith("roofline")
+    assert "calibrated" not in profile_of(KVPARETO, find_gpu("H200")).kind
 
 
 def test_overheads_measured_here_stand_in_for_estimates(home: Path) -> None:
@@ -162,11 +164,11 @@ def test_overheads_measured_here_stand_in_for_estimates(home: Path) -> None:
     path_of(GPU.name).parent.mkdir()
     path_of(GPU.name).write_text(json.dumps(written))
     forget()
-    there = context(GPU, Engine.KVPARETO)
+    there = KVPARETO.context(GPU)
     assert (there.expected, context_provenance(GPU)) == (600_000_013, "measured on this machine")
     # every format that is compiled adds to it: the high end is further out
     assert 0.95 * 600e6 < there.low < there.expected < 1.05 * 600e6 < there.high < 1.1 * 600e6
-    estimated = estimate(rows[0].spec, rows[0].config, rows[0].workload, Engine.KVPARETO, GPU)
+    estimated = estimate(rows[0].spec, rows[0].config, rows[0].workload, KVPARETO, GPU)
     # weights, what comes and goes, its slack as found, and the context
     moving = estimated.allocated_peak - estimated.weights
     expected = estimated.allocated_peak + int(moving * found[0]) + there.expected
@@ -187,15 +189,15 @@ def test_a_damaged_file_is_said(home: Path) -> None:
         path.write_text(text)
         forget()
         with pytest.raises(BadInput, match="damaged"):
-            profile_of(Engine.KVPARETO, GPU)
+            profile_of(KVPARETO, GPU)
     path.write_text(json.dumps({"schema": 1, "gpu": GPU.name, "engines": {"kvpareto": {}}}))
     forget()
     with pytest.raises(BadInput, match="damaged"):
-        profile_of(Engine.KVPARETO, GPU)
+        profile_of(KVPARETO, GPU)
     path.write_text(json.dumps({"schema": 1, "gpu": GPU.name, "memory": {"context": [1, 2]}}))
     forget()
     with pytest.raises(BadInput, match="damaged"):
-        context(GPU, Engine.KVPARETO)
+        KVPARETO.context(GPU)
 
 
 def test_an_entry_is_what_the_planner_reads(slower: Coefficients) -> None:
@@ -248,7 +250,7 @@ def test_a_calibration_leaves_its_gpu_measured(home: Path, slower: Coefficients)
     assert "not among the known GPUs" in notices.pop()
     path = refit(rows[0].gpu, notices.append)
     assert path == path_of(GPU.name)
-    assert profile_of(Engine.KVPARETO, GPU).kind.endswith("12 runs of 1 model")
+    assert profile_of(KVPARETO, GPU).kind.endswith("12 runs of 1 model")
     assert not notices
 
 

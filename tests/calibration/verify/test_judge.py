@@ -11,18 +11,19 @@ from kvpareto.calibration.verify.judge import Term, latency_terms, memory_terms
 from kvpareto.calibration.verify.receipt import receipt
 from kvpareto.calibration.verify.replan import MARGIN, correction
 from kvpareto.calibration.verify.score_tasks import compare
+from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpus import find_gpu
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.search.request import Request
 from kvpareto.planner.units import GB
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 from tests.support.record_writer import ENVIRONMENT
 from tests.support.verify_runs import home as home
 
 LLAMA = load_model("meta-llama/Llama-3.1-8B-Instruct", offline=True)
 H200 = find_gpu("H200")
-ASKED = Request(LLAMA, Workload(8192, 64), Engine.KVPARETO, 10 * GB, H200)
+ASKED = Request(LLAMA, Workload(8192, 64), KVPARETO, 10 * GB, H200)
 CONFIG = Configuration.parse("w4a16-k4v4-g64+pc1024")
 PLANNED = predict(ASKED, CONFIG, H200)
 QUESTION = Question("x", ASKED, CONFIG, PLANNED, H200.name)

@@ -13,10 +13,11 @@ from kvpareto.calibration.verify import verifier as verification
 from kvpareto.calibration.verify.cases import predict
 from kvpareto.cli import run
 from kvpareto.planner.accuracy import calibrations
+from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.search.request import Request
 from kvpareto.planner.units import GB
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 from tests.support.verify_runs import SHAPE, SPEC, STORIES, TYPED, verify
 from tests.support.verify_runs import home as home
 from tests.support.verify_runs import plan as plan
@@ -128,7 +129,7 @@ def test_a_sweep_verifies_points_of_the_frontier(
 
 
 def predicted(config: str) -> dict[str, Any]:
-    request = Request(SPEC, Workload(64, 8), Engine.KVPARETO, GB)
+    request = Request(SPEC, Workload(64, 8), KVPARETO, GB)
     return predict(request, Configuration.parse(config), None).model_dump()
 
 

@@ -14,10 +14,11 @@ from kvpareto.calibration.execution.loaded_model import OpenModel, open_model
 from kvpareto.calibration.execution.run import execute, load_failure
 from kvpareto.calibration.execution.run_record import Asked, Warmup
 from kvpareto.calibration.records.record_file import now
+from kvpareto.planner.engines.kvpareto import KVPARETO
+from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.errors import BadInput, NothingFits
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.memory.estimate import estimate
-from kvpareto.planner.workload import Engine
 from kvpareto.runtime.cache.layer_state import LayerState
 from kvpareto.runtime.forward import Forward
 from tests.support.execution_runs import CONFIG, SPEC, STORIES, WORK
@@ -84,7 +85,7 @@ def test_weights_that_do_not_fit_are_an_outcome(monkeypatch: pytest.MonkeyPatch)
     from transformers import AutoModelForCausalLM
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", out_of_memory)
-    asked = Asked(SPEC, CONFIG, WORK, Engine.KVPARETO, "cpu", False, None, Warmup.FULL)
+    asked = Asked(SPEC, CONFIG, WORK, KVPARETO, "cpu", False, None, Warmup.FULL)
     with pytest.raises(NothingFits) as raised, open_model(STORIES, 16, device="cpu"):
         pass
     found = load_failure(raised.value, asked, now())
@@ -100,7 +101,7 @@ def test_weights_that_do_not_fit_are_an_outcome(monkeypatch: pytest.MonkeyPatch)
 def test_a_cpu_is_held_to_tensors_and_the_planners_rest(
     budget: int | None, phase: str | None, term: str | None, opened: OpenModel
 ) -> None:
-    planned = estimate(SPEC, CONFIG, WORK, Engine.KVPARETO, None)
+    planned = estimate(SPEC, CONFIG, WORK, KVPARETO, None)
     rest = planned.activation + planned.overhead
     size = planned.total if budget is None else rest + budget * (planned.weights + planned.kv - 1)
     found = execute(opened, CONFIG, WORK, budget=size)
@@ -114,7 +115,7 @@ def test_a_crash_and_a_refusal_are_outcomes(
     refused = execute(opened, Configuration.parse("w4a16-k4v4"), WORK)
     assert refused.outcome == "refused"
     assert "16 bits" in (refused.reason or "")
-    assert execute(opened, CONFIG, WORK, engine=Engine.TRANSFORMERS).outcome == "refused"
+    assert execute(opened, CONFIG, WORK, engine=TRANSFORMERS).outcome == "refused"
     monkeypatch.setattr(Forward, "__call__", when(16, 0, ValueError("a bug\nof two lines")))
     crashed = execute(opened, CONFIG, WORK)
     assert (crashed.outcome, crashed.phase) == ("crashed", "prefill")
@@ -130,7 +131,7 @@ def test_ctrl_c_is_not_an_outcome(opened: OpenModel, monkeypatch: pytest.MonkeyP
 
 
 def test_what_is_no_model_is_bad_input() -> None:
-    asked = Asked(SPEC, CONFIG, WORK, Engine.KVPARETO, "cpu", False, None, Warmup.FULL)
+    asked = Asked(SPEC, CONFIG, WORK, KVPARETO, "cpu", False, None, Warmup.FULL)
     name = "no/such-model-here"
     with (
         pytest.raises(BadInput, match=name) as raised,

@@ -13,9 +13,10 @@ from kvpareto.calibration.records.record_file import ROWS, Record, RecordFile, r
 from kvpareto.planner.accuracy import calibrations
 from kvpareto.planner.accuracy import predict as accuracy
 from kvpareto.planner.accuracy.measured_configs import numerically
+from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.search.evaluate import evaluate
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 from tests.support.fake_bench import ITEMS, LLAMA, TASKS, MadeUpModel, campaign
 from tests.support.record_writer import ENVIRONMENT
 
@@ -60,7 +61,7 @@ def test_the_plan_and_the_single_prediction_agree(
     with RecordFile(folder) as file:
         campaign(MadeUpModel(), file.records, 6, file.append)[0].run()
         write_profile(folder, LLAMA, file.records, ENVIRONMENT)
-    table = evaluate(LLAMA, Workload(4096), Engine.KVPARETO, None)
+    table = evaluate(LLAMA, Workload(4096), KVPARETO, None)
     names = {i: str(table.space.configuration(i)) for i in range(len(table.space))}
     run_ones = {"w16a16-k4v4", "w16a16-k4v4+pc256", "w16a16-k8v8"}
     places = [i for i, name in names.items() if name in run_ones or i % 20_011 == 0]

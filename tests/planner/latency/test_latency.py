@@ -8,6 +8,11 @@ import pytest
 from kvpareto.calibration.evidence.latency_tables import Row, architectures, own_runs, whole_models
 from kvpareto.calibration.fit.engine_runs import shipped_runs
 from kvpareto.calibration.fit.latency import COSTS, FROM_KERNELS, RATES, fit
+from kvpareto.planner.engine import Engine
+from kvpareto.planner.engines import all_engines
+from kvpareto.planner.engines.kvpareto import KVPARETO
+from kvpareto.planner.engines.transformers import TRANSFORMERS
+from kvpareto.planner.engines.transformers_eager import TRANSFORMERS_EAGER
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpus import find_gpu
 from kvpareto.planner.latency import roofline
@@ -22,7 +27,8 @@ from kvpareto.planner.memory.activation.kvpareto_engine import FUSED_LAYERS
 from kvpareto.planner.memory.space_memory import memory_table
 from kvpareto.planner.models.spec import ModelSpec
 from kvpareto.planner.search.enumerate import enumerate_space
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.search.protected_layers import protection_presets
+from kvpareto.planner.workload import Workload
 from kvpareto.runtime import forward
 from kvpareto.runtime.generation import prefill
 from kvpareto.runtime.weights import linear
@@ -83,11 +89,11 @@ def test_closed_sum_over_chunks_is_the_plain_sum(
 
 
 def test_without_a_gpu_there_are_no_seconds(llama: ModelSpec) -> None:
-    assert predict(llama, Configuration(), Workload(4096), Engine.KVPARETO, None) is None
+    assert predict(llama, Configuration(), Workload(4096), KVPARETO, None) is None
 
 
 def test_the_low_end_is_what_the_datasheet_allows(llama: ModelSpec) -> None:
-    found = predict(llama, Configuration(), Workload(131_072, 0), Engine.KVPARETO, H200)
+    found = predict(llama, Configuration(), Workload(131_072, 0), KVPARETO, H200)
     assert found is not None
     # Decode: all weights but the embedding, and 131,072 bytes of KV a token, at 4.8 TB/s.
     weights = 2 * (6_979_321_856 + 525_336_576)
@@ -99,7 +105,7 @@ def test_the_low_end_is_what_the_datasheet_allows(llama: ModelSpec) -> None:
     assert found.tpot_low < found.tpot_s < found.tpot_high
 
 
-@pytest.mark.parametrize("engine", list(Engine))
+@pytest.mark.parametrize("engine", all_engines(), ids=str)
 @pytest.mark.parametrize("gpu", ["H200", "4090", "M3 Max"])
 def test_longer_contexts_and_smaller_chunks_never_take_less_time(
     llama: ModelSpec, engine: Engine, gpu: str
@@ -115,12 +121,12 @@ def test_longer_contexts_and_smaller_chunks_never_take_less_time(
         assert times == sorted(times)
     # Eager attention is the exception: it makes the scores of later tokens in its own chunk too.
     times = [ttft(32_768, chunk) for chunk in (64, 256, 1024, 4096)]
-    assert engine is Engine.TRANSFORMERS_EAGER or times == sorted(times, reverse=True)
+    assert engine is TRANSFORMERS_EAGER or times == sorted(times, reverse=True)
 
 
 def test_fewer_bits_of_cache_are_read_faster_by_our_runtime(llama: ModelSpec) -> None:
     def tpot(k: int, v: int) -> float:
-        found = predict(llama, Configuration(4, k, v), Workload(131_072, 0), Engine.KVPARETO, H200)
+        found = predict(llama, Configuration(4, k, v), Workload(131_072, 0), KVPARETO, H200)
         assert found is not None
         return found.tpot_s
 
@@ -130,8 +136,8 @@ def test_fewer_bits_of_cache_are_read_faster_by_our_runtime(llama: ModelSpec) ->
 
 
 def test_a_sweep_is_every_prediction_at_once(llama: ModelSpec) -> None:
-    engine, workload = Engine.KVPARETO, Workload(20_000, 100, batch=2)
-    space = enumerate_space(llama, workload, engine)
+    engine, workload = KVPARETO, Workload(20_000, 100, batch=2)
+    space = enumerate_space(llama, workload, engine, protection_presets(llama))
     sizes = memory_table(llama, space, workload, engine, None).kv[0, :, 0]
     axes = Axes.of_space(space, sizes.astype(float))
     found = sweep(llama, workload, H200, profile_of(engine, H200).coefficients, axes)
@@ -146,9 +152,9 @@ def test_a_sweep_is_every_prediction_at_once(llama: ModelSpec) -> None:
 @pytest.mark.parametrize(
     ("engine", "cache", "ttft_error", "tpot_error"),
     [
-        (Engine.TRANSFORMERS, "dynamic", 0.10, 0.10),
-        (Engine.TRANSFORMERS, "quanto int4", 0.06, 0.03),
-        (Engine.TRANSFORMERS_EAGER, "dynamic", 0.05, 0.13),
+        (TRANSFORMERS, "dynamic", 0.10, 0.10),
+        (TRANSFORMERS, "quanto int4", 0.06, 0.03),
+        (TRANSFORMERS_EAGER, "dynamic", 0.05, 0.13),
     ],
 )
 def test_median_error_on_measured_rows(
@@ -204,13 +210,13 @@ def test_our_engine_on_the_runs_it_was_fitted_to() -> None:
 
 
 def test_shipped_coefficients_are_what_the_shipped_runs_say() -> None:
-    rows, start = shipped_runs(), before_runs(Engine.KVPARETO)
+    rows, start = shipped_runs(), before_runs(KVPARETO)
     found = fit(rows, H200, start, FROM_KERNELS)
     assert found.by == "model"
     # The bar: a model that the fit did not see, at the median.
     assert found.held_out.median(0) <= 0.10
     assert found.held_out.median(1) <= 0.10
-    there = [getattr(shipped(Engine.KVPARETO), name) for name in (*RATES, *COSTS)]
+    there = [getattr(shipped(KVPARETO), name) for name in (*RATES, *COSTS)]
     again = [getattr(found.coefficients, name) for name in (*RATES, *COSTS)]
     assert again == pytest.approx(there, rel=0.05)
 
@@ -226,7 +232,7 @@ def test_architectures_that_nothing_was_fitted_on_are_right_within_a_half(
 
 def test_what_was_not_measured_says_so_and_is_wider(llama: ModelSpec) -> None:
     workload = Workload(32_768)
-    for engine in (Engine.TRANSFORMERS, Engine.TRANSFORMERS_EAGER):
+    for engine in (TRANSFORMERS, TRANSFORMERS_EAGER):
         there = predict(llama, Configuration(), workload, engine, H200)
         elsewhere = predict(llama, Configuration(), workload, engine, find_gpu("4090"))
         assert there is not None
@@ -248,12 +254,12 @@ def test_sliding_layers_see_no_new_shape_in_every_chunk(llama: ModelSpec) -> Non
     slides = replace(attention, window=1024)
     layers = tuple(replace(layer, mixers=(slides,)) for layer in llama.layers)
     found = [
-        predict(spec, Configuration(chunk=64), Workload(8192, 0), Engine.TRANSFORMERS, H200)
+        predict(spec, Configuration(chunk=64), Workload(8192, 0), TRANSFORMERS, H200)
         for spec in (llama, replace(llama, layers=layers))
     ]
     assert found[0] is not None
     assert found[1] is not None
-    plans = 128 * profile_of(Engine.TRANSFORMERS, H200).coefficients.plan
+    plans = 128 * profile_of(TRANSFORMERS, H200).coefficients.plan
     assert found[0].ttft_s - found[1].ttft_s == pytest.approx(plans, rel=0.02)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kvpareto.calibration.fit.engine_runs import shipped_runs
+from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpus import find_gpu
 from kvpareto.planner.latency.efficiency import Coefficients, shipped
@@ -16,10 +17,10 @@ from kvpareto.planner.latency.work import work_of
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.models.spec import Attention, Layer, ModelSpec
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 
 H200 = find_gpu("H200")
-OURS = shipped(Engine.KVPARETO)
+OURS = shipped(KVPARETO)
 LLAMA = load_model("meta-llama/Llama-3.1-8B-Instruct", offline=True)
 MOE = load_model("Qwen/Qwen3-30B-A3B", offline=True)
 PHI = load_model("microsoft/Phi-3.5-mini-instruct", offline=True)
@@ -30,7 +31,7 @@ def times(
 ) -> tuple[float, float]:
     """TTFT and TPOT, seconds."""
     parsed, workload = Configuration.parse(config), Workload(context, 16)
-    size = kv_bytes(spec, parsed, workload, Engine.KVPARETO).total
+    size = kv_bytes(spec, parsed, workload, KVPARETO).total
     found = seconds(job_of(spec, workload, Axes.of(parsed, size)), H200, coefficients)
     return float(found.ttft.item()), float(found.tpot.item())
 
@@ -124,7 +125,7 @@ def test_the_experts_models_are_right_within_a_fifth() -> None:
     assert (len(rows), len(granite), len(packed)) == (31, 12, 13)
     errors = []
     for row in rows:
-        found = predict(row.spec, row.config, row.workload, Engine.KVPARETO, H200)
+        found = predict(row.spec, row.config, row.workload, KVPARETO, H200)
         assert found is not None
         assert row.ttft_s is not None
         assert row.tpot_s is not None

@@ -2,10 +2,15 @@
 
 import pytest
 
+from kvpareto.planner.engine import Engine
+from kvpareto.planner.engines import all_engines
+from kvpareto.planner.engines.kvpareto import KVPARETO
+from kvpareto.planner.engines.transformers import TRANSFORMERS
+from kvpareto.planner.engines.transformers_eager import TRANSFORMERS_EAGER
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpus import find_gpu
 from kvpareto.planner.load_model import load_model
-from kvpareto.planner.memory import activation, overhead
+from kvpareto.planner.memory import overhead
 from kvpareto.planner.memory.activation.cache import stored_after, stored_before
 from kvpareto.planner.memory.activation.forward_step import Stage, decode, prefill
 from kvpareto.planner.memory.activation.live_tensors import Liveness
@@ -14,7 +19,7 @@ from kvpareto.planner.memory.estimate import MemoryEstimate, estimate
 from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.memory.weights import weight_bytes
 from kvpareto.planner.models.spec import ModelSpec
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 
 PLAIN = Configuration()
 LLAMA = load_model("meta-llama/Llama-3.1-8B-Instruct", offline=True)
@@ -23,7 +28,7 @@ H200 = find_gpu("H200")
 
 
 def of(
-    spec: ModelSpec, text: str, workload: Workload, engine: Engine = Engine.TRANSFORMERS
+    spec: ModelSpec, text: str, workload: Workload, engine: Engine = TRANSFORMERS
 ) -> MemoryEstimate:
     return estimate(spec, Configuration.parse(text), workload, engine, H200)
 
@@ -45,7 +50,7 @@ def test_prefill_of_llama_by_hand() -> None:
     8 bytes a token twice for ids and positions."""
     tokens = 10_240
     by_hand = tokens * (2 * (4 * 4096 + 3 * 14336 + 2 * 128) + 32 * 2 * 8 * 128 * 2 + 2 * 8)
-    live = activation.peak(LLAMA, PLAIN, Workload(tokens, 0), Engine.TRANSFORMERS)
+    live = TRANSFORMERS.activation(LLAMA, PLAIN, Workload(tokens, 0))
     assert live.prefill_peak == by_hand
     assert live.resident == tokens * (32 * 2 * 8 * 128 * 2 + 8)
 
@@ -53,7 +58,7 @@ def test_prefill_of_llama_by_hand() -> None:
 def test_eager_scores_of_llama_by_hand() -> None:
     """Eager attention holds its masked scores in bf16, a float32 copy and their softmax."""
     tokens = 4096
-    live = activation.peak(LLAMA, PLAIN, Workload(tokens, 0), Engine.TRANSFORMERS_EAGER)
+    live = TRANSFORMERS_EAGER.activation(LLAMA, PLAIN, Workload(tokens, 0))
     scores = 32 * tokens * tokens * (2 + 4 + 4)
     repeated = 2 * 32 * 128 * tokens * 2
     rest = live.prefill_peak - scores - repeated
@@ -64,9 +69,7 @@ def test_eager_scores_of_llama_by_hand() -> None:
 def test_a_later_chunk_pays_for_its_mask() -> None:
     """Keys and values repeated for 32 heads, and the mask as booleans and in bf16."""
     context, chunk = 32_768, 1024
-    live = activation.peak(
-        LLAMA, Configuration(chunk=chunk), Workload(context, 0), Engine.TRANSFORMERS
-    )
+    live = TRANSFORMERS.activation(LLAMA, Configuration(chunk=chunk), Workload(context, 0))
     above_cache = live.prefill_peak - live.resident
     mask = chunk * context * (1 + 2)
     repeated = 2 * 32 * 128 * 2 * context
@@ -96,7 +99,7 @@ def test_storage_of_a_window() -> None:
     assert stored_after(None, step) == 2501
 
 
-@pytest.mark.parametrize("engine", list(Engine))
+@pytest.mark.parametrize("engine", all_engines(), ids=str)
 @pytest.mark.parametrize(
     "name", ["Qwen/Qwen3-30B-A3B", "google/gemma-3-4b-it", "deepseek-ai/DeepSeek-V2-Lite-Chat"]
 )
@@ -113,10 +116,10 @@ def test_terms_add_up(name: str, engine: Engine, output: int) -> None:
     assert e.weights < e.allocated_resident <= e.allocated_peak < e.total
 
 
-@pytest.mark.parametrize("engine", list(Engine))
+@pytest.mark.parametrize("engine", all_engines(), ids=str)
 def test_more_tokens_never_take_less(engine: Engine) -> None:
     peaks = [
-        activation.peak(LLAMA, Configuration(chunk=512), Workload(t, 8), engine).prefill_peak
+        engine.activation(LLAMA, Configuration(chunk=512), Workload(t, 8)).prefill_peak
         for t in range(300, 6000, 137)
     ]
     assert peaks == sorted(peaks)
@@ -125,7 +128,7 @@ def test_more_tokens_never_take_less(engine: Engine) -> None:
 def test_chunks_bound_what_kvpareto_holds() -> None:
     """Beyond the cache, memory follows the chunk, not the context."""
     small, large = (
-        of(LLAMA, "w4a16-k4v4-g64+pc1024", Workload(t, 64), Engine.KVPARETO).activation
+        of(LLAMA, "w4a16-k4v4-g64+pc1024", Workload(t, 64), KVPARETO).activation
         for t in (32_768, 131_072)
     )
     assert large - small < 8 * (131_072 - 32_768) + 2**20  # prompt ids, and rounding
@@ -140,13 +143,13 @@ def test_chunks_bound_what_kvpareto_holds() -> None:
 
 
 def test_context_is_measured_or_said_to_be_estimated() -> None:
-    plain, own = (overhead.context(H200, e) for e in (Engine.TRANSFORMERS, Engine.KVPARETO))
+    plain, own = (e.context(H200) for e in (TRANSFORMERS, KVPARETO))
     assert plain.low == 552_402_944  # before a library is loaded
     assert plain.expected == 728_563_712  # products and attention done once
     # From the first run of one process to the last of a hundred in one.
     assert own.low < 801_964_032 < own.expected < 869_072_896 < own.high
     assert overhead.context_provenance(H200) == "measured"
-    unknown = overhead.context(find_gpu("RTX 4090"), Engine.KVPARETO)
+    unknown = KVPARETO.context(find_gpu("RTX 4090"))
     assert unknown.low < unknown.expected < unknown.high
     assert overhead.context_provenance(None) == "estimated"
 

@@ -4,13 +4,16 @@ from itertools import pairwise
 
 import pytest
 
+from kvpareto.planner.engines import all_engines
+from kvpareto.planner.engines.kvpareto import KVPARETO
+from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.formats.kv_format import KVFormat
 from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import Attention, ModelSpec
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 from tests.support.tiny_configs import CONFIGS
 
 FORMATS = [
@@ -48,7 +51,7 @@ def layer_by_layer(spec: ModelSpec, config: Configuration, work: Workload) -> in
 @pytest.mark.parametrize("name", ["llama", "ministral", "gemma4_text", "mimo_v2_flash"])
 def test_packed_bytes_are_the_buffers_of_every_layer(name: str, text: str) -> None:
     spec, config, work = spec_of(name), Configuration.parse(text), Workload(83, 6, 3)
-    found = kv_bytes(spec, config, work, Engine.KVPARETO)
+    found = kv_bytes(spec, config, work, KVPARETO)
     assert found.total == layer_by_layer(spec, config, work)
     assert found.total == found.per_token * work.tokens + found.fixed
 
@@ -57,7 +60,7 @@ def test_latents_are_one_head_at_k_bits_beside_a_16_bit_rotary_key() -> None:
     spec = spec_of("deepseek_v3")  # rank 20, rotary 8, four layers
     tokens = 100
     config = Configuration.parse("w16a16-k4v4-g32")
-    found = kv_bytes(spec, config, Workload(tokens, 0), Engine.KVPARETO)
+    found = kv_bytes(spec, config, Workload(tokens, 0), KVPARETO)
     # 20 channels of 4 bits are 10 bytes, one fp16 pair is 4, the rotary key 16.
     assert found.total == 4 * tokens * (10 + 4 + 16)
 
@@ -65,7 +68,8 @@ def test_latents_are_one_head_at_k_bits_beside_a_16_bit_rotary_key() -> None:
 def test_states_stay_as_they_are() -> None:
     spec = spec_of("mamba2")
     bytes_of = {
-        engine: kv_bytes(spec, Configuration(), Workload(1000, 0), engine) for engine in Engine
+        engine: kv_bytes(spec, Configuration(), Workload(1000, 0), engine)
+        for engine in all_engines()
     }
     # 2 layers: 12 heads x 8 x 6 in float32; 96 + 2 x 2 x 6 = 120 channels x 4 columns in bf16.
     expected = 2 * (12 * 8 * 6 * 4 + 120 * 4 * 2)
@@ -77,7 +81,7 @@ def test_a_block_format_grows_by_its_average_over_a_block() -> None:
     spec = spec_of("llama-tied")  # 4 layers x 6 heads x 8 channels
     config = Configuration.parse("w16a16-k4v4-kc32")
     work = [Workload(tokens, 0) for tokens in (64, 96, 128)]
-    found = [kv_bytes(spec, config, w, Engine.KVPARETO) for w in work]
+    found = [kv_bytes(spec, config, w, KVPARETO) for w in work]
     assert {later.total - now.total for now, later in pairwise(found)} == {32 * found[0].per_token}
     # Keys: 4 bytes a head and token, one pair for each channel and 32 tokens; values: 4 and 4.
     assert found[0].per_token == 4 * 6 * (4 + 8 * 4 // 32 + 4 + 4)
@@ -86,7 +90,7 @@ def test_a_block_format_grows_by_its_average_over_a_block() -> None:
 @pytest.mark.parametrize("tokens", [3, 6, 7, 8, 60])
 def test_a_window_stops_growing_where_transformers_stops(tokens: int) -> None:
     spec = spec_of("mistral-window")  # a window of 7 keeps 6
-    found = kv_bytes(spec, Configuration(), Workload(tokens, 0), Engine.TRANSFORMERS)
+    found = kv_bytes(spec, Configuration(), Workload(tokens, 0), TRANSFORMERS)
     a_token = 4 * 2 * 2 * 20 * 2
     assert found.total == min(tokens, 6) * a_token
     assert found.per_token == (a_token if tokens < 6 else 0)
@@ -111,7 +115,7 @@ LLAMA_8B = {
 
 def quantized(text: str, work: Workload) -> int:
     spec = read_model(LLAMA_8B, "llama-3.1-8b")
-    return kv_bytes(spec, Configuration.parse(text), work, Engine.TRANSFORMERS).total
+    return kv_bytes(spec, Configuration.parse(text), work, TRANSFORMERS).total
 
 
 def test_quantized_cache_as_measured() -> None:
@@ -155,5 +159,5 @@ def test_tokens_that_wait_in_the_residual(
 )
 def test_what_quantized_cache_cannot_hold_is_said(name: str, text: str, reason: str) -> None:
     with pytest.raises(BadInput, match=reason) as caught:
-        kv_bytes(spec_of(name), Configuration.parse(text), Workload(10, 0), Engine.TRANSFORMERS)
+        kv_bytes(spec_of(name), Configuration.parse(text), Workload(10, 0), TRANSFORMERS)
     assert "--engine kvpareto" in caught.value.hint

@@ -16,9 +16,8 @@ from kvpareto.calibration.evidence.memory_tables import (
     spec_of,
     table,
 )
-from kvpareto.planner.memory.overhead import context
+from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.models.spec import MoEFFN
-from kvpareto.planner.workload import Engine
 
 BASELINE, FLEET = baseline_rows(), fleet_rows()
 
@@ -63,7 +62,7 @@ def test_weights_alone_are_what_was_allocated() -> None:
 def test_total_interval_holds(row: Row) -> None:
     """What the device had in use: what torch reserved, and the context, which was not measured in
     these rows and is taken as expected."""
-    used = row.reserved + context(h200(), Engine.TRANSFORMERS).expected
+    used = row.reserved + TRANSFORMERS.context(h200()).expected
     assert row.predicted.total_low <= used <= row.predicted.total_high
 
 

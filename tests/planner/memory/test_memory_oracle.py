@@ -6,12 +6,14 @@ import pytest
 import transformers
 
 from kvpareto.calibration.evidence.memory_tables import configs
+from kvpareto.planner.engine import Activation
+from kvpareto.planner.engines.transformers import TRANSFORMERS
+from kvpareto.planner.engines.transformers_eager import TRANSFORMERS_EAGER
 from kvpareto.planner.formats.configuration import Configuration
-from kvpareto.planner.memory.activation import Activation, peak
 from kvpareto.planner.memory.activation.block_traits import LLAMA
 from kvpareto.planner.memory.activation.family_traits import habits
 from kvpareto.planner.models.read_config import read_model
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 from tests.support.oracle.transformers_memory import Memory, build, measure
 
 # transformers 5.23 rewrote these since 5.17, whose passes the planner counts: gated delta nets,
@@ -101,7 +103,7 @@ def test_sdpa(
 ) -> None:
     spec, model = _model(models, name, "sdpa")
     counted = measure(model, context, chunk)
-    predicted = peak(spec, Configuration(chunk=chunk), Workload(context, 2), Engine.TRANSFORMERS)
+    predicted = TRANSFORMERS.activation(spec, Configuration(chunk=chunk), Workload(context, 2))
     _check(predicted, counted, part=0.005)
 
 
@@ -113,7 +115,7 @@ def test_eager(
     spec, model = _model(models, name, "eager")
     counted = measure(model, context, chunk)
     workload = Workload(context, 2)
-    predicted = peak(spec, Configuration(chunk=chunk), workload, Engine.TRANSFORMERS_EAGER)
+    predicted = TRANSFORMERS_EAGER.activation(spec, Configuration(chunk=chunk), workload)
     _check(predicted, counted, part=0.01)
 
 
@@ -124,7 +126,7 @@ def test_families_nobody_measured(
 ) -> None:
     spec, model = _model(models, name, "sdpa")
     counted = measure(model, context, chunk)
-    predicted = peak(spec, Configuration(chunk=chunk), Workload(context, 2), Engine.TRANSFORMERS)
+    predicted = TRANSFORMERS.activation(spec, Configuration(chunk=chunk), Workload(context, 2))
     _check(predicted, counted, part=0.01)
 
 
@@ -136,7 +138,7 @@ def test_batches_and_logits(
     spec, model = _model(models, "google/gemma-3-4b-it", "sdpa")
     counted = measure(model, 1500, None, batch=batch, full_logits=full_logits)
     workload = Workload(1500, 2, batch, full_logits)
-    predicted = peak(spec, Configuration(), workload, Engine.TRANSFORMERS)
+    predicted = TRANSFORMERS.activation(spec, Configuration(), workload)
     _check(predicted, counted, part=0.01)
 
 
@@ -144,7 +146,7 @@ def test_batches_and_logits(
 def test_eager_with_scores_in_float32(models: dict[tuple[str, str], Any], context: int) -> None:
     spec, model = _model(models, "gpt_neo", "eager")
     counted = measure(model, context, None)
-    predicted = peak(spec, Configuration(), Workload(context, 2), Engine.TRANSFORMERS_EAGER)
+    predicted = TRANSFORMERS_EAGER.activation(spec, Configuration(), Workload(context, 2))
     _check(predicted, counted, part=0.01)
 
 
@@ -153,7 +155,7 @@ def test_logits_that_are_scaled(models: dict[tuple[str, str], Any], name: str) -
     spec, model = _model(models, name, "sdpa")
     counted = measure(model, 1500, None, full_logits=True)
     workload = Workload(1500, 2, full_logits=True)
-    predicted = peak(spec, Configuration(), workload, Engine.TRANSFORMERS)
+    predicted = TRANSFORMERS.activation(spec, Configuration(), workload)
     _check(predicted, counted, part=0.01)
 
 
@@ -161,7 +163,7 @@ def test_logits_that_are_scaled(models: dict[tuple[str, str], Any], name: str) -
 def test_an_indexer_in_batches(models: dict[tuple[str, str], Any], batch: int) -> None:
     spec, model = _model(models, "glm_moe_dsa", "sdpa")
     counted = measure(model, 1500, None, batch=batch)
-    predicted = peak(spec, Configuration(), Workload(1500, 2, batch), Engine.TRANSFORMERS)
+    predicted = TRANSFORMERS.activation(spec, Configuration(), Workload(1500, 2, batch))
     _check(predicted, counted, part=0.03)
 
 
@@ -171,7 +173,7 @@ def test_streams_of_altup(
 ) -> None:
     spec, model = _model(models, "gemma3n_text", "sdpa")
     counted = measure(model, context, chunk)
-    predicted = peak(spec, Configuration(chunk=chunk), Workload(context, 2), Engine.TRANSFORMERS)
+    predicted = TRANSFORMERS.activation(spec, Configuration(chunk=chunk), Workload(context, 2))
     _check(predicted, counted, part=0.01)
 
 
@@ -188,5 +190,5 @@ def test_a_text_model_inside_another_is_written_as_its_own_family() -> None:
 def test_decode(models: dict[tuple[str, str], Any], steps: int) -> None:
     spec, model = _model(models, "Qwen/Qwen3-8B", "sdpa")
     counted = measure(model, 3000, None, steps=steps)
-    predicted = peak(spec, Configuration(), Workload(3000, steps), Engine.TRANSFORMERS)
+    predicted = TRANSFORMERS.activation(spec, Configuration(), Workload(3000, steps))
     assert predicted.decode_peak == pytest.approx(counted.peak_decode - counted.weights, rel=0.01)

@@ -8,6 +8,7 @@ import transformers
 from transformers.integrations.finegrained_fp8 import replace_with_fp8_linear
 from transformers.utils.quantization_config import FineGrainedFP8Config
 
+from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.formats.weight_format import AWQ, INT8, MatrixFormat
@@ -18,7 +19,7 @@ from kvpareto.planner.models.quantization.grouped_methods import FP8_TENSOR, MXF
 from kvpareto.planner.models.quantization.quantization_config import read_quantization
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import Part, Role
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 
 FP8_BLOCKS = MatrixFormat("fp8", 8, 128, 128, 4)
 GPTQ = MatrixFormat("gptq", 4, 1, 128, 2, zero_bits=4, index_bytes=4)
@@ -250,4 +251,4 @@ def test_what_does_not_fit_is_told_with_the_estimate() -> None:
     assert weight_bytes(spec, 8).notes == ()
     workload = Workload(context=1024, output=1)
     config = Configuration.parse("w4a16-k16v16")
-    assert note in estimate(spec, config, workload, Engine.TRANSFORMERS, None).notes
+    assert note in estimate(spec, config, workload, TRANSFORMERS, None).notes

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from kvpareto.planner.engines.kvpareto import KVPARETO
+from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.errors import BadConfig, KVParetoError
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.models.read_config import read_model
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 from tests.support.tiny_configs import BASE, CONFIGS
 
 VALUES: list[Any] = [None, True, False, -1, 0, 1, 3, 10**6, 10**12, 10**40, 1.5, math.nan, math.inf,
@@ -53,10 +55,8 @@ def test_mutations_give_a_description_or_a_line(name: str) -> None:
         try:
             spec = read_model(broken, name)
             assert spec.parameters > 0
-            kv_bytes(spec, Configuration(), Workload(100, 3), Engine.TRANSFORMERS)
-            kv_bytes(
-                spec, Configuration.parse("w4a16-k4v4-g32+pc8"), Workload(100, 3), Engine.KVPARETO
-            )
+            kv_bytes(spec, Configuration(), Workload(100, 3), TRANSFORMERS)
+            kv_bytes(spec, Configuration.parse("w4a16-k4v4-g32+pc8"), Workload(100, 3), KVPARETO)
         except KVParetoError as error:
             lines.append((error.message, error.hint))
     for message, hint in lines:

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import transformers
 
+from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import ModelSpec, Part
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 from tests.planner.models.test_tiny_models import build, groups_of
 from tests.support.oracle_meta import parameter_groups
 
@@ -81,7 +82,7 @@ def test_parameters_in_total(name: str, total: int) -> None:
     ],
 )
 def test_growth_per_token_at_131072(name: str, per_token: int) -> None:
-    found = kv_bytes(spec_of(name), Configuration(), Workload(131_072, 0), Engine.TRANSFORMERS)
+    found = kv_bytes(spec_of(name), Configuration(), Workload(131_072, 0), TRANSFORMERS)
     assert found.per_token == per_token
     assert found.total == per_token * 131_072 + found.fixed
 
@@ -100,14 +101,14 @@ def test_growth_per_token_at_131072(name: str, per_token: int) -> None:
     ],
 )
 def test_cache_gib_at_131072(name: str, gib: float) -> None:
-    found = kv_bytes(spec_of(name), Configuration(), Workload(131_072, 0), Engine.TRANSFORMERS)
+    found = kv_bytes(spec_of(name), Configuration(), Workload(131_072, 0), TRANSFORMERS)
     assert round(found.total / GIB, 3) == gib
 
 
 def test_batch_multiplies_everything() -> None:
     spec = spec_of("nvidia--NVIDIA-Nemotron-3-Nano-30B-A3B-BF16")
     one, three = (
-        kv_bytes(spec, Configuration(), Workload(4096, 100, batch), Engine.TRANSFORMERS)
+        kv_bytes(spec, Configuration(), Workload(4096, 100, batch), TRANSFORMERS)
         for batch in (1, 3)
     )
     assert (three.total, three.per_token, three.fixed) == (

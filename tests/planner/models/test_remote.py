@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
+from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import Part
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 
 # fmt: off
 PHI_2 = {"model_type": "phi-msft", "n_embd": 2560, "n_head": 32, "n_head_kv": None, "n_inner": None,
@@ -87,7 +88,7 @@ def test_rwkv_5_by_its_code() -> None:
 def test_rwkv_has_no_kv_cache_and_a_constant_state() -> None:
     spec = read_model({**RWKV5_1B5, "dtype": "bfloat16"}, "rwkv5")
     short, long = (
-        kv_bytes(spec, Configuration(), Workload(n, 0), Engine.TRANSFORMERS) for n in (10, 10**6)
+        kv_bytes(spec, Configuration(), Workload(n, 0), TRANSFORMERS) for n in (10, 10**6)
     )
     # 24 layers: 32 heads x 64 x 64 in float32, and two tokens of 2048 channels in bf16.
     assert short.total == long.total == 24 * (32 * 64 * 64 * 4 + 2 * 2048 * 2)

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import ModelSpec
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 from tests.support.oracle_meta import (
     cache_bytes,
     fill_cache,
@@ -45,7 +46,7 @@ def assert_caches_match(model: Any, spec: ModelSpec) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             held = cache_bytes(fill_cache(model, tokens, BATCH))
-        planned = kv_bytes(spec, Configuration(), Workload(tokens, 0, BATCH), Engine.TRANSFORMERS)
+        planned = kv_bytes(spec, Configuration(), Workload(tokens, 0, BATCH), TRANSFORMERS)
         assert planned.total == held, f"{tokens} tokens"
 
 

@@ -6,6 +6,8 @@ from itertools import pairwise
 import pytest
 
 from kvpareto.planner.accuracy import predict as accuracy
+from kvpareto.planner.engines import all_engines
+from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.errors import BadInput, NothingFits
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpus import Hardware, find_gpu
@@ -15,7 +17,7 @@ from kvpareto.planner.memory import estimate as memory
 from kvpareto.planner.search.choose import NOISE, TIE
 from kvpareto.planner.search.evaluate import evaluate
 from kvpareto.planner.search.recommend import Plan, Request, longest_contexts, recommend
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.workload import Workload
 
 GB = 10**9
 
@@ -23,7 +25,7 @@ GB = 10**9
 @pytest.fixture(scope="module")
 def qwen() -> Request:
     spec = load_model("Qwen/Qwen3-8B", offline=True)
-    return Request(spec, Workload(32_768), Engine.KVPARETO, 12 * GB, find_gpu("4090"))
+    return Request(spec, Workload(32_768), KVPARETO, 12 * GB, find_gpu("4090"))
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +191,7 @@ def test_other_engines_and_kinds_of_models_plan_too() -> None:
         ("openai/gpt-oss-20b", 20),
     ):
         spec = load_model(model, offline=True)
-        for engine in Engine:
+        for engine in all_engines():
             request = Request(spec, Workload(8192), engine, budget * GB, find_gpu("H200"))
             assert recommend(request).recommended.memory.total_high <= budget * GB
 

@@ -6,14 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from kvpareto.planner.engine import Engine
+from kvpareto.planner.engines import all_engines
+from kvpareto.planner.engines.kvpareto import KVPARETO
+from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.formats.configuration import Configuration, Granularity
+from kvpareto.planner.formats.space import Space
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory import estimate as memory
 from kvpareto.planner.memory.kv_cache import kv_bytes
-from kvpareto.planner.memory.kv_cache_space import kv_table
 from kvpareto.planner.memory.space_memory import memory_table
-from kvpareto.planner.search.enumerate import Space, enumerate_space, protection_presets
-from kvpareto.planner.workload import Engine, Workload
+from kvpareto.planner.search.enumerate import enumerate_space
+from kvpareto.planner.search.protected_layers import protection_presets
+from kvpareto.planner.workload import Workload
 
 MODELS = {
     "dense": "Qwen/Qwen3-8B",
@@ -33,12 +38,12 @@ def sampled(space: Space, count: int, seed: int = 0) -> list[tuple[int, int, int
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize("workload", [LONG, ODD], ids=["32k", "1000+7x3"])
-@pytest.mark.parametrize("engine", list(Engine))
+@pytest.mark.parametrize("engine", all_engines(), ids=str)
 def test_memory_of_the_space_is_memory_of_each_configuration(
     model: str, workload: Workload, engine: Engine
 ) -> None:
     spec = load_model(model, offline=True)
-    space = enumerate_space(spec, workload, engine)
+    space = enumerate_space(spec, workload, engine, protection_presets(spec))
     table = memory_table(spec, space, workload, engine, None)
     for w, f, c in sampled(space, 40):
         config = space.at(space.weights[w], f, space.chunks[c])
@@ -50,23 +55,23 @@ def test_memory_of_the_space_is_memory_of_each_configuration(
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 def test_cache_bytes_of_the_space_are_exact(model: str) -> None:
     spec = load_model(model, offline=True)
-    space = enumerate_space(spec, ODD, Engine.KVPARETO)
-    table = kv_table(spec, space, ODD, Engine.KVPARETO)
+    space = enumerate_space(spec, ODD, KVPARETO, protection_presets(spec))
+    table = KVPARETO.kv_table(spec, space, ODD)
     for _, f, c in sampled(space, 150, seed=1):
         config = space.at(space.weights[0], f, space.chunks[c])
-        expected = kv_bytes(spec, config, ODD, Engine.KVPARETO).total
+        expected = kv_bytes(spec, config, ODD, KVPARETO).total
         assert table[f, c % table.shape[1]] == expected, config
 
 
 def test_a_dense_model_has_more_than_a_hundred_thousand_configurations() -> None:
     for model in ("Qwen/Qwen3-8B", "Qwen/Qwen2.5-0.5B-Instruct"):  # heads of 128 and of 64
         spec = load_model(model, offline=True)
-        assert len(enumerate_space(spec, LONG, Engine.KVPARETO)) >= 100_000
+        assert len(enumerate_space(spec, LONG, KVPARETO, protection_presets(spec))) >= 100_000
 
 
 def test_every_point_is_a_configuration_of_the_grammar_and_none_comes_twice() -> None:
     spec = load_model("Qwen/Qwen3-8B", offline=True)
-    space = enumerate_space(spec, LONG, Engine.KVPARETO)
+    space = enumerate_space(spec, LONG, KVPARETO, protection_presets(spec))
     texts = [str(space.at(4, f, 256)) for f in range(len(space.layout))]
     assert [text for text, times in Counter(texts).items() if times > 1] == []
     for text in texts:
@@ -75,7 +80,7 @@ def test_every_point_is_a_configuration_of_the_grammar_and_none_comes_twice() ->
 
 def test_flat_indices_run_over_weights_formats_and_chunks() -> None:
     spec = load_model("Qwen/Qwen3-8B", offline=True)
-    space = enumerate_space(spec, LONG, Engine.KVPARETO)
+    space = enumerate_space(spec, LONG, KVPARETO, protection_presets(spec))
     _, formats, chunks = space.shape
     assert space.chunks[:3] == (None, 64, 128)
     assert str(space.configuration(0)) == "w16a16-k16v16"
@@ -87,7 +92,7 @@ def test_flat_indices_run_over_weights_formats_and_chunks() -> None:
 
 def test_what_cannot_differ_or_help_is_left_out() -> None:
     spec = load_model("Qwen/Qwen3-8B", offline=True)  # heads of 128 channels
-    space = enumerate_space(spec, Workload(100), Engine.KVPARETO)
+    space = enumerate_space(spec, Workload(100), KVPARETO, protection_presets(spec))
     configs = [space.at(16, f, None) for f in range(len(space.layout))]
     assert {c.group_size for c in configs} == {None, 32, 64}
     assert {c.residual for c in configs} == {0, 32, 64}  # 128 would be longer than the prompt
@@ -101,14 +106,19 @@ def test_what_cannot_differ_or_help_is_left_out() -> None:
 
 @pytest.mark.parametrize("model", ["google/gemma-2-9b-it", "openai/gpt-oss-20b"])
 def test_smoothing_is_not_offered_where_a_cap_or_a_sink_logit_would_notice_it(model: str) -> None:
-    space = enumerate_space(load_model(model, offline=True), LONG, Engine.KVPARETO)
+    space = enumerate_space(
+        load_model(model, offline=True),
+        LONG,
+        KVPARETO,
+        protection_presets(load_model(model, offline=True)),
+    )
     assert not space.of_layout("smoothing").any()
     assert space.of_layout("rotation").any()
 
 
 def test_complexity_counts_choices() -> None:
     spec = load_model("Qwen/Qwen3-8B", offline=True)
-    space = enumerate_space(spec, LONG, Engine.KVPARETO)
+    space = enumerate_space(spec, LONG, KVPARETO, protection_presets(spec))
     wanted = {
         "w16a16-k16v16": 0,
         "w4a16-k16v16": 1,
@@ -139,7 +149,12 @@ def test_protection_knows_the_layers_that_carry_key_outliers() -> None:
 
 
 def test_transformers_gets_what_its_caches_can_hold() -> None:
-    dense = enumerate_space(load_model("Qwen/Qwen3-8B", offline=True), LONG, Engine.TRANSFORMERS)
+    dense = enumerate_space(
+        load_model("Qwen/Qwen3-8B", offline=True),
+        LONG,
+        TRANSFORMERS,
+        protection_presets(load_model("Qwen/Qwen3-8B", offline=True)),
+    )
     assert set(zip(dense.k_bits.tolist(), dense.v_bits.tolist(), strict=True)) == {
         (16, 16),
         (8, 8),
@@ -149,17 +164,19 @@ def test_transformers_gets_what_its_caches_can_hold() -> None:
     assert not dense.of_layout("rotation").any()
     # Its QuantizedCache takes no sliding windows, so such a model keeps 16 bits.
     slides = load_model("google/gemma-3-4b-it", offline=True)
-    assert set(enumerate_space(slides, LONG, Engine.TRANSFORMERS).k_bits.tolist()) == {16}
+    assert set(
+        enumerate_space(slides, LONG, TRANSFORMERS, protection_presets(slides)).k_bits.tolist()
+    ) == {16}
 
 
 def test_a_quantized_checkpoint_has_one_weight_format() -> None:
     spec = load_model("Qwen/Qwen3-32B-FP8", offline=True)
-    assert enumerate_space(spec, LONG, Engine.KVPARETO).weights == (8,)
+    assert enumerate_space(spec, LONG, KVPARETO, protection_presets(spec)).weights == (8,)
 
 
 def test_a_model_without_a_cache_still_has_weights_and_chunks_to_choose() -> None:
     spec = load_model("Qwen/Qwen3-8B", offline=True)
     bare = replace(spec, layers=tuple(replace(layer, mixers=()) for layer in spec.layers))
-    space = enumerate_space(bare, LONG, Engine.KVPARETO)
+    space = enumerate_space(bare, LONG, KVPARETO, protection_presets(bare))
     assert space.shape == (3, 1, 9)
-    assert (kv_table(bare, space, LONG, Engine.KVPARETO) == 0).all()
+    assert (KVPARETO.kv_table(bare, space, LONG) == 0).all()

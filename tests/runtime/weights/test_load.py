@@ -69,7 +69,7 @@ def test_running_the_format_needs_no_awq_library() -> None:
 import sys
 for name in ("gptqmodel", "awq", "autoawq"):
     sys.modules[name] = None  # any import of them fails
-from kvpareto.runtime.weights.load import load_awq
+from kvpareto.runtime.weights.load_awq import load_awq
 import torch
 model = load_awq({str(DATA / "awq_gptqmodel")!r}, dtype=torch.float32)
 assert torch.isfinite(model(torch.tensor([[1, 2, 3]])).logits).all()

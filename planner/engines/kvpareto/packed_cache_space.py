@@ -1,4 +1,4 @@
-"""KV bytes of every format of a space at once: the same bytes as `kv_cache.kv_bytes`, to the byte.
+"""KV bytes of every format of a space at once: the same as packed_cache.py, to the byte.
 
 Thousands of formats are made of a few hundred sides (K or V of one layout at one number of
 bits). Each side is weighed once, by the `KVFormat` that the runtime allocates from, for each
@@ -10,30 +10,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
-from ..formats.configuration import KV_BITS, Configuration
-from ..formats.kv_format import KVFormat, SideFormat
-from ..models.spec import Mixer, ModelSpec
-from ..search.enumerate import PROTECTED_BITS, Layout, Space
-from ..workload import Engine, Workload
-from .kv_cache import PackedPart, kv_bytes, packed_part, state_bytes
-
-Ints = npt.NDArray[np.int64]
+from ...formats.configuration import KV_BITS, Configuration
+from ...formats.kv_format import KVFormat, SideFormat
+from ...formats.space import PROTECTED_BITS, Ints, Layout, Space
+from ...memory.kv_cache import state_bytes
+from ...models.spec import Mixer, ModelSpec
+from ...workload import Workload
+from .packed_cache import PackedPart, packed_part
 
 
-def kv_table(spec: ModelSpec, space: Space, workload: Workload, engine: Engine) -> Ints:
+def packed_table(spec: ModelSpec, space: Space, workload: Workload) -> Ints:
     """KV bytes at context + output tokens, [F, C], or [F, 1] where the chunk changes nothing."""
-    if engine is Engine.KVPARETO:
-        return _packed(spec, space, workload)
-    rows = [
-        [kv_bytes(spec, space.at(16, f, chunk), workload, engine).total for chunk in space.chunks]
-        for f in range(len(space.layout))
-    ]
-    return np.array(rows, dtype=np.int64)
-
-
-def _packed(spec: ModelSpec, space: Space, workload: Workload) -> Ints:
     of_bits = np.zeros(max(KV_BITS) + 1, dtype=np.int64)  # bits -> column of the tables
     of_bits[list(KV_BITS)] = range(len(KV_BITS))
     k_index, v_index = of_bits[space.k_bits], of_bits[space.v_bits]

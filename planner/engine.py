@@ -1,0 +1,145 @@
+"""The door of an engine: what the planner asks of whatever runs a model, and in which terms.
+
+An engine is one folder under planner/engines/. The planner asks it which configurations it can
+run, what they take and how it is started, and knows none by name.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .formats.configuration import Configuration
+from .formats.space import Ints, Layout, Space
+from .hardware.gpus import Hardware
+from .models.spec import ModelSpec
+from .workload import Workload
+
+Ends = tuple[float, float, float]
+"""An expected value, its low and its high end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An expected value and its limits, bytes."""
+
+    expected: int
+    low: int
+    high: int
+
+    def __add__(self, more: "Interval") -> "Interval":
+        return Interval(self.expected + more.expected, self.low + more.low, self.high + more.high)
+
+
+@dataclass(frozen=True, slots=True)
+class Slack:
+    """Reserved but unused bytes: expected, low and high. Each is a part of the bytes that come and
+    go (peak - weights), a part of those beyond the cache, and a number of its own."""
+
+    moving: Ends
+    beyond: Ends = (0.0, 0.0, 0.0)
+    fixed: Ends = (0.0, 0.0, 0.0)
+
+    def bytes(self, end: int, moving: int, beyond: int) -> int:
+        """At an end (0 expected, 1 low, 2 high), given the bytes that it is parts of."""
+        return int(self.moving[end] * moving + self.beyond[end] * beyond + self.fixed[end])
+
+
+@dataclass(frozen=True, slots=True)
+class KVBytes:
+    """Bytes for context + output tokens of the whole batch.
+
+    `per_token` is the growth for one further token of every sequence at that length (its average
+    over one token block where tokens are packed in blocks, rounded down); `fixed` is the rest:
+    total = per_token * tokens + fixed.
+    """
+
+    total: int
+    per_token: int
+    fixed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """Bytes above the weights, caches included.
+
+    `prefill_peak`, `decode_peak`: the most alive during prefill and during decoding.
+    `resident`: alive between the two. `room`: what the allocator needs for it all; more than is
+    alive at once where chunks are captured in pieces (runtime/generation/piecewise_graphs.py),
+    whose graphs keep their blocks to themselves.
+    """
+
+    prefill_peak: int
+    decode_peak: int
+    resident: int
+    room: int
+
+
+@dataclass(frozen=True, slots=True)
+class Formats:
+    """KV formats that an engine can run: the axes of a Space, and `rows` [F, 4] of layout, K bits,
+    V bits and protection."""
+
+    layouts: tuple[Layout, ...]
+    protections: tuple[tuple[int, ...], ...]
+    rows: Ints
+
+
+class Engine(ABC):
+    """What runs a model. One instance an engine, in planner/engines/<name>/."""
+
+    name: str
+    """As --engine takes it and JSON shows it; also the key of its row in latency.json."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def cannot_run(self, spec: ModelSpec) -> str | None:
+        """Why the engine does not run this model at all; None where it does."""
+        return None
+
+    @abstractmethod
+    def formats(
+        self,
+        spec: ModelSpec,
+        workload: Workload,
+        groups: Sequence[int | None],
+        residuals: Sequence[int],
+        protections: tuple[tuple[int, ...], ...],
+    ) -> Formats:
+        """The KV formats it can run, of these group sizes, windows and sets of protected layers."""
+
+    @abstractmethod
+    def kv_bytes(self, spec: ModelSpec, config: Configuration, workload: Workload) -> KVBytes:
+        """KV bytes of context + output tokens. Raises BadInput for a cache it cannot hold."""
+
+    def kv_table(self, spec: ModelSpec, space: Space, workload: Workload) -> Ints:
+        """kv_bytes().total of a whole space, [F, C], or [F, 1] where the chunk changes nothing."""
+        rows = [
+            [self.kv_bytes(spec, space.at(16, f, chunk), workload).total for chunk in space.chunks]
+            for f in range(len(space.layout))
+        ]
+        return np.array(rows, dtype=np.int64)
+
+    @abstractmethod
+    def activation(self, spec: ModelSpec, config: Configuration, workload: Workload) -> Activation:
+        """Live bytes of prefill and decode above the weights, caches included."""
+
+    def cache_kinds(self, space: Space) -> Ints:
+        """A number for each format [F]: those of one number have the same activation() beyond
+        their KV bytes."""
+        return np.zeros(len(space.layout), dtype=np.int64)
+
+    def weight_kinds(self, spec: ModelSpec, weights: Sequence[int]) -> Sequence[object]:
+        """A key for each number of weight bits: activation() of those of one key differs by
+        scratch of one size in every pass."""
+        return [0] * len(weights)
+
+    @abstractmethod
+    def context(self, hardware: Hardware | None) -> Interval:
+        """Device memory outside torch's allocator: the driver's context, libraries, kernels."""
+
+    @abstractmethod
+    def slack(self, config: Configuration, hardware: Hardware | None) -> Slack:
+        """What the allocator reserves beyond the bytes in use at the worst moment."""

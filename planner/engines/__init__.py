@@ -1,0 +1,27 @@
+"""Every engine by its name: one folder each, imported when it is asked for.
+
+A folder's __init__ holds the engine under the folder's name in capitals.
+"""
+
+from importlib import import_module
+
+from ..engine import Engine
+from ..errors import BadInput
+
+NAMES = ("kvpareto", "transformers", "transformers-eager")
+"""Names of the folders here, as --engine takes them: `-` for `_`."""
+
+
+def find_engine(name: str) -> Engine:
+    """The engine called `name`. Raises BadInput."""
+    wanted = name.strip().lower()
+    if wanted not in NAMES:
+        raise BadInput(f"no engine is called {name!r}", f"engines are {', '.join(NAMES)}")
+    folder = wanted.replace("-", "_")
+    engine: Engine = getattr(import_module(f".{folder}", __package__), folder.upper())
+    return engine
+
+
+def all_engines() -> list[Engine]:
+    """Every engine, in the order of NAMES."""
+    return [find_engine(name) for name in NAMES]

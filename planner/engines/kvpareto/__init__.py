@@ -1,0 +1,86 @@
+"""Our own runtime: transformers' layers over a packed cache that is allocated before prefill."""
+
+import math
+from collections.abc import Sequence
+
+from ...engine import Activation, Engine, Formats, Interval, KVBytes, Slack
+from ...formats.configuration import Configuration
+from ...formats.space import Ints, Space
+from ...hardware.gpus import Hardware
+from ...memory.activation import peak
+from ...memory.activation.forward_step import Attend
+from ...memory.kv_cache import growing, rates
+from ...models.spec import (
+    Attention,
+    CompressedAttention,
+    LatentAttention,
+    ModelSpec,
+    MoEFFN,
+    RecurrentState,
+)
+from ...workload import Workload
+from . import configurations, overhead
+from .packed_cache import packed_bytes
+from .packed_cache_space import packed_table
+
+
+class KVPareto(Engine):
+    """See Engine."""
+
+    name = "kvpareto"
+
+    def cannot_run(self, spec: ModelSpec) -> str | None:
+        return None if spec.runnable else _not_runnable(spec)
+
+    def formats(
+        self,
+        spec: ModelSpec,
+        workload: Workload,
+        groups: Sequence[int | None],
+        residuals: Sequence[int],
+        protections: tuple[tuple[int, ...], ...],
+    ) -> Formats:
+        return configurations.formats(spec, groups, residuals, protections)
+
+    def kv_bytes(self, spec: ModelSpec, config: Configuration, workload: Workload) -> KVBytes:
+        step = math.lcm(config.block_tokens or 1, rates(spec))
+        return growing(
+            lambda tokens: packed_bytes(spec, config, workload, tokens), workload.tokens, step
+        )
+
+    def kv_table(self, spec: ModelSpec, space: Space, workload: Workload) -> Ints:
+        return packed_table(spec, space, workload)
+
+    def activation(self, spec: ModelSpec, config: Configuration, workload: Workload) -> Activation:
+        kv = self.kv_bytes(spec, config, workload).total
+        return peak(spec, config, workload, Attend.PACKED, kv)
+
+    def weight_kinds(self, spec: ModelSpec, weights: Sequence[int]) -> Sequence[object]:
+        """Packed experts run one by one, plain ones all at once."""
+        experts = any(isinstance(layer.ffn, MoEFFN) for layer in spec.layers)
+        return [experts and bits < 16 for bits in weights]
+
+    def context(self, hardware: Hardware | None) -> Interval:
+        return overhead.context(hardware)
+
+    def slack(self, config: Configuration, hardware: Hardware | None) -> Slack:
+        return overhead.slack(hardware)
+
+
+def _not_runnable(spec: ModelSpec) -> str:
+    """What keeps the runtime from running this model."""
+    names = {
+        LatentAttention: "latent attention",
+        CompressedAttention: "compressed attention",
+        RecurrentState: "recurrent layers",
+    }
+    kinds = [names.get(type(m), "attention in aligned chunks") for m, _ in spec.mixer_counts]
+    local = [isinstance(m, Attention) and m.local_chunk is None for m, _ in spec.mixer_counts]
+    missing = dict.fromkeys(kind for kind, plain in zip(kinds, local, strict=True) if not plain)
+    return (
+        f"planned only: the kvpareto runtime has no kernels for {' and '.join(missing)} "
+        f"({spec.model_type})"
+    )
+
+
+KVPARETO = KVPareto()

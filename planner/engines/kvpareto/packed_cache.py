@@ -1,0 +1,71 @@
+"""Bytes of the packed cache: each layer in the buffers of KVFormat that the runtime allocates."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ...formats.configuration import Configuration
+from ...formats.kv_format import KVFormat
+from ...memory.kv_cache import compressed_rest, state_bytes
+from ...models.spec import Attention, CompressedAttention, LatentAttention, Mixer, ModelSpec
+from ...workload import Workload
+
+
+def packed_bytes(spec: ModelSpec, config: Configuration, workload: Workload, tokens: int) -> int:
+    """Bytes of buffers for `tokens` tokens of every sequence, recurrent states included."""
+    protected: Counter[Mixer] = Counter()
+    total = state_bytes(spec, workload.batch)
+    if config.protection is not None:
+        for index in config.protection.layers:
+            if index < len(spec.layers):
+                protected.update(spec.layers[index].mixers)
+        form = KVFormat.of(config, config.protection.layers[0])
+        total += _packed_layers(protected.items(), form, config, workload, tokens)
+    index = next(i for i in range(2**20) if config.layer_bits(i) == (config.k_bits, config.v_bits))
+    rest = ((mixer, count - protected[mixer]) for mixer, count in spec.mixer_counts)
+    form = KVFormat.of(config, index)
+    return total + _packed_layers(rest, form, config, workload, tokens)
+
+
+def _packed_layers(
+    mixers: Iterable[tuple[Mixer, int]],
+    form: KVFormat,
+    config: Configuration,
+    workload: Workload,
+    tokens: int,
+) -> int:
+    batch = workload.batch
+    total = 0
+    for mixer, count in mixers:
+        part = packed_part(mixer, form, tokens, config.largest_chunk)
+        if count and part is not None:
+            shape = batch, part.heads, part.key_dim, part.value_dim, part.tokens
+            total += count * (form.nbytes(*shape) + batch * part.beside)
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class PackedPart:
+    """What one mixer keeps for each sequence: buffers of this shape, and bytes beside them."""
+
+    heads: int
+    key_dim: int
+    value_dim: int
+    tokens: int
+    beside: int = 0
+
+
+def packed_part(mixer: Mixer, form: KVFormat, tokens: int, chunk: int | None) -> PackedPart | None:
+    """The buffers' shape for `tokens` tokens prefilled in chunks; None where nothing is packed."""
+    match mixer:
+        case LatentAttention():
+            indexer = mixer.indexer.head_dim if mixer.indexer else 0
+            return PackedPart(1, mixer.kv_rank, 0, tokens, tokens * (mixer.rope_dim + indexer) * 2)
+        case CompressedAttention():
+            beside = 2 * compressed_rest(mixer, tokens)
+            return PackedPart(1, mixer.head_dim, 0, tokens // mixer.rate, beside)
+        case Attention() if mixer.shares_kv_with is None:
+            capacity = form.capacity(mixer.window or mixer.local_chunk, tokens, chunk)
+            return PackedPart(mixer.kv_heads, mixer.head_dim, mixer.value_dim, capacity)
+        case _:
+            return None

@@ -1,0 +1,33 @@
+"""Bytes of transformers' DynamicCache: keys and values in the model's dtype.
+
+Full layers keep every token, sliding and local ones the window less the current token, MLA its
+latent and rotary key, recurrent layers their states.
+"""
+
+from ...memory.kv_cache import (
+    DTYPE_BYTES,
+    compressed_rest,
+    index_width,
+    kept_tokens,
+    state_bytes,
+)
+from ...models.spec import Attention, CompressedAttention, LatentAttention, ModelSpec
+
+
+def dynamic_bytes(spec: ModelSpec, batch: int, tokens: int) -> int:
+    """Bytes of `tokens` tokens of `batch` sequences, recurrent states included."""
+    element = DTYPE_BYTES[spec.dtype]
+    total = 0
+    for mixer, count in spec.mixer_counts:
+        if isinstance(mixer, Attention):
+            if mixer.shares_kv_with is None:
+                heads = mixer.expanded_heads or mixer.kv_heads
+                width = heads * (mixer.head_dim + mixer.value_dim) + index_width(mixer)
+                total += count * kept_tokens(mixer, tokens) * width * element
+        elif isinstance(mixer, LatentAttention):
+            width = mixer.kv_rank + mixer.rope_dim + index_width(mixer)
+            total += count * tokens * width * element
+        elif isinstance(mixer, CompressedAttention):
+            entries = tokens // mixer.rate * mixer.head_dim
+            total += count * (entries + compressed_rest(mixer, tokens)) * element
+    return total * batch + state_bytes(spec, batch)

@@ -1,0 +1,109 @@
+"""A space of configurations as three short axes instead of a long list.
+
+    weights x KV formats x prefill chunks
+
+A KV format is a layout (granularity, group, token block, smoothing, rotation, window of recent
+tokens) with bits for K and V and perhaps protected layers. Memory, accuracy and latency are
+computed on the axes and broadcast; a Configuration is made only of what is shown to somebody.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from .configuration import Configuration, Granularity, Protection
+
+PROTECTED_BITS = 8
+"""K and V bits of protected layers."""
+
+Ints = npt.NDArray[np.int64]
+PLAIN: Ints = np.array([[0, 16, 16, 0]])
+"""The format of an unquantized cache, as a row of Space's four arrays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a KV format is besides its bits; the fields of Configuration of the same names."""
+
+    granularity: Granularity = Granularity.PER_TOKEN
+    group_size: int | None = None
+    block_tokens: int | None = None
+    smoothing: bool = False
+    rotation: bool = False
+    residual: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """weights [W] x formats [F] x chunks [C]; point (w, f, c) has index (w * F + f) * C + c.
+
+    A format is a row of four parallel arrays of length F: its layout (an index into `layouts`),
+    K bits, V bits, and protection (an index into `protections`, of which the first is none).
+    """
+
+    weights: tuple[int, ...]
+    chunks: tuple[int | None, ...]
+    layouts: tuple[Layout, ...]
+    protections: tuple[tuple[int, ...], ...]
+    """Layers kept at PROTECTED_BITS; the first is no layer."""
+    layout: Ints = field(repr=False)
+    k_bits: Ints = field(repr=False)
+    v_bits: Ints = field(repr=False)
+    protection: Ints = field(repr=False)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return len(self.weights), len(self.layout), len(self.chunks)
+
+    def __len__(self) -> int:
+        w, f, c = self.shape
+        return w * f * c
+
+    def configuration(self, index: int) -> Configuration:
+        """The configuration at flat `index`."""
+        w, f, c = (int(i) for i in np.unravel_index(index, self.shape))
+        return self.at(self.weights[w], f, self.chunks[c])
+
+    def at(self, weight_bits: int, f: int, chunk: int | None) -> Configuration:
+        """Format `f` with these weights and this chunk."""
+        layout = self.layouts[self.layout[f]]
+        layers = self.protections[self.protection[f]]
+        protection = Protection(layers, PROTECTED_BITS, PROTECTED_BITS) if layers else None
+        return Configuration(
+            weight_bits=weight_bits,
+            k_bits=int(self.k_bits[f]),
+            v_bits=int(self.v_bits[f]),
+            granularity=layout.granularity,
+            group_size=layout.group_size,
+            block_tokens=layout.block_tokens,
+            smoothing=layout.smoothing,
+            rotation=layout.rotation,
+            residual=layout.residual,
+            protection=protection,
+            chunk=chunk,
+        )
+
+    def of_layout(self, name: str) -> npt.NDArray[np.generic]:
+        """A field of every format's layout as an array [F]; None becomes 0."""
+        values = [getattr(layout, name) or 0 for layout in self.layouts]
+        return np.array(values)[self.layout]
+
+    @cached_property
+    def complexity(self) -> Ints:
+        """How many choices a point departs from the plain model by, [W, F, C].
+
+        One each for: quantized weights, quantized K, quantized V, K and V that differ, another
+        granularity than per token, a group size, smoothing, rotation, a window of recent tokens,
+        protected layers, a chunk. Between equals, the simpler one is recommended.
+        """
+        k16, v16 = self.k_bits == 16, self.v_bits == 16
+        granularity = np.array([x.granularity is not Granularity.PER_TOKEN for x in self.layouts])
+        of_format = (~k16).astype(np.int64) + ~v16 + (self.k_bits != self.v_bits)
+        of_format += granularity[self.layout] + (self.protection > 0)
+        for name in ("group_size", "smoothing", "rotation", "residual"):
+            of_format += self.of_layout(name) != 0
+        of_weights = np.array([bits < 16 for bits in self.weights], dtype=np.int64)
+        of_chunk = np.array([chunk is not None for chunk in self.chunks], dtype=np.int64)
+        return of_weights[:, None, None] + of_format[None, :, None] + of_chunk[None, None, :]
