@@ -1,5 +1,5 @@
 # `make test` is the README's test command; the rest is for people who change the code.
-.PHONY: install test gpu-test lint types pages check docs format
+.PHONY: install test gpu-test stress lint types pages check docs format
 
 install:
 	pip install --quiet --constraint constraints.txt ".[test]"
@@ -9,6 +9,9 @@ test: install
 
 gpu-test:
 	python -m pytest -m gpu
+
+stress:
+	python -m pytest -m slow -s tests/stress
 
 lint:
 	ruff check .

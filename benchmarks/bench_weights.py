@@ -5,7 +5,7 @@
 Each product is timed as decode runs it: captured in a CUDA graph, over copies of the weight
 that together exceed the GPU's cache several times, so that weights come from memory as they
 do in a model. Times are medians of replays, in microseconds a product, launch gap included.
-A failed check ends the run before anything is timed. sweep_weights.py tries other plans.
+A failed check ends the run before anything is timed.
 """
 
 import argparse

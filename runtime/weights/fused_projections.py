@@ -115,6 +115,7 @@ def hang(
     members = [getattr(parent, name) for name in siblings]
     there = [m.joint[0] for m in members if isinstance(m, QuantizedLinear) and m.joint is not None]
     joint = there[0] if there else JointProjection(layer, [m.out_features for m in members])
+    assert isinstance(joint, JointProjection)
     joint.place(siblings.index(leaf), layer)
 
 

@@ -5,7 +5,7 @@ more rows dequantize it into the shared workspace and use the library's matmul, 
 dequantization is small beside. Without a GPU everything is plain torch: the reference.
 """
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 
@@ -13,9 +13,6 @@ from . import layout
 from .awq_format import AWQTensors, round_to_nearest
 from .layout import Packed, Packed4, Packed8
 from .workspace import Workspace, require_16_bits
-
-if TYPE_CHECKING:
-    from .fused_projections import JointProjection
 
 FEW_ROWS = 64
 """Up to this many rows the packed weight is read directly (measured: docs/weights_runtime.md)."""
@@ -44,12 +41,25 @@ def _affine(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) ->
     return x @ weight if bias is None else torch.addmm(bias, x, weight)
 
 
+class Joint(Protocol):
+    """Several layers on the same input, computed together (fused_projections.py)."""
+
+    def take(self, index: int, x: torch.Tensor) -> torch.Tensor | None:
+        """Member `index`'s output for `x`; None where it is better computed alone."""
+
+    def lend(self, member: "QuantizedLinear") -> None:
+        """Give a member of the group the views of its columns."""
+
+    def to(self, device: torch.device) -> None:
+        """Move the columns; the members' views are theirs to be lent again."""
+
+
 class QuantizedLinear(torch.nn.Module):
     """y = x W + b with W packed; what 4 and 8 bits share.
 
     `workspace` is shared by the layers of a model and owned by the model, hence kept out of
     this module's children. `joint`, where set, computes this layer, its member of that number,
-    together with the others that read the same input (joint.py).
+    together with the others that read the same input.
     """
 
     words: torch.Tensor
@@ -63,7 +73,7 @@ class QuantizedLinear(torch.nn.Module):
         self.register_buffer("scales", weight.scales)
         self.register_buffer("bias", bias)
         self._workspace = (workspace,)
-        self.joint: tuple[JointProjection, int] | None = None
+        self.joint: tuple[Joint, int] | None = None
 
     @property
     def workspace(self) -> Workspace:

@@ -180,7 +180,7 @@ def started(home: Path, *more: str) -> subprocess.Popen[str]:
 def test_killed_calibrations_resume_to_the_same_rows_and_profile(
     home: Path, tmp_path: Path
 ) -> None:
-    """benchmarks/kill_calibration.py does so hundreds of times."""
+    """tests/stress does so hundreds of times."""
     rng, kept = random.Random(0), []
     for death in range(KILLS):
         process = started(tmp_path, "--runs", RUNS, *(["--resume"] if death else []))

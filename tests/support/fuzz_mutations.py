@@ -1,7 +1,7 @@
 """Broken inputs on purpose: mutated configs, files and arguments, and what came of one.
 
 The same seed gives the same case. Used by tests/planner/models/test_fuzz.py on a sample and by
-benchmarks/fuzz_plan.py on thousands.
+tests/stress/test_broken_configs.py on thousands.
 """
 
 import copy

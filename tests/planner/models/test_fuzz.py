@@ -1,6 +1,7 @@
 """Whatever is in a config.json or on the command line: a plan, or one line that says what is wrong.
 
-A sample of what benchmarks/fuzz_plan.py runs by the thousand, and values hypothesis thinks of.
+A sample of what tests/stress/test_broken_configs.py runs by the thousand, and values that
+hypothesis thinks of.
 """
 
 import json

@@ -1,34 +1,32 @@
 """Kill a calibration with SIGKILL at random moments, resume it, and compare with one that lived.
 
-    python benchmarks/kill_calibration.py --times 200
+    python -m pytest -m slow -s tests/stress/test_killed_calibrations.py
 
 A whole calibration of the tiny model is the standard. Then calibrations are begun anew, and each
 process that works on one is killed after a random time, until one lives to the end; until so many
 were killed. After every death no row that was on the disk may be gone or changed, and in the end
 rows (but for their times) and accuracy.json must equal the standard's. Processes are forked from
 one that has imported everything, so that the moments fall into measuring and fitting.
-
-Exit code 1 at the first difference.
 """
 
-import argparse
 import os
 import random
 import signal
-import sys
-import tempfile
 import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
 
 import kvpareto.calibration.calibrate
 import kvpareto.calibration.design.time_estimate  # noqa: F401 - imported before the processes are forked
 from kvpareto import cli
 from kvpareto.calibration.records.record_file import ROWS, Record, read_records
 
-STORIES = Path(__file__).parents[1] / "tests" / "data" / "stories260K-hf"
+STORIES = Path(__file__).parents[1] / "data" / "stories260K-hf"
 COMMAND = ("calibrate", "-m", str(STORIES), "--context", "256", "--tasks", "arithmetic")
+DEATHS = 200
 TERMS = ("--items", "4", "--runs", "6", "--device", "cpu", "--json")
 
 
@@ -95,46 +93,32 @@ def kill_until(home: Path, rng: random.Random, whole: float, most: int) -> int:
         code = ended(child, rng.uniform(0, whole) if deaths < most else None)
         now = rows_in(home)
         if now[: len(kept)] != kept:
-            sys.exit(f"a row that was on the disk is gone, after {deaths + 1} deaths")
+            pytest.fail(f"a row that was on the disk is gone, after {deaths + 1} deaths")
         kept = now
         if code is None:
             deaths += 1
         elif code:
-            sys.exit(f"a resumed calibration ended with exit code {code}")
+            pytest.fail(f"a resumed calibration ended with exit code {code}")
         else:
             return deaths
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--times", type=int, default=200, help="deaths in all")
-    parser.add_argument("--minutes", type=float, default=60.0, help="minutes to spend at most")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    rng, started = random.Random(options.seed), time.monotonic()
-    with tempfile.TemporaryDirectory() as scratch:
-        standard = Path(scratch) / "standard"
-        begun = time.monotonic()
-        if code := ended(start(standard, resume=False), None):
-            sys.exit(f"the calibration that lives ended with exit code {code}")
-        whole = time.monotonic() - begun
-        expected = without_times(rows_in(standard))
-        folder = folder_in(standard)
-        assert folder is not None
-        profile = (folder / "accuracy.json").read_bytes()
-        print(f"one that lives: {len(expected)} rows in {whole:.1f} s", flush=True)
-        deaths = lives = 0
-        while deaths < options.times and time.monotonic() - started < 60 * options.minutes:
-            home = Path(scratch) / f"killed-{lives}"
-            deaths += kill_until(home, rng, whole, options.times - deaths)
-            lives += 1
-            if found := difference(without_times(rows_in(home)), expected):
-                sys.exit(f"after {deaths} deaths the rows differ: {found}")
-            if (home / folder.relative_to(standard) / "accuracy.json").read_bytes() != profile:
-                sys.exit(f"after {deaths} deaths the profile differs")
-            print(f"{deaths} deaths, {lives} calibrations: rows and profile equal", flush=True)
-    print(f"killed {deaths} times: no row lost, {lives} profiles equal", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+@pytest.mark.slow
+def test_no_death_loses_a_row(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    standard = tmp_path / "standard"
+    begun = time.monotonic()
+    assert ended(start(standard, resume=False), None) == 0
+    whole = time.monotonic() - begun
+    expected = without_times(rows_in(standard))
+    folder = folder_in(standard)
+    assert folder is not None
+    profile = (folder / "accuracy.json").read_bytes()
+    deaths = lives = 0
+    while deaths < DEATHS:
+        home = tmp_path / f"killed-{lives}"
+        deaths += kill_until(home, rng, whole, DEATHS - deaths)
+        lives += 1
+        assert difference(without_times(rows_in(home)), expected) == ""
+        assert (home / folder.relative_to(standard) / "accuracy.json").read_bytes() == profile
+        print(f"{deaths} deaths, {lives} calibrations: rows and profile equal", flush=True)

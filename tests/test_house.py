@@ -1,0 +1,84 @@
+"""The order of the house: small folders, no import circle, imports that run downwards."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.imports import ROOT, imported, modules, room_of
+
+MOST_FILES = 20
+
+PLANNER_FLOORS = (
+    {"planner.search"},
+    {"planner.engines", "planner.latency", "planner.accuracy"},
+    {"planner.memory"},
+    {"planner"},  # engine.py, load_model.py
+    {"planner.models", "planner.hardware"},
+    {"planner.formats"},
+)
+"""Rooms of the planner from the top down; each imports from lower ones alone. The planner's own
+modules are ranked by PLANNER_MODULES."""
+
+PLANNER_GROUND = {"planner.errors", "planner.units", "planner.user_data", "planner.workload"}
+"""Modules that every room may import, and that import no room."""
+
+
+def _floor(module: str) -> int:
+    if module in PLANNER_GROUND or module == "planner":
+        return -1
+    room = room_of(module)
+    return next(len(PLANNER_FLOORS) - i for i, x in enumerate(PLANNER_FLOORS) if room in x)
+
+
+@pytest.mark.parametrize("module", sorted(m for m in modules() if m.startswith("planner.")))
+def test_the_planner_imports_downwards(module: str) -> None:
+    above = [
+        other
+        for other in imported(module)
+        if other.startswith("planner.")
+        and room_of(other) != room_of(module)
+        and _floor(other) >= _floor(module)
+    ]
+    assert not above
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_packages_import_one_way(module: str) -> None:
+    order = ["cli", "calibration", "report", "runtime", "planner", "profiles"]
+    mine = module.split(".")[0]
+    if mine in order:
+        above = [o for o in imported(module) if o.split(".")[0] in order[: order.index(mine)]]
+        assert not above
+
+
+def test_no_modules_import_each_other() -> None:
+    graph = {module: imported(module) - {module} for module in modules()}
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join([*path[path.index(module) :], module])
+        if module in done:
+            return
+        for other in graph[module]:
+            visit(other, (*path, module))
+        done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_no_folder_has_more_than_a_person_can_see() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "*.py"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    count: dict[Path, int] = {}
+    for line in listed.stdout.splitlines():
+        if (ROOT / line).exists():
+            count[Path(line).parent] = count.get(Path(line).parent, 0) + 1
+    crowded = {str(folder): n for folder, n in count.items() if n > MOST_FILES}
+    assert not crowded
