@@ -38,7 +38,12 @@ class Buffer:
 
     @property
     def nbytes(self) -> int:
-        return prod(self.shape) * DTYPE_BYTES[self.dtype]
+        return self.bytes_in("bfloat16")
+
+    def bytes_in(self, dtype: str) -> int:
+        """Bytes where the model runs in `dtype`, which what is not quantized is kept in."""
+        kept = dtype if self.dtype == "bfloat16" else self.dtype
+        return prod(self.shape) * DTYPE_BYTES[kept]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +152,17 @@ class KVFormat:
         sinks = max(side.sinks if side.quantized else 0 for side in sides)
         return min(tokens, needed + sinks + (2 * block - 1 if block > 1 else 0))
 
-    def nbytes(self, batch: int, heads: int, key_dim: int, value_dim: int, tokens: int) -> int:
-        return sum(b.nbytes for b in self.buffers(batch, heads, key_dim, value_dim, tokens))
+    def nbytes(
+        self,
+        batch: int,
+        heads: int,
+        key_dim: int,
+        value_dim: int,
+        tokens: int,
+        dtype: str = "bfloat16",
+    ) -> int:
+        buffers = self.buffers(batch, heads, key_dim, value_dim, tokens)
+        return sum(b.bytes_in(dtype) for b in buffers)
 
 
 @lru_cache(maxsize=4096)

@@ -249,6 +249,8 @@ class ModelSpec:
     extra: dict[str, str] = field(default_factory=dict)
     text_type: str = ""
     """The decoder's own model_type, where the config nests it or the family reads one."""
+    stored_dtype: str = ""
+    """The checkpoint's dtype, where `dtype`, in which the model is run, is another."""
 
     @property
     def parameters(self) -> int:

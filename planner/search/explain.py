@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from ..gpu_memory import gpu_notes
 from ..memory import estimate as memory
-from ..models.spec import Attention, CompressedAttention, LatentAttention, ModelSpec, RecurrentState
 from ..units import format_bytes, format_tokens
+from ..where_runs import why_planned_only
 from ..workload import Engine
 from .choose import TIE, Choice
 from .evaluate import Point, Table
@@ -152,36 +153,13 @@ def warnings_for(request: Request, point: Point) -> tuple[str, ...]:
             f"the best that fits is predicted to lose {_percent(1 - point.accuracy.retention)} of "
             "the score: think of a smaller model, a shorter context or more memory"
         )
-    if request.engine is Engine.KVPARETO and not spec.runnable:
-        found.append(not_runnable(spec))
-    if request.hardware is not None and request.budget > request.hardware.memory_bytes:
-        found.append(
-            f"the budget is more than {request.hardware.name} has "
-            f"({format_bytes(request.hardware.memory_bytes)})"
-        )
-    if request.hardware is not None and request.hardware.unified:
-        found.append(
-            f"{request.hardware.name} shares its memory with the system, which keeps some of it"
-        )
+    obstacle = why_planned_only(spec, request.hardware)
+    if request.engine is Engine.KVPARETO and obstacle is not None:
+        found.append(f"planned only: {obstacle}")
+    found += gpu_notes(request)
     found += [note for note in point.memory.notes if note not in found]
     found += [f"accuracy: {note}" for note in point.accuracy.notes]
     return tuple(found)
-
-
-def not_runnable(spec: ModelSpec) -> str:
-    """What keeps the kvpareto runtime from running this model."""
-    names = {
-        LatentAttention: "latent attention",
-        CompressedAttention: "compressed attention",
-        RecurrentState: "recurrent layers",
-    }
-    kinds = [names.get(type(m), "attention in aligned chunks") for m, _ in spec.mixer_counts]
-    local = [isinstance(m, Attention) and m.local_chunk is None for m, _ in spec.mixer_counts]
-    missing = dict.fromkeys(kind for kind, plain in zip(kinds, local, strict=True) if not plain)
-    return (
-        f"planned only: the kvpareto runtime has no kernels for {' and '.join(missing)} "
-        f"({spec.model_type})"
-    )
 
 
 def _percent(share: float) -> str:
