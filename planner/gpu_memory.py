@@ -24,10 +24,8 @@ def budget_of(gpu: Hardware, reserve: str | None) -> tuple[int, int]:
 
     Raises BadInput where nothing would be left.
     """
-    if reserve is not None:
-        kept = parse_reserve(reserve)
-    else:
-        kept = DESKTOP_RESERVE if gpu.consumer else 0
+    default = DESKTOP_RESERVE if gpu.consumer else 0
+    kept = default if reserve is None else parse_reserve(reserve)
     if kept >= gpu.memory_bytes:
         raise BadInput(
             f"--reserve {reserve} leaves nothing of the {format_bytes(gpu.memory_bytes)} that "

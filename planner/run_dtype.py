@@ -63,8 +63,7 @@ def as_run(
 
 
 def in_dtype(spec: ModelSpec, dtype: str) -> ModelSpec:
-    """`spec` loaded in `dtype`: the elements that its files hold beyond config.json are cast
-    too."""
+    """`spec` loaded in `dtype`: what its files hold beyond config.json is cast too."""
     if dtype == spec.dtype:
         return spec
     cast = replace(spec, dtype=dtype, stored_dtype=spec.stored_dtype or spec.dtype)

@@ -65,12 +65,12 @@ def _known(found: Sequence[Found]) -> Hardware:
         raise BadInput(
             f"this machine's GPU{memory}: {error.message}", f"plan by its memory{budget}"
         ) from None
-    memory = gpu.memory_bytes if one.total is None else min(gpu.memory_bytes, one.total)
+    given = gpu.memory_bytes if one.total is None else min(gpu.memory_bytes, one.total)
     source, estimated = gpu.memory_source, gpu.memory_estimated
     if one.usable is not None:
-        memory, source, estimated = one.usable, "this machine's driver", False
+        given, source, estimated = one.usable, "this machine's driver", False
     return replace(
-        gpu, memory_bytes=memory, memory_source=source, memory_estimated=estimated, here=True
+        gpu, memory_bytes=given, memory_source=source, memory_estimated=estimated, here=True
     )
 
 
@@ -118,9 +118,8 @@ def _sysfs() -> list[Found]:
     """The amdgpu driver's files, where ROCm's tools are not installed."""
     found = []
     for device in sorted(SYSFS.glob("card*/device")):
-        if _text(device / "vendor") == _AMD and (
-            size := _whole(_text(device / "mem_info_vram_total"))
-        ):
+        size = _whole(_text(device / "mem_info_vram_total"))
+        if _text(device / "vendor") == _AMD and size:
             name = _text(device / "product_name") or "AMD GPU without a name"
             found.append(Found(name, size, size))
     return found

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...planner.hardware.gpus import find_gpu
+from ...planner.gpu_names import candidates
 from ...planner.memory import activation
 from ...planner.memory.overhead import workspace
 from ...planner.memory.weights import weight_bytes
@@ -50,7 +50,7 @@ def slack_of(row: RunRow) -> float | None:
         return None
     weights = weight_bytes(row.spec, row.config.weight_bits).total
     room = activation.peak(row.spec, row.config, row.workload, Engine.KVPARETO).room
-    moving = room + workspace(row.spec, find_gpu(row.gpu))
+    moving = room + workspace(row.spec, candidates(row.gpu)[0])
     return (row.reserved_peak - weights) / moving - 1
 
 
