@@ -40,20 +40,17 @@ def gpu_notes(request: Request) -> list[str]:
     gpu = request.hardware
     if gpu is None:
         return []
-    gives = (
-        f"gives programs {gpu.memory_bytes / GiB:.2f} of its {gpu.marketing_bytes / GiB:.0f} GiB"
-    )
-    if request.reserve is None:
-        if request.budget <= gpu.memory_bytes:
-            return []
-        return [f"the budget is more than there is: {gpu.name} {gives}"]
-    about = " (an estimate on the safe side)" if gpu.memory_estimated else ""
-    found = f"{gpu.name} {gives}{about}"
-    if request.reserve:
-        found += (
+    gives = f"{gpu.memory_bytes / GiB:.2f} of its {gpu.marketing_bytes / GiB:.0f} GiB"
+    found = []
+    if request.reserve is not None:
+        about = " (an estimate on the safe side)" if gpu.memory_estimated else ""
+        left = (
             f"; {format_bytes(request.reserve)} of it are left to a desktop: --reserve 0 where "
             "there is none"
         )
+        found.append(f"{gpu.name} gives programs {gives}{about}{left if request.reserve else ''}")
+    elif request.budget > gpu.memory_bytes:
+        found.append(f"the budget is more than {gpu.name} has: it gives programs {gives}")
     if gpu.unified:
-        found += "; the system shares its memory: what other programs hold is missing"
-    return [found]
+        found.append(f"{gpu.name} shares its memory with the system, which needs some of it")
+    return found

@@ -45,20 +45,19 @@ def as_run(
 ) -> ModelSpec:
     """`spec` in the dtype it is run in, `asked` or by the rule, with a note where that is not the
     checkpoint's."""
-    bf16 = hardware is None or hardware.bf16
-    dtype = asked or sixteen_bits(spec.dtype, bf16)
-    lacking = hardware is not None and not bf16 and "bfloat16" in (spec.dtype, dtype)
-    if dtype == spec.dtype and not lacking:
+    lacking = "" if hardware is None or hardware.bf16 else hardware.name
+    dtype = asked or sixteen_bits(spec.dtype, bf16=not lacking)
+    planned = f"the checkpoint is {spec.dtype}; weights and KV are planned in {dtype}, "
+    if lacking and dtype == "bfloat16":
+        note = f"{lacking} does not compute in bfloat16: --dtype float16 is what runs there"
+    elif dtype == spec.dtype:
         return spec
-    note = f"the checkpoint is {spec.dtype}; weights and KV are planned in {dtype}, "
-    if asked is not None:
-        note += "as asked"
-    elif lacking and hardware is not None:
-        note += f"because {hardware.name} has no bfloat16: values beyond 65,504 overflow there"
+    elif asked is not None:
+        note = planned + "as asked"
+    elif lacking:
+        note = planned + f"because {lacking} has no bfloat16: values beyond 65,504 overflow there"
     else:
-        note += "as engines run it: --dtype float32 plans it as it is stored"
-    if lacking and dtype == "bfloat16" and hardware is not None:
-        note += f"; {hardware.name} computes nothing in bfloat16"
+        note = planned + "as engines run it: --dtype float32 plans it as it is stored"
     return in_dtype(replace(spec, warnings=(*spec.warnings, note)), dtype)
 
 
@@ -70,9 +69,11 @@ def in_dtype(spec: ModelSpec, dtype: str) -> ModelSpec:
     if spec.stored_weight_bytes is None:
         return cast
     bits = available_weight_bits(spec)[0]
-    plain = replace(spec, stored_weight_bytes=None)
-    beyond = spec.stored_weight_bytes - weight_bytes(plain, bits).total
-    if spec.quantization is None:
+    before = weight_bytes(replace(spec, stored_weight_bytes=None), bits).total
+    after = weight_bytes(replace(cast, stored_weight_bytes=None), bits).total
+    beyond = spec.stored_weight_bytes - before
+    if spec.quantization is None and after < before and spec.stored_weight_bytes < 0.6 * before:
+        beyond = spec.stored_weight_bytes - after  # the index is of files in 16 bits already
+    elif spec.quantization is None:
         beyond = beyond * DTYPE_BYTES[dtype] // DTYPE_BYTES[spec.dtype]
-    computed = weight_bytes(replace(cast, stored_weight_bytes=None), bits).total
-    return replace(cast, stored_weight_bytes=computed + beyond)
+    return replace(cast, stored_weight_bytes=after + beyond)

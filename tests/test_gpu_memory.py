@@ -123,7 +123,7 @@ def test_a_plan_says_what_the_card_gives_and_what_is_left_to_others(
     assert found["budget"] == gpu.memory_bytes
     code, found, _ = plan(capsys, *asked, "--budget", "24GiB")
     assert found["gpu_memory"]["reserve"] is None
-    assert any("more than there is" in w for w in found["warnings"])
+    assert any("more than NVIDIA GeForce RTX 4090 has" in w for w in found["warnings"])
     code, _, err = plan(capsys, *asked, "--budget", "8GB", "--reserve", "1GB")
     assert code == 2
     assert "--reserve beside --budget" in err

@@ -134,7 +134,7 @@ def test_a_tool_that_does_not_answer_names_no_gpu(
 def test_the_command_plans_for_it(tools: Tools, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["plan", "-m", "Qwen/Qwen3-0.6B", "--gpu", "auto", "--context", "1k", "--json"]
     assert run(asked) == 3
-    out, err = capsys.readouterr()
+    err = capsys.readouterr().err
     assert err.splitlines()[0].startswith("error: no GPU was found in this machine")
     assert "--budget 12GB" in err
     tools.nvidia("NVIDIA L4, 23034, 460")

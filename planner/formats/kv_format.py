@@ -38,12 +38,7 @@ class Buffer:
 
     @property
     def nbytes(self) -> int:
-        return self.bytes_in("bfloat16")
-
-    def bytes_in(self, dtype: str) -> int:
-        """Bytes where the model runs in `dtype`, which what is not quantized is kept in."""
-        kept = dtype if self.dtype == "bfloat16" else self.dtype
-        return prod(self.shape) * DTYPE_BYTES[kept]
+        return prod(self.shape) * DTYPE_BYTES[self.dtype]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,17 +147,8 @@ class KVFormat:
         sinks = max(side.sinks if side.quantized else 0 for side in sides)
         return min(tokens, needed + sinks + (2 * block - 1 if block > 1 else 0))
 
-    def nbytes(
-        self,
-        batch: int,
-        heads: int,
-        key_dim: int,
-        value_dim: int,
-        tokens: int,
-        dtype: str = "bfloat16",
-    ) -> int:
-        buffers = self.buffers(batch, heads, key_dim, value_dim, tokens)
-        return sum(b.bytes_in(dtype) for b in buffers)
+    def nbytes(self, batch: int, heads: int, key_dim: int, value_dim: int, tokens: int) -> int:
+        return sum(b.nbytes for b in self.buffers(batch, heads, key_dim, value_dim, tokens))
 
 
 @lru_cache(maxsize=4096)

@@ -241,41 +241,35 @@ def _packed(spec: ModelSpec, config: Configuration, workload: Workload, tokens: 
             if index < len(spec.layers):
                 protected.update(spec.layers[index].mixers)
         form = KVFormat.of(config, config.protection.layers[0])
-        total += _packed_layers(protected.items(), form, config, workload, tokens, spec.dtype)
+        total += _packed_layers(protected.items(), form, config, workload, tokens)
     index = next(i for i in range(2**20) if config.layer_bits(i) == (config.k_bits, config.v_bits))
     rest = ((mixer, count - protected[mixer]) for mixer, count in spec.mixer_counts)
     form = KVFormat.of(config, index)
-    return total + _packed_layers(rest, form, config, workload, tokens, spec.dtype)
+    return total + _packed_layers(rest, form, config, workload, tokens)
 
 
 def _packed_layers(
-    mixers: _Counts, form: KVFormat, config: Configuration, workload: Workload, tokens: int,
-    dtype: str,
-) -> int:  # fmt: skip
+    mixers: _Counts, form: KVFormat, config: Configuration, workload: Workload, tokens: int
+) -> int:
     batch = workload.batch
     total = 0
     for mixer, count in mixers:
         part = packed_part(mixer, form, tokens, config.largest_chunk)
         if count and part is not None:
             shape = batch, part.heads, part.key_dim, part.value_dim, part.tokens
-            total += count * (form.nbytes(*shape, dtype) + batch * part.beside_in(dtype))
+            total += count * (form.nbytes(*shape) + batch * part.beside)
     return total
 
 
 @dataclass(frozen=True, slots=True)
 class PackedPart:
-    """What one mixer keeps for each sequence: buffers of this shape, and 16-bit values beside
-    them, whose bytes are `beside`."""
+    """What one mixer keeps for each sequence: buffers of this shape, and bytes beside them."""
 
     heads: int
     key_dim: int
     value_dim: int
     tokens: int
     beside: int = 0
-
-    def beside_in(self, dtype: str) -> int:
-        """Bytes beside the buffers where the model runs in `dtype`."""
-        return self.beside * DTYPE_BYTES[dtype] // 2
 
 
 def packed_part(mixer: Mixer, form: KVFormat, tokens: int, chunk: int | None) -> PackedPart | None:

@@ -38,7 +38,7 @@ def _packed(spec: ModelSpec, space: Space, workload: Workload) -> Ints:
     of_bits[list(KV_BITS)] = range(len(KV_BITS))
     k_index, v_index = of_bits[space.k_bits], of_bits[space.v_bits]
     kept = of_bits[PROTECTED_BITS]
-    sides = _Sides(space.layouts, spec.dtype)
+    sides = _Sides(space.layouts)
     row = sides.row[space.layout]
     total: Ints = np.full((len(space.layout), 1), state_bytes(spec, workload.batch))
     for mixer, count in spec.mixer_counts:
@@ -68,8 +68,7 @@ class _Sides:
     row of its bytes.
     """
 
-    def __init__(self, layouts: tuple[Layout, ...], dtype: str) -> None:
-        self._dtype = dtype
+    def __init__(self, layouts: tuple[Layout, ...]) -> None:
         rows: dict[Layout, int] = {}
         self.row = np.array(
             [rows.setdefault(replace(x, rotation=False), len(rows)) for x in layouts]
@@ -89,7 +88,7 @@ class _Sides:
         def weigh(side: SideFormat, heads: int, dim: int, capacities: tuple[int, ...]) -> list[int]:
             key = side, dim, capacities
             if key not in seen:
-                seen[key] = _along(side, workload.batch, heads, dim, capacities, self._dtype)
+                seen[key] = _along(side, workload.batch, heads, dim, capacities)
             return seen[key]
 
         for row, (layout, formats) in enumerate(zip(self._layouts, self._formats, strict=True)):
@@ -104,12 +103,12 @@ class _Sides:
             one, capacities = parts[0], tuple(part.tokens for part in parts)
             keys[row] = [weigh(f.key, one.heads, one.key_dim, capacities) for f in formats]
             values[row] = [weigh(f.value, one.heads, one.value_dim, capacities) for f in formats]
-            keys[row] += workload.batch * np.array([part.beside_in(self._dtype) for part in parts])
+            keys[row] += workload.batch * np.array([part.beside for part in parts])
         return keys, values
 
 
 def _along(
-    side: SideFormat, batch: int, heads: int, dim: int, capacities: Sequence[int], dtype: str
+    side: SideFormat, batch: int, heads: int, dim: int, capacities: Sequence[int]
 ) -> list[int]:
     """Bytes of a side at several capacities.
 
@@ -118,8 +117,7 @@ def _along(
     """
 
     def weigh(capacity: int) -> int:
-        buffers = side.buffers(batch, heads, dim, capacity) if dim else ()
-        return sum(b.bytes_in(dtype) for b in buffers)
+        return sum(b.nbytes for b in side.buffers(batch, heads, dim, capacity)) if dim else 0
 
     linear = [c for c in capacities if c >= side.sinks + side.residual_capacity]
     found = {c: weigh(c) for c in {*capacities} - {*linear}}
