@@ -17,6 +17,7 @@ from .hardware.gpus import Hardware, named_gpus
 _VENDOR_WORDS = ("nvidia", "geforce", "amd", "instinct", "radeon", "apple", "tesla", "oam")
 _SERIES_WORDS = ("rtx", "rx")  # "4090" alone is what people type
 _NO_WORDS = ("gpu", "graphics")
+_WORD = re.compile(r"[a-z0-9]+")
 _SIZE = re.compile(r"(?<![a-z0-9])(\d+)\s*(?:gib|gb|g)(?![a-z0-9])")
 _SEVERAL = re.compile(
     r"(\d{1,2})\s*[x×*]\s*(\S.*)|(.+\d(?:gb?)?|.+\s)[x×*]\s*(\d{1,2})", re.IGNORECASE
@@ -45,14 +46,18 @@ def find(name: str, memory: int | None = None) -> Hardware:
     from difflib import get_close_matches  # only on the way to an error
 
     names = _names()
-    near = [g.name for k in get_close_matches(_key(name), names, n=8, cutoff=0.6) for g in names[k]]
+    near = [
+        g.name
+        for k in get_close_matches(_key(_split(name)), names, n=8, cutoff=0.6)
+        for g in names[k]
+    ]
     close = f"; near: {_some(list(dict.fromkeys(near)), 5)}" if near else ""
     raise BadInput(f"unknown GPU: {name!r}{close}", _HINT)
 
 
 def candidates(name: str) -> tuple[Hardware, ...]:
     """The GPUs that `name` may mean: none, one, or several that differ in memory or form."""
-    exact = _names().get(_key(name))
+    exact = _names().get(_key(_split(name)))
     if exact:
         return exact
     words = _words(name)
@@ -95,7 +100,8 @@ def _names() -> dict[str, tuple[Hardware, ...]]:
     names: dict[str, tuple[Hardware, ...]] = {}
     for gpu, aliases in named_gpus():
         for alias in aliases:
-            for key in {_key(alias), _key(alias, series=False)}:
+            words = _split(alias)
+            for key in {_key(words), _key(words, _VENDOR_WORDS + _SERIES_WORDS)}:
                 known = names.get(key, ())
                 names[key] = known if gpu in known else (*known, gpu)
     return names
@@ -103,8 +109,7 @@ def _names() -> dict[str, tuple[Hardware, ...]]:
 
 def _split(name: str) -> list[str]:
     """The words of a name; `64 GB`, `64GiB` and `64g` are one word."""
-    lower = _SIZE.sub(r" \1gb ", name.lower())
-    words = re.findall(r"[a-z0-9]+", lower)
+    words = _WORD.findall(_SIZE.sub(r" \1gb ", name.lower()))
     return ["laptop" if w == "mobile" else w for w in words if w not in _NO_WORDS]
 
 
@@ -112,9 +117,8 @@ def _words(name: str) -> frozenset[str]:
     return frozenset(w for w in _split(name) if w not in _VENDOR_WORDS)
 
 
-def _key(name: str, *, series: bool = True) -> str:
-    dropped = _VENDOR_WORDS if series else _VENDOR_WORDS + _SERIES_WORDS
-    key = "".join(w for w in _split(name) if w not in dropped)
+def _key(words: Iterable[str], dropped: Sequence[str] = _VENDOR_WORDS) -> str:
+    key = "".join(word for word in words if word not in dropped)
     for vendor in _VENDOR_WORDS:  # "nvidiah200", written in one
         key = key.removeprefix(vendor)
     return key

@@ -47,13 +47,15 @@ def as_run(
     checkpoint's."""
     lacking = "" if hardware is None or hardware.bf16 else hardware.name
     dtype = asked or sixteen_bits(spec.dtype, bf16=not lacking)
-    planned = f"the checkpoint is {spec.dtype}; weights and KV are planned in {dtype}, "
+    planned = f"the checkpoint is {spec.dtype} and is planned in {dtype}, "
     if lacking and dtype == "bfloat16":
         note = f"{lacking} does not compute in bfloat16: --dtype float16 is what runs there"
-    elif dtype == spec.dtype:
+    elif dtype == spec.dtype != "float32":
         return spec
     elif asked is not None:
         note = planned + "as asked"
+        if dtype == "float32" and hardware is not None:
+            note += "; times are those of 16-bit arithmetic, so float32 takes longer"
     elif lacking:
         note = planned + f"because {lacking} has no bfloat16: values beyond 65,504 overflow there"
     else:

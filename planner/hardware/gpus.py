@@ -69,6 +69,9 @@ class Hardware:
 
 def find_gpu(name: str, memory: int | None = None) -> Hardware:
     """The GPU that `name` means; see gpu_names.find, which raises BadInput."""
+    for gpu, _ in named_gpus():
+        if gpu.name == name:  # as the program itself names it: no word is looked at
+            return gpu
     from ..gpu_names import find
 
     return find(name, memory)
