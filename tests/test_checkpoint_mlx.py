@@ -8,7 +8,8 @@ import pytest
 
 from kvpareto.cli import run
 from kvpareto.planner.errors import BadConfig, BadInput
-from kvpareto.planner.memory.weights import available_weight_bits, weight_bytes
+from kvpareto.planner.load_model import load_config
+from kvpareto.planner.memory.weights import available_weight_bits, checkpoint_storage, weight_bytes
 from kvpareto.planner.models.quantization.quantization_config import find_section, read_quantization
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import ModelSpec, Role
@@ -147,6 +148,20 @@ def test_experts_and_routers_by_mlx_names() -> None:
     kept = 2 * sum(g.parameters for g in spec.tensors if g.role is Role.NORM)
     assert total(spec) == quantized(others, 4, 64) + routers + at_3_bits + kept
     assert not any("is not read to have" in warning for warning in spec.warnings)
+
+
+def test_a_router_that_mlx_keeps_as_a_bare_tensor_stays() -> None:
+    """mlx_lm's MoEGate of DeepSeek and its kin has no layer to quantize; Qwen's router is one."""
+    at_16_bits = {}
+    for model in ("deepseek-ai/DeepSeek-V3", "Qwen/Qwen3-30B-A3B"):
+        config = dict(load_config(model, offline=True).config)
+        config.pop("quantization_config", None)
+        spec = read_model({**config, "quantization": GROUP64}, model)
+        routers = [g for g in spec.tensors if g.role is Role.ROUTER and len(g.shape) == 2]
+        stored = [form for g in routers for form, _ in checkpoint_storage(spec, g)]
+        assert stored
+        at_16_bits[model] = {form is None for form in stored}
+    assert at_16_bits == {"deepseek-ai/DeepSeek-V3": {True}, "Qwen/Qwen3-30B-A3B": {False}}
 
 
 def test_a_module_that_the_model_has_not_is_named() -> None:

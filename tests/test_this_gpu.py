@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -127,8 +128,10 @@ def test_a_tool_that_does_not_answer_names_no_gpu(
         script = f"exec {next(p for p in ('/bin/sleep', '/usr/bin/sleep') if os.path.exists(p))} 30"
     for name in ("nvidia-smi", "rocm-smi", "sysctl"):
         tools.add(name, script)
+    started = time.monotonic()
     with pytest.raises(MissingDependency, match="no GPU was found"):
         this_gpu()
+    assert time.monotonic() - started < 20  # a tool that hangs would take 30 seconds
 
 
 def test_the_command_plans_for_it(tools: Tools, capsys: pytest.CaptureFixture[str]) -> None:
