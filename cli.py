@@ -47,7 +47,17 @@ Model = Annotated[
     ),
 ]
 Gpu = Annotated[
-    str | None, typer.Option(help="GPU to predict for: H200, 4090; see `kvpareto profiles list`.")
+    str | None,
+    typer.Option(
+        help="GPU to predict for: H200, 4090, auto (this machine's); see `kvpareto profiles list`."
+    ),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="What 16 bits are: bfloat16 or float16; or float32.  "
+        "[default: the checkpoint's; of float32 ones bfloat16]"
+    ),
 ]
 FullLogits = Annotated[
     bool, typer.Option("--full-logits", help="Count logits of every prompt token, not the last.")
@@ -92,12 +102,19 @@ def plan(
     model: Model,
     budget: Annotated[
         str | None,
-        typer.Option(help="Memory to stay within: 12GB, 11.5GiB.  [default: all of --gpu]"),
+        typer.Option(help="Memory to stay within: 12GB, 11.5GiB.  [default: what --gpu gives]"),
     ] = None,
     prompt: Context = None,
     output: Output = "512",
     batch: Batch = "1",
     gpu: Gpu = None,
+    reserve: Annotated[
+        str | None,
+        typer.Option(
+            help="Of --gpu's memory, to leave to others.  [default: 500MB on consumer cards]"
+        ),
+    ] = None,
+    dtype: Dtype = None,
     max_loss: Annotated[
         str | None, typer.Option(help="Largest predicted loss of accuracy to accept: 3%.")
     ] = None,
@@ -121,6 +138,8 @@ def plan(
     kvpareto plan -m google/gemma-3-4b-it --budget 8GB --max-context
     kvpareto plan -m Qwen/Qwen3-8B --budget 24g --json --save plan.json
     """
+    from .planner.gpu_memory import budget_of
+    from .planner.run_dtype import as_run, parse_dtype
     from .planner.search.recommend import Request, longest_contexts, recommend
     from .planner.units import parse_bytes, parse_fraction
     from .planner.workload import Workload
@@ -129,9 +148,17 @@ def plan(
     hardware = _hardware(gpu)
     if budget is None and hardware is None:
         raise BadInput("no budget", f"say how much memory there is: {_EXAMPLE}")
-    size = parse_bytes(budget) if budget is not None else hardware.memory_bytes  # type: ignore[union-attr]
+    if budget is not None and reserve is not None:
+        raise BadInput(
+            "--reserve beside --budget", "it is a part of --gpu's memory: give one of them"
+        )
+    kept: int | None = None
+    if budget is not None or hardware is None:
+        size = parse_bytes(budget or "")
+    else:
+        size, kept = budget_of(hardware, reserve)
     loss = parse_fraction(max_loss) if max_loss is not None else None
-    spec = _load(model, offline, trust_remote_code)
+    spec = as_run(_load(model, offline, trust_remote_code), parse_dtype(dtype), hardware)
     request = Request(
         spec=spec,
         workload=Workload.parse(prompt, output, batch, spec.max_context, full_logits=full_logits),
@@ -140,6 +167,7 @@ def plan(
         hardware=hardware,
         max_loss=loss,
         objective=objective,
+        reserve=kept,
     )
     if max_context:
         document = longest_document(request, longest_contexts(request))
@@ -164,6 +192,7 @@ def estimate(
     output: Output = "512",
     batch: Batch = "1",
     gpu: Gpu = None,
+    dtype: Dtype = None,
     engine: EngineName = "kvpareto",
     full_logits: FullLogits = False,
     offline: Offline = False,
@@ -193,11 +222,12 @@ def estimate(
     from .planner.formats.configuration import Configuration
     from .planner.latency import predict as latency
     from .planner.memory import estimate as memory
+    from .planner.run_dtype import as_run, parse_dtype
     from .planner.workload import Workload
     from .report.document import estimate_document
 
     chosen, kind, hardware = Configuration.parse(config), find_engine(engine), _hardware(gpu)
-    spec = _load(model, offline, trust_remote_code)
+    spec = as_run(_load(model, offline, trust_remote_code), parse_dtype(dtype), hardware)
     workload = Workload.parse(prompt, output, batch, spec.max_context, full_logits=full_logits)
     document = estimate_document(
         spec,
@@ -280,6 +310,12 @@ def _load(model: str, offline: bool, trust_remote_code: bool) -> "ModelSpec":
 
 
 def _hardware(name: str | None) -> "Hardware | None":
+    if name is None:
+        return None
+    if name.strip().lower() == "auto":
+        from .planner.this_gpu import this_gpu
+
+        return this_gpu()
     from .planner.hardware.gpus import find_gpu
 
-    return find_gpu(name) if name is not None else None
+    return find_gpu(name)

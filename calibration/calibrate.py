@@ -15,7 +15,7 @@ from ..planner.formats.configuration import Configuration
 from ..planner.load_model import load_model
 from ..planner.models.spec import ModelSpec
 from .design.options import ASKED, DEFAULT_MODEL, Asked, Options, settle
-from .execution.device import check_size, choose
+from .execution.device import as_loaded, check_size, choose
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -51,6 +51,7 @@ def calibrate(options: Options) -> dict[str, Any]:
             "`kvpareto plan` works from published rows",
         )
     device, folder = _device(options.device, spec), folder_of(spec)
+    spec = as_loaded(spec, device)
     asked = settle(options, spec, device, Asked.read(folder) if options.resume else None)
     material = _material(asked)
     from .design.campaign import Campaign, Plan, replace_file, write_profile

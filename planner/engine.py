@@ -95,8 +95,9 @@ class Engine(ABC):
     def __str__(self) -> str:
         return self.name
 
-    def cannot_run(self, spec: ModelSpec) -> str | None:
-        """Why the engine does not run this model at all; None where it does."""
+    def cannot_run(self, spec: ModelSpec, hardware: Hardware | None = None) -> str | None:
+        """Why the engine does not run this model there; None where it does. Without a GPU named,
+        this machine is meant."""
         return None
 
     @abstractmethod

@@ -10,12 +10,14 @@ from ..planner.accuracy.calibrations import fingerprint
 from ..planner.accuracy.predict import Accuracy
 from ..planner.engine import Engine
 from ..planner.formats.configuration import Configuration
+from ..planner.gpu_memory import gpu_notes
 from ..planner.latency.predict import Latency
 from ..planner.memory.estimate import MemoryEstimate
 from ..planner.models.spec import ModelSpec
 from ..planner.search.evaluate import REFERENCE_GPU
 from ..planner.search.max_context import Longest
 from ..planner.search.recommend import Plan, Point, Request
+from ..planner.where_runs import why_planned_only
 from ..planner.workload import Workload
 
 SCHEMA = 1
@@ -66,7 +68,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "pace": _pace(plan),
         "considered": plan.considered,
         "fitting": plan.fitting,
-        "runnable": request.spec.runnable,
+        "runnable": why_planned_only(request.spec, request.hardware) is None,
         "warnings": list(plan.warnings),
     }
 
@@ -92,7 +94,11 @@ def longest_document(request: Request, found: Sequence[Longest]) -> dict[str, An
         ],
         "warnings": list(
             dict.fromkeys(
-                [*request.spec.warnings, *(b for x in found for b in x.point.accuracy.breaks)]
+                [
+                    *request.spec.warnings,
+                    *gpu_notes(request),
+                    *(b for x in found for b in x.point.accuracy.breaks),
+                ]
             )
         ),
     }
@@ -104,8 +110,24 @@ def _question(request: Request) -> dict[str, Any]:
         "fingerprint": fingerprint(request.spec),
         "budget": request.budget,
         "gpu": request.hardware.name if request.hardware else None,
+        "gpu_memory": _gpu_memory(request),
         "objective": request.objective,
         "max_loss": request.accepted_loss,
+    }
+
+
+def _gpu_memory(request: Request) -> dict[str, Any] | None:
+    """The GPU's memory in bytes: the vendor's size, what a program gets (the budget is that less
+    `reserve`; null where the budget was given), and where that number is from."""
+    gpu = request.hardware
+    if gpu is None:
+        return None
+    return {
+        "marketing": gpu.marketing_bytes,
+        "reported": gpu.memory_bytes,
+        "estimated": gpu.memory_estimated,
+        "source": gpu.memory_source,
+        "reserve": request.reserve,
     }
 
 
@@ -126,6 +148,7 @@ def heading(spec: ModelSpec, engine: Engine, workload: Workload) -> dict[str, An
         "output": workload.output,
         "batch": workload.batch,
         "parameters": spec.parameters,
+        "dtype": spec.dtype,
     }
 
 

@@ -103,7 +103,10 @@ def _calibration_facts(meta: Document) -> dict[str, Any]:
 
 def _gpu_document(gpu: Hardware) -> dict[str, Any]:
     facts: dict[str, Any] = {
-        "memory": f"{format_bytes(gpu.memory_bytes)}{' shared with the host' * gpu.unified}",
+        "memory": f"{gpu.marketing_bytes >> 30} GB{' shared with the host' * gpu.unified}",
+        "a program gets": f"{format_bytes(gpu.memory_bytes)}{', estimated' * gpu.memory_estimated}"
+        f" ({gpu.memory_source})",
+        "bfloat16": "yes" if gpu.bf16 else "no: planned in float16",
         "bandwidth": f"{format_bytes(round(gpu.bandwidth))}/s",
         "fp16 dense": f"{gpu.fp16_flops / 1e12:.0f} TFLOP/s",
     }

@@ -25,8 +25,10 @@ from ..planner.errors import BadInput, MissingDependency, NothingFits
 from ..planner.formats.configuration import Configuration
 from ..planner.load_model import load_config, shipped_folder
 from ..planner.memory.estimate import estimate
+from ..planner.models.quantization.quantization_config import find_section
 from ..planner.models.read_config import read_model
 from ..planner.models.spec import ModelSpec
+from ..planner.run_dtype import in_dtype, sixteen_bits
 from ..planner.workload import Workload
 from .generation.prefill import fitting_chunk
 from .session import Session
@@ -58,7 +60,8 @@ def load(
     `model` is a folder, a hub id, or a transformers model (which is changed in place where the
     configuration quantizes weights); with `random_weights` a folder, config.json or hub id of
     which only the config is read. `device` defaults to the first GPU, else the CPU; `dtype` to
-    the checkpoint's, but bfloat16 for float32 ones on a GPU, whose kernels take 16 bits.
+    the checkpoint's on a CPU; on a GPU, whose kernels take 16 bits, to float16 for float16 ones,
+    else bfloat16, or float16 where the GPU has no bfloat16.
     `memory_target` is the total in bytes that dynamic chunks stay within; by default all that
     the GPU has. `graphs` and `fused` can be switched off to compare.
 
@@ -116,9 +119,8 @@ def _from_source(
     found = load_config(source, offline=offline)
     spec = read_model(found.config, found.name)
     if dtype is None:
-        wide = spec.dtype == "float32" and device.type == "cuda"
-        dtype = torch.bfloat16 if wide else getattr(torch, spec.dtype)
-    spec = replace(spec, dtype=str(dtype).removeprefix("torch."))
+        dtype = getattr(torch, dtype_on(device, spec.dtype))
+    spec = in_dtype(spec, str(dtype).removeprefix("torch."))
     model: Any
     try:
         if random_weights:
@@ -135,6 +137,13 @@ def _from_source(
             "fewer weight bits, or a smaller model",
         ) from error
     return model, spec, tokenizer
+
+
+def dtype_on(device: torch.device, stored: str) -> str:
+    """The dtype that a checkpoint is loaded in: 16 bits on a GPU, its own on a CPU."""
+    if device.type != "cuda":
+        return stored
+    return sixteen_bits(stored, torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def _folder(source: str, offline: bool) -> Path:
@@ -162,7 +171,7 @@ def _tokenizer(folder: Path) -> Tokenizer | None:
 
 
 def _weights(folder: Path, config: Configuration, device: torch.device, dtype: torch.dtype) -> Any:
-    stored = json.loads((folder / "config.json").read_text()).get("quantization_config") or {}
+    stored = find_section(json.loads((folder / "config.json").read_text())) or {}
     method = str(stored.get("quant_method", "")).lower()
     if method == "awq":
         if config.weight_bits != 4:

@@ -6,6 +6,7 @@ in the same words. torch is imported when it is asked.
 
 from ...planner.errors import BadInput, MissingDependency
 from ...planner.models.spec import ModelSpec
+from ...planner.run_dtype import in_dtype
 
 MOST_ON_CPU = 1_000_000_000
 """Parameters beyond which a CPU needs hours for what a GPU does in minutes."""
@@ -37,3 +38,14 @@ def check_size(spec: ModelSpec, device: str, what: str, hint: str) -> None:
             f"{what} on a CPU",
             hint,
         )
+
+
+def as_loaded(spec: ModelSpec, device: str) -> ModelSpec:
+    """`spec` in the dtype that `runtime.load` chooses for it on `device`."""
+    if device == "cpu":
+        return spec
+    import torch
+
+    from ...runtime.loading import dtype_on
+
+    return in_dtype(spec, dtype_on(torch.device(device), spec.dtype))

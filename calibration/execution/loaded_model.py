@@ -16,6 +16,7 @@ import torch
 
 from ...planner.formats.configuration import Configuration
 from ...planner.load_model import load_config
+from ...planner.models.quantization.quantization_config import find_section
 from ...planner.models.spec import ModelSpec
 from ...runtime import load
 from .memory_cap import DeviceMemory, memory_of, numbered
@@ -52,8 +53,10 @@ def open_model(
     random_weights: bool = False,
     budget: int | None = None,
     offline: bool = False,
+    dtype: str | None = None,
 ) -> Iterator[OpenModel]:
     """Load `source`, and let go of it at the end. `random_weights` reads its config only.
+    `dtype` is what it is loaded in; by default what `runtime.load` chooses.
 
     Raises NothingFits where the weights do not fit the device or the budget; else as
     `runtime.load` does.
@@ -63,12 +66,12 @@ def open_model(
     started = time.perf_counter()
     peak = reserved = None
     if memory is None:
-        parts = _load(source, weight_bits, where, random_weights, offline)
+        parts = _load(source, weight_bits, where, random_weights, offline, dtype)
     else:
         memory.settle()
         memory.start_phase()
         with memory.held_to(budget):
-            parts = _load(source, weight_bits, where, random_weights, offline)
+            parts = _load(source, weight_bits, where, random_weights, offline, dtype)
         peak, reserved = memory.marks()
     opened = OpenModel(
         *parts,
@@ -90,9 +93,11 @@ def open_model(
 
 
 def _load(
-    source: str, bits: int, device: torch.device, random_weights: bool, offline: bool
-) -> tuple[Any, ModelSpec, Any]:
+    source: str, bits: int, device: torch.device, random_weights: bool, offline: bool,
+    dtype: str | None,
+) -> tuple[Any, ModelSpec, Any]:  # fmt: skip
     """Model, description, tokenizer."""
+    wanted = getattr(torch, dtype) if dtype is not None else None
     rounded = bits < 16 and not random_weights
     on_host = device.type == "cuda" and rounded and not _is_packed(source, offline)
     with load(
@@ -101,7 +106,7 @@ def _load(
         context=8,
         output=1,
         device="cpu" if on_host else device,
-        dtype=torch.bfloat16 if on_host else None,
+        dtype=wanted or (torch.bfloat16 if on_host else None),
         random_weights=random_weights,
         fused=False,
         graphs=False,
@@ -118,4 +123,4 @@ def _load(
 
 def _is_packed(source: str, offline: bool) -> bool:
     """Whether the checkpoint stores packed weights, which load straight to the device."""
-    return bool(load_config(source, offline=offline).config.get("quantization_config"))
+    return find_section(load_config(source, offline=offline).config) is not None

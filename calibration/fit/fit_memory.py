@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...planner.engines.kvpareto import KVPARETO
-from ...planner.hardware.gpus import find_gpu
+from ...planner.gpu_names import candidates
 from ...planner.memory.overhead import workspace
 from ...planner.memory.weights import weight_bytes
 from .engine_runs import RunRow
@@ -49,7 +49,7 @@ def slack_of(row: RunRow) -> float | None:
         return None
     weights = weight_bytes(row.spec, row.config.weight_bits).total
     room = KVPARETO.activation(row.spec, row.config, row.workload).room
-    moving = room + workspace(row.spec, find_gpu(row.gpu))
+    moving = room + workspace(row.spec, candidates(row.gpu)[0])
     return (row.reserved_peak - weights) / moving - 1
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from ...planner.accuracy.calibrations import folders
 from ...planner.engines.kvpareto import KVPARETO
 from ...planner.errors import BadInput
+from ...planner.gpu_names import candidates
 from ...planner.hardware.gpus import Hardware, find_gpu
 from ...planner.hardware.measured import forget, path_of
 from ...planner.latency.efficiency import shipped
@@ -34,7 +35,7 @@ def refit(gpu: str | None, notice: Callable[[str], None]) -> Path | None:
     if gpu is None:
         return None
     try:
-        hardware = find_gpu(gpu)
+        hardware = find_gpu(gpu, _memory())
     except BadInput:
         notice(f"{gpu} is not among the known GPUs: its times are kept, not fitted")
         return None
@@ -83,7 +84,11 @@ def document(rows: list[RunRow], hardware: Hardware) -> dict[str, Any] | None:
 
 
 def _is(row: RunRow, hardware: Hardware) -> bool:
-    try:
-        return find_gpu(row.gpu).name == hardware.name
-    except BadInput:
-        return False
+    return any(gpu.name == hardware.name for gpu in candidates(row.gpu))
+
+
+def _memory() -> int | None:
+    """Bytes of this machine's GPU, which tell cards of one name apart."""
+    import torch
+
+    return torch.cuda.get_device_properties().total_memory if torch.cuda.is_available() else None

@@ -19,6 +19,7 @@ from ...planner.search.request import Request
 from ...planner.units import parse_bytes, split_tokens
 from ...planner.workload import Workload
 from ...report.document import point
+from ..execution.device import as_loaded
 from .cases import Planned, Question, planned_of, predict
 
 
@@ -33,12 +34,13 @@ class Unplanned:
 
 def typed(
     model: str, config: str | None, budgets: str, contexts: str | None, output: str, batch: str,
-    engine: str, hardware: Hardware | None, offline: bool,
+    engine: str, hardware: Hardware | None, offline: bool, device: str,
 ) -> tuple[list[Question], list[Unplanned]]:  # fmt: skip
     """The questions, contexts one after the other, and what cannot be asked. Predictions are made
-    now, for `hardware` if it is known. Raises BadInput."""
+    now, for `hardware` if it is known, in the dtype that `device` loads the model in. Raises
+    BadInput."""
     chosen = Configuration.parse(config) if config is not None else None
-    requests = list(_requests(model, budgets, contexts, output, batch, engine, offline))
+    requests = list(_requests(model, budgets, contexts, output, batch, engine, offline, device))
     questions: list[Question] = []
     unplanned: list[Unplanned] = []
     for request in requests:
@@ -55,11 +57,11 @@ def typed(
 
 def _requests(
     model: str, budgets: str, contexts: str | None, output: str, batch: str, engine: str,
-    offline: bool,
+    offline: bool, device: str,
 ) -> Iterator[Request]:  # fmt: skip
     kind = find_engine(engine)
     sizes = [parse_bytes(part) for part in budgets.split(",")]
-    spec = load_model(model, offline=offline)
+    spec = as_loaded(load_model(model, offline=offline), device)
     for context in [None] if contexts is None else split_tokens(contexts):
         workload = Workload.parse(context, output, batch, spec.max_context)
         for size in sizes:

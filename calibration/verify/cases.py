@@ -23,6 +23,7 @@ from ...planner.load_model import load_model
 from ...planner.memory import estimate as memory
 from ...planner.models.spec import ModelSpec
 from ...planner.models.untrusted_json import read_json_object
+from ...planner.run_dtype import in_dtype
 from ...planner.search.request import Request
 from ...planner.workload import Workload
 from ...report.document import point
@@ -91,6 +92,7 @@ class PlanFile(_Part):
     parameters: int
     budget: int = Field(gt=0)
     gpu: str | None = None
+    dtype: Literal["bfloat16", "float16", "float32"] | None = None
     objective: str = "accuracy"
     max_loss: float | None = None
     recommended: Planned
@@ -153,6 +155,8 @@ def from_plan(path: Path, model: str | None, offline: bool) -> Question:
             raise
         hint = "--model says where its weights are"
         raise BadInput(f"the plan's model is not here: {error.message}", hint) from None
+    if plan.dtype is not None:
+        spec = in_dtype(spec, plan.dtype)
     engine = find_engine(plan.engine)
     workload = Workload(plan.context, plan.output, plan.batch)
     config = Configuration.parse(plan.recommended.config)

@@ -133,6 +133,7 @@ class Verifier:
         return open_model(
             question.source, bits, device=settings.device,
             random_weights=settings.random_weights, budget=budget, offline=settings.offline,
+            dtype=question.spec.dtype,
         )  # fmt: skip
 
     def _is_scored(self, question: Question) -> bool:

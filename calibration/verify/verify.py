@@ -52,7 +52,7 @@ def verify(options: Options) -> dict[str, Any]:
     _check(options)
     device = _device(options.device)
     gpu = _running_gpu(device)
-    questions, unplanned = _questions(options, gpu)
+    questions, unplanned = _questions(options, gpu, device)
     if not questions:
         raise unplanned[0].error
     question = questions[0]
@@ -128,19 +128,22 @@ def _running_gpu(device: str) -> Hardware | None:
     import torch
 
     try:
-        return find_gpu(torch.cuda.get_device_name())
+        properties = torch.cuda.get_device_properties()
+        return find_gpu(properties.name, properties.total_memory)
     except BadInput:
         return None
 
 
-def _questions(options: Options, gpu: Hardware | None) -> tuple[list[Question], list[Unplanned]]:
+def _questions(
+    options: Options, gpu: Hardware | None, device: str
+) -> tuple[list[Question], list[Unplanned]]:
     if options.plan is not None:
         return [from_plan(options.plan, options.model, options.offline)], []
     assert options.model is not None  # _check said so
     assert options.budget is not None
     return typed(
         options.model, options.config, options.budget, options.context, options.output,
-        options.batch, options.engine, gpu, options.offline,
+        options.batch, options.engine, gpu, options.offline, device,
     )  # fmt: skip
 
 

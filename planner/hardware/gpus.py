@@ -1,22 +1,18 @@
-"""GPUs by name: memory, bandwidth and dense matrix rates, each with its source.
+"""GPUs as software sees them: memory, bandwidth and dense matrix rates, each with its source.
 
-A GPU that is not in profiles/hardware/gpus.json has no rates here and therefore no latency:
-an unknown name is an error that names its neighbours, never a guess.
+Which of them a name means is find_gpu's question (gpu_names.py). A chip that is sold with several
+sizes of memory is one GPU for each size here.
 """
 
 import json
-import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from ...profiles import read
-from ..errors import BadInput
 
-_VENDOR_WORDS = ("nvidia", "geforce", "amd", "instinct", "radeon", "apple", "tesla", "oam")
-_SERIES_WORDS = ("rtx", "rx")  # "4090" alone is what people type
-_HINT = "`kvpareto profiles list` names the known GPUs; without --gpu the plan has no seconds"
+_CUDA_ROUNDING = 0.005  # GiB: torch prints two decimals, so a printed size may be this much less
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +26,8 @@ class Hardware:
     name: str
     vendor: str
     memory_bytes: int
-    """Bytes that the driver reports where somebody looked, else the vendor's size in 2^30."""
+    """What a program can have at most: what CUDA calls the device's memory, on Apple's chips what
+    Metal recommends. Plans use this. `memory_estimated`: nobody's machine was seen; safely low."""
     bandwidth: float
     """Bytes a second, from the datasheet."""
     fp16_flops: float
@@ -45,6 +42,17 @@ class Hardware:
     source: str
     url: str
     note: str
+    marketing_bytes: int = 0
+    """The vendor's size, in units of 2^30."""
+    memory_estimated: bool = False
+    memory_source: str = ""
+    """Where the memory was printed, or the rule by which it was estimated."""
+    driver_bytes: int | None = None
+    """What nvidia-smi calls the total, where known: more than CUDA gives."""
+    arm: bool = False
+    """Sold with an ARM processor as its host (Grace)."""
+    here: bool = False
+    """Found in this machine (`--gpu auto`), whose driver said how much memory there is."""
     measured_copy: float | None = None
     """Bytes a second of a device-to-device copy, counting reads and writes, where measured."""
     measured_matmul: float | None = None
@@ -53,61 +61,72 @@ class Hardware:
     """Device memory taken before the first tensor, where measured."""
     measured_how: str = ""
 
+    @property
+    def consumer(self) -> bool:
+        """Whether a desktop usually shares the card: GeForce, TITAN and Radeon RX."""
+        return any(word in self.name for word in ("GeForce", "TITAN", "Radeon RX"))
+
+
+def find_gpu(name: str, memory: int | None = None) -> Hardware:
+    """The GPU that `name` means; see gpu_names.find, which raises BadInput."""
+    for gpu, _ in named_gpus():
+        if gpu.name == name:  # as the program itself names it: no word is looked at
+            return gpu
+    from ..gpu_names import find
+
+    return find(name, memory)
+
 
 @lru_cache(maxsize=1)
 def list_gpus() -> tuple[Hardware, ...]:
     """Every GPU known, in the order of the profile (consumer, workstation, data centre, ...)."""
-    return tuple(gpu for gpu, _ in _load())
-
-
-def find_gpu(name: str) -> Hardware:
-    """The GPU a person or torch means: "4090", "rtx4090", "H100", "NVIDIA A100-SXM4-80GB".
-
-    An exact name or alias wins (vendor words, spaces, dashes and case do not count); else the
-    one GPU whose name has all the words given. Raises BadInput, naming near ones, if there is
-    no such GPU or more than one.
-    """
-    key = _key(name)
-    exact = _names()
-    if key in exact:
-        return exact[key]
-    words = _words(name)
-    if words:
-        found = [gpu for gpu, names in _load() if any(words <= _words(n) for n in names)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise BadInput(
-                f"more than one GPU is called {name!r}: {_some(g.name for g in found)}",
-                "say which one",
-            )
-    from difflib import get_close_matches  # only on the way to an error
-
-    near = [exact[k].name for k in get_close_matches(key, exact, n=8, cutoff=0.6)]
-    close = f"; near: {_some(dict.fromkeys(near))}" if near else ""
-    raise BadInput(f"unknown GPU: {name!r}{close}", _HINT)
+    return tuple(gpu for gpu, _ in named_gpus())
 
 
 @lru_cache(maxsize=1)
-def _load() -> tuple[tuple[Hardware, tuple[str, ...]], ...]:
-    """Every GPU with its name and aliases."""
+def named_gpus() -> tuple[tuple[Hardware, tuple[str, ...]], ...]:
+    """Every GPU with its name and aliases. An alias that several GPUs have means any of them."""
     profile = json.loads(read("hardware/gpus.json"))
-    sources = profile["sources"]
     return tuple(
-        (_hardware(row, sources[row["source"]]), (row["name"], *row.get("aliases", ())))
-        for row in profile["gpus"]
+        (_hardware(row, profile["sources"][row["source"]]), (row["name"], *row.get("aliases", ())))
+        for entry in profile["gpus"]
+        for row in _sizes(entry, profile["metal"])
     )
+
+
+def _sizes(row: dict[str, Any], metal: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The row, or one for each size of an Apple chip, with what Metal recommends of that size."""
+    for size in row.get("sizes_gib", ()):
+        part = max((part for start, part in metal["from_gib"] if start <= size), default=0)
+        name = f"{row['name']} {size}GB"
+        reported = {"cuda_gib": size * part, "estimate": f"{part:.0%} of {size} GiB"}
+        of_size = row.get("of_size", {}).get(str(size), {})
+        note = f"{row['note']}. {metal['note']}" if row.get("note") else metal["note"]
+        yield (
+            row
+            | of_size
+            | {
+                "name": name,
+                "aliases": [row["name"]],
+                "memory_gib": size,
+                "reported": reported,
+                "note": note,
+            }
+        )
+    if "sizes_gib" not in row:
+        yield row
 
 
 def _hardware(row: dict[str, Any], source: dict[str, str]) -> Hardware:
     def scaled(of: dict[str, Any], key: str, unit: float) -> float | None:
         return None if of.get(key) is None else of[key] * unit
 
-    measured = row.get("measured", {})
+    measured, reported = row.get("measured", {}), row["reported"]
+    printed = reported["cuda_gib"] - (_CUDA_ROUNDING if "seen" in reported else 0)
     return Hardware(
         name=row["name"],
         vendor=row["vendor"],
-        memory_bytes=row.get("reported_mib", row["memory_gib"] * 1024) * 2**20,
+        memory_bytes=int(printed * 2**30),
         bandwidth=row["bandwidth_gb_s"] * 1e9,
         fp16_flops=row["fp16_tflops"] * 1e12,
         int8_ops=scaled(row, "int8_tops", 1e12),
@@ -118,40 +137,13 @@ def _hardware(row: dict[str, Any], source: dict[str, str]) -> Hardware:
         source=source["title"],
         url=source["url"],
         note=row.get("note", ""),
+        marketing_bytes=row["memory_gib"] * 2**30,
+        memory_estimated="seen" not in reported,
+        memory_source=reported.get("seen") or reported["estimate"],
+        driver_bytes=reported["driver_mib"] * 2**20 if "driver_mib" in reported else None,
+        arm=row.get("arm", False),
         measured_copy=scaled(measured, "copy_gb_s", 1e9),
         measured_matmul=scaled(measured, "matmul_bf16_tflops", 1e12),
         measured_context_bytes=measured.get("context_overhead_bytes"),
         measured_how=measured.get("how", ""),
     )
-
-
-@lru_cache(maxsize=1)
-def _names() -> dict[str, Hardware]:
-    """Normalised names and aliases; a short form only where one GPU alone has it."""
-    names: dict[str, Hardware] = {}
-    shared: set[str] = set()
-    for gpu, aliases in _load():
-        for alias in aliases:
-            for key in {_key(alias), _key(alias, series=False)}:
-                if names.setdefault(key, gpu) is not gpu:
-                    shared.add(key)
-    return {key: gpu for key, gpu in names.items() if key not in shared}
-
-
-def _words(name: str) -> frozenset[str]:
-    words = re.findall(r"[a-z0-9]+", name.lower())
-    return frozenset(w for w in words if w not in _VENDOR_WORDS)
-
-
-def _key(name: str, *, series: bool = True) -> str:
-    dropped = _VENDOR_WORDS if series else _VENDOR_WORDS + _SERIES_WORDS
-    words = re.findall(r"[a-z0-9]+", name.lower())
-    key = "".join(w for w in words if w not in dropped)
-    for vendor in _VENDOR_WORDS:  # "nvidiah200", written in one
-        key = key.removeprefix(vendor)
-    return key
-
-
-def _some(names: Iterable[str], limit: int = 5) -> str:
-    listed = list(names)
-    return ", ".join(listed[:limit]) + (", …" if len(listed) > limit else "")

@@ -30,6 +30,7 @@ from ..models.spec import (
 
 FORMATS = {8: INT8, 4: AWQ}
 _MATRICES = (Role.LINEAR, Role.EXPERT)
+_EVERY_MATRIX = (*_MATRICES, Role.LM_HEAD, Role.EMBEDDING, Role.ROUTER)
 _BYTES = {**DTYPE_BYTES, "float64": 8, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "bool": 1}
 _BEYOND = "in the files beyond config.json"
 _FUSED_IN_CHECKPOINT = {"gpt_oss", "llama4", "llama4_text", "dbrx"}
@@ -164,16 +165,18 @@ def checkpoint_storage(
     quantization = spec.quantization
     rules = quantization.rules if quantization is not None else ()
     decoder_only = quantization is not None and quantization.decoder_only
+    every = quantization is not None and quantization.every_matrix
     tower = group.part is not Part.TEXT
-    if (tower and decoder_only) or group.role not in (*_MATRICES, Role.LM_HEAD):
+    roles = _EVERY_MATRIX if every else (*_MATRICES, Role.LM_HEAD)
+    if (tower and decoder_only) or group.role not in roles:
         yield None, group.count
         return
     left = _layers_of(spec, group)
     each = group.count // len(left) if left else 0
     rest = group.count - each * len(left)
     for rule in rules:
-        if group.role is Role.LM_HEAD and "lm_head" not in rule.pattern:
-            continue  # no tool quantizes the head unless it is named
+        if group.role is Role.LM_HEAD and "lm_head" not in rule.pattern and not every:
+            continue  # no other tool quantizes the head unless it is named
         hit = rule.layers_matching(group.name, left)
         if hit:
             yield rule.format, each * len(hit) + (rest if hit == left else 0)

@@ -14,7 +14,7 @@ from .families import reader_of
 from .families.config_defaults import fields_of
 from .families.fallback import read as read_unknown
 from .families.fallback import refuse_encoders
-from .quantization.quantization_config import read_quantization
+from .quantization.quantization_config import quantization_notes, read_quantization
 from .spec import ModelSpec
 from .tensor_list import Tensors
 
@@ -38,6 +38,10 @@ def read_model(config: Mapping[str, Any], name: str) -> ModelSpec:
     tensors = Tensors()
     reader = reader_of(model_type)
     found = reader(f, tensors) if reader else read_unknown(f, tensors)
+    quantization = read_quantization(config)
+    if quantization is not None:
+        for note in quantization_notes(config, quantization, tensors.groups()):
+            f.note(note)
     spec = ModelSpec(
         name=name,
         model_type=model_type,
@@ -50,7 +54,7 @@ def read_model(config: Mapping[str, Any], name: str) -> ModelSpec:
         tied_embeddings=found.tied_embeddings,
         norm=found.norm,
         logit_softcap=found.logit_softcap,
-        quantization=read_quantization(config),
+        quantization=quantization,
         warnings=tuple(notes),
         bounds=found.bounds,
         text_type=found.text_type,

@@ -213,6 +213,10 @@ class CheckpointQuantization:
     """Which modules are stored how, first match first; what matches nothing is not quantized."""
     decoder_only: bool = False
     """The method works through the decoder's blocks: vision and audio towers are left alone."""
+    every_matrix: bool = False
+    """Embeddings, the output head and routers are quantized too, where no rule says otherwise."""
+    kv_cache: str = ""
+    """The KV cache's format that the checkpoint was made for, in words; empty: it names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +253,8 @@ class ModelSpec:
     extra: dict[str, str] = field(default_factory=dict)
     text_type: str = ""
     """The decoder's own model_type, where the config nests it or the family reads one."""
+    stored_dtype: str = ""
+    """The checkpoint's dtype, where `dtype`, in which the model is run, is another."""
 
     @property
     def parameters(self) -> int:

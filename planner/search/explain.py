@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..gpu_memory import gpu_notes
 from ..memory import estimate as memory
 from ..units import format_bytes, format_tokens
 from .choose import TIE, Choice
@@ -150,18 +151,10 @@ def warnings_for(request: Request, point: Point) -> tuple[str, ...]:
             f"the best that fits is predicted to lose {_percent(1 - point.accuracy.retention)} of "
             "the score: think of a smaller model, a shorter context or more memory"
         )
-    unrunnable = request.engine.cannot_run(spec)
-    if unrunnable is not None:
-        found.append(unrunnable)
-    if request.hardware is not None and request.budget > request.hardware.memory_bytes:
-        found.append(
-            f"the budget is more than {request.hardware.name} has "
-            f"({format_bytes(request.hardware.memory_bytes)})"
-        )
-    if request.hardware is not None and request.hardware.unified:
-        found.append(
-            f"{request.hardware.name} shares its memory with the system, which keeps some of it"
-        )
+    obstacle = request.engine.cannot_run(spec, request.hardware)
+    if obstacle is not None:
+        found.append(f"planned only: {obstacle}")
+    found += gpu_notes(request)
     found += [note for note in point.memory.notes if note not in found]
     found += [f"accuracy: {note}" for note in point.accuracy.notes]
     return tuple(found)

@@ -17,7 +17,8 @@ the model."""
 @dataclass(frozen=True)
 class Request:
     """A model, a workload, an engine and a `budget` in bytes; `max_loss` as a fraction of the
-    unquantized score. Raises BadInput for an unknown objective."""
+    unquantized score. `reserve`: bytes of the GPU's memory that are not in the budget; None where
+    the budget was typed. Raises BadInput for an unknown objective."""
 
     spec: ModelSpec
     workload: Workload
@@ -26,6 +27,7 @@ class Request:
     hardware: Hardware | None = None
     max_loss: float | None = None
     objective: str = "accuracy"
+    reserve: int | None = None
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:

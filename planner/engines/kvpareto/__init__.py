@@ -18,6 +18,7 @@ from ...models.spec import (
     MoEFFN,
     RecurrentState,
 )
+from ...where_runs import why_planned_only
 from ...workload import Workload
 from . import configurations, overhead
 from .packed_cache import packed_bytes
@@ -29,8 +30,8 @@ class KVPareto(Engine):
 
     name = "kvpareto"
 
-    def cannot_run(self, spec: ModelSpec) -> str | None:
-        return None if spec.runnable else _not_runnable(spec)
+    def cannot_run(self, spec: ModelSpec, hardware: Hardware | None = None) -> str | None:
+        return why_planned_only(spec, hardware)
 
     def formats(
         self,
@@ -65,22 +66,6 @@ class KVPareto(Engine):
 
     def slack(self, config: Configuration, hardware: Hardware | None) -> Slack:
         return overhead.slack(hardware)
-
-
-def _not_runnable(spec: ModelSpec) -> str:
-    """What keeps the runtime from running this model."""
-    names = {
-        LatentAttention: "latent attention",
-        CompressedAttention: "compressed attention",
-        RecurrentState: "recurrent layers",
-    }
-    kinds = [names.get(type(m), "attention in aligned chunks") for m, _ in spec.mixer_counts]
-    local = [isinstance(m, Attention) and m.local_chunk is None for m, _ in spec.mixer_counts]
-    missing = dict.fromkeys(kind for kind, plain in zip(kinds, local, strict=True) if not plain)
-    return (
-        f"planned only: the kvpareto runtime has no kernels for {' and '.join(missing)} "
-        f"({spec.model_type})"
-    )
 
 
 KVPARETO = KVPareto()

@@ -3,18 +3,20 @@
 Each tool has its own dialect (checkpoint_formats, checkpoint_groups). What they come to is the
 same: a list of rules, first match wins, that say in which MatrixFormat a linear layer or an expert
 is stored, or that it was left alone. Tensors that are no matrix products (embeddings, norms,
-routers, biases, convolutions) are never quantized by any of them; the output head only where a
-rule names it.
+routers, biases, convolutions) are never quantized by any of them, the output head only where a
+rule names it; MLX quantizes embeddings, head and routers as well (checkpoint_mlx).
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ... import checkpoint_mlx as mlx
 from ...errors import BadConfig
-from ..spec import CheckpointQuantization
+from ..spec import CheckpointQuantization, TensorGroup
 from . import grouped_methods as groups
 from . import methods as formats
-from .checkpoint_fields import HINT, Section
+from .checkpoint_fields import HINT, Section, whole
 from .module_rules import ModuleRule, rules_for
 
 READERS: dict[str, Callable[[Section, Section], list[ModuleRule]]] = {
@@ -30,10 +32,13 @@ READERS: dict[str, Callable[[Section, Section], list[ModuleRule]]] = {
     "eetq": formats.read_eetq,
     "compressed-tensors": groups.read_compressed_tensors,
     "modelopt": groups.read_modelopt,
+    "mlx": mlx.read_mlx,
 }
-DECODER_ONLY = ("awq", "gptq", "auto-round")
+DECODER_ONLY = ("awq", "gptq", "auto-round", "mlx")
 """Methods that work through the decoder's blocks: vision and audio towers are left alone."""
 
+_SECTIONS = ("quantization_config", "compression_config", "quantization")
+_SPEAKS_OF_IT = re.compile(r"quant(?:i[sz]|_|$)|compression", re.IGNORECASE)
 _SKIP_LISTS = (
     "modules_to_not_convert",
     "ignored_layers",
@@ -50,7 +55,7 @@ def read_quantization(config: Mapping[str, Any]) -> CheckpointQuantization | Non
     Looks at the top level and in nested text configs. Raises BadConfig for a method whose bytes
     are not known, or one that lacks what its bytes depend on.
     """
-    section = _section(config)
+    section = find_section(config)
     if section is None:
         return None
     method = _method(section)
@@ -72,22 +77,88 @@ def read_quantization(config: Mapping[str, Any]) -> CheckpointQuantization | Non
         details=tuple((f"format {i}", f.name) for i, f in enumerate(dict.fromkeys(formats))),
         rules=tuple(rules),
         decoder_only=method in DECODER_ONLY,
+        every_matrix=method == "mlx",
+        kv_cache=cache_scheme(section),
     )
 
 
-def _section(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def find_section(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The object that says how the weights are quantized, wherever config.json has it.
+
+    Raises BadConfig for two that differ, and for a key that speaks of quantization and is not
+    understood: it is never passed over.
+    """
     nested = (config.get(name) for name in ("text_config", "llm_config", "language_config"))
+    found: dict[str, Mapping[str, Any]] = {}
     for place in (config, *nested):
         if not isinstance(place, Mapping):
             continue
-        for name in ("quantization_config", "compression_config"):
-            found = place.get(name)
-            if found is None or found == {}:
+        for name, value in place.items():
+            if not isinstance(name, str) or not _SPEAKS_OF_IT.match(name) or _says_no(value):
                 continue
-            if not isinstance(found, Mapping):
+            if name not in _SECTIONS:
+                raise BadConfig(f"config.json: {name[:60]} is a quantization that is unknown", HINT)
+            if not isinstance(value, Mapping):
                 raise BadConfig(f"config.json: {name} is not an object", HINT)
-            return found
-    return None
+            found.setdefault(name, value)
+    if not found:
+        return None
+    (name, first), *others = found.items()
+    for other, section in others:
+        if section != first:
+            raise BadConfig(f"config.json: {name} and {other} say different things", HINT)
+    return first
+
+
+def _says_no(value: object) -> bool:
+    """Whether a key that speaks of quantization says that there is none."""
+    return not value or (isinstance(value, str) and value.lower() in ("none", "no", "false"))
+
+
+def quantization_notes(
+    config: Mapping[str, Any], found: CheckpointQuantization, tensors: Sequence[TensorGroup]
+) -> list[str]:
+    """What a reader of a plan should know of a quantized checkpoint."""
+    notes = []
+    if found.kv_cache:
+        notes.append(
+            f"the checkpoint asks for a KV cache in {found.kv_cache}, for which it has scales: "
+            "engines that follow it keep keys and values so; the KV bits here are the plan's own"
+        )
+    if found.method == "mlx":
+        notes.append(
+            "the checkpoint is MLX's, for Apple chips: bytes of weights are its own, other terms "
+            "those of the engine named"
+        )
+        section = find_section(config) or {}
+        unread = mlx.unread_modules(section, tensors)
+        if unread:
+            more = f" and {len(unread) - 3} more" * (len(unread) > 3)
+            notes.append(
+                "the checkpoint quantizes modules apart that this model is not read to have: "
+                f"{', '.join(unread[:3])}{more}"
+            )
+    return notes
+
+
+def cache_scheme(section: Mapping[str, Any]) -> str:
+    """The format of the KV cache that a checkpoint was made for; empty where it names none.
+
+    compressed-tensors' `kv_cache_scheme`, modelopt's `kv_cache_quant_algo`. Raises BadConfig for
+    one that is no format.
+    """
+    scheme = section.get("kv_cache_scheme")
+    if _says_no(scheme):
+        algorithm = section.get("kv_cache_quant_algo")
+        return "" if _says_no(algorithm) else str(algorithm)[:40]
+    if not isinstance(scheme, Mapping):
+        raise BadConfig("quantization_config: kv_cache_scheme is not an object", HINT)
+    bits = whole(scheme, "num_bits", 8, (2, 3, 4, 6, 8, 16))
+    kind = scheme.get("type", "int")
+    if kind not in ("int", "float"):
+        raise BadConfig(f"quantization_config: kv_cache_scheme of type {str(kind)[:40]!r}", HINT)
+    strategy = str(scheme.get("strategy") or "tensor")[:40]
+    return f"{'fp' if kind == 'float' else 'int'}{bits} per {strategy}"
 
 
 def _method(section: Mapping[str, Any]) -> str:
@@ -99,6 +170,8 @@ def _method(section: Mapping[str, Any]) -> str:
             return "compressed-tensors"
         if "load_in_4bit" in section or "load_in_8bit" in section:
             return "bitsandbytes"
+        if mlx.is_mlx(section):
+            return "mlx"
         raise BadConfig("quantization_config names no quant_method", HINT)
     if not isinstance(method, str):
         raise BadConfig("quantization_config: quant_method is not a text", HINT)

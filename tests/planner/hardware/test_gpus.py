@@ -1,12 +1,10 @@
 """GPUs by name: what people and torch call them, and rates that are dense ones."""
 
-import json
-
 import pytest
 
 from kvpareto.planner.errors import BadInput
-from kvpareto.planner.hardware.gpus import find_gpu, list_gpus
-from kvpareto.profiles import read
+from kvpareto.planner.gpu_names import candidates
+from kvpareto.planner.hardware.gpus import find_gpu, list_gpus, named_gpus
 
 GIB = 2**30
 
@@ -19,11 +17,15 @@ GIB = 2**30
         ("GeForce RTX-4090", "NVIDIA GeForce RTX 4090"),
         ("7900xtx", "AMD Radeon RX 7900 XTX"),
         ("nvidia h200", "NVIDIA H200"),
-        ("H100", "NVIDIA H100 SXM5 80GB"),
+        ("H100 SXM", "NVIDIA H100 SXM5 80GB"),
         ("h100 pcie", "NVIDIA H100 PCIe"),
         ("a6000", "NVIDIA RTX A6000"),
         ("rtx 6000 ada", "NVIDIA RTX 6000 Ada Generation"),
-        ("m4 max", "Apple M4 Max"),
+        ("m4 max 64 gb", "Apple M4 Max 64GB"),
+        ("M1 16GB", "Apple M1 16GB"),
+        ("3060 12GB", "NVIDIA GeForce RTX 3060 12GB"),
+        ("4090 laptop", "NVIDIA GeForce RTX 4090 Laptop GPU"),
+        ("1xH200", "NVIDIA H200"),
         ("5060ti 16gb", "NVIDIA GeForce RTX 5060 Ti 16GB"),
         # what torch.cuda.get_device_name() says
         ("NVIDIA H100 80GB HBM3", "NVIDIA H100 SXM5 80GB"),
@@ -31,6 +33,22 @@ GIB = 2**30
         ("NVIDIA A100-PCIE-40GB", "NVIDIA A100 PCIe 40GB"),
         ("Tesla V100-SXM2-16GB", "NVIDIA V100 SXM2 16GB"),
         ("AMD Instinct MI300X OAM", "AMD Instinct MI300X"),
+        ("NVIDIA A100-SXM4-40GB", "NVIDIA A100 PCIe 40GB"),
+        ("NVIDIA A100 80GB PCIe", "NVIDIA A100 PCIe 80GB"),
+        ("Tesla T4", "NVIDIA T4"),
+        ("Tesla V100-PCIE-32GB", "NVIDIA V100 SXM2 32GB"),
+        ("NVIDIA GB10", "NVIDIA GB10"),
+        ("NVIDIA GH200 480GB", "NVIDIA GH200 96GB"),
+        ("NVIDIA GeForce RTX 4090 D", "NVIDIA GeForce RTX 4090 D"),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA GeForce RTX 4090 Laptop GPU"),
+        (
+            "NVIDIA GeForce RTX 2080 with Max-Q Design",
+            "NVIDIA GeForce RTX 2080 with Max-Q Design",
+        ),
+        (
+            "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition",
+            "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition",
+        ),
     ],
 )
 def test_a_gpu_is_found_by_what_people_and_torch_call_it(said: str, meant: str) -> None:
@@ -49,23 +67,68 @@ def test_an_ambiguous_name_lists_the_gpus_it_could_be() -> None:
         find_gpu("RTX 6000")
 
 
-def test_a_laptop_gpu_is_not_taken_for_the_desktop_one() -> None:
-    with pytest.raises(BadInput, match="near: NVIDIA GeForce RTX 4090"):
-        find_gpu("NVIDIA GeForce RTX 4090 Laptop GPU")
+@pytest.mark.parametrize(
+    ("said", "choices"),
+    [
+        ("A100", ["A100 PCIe 40GB", "A100 PCIe 80GB", "A100 SXM4 80GB"]),
+        ("V100", ["V100 SXM2 16GB", "V100 SXM2 32GB"]),
+        ("H100", ["H100 PCIe", "H100 SXM5 80GB", "H100 NVL"]),
+        ("H100 80GB", ["H100 PCIe", "H100 SXM5 80GB"]),
+        ("GH200", ["GH200 96GB", "GH200 144GB"]),
+        ("4060 Ti", ["RTX 4060 Ti 8GB", "RTX 4060 Ti 16GB"]),
+        ("RTX 5060 Ti", ["RTX 5060 Ti 8GB", "RTX 5060 Ti 16GB"]),
+        ("NVIDIA GeForce RTX 3060", ["RTX 3060 12GB", "RTX 3060 8GB"]),
+        ("3080", ["RTX 3080 10GB", "RTX 3080 12GB"]),
+        ("3080 Laptop", ["RTX 3080 Laptop GPU 8GB", "RTX 3080 Laptop GPU 16GB"]),
+        ("M1", ["M1 8GB", "M1 16GB"]),
+        ("Apple M3 Pro", ["M3 Pro 18GB", "M3 Pro 36GB"]),
+        ("m4 max", ["M4 Max 36GB", "M4 Max 48GB", "M4 Max 64GB", "M4 Max 128GB"]),
+    ],
+)
+def test_a_name_that_means_several_cards_is_asked_back(said: str, choices: list[str]) -> None:
+    with pytest.raises(BadInput, match="more than one GPU") as caught:
+        find_gpu(said)
+    assert caught.value.hint == "say which one: " + ", ".join(f"--gpu {c!r}" for c in choices)
+    assert len({find_gpu(choice).name for choice in choices}) == len(choices)
 
 
-def test_every_listed_name_and_alias_finds_its_own_gpu() -> None:
-    rows = json.loads(read("hardware/gpus.json"))["gpus"]
-    assert len(rows) == len(list_gpus()) >= 40
-    for row in rows:
-        for name in (row["name"], *row.get("aliases", ())):
-            assert find_gpu(name).name == row["name"]
+def test_what_a_driver_says_of_the_memory_tells_sizes_apart() -> None:
+    for mib, size in ((12_288, "12GB"), (8_192, "8GB")):
+        found = find_gpu("NVIDIA GeForce RTX 3060", mib * 2**20)
+        assert found.name == f"NVIDIA GeForce RTX 3060 {size}"
+    assert find_gpu("Apple M3 Max", 96 * GIB).name == "Apple M3 Max 96GB"
+    with pytest.raises(BadInput, match="more than one"):
+        find_gpu("Apple M3 Max", 200 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("said", "one"),
+    [
+        ("2xH100", "H100"),
+        ("4x A100 80GB", "A100 80GB"),
+        ("2 × 4090", "4090"),
+        ("H100 PCIe x8", "H100 PCIe"),
+        ("H200x2", "H200"),
+    ],
+)
+def test_several_gpus_are_one_clear_line(said: str, one: str) -> None:
+    with pytest.raises(BadInput, match="a plan is for one") as caught:
+        find_gpu(said)
+    assert caught.value.hint == f"--gpu {one!r} plans for one of them"
+
+
+def test_every_listed_name_finds_its_own_gpu_and_every_alias_too() -> None:
+    assert len(list_gpus()) >= 100
+    for gpu, names in named_gpus():
+        assert find_gpu(gpu.name) is gpu
+        for name in names:
+            assert gpu in candidates(name), name
 
 
 def test_rates_are_dense_ones_with_32_bit_accumulation() -> None:
     # Vendor sheets: H100 1979 sparse, A100 624 sparse, RTX 4090 330 with 16-bit accumulation.
-    assert find_gpu("H100").fp16_flops == pytest.approx(989.4e12)
-    assert find_gpu("A100").fp16_flops == pytest.approx(312e12)
+    assert find_gpu("H100 SXM").fp16_flops == pytest.approx(989.4e12)
+    assert find_gpu("A100 80GB").fp16_flops == pytest.approx(312e12)
     assert find_gpu("4090").fp16_flops == pytest.approx(165.2e12)
     for gpu in list_gpus():
         assert gpu.fp8_flops is None or gpu.fp8_flops < 2.05 * gpu.fp16_flops, gpu.name
@@ -73,7 +136,9 @@ def test_rates_are_dense_ones_with_32_bit_accumulation() -> None:
 
 def test_the_h200_carries_what_was_measured_on_it() -> None:
     h200 = find_gpu("H200")
-    assert h200.memory_bytes == 143_771 * 2**20
+    # nvidia-smi's total, of which it reserves 616 MiB; CUDA had 150,109,880,320 bytes
+    assert h200.driver_bytes == 143_771 * 2**20
+    assert 139.79 * GIB < h200.memory_bytes <= 150_109_880_320
     assert h200.measured_copy == pytest.approx(4.3e12)
     assert h200.measured_matmul == pytest.approx(790e12)
     assert h200.measured_context_bytes == 552_402_944
@@ -84,7 +149,8 @@ def test_every_gpu_names_its_source_and_its_numbers_are_in_range() -> None:
     for gpu in list_gpus():
         assert gpu.url.startswith("https://"), gpu.name
         assert gpu.provenance in ("datasheet", "derived"), gpu.name
-        assert 6 * GIB <= gpu.memory_bytes <= 512 * GIB, gpu.name
+        assert 5 * GIB <= gpu.memory_bytes < gpu.marketing_bytes <= 512 * GIB, gpu.name
+        assert gpu.memory_source, gpu.name
         assert 50e9 < gpu.bandwidth < 1e13, gpu.name
         # every GPU reads its memory in 4 ms to 0.7 s and does 20 to 500 operations per byte
         assert 4e-3 < gpu.memory_bytes / gpu.bandwidth < 0.7, gpu.name
