@@ -49,6 +49,14 @@ class MemoryEstimate:
     context_provenance: str
     notes: tuple[str, ...] = ()
     """What a reader of the numbers should know about them."""
+    ends: tuple["MemoryEstimate", ...] = ()
+    """The estimates of the model's other readings, where it is not understood: `total_low` and
+    `total_high` hold them all."""
+
+    def range_of(self, name: str) -> tuple[int, int]:
+        """A term at least and at most over all readings of the model."""
+        sizes = [getattr(one, name) for one in (self, *self.ends)]
+        return min(sizes), max(sizes)
 
     @property
     def paper_total(self) -> int:
@@ -63,7 +71,42 @@ def estimate(
     engine: Engine,
     hardware: Hardware | None,
 ) -> MemoryEstimate:
-    """Memory of `config`. Raises BadInput where the engine cannot run it."""
+    """Memory of `config`. Raises BadInput where the engine cannot run it.
+
+    Of a model that is not understood, the interval holds those of all its readings.
+    """
+    found = _of_reading(spec, config, workload, engine, hardware)
+    return widened(found, spec, config, workload, engine, hardware)
+
+
+def widened(
+    found: MemoryEstimate,
+    spec: ModelSpec,
+    config: Configuration,
+    workload: Workload,
+    engine: Engine,
+    hardware: Hardware | None,
+) -> MemoryEstimate:
+    """The estimate `found` of `spec`, its interval opened to hold the model's other readings."""
+    if not spec.ends:
+        return found
+    ends = tuple(_of_reading(end, config, workload, engine, hardware) for end in spec.ends)
+    return replace(
+        found,
+        total_low=min(one.total_low for one in (found, *ends)),
+        total_high=max(one.total_high for one in (found, *ends)),
+        ends=ends,
+    )
+
+
+def _of_reading(
+    spec: ModelSpec,
+    config: Configuration,
+    workload: Workload,
+    engine: Engine,
+    hardware: Hardware | None,
+) -> MemoryEstimate:
+    """Memory of `config` as `spec` is read."""
     stored = weight_bytes(spec, config.weight_bits)
     kv = kv_bytes(spec, config, workload, engine)
     live = activation.peak(spec, config, workload, engine)

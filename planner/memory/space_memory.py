@@ -5,7 +5,7 @@ weights, the chunk, and of the KV format only on whether it is packed at all. Ea
 where it can differ and summed by broadcasting; a test holds the sums to `memory.estimate`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +53,22 @@ def memory_table(
     engine: Engine,
     hardware: Hardware | None,
 ) -> SpaceMemory:
-    """Memory of every configuration of `space`."""
+    """Memory of every configuration of `space`; its upper end is that of all the model's
+    readings."""
+    found = _of_reading(spec, space, workload, engine, hardware)
+    high = found.total_high
+    for end in spec.ends:
+        high = np.maximum(high, _of_reading(end, space, workload, engine, hardware).total_high)
+    return replace(found, total_high=high)
+
+
+def _of_reading(
+    spec: ModelSpec,
+    space: Space,
+    workload: Workload,
+    engine: Engine,
+    hardware: Hardware | None,
+) -> SpaceMemory:
     sizes = [weight_bytes(spec, bits).total for bits in space.weights]
     weights = np.array(sizes, dtype=np.int64).reshape(-1, 1, 1)
     kv = kv_table(spec, space, workload, engine)[None]

@@ -253,7 +253,8 @@ def _quantized_cache_formats(
     for group, residual in product(groups, [r for r in residuals if r < 128]):
         try:
             probe = Configuration(k_bits=4, v_bits=4, group_size=group, residual=residual)
-            kv_bytes(spec, probe, workload, engine)
+            for reading in (spec, *spec.ends):
+                kv_bytes(reading, probe, workload, engine)
         except BadInput:
             continue
         layouts.append(Layout(group_size=group, residual=residual))
