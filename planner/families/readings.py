@@ -173,7 +173,7 @@ class Build:
     def reading(self) -> Reading:
         t = Tensors()
         layers = self.decoder(t)
-        return Reading(layers, t.groups())
+        return Reading(layers, t.groups(), self.o.streams if self.end == HIGH else 1)
 
     def decoder(self, t: Tensors) -> tuple[Layer, ...]:
         """Add every tensor and describe every layer."""
@@ -289,7 +289,8 @@ class Build:
         if self.end != HIGH:
             return
         s, indexer = self.s, self.o.indexer
-        if Meaning.GATE in self.o or self.o.mixed:
+        gated = Meaning.GATE in self.o or self.o.mixed
+        if gated or s.experts is not None:  # newer families with experts gate and do not say so
             t.add("gate", (s.hidden * width,), Role.OTHER)
         if indexer is not None:
             own = indexer.heads * indexer.head_dim + indexer.head_dim + indexer.heads
@@ -306,19 +307,20 @@ class Build:
         if self.end == LOW and Meaning.BLOCKS in self.o:
             return None
         experts = s.experts
+        double = 2 if self.end == HIGH and Meaning.FFN in self.o else 1
         if not sparse or experts is None:
-            return self._dense(t, s.width.at(self.end), "mlp.")
+            return self._dense(t, double * s.width.at(self.end), "mlp.")
         halves, shared = self._matrices(), experts.shared.at(self.end)
-        shared += s.width.high if self.end == HIGH and s.beside else 0
+        shared += s.width.high if self.end == HIGH and (s.beside or double > 1) else 0
         with t.scope("mlp."):
-            t.linear("gate", s.hidden, experts.count, role=Role.ROUTER)
-            many = experts.count, halves * experts.width // 2 - experts.width, s.hidden
+            t.linear("gate", s.hidden, experts.number, role=Role.ROUTER)
+            many = experts.number, halves * experts.width // 2 - experts.width, s.hidden
             t.add("experts.gate_up_proj", many, Role.EXPERT)
-            t.add("experts.down_proj", (experts.count, s.hidden, experts.width), Role.EXPERT)
+            t.add("experts.down_proj", (experts.number, s.hidden, experts.width), Role.EXPERT)
             if shared:
                 self._dense(t, shared, "shared_experts.")
         gated = halves > 4
-        return MoEFFN(experts.count, experts.top_k, experts.width, shared, gated, s.activation)
+        return MoEFFN(experts.number, experts.top_k, experts.width, shared, gated, s.activation)
 
     def _matrices(self) -> int:
         """Halves of matrices an FFN has."""
@@ -330,9 +332,10 @@ class Build:
         with t.scope(scope):
             if halves == 6:
                 t.linear("gate_proj", s.hidden, width)
-            inner = width if halves != 3 else max(1, 3 * width // 4)
-            t.linear("up_proj", s.hidden, inner)
-            t.linear("down_proj", inner, s.hidden)
+                t.linear("up_proj", s.hidden, width)
+                t.linear("down_proj", width, s.hidden)
+            else:
+                t.linear("all", s.hidden, halves * width // 2)
         return DenseFFN(width, halves == 6, s.activation)
 
     def _further(self, t: Tensors, kind: tuple[int | None, bool]) -> list[Layer]:
@@ -349,7 +352,7 @@ class Build:
         s, streams = self.s, self.o.streams
         each = 16 * s.hidden + 4 * s.heads * s.head_dim + 2 * s.width.high
         if s.experts is not None:
-            each += s.experts.count * (2 * s.experts.width + s.hidden + 2)
+            each += s.experts.number * (2 * s.experts.width + s.hidden + 2)
         if s.latent is not None:
             each += s.latent.kv_rank + (s.latent.query_rank or 0)
         if streams > 1:

@@ -6,6 +6,7 @@ the experts sit, whether an FFN is gated) becomes a range and not a default.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, NamedTuple
 
 from ..errors import BadConfig
@@ -38,8 +39,6 @@ EXPERT_WIDTHS = (
     "expert_ffn_hidden_size",
     "moe_ffn_hidden_size",
     "expert_intermediate_size",
-    "expert_hidden_size",
-    "moe_hidden_size",
 )
 SHARED = (
     "n_shared_experts",
@@ -53,6 +52,7 @@ SHARED_WIDTHS = (
     "shared_intermediate_size",
     "share_expert_dim",
 )
+SWITCHES = ("use_moe", "is_moe", "enable_moe", "enable_moe_block", "moe_enabled")
 TOP_K = (
     "num_experts_per_tok",
     "num_experts_per_token",
@@ -109,7 +109,7 @@ class Latent(NamedTuple):
 class Experts(NamedTuple):
     """`sparse`: how many layers have them."""
 
-    count: int
+    number: int
     width: int
     top_k: int
     shared: Range
@@ -154,7 +154,11 @@ def read_sizes(f: Fields) -> Sizes:
     experts = _experts(f, layers, widths[0])
     dense_layers = experts is not None and experts.sparse.high < layers
     tied = f.flag("tie_word_embeddings") if f.has("tie_word_embeddings") else None
-    rotary = any(w in key for key in f.raw for w in ("rope", "rotary", "alibi"))
+    rotary = any(
+        value not in (None, False)
+        for key, value in f.raw.items()
+        if any(word in key for word in ("rope", "rotary", "alibi"))
+    )
     longest = max_context(f)
     return Sizes(
         hidden=hidden,
@@ -266,20 +270,36 @@ def _latent(f: Fields) -> Latent | None:
 
 
 def _experts(f: Fields, layers: int, dense: int) -> Experts | None:
-    counts = [sum(_numbers(f, name, 2**20)) for name in EXPERTS]
-    count, first = max(counts), max(_given(f, FIRST_DENSE), default=0)
-    if count < 2:
+    counts = max((_per_kind(f, name, layers) for name in EXPERTS), key=sum)
+    first = max(_given(f, FIRST_DENSE), default=0)
+    if sum(counts) < 2 or any(_peek(f, name) is False for name in SWITCHES):
         return None
-    widths = _given(f, EXPERT_WIDTHS)
-    width = max(widths, default=dense)
+    widths = max((_per_kind(f, name, layers) for name in EXPERT_WIDTHS), key=sum) or [dense]
+    if len(counts) == len(widths):  # kinds of experts with widths of their own
+        count = sum(counts)
+        width = ceil(sum(c * w for c, w in zip(counts, widths, strict=True)) / count)
+    else:
+        count, width = sum(counts), sum(widths)
     chosen = min(count, max(_given(f, TOP_K), default=8))
     return Experts(count, width, chosen, _shared(f, width), _sparse(f, layers, first))
 
 
+def _per_kind(f: Fields, name: str, layers: int) -> list[int]:
+    """A number for each kind of expert; one number where every layer has the same."""
+    found, differs = _numbers(f, name, 2**27), False
+    if len(found) == layers > 1:
+        found = list(dict.fromkeys(found))
+        differs = len(found) > 1
+    if differs or len(found) > 4:
+        raise not_known(f, f"{f.path}{name} differs from layer to layer")
+    return found
+
+
 def _shared(f: Fields, width: int) -> Range:
     numbers, widths = _given(f, SHARED), _given(f, SHARED_WIDTHS)
-    if not numbers and not widths:
-        return exactly(0)
+    if not numbers and not widths:  # some families have one and do not say so (Hunyuan)
+        stated = any(f.has(name) for name in (*SHARED, *SHARED_WIDTHS))
+        return Range(0, 0, 0 if stated else width)
     count = max(numbers, default=1)
     readings = [count * width] if numbers else []
     readings = [*widths, *(count * w for w in widths), *readings]
@@ -311,6 +331,8 @@ def _other_width(f: Fields, experts: Experts) -> bool:
 def _window(f: Fields) -> int | None:
     """The narrowest window that the file names and does not switch off."""
     found = _given(f, (*WINDOWS, "attention_chunk_size"), 2**31)
+    if not found and _peek(f, "use_sliding_window") is True:
+        return None  # unread: nothing says how wide the windows are
     off = f.raw.get("use_sliding_window") is False
     f.raw.get("max_window_layers")  # read: without a window it says nothing
     return None if off else min(found, default=None)
@@ -322,11 +344,16 @@ def _kinds(f: Fields, layers: int) -> Sequence[str] | None:
     return [LEGACY_LAYER_TYPES.get(kind, kind) for kind in given] or None
 
 
+def _peek(f: Fields, name: str) -> Any:
+    """A value that does not count as read."""
+    return f.raw.peek(name) if isinstance(f.raw, ReadKeys) else f.raw.get(name)
+
+
 def _per_layer(
     f: Fields, name: str, layers: int, known: Collection[object] | None = None
 ) -> Sequence[Any]:
     """A list with one entry for each layer, each `known`; empty, and not read, where it is none."""
-    given: Any = f.raw.peek(name) if isinstance(f.raw, ReadKeys) else f.raw.get(name)
+    given = _peek(f, name)
     if not isinstance(given, list) or len(given) != layers:
         return ()
     if not all(isinstance(x, (str, int)) and (known is None or x in known) for x in given):

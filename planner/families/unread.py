@@ -30,10 +30,12 @@ class Meaning(StrEnum):
     INDEXER = "indexer"  # sparse attention's indexer, with keys of its own
     PLACEMENT = "placement"  # which layers have experts
     EXPERTS = "experts"  # experts in a spelling or form that is not understood
+    FFN = "ffn"  # a second FFN, or a wider one
+    UNNAMED = "unnamed"  # a number or a section whose name says nothing
     OTHER = "other"  # it may carry size, and nobody can say how
 
 
-UNBOUNDED = (Meaning.EXPERTS, Meaning.OTHER)
+UNBOUNDED = (Meaning.EXPERTS, Meaning.UNNAMED, Meaning.OTHER)
 """Meanings that no bounds can be put on: the key is named and the file refused."""
 FOREIGN = (Meaning.EXPERTS, Meaning.LOOP, Meaning.SHARING)
 """Meanings that a known family's file has no business to have."""
@@ -86,6 +88,7 @@ _PLAIN_WORDS = tuple(
 # has no common form.
 _WORDS: tuple[tuple[Meaning, str], ...] = (
     (Meaning.OTHER, "swa_num swa_head swa_v swa_qk global_head num_global num_sliding num_swa"),
+    (Meaning.OTHER, "router_hidden router_intermediate router_dim router_mlp router_layer mem_"),
     (
         Meaning.OTHER,
         "architecture ngram n_gram engram hash lora adapter per_layer memory mem_block slot cross_",
@@ -94,10 +97,11 @@ _WORDS: tuple[tuple[Meaning, str], ...] = (
     (Meaning.TOWER, "vision visual image img_ audio video speech tower projector projection_"),
     (Meaning.TOWER, "mm_ vit_ talker code2wav token2wav vocoder speaker encoder perceiver"),
     (Meaning.MTP, "nextn mtp predict_layer medusa eagle draft"),
-    (Meaning.LOOP, "loop recurrent_pass recurrence recurrent_step recurrent_depth ut_step repeat"),
-    (Meaning.LOOP, "num_pass n_pass _passes recursion iteration unroll refine"),
-    (Meaning.SHARING, "cla_ use_cla kv_share share_kv shared_kv kv_shar sharing share_factor yoco"),
+    (Meaning.SHARING, "cla_ use_cla kv_share share_kv shared_kv kv_shar share_factor yoco"),
     (Meaning.SHARING, "cross_layer kv_reuse reuse_kv"),
+    (Meaning.LOOP, "loop recurrent_pass recurrence recurrent_step recurrent_depth ut_step repeat"),
+    (Meaning.LOOP, "universal share_layer shared_layer tie_layer tied_layer sharing"),
+    (Meaning.LOOP, "layer_share num_pass n_pass _passes recursion iteration unroll refine"),
     (Meaning.WINDOW, "sliding window swa_ local_att attention_chunk attn_chunk global_attn_every"),
     (Meaning.WINDOW, "global_every local_global full_attn_every context_window"),
     (Meaning.PLACEMENT, "moe_layer expert_layer interleave_moe moe_every moe_interval moe_step"),
@@ -112,6 +116,7 @@ _WORDS: tuple[tuple[Meaning, str], ...] = (
     (Meaning.PATTERN, "every_n interval period offset layer_group layers_enum _idxs _indices"),
     (Meaning.PATTERN, "_freq full_attn attn_layer attention_layer schedule"),
     (Meaning.GATE, "gate gating gated"),
+    (Meaning.FFN, "ffn mlp feed_forward feedforward"),
 )
 _LISTED = tuple((meaning, tuple(words.split())) for meaning, words in _WORDS)
 _TEXTS = (
@@ -165,25 +170,18 @@ def meaning_of(key: str, value: Any) -> Meaning | None:
     sizes = _is_size(value) and not isinstance(value, float)
     if any(w in name for w in _PLAIN_WORDS) and not (strong and sizes):
         return None
+    if word is Meaning.FFN and value is not True:
+        word = None  # a number of an FFN is no longer a matter of more or less
     if word is not None:
         return word if _may_be_size(value, word) else None
-    return None if not _is_size(value) or _weakly_plain(name) else Meaning.OTHER
+    return None if not _is_size(value) or _weakly_plain(name) else Meaning.UNNAMED
 
 
 def _weakly_plain(name: str) -> bool:
     """Tokens' ids, lengths and the like: whole numbers that are no sizes of weights."""
-    words = "token _id position length seq_len max_seq version seed year freq_base cache".split()  # noqa: SIM905
-    words += [
-        "no_rope",
-        "nope_layer",
-        "pad_",
-        "eos",
-        "bos",
-        "beta",
-        "warmup",
-        "batch",
-        "max_window",
-    ]
+    words = "token _id position length seq_len max_seq version seed year freq_base".split()  # noqa: SIM905
+    words += "no_rope nope_layer pad_ eos bos beta warmup batch max_window languages".split()  # noqa: SIM905
+    words += "license tags no_split keys_to_ignore".split()  # noqa: SIM905
     return any(word in name for word in words)
 
 
@@ -201,7 +199,7 @@ def _says_nothing(value: Any) -> bool:
 def _is_size(value: Any) -> bool:
     """Whether a value alone, whatever its name, may be a size."""
     if isinstance(value, list):
-        return any(isinstance(x, (int, dict, list)) and not isinstance(x, bool) for x in value)
+        return any(isinstance(x, (int, str, dict, list)) for x in value)
     if isinstance(value, float):
         return value.is_integer() and value > 1
     return isinstance(value, dict) or (

@@ -21,6 +21,8 @@ from .weights import weight_bytes
 # Live tensors are derived, not fitted; what the derivation leaves out (kernels' scratch memory,
 # blocks of the allocator that are not split) has been below this part of the activation peak.
 MODEL_ERROR = 0.03
+NOT_UNDERSTOOD = 0.30
+"""The same part where the model's code is not known; its least is then nothing at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +134,15 @@ def assemble(
     of = overhead.slack_of(config, engine, hardware)
     slack = overhead.Interval(*(of.bytes(end, room + workspace, beyond) for end in range(3)))
     taken = weights + room + workspace
-    error = int(MODEL_ERROR * beyond)
+    error = int(activation_error(spec) * beyond)
+    least = taken + slack.low - error if spec.understood else weights + kv.total + workspace
     return MemoryEstimate(
         weights=weights,
         kv=kv.total,
         activation=beyond,
         overhead=room - peak + workspace + context.expected + slack.expected,
         total=taken + context.expected + slack.expected,
-        total_low=taken + context.low + slack.low - error,
+        total_low=least + context.low,
         total_high=taken + context.high + slack.high + error,
         allocated_resident=weights + live.resident + workspace,
         allocated_peak=weights + peak + workspace,
@@ -150,6 +153,11 @@ def assemble(
         context_provenance=overhead.context_provenance(hardware),
         notes=_notes(spec),
     )
+
+
+def activation_error(spec: ModelSpec) -> float:
+    """The part of the activation peak that its derivation may leave out."""
+    return MODEL_ERROR if spec.understood else NOT_UNDERSTOOD
 
 
 def _notes(spec: ModelSpec) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from ..models.spec import ModelSpec, MoEFFN
 from ..search.enumerate import Space
 from ..workload import Engine, Workload
 from . import activation, overhead
-from .estimate import MODEL_ERROR
+from .estimate import activation_error
 from .kv_cache_space import kv_table
 from .weights import weight_bytes
 
@@ -53,8 +53,7 @@ def memory_table(
     engine: Engine,
     hardware: Hardware | None,
 ) -> SpaceMemory:
-    """Memory of every configuration of `space`; its upper end is that of all the model's
-    readings."""
+    """Memory of every configuration of `space`; the upper end holds all the model's readings."""
     found = _of_reading(spec, space, workload, engine, hardware)
     high = found.total_high
     for end in spec.ends:
@@ -86,7 +85,7 @@ def _of_reading(
         weights + moving + taken + (part[0] * moving + part[1] * more + part[2]).astype(np.int64)
         for taken, part in zip((context.expected, context.high), slack, strict=True)
     )
-    high = high + (MODEL_ERROR * more).astype(np.int64)
+    high = high + (activation_error(spec) * more).astype(np.int64)
     return SpaceMemory(weights, kv, expected, high, beyond, packed)
 
 

@@ -53,6 +53,7 @@ def read_model(config: Mapping[str, Any], name: str) -> ModelSpec:
         bounds=found.bounds,
         text_type=found.text_type,
         readings=found.readings or _readings_of(found, tensors),
+        understood=not found.readings,
     )
     if spec.readings:
         spec = replace(spec, bounds=(*spec.bounds, *kv_bounds(spec)))

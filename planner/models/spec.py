@@ -235,10 +235,12 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Another way to read a model that is not understood: its layers and its tensors."""
+    """Another way to read a model that is not understood: its layers, its tensors, and how many
+    residual streams run side by side."""
 
     layers: tuple[Layer, ...]
     tensors: tuple[TensorGroup, ...]
+    streams: int = 1
 
 
 @dataclass(frozen=True)
@@ -266,8 +268,10 @@ class ModelSpec:
     text_type: str = ""
     """The decoder's own model_type, where the config nests it or the family reads one."""
     readings: tuple[Reading, ...] = ()
-    """Every other reading lies between these, in each of its numbers; none where the model is
-    understood."""
+    """Every other reading lies between these, in each of its numbers; none where the model's
+    sizes are known."""
+    understood: bool = True
+    """Whether a family of this version reads the model; else how it runs is not known either."""
 
     @property
     def parameters(self) -> int:
@@ -285,7 +289,14 @@ class ModelSpec:
     def ends(self) -> tuple["ModelSpec", ...]:
         """The model by each of its `readings`: what holds for it holds between these."""
         return tuple(
-            replace(self, layers=r.layers, tensors=r.tensors, readings=(), bounds=())
+            replace(
+                self,
+                layers=r.layers,
+                tensors=r.tensors,
+                hidden=self.hidden * r.streams,
+                readings=(),
+                bounds=(),
+            )
             for r in self.readings
         )
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from ...errors import BadConfig
-from ...families.readings import HIGH, LARGEST_TOWER, LOW, READ, Build, Openings, openings
+from ...families.readings import HIGH, LARGEST_TOWER, LOW, READ, Build, Openings, openings, whole
 from ...families.sisters import sisters
-from ...families.sizes import Sizes, not_known, read_sizes
+from ...families.sizes import EXPERTS, Sizes, not_known, read_sizes
 from ...families.unread import UNBOUNDED, Meaning, Unread, judge
 from ...read_keys import ReadKeys
 from ..config_fields import Fields
@@ -219,6 +219,7 @@ def _nested(f: Fields, nested: dict[str, Any], path: str, t: Tensors) -> Decoder
     f.note(
         f"model_type {f.kind!r} is not known: its text model is planned, its other towers are not"
     )
+    outer_tie = f.flag("tie_word_embeddings") if f.has("tie_word_embeddings") else None
     others = _others(f)
     if style is not None:
         found = text_decoder(inner, t, style)
@@ -226,31 +227,50 @@ def _nested(f: Fields, nested: dict[str, Any], path: str, t: Tensors) -> Decoder
         if all(key.meaning is Meaning.TOWER for key in (*left, *others)):
             groups = t.groups()
             tower = TensorGroup("towers", (LARGEST_TOWER,), 1, Role.OTHER, Part.VISION)
-            most = Reading(found.layers, (*groups, tower))
-            return replace(found, readings=(most,), bounds=(tower_bounds(f, t),))
+            readings = [Reading(found.layers, (*groups, tower))]
+            if outer_tie and not found.tied_embeddings:
+                tied = tuple(group for group in groups if group.role is not Role.LM_HEAD)
+                readings.append(Reading(found.layers, tied))
+            because = f"the other towers of {f.kind} are unknown, and no published one is larger"
+            bounds = _bounds(t, readings, f"{because} than 6.5 B")
+            return replace(found, readings=tuple(readings), bounds=(bounds,))
         t.clear()
         f.note(f"{kind} does not read {(*left, *others)[0].name}: read by the field's usual names")
     by_fields = Fields(nested, kind=kind or f.kind, path=f"{path}.", notes=f.notes)
-    return _by_fields(by_fields, t, others)
+    return _by_fields(by_fields, t, others, outer_tie)
 
 
 def _others(f: Fields) -> tuple[Unread, ...]:
-    """What stands beside a nested text model and may carry size; towers, if nothing says so."""
+    """What stands beside a nested text model and may carry size; towers, if nothing says so.
+
+    A number without a telling name is one of the towers' there.
+    """
     raw = f.raw
-    beside = (
-        judge((p, k, v) for p, k, v in raw.unread() if not p) if isinstance(raw, ReadKeys) else ()
-    )
-    tower = Unread(f.path, "towers", True, Meaning.TOWER)
-    return (*beside, tower)
+    found = judge(raw.unread()) if isinstance(raw, ReadKeys) else ()
+    beside = [
+        replace(key, meaning=Meaning.TOWER) if key.meaning is Meaning.UNNAMED else key
+        for key in found
+        if not key.path
+    ]
+    return (*beside, Unread(f.path, "towers", True, Meaning.TOWER))
 
 
-def _by_fields(f: Fields, t: Tensors, others: Sequence[Unread]) -> Decoder:
-    """By the names that most families share, with every reading of what is left over."""
+def _by_fields(
+    f: Fields, t: Tensors, others: Sequence[Unread], outer_tie: bool | None = None
+) -> Decoder:
+    """By the names that most families share, with every reading of what is left over.
+
+    `outer_tie`: what the section around this one says of tied embeddings.
+    """
     sizes = _sizes(f)
+    if outer_tie is not None and outer_tie != sizes.tied:
+        sizes = replace(sizes, tied=None)
     left = judge(f.raw.unread(f.path)) if isinstance(f.raw, ReadKeys) else ()
     found = tuple(key for key in (*left, *others) if not _explained(key, sizes, f))
     for key in found:
-        if key.meaning in UNBOUNDED or (key.meaning is Meaning.LOOP and key.value is True):
+        placed = key.meaning is Meaning.PLACEMENT and sizes.experts is None
+        endless = key.meaning is Meaning.LOOP and not whole(key.value)
+        if key.meaning in UNBOUNDED or placed or endless:
             raise not_known(
                 f, f"{key.name} may change its size in ways that no bounds can be put on"
             )
@@ -304,11 +324,11 @@ def _explained(key: Unread, sizes: Sizes, f: Fields) -> bool:
     """Whether the sizes that were read already hold all that a key may mean."""
     if key.meaning is Meaning.EXPERTS:  # whether they stand beside a dense FFN and the like
         return isinstance(key.value, bool) and sizes.experts is not None
-    if key.meaning is Meaning.PLACEMENT:
-        return sizes.experts is None
+    if key.meaning is Meaning.PLACEMENT:  # a file that says 0 or 1 expert has none to place
+        return sizes.experts is None and any(f.has(name) for name in EXPERTS)
     if key.meaning is Meaning.WINDOW:
         return sizes.kinds is not None or f.raw.get("use_sliding_window") is False
-    if key.meaning is Meaning.OTHER:
+    if key.meaning is Meaning.UNNAMED:
         return "embed" in key.key and key.value == sizes.hidden
     return False
 
