@@ -212,9 +212,7 @@ class Build:
         windows: list[int | None] = [window] * s.layers
         if s.kinds is not None:
             windows = [window if kind != "full_attention" else None for kind in s.kinds]
-        elif self.end == READ and s.window is None:
-            windows = [None] * s.layers
-        elif self.end == HIGH and not self.windowed:
+        elif (self.end == READ and s.window is None) or (self.end == HIGH and not self.windowed):
             windows = [None] * s.layers
         return [(w, i >= s.layers - sparse) for i, w in enumerate(windows)]
 
@@ -230,11 +228,8 @@ class Build:
         shared = Meaning.SHARING in self.o and i > 0 and self.s.latent is not None
         if self.end == LOW and (self.o.mixed or shared):
             return ()
-        found: Mixer
-        if self.s.latent is not None:
-            found = self._latent(t)
-        else:
-            found = self._attention(t, i, window)
+        latent = self.s.latent is not None
+        found: Mixer = self._latent(t) if latent else self._attention(t, i, window)
         if self.end == HIGH and self.o.state is not None:
             self._recurrent(t, self.o.state)
             return found, self.o.state

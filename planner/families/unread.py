@@ -64,12 +64,14 @@ _PLAIN_NAMES = frozenset(
     logits_multiplier embd_pdrop attn_pdrop resid_pdrop finetuning_task encoder_no_repeat_ngram_size
     no_repeat_ngram_size id2label label2id is_decoder is_encoder_decoder language_model_type
     model_type model_name name ep_size tp_size gradient_checkpointing n_group n_groups_topk
-    topk_group topk_groups num_expert_group num_expert_groups moe_n_group n_expert_groups num_beams
-    num_beam_groups num_return_sequences num_labels number_of_groups
+    topk_group topk_groups num_expert_group
+    num_expert_groups moe_n_group n_expert_groups num_beams num_beam_groups num_return_sequences
+    num_labels number_of_groups
     pretraining_tp problem_type pruned_heads quantization quantization_config sep_token_id
     task_specific_params tf_legacy_loss tie_encoder_decoder torchscript transformers_version
-    transformers.js_config tensor_parallel_size chunk_size prefill_chunk_size top_k top_p typical_p
-    use_cache vision_feature_select_strategy zero_expert_type num_logits_to_keep head_dtype
+    transformers.js_config tensor_parallel_size chunk_size prefill_chunk_size
+    top_k top_p typical_p use_cache
+    vision_feature_select_strategy zero_expert_type num_logits_to_keep head_dtype
     output_hidden_states output_attentions use_unified_vision_chunk
     """.split()  # noqa: SIM905
 )

@@ -99,7 +99,7 @@ def test_published_files(name: str) -> None:
 def test_published_files_under_another_name(name: str) -> None:
     """By the rule: no family of these files helps."""
     if name == "gemma-4-12b-unified":  # without its sister, heads of a second kind
-        with pytest.raises(BadConfig, match="not known, and text_config.global_head_dim"):
+        with pytest.raises(BadConfig, match=r"not known, and text_config\.global_head_dim"):
             read_model(renamed(load(name)), name)
         return
     spec = read_model(renamed(load(name)), name)
