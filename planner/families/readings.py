@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
+from ..models.families.fallback import LARGEST_TOWER
 from ..models.spec import (
     FFN,
     Attention,
@@ -28,7 +29,6 @@ from ..models.tensor_list import Tensors
 from .sizes import Sizes
 from .unread import Meaning, Unread
 
-LARGEST_TOWER = 6_500_000_000  # parameters: InternViT-6B is the largest published encoder
 LOW, READ, HIGH = -1, 0, 1
 
 MIXED = frozenset({Meaning.PATTERN, Meaning.BLOCKS, Meaning.STATE})

@@ -12,7 +12,6 @@ from typing import Any
 from ..errors import BadConfig
 from ..families.sisters import class_stem, type_of_class
 from ..families.unread import foreign_keys
-from ..kv_bounds import kv_bounds
 from ..read_keys import ReadKeys
 from .config_fields import Fields
 from .families import reader_of
@@ -56,6 +55,8 @@ def read_model(config: Mapping[str, Any], name: str) -> ModelSpec:
         understood=not found.readings,
     )
     if spec.readings:
+        from ..kv_bounds import kv_bounds  # rare, and a plan starts without it
+
         spec = replace(spec, bounds=(*spec.bounds, *kv_bounds(spec)))
     if spec.parameters > MAX_PARAMETERS:
         raise BadConfig(

@@ -59,8 +59,8 @@ def as_saved(name: str, config: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def hidden(known: set[str] | None = None) -> Iterator[None]:
     """No family is known, or all but those named."""
+    from kvpareto.planner.families import fallback
     from kvpareto.planner.models import families, read_config
-    from kvpareto.planner.models.families import fallback as unknown
     from kvpareto.planner.models.families import registry as styles
 
     def reader(name: str) -> Any:
@@ -71,8 +71,8 @@ def hidden(known: set[str] | None = None) -> Iterator[None]:
 
     with (
         patch.object(read_config, "reader_of", reader),
-        patch.object(unknown, "reader_of", reader),
-        patch.object(unknown, "style_of", style),
+        patch.object(fallback, "reader_of", reader),
+        patch.object(fallback, "style_of", style),
     ):
         yield
 
