@@ -149,6 +149,8 @@ def heading(spec: ModelSpec, engine: Engine, workload: Workload) -> dict[str, An
         "batch": workload.batch,
         "parameters": spec.parameters,
         "dtype": spec.dtype,
+        "parameters_low": spec.parameter_range[0],
+        "parameters_high": spec.parameter_range[1],
     }
 
 
@@ -158,9 +160,15 @@ def point(
     """One configuration's numbers."""
     return {
         "config": str(config),
-        "memory": {name: getattr(memory, name) for name in _MEMORY},
+        "memory": {
+            **{name: getattr(memory, name) for name in _MEMORY},
+            **_range(memory, "weights"),
+            **_range(memory, "kv"),
+        },
         "kv_bytes_per_token": memory.kv_bytes_per_token,
+        **_range(memory, "kv_bytes_per_token"),
         "kv_fixed_bytes": memory.kv_fixed_bytes,
+        **_range(memory, "kv_fixed_bytes"),
         "accuracy": _accuracy(accuracy),
         "ttft_s": latency.ttft_s if latency else None,
         "tpot_s": latency.tpot_s if latency else None,
@@ -168,13 +176,15 @@ def point(
     }
 
 
+def _range(memory: MemoryEstimate, name: str) -> dict[str, int]:
+    """The ends of a term over all readings of the model; the term itself where there is one."""
+    low, high = memory.range_of(name)
+    return {f"{name}_low": low, f"{name}_high": high}
+
+
 def warnings(spec: ModelSpec, workload: Workload, more: Sequence[str]) -> list[str]:
     """What makes the numbers less sure than they look, each once."""
-    found = [*spec.warnings]
-    found += [
-        f"{bound.quantity} lies between {bound.low:,} and {bound.high:,}: {bound.because}"
-        for bound in spec.bounds
-    ]
+    found = [*spec.warnings, *map(str, spec.bounds)]
     if spec.max_context and workload.tokens > spec.max_context:
         found.append(
             f"{workload.tokens:,} tokens are more than the model was made for "

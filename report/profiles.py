@@ -127,7 +127,7 @@ def _model_document(spec: ModelSpec) -> dict[str, Any]:
         parts[group.part.value] += group.parameters
     facts: dict[str, Any] = {
         "model type": spec.model_type,
-        "parameters": f"{spec.parameters:,}",
+        "parameters": _with_ends(spec),
         "by part": [f"{part} {count:,}" for part, count in parts.items()],
         "longest context": f"{spec.max_context:,}" if spec.max_context else "not stated",
         "hidden size": f"{spec.hidden:,}",
@@ -143,10 +143,25 @@ def _model_document(spec: ModelSpec) -> dict[str, Any]:
         facts["calibration"] = [
             f"{name}: {value}" for name, value in _calibration_facts(meta).items()
         ]
+    if spec.bounds:
+        facts["bounds"] = [str(bound) for bound in spec.bounds]
     if spec.warnings:
         facts["notes"] = list(spec.warnings)
-    raw = {"parameters": spec.parameters, "by_part": dict(parts), "max_context": spec.max_context}
+    low, high = spec.parameter_range
+    raw = {
+        "parameters": spec.parameters,
+        "parameters_low": low,
+        "parameters_high": high,
+        "by_part": dict(parts),
+        "max_context": spec.max_context,
+        "bounds": [asdict(bound) for bound in spec.bounds],
+    }
     return {"schema": 1, "kind": "model", "name": spec.name, "facts": facts, "raw": raw}
+
+
+def _with_ends(spec: ModelSpec) -> str:
+    low, high = spec.parameter_range
+    return f"{spec.parameters:,}" + (f" ({low:,} to {high:,})" if low < high else "")
 
 
 def _layer(layer: Layer) -> str:

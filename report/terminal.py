@@ -82,11 +82,17 @@ def _print(console: Console, *parts: RenderableType) -> None:
 
 
 def _heading(document: Document, *, context: bool = True) -> Text:
-    parts = [f"{document['parameters'] / 1e9:.2f} B parameters"]
+    parts = [_parameters(document)]
     if context:
         parts.append(f"{format_tokens(document['context'])} + {document['output']} tokens")
     parts += [f"batch {document['batch']}", f"engine {document['engine']}"]
     return Text.assemble((document["model"], "bold"), "  " + ", ".join(parts))
+
+
+def _parameters(document: Document) -> str:
+    found = f"{document['parameters'] / 1e9:.2f} B parameters"
+    low, high = document["parameters_low"], document["parameters_high"]
+    return found if low == high else f"{found} ({low / 1e9:.2f} to {high / 1e9:.2f})"
 
 
 def _point(point: Document, budget: int | None = None) -> Table:
@@ -96,6 +102,10 @@ def _point(point: Document, budget: int | None = None) -> Table:
     table.add_column(overflow="fold")
     growth = point["kv_bytes_per_token"]
     comments = {"kv": f"{growth:,} bytes a token" + _fixed(point["kv_fixed_bytes"])}
+    for key in ("weights", "kv"):
+        low, high = memory[f"{key}_low"], memory[f"{key}_high"]
+        if low < high:
+            comments[key] = f"{format_bytes(low)} to {format_bytes(high)}, by how it is read"
     for key, label in _TERMS:
         table.add_row("  " + label, format_bytes(memory[key]), comments.get(key, ""))
     share = f"; at most {memory['total_high'] / budget:.0%} of the budget" if budget else ""

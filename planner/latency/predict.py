@@ -5,7 +5,7 @@ docs/latency.md has the derivation and the table of errors.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..engine import Engine
 from ..formats.configuration import Configuration
@@ -42,9 +42,30 @@ def predict(
     engine: Engine,
     hardware: Hardware | None,
 ) -> Latency | None:
-    """Latency of one configuration; None without a GPU: seconds are not guessed."""
+    """Latency of one configuration; None without a GPU: seconds are not guessed.
+
+    Of a model that is not understood, the interval holds those of all its readings.
+    """
     if hardware is None:
         return None
+    found = _of_reading(spec, config, workload, engine, hardware)
+    each = [found, *(_of_reading(e, config, workload, engine, hardware) for e in spec.ends)]
+    return replace(
+        found,
+        ttft_low=min(one.ttft_low for one in each),
+        ttft_high=max(one.ttft_high for one in each),
+        tpot_low=min(one.tpot_low for one in each),
+        tpot_high=max(one.tpot_high for one in each),
+    )
+
+
+def _of_reading(
+    spec: ModelSpec,
+    config: Configuration,
+    workload: Workload,
+    engine: Engine,
+    hardware: Hardware,
+) -> Latency:
     size = kv_bytes(spec, config, workload, engine).total
     axes = Axes.of(config, size)
     profile = profile_of(engine, hardware)

@@ -21,6 +21,8 @@ from .weights import weight_bytes
 # Live tensors are derived, not fitted; what the derivation leaves out (kernels' scratch memory,
 # blocks of the allocator that are not split) has been below this part of the activation peak.
 MODEL_ERROR = 0.03
+NOT_UNDERSTOOD = 0.30
+"""The same part where the model's code is not known; its least is then nothing at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,14 @@ class MemoryEstimate:
     context_provenance: str
     notes: tuple[str, ...] = ()
     """What a reader of the numbers should know about them."""
+    ends: tuple["MemoryEstimate", ...] = ()
+    """The estimates of the model's other readings, where it is not understood: `total_low` and
+    `total_high` hold them all."""
+
+    def range_of(self, name: str) -> tuple[int, int]:
+        """A term at least and at most over all readings of the model."""
+        sizes = [getattr(one, name) for one in (self, *self.ends)]
+        return min(sizes), max(sizes)
 
     @property
     def paper_total(self) -> int:
@@ -63,7 +73,42 @@ def estimate(
     engine: Engine,
     hardware: Hardware | None,
 ) -> MemoryEstimate:
-    """Memory of `config`. Raises BadInput where the engine cannot run it."""
+    """Memory of `config`. Raises BadInput where the engine cannot run it.
+
+    Of a model that is not understood, the interval holds those of all its readings.
+    """
+    found = _of_reading(spec, config, workload, engine, hardware)
+    return widened(found, spec, config, workload, engine, hardware)
+
+
+def widened(
+    found: MemoryEstimate,
+    spec: ModelSpec,
+    config: Configuration,
+    workload: Workload,
+    engine: Engine,
+    hardware: Hardware | None,
+) -> MemoryEstimate:
+    """The estimate `found` of `spec`, its interval opened to hold the model's other readings."""
+    if not spec.ends:
+        return found
+    ends = tuple(_of_reading(end, config, workload, engine, hardware) for end in spec.ends)
+    return replace(
+        found,
+        total_low=min(one.total_low for one in (found, *ends)),
+        total_high=max(one.total_high for one in (found, *ends)),
+        ends=ends,
+    )
+
+
+def _of_reading(
+    spec: ModelSpec,
+    config: Configuration,
+    workload: Workload,
+    engine: Engine,
+    hardware: Hardware | None,
+) -> MemoryEstimate:
+    """Memory of `config` as `spec` is read."""
     stored = weight_bytes(spec, config.weight_bits)
     kv = kv_bytes(spec, config, workload, engine)
     live = engine.activation(spec, config, workload)
@@ -89,14 +134,15 @@ def assemble(
     of = engine.slack(config, hardware)
     slack = Interval(*(of.bytes(end, room + workspace, beyond) for end in range(3)))
     taken = weights + room + workspace
-    error = int(MODEL_ERROR * beyond)
+    error = int(activation_error(spec) * beyond)
+    least = taken + slack.low - error if spec.understood else weights + kv.total + workspace
     return MemoryEstimate(
         weights=weights,
         kv=kv.total,
         activation=beyond,
         overhead=room - peak + workspace + context.expected + slack.expected,
         total=taken + context.expected + slack.expected,
-        total_low=taken + context.low + slack.low - error,
+        total_low=least + context.low,
         total_high=taken + context.high + slack.high + error,
         allocated_resident=weights + live.resident + workspace,
         allocated_peak=weights + peak + workspace,
@@ -107,6 +153,11 @@ def assemble(
         context_provenance=overhead.context_provenance(hardware),
         notes=_notes(spec),
     )
+
+
+def activation_error(spec: ModelSpec) -> float:
+    """The part of the activation peak that its derivation may leave out."""
+    return MODEL_ERROR if spec.understood else NOT_UNDERSTOOD
 
 
 def _notes(spec: ModelSpec) -> tuple[str, ...]:

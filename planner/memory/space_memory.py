@@ -5,7 +5,7 @@ weights, the chunk, and of the KV format only on whether it is kinds at all. Eac
 where it can differ and summed by broadcasting; a test holds the sums to `memory.estimate`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from ..hardware.gpus import Hardware
 from ..models.spec import ModelSpec
 from ..workload import Workload
 from . import overhead
-from .estimate import MODEL_ERROR
+from .estimate import activation_error
 from .weights import weight_bytes
 
 Ints = npt.NDArray[np.int64]
@@ -53,7 +53,21 @@ def memory_table(
     engine: Engine,
     hardware: Hardware | None,
 ) -> SpaceMemory:
-    """Memory of every configuration of `space`."""
+    """Memory of every configuration of `space`; the upper end holds all the model's readings."""
+    found = _of_reading(spec, space, workload, engine, hardware)
+    high = found.total_high
+    for end in spec.ends:
+        high = np.maximum(high, _of_reading(end, space, workload, engine, hardware).total_high)
+    return replace(found, total_high=high)
+
+
+def _of_reading(
+    spec: ModelSpec,
+    space: Space,
+    workload: Workload,
+    engine: Engine,
+    hardware: Hardware | None,
+) -> SpaceMemory:
     sizes = [weight_bytes(spec, bits).total for bits in space.weights]
     weights = np.array(sizes, dtype=np.int64).reshape(-1, 1, 1)
     kv = engine.kv_table(spec, space, workload)[None]
@@ -69,7 +83,7 @@ def memory_table(
         weights + moving + taken + (part[0] * moving + part[1] * more + part[2]).astype(np.int64)
         for taken, part in zip((context.expected, context.high), slack, strict=True)
     )
-    high = high + (MODEL_ERROR * more).astype(np.int64)
+    high = high + (activation_error(spec) * more).astype(np.int64)
     return SpaceMemory(weights, kv, expected, high, beyond, kinds)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import BadConfig
+from ..read_keys import ReadKeys
 
 MAX_SIZE = 2**27  # no width, vocabulary or head count is near it: a guard against nonsense
 MAX_LAYERS = 2048
@@ -44,6 +45,12 @@ class Fields:
         self.aliases.update({older: name for name, older in self.aliases.items()})
         self.defaults = defaults or {}
         self.notes: list[str] = notes if notes is not None else []
+
+    def changed(self, **values: Any) -> Mapping[str, Any]:
+        """The section with other values; what is read of it counts as read of this one."""
+        if isinstance(self.raw, ReadKeys):
+            return self.raw.changed(**values)
+        return {**self.raw, **values}
 
     def note(self, text: str) -> None:
         """Add a visible warning, once."""

@@ -6,16 +6,20 @@ resembles, and says so.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..errors import BadConfig
+from ..families.sisters import class_stem, type_of_class
+from ..families.unread import foreign_keys
+from ..read_keys import ReadKeys
 from .config_fields import Fields
 from .families import reader_of
 from .families.config_defaults import fields_of
+from .families.decoder import Decoder
 from .families.fallback import read as read_unknown
 from .families.fallback import refuse_encoders
-from .quantization.quantization_config import quantization_notes, read_quantization
-from .spec import ModelSpec
+from .spec import ModelSpec, Part, Reading, Role, TensorGroup
 from .tensor_list import Tensors
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -26,18 +30,10 @@ def read_model(config: Mapping[str, Any], name: str) -> ModelSpec:
     """Describe a model. Raises BadConfig where its config.json does not say enough."""
     if not isinstance(config, Mapping):
         raise BadConfig("config.json is not an object", "it must be a JSON object, as on the hub")
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str) or not model_type:
-        raise BadConfig(
-            "config.json does not say its model_type", "use the model's published config.json"
-        )
-    model_type = model_type[:100]
-    refuse_encoders(config, model_type)
     notes: list[str] = []
-    f = fields_of(config, model_type, notes=notes)
-    tensors = Tensors()
-    reader = reader_of(model_type)
-    found = reader(f, tensors) if reader else read_unknown(f, tensors)
+    model_type = _model_type(config, notes)
+    refuse_encoders(config, model_type)
+    found, tensors, f = _read(config, model_type, notes)
     quantization = read_quantization(config)
     if quantization is not None:
         for note in quantization_notes(config, quantization, tensors.groups()):
@@ -58,13 +54,74 @@ def read_model(config: Mapping[str, Any], name: str) -> ModelSpec:
         warnings=tuple(notes),
         bounds=found.bounds,
         text_type=found.text_type,
+        readings=found.readings or _readings_of(found, tensors),
+        understood=not found.readings,
     )
+    if spec.readings:
+        from ..kv_bounds import kv_bounds  # rare, and a plan starts without it
+
+        spec = replace(spec, bounds=(*spec.bounds, *kv_bounds(spec)))
     if spec.parameters > MAX_PARAMETERS:
         raise BadConfig(
             f"config.json describes {spec.parameters:.1e} parameters, which no machine holds",
             "compare with the model's published config.json",
         )
     return spec
+
+
+def _model_type(config: Mapping[str, Any], notes: list[str]) -> str:
+    """What the file calls itself, else what the class that it names is of."""
+    model_type = config.get("model_type")
+    if isinstance(model_type, str) and model_type:
+        return model_type[:100]
+    found = type_of_class(config) or class_stem(config)[:100]
+    if not found:
+        raise BadConfig(
+            "config.json does not say its model_type", "use the model's published config.json"
+        )
+    notes.append(f"config.json does not say its model_type: {found}, by its class")
+    return found
+
+
+def _read(
+    config: Mapping[str, Any], model_type: str, notes: list[str]
+) -> tuple[Decoder, Tensors, Fields]:
+    """The decoder as its family reads it; as unknown where there is none, or where the file is
+    another's: a class of another name, and experts or loops that this family does not have."""
+    reader = reader_of(model_type)
+    if reader is not None:
+        raw, tensors, said = ReadKeys(config), Tensors(), list(notes)
+        f = fields_of(raw, model_type, notes=said)
+        stem, plain = class_stem(config), "".join(c for c in model_type.lower() if c.isalnum())
+        others = bool(stem) and stem not in plain and plain not in stem
+        try:
+            found = reader(f, tensors)
+        except BadConfig:
+            if not others or not foreign_keys(raw):
+                raise
+        else:
+            foreign = foreign_keys(raw)
+            if not foreign or not others:
+                names = ", ".join(key.name for key in foreign[:4])
+                if names:
+                    f.note(f"{names}: not part of {model_type}, and not counted")
+                notes[:] = said
+                return found, tensors, f
+        notes.append(f"model_type {model_type!r} is not that of the class the file names, {stem}")
+    f = Fields(ReadKeys(config), kind=model_type, notes=notes)
+    tensors = Tensors()
+    return read_unknown(f, tensors), tensors, f
+
+
+def _readings_of(found: Decoder, tensors: Tensors) -> tuple[Reading, ...]:
+    """The ends of a known family whose towers are not described, from its bounds."""
+    groups = tensors.groups()
+    known = sum(group.parameters for group in groups)
+    more = max((b.high for b in found.bounds if b.quantity == "parameters"), default=0) - known
+    if more <= 0:
+        return ()
+    rest = TensorGroup("not described", (more,), 1, Role.OTHER, Part.VISION)
+    return (Reading(found.layers, (*groups, rest)),)
 
 
 def _dtype(f: Fields) -> str:

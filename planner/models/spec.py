@@ -7,7 +7,7 @@ a *mixer* moves information between tokens (attention, linear attention, a state
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from math import prod
@@ -223,10 +223,28 @@ class CheckpointQuantization:
 class Bounds:
     """A quantity known only within limits, and the assumption that opens them."""
 
-    quantity: str  # "parameters" or "kv_bytes_per_token"
+    quantity: str  # "parameters", "kv_bytes_per_token" or "kv_fixed_bytes"
     low: int
     high: int
     because: str
+
+    def __str__(self) -> str:
+        names = {
+            "parameters": "parameters lie",
+            "kv_bytes_per_token": "bytes of KV cache a token, unquantized, lie",
+            "kv_fixed_bytes": "bytes of the cache that do not grow, unquantized, lie",
+        }
+        return f"{names[self.quantity]} between {self.low:,} and {self.high:,}: {self.because}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Another way to read a model that is not understood: its layers, its tensors, and how many
+    residual streams run side by side."""
+
+    layers: tuple[Layer, ...]
+    tensors: tuple[TensorGroup, ...]
+    streams: int = 1
 
 
 @dataclass(frozen=True)
@@ -255,6 +273,11 @@ class ModelSpec:
     """The decoder's own model_type, where the config nests it or the family reads one."""
     stored_dtype: str = ""
     """The checkpoint's dtype, where `dtype`, in which the model is run, is another."""
+    readings: tuple[Reading, ...] = ()
+    """Every other reading lies between these, in each of its numbers; none where the model's
+    sizes are known."""
+    understood: bool = True
+    """Whether a family of this version reads the model; else how it runs is not known either."""
 
     @property
     def parameters(self) -> int:
@@ -267,6 +290,27 @@ class ModelSpec:
     def mixer_counts(self) -> tuple[tuple[Mixer, int], ...]:
         """Every distinct mixer and how often it occurs, layer order forgotten."""
         return tuple(Counter(m for layer in self.layers for m in layer.mixers).items())
+
+    @cached_property
+    def ends(self) -> tuple["ModelSpec", ...]:
+        """The model by each of its `readings`: what holds for it holds between these."""
+        return tuple(
+            replace(
+                self,
+                layers=r.layers,
+                tensors=r.tensors,
+                hidden=self.hidden * r.streams,
+                readings=(),
+                bounds=(),
+            )
+            for r in self.readings
+        )
+
+    @property
+    def parameter_range(self) -> tuple[int, int]:
+        """Parameters at least and at most."""
+        counts = [spec.parameters for spec in (self, *self.ends)]
+        return min(counts), max(counts)
 
     @property
     def runnable(self) -> bool:

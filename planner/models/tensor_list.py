@@ -56,6 +56,15 @@ class Tensors:
     def head(self, name: str, inputs: int, outputs: int, bias: bool = False) -> None:
         self.linear(name, inputs, outputs, bias, Role.LM_HEAD)
 
+    def include(self, other: "Tensors") -> None:
+        """Add every tensor of another list, as it is named there."""
+        for key, count in other._counts.items():
+            self._counts[key] = self._counts.get(key, 0) + count
+
+    def clear(self) -> None:
+        """Forget every tensor."""
+        self._counts.clear()
+
     def groups(self) -> tuple[TensorGroup, ...]:
         return tuple(
             TensorGroup(name, shape, count, role, part, dtype)

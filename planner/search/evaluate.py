@@ -14,7 +14,7 @@ from ..latency import predict as latency
 from ..latency import roofline
 from ..latency.efficiency import profile_of
 from ..latency.job import Axes
-from ..memory.estimate import MemoryEstimate, assemble, estimate
+from ..memory.estimate import MemoryEstimate, assemble, estimate, widened
 from ..memory.kv_cache import kv_bytes
 from ..memory.space_memory import SpaceMemory, memory_table
 from ..models.spec import ModelSpec
@@ -74,7 +74,7 @@ class Table:
             weights, live = int(self.memory.weights[w, 0, 0]), self.memory.live(w, f, c)
             terms = weights, sizes[key], live
             how = self.workload, self.engine, self.hardware
-            size = assemble(self.spec, config, *how, *terms)
+            size = widened(assemble(self.spec, config, *how, *terms), self.spec, config, *how)
             found.append(Point(config, self.workload, size, kept, seconds))
         return found
 
@@ -82,6 +82,9 @@ class Table:
         """Seconds with their intervals, whose ends need sweeps of their own, over few formats."""
         if self.hardware is None:
             return [None] * len(indices)
+        if self.spec.ends:
+            how = self.workload, self.engine, self.hardware
+            return [latency.predict(self.spec, self.space.configuration(i), *how) for i in indices]
         profile = profile_of(self.engine, self.hardware)
         places = [self.place(i) for i in indices]
         formats = sorted({f for _, f, _ in places})

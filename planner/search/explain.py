@@ -25,11 +25,13 @@ def reasons_for(
 
 def _fits(request: Request, point: Point) -> str:
     memory = point.memory
-    return (
-        f"It fits: {format_bytes(memory.total)} predicted, at most "
-        f"{format_bytes(memory.total_high)}, which is {memory.total_high / request.budget:.0%} "
-        f"of the budget."
-    )
+    share = f"{format_bytes(memory.total_high)}, which is {memory.total_high / request.budget:.0%}"
+    if memory.ends:
+        return (
+            f"It fits however {request.spec.model_type}, which is not known, is read: at most "
+            f"{share} of the budget."
+        )
+    return f"It fits: {format_bytes(memory.total)} predicted, at most {share} of the budget."
 
 
 def _best(request: Request, table: Table, fitting: np.ndarray, choice: Choice) -> str:
@@ -139,7 +141,7 @@ def warnings_for(request: Request, point: Point) -> tuple[str, ...]:
     """What a person should know before believing the plan."""
     spec, context = request.spec, request.workload.context
     found = list(spec.warnings)
-    found += [f"{b.quantity} is between {b.low:,} and {b.high:,}: {b.because}" for b in spec.bounds]
+    found += [str(bound) for bound in spec.bounds]
     if spec.max_context is not None and context > spec.max_context:
         found.append(
             f"{format_tokens(context)} tokens are more than the {format_tokens(spec.max_context)} "

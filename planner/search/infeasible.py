@@ -36,11 +36,14 @@ def nothing_fits(request: Request, table: Table, fitting: np.ndarray) -> Nothing
             f"--max-loss {np.ceil(1000 * (1 - points.retention[best])) / 10:.1f}% with "
             f"{table.space.configuration(best)}"
         )
+    most, unsure = "", ""
+    if request.spec.ends:  # judged by the largest of the readings
+        most, unsure = "at most ", f" ({request.spec.model_type} is not known)"
     what = "nothing fits" if loss is None else f"nothing that loses at most {loss:.1%} fits"
     return NothingFits(
-        f"{what}: the smallest usable configuration, {config}, needs {format_bytes(need)}, "
+        f"{what}: the smallest usable configuration, {config}, needs {most}{format_bytes(need)}, "
         f"{format_bytes(need - request.budget)} more than the budget of "
-        f"{format_bytes(request.budget)}",
+        f"{format_bytes(request.budget)}{unsure}",
         "this would fit: " + "; or ".join(hints),
     )
 

@@ -11,12 +11,8 @@ from ...memory.activation import peak
 from ...memory.activation.forward_step import Attend
 from ...memory.kv_cache import growing, rates
 from ...models.spec import (
-    Attention,
-    CompressedAttention,
-    LatentAttention,
     ModelSpec,
     MoEFFN,
-    RecurrentState,
 )
 from ...where_runs import why_planned_only
 from ...workload import Workload

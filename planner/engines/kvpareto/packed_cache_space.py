@@ -46,7 +46,8 @@ def _slides(mixer: Mixer, workload: Workload) -> bool:
 
 
 def _count(spec: ModelSpec, mixer: Mixer, layers: tuple[int, ...]) -> int:
-    return Counter(m for i in layers for m in spec.layers[i].mixers)[mixer]
+    here = (spec.layers[i] for i in layers if i < len(spec.layers))
+    return Counter(m for layer in here for m in layer.mixers)[mixer]
 
 
 class _Sides:

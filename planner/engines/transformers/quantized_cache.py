@@ -23,7 +23,7 @@ def formats(spec: ModelSpec, groups: Sequence[int | None], residuals: Sequence[i
     # No window means QuantizedCache's own.
     for group, residual in product(groups, [r for r in residuals if r < QUANTIZED_RESIDUAL]):
         probe = Configuration(k_bits=4, v_bits=4, group_size=group, residual=residual)
-        if _not_quantized_cache(spec, probe):
+        if any(_not_quantized_cache(reading, probe) for reading in (spec, *spec.ends)):
             continue
         layouts.append(Layout(group_size=group, residual=residual))
         rows += [np.array([len(layouts) - 1, b, b, 0]) for b in KV_BITS if b < 16]

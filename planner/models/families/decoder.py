@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from ..config_fields import Fields
-from ..spec import FFN, Bounds, Layer, Mixer, Role
+from ..spec import FFN, Bounds, Layer, Mixer, Reading, Role
 from ..tensor_list import Tensors
 
 LEGACY_LAYER_TYPES = {
@@ -46,6 +46,7 @@ class Decoder:
     logit_softcap: float | None = None
     bounds: tuple[Bounds, ...] = ()
     text_type: str = ""
+    readings: tuple[Reading, ...] = ()
 
 
 Builder = Callable[[Block, str], Mixer | tuple[Mixer, ...]]

@@ -115,7 +115,7 @@ def laguna_kinds(f: Fields, layers: int) -> Sequence[str]:
 
 def laguna_attention(b: Block, kind: str) -> Attention:
     name, _, count = kind.partition(":")
-    raw = {**b.f.raw, "num_attention_heads": int(count)}
+    raw = b.f.changed(num_attention_heads=int(count))
     own = Fields(
         raw,
         kind=b.f.kind,

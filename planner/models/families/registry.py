@@ -5,7 +5,7 @@ from importlib import import_module
 from .decoder import Style
 
 # Text sections that are another family's decoder under a name of their own.
-_SAME = {
+SAME = {
     "deepseek_ref": "deepseek_v4",
     "stablelm_epoch": "stablelm",
     "step3p7_text": "step3p5",
@@ -81,7 +81,7 @@ READER_MODULES = _by_type(_READERS)
 
 def style_of(model_type: str) -> Style | None:
     """The decoder style of a text model type, or None."""
-    name = _SAME.get(model_type, model_type)
+    name = SAME.get(model_type, model_type)
     module = STYLE_MODULES.get(name)
     if module is None:
         return None
