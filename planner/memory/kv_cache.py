@@ -91,14 +91,17 @@ def _state(mixer: RecurrentState, dtype: str) -> int:
     return state + mixer.conv * DTYPE_BYTES[mixer.conv_dtype or dtype]
 
 
-def _index_width(mixer: Attention | LatentAttention) -> int:
-    """Channels of the key that a sparse-attention indexer caches for each token."""
-    return mixer.indexer.head_dim if mixer.indexer else 0
+def _index_bytes(mixer: Attention | LatentAttention, dtype: str) -> int:
+    """Bytes that a sparse-attention indexer caches for each token."""
+    indexer = mixer.indexer
+    if indexer is None:
+        return 0
+    return indexer.cached_width * DTYPE_BYTES[indexer.dtype or dtype] + indexer.position_bytes
 
 
-def kept_tokens(mixer: Attention, tokens: int) -> int:
+def kept_tokens(mixer: Attention | LatentAttention, tokens: int) -> int:
     """Tokens transformers' DynamicCache keeps of `tokens`: a window w leaves its last w - 1."""
-    window = mixer.window or mixer.local_chunk
+    window = mixer.window or (mixer.local_chunk if isinstance(mixer, Attention) else None)
     # A window of one token slices nothing off: `[-1 + 1 :]` is the whole tensor.
     return tokens if window is None or window == 1 else min(tokens, window - 1)
 
@@ -110,11 +113,12 @@ def _dynamic(spec: ModelSpec, batch: int, tokens: int) -> int:
         if isinstance(mixer, Attention):
             if mixer.shares_kv_with is None:
                 heads = mixer.expanded_heads or mixer.kv_heads
-                width = heads * (mixer.head_dim + mixer.value_dim) + _index_width(mixer)
-                total += count * kept_tokens(mixer, tokens) * width * element
+                width = heads * (mixer.head_dim + mixer.value_dim) * element
+                width += _index_bytes(mixer, spec.dtype)
+                total += count * kept_tokens(mixer, tokens) * width
         elif isinstance(mixer, LatentAttention):
-            width = mixer.kv_rank + mixer.rope_dim + _index_width(mixer)
-            total += count * tokens * width * element
+            width = (mixer.kv_rank + mixer.rope_dim) * element + _index_bytes(mixer, spec.dtype)
+            total += count * kept_tokens(mixer, tokens) * width
         elif isinstance(mixer, CompressedAttention):
             entries = tokens // mixer.rate * mixer.head_dim
             total += count * (entries + compressed_rest(mixer, tokens)) * element
@@ -276,13 +280,15 @@ def packed_part(mixer: Mixer, form: KVFormat, tokens: int, chunk: int | None) ->
     """The buffers' shape for `tokens` tokens prefilled in chunks; None where nothing is packed."""
     match mixer:
         case LatentAttention():
-            indexer = mixer.indexer.head_dim if mixer.indexer else 0
-            return PackedPart(1, mixer.kv_rank, 0, tokens, tokens * (mixer.rope_dim + indexer) * 2)
+            kept = form.capacity(mixer.window, tokens, chunk)
+            beside = kept * (mixer.rope_dim * 2 + _index_bytes(mixer, "bfloat16"))
+            return PackedPart(1, mixer.kv_rank, 0, kept, beside)
         case CompressedAttention():
             beside = 2 * compressed_rest(mixer, tokens)
             return PackedPart(1, mixer.head_dim, 0, tokens // mixer.rate, beside)
         case Attention() if mixer.shares_kv_with is None:
             capacity = form.capacity(mixer.window or mixer.local_chunk, tokens, chunk)
-            return PackedPart(mixer.kv_heads, mixer.head_dim, mixer.value_dim, capacity)
+            beside = capacity * _index_bytes(mixer, "bfloat16")
+            return PackedPart(mixer.kv_heads, mixer.head_dim, mixer.value_dim, capacity, beside)
         case _:
             return None

@@ -45,11 +45,19 @@ def instantiate(config: Any) -> Any:
     with torch.device("meta"):
         for name in config.architectures or ():
             if hasattr(transformers, name):
-                return getattr(transformers, name)._from_config(config, dtype=dtype).eval()
+                found = getattr(transformers, name)
+                return found._from_config(_own(found, config), dtype=dtype).eval()
         for auto, names in _AUTOMATIC:
             if config.model_type in names:
                 return auto.from_config(config, dtype=dtype).eval()
     raise LookupError(f"transformers has no generative model for {config.model_type}")
+
+
+def _own(model_class: Any, config: Any) -> Any:
+    """The section a class is made from: a text model's class takes the text section alone."""
+    text = config.get_text_config()
+    takes_text = model_class.config_class in (type(text), type(text).__base__)
+    return text if takes_text and not isinstance(config, model_class.config_class) else config
 
 
 def parameter_groups(model: Any) -> Groups:

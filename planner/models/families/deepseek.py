@@ -30,7 +30,7 @@ def mla(
     """
     f, t = b.f, b.t
     heads, rank = f.count("num_attention_heads"), f.count("kv_lora_rank")
-    nope, rope = f.count("qk_nope_head_dim"), f.count("qk_rope_head_dim")
+    nope, rope = f.count("qk_nope_head_dim"), f.count("qk_rope_head_dim", low=0)
     value = f.count("v_head_dim", max(1, b.hidden // heads))
     query_rank = f.optional_count("q_lora_rank") if q_rank else None
     bias = f.flag("attention_bias")

@@ -148,6 +148,7 @@ STYLES: dict[str, Style] = {
     "vaultgemma": GEMMA2.but(norms=("input_layernorm", "pre_feedforward_layernorm")),
     "glm": GLM,
     "glm4": GLM4,
+    "glm_ocr_text": GLM4.but(attention=gqa),
     "glm4v_text": GLM4.but(attention=partial(gqa, bias=True, output_bias=False)),
     "granite": LLAMA,
     "granite_swa": LLAMA.but(

@@ -23,8 +23,8 @@ _SAME = {
 # Which module holds which model types, so that asking for one imports no other's.
 _STYLES = {
     "llama": (
-        "llama internlm3 iquestcoder arcee apertus bitnet cohere cohere2 cwm diffllama "
-        "ernie4_5 exaone4 gemma gemma2 gemma3_text vaultgemma glm glm4 glm4v_text granite "
+        "llama glm_ocr_text internlm3 iquestcoder arcee apertus bitnet cohere cohere2 cwm diffllama
+        " "ernie4_5 exaone4 gemma gemma2 gemma3_text vaultgemma glm glm4 glm4v_text granite "
         "granite_swa helium hunyuan_v1_dense jais2 ministral ministral3 mistral nanochat "
         "nemotron olmo olmo2 olmo3 phi phi3 qwen2 qwen3 seed_oss smollm3 starcoder2"
     ),
@@ -54,6 +54,12 @@ _STYLES = {
     "remote_code": ("qwen baichuan internlm internlm2 minicpm orion deepseek"),
     "remote_code_variants": ("rwkv5"),
     "mllama": "mllama_text_model step3p5 minimax_m3_vl_text",
+    "gemma_unified": "gemma4_unified_text",
+    "delta_latent": "glm5_next_text bailing_hybrid",
+    "griffin": "recurrent_gemma",
+    "zaya": "zaya",
+    "lfm3": "lfm3",
+    "qwen4": "qwen4_exp_text",
 }
 _READERS = {
     "towers.multimodal": (
@@ -68,6 +74,8 @@ _READERS = {
     "remote_code": ("phi-msft chatglm exaone"),
     "remote_code_variants": ("mimo nemotron-nas deci phi3_v"),
     "mllama": "mllama kimi_k3 phi4mm phi4_multimodal",
+    "gemma_unified": "gemma4_unified",
+    "multimodal_more": "qwen4_exp glmga glm_ocr glm5_next lfm3_vl",
 }
 
 
