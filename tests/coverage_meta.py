@@ -61,6 +61,7 @@ _ADDED: dict[str, dict[str, Any]] = {
     "qwen4_exp_text": _QSA,
     "qwen4_exp": {"text_config": _QSA},
     "gemma4_unified": {"vision_config": {}, "audio_config": {}},
+    "hrm_text": {"num_hidden_layers": 2},
     "zamba": {
         "num_hidden_layers": 5,
         "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid", "hybrid"],
@@ -69,6 +70,8 @@ _ADDED: dict[str, dict[str, Any]] = {
 # Windows, which the small config makes short enough to fill.
 _WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size")
 _WINDOW = 21
+# Types whose number of layers is another's product, small as given above.
+_AS_ADDED = frozenset({"hrm_text", "zamba"})
 _KEPT = 4
 _MOST = 12
 
@@ -106,7 +109,8 @@ def default_config(mapping: str, kind: str) -> dict[str, Any]:
 
 def small_config(mapping: str, kind: str) -> dict[str, Any]:
     """The default config with few layers in every tower."""
-    return _few_layers(copy.deepcopy(default_config(mapping, kind)))
+    config = copy.deepcopy(default_config(mapping, kind))
+    return config if kind in _AS_ADDED else _few_layers(config)
 
 
 def _few_layers(section: dict[str, Any]) -> dict[str, Any]:

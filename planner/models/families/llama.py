@@ -30,6 +30,13 @@ SANDWICH = (
     "pre_feedforward_layernorm",
     "post_feedforward_layernorm",
 )
+# Ouro's names for the same four places.
+SANDWICH_OURO = (
+    "input_layernorm",
+    "input_layernorm_2",
+    "post_attention_layernorm",
+    "post_attention_layernorm_2",
+)
 GLM = Style(
     attention=partial(gqa, bias="attention_bias", output_bias=False),
     ffn=partial(gated, fused="gate_up_proj"),

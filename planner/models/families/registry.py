@@ -60,6 +60,8 @@ _STYLES = {
     "zaya": "zaya",
     "lfm3": "lfm3",
     "qwen4": "qwen4_exp_text",
+    "sparse_latent": "hy_v4 axk2 dots3_note_text",
+    "moe_recent": "flint beam jetmoe doge inkling_text",
 }
 _READERS = {
     "towers.multimodal": (
@@ -75,6 +77,8 @@ _READERS = {
     "remote_code_variants": ("mimo nemotron-nas deci phi3_v"),
     "mllama": "mllama kimi_k3 phi4mm phi4_multimodal",
     "gemma_unified": "gemma4_unified",
+    "zamba": "zamba",
+    "looped": "hrm_text ouro",
     "multimodal_more": "qwen4_exp glmga glm_ocr glm5_next lfm3_vl",
 }
 
