@@ -15,6 +15,8 @@ from .deepseek import mla, only_full
 from .llama import COHERE, LAYER_NORM, LLAMA
 from .moe import listed_or_first, mlp_listed
 
+MAX_ROWS = 2**33  # of a table of n-grams: more is a mistake
+
 
 def llama4_kinds(f: Fields, layers: int) -> Sequence[str]:
     """Layers with RoPE see their own chunk, every fourth (without RoPE) everything."""
@@ -78,12 +80,30 @@ def longcat(f: Fields, t: Tensors) -> Decoder:
 
     with t.scope("model."):
         t.embedding("embed_tokens", vocab, hidden)
+        if f.has("ngram_vocab_size_ratio"):
+            ngram_tables(b, vocab)
         found = build_layers(t, "layers.*.", [FULL] * layers, layer)
         t.norm("norm", hidden)
     tied = f.flag("tie_word_embeddings")
     if not tied:
         t.head("lm_head", hidden, vocab)
     return Decoder(hidden, vocab, max_context(f), found, tied)
+
+
+def ngram_tables(b: Block, vocab: int) -> None:
+    """LongCat-Flash-Lite: hashed n-grams of 2 to `emb_neighbor_num` tokens, each in
+    `emb_split_num` tables of a few rows more than `ngram_vocab_size_ratio` vocabularies."""
+    f, t = b.f, b.t
+    ratio = f.number("ngram_vocab_size_ratio") or 0.0
+    longest, splits = f.count("emb_neighbor_num", low=2, high=64), f.count("emb_split_num", high=64)
+    tables = splits * (longest - 1)
+    rows, narrow = int(ratio * vocab), max(1, b.hidden // tables)
+    if not 1 <= rows <= MAX_ROWS:
+        raise f.wrong("ngram_vocab_size_ratio", ratio, "a number of vocabularies")
+    for i in range(tables):
+        t.embedding("ngram_embeddings.embedders.*", rows + 2 * i + 1, narrow)
+    with t.scope(times=tables):
+        t.linear("ngram_embeddings.post_projs.*", narrow, b.hidden)
 
 
 def cohere2_moe_kinds(f: Fields, layers: int) -> Sequence[str]:
@@ -249,4 +269,4 @@ STYLES: dict[str, Style] = {
     ),
     "aria_text": LLAMA.but(ffn=aria_ffn),
 }
-READERS = {"longcat_flash": longcat}
+READERS = {"longcat_flash": longcat, "longcat_flash_ngram": longcat}

@@ -72,13 +72,15 @@ _READERS = {
     ),
     "gemma": ("gemma4"),
     "olmo_hybrid_zamba": ("zamba2"),
-    "moe_variants": ("longcat_flash"),
+    "moe_variants": ("longcat_flash longcat_flash_ngram"),
     "remote_code": ("phi-msft chatglm exaone"),
     "remote_code_variants": ("mimo nemotron-nas deci phi3_v"),
     "mllama": "mllama kimi_k3 phi4mm phi4_multimodal",
     "gemma_unified": "gemma4_unified",
     "zamba": "zamba",
     "looped": "hrm_text ouro",
+    "remote_hybrid": "plamo2 minicpm_sala",
+    "remote_moe": "hunyuan grok deepseek_vl_v2",
     "multimodal_more": "qwen4_exp glmga glm_ocr glm5_next lfm3_vl",
 }
 
