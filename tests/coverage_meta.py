@@ -61,6 +61,7 @@ _ADDED: dict[str, dict[str, Any]] = {
     "qwen4_exp_text": _QSA,
     "qwen4_exp": {"text_config": _QSA},
     "gemma4_unified": {"vision_config": {}, "audio_config": {}},
+    "hunyuan_vl": {"text_config": {"head_dim": 128}},
     "hrm_text": {"num_hidden_layers": 2},
     "zamba": {
         "num_hidden_layers": 5,

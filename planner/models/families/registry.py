@@ -19,6 +19,8 @@ _SAME = {
     "qwen3_vl_text": "qwen3",
     "qwen3_vl_moe_text": "qwen3_moe",
     "qwen3_omni_moe_text": "qwen3_moe",
+    "hunyuan_vl_text": "hunyuan_v1_dense",
+    "paddleocr_vl_text": "ernie4_5",
 }
 # Which module holds which model types, so that asking for one imports no other's.
 _STYLES = {
@@ -61,6 +63,10 @@ _STYLES = {
     "lfm3": "lfm3",
     "qwen4": "qwen4_exp_text",
     "sparse_latent": "hy_v4 axk2 dots3_note_text",
+    "text_of_images": (
+        "muse_glimmer_text muse_spark_text mistral_large4_text ernie4_5_vl_moe_text "
+        "unlimited_ocr_text"
+    ),
     "moe_recent": "flint beam jetmoe doge inkling_text",
 }
 _READERS = {
@@ -81,7 +87,13 @@ _READERS = {
     "looped": "hrm_text ouro",
     "remote_hybrid": "plamo2 minicpm_sala",
     "remote_moe": "hunyuan grok deepseek_vl_v2",
-    "multimodal_more": "qwen4_exp glmga glm_ocr glm5_next lfm3_vl",
+    "multimodal_more": (
+        "qwen4_exp glmga glm_ocr glm5_next lfm3_vl hunyuan_vl got_ocr2 unlimited_ocr "
+        "mistral_large4 muse_glimmer muse_spark ernie4_5_vl_moe idefics2 aria video_llama_3 "
+        "vipllava llava_next_video deepseek_vl paddleocr_vl exaone4_5 minicpmv4_6 minicpmv4_7 "
+        "minicpm_ocr lighton_ocr qianfan_ocr shieldgemma2 ovis2 qwen2_5_omni_thinker "
+        "qwen3_omni_moe_thinker"
+    ),
 }
 
 
