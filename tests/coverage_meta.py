@@ -57,11 +57,23 @@ _QSA = {
     "ngram_vocab_size_base": 1000,
     "eos_token_id": 1,
 }
+_DRAFT = {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}
+_ROPE = {"rope_type": "default", "rope_theta": 1e4}
+_ROPES = {"full_attention": _ROPE, "sliding_attention": _ROPE}
 _ADDED: dict[str, dict[str, Any]] = {
     "qwen4_exp_text": _QSA,
     "qwen4_exp": {"text_config": _QSA},
     "gemma4_unified": {"vision_config": {}, "audio_config": {}},
     "hunyuan_vl": {"text_config": {"head_dim": 128}},
+    "hunyuan_v1_dense": {"head_dim": 128},
+    "hunyuan_v1_moe": {"head_dim": 128},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 16},
+    "ministral": {"head_dim": 128, "num_key_value_heads": 8},
+    "nemotron": {"num_key_value_heads": 8},
+    "aya_vision": {"vision_config": {"num_attention_heads": 16}},
+    "gemma4_assistant": {"text_config": _DRAFT},
+    "cohere_compass_text": {"rope_parameters": _ROPES},
+    "cohere_compass": {"text_config": {"rope_parameters": _ROPES}},
     "hrm_text": {"num_hidden_layers": 2},
     "zamba": {
         "num_hidden_layers": 5,
@@ -126,6 +138,9 @@ def _few_layers(section: dict[str, Any]) -> dict[str, Any]:
         for key, value in lists.items():
             if len(value) == layers:
                 section[key] = value[:kept]
+    if _is_count(section.get("num_kv_shared_layers")):
+        section["num_kv_shared_layers"] = 1
+    section.pop("hybrid_layer_ids", None)  # Zamba 2's own count of its kinds of layers
     for name in _WINDOWS:
         if _is_count(section.get(name)):
             section[name] = min(_WINDOW, section[name])

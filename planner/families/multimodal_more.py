@@ -2,14 +2,16 @@
 
 from ..models.config_fields import Fields
 from ..models.families.config_defaults import section
-from ..models.families.decoder import Decoder
+from ..models.families.decoder import Decoder, text_decoder
 from ..models.families.towers import projectors, vision
 from ..models.families.towers import vision_recent as vision_more
 from ..models.families.towers.multimodal import Tower, Towers, read_towers
 from ..models.spec import Part
 from ..models.tensor_list import Tensors
 from . import towers_images, towers_more, towers_ocr, towers_sound
+from .gpt_more import STYLES as OLD
 
+PERSIMMON = OLD["persimmon"]
 MINICPM = Towers(
     towers_sound.minicpm,
     projector=towers_sound.minicpm_merger,
@@ -65,6 +67,7 @@ MORE: dict[str, Towers] = {
         towers_images.paddle_projector,
         "model.projector.",
     ),
+    "video_llava": Towers(towers_images.image_and_video, "model.", projectors.llava_projector),
     "exaone4_5": Towers(towers_images.exaone, "model.visual."),
     "minicpmv4_6": MINICPM,
     "minicpmv4_7": MINICPM,
@@ -89,6 +92,17 @@ EARS: dict[str, Tower] = {
 }
 
 
+def fuyu(f: Fields, t: Tensors) -> Decoder:
+    """Fuyu: Persimmon, and patches projected straight into its stream."""
+    text = section(f, "text_config", "persimmon")
+    patch = f.count("patch_size")
+    with t.scope("model.", part=Part.PROJECTOR):
+        inputs = patch * patch * f.count("num_channels")
+        t.linear("vision_embed_tokens", inputs, text.count("hidden_size"), True)
+    tied = f.flag("tie_word_embeddings")
+    return text_decoder(text, t, PERSIMMON, tied=tied, prefix="model.language_model.")
+
+
 def read(f: Fields, t: Tensors) -> Decoder:
     ears = EARS.get(f.kind)
     if ears is not None:
@@ -97,4 +111,4 @@ def read(f: Fields, t: Tensors) -> Decoder:
     return read_towers(MORE[f.kind], f, t)
 
 
-READERS = dict.fromkeys(MORE, read)
+READERS = {**dict.fromkeys(MORE, read), "fuyu": fuyu}

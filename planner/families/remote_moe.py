@@ -18,6 +18,7 @@ from ..models.families.fallback import tower_bounds
 from ..models.families.moe import all_moe
 from ..models.spec import FFN, Attention, Bounds, MoEFFN, Part, Role
 from ..models.tensor_list import Tensors
+from .not_planned import READERS as NOT_PLANNED
 from .towers_ocr import deepseek_ocr_towers
 
 
@@ -106,6 +107,12 @@ def grok(f: Fields, t: Tensors) -> Decoder:
     return text_decoder(f, t, GROK)
 
 
+def git(f: Fields, t: Tensors) -> Decoder:
+    """Grok 2's file calls itself `git`; its class tells it from Microsoft's captioner."""
+    named = f.texts("architectures") or ()
+    return grok(f, t) if named[:1] and named[0].startswith("Grok") else NOT_PLANNED["git"](f, t)
+
+
 def deepseek_vl2(f: Fields, t: Tensors) -> Decoder:
     """DeepSeek-VL 2 and DeepSeek-OCR: DeepSeek V2's experts, with latent attention or without."""
     raw = f.mapping("language_config")
@@ -146,4 +153,4 @@ DEEPSEEK_VL2 = Style(
     ffn_kinds=first_dense,
     kinds=lambda f, n: [FULL] * n,
 )
-READERS = {"hunyuan": hunyuan, "grok": grok, "deepseek_vl_v2": deepseek_vl2}
+READERS = {"hunyuan": hunyuan, "grok": grok, "git": git, "deepseek_vl_v2": deepseek_vl2}

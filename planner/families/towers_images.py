@@ -1,7 +1,7 @@
 """Vision towers and projectors of many image models, in the shapes transformers gives them."""
 
 from ..models.config_fields import Fields
-from ..models.families.towers.vision import encoder_layers, patches
+from ..models.families.towers.vision import encoder_layers, image_encoder, patches
 from ..models.spec import Role
 from ..models.tensor_list import Tensors
 from . import towers_ocr
@@ -204,6 +204,13 @@ def video_llama(f: Fields, t: Tensors) -> None:
     t.add("embeddings.patch_embedding.bias", (width,), Role.BIAS)
     encoder_layers(t, "encoder.layers.*.", f.layers(), width, f.count("intermediate_size"))
     t.norm("post_layernorm", width, True)
+
+
+def image_and_video(f: Fields, t: Tensors) -> None:
+    """Video-LLaVA: the same encoder twice, for images and for frames."""
+    for name in ("image_tower.", "video_tower."):
+        with t.scope(name):
+            image_encoder(f, t)
 
 
 def readout(f: Fields, v: Fields, text: Fields, t: Tensors) -> None:

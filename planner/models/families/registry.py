@@ -67,6 +67,7 @@ _STYLES = {
         "muse_glimmer_text muse_spark_text mistral_large4_text ernie4_5_vl_moe_text "
         "unlimited_ocr_text"
     ),
+    "gpt_more": "biogpt xglm ctrl gpt_neox_japanese persimmon",
     "moe_recent": "flint beam jetmoe doge inkling_text",
 }
 _READERS = {
@@ -86,13 +87,19 @@ _READERS = {
     "zamba": "zamba",
     "looped": "hrm_text ouro",
     "remote_hybrid": "plamo2 minicpm_sala",
-    "remote_moe": "hunyuan grok deepseek_vl_v2",
+    "remote_moe": "hunyuan grok git deepseek_vl_v2",
+    "not_planned": (
+        "gemma4_assistant gemma4_unified_assistant blip blip-2 instructblip instructblipvideo "
+        "florence2 idefics kosmos-2 kosmos-2.5 evolla diffusion_gemma pi0 moshi blt openai-gpt "
+        "xlnet reformer deepseek_vl_hybrid cosmos3_edge moss_transcribe_diarize inkling2 "
+        "inkling2_text"
+    ),
     "multimodal_more": (
         "qwen4_exp glmga glm_ocr glm5_next lfm3_vl hunyuan_vl got_ocr2 unlimited_ocr "
         "mistral_large4 muse_glimmer muse_spark ernie4_5_vl_moe idefics2 aria video_llama_3 "
         "vipllava llava_next_video deepseek_vl paddleocr_vl exaone4_5 minicpmv4_6 minicpmv4_7 "
-        "minicpm_ocr lighton_ocr qianfan_ocr shieldgemma2 ovis2 qwen2_5_omni_thinker "
-        "qwen3_omni_moe_thinker"
+        "fuyu video_llava minicpm_ocr lighton_ocr qianfan_ocr shieldgemma2 ovis2
+        qwen2_5_omni_thinker " "qwen3_omni_moe_thinker"
     ),
 }
 
