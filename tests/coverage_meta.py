@@ -132,6 +132,8 @@ def _few_layers(section: dict[str, Any]) -> dict[str, Any]:
     for name, layers in depths.items():
         listed = [v for v in lists.values() if len(v) == layers]
         kept = max([_KEPT, *(_to_every_kind(v) for v in listed)])
+        if section.get("num_kv_shared_layers"):
+            kept *= 2  # so that the last layers have others of their kinds to share with
         if kept >= layers:
             continue
         section[name] = kept

@@ -19,6 +19,7 @@ MINICPM = Towers(
 )
 MORE: dict[str, Towers] = {
     "qwen4_exp": Towers(vision.qwen3_vision, "model.visual.", causal_class="Qwen4ExpForCausalLM"),
+    "cohere_compass": Towers(vision.qwen3_vision, "model.visual."),
     "glmga": Towers(vision_more.glm4v, "model.visual.", ties_with_text=True),
     "glm_ocr": Towers(towers_more.glm_ocr, "model.visual."),
     "glm5_next": Towers(towers_more.glm_ocr, "model.visual."),

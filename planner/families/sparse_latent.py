@@ -134,7 +134,8 @@ def dots3_ffn(b: Block, kind: str) -> FFN:
         return gated(b)
     f = b.f
     older = "moe_shared_expert_intermediate_size"
-    shared = f.count(older if f.has(older) else "shared_experts_intermediate_size")
+    each = f.count(older if f.has(older) else "shared_experts_intermediate_size")
+    shared = each * f.count("n_shared_experts")
     return moe(b, experts_field="n_routed_experts", shared="shared_experts", shared_width=shared)
 
 

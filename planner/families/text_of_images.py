@@ -15,7 +15,7 @@ from ..models.families.blocks.ffn import activation, experts, gated
 from ..models.families.blocks.layer_types import FULL, SLIDING
 from ..models.families.decoder import Block, Style, layer_types
 from ..models.families.deepseek import SPARSE, glm_indexers, mla
-from ..models.families.llama import LLAMA, SANDWICH
+from ..models.families.llama import COHERE, LLAMA, SANDWICH
 from ..models.families.moe import listed_or_first, mlp_listed
 from ..models.spec import FFN, Attention, LatentAttention, MoEFFN, Role
 
@@ -149,4 +149,5 @@ STYLES: dict[str, Style] = {
         attention=partial(gqa, bias="use_bias"), ffn=ernie_vl_ffn, ffn_kinds=mlp_listed(1)
     ),
     "unlimited_ocr_text": OCR_TEXT,
+    "cohere_compass_text": COHERE.but(kinds=lambda f, n: layer_types(f, n) or [FULL] * n),
 }

@@ -65,7 +65,7 @@ _STYLES = {
     "sparse_latent": "hy_v4 axk2 dots3_note_text",
     "text_of_images": (
         "muse_glimmer_text muse_spark_text mistral_large4_text ernie4_5_vl_moe_text "
-        "unlimited_ocr_text"
+        "unlimited_ocr_text cohere_compass_text"
     ),
     "gpt_more": "biogpt xglm ctrl gpt_neox_japanese persimmon",
     "moe_recent": "flint beam jetmoe doge inkling_text",
@@ -95,8 +95,8 @@ _READERS = {
         "inkling2_text"
     ),
     "multimodal_more": (
-        "qwen4_exp glmga glm_ocr glm5_next lfm3_vl hunyuan_vl got_ocr2 unlimited_ocr "
-        "mistral_large4 muse_glimmer muse_spark ernie4_5_vl_moe idefics2 aria video_llama_3 "
+        "qwen4_exp cohere_compass glmga glm_ocr glm5_next lfm3_vl hunyuan_vl got_ocr2 unlimited_ocr
+        " "mistral_large4 muse_glimmer muse_spark ernie4_5_vl_moe idefics2 aria video_llama_3 "
         "vipllava llava_next_video deepseek_vl paddleocr_vl exaone4_5 minicpmv4_6 minicpmv4_7 "
         "fuyu video_llava minicpm_ocr lighton_ocr qianfan_ocr shieldgemma2 ovis2
         qwen2_5_omni_thinker " "qwen3_omni_moe_thinker"
