@@ -3,7 +3,8 @@
 For each type of the causal and image-text mappings: a config.json of the class's own defaults with
 few layers (widths, ratios and patterns kept), the truth about it from transformers on the meta
 device, and the planner's answer classed: `exact`, `bounded` (the truth lies within the bounds the
-answer states), `refused` (an error that names the type or a key), or `WRONG`.
+answer states), `refused` (an error that names the type or a key), `unchecked` (read, but the
+installed libraries cannot make the class from its defaults), or `WRONG`.
 """
 
 import contextlib
@@ -33,7 +34,7 @@ MAPPINGS = {
     "causal": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     "image": modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 }
-EXACT, BOUNDED, REFUSED, WRONG = "exact", "bounded", "refused", "WRONG"
+EXACT, BOUNDED, REFUSED, UNCHECKED, WRONG = "exact", "bounded", "refused", "unchecked", "WRONG"
 LENGTHS = (5, 44)
 # Where classes keep their number of layers, and how many of them the small config keeps.
 _DEPTHS = (
@@ -71,6 +72,16 @@ _ADDED: dict[str, dict[str, Any]] = {
     "ministral": {"head_dim": 128, "num_key_value_heads": 8},
     "nemotron": {"num_key_value_heads": 8},
     "aya_vision": {"vision_config": {"num_attention_heads": 16}},
+    "deepseek_ocr2": {
+        "text_config": {
+            "num_hidden_layers": 4,
+            "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+            "num_experts_per_tok": 6,
+        }
+    },
+    "emu3": {"vocabulary_map": {"<image>": 4}},
+    "chameleon": {"vocabulary_map": {"<image>": 4}},
+    "granite4_vision": {"deepstack_layer_map": [[-1, 0]], "spatial_target_layers": [1]},
     "gemma4_assistant": {"text_config": _DRAFT},
     "cohere_compass_text": {"rope_parameters": _ROPES},
     "cohere_compass": {"text_config": {"rope_parameters": _ROPES}},
@@ -175,7 +186,7 @@ def answer_of(config: dict[str, Any]) -> Answer:
         return _refusal(config, error)
     model = _instantiated(config)
     if isinstance(model, str):
-        return Answer(EXACT if not spec.bounds else BOUNDED, f"unchecked: {model}")
+        return Answer(UNCHECKED, model)
     return judge(spec, model)
 
 

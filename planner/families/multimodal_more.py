@@ -8,7 +8,7 @@ from ..models.families.towers import vision_recent as vision_more
 from ..models.families.towers.multimodal import Tower, Towers, read_towers
 from ..models.spec import Part
 from ..models.tensor_list import Tensors
-from . import towers_images, towers_more, towers_ocr, towers_sound
+from . import projectors_more, towers_images, towers_more, towers_ocr, towers_sound
 from .gpt_more import STYLES as OLD
 
 PERSIMMON = OLD["persimmon"]
@@ -29,6 +29,9 @@ MORE: dict[str, Towers] = {
     "unlimited_ocr": Towers(
         towers_ocr.deep_encoder, projector=towers_images.ocr_projector, projector_name="model."
     ),
+    "deepseek_ocr2": Towers(
+        towers_ocr.deep_encoder_2, projector=towers_images.ocr2_projector, projector_name="model."
+    ),
     "mistral_large4": Towers(vision.pixtral, projector=projectors.mistral3_projector),
     "muse_glimmer": Towers(
         towers_images.muse, projector=towers_images.muse_projector, projector_name="model."
@@ -44,11 +47,11 @@ MORE: dict[str, Towers] = {
     "idefics2": Towers(
         vision_more.idefics,
         "model.vision_model.",
-        towers_images.idefics2_connector,
+        projectors_more.idefics2_connector,
         "model.connector.",
         text_name="model.text_model.",
     ),
-    "aria": Towers(vision_more.idefics, projector=towers_images.aria_projector),
+    "aria": Towers(vision_more.idefics, projector=projectors_more.aria_projector),
     "video_llama_3": Towers(
         towers_images.video_llama,
         "model.vision_model.",

@@ -33,6 +33,8 @@ _REASONS = {
     "xlnet": "it predicts permuted positions and keeps no keys and values",
     "reformer": "it hashes its attention and keeps buckets, not keys and values",
     "deepseek_vl_hybrid": "its two vision towers are not described in this version",
+    "chameleon": "the quantizer of its images is not described in this version",
+    "emu3": "the quantizer of its images is not described in this version",
     "cosmos3_edge": "its towers for the physical world are not described in this version",
     "moss_transcribe_diarize": "its audio towers are not described in this version",
     "inkling2": "its residual attention over blocks is not described in this version",

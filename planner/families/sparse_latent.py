@@ -17,8 +17,8 @@ from ..models.spec import FFN, LatentAttention, MoEFFN, Role
 
 
 def hunyuan4_kinds(f: Fields, layers: int) -> Sequence[str]:
-    given = f.texts("indexer_types", layers)
-    given = given or ["full" if i == 0 or (i - 1) % 4 == 0 else "shared" for i in range(layers)]
+    own = ["full" if i == 0 or (i - 1) % 4 == 0 else "shared" for i in range(layers)]
+    given = f.texts("indexer_types", layers) or own
     return ["own" if kind == "full" else "shared" for kind in given]
 
 

@@ -149,5 +149,6 @@ STYLES: dict[str, Style] = {
         attention=partial(gqa, bias="use_bias"), ffn=ernie_vl_ffn, ffn_kinds=mlp_listed(1)
     ),
     "unlimited_ocr_text": OCR_TEXT,
+    "deepseek_ocr2_text": OCR_TEXT,
     "cohere_compass_text": COHERE.but(kinds=lambda f, n: layer_types(f, n) or [FULL] * n),
 }

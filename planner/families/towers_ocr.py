@@ -66,21 +66,48 @@ def clip_of_features(t: Tensors, width: int, inner: int, layers: int, positions:
 
 def deep_encoder(f: Fields, t: Tensors) -> None:
     """Unlimited-OCR's, from its two sections."""
-    s = Fields(
-        f.mapping("sam_config") or {}, kind=f.kind, path=f"{f.path}sam_config.", notes=f.notes
-    )
-    c = Fields(
-        f.mapping("encoder_config") or {},
-        kind=f.kind,
-        path=f"{f.path}encoder_config.",
-        notes=f.notes,
-    )
+    c = _section(f, "encoder_config")
+    _sam_section(f, t)
+    with t.scope("vision_encoder."):
+        side = c.count("image_size") // c.count("patch_size")
+        width = c.count("hidden_size")
+        clip_of_features(t, width, c.count("intermediate_size"), c.layers(), side * side + 1)
+
+
+def deep_encoder_2(f: Fields, t: Tensors) -> None:
+    """DeepSeek-OCR 2's: a Qwen2 without its embeddings in CLIP's place, and learned queries."""
+    c = _section(f, "encoder_config")
+    _sam_section(f, t)
+    width, inner = c.count("hidden_size"), c.count("intermediate_size")
+    heads = c.count("num_attention_heads")
+    narrow = c.count("num_key_value_heads", heads) * (width // heads)
+    with t.scope("vision_encoder.layers.*.", c.layers()):
+        t.linear("self_attn.q_proj", width, width, True)
+        t.linear("self_attn.k_proj", width, narrow, True)
+        t.linear("self_attn.v_proj", width, narrow, True)
+        t.linear("self_attn.o_proj", width, width)
+        t.linear("mlp.gate_proj", width, inner)
+        t.linear("mlp.up_proj", width, inner)
+        t.linear("mlp.down_proj", inner, width)
+        t.norm("input_layernorm", width)
+        t.norm("post_attention_layernorm", width)
+    t.norm("vision_encoder.norm", width)
+    for side in (768, 1024):  # one query for each cell of 64 pixels of a view
+        t.embedding(f"query_{side}_resolution", (side // 64) ** 2, width)
+
+
+def _section(f: Fields, name: str) -> Fields:
+    return Fields(f.mapping(name) or {}, kind=f.kind, path=f"{f.path}{name}.", notes=f.notes)
+
+
+def _sam_section(f: Fields, t: Tensors) -> None:
+    s = _section(f, "sam_config")
+    channels, patch = patches(s)
     with t.scope("sam_encoder."):
-        channels, patch = patches(s)
         sam(
             t,
             width=s.count("hidden_size"),
-            inner=s.count("mlp_dim"),
+            inner=s.count("mlp_dim", 4 * s.count("hidden_size")),
             layers=s.layers(),
             heads=s.count("num_attention_heads"),
             side=s.count("image_size") // patch,
@@ -91,10 +118,6 @@ def deep_encoder(f: Fields, t: Tensors) -> None:
             out=s.count("output_channels"),
             down=s.counts("downsample_channels", low=1) or (),
         )
-    with t.scope("vision_encoder."):
-        side = c.count("image_size") // c.count("patch_size")
-        width = c.count("hidden_size")
-        clip_of_features(t, width, c.count("intermediate_size"), c.layers(), side * side + 1)
 
 
 def deepseek_ocr_towers(f: Fields, t: Tensors) -> bool:

@@ -50,8 +50,7 @@ def zaya_mixers(b: Block, kind: str) -> tuple[Attention, RecurrentState]:
 
 
 def zaya_ffn(b: Block, kind: str) -> MoEFFN:
-    """A token may also be routed to no expert. All routers but the first add the last one's
-    state."""
+    """A token may be routed to no expert. All routers but the first add the last one's state."""
     f, t = b.f, b.t
     count, width = f.count("num_experts"), f.count("moe_intermediate_size")
     narrow = f.count("router_hidden_size")
