@@ -1,10 +1,11 @@
 """Print what the planner makes of every model type in transformers' mappings.
 
-    python benchmarks/coverage.py [--each] [--write]
+    python benchmarks/coverage.py [--each] [--whole] [--write]
 
 For each type of MODEL_FOR_CAUSAL_LM_MAPPING and MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, the class's
 own defaults with few layers: exact (parameters group by group, caches at two lengths, on the meta
-device), bounded, refused by name, or WRONG. Prints the counts; `--each` one line a type; `--write`
+device), bounded, refused by name, or WRONG. Prints the counts; `--each` one line a type; `--whole`
+takes the defaults as they are, with all layers (minutes); `--write`
 writes tests/data/coverage.json, which the tests expect and docs/models.md quotes. Exits 1 if
 anything is wrong.
 """
@@ -26,18 +27,27 @@ FILE = ROOT / "tests" / "data" / "coverage.json"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--each", action="store_true", help="print one line for each type")
+    parser.add_argument("--whole", action="store_true", help="all layers, not a few")
     parser.add_argument("--write", action="store_true", help=f"write {FILE.relative_to(ROOT)}")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     import torch
 
-    from tests.coverage_meta import MAPPINGS, WRONG, all_types, answer_of, small_config
+    from tests.coverage_meta import (
+        MAPPINGS,
+        WRONG,
+        all_types,
+        answer_of,
+        default_config,
+        small_config,
+    )
 
     torch.set_num_threads(1)
     found: dict[str, dict[str, str]] = {mapping: {} for mapping in MAPPINGS}
     tally: Counter[tuple[str, str]] = Counter()
     for mapping, kind in all_types():
-        answer = answer_of(small_config(mapping, kind))
+        configured = default_config if arguments.whole else small_config
+        answer = answer_of(configured(mapping, kind))
         found[mapping][kind] = answer.verdict
         tally[mapping, answer.verdict] += 1
         if arguments.each or answer.verdict == WRONG:

@@ -1,5 +1,4 @@
-"""Newer families transformers has no class for: published totals, files' own totals, hand
-counts."""
+"""Newer families transformers has no class for: published totals, and totals counted by hand."""
 
 from typing import Any
 

@@ -51,17 +51,20 @@ def test_last_logits_are_transformers_own(name: str) -> None:
     assert (found - expected).abs().max() < 0.005 * expected.abs().max()
 
 
+def run(path: Path) -> None:
+    """Load a small random model and generate with it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # transformers' own deprecations
+        with load(path, CONFIG, context=12, output=4, random_weights=True) as session:
+            session.generate([1, 2, 3, 4], max_new_tokens=2)
+
+
 def refusal(name: str, folder: Path) -> str:
-    """The error of loading and running a small random model."""
+    """What is said of a small random model."""
     path = folder / "config.json"
     path.write_text(json.dumps({**RECENT[name], "dtype": "bfloat16"}), encoding="utf-8")
-    with (
-        warnings.catch_warnings(),
-        pytest.raises(BadInput) as caught,
-        load(path, CONFIG, context=12, output=4, random_weights=True) as session,
-    ):
-        warnings.simplefilter("ignore")
-        session.generate([1, 2, 3, 4], max_new_tokens=2)
+    with pytest.raises(BadInput) as caught:
+        run(path)
     return caught.value.message
 
 

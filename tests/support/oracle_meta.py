@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+import torch.fx.experimental._config as fx_config
 import transformers
 from transformers.models.auto import modeling_auto
 
@@ -82,7 +83,9 @@ def fill_cache(model: Any, tokens: int, batch: int = 1) -> Any:
         arguments["position_ids"] = torch.zeros((3, batch, tokens), dtype=torch.long, device="meta")
     # It reads positions to find sequences packed into one row, and there are none here.
     unpacked = patch("transformers.masking_utils.find_packed_sequence_indices", lambda *_: None)
-    with unpacked, torch.no_grad(), torch.device("meta"):
+    # Sparse attention lists what a mask lets through: on the meta device, everything.
+    listed = patch.object(fx_config, "meta_nonzero_assume_all_nonzero", True, create=True)
+    with unpacked, listed, torch.no_grad(), torch.device("meta"):
         output = model(**arguments)
     for name in ("past_key_values", "cache_params", "state"):
         if getattr(output, name, None) is not None:
