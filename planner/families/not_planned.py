@@ -15,7 +15,6 @@ _SEES = "its decoder reads an encoder's output in layers of its own"
 _REASONS = {
     "gemma4_assistant": _DRAFTS,
     "gemma4_unified_assistant": _DRAFTS,
-    "git": "its image tokens and captions share one small decoder without a text model's plan",
     "blip": _SEES,
     "blip-2": "a querying transformer stands between its towers",
     "instructblip": "a querying transformer stands between its towers",

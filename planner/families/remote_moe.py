@@ -18,7 +18,7 @@ from ..models.families.fallback import tower_bounds
 from ..models.families.moe import all_moe
 from ..models.spec import FFN, Attention, Bounds, MoEFFN, Part, Role
 from ..models.tensor_list import Tensors
-from .not_planned import READERS as NOT_PLANNED
+from .not_planned import refuse
 from .towers_ocr import deepseek_ocr_towers
 
 
@@ -110,7 +110,9 @@ def grok(f: Fields, t: Tensors) -> Decoder:
 def git(f: Fields, t: Tensors) -> Decoder:
     """Grok 2's file calls itself `git`; its class tells it from Microsoft's captioner."""
     named = f.texts("architectures") or ()
-    return grok(f, t) if named[:1] and named[0].startswith("Grok") else NOT_PLANNED["git"](f, t)
+    if named and named[0].startswith("Grok"):
+        return grok(f, t)
+    return refuse(f, t, "its image tokens and captions share one small decoder")
 
 
 def deepseek_vl2(f: Fields, t: Tensors) -> Decoder:
