@@ -10,10 +10,13 @@ from dataclasses import replace
 from ..models.config_fields import Fields
 from ..models.families.blocks.ffn import gated, moe
 from ..models.families.blocks.layer_types import SLIDING
-from ..models.families.decoder import Block, Style, layer_types
+from ..models.families.config_defaults import section
+from ..models.families.decoder import Block, Decoder, Style, layer_types, text_decoder
 from ..models.families.deepseek import SPARSE, dsa_everywhere, indexer_of, mla
 from ..models.families.moe import listed_or_first
 from ..models.spec import FFN, LatentAttention, MoEFFN, Role
+from ..models.tensor_list import Tensors
+from .not_planned import refuse
 
 
 def hunyuan4_kinds(f: Fields, layers: int) -> Sequence[str]:
@@ -161,3 +164,13 @@ STYLES: dict[str, Style] = {
         ffn_kinds=listed_or_first(1),
     ),
 }
+
+
+def dots3_note(f: Fields, t: Tensors) -> Decoder:
+    """The text model alone, where `architectures` names its class: the eye has experts too."""
+    if f.texts("architectures") != ("Dots3NoteForCausalLM",):
+        return refuse(f, t, "its vision tower of experts is not described in this version")
+    return text_decoder(section(f, "text_config"), t, STYLES["dots3_note_text"])
+
+
+READERS = {"dots3_note": dots3_note}

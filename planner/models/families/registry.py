@@ -84,11 +84,13 @@ _READERS = {
     "remote_code_variants": ("mimo nemotron-nas deci phi3_v"),
     "mllama": "mllama kimi_k3 phi4mm phi4_multimodal",
     "gemma_unified": "gemma4_unified",
+    "sparse_latent": "dots3_note",
     "zamba": "zamba",
     "looped": "hrm_text ouro",
     "remote_hybrid": "plamo2 minicpm_sala",
     "remote_moe": "hunyuan grok git deepseek_vl_v2",
     "not_planned": (
+        "granite_docling inkling_mm_model molmo2 "
         "gemma4_assistant gemma4_unified_assistant blip blip-2 instructblip instructblipvideo "
         "chameleon emu3 florence2 idefics kosmos-2 kosmos-2.5 evolla diffusion_gemma pi0 moshi "
         "blt openai-gpt xlnet reformer deepseek_vl_hybrid cosmos3_edge moss_transcribe_diarize "
