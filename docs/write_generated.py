@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import difflib
 import io
+import json
 import os
 import re
 import shlex
@@ -80,7 +81,33 @@ def recall_model() -> str:
     return with_tables(page, {"keys": keys_table(read_runs(FILE))})
 
 
-PAGES = {"docs/cli.md": reference, "README.md": readme, "docs/recall_model.md": recall_model}
+def models() -> str:
+    """docs/models.md with the counts of what each model type of transformers' mappings is."""
+    from kvpareto.calibration.evidence.accuracy_tables import with_tables
+
+    page = (ROOT / "docs" / "models.md").read_text("utf-8")
+    found = json.loads((ROOT / "tests" / "data" / "coverage.json").read_text("utf-8"))
+    lines = [
+        "| mapping | types | exact | bounded | unchecked | refused |",
+        "|---|---|---|---|---|---|",
+    ]
+    others = []
+    for mapping, title in (("causal", "causal LM"), ("image", "image and text to text")):
+        verdicts = list(found[mapping].values())
+        counts = [verdicts.count(v) for v in ("exact", "bounded", "unchecked", "refused")]
+        lines.append(f"| {title} | {len(verdicts)} | {' | '.join(map(str, counts))} |")
+        for verdict in ("bounded", "unchecked"):
+            named = ", ".join(k for k, v in found[mapping].items() if v == verdict)
+            others.append(f"- {title}, {verdict}: {named or 'none'}.")
+    return with_tables(page, {"families": "\n".join([*lines, "", *others])})
+
+
+PAGES = {
+    "docs/cli.md": reference,
+    "README.md": readme,
+    "docs/recall_model.md": recall_model,
+    "docs/models.md": models,
+}
 
 
 def stale(name: str, text: str, generated: str) -> list[str]:

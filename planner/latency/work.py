@@ -173,7 +173,7 @@ def _attention(mixer: object, count: int) -> AttentionWork | None:
             flops_per_pair=2 * mixer.query_heads * wide,
             cache_elements=mixer.kv_rank + mixer.rope_dim,
             group=mixer.query_heads,
-            reach=mixer.indexer.top_k if mixer.indexer else None,
+            reach=mixer.indexer.top_k if mixer.indexer else mixer.window,
             mixer=mixer,
         )
     if isinstance(mixer, CompressedAttention):

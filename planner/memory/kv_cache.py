@@ -61,14 +61,17 @@ def _state(mixer: RecurrentState, dtype: str) -> int:
     return state + mixer.conv * DTYPE_BYTES[mixer.conv_dtype or dtype]
 
 
-def index_width(mixer: Attention | LatentAttention) -> int:
-    """Channels of the key that a sparse-attention indexer caches for each token."""
-    return mixer.indexer.head_dim if mixer.indexer else 0
+def index_bytes(mixer: Attention | LatentAttention, dtype: str) -> int:
+    """Bytes that a sparse-attention indexer caches for each token."""
+    indexer = mixer.indexer
+    if indexer is None:
+        return 0
+    return indexer.cached_width * DTYPE_BYTES[indexer.dtype or dtype] + indexer.position_bytes
 
 
-def kept_tokens(mixer: Attention, tokens: int) -> int:
+def kept_tokens(mixer: Attention | LatentAttention, tokens: int) -> int:
     """Tokens transformers' DynamicCache keeps of `tokens`: a window w leaves its last w - 1."""
-    window = mixer.window or mixer.local_chunk
+    window = mixer.window or (mixer.local_chunk if isinstance(mixer, Attention) else None)
     # A window of one token slices nothing off: `[-1 + 1 :]` is the whole tensor.
     return tokens if window is None or window == 1 else min(tokens, window - 1)
 

@@ -19,6 +19,7 @@ from .families.config_defaults import fields_of
 from .families.decoder import Decoder
 from .families.fallback import read as read_unknown
 from .families.fallback import refuse_encoders
+from .quantization.quantization_config import quantization_notes, read_quantization
 from .spec import ModelSpec, Part, Reading, Role, TensorGroup
 from .tensor_list import Tensors
 

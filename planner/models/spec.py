@@ -65,11 +65,22 @@ class TensorGroup:
 
 @dataclass(frozen=True, slots=True)
 class Indexer:
-    """Sparse-attention indexer (DeepSeek DSA): its own cached key per token."""
+    """Sparse-attention indexer (DeepSeek DSA): its own cached key per token.
+
+    `width`: elements cached for each token where they are not one key of `head_dim` (0 = that).
+    `dtype`: how they are kept (None = the model's). `position_bytes`: positions kept beside them.
+    """
 
     heads: int
     head_dim: int
     top_k: int
+    width: int = 0
+    dtype: str | None = None
+    position_bytes: int = 0
+
+    @property
+    def cached_width(self) -> int:
+        return self.width or self.head_dim
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +119,10 @@ class Attention:
 
 @dataclass(frozen=True, slots=True)
 class LatentAttention:
-    """MLA: caches one latent of `kv_rank` and one rotary key of `rope_dim` per token."""
+    """MLA: caches one latent of `kv_rank` and one rotary key of `rope_dim` per token.
+
+    `rope_dim` is 0 where no part of a key turns (GLM-5.3). `window` as in Attention.
+    """
 
     query_heads: int
     query_rank: int | None
@@ -117,6 +131,7 @@ class LatentAttention:
     rope_dim: int
     value_dim: int
     indexer: Indexer | None = None
+    window: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

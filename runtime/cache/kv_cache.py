@@ -138,7 +138,10 @@ class PackedCache(Cache):
     ) -> None:
         where = torch.device(device)
         half = dtype if dtype == torch.float16 else torch.bfloat16
-        shapes = [layer_shape(layer, index, tokens) for index, layer in enumerate(spec.layers)]
+        shapes = [
+            layer_shape(layer, index, tokens, spec.model_type)
+            for index, layer in enumerate(spec.layers)
+        ]
         check_smoothing(spec, config)
         self.clock = Clock(batch, where)
         self.capacity = tokens

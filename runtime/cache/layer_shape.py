@@ -18,8 +18,9 @@ class LayerShape:
     window: int | None
 
 
-def layer_shape(layer: Layer, index: int, tokens: int) -> LayerShape | None:
-    """The cache a layer needs for `tokens` tokens, None where it stores nothing.
+def layer_shape(layer: Layer, index: int, tokens: int, kind: str) -> LayerShape | None:
+    """The cache a layer of a `kind` of model needs for `tokens` tokens, None where it stores
+    nothing.
 
     A window that `tokens` do not outgrow (Phi-3.5's of 262,144) is none: what is full attention has
     faster kernels than what may slide. Raises BadInput for mixers that keep no plain KV cache.
@@ -29,14 +30,15 @@ def layer_shape(layer: Layer, index: int, tokens: int) -> LayerShape | None:
     if len(layer.mixers) > 1 or not isinstance(layer.mixers[0], Attention):
         kinds = " + ".join(type(mixer).__name__ for mixer in layer.mixers)
         raise BadInput(
-            f"layer {index} keeps no plain KV cache ({kinds}), which this runtime cannot run",
+            f"layer {index} of this {kind} keeps no plain KV cache ({kinds}), "
+            "which this runtime cannot run",
             "use --engine transformers for this model",
         )
     mixer = layer.mixers[0]
     if mixer.local_chunk is not None:
         raise BadInput(
-            f"layer {index} attends within aligned chunks of {mixer.local_chunk} tokens, "
-            "which this runtime cannot run",
+            f"layer {index} of this {kind} attends within aligned chunks of "
+            f"{mixer.local_chunk} tokens, which this runtime cannot run",
             "use --engine transformers for this model",
         )
     if mixer.shares_kv_with is not None:

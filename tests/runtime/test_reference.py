@@ -269,7 +269,7 @@ def test_refusals_are_one_line() -> None:
     with pytest.raises(BadInput, match="do not fit a cache of 1 x 2 heads x 64"):
         cache.update(torch.zeros(1, 3, 1, 64), torch.zeros(1, 3, 1, 64), 0)
     latent = Layer((LatentAttention(4, None, 16, 8, 8, 8),), None)
-    with pytest.raises(BadInput, match="layer 0 keeps no plain KV cache"):
+    with pytest.raises(BadInput, match="layer 0 of this x keeps no plain KV cache"):
         PackedCache(type(spec)("mla", "x", 8, 8, None, (latent,), ()), Configuration(), tokens=8)
     handle, _ = cache.update(torch.zeros(1, 2, 1, 64), torch.zeros(1, 2, 1, 64), 0)
     with pytest.raises(BadInput, match="after the cache update"):

@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+import torch.fx.experimental._config as fx_config
 import transformers
 from transformers.models.auto import modeling_auto
 
@@ -26,6 +27,7 @@ _AUTOMATIC = (
     ),
     (transformers.AutoModelForMultimodalLM, modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES),
 )
+_STATES = ("recurrent_states", "conv1d_state")  # RecurrentGemma's
 _BOOKKEEPING = {"_sliding_window_tensor", "cumulative_length", "indexer_cumulative_length"}
 
 
@@ -45,11 +47,19 @@ def instantiate(config: Any) -> Any:
     with torch.device("meta"):
         for name in config.architectures or ():
             if hasattr(transformers, name):
-                return getattr(transformers, name)._from_config(config, dtype=dtype).eval()
+                found = getattr(transformers, name)
+                return found._from_config(_own(found, config), dtype=dtype).eval()
         for auto, names in _AUTOMATIC:
             if config.model_type in names:
                 return auto.from_config(config, dtype=dtype).eval()
     raise LookupError(f"transformers has no generative model for {config.model_type}")
+
+
+def _own(model_class: Any, config: Any) -> Any:
+    """The section a class is made from: a text model's class takes the text section alone."""
+    text = config.get_text_config()
+    takes_text = model_class.config_class in (type(text), type(text).__base__)
+    return text if takes_text and not isinstance(config, model_class.config_class) else config
 
 
 def parameter_groups(model: Any) -> Groups:
@@ -73,12 +83,32 @@ def fill_cache(model: Any, tokens: int, batch: int = 1) -> Any:
         arguments["position_ids"] = torch.zeros((3, batch, tokens), dtype=torch.long, device="meta")
     # It reads positions to find sequences packed into one row, and there are none here.
     unpacked = patch("transformers.masking_utils.find_packed_sequence_indices", lambda *_: None)
-    with unpacked, torch.no_grad(), torch.device("meta"):
+    # Sparse attention lists what a mask lets through: on the meta device, everything.
+    listed = patch.object(fx_config, "meta_nonzero_assume_all_nonzero", True, create=True)
+    with unpacked, listed, torch.no_grad(), torch.device("meta"):
         output = model(**arguments)
     for name in ("past_key_values", "cache_params", "state"):
         if getattr(output, name, None) is not None:
             return getattr(output, name)
     raise LookupError("the model returned no cache")
+
+
+def fill_real_cache(config: Any, tokens: int, batch: int = 1) -> Any:
+    """As `fill_cache`, of a small model with real weights, whose code reads values as it runs."""
+    dtype = config.dtype or torch.bfloat16
+    model_class = getattr(transformers, (config.architectures or [""])[0], None)
+    if model_class is None:
+        names = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        model_class = getattr(transformers, names[config.model_type])
+    model = model_class._from_config(config, dtype=dtype).eval()
+    cache = transformers.DynamicCache(config=config)
+    ids = torch.zeros((batch, tokens), dtype=torch.long)
+    with torch.no_grad():
+        model(input_ids=ids, use_cache=True, past_key_values=cache)
+    return [
+        cache,
+        *(getattr(module, name, None) for module in model.modules() for name in _STATES),
+    ]
 
 
 def cache_bytes(cache: Any) -> int:

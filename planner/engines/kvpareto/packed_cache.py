@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ...formats.configuration import Configuration
 from ...formats.kv_format import KVFormat
-from ...memory.kv_cache import compressed_rest, state_bytes
+from ...memory.kv_cache import compressed_rest, index_bytes, state_bytes
 from ...models.spec import Attention, CompressedAttention, LatentAttention, Mixer, ModelSpec
 from ...workload import Workload
 
@@ -59,13 +59,15 @@ def packed_part(mixer: Mixer, form: KVFormat, tokens: int, chunk: int | None) ->
     """The buffers' shape for `tokens` tokens prefilled in chunks; None where nothing is packed."""
     match mixer:
         case LatentAttention():
-            indexer = mixer.indexer.head_dim if mixer.indexer else 0
-            return PackedPart(1, mixer.kv_rank, 0, tokens, tokens * (mixer.rope_dim + indexer) * 2)
+            kept = form.capacity(mixer.window, tokens, chunk)
+            beside = kept * (mixer.rope_dim * 2 + index_bytes(mixer, "bfloat16"))
+            return PackedPart(1, mixer.kv_rank, 0, kept, beside)
         case CompressedAttention():
             beside = 2 * compressed_rest(mixer, tokens)
             return PackedPart(1, mixer.head_dim, 0, tokens // mixer.rate, beside)
         case Attention() if mixer.shares_kv_with is None:
             capacity = form.capacity(mixer.window or mixer.local_chunk, tokens, chunk)
-            return PackedPart(mixer.kv_heads, mixer.head_dim, mixer.value_dim, capacity)
+            beside = capacity * index_bytes(mixer, "bfloat16")
+            return PackedPart(mixer.kv_heads, mixer.head_dim, mixer.value_dim, capacity, beside)
         case _:
             return None

@@ -7,7 +7,7 @@ latent and rotary key, recurrent layers their states.
 from ...memory.kv_cache import (
     DTYPE_BYTES,
     compressed_rest,
-    index_width,
+    index_bytes,
     kept_tokens,
     state_bytes,
 )
@@ -22,11 +22,12 @@ def dynamic_bytes(spec: ModelSpec, batch: int, tokens: int) -> int:
         if isinstance(mixer, Attention):
             if mixer.shares_kv_with is None:
                 heads = mixer.expanded_heads or mixer.kv_heads
-                width = heads * (mixer.head_dim + mixer.value_dim) + index_width(mixer)
-                total += count * kept_tokens(mixer, tokens) * width * element
+                width = heads * (mixer.head_dim + mixer.value_dim) * element
+                width += index_bytes(mixer, spec.dtype)
+                total += count * kept_tokens(mixer, tokens) * width
         elif isinstance(mixer, LatentAttention):
-            width = mixer.kv_rank + mixer.rope_dim + index_width(mixer)
-            total += count * tokens * width * element
+            width = (mixer.kv_rank + mixer.rope_dim) * element + index_bytes(mixer, spec.dtype)
+            total += count * kept_tokens(mixer, tokens) * width
         elif isinstance(mixer, CompressedAttention):
             entries = tokens // mixer.rate * mixer.head_dim
             total += count * (entries + compressed_rest(mixer, tokens)) * element

@@ -45,11 +45,11 @@ def mla(
         t.norm("kv_a_layernorm", rank)
         t.linear("kv_b_proj", rank, heads * (nope + value))
         t.linear("o_proj", heads * value, b.hidden, bias)
-        found = _indexer(b, query_rank or b.hidden) if indexer == "own" else None
+        found = indexer_of(b, query_rank or b.hidden) if indexer == "own" else None
     return LatentAttention(heads, query_rank, rank, nope, rope, value, found)
 
 
-def _indexer(b: Block, query_rank: int) -> Indexer:
+def indexer_of(b: Block, query_rank: int) -> Indexer:
     """DeepSeek sparse attention's indexer: small queries score one cached key per token."""
     f, t = b.f, b.t
     heads, dim = f.count("index_n_heads"), f.count("index_head_dim")

@@ -79,9 +79,27 @@ def gemma4_attention(b: Block, kind: str) -> Attention:
     if not kind.startswith(FULL):
         return attention(b, kind, f.count("head_dim"), kv)
     same = f.flag("attention_k_eq_v")
+    own = layers_apart(f)
+    if own is not None:
+        dim = own.count("head_dim", f.count("head_dim"))
+        return attention(b, kind, dim, own.count("num_key_value_heads", kv), same=same)
     if same:
         kv = f.optional_count("num_global_key_value_heads") or kv
     return attention(b, kind, f.count("global_head_dim", 512), kv, same=same)
+
+
+def layers_apart(f: Fields) -> Fields | None:
+    """What a file written by transformers 5.23 says of its full layers, one entry for each.
+
+    Such a file has `per_layer_config` in place of `global_head_dim` and the heads of full layers.
+    """
+    each = f.mapping("per_layer_config")
+    if not each:
+        return None
+    own = list(each.values())
+    if not all(isinstance(entry, dict) and entry == own[0] for entry in own):
+        raise f.wrong("per_layer_config", each, "the same for every full layer")
+    return Fields(own[0], kind=f.kind, path=f"{f.path}per_layer_config.", notes=f.notes)
 
 
 def per_layer_inputs(b: Block) -> None:

@@ -30,6 +30,13 @@ SANDWICH = (
     "pre_feedforward_layernorm",
     "post_feedforward_layernorm",
 )
+# Ouro's names for the same four places.
+SANDWICH_OURO = (
+    "input_layernorm",
+    "input_layernorm_2",
+    "post_attention_layernorm",
+    "post_attention_layernorm_2",
+)
 GLM = Style(
     attention=partial(gqa, bias="attention_bias", output_bias=False),
     ffn=partial(gated, fused="gate_up_proj"),
@@ -148,6 +155,7 @@ STYLES: dict[str, Style] = {
     "vaultgemma": GEMMA2.but(norms=("input_layernorm", "pre_feedforward_layernorm")),
     "glm": GLM,
     "glm4": GLM4,
+    "glm_ocr_text": GLM4.but(attention=gqa),
     "glm4v_text": GLM4.but(attention=partial(gqa, bias=True, output_bias=False)),
     "granite": LLAMA,
     "granite_swa": LLAMA.but(

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from functools import partial
 
 from ..config_fields import Fields
-from ..spec import FFN, Attention, DenseFFN, Layer, MoEFFN, Role
-from ..tensor_list import Tensors
+from ..spec import FFN, Attention, DenseFFN, MoEFFN, Role
 from .blocks.attention import gqa
 from .blocks.ffn import activation, dense_or_moe, gated, moe
 from .blocks.layer_types import FULL, SLIDING, first_of_four_full
 from .blocks.moe import correction_bias, granite_moe_ffn, shared_of
-from .decoder import Block, Decoder, Style, build_layers, layer_types, max_context
+from .decoder import Block, Style, layer_types
 from .deepseek import mla, only_full
 from .llama import COHERE, LAYER_NORM, LLAMA
 from .moe import listed_or_first, mlp_listed
@@ -49,41 +48,6 @@ def llama4_ffn(b: Block, kind: str) -> FFN:
         t.linear("router", b.hidden, count, role=Role.ROUTER)
         gated(b, width=width, scope="shared_expert.")
     return MoEFFN(count, f.count("num_experts_per_tok"), width, width, True, activation(f))
-
-
-def longcat(f: Fields, t: Tensors) -> Decoder:
-    """LongCat Flash: two attentions and two dense FFNs a layer, experts beside the second.
-
-    Some experts are the identity: they are routed to, and have no weights.
-    """
-    layers, hidden, vocab = f.layers("num_layers"), f.count("hidden_size"), f.count("vocab_size")
-    b = Block(f, t, hidden)
-    count, zero = f.count("n_routed_experts"), f.count("zero_expert_num", 0, low=0)
-    width = f.count("expert_ffn_hidden_size")
-    top_k = f.count("moe_topk")
-
-    def layer(_: str) -> Layer:
-        with t.scope("mlp."):
-            t.add("experts.gate_up_proj", (count + zero, 2 * width, hidden), Role.EXPERT)
-            t.add("experts.down_proj", (count, hidden, width), Role.EXPERT)
-            bias = f.flag("router_bias")
-            t.linear("router.classifier", hidden, count + zero, bias, role=Role.ROUTER)
-        with t.scope(times=2):
-            attention = mla(b, scope="self_attn.*.")
-            dense = gated(b, width="ffn_hidden_size", scope="mlps.*.")
-            t.norm("input_layernorm.*", hidden)
-            t.norm("post_attention_layernorm.*", hidden)
-        ffn = MoEFFN(count + zero, top_k, width, 2 * dense.width, True, dense.activation)
-        return Layer((attention, attention), ffn)
-
-    with t.scope("model."):
-        t.embedding("embed_tokens", vocab, hidden)
-        found = build_layers(t, "layers.*.", [FULL] * layers, layer)
-        t.norm("norm", hidden)
-    tied = f.flag("tie_word_embeddings")
-    if not tied:
-        t.head("lm_head", hidden, vocab)
-    return Decoder(hidden, vocab, max_context(f), found, tied)
 
 
 def cohere2_moe_kinds(f: Fields, layers: int) -> Sequence[str]:
@@ -249,4 +213,3 @@ STYLES: dict[str, Style] = {
     ),
     "aria_text": LLAMA.but(ffn=aria_ffn),
 }
-READERS = {"longcat_flash": longcat}

@@ -50,8 +50,11 @@ def _linear(f: Fields, name: str, older: str) -> int:
     return inner.count(older) if older in section else f.count(name)
 
 
-def kimi_delta(b: Block) -> RecurrentState:
-    """Kimi's delta attention: a gated delta net whose decay has a value for every channel."""
+def kimi_delta(b: Block, *, flat: bool = False) -> RecurrentState:
+    """Kimi's delta attention: a gated delta net whose decay has a value for every channel.
+
+    `flat`: the heads' decays lie in a vector, not in a tensor of four axes.
+    """
     f, t = b.f, b.t
     count = _linear(f, "linear_num_heads", "num_heads")
     dim = _linear(f, "linear_head_dim", "head_dim")
@@ -62,7 +65,7 @@ def kimi_delta(b: Block) -> RecurrentState:
             t.linear(name, b.hidden, width)
         t.add("conv1d.weight", (3 * width, 1, kernel), Role.CONV)
         t.add("forget_gate.dt_bias", (width,), Role.OTHER)
-        t.add("forget_gate.A_log", (1, 1, count, 1), Role.OTHER)
+        t.add("forget_gate.A_log", (count,) if flat else (1, 1, count, 1), Role.OTHER)
         for down, up in (
             ("forget_gate.f_a_proj", "forget_gate.f_b_proj"),
             ("g_a_proj", "g_b_proj"),

@@ -19,13 +19,15 @@ SAME = {
     "qwen3_vl_text": "qwen3",
     "qwen3_vl_moe_text": "qwen3_moe",
     "qwen3_omni_moe_text": "qwen3_moe",
+    "hunyuan_vl_text": "hunyuan_v1_dense",
+    "paddleocr_vl_text": "ernie4_5",
 }
 # Which module holds which model types, so that asking for one imports no other's.
 _STYLES = {
     "llama": (
-        "llama internlm3 iquestcoder arcee apertus bitnet cohere cohere2 cwm diffllama "
-        "ernie4_5 exaone4 gemma gemma2 gemma3_text vaultgemma glm glm4 glm4v_text granite "
-        "granite_swa helium hunyuan_v1_dense jais2 ministral ministral3 mistral nanochat "
+        "llama glm_ocr_text internlm3 iquestcoder arcee apertus bitnet cohere cohere2 cwm "
+        "diffllama ernie4_5 exaone4 gemma gemma2 gemma3_text vaultgemma glm glm4 glm4v_text "
+        "granite granite_swa helium hunyuan_v1_dense jais2 ministral ministral3 mistral nanochat "
         "nemotron olmo olmo2 olmo3 phi phi3 qwen2 qwen3 seed_oss smollm3 starcoder2"
     ),
     "moe": (
@@ -54,6 +56,19 @@ _STYLES = {
     "remote_code": ("qwen baichuan internlm internlm2 minicpm orion deepseek"),
     "remote_code_variants": ("rwkv5"),
     "mllama": "mllama_text_model step3p5 minimax_m3_vl_text",
+    "gemma_unified": "gemma4_unified_text",
+    "delta_latent": "glm5_next_text bailing_hybrid",
+    "griffin": "recurrent_gemma",
+    "zaya": "zaya",
+    "lfm3": "lfm3",
+    "qwen4": "qwen4_exp_text",
+    "sparse_latent": "hy_v4 axk2 dots3_note_text",
+    "text_of_images": (
+        "muse_glimmer_text muse_spark_text mistral_large4_text ernie4_5_vl_moe_text "
+        "unlimited_ocr_text deepseek_ocr2_text cohere_compass_text"
+    ),
+    "gpt_more": "biogpt xglm ctrl gpt_neox_japanese persimmon",
+    "moe_recent": "flint beam jetmoe doge inkling_text",
 }
 _READERS = {
     "towers.multimodal": (
@@ -64,10 +79,30 @@ _READERS = {
     ),
     "gemma": ("gemma4"),
     "olmo_hybrid_zamba": ("zamba2"),
-    "moe_variants": ("longcat_flash"),
+    "longcat": "longcat_flash longcat_flash_ngram",
     "remote_code": ("phi-msft chatglm exaone"),
     "remote_code_variants": ("mimo nemotron-nas deci phi3_v"),
     "mllama": "mllama kimi_k3 phi4mm phi4_multimodal",
+    "gemma_unified": "gemma4_unified",
+    "sparse_latent": "dots3_note",
+    "zamba": "zamba",
+    "looped": "hrm_text ouro",
+    "remote_hybrid": "plamo2 minicpm_sala",
+    "remote_moe": "hunyuan grok git deepseek_vl_v2",
+    "not_planned": (
+        "granite_docling inkling_mm_model molmo2 "
+        "gemma4_assistant gemma4_unified_assistant blip blip-2 instructblip instructblipvideo "
+        "chameleon emu3 florence2 idefics kosmos-2 kosmos-2.5 evolla diffusion_gemma pi0 moshi "
+        "blt openai-gpt xlnet reformer deepseek_vl_hybrid cosmos3_edge moss_transcribe_diarize "
+        "inkling2 inkling2_text"
+    ),
+    "multimodal_more": (
+        "qwen4_exp cohere_compass glmga glm_ocr glm5_next lfm3_vl hunyuan_vl got_ocr2 "
+        "unlimited_ocr deepseek_ocr2 mistral_large4 muse_glimmer muse_spark ernie4_5_vl_moe "
+        "idefics2 aria video_llama_3 vipllava llava_next_video deepseek_vl paddleocr_vl exaone4_5 "
+        "minicpmv4_6 minicpmv4_7 fuyu video_llava minicpm_ocr lighton_ocr qianfan_ocr "
+        "shieldgemma2 ovis2 qwen2_5_omni_thinker qwen3_omni_moe_thinker"
+    ),
 }
 
 

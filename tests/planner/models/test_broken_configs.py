@@ -15,6 +15,7 @@ from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.workload import Workload
+from tests.spec.tiny_recent import ALL
 from tests.support.tiny_configs import BASE, CONFIGS
 
 VALUES: list[Any] = [None, True, False, -1, 0, 1, 3, 10**6, 10**12, 10**40, 1.5, math.nan, math.inf,
@@ -46,12 +47,12 @@ def mutate(config: dict[str, Any], chance: random.Random) -> dict[str, Any]:
     return broken
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ALL)
 def test_mutations_give_a_description_or_a_line(name: str) -> None:
     chance = random.Random(name)
     lines: list[tuple[str, str]] = []
     for _ in range(25):
-        broken = mutate(CONFIGS[name], chance)
+        broken = mutate(ALL[name], chance)
         try:
             spec = read_model(broken, name)
             assert spec.parameters > 0

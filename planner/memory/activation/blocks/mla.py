@@ -13,7 +13,7 @@ def latent_bytes(mixer: LatentAttention, tokens: int, stage: Stage) -> tuple[int
     """Bytes of the cached latents, rotary keys and, with an indexer, its keys."""
     widths = [mixer.kv_rank, mixer.rope_dim]
     if mixer.indexer is not None:
-        widths.append(mixer.indexer.head_dim)
+        widths.append(mixer.indexer.cached_width)
     return tuple(rounded(stage.batch * tokens * width * stage.element) for width in widths)
 
 

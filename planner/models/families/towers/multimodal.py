@@ -119,8 +119,11 @@ TOWERS: dict[str, Towers] = {
 
 def read(f: Fields, t: Tensors) -> Decoder:
     """All towers of a multimodal config."""
-    towers = TOWERS[f.kind]
-    text = _text(f)
+    return read_towers(TOWERS[f.kind], f, t)
+
+
+def read_towers(towers: Towers, f: Fields, t: Tensors) -> Decoder:
+    text = _text(towers, f)
     style = style_of(text.kind)
     if style is None:
         raise f.wrong("text_config", text.kind, "a text model this version knows")
@@ -150,12 +153,12 @@ def _text_alone(f: Fields, towers: Towers) -> bool:
     return bool(towers.causal_class) and named[:1] in ((), (towers.causal_class,))
 
 
-def _text(f: Fields) -> Fields:
+def _text(towers: Towers, f: Fields) -> Fields:
     """The text model's fields, nested or (older files) flat."""
     if f.mapping("text_config") is None and f.has("hidden_size"):
-        kind = TOWERS[f.kind].text_type or facts_of(f.kind).sections["text_config"]["model_type"]
+        kind = towers.text_type or facts_of(f.kind).sections["text_config"]["model_type"]
         return fields_of(f.raw, kind, notes=f.notes)
-    return section(f, "text_config", TOWERS[f.kind].text_type)
+    return section(f, "text_config", towers.text_type)
 
 
 READERS = dict.fromkeys(TOWERS, read)

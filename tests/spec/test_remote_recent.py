@@ -1,0 +1,137 @@
+"""Newer families transformers has no class for: published totals, and totals counted by hand."""
+
+from typing import Any
+
+from kvpareto.planner.engines.transformers import TRANSFORMERS
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.memory.kv_cache import kv_bytes, state_bytes
+from kvpareto.planner.models.read_config import read_model
+from kvpareto.planner.models.spec import Attention, ModelSpec, RecurrentState
+from kvpareto.planner.workload import Workload
+
+# fmt: off
+HUNYUAN_LARGE = {"model_type": "hunyuan", "hidden_size": 6400, "intermediate_size": 18304,
+                 "num_attention_heads": 80, "num_hidden_layers": 64, "num_key_value_heads": 8,
+                 "num_experts": 16, "moe_topk": 1, "num_shared_expert": 1,
+                 "use_mixed_mlp_moe": True, "use_cla": True, "cla_share_factor": 2,
+                 "use_qk_norm": True, "vocab_size": 128512, "tie_word_embeddings": True,
+                 "torch_dtype": "bfloat16"}
+GROK_2 = {"model_type": "git", "architectures": ["Grok1ForCausalLM"], "hidden_size": 8192,
+          "intermediate_size": 32768, "moe_intermediate_size": 16384, "num_experts_per_tok": 2,
+          "num_local_experts": 8, "residual_moe": True, "num_attention_heads": 64,
+          "num_key_value_heads": 8, "num_hidden_layers": 64, "head_dim": 128,
+          "vocab_size": 131072, "sliding_window_size": -1, "global_attn_every_n": 1}
+DEEPSEEK_OCR = {
+    "model_type": "deepseek_vl_v2", "torch_dtype": "bfloat16",
+    "language_config": {"vocab_size": 129280, "hidden_size": 1280, "intermediate_size": 6848,
+                        "moe_intermediate_size": 896, "num_hidden_layers": 12,
+                        "num_attention_heads": 10, "num_key_value_heads": 10,
+                        "n_routed_experts": 64, "num_experts_per_tok": 6, "n_shared_experts": 2,
+                        "first_k_dense_replace": 1},
+    "projector_config": {"input_dim": 2048, "n_embed": 1280, "projector_type": "linear"},
+    "vision_config": {"image_size": 1024, "width": {
+        "clip-l-14-224": {"heads": 16, "image_size": 224, "layers": 24, "patch_size": 14,
+                          "width": 1024},
+        "sam_vit_b": {"downsample_channels": [512, 1024], "global_attn_indexes": [2, 5, 8, 11],
+                      "heads": 12, "layers": 12, "width": 768}}}}
+OURO = {"model_type": "ouro", "hidden_size": 2048, "intermediate_size": 5632,
+        "num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 128,
+        "num_hidden_layers": 24, "total_ut_steps": 4, "vocab_size": 49152,
+        "tie_word_embeddings": False, "torch_dtype": "bfloat16"}
+PLAMO_2_1B = {"model_type": "plamo2", "hidden_size": 2048, "hidden_size_per_head": 128,
+              "intermediate_size": 8192, "mamba_d_conv": 4, "mamba_d_state": 64,
+              "mamba_num_heads": 32, "mamba_step": 2, "num_attention_heads": 16,
+              "num_hidden_layers": 16, "num_key_value_heads": 1, "vocab_size": 100000,
+              "attention_window_size": 2048, "torch_dtype": "bfloat16"}
+SALA = {"model_type": "minicpm_sala", "hidden_size": 4096, "intermediate_size": 16384,
+        "num_attention_heads": 32, "num_key_value_heads": 2, "head_dim": 128,
+        "num_hidden_layers": 4, "lightning_nh": 32, "lightning_nkv": 32,
+        "lightning_head_dim": 128, "qk_norm": True, "use_output_gate": True,
+        "use_output_norm": True, "attn_use_output_gate": True, "vocab_size": 73448,
+        "mixer_types": ["minicpm4", "lightning-attn", "lightning-attn", "minicpm4"],
+        "torch_dtype": "bfloat16"}
+LONGCAT_LITE = {"model_type": "longcat_flash_ngram", "hidden_size": 3072, "num_layers": 2,
+                "vocab_size": 131072, "num_attention_heads": 32, "q_lora_rank": 1536,
+                "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
+                "v_head_dim": 128, "n_routed_experts": 8, "zero_expert_num": 4, "moe_topk": 2,
+                "ffn_hidden_size": 6144, "expert_ffn_hidden_size": 1024,
+                "ngram_vocab_size_ratio": 78, "emb_neighbor_num": 4, "emb_split_num": 4}
+# fmt: on
+
+
+def read(config: dict[str, Any]) -> ModelSpec:
+    return read_model(config, str(config["model_type"]))
+
+
+def grown(spec: ModelSpec) -> int:
+    """KV bytes per token in transformers."""
+    return kv_bytes(spec, Configuration(), Workload(9000, 0), TRANSFORMERS).per_token
+
+
+def test_hunyuan_large_reads_every_other_layers_cache() -> None:
+    """389 B as published; 32 of 64 layers cache 8 heads of 80 channels in 2 bytes."""
+    spec = read(HUNYUAN_LARGE)
+    assert round(spec.parameters / 1e9) == 389
+    assert grown(spec) == 32 * 8 * 2 * 80 * 2
+
+
+def test_grok_2_has_experts_beside_a_dense_ffn() -> None:
+    """About 270 B as published, under a model_type that is another model's."""
+    assert round(read(GROK_2).parameters / 1e9) == 270
+
+
+def test_deepseek_ocr_weighs_what_its_index_says() -> None:
+    assert 2 * read(DEEPSEEK_OCR).parameters == 6_672_212_480
+
+
+def test_ouro_caches_every_pass() -> None:
+    spec = read(OURO)
+    layer = 4 * 2048**2 + 3 * 2048 * 5632 + 4 * 2048
+    assert spec.parameters == 24 * layer + 2 * 49152 * 2048 + 2048 + 2049
+    assert grown(spec) == 4 * 24 * 2 * 16 * 128 * 2
+
+
+def test_plamo_2_keeps_windows_and_states() -> None:
+    """Eight Mamba layers; eight of attention keep 2,048 tokens: the window without the current."""
+    spec = read(PLAMO_2_1B)
+    inner, rank = 32 * 128, 128
+    mamba = 2048 * 2 * inner + inner * 4 + inner * (rank + 128) + rank * 32
+    mamba += 3 * 32 + rank + 2 * 64 + inner * 2048
+    attention = 2048 * (16 + 2) * 128 + 16 * 128 * 2048 + 17 * 128
+    each = 3 * 2048 * 8192 + 4 * 2048
+    assert spec.parameters == 8 * (mamba + attention) + 16 * each + 100000 * 2048 + 2048
+    held = kv_bytes(spec, Configuration(), Workload(9000, 0), TRANSFORMERS)
+    assert held.per_token == 0
+    assert held.total == 8 * 2048 * 2 * 128 * 2 + state_bytes(spec, 1)
+    assert state_bytes(spec, 1) == 8 * (inner * 64 * 4 + inner * 3 * 2)
+
+
+def test_minicpm_sala_bounds_what_its_sparse_layers_pool() -> None:
+    spec = read(SALA)
+    mixers = [layer.mixers[0] for layer in spec.layers]
+    assert [type(mixer) for mixer in mixers] == [
+        Attention,
+        RecurrentState,
+        RecurrentState,
+        Attention,
+    ]
+    (bounds,) = spec.bounds
+    assert bounds.quantity == "kv_bytes_per_token"
+    assert bounds.low == grown(spec) == 2 * 2 * 2 * 128 * 2
+    assert bounds.high == bounds.low + 2 * 2 * 128 * 2 * 5 // 64
+    assert state_bytes(spec, 1) == 2 * 32 * 128 * 128 * 4
+
+
+def test_longcat_lite_has_twelve_tables_of_ngrams() -> None:
+    """4 tables for each of 2, 3 and 4 neighbours, of 78 vocabularies and 1, 3, 5 … rows more."""
+    plain = {k: v for k, v in LONGCAT_LITE.items() if k != "ngram_vocab_size_ratio"}
+    rows = sum(78 * 131072 + 2 * i + 1 for i in range(12))
+    more = read(LONGCAT_LITE).parameters - read(plain).parameters
+    assert more == rows * 256 + 12 * 256 * 3072
+
+
+def test_a_section_without_model_type_is_read_with_its_experts() -> None:
+    """DeepSeek-OCR's language_config names no type; its MoE layers are all there."""
+    spec = read(DEEPSEEK_OCR)
+    assert len(spec.layers) == 12
+    assert all(isinstance(layer.mixers[0], Attention) for layer in spec.layers)
