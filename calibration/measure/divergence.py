@@ -118,6 +118,11 @@ def text_windows(
     # special tokens a tokenizer puts before a text; those it puts after belong to no window
     lead = [token for token in tokenizer("")["input_ids"] if token != tokenizer.eos_token_id]
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    if text.strip() and not ids:
+        raise BadInput(
+            f"this tokenizer makes no tokens of a text of {len(text):,} characters",
+            "its tokenizer.json is damaged, or not this model's",
+        )
     step = min(length - len(lead), len(ids))
     if step < 2:
         raise BadInput("the text has fewer than 2 tokens", "give a longer text")

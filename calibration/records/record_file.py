@@ -145,7 +145,8 @@ class RecordFile:
             self.records = read_records(self.path)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
             self._descriptor = os.open(self.path, flags, 0o666)
-            sync_folder(self.path.parent)
+            for folder in (self.path.parent, self.path.parent.parent):  # both may be new
+                sync_folder(folder)
         except BaseException:
             self._lock.__exit__(None, None, None)
             raise
