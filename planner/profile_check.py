@@ -134,6 +134,11 @@ def _check_fields(payload: Mapping[str, Any]) -> None:
     _check_population(payload["population"], payload["spread"])
     for name, model in payload["models"].items():
         _check_model(model, f"models.{name}")
+    for name, known in payload["families"].items():
+        if not all(isinstance(one, str) for one in known["model_types"]):
+            raise Damaged(f"families.{name}.model_types are not names")
+        if known["vocab"] is not None:
+            count(known["vocab"], 1, MOST_TOKENS, f"families.{name}.vocab")
     own = payload["own"]
     if not isinstance(own, str) or own not in payload["models"]:
         raise Damaged(f"own is {own!r:.40}, which is none of its models")

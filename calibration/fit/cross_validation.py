@@ -232,4 +232,6 @@ def conformal_z(held_out: HeldOut, models: Mapping[str, Model]) -> float:
 def _quantile(values: Floats, weights: Floats) -> float:
     order = np.argsort(values)
     reached = np.cumsum(weights[order]) * len(values) / (len(values) + 1)
-    return float(values[order][min(int(np.searchsorted(reached, LEVEL)), len(values) - 1)])
+    # what is LEVEL but for rounding has reached it
+    place = int(np.searchsorted(reached, LEVEL - 1e-9))
+    return float(values[order][min(place, len(values) - 1)])

@@ -108,15 +108,15 @@ def _own_noise(
 
 
 def to_row(record: Record, key: str) -> Row | None:
-    """A row of the regression, its retention within 0 and MOST_KEPT; None for a failure, the
-    unquantized model, or a task on which the unquantized model fails."""
+    """A row of the regression; None for a failure, the unquantized model, or a task on which the
+    unquantized model fails. Retention and its error lie within 0 and MOST_KEPT."""
     config = Configuration.parse(record.config)
     quantized = config.quantizes_kv or config.weight_bits < 16
     if record.outcome != "ok" or record.retention is None or not quantized:
         return None
     context = int(record.details.get(WINDOW, record.context))
     retention = min(max(record.retention, 0.0), MOST_KEPT)
-    kept = Kept(retention, record.retention_sd or 0.0)
+    kept = Kept(retention, min(record.retention_sd or 0.0, MOST_KEPT))
     source = f"measured with kvpareto {record.environment.kvpareto}, seed {record.seed}"
     return row_of(config, key, record.task, record.kind, context, kept, source)
 
