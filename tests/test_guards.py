@@ -1,6 +1,7 @@
 """Guards that nothing else would miss: each of these was once removed without a red test."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from kvpareto.calibration.records.lock import ProfileLock
 from kvpareto.planner.accuracy.calibrations import fingerprint
 from kvpareto.planner.errors import BadConfig, BadInput
 from kvpareto.planner.formats.configuration import Configuration
-from kvpareto.planner.formats.kv_format import KVFormat
+from kvpareto.planner.formats.kv_format import KVFormat, window_capacity
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.models import untrusted_json as json_file
 from kvpareto.planner.models.spec import Attention
@@ -72,3 +74,22 @@ def test_a_file_that_grows_while_it_is_read_is_still_too_long(
     monkeypatch.setattr(json_file.stat, "S_ISREG", growing)
     with pytest.raises(BadConfig, match="too long"):
         json_file.read_capped(path, 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "more"),
+    [("-k4v4", 0), ("-k4v4-kc32", 63), ("-k4v4-pb64", 127), ("-k4v4+sink4", 4), ("-k16v16", 0)],
+)
+def test_a_sliding_layer_keeps_a_straddling_block_and_one_that_fills(text: str, more: int) -> None:
+    form = KVFormat.of(Configuration.parse(f"w16a16{text}"), 0)
+    needed = window_capacity(256, 4096, 128)
+    assert form.capacity(256, 4096, 128) == needed + more
+    assert form.capacity(256, needed, 128) == needed  # never more than all tokens
+
+
+def test_a_lock_says_its_holder_and_nothing_of_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "rows.lock"
+    path.write_text("x" * 500)
+    with ProfileLock(path) as lock:
+        assert lock.path == path
+        assert json.loads(path.read_text())["process"] == os.getpid()

@@ -47,6 +47,8 @@ def test_a_row_is_forced_to_the_disk_before_append_returns(
     with RecordFile(tmp_path) as file:
         disk = Disk(monkeypatch)
         file.append(row(0))
+        assert file.records == [row(0)]
+        assert file.done == {row(0).key}
         assert disk.calls == [("write", inode(file.path)), ("fsync", inode(file.path))]
 
 
@@ -210,6 +212,24 @@ def test_syncing_closes_what_it_opens(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_row_that_no_run_leaves_is_none(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"{field}|context"):
         row(0, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("context", 1),
+        ("seed", 0),
+        ("stderr", 0.0),
+        ("retention_sd", 0.0),
+        ("ttft_s", 0.0),
+        ("tpot_s", 0.0),
+        ("memory", {"weights": 0, "kv": 0}),
+        ("details", {"window": 1.0}),
+    ],
+    ids=str,
+)
+def test_the_least_that_a_run_may_leave(field: str, value: object) -> None:
+    assert row(0, **{field: value}).config == "w16a16-k4v4"
 
 
 def test_a_failure_may_have_read_nothing() -> None:
