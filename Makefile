@@ -1,11 +1,19 @@
 # `make test` is the README's test command; the rest is for people who change the code.
-.PHONY: install test gpu-test stress lint types pages check docs format
+.PHONY: install test cpu-test gpu-test stress lint types pages check docs format
 
 install:
 	pip install --quiet --constraint constraints.txt ".[test]"
 
 test: install
 	python -m pytest -n 2 --dist loadfile
+
+# The tests of arithmetic under the other instruction sets that torch can use on this CPU: what
+# rounds differs, what comes out may not.
+cpu-test:
+	for capability in $$(python tests/cpu_capabilities.py); do \
+		echo "ATEN_CPU_CAPABILITY=$$capability"; \
+		ATEN_CPU_CAPABILITY=$$capability python -m pytest -n 2 --dist loadfile -m cpu || exit 1; \
+	done
 
 gpu-test:
 	python -m pytest -m gpu

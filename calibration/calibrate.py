@@ -14,7 +14,7 @@ from ..planner.errors import BadInput, KVParetoError, MissingDependency
 from ..planner.formats.configuration import Configuration
 from ..planner.load_model import load_model
 from ..planner.models.spec import ModelSpec
-from .design.options import ASKED, DEFAULT_MODEL, Asked, Options, settle
+from .design.options import ASKED, DEFAULT_MODEL, Asked, Options, check_comparable, settle
 from .execution.device import as_loaded, check_size, choose
 
 if TYPE_CHECKING:
@@ -52,11 +52,13 @@ def calibrate(options: Options) -> dict[str, Any]:
         )
     device, folder = _device(options.device, spec), folder_of(spec)
     spec = as_loaded(spec, device)
-    asked = settle(options, spec, device, Asked.read(folder) if options.resume else None)
+    begun = Asked.read(folder) if options.resume else None
+    asked = settle(options, spec, device, begun)
     material = _material(asked)
-    from .design.campaign import Campaign, Plan, replace_file, write_profile
+    from .design.campaign import Campaign, Plan, check_any_ran, write_profile
     from .fit.gpu import refit
     from .measure.runner import Identity, Runner
+    from .profile_files import replace_file
     from .records.environment import environment
     from .records.record_file import Record, RecordFile, of_other_versions, read_records
 
@@ -71,6 +73,7 @@ def calibrate(options: Options) -> dict[str, Any]:
                 f"{spec.name} is calibrated already: {len(file.records)} rows in {folder}",
                 "--resume goes on with it; to start anew, move that folder away",
             )
+        check_comparable(asked, begun, file.records)
         if options.model is None:
             say(f"no --model: calibrating {DEFAULT_MODEL}, the small model that ships with this")
         if file.torn:
@@ -116,6 +119,7 @@ def calibrate(options: Options) -> dict[str, Any]:
                 progress.update(bar, completed=asked.runs, description="fitting")
             meta = write_profile(folder, spec, file.records, here)
             refit(here.gpu, say)
+            check_any_ran(folder, file.records)
         except KeyboardInterrupt:
             kept = len(read_records(file.path))  # one may be on the disk that is not yet counted
             raise Interrupted(

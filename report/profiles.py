@@ -76,7 +76,7 @@ def print_profile(document: Document, console: Console) -> None:
 
 
 def _calibration_document(folder: Path) -> dict[str, Any]:
-    meta = calibrations.read_json(folder / calibrations.META) or {}
+    meta = calibrations.read_meta(folder) or {}
     facts = {"model": meta.get("model"), **_calibration_facts(meta), "folder": str(folder)}
     return {"schema": 1, "kind": "calibration", "name": folder.name, "facts": facts, "raw": meta}
 
@@ -138,7 +138,7 @@ def _model_document(spec: ModelSpec) -> dict[str, Any]:
     }
     if spec.quantization is not None:
         facts["weights"] = f"{spec.quantization.method}, {spec.quantization.bits:g} bits"
-    meta = calibrations.read_json(calibrations.folder_of(spec) / calibrations.META)
+    meta = calibrations.read_meta(calibrations.folder_of(spec))
     if meta is not None:
         facts["calibration"] = [
             f"{name}: {value}" for name, value in _calibration_facts(meta).items()

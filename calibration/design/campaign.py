@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from ...planner.accuracy.calibrations import ACCURACY, META, fingerprint
+from ...planner.errors import KVParetoError
 from ...planner.formats.configuration import Configuration
 from ...planner.models.spec import ModelSpec
-from ..evidence.refit_published import to_text
 from ..fit.profile import fit_profile, mean
 from ..measure.layer_sensitivity import Sensitivity
 from ..measure.runner import Runner
+from ..profile_files import replace_file, to_text
 from ..records.record_file import DIVERGENCE, LAYERS, Environment, Record, of_other_versions
 from .acquisition import Beliefs, Measurement, choose
 from .candidates import anchors, chunk_for, enumerate_candidates
@@ -155,20 +156,29 @@ def write_profile(
     }
     if payload is not None:
         replace_file(folder / ACCURACY, to_text(payload))
-    replace_file(folder / META, json.dumps(meta, indent=1) + "\n")
+    replace_file(folder / META, json.dumps(meta, indent=1, allow_nan=False) + "\n")
     return meta
+
+
+class EveryRunFailed(KVParetoError):
+    """A calibration without one run that went well (exit code 1)."""
+
+    exit_code = 1
+
+
+def check_any_ran(folder: Path, records: Sequence[Record]) -> None:
+    """Raise EveryRunFailed where there are runs and all of them failed."""
+    runs = _runs(records)
+    if runs and all(record.outcome != "ok" for record in runs):
+        raise EveryRunFailed(
+            f"all {len(runs)} runs failed, the last with {runs[-1].reason}",
+            f"mend this; what failed is not tried again, so move {folder} away before you measure",
+        )
 
 
 def _runs(records: Sequence[Record]) -> list[Record]:
     """The rows that are runs of configurations."""
     return [record for record in records if record.task != LAYERS]
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def _summary(rows: Sequence[Record]) -> Measurement:

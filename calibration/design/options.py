@@ -6,7 +6,9 @@ of one seed must share: scores on other items cannot be paired.
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +18,7 @@ from ...planner.errors import BadInput
 from ...planner.models.spec import ModelSpec
 from ...planner.units import parse_tokens, split_tokens
 from ..execution.device import check_name
+from ..records.record_file import DIVERGENCE, HARNESS, LAYERS, Record
 
 ASKED = "asked.json"
 DEFAULT_MODEL = "recall"
@@ -28,6 +31,10 @@ STEP = {"cuda": 4, "cpu": 2}
 """How many times shorter the other default context is."""
 SHORTEST = 256
 """Prompts below which the default tasks have no room."""
+LONGEST_PROMPT = 2**24
+"""Beyond every model's context; a text of that length takes minutes to tokenize."""
+Terms = tuple[int, str | None, str | None, str, str]
+"""What rows of one seed share: items, the files of text and haystack, and their hashes."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,12 @@ class Options:
         for name, value in (("--runs", self.runs), ("--items", self.items)):
             if value is not None and value < 1:
                 raise BadInput(f"{name} {value} measures nothing", f"{name} is 1 or more")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise BadInput(f"--seed {self.seed} is no seed", "--seed is 0 or more, below 2^63")
+        if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
+            raise BadInput(
+                f"--tolerance {self.tolerance:g} is no expected error", "0.005 is half a percent"
+            )
         if self.minutes is not None and not self.minutes > 0:
             raise BadInput(f"--minutes {self.minutes:g} is no time", "give minutes above 0")
         check_name(self.device)
@@ -61,7 +74,7 @@ class Options:
 @dataclass(frozen=True)
 class Asked:
     """A calibration's terms. `text` and `haystack` are the user's files, None for our own prose;
-    `hashes` are of what they held."""
+    `hashes` are of what they held. `others` are the terms of seeds that were measured before."""
 
     runs: int
     tasks: str
@@ -72,16 +85,53 @@ class Asked:
     text: str | None
     haystack: str | None
     hashes: tuple[str, str]
+    others: Mapping[int, Terms] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
-        """What the calibration in `folder` was begun with; None where nothing is kept."""
+        """What the calibration in `folder` was begun with; None where nothing usable is kept."""
         found = read_json(folder / ASKED)
-        if found is None or set(found) != {field.name for field in fields(cls)}:
+        return None if found is None else cls.of(found)
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self | None:
+        """What `to_text` wrote, parsed; None for anything else."""
+        document = {"others": {}, **document}
+        if set(document) != {one.name for one in fields(cls)}:
             return None
-        return cls(
-            **found | {"contexts": tuple(found["contexts"]), "hashes": tuple(found["hashes"])}
+        try:
+            others = {int(seed): _terms(*terms) for seed, terms in document["others"].items()}
+            found = cls(
+                **document
+                | {
+                    "contexts": tuple(document["contexts"]),
+                    "hashes": tuple(document["hashes"]),
+                    "others": others,
+                }
+            )
+            _terms(*found.terms)
+        except (TypeError, ValueError, AttributeError):
+            return None
+        whole = (found.runs, found.seed, *found.contexts, *others)
+        sound = (
+            all(type(value) is int and 0 <= value < 2**63 for value in whole)
+            and found.runs > 0
+            and all(0 < context <= LONGEST_PROMPT for context in found.contexts)
+            and len(found.contexts) > 0
+            and isinstance(found.tasks, str)
+            and type(found.tolerance) in (int, float)
+            and 0 <= found.tolerance < math.inf
         )
+        return found if sound else None
+
+    @property
+    def terms(self) -> Terms:
+        return self.items, self.text, self.haystack, *self.hashes
+
+    @property
+    def by_seed(self) -> dict[int, Terms]:
+        """The terms of every seed that was measured."""
+        return {**self.others, self.seed: self.terms}
 
     def to_text(self) -> str:
         """What `read` reads."""
@@ -97,6 +147,13 @@ def settle(options: Options, spec: ModelSpec, device: str, begun: Asked | None) 
             return str(typed) if isinstance(typed, Path) else typed
         return default if begun is None else getattr(begun, name)
 
+    seed = choose("seed", SEED)
+    known = {} if begun is None else begun.by_seed
+    if begun is not None and seed in known:  # as the rows of this seed were measured
+        items, text, haystack, *hashes = known[seed]
+        begun = replace(
+            begun, items=items, text=text, haystack=haystack, hashes=(hashes[0], hashes[1])
+        )
     contexts = choose("contexts", default_contexts(spec, device))
     text, haystack = choose("text", None), choose("haystack", None)
     found = Asked(
@@ -105,23 +162,69 @@ def settle(options: Options, spec: ModelSpec, device: str, begun: Asked | None) 
         contexts=_parsed(contexts) if isinstance(contexts, str) else contexts,
         items=choose("items", ITEMS),
         tolerance=choose("tolerance", TOLERANCE),
-        seed=choose("seed", SEED),
+        seed=seed,
         text=text,
         haystack=haystack,
         hashes=(_hash(text), _hash(haystack)),
+        others={other: terms for other, terms in known.items() if other != seed},
     )
-    if begun is not None and begun.seed == found.seed:
-        for option, before, now in (
-            ("--items", begun.items, found.items),
-            ("--text", begun.hashes[0], found.hashes[0]),
-            ("--haystack", begun.hashes[1], found.hashes[1]),
-        ):
-            if before != now:
-                raise BadInput(
-                    f"the rows so far were measured with another {option}, and cannot be compared",
-                    f"leave {option} as it was, or measure anew beside them with another --seed",
-                )
+    if seed in known:
+        before = known[seed]
+        for option, place in (("--items", 0), ("--text", 3), ("--haystack", 4)):
+            if before[place] != found.terms[place]:
+                raise _other(option)
     return found
+
+
+def check_comparable(asked: Asked, begun: Asked | None, records: Sequence[Record]) -> None:
+    """Raise BadInput where rows of this seed are there and are not known to be of these items and
+    texts: their scores would be paired with those of other questions.
+
+    Rows that no terms are kept of are `verify`'s, which are of our own prose, unless a divergence
+    is among them: then they are a calibration's, and what it was asked is lost.
+    """
+    rows = [row for row in records if row.seed == asked.seed and row.items and row.task != LAYERS]
+    if begun is None or asked.seed not in begun.by_seed:
+        if any(row.task == DIVERGENCE for row in rows):
+            raise BadInput(
+                f"what the rows of seed {asked.seed} were measured on is not known: {ASKED} is "
+                "gone",
+                "measure anew beside them with another --seed, or move the folder away",
+            )
+        if rows and asked.hashes[1]:
+            raise _other("--haystack")
+    for row in rows:
+        whole = row.task != DIVERGENCE and not row.task.startswith(HARNESS) and row.reason is None
+        if whole and row.context in asked.contexts and len(row.items) != asked.items:
+            raise _other("--items")
+
+
+def asks_own_prose(folder: Path, records: Sequence[Record], seed: int, items: int | None) -> bool:
+    """Whether items of our own prose may be compared with the rows of a seed: none are there, or
+    they are of our prose too; and, unless `items` is None, there are as many of each task."""
+    begun = Asked.read(folder)
+    terms = None if begun is None else begun.by_seed.get(seed)
+    if terms is None:
+        return not any(row.seed == seed and row.task == DIVERGENCE for row in records)
+    return not terms[4] and items in (None, terms[0])
+
+
+def _other(option: str) -> BadInput:
+    return BadInput(
+        f"the rows so far were measured with another {option}, and cannot be compared",
+        f"leave {option} as it was, or measure anew beside them with another --seed",
+    )
+
+
+def _terms(
+    items: int, text: str | None, haystack: str | None, of_text: str, of_haystack: str
+) -> Terms:
+    """Raises TypeError for what are no terms."""
+    paths = all(isinstance(path, str | None) for path in (text, haystack))
+    hashes = all(isinstance(found, str) for found in (of_text, of_haystack))
+    if type(items) is not int or items < 1 or not paths or not hashes:
+        raise TypeError("no terms")
+    return items, text, haystack, of_text, of_haystack
 
 
 def default_contexts(spec: ModelSpec, device: str) -> tuple[int, ...]:
@@ -133,7 +236,13 @@ def default_contexts(spec: ModelSpec, device: str) -> tuple[int, ...]:
 
 
 def _parsed(text: str) -> tuple[int, ...]:
-    return tuple(sorted({parse_tokens(part) for part in split_tokens(text)}))
+    found = tuple(sorted({parse_tokens(part) for part in split_tokens(text)}))
+    if max(found) > LONGEST_PROMPT:
+        raise BadInput(
+            f"--context {max(found):,} is longer than any prompt that can be made",
+            f"at most {LONGEST_PROMPT:,} tokens; what the model is used with is worth measuring",
+        )
+    return found
 
 
 def _hash(path: str | None) -> str:

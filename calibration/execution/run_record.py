@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ...planner.accuracy.calibrations import fingerprint
 from ...planner.engine import Engine
-from ...planner.errors import BadInput, NothingFits, one_line
+from ...planner.errors import BadInput, one_line
 from ...planner.formats.configuration import Configuration
 from ...planner.models.spec import ModelSpec
 from ...planner.workload import Workload
+from ..memory_error import is_out_of_memory
 from ..records.environment import environment
 from ..records.record_file import Environment, now
 from .memory_cap import allocator_settings
@@ -146,10 +147,10 @@ def failure(error: BaseException, phase: Phase) -> dict[str, Any]:
     found: dict[str, Any] = {"phase": phase, "reason": one_line(str(error), 300)}
     if isinstance(error, BadInput):
         return found | {"outcome": "refused"}
-    if isinstance(error, NothingFits | torch.OutOfMemoryError):
-        return found | {"outcome": "out_of_memory", "term": TERMS[phase]}
-    if is_outside_allocator(error):
-        return found | {"outcome": "out_of_memory", "term": "overhead"}
+    outside = not isinstance(error, torch.OutOfMemoryError) and is_outside_allocator(error)
+    if outside or is_out_of_memory(error):
+        term = "overhead" if outside else TERMS[phase]
+        return found | {"outcome": "out_of_memory", "term": term}
     reason = one_line(f"{type(error).__name__}: {error}", 300)
     return found | {"outcome": "crashed", "reason": reason}
 

@@ -226,7 +226,7 @@ def fit_own(rows: Sequence[Row], model: Model, prior: Prior) -> Own:
 @dataclass(frozen=True)
 class LeftOut:
     """Rows predicted from fits without their group: retention, the score, and the smallest shift
-    of log noise whose interval holds it, [N] each."""
+    of log noise whose interval holds it (inf where none of SHIFTS does), [N] each."""
 
     predicted: Floats
     observed: Floats
@@ -234,9 +234,10 @@ class LeftOut:
 
     @property
     def shift(self) -> float:
-        """Half-width of the intervals in log noise that holds LEVEL of the rows."""
+        """Half-width of the intervals in log noise that holds LEVEL of the rows; at most the
+        widest of SHIFTS, which is taken where rows that no interval holds would ask for more."""
         rank = min(int(np.ceil(LEVEL * (len(self.needed) + 1))), len(self.needed))
-        return float(np.sort(self.needed)[rank - 1])
+        return min(float(np.sort(self.needed)[rank - 1]), float(SHIFTS[-1]))
 
     @property
     def error(self) -> float:
@@ -264,9 +265,9 @@ def leave_out(
 
 
 def _needed(noise: OwnNoise, data: Rows) -> Floats:
-    """Smallest shift whose interval holds each row, sampling error in quadrature."""
+    """Smallest shift whose interval holds each row, sampling error in quadrature; inf for none."""
     seen, middle = np.minimum(data.observed, 1.0), data.predict(noise)
-    found = np.full(len(seen), SHIFTS[-1])
+    found = np.full(len(seen), np.inf)
     for shift in SHIFTS[::-1]:
         low, high = data.predict(noise, shift), data.predict(noise, -shift)
         found[inside(seen, middle, low, high, data.sd)] = shift

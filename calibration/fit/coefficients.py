@@ -83,7 +83,8 @@ def read_families(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _kind(fit: Fit, kind: str) -> list[float]:
     row = fit.layout.kind_row(kind)
-    return [float(row @ fit.theta), float(np.sqrt(row @ fit.covariance @ row))]
+    variance = max(float(row @ fit.covariance @ row), 0.0)  # rounding may leave -0
+    return [float(row @ fit.theta), variance**0.5]
 
 
 def _model(fit: Fit, model: Model, rows: Sequence[Row]) -> dict[str, Any]:

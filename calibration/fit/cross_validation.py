@@ -26,7 +26,9 @@ from .coefficients import LEVEL, to_payload
 from .mixed_effects import Model
 from .regression import FLOOR, fit_rows, formats_of
 
-Z_GRID = np.linspace(0.0, 4.0, 81)
+Z_GRID = np.concatenate([np.linspace(0.0, 4.0, 81), np.linspace(4.5, 8.0, 8)])
+"""Its last is the widest interval that is ever given: e^(8 x 0.5) = 55 times the noise either way,
+at the spread of a model with rows of its own."""
 FOLDS = 8
 
 
@@ -212,18 +214,24 @@ def conformal_z(held_out: HeldOut, models: Mapping[str, Model]) -> float:
     """The z whose intervals cover LEVEL of the left-out rows, each model counted alike.
 
     Counting models and not rows keeps the tables with most rows from deciding alone; of the
-    two ways to count, the wider interval is taken.
+    two ways to count, the wider interval is taken. Rows that no interval holds count as beyond the
+    widest of Z_GRID; the result is at most that one, and 0 for no rows.
     """
     needed = held_out.needed_z()
+    if not len(needed):
+        return 0.0
     by_row = np.full(len(needed), 1.0 / len(needed))
     by_model = np.zeros(len(needed))
     found = groups(held_out.rows, models)
     for out in found.values():
         by_model[out] = 1.0 / (len(found) * len(out))
-    return max(_quantile(needed, w) for w in (by_row, by_model))
+    found_z = max(_quantile(needed, w) for w in (by_row, by_model))
+    return min(found_z, float(Z_GRID[-1]))
 
 
 def _quantile(values: Floats, weights: Floats) -> float:
     order = np.argsort(values)
     reached = np.cumsum(weights[order]) * len(values) / (len(values) + 1)
-    return float(values[order][min(int(np.searchsorted(reached, LEVEL)), len(values) - 1)])
+    # what is LEVEL but for rounding has reached it
+    place = int(np.searchsorted(reached, LEVEL - 1e-9))
+    return float(values[order][min(place, len(values) - 1)])

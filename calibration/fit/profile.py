@@ -20,6 +20,7 @@ from ...planner.accuracy.model_sensitivity import shape_of
 from ...planner.accuracy.predictor import Predictor
 from ...planner.formats.configuration import Configuration
 from ...planner.models.spec import ModelSpec
+from ..measure.early_stopping import MOST_KEPT
 from ..measure.layer_sensitivity import Sensitivity
 from ..records.record_file import WINDOW, Record
 from .accuracy_rows import Row, read_rows, row_of
@@ -108,13 +109,14 @@ def _own_noise(
 
 def to_row(record: Record, key: str) -> Row | None:
     """A row of the regression; None for a failure, the unquantized model, or a task on which the
-    unquantized model fails."""
+    unquantized model fails. Retention and its error lie within 0 and MOST_KEPT."""
     config = Configuration.parse(record.config)
     quantized = config.quantizes_kv or config.weight_bits < 16
     if record.outcome != "ok" or record.retention is None or not quantized:
         return None
     context = int(record.details.get(WINDOW, record.context))
-    kept = Kept(record.retention, record.retention_sd or 0.0)
+    retention = min(max(record.retention, 0.0), MOST_KEPT)
+    kept = Kept(retention, min(record.retention_sd or 0.0, MOST_KEPT))
     source = f"measured with kvpareto {record.environment.kvpareto}, seed {record.seed}"
     return row_of(config, key, record.task, record.kind, context, kept, source)
 

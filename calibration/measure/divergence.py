@@ -8,6 +8,9 @@ what both predict at some positions of the current chunk is held at a time:
 
 exactly, over the whole vocabulary, in nats; top-1 agreement is how often both would choose the
 same token; perplexity is exp of the mean -log q(next token).
+
+The sum over v cancels where q is near p: in float32 what is left can have either sign. It is
+summed as terms none of which is negative (`_kl`), in float64.
 """
 
 import math
@@ -24,8 +27,12 @@ from ..tasks.scores import Score
 
 BLOCK = 64
 """Consecutive positions whose mean is one observation of the error: neighbours are correlated."""
-ROWS = 64
-"""Positions whose distributions are held in float32 at a time."""
+ROWS = 32
+"""Positions whose distributions are held in float64 at a time."""
+NEAR = 1.0
+"""|log q - log p| below which a term of the KL is computed by expm1, without cancellation."""
+LARGEST_EXPONENT = 700.0
+"""Below the logarithm of the largest float64: what is exponentiated ends here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,13 @@ class Divergence:
 
     @property
     def perplexity(self) -> float:
-        return math.exp(self.nll.value)
+        return math.exp(min(self.nll.value, LARGEST_EXPONENT))
+
+    @property
+    def kept(self) -> float:
+        """exp(-excess): the share of a token's probability that is kept. Finite; 0 where all of
+        it is gone."""
+        return math.exp(min(-self.excess.value, LARGEST_EXPONENT))
 
     @property
     def perplexity_stderr(self) -> float:
@@ -54,7 +67,7 @@ class Divergence:
 
     @property
     def reference_perplexity(self) -> float:
-        return math.exp(self.reference_nll.value)
+        return math.exp(min(self.reference_nll.value, LARGEST_EXPONENT))
 
 
 def divergence(
@@ -105,6 +118,11 @@ def text_windows(
     # special tokens a tokenizer puts before a text; those it puts after belong to no window
     lead = [token for token in tokenizer("")["input_ids"] if token != tokenizer.eos_token_id]
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    if text.strip() and not ids:
+        raise BadInput(
+            f"this tokenizer makes no tokens of a text of {len(text):,} characters",
+            "its tokenizer.json is damaged, or not this model's",
+        )
     step = min(length - len(lead), len(ids))
     if step < 2:
         raise BadInput("the text has fewer than 2 tokens", "give a longer text")
@@ -165,19 +183,34 @@ def _compare_group(
 def compare(reference: Tensor, quantized: Tensor, targets: Tensor) -> Tensor:
     """KL(p || q), whether both choose the same token, -log q(target), -log p(target).
 
-    Logits [B, n, V] of both and the true next tokens [B, n]; float64 [4, B, n].
+    Logits [B, n, V] of both and the true next tokens [B, n]; float64 [4, B, n]. KL is never
+    negative, and 0 for equal logits.
     """
     parts = []
     rows = max(1, ROWS // reference.shape[0])
     pieces = (part.split(rows, dim=1) for part in (reference, quantized, targets))
     for ours, theirs, target in zip(*pieces, strict=True):
-        log_p, log_q = ours.float().log_softmax(-1), theirs.float().log_softmax(-1)
-        # a token that p excludes (log p = -inf) adds nothing
-        kl = (log_p.exp() * (log_p - log_q)).masked_fill(log_p.isneginf(), 0).sum(-1)
-        same = (ours.argmax(-1) == theirs.argmax(-1)).float()
+        log_p, log_q = ours.double().log_softmax(-1), theirs.double().log_softmax(-1)
+        same = (ours.argmax(-1) == theirs.argmax(-1)).double()
         nll = [-log.gather(-1, target[..., None])[..., 0] for log in (log_q, log_p)]
-        parts.append(torch.stack([kl, same, *nll]).double())
+        parts.append(torch.stack([_kl(log_p, log_q), same, *nll]))
     return torch.cat(parts, dim=2)
+
+
+def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) [...] of normalized float64 log probabilities [..., V].
+
+    p and q each sum to 1, so sum p (log p - log q) = sum p (e^d - 1 - d) with d = log q - log p,
+    and e^d - 1 - d is never negative. Where d is small, expm1 keeps its d^2 / 2 to a relative
+    rounding of about 2^-52 / |d|; below |d| = 2^-52 a term is rounding alone, at most p 2^-52, and
+    may come out as 0. Elsewhere p e^d is q itself, which cannot overflow. A token that p excludes
+    (log p = -inf) adds q; one that q alone excludes makes the sum infinite.
+    """
+    p, d = log_p.exp(), log_q - log_p
+    near = p * (torch.expm1(d) - d)
+    far = log_q.exp() - p - p * d
+    terms = torch.where(d.abs() < NEAR, near, far)
+    return terms.where(~log_p.isneginf(), log_q.exp()).clamp_min(0).sum(-1)
 
 
 def _block_score(values: np.ndarray) -> Score:

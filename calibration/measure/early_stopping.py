@@ -20,6 +20,8 @@ from ..records.record_file import DIVERGENCE, LAYERS, Record
 HALF = 0.5
 FIRST = 8
 ABLE = 0.1
+MOST_KEPT = 1 / ABLE
+"""No retention is more: no task is run on which the unquantized model scores below ABLE."""
 HOPELESS = 0.3
 KINDS = {"variables": "reasoning", "arithmetic": "reasoning"}
 """What tasks ask of the cache; the others are retrieval."""
@@ -35,10 +37,16 @@ def kind_of(task: str) -> str:
 
 
 def is_lost(row: Record | None) -> bool:
-    """Whether the divergence says that the text itself is lost."""
+    """Whether the divergence says that the text itself is lost.
+
+    The error of log retention is retention_sd / retention. Where less is kept than a float64
+    holds, retention and its error are both 0: nothing is left.
+    """
     if row is None or row.retention is None or row.retention_sd is None:
         return False
-    return row.retention * math.exp(2 * row.retention_sd / row.retention) < HALF
+    if row.retention <= 0:
+        return True
+    return math.log(row.retention) + 2 * row.retention_sd / row.retention < math.log(HALF)
 
 
 def retention_error(stderr: float | None, count: int) -> float | None:

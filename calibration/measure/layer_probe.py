@@ -22,6 +22,7 @@ from ...runtime import Session
 from ...runtime.attention import PackedKV
 from ...runtime.cache.kv_cache import PackedLayer
 from ...runtime.cache.quantize import dequantize, quantize
+from ..memory_error import is_out_of_memory
 from .divergence import compare
 from .layer_sensitivity import Sensitivity
 
@@ -37,17 +38,18 @@ LAYERS_AT_ONCE = 8
 def probe_layers(base: Session, windows: Tensor) -> Sensitivity:
     """Probe the model of `base` on token windows [N, T]; see the module.
 
-    Where memory runs out the groups of layers are halved; raises torch.OutOfMemoryError where one
-    layer at a time is too many.
+    Where memory runs out the groups of layers are halved; raises what the allocator raised where
+    one layer at a time is too many.
     """
     at_once = LAYERS_AT_ONCE
     while True:
         try:
             return _probe(base, windows, at_once)
-        except torch.OutOfMemoryError:
-            if at_once == 1:
+        except Exception as error:
+            if at_once == 1 or not is_out_of_memory(error):
                 raise
-        torch.cuda.empty_cache()
+        if base.device.type == "cuda":
+            torch.cuda.empty_cache()
         at_once //= 2
 
 

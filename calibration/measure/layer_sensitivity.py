@@ -35,7 +35,9 @@ class Sensitivity:
         for record in records:
             if record.task == LAYERS and record.outcome == "ok":
                 half = len(record.items) // 2
-                return cls(record.items[:half], record.items[half:])
+                # a KL is never negative: what rows have below 0 is rounding
+                costs = tuple(max(cost, 0.0) for cost in record.items)
+                return cls(costs[:half], costs[half:])
         return None
 
     def proposals(self) -> tuple[tuple[int, ...], ...]:
@@ -53,9 +55,10 @@ class Sensitivity:
         return tuple(dict.fromkeys(found))
 
     def carried(self, layers: Iterable[int]) -> float:
-        """The share of the whole disturbance that sits in `layers`."""
+        """The share of the whole disturbance that sits in `layers`; 0 where there is none."""
         cost = np.add(self.keys, self.values)
-        return float(cost[list(layers)].sum() / cost.sum())
+        total = float(cost.sum())
+        return float(cost[list(layers)].sum()) / total if total > 0 else 0.0
 
     @property
     def outliers(self) -> OutlierLayers:
@@ -74,4 +77,4 @@ class Sensitivity:
 
 def _shares(costs: tuple[float, ...]) -> list[float]:
     total = sum(costs)
-    return [round(cost / total, 6) if total else 0.0 for cost in costs]
+    return [round(cost / total, 6) if total > 0 else 0.0 for cost in costs]

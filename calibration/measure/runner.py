@@ -11,10 +11,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import torch
-
-from ...planner.errors import KVParetoError, NothingFits, one_line
+from ...planner.errors import KVParetoError, one_line
 from ...planner.formats.configuration import Configuration
+from ..memory_error import is_out_of_memory
 from ..records.record_file import DIVERGENCE, LAYERS, WINDOW, Environment, Record, now
 from ..tasks.scores import Score, paired
 from .early_stopping import (
@@ -100,13 +99,13 @@ class Runner:
                     self._append(row)
                     if name == DIVERGENCE and is_lost(row):
                         break
-        except (torch.OutOfMemoryError, NothingFits) as error:
-            self._append(self._failure(at, error))
-        except KVParetoError:
-            raise
         except Exception as error:
+            if isinstance(error, KVParetoError) and not is_out_of_memory(error):
+                raise
             row = self._failure(at, error)
             self._append(row)
+            if row.outcome == "out_of_memory":
+                return
             self._crashes += 1
             if self._crashes >= MOST_CRASHES:
                 raise TooManyCrashes(
@@ -168,8 +167,9 @@ class Runner:
 
     def _divergence(self, trial: Trial, at: "_At") -> Record:
         found = trial.divergence()
+        _check_finite(found.kl.value, found.nll.value, found.reference_nll.value)
         speed = trial.speed()
-        kept = math.exp(-found.excess.value)
+        kept = found.kept
         row = self._row(
             at,
             items=found.excess.per_item,
@@ -236,16 +236,18 @@ class Runner:
         ended early, in words."""
         first = min(FIRST, self._items)
         begun = Score.of(trial.score(task, 0, first))
+        _check_finite(*begun.per_item)
         if first == self._items:
             return begun, ""
         if begun.interval()[1] < least:
             return begun, f"ended after {len(begun.per_item)} of {self._items} items"
         rest = trial.score(task, first, self._items)
+        _check_finite(*rest)
         return Score.of([*begun.per_item, *rest]), ""
 
     def _failure(self, at: "_At", error: Exception) -> Record:
         """Memory that ran out, or a crash."""
-        if isinstance(error, torch.OutOfMemoryError | NothingFits):
+        if is_out_of_memory(error):
             return self._row(at, outcome="out_of_memory", reason=one_line(str(error), 200))
         reason = one_line(f"{type(error).__name__}: {error}", 200)
         return self._row(at, outcome="crashed", reason=reason)
@@ -277,6 +279,12 @@ class _At:
     context: int
     task: str
     started: str
+
+
+def _check_finite(*values: float) -> None:
+    """Raise FloatingPointError, which makes the run a crash, where a measurement is no number."""
+    if not all(map(math.isfinite, values)):
+        raise FloatingPointError("what the model says is not finite")
 
 
 def _scores(found: Score) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from typing import Protocol
 
 import torch
 
-from ...planner.errors import BadInput, NothingFits
+from ...planner.errors import BadInput
 from ...planner.formats.configuration import Configuration
 from ...planner.models.spec import ModelSpec
 from ...runtime import Session, load
 from .. import tasks
+from ..memory_error import is_out_of_memory
 from ..records.record_file import Memory
 from .divergence import Divergence, divergence
 from .layer_probe import TOKENS, probe_layers
@@ -125,8 +126,8 @@ class Bench:
         while True:
             try:
                 return _session(base, config, room, self.at_once)
-            except NothingFits:
-                if not self.fewer_at_once():
+            except Exception as error:
+                if not is_out_of_memory(error) or not self.fewer_at_once():
                     raise
 
     def fewer_at_once(self) -> bool:
@@ -219,9 +220,9 @@ class RuntimeTrial:
                 if self._batched is None:
                     self._batched = self._bench.batched(self._session.config, self._context)
                 return tasks.evaluate(self._batched, found, items).per_item
-            except (torch.OutOfMemoryError, NothingFits):
+            except Exception as error:
                 self.close()
-                if not self._bench.fewer_at_once():
+                if not is_out_of_memory(error) or not self._bench.fewer_at_once():
                     raise
 
     def prompt_tokens(self, task: str) -> int | None:

@@ -1,7 +1,8 @@
 """A calibration as one JSON file: from the machine with the GPU to the one that plans.
 
-The file holds the rows, the coefficients and the facts of the profile. What is imported is
-checked row by row, and the coefficients are tried before anything is written.
+The file holds the rows, what the calibration was asked for, the coefficients and the facts of the
+profile. What is imported is checked row by row, and the coefficients are tried before anything is
+written; the rows come last, so that an import that died can be repeated. Needs numpy alone.
 """
 
 import json
@@ -10,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ...planner.accuracy.calibrations import ACCURACY, FOLDER, META, folders, home, read_json
-from ...planner.accuracy.predictor import Predictor
 from ...planner.errors import BadInput
-from ..design.campaign import replace_file
-from ..evidence.refit_published import to_text
+from ...planner.profile_check import Damaged, check_meta, check_payload
+from ..design.options import ASKED, Asked
+from ..profile_files import replace_file, to_text
 from .lock import ProfileLock
-from .record_file import LOCK, ROWS, parse_record, read_records
+from .record_file import LOCK, ROWS, Record, parse_record, read_records
 
 KIND = "kvpareto calibration"
 SCHEMA = 1
@@ -32,6 +33,7 @@ def export_profile(name: str, output: Path) -> int:
         "schema": SCHEMA,
         "name": folder.name,
         "meta": read_json(folder / META),
+        "asked": read_json(folder / ASKED),
         "accuracy": read_json(folder / ACCURACY),
         "rows": [json.loads(row.model_dump_json(by_alias=True)) for row in rows],
     }
@@ -49,23 +51,25 @@ def import_profile(file: Path) -> Path:
     or where this machine has rows of that model already."""
     document = _read(file)
     folder = home() / FOLDER / document["name"]
-    rows = "".join(
-        parse_record(json.dumps(row), f"{file}, row {i}").model_dump_json(by_alias=True) + "\n"
+    rows = [
+        parse_record(json.dumps(row), f"{file}, row {i}")
         for i, row in enumerate(document["rows"], 1)
-    )
-    accuracy = document["accuracy"]
-    if accuracy is not None:
-        _try(accuracy, file)
+    ]
+    accuracy, asked = document["accuracy"], document.get("asked")
+    _check(document, rows, file)
     with ProfileLock(folder / LOCK):
         if read_records(folder / ROWS):
             raise BadInput(
                 f"there is a calibration of this model already: {folder}",
                 "move that folder away, then import again",
             )
-        replace_file(folder / ROWS, rows)
         if accuracy is not None:
             replace_file(folder / ACCURACY, to_text(accuracy))
+        if asked is not None:
+            replace_file(folder / ASKED, json.dumps(asked, indent=1) + "\n")
         replace_file(folder / META, json.dumps(document["meta"], indent=1) + "\n")
+        lines = (row.model_dump_json(by_alias=True) + "\n" for row in rows)
+        replace_file(folder / ROWS, "".join(lines))
     return folder
 
 
@@ -95,6 +99,7 @@ def _read(file: Path) -> dict[str, Any]:
         and document["name"].endswith("-" + str(document["meta"].get("fingerprint"))[:8])
         and isinstance(document.get("rows"), list)
         and isinstance(document.get("accuracy"), dict | None)
+        and isinstance(document.get("asked"), dict | None)
     )
     if document is None or not valid:
         raise BadInput(
@@ -104,20 +109,21 @@ def _read(file: Path) -> dict[str, Any]:
     return document
 
 
-def _try(payload: dict[str, Any], file: Path) -> None:
-    """Evaluate coefficients as a plan will. Raises BadInput where that fails."""
-    from ...planner.accuracy import predict as accuracy
-    from ...planner.formats.configuration import Configuration
-    from ...planner.load_model import load_model
-
+def _check(document: dict[str, Any], rows: list[Record], file: Path) -> None:
+    """Raise BadInput for parts that no calibration of one model would have, or that do not belong
+    to each other."""
+    accuracy, asked, meta = document["accuracy"], document.get("asked"), document["meta"]
     try:
-        predictor = Predictor(payload)
-        model = load_model("meta-llama/Llama-3.1-8B-Instruct", offline=True)
-        kept = accuracy.predict(model, Configuration(k_bits=4, v_bits=4), 4096, predictor)
-        own = predictor.payload["models"][predictor.payload["own"]]
-        sizes = len(own["mean"]), len(own["sd"]), len(own["shape"])
-        sound = 0 <= kept.low <= kept.retention <= kept.high <= 1 and sizes == (4, 4, 3)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
-        sound = False
-    if not sound:
-        raise BadInput(f"the coefficients in {file} are damaged", "export the calibration again")
+        check_meta(meta)
+        if accuracy is not None:
+            check_payload(accuracy)
+            if accuracy.get("fingerprint") != meta["fingerprint"]:
+                raise Damaged("the coefficients are of another model")
+        if asked is not None and Asked.of(asked) is None:
+            raise Damaged("what was asked is incomplete")
+        if any(row.fingerprint != meta["fingerprint"] for row in rows):
+            raise Damaged("a row is of another model")
+    except Damaged as error:
+        raise BadInput(
+            f"the calibration in {file} is damaged: {error}", "export the calibration again"
+        ) from None

@@ -12,9 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ...planner.errors import BadInput, one_line
+from ...planner.formats.configuration import Configuration
+from ..profile_files import sync_folder
 from .lock import ProfileLock
 
 ROWS = "rows.jsonl"
@@ -24,6 +26,8 @@ DIVERGENCE = "divergence"
 LAYERS = "layers"
 """The task of the row that a probe of the layers leaves (sensitivity.py): its items are the KL of
 each layer's keys, then of each layer's values. It is no run of a configuration."""
+HARNESS = "lm_eval:"
+"""What the names of the evaluation harness's tasks begin with (harness.py)."""
 WINDOW = "window"
 """Of a divergence's details: tokens of the windows, where the text is shorter than the context."""
 
@@ -54,8 +58,8 @@ class Environment(_Strict):
 class Memory(_Strict):
     """Bytes. Tensors' own sizes; `allocated` and `peak` are torch's allocator's, on a GPU."""
 
-    weights: int
-    kv: int
+    weights: int = Field(ge=0)
+    kv: int = Field(ge=0)
     allocated: int | None = None
     peak: int | None = None
 
@@ -73,26 +77,41 @@ class Record(_Strict):
     task: str
     kind: str
     """What the task asks of the cache: one of rows.KINDS."""
-    context: int
-    seed: int
+    context: int = Field(ge=0)
+    """Tokens; 0 only of a failure before anything was read."""
+    seed: int = Field(ge=0)
     outcome: Literal["ok", "out_of_memory", "crashed"]
     reason: str | None = None
     """Of a failure, in one line; of an early end, why no more items were run."""
     items: tuple[float, ...] = ()
     score: float | None = None
-    stderr: float | None = None
+    stderr: float | None = Field(default=None, ge=0)
     reference: float | None = None
     """The unquantized model's score on the same items."""
     retention: float | None = None
-    retention_sd: float | None = None
+    retention_sd: float | None = Field(default=None, ge=0)
     """Error of the paired ratio (one standard deviation)."""
     details: dict[str, float] = Field(default_factory=dict)
     memory: Memory | None = None
-    ttft_s: float | None = None
-    tpot_s: float | None = None
+    ttft_s: float | None = Field(default=None, ge=0)
+    tpot_s: float | None = Field(default=None, ge=0)
     environment: Environment
     started: str
     ended: str
+
+    @model_validator(mode="after")
+    def _describes_a_run(self) -> Self:
+        """Every reader parses the configuration and takes the logarithm of the tokens."""
+        try:
+            Configuration.parse(self.config)
+        except BadInput as error:
+            raise ValueError(error.message) from None
+        tokens = self.details.get(WINDOW, float(self.context))
+        if self.outcome == "ok" and (self.context < 1 or tokens < 1):
+            raise ValueError("context and window are 1 token or more")
+        if self.task == LAYERS and len(self.items) % 2:
+            raise ValueError("a probe has a cost of keys and one of values for each layer")
+        return self
 
     @property
     def key(self) -> Key:
@@ -126,7 +145,8 @@ class RecordFile:
             self.records = read_records(self.path)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
             self._descriptor = os.open(self.path, flags, 0o666)
-            _sync_folder(self.path.parent)
+            for folder in (self.path.parent, self.path.parent.parent):  # both may be new
+                sync_folder(folder)
         except BaseException:
             self._lock.__exit__(None, None, None)
             raise
@@ -222,13 +242,3 @@ def _set_torn_line_aside(path: Path) -> bool:
         file.truncate(end)
         os.fsync(file.fileno())
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new file's name is on the disk only when its folder is."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -6,13 +6,19 @@ bisection would tokenize a hundred thousand tokens seventeen times.
 
 from collections.abc import Callable
 
+from ...planner.errors import BadInput
+
 INTERPOLATIONS = 12  # then bisection, should the count be far from linear
+MOST_UNITS_A_TOKEN = 64
+"""Of filler: a word is a token or more; a list's entry is several."""
 
 
 def largest(count: Callable[[int], int], limit: int) -> int:
     """The n >= 0 with count(n) <= limit < count(n + 1), for a count that grows without bound.
 
     count(0) must be within the limit. Where the count is not monotone n still satisfies both.
+    Raises BadInput where more and more units are hardly any tokens, as of a tokenizer that makes
+    none of any text: no n would be too many.
     """
     low, below = 0, count(0)
     high, above = 0, limit  # no n is known to be too many while high is 0
@@ -30,6 +36,11 @@ def largest(count: Callable[[int], int], limit: int) -> int:
         else:
             n = (low + high) // 2
         found = count(n)
+        if found <= limit and n > MOST_UNITS_A_TOKEN * max(found, 1):
+            raise BadInput(
+                f"this tokenizer makes {found} tokens of {n:,} words",
+                "its tokenizer.json is damaged, or not this model's",
+            )
         if found <= limit:
             rate = max((found - below) / (n - low), rate / 2)
             low, below = n, found

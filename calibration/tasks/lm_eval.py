@@ -11,10 +11,11 @@ from typing import Any
 
 from ...planner.errors import BadInput, MissingDependency
 from ...runtime import Session
+from ..records.record_file import HARNESS
 from . import TASKS
 from .scores import Score
 
-PREFIX = "lm_eval:"
+PREFIX = HARNESS
 
 
 def split_names(names: str | Sequence[str]) -> tuple[list[str], list[str]]:

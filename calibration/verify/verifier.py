@@ -14,7 +14,7 @@ import torch
 
 from ...planner.accuracy.calibrations import META
 from ...planner.engines.kvpareto import KVPARETO
-from ...planner.errors import BadInput, NothingFits, one_line
+from ...planner.errors import BadInput, one_line
 from ...planner.formats.configuration import Configuration
 from ...planner.hardware.gpus import Hardware
 from ...planner.memory import estimate as memory
@@ -22,10 +22,12 @@ from ...planner.models.spec import ModelSpec
 from ...planner.units import format_bytes
 from ..calibrate import INSTALL
 from ..design.candidates import chunk_for
+from ..design.options import asks_own_prose
 from ..execution.loaded_model import OpenModel, open_model
 from ..execution.run import execute, load_failure
 from ..execution.run_record import Asked, Execution, Warmup
 from ..measure.early_stopping import is_unquantized
+from ..memory_error import is_out_of_memory
 from ..records.environment import environment
 from ..records.record_file import Record, RecordFile, now
 from ..tasks.scores import Score
@@ -74,12 +76,13 @@ class Verifier:
         if examiner is not None and scores:
             references, why_not, measured = self._references(question, examiner, scores)
             ended = now()
-            rows += [
-                reference_row(
-                    found, _unquantized(question), name, score, self._settings.seed, ended
-                )
-                for name, score in measured.items()
-            ]
+            if self._is_comparable(examiner.count):
+                rows += [
+                    reference_row(
+                        found, _unquantized(question), name, score, self._settings.seed, ended
+                    )
+                    for name, score in measured.items()
+                ]
             scored = [
                 compare(name, score, references.get(name), why_not)
                 for name, score in scores.items()
@@ -149,7 +152,9 @@ class Verifier:
         try:
             with held:
                 return examiner.score(opened, question.config, tuple(examiner.items))
-        except (NothingFits, torch.OutOfMemoryError) as error:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             reason = one_line(str(error), 120)
             self._notice(f"no task is scored: the answers' cache does not fit too ({reason})")
             return {}
@@ -159,7 +164,8 @@ class Verifier:
     ) -> tuple[dict[str, tuple[Score, str]], str, dict[str, Score]]:
         """The unquantized scores with where they are from, why those that lack do, and those that
         were measured now."""
-        rows = examiner.known(self._file.records)
+        shared = self._is_comparable(None)
+        rows = examiner.known(self._file.records) if shared else {}
         found = {name: (score, "calibration rows") for name, score in rows.items()}
         left = [name for name in names if name not in found]
         if not left:
@@ -171,10 +177,18 @@ class Verifier:
         try:
             with self._opened(question, 16, None) as opened:
                 measured = examiner.score(opened, _unquantized(question), left)
-        except (NothingFits, torch.OutOfMemoryError):
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             return found, "the unquantized model does not fit this device", {}
         found |= {name: (score, "measured now") for name, score in measured.items()}
         return found, "", dict(measured)
+
+    def _is_comparable(self, items: int | None) -> bool:
+        """Whether the profile's rows of our seed are of our own prose; where `items` is given,
+        whether as many of it may be added to them as the unquantized model's."""
+        folder, records = self._file.path.parent, self._file.records
+        return asks_own_prose(folder, records, self._settings.seed, items)
 
     def _why_no_reference(self, question: Question) -> str:
         if question.spec.quantization is not None:

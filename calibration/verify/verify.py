@@ -101,6 +101,8 @@ def _check(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and value < least:
             raise BadInput(f"--{name} {value} verifies nothing", f"--{name} is {least} or more")
+    if not 0 <= options.seed < 2**63:
+        raise BadInput(f"--seed {options.seed} is no seed", "--seed is 0 or more, below 2^63")
     check_name(options.device)
 
 

@@ -15,14 +15,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadInput
+from ..errors import BadConfig, BadInput
 from ..models.spec import Attention, ModelSpec
+from ..models.untrusted_json import read_capped
+from .model_sensitivity import shape_of
 from .predictor import Predictor
 
 ENVIRONMENT = "KVPARETO_HOME"
 FOLDER = "calibrations"
 ACCURACY = "accuracy.json"
 META = "meta.json"
+MOST_BYTES = 256 * 2**20
+"""Of a file of a profile that is read whole: of rows, about a hundred thousand."""
 
 
 def home() -> Path:
@@ -77,12 +81,37 @@ def folders() -> list[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """An object from a file; None where there is none that can be read."""
+    """An object from a regular file; None where there is none that can be read, or where it holds
+    a number that is not finite."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_capped(path, MOST_BYTES), parse_constant=_refuse)
+    except (BadConfig, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def read_meta(folder: Path) -> dict[str, Any] | None:
+    """The facts of the calibration in `folder`; None where there is none.
+
+    Raises BadInput for facts that are damaged.
+    """
+    from ..profile_check import Damaged, check_meta
+
+    path = folder / META
+    if not path.exists():
+        return None
+    found = read_json(path)
+    if found is None:
+        raise _damaged(path, "it is no JSON object of finite numbers")
+    try:
+        check_meta(found)
+    except Damaged as error:
+        raise _damaged(path, str(error)) from None
+    return found
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(constant)
 
 
 def find(spec: ModelSpec) -> Predictor | None:
@@ -97,20 +126,29 @@ def find(spec: ModelSpec) -> Predictor | None:
         changed = path.stat().st_mtime_ns
     except OSError:
         return None
-    return _load(path, changed)
+    found = _load(path, changed)
+    if tuple(found.payload["models"][found.payload["own"]]["shape"]) != shape_of(spec):
+        raise _damaged(path, "it is of a model of another shape")
+    return found
 
 
 @lru_cache(maxsize=8)
 def _load(path: Path, changed: int) -> Predictor:
     """`changed` makes a file that was rewritten be read again."""
     del changed
+    from ..profile_check import Damaged, check_payload  # only a calibrated model needs it
+
     payload = read_json(path)
+    if payload is None:
+        raise _damaged(path, "it is no JSON object of finite numbers")
     try:
-        if payload is not None and payload["own"] in payload["models"]:
-            return Predictor(payload)
-    except (KeyError, TypeError, ValueError, BadInput):
-        pass
-    raise BadInput(
-        f"the calibration in {path} is damaged",
+        return check_payload(payload)
+    except Damaged as error:
+        raise _damaged(path, str(error)) from None
+
+
+def _damaged(path: Path, why: str) -> BadInput:
+    return BadInput(
+        f"the calibration in {path} is damaged: {why}",
         "`kvpareto calibrate --resume` fits its rows again; or move the folder away",
     )

@@ -67,10 +67,13 @@ def protected_shares(known: OutlierLayers, layers: int, protected: Collection[in
     inside = {layer for layer in protected if layer < layers}
     plain = len(inside) / max(layers, 1)
     if known.keys:
-        keys, values = (sum(part[i] for i in inside) for part in (known.keys, known.values))
+        # shares are rounded: all of them may come out at more than the whole
+        sums = (sum(part[i] for i in inside) for part in (known.keys, known.values))
+        keys, values = (min(found, 1.0) for found in sums)
         return Shares(plain, keys, values)
     if known.layers:
         named = len(inside & set(known.layers)) / len(known.layers)
-        return Shares(plain, known.share * named + (1 - known.share) * plain, plain)
+        return Shares(plain, min(known.share * named + (1 - known.share) * plain, 1.0), plain)
     ends = UNKNOWN_FIRST * (0 in inside) + UNKNOWN_LAST * (layers - 1 in inside)
-    return Shares(plain, ends + (1 - UNKNOWN_FIRST - UNKNOWN_LAST) * plain, plain)
+    outlier = ends + (1 - UNKNOWN_FIRST - UNKNOWN_LAST) * plain
+    return Shares(plain, min(outlier, 1.0), plain)

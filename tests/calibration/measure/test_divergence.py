@@ -8,7 +8,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from kvpareto.calibration.measure.divergence import BLOCK, compare, divergence, text_windows
+from kvpareto.calibration.measure.divergence import (
+    BLOCK,
+    Divergence,
+    compare,
+    divergence,
+    text_windows,
+)
+from kvpareto.calibration.tasks.scores import Score
 from kvpareto.planner.errors import BadInput
 from kvpareto.runtime import Session, load
 
@@ -161,3 +168,67 @@ def test_no_more_logits_are_computed_than_are_compared(model, reference, windows
         divergence(reference, session, windows[:1], rows=8)
     hook.remove()
     assert rows == [8, 8, 8, 8, 7, 7]  # chunks of 64, 64 and 32, by both sessions; 7 have a next
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("step", [0.0, 1e-7, 1e-5, 1e-3, 1.0, 30.0])
+def test_kl_is_never_negative(step: float, dtype: torch.dtype) -> None:
+    drawn = torch.Generator().manual_seed(0)
+    logits = 5 * torch.randn(2, 70, 501, generator=drawn)
+    other = logits + step * torch.randn(logits.shape, generator=drawn)
+    targets = torch.zeros(2, 70, dtype=torch.long)
+    kl, _, nll, _ = compare(logits.to(dtype), other.to(dtype), targets)
+    assert kl.dtype == torch.float64
+    assert kl.min() >= 0
+    assert torch.isfinite(kl).all()
+    assert (nll >= 0).all()
+    if step == 0:
+        assert kl.max() == 0
+    elif step > 1e-3:
+        assert kl.min() > 0
+
+
+@pytest.mark.parametrize("off", [1e-3, 1e-5, 1e-7])
+def test_kl_of_nearly_equal_distributions_keeps_its_digits(off: float) -> None:
+    # p = (1/2 + e, 1/2 - e), q = (1/2, 1/2): KL = 2 e^2 + 4/3 e^4 + O(e^6), which a sum of
+    # p log p/q, whose terms are e and -e, loses to rounding at 1e-16
+    p = torch.tensor([0.5 + off, 0.5 - off], dtype=torch.float64).log()
+    q = torch.tensor([0.5, 0.5], dtype=torch.float64).log()
+    kl, *_ = compare(p[None, None] + 7.0, q[None, None], torch.tensor([[0]]))
+    assert float(kl) == pytest.approx(2 * off**2 + 4 / 3 * off**4, rel=1e-5)
+
+
+def test_kl_far_apart_neither_overflows_nor_is_cut() -> None:
+    # p is one token, q another 2,000 nats away: KL = 2,000 and 0 elsewhere
+    p, q = torch.tensor([0.0, -2000.0, -2000.0]), torch.tensor([-2000.0, 0.0, -2000.0])
+    kl, *_ = compare(p[None, None], q[None, None], torch.tensor([[0]]))
+    assert float(kl) == pytest.approx(2000.0)
+    never = torch.tensor([-torch.inf, 0.0, 0.0])
+    kl, *_ = compare(p[None, None], never[None, None], torch.tensor([[1]]))
+    assert float(kl) == math.inf  # q excludes the only token there is
+
+
+def test_logits_that_are_no_numbers_are_not_hidden() -> None:
+    broken = torch.tensor([[[0.0, torch.nan, 1.0]]])
+    kl, *_ = compare(torch.zeros(1, 1, 3), broken, torch.tensor([[0]]))
+    assert math.isnan(float(kl))
+
+
+def _kept(excess: float) -> float:
+    one, of = Score(1.0, 0.0, (1.0,)), Score(excess, 0.0, (excess,))
+    return Divergence(1, one, one, of, one, of).kept
+
+
+def test_what_is_kept_is_finite_however_far_the_text_is_lost() -> None:
+    assert _kept(math.log(2)) == pytest.approx(0.5)
+    assert _kept(1e4) == 0.0
+    assert math.isfinite(_kept(-1e4))
+
+
+def test_a_tokenizer_that_makes_no_tokens_is_named(tokenizer) -> None:
+    def empty(text: str, **kwargs: object) -> dict[str, list[int]]:
+        return {"input_ids": []}
+
+    empty.eos_token_id = None  # type: ignore[attr-defined]
+    with pytest.raises(BadInput, match="makes no tokens"):
+        text_windows(empty, TEXT, 100)  # type: ignore[arg-type]
