@@ -56,6 +56,7 @@ class Kept(_Part):
 class Overall(Kept):
     level: float = Field(gt=0, lt=1)
     provenance: str
+    task: str | None = None
     tasks: dict[str, Kept]
 
 
@@ -91,6 +92,8 @@ class PlanFile(_Part):
     gpu: str | None = None
     objective: str = "accuracy"
     max_loss: float | None = None
+    task: str | None = None
+    accept_risk: bool = False
     recommended: Planned
     frontier: list[Planned] = []
 
@@ -156,8 +159,9 @@ def from_plan(path: Path, model: str | None, offline: bool) -> Question:
     config = Configuration.parse(plan.recommended.config)
     _check_still(plan, spec, config, workload, engine)
     request = Request(
-        spec, workload, engine, plan.budget, objective=plan.objective, max_loss=plan.max_loss
-    )
+        spec, workload, engine, plan.budget, objective=plan.objective, max_loss=plan.max_loss,
+        task=plan.task, accept_risk=plan.accept_risk,
+    )  # fmt: skip
     return Question(source, request, config, plan.recommended, plan.gpu, tuple(plan.frontier))
 
 
@@ -167,7 +171,7 @@ def predict(request: Request, config: Configuration, hardware: Hardware | None) 
     found = point(
         config,
         memory.estimate(spec, config, workload, engine, hardware),
-        accuracy.predict(spec, config, workload.context),
+        accuracy.predict(spec, config, workload.context, task=request.task),
         latency.predict(spec, config, workload, engine, hardware),
     )
     return planned_of(found)
