@@ -60,12 +60,12 @@ def test_distance_from_the_measured_sizes_widens_and_is_said() -> None:
 
     assert at(1.0).notes == at(400.0).notes  # within a doubling of 0.5 to 235
     small, tiny, huge = at(0.1), at(0.007), at(5000.0)
-    assert (at(1.0).sd < small.sd).all()
-    assert (small.sd < tiny.sd).all()
-    assert (at(400.0).sd < huge.sd).all()
+    assert (at(1.0).spread < small.spread).all()
+    assert (small.spread < tiny.spread).all()
+    assert (at(400.0).spread < huge.spread).all()
     for found in (small, tiny, huge):
         assert any("of about this size" in note for note in found.notes)
     # The reverse: measured at 7 million, asked about 7 billion.
     measured = {"recall": {**published().payload["models"]["qwen3-8b"], "parameters_b": 0.0074}}
     only_tiny = Sensitivities({**published().payload, "models": measured})
-    assert (only_tiny.unseen(replace(features, parameters_b=7.0)).sd > at(7.0).sd + 3).all()
+    assert (only_tiny.unseen(replace(features, parameters_b=7.0)).spread > at(7.0).spread + 3).all()

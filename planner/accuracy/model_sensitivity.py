@@ -77,9 +77,18 @@ class Effects:
     """Half-width of the interval in those standard deviations."""
     provenance: str
     notes: tuple[str, ...] = ()
+    other_size: float = 0.0
+    """Standard deviation more in all scales, since no model of about this size was measured. A fit
+    to the model's own rows does without: they say what its size makes of it."""
     own: bool = False
     """Whether the payload holds this model's own noise (own_noise.py), which goes before these
     scales; `z` is then a shift of log noise."""
+
+    @property
+    def spread(self) -> Floats:
+        """`sd` and `other_size` together, what a prediction's interval is made of."""
+        total: Floats = np.hypot(self.sd, self.other_size)
+        return total
 
 
 @dataclass(frozen=True)
@@ -126,11 +135,9 @@ class Sensitivities:
         if not family_known:
             notes = (*notes, "no rows of this model family: the interval spans all families")
         sd, z = np.sqrt(variances), self.payload["z"]["unseen"]
-        beyond = self._sizes_beyond(features.parameters_b)
-        if beyond > 0:
-            sd = np.hypot(sd, SIZE_SPREAD * beyond)
-            notes = (*notes, _OTHER_SIZE)
-        return Effects(features, np.array(means), sd, z, "transferred", notes)
+        other = SIZE_SPREAD * self._sizes_beyond(features.parameters_b)
+        notes = (*notes, _OTHER_SIZE) if other else notes
+        return Effects(features, np.array(means), sd, z, "transferred", notes, other)
 
     def _sizes_beyond(self, parameters_b: float) -> float:
         """Doublings between this size and the nearest measured model's class; 0 within one."""
