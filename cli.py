@@ -62,6 +62,14 @@ Dtype = Annotated[
 FullLogits = Annotated[
     bool, typer.Option("--full-logits", help="Count logits of every prompt token, not the last.")
 ]
+TaskKind = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        help="Kind of task whose retention counts: retrieval, reasoning, long-reasoning or "
+        "likelihood.  [default: the weakest generated kind]",
+    ),
+]
 TrustRemoteCode = Annotated[
     bool,
     typer.Option("--trust-remote-code", help="Accepted for models that need it; never used here."),
@@ -116,8 +124,14 @@ def plan(
     ] = None,
     dtype: Dtype = None,
     max_loss: Annotated[
-        str | None, typer.Option(help="Largest predicted loss of accuracy to accept: 3%.")
+        str | None,
+        typer.Option(help="Largest loss to accept, by the lower end: 3%.  [default: 10%]"),
     ] = None,
+    task: TaskKind = None,
+    accept_risk: Annotated[
+        bool,
+        typer.Option("--accept-risk", help="Recommend even what the lower end does not promise."),
+    ] = False,
     objective: Annotated[str, typer.Option(help="accuracy, latency or memory.")] = "accuracy",
     engine: EngineName = "kvpareto",
     max_context: Annotated[
@@ -168,6 +182,8 @@ def plan(
         max_loss=loss,
         objective=objective,
         reserve=kept,
+        task=_task(task),
+        accept_risk=accept_risk,
     )
     if max_context:
         document = longest_document(request, longest_contexts(request))
@@ -193,6 +209,7 @@ def estimate(
     batch: Batch = "1",
     gpu: Gpu = None,
     dtype: Dtype = None,
+    task: TaskKind = None,
     engine: EngineName = "kvpareto",
     full_logits: FullLogits = False,
     offline: Offline = False,
@@ -235,7 +252,7 @@ def estimate(
         kind,
         workload,
         memory.estimate(spec, chosen, workload, kind, hardware),
-        accuracy.predict(spec, chosen, workload.context),
+        accuracy.predict(spec, chosen, workload.context, task=_task(task)),
         latency.predict(spec, chosen, workload, kind, hardware) if hardware is not None else None,
     )
     _show(context, as_json, document, "terminal", "print_estimate")
@@ -307,6 +324,12 @@ def _load(model: str, offline: bool, trust_remote_code: bool) -> "ModelSpec":
     from .planner.load_model import load_model
 
     return load_model(model, offline=offline, trust_remote_code=trust_remote_code)
+
+
+def _task(kind: str | None) -> str | None:
+    from .planner.task_kinds import parse_task
+
+    return parse_task(kind) if kind is not None else None
 
 
 def _hardware(name: str | None) -> "Hardware | None":

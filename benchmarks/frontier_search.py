@@ -76,7 +76,10 @@ def problem(runs: Sequence[Run], model: str) -> Problem:
         estimate(spec, c, Workload(context=n, output=0), KVPARETO, None).total_high
         for c, n, _, _ in points
     ]
-    believed = [accuracy.predict(spec, c, n, accuracy.published()) for c, n, _, _ in points]
+    believed = [
+        accuracy.average(accuracy.predict(spec, c, n, accuracy.published()))
+        for c, n, _, _ in points
+    ]
     columns = list(zip(*points, strict=True))
     return Problem(
         model,

@@ -4,6 +4,9 @@ They are raised anywhere below the command line, which alone turns them into
 `error: …`, `hint: …` and an exit code. Anything else that escapes is a bug.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class KVParetoError(Exception):
     """An expected failure: one line for the person, one hint, one exit code.
@@ -29,9 +32,18 @@ class BadConfig(BadInput):
 
 
 class NothingFits(KVParetoError):
-    """The question was understood and the answer is no (exit code 1)."""
+    """The question was understood and the answer is no (exit code 1).
+
+    `details` has the numbers of the two lines as JSON values, under their names in a document.
+    """
 
     exit_code = 1
+
+    def __init__(
+        self, message: str, hint: str = "", details: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(message, hint)
+        self.details = dict(details or {})
 
 
 class MissingDependency(KVParetoError):

@@ -58,6 +58,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
     return {
         **_question(request),
         "fits": plan.fits,
+        "safe": plan.safe,
         "recommended": _planned(request, plan.recommended),
         "reasons": list(plan.reasons),
         "steps": list(plan.steps),
@@ -113,6 +114,8 @@ def _question(request: Request) -> dict[str, Any]:
         "gpu_memory": _gpu_memory(request),
         "objective": request.objective,
         "max_loss": request.accepted_loss,
+        "task": request.task,
+        "accept_risk": request.accept_risk,
     }
 
 
@@ -200,6 +203,7 @@ def _accuracy(accuracy: Accuracy) -> dict[str, Any]:
         "high": accuracy.high,
         "level": accuracy.level,
         "provenance": accuracy.provenance,
+        "task": accuracy.task,
         "tasks": {
             name: {"retention": task.retention, "low": task.low, "high": task.high}
             for name, task in accuracy.tasks.items()

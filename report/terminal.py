@@ -37,7 +37,7 @@ def print_plan(document: Document, console: Console) -> None:
         _heading(document),
         _budget(document),
         "",
-        Text.assemble("Recommended  ", (best["config"], "bold")),
+        Text.assemble(_title(document), (best["config"], "bold")),
         _point(best, budget=document["budget"]),
         "",
         *_listed("Why", document["reasons"]),
@@ -114,15 +114,25 @@ def _point(point: Document, budget: int | None = None) -> Table:
         "  total", format_bytes(memory["total"]), f"{low} to {high} (95 %){share}", style="bold"
     )
     accuracy = point["accuracy"]
-    table.add_row(
-        "  retention",
-        _percent(accuracy["retention"]),
-        f"{_percent(accuracy['low'])} to {_percent(accuracy['high'])} "
-        f"({accuracy['level']:.0%}, {accuracy['provenance']})",
-    )
+    table.add_row("  retention", *_kept(accuracy, accuracy))
+    for kind, kept in accuracy["tasks"].items():
+        weakest = ", shown above" if kind == accuracy["task"] else ""
+        table.add_row(f"    {kind.replace('_', ' ')}", *_kept(kept, None, weakest))
     for key, label in (("ttft", "TTFT"), ("tpot", "TPOT")):
         table.add_row("  " + label, _seconds(point[f"{key}_s"]), _latency_comment(point, key))
     return table
+
+
+def _title(document: Document) -> str:
+    return "Recommended  " if document["safe"] else "Not safe, risk accepted  "
+
+
+def _kept(kept: Document, whole: Document | None, more: str = "") -> tuple[str, str]:
+    """A retention, and its interval; `whole` says the level and the provenance."""
+    ends = f"{_percent(kept['low'])} to {_percent(kept['high'])}"
+    if whole is not None:
+        ends += f" ({whole['level']:.0%}, {whole['provenance']})"
+    return _percent(kept["retention"]), ends + more
 
 
 def _fixed(size: int) -> str:

@@ -99,7 +99,7 @@ def _terms(document: Document) -> Table:
         table.add_row(
             "  " + _LABELS[term["name"]],
             _value(term["predicted"], unit),
-            _value(term["measured"], unit),
+            _value(term["measured"], unit) if term["measured"] is not None else "not measured",
             share,
             _SIDES[term["side"]],
             term["note"] or ("exact" if low == term["high"] else between),
@@ -110,8 +110,9 @@ def _terms(document: Document) -> Table:
 
 def _tasks(document: Document) -> list[RenderableType]:
     whole = document["retention"]
+    of = f" of {whole['task'].replace('_', ' ')}" if whole["task"] else ""
     predicted = (
-        f"retention predicted {_percent(whole['predicted'])}, {_percent(whole['low'])} to "
+        f"retention{of} predicted {_percent(whole['predicted'])}, {_percent(whole['low'])} to "
         f"{_percent(whole['high'])} ({whole['level']:.0%}, {whole['provenance']})"
     )
     if not document["tasks"]:

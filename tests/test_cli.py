@@ -231,3 +231,34 @@ def test_shell_completion_is_offered() -> None:
     asked = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     done = run_module("--show-completion", "bash", **asked)
     assert "kvpareto" in done.stdout + done.stderr
+
+
+def test_a_risk_is_refused_and_shown_as_one_where_it_is_accepted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = ["plan", "-m", "Qwen/Qwen2.5-14B-Instruct", "--budget", "16GB", "--context", "64k"]
+    code, out, err = answer(capsys, *asked)
+    assert (code, out) == (1, "")
+    error, hint = err.splitlines()
+    assert "nothing is safe here" in error
+    assert "risky: " in error
+    assert "--accept-risk" in hint
+    found = document(capsys, *asked, "--accept-risk")
+    assert (found["safe"], found["fits"], found["accept_risk"]) == (False, True, True)
+    code, out, _ = answer(capsys, *asked, "--accept-risk")
+    assert code == 0
+    assert "Recommended" not in out
+    assert f"Not safe, risk accepted  {found['recommended']['config']}" in " ".join(
+        out.replace("\n", " ").split(" ")
+    )
+
+
+def test_a_task_may_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    weakest, asked = document(capsys, *PLAN), document(capsys, *PLAN, "--task", "retrieval")
+    assert weakest["task"] is None
+    assert asked["task"] == asked["recommended"]["accuracy"]["task"] == "retrieval"
+    kinds = ["reasoning", "long_reasoning", "retrieval", "likelihood"]
+    assert list(weakest["recommended"]["accuracy"]["tasks"]) == kinds
+    code, _, err = answer(capsys, *PLAN, "--task", "poetry")
+    assert code == 2
+    assert "long-reasoning" in err.splitlines()[1]

@@ -66,7 +66,10 @@ def enumerate_candidates(
     places = [(space.weights.index(w), f) for w in weights for f in kept]
     configs = [space.at(space.weights[w], f, chunk) for w, f in places]
     predictor = Predictor({**accuracy.published().payload, **probed})
-    believed = accuracy.predict_many(spec, configs, context, predictor)
+    believed = [
+        accuracy.average(found)
+        for found in accuracy.predict_many(spec, configs, context, predictor)
+    ]
     return configs, Candidates(
         memory=np.array([total[w, f, c] for w, f in places], dtype=np.int64),
         place=np.array([place_of(config) for config in configs]),

@@ -94,6 +94,7 @@ def _model(fit: Fit, model: Model, rows: Sequence[Row]) -> dict[str, Any]:
         "family": model.features.family,
         "names": list(model.names),
         "shape": list(model.shape),
+        "parameters_b": model.features.parameters_b,
         "outlier_layers": list(model.features.outliers.layers),
         "outlier_share": model.features.outliers.share,
         "rows": len(own),

@@ -59,6 +59,7 @@ class Kept(_Part):
 class Overall(Kept):
     level: float = Field(gt=0, lt=1)
     provenance: str
+    task: str | None = None
     tasks: dict[str, Kept]
 
 
@@ -95,6 +96,8 @@ class PlanFile(_Part):
     dtype: Literal["bfloat16", "float16", "float32"] | None = None
     objective: str = "accuracy"
     max_loss: float | None = None
+    task: str | None = None
+    accept_risk: bool = False
     recommended: Planned
     frontier: list[Planned] = []
 
@@ -162,8 +165,9 @@ def from_plan(path: Path, model: str | None, offline: bool) -> Question:
     config = Configuration.parse(plan.recommended.config)
     _check_still(plan, spec, config, workload, engine)
     request = Request(
-        spec, workload, engine, plan.budget, objective=plan.objective, max_loss=plan.max_loss
-    )
+        spec, workload, engine, plan.budget, objective=plan.objective, max_loss=plan.max_loss,
+        task=plan.task, accept_risk=plan.accept_risk,
+    )  # fmt: skip
     return Question(source, request, config, plan.recommended, plan.gpu, tuple(plan.frontier))
 
 
@@ -173,7 +177,7 @@ def predict(request: Request, config: Configuration, hardware: Hardware | None) 
     found = point(
         config,
         memory.estimate(spec, config, workload, engine, hardware),
-        accuracy.predict(spec, config, workload.context),
+        accuracy.predict(spec, config, workload.context, task=request.task),
         latency.predict(spec, config, workload, engine, hardware),
     )
     return planned_of(found)

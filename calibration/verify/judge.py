@@ -6,7 +6,8 @@ and total have the interval that was promised, and seconds that of the latency's
 
 Measured activation is the allocator's high-water mark of prefill and decoding less the tensors of
 weights and cache and less library workspaces; overhead is whatever else the device held, so that
-the terms sum to the total.
+the terms sum to the total. What was not measured is not judged: on a CPU that is the activation,
+the overhead, and the total, of which they are a part.
 """
 
 from dataclasses import dataclass
@@ -71,9 +72,9 @@ def memory_terms(planned: Planned, found: Execution) -> list[Term]:
             overhead,
             note,
         ),
-        _between("total", memory.total, memory.total_low, memory.total_high, total),
+        _between("total", memory.total, memory.total_low, memory.total_high, total, note),
     ]
-    missing = "no allocator to ask on a CPU" if found.device == "cpu" else ""
+    missing = note if found.device == "cpu" else ""
     for name in ("allocated_resident", "allocated_peak"):
         expected = getattr(memory, name)
         slack = error + int(UNSPLIT * expected)
@@ -112,7 +113,7 @@ def judged(measured: float, low: float, high: float) -> Side:
 def _rest(found: Execution) -> tuple[int | None, int | None, int | None, str]:
     """Measured activation, overhead and total, and a word where they are not."""
     if found.device == "cpu":
-        return None, None, found.counted, "on a CPU as planned: it has no allocator to ask"
+        return None, None, None, "not measured: a CPU has no allocator to ask"
     if found.device_used is None or found.weights is None or found.kv is None:
         return None, None, found.device_used, "the run did not get that far"
     tensors = found.weights + found.kv

@@ -8,6 +8,7 @@ others, but a promise more than kept fails no one's pipeline.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...planner.task_kinds import GENERATED_KINDS
 from ...planner.units import format_bytes
 from ..execution.memory_cap import MARGIN
 from ..execution.run_record import Execution
@@ -47,7 +48,7 @@ def receipt(
     return {
         "schema": SCHEMA,
         "verified": verified,
-        "verdict": _verdict(verified, kept, found.outcome == "crashed", sides),
+        "verdict": _verdict(found, verified, sides),
         "wrong": [*_failed(found), *_wrong_terms(terms), *_wrong_tasks(tasks)],
         "model": found.model,
         "fingerprint": found.fingerprint,
@@ -93,14 +94,17 @@ def sweep(
     }
 
 
-def _verdict(verified: bool, kept: bool, crashed: bool, sides: Sequence[str | None]) -> str:
+def _verdict(found: Execution, verified: bool, sides: Sequence[str | None]) -> str:
     judged = sum(1 for side in sides if side is not None)
-    if not kept:
+    if found.outcome != "ok":
+        crashed = found.outcome == "crashed"
         return f"not verified: {'it crashed' if crashed else 'it did not run within the budget'}"
     if not verified:
         return f"not verified: {sides.count('worse')} of {judged} numbers are worse than promised"
     better = sides.count("better")
     more = f", {better} of them better than that" if better else ""
+    if found.device == "cpu":
+        return f"verified: {judged} numbers are as promised{more}; the total was not measured"
     return f"verified: it ran within the budget, {judged} numbers are as promised{more}"
 
 
@@ -161,24 +165,30 @@ def _cap(found: Execution) -> dict[str, Any]:
         "allowed": found.allowed,
         "context": found.context_bytes,
         "margin": MARGIN if found.device == "cuda" else None,
-        "device_used": found.device_used if found.device == "cuda" else found.counted,
+        "device_used": found.device_used,
+        "counted": found.counted,
     }
 
 
 def _overall(planned: Planned, tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The mean over kinds of the mean over their tasks, beside the promised overall retention."""
+    """The weakest measured kind, the mean over its tasks, beside what was promised of that kind;
+    the promise that was shown first where none was measured."""
     kinds: dict[str, list[float]] = {}
     for task in tasks:
         if task["retention"] is not None:
             kinds.setdefault(task["kind"], []).append(task["retention"])
-    means = [sum(values) / len(values) for values in kinds.values()]
+    means = {kind: sum(values) / len(values) for kind, values in kinds.items()}
+    generated = {kind: kept for kind, kept in means.items() if kind in GENERATED_KINDS}
+    weakest = min(generated or means, key=means.__getitem__, default=planned.accuracy.task)
+    promised = planned.accuracy.tasks.get(weakest or "", planned.accuracy)
     return {
-        "predicted": planned.accuracy.retention,
-        "low": planned.accuracy.low,
-        "high": planned.accuracy.high,
+        "task": weakest,
+        "predicted": promised.retention,
+        "low": promised.low,
+        "high": promised.high,
         "level": planned.accuracy.level,
         "provenance": planned.accuracy.provenance,
-        "measured": sum(means) / len(means) if means else None,
+        "measured": means.get(weakest or ""),
         "kinds": sorted(kinds),
     }
 

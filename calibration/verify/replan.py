@@ -19,6 +19,7 @@ from ...report.document import point
 from .judge import Term
 
 MARGIN = 0.05
+TENSORS = "weights", "kv"
 
 
 def correction(
@@ -28,14 +29,13 @@ def correction(
 
     `ran`: whether it ran within the budget. `lost`: whether a task kept less than was predicted.
     """
-    total = next(term for term in terms if term.name == "total")
-    margin = _margin(request.budget, total, ran)
+    margin = _margin(request.budget, terms, ran)
     if not margin and not lost:
         return None
     budget = request.budget - margin
     why = []
     if margin:
-        known = total.measured is not None and total.measured > (total.predicted or 0)
+        known = _beyond(terms) > 0
         why.append(
             f"{format_bytes(margin)} are taken off the budget: "
             + ("what was measured beyond the prediction" if known else "the run did not end")
@@ -55,8 +55,21 @@ def correction(
     }
 
 
-def _margin(budget: int, total: Term, ran: bool) -> int:
-    beyond = int((total.measured or 0) - (total.predicted or 0))
+def _margin(budget: int, terms: Sequence[Term], ran: bool) -> int:
+    total = _total(terms)
+    beyond = _beyond(terms)
     if total.side == "worse" or (not ran and beyond > 0):
         return beyond
     return 0 if ran else int(MARGIN * budget)
+
+
+def _beyond(terms: Sequence[Term]) -> int:
+    """Bytes measured beyond the prediction: of the total, or where it was not measured of the
+    tensors that were."""
+    total = _total(terms)
+    parts = [total] if total.measured is not None else [t for t in terms if t.name in TENSORS]
+    return sum(int(t.measured - (t.predicted or 0)) for t in parts if t.measured is not None)
+
+
+def _total(terms: Sequence[Term]) -> Term:
+    return next(term for term in terms if term.name == "total")

@@ -74,6 +74,12 @@ class MeasuredConfigurations:
         return min(known, key=lambda found: (found[0] != asked, found[1]), default=None)
 
     @property
+    def kinds(self) -> frozenset[str]:
+        """Kinds of task that any run was scored on."""
+        runs = (run for contexts in self._found.values() for run in contexts.values())
+        return frozenset(kind for run in runs for kind in run)
+
+    @property
     def longest(self) -> int | None:
         """The longest context that was measured; None where none was."""
         return max((c for contexts in self._found.values() for c in contexts), default=None)

@@ -29,8 +29,15 @@ REFERENCE_SIZE_B = 8.0
 VOCAB_SLACK = 1024
 """A fine-tune adds a few tokens; Llama 2 and 3 are 96,256 apart."""
 NEW_CACHE_SPREAD = 2.0
-"""Latents and recurrent states: noise acts on them in ways no row has seen."""
+"""Latents and recurrent states: noise acts on them in ways no row has seen; on their weights it
+acts as on others'."""
+SIZE_CLASS = 1.0
+"""Doublings of the parameters, up or down, within which a measured model speaks for another."""
+SIZE_SPREAD = 0.8
+"""Standard deviation in log noise for each doubling beyond: what the recall models (five beyond the
+smallest published one) ask for (docs/accuracy.md)."""
 _NEW_CACHE = "nothing is published on caches like this model's: take the bounds, not the middle"
+_OTHER_SIZE = "no model of about this size was measured: the interval is wider for it"
 _NOT_KNOWN = OutlierLayers()
 
 
@@ -70,9 +77,18 @@ class Effects:
     """Half-width of the interval in those standard deviations."""
     provenance: str
     notes: tuple[str, ...] = ()
+    other_size: float = 0.0
+    """Standard deviation more in all scales, since no model of about this size was measured. A fit
+    to the model's own rows does without: they say what its size makes of it."""
     own: bool = False
     """Whether the payload holds this model's own noise (own_noise.py), which goes before these
     scales; `z` is then a shift of log noise."""
+
+    @property
+    def spread(self) -> Floats:
+        """`sd` and `other_size` together, what a prediction's interval is made of."""
+        total: Floats = np.hypot(self.sd, self.other_size)
+        return total
 
 
 @dataclass(frozen=True)
@@ -119,7 +135,21 @@ class Sensitivities:
         if not family_known:
             notes = (*notes, "no rows of this model family: the interval spans all families")
         sd, z = np.sqrt(variances), self.payload["z"]["unseen"]
-        return Effects(features, np.array(means), sd, z, "transferred", notes)
+        other = SIZE_SPREAD * self._sizes_beyond(features.parameters_b)
+        notes = (*notes, _OTHER_SIZE) if other else notes
+        return Effects(features, np.array(means), sd, z, "transferred", notes, other)
+
+    def _sizes_beyond(self, parameters_b: float) -> float:
+        """Doublings between this size and the nearest measured model's class; 0 within one."""
+        sizes = [
+            model["parameters_b"]
+            for model in self.payload["models"].values()
+            if "parameters_b" in model  # calibrations of before wrote none
+        ]
+        if not sizes:
+            return 0.0
+        nearest = float(np.abs(np.log2(max(parameters_b, 1e-6) / np.array(sizes))).min())
+        return max(nearest - SIZE_CLASS, 0.0)
 
     def of(self, spec: ModelSpec) -> Effects:
         """The scales that hold for a model description."""
@@ -127,7 +157,8 @@ class Sensitivities:
         features = features_of(spec, self._family(spec), self._outliers(key or same_shape))
         if key is None and features.family is None and _cache_is_new(spec):
             found = self.unseen(features, (_NEW_CACHE,))
-            return replace(found, sd=found.sd * NEW_CACHE_SPREAD, provenance="unknown")
+            wider = [1.0 if name == "weight" else NEW_CACHE_SPREAD for name in COMPONENTS]
+            return replace(found, sd=found.sd * np.array(wider), provenance="unknown")
         if key is not None:
             return self.known(key, features)
         if same_shape is not None:

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from ... import profiles
 from ..formats.configuration import Configuration
 from ..models.spec import ModelSpec
+from ..task_kinds import GENERATED_KINDS, OVERALL_KINDS, REPORTED_KINDS, headline_kinds
 from . import calibrations
 from .formula import BLOCK, GRANULARITIES, TENSOR, Floats, Formats
 from .measured_configs import Kept
@@ -24,12 +25,7 @@ from .model_sensitivity import features_of
 from .predictor import Predictor
 from .retention import OutlierLayers, protected_shares
 
-OVERALL_KINDS = ("reasoning", "retrieval")
-"""Task kinds that make the overall retention, in equal parts: what is generated and what is
-found. Likelihood scores (MMLU) hardly move under cache noise, so they cannot tell formats
-apart. One noise drives both kinds, so the mean of their low ends is the mean's low end."""
 RELEASED_QUANTIZED = ("mxfp4",)
-REPORTED_KINDS = ("reasoning", "long_reasoning", "retrieval", "likelihood")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +40,11 @@ class TaskAccuracy:
 @dataclass(frozen=True, slots=True)
 class Accuracy:
     """Predicted retention, the interval that holds it with probability `level`, and on what
-    it rests. `notes` say where the prediction goes beyond what was measured."""
+    it rests. `notes` say where the prediction goes beyond what was measured.
+
+    `retention`, `low` and `high` are those of the weakest generated kind of task, or of the kind
+    that was asked for; `task` names it. `tasks` has every kind.
+    """
 
     retention: float
     low: float
@@ -52,6 +52,7 @@ class Accuracy:
     level: float
     provenance: str
     tasks: Mapping[str, TaskAccuracy]
+    task: str
     notes: tuple[str, ...] = ()
     breaks: tuple[str, ...] = ()
     """Where the model, or such a configuration, was seen to fail at a context no longer."""
@@ -59,7 +60,8 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class AccuracyGrid:
-    """Overall retention and its interval for W weight formats x F cache formats: [W, F]."""
+    """Retention of the weakest kind, and its interval, for W weight formats x F cache formats:
+    [W, F]."""
 
     retention: Floats
     low: Floats
@@ -79,14 +81,25 @@ def predictor_for(spec: ModelSpec) -> Predictor:
     return calibrations.find(spec) or published()
 
 
+def average(found: Accuracy, kinds: Sequence[str] = OVERALL_KINDS) -> TaskAccuracy:
+    """The mean over kinds. One noise drives them all, so the mean of their ends is its end."""
+    tasks = [found.tasks[kind] for kind in kinds]
+    ends = ([getattr(task, end) for task in tasks] for end in ("retention", "low", "high"))
+    return TaskAccuracy(*(sum(values) / len(tasks) for values in ends))
+
+
 def predict(
-    spec: ModelSpec, config: Configuration, context: int, predictor: Predictor | None = None
+    spec: ModelSpec,
+    config: Configuration,
+    context: int,
+    predictor: Predictor | None = None,
+    task: str | None = None,
 ) -> Accuracy:
     """Retention of `config` on `spec` with `context` tokens in the cache.
 
     An unquantized configuration is exactly 1, whatever the model.
     """
-    return predict_many(spec, [config], context, predictor)[0]
+    return predict_many(spec, [config], context, predictor, task)[0]
 
 
 def predict_many(
@@ -94,9 +107,11 @@ def predict_many(
     configs: Sequence[Configuration],
     context: int,
     predictor: Predictor | None = None,
+    task: str | None = None,
 ) -> list[Accuracy]:
     """`predict` for many configurations of one model at once."""
     predictor = predictor or predictor_for(spec)
+    headline = headline_kinds(predictor.measured.kinds, task)
     effects = predictor.models.of(spec)
     formats = formats_of(spec, configs)
     protections = [c.protection for c in configs]
@@ -113,19 +128,16 @@ def predict_many(
         effects, formats, protected, shares, context, weight_bits, REPORTED_KINDS, ends
     )
     table = cache * weights  # [low, predicted, high; kind; configuration]
-    overall = table[:, [REPORTED_KINDS.index(k) for k in OVERALL_KINDS]].mean(axis=1)
     found = [
-        Accuracy(
-            retention=float(overall[1, i]),
-            low=float(overall[0, i]),
-            high=float(overall[2, i]),
-            level=predictor.level,
-            provenance=effects.provenance,
-            tasks={
+        _headed(
+            headline,
+            {
                 kind: TaskAccuracy(*(float(table[end, k, i]) for end in (1, 0, 2)))
                 for k, kind in enumerate(REPORTED_KINDS)
             },
-            notes=(*effects.notes, *_notes(predictor, config, context))
+            level=predictor.level,
+            provenance=effects.provenance,
+            notes=(*effects.notes, *_notes(predictor, config, context, headline))
             if config.weight_bits < 16 or config.quantizes_kv
             else (),
         )
@@ -133,14 +145,37 @@ def predict_many(
     ]
     return [
         replace(
-            _with_measured(predicted, predictor.measured.of(config, context)),
+            _with_measured(predicted, predictor.measured.of(config, context), headline),
             breaks=_breaks(predictor, config, context),
         )
         for predicted, config in zip(found, configs, strict=True)
     ]
 
 
-def _with_measured(predicted: Accuracy, measured: Mapping[str, Kept]) -> Accuracy:
+def _headed(
+    headline: Sequence[str],
+    tasks: Mapping[str, TaskAccuracy],
+    *,
+    level: float,
+    provenance: str,
+    notes: tuple[str, ...],
+) -> Accuracy:
+    """Each end of the weakest kind's retention: what every kind of `headline` keeps at least."""
+    return Accuracy(
+        retention=min(tasks[kind].retention for kind in headline),
+        low=min(tasks[kind].low for kind in headline),
+        high=min(tasks[kind].high for kind in headline),
+        level=level,
+        provenance=provenance,
+        tasks=tasks,
+        task=min(headline, key=lambda kind: (tasks[kind].retention, tasks[kind].low)),
+        notes=notes,
+    )
+
+
+def _with_measured(
+    predicted: Accuracy, measured: Mapping[str, Kept], headline: Sequence[str]
+) -> Accuracy:
     """The prediction with the kinds that were measured under this configuration put in."""
     if not measured:
         return predicted
@@ -148,15 +183,12 @@ def _with_measured(predicted: Accuracy, measured: Mapping[str, Kept]) -> Accurac
     for kind, kept in measured.items():
         if kind in tasks:
             tasks[kind] = TaskAccuracy(kept.retention, *kept.interval(predicted.level))
-    overall = [tasks[kind] for kind in OVERALL_KINDS]
-    whole = all(kind in measured for kind in OVERALL_KINDS)
-    return replace(
-        predicted,
-        retention=sum(task.retention for task in overall) / len(overall),
-        low=sum(task.low for task in overall) / len(overall),
-        high=sum(task.high for task in overall) / len(overall),
+    whole = all(kind in measured for kind in headline)
+    return _headed(
+        headline,
+        tasks,
+        level=predicted.level,
         provenance="measured" if whole else predicted.provenance,
-        tasks=tasks,
         notes=() if whole else predicted.notes,
     )
 
@@ -171,8 +203,10 @@ def predict_grid(
     protection: ArrayLike = 0,
     protected_bits: int = 8,
     predictor: Predictor | None = None,
+    task: str | None = None,
 ) -> AccuracyGrid:
-    """Overall retention of every weight format with every cache format; equals `predict`.
+    """Retention of the weakest kind, of every weight format with every cache format; equals
+    `predict`.
 
     `formats` are F cache formats (`format_arrays`); format f keeps the layers
     `protections[protection[f]]` at `protected_bits`.
@@ -183,11 +217,12 @@ def predict_grid(
     shares = _shares(effects.features.outliers, len(spec.layers), protections)[:, index]
     protected = formats.with_bits(protected_bits, protected_bits)
     bits = _weight_bits(spec, weight_bits)
+    kinds = headline_kinds(predictor.measured.kinds, task)
     ends = effects.z, 0.0, -effects.z
     cache, weights = predictor.retention(
-        effects, formats, protected, shares, context, bits, OVERALL_KINDS, ends
+        effects, formats, protected, shares, context, bits, kinds, ends
     )
-    low, middle, high = np.einsum("zkw,zkf->zwf", weights, cache) / len(OVERALL_KINDS)
+    low, middle, high = (weights[:, :, :, None] * cache[:, :, None, :]).min(axis=1)
     return AccuracyGrid(middle, low, high, predictor.level, effects.provenance)
 
 
@@ -281,10 +316,18 @@ def _breaks(predictor: Predictor, config: Configuration, context: int) -> tuple[
     return tuple(found)
 
 
-def _notes(predictor: Predictor, config: Configuration, context: int) -> tuple[str, ...]:
+def _notes(
+    predictor: Predictor, config: Configuration, context: int, headline: Sequence[str]
+) -> tuple[str, ...]:
     """Where the configuration or the context lies beyond the rows of the fit."""
     known: Mapping[str, Any] = predictor.payload["range"]
     notes = []
+    if len(headline) > 1 and (missing := set(GENERATED_KINDS) - set(headline)):
+        named = " and ".join(sorted(missing)).replace("_", " ")
+        notes.append(
+            f"{named} was not measured on this model: --task {min(missing).replace('_', '-')} "
+            "plans by its prediction"
+        )
     longest = predictor.measured.longest
     if longest is not None and context > longest:
         notes.append(f"beyond the longest context this model was measured at ({longest:,} tokens)")

@@ -101,7 +101,7 @@ class Predictor:
         unit = noise(formats, coefficients, tokens)
         if shares.any():
             unit = unit * (1.0 - shares) + noise(protected, coefficients, tokens) * shares
-        scale = np.exp(effects.mean[:3] + z * effects.sd[:3])
+        scale = np.exp(effects.mean[:3] + z * effects.spread[:3])
         total: Floats = scale @ unit
         growth = context_factor(tokens, coefficients["context"])
         return total * growth * effects.features.attention_fraction
@@ -109,7 +109,7 @@ class Predictor:
     def _weight_retention(self, effects: Effects, bits: Floats, z: float) -> Floats:
         """Retention left by weight formats alone, one for each entry of `bits`."""
         unit = weight_noise(bits, self.coefficients(z)["weight_8bit"])
-        return weight_retention(unit * float(np.exp(effects.mean[3] + z * effects.sd[3])))
+        return weight_retention(unit * float(np.exp(effects.mean[3] + z * effects.spread[3])))
 
     def _cache_retention(self, noise: Floats, kind: str, z: float) -> Floats:
         """Retention left by cache noise alone on one kind of task."""

@@ -17,6 +17,8 @@ from .configuration import Configuration, Granularity, Protection
 
 PROTECTED_BITS = 8
 """K and V bits of protected layers."""
+USUAL_CHUNKS = 512, 4096
+"""Tokens between which servers choose their prefill chunks."""
 
 Ints = npt.NDArray[np.int64]
 PLAIN: Ints = np.array([[0, 16, 16, 0]])
@@ -92,18 +94,43 @@ class Space:
 
     @cached_property
     def complexity(self) -> Ints:
-        """How many choices a point departs from the plain model by, [W, F, C].
+        """How far a point is from what people run, [W, F, C]. Between equals, the least is
+        recommended.
 
-        One each for: quantized weights, quantized K, quantized V, K and V that differ, another
-        granularity than per token, a group size, smoothing, rotation, a window of recent tokens,
-        protected layers, a chunk. Between equals, the simpler one is recommended.
+            8  K and V that differ
+            4  tiles or per-tensor scales; protected layers
+            2  scales per channel; a group size; smoothing; rotation; a window of recent tokens
+            2  each halving of the bits of weights, of keys, of values
+            1  a chunk
         """
-        k16, v16 = self.k_bits == 16, self.v_bits == 16
-        granularity = np.array([x.granularity is not Granularity.PER_TOKEN for x in self.layouts])
-        of_format = (~k16).astype(np.int64) + ~v16 + (self.k_bits != self.v_bits)
-        of_format += granularity[self.layout] + (self.protection > 0)
+        common = Granularity.PER_TOKEN, Granularity.PER_CHANNEL
+        weight = [
+            common.index(x.granularity) if x.granularity in common else 2 for x in self.layouts
+        ]
+        of_format = _halvings(self.k_bits) + _halvings(self.v_bits)
+        of_format += 4 * (self.k_bits != self.v_bits) + 2 * (self.protection > 0)
+        of_format += np.array(weight)[self.layout]
         for name in ("group_size", "smoothing", "rotation", "residual"):
             of_format += self.of_layout(name) != 0
-        of_weights = np.array([bits < 16 for bits in self.weights], dtype=np.int64)
+        of_weights = _halvings(np.array(self.weights))
         of_chunk = np.array([chunk is not None for chunk in self.chunks], dtype=np.int64)
-        return of_weights[:, None, None] + of_format[None, :, None] + of_chunk[None, None, :]
+        of_layers = 2 * (of_weights[:, None, None] + of_format[None, :, None])
+        return of_layers + of_chunk[None, None, :]
+
+    @cached_property
+    def two_bits(self) -> npt.NDArray[np.bool_]:
+        """Points with 2-bit keys or values, [W, F, C]."""
+        of_format = np.minimum(self.k_bits, self.v_bits) < 4
+        return np.broadcast_to(of_format[None, :, None], self.shape)
+
+    @cached_property
+    def usual_chunk(self) -> npt.NDArray[np.bool_]:
+        """Points that prefill in one shot or in chunks that servers use, [W, F, C]."""
+        least, most = USUAL_CHUNKS
+        usual = np.array([c is None or least <= c <= most for c in self.chunks])
+        return np.broadcast_to(usual[None, None, :], self.shape)
+
+
+def _halvings(bits: Ints) -> Ints:
+    """16, 8, 4, 2 bits -> 0, 1, 2, 3."""
+    return np.round(4 - np.log2(bits)).astype(np.int64)

@@ -59,6 +59,7 @@ def sweep(
     card = Card(hardware, coefficients)
     # Prefill knows no more of a format than this, so most of a space's are alike to it.
     alike = (axes.k_bits * 32 + axes.v_bits) * 2 + axes.per_tensor
+    alike = (alike * 4 + axes.turned) * 2 + axes.smoothed
     _, first, which = np.unique(alike, return_index=True, return_inverse=True)
     ttft = _prefill(job_of(spec, workload, axes.at(first)), card)
     return Seconds(ttft[:, which], _decode(job_of(spec, workload, axes), card))

@@ -9,7 +9,7 @@ capped scores) goes tile by tile (`attention_tiled`). transformers' chunks carry
 import numpy as np
 
 from ..hardware.gpus import Hardware
-from ..memory.activation.workspace import FEW_QUERIES, SEGMENT
+from ..memory.activation.workspace import FEW_QUERIES, MULTIPROCESSORS, SEGMENT, tile_splits
 from .efficiency import Coefficients
 from .job import Floats, Job, Kind, Number
 
@@ -83,9 +83,12 @@ def _staged(job: Job, kind: Kind, length: Number, card: Card) -> tuple[Number, N
     # A segment is cut into parts until its few queries fill the card; the chunk itself is not.
     filled = card.filled(length * job.batch * kind.query_heads)
     packed = (job.k_bits < 16) | (job.v_bits < 16)
+    # The general kernel splits the keys where few queries would leave the card idle.
+    parts = _parts(job, kind, length)
     tiled = np.where(packed, card.tiled_packed, card.tiled)
-    own = np.where(kind.staged > 0, card.attention, tiled) * filled
-    past = np.where(kind.staged > 0, card.packed, tiled * filled)
+    tiled = tiled * card.filled(parts * length * job.batch * kind.query_heads)
+    own = np.where(kind.staged > 0, card.attention * filled, tiled)
+    past = np.where(kind.staged > 0, card.packed, tiled)
     pairs = job.batch * kind.layers * kind.flops_per_pair * length
     slides = kind.reach < job.context
     level = pairs * np.minimum(kind.reach, length / 2) / own
@@ -96,6 +99,14 @@ def _staged(job: Job, kind: Kind, length: Number, card: Card) -> tuple[Number, N
     written = written + kind.staged * kind.layers * c.card_segment / _segment(kind, length)
     growth = np.where(slides | (job.chunk >= job.context), 0.0, pairs / past + written)
     return level, growth
+
+
+def _parts(job: Job, kind: Kind, length: Number) -> Number:
+    """Parts of the cache that the general kernel attends to apart."""
+    heads = kind.query_heads // np.maximum(kind.group, 1)
+    held = np.minimum(job.tokens, kind.reach + length)
+    parts = tile_splits(length, kind.group, job.batch * heads, held, MULTIPROCESSORS)
+    return parts.astype(np.float64)
 
 
 def _as_transformers(job: Job, kind: Kind, length: Number, card: Card) -> tuple[Number, Number]:

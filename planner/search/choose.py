@@ -1,18 +1,26 @@
 """Which point of a space to recommend, and which to show around it. Rules only, no words.
 
-A point is usable when it is predicted to keep at least half of the score, and fits when the upper
-end of its predicted memory does. Among those that lose no more accuracy than is accepted, one
-filter after another leaves what is as good as the best by
+A point fits when the upper end of its predicted memory does, and is safe when the lower end of its
+predicted retention keeps what must be kept. Where none that fits is safe, none is recommended.
+Among the safe ones
 
-    accuracy  retention's lower end (within TIE), then simplicity, then time (SAME_TIME)
-    latency   time for prompt and output, then retention's lower end (within NOISE)
-    memory    the upper end of memory (SAME_MEMORY), then retention's lower end, then time
+    1  those with 2-bit keys or values are left out, unless the model's own calibration speaks for
+       them or the risk is accepted; those with chunks that nobody runs are, where others are left
+    2  filters leave what is as good as the best by
 
-and of what is left the simplest is taken, then the smallest. Who asks for accuracy is not given a
-faster format for a loss that a benchmark could not see: what is certain to lose nothing, the
-plain model, wins where it fits. A loss is held by the lower end of
-predicted retention. Where no point that fits holds it so but the prediction itself does, those
-near the highest lower end are left to choose from.
+           accuracy  retention's lower end, then simplicity, then time
+           latency   time for prompt and output, then retention's lower end, then simplicity
+           memory    the upper end of memory, then retention's lower end, then simplicity
+
+    3  and of what is left the fastest are taken, then the simplest of them, then the smallest.
+
+Two retentions are alike where their lower ends differ by no more than the best one's prediction
+lies above its own lower end: that is what its interval resolves, and NOISE at least. Times are
+alike within SAME_TIME, memories within SAME_MEMORY. So of plans that promise the same, the one
+that people run wins, and what is certain to lose nothing, the plain model, wins where it fits.
+
+With the risk accepted, a loss is held by the prediction itself, and points near the highest lower
+end are left to choose from.
 """
 
 from collections.abc import Callable
@@ -25,10 +33,8 @@ import numpy.typing as npt
 from .pareto import pareto_mask
 
 USABLE = 0.5
-NOISE = 0.005
+NOISE = 0.01
 """Difference of retention that a benchmark of a few hundred items does not resolve."""
-TIE = 0.001
-"""Difference of retention that is none even to who asks for nothing but accuracy."""
 SAME_TIME = 0.05
 """Relative difference of time that a roofline does not resolve."""
 SAME_MEMORY = 0.02
@@ -42,7 +48,7 @@ Column = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-Near = Callable[[Column, float], Mask]
+Filter = Callable[[Ints], Mask]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,55 +66,90 @@ class Points:
     time: Floats
     """Seconds (or units of a reference) for the whole prompt and output."""
     complexity: Ints
+    allowed: Mask
+    """Whether the point may be recommended at all; a risk that is accepted overrides it."""
+    usual: Mask
+    """Whether people run such formats and chunks: preferred where one is safe."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`index` of the point; `alike`: how many were as good by the objective; `held`: whether the
-    lower end of retention holds the accepted loss (True where no loss is asked for)."""
+    """`index` of the point; `alike`: how many were as good by the objective; `safe`: whether the
+    lower end of retention keeps what must be kept."""
 
     index: int
     alike: int
-    held: bool = True
+    safe: bool = True
 
 
-def choose(points: Points, fitting: Mask, objective: str, loss: float | None) -> Choice | None:
-    """The point to recommend; None where nothing that fits loses as little as is accepted."""
-    held = True
-    left = np.flatnonzero(fitting & (points.retention >= USABLE))
-    if loss is not None and len(left):
-        safe = left[points.low[left] >= 1 - loss]
-        held = len(safe) > 0
-        if not held:
-            safe = left[points.retention[left] >= 1 - loss]
-            safe = safe[_near_best(points.low[safe], NOISE)]
-        left = safe
+def choose(
+    points: Points, fitting: Mask, objective: str, loss: float | None, risk: bool = False
+) -> Choice | None:
+    """The point to recommend; None where nothing that fits is safe.
+
+    `loss` is held by the lower end; where none that fits holds it and `risk` is accepted, by the
+    prediction. None: whatever is usable, by the best lower end.
+    """
+    usable = fitting & (points.retention >= USABLE)
+    kept = safe_points(points, loss) & usable
+    safe = bool(kept.any())
+    if not safe and risk:
+        kept = usable & (points.retention >= 1 - (loss if loss is not None else 1))
+        kept &= points.low >= points.low[kept].max(initial=0.0) - NOISE
+    usual = kept & points.usual
+    left = np.flatnonzero(usual if usual.any() else kept)
     if not len(left):
         return None
-    time = (points.time, SAME_TIME, _near_least)
-    kept = (points.low, NOISE, _near_best)
-    filters: dict[str, list[tuple[Column, float, Near]]] = {
-        "accuracy": [(points.low, TIE, _near_best), (points.complexity, 0.0, _near_least), time],
-        "latency": [time, kept],
-        "memory": [(points.memory, SAME_MEMORY, _near_least), kept, time],
-    }
     alike = 0
-    for values, tolerance, near in filters[objective]:
-        left = left[near(values[left], tolerance)]
+    for leave in _filters(points)[objective]:
+        left = left[leave(left)]
         alike = alike or len(left)
     order = np.lexsort((points.memory[left], points.complexity[left]))
-    return Choice(int(left[order[0]]), alike, held)
+    return Choice(int(left[order[0]]), alike, safe)
 
 
-def frontier(points: Points) -> Ints:
-    """Indices of the frontier of usable points over memory, retention's lower end, TTFT and
-    TPOT; by memory.
+def safe_points(points: Points, loss: float | None) -> Mask:
+    """Points that may be recommended and keep at least 1 - `loss` at the lower end; none where
+    no loss is named, for then nothing is promised."""
+    if loss is None:
+        return np.zeros(len(points.low), dtype=bool)
+    return points.allowed & (points.low >= 1 - loss) & (points.retention >= USABLE)
+
+
+def _filters(points: Points) -> dict[str, list[Filter]]:
+    """Each objective's filters in order: indices -> which of them are as good as the best."""
+
+    def kept(left: Ints) -> Mask:
+        best = left[np.argmax(points.low[left])]
+        resolved = max(points.retention[best] - points.low[best], NOISE)
+        return _near_best(points.low[left], resolved)
+
+    def fast(left: Ints) -> Mask:
+        return _near_least(points.time[left], SAME_TIME)
+
+    def small(left: Ints) -> Mask:
+        return _near_least(points.memory[left], SAME_MEMORY)
+
+    def simple(left: Ints) -> Mask:
+        return _near_least(points.complexity[left], 0.0)
+
+    return {
+        "accuracy": [kept, simple, fast],
+        "latency": [fast, kept, simple, fast],
+        "memory": [small, kept, simple, fast],
+    }
+
+
+def frontier(points: Points, among: Mask | None = None) -> Ints:
+    """Indices of the frontier of usable points (those of `among`) over memory, retention's lower
+    end, TTFT and TPOT; by memory.
 
     Objectives are compared in steps (MEMORY_STEP, RETENTION_STEP, SAME_TIME): what differs by
     less is not known to differ. Of points that are equal so, the simplest stands for all, then
     the smallest.
     """
-    usable = np.flatnonzero(points.retention >= USABLE)
+    mask = points.retention >= USABLE
+    usable = np.flatnonzero(mask if among is None else mask & among)
     costs = [
         _log_steps(points.memory[usable], MEMORY_STEP),
         np.round(points.low[usable] / -RETENTION_STEP).astype(np.int64),
@@ -131,9 +172,9 @@ def spread(points: Points, among: Ints, keep: list[int], count: int = SHOWN) -> 
 
     Starts with `keep`, the smallest and the most accurate, and adds the point that is farthest
     from its nearest shown one, in log memory, retention and log time, each scaled to 0..1.
-    What is predicted to keep less than SHOWN_RETENTION is left out, unless all are.
+    What is not sure to keep SHOWN_RETENTION is left out, unless all are.
     """
-    good = among[points.retention[among] >= SHOWN_RETENTION]
+    good = among[points.low[among] >= SHOWN_RETENTION]
     among = good if len(good) else among
     if not len(among):
         return sorted(keep, key=lambda i: int(points.memory[i]))
@@ -154,24 +195,21 @@ def spread(points: Points, among: Ints, keep: list[int], count: int = SHOWN) -> 
     return sorted({int(every[i]) for i in shown}, key=lambda i: int(points.memory[i]))
 
 
-def next_up(points: Points, among: Ints, chosen: int, budget: int) -> int | None:
-    """The smallest point beyond the budget that is WORTH it, or the fastest near it in memory."""
-    better = among[
-        (points.memory[among] > budget) & (points.low[among] >= points.low[chosen] + WORTH)
-    ]
-    if not len(better):
+def next_up(points: Points, chosen: int, budget: int, loss: float | None) -> int | None:
+    """The simplest of the smallest usual points beyond the budget that are safe and WORTH it."""
+    better = points.usual & safe_points(points, loss) & (points.memory > budget)
+    left = np.flatnonzero(better & (points.low >= points.low[chosen] + WORTH))
+    if not len(left):
         return None
-    near = better[_near_least(points.memory[better], SAME_MEMORY)]
-    return int(near[np.argmin(points.time[near])])
+    near = left[_near_least(points.memory[left], SAME_MEMORY)]
+    order = np.lexsort((points.memory[near], points.time[near], points.complexity[near]))
+    return int(near[order[0]])
 
 
-def next_down(points: Points, among: Ints, chosen: int) -> int | None:
-    """The most accurate point that needs at least a tenth less memory."""
-    smaller = among[points.memory[among] <= 0.9 * points.memory[chosen]]
-    if not len(smaller):
-        return None
-    best = smaller[_near_best(points.low[smaller], NOISE)]
-    return int(best[np.argmin(points.time[best])])
+def next_down(points: Points, chosen: int, loss: float | None) -> int | None:
+    """What is recommended to who has a tenth less memory than the chosen point takes."""
+    found = choose(points, points.memory <= 0.9 * points.memory[chosen], "accuracy", loss)
+    return found.index if found is not None else None
 
 
 def _near_best(values: Column, tolerance: float) -> Mask:

@@ -22,6 +22,7 @@ from ..workload import Workload
 from .choose import Points
 from .enumerate import enumerate_space
 from .protected_layers import protection_presets
+from .request import Request
 
 REFERENCE_GPU = "NVIDIA GeForce RTX 4090"
 """Whose roofline orders configurations by time where no GPU is named: its 164 operations a byte
@@ -58,11 +59,14 @@ class Table:
     memory: SpaceMemory
     axes: Axes
     points: Points
+    task: str | None = None
 
     def points_at(self, indices: Sequence[int]) -> list[Point]:
         """The configurations at flat `indices` with all predictions, from the arrays."""
         configs = [self.space.configuration(i) for i in indices]
-        accuracies = accuracy.predict_many(self.spec, configs, self.workload.context)
+        accuracies = accuracy.predict_many(
+            self.spec, configs, self.workload.context, task=self.task
+        )
         latencies = self._latencies(indices)
         sizes: dict[tuple[int, int], KVBytes] = {}
         found = []
@@ -102,10 +106,20 @@ class Table:
         return int(w), int(f), int(c)
 
 
+def evaluate_request(request: Request) -> Table:
+    """The table of what was asked."""
+    return evaluate(request.spec, request.workload, request.engine, request.hardware, request.task)
+
+
 def evaluate(
-    spec: ModelSpec, workload: Workload, engine: Engine, hardware: Hardware | None
+    spec: ModelSpec,
+    workload: Workload,
+    engine: Engine,
+    hardware: Hardware | None,
+    task: str | None = None,
 ) -> Table:
-    """Predict everything for every configuration the engine can run."""
+    """Predict everything for every configuration the engine can run. `task`: the kind whose
+    retention counts; None: the weakest generated kind."""
     space = enumerate_space(spec, workload, engine, protection_presets(spec))
     sizes = memory_table(spec, space, workload, engine, hardware)
     grid = accuracy.predict_grid(
@@ -115,12 +129,14 @@ def evaluate(
         workload.context,
         protections=space.protections,
         protection=space.protection,
+        task=task,
     )
     card = hardware or find_gpu(REFERENCE_GPU)
     axes = Axes.of_space(space, sizes.kv[0, :, 0].astype(float))
     seconds = roofline.sweep(spec, workload, card, profile_of(engine, card).coefficients, axes)
     shape = space.shape
-    retention, low = _with_measured(spec, space, workload.context, grid)
+    retention, low = _with_measured(spec, space, workload.context, grid, task)
+    trusted = grid.provenance == "calibrated"
     time = seconds.ttft + workload.output * seconds.tpot
     points = Points(
         memory=sizes.total_high.ravel(),
@@ -130,12 +146,18 @@ def evaluate(
         tpot=np.broadcast_to(seconds.tpot, shape).ravel(),
         time=np.broadcast_to(time, shape).ravel(),
         complexity=space.complexity.ravel(),
+        allowed=(trusted | ~space.two_bits).ravel(),
+        usual=(space.usual_chunk & ~space.two_bits).ravel(),
     )
-    return Table(spec, workload, engine, hardware, space, sizes, axes, points)
+    return Table(spec, workload, engine, hardware, space, sizes, axes, points, task)
 
 
 def _with_measured(
-    spec: ModelSpec, space: Space, context: int, grid: accuracy.AccuracyGrid
+    spec: ModelSpec,
+    space: Space,
+    context: int,
+    grid: accuracy.AccuracyGrid,
+    task: str | None,
 ) -> tuple[accuracy.Floats, accuracy.Floats]:
     """Retention and its lower end [W, F, C], with what was measured where it was."""
     retention = np.broadcast_to(grid.retention[:, :, None], space.shape)
@@ -150,7 +172,7 @@ def _with_measured(
     }
     if found:
         retention, low = retention.copy(), low.copy()
-        kept = accuracy.predict_many(spec, list(found.values()), context)
+        kept = accuracy.predict_many(spec, list(found.values()), context, task=task)
         for place, known in zip(found, kept, strict=True):
             retention[place], low[place] = known.retention, known.low
     return retention, low
@@ -188,13 +210,14 @@ def predict_point(
     workload: Workload,
     engine: Engine,
     hardware: Hardware | None,
+    task: str | None = None,
 ) -> Point:
     """All predictions of one configuration."""
     return Point(
         config=config,
         workload=workload,
         memory=estimate(spec, config, workload, engine, hardware),
-        accuracy=accuracy.predict(spec, config, workload.context),
+        accuracy=accuracy.predict(spec, config, workload.context, task=task),
         latency=latency.predict(spec, config, workload, engine, hardware),
     )
 

@@ -5,9 +5,9 @@ import numpy as np
 from ..gpu_memory import gpu_notes
 from ..memory import estimate as memory
 from ..units import format_bytes, format_tokens
-from .choose import TIE, Choice
+from .choose import Choice
 from .evaluate import Point, Table
-from .request import Request
+from .request import SAFE_LOSS, Request
 
 
 def reasons_for(
@@ -16,7 +16,7 @@ def reasons_for(
     """Plain sentences, the most important first."""
     return (
         _fits(request, point),
-        _best(request, table, fitting, choice),
+        _best(request, table, fitting, choice, point),
         *_why_weights(request, table, point),
         *_why_chunk(request, point),
         *_time(request, point),
@@ -34,28 +34,29 @@ def _fits(request: Request, point: Point) -> str:
     return f"It fits: {format_bytes(memory.total)} predicted, at most {share} of the budget."
 
 
-def _best(request: Request, table: Table, fitting: np.ndarray, choice: Choice) -> str:
+def _best(request: Request, table: Table, fitting: np.ndarray, choice: Choice, point: Point) -> str:
     low, kept = table.points.low[choice.index], table.points.retention[choice.index]
     count = f"Of {len(table.space):,} configurations {int(fitting.sum()):,} fit"
     promise = f"{_percent(kept)} of the score predicted, at least {_percent(low)}"
     loss = request.accepted_loss
-    limit = "" if loss is None else f" that lose at most {_percent(loss)}"
-    if loss is not None and not choice.held:
-        limit += " by the prediction, though no interval promises it"
+    limit = "" if loss is None else f" that keep at least {_percent(1 - loss)} of the score"
+    if loss is not None and not choice.safe:
+        limit += " by the prediction, though no interval promises it,"
+    task = f" of {point.accuracy.task.replace('_', ' ')}"
     if request.objective == "accuracy":
         rest = (
-            f"; {choice.alike:,} are within {_percent(TIE)} of the best, and of these it is the "
-            "simplest, or as simple and faster"
+            f"; {choice.alike:,} promise as much within what their intervals resolve, and of "
+            "these it is the simplest"
             if choice.alike > 1
             else ""
         )
-        return f"{count}; of those{limit} it keeps the most accuracy ({promise}){rest}."
+        return f"{count}; of those{limit} it keeps the most{task} ({promise}){rest}."
     what = (
         "is the fastest for this prompt and output"
         if request.objective == "latency"
         else ("needs the least memory")
     )
-    return f"{count}; of those{limit} it {what}, or as good and simpler ({promise})."
+    return f"{count}; of those{limit} it {what}, or as good and simpler ({promise}{task})."
 
 
 def _why_weights(request: Request, table: Table, point: Point) -> tuple[str, ...]:
@@ -148,10 +149,11 @@ def warnings_for(request: Request, point: Point) -> tuple[str, ...]:
             "the model was made for: it may answer nonsense whatever the configuration"
         )
     found += point.accuracy.breaks
-    if point.accuracy.retention < 0.9:
+    if point.accuracy.low < 1 - SAFE_LOSS:
         found.append(
-            f"the best that fits is predicted to lose {_percent(1 - point.accuracy.retention)} of "
-            "the score: think of a smaller model, a shorter context or more memory"
+            f"this may lose {_percent(1 - point.accuracy.low)} of the score of "
+            f"{point.accuracy.task.replace('_', ' ')}, {_percent(1 - point.accuracy.retention)} "
+            "by the prediction: think of a smaller model, a shorter context or more memory"
         )
     obstacle = request.engine.cannot_run(spec, request.hardware)
     if obstacle is not None:

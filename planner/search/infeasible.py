@@ -1,51 +1,175 @@
-"""When nothing fits: by how much, and what would."""
+"""When nothing may be recommended: what misses, by how much, and what would do.
+
+Two answers: nothing usable fits the budget, or what fits is not safe (the lower end of its
+predicted retention keeps too little). The second names the risky point, the longest context at
+which something is safe, and the memory that would be needed.
+"""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from ..errors import NothingFits
 from ..formats.configuration import Configuration
 from ..memory import estimate as memory
-from ..units import format_bytes, format_tokens
+from ..units import GB, format_bytes, format_tokens
+from . import choose as choice
 from .choose import USABLE
-from .evaluate import Table
+from .evaluate import Point, Table, evaluate_request
 from .max_context import longest_context
 from .request import Request
 
+STEP = 256
+"""Tokens that the longest safe context is looked for in; each try evaluates the whole space."""
+
 
 def nothing_fits(request: Request, table: Table, fitting: np.ndarray) -> NothingFits:
-    """The error to raise: what misses, by how much, and what would fit instead."""
+    """The error to raise."""
+    if (fitting & (table.points.retention >= USABLE)).any():
+        return _nothing_safe(request, table, fitting)
+    return _nothing_usable(request, table)
+
+
+def _nothing_safe(request: Request, table: Table, fitting: np.ndarray) -> NothingFits:
+    """Something fits, but none of it is safe."""
     points, loss = table.points, request.accepted_loss
-    least = USABLE if loss is None else max(USABLE, 1 - loss)
-    accepted = np.flatnonzero(points.retention >= least)
-    if not len(accepted):
-        best = int(np.argmax(points.retention))
+    found = choice.choose(points, fitting, request.objective, None, risk=True)
+    if found is None or loss is None:  # a loss that was accepted, and is too small even so
+        return _nothing_usable(request, table)
+    (risky,) = table.points_at([found.index])
+    kept, task = risky.accuracy, risky.accuracy.task.replace("_", " ")
+    hints, details = _safe_elsewhere(request, table, loss)
+    held = points.low[fitting & points.allowed & (points.retention >= USABLE)].max(initial=0.0)
+    if held >= USABLE:
+        hints.append(f"--max-loss {np.ceil(1000 * (1 - held)) / 10:.1f}%")
+    hints.append("--accept-risk, to run it all the same")
+    return NothingFits(
+        f"nothing is safe here: none that fits keeps {1 - loss:.1%} of {task} at the lower end of "
+        f"its interval; risky: {risky.config}, predicted to keep {kept.retention:.1%}, at least "
+        f"{kept.low:.1%}",
+        "this would do: " + "; or ".join(hints),
+        {**_asked(request), **details, "risky": _numbers(risky)},
+    )
+
+
+def _safe_elsewhere(
+    request: Request, table: Table, loss: float
+) -> tuple[list[str], dict[str, Any]]:
+    """A budget and a context at which something is safe, in words and as fields."""
+    points, hints = table.points, list[str]()
+    details: dict[str, Any] = dict.fromkeys(
+        ("needed_bytes", "needed_config", "safe_context", "safe_context_config")
+    )
+    everywhere = np.ones(len(points.memory), dtype=bool)
+    smallest = choice.choose(points, everywhere, "memory", loss)
+    if smallest is not None:
+        need = int(points.memory[smallest.index])
+        config = str(table.space.configuration(smallest.index))
+        details |= {"needed_bytes": need, "needed_config": config}
+        hints.append(f"a budget of {_rounded_up(need)}, for {config}")
+    longest = _longest_safe(request)
+    if longest is not None:
+        context, config = longest
+        details |= {"safe_context": context, "safe_context_config": config}
+        hints.append(f"--context {context} ({format_tokens(context)} tokens), for {config}")
+    return hints, details
+
+
+def _longest_safe(request: Request) -> tuple[int, str] | None:
+    """The longest context, in steps, at which something usual is safe, and what is recommended
+    there; else at which anything is. By bisection, since neither memory nor what is kept improves
+    as the context grows."""
+    for usual in (True, False):
+        best: tuple[int, str] | None = None
+        low, high = 0, -(-request.workload.context // STEP)
+        while high - low > 1:
+            middle = (low + high) // 2
+            found = _safe_at(request, middle * STEP, usual)
+            if found is None:
+                high = middle
+            else:
+                low, best = middle, (middle * STEP, found)
+        if best is not None:
+            return best
+    return None
+
+
+def _safe_at(request: Request, context: int, usual: bool) -> str | None:
+    """What is recommended at another context; None where nothing (`usual`) is safe there."""
+    there = replace(request, workload=replace(request.workload, context=context))
+    table = evaluate_request(there)
+    points = table.points
+    fitting = points.memory <= request.budget
+    if usual:
+        fitting &= points.usual
+    found = choice.choose(points, fitting, request.objective, request.accepted_loss)
+    return str(table.space.configuration(found.index)) if found is not None else None
+
+
+def _nothing_usable(request: Request, table: Table) -> NothingFits:
+    """Nothing that is usable, and loses no more than is accepted, fits, or exists."""
+    points, loss = table.points, request.accepted_loss
+    accepted = points.retention >= USABLE
+    if loss is not None:
+        safe = choice.safe_points(points, loss)
+        by_prediction = accepted & (points.retention >= 1 - loss)
+        accepted = by_prediction if request.accept_risk and not safe.any() else safe
+    left = np.flatnonzero(accepted)
+    if not len(left):
+        best = int(np.argmax(points.low))
+        (point,) = table.points_at([best])
+        lost = 1 if loss is None else loss
         return NothingFits(
-            f"no configuration is predicted to lose at most {loss:.1%}; the best, "
-            f"{table.space.configuration(best)}, loses {1 - points.retention[best]:.1%}",
+            f"no configuration is sure to lose at most {lost:.1%}; the best, "
+            f"{point.config}, may lose {1 - point.accuracy.low:.1%}",
             "accept a larger --max-loss",
+            {**_asked(request), "best": _numbers(point)},
         )
-    smallest = int(accepted[np.argmin(points.memory[accepted])])
+    smallest = int(left[np.argmin(points.memory[left])])
     need = int(points.memory[smallest])
     config = table.space.configuration(smallest)
-    hints = [f"a budget of {format_bytes(need)}", *_smaller_workloads(request, config)]
-    if loss is not None and fitting.any():
-        best = int(np.flatnonzero(fitting)[np.argmax(points.retention[fitting])])
-        hints.append(
-            f"--max-loss {np.ceil(1000 * (1 - points.retention[best])) / 10:.1f}% with "
-            f"{table.space.configuration(best)}"
-        )
+    hints = [f"a budget of {_rounded_up(need)}", *_smaller_workloads(request, config)]
     most, unsure = "", ""
     if request.spec.ends:  # judged by the largest of the readings
         most, unsure = "at most ", f" ({request.spec.model_type} is not known)"
-    what = "nothing fits" if loss is None else f"nothing that loses at most {loss:.1%} fits"
+    asked = request.max_loss
+    what = "nothing fits" if asked is None else f"nothing that loses at most {asked:.1%} fits"
     return NothingFits(
         f"{what}: the smallest usable configuration, {config}, needs {most}{format_bytes(need)}, "
         f"{format_bytes(need - request.budget)} more than the budget of "
         f"{format_bytes(request.budget)}{unsure}",
         "this would fit: " + "; or ".join(hints),
+        {**_asked(request), "needed_bytes": need, "needed_config": str(config)},
     )
+
+
+def _asked(request: Request) -> dict[str, Any]:
+    return {
+        "budget": request.budget,
+        "context": request.workload.context,
+        "max_loss": request.accepted_loss,
+        "task": request.task,
+    }
+
+
+def _numbers(point: Point) -> dict[str, Any]:
+    kept = point.accuracy
+    return {
+        "config": str(point.config),
+        "total_high": point.memory.total_high,
+        "retention": kept.retention,
+        "low": kept.low,
+        "high": kept.high,
+        "task": kept.task,
+        "provenance": kept.provenance,
+    }
+
+
+def _rounded_up(size: int) -> str:
+    """A budget in words that really holds `size` bytes when it is typed."""
+    unit = GB if size >= GB else 10**6
+    return format_bytes(-(-size // (unit // 100)) * (unit // 100))
 
 
 def _smaller_workloads(request: Request, config: Configuration) -> list[str]:

@@ -51,7 +51,7 @@ def longest_context(request: Request, config: Configuration) -> Longest | None:
             low, high = (middle, high) if fits(middle) else (low, middle)
     if not low:
         return None
-    point = predict_point(spec, config, at(low), engine, hardware)
+    point = predict_point(spec, config, at(low), engine, hardware, request.task)
     return Longest(low, low == most and spec.max_context is not None, point)
 
 

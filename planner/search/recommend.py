@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import choose as choice
-from .evaluate import Point, Table, evaluate
+from .evaluate import Point, evaluate_request
 from .explain import reasons_for, steps_from, warnings_for
 from .infeasible import nothing_fits
 from .max_context import Longest, longest_of
@@ -41,23 +41,25 @@ class Plan:
     """TTFT and TPOT of the shown configurations in multiples of the recommended one's, on the
     reference GPU that ordered them where none was named; empty where one was."""
     fits: bool = True
+    safe: bool = True
+    """Whether the lower end of the recommended point's retention keeps what must be kept; False
+    only where the risk was accepted."""
 
 
 def recommend(request: Request) -> Plan:
-    """The configuration to run. Raises NothingFits if there is none within the budget."""
-    table = _evaluate(request)
-    points = table.points
+    """The configuration to run. Raises NothingFits if none within the budget may be recommended."""
+    table = evaluate_request(request)
+    points, loss = table.points, request.accepted_loss
     fitting = points.memory <= request.budget
-    chosen = choice.choose(points, fitting, request.objective, request.accepted_loss)
+    chosen = choice.choose(points, fitting, request.objective, loss, request.accept_risk)
     if chosen is None:
         raise nothing_fits(request, table, fitting)
-    frontier = choice.frontier(points)
-    if chosen.index not in frontier:  # as good as one that is there, and simpler
-        frontier = np.append(frontier, chosen.index)
-        frontier = frontier[np.argsort(points.memory[frontier], kind="stable")]
-    up = choice.next_up(points, frontier, chosen.index, request.budget)
-    down = choice.next_down(points, frontier, chosen.index)
+    up = choice.next_up(points, chosen.index, request.budget, loss)
+    down = choice.next_down(points, chosen.index, loss)
     keep = [chosen.index, *(i for i in (up, down) if i is not None)]
+    # These may be as good as one of the frontier, and simpler: they stand beside it.
+    frontier = np.union1d(choice.frontier(points), keep)
+    frontier = frontier[np.argsort(points.memory[frontier], kind="stable")]
     shown = choice.spread(points, frontier, keep)
     known = dict(zip(frontier.tolist(), table.points_at(frontier.tolist()), strict=True))
     best = known[chosen.index]
@@ -84,23 +86,19 @@ def recommend(request: Request) -> Plan:
         fitting=int(fitting.sum()),
         warnings=warnings_for(request, best),
         pace=pace,
+        safe=chosen.safe,
     )
 
 
 def longest_contexts(request: Request) -> list[Longest]:
     """The longest context that fits, for the frontier's shown configurations, longest first.
 
-    The frontier is that of the request's own context. Raises NothingFits if not one token fits.
+    The frontier is that of the request's own context, of usual points that are safe there, if any
+    is. Raises NothingFits if not one token fits.
     """
-    table = _evaluate(request)
-    frontier = choice.frontier(table.points)
-    loss = request.accepted_loss
-    if loss is not None:
-        kept = frontier[table.points.retention[frontier] >= 1 - loss]
-        frontier = kept if len(kept) else frontier
+    table = evaluate_request(request)
+    points = table.points
+    safe = points.usual & choice.safe_points(points, request.accepted_loss)
+    frontier = choice.frontier(points, safe if safe.any() else None)
     shown = choice.spread(table.points, frontier, [], count=2 * choice.SHOWN)
     return longest_of(request, [table.space.configuration(i) for i in shown])
-
-
-def _evaluate(request: Request) -> Table:
-    return evaluate(request.spec, request.workload, request.engine, request.hardware)

@@ -6,19 +6,25 @@ from ..engine import Engine
 from ..errors import BadInput
 from ..hardware.gpus import Hardware
 from ..models.spec import ModelSpec
+from ..task_kinds import REPORTED_KINDS, TASKS
 from ..workload import Workload
 
 OBJECTIVES = ("accuracy", "latency", "memory")
-DEFAULT_LOSS = 0.05
-"""Accepted by the objectives latency and memory, which would else end at formats that destroy
-the model."""
+SAFE_LOSS = 0.10
+"""What may be recommended keeps at least the rest of the score, at its interval's lower end."""
 
 
 @dataclass(frozen=True)
 class Request:
     """A model, a workload, an engine and a `budget` in bytes; `max_loss` as a fraction of the
-    unquantized score. `reserve`: bytes of the GPU's memory that are not in the budget; None where
-    the budget was typed. Raises BadInput for an unknown objective."""
+    unquantized score, held by the lower end of predicted retention. Raises BadInput for an unknown
+    objective or task.
+
+    `task`: the kind of task whose retention counts; None: the weakest generated kind.
+    `reserve`: bytes of the GPU's memory that are not in the budget; None where the budget was typed.
+    `accept_risk`: a loss need not be held by the lower end, the prediction is enough, and without
+    `max_loss` any usable configuration is.
+    """
 
     spec: ModelSpec
     workload: Workload
@@ -28,12 +34,16 @@ class Request:
     max_loss: float | None = None
     objective: str = "accuracy"
     reserve: int | None = None
+    task: str | None = None
+    accept_risk: bool = False
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
             raise BadInput(
                 f"unknown objective: {self.objective!r}", f"choose {', '.join(OBJECTIVES)}"
             )
+        if self.task is not None and self.task not in REPORTED_KINDS:
+            raise BadInput(f"unknown kind of task: {self.task!r}", f"choose {', '.join(TASKS)}")
         if self.budget < 1:
             raise BadInput(
                 f"a budget of {self.budget} bytes holds nothing", "say how much there is"
@@ -41,7 +51,7 @@ class Request:
 
     @property
     def accepted_loss(self) -> float | None:
-        """The largest loss accepted; None where accuracy itself is the objective."""
-        if self.max_loss is None and self.objective != "accuracy":
-            return DEFAULT_LOSS
+        """The largest loss accepted; None where every usable configuration is."""
+        if self.max_loss is None:
+            return None if self.accept_risk else SAFE_LOSS
         return self.max_loss

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...planner.memory.activation.workspace import tile_rows, tile_splits
 from ..cache.layer_state import LayerState
 from .triton_read import read_tile, source
 
@@ -109,9 +110,9 @@ def attend(
     batch, query_heads, n, _ = query.shape
     heads = state.key.values.shape[1]
     group, width = query_heads // heads, state.value.dim
-    rows = max(16, min(64, triton.next_power_of_2(n * group)))
+    rows = int(tile_rows(n * group))
     blocks = triton.cdiv(n * group, rows)
-    splits = _splits(blocks * batch * heads, state.key.values.shape[2], query.device)
+    splits = _splits(n, group, batch * heads, state.key.values.shape[2], query.device)
     out = query.new_empty((splits, batch, heads, n, group, width), dtype=torch.float32)
     lse = query.new_empty((splits, batch, heads, n, group), dtype=torch.float32)
     k, v = source(state.key), source(state.value)
@@ -141,9 +142,9 @@ def _merge(out: Tensor, lse: Tensor, sinks: Tensor | None) -> Tensor:
     return (out * weight[..., None]).sum(0) / norm.clamp(min=1e-30)[..., None]
 
 
-def _splits(programs: int, capacity: int, device: torch.device) -> int:
+def _splits(n: int, group: int, heads: int, capacity: int, device: torch.device) -> int:
     """Parts of the sequence: enough programs for the device, each with work to do."""
     if device.type != "cuda":
         return 1
     processors = torch.cuda.get_device_properties(device).multi_processor_count
-    return max(1, min(2 * processors // max(1, programs), capacity // 256))
+    return int(tile_splits(n, group, heads, capacity, processors))

@@ -27,6 +27,9 @@ class Habits:
     """Learned positions are looked up, and stay alive; there is no rotary turn."""
     tables_by_reach: bool = False
     """Sliding and full layers have rotary tables of their own."""
+    idle_window_mask: bool = False
+    """The mask of sliding layers is written, and held, though no layer slides: their window is
+    then 0, which `is_causal` cannot say."""
     always_masked: bool = False
     """A mask is written even where SDPA's `is_causal` would do."""
 

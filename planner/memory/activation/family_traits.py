@@ -97,7 +97,7 @@ _FAMILIES: dict[str, Habits] = {
     "opt": Habits(scaled_embeddings=True, position_embeddings=True, inline_ffn=True),
     "phi": replace(_PARALLEL, split_rotary=True),
     "phi3": Habits(fused_qkv=True, fused_gate=True),
-    "qwen2_moe": _SHARED_FIRST,
+    "qwen2_moe": replace(_SHARED_FIRST, idle_window_mask=True),
     "qwen3_5_moe": _SHARED_FIRST,
     "qwen3_5_moe_text": _SHARED_FIRST,
     "qwen3_next": replace(_SHARED_FIRST, fused_gated_delta=True),

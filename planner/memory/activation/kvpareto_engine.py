@@ -24,6 +24,7 @@ from .workspace import (
     merging_bytes,
     partial_bytes,
     staging_bytes,
+    tile_splits,
 )
 
 FUSED_LAYERS = frozenset({"llama", "qwen2", "qwen3", "mistral", "mixtral", "qwen3_moe"})
@@ -81,6 +82,15 @@ def in_pieces(spec: ModelSpec, workload: Workload, chunk: int | None) -> bool:
     )
 
 
+def _parts(mixer: Attention, stage: Stage) -> int:
+    """Parts of the cache that the general kernel attends to apart."""
+    group = mixer.query_heads // mixer.kv_heads
+    window = mixer.window_within(stage.capacity) or mixer.local_chunk
+    held = min(stage.capacity, window + stage.new) if window else stage.capacity
+    rows = stage.batch * mixer.kv_heads
+    return int(tile_splits(stage.new, group, rows, held, MULTIPROCESSORS))
+
+
 def _places(spec: ModelSpec, new: int) -> int:
     """Queries and attention's result, for each shape of them."""
     mixers = [x for x, _ in spec.mixer_counts if isinstance(x, Attention)]
@@ -98,8 +108,10 @@ def packed(m: Liveness, mixer: Attention, stage: Stage) -> int:
     if stages_segments(mixer, stage.batch, stage.new, stage.capacity):
         out = take_staged(m, mixer, stage)
     elif stage.new > 1:
-        sums = m.take(queries * (mixer.value_dim + 1) * 4)
-        m.touch(2 * queries * mixer.value_dim * 4)  # weighted, and divided by the norm
+        parts = _parts(mixer, stage)
+        sums = m.take(parts * queries * (mixer.value_dim + 1) * 4)
+        # Each part's sums weighted, and their total divided by the norm.
+        m.touch((parts + 1) * queries * mixer.value_dim * 4 + (parts + 2) * queries * 4)
         out = m.take(size)
         m.drop(sums)
     else:

@@ -12,12 +12,17 @@ from .cache import stored_after
 from .forward_step import Attend, Stage
 from .live_tensors import Liveness
 
+IDLE = 0
+"""The window of sliding layers that a model has none of; its mask spans the full layers' cache."""
+
 
 def needs_mask(window: int | None, stage: Stage) -> bool:
     """Whether attention with this reach (None: full) gets a written mask."""
     if stage.attend is Attend.PACKED:
         return False  # its kernels know positions and windows
     if stage.attend is Attend.EAGER or (stage.habits.always_masked and stage.new > 1):
+        return True
+    if window == IDLE:
         return True
     if window is not None and stored_after(window, stage) >= window:
         return True
@@ -31,10 +36,14 @@ def reach(mixer: Attention | LatentAttention) -> int | None:
 def take_masks(m: Liveness, mixers: Iterable[Attention | LatentAttention], stage: Stage) -> int:
     """Take one mask for each kind of reach among the layers; returns their bytes."""
     held = 0
-    for window in {reach(mixer) for mixer in mixers}:
+    windows = {reach(mixer) for mixer in mixers}
+    if stage.habits.idle_window_mask and windows == {None}:
+        windows.add(IDLE)
+    for window in windows:
         if not needs_mask(window, stage):
             continue
-        entries = stage.new * stored_after(window, stage)
+        seen = stage.total if window == IDLE else stored_after(window, stage)
+        entries = stage.new * seen
         booleans = m.take(entries)
         if window is not None:
             m.touch(2 * entries)  # causal and window are made apart and joined by `&`

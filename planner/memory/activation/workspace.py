@@ -4,6 +4,14 @@ The kernels allocate from these functions and the planner counts with them, so t
 All layers share one set of buffers, taken when first needed and held as long as the cache.
 """
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Number = float | npt.NDArray[Any]
+Ints = npt.NDArray[np.int64]
+
 SEGMENT = 8192  # tokens of one sequence staged in 16 bits at a time, at least
 STAGED_BYTES = 2**25  # and as many more, by doublings, as this holds: it stays in the L2 cache
 FEW_QUERIES = 512  # up to so many in a chunk, launches and gaps between them cost more than that
@@ -46,6 +54,22 @@ def decode_splits(rows: int, processors: int, held: int) -> int:
     """
     most = max(1, min(MAX_PARTS, max(8, processors // rows), -(-held // 64)))
     return min(range(1, most + 1), key=lambda n: (-(-rows * n // processors) / n, n))
+
+
+def tile_splits(new: Number, group: Number, rows: Number, held: Number, processors: int) -> Ints:
+    """Parts of a cache of `held` tokens that the general kernel's programs attend to apart, so that
+    the tiles of `new` tokens' queries, `group` heads a KV head, fill the device. `rows`: (sequence,
+    KV head) pairs. Shapes broadcast."""
+    queries = np.asarray(new) * group
+    programs = -(-queries // tile_rows(queries)) * rows
+    parts = np.minimum(2 * processors // np.maximum(programs, 1), np.asarray(held) // 256)
+    return np.maximum(parts, 1).astype(np.int64)
+
+
+def tile_rows(queries: Number) -> Ints:
+    """Query rows of one program of the general kernel: a power of two, 16 to 64."""
+    wide = 2.0 ** np.ceil(np.log2(np.maximum(queries, 1)))
+    return np.clip(wide, 16, 64).astype(np.int64)
 
 
 def partial_bytes(

@@ -47,6 +47,25 @@ def measured(**changes: Any) -> Execution:
     return Execution.model_validate(values | changes)
 
 
+def test_what_a_cpu_does_not_measure_is_not_judged() -> None:
+    """The total was printed as `measured +0.0 % inside` where it was the prediction itself."""
+    nothing = {"allocated_resident": None, "allocated_peak": None, "device_used": None, "peaks": {}}
+    found = measured(device="cpu", counted=PLANNED.memory.total, workspace=None, **nothing)
+    terms = {term.name: term for term in memory_terms(PLANNED, found)}
+    assert [name for name, term in terms.items() if term.side == "inside"] == ["weights", "kv"]
+    for name in ("activation", "overhead", "total", "allocated_resident", "allocated_peak"):
+        shown = terms[name].document()
+        for field in ("measured", "difference", "inside", "side"):
+            assert shown[field] is None, (name, field)
+        assert "not measured" in shown["note"]
+    seconds = latency_terms(PLANNED, found, False, False)
+    answered = receipt(QUESTION, found, [*terms.values(), *seconds], [], None, 0)
+    assert answered["verdict"].startswith("verified: 2 numbers are as promised")
+    assert answered["verdict"].endswith("the total was not measured")
+    assert answered["cap"]["device_used"] is None
+    assert answered["cap"]["counted"] == PLANNED.memory.total
+
+
 def test_what_was_promised_is_inside() -> None:
     found = measured()
     terms = memory_terms(PLANNED, found)

@@ -55,6 +55,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "olmoe": {"num_hidden_layers": 3},
     "phi": {"num_hidden_layers": 3, "hidden_size": 2560, "intermediate_size": 10240,
             "num_attention_heads": 32, "partial_rotary_factor": 0.4},
+    "qwen2_moe": {"num_hidden_layers": 3, "num_experts": 12},
     "seed_oss": {"num_hidden_layers": 3},
     "stablelm": {"num_hidden_layers": 3, "num_key_value_heads": 8, "use_parallel_residual": True},
     "starcoder2": {"num_hidden_layers": 3},

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from kvpareto.planner.search.choose import (
+    NOISE,
     SAME_TIME,
-    TIE,
     USABLE,
     Points,
     choose,
@@ -32,13 +32,19 @@ def points(rows: list[tuple[float, float, float, float, int]]) -> Points:
         tpot=tpot,
         time=ttft + 100 * tpot,
         complexity=complexity.astype(np.int64),
+        allowed=np.ones(len(rows), dtype=bool),
+        usual=np.ones(len(rows), dtype=bool),
     )
 
 
 def chosen(
-    given: Points, budget_gb: float, objective: str = "accuracy", loss: float | None = None
+    given: Points,
+    budget_gb: float,
+    objective: str = "accuracy",
+    loss: float | None = 0.1,
+    risk: bool = False,
 ) -> int | None:
-    found = choose(given, given.memory <= budget_gb * GB, objective, loss)
+    found = choose(given, given.memory <= budget_gb * GB, objective, loss, risk)
     return found.index if found else None
 
 
@@ -48,12 +54,44 @@ def test_accuracy_takes_the_highest_lower_end_that_fits() -> None:
 
 
 def test_of_the_most_accurate_the_simpler_wins_and_then_the_faster() -> None:
-    plain, fast = (9, 0.970, 20.0, 0.1, 1), (8, 0.970 + 0.9 * TIE, 10.0, 0.1, 3)
+    plain, fast = (9, 0.970, 20.0, 0.1, 1), (8, 0.970 + 0.9 * NOISE, 10.0, 0.1, 3)
     assert chosen(points([plain, fast]), 10) == 0
     faster = (9.5, 0.970, 20.0 / (1 + 2 * SAME_TIME), 0.05, 1)
     assert chosen(points([plain, fast, faster]), 10) == 2
-    better = (8, 0.970 + 2 * TIE, 90.0, 0.3, 5)
+    better = (8, 0.970 + 2 * NOISE, 90.0, 0.3, 5)
     assert chosen(points([plain, fast, faster, better]), 10) == 3
+
+
+def test_what_the_best_ones_interval_does_not_resolve_is_as_good() -> None:
+    given = points([(9, 0.970, 9, 0.1, 5), (9, 0.945, 9, 0.1, 1)])
+    sure = replace(given, retention=np.array([0.975, 0.99]))  # the best is known to half a point
+    assert chosen(sure, 10) == 0
+    unsure = replace(given, retention=np.array([0.996, 0.99]))  # known to 2.6 points
+    assert chosen(unsure, 10) == 1
+
+
+def test_nothing_is_recommended_below_what_must_be_kept_at_the_lower_end() -> None:
+    given = replace(points([(7, 0.89, 9, 0.1, 0)]), retention=np.array([0.999]))
+    assert chosen(given, 10) is None
+    assert chosen(given, 10, loss=0.12) == 0
+    found = choose(given, given.memory > 0, "accuracy", 0.1, risk=True)
+    assert found is not None
+    assert (found.index, found.safe) == (0, False)
+
+
+def test_two_bits_need_a_calibration_or_an_accepted_risk() -> None:
+    given = points([(7, 0.97, 9, 0.1, 0)])
+    two_bits = replace(given, allowed=np.array([False]), usual=np.array([False]))
+    assert chosen(two_bits, 10) is None
+    assert chosen(two_bits, 10, risk=True) == 0
+    assert chosen(replace(two_bits, allowed=np.array([True])), 10) == 0
+
+
+def test_what_nobody_runs_is_taken_only_where_nothing_usual_is_safe() -> None:
+    given = points([(9, 0.99, 9, 0.1, 0), (9, 0.92, 9, 0.1, 9), (5, 0.95, 9, 0.1, 0)])
+    given = replace(given, usual=np.array([False, True, False]))
+    assert [chosen(given, budget) for budget in (10, 8)] == [1, 2]
+    assert chosen(given, 10, "memory") == 1
 
 
 def test_of_equals_the_simplest_is_taken_and_of_these_the_smallest() -> None:
@@ -78,20 +116,22 @@ def test_a_loss_is_held_by_the_lower_end_if_it_can_be() -> None:
     sure, unsure = (9, 0.96, 9, 0.1, 0), (7, 0.94, 1, 0.1, 0)
     given = replace(points([sure, unsure]), retention=np.array([0.97, 0.98]))
     assert chosen(given, 10, "latency", 0.05) == 0
-    found = choose(given, given.memory <= 8 * GB, "latency", 0.05)
+    assert chosen(given, 8, "latency", 0.05) is None
+    found = choose(given, given.memory <= 8 * GB, "latency", 0.05, risk=True)
     assert found is not None
-    assert (found.index, found.held) == (1, False)
+    assert (found.index, found.safe) == (1, False)
 
 
 def test_where_nothing_holds_the_loss_the_least_unsure_are_left() -> None:
     unsure, very_unsure = (7, 0.94, 9, 0.1, 0), (7, 0.80, 1, 0.01, 0)
     given = replace(points([unsure, very_unsure]), retention=np.array([0.98, 0.98]))
-    assert chosen(given, 10, "latency", 0.05) == 0
+    assert chosen(given, 10, "latency", 0.05, risk=True) == 0
 
 
 def test_what_destroys_the_model_is_never_recommended() -> None:
     given = points([(5, USABLE - 0.02, 1, 0.1, 0), (9, 0.99, 1, 0.1, 0)])
     assert chosen(given, 6) is None
+    assert chosen(given, 6, loss=None, risk=True) is None
     assert frontier(given).tolist() == [1]
 
 
@@ -123,11 +163,10 @@ def test_steps_up_and_down_are_worth_taking() -> None:
             (4, 0.80, 9, 0.1, 0),
         ]
     )
-    everything = np.arange(8)
-    assert next_up(given, everything, 0, 7 * GB) == 3
-    assert next_down(given, everything, 0) == 6
-    assert next_up(given, everything, 4, 13 * GB) is None
-    assert next_down(given, everything, 7) is None
+    assert next_up(given, 0, 7 * GB, 0.1) == 3
+    assert next_down(given, 0, 0.1) == 6
+    assert next_up(given, 4, 13 * GB, 0.1) is None
+    assert next_down(given, 6, 0.1) is None  # the last is not safe
 
 
 def test_shown_points_keep_the_chosen_and_the_ends_and_spread_out() -> None:
@@ -141,6 +180,6 @@ def test_shown_points_keep_the_chosen_and_the_ends_and_spread_out() -> None:
 
 
 def test_what_loses_more_than_a_tenth_is_not_shown_unless_all_do() -> None:
-    rows = [(4 + i, 0.60 + i / 10, 10 - i, 0.1, 0) for i in range(4)]
+    rows = [(4 + i, 0.61 + i / 10, 10 - i, 0.1, 0) for i in range(4)]
     assert spread(points(rows), np.arange(4), []) == [3]
     assert spread(points(rows[:3]), np.arange(3), []) == [0, 1, 2]

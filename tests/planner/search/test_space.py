@@ -116,16 +116,17 @@ def test_smoothing_is_not_offered_where_a_cap_or_a_sink_logit_would_notice_it(mo
     assert space.of_layout("rotation").any()
 
 
-def test_complexity_counts_choices() -> None:
+def test_complexity_counts_how_far_a_point_is_from_what_people_run() -> None:
     spec = load_model("Qwen/Qwen3-8B", offline=True)
     space = enumerate_space(spec, LONG, KVPARETO, protection_presets(spec))
     wanted = {
         "w16a16-k16v16": 0,
-        "w4a16-k16v16": 1,
-        "w4a16-k4v4+pc256": 4,  # weights, K, V, chunk
-        "w4a16-k8v4-g64+pc256": 6,  # and K unlike V, a group
-        "w4a16-k4v4-kc+res128+pc256": 6,
-        "w8a16-k4v2-pb64-g32+smooth+rot+res32+pc64": 10,
+        "w4a16-k16v16": 4,  # two halvings
+        "w8a16-k8v8+pc256": 7,  # weights, K, V, and a chunk
+        "w4a16-k4v4+pc256": 13,
+        "w4a16-k8v4-g64+pc256": 21,  # K unlike V: 8; a group
+        "w4a16-k4v4-kc+res128+pc256": 17,
+        "w8a16-k4v2-pb64-g32+smooth+rot+res32+pc64": 33,
     }
     found = {}
     for w, bits in enumerate(space.weights):
