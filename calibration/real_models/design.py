@@ -77,8 +77,8 @@ def _windows() -> Iterator[Configuration]:
     for text in ("k4v4", "k4v2", "k2v4", "k2v2", "k8v2"):
         yield _parse(16, f"{text}-kc+res128")
     for text in ("k4v4{g}", "k4v2{g}", "k2v2{g}", "k16v2{g}", "k2v2{g}+smooth+rot",
-                 "k4v2{g}+smooth+rot", "k4v4{g}+smooth+rot", "k4v4+smooth", "k4v4+rot"):  # fmt:
-                 skip
+                 "k4v2{g}+smooth+rot", "k4v4{g}+smooth+rot", "k4v4+smooth",
+                 "k4v4+rot"):  # fmt: skip
         yield _parse(16, f"{text}+res128")
     for text in ("k2v2-kc+res64", "k2v2-kc+res256", "k2v2-kc{g}+res128", "k2v2-kc+res128+sink4",
                  "k4v2-kc+res128+sink4", "k4v4{g}+sink4", "k4v4+smooth+sink4",

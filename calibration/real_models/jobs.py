@@ -24,8 +24,8 @@ GSM8K = "gsm8k"
 TASK_CHUNK = 1024
 """Prefill chunk of the tasks, which bounds what a batch of long texts takes."""
 FULL = Configuration()
-SOME = 100
-"""Configurations at contexts of LONG tokens and more."""
+SOME, FEW = 110, 60
+"""Configurations at contexts other than the first, and at those of LONG tokens and more."""
 LONG = 32768
 
 
@@ -93,7 +93,10 @@ def configurations(
     layers = group.spec.layers
     head = next(size for layer in layers if (size := _head(layer)))
     design = divergence_design(head, len(layers), outliers)
-    return design[: SOME if group.context >= LONG else None][: settings.configurations]
+    limit = FEW if group.context >= LONG else SOME
+    if group.context == settings.contexts[0]:
+        limit = len(design)
+    return design[:limit][: settings.configurations]
 
 
 def _head(layer: object) -> int | None:

@@ -22,7 +22,7 @@ from .rows import DIVERGENCE, TASKS, Row, Writer, read_rows
 from .tasks import BATCH, COMMON, Exam, available, chosen
 
 TOKENS = 65536
-"""Of text that a configuration reads at a context, in at least 3 and at most 32 windows."""
+"""Of text that a configuration reads at a context, in at least 3 and at most 16 windows."""
 PLACES = 4096
 """Places compared in the windows' bodies, all together."""
 PAUSE = 2.0
@@ -134,8 +134,8 @@ class _Divergence:
 
     def __init__(self, worker: Worker, group: Group) -> None:
         self._worker, self._group = worker, group
-        count = min(32, max(3, TOKENS // group.context))
-        tail = 128 if group.context <= 1024 else 256 if group.context < 16384 else 512
+        count = min(16, max(3, TOKENS // group.context))
+        tail = 128 if group.context < 16384 else 256
         text = windows(group.folder, group.context, count)
         plan = Plan.of(text, min(tail, group.context // 4), PLACES // len(text))
         with single(worker.model(group, 16), group.spec, FULL, group.context) as session:
