@@ -78,7 +78,7 @@ def calibrate(options: Options) -> dict[str, Any]:
         if old:
             say(f"{len(old)} rows were measured by other versions; they are kept and marked")
         try:
-            with _bench(source, spec, material, device, options.offline) as bench:
+            with _bench(source, spec, material, device, options) as bench:
                 asked, part = _announce(options, bench, asked, file.records, say)
                 replace_file(folder / ASKED, asked.to_text())
                 weights = (16, 4) if device == "cuda" else (16,)
@@ -206,14 +206,21 @@ def _device(asked: str | None, spec: ModelSpec) -> str:
 
 @contextmanager
 def _bench(
-    source: str, spec: ModelSpec, material: "Material", device: str, offline: bool
+    source: str, spec: ModelSpec, material: "Material", device: str, options: Options
 ) -> Iterator["Bench"]:
     import transformers
 
     from .measure.trial import Bench
 
     transformers.utils.logging.disable_progress_bar()
-    bench = Bench(source, spec, material, device=device, offline=offline)
+    bench = Bench(
+        source,
+        spec,
+        material,
+        device=device,
+        offline=options.offline,
+        trust_remote_code=options.trust_remote_code,
+    )
     try:
         yield bench
     finally:

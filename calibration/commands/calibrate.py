@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .shared_options import AsJson, Device, Offline, Show
+from .shared_options import AsJson, Device, Offline, Show, TrustRemoteCode
 
 
 def register(app: typer.Typer, show: Show) -> None:
@@ -66,6 +66,7 @@ def register(app: typer.Typer, show: Show) -> None:
         ] = False,
         device: Device = None,
         offline: Offline = False,
+        trust_remote_code: TrustRemoteCode = False,
         as_json: AsJson = False,
     ) -> None:
         """Measure a model under chosen configurations; `plan` uses the result at once.
@@ -93,5 +94,6 @@ def register(app: typer.Typer, show: Show) -> None:
             resume=resume,
             device=device,
             offline=offline,
+            trust_remote_code=trust_remote_code,
         )
         show(context, as_json, run(options), "calibration", "print_calibration")

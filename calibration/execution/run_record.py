@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...planner.accuracy.calibrations import fingerprint
@@ -12,6 +11,7 @@ from ...planner.errors import BadInput, NothingFits, one_line
 from ...planner.formats.configuration import Configuration
 from ...planner.models.spec import ModelSpec
 from ...planner.workload import Engine, Workload
+from ...runtime.failures import NotFinite, is_out_of_memory
 from ..records.environment import environment
 from ..records.record_file import Environment, now
 from .memory_cap import allocator_settings
@@ -145,7 +145,9 @@ def failure(error: BaseException, phase: Phase) -> dict[str, Any]:
     found: dict[str, Any] = {"phase": phase, "reason": one_line(str(error), 300)}
     if isinstance(error, BadInput):
         return found | {"outcome": "refused"}
-    if isinstance(error, NothingFits | torch.OutOfMemoryError):
+    if isinstance(error, NotFinite):
+        return found | {"outcome": "crashed"}
+    if isinstance(error, NothingFits) or is_out_of_memory(error):
         return found | {"outcome": "out_of_memory", "term": TERMS[phase]}
     if is_outside_allocator(error):
         return found | {"outcome": "out_of_memory", "term": "overhead"}

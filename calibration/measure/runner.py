@@ -11,10 +11,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import torch
-
 from ...planner.errors import KVParetoError, NothingFits, one_line
 from ...planner.formats.configuration import Configuration
+from ...runtime.failures import NotFinite, is_out_of_memory
 from ..records.record_file import DIVERGENCE, LAYERS, WINDOW, Environment, Record, now
 from ..tasks.scores import Score, paired
 from .early_stopping import (
@@ -83,7 +82,10 @@ class Runner:
         self._crashes = 0
 
     def run(self, config: Configuration, context: int) -> None:
-        """All rows of `config` at `context` that are not there yet. Raises TooManyCrashes."""
+        """All rows of `config` at `context` that are not there yet.
+
+        Raises TooManyCrashes; NotFinite where the unquantized model itself gives no numbers.
+        """
         done = {r.task: r for r in self._rows(config, context)}
         if any(r.outcome != "ok" for r in done.values()):
             return
@@ -100,12 +102,19 @@ class Runner:
                     self._append(row)
                     if name == DIVERGENCE and is_lost(row):
                         break
-        except (torch.OutOfMemoryError, NothingFits) as error:
+        except NotFinite as error:
+            self._append(self._failure(at, error))
+            if is_unquantized(config):  # there is nothing to compare with
+                raise
+        except NothingFits as error:
             self._append(self._failure(at, error))
         except KVParetoError:
             raise
         except Exception as error:
             row = self._failure(at, error)
+            if row.outcome == "out_of_memory":
+                self._append(row)
+                return
             self._append(row)
             self._crashes += 1
             if self._crashes >= MOST_CRASHES:
@@ -245,10 +254,10 @@ class Runner:
 
     def _failure(self, at: "_At", error: Exception) -> Record:
         """Memory that ran out, or a crash."""
-        if isinstance(error, torch.OutOfMemoryError | NothingFits):
+        if isinstance(error, NothingFits) or is_out_of_memory(error):
             return self._row(at, outcome="out_of_memory", reason=one_line(str(error), 200))
-        reason = one_line(f"{type(error).__name__}: {error}", 200)
-        return self._row(at, outcome="crashed", reason=reason)
+        said = str(error) if isinstance(error, NotFinite) else f"{type(error).__name__}: {error}"
+        return self._row(at, outcome="crashed", reason=one_line(said, 200))
 
     def _row(self, at: "_At", **values: Any) -> Record:
         return Record(

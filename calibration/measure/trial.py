@@ -7,7 +7,7 @@ session of the unquantized model that divergences are measured from.
 import gc
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,8 +16,11 @@ import torch
 from ...planner.errors import BadInput, NothingFits
 from ...planner.formats.configuration import Configuration
 from ...planner.models.spec import ModelSpec
-from ...runtime import Session, load
+from ...runtime import Session
+from ...runtime.failures import is_out_of_memory
+from ...runtime.session import held_bytes
 from .. import tasks
+from ..execution.loaded_model import OpenModel, open_model
 from ..records.record_file import Memory
 from .divergence import Divergence, divergence
 from .layer_probe import TOKENS, probe_layers
@@ -73,6 +76,7 @@ class Bench:
         *,
         device: str,
         offline: bool = False,
+        trust_remote_code: bool = False,
     ) -> None:
         if spec.quantization is not None:
             raise BadInput(
@@ -81,18 +85,23 @@ class Bench:
                 "calibrate the 16-bit checkpoint it was made from",
             )
         self.spec, self.device = spec, device
-        self._source, self._offline = source, offline
+        self._source, self._offline, self._trusted = source, offline, trust_remote_code
         self._batch = BATCH
-        self._models: dict[int, Session] = {}
+        self._models: dict[int, OpenModel] = {}
+        self._open = ExitStack()
         self._reference: tuple[int, Session] | None = None
-        self.prompts = Prompts(spec.name, self._model(16).tokenizer, material)
+        try:
+            self.prompts = Prompts(spec.name, self._model(16).tokenizer, material)
+        except BaseException:
+            self.close()
+            raise
 
     @contextmanager
     def open(self, config: Configuration, context: int) -> Iterator["RuntimeTrial"]:
         """A trial of `config` with prompts of `context` tokens."""
         reference = self._reference_at(context)
         base = self._model(config.weight_bits)
-        before = _allocated(base.device) - base.memory().weights
+        before = _allocated(base.device) - held_bytes(base.model)
         with _session(base, config, self._room(context)) as session:
             trial = RuntimeTrial(self, reference, session, context, before)
             try:
@@ -143,23 +152,22 @@ class Bench:
         if self._reference is not None:
             self._reference[1].close()
             self._reference = None
-        for session in reversed(self._models.values()):
-            session.close()
         self._models.clear()
+        self._open.close()
 
-    def _model(self, bits: int) -> Session:
-        """A session of almost no room that holds the model with its weights at `bits`."""
+    def _model(self, bits: int) -> OpenModel:
+        """The model with its weights at `bits`."""
         if bits not in self._models:
-            config = Configuration(weight_bits=bits)
-            self._models[bits] = load(
-                self._source,
-                config,
-                context=8,
-                output=1,
-                device=self.device,
-                # without hardware for them, 16-bit matrix products take several times as long
-                dtype=torch.float32 if self.device == "cpu" else None,
-                offline=self._offline,
+            self._models[bits] = self._open.enter_context(
+                open_model(
+                    self._source,
+                    bits,
+                    device=self.device,
+                    # without hardware for them, 16-bit products take several times as long
+                    dtype=torch.float32 if self.device == "cpu" else None,
+                    offline=self._offline,
+                    trust_remote_code=self._trusted,
+                )
             )
         return self._models[bits]
 
@@ -219,7 +227,9 @@ class RuntimeTrial:
                 if self._batched is None:
                     self._batched = self._bench.batched(self._session.config, self._context)
                 return tasks.evaluate(self._batched, found, items).per_item
-            except (torch.OutOfMemoryError, NothingFits):
+            except Exception as error:
+                if not (isinstance(error, NothingFits) or is_out_of_memory(error)):
+                    raise
                 self.close()
                 if not self._bench.fewer_at_once():
                     raise
@@ -253,7 +263,7 @@ class RuntimeTrial:
         return Memory(weights=use.weights, kv=use.kv, allocated=allocated, peak=peak)
 
 
-def _session(base: Session, config: Configuration, room: int, batch: int = 1) -> Session:
+def _session(base: OpenModel, config: Configuration, room: int, batch: int = 1) -> Session:
     return Session(
         base.model, base.spec, config, tokens=room, batch=batch, tokenizer=base.tokenizer
     )

@@ -20,6 +20,7 @@ from ...planner.memory import estimate as memory
 from ...planner.models.spec import ModelSpec
 from ...planner.units import format_bytes
 from ...planner.workload import Engine
+from ...runtime.failures import is_out_of_memory
 from ..calibrate import INSTALL
 from ..design.candidates import chunk_for
 from ..execution.loaded_model import OpenModel, open_model
@@ -52,6 +53,7 @@ class Settings:
     items: int
     seed: int
     offline: bool
+    trust_remote_code: bool = False
 
 
 class Verifier:
@@ -133,6 +135,8 @@ class Verifier:
         return open_model(
             question.source, bits, device=settings.device,
             random_weights=settings.random_weights, budget=budget, offline=settings.offline,
+            trust_remote_code=settings.trust_remote_code,
+            packed_cache=question.request.engine is Engine.KVPARETO,
         )  # fmt: skip
 
     def _is_scored(self, question: Question) -> bool:
@@ -148,7 +152,9 @@ class Verifier:
         try:
             with held:
                 return examiner.score(opened, question.config, tuple(examiner.items))
-        except (NothingFits, torch.OutOfMemoryError) as error:
+        except Exception as error:
+            if not (isinstance(error, NothingFits) or is_out_of_memory(error)):
+                raise
             reason = one_line(str(error), 120)
             self._notice(f"no task is scored: the answers' cache does not fit too ({reason})")
             return {}
@@ -170,7 +176,9 @@ class Verifier:
         try:
             with self._opened(question, 16, None) as opened:
                 measured = examiner.score(opened, _unquantized(question), left)
-        except (NothingFits, torch.OutOfMemoryError):
+        except Exception as error:
+            if not (isinstance(error, NothingFits) or is_out_of_memory(error)):
+                raise
             return found, "the unquantized model does not fit this device", {}
         found |= {name: (score, "measured now") for name, score in measured.items()}
         return found, "", dict(measured)
