@@ -25,9 +25,7 @@ def register(app: typer.Typer, show: Show) -> None:
         runs: Annotated[
             int | None, typer.Option(help="Configurations to run at most.  [default: 16]")
         ] = None,
-        minutes: Annotated[
-            float | None, typer.Option(help="Minutes to spend at most on runs.")
-        ] = None,
+        minutes: Annotated[float | None, typer.Option(help="Minutes to spend at most.")] = None,
         tasks: Annotated[
             str | None,
             typer.Option(

@@ -22,13 +22,14 @@ from ...runtime.session import held_bytes
 from .. import tasks
 from ..execution.loaded_model import OpenModel, open_model
 from ..records.record_file import Memory
+from ..reference_logits import ReferenceLogits
 from .divergence import Divergence, divergence
 from .layer_probe import TOKENS, probe_layers
 from .layer_sensitivity import Sensitivity
 from .prompts import Material, Prompts
 
 SPEED_TOKENS = 16
-SPEED_REPEATS = 2  # of which the faster counts: the first may compile and capture
+SPEED_REPEATS = 2  # on a GPU, of which the faster counts: the first may compile and capture
 FULL = Configuration()
 BATCH = 8
 """Items generated together, where memory allows."""
@@ -89,7 +90,9 @@ class Bench:
         self._batch = BATCH
         self._models: dict[int, OpenModel] = {}
         self._open = ExitStack()
-        self._reference: tuple[int, Session] | None = None
+        self.probe_tokens = TOKENS // 2
+        """Tokens of the one window that the layers are probed on, on a CPU."""
+        self._reference: tuple[int, ReferenceLogits] | None = None
         try:
             self.prompts = Prompts(spec.name, self._model(16).tokenizer, material)
         except BaseException:
@@ -124,7 +127,7 @@ class Bench:
         """How sensitive each layer is, and on windows of how many tokens it was tried."""
         windows = self.prompts.windows(min(TOKENS, max(self.prompts.material.contexts)))
         if self.device == "cpu":  # a quarter of the text: seconds, where it would be a minute
-            windows = windows[:1, : TOKENS // 2]
+            windows = windows[:1, : self.probe_tokens]
         return probe_layers(self._model(16), windows), int(windows.shape[1])
 
     def batched(self, config: Configuration, context: int) -> Session:
@@ -150,7 +153,7 @@ class Bench:
     def close(self) -> None:
         """Free everything, in the reverse order of loading."""
         if self._reference is not None:
-            self._reference[1].close()
+            self._reference[1].session.close()
             self._reference = None
         self._models.clear()
         self._open.close()
@@ -171,12 +174,13 @@ class Bench:
             )
         return self._models[bits]
 
-    def _reference_at(self, context: int) -> Session:
+    def _reference_at(self, context: int) -> ReferenceLogits:
         if self._reference is None or self._reference[0] != context:
             if self._reference is not None:
-                self._reference[1].close()
+                self._reference[1].session.close()
                 self._reference = None
-            self._reference = context, _session(self._model(16), FULL, self._room(context))
+            session = _session(self._model(16), FULL, self._room(context))
+            self._reference = context, ReferenceLogits(session)
         return self._reference[1]
 
     def _room(self, context: int) -> int:
@@ -188,7 +192,12 @@ class RuntimeTrial:
     """See Trial."""
 
     def __init__(
-        self, bench: Bench, reference: Session, session: Session, context: int, before: int
+        self,
+        bench: Bench,
+        reference: ReferenceLogits,
+        session: Session,
+        context: int,
+        before: int,
     ) -> None:
         self._bench, self._reference, self._session = bench, reference, session
         self._context, self._before = context, before
@@ -242,7 +251,7 @@ class RuntimeTrial:
         device = self._session.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        found = [self._time() for _ in range(SPEED_REPEATS)]
+        found = [self._time() for _ in range(SPEED_REPEATS if device.type == "cuda" else 1)]
         use = self._session.memory()
         if use.allocated is not None and use.peak is not None:
             self._allocator = use.allocated - self._before, use.peak - self._before
