@@ -160,10 +160,11 @@ def test_each_session_keeps_the_rope_of_its_own_length() -> None:
         rope_parameters={"rope_theta": 10000.0, **factors},
     )  # fmt: skip
     model: PreTrainedModel = Phi3ForCausalLM._from_config(config, dtype=torch.float32).eval()
+    untouched = copy.deepcopy(model)
     short, long = list(range(3, 13)), [3 + i % 90 for i in range(60)]
 
     def alone(ids: list[int]) -> torch.Tensor:
-        with session(copy.deepcopy(model), "w16a16-k16v16+pc8", tokens=80) as run:
+        with session(copy.deepcopy(untouched), "w16a16-k16v16+pc8", tokens=80) as run:
             return run.prefill(ids)
 
     a = session(model, "w16a16-k16v16+pc8", tokens=80)
@@ -174,6 +175,6 @@ def test_each_session_keeps_the_rope_of_its_own_length() -> None:
     rest = [step[0] for step in stream]
     b.close()
     assert torch.equal(a.prefill(short), alone(short))
-    with session(copy.deepcopy(model), "w16a16-k16v16+pc8", tokens=80) as run:
+    with session(copy.deepcopy(untouched), "w16a16-k16v16+pc8", tokens=80) as run:
         assert [step[0] for step in run.steps(short, 6, stops=NONE)] == begun + rest
     a.close()
