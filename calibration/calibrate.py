@@ -3,6 +3,7 @@
 Progress and notices go to stderr; the summary is the command's result.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from .design.campaign import Ending
+    from .design.time_estimate import Forecast
     from .measure.layer_sensitivity import Sensitivity
     from .measure.prompts import Material
     from .measure.trial import Bench
@@ -42,6 +44,7 @@ def calibrate(options: Options) -> dict[str, Any]:
 
     Raises BadInput, MissingDependency (no extra, no GPU for a large model), Interrupted.
     """
+    begun = time.monotonic()
     options.check()
     source = options.model or DEFAULT_MODEL
     spec = load_model(source, offline=options.offline)
@@ -60,7 +63,7 @@ def calibrate(options: Options) -> dict[str, Any]:
     from .measure.runner import Identity, Runner
     from .profile_files import replace_file
     from .records.environment import environment
-    from .records.record_file import Record, RecordFile, of_other_versions, read_records
+    from .records.record_file import LAYERS, Record, RecordFile, of_other_versions, read_records
 
     here = environment(device)
     with RecordFile(folder) as file, _progress(asked.runs) as (progress, bar):
@@ -82,22 +85,15 @@ def calibrate(options: Options) -> dict[str, Any]:
         if old:
             say(f"{len(old)} rows were measured by other versions; they are kept and marked")
         try:
-            with _bench(source, spec, material, device, options.offline) as bench:
-                asked, part = _announce(options, bench, asked, file.records, say)
+            with _bench(source, spec, material, device, options) as bench:
+                asked, found = _announce(options, bench, asked, file.records, say, begun)
                 replace_file(folder / ASKED, asked.to_text())
                 weights = (16, 4) if device == "cuda" else (16,)
-                plan = Plan(
-                    asked.contexts,
-                    weights,
-                    asked.runs,
-                    options.minutes,
-                    asked.tolerance,
-                    asked.seed,
-                )
 
                 def append(record: Record) -> None:
                     file.append(record)
-                    progress.advance(bar, part)
+                    if record.task != LAYERS:
+                        progress.advance(bar, found.share(record.task, record.context, asked))
 
                 runner = Runner(
                     bench,
@@ -115,6 +111,16 @@ def calibrate(options: Options) -> dict[str, Any]:
                     if not progress.console.is_terminal:
                         say(f"{number + 1} of {asked.runs}  {config}")
 
+                plan = Plan(
+                    asked.contexts,
+                    weights,
+                    asked.runs,
+                    options.minutes,
+                    asked.tolerance,
+                    asked.seed,
+                    {at: found.seconds(asked.items, (at,)) for at in asked.contexts},
+                    time.monotonic() - begun,
+                )
                 ending = Campaign(spec, plan, runner, file.records, step).run()
                 progress.update(bar, completed=asked.runs, description="fitting")
             meta = write_profile(folder, spec, file.records, here)
@@ -211,14 +217,21 @@ def _device(asked: str | None, spec: ModelSpec) -> str:
 
 @contextmanager
 def _bench(
-    source: str, spec: ModelSpec, material: "Material", device: str, offline: bool
+    source: str, spec: ModelSpec, material: "Material", device: str, options: Options
 ) -> Iterator["Bench"]:
     import transformers
 
     from .measure.trial import Bench
 
     transformers.utils.logging.disable_progress_bar()
-    bench = Bench(source, spec, material, device=device, offline=offline)
+    bench = Bench(
+        source,
+        spec,
+        material,
+        device=device,
+        offline=options.offline,
+        trust_remote_code=options.trust_remote_code,
+    )
     try:
         yield bench
     finally:
@@ -226,11 +239,17 @@ def _bench(
 
 
 def _announce(
-    options: Options, bench: "Bench", asked: Asked, records: Sequence["Record"], say: Say
-) -> tuple[Asked, float]:
+    options: Options,
+    bench: "Bench",
+    asked: Asked,
+    records: Sequence["Record"],
+    say: Say,
+    begun: float,
+) -> tuple[Asked, "Forecast"]:
     """Say what will run and how long it will take. The terms, with as many items and contexts as
-    fit the minutes where these were left open, and the part of a configuration that a row is."""
-    from .design.time_estimate import forecast, in_words
+    fit the minutes since `begun` where these were left open, and the forecast."""
+    from .design.campaign import FIT_S
+    from .design.time_estimate import PROBE_SHARE, forecast, in_words
     from .records.record_file import LAYERS
 
     for context in asked.contexts:
@@ -241,10 +260,12 @@ def _announce(
                     bench.prompts.items(name, context)  # raises, and says how many tokens it needs
                 say(f"task {name} does not fit {context:,} tokens with this tokenizer: left out")
     found = forecast(bench, asked.contexts)
+    seconds = None if options.minutes is None else 60 * options.minutes
+    bench.probe_tokens = found.probe_tokens(len(bench.spec.layers), seconds)
     if options.minutes is not None and not records:
         asked = found.fit(
             asked,
-            options.minutes,
+            (1 - PROBE_SHARE) * options.minutes - (time.monotonic() - begun + FIT_S) / 60,
             items=options.items is None,
             contexts=options.contexts is None,
         )
@@ -256,7 +277,7 @@ def _announce(
     one = found.seconds(asked.items, asked.contexts)
     if options.minutes is not None and one > 60 * options.minutes / 2:
         say("that is little time: a shorter --context, or fewer --tasks, leaves more to compare")
-    return asked, 1 / found.rows(asked.contexts)
+    return asked, found
 
 
 def _tell(found: "Sensitivity | None", say: Say) -> None:
@@ -296,5 +317,11 @@ def _progress(runs: int) -> Iterator[tuple["Progress", Any]]:
     )
     console = Console(stderr=True)
     shown = console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=not shown,
+        speed_estimate_period=3600,  # of all rows: the last minute's are of one task
+    ) as progress:
         yield progress, progress.add_task("loading", total=runs)

@@ -11,8 +11,8 @@ keeps a workspace for every stream that it multiplies on.
 
 import gc
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -44,12 +44,14 @@ class Forward:
         self._graphs: dict[int, _Captured | _InPieces] = {}
         self._refused: set[int] = set()  # chunks that could not be captured
         self._pool: Any = None  # CUDA's handle of the memory that the graphs share
+        self.turn: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Held during each pass: whoever else runs the model waits (loan.py)."""
         self.why_eager = _why_eager(model, cache, graphs)
 
     def __call__(self, ids: Tensor) -> Tensor:
         self.cache.check_room(ids.shape[1])  # a graph would write past the buffers unasked
         graph = self._graphs.get(ids.shape[1])
-        with own_stream(ids.device):
+        with self.turn(), own_stream(ids.device):
             return self.eager(ids) if graph is None else graph.replay(ids)
 
     @torch.inference_mode()
@@ -79,7 +81,7 @@ class Forward:
         if self.cache.clock.host:
             raise RuntimeError("a graph is captured on an empty cache")
         try:
-            with own_stream(self.cache.clock.device.device):
+            with self.turn(), own_stream(self.cache.clock.device.device):
                 graph = kind(self, tokens, self._pool)
             self._graphs[tokens] = graph
             self._pool = graph.graph.pool()

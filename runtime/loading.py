@@ -8,16 +8,16 @@ nearest while loading; w8 rounded to nearest. `random_weights` builds the model 
 random weights in its final format, to measure memory and speed without a download.
 """
 
-import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from ..planner.engines.kvpareto import KVPARETO
@@ -30,8 +30,12 @@ from ..planner.models.read_config import read_model
 from ..planner.models.spec import ModelSpec
 from ..planner.run_dtype import in_dtype, sixteen_bits
 from ..planner.workload import Workload
+from .checkpoint import AGAIN, check_config, check_files, check_loaded, draft_layers
+from .failures import is_out_of_memory, reading
 from .generation.prefill import fitting_chunk
+from .model_class import causal_class, check_class
 from .session import Session
+from .tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +58,7 @@ def load(
     fused: bool | None = None,
     memory_target: int | None = None,
     offline: bool = False,
+    trust_remote_code: bool = False,
 ) -> Session:
     """Load `model` to run under `config` with room for `context` + `output` tokens.
 
@@ -63,10 +68,12 @@ def load(
     the checkpoint's on a CPU; on a GPU, whose kernels take 16 bits, to float16 for float16 ones,
     else bfloat16, or float16 where the GPU has no bfloat16.
     `memory_target` is the total in bytes that dynamic chunks stay within; by default all that
-    the GPU has. `graphs` and `fused` can be switched off to compare.
+    the GPU has. `graphs` and `fused` can be switched off to compare. Code that a repository
+    brings is run only with `trust_remote_code`.
 
-    Raises BadInput for what cannot be run, MissingDependency where CUDA is asked for and not
-    there, NothingFits when weights or cache do not fit in memory.
+    Raises BadInput for what cannot be run and for checkpoints that are not whole,
+    MissingDependency where CUDA is asked for and not there, NothingFits when weights or cache do
+    not fit in memory.
     """
     chosen = Configuration.parse(config) if isinstance(config, str) else config
     work = Workload(context=context, output=output, batch=batch)
@@ -78,8 +85,15 @@ def load(
         loaded = model
     else:
         where = _device(device)
-        loaded, spec, tokenizer = _from_source(
-            str(model), chosen, where, dtype, tokenizer, random_weights, offline
+        loaded, spec, tokenizer = load_weights(
+            str(model),
+            chosen.weight_bits,
+            where,
+            dtype=dtype,
+            tokenizer=tokenizer,
+            random_weights=random_weights,
+            offline=offline,
+            trust_remote_code=trust_remote_code,
         )
     return Session(
         loaded,
@@ -106,37 +120,71 @@ def _device(device: torch.device | str | None) -> torch.device:
     return where
 
 
-def _from_source(
+class Loaded(NamedTuple):
+    """A model with its weights as asked, its description, and its tokenizer if it has one."""
+
+    model: Any
+    spec: ModelSpec
+    tokenizer: Tokenizer | None
+
+
+def load_weights(
     source: str,
-    config: Configuration,
+    weight_bits: int,
     device: torch.device,
-    dtype: torch.dtype | None,
-    tokenizer: Tokenizer | None,
-    random_weights: bool,
-    offline: bool,
-) -> tuple[PreTrainedModel, ModelSpec, Tokenizer | None]:
-    """The model with its weights as configured, its description, and its tokenizer if any."""
+    *,
+    dtype: torch.dtype | None = None,
+    tokenizer: Tokenizer | None = None,
+    random_weights: bool = False,
+    offline: bool = False,
+    trust_remote_code: bool = False,
+    packed_cache: bool = True,
+) -> Loaded:
+    """The one way from a source to a model in memory, for whoever runs it; else as `load`.
+
+    `packed_cache` says whether sessions will run on it: a model that only transformers' own
+    attention runs is then refused before its weights are read.
+    """
     found = load_config(source, offline=offline)
     spec = read_model(found.config, found.name)
     if dtype is None:
-        dtype = getattr(torch, dtype_on(device, spec.dtype))
+        rounded = device.type == "cuda" and weight_bits < 16 and spec.quantization is None
+        dtype = getattr(torch, dtype_on(device, "bfloat16" if rounded else spec.dtype))
     spec = in_dtype(spec, str(dtype).removeprefix("torch."))
+    check = check_class if packed_cache else causal_class
     model: Any
     try:
         if random_weights:
+            from .weights.build import read_hf_config
             from .weights.random import random_model  # needs triton
 
-            model = random_model(found.config, config.weight_bits, device, dtype=dtype)
+            check(read_hf_config(found.config), found.name)
+            model = random_model(found.config, weight_bits, device, dtype=dtype)
         else:
-            folder = _folder(source, offline)
-            tokenizer = tokenizer or _tokenizer(folder)
-            model = _weights(folder, config, device, dtype)
-    except torch.OutOfMemoryError as error:
+            folder = _folder(source, offline, trust_remote_code)
+            stored = check_config(folder)
+            with reading(f"config.json of {folder.name}", "compare with the published one"):
+                config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            check(config, found.name)
+            rows = getattr(config.get_text_config(), "vocab_size", None)
+            tokenizer = tokenizer or load_tokenizer(folder, rows, trust_remote_code)
+            method = _packed_as(stored, folder, weight_bits)
+            check_files(folder)
+            if method == "awq":
+                from .weights.load_awq import load_awq  # needs triton
+
+                with reading(f"the weights of {folder.name}", AGAIN):
+                    model = load_awq(folder, device, dtype=dtype)
+            else:
+                model = _plain(folder, config, spec, weight_bits, device, dtype, trust_remote_code)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise NothingFits(
-            f"the weights of {found.name} at {config.weight_bits} bits do not fit on {device}",
+            f"the weights of {found.name} at {weight_bits} bits do not fit on {device}",
             "fewer weight bits, or a smaller model",
         ) from error
-    return model, spec, tokenizer
+    return Loaded(model, spec, tokenizer)
 
 
 def dtype_on(device: torch.device, stored: str) -> str:
@@ -146,59 +194,102 @@ def dtype_on(device: torch.device, stored: str) -> str:
     return sixteen_bits(stored, torch.cuda.is_bf16_supported(including_emulation=False))
 
 
-def _folder(source: str, offline: bool) -> Path:
+def _folder(source: str, offline: bool, trust_remote_code: bool) -> Path:
     """The folder of a checkpoint, downloaded where it is a hub id that is not cached."""
     path = shipped_folder(source) or Path(source).expanduser()
+    if path.is_file():
+        path = path.parent
     if path.is_dir():
         return path
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    wanted = [*_FILES, "*.py"] if trust_remote_code else _FILES
     try:
-        return Path(snapshot_download(source, allow_patterns=_FILES, local_files_only=offline))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        return Path(snapshot_download(source, allow_patterns=wanted, local_files_only=offline))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise BadInput(
             f"the weights of {source} are neither cached nor could they be downloaded",
             "give a folder that holds them, check the name, or set HF_TOKEN for a gated model",
         ) from error
 
 
-def _tokenizer(folder: Path) -> Tokenizer | None:
-    named = ("tokenizer.json", "tokenizer.model", "vocab.json")
-    if not any((folder / name).is_file() for name in named):
-        return None
-    return AutoTokenizer.from_pretrained(folder)
-
-
-def _weights(folder: Path, config: Configuration, device: torch.device, dtype: torch.dtype) -> Any:
-    stored = find_section(json.loads((folder / "config.json").read_text())) or {}
-    method = str(stored.get("quant_method", "")).lower()
-    if method == "awq":
-        if config.weight_bits != 4:
-            raise BadInput(
-                f"{folder.name} stores 4-bit weights, the configuration asks for "
-                f"w{config.weight_bits}",
-                "use w4a16, or the 16-bit checkpoint",
-            )
-        from .weights.load_awq import load_awq  # needs triton
-
-        return load_awq(folder, device, dtype=dtype)
-    if stored:
+def _packed_as(stored: dict[str, Any], folder: Path, weight_bits: int) -> str:
+    """How a checkpoint is quantized: "awq", or "" for not at all. Raises BadInput for the rest."""
+    settings = find_section(stored) or {}
+    method = str(settings.get("quant_method", ""))
+    method = method.lower()
+    if not settings:
+        return ""
+    if method != "awq":
         raise BadInput(
             f"{folder.name} is quantized as {method or 'unknown'!r}, which this runtime does not "
             "read",
             "use the 16-bit checkpoint or an AWQ one",
         )
-    # Rounded on the way: the 16-bit weights are loaded where there is room, then packed.
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map={"": device})
-    if config.weight_bits < 16:
+    if weight_bits != 4:
+        raise BadInput(
+            f"{folder.name} stores 4-bit weights, the configuration asks for w{weight_bits}",
+            "use w4a16, or the 16-bit checkpoint",
+        )
+    return method
+
+
+def _plain(
+    folder: Path,
+    config: Any,
+    spec: ModelSpec,
+    weight_bits: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    trust_remote_code: bool,
+) -> Any:
+    """The model of a 16-bit checkpoint, rounded to `weight_bits` where these are fewer.
+
+    What is to be rounded for a GPU is loaded and rounded in the host's memory, so that the 16-bit
+    weights never lie on the device.
+    """
+    on_host = device.type == "cuda" and weight_bits < 16
+    with reading(f"the weights of {folder.name}", AGAIN), _quiet():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            device_map={"": torch.device("cpu") if on_host else device},
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are refused by name
+            output_loading_info=True,
+            trust_remote_code=trust_remote_code,
+        )
+    model, found = loaded
+    check_loaded(folder.name, found, len(spec.layers), draft_layers(config.to_dict()))
+    if weight_bits < 16:
         logger.warning(
             "%s is a 16-bit checkpoint: its weights are rounded to the nearest of %d bits",
             folder.name,
-            config.weight_bits,
+            weight_bits,
         )
-        _pack_weights(model, config.weight_bits)
+        _pack_weights(model, weight_bits)
+    if on_host:
+        from .weights.fused_projections import move
+
+        move(model, device)
     return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' table of what a load lacks: it is told in one line, or no matter."""
+    talker = logging.getLogger("transformers.modeling_utils")
+    talker.addFilter(_is_error)
+    try:
+        yield
+    finally:
+        talker.removeFilter(_is_error)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 def _pack_weights(model: Any, bits: int) -> None:

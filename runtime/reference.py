@@ -82,8 +82,13 @@ def read(side: SideState, first: int, total: int) -> Tensor:
     return torch.cat(parts, dim=2)
 
 
-def _slots(first: int, last: int, sinks: int, buffer: Tensor, block: int = 1) -> Tensor:
-    """Slots of positions [first, last) in a ring of `buffer`'s length, one for each block."""
+def _slots(first: int, last: int, sinks: int, buffer: Tensor, block: int = 1) -> Tensor | slice:
+    """Slots of positions [first, last) in a ring of `buffer`'s length, one for each block: a
+    slice, which copies nothing, where they do not wrap."""
+    begin, end = (first - sinks) // block, -(-(last - sinks) // block)
+    if begin // buffer.shape[2] == max(end - 1, begin) // buffer.shape[2]:
+        start = begin % buffer.shape[2]
+        return slice(start, start + end - begin)
     places = torch.arange(first - sinks, last - sinks, block, device=buffer.device) // block
     return places % buffer.shape[2]
 
@@ -170,15 +175,16 @@ def _attend_block(
 ) -> Tensor:
     batch, query_heads, length, _ = query.shape
     heads, seen = key.shape[1], key.shape[2]
-    grouped = query.float().unflatten(1, (heads, query_heads // heads))
-    scores = torch.einsum("bhgqd,bhkd->bhgqk", grouped, key) * scaling
+    grouped = query.float().unflatten(1, (heads, query_heads // heads)).flatten(2, 3)
+    scores = (grouped * scaling @ key.mT).unflatten(2, (-1, length))
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
-    scores = scores.masked_fill(hidden[:, None, None], -torch.inf)
+    # in place and in one pass where possible: on a CPU these passes cost as much as the products
+    scores.masked_fill_(hidden[:, None, None], -torch.inf)
     if sinks is not None:
         extra = sinks.float().view(1, heads, -1, 1, 1).expand(batch, -1, -1, length, 1)
         scores = torch.cat((scores, extra), dim=-1)
-    limits = torch.finfo(torch.float32)
-    weights = torch.exp(scores - scores.amax(-1, keepdim=True).clamp(min=limits.min))
-    weights = weights / weights.sum(-1, keepdim=True).clamp(min=limits.tiny)
-    return torch.einsum("bhgqk,bhkd->bhgqd", weights[..., :seen], value).flatten(1, 2)
+    weights = scores.softmax(-1)
+    if sinks is None:  # a row that sees nothing
+        weights.masked_fill_(hidden.all(-1, keepdim=True)[:, None, None], 0)
+    return (weights[..., :seen].flatten(2, 3) @ value).unflatten(2, (-1, length)).flatten(1, 2)

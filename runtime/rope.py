@@ -27,6 +27,7 @@ class FixedRope:
 
     def __init__(self, model: nn.Module) -> None:
         self._before: dict[Any, tuple[str, Tensor, float]] = {}
+        self._tokens: int | None = None
         modules: Iterator[Any] = model.modules()  # nn.Module's own types know no rope_type
         for module in modules:
             kind = getattr(module, "rope_type", None)
@@ -38,7 +39,10 @@ class FixedRope:
 
     @torch.no_grad()
     def fix(self, tokens: int) -> None:
-        """Choose the frequencies for sequences of up to `tokens` tokens."""
+        """Choose the frequencies for sequences of up to `tokens` tokens, where others are set."""
+        if tokens == self._tokens:
+            return
+        self._tokens = tokens
         for module, (kind, _, _) in self._before.items():
             frequencies, module.attention_scaling = ROPE_INIT_FUNCTIONS[kind](
                 module.config, module.inv_freq.device, seq_len=tokens

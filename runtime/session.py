@@ -1,11 +1,13 @@
 """A loaded model under one configuration: prefill, generate, and what it takes of memory."""
 
 import gc
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,16 +16,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..planner.errors import BadInput
 from ..planner.formats.configuration import Configuration
 from ..planner.models.spec import ModelSpec
-from .attention import ATTENTION_NAME, register
+from .attention import register
 from .cache.kv_cache import PackedCache
 from .cache.layer_state import Clock
-from .forward import Forward, own_stream
+from .forward import Forward
 from .generation.decode import decode
 from .generation.prefill import chunk_sizes, prefill
 from .generation.sampling import GREEDY, Sampling
 from .generation.teacher_forcing import forced_logits
 from .generation.tokenization import Prompt, encode, stop_tokens, stream_text
-from .rope import FixedRope
+from .loan import borrow, give_back
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +52,10 @@ class Generation:
 class Session:
     """A model whose attention reads a packed cache. A context manager: leaving it closes it.
 
-    Several sessions live side by side, each with its own model; an in-memory model that was
-    handed in gets its own attention back at `close`.
+    Several sessions live side by side, on one model or on several; a model that was handed in
+    gets its own attention back when the last session on it closes. A session runs one call at a
+    time: a second thread is refused, and a stream that is read on after the session's next call
+    has begun. Threads want a session each.
     """
 
     def __init__(
@@ -87,7 +93,10 @@ class Session:
         self._dynamic = dynamic
         self._owned = owned
         self.device = model.device
-        self._attention = model.config._attn_implementation
+        self._lock = threading.Lock()  # held while a call runs
+        self._call = 0  # counts calls: whose tokens the cache holds
+        self._length = 0  # tokens that RoPE is held still for
+        self._closed = False
         self.cache = PackedCache(
             spec,
             config,
@@ -98,17 +107,11 @@ class Session:
             kernels=kernels,
         )
         model.eval()
-        model.set_attn_implementation(ATTENTION_NAME)
-        self._rope = FixedRope(model)
-        self._fused: list[torch.nn.Module] = []
         if fused is None:
             fused = model.device.type == "cuda" and find_spec("triton") is not None
-        if fused:
-            from .fused import fuse
-
-            with own_stream(model.device):
-                self._fused = fuse(model)
+        self._loan = borrow(model, self, fused=fused)
         self.forward = Forward(model, self.cache, graphs=graphs)
+        self.forward.turn = self._turn
         self.stops = stop_tokens(model, tokenizer)
 
     @property
@@ -122,16 +125,8 @@ class Session:
         `max_new_tokens` is what will follow, for models whose RoPE depends on the length.
         Raises BadInput for a prompt that does not fit the cache, NothingFits for want of memory.
         """
-        ids, starts = self._admit(prompt, max_new_tokens)
-        self.cache.reset()
-        self.forward.capture(1)
-        return prefill(
-            self.forward,
-            ids,
-            self.config,
-            starts=starts,
-            dynamic=self._dynamic,
-        )
+        with self._alone():
+            return self._prefill(prompt, max_new_tokens)
 
     def chunks(self, tokens: int) -> list[int]:
         """The sizes of the chunks in which `tokens` prompt tokens are prefilled."""
@@ -145,13 +140,69 @@ class Session:
         See forced.py. `chunks` replaces the configuration's own chunks, to keep step with another
         session. Raises BadInput for a prompt that does not fit, NothingFits for want of memory.
         """
-        ids, starts = self._admit(prompt)
-        sizes = self.chunks(ids.shape[1]) if chunks is None else chunks
-        return forced_logits(self.forward, ids, positions, sizes, starts=starts)
+        with self._alone():
+            ids, starts = self._admit(prompt)
+            sizes = self.chunks(ids.shape[1]) if chunks is None else chunks
+            found = forced_logits(self.forward, ids, positions, sizes, starts=starts)
+            return self._in_turn(found, self._call)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """The session for one call. Raises BadInput while another runs, and once it is closed."""
+        if not self._lock.acquire(blocking=False):
+            raise BadInput(
+                "this session is running a call already, in another thread",
+                "load a session for each thread; sessions of one model share its weights",
+            )
+        try:
+            if self._closed:
+                raise BadInput("this session is closed", "load the model again")
+            yield
+        finally:
+            self._lock.release()
+
+    def _in_turn(self, items: Iterator[T], call: int) -> Iterator[T]:
+        """What a call leaves to be read, as long as no other has taken the cache."""
+        while True:
+            with self._alone():
+                if call != self._call:
+                    raise BadInput(
+                        "this stream is over: its session has begun another call since",
+                        "read a stream to its end first, or load a second session",
+                    )
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+            yield item
+
+    def _turn(self) -> AbstractContextManager[None]:
+        return self._loan.turn(self._length)
+
+    def _prefill(self, prompt: Prompt, max_new_tokens: int) -> Tensor:
+        ids, starts = self._admit(prompt, max_new_tokens)
+        self.cache.reset()
+        self.forward.capture(1)
+        return prefill(
+            self.forward,
+            ids,
+            self.config,
+            starts=starts,
+            dynamic=self._dynamic,
+        )
 
     def _admit(self, prompt: Prompt, more: int = 0) -> tuple[Tensor, Tensor]:
-        """Tokens [B, T] and left padding [B] on the device. Raises BadInput if they do not fit."""
+        """Tokens [B, T] and left padding [B] on the device, of a call that begins. Raises BadInput
+        if they do not fit, or are no tokens of this model."""
         ids, starts = encode(prompt, self.tokenizer, pad_id=0)
+        embedding: Any = self.model.get_input_embeddings()
+        rows = embedding.weight.shape[0]
+        if not 0 <= int(ids.min()) <= int(ids.max()) < rows:
+            strange = next(t for t in ids.flatten().tolist() if not 0 <= t < rows)
+            raise BadInput(
+                f"token {strange} is beyond the model's vocabulary of {rows}",
+                "the tokenizer and the model do not belong together, or the tokens are of another",
+            )
         batch = self.cache.clock.starts.shape[0]
         if ids.shape[0] != batch:
             raise BadInput(
@@ -163,7 +214,8 @@ class Session:
                 f"a prompt of {ids.shape[1]} tokens does not fit a cache of {self.cache.capacity}",
                 "load with a longer context, or cut the prompt",
             )
-        self._rope.fix(ids.shape[1] + more)
+        self._call += 1
+        self._length = ids.shape[1] + more
         return ids.to(self.device), starts.to(self.device)
 
     def steps(
@@ -173,8 +225,19 @@ class Session:
         sampling: Sampling = GREEDY,
         stops: frozenset[int] | None = None,
     ) -> Iterator[list[int]]:
-        """Tokens as they are chosen, a list [B] a step, until all have stopped."""
-        logits = self.prefill(prompt, max_new_tokens)
+        """Tokens as they are chosen, a list [B] a step, until all have stopped.
+
+        Raises BadInput for what does not fit, NothingFits for want of memory; while it is read,
+        NotFinite for logits that are no numbers, BadInput after another call has begun.
+        """
+        with self._alone():
+            found = self._steps(prompt, max_new_tokens, sampling, stops)
+            return self._in_turn(found, self._call)
+
+    def _steps(
+        self, prompt: Prompt, max_new_tokens: int, sampling: Sampling, stops: frozenset[int] | None
+    ) -> Iterator[list[int]]:
+        logits = self._prefill(prompt, max_new_tokens)
         # the last token chosen is never appended
         room = self.cache.capacity - self.cache.clock.host + 1
         if max_new_tokens > room:
@@ -194,7 +257,8 @@ class Session:
     ) -> Generation:
         """Generate for every sequence of the prompt. `stops` replaces the model's stop tokens."""
         ends = self.stops if stops is None else stops
-        columns = list(self.steps(prompt, max_new_tokens, sampling, stops))
+        with self._alone():
+            columns = list(self._steps(prompt, max_new_tokens, sampling, stops))
         tokens = [_until(row, ends) for row in map(list, zip(*columns, strict=True))]
         text = None
         if self.tokenizer is not None:
@@ -214,8 +278,7 @@ class Session:
         return stream_text(tokens, self.tokenizer, self.stops)
 
     def memory(self) -> MemoryUse:
-        held = {t.data_ptr(): t.nbytes for t in (*self.model.parameters(), *self.model.buffers())}
-        use = MemoryUse(sum(held.values()), self.cache.nbytes, None, None)
+        use = MemoryUse(held_bytes(self.model), self.cache.nbytes, None, None)
         if self.device.type != "cuda":
             return use
         allocated = torch.cuda.memory_allocated(self.device)
@@ -223,21 +286,22 @@ class Session:
 
     def close(self) -> None:
         """Free the cache and the graphs; free the model too where the session loaded it, else
-        give it its own attention back. A closed session runs nothing any more."""
-        self.forward.release()
-        self.cache.layers = []
-        self.cache.clock = Clock(1, torch.device("cpu"))  # kernels' buffers go with the old one
-        self._rope.restore()
-        if self._fused:
-            from .fused import restore
-
-            restore(self._fused)
-        self.model.set_attn_implementation(self._attention)
-        if self._owned:
-            del self.model, self.forward, self._rope
-            gc.collect()  # modules and their replaced parts refer to each other
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        give it its own attention back, once no other session is open on it. A closed session runs
+        nothing any more; closing waits for a call that another thread runs."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self.forward.release()
+            self.cache.layers = []
+            self.cache.clock = Clock(1, torch.device("cpu"))  # kernels' buffers go with the old one
+            give_back(self.model, self)
+            del self._loan
+            if self._owned:
+                del self.model, self.forward
+                gc.collect()  # modules and their replaced parts refer to each other
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def __enter__(self) -> Self:
         return self
@@ -249,6 +313,12 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def held_bytes(model: torch.nn.Module) -> int:
+    """Bytes of a model's parameters and buffers, what is shared counted once."""
+    held = {t.data_ptr(): t.nbytes for t in (*model.parameters(), *model.buffers())}
+    return sum(held.values())
 
 
 def _until(row: list[int], ends: frozenset[int]) -> list[int]:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from kvpareto.calibration.execution.run_record import failure
-from kvpareto.calibration.memory_error import is_out_of_memory
 from kvpareto.calibration.records.record_file import Record
 from kvpareto.planner.errors import BadInput, NothingFits
+from kvpareto.runtime.failures import is_out_of_memory
 from tests.support.fake_bench import MadeUpModel, campaign
 
 

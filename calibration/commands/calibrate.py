@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .shared_options import AsJson, Device, Offline, Show
+from .shared_options import AsJson, Device, Offline, Show, TrustRemoteCode
 
 
 def register(app: typer.Typer, show: Show) -> None:
@@ -25,9 +25,7 @@ def register(app: typer.Typer, show: Show) -> None:
         runs: Annotated[
             int | None, typer.Option(help="Configurations to run at most.  [default: 16]")
         ] = None,
-        minutes: Annotated[
-            float | None, typer.Option(help="Minutes to spend at most on runs.")
-        ] = None,
+        minutes: Annotated[float | None, typer.Option(help="Minutes to spend at most.")] = None,
         tasks: Annotated[
             str | None,
             typer.Option(
@@ -66,6 +64,7 @@ def register(app: typer.Typer, show: Show) -> None:
         ] = False,
         device: Device = None,
         offline: Offline = False,
+        trust_remote_code: TrustRemoteCode = False,
         as_json: AsJson = False,
     ) -> None:
         """Measure a model under chosen configurations; `plan` uses the result at once.
@@ -93,5 +92,6 @@ def register(app: typer.Typer, show: Show) -> None:
             resume=resume,
             device=device,
             offline=offline,
+            trust_remote_code=trust_remote_code,
         )
         show(context, as_json, run(options), "calibration", "print_calibration")

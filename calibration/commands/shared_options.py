@@ -23,6 +23,9 @@ Device = Annotated[
     str | None, typer.Option(help="cpu or cuda.  [default: cuda where there is one]")
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask the hub.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run the code that a checkpoint brings.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 
 Show = Callable[[typer.Context, bool, Mapping[str, Any], str, str], None]

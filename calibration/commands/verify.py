@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from .shared_options import AsJson, Batch, Device, EngineName, Offline, Output, Show
+from .shared_options import (
+    AsJson,
+    Batch,
+    Device,
+    EngineName,
+    Offline,
+    Output,
+    Show,
+    TrustRemoteCode,
+)
 
 
 def register(app: typer.Typer, show: Show) -> None:
@@ -67,6 +76,7 @@ def register(app: typer.Typer, show: Show) -> None:
         save: Annotated[Path | None, typer.Option(help="Write the receipt as JSON.")] = None,
         device: Device = None,
         offline: Offline = False,
+        trust_remote_code: TrustRemoteCode = False,
         as_json: AsJson = False,
     ) -> int:
         """Run a plan for real under its budget; predicted beside measured, and a verdict.
@@ -101,6 +111,7 @@ def register(app: typer.Typer, show: Show) -> None:
                 seed=seed,
                 device=device,
                 offline=offline,
+                trust_remote_code=trust_remote_code,
             )
         )
         if save is not None:

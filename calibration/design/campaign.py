@@ -7,8 +7,8 @@ the next run depends on the rows alone.
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,24 @@ from ..records.record_file import DIVERGENCE, LAYERS, Environment, Record, of_ot
 from .acquisition import Beliefs, Measurement, choose
 from .candidates import anchors, chunk_for, enumerate_candidates
 
-FIRST = 2
-"""Configurations that are run however little time there is: the unquantized model, and another."""
+FIRST = 1
+"""Configurations that are begun however little time there is: the unquantized model, without
+which nothing can be compared."""
+FIT_S = 4.0
+"""Seconds of the minutes that are left for the fit at the end."""
+RECENT = 4
+"""Runs that say how long the next takes at most: later ones leave out what the model cannot do."""
 NOT_KNOWN = 10.0
 """Error of a retention that a failed run leaves as unknown as it was."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a calibration may spend, and on what. `weights`: weight bits that can be run."""
+    """What a calibration may spend, and on what. `weights`: weight bits that can be run.
+
+    `expected` are a configuration's seconds at each context, as forecast; `spent` the seconds that
+    the calibration took before its first run.
+    """
 
     contexts: tuple[int, ...]
     weights: tuple[int, ...]
@@ -42,6 +51,8 @@ class Plan:
     minutes: float | None
     tolerance: float
     seed: int
+    expected: Mapping[int, float] = field(default_factory=dict)
+    spent: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -77,25 +88,28 @@ class Campaign:
 
     def run(self) -> Ending:
         """Run configurations, at all contexts each; the order depends on the rows alone."""
-        started, longest_run = self._clock(), 0.0
+        times = _Times(self._plan, self._clock)
         done: list[Configuration] = []
         while len(done) < self._plan.runs:
-            spent = self._clock() - started
-            limit = self._plan.minutes
-            if limit is not None and spent + longest_run > 60 * limit and len(done) >= FIRST:
-                return self._ending(f"{limit:g} minutes are spent", len(done))
+            if len(done) >= FIRST and not times.allow(self._plan.contexts):
+                return self._ending(self._spent(), len(done))
             config = next((c for c in self._certain() if c not in done), None)
             if config is None:
                 config, error = self._choose(len(done))
                 if config is None:
                     return Ending("the frontier is settled", len(done), error)
             self._step(len(done), config)
-            before = self._clock()
-            for context in self._plan.contexts:
-                self._runner.run(config.with_chunk(chunk_for(context)), context)
             done.append(config)
-            longest_run = max(longest_run, self._clock() - before)
+            for context in self._plan.contexts:
+                if context != self._plan.contexts[0] and not times.allow((context,)):
+                    return self._ending(self._spent(), len(done))
+                before = self._clock()
+                self._runner.run(config.with_chunk(chunk_for(context)), context)
+                times.add(context, self._clock() - before)
         return self._ending(f"{len(done)} configurations were run", len(done))
+
+    def _spent(self) -> str:
+        return f"{self._plan.minutes:g} minutes are spent"
 
     def _certain(self) -> list[Configuration]:
         """The anchors, and whatever was begun: a run that was cut short is completed first."""
@@ -124,6 +138,38 @@ class Campaign:
             if index is not None and record.context == longest:
                 rows.setdefault(index, []).append(record)
         return {index: _summary(found) for index, found in rows.items()}
+
+
+class _Times:
+    """What runs took, and whether another ends in time: by the longest of the recent ones at each
+    context, before there are any by the forecast, corrected by what others took against theirs."""
+
+    def __init__(self, plan: Plan, clock: Callable[[], float]) -> None:
+        self._plan, self._clock = plan, clock
+        self._started = clock() - plan.spent
+        self._took: dict[int, list[float]] = {}
+
+    def add(self, context: int, seconds: float) -> None:
+        self._took.setdefault(context, []).append(seconds)
+
+    def allow(self, contexts: Sequence[int]) -> bool:
+        """Whether a run at `contexts` ends, and a fit after it, before the minutes do."""
+        if self._plan.minutes is None:
+            return True
+        spent = self._clock() - self._started
+        needed = sum(self._needed(context) for context in contexts)
+        return spent + needed + FIT_S <= 60 * self._plan.minutes
+
+    def _needed(self, context: int) -> float:
+        if context in self._took:
+            return max(self._took[context][-RECENT:])
+        expected = self._plan.expected
+        paces = [
+            max(took[-RECENT:]) / expected[other]
+            for other, took in self._took.items()
+            if expected.get(other)
+        ]
+        return expected.get(context, 0.0) * max(paces, default=1.0)
 
 
 def write_profile(

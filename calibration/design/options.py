@@ -54,6 +54,7 @@ class Options:
     resume: bool
     device: str | None
     offline: bool
+    trust_remote_code: bool = False
 
     def check(self) -> None:
         """Raises BadInput for numbers that measure nothing, and for unknown devices."""

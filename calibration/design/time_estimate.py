@@ -10,12 +10,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ...planner.formats.configuration import Configuration
+from ..measure.layer_probe import LAYERS_AT_ONCE
 from ..measure.trial import Bench
+from ..records.record_file import DIVERGENCE
 from .candidates import chunk_for
 from .options import ITEMS, Asked
 
-ENOUGH = 6
-"""The anchors and two chosen runs."""
+ENOUGH = 8
+"""The anchors and four chosen runs."""
+PROBE_SHARE = 0.1
+"""Of the minutes, for the probe of the layers on a CPU."""
+PROBE_TOKENS = (256, 128, 64, 32)
 FEWEST = 8
 """Items below which a task says nothing."""
 
@@ -32,17 +37,33 @@ class Part:
 
 @dataclass(frozen=True)
 class Forecast:
-    """`parts` by context."""
+    """`parts` by context; `per_token` is of a prompt, on a CPU."""
 
     parts: dict[int, Part]
+    per_token: float = 0.0
 
     def seconds(self, items: int, contexts: Iterable[int]) -> float:
         """Of a configuration that is not given up early."""
         parts = [self.parts[context] for context in contexts]
         return sum(part.fixed + items * part.per_item for part in parts)
 
-    def rows(self, contexts: Iterable[int]) -> int:
-        return sum(self.parts[context].rows for context in contexts)
+    def share(self, task: str, context: int, asked: Asked) -> float:
+        """The part of a configuration's time that a row takes."""
+        part = self.parts[context]
+        if task == DIVERGENCE:
+            seconds = part.fixed
+        else:
+            seconds = asked.items * part.per_item / max(part.rows - 1, 1)
+        return seconds / self.seconds(asked.items, asked.contexts)
+
+    def probe_tokens(self, layers: int, seconds: float | None) -> int:
+        """Tokens of a window that `layers` layers are probed on within PROBE_SHARE of the time.
+        See probe.py: each token is read about twice for each layer."""
+        if seconds is None:
+            return PROBE_TOKENS[0]
+        one = (2 + 1 / LAYERS_AT_ONCE) * layers * self.per_token
+        fitting = [n for n in PROBE_TOKENS if n * one <= PROBE_SHARE * seconds]
+        return max(fitting, default=PROBE_TOKENS[-1])
 
     def fit(self, asked: Asked, minutes: float, *, items: bool, contexts: bool) -> Asked:
         """The terms with fewer items, then fewer contexts (the longest go first), as far as these
@@ -60,18 +81,19 @@ class Forecast:
 
 def forecast(bench: Bench, contexts: tuple[int, ...]) -> Forecast:
     """Time the unquantized model at each context."""
-    parts = {}
+    parts, slowest = {}, 0.0
     for context in contexts:
         fits = bench.fitting_tasks(context)
         begun = time.monotonic()
         with bench.open(Configuration(chunk=chunk_for(context)), context) as trial:
             speed = trial.speed()
         # opening and timing it once, and two models reading the windows of the text
+        slowest = max(slowest, speed.ttft_s / context)
         fixed = time.monotonic() - begun + 2 * bench.prompts.material.windows * speed.ttft_s
         answers = [bench.prompts.answer_tokens(name, context) for name in fits]
         per_item = len(fits) * speed.ttft_s + sum(answers) * speed.tpot_s / bench.at_once
         parts[context] = Part(fixed, per_item, 1 + len(fits))
-    return Forecast(parts)
+    return Forecast(parts, slowest)
 
 
 def in_words(found: Forecast, bench: Bench, asked: Asked, done: int, minutes: float | None) -> str:

@@ -1,8 +1,7 @@
 """A model in memory with its weights in one format, for several runs of it.
 
-Loading is the first phase of a run: it is held to the budget, and its time and high-water mark
-are kept. On a GPU, a 16-bit checkpoint that is to be rounded to 8 or 4 bits is loaded and rounded
-in the host's memory, so that the 16-bit weights never lie on the device.
+Calibrating and verifying load here, by runtime.loading.load_weights. Loading is the first phase of
+a run: it is held to the budget, and its time and high-water mark are kept.
 """
 
 import gc
@@ -10,15 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
-from ...planner.formats.configuration import Configuration
-from ...planner.load_model import load_config
-from ...planner.models.quantization.quantization_config import find_section
 from ...planner.models.spec import ModelSpec
-from ...runtime import load
+from ...runtime.loading import load_weights
 from .memory_cap import DeviceMemory, memory_of, numbered
 
 
@@ -54,24 +51,37 @@ def open_model(
     budget: int | None = None,
     offline: bool = False,
     dtype: str | None = None,
+    trust_remote_code: bool = False,
+    packed_cache: bool = True,
 ) -> Iterator[OpenModel]:
     """Load `source`, and let go of it at the end. `random_weights` reads its config only.
     `dtype` is what it is loaded in; by default what `runtime.load` chooses.
 
     Raises NothingFits where the weights do not fit the device or the budget; else as
-    `runtime.load` does.
+    `load_weights` does.
     """
     where = numbered(device)
     memory = memory_of(where) if where.type == "cuda" else None
     started = time.perf_counter()
     peak = reserved = None
+    load = partial(
+        load_weights,
+        source,
+        weight_bits,
+        where,
+        dtype=getattr(torch, dtype) if dtype is not None else None,
+        random_weights=random_weights,
+        offline=offline,
+        trust_remote_code=trust_remote_code,
+        packed_cache=packed_cache,
+    )
     if memory is None:
-        parts = _load(source, weight_bits, where, random_weights, offline, dtype)
+        parts = load()
     else:
         memory.settle()
         memory.start_phase()
         with memory.held_to(budget):
-            parts = _load(source, weight_bits, where, random_weights, offline, dtype)
+            parts = load()
         peak, reserved = memory.marks()
     opened = OpenModel(
         *parts,
@@ -90,37 +100,3 @@ def open_model(
         gc.collect()
         if memory is not None:
             memory.settle()
-
-
-def _load(
-    source: str, bits: int, device: torch.device, random_weights: bool, offline: bool,
-    dtype: str | None,
-) -> tuple[Any, ModelSpec, Any]:  # fmt: skip
-    """Model, description, tokenizer."""
-    wanted = getattr(torch, dtype) if dtype is not None else None
-    rounded = bits < 16 and not random_weights
-    on_host = device.type == "cuda" and rounded and not _is_packed(source, offline)
-    with load(
-        source,
-        Configuration(weight_bits=bits),
-        context=8,
-        output=1,
-        device="cpu" if on_host else device,
-        dtype=wanted or (torch.bfloat16 if on_host else None),
-        random_weights=random_weights,
-        fused=False,
-        graphs=False,
-        offline=offline,
-    ) as session:
-        model: Any = session.model
-        parts = session.spec, session.tokenizer
-    if on_host:
-        from ...runtime.weights.fused_projections import move
-
-        move(model, device)
-    return model, *parts
-
-
-def _is_packed(source: str, offline: bool) -> bool:
-    """Whether the checkpoint stores packed weights, which load straight to the device."""
-    return find_section(load_config(source, offline=offline).config) is not None

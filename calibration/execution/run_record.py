@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...planner.accuracy.calibrations import fingerprint
@@ -13,7 +12,7 @@ from ...planner.errors import BadInput, one_line
 from ...planner.formats.configuration import Configuration
 from ...planner.models.spec import ModelSpec
 from ...planner.workload import Workload
-from ..memory_error import is_out_of_memory
+from ...runtime.failures import NotFinite, is_out_of_memory
 from ..records.environment import environment
 from ..records.record_file import Environment, now
 from .memory_cap import allocator_settings
@@ -147,6 +146,8 @@ def failure(error: BaseException, phase: Phase) -> dict[str, Any]:
     found: dict[str, Any] = {"phase": phase, "reason": one_line(str(error), 300)}
     if isinstance(error, BadInput):
         return found | {"outcome": "refused"}
+    if isinstance(error, NotFinite):
+        return found | {"outcome": "crashed"}
     outside = not isinstance(error, torch.OutOfMemoryError) and is_outside_allocator(error)
     if outside or is_out_of_memory(error):
         term = "overhead" if outside else TERMS[phase]

@@ -16,6 +16,7 @@ from ...planner.formats.configuration import Configuration
 from ...planner.memory.activation.workspace import segment_tokens
 from ...planner.models.spec import Attention, ModelSpec
 from ...planner.workload import Workload
+from ...runtime.failures import check_finite
 from ...runtime.generation.prefill import GRAPH_FROM
 from .engines import Machine
 from .memory_cap import DeviceMemory
@@ -52,13 +53,15 @@ def first_token(
     machine: Machine, ids: Tensor, output: int, memory: DeviceMemory | None
 ) -> tuple[float, Tensor]:
     """Prefill `ids` [B, T]: seconds to the first token, and the logits it was taken from. The
-    cache has room for `output` more."""
+    cache has room for `output` more. Raises NotFinite."""
     if memory is not None:
         memory.wait()
     begun = time.perf_counter()
     logits = machine.prefill(ids, output)
     logits.argmax(-1).tolist()  # on the host: nothing is left to wait for
-    return time.perf_counter() - begun, logits
+    seconds = time.perf_counter() - begun
+    check_finite(logits, "after the prompt")
+    return seconds, logits
 
 
 def step_seconds(

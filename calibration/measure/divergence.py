@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ...planner.errors import BadInput
 from ...runtime import Session
+from ..reference_logits import ReferenceLogits
 from ..tasks.scores import Score
 
 BLOCK = 64
@@ -71,15 +72,23 @@ class Divergence:
 
 
 def divergence(
-    reference: Session, quantized: Session, windows: Tensor, *, rows: int = 256
+    reference: Session | ReferenceLogits,
+    quantized: Session,
+    windows: Tensor,
+    *,
+    rows: int = 256,
 ) -> Divergence:
     """Compare two sessions of one model over token `windows` [N, T] (see `text_windows`).
 
     Each window starts from an empty cache and is fed in the quantized session's chunks. At most
     `rows` positions of a chunk are compared, evenly spaced, which bounds what is held to
-    2 x batch x rows x vocabulary logits. Raises BadInput for sessions that cannot keep step.
+    2 x batch x rows x vocabulary logits. A reference whose logits are kept (reference_logits.py)
+    reads a window once for all sessions that it is compared with. Raises BadInput for sessions
+    that cannot keep step.
     """
-    batch = _check(reference, quantized)
+    if isinstance(reference, Session):
+        reference = ReferenceLogits(reference, most=0)
+    batch = _check(reference.session, quantized)
     if windows.dim() != 2 or min(windows.shape) < 1 or windows.shape[1] < 3:
         raise BadInput(
             f"no text to compare: windows of shape {tuple(windows.shape)}",
@@ -161,13 +170,13 @@ def _spread(chunks: list[int], rows: int) -> Tensor:
 
 
 def _compare_group(
-    reference: Session, quantized: Session, group: Tensor, places: Tensor, chunks: list[int]
+    reference: ReferenceLogits, quantized: Session, group: Tensor, places: Tensor, chunks: list[int]
 ) -> Tensor:
     """KL, agreement, -log q and -log p of one batch of windows: float64 [4, B, P] on the host."""
     parts, done = [], 0
     targets = group[:, places + 1]
     pairs = zip(
-        reference.logits(group, places, chunks),
+        reference.read(group, places, chunks),
         quantized.logits(group, places, chunks),
         strict=True,
     )

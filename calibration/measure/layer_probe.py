@@ -22,7 +22,8 @@ from ...runtime import Session
 from ...runtime.attention import PackedKV
 from ...runtime.cache.kv_cache import PackedLayer
 from ...runtime.cache.quantize import dequantize, quantize
-from ..memory_error import is_out_of_memory
+from ...runtime.failures import is_out_of_memory
+from ..execution.loaded_model import OpenModel
 from .divergence import compare
 from .layer_sensitivity import Sensitivity
 
@@ -35,7 +36,7 @@ POSITIONS = 64
 LAYERS_AT_ONCE = 8
 
 
-def probe_layers(base: Session, windows: Tensor) -> Sensitivity:
+def probe_layers(base: Session | OpenModel, windows: Tensor) -> Sensitivity:
     """Probe the model of `base` on token windows [N, T]; see the module.
 
     Where memory runs out the groups of layers are halved; raises what the allocator raised where
@@ -53,7 +54,7 @@ def probe_layers(base: Session, windows: Tensor) -> Sensitivity:
         at_once //= 2
 
 
-def _probe(base: Session, windows: Tensor, at_once: int) -> Sensitivity:
+def _probe(base: Session | OpenModel, windows: Tensor, at_once: int) -> Sensitivity:
     count, length = windows.shape
     places = torch.linspace(0, length - 2, min(POSITIONS, length - 1)).round().long()
     at_once = min(at_once, len(base.spec.layers))

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ...planner.errors import KVParetoError, one_line
 from ...planner.formats.configuration import Configuration
-from ..memory_error import is_out_of_memory
+from ...runtime.failures import NotFinite, is_out_of_memory
 from ..records.record_file import DIVERGENCE, LAYERS, WINDOW, Environment, Record, now
 from ..tasks.scores import Score, paired
 from .early_stopping import (
@@ -82,7 +82,10 @@ class Runner:
         self._crashes = 0
 
     def run(self, config: Configuration, context: int) -> None:
-        """All rows of `config` at `context` that are not there yet. Raises TooManyCrashes."""
+        """All rows of `config` at `context` that are not there yet.
+
+        Raises TooManyCrashes; NotFinite where the unquantized model itself gives no numbers.
+        """
         done = {r.task: r for r in self._rows(config, context)}
         if any(r.outcome != "ok" for r in done.values()):
             return
@@ -99,10 +102,17 @@ class Runner:
                     self._append(row)
                     if name == DIVERGENCE and is_lost(row):
                         break
+        except NotFinite as error:
+            self._append(self._failure(at, error))
+            if is_unquantized(config):  # there is nothing to compare with
+                raise
         except Exception as error:
             if isinstance(error, KVParetoError) and not is_out_of_memory(error):
                 raise
             row = self._failure(at, error)
+            if row.outcome == "out_of_memory":
+                self._append(row)
+                return
             self._append(row)
             if row.outcome == "out_of_memory":
                 return
@@ -249,8 +259,8 @@ class Runner:
         """Memory that ran out, or a crash."""
         if is_out_of_memory(error):
             return self._row(at, outcome="out_of_memory", reason=one_line(str(error), 200))
-        reason = one_line(f"{type(error).__name__}: {error}", 200)
-        return self._row(at, outcome="crashed", reason=reason)
+        said = str(error) if isinstance(error, NotFinite) else f"{type(error).__name__}: {error}"
+        return self._row(at, outcome="crashed", reason=one_line(said, 200))
 
     def _row(self, at: "_At", **values: Any) -> Record:
         return Record(

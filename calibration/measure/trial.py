@@ -7,7 +7,7 @@ session of the unquantized model that divergences are measured from.
 import gc
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,17 +16,20 @@ import torch
 from ...planner.errors import BadInput
 from ...planner.formats.configuration import Configuration
 from ...planner.models.spec import ModelSpec
-from ...runtime import Session, load
+from ...runtime import Session
+from ...runtime.failures import is_out_of_memory
+from ...runtime.session import held_bytes
 from .. import tasks
-from ..memory_error import is_out_of_memory
+from ..execution.loaded_model import OpenModel, open_model
 from ..records.record_file import Memory
+from ..reference_logits import ReferenceLogits
 from .divergence import Divergence, divergence
 from .layer_probe import TOKENS, probe_layers
 from .layer_sensitivity import Sensitivity
 from .prompts import Material, Prompts
 
 SPEED_TOKENS = 16
-SPEED_REPEATS = 2  # of which the faster counts: the first may compile and capture
+SPEED_REPEATS = 2  # on a GPU, of which the faster counts: the first may compile and capture
 FULL = Configuration()
 BATCH = 8
 """Items generated together, where memory allows."""
@@ -74,6 +77,7 @@ class Bench:
         *,
         device: str,
         offline: bool = False,
+        trust_remote_code: bool = False,
     ) -> None:
         if spec.quantization is not None:
             raise BadInput(
@@ -82,18 +86,25 @@ class Bench:
                 "calibrate the 16-bit checkpoint it was made from",
             )
         self.spec, self.device = spec, device
-        self._source, self._offline = source, offline
+        self._source, self._offline, self._trusted = source, offline, trust_remote_code
         self._batch = BATCH
-        self._models: dict[int, Session] = {}
-        self._reference: tuple[int, Session] | None = None
-        self.prompts = Prompts(spec.name, self._model(16).tokenizer, material)
+        self._models: dict[int, OpenModel] = {}
+        self._open = ExitStack()
+        self.probe_tokens = TOKENS // 2
+        """Tokens of the one window that the layers are probed on, on a CPU."""
+        self._reference: tuple[int, ReferenceLogits] | None = None
+        try:
+            self.prompts = Prompts(spec.name, self._model(16).tokenizer, material)
+        except BaseException:
+            self.close()
+            raise
 
     @contextmanager
     def open(self, config: Configuration, context: int) -> Iterator["RuntimeTrial"]:
         """A trial of `config` with prompts of `context` tokens."""
         reference = self._reference_at(context)
         base = self._model(config.weight_bits)
-        before = _allocated(base.device) - base.memory().weights
+        before = _allocated(base.device) - held_bytes(base.model)
         with _session(base, config, self._room(context)) as session:
             trial = RuntimeTrial(self, reference, session, context, before)
             try:
@@ -116,7 +127,7 @@ class Bench:
         """How sensitive each layer is, and on windows of how many tokens it was tried."""
         windows = self.prompts.windows(min(TOKENS, max(self.prompts.material.contexts)))
         if self.device == "cpu":  # a quarter of the text: seconds, where it would be a minute
-            windows = windows[:1, : TOKENS // 2]
+            windows = windows[:1, : self.probe_tokens]
         return probe_layers(self._model(16), windows), int(windows.shape[1])
 
     def batched(self, config: Configuration, context: int) -> Session:
@@ -142,34 +153,34 @@ class Bench:
     def close(self) -> None:
         """Free everything, in the reverse order of loading."""
         if self._reference is not None:
-            self._reference[1].close()
+            self._reference[1].session.close()
             self._reference = None
-        for session in reversed(self._models.values()):
-            session.close()
         self._models.clear()
+        self._open.close()
 
-    def _model(self, bits: int) -> Session:
-        """A session of almost no room that holds the model with its weights at `bits`."""
+    def _model(self, bits: int) -> OpenModel:
+        """The model with its weights at `bits`."""
         if bits not in self._models:
-            config = Configuration(weight_bits=bits)
-            self._models[bits] = load(
-                self._source,
-                config,
-                context=8,
-                output=1,
-                device=self.device,
-                # without hardware for them, 16-bit matrix products take several times as long
-                dtype=torch.float32 if self.device == "cpu" else None,
-                offline=self._offline,
+            self._models[bits] = self._open.enter_context(
+                open_model(
+                    self._source,
+                    bits,
+                    device=self.device,
+                    # without hardware for them, 16-bit products take several times as long
+                    dtype=torch.float32 if self.device == "cpu" else None,
+                    offline=self._offline,
+                    trust_remote_code=self._trusted,
+                )
             )
         return self._models[bits]
 
-    def _reference_at(self, context: int) -> Session:
+    def _reference_at(self, context: int) -> ReferenceLogits:
         if self._reference is None or self._reference[0] != context:
             if self._reference is not None:
-                self._reference[1].close()
+                self._reference[1].session.close()
                 self._reference = None
-            self._reference = context, _session(self._model(16), FULL, self._room(context))
+            session = _session(self._model(16), FULL, self._room(context))
+            self._reference = context, ReferenceLogits(session)
         return self._reference[1]
 
     def _room(self, context: int) -> int:
@@ -181,7 +192,12 @@ class RuntimeTrial:
     """See Trial."""
 
     def __init__(
-        self, bench: Bench, reference: Session, session: Session, context: int, before: int
+        self,
+        bench: Bench,
+        reference: ReferenceLogits,
+        session: Session,
+        context: int,
+        before: int,
     ) -> None:
         self._bench, self._reference, self._session = bench, reference, session
         self._context, self._before = context, before
@@ -233,7 +249,7 @@ class RuntimeTrial:
         device = self._session.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        found = [self._time() for _ in range(SPEED_REPEATS)]
+        found = [self._time() for _ in range(SPEED_REPEATS if device.type == "cuda" else 1)]
         use = self._session.memory()
         if use.allocated is not None and use.peak is not None:
             self._allocator = use.allocated - self._before, use.peak - self._before
@@ -254,7 +270,7 @@ class RuntimeTrial:
         return Memory(weights=use.weights, kv=use.kv, allocated=allocated, peak=peak)
 
 
-def _session(base: Session, config: Configuration, room: int, batch: int = 1) -> Session:
+def _session(base: OpenModel, config: Configuration, room: int, batch: int = 1) -> Session:
     return Session(
         base.model, base.spec, config, tokens=room, batch=batch, tokenizer=base.tokenizer
     )

@@ -20,6 +20,7 @@ from ...planner.hardware.gpus import Hardware
 from ...planner.memory import estimate as memory
 from ...planner.models.spec import ModelSpec
 from ...planner.units import format_bytes
+from ...runtime.failures import is_out_of_memory
 from ..calibrate import INSTALL
 from ..design.candidates import chunk_for
 from ..design.options import asks_own_prose
@@ -27,7 +28,6 @@ from ..execution.loaded_model import OpenModel, open_model
 from ..execution.run import execute, load_failure
 from ..execution.run_record import Asked, Execution, Warmup
 from ..measure.early_stopping import is_unquantized
-from ..memory_error import is_out_of_memory
 from ..records.environment import environment
 from ..records.record_file import Record, RecordFile, now
 from ..tasks.scores import Score
@@ -54,6 +54,7 @@ class Settings:
     items: int
     seed: int
     offline: bool
+    trust_remote_code: bool = False
 
 
 class Verifier:
@@ -137,6 +138,8 @@ class Verifier:
             question.source, bits, device=settings.device,
             random_weights=settings.random_weights, budget=budget, offline=settings.offline,
             dtype=question.spec.dtype,
+            trust_remote_code=settings.trust_remote_code,
+            packed_cache=question.request.engine is KVPARETO,
         )  # fmt: skip
 
     def _is_scored(self, question: Question) -> bool:

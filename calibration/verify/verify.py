@@ -41,6 +41,7 @@ class Options:
     seed: int
     device: str | None
     offline: bool
+    trust_remote_code: bool = False
 
 
 def verify(options: Options) -> dict[str, Any]:
@@ -71,6 +72,7 @@ def verify(options: Options) -> dict[str, Any]:
     settings = Settings(
         device, gpu, options.random_weights, options.quick, tuple(t.name for t in names),
         options.tasks is not None, items, options.seed, options.offline,
+        options.trust_remote_code,
     )  # fmt: skip
     try:
         with RecordFile(folder_of(question.spec)) as file, _progress() as notice:

@@ -21,7 +21,7 @@ class Request:
     objective or task.
 
     `task`: the kind of task whose retention counts; None: the weakest generated kind.
-    `reserve`: bytes of the GPU's memory that are not in the budget; None where the budget was typed.
+    `reserve`: bytes of the GPU's memory that are not in the budget; None where it was typed.
     `accept_risk`: a loss need not be held by the lower end, the prediction is enough, and without
     `max_loss` any usable configuration is.
     """

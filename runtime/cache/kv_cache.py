@@ -15,6 +15,7 @@ from ...planner.formats.kv_format import KVFormat
 from ...planner.models.spec import ModelSpec
 from ...planner.units import format_bytes
 from ..attention import PackedKV, append
+from ..failures import is_out_of_memory
 from .layer_shape import check_smoothing, layer_shape
 from .layer_state import Clock, LayerState
 
@@ -168,7 +169,9 @@ class PackedCache(Cache):
                 )
                 layers.append(PackedLayer(state, tokens, leads))
                 leads = False
-        except torch.OutOfMemoryError as error:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             held = sum(layer.state.nbytes for layer in layers if isinstance(layer, PackedLayer))
             done = f"{len(layers)} of {len(shapes)} layers"
             layers.clear()

@@ -9,8 +9,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ..failures import are_finite, not_finite
 from ..forward import Forward
 from .sampling import Sampling, choose
+
+_NONE = -1
+"""In place of a token: the scores that it was to be chosen by are no numbers."""
 
 
 def decode(
@@ -19,17 +23,23 @@ def decode(
     """Yield up to `count` tokens for each sequence, a list [B] a step.
 
     `logits`, [B, V], are the prompt's last. A sequence that has met a stop token goes on
-    repeating that token; decoding ends when every sequence has stopped.
+    repeating that token; decoding ends when every sequence has stopped. Raises NotFinite where
+    no token can be chosen.
     """
     generator = sampling.generator(logits.device)
     reader = _Reader(logits.shape[0], logits.device)
     stopped: list[int | None] = [None] * logits.shape[0]
     for step in range(count):
+        finite = are_finite(logits)
+        if sampling.temperature > 0:  # drawing from NaN is an assertion on the device
+            logits = logits.where(finite[:, None], 0)
         chosen = choose(logits, sampling, generator)
-        reader.send(chosen)
+        reader.send(chosen.where(finite, _NONE))
         if step + 1 < count:
             logits = forward(chosen[:, None])
         tokens = reader.receive()
+        if _NONE in tokens:
+            raise not_finite(f"after {step} generated tokens")
         for row, token in enumerate(tokens):
             if stopped[row] is None and token in stops:
                 stopped[row] = token

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...planner.errors import NothingFits
 from ...planner.formats.configuration import CHUNKS, Configuration
+from ..failures import is_out_of_memory
 from ..forward import Forward
 
 GRAPH_FROM = 8  # chunks of one size that repay capturing a graph for them
@@ -60,7 +61,9 @@ def prefill(
     for size in chunk_sizes(tokens, config, dynamic):
         try:
             logits = forward(ids[:, done : done + size])
-        except torch.OutOfMemoryError as error:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             logits = None
             forward.release()
             cache.reset()

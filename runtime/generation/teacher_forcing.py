@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...planner.errors import BadInput, NothingFits
+from ..failures import check_finite, is_out_of_memory
 from ..forward import Forward, own_stream
 
 
@@ -27,7 +28,8 @@ def forced_logits(
 
     The logits at position t are the prediction of token t + 1. `chunks` sum to T; `starts`, int
     [B], is each sequence's left padding. Lazy: two models that are read in turn advance together.
-    Raises BadInput for positions outside the text, NothingFits when memory runs out.
+    Raises BadInput for positions outside the text, NothingFits when memory runs out, NotFinite
+    for logits that are no numbers.
     """
     if positions.numel() and not 0 <= int(positions[0]) <= int(positions[-1]) < ids.shape[1]:
         raise BadInput(
@@ -45,6 +47,7 @@ def forced_logits(
         keep = inside if inside.numel() else torch.tensor([size - 1])
         logits = _pass(forward, ids[:, done : done + size], keep)
         done += size
+        check_finite(logits, f"within the first {done} tokens")
         if inside.numel():
             yield logits
 
@@ -52,7 +55,7 @@ def forced_logits(
 @torch.inference_mode()
 def _pass(forward: Forward, ids: Tensor, keep: Tensor) -> Tensor:
     try:
-        with own_stream(ids.device):
+        with forward.turn(), own_stream(ids.device):
             found = forward.model(
                 input_ids=ids,
                 position_ids=forward.cache.clock.positions(ids.shape[1]),
@@ -60,7 +63,9 @@ def _pass(forward: Forward, ids: Tensor, keep: Tensor) -> Tensor:
                 use_cache=True,
                 logits_to_keep=keep.to(ids.device),
             )
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         held = forward.cache.get_seq_length()
         forward.cache.reset()
         torch.cuda.empty_cache()

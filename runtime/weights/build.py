@@ -60,7 +60,9 @@ def meta_model(config: Any, dtype: torch.dtype, attention: str | None = None) ->
     options = {} if attention is None else {"attn_implementation": attention}
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, **options)
+            model = AutoModelForCausalLM.from_config(
+                config, dtype=dtype, trust_remote_code=False, **options
+            )
     except ValueError as error:
         raise BadInput(
             f"transformers has no causal LM for {config.model_type!r}: {str(error)[:120]}",

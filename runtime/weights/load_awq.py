@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ...planner.errors import BadInput
+from ..checkpoint import check_files, draft_layers, is_ignorable
 from .awq_format import AWQTensors
 from .build import assign, materialize, meta_model, read_hf_config, unassigned
 from .experts import QuantizedExperts, is_stack_of_experts
@@ -21,8 +22,6 @@ from .layout import Packed4, from_awq
 from .linear import W4Linear
 from .workspace import Workspace
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 _PACKED = ("qweight", "qzeros", "scales")
 
 
@@ -34,7 +33,7 @@ class Checkpoint:
 
         self.folder = folder
         self._file_of: dict[str, Any] = {}
-        for file in _files(folder):
+        for file in check_files(folder):
             opened = safe_open(str(file), framework="pt", device=str(device))
             self._file_of.update(dict.fromkeys(opened.keys(), opened))
 
@@ -77,7 +76,8 @@ def load_awq(
     plain = [name for name in checkpoint.names() if name not in used]
     known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     known |= {name for name, _ in model.named_buffers()}
-    strangers = [n for n in plain if n not in known and not n.endswith("rotary_emb.inv_freq")]
+    layers, drafts = config.get_text_config().num_hidden_layers, draft_layers(config.to_dict())
+    strangers = [n for n in plain if n not in known and not is_ignorable(n, layers, drafts)]
     if strangers:
         raise BadInput(
             f"{folder.name} stores {strangers[0]} and {len(strangers) - 1} more tensors that "
@@ -196,16 +196,3 @@ def _check_format(quantization: Any, folder: Path) -> None:
             f"(quant_method {method or 'none'!r}, bits {bits}, version {version!r})",
             "quantize the 16-bit model with `kvpareto.runtime.weights.quantize`",
         )
-
-
-def _files(folder: Path) -> list[Path]:
-    index = folder / INDEX
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        files = [folder / Path(name).name for name in names]
-    else:
-        files = [folder / SINGLE]
-    for file in files:
-        if not file.is_file():
-            raise BadInput(f"{folder} has no {file.name}", "give a folder with safetensors files")
-    return files

@@ -14,12 +14,12 @@ import torch
 
 from ... import profiles
 from ...planner.errors import BadInput
+from ..checkpoint import SINGLE
 from . import awq_quantizer as awq_adapter
 from . import layout
 from .awq_format import AWQTensors
 from .experts import QuantizedExperts
 from .linear import W4Linear, W8Linear
-from .load_awq import SINGLE
 
 PIECE = 512  # tokens of a calibration sample
 DEFAULT_TEXT = "calibration_text.md"
@@ -69,7 +69,7 @@ def pieces(source: Path, text: str) -> list[list[int]]:
     """`text` as token ids in pieces of PIECE tokens, or one piece where it is shorter."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(source))
+    tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if len(ids) < 64:
         raise BadInput(

@@ -15,6 +15,7 @@ from ....planner.formats.configuration import Configuration
 from ....planner.units import format_bytes
 from ....planner.workload import Workload
 from ....runtime import Session
+from ....runtime.failures import check_finite, is_out_of_memory
 from ....runtime.weights.quantize_modules import packed_bytes
 from ..loaded_model import OpenModel
 
@@ -63,7 +64,9 @@ class TransformersMachine:
             part = ids[:, begin : begin + size]
             try:
                 logits = self._pass(part)
-            except torch.OutOfMemoryError as error:
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
                 held = format_bytes(self.kv())
                 raise NothingFits(
                     f"the activations of a prefill chunk of {part.shape[1]} tokens do not fit, at "
@@ -75,8 +78,10 @@ class TransformersMachine:
     @torch.inference_mode()
     def decode(self, logits: Tensor, output: int) -> Iterator[None]:
         chosen = logits.argmax(-1, keepdim=True)
-        for _ in range(output):
-            chosen = self._pass(chosen).argmax(-1, keepdim=True)
+        for step in range(output):
+            logits = self._pass(chosen)
+            check_finite(logits, f"after {step + 1} generated tokens")
+            chosen = logits.argmax(-1, keepdim=True)
             chosen.tolist()
             yield
 

@@ -83,9 +83,10 @@ def test_rows_that_cannot_be_compared_are_not_mixed(tmp_path: Path) -> None:
     ("minutes", "free", "items", "contexts"),
     [
         (100.0, (True, True), 32, (512, 1024)),
-        (3.0, (True, True), 16, (512, 1024)),
+        (4.0, (True, True), 16, (512, 1024)),
         (2.0, (True, True), 8, (512, 1024)),
-        (1.0, (True, True), 16, (512,)),
+        (1.5, (True, True), 16, (512,)),
+        (1.0, (True, True), 8, (512,)),
         (0.01, (True, True), 8, (512,)),
         (0.01, (True, False), 8, (512, 1024)),
         (0.01, (False, True), 32, (512,)),
@@ -95,7 +96,7 @@ def test_rows_that_cannot_be_compared_are_not_mixed(tmp_path: Path) -> None:
 def test_what_is_left_open_is_made_to_fit_the_minutes(
     minutes: float, free: tuple[bool, bool], items: int, contexts: tuple[int, ...]
 ) -> None:
-    # 32 items: 1 + 16 and 2 + 32 s; 16: 9 and 18; 8: 5 and 10; six configurations are to fit
+    # 32 items: 1 + 16 and 2 + 32 s; 16: 9 and 18; 8: 5 and 10; eight configurations are to fit
     forecast = Forecast({512: Part(1.0, 0.5, 4), 1024: Part(2.0, 1.0, 4)})
     assert forecast.seconds(32, (512, 1024)) == 51.0
     asked = begun(contexts=(512, 1024), items=32)
