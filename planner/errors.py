@@ -4,20 +4,26 @@ They are raised anywhere below the command line, which alone turns them into
 `error: …`, `hint: …` and an exit code. Anything else that escapes is a bug.
 """
 
+from collections.abc import Mapping
+
 
 class KVParetoError(Exception):
     """An expected failure: one line for the person, one hint, one exit code.
 
     `message` and `hint` are single lines; longer input is folded and cut by the caller
-    through `one_line`.
+    through `one_line`. `details` are the same facts as fields of the JSON document (bytes as
+    ints), for programs: `{"needed_bytes": 7_680_000_000}`.
     """
 
     exit_code = 2
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(
+        self, message: str, hint: str = "", details: Mapping[str, object] | None = None
+    ) -> None:
         super().__init__(message)
         self.message = one_line(message)
         self.hint = one_line(hint)
+        self.details = dict(details or {})
 
 
 class BadInput(KVParetoError):

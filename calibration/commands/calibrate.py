@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .shared_options import AsJson, Device, Offline, Show
+from .shared_options import AsJson, Device, ModelArgument, Offline, Show, chosen_model
 
 
 def register(app: typer.Typer, show: Show) -> None:
@@ -14,6 +14,7 @@ def register(app: typer.Typer, show: Show) -> None:
     @app.command()
     def calibrate(
         context: typer.Context,
+        argument: ModelArgument = None,
         model: Annotated[
             str | None,
             typer.Option(
@@ -80,7 +81,7 @@ def register(app: typer.Typer, show: Show) -> None:
         from ..design.options import Options
 
         options = Options(
-            model=model,
+            model=chosen_model(argument, model),
             runs=runs,
             minutes=minutes,
             tasks=tasks,

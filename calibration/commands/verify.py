@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from .shared_options import AsJson, Batch, Device, EngineName, Offline, Output, Show
+from ...planner.errors import one_line
+from .shared_options import (
+    AsJson,
+    Batch,
+    Device,
+    EngineName,
+    ModelArgument,
+    Offline,
+    Output,
+    Show,
+    chosen_model,
+)
 
 
 def register(app: typer.Typer, show: Show) -> None:
@@ -14,6 +25,7 @@ def register(app: typer.Typer, show: Show) -> None:
     @app.command()
     def verify(
         context: typer.Context,
+        argument: ModelArgument = None,
         plan: Annotated[
             Path | None, typer.Option(help="What `kvpareto plan --save` wrote.")
         ] = None,
@@ -83,10 +95,14 @@ def register(app: typer.Typer, show: Show) -> None:
         from ..verify.verify import Options
         from ..verify.verify import verify as run
 
+        if save is not None:
+            from ...planner.whole_file import check_target
+
+            check_target(save)  # before minutes of measuring
         document = run(
             Options(
                 plan=plan,
-                model=model,
+                model=chosen_model(argument, model),
                 config=config,
                 budget=budget,
                 context=prompt,
@@ -103,11 +119,18 @@ def register(app: typer.Typer, show: Show) -> None:
                 offline=offline,
             )
         )
+        if not document["verified"]:
+            document |= {
+                "fits": False,
+                "error": document["verdict"],
+                "hint": "`wrong` lists what was worse than promised, `corrected` what to run",
+                "exit_code": 1,
+            }
         if save is not None:
             from ...report.output import write_document
 
             write_document(save, document)
-            typer.echo(f"saved to {save}", err=True)
+            typer.echo(one_line(f"saved to {save}", 4096), err=True)
         show(
             context,
             as_json,

@@ -17,7 +17,8 @@ import numpy as np
 from ...planner.accuracy.calibrations import ACCURACY, META, fingerprint
 from ...planner.formats.configuration import Configuration
 from ...planner.models.spec import ModelSpec
-from ..evidence.refit_published import to_text
+from ...planner.whole_file import write_whole
+from ..coefficients_text import to_text
 from ..fit.profile import fit_profile, mean
 from ..measure.layer_sensitivity import Sensitivity
 from ..measure.runner import Runner
@@ -166,9 +167,7 @@ def _runs(records: Sequence[Record]) -> list[Record]:
 
 def replace_file(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, text)
 
 
 def _summary(rows: Sequence[Record]) -> Measurement:

@@ -13,12 +13,12 @@ the population and families, and published rows are what all of that starts from
 """
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..coefficients_text import to_text
 from ..fit.accuracy_rows import Row, read_rows
 from ..fit.coefficients import to_payload
 from ..fit.cross_validation import (
@@ -72,18 +72,6 @@ def fit_tables(
     report = make_report(fitted.payload, fitted.models, fitted.configurations, models)
     fitted.payload["held_out"] = report.summary
     return fitted, report
-
-
-def to_text(payload: Mapping[str, Any]) -> str:
-    """The JSON as it is stored: a line for each key of the first two levels."""
-    lines = []
-    for key, value in payload.items():
-        if isinstance(value, Mapping):
-            inner = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items())
-            lines.append(f" {json.dumps(key)}: {{\n{inner}\n }}")
-        else:
-            lines.append(f" {json.dumps(key)}: {json.dumps(value)}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -15,6 +15,7 @@ from ...planner.errors import BadInput
 from ...planner.hardware.gpus import Hardware, find_gpu
 from ...planner.hardware.measured import forget, path_of
 from ...planner.latency.efficiency import shipped
+from ...planner.whole_file import write_whole
 from ...planner.workload import Engine
 from ..records.record_file import ROWS, read_records
 from .engine_runs import RunRow, known_spec, of_records
@@ -44,9 +45,7 @@ def refit(gpu: str | None, notice: Callable[[str], None]) -> Path | None:
         return None
     path = path_of(hardware.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(found, indent=1) + "\n")
     forget()
     return path
 

@@ -12,8 +12,8 @@ from typing import Any
 from ...planner.accuracy.calibrations import ACCURACY, FOLDER, META, folders, home, read_json
 from ...planner.accuracy.predictor import Predictor
 from ...planner.errors import BadInput
-from ..design.campaign import replace_file
-from ..evidence.refit_published import to_text
+from ...planner.whole_file import check_target, write_whole
+from ..coefficients_text import to_text
 from .lock import ProfileLock
 from .record_file import LOCK, ROWS, parse_record, read_records
 
@@ -25,6 +25,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,200}-[0-9a-f]{8}")
 def export_profile(name: str, output: Path) -> int:
     """Write the calibration called `name` (a folder's name, or a model's) to `output`; its number
     of rows. Raises BadInput where there is none, or more than one, or no writing."""
+    check_target(output)
     folder = _find(name)
     rows = read_records(folder / ROWS)
     document = {
@@ -35,12 +36,7 @@ def export_profile(name: str, output: Path) -> int:
         "accuracy": read_json(folder / ACCURACY),
         "rows": [json.loads(row.model_dump_json(by_alias=True)) for row in rows],
     }
-    try:
-        replace_file(output, json.dumps(document, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise BadInput(
-            f"cannot write {output}: {error.strerror or error}", "choose a file you may write"
-        ) from error
+    write_whole(output, json.dumps(document, ensure_ascii=False) + "\n")
     return len(rows)
 
 
@@ -62,10 +58,10 @@ def import_profile(file: Path) -> Path:
                 f"there is a calibration of this model already: {folder}",
                 "move that folder away, then import again",
             )
-        replace_file(folder / ROWS, rows)
+        write_whole(folder / ROWS, rows)
         if accuracy is not None:
-            replace_file(folder / ACCURACY, to_text(accuracy))
-        replace_file(folder / META, json.dumps(document["meta"], indent=1) + "\n")
+            write_whole(folder / ACCURACY, to_text(accuracy))
+        write_whole(folder / META, json.dumps(document["meta"], indent=1) + "\n")
     return folder
 
 
