@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..planner.accuracy.calibrations import fingerprint, folder_of
-from ..planner.errors import BadInput, KVParetoError, MissingDependency
+from ..planner.accuracy.calibrations import begin, fingerprint, folder_of
+from ..planner.errors import BadInput, KVParetoError, printable
 from ..planner.formats.configuration import Configuration
 from ..planner.load_model import load_model
 from ..planner.models.spec import ModelSpec
 from .design.options import ASKED, DEFAULT_MODEL, Asked, Options, settle
-from .execution.device import check_size, choose
+from .execution.device import check_size, choose, missing
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from .measure.prompts import Material
     from .measure.trial import Bench
     from .records.record_file import Record, RecordFile
-
-INSTALL = 'pip install "kvpareto[calibrate]"'
 
 Say = Callable[[str], None]
 
@@ -63,7 +61,7 @@ def calibrate(options: Options) -> dict[str, Any]:
     with RecordFile(folder) as file, _progress(asked.runs) as (progress, bar):
 
         def say(text: str) -> None:
-            progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            progress.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
         if file.records and not options.resume:
             raise BadInput(
@@ -79,6 +77,7 @@ def calibrate(options: Options) -> dict[str, Any]:
             say(f"{len(old)} rows were measured by other versions; they are kept and marked")
         try:
             with _bench(source, spec, material, device, options.offline) as bench:
+                begin(folder, spec)
                 asked, part = _announce(options, bench, asked, file.records, say)
                 replace_file(folder / ASKED, asked.to_text())
                 weights = (16, 4) if device == "cuda" else (16,)
@@ -193,7 +192,7 @@ def _device(asked: str | None, spec: ModelSpec) -> str:
         import torch  # noqa: F401
         import transformers  # noqa: F401
     except ImportError as error:
-        raise MissingDependency(f"calibrate needs {error.name}", f"run {INSTALL}") from error
+        raise missing("calibrate", error, "calibrate") from error
     device = choose(asked)
     check_size(
         spec,

@@ -46,8 +46,13 @@ class MissingDependency(KVParetoError):
     exit_code = 3
 
 
+def printable(text: str) -> str:
+    """`text` without characters that a terminal would obey: a replacement stands for each."""
+    return "".join(c if c == "\n" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def one_line(text: str, limit: int = 400) -> str:
     """`text` on one printable line of at most `limit` characters."""
     folded = " ".join(str(text).split())
-    folded = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in folded)
+    folded = printable(folded)
     return folded if len(folded) <= limit else folded[: limit - 1] + "…"

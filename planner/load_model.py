@@ -25,6 +25,9 @@ SHIPPED = ("recall", "recall-outliers")
 """Models of this project's own, whose weights ship with it (docs/recall_model.md). The bare names
 are theirs: a folder called `recall` is asked for as `./recall`."""
 
+ON_DISK = ("folder", "file")
+"""Sources of models that somebody gave a path of."""
+
 _WEIGHT_FILES = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".onnx", ".npz")
 
 
@@ -45,8 +48,17 @@ def load_model(text: str, *, offline: bool = False, trust_remote_code: bool = Fa
     del trust_remote_code
     loaded = load_config(text, offline=offline)
     spec = read_model(loaded.config, loaded.name)
-    spec = replace(spec, extra={**spec.extra, "source": loaded.source})
+    spec = replace(spec, extra={**spec.extra, "source": loaded.source, **_places(text, loaded)})
     return compare_with_files(spec, loaded.folder) if loaded.folder is not None else spec
+
+
+def _places(text: str, loaded: LoadedConfig) -> dict[str, str]:
+    """Where the model lies: `folder`, of its files; `path`, what was typed where that is on disk,
+    so that whoever keeps the answer finds the model again from another folder."""
+    places = {"folder": str(loaded.folder.absolute())} if loaded.folder is not None else {}
+    if loaded.source in ON_DISK:
+        places["path"] = str(Path(text.strip()).expanduser().absolute())
+    return places
 
 
 def load_config(text: str, *, offline: bool = False) -> LoadedConfig:

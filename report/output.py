@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ..planner.errors import printable
 from ..planner.whole_file import write_whole
 
 _UNPRINTABLE = re.compile(
@@ -45,7 +46,7 @@ def print_tables(document: Mapping[str, Any], module: str, printer: str) -> None
             """Leave a reader that went away to the command line; rich would exit with 1."""
             raise BrokenPipeError
 
-    getattr(import_module(f".{module}", __package__), printer)(printable(document), PlainConsole())
+    getattr(import_module(f".{module}", __package__), printer)(_printable(document), PlainConsole())
 
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:
@@ -53,14 +54,14 @@ def write_document(path: Path, document: Mapping[str, Any]) -> None:
     write_whole(path, to_json(document, indent=1))
 
 
-def printable(value: Any) -> Any:
+def _printable(value: Any) -> Any:
     """`value` with every string in it, keys too, as a terminal may be given it."""
     if isinstance(value, str):
-        return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", value)
+        return printable(value)
     if isinstance(value, Mapping):
-        return {printable(key): printable(one) for key, one in value.items()}
+        return {_printable(key): _printable(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [printable(one) for one in value]
+        return [_printable(one) for one in value]
     return value
 
 

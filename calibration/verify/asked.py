@@ -13,6 +13,7 @@ from ...planner.errors import NothingFits
 from ...planner.formats.configuration import Configuration
 from ...planner.hardware.gpus import Hardware
 from ...planner.load_model import load_model
+from ...planner.protected import check_layers
 from ...planner.search.recommend import recommend
 from ...planner.search.request import Request
 from ...planner.units import parse_bytes, split_tokens
@@ -37,7 +38,7 @@ def typed(
     """The questions, contexts one after the other, and what cannot be asked. Predictions are made
     now, for `hardware` if it is known. Raises BadInput."""
     chosen = Configuration.parse(config) if config is not None else None
-    requests = list(_requests(model, budgets, contexts, output, batch, engine, offline))
+    requests = list(_requests(model, chosen, budgets, contexts, output, batch, engine, offline))
     questions: list[Question] = []
     unplanned: list[Unplanned] = []
     for request in requests:
@@ -53,12 +54,14 @@ def typed(
 
 
 def _requests(
-    model: str, budgets: str, contexts: str | None, output: str, batch: str, engine: str,
-    offline: bool,
+    model: str, config: Configuration | None, budgets: str, contexts: str | None, output: str,
+    batch: str, engine: str, offline: bool,
 ) -> Iterator[Request]:  # fmt: skip
     kind = Engine.parse(engine)
     sizes = [parse_bytes(part) for part in budgets.split(",")]
     spec = load_model(model, offline=offline)
+    if config is not None:
+        check_layers(config, spec)
     for context in [None] if contexts is None else split_tokens(contexts):
         workload = Workload.parse(context, output, batch, spec.max_context)
         for size in sizes:

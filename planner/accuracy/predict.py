@@ -96,6 +96,7 @@ def predict_many(
     predictor: Predictor | None = None,
 ) -> list[Accuracy]:
     """`predict` for many configurations of one model at once."""
+    chosen = calibrations.note(spec) if predictor is None else ()
     predictor = predictor or predictor_for(spec)
     effects = predictor.models.of(spec)
     formats = formats_of(spec, configs)
@@ -131,12 +132,13 @@ def predict_many(
         )
         for i, config in enumerate(configs)
     ]
-    return [
-        replace(
-            _with_measured(predicted, predictor.measured.of(config, context)),
-            breaks=_breaks(predictor, config, context),
-        )
+    known = [
+        _with_measured(predicted, predictor.measured.of(config, context))
         for predicted, config in zip(found, configs, strict=True)
+    ]
+    return [
+        replace(one, notes=(*one.notes, *chosen), breaks=_breaks(predictor, config, context))
+        for one, config in zip(known, configs, strict=True)
     ]
 
 
