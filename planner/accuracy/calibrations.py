@@ -129,7 +129,9 @@ def match(spec: ModelSpec) -> Match | None:
         return None
     shape = fingerprint(spec)
     found = tuple(
-        (folder, (folder / META).stat().st_mtime_ns) for folder in folders(f"*-{shape[:8]}")
+        (folder, _changed(folder / META))
+        for folder in sorted((home() / FOLDER).glob(f"*-{shape[:8]}"))
+        if (folder / META).exists() or (folder / ACCURACY).exists()
     )
     if not found:
         return None
@@ -142,11 +144,8 @@ def _match(
 ) -> Match | None:
     """`found`: folders of the config, with the times of their meta.json, which make a changed one
     be read again. A plan asks many times."""
-    candidates = [
-        (folder, meta)
-        for folder, _ in found
-        if (meta := read_json(folder / META)) is not None and meta.get("fingerprint") == shape
-    ]
+    metas = [(folder, read_json(folder / META) or _lost_meta(folder, shape)) for folder, _ in found]
+    candidates = [(folder, meta) for folder, meta in metas if meta.get("fingerprint") == shape]
     if not candidates:
         return None
     here = _weights_at(name, place)
@@ -158,6 +157,18 @@ def _match(
         if here is None or there is None:
             unsure.append((folder, meta))
     return _by_config(name, unsure, here is None)
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _lost_meta(folder: Path, shape: str) -> dict[str, Any]:
+    """What a folder without a readable meta.json says by its name, for nothing is passed over."""
+    return {"model": f"?/{folder.name.rsplit('-', 1)[0]}", "fingerprint": shape}
 
 
 def _by_config(
@@ -183,7 +194,7 @@ def _by_config(
     why = (
         "the weights are not on this machine to be compared"
         if weights_away
-        else "it was made before weights were fingerprinted; --resume adds theirs"
+        else "it does not say of which weights it is; `kvpareto calibrate --resume` adds them"
     )
     return Match(named[0], _NOT_COMPARED.format(why=why))
 
@@ -207,11 +218,11 @@ def begin(folder: Path, spec: ModelSpec) -> None:
         write_whole(folder / META, json.dumps(said | {"weights": here}, indent=1) + "\n")
 
 
-def folders(pattern: str = "*") -> list[Path]:
-    """Folders of all calibrations on this machine whose names match, by name; none where there is
-    no home, or one that this user may not read."""
+def folders() -> list[Path]:
+    """Folders of all calibrations on this machine, by name; none where there is no home, or one
+    that this user may not read."""
     try:
-        found = [path.parent for path in (home() / FOLDER).glob(f"{pattern}/{META}")]
+        found = [path.parent for path in (home() / FOLDER).glob(f"*/{META}")]
     except (OSError, BadInput):
         return []
     return sorted(found, key=lambda folder: folder.name)
