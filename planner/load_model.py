@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import profiles
-from .errors import BadConfig, BadInput
+from .errors import BadInput
 from .memory.weight_files import compare_with_files
+from .model_name import plain_name
 from .models import hub
 from .models.read_config import read_model
 from .models.spec import ModelSpec
 from .models.untrusted_json import read_json_object
+from .other_folders import ADAPTER, explain_adapter, explain_folder
 
 HF_QUANT = "hf_quant_config.json"
 SHIPPED = ("recall", "recall-outliers")
@@ -69,6 +71,7 @@ def load_config(text: str, *, offline: bool = False) -> LoadedConfig:
     shipped = shipped_folder(wanted)
     if shipped is not None:
         return LoadedConfig(_read_folder(shipped), wanted, shipped, "shipped with its weights")
+    wanted = plain_name(wanted)
     local = _from_disk(wanted)
     if local is not None:
         return local
@@ -144,10 +147,10 @@ def _from_disk(wanted: str) -> LoadedConfig | None:
         name = path.resolve().name or wanted
         return LoadedConfig(_read_folder(path), name, path, "folder")
     if is_folder and _find_bundled(wanted) is None:
-        raise BadConfig(
-            f"no config.json in {wanted!r}", "give the folder that transformers would load"
-        )
+        raise explain_folder(path, wanted)
     if exists and not is_folder:
+        if path.name == ADAPTER:
+            raise explain_adapter(path, wanted)
         name = path.resolve().parent.name if path.name == hub.CONFIG else path.stem
         folder = path.parent if path.name == hub.CONFIG else None
         config = _read_folder(path.parent) if folder else read_json_object(path)

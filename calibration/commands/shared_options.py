@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ...planner.errors import BadInput
+from ...planner.model_name import plain_name
 
 ModelArgument = Annotated[
     str | None, typer.Argument(metavar="[MODEL]", help="The model, as --model takes it.")
@@ -36,7 +37,9 @@ Show = Callable[[typer.Context, bool, Mapping[str, Any], str, str], None]
 
 
 def chosen_model(argument: str | None, option: str | None) -> str | None:
-    """The model that was named, as an argument or by `--model`. Raises BadInput for two."""
+    """The model that was named, as an argument or by `--model`, an address as its hub id. Raises
+    BadInput for two."""
     if argument is not None and option is not None and argument != option:
         raise BadInput(f"two models: {argument!r} and --model {option!r}", "name one model, once")
-    return option if argument is None else argument
+    named = option if argument is None else argument
+    return None if named is None else plain_name(named)
