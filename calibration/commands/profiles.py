@@ -22,8 +22,9 @@ def register(app: typer.Typer, show: Show) -> None:
     app.add_typer(profiles_app, name="profiles")
 
     @profiles_app.callback()
-    def profiles_root(context: typer.Context) -> None:
+    def profiles_root(context: typer.Context, as_json: AsJson = False) -> None:
         """What is known about which model and GPU."""
+        del as_json  # the command line reads it wherever it stands
         if context.invoked_subcommand is None:
             typer.echo(context.get_help())
 

@@ -14,7 +14,6 @@ from ..design.options import DEFAULT_TASKS
 from ..execution.device import check_name, check_size, choose, missing
 from .asked import Unplanned, typed
 from .cases import Planned, Question, from_plan
-from .receipt import sweep
 
 ITEMS = 32
 QUICK_ITEMS = 8
@@ -63,6 +62,7 @@ def verify(options: Options) -> dict[str, Any]:
     check_size(question.spec, device, "verify", "run this on a machine with a CUDA GPU")
     from .. import tasks
     from ..records.record_file import RecordFile
+    from .receipt import sweep
     from .verifier import Settings, Verifier
 
     names = tasks.find(options.tasks or DEFAULT_TASKS)
