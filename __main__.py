@@ -1,5 +1,4 @@
-"""The entry point, of `kvpareto` and of `python -m kvpareto`: Ctrl-C first, then the command
-line."""
+"""The entry point of `kvpareto` and `python -m kvpareto`: Ctrl-C first, then the command line."""
 
 from . import interrupt
 

@@ -16,12 +16,13 @@ import sys
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from tests.command_lines import HEAVY, Line, Outcome, contract, lines, write_things
+from tests.command_lines import HEAVY, Line, Outcome, contract, lines, write_things  # noqa: E402
 
 _BLOCKER = """import sys
 class _Absent:
@@ -48,9 +49,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as place:
             cases = _cases(Path(place), is_light, arguments.fast)
             with ThreadPoolExecutor(2) as pool:
-                for line, as_json, found in pool.map(
-                    lambda case: _run(*case, is_light, Path(place), arguments.python), cases
-                ):
+                run = partial(_run, is_light, Path(place), arguments.python)
+                for line, as_json, found in pool.map(run, cases):
                     counts[found.code] += 1
                     wrong = contract(line, found, as_json=as_json, is_light=is_light)
                     faults += bool(wrong)
@@ -75,8 +75,9 @@ def _cases(place: Path, is_light: bool, fast: bool) -> list[tuple[Line, bool]]:
 
 
 def _run(
-    line: Line, as_json: bool, is_light: bool, place: Path, python: str
+    is_light: bool, place: Path, python: str, case: tuple[Line, bool]
 ) -> tuple[Line, bool, Outcome]:
+    line, as_json = case
     before = [str(place / "block")]
     if python == sys.executable:
         before.append(os.environ.get("PYTHONPATH", ""))

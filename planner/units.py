@@ -46,7 +46,7 @@ def _with_unit(number: str) -> str:
     return f"write {number.split('.')[0]}B, or {budget_for(int(float(number)))}"
 
 
-def budget_for(size: int) -> str:
+def budget_for(size: int, space: str = "") -> str:
     """The smallest budget of two decimals that holds `size` bytes, as `parse_bytes` reads it.
 
     `format_bytes` rounds to nearest, so what it prints may be too small by half a digit.
@@ -55,7 +55,7 @@ def budget_for(size: int) -> str:
         ((unit, factor) for unit, factor in _UNITS if size >= factor), ("kB", 10**3)
     )
     hundredths = -(-size * 100 // factor)
-    return f"{hundredths // 100}.{hundredths % 100:02d}{unit}"
+    return f"{hundredths // 100}.{hundredths % 100:02d}{space}{unit}"
 
 
 def parse_tokens(text: str, *, minimum: int = 1, what: str = "context") -> int:

@@ -103,8 +103,8 @@ def write_things(place: Path) -> dict[str, str]:
         "surrogate": folder(os.fsdecode(b"bad\xff"), config__json=config),
         "deep": folder("deep", config__json="[" * 200_000),
         "list": folder("list", config__json="[]"),
-        "infinite": folder("infinite", config__json='{"model_type": "llama", "hidden_size":
-        Infinity}'), "models": folder("models"),
+        "infinite": folder("inf", config__json='{"model_type": "llama", "hidden_size": Infinity}'),
+        "models": folder("models"),
         "fifo": str(place / "fifo"),
         "link": str(place / "link"),
         "dangling": str(place / "dangling"),
@@ -231,14 +231,16 @@ def _measuring(things: dict[str, str]) -> list[Line]:
         Line((*verify, *config, *tiny, "--output", "8", "--quick"), 0, 3, slow=True),
     ]
     early = [
-        (*calibrate, "--runs", "0"), (*calibrate, "--minutes", "nan"), (*calibrate, "--minutes",
-        "inf"), (*calibrate, "--tolerance", "nan"), (*calibrate, "--items", "-1"),
+        (*calibrate, "--runs", "0"), (*calibrate, "--minutes", "nan"),
+        (*calibrate, "--minutes", "inf"),
+        (*calibrate, "--tolerance", "nan"), (*calibrate, "--items", "-1"),
         ("calibrate", "-m", STORIES, "--device", "tpu"), ("calibrate", "-m", "nobody/nothing"),
-        ("calibrate", "-m", things["lora"]), ("calibrate", things["gguf"]), ("calibrate", "a",
-        "-m", "b"), ("calibrate", "-m", "deepseek-ai/DeepSeek-V3"), ("verify", "--plan", "x.json",
-        "--budget", "2GB"), ("verify", "-m", STORIES), ("verify", "--budget", "2GB"), (*verify,
-        "--sweep", "2"), (*verify, "--items", "0"), ("verify", "-m", STORIES, "--budget", "2GB",
-        "--device", "tpu"), (*verify, "--save", "/dev/null"), (*verify, "--save", things["fifo"]),
+        ("calibrate", "-m", things["lora"]), ("calibrate", things["gguf"]),
+        ("calibrate", "a", "-m", "b"), ("calibrate", "-m", "deepseek-ai/DeepSeek-V3"),
+        ("verify", "--plan", "x.json", "--budget", "2GB"),
+        ("verify", "-m", STORIES), ("verify", "--budget", "2GB"), (*verify, "--sweep", "2"),
+        (*verify, "--items", "0"), ("verify", "-m", STORIES, "--budget", "2GB", "--device", "tpu"),
+        (*verify, "--save", "/dev/null"), (*verify, "--save", things["fifo"]),
     ]  # fmt: skip
     later = [
         (*calibrate, "--context", "2147483648"), (*calibrate, "--context", "x"),
@@ -264,10 +266,12 @@ def _profiles(things: dict[str, str]) -> list[Line]:
     good = [("profiles", "list"), ("profiles", "show", QWEN), ("profiles", "show", "H200"),
             ("profiles", "show", STORIES), ("profiles", "show", things["escape"])]  # fmt: skip
     bad = [
-        ("profiles", "show", "H2O"), ("profiles", "show", ""), ("profiles", "show",
-        "nobody/nothing"), ("profiles", "show", things["lora"]), ("profiles", "show", "\x1b[31m"),
-        ("profiles", "export", "nothing", "-o", things["new"]), ("profiles", "export", "", "-o",
-        "x"), ("profiles", "export", "x", "-o", "/dev/null"), ("profiles", "export", "x", "-o", ""),
+        ("profiles", "show", "H2O"), ("profiles", "show", ""),
+        ("profiles", "show", "nobody/nothing"),
+        ("profiles", "show", things["lora"]), ("profiles", "show", "\x1b[31m"),
+        ("profiles", "export", "nothing", "-o", things["new"]),
+        ("profiles", "export", "", "-o", "x"),
+        ("profiles", "export", "x", "-o", "/dev/null"), ("profiles", "export", "x", "-o", ""),
         *(("profiles", "import", things[name]) for name in
           ("missing", "notjson", "binary", "deepplan", "fifo", "empty", "loop")),
         ("profiles", "import", "/dev/zero"), ("profiles", "import", ""),

@@ -113,7 +113,7 @@ def steps_from(point: Point, up: Point | None, down: Point | None) -> tuple[str,
     if up is not None:
         more = up.memory.total_high - point.memory.total_high
         steps.append(
-            f"Up: {up.config} needs a budget of {budget_for(up.memory.total_high)} "
+            f"Up: {up.config} needs a budget of {budget_for(up.memory.total_high, ' ')} "
             f"({format_bytes(more)} more) and keeps {_percent(up.accuracy.retention)}, at least "
             f"{_percent(up.accuracy.low)}{_faster(point, up)}."
         )
