@@ -1,6 +1,15 @@
-"""`python -m kvpareto`: the command line without the console script."""
+"""The entry point of `kvpareto` and `python -m kvpareto`: Ctrl-C first, then the command line."""
 
-from .cli import main
+from . import interrupt
+
+
+def main() -> None:
+    """Run the command line; what it imports can be interrupted without a traceback."""
+    interrupt.install()
+    from .cli import main
+
+    main()
+
 
 if __name__ == "__main__":
     main()

@@ -2,6 +2,7 @@
 
 Data goes to stdout, everything else to stderr. A mistake is one `error:` line, one `hint:`
 line and exit code 2; exit code 1 says that nothing fits, 3 that a library or GPU is missing.
+With `--json` every end, help and mistakes too, is one JSON document on stdout.
 Heavy imports stay inside the commands that need them.
 """
 
@@ -10,21 +11,34 @@ import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import interrupt
 from .calibration.commands import calibrate as calibrate_command
 from .calibration.commands import profiles as profiles_command
 from .calibration.commands import verify as verify_command
-from .calibration.commands.shared_options import AsJson, Batch, Context, EngineName, Offline, Output
+from .calibration.commands.shared_options import (
+    AsJson,
+    Batch,
+    Context,
+    EngineName,
+    ModelArgument,
+    Offline,
+    Output,
+    chosen_model,
+)
 from .planner.engines import find_engine
-from .planner.errors import BadInput, KVParetoError, one_line
+from .planner.errors import BadInput, one_line
 
 if TYPE_CHECKING:
     from .planner.hardware.gpus import Hardware
     from .planner.models.spec import ModelSpec
+    from .report.failure import Failure
 
 # typer keeps click to itself; a usage error's base class is all that is needed of it.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -39,7 +53,7 @@ app = typer.Typer(
 )
 
 Model = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--model",
         "-m",
@@ -76,6 +90,14 @@ TrustRemoteCode = Annotated[
 ]
 
 
+@dataclass
+class Answer:
+    """What a command line says on stdout: with `--json` the one document it ends with."""
+
+    as_json: bool
+    document: Mapping[str, Any] | None = None
+
+
 def _print_version(asked: bool) -> None:
     if asked:
         from . import __version__
@@ -99,7 +121,8 @@ def root(
 
     Start with: kvpareto plan --model Qwen/Qwen2.5-7B-Instruct --budget 12GB
     """
-    context.obj = as_json
+    if not isinstance(context.obj, Answer):
+        context.obj = Answer(as_json)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -107,7 +130,8 @@ def root(
 @app.command()
 def plan(
     context: typer.Context,
-    model: Model,
+    argument: ModelArgument = None,
+    model: Model = None,
     budget: Annotated[
         str | None,
         typer.Option(help="Memory to stay within: 12GB, 11.5GiB.  [default: what --gpu gives]"),
@@ -159,6 +183,11 @@ def plan(
     from .planner.workload import Workload
     from .report.document import longest_document, plan_document
 
+    if save is not None:
+        from .planner.whole_file import check_target
+
+        check_target(save)
+    model = _model(argument, model)
     hardware = _hardware(gpu)
     if budget is None and hardware is None:
         raise BadInput("no budget", f"say how much memory there is: {_EXAMPLE}")
@@ -193,17 +222,18 @@ def plan(
         from .report.output import write_document
 
         write_document(save, document)
-        typer.echo(f"saved to {save}", err=True)
+        typer.echo(one_line(f"saved to {save}", 4096), err=True)
     _show(context, as_json, document, "terminal", "print_longest" if max_context else "print_plan")
 
 
 @app.command()
 def estimate(
     context: typer.Context,
-    model: Model,
     config: Annotated[
         str, typer.Option(help="What to run, for example w4a16-k4v4-g64+pc256; see below.")
     ],
+    argument: ModelArgument = None,
+    model: Model = None,
     prompt: Context = None,
     output: Output = "512",
     batch: Batch = "1",
@@ -239,12 +269,15 @@ def estimate(
     from .planner.formats.configuration import Configuration
     from .planner.latency import predict as latency
     from .planner.memory import estimate as memory
+    from .planner.protected import check_layers
     from .planner.run_dtype import as_run, parse_dtype
     from .planner.workload import Workload
     from .report.document import estimate_document
 
     chosen, kind, hardware = Configuration.parse(config), find_engine(engine), _hardware(gpu)
-    spec = as_run(_load(model, offline, trust_remote_code), parse_dtype(dtype), hardware)
+    spec = _load(_model(argument, model), offline, trust_remote_code)
+    spec = as_run(spec, parse_dtype(dtype), hardware)
+    check_layers(chosen, spec)
     workload = Workload.parse(prompt, output, batch, spec.max_context, full_logits=full_logits)
     document = estimate_document(
         spec,
@@ -261,12 +294,13 @@ def estimate(
 def _show(
     context: typer.Context, as_json: bool, document: Mapping[str, Any], module: str, printer: str
 ) -> None:
-    """The document on stdout: as JSON, or through `report.<module>.<printer>`."""
-    from .report.output import print_json, print_tables
-
-    if as_json or context.find_root().obj:
-        print_json(document)
+    """The document on stdout: as JSON (`run` prints it), or through `report.<module>.<printer>`."""
+    answer: Answer = context.find_root().obj
+    if as_json or answer.as_json:
+        answer.as_json, answer.document = True, document
     else:
+        from .report.output import print_tables
+
         print_tables(document, module, printer)
 
 
@@ -277,13 +311,18 @@ profiles_command.register(app, _show)
 
 def main() -> None:
     """Entry point of the `kvpareto` script: exits with the code that says how it went."""
+    interrupt.install()
     # Imports and plans make many objects and little garbage: looking for it at the default
     # threshold takes a twelfth of a plan's time.
     gc.set_threshold(100_000, 50, 50)
+    for name in ("stdout", "stderr"):  # a closed one is None to Python
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for the whole process
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without our box characters
     code = run(sys.argv[1:])
-    sys.stderr.flush()
+    with suppress(OSError):
+        sys.stderr.flush()
     if "torch" in sys.modules:
         sys.exit(code)
     # A plan leaves no files, threads or devices behind, and taking the interpreter apart, object
@@ -292,32 +331,93 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code; expected failures are lines on stderr."""
+    """Run one command line and return its exit code; expected failures are lines on stderr, and
+    with `--json` a document on stdout."""
+    answer = Answer(as_json="--json" in arguments)
     try:
-        code = app(list(arguments), prog_name="kvpareto", standalone_mode=False)
+        if not answer.as_json:
+            code, failure = _call(arguments, answer)
+        else:
+            with redirect_stdout(io.StringIO()) as said:
+                code, failure = _call(arguments, answer)
+            _print_answer(answer, failure, said.getvalue())
         sys.stdout.flush()
-    except KVParetoError as error:
-        return _fail(error.message, error.hint, error.exit_code)
-    except _UsageError as error:
-        where = getattr(getattr(error, "ctx", None), "command_path", "kvpareto")
-        return _fail(error.format_message(), f"`{where} --help` shows how it is called", 2)  # type: ignore[attr-defined]
-    except (KeyboardInterrupt, typer.Abort):
-        typer.echo("interrupted", err=True)
-        return 130
     except BrokenPipeError:
-        # The reader of our output went away; nothing is left to say, nor to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return 0
-    except OSError as error:
-        return _fail(str(error), "the system refused a file; is the disk full?", 2)
-    return code if isinstance(code, int) else 0
-
-
-def _fail(message: str, hint: str, code: int) -> int:
-    typer.echo(f"error: {one_line(message)}", err=True)
-    if hint:
-        typer.echo(f"hint: {one_line(hint)}", err=True)
+    except OSError as error:  # stdout itself: a full disk
+        _drop_stdout()
+        code, failure = _failed(error)
+    if failure is not None:
+        _say(failure.lines())
     return code
+
+
+def _call(arguments: Sequence[str], answer: Answer) -> tuple[int, "Failure | None"]:
+    """The exit code of the command, and what went wrong where something did."""
+    try:
+        code = app(list(arguments), prog_name="kvpareto", standalone_mode=False, obj=answer)
+        return code if isinstance(code, int) else 0, None
+    except SystemExit as leaving:  # shell completion leaves so
+        return leaving.code if isinstance(leaving.code, int) else 0, None
+    except BrokenPipeError:
+        raise
+    except _UsageError as error:
+        from .report.failure import Failure
+
+        where = getattr(getattr(error, "ctx", None), "command_path", "kvpareto")
+        message = error.format_message()  # type: ignore[attr-defined]
+        return 2, Failure(message, f"`{where} --help` shows how it is called", 2)
+    except typer.Abort:
+        return _failed(KeyboardInterrupt())
+    except (Exception, KeyboardInterrupt) as error:
+        return _failed(error)
+
+
+def _failed(error: BaseException) -> tuple[int, "Failure"]:
+    """Exit code and words for `error`. A fault of the program is raised where somebody looks."""
+    from .report.failure import TRACEBACK, failure_of
+
+    failure = failure_of(error)
+    if failure.fault and os.environ.get(TRACEBACK):
+        raise error
+    return failure.code, failure
+
+
+def _print_answer(answer: Answer, failure: "Failure | None", said: str) -> None:
+    """The one document of `--json`. What was printed besides, by whatever library, goes to stderr,
+    but where it is the answer itself (help, the version) it is the document's text."""
+    from .report.output import print_json
+
+    if failure is not None:
+        print_json(failure.document())
+    elif answer.document is not None:
+        print_json(answer.document)
+    else:
+        print_json({"schema": 1, "text": said})
+        return
+    _say(said.splitlines())
+
+
+def _say(lines: Sequence[str]) -> None:
+    """Lines on stderr, if anybody is there to read them."""
+    with suppress(OSError):
+        for line in lines:
+            typer.echo(line, err=True)
+
+
+def _drop_stdout() -> None:
+    """The reader of our output went away, or the disk is full: nothing is to be flushed at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _model(argument: str | None, option: str | None) -> str:
+    """The model that was named, before or behind `--model`. Raises BadInput for none."""
+    model = chosen_model(argument, option)
+    if model is None:
+        raise BadInput("no model", f"name one: {_EXAMPLE}")
+    return model
 
 
 def _load(model: str, offline: bool, trust_remote_code: bool) -> "ModelSpec":

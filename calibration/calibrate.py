@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..planner.accuracy.calibrations import fingerprint, folder_of
-from ..planner.errors import BadInput, KVParetoError, MissingDependency
+from ..planner.accuracy.calibrations import begin, fingerprint, folder_of
+from ..planner.errors import BadInput, KVParetoError, printable
 from ..planner.formats.configuration import Configuration
 from ..planner.load_model import load_model
 from ..planner.models.spec import ModelSpec
 from .design.options import ASKED, DEFAULT_MODEL, Asked, Options, check_comparable, settle
-from .execution.device import as_loaded, check_size, choose
+from .execution.device import as_loaded, check_size, choose, missing
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from .measure.prompts import Material
     from .measure.trial import Bench
     from .records.record_file import Record, RecordFile
-
-INSTALL = 'pip install "kvpareto[calibrate]"'
 
 Say = Callable[[str], None]
 
@@ -44,7 +42,7 @@ def calibrate(options: Options) -> dict[str, Any]:
 
     Raises BadInput, MissingDependency (no extra, no GPU for a large model), Interrupted.
     """
-    begun = time.monotonic()
+    started = time.monotonic()
     options.check()
     source = options.model or DEFAULT_MODEL
     spec = load_model(source, offline=options.offline)
@@ -69,7 +67,7 @@ def calibrate(options: Options) -> dict[str, Any]:
     with RecordFile(folder) as file, _progress(asked.runs) as (progress, bar):
 
         def say(text: str) -> None:
-            progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            progress.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
         if file.records and not options.resume:
             raise BadInput(
@@ -86,14 +84,15 @@ def calibrate(options: Options) -> dict[str, Any]:
             say(f"{len(old)} rows were measured by other versions; they are kept and marked")
         try:
             with _bench(source, spec, material, device, options) as bench:
-                asked, found = _announce(options, bench, asked, file.records, say, begun)
+                begin(folder, spec)
+                asked, forecast = _announce(options, bench, asked, file.records, say, begun)
                 replace_file(folder / ASKED, asked.to_text())
                 weights = (16, 4) if device == "cuda" else (16,)
 
                 def append(record: Record) -> None:
                     file.append(record)
                     if record.task != LAYERS:
-                        progress.advance(bar, found.share(record.task, record.context, asked))
+                        progress.advance(bar, forecast.share(record.task, record.context, asked))
 
                 runner = Runner(
                     bench,
@@ -118,8 +117,8 @@ def calibrate(options: Options) -> dict[str, Any]:
                     options.minutes,
                     asked.tolerance,
                     asked.seed,
-                    {at: found.seconds(asked.items, (at,)) for at in asked.contexts},
-                    time.monotonic() - begun,
+                    {at: forecast.seconds(asked.items, (at,)) for at in asked.contexts},
+                    time.monotonic() - started,
                 )
                 ending = Campaign(spec, plan, runner, file.records, step).run()
                 progress.update(bar, completed=asked.runs, description="fitting")
@@ -204,7 +203,7 @@ def _device(asked: str | None, spec: ModelSpec) -> str:
         import torch  # noqa: F401
         import transformers  # noqa: F401
     except ImportError as error:
-        raise MissingDependency(f"calibrate needs {error.name}", f"run {INSTALL}") from error
+        raise missing("calibrate", error, "calibrate") from error
     device = choose(asked)
     check_size(
         spec,
@@ -274,7 +273,7 @@ def _announce(
         )
     done = len({record.config for record in records if record.task != LAYERS})
     say(in_words(found, bench, asked, done, options.minutes))
-    one = found.seconds(asked.items, asked.contexts)
+    one = forecast.seconds(asked.items, asked.contexts)
     if options.minutes is not None and one > 60 * options.minutes / 2:
         say("that is little time: a shorter --context, or fewer --tasks, leaves more to compare")
     return asked, found

@@ -24,7 +24,9 @@ Generated from the commands' help by `make docs`; do not edit.
 
 Global: `--json` prints one JSON document on stdout and nothing else, logs go to stderr.
 Exit codes: 0 done, 1 nothing fits or not verified, 2 bad input (one `error:` line, one `hint:`
-line), 3 a missing optional dependency or GPU.
+line), 3 a missing optional dependency or GPU, 130 Ctrl-C. With `--json` these are a document too:
+`{"schema": 1, "fits": false, "error": …, "hint": …, "exit_code": …}`, with the numbers of the prose
+as fields (`needed_bytes`, `budget`, `would_fit`). JSON holds no NaN and no infinity.
 """
 COMMANDS = (
     (),

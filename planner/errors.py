@@ -5,22 +5,25 @@ They are raised anywhere below the command line, which alone turns them into
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 
 class KVParetoError(Exception):
     """An expected failure: one line for the person, one hint, one exit code.
 
     `message` and `hint` are single lines; longer input is folded and cut by the caller
-    through `one_line`.
+    through `one_line`. `details` are the same facts as fields of the JSON document (bytes as
+    ints), for programs: `{"needed_bytes": 7_680_000_000}`.
     """
 
     exit_code = 2
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(
+        self, message: str, hint: str = "", details: Mapping[str, object] | None = None
+    ) -> None:
         super().__init__(message)
         self.message = one_line(message)
         self.hint = one_line(hint)
+        self.details = dict(details or {})
 
 
 class BadInput(KVParetoError):
@@ -32,18 +35,9 @@ class BadConfig(BadInput):
 
 
 class NothingFits(KVParetoError):
-    """The question was understood and the answer is no (exit code 1).
-
-    `details` has the numbers of the two lines as JSON values, under their names in a document.
-    """
+    """The question was understood and the answer is no (exit code 1)."""
 
     exit_code = 1
-
-    def __init__(
-        self, message: str, hint: str = "", details: Mapping[str, Any] | None = None
-    ) -> None:
-        super().__init__(message, hint)
-        self.details = dict(details or {})
 
 
 class MissingDependency(KVParetoError):
@@ -52,8 +46,13 @@ class MissingDependency(KVParetoError):
     exit_code = 3
 
 
+def printable(text: str) -> str:
+    """`text` without characters that a terminal would obey: a replacement stands for each."""
+    return "".join(c if c == "\n" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def one_line(text: str, limit: int = 400) -> str:
     """`text` on one printable line of at most `limit` characters."""
     folded = " ".join(str(text).split())
-    folded = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in folded)
+    folded = printable(folded)
     return folded if len(folded) <= limit else folded[: limit - 1] + "…"

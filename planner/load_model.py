@@ -13,17 +13,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import profiles
-from .errors import BadConfig, BadInput
+from .errors import BadInput
 from .memory.weight_files import compare_with_files
+from .model_name import plain_name
 from .models import hub
 from .models.read_config import read_model
 from .models.spec import ModelSpec
 from .models.untrusted_json import read_json_object
+from .other_folders import ADAPTER, explain_adapter, explain_folder
 
 HF_QUANT = "hf_quant_config.json"
 SHIPPED = ("recall", "recall-outliers")
 """Models of this project's own, whose weights ship with it (docs/recall_model.md). The bare names
 are theirs: a folder called `recall` is asked for as `./recall`."""
+
+ON_DISK = ("folder", "file")
+"""Sources of models that somebody gave a path of."""
 
 _WEIGHT_FILES = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".onnx", ".npz")
 
@@ -45,8 +50,17 @@ def load_model(text: str, *, offline: bool = False, trust_remote_code: bool = Fa
     del trust_remote_code
     loaded = load_config(text, offline=offline)
     spec = read_model(loaded.config, loaded.name)
-    spec = replace(spec, extra={**spec.extra, "source": loaded.source})
+    spec = replace(spec, extra={**spec.extra, "source": loaded.source, **_places(text, loaded)})
     return compare_with_files(spec, loaded.folder) if loaded.folder is not None else spec
+
+
+def _places(text: str, loaded: LoadedConfig) -> dict[str, str]:
+    """Where the model lies: `folder`, of its files; `path`, what was typed where that is on disk,
+    so that whoever keeps the answer finds the model again from another folder."""
+    places = {"folder": str(loaded.folder.absolute())} if loaded.folder is not None else {}
+    if loaded.source in ON_DISK:
+        places["path"] = str(Path(text.strip()).expanduser().absolute())
+    return places
 
 
 def load_config(text: str, *, offline: bool = False) -> LoadedConfig:
@@ -57,6 +71,7 @@ def load_config(text: str, *, offline: bool = False) -> LoadedConfig:
     shipped = shipped_folder(wanted)
     if shipped is not None:
         return LoadedConfig(_read_folder(shipped), wanted, shipped, "shipped with its weights")
+    wanted = plain_name(wanted)
     local = _from_disk(wanted)
     if local is not None:
         return local
@@ -132,10 +147,10 @@ def _from_disk(wanted: str) -> LoadedConfig | None:
         name = path.resolve().name or wanted
         return LoadedConfig(_read_folder(path), name, path, "folder")
     if is_folder and _find_bundled(wanted) is None:
-        raise BadConfig(
-            f"no config.json in {wanted!r}", "give the folder that transformers would load"
-        )
+        raise explain_folder(path, wanted)
     if exists and not is_folder:
+        if path.name == ADAPTER:
+            raise explain_adapter(path, wanted)
         name = path.resolve().parent.name if path.name == hub.CONFIG else path.stem
         folder = path.parent if path.name == hub.CONFIG else None
         config = _read_folder(path.parent) if folder else read_json_object(path)

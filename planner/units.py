@@ -16,23 +16,46 @@ _BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,12})?)\s*([kmgt]?)(i?)(b?)", re.ASCII | re.IGNORECASE)
 _THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
 _TOKENS = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)([km]?)", re.ASCII | re.IGNORECASE)
+_UNITS = (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 _PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%")
 
 
 def parse_bytes(text: str) -> int:
-    """`12GB`, `12GiB`, `12288MiB`, `24g` (= GB) or a plain number of bytes -> bytes.
+    """`12GB`, `12GiB`, `12288MiB`, `24g` (= GB) or `1024B` -> bytes.
 
-    Raises BadInput for anything else, for zero, and for more than 2^60 bytes.
+    Raises BadInput for anything else, for a number without a unit (12 is GB to one person and
+    bytes to the next program), for zero, and for more than 2^60 bytes.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None or (match[3] and not match[2]):
         raise BadInput(f"not a memory size: {text!r}", "write it like 12GB, 11.5GiB or 12288MiB")
-    number, prefix, binary, _ = match.groups()
+    number, prefix, binary, unit = match.groups()
+    if not prefix and not unit:
+        raise BadInput(f"a memory size without a unit: {text.strip()!r}", _with_unit(number))
     factor = (_BINARY if binary else _DECIMAL).get(prefix.lower(), 1)
     size = int(float(number) * factor)
     if not 0 < size <= 2**60:
         raise BadInput(f"memory size out of range: {text!r}", "it must be between 1 byte and 1 EiB")
     return size
+
+
+def _with_unit(number: str) -> str:
+    """The hint that asks a number without a unit back: what it most likely means is said first."""
+    if float(number) < 10**6:
+        return f"write {number}GB"
+    return f"write {number.split('.')[0]}B, or {budget_for(int(float(number)))}"
+
+
+def budget_for(size: int, space: str = "") -> str:
+    """The smallest budget of two decimals that holds `size` bytes, as `parse_bytes` reads it.
+
+    `format_bytes` rounds to nearest, so what it prints may be too small by half a digit.
+    """
+    unit, factor = next(
+        ((unit, factor) for unit, factor in _UNITS if size >= factor), ("kB", 10**3)
+    )
+    hundredths = -(-size * 100 // factor)
+    return f"{hundredths // 100}.{hundredths % 100:02d}{space}{unit}"
 
 
 def parse_tokens(text: str, *, minimum: int = 1, what: str = "context") -> int:
@@ -82,7 +105,7 @@ def parse_fraction(text: str, what: str = "loss") -> float:
 def format_bytes(size: int) -> str:
     """Bytes for a person, in the decimal unit that keeps the number readable: `11.42 GB`."""
     magnitude = abs(size)
-    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+    for unit, factor in _UNITS:
         if magnitude >= factor:
             return f"{size / factor:.2f} {unit}"
     return f"{size} B"

@@ -109,6 +109,7 @@ def _question(request: Request) -> dict[str, Any]:
     return {
         **heading(request.spec, request.engine, request.workload),
         "fingerprint": fingerprint(request.spec),
+        "model_path": request.spec.extra.get("path"),
         "budget": request.budget,
         "gpu": request.hardware.name if request.hardware else None,
         "gpu_memory": _gpu_memory(request),

@@ -1,18 +1,37 @@
-"""Where results go: JSON or tables on stdout, plans into files."""
+"""Where results go: JSON or tables on stdout, plans into files.
+
+JSON holds no NaN and no infinity: what is no number is null. Neither form lets a control character
+of somebody's folder name or imported file through to the terminal: JSON escapes it, tables show a
+replacement.
+"""
 
 import json
+import math
+import re
 import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..planner.errors import BadInput
+from ..planner.errors import printable
+from ..planner.whole_file import write_whole
+
+_UNPRINTABLE = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+"""Control characters but for the line feed, marks that reorder text, halves of characters."""
+
+
+def to_json(document: Mapping[str, Any], indent: int | None = None) -> str:
+    """`document` as JSON text with a line end, safe to print."""
+    text = json.dumps(_finite(document), ensure_ascii=False, allow_nan=False, indent=indent)
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
 
 def print_json(document: Mapping[str, Any]) -> None:
     """One JSON document and a newline on stdout."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.write(to_json(document))
 
 
 def print_tables(document: Mapping[str, Any], module: str, printer: str) -> None:
@@ -27,14 +46,31 @@ def print_tables(document: Mapping[str, Any], module: str, printer: str) -> None
             """Leave a reader that went away to the command line; rich would exit with 1."""
             raise BrokenPipeError
 
-    getattr(import_module(f".{module}", __package__), printer)(document, PlainConsole())
+    getattr(import_module(f".{module}", __package__), printer)(_printable(document), PlainConsole())
 
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:
     """Write `document` as JSON to `path`, whole or not at all. Raises BadInput."""
-    partial = path.with_name(path.name + ".part")
-    try:
-        partial.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        partial.replace(path)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"cannot write {path}: {error}", "choose a file you may write") from error
+    write_whole(path, to_json(document, indent=1))
+
+
+def _printable(value: Any) -> Any:
+    """`value` with every string in it, keys too, as a terminal may be given it."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {_printable(key): _printable(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_printable(one) for one in value]
+    return value
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for every float that JSON has no number for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return value

@@ -139,8 +139,8 @@ def _append_side(side: SideState, x: Tensor, state: LayerState) -> None:
 def _write_packed(side: SideState, x: Tensor, first: int, last: int, state: LayerState) -> None:
     real = None
     if state.clock.padded:
-        places = torch.arange(first, last, device=x.device)
-        real = places[None, :] >= state.clock.starts[:, None]
+        positions = torch.arange(first, last, device=x.device)
+        real = positions[None, :] >= state.clock.starts[:, None]
     codes, pairs = quantize(x, side.form, real)
     sinks = side.sink_tokens
     side.values[:, :, _slots(first, last, sinks, side.values)] = pack(codes, side.form.bits)

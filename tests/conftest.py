@@ -19,6 +19,7 @@ CPU = (
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ["KVPARETO_TRACEBACK"] = "1"  # a fault of the program is to be seen
 os.environ["KVPARETO_HOME"] = tempfile.mkdtemp(prefix="kvpareto-tests-")
 
 if not Path("/dev/nvidia0").exists():

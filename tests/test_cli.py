@@ -128,7 +128,8 @@ def test_max_context_is_the_last_that_fits(capsys: pytest.CaptureFixture[str]) -
     ("arguments", "says", "hints"),
     [
         (["plan", "-m", MODEL], "no budget", "--budget 12GB"),
-        ([*PLAN, "--budget", "12"], "nothing fits", ""),
+        ([*PLAN, "--budget", "12MB"], "nothing fits", ""),
+        ([*PLAN, "--budget", "12"], "without a unit", "write 12GB"),
         ([*PLAN, "--budget", "dozen"], "not a memory size", "12GB"),
         ([*PLAN, "--context", "long"], "not a number of tokens", "32k"),
         ([*PLAN, "--batch", "0"], "batch", ""),
@@ -137,7 +138,8 @@ def test_max_context_is_the_last_that_fits(capsys: pytest.CaptureFixture[str]) -
         ([*PLAN, "--engine", "vroom"], "no engine", "transformers"),
         ([*PLAN, "--gpu", "4091"], "4091", ""),
         ([*PLAN, "--save", "/nonexistent/plan.json"], "cannot write", "choose"),
-        (["plan", "--budget", "1GB"], "Missing option", "--help"),
+        (["plan", "--budget", "1GB"], "no model", "--model"),
+        (["plan", MODEL, "-m", "other/model", "--budget", "9GB"], "two models", "once"),
         (
             ["plan", "-m", "Qwen/Qwen2.5-7B-Instrct", "--budget", "9GB", "--offline"],
             "offline",

@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
-from .shared_options import AsJson, Device, Offline, Show, TrustRemoteCode
+from .shared_options import (
+    AsJson,
+    Device,
+    ModelArgument,
+    Offline,
+    Show,
+    TrustRemoteCode,
+    chosen_model,
+)
 
 
 def register(app: typer.Typer, show: Show) -> None:
@@ -14,6 +22,7 @@ def register(app: typer.Typer, show: Show) -> None:
     @app.command()
     def calibrate(
         context: typer.Context,
+        argument: ModelArgument = None,
         model: Annotated[
             str | None,
             typer.Option(
@@ -79,7 +88,7 @@ def register(app: typer.Typer, show: Show) -> None:
         from ..design.options import Options
 
         options = Options(
-            model=model,
+            model=chosen_model(argument, model),
             runs=runs,
             minutes=minutes,
             tasks=tasks,

@@ -4,10 +4,11 @@ Heavy imports stay inside the commands.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ...planner.errors import one_line
 from .shared_options import AsJson, Show
 
 
@@ -21,8 +22,9 @@ def register(app: typer.Typer, show: Show) -> None:
     app.add_typer(profiles_app, name="profiles")
 
     @profiles_app.callback()
-    def profiles_root(context: typer.Context) -> None:
+    def profiles_root(context: typer.Context, as_json: AsJson = False) -> None:
         """What is known about which model and GPU."""
+        del as_json  # the command line reads it wherever it stands
         if context.invoked_subcommand is None:
             typer.echo(context.get_help())
 
@@ -53,8 +55,10 @@ def register(app: typer.Typer, show: Show) -> None:
 
     @profiles_app.command("export")
     def profiles_export(
+        context: typer.Context,
         name: Annotated[str, typer.Argument(help="A calibrated model, as `list` names it.")],
         output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+        as_json: AsJson = False,
     ) -> None:
         """Write a calibration of this machine to one JSON file.
 
@@ -63,11 +67,15 @@ def register(app: typer.Typer, show: Show) -> None:
         """
         from ..records.export import export_profile
 
-        typer.echo(f"{export_profile(name, output)} rows saved to {output}", err=True)
+        rows = export_profile(name, output)
+        document = {"schema": 1, "name": name, "rows": rows, "file": str(output.absolute())}
+        said(context, as_json, document, f"{rows} rows saved to {output}")
 
     @profiles_app.command("import")
     def profiles_import(
+        context: typer.Context,
         file: Annotated[Path, typer.Argument(help="A file that `export` wrote.")],
+        as_json: AsJson = False,
     ) -> None:
         """Take over a calibration that was made on another machine.
 
@@ -76,4 +84,12 @@ def register(app: typer.Typer, show: Show) -> None:
         """
         from ..records.export import import_profile
 
-        typer.echo(f"imported to {import_profile(file)}", err=True)
+        folder = import_profile(file)
+        document = {"schema": 1, "name": folder.name, "folder": str(folder)}
+        said(context, as_json, document, f"imported to {folder}")
+
+    def said(context: typer.Context, as_json: bool, document: dict[str, Any], line: str) -> None:
+        """`line` on stderr for a person; `document` for a program that asked."""
+        typer.echo(one_line(line, 4096), err=True)
+        if as_json or context.find_root().obj.as_json:
+            show(context, True, document, "", "")

@@ -8,6 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from ...planner.errors import BadInput
+from ...planner.model_name import plain_name
+
+ModelArgument = Annotated[
+    str | None, typer.Argument(metavar="[MODEL]", help="The model, as --model takes it.")
+]
 Context = Annotated[
     str | None,
     typer.Option(
@@ -31,3 +37,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdou
 Show = Callable[[typer.Context, bool, Mapping[str, Any], str, str], None]
 """(context, as JSON?, document, module, printer): puts a document on stdout, as JSON or through
 `report.<module>.<printer>`."""
+
+
+def chosen_model(argument: str | None, option: str | None) -> str | None:
+    """The model that was named, as an argument or by `--model`, an address as its hub id. Raises
+    BadInput for two."""
+    if argument is not None and option is not None and argument != option:
+        raise BadInput(f"two models: {argument!r} and --model {option!r}", "name one model, once")
+    named = option if argument is None else argument
+    return None if named is None else plain_name(named)

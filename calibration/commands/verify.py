@@ -5,15 +5,18 @@ from typing import Annotated
 
 import typer
 
+from ...planner.errors import one_line
 from .shared_options import (
     AsJson,
     Batch,
     Device,
     EngineName,
+    ModelArgument,
     Offline,
     Output,
     Show,
     TrustRemoteCode,
+    chosen_model,
 )
 
 
@@ -23,6 +26,7 @@ def register(app: typer.Typer, show: Show) -> None:
     @app.command()
     def verify(
         context: typer.Context,
+        argument: ModelArgument = None,
         plan: Annotated[
             Path | None, typer.Option(help="What `kvpareto plan --save` wrote.")
         ] = None,
@@ -93,10 +97,14 @@ def register(app: typer.Typer, show: Show) -> None:
         from ..verify.verify import Options
         from ..verify.verify import verify as run
 
+        if save is not None:
+            from ...planner.whole_file import check_target
+
+            check_target(save)  # before minutes of measuring
         document = run(
             Options(
                 plan=plan,
-                model=model,
+                model=chosen_model(argument, model),
                 config=config,
                 budget=budget,
                 context=prompt,
@@ -114,11 +122,18 @@ def register(app: typer.Typer, show: Show) -> None:
                 trust_remote_code=trust_remote_code,
             )
         )
+        if not document["verified"]:
+            document |= {
+                "fits": False,
+                "error": document["verdict"],
+                "hint": "`wrong` lists what was worse than promised, `corrected` what to run",
+                "exit_code": 1,
+            }
         if save is not None:
             from ...report.output import write_document
 
             write_document(save, document)
-            typer.echo(f"saved to {save}", err=True)
+            typer.echo(one_line(f"saved to {save}", 4096), err=True)
         show(
             context,
             as_json,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...planner.accuracy.calibrations import ACCURACY, META, fingerprint
+from ...planner.accuracy.calibrations import ACCURACY, META, fingerprint, read_json, weights_of
 from ...planner.errors import KVParetoError
 from ...planner.formats.configuration import Configuration
 from ...planner.models.spec import ModelSpec
@@ -186,6 +186,7 @@ def write_profile(
         "schema": 1,
         "model": spec.name,
         "fingerprint": fingerprint(spec),
+        "weights": (read_json(folder / META) or {}).get("weights") or weights_of(spec),
         "rows": len(records),
         "configurations": len({record.config for record in runs}),
         "failed": len(outcomes) - outcomes.count("ok"),

@@ -19,6 +19,7 @@ from ...planner.models.spec import ModelSpec
 from ...planner.units import parse_tokens, split_tokens
 from ..execution.device import check_name
 from ..records.record_file import DIVERGENCE, HARNESS, LAYERS, Record
+from ..user_text import read_user_text
 
 ASKED = "asked.json"
 DEFAULT_MODEL = "recall"
@@ -29,6 +30,8 @@ LONGEST = {"cuda": 16384, "cpu": 1024}
 """Of the default contexts, by device: what keeps a calibration to minutes."""
 STEP = {"cuda": 4, "cpu": 2}
 """How many times shorter the other default context is."""
+MOST_TOKENS = 2**20
+"""Of a prompt, where the model does not say for how many it was made."""
 SHORTEST = 256
 """Prompts below which the default tasks have no room."""
 LONGEST_PROMPT = 2**24
@@ -67,8 +70,13 @@ class Options:
             raise BadInput(
                 f"--tolerance {self.tolerance:g} is no expected error", "0.005 is half a percent"
             )
-        if self.minutes is not None and not self.minutes > 0:
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
             raise BadInput(f"--minutes {self.minutes:g} is no time", "give minutes above 0")
+        if self.tolerance is not None and not 0 <= self.tolerance < 1:
+            raise BadInput(
+                f"--tolerance {self.tolerance:g} is no error of a retention",
+                "give a part of the score: 0.005",
+            )
         check_name(self.device)
 
 
@@ -156,11 +164,19 @@ def settle(options: Options, spec: ModelSpec, device: str, begun: Asked | None) 
             begun, items=items, text=text, haystack=haystack, hashes=(hashes[0], hashes[1])
         )
     contexts = choose("contexts", default_contexts(spec, device))
+    lengths = _parsed(contexts) if isinstance(contexts, str) else contexts
+    most = spec.max_context or MOST_TOKENS
+    if options.contexts is not None and max(lengths) > most:
+        raise BadInput(
+            f"--context {max(lengths)} is more than the {most:,} tokens {spec.name} was made for",
+            f"give lengths of at most {most}",
+            {"longest_context": most},
+        )
     text, haystack = choose("text", None), choose("haystack", None)
     found = Asked(
         runs=choose("runs", RUNS),
         tasks=choose("tasks", DEFAULT_TASKS),
-        contexts=_parsed(contexts) if isinstance(contexts, str) else contexts,
+        contexts=lengths,
         items=choose("items", ITEMS),
         tolerance=choose("tolerance", TOLERANCE),
         seed=seed,
@@ -250,9 +266,4 @@ def _hash(path: str | None) -> str:
     """Of a file's content; empty for none. Raises BadInput where it cannot be read."""
     if path is None:
         return ""
-    try:
-        return sha256(Path(path).expanduser().read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise BadInput(
-            f"cannot read {path}: {error.strerror or error}", "give a UTF-8 text file"
-        ) from error
+    return sha256(read_user_text(path).encode()).hexdigest()[:16]

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from ...planner.engines.kvpareto import KVPARETO
 from ...planner.errors import MissingDependency
 from ...planner.hardware.gpus import Hardware, find_gpu
+from ...planner.install import install_command
 from ...planner.latency.efficiency import Coefficients, before_runs
 from ...planner.latency.job import Axes, Job, job_of, stack
 from ...planner.latency.roofline import seconds
@@ -160,7 +161,7 @@ def _solve(
         from scipy.optimize import least_squares
     except ImportError as error:
         raise MissingDependency(
-            "fitting times needs scipy", 'run pip install "kvpareto[calibrate]"'
+            "fitting times needs scipy", f"run {install_command('calibrate')}"
         ) from error
     names = [name for name in (*RATES, *COSTS) if getattr(start, name) > 0]
     origin = np.log([getattr(start, name) for name in names])

@@ -17,6 +17,7 @@ from .. import tasks
 from ..tasks.base import Item
 from ..tasks.harness_tasks import HarnessTasks
 from ..tasks.haystack import Haystack, bundled_haystack
+from ..user_text import read_user_text
 from .divergence import text_windows
 
 
@@ -92,11 +93,7 @@ class Prompts:
         tokenizer = self._needed()
         path, count = self.material.text, self.material.windows
         if path is not None:
-            try:
-                text = path.expanduser().read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise BadInput(f"cannot read {path}: {error}", "give UTF-8 text") from error
-            return text_windows(tokenizer, text, context, count)
+            return text_windows(tokenizer, read_user_text(path), context, count)
         pile = bundled_haystack()
         rows = [
             # a word is a token at least

@@ -167,7 +167,7 @@ class Bench:
                     bits,
                     device=self.device,
                     # without hardware for them, 16-bit products take several times as long
-                    dtype=torch.float32 if self.device == "cpu" else None,
+                    dtype="float32" if self.device == "cpu" else None,
                     offline=self._offline,
                     trust_remote_code=self._trusted,
                 )

@@ -102,7 +102,7 @@ def configurations(
 def _head(layer: object) -> int | None:
     from ...runtime.cache.layer_shape import layer_shape
 
-    shape = layer_shape(layer, 0, 64)  # type: ignore[arg-type]
+    shape = layer_shape(layer, 0, 64, "")  # type: ignore[arg-type]
     return None if shape is None else shape.key_dim
 
 

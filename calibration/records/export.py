@@ -13,6 +13,7 @@ from typing import Any
 from ...planner.accuracy.calibrations import ACCURACY, FOLDER, META, folders, home, read_json
 from ...planner.errors import BadInput
 from ...planner.profile_check import Damaged, check_meta, check_payload
+from ...planner.whole_file import check_target, write_whole
 from ..design.options import ASKED, Asked
 from ..profile_files import replace_file, to_text
 from .lock import ProfileLock
@@ -26,6 +27,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,200}-[0-9a-f]{8}")
 def export_profile(name: str, output: Path) -> int:
     """Write the calibration called `name` (a folder's name, or a model's) to `output`; its number
     of rows. Raises BadInput where there is none, or more than one, or no writing."""
+    check_target(output)
     folder = _find(name)
     rows = read_records(folder / ROWS)
     document = {
@@ -37,12 +39,7 @@ def export_profile(name: str, output: Path) -> int:
         "accuracy": read_json(folder / ACCURACY),
         "rows": [json.loads(row.model_dump_json(by_alias=True)) for row in rows],
     }
-    try:
-        replace_file(output, json.dumps(document, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise BadInput(
-            f"cannot write {output}: {error.strerror or error}", "choose a file you may write"
-        ) from error
+    write_whole(output, json.dumps(document, ensure_ascii=False) + "\n")
     return len(rows)
 
 

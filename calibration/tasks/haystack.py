@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from ...planner.errors import BadInput
+from ..user_text import read_user_text
 
 BUNDLED = Path(__file__).parents[2] / "profiles" / "haystack.md"
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[.!?][\"')\]])\s+")
@@ -74,12 +75,7 @@ def sentences_of(text: str) -> Haystack:
 
 def read_haystack(path: Path | str) -> Haystack:
     """A user's own text, UTF-8. Raises BadInput where it cannot be read or holds no text."""
-    try:
-        return sentences_of(Path(path).expanduser().read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(
-            f"cannot read the haystack {path}: {error}", "give a UTF-8 text file"
-        ) from error
+    return sentences_of(read_user_text(path))
 
 
 @cache

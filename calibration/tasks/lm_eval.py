@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...planner.errors import BadInput, MissingDependency
+from ...planner.install import install_command
 from ...runtime import Session
 from ..records.record_file import HARNESS
 from . import TASKS
@@ -72,7 +73,7 @@ def task_manager(names: Sequence[str], folder: Path | None = None) -> Any:
         from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise MissingDependency(
-            "the evaluation harness is not installed", 'pip install "kvpareto[harness]"'
+            "the evaluation harness is not installed", f"run {install_command('harness')}"
         ) from error
     own = folder is None and not all(name.endswith((".yaml", ".yml")) for name in names)
     return TaskManager(include_path=None if folder is None else str(folder), include_defaults=own)

@@ -14,6 +14,7 @@ from ...planner.errors import NothingFits
 from ...planner.formats.configuration import Configuration
 from ...planner.hardware.gpus import Hardware
 from ...planner.load_model import load_model
+from ...planner.protected import check_layers
 from ...planner.search.recommend import recommend
 from ...planner.search.request import Request
 from ...planner.units import parse_bytes, split_tokens
@@ -40,7 +41,9 @@ def typed(
     now, for `hardware` if it is known, in the dtype that `device` loads the model in. Raises
     BadInput."""
     chosen = Configuration.parse(config) if config is not None else None
-    requests = list(_requests(model, budgets, contexts, output, batch, engine, offline, device))
+    requests = list(
+        _requests(model, chosen, budgets, contexts, output, batch, engine, offline, device)
+    )
     questions: list[Question] = []
     unplanned: list[Unplanned] = []
     for request in requests:
@@ -56,12 +59,14 @@ def typed(
 
 
 def _requests(
-    model: str, budgets: str, contexts: str | None, output: str, batch: str, engine: str,
-    offline: bool, device: str,
+    model: str, config: Configuration | None, budgets: str, contexts: str | None, output: str,
+    batch: str, engine: str, offline: bool, device: str,
 ) -> Iterator[Request]:  # fmt: skip
     kind = find_engine(engine)
     sizes = [parse_bytes(part) for part in budgets.split(",")]
     spec = as_loaded(load_model(model, offline=offline), device)
+    if config is not None:
+        check_layers(config, spec)
     for context in [None] if contexts is None else split_tokens(contexts):
         workload = Workload.parse(context, output, batch, spec.max_context)
         for size in sizes:

@@ -23,6 +23,7 @@ from ...planner.load_model import load_model
 from ...planner.memory import estimate as memory
 from ...planner.models.spec import ModelSpec
 from ...planner.models.untrusted_json import read_json_object
+from ...planner.protected import check_layers
 from ...planner.run_dtype import in_dtype
 from ...planner.search.request import Request
 from ...planner.workload import Workload
@@ -86,6 +87,7 @@ class PlanFile(_Part):
     schema_version: Literal[1] = Field(alias="schema")
     model: str
     fingerprint: str | None = None
+    model_path: str | None = None
     engine: str
     context: int
     output: int
@@ -150,7 +152,12 @@ def from_plan(path: Path, model: str | None, offline: bool) -> Question:
     """The question a plan's file asks. `model` says where the weights are, if not under the name
     that was planned for."""
     plan = read_plan(path)
-    source = model or plan.model
+    source = model or plan.model_path or plan.model
+    if model is None and plan.model_path is not None and not Path(plan.model_path).exists():
+        raise BadInput(
+            f"the plan was made from {plan.model_path}, which is not there any more",
+            "--model says where its weights are",
+        )
     try:
         spec = load_model(source, offline=offline)
     except BadInput as error:
@@ -163,6 +170,7 @@ def from_plan(path: Path, model: str | None, offline: bool) -> Question:
     engine = find_engine(plan.engine)
     workload = Workload(plan.context, plan.output, plan.batch)
     config = Configuration.parse(plan.recommended.config)
+    check_layers(config, spec)
     _check_still(plan, spec, config, workload, engine)
     request = Request(
         spec, workload, engine, plan.budget, objective=plan.objective, max_loss=plan.max_loss,

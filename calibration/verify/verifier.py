@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
-from ...planner.accuracy.calibrations import META
+from ...planner.accuracy.calibrations import META, begin
 from ...planner.engines.kvpareto import KVPARETO
 from ...planner.errors import BadInput, one_line
 from ...planner.formats.configuration import Configuration
 from ...planner.hardware.gpus import Hardware
+from ...planner.install import install_command
 from ...planner.memory import estimate as memory
 from ...planner.models.spec import ModelSpec
 from ...planner.units import format_bytes
 from ...runtime.failures import is_out_of_memory
-from ..calibrate import INSTALL
 from ..design.candidates import chunk_for
 from ..design.options import asks_own_prose
 from ..execution.loaded_model import OpenModel, open_model
@@ -227,7 +227,9 @@ class Verifier:
                 write_profile(folder, spec, self._file.records, here)
                 refit(here.gpu, self._notice)
             except ImportError as error:
-                self._notice(f"the rows are kept, the fit needs {error.name}: {INSTALL}")
+                begin(folder, spec)
+                command = install_command("calibrate")
+                self._notice(f"the rows are kept, the fit needs {error.name}: {command}")
         return len(new)
 
     def _receipt(

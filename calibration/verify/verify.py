@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ...planner.accuracy.calibrations import folder_of
-from ...planner.errors import BadInput, MissingDependency
+from ...planner.errors import BadInput, printable
 from ...planner.hardware.gpus import Hardware, find_gpu
 from ..calibrate import Interrupted
 from ..design.options import DEFAULT_TASKS
-from ..execution.device import check_name, check_size, choose
+from ..execution.device import check_name, check_size, choose, missing
 from .asked import Unplanned, typed
 from .cases import Planned, Question, from_plan
-from .receipt import sweep
 
-INSTALL = 'pip install "kvpareto[runtime]"'
 ITEMS = 32
 QUICK_ITEMS = 8
 
@@ -65,6 +63,7 @@ def verify(options: Options) -> dict[str, Any]:
     check_size(question.spec, device, "verify", "run this on a machine with a CUDA GPU")
     from .. import tasks
     from ..records.record_file import RecordFile
+    from .receipt import sweep
     from .verifier import Settings, Verifier
 
     names = tasks.find(options.tasks or DEFAULT_TASKS)
@@ -114,7 +113,7 @@ def _device(asked: str | None) -> str:
         import torch  # noqa: F401
         import transformers
     except ImportError as error:
-        raise MissingDependency(f"verify needs {error.name}", f"run {INSTALL}") from error
+        raise missing("verify", error, "runtime") from error
     from ..execution.memory_cap import memory_of, numbered, prefer_expandable_segments
 
     prefer_expandable_segments()
@@ -174,9 +173,11 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
+        yield lambda text: console.print(
+            printable(text), highlight=False, markup=False, soft_wrap=True
+        )
         return
     with console.status("starting") as status:
         from rich.markup import escape
 
-        yield lambda text: status.update(escape(text))
+        yield lambda text: status.update(escape(printable(text)))

@@ -2,15 +2,21 @@
 
 A calibration is a folder `<home>/calibrations/<model>-<hash>` with rows.jsonl (what was
 measured), accuracy.json (coefficients fitted to it) and meta.json. `home` is KVPARETO_HOME, or
-the user's data folder. A calibration belongs to a model by its name, without the owner and
-whatever the case, and by the hash of what its config says about shapes: a fine-tune of the same
-shape under another name does not use it, nor does a folder whose config has changed.
+the user's data folder.
+
+A calibration belongs to a model by two fingerprints in its meta.json: of what the config says
+about shapes, and of the weights (weights_sample.py). The name of a folder is for people: a model
+that is moved or renamed keeps its calibration, and two models of one config do not share it.
+Where one side's weights cannot be looked at (a plan from a config alone, a calibration made before
+weights were fingerprinted) the config decides, with a note in the plan; two hub ids whose names
+differ, the owner aside, are two models even so.
 """
 
 import json
 import os
 import re
 import sys
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,19 +34,35 @@ META = "meta.json"
 MOST_BYTES = 256 * 2**20
 """Of a file of a profile that is read whole: of rows, about a hundred thousand."""
 
+_NOT_COMPARED = "its calibration was chosen by the config alone: {why}"
+
+
+@dataclass(frozen=True)
+class Match:
+    """A calibration's folder, and why it is less than certain that it is this model's (or "")."""
+
+    folder: Path
+    note: str
+
 
 def home() -> Path:
-    """Where this user's calibrations and other data are kept."""
-    chosen = os.environ.get(ENVIRONMENT)
-    if chosen:
-        return Path(chosen).expanduser()
-    if sys.platform == "linux":
-        # As platformdirs answers, without the 20 ms that importing it adds to every plan.
-        data = os.environ.get("XDG_DATA_HOME", "").strip()
-        return (Path(data) if data else Path.home() / ".local" / "share") / "kvpareto"
-    from platformdirs import user_data_path
+    """Where this user's calibrations and other data are kept. Raises BadInput where there is no
+    such place: a user without an entry in the system's list and without HOME."""
+    try:
+        chosen = os.environ.get(ENVIRONMENT)
+        if chosen:
+            return Path(chosen).expanduser()
+        if sys.platform == "linux":
+            # As platformdirs answers, without the 20 ms that importing it adds to every plan.
+            data = os.environ.get("XDG_DATA_HOME", "").strip()
+            return (Path(data) if data else Path.home() / ".local" / "share") / "kvpareto"
+        from platformdirs import user_data_path
 
-    return user_data_path("kvpareto", appauthor=False)
+        return user_data_path("kvpareto", appauthor=False)
+    except RuntimeError:
+        raise BadInput(
+            "this user has no home folder", f"set {ENVIRONMENT} to a folder you may write"
+        ) from None
 
 
 def fingerprint(spec: ModelSpec) -> str:
@@ -63,6 +85,21 @@ def fingerprint(spec: ModelSpec) -> str:
     return sha256(json.dumps(shape).encode()).hexdigest()[:16]
 
 
+def weights_of(spec: ModelSpec) -> str | None:
+    """Fingerprint of the model's weights; None where they are not on this machine."""
+    return _weights_at(spec.name, spec.extra.get("folder"))
+
+
+def _weights_at(name: str, place: str | None) -> str | None:
+    from ..models import hub
+    from ..weights_sample import weights_fingerprint
+
+    folder = Path(place) if place else None
+    if folder is None and hub.REPO_ID.fullmatch(name):
+        folder = hub.cached_snapshot(name)
+    return weights_fingerprint(folder) if folder is not None else None
+
+
 def name_of(spec: ModelSpec) -> str:
     """The model's name without its owner, in lower case, as a folder may be called."""
     last = spec.name.rstrip("/").split("/")[-1].lower()
@@ -70,13 +107,125 @@ def name_of(spec: ModelSpec) -> str:
 
 
 def folder_of(spec: ModelSpec) -> Path:
-    """Where the calibration of this model is kept, whether there is one or not."""
-    return home() / FOLDER / f"{name_of(spec)}-{fingerprint(spec)[:8]}"
+    """Where the calibration of this model is kept, whether there is one or not.
+
+    A new one is called by the model's name, numbered where another model has taken that.
+    """
+    found = match(spec)
+    if found is not None:
+        return found.folder
+    base, end = name_of(spec), fingerprint(spec)[:8]
+    names = (f"{base}-{end}", *(f"{base}-{i}-{end}" for i in range(2, 1000)))
+    places = (home() / FOLDER / name for name in names)
+    return next(place for place in places if not (place / META).exists())
+
+
+def match(spec: ModelSpec) -> Match | None:
+    """The calibration of this model, if there is one; weights are looked at only where there is
+    one of its config. Raises BadInput where the config fits several, and nothing tells more."""
+    try:
+        if not (home() / FOLDER).is_dir():
+            return None  # the common case costs one look at the disk
+    except (OSError, BadInput):
+        return None
+    shape = fingerprint(spec)
+    found = tuple(
+        (folder, _changed(folder / META))
+        for folder in sorted((home() / FOLDER).glob(f"*-{shape[:8]}"))
+        if (folder / META).exists() or (folder / ACCURACY).exists()
+    )
+    if not found:
+        return None
+    return _match(found, shape, spec.name, spec.extra.get("folder"))
+
+
+@lru_cache(maxsize=8)
+def _match(
+    found: tuple[tuple[Path, int], ...], shape: str, name: str, place: str | None
+) -> Match | None:
+    """`found`: folders of the config, with the times of their meta.json, which make a changed one
+    be read again. A plan asks many times."""
+    metas = [(folder, read_json(folder / META) or _lost_meta(folder, shape)) for folder, _ in found]
+    candidates = [(folder, meta) for folder, meta in metas if meta.get("fingerprint") == shape]
+    if not candidates:
+        return None
+    here = _weights_at(name, place)
+    unsure = []
+    for folder, meta in candidates:
+        there = meta.get("weights")
+        if here is not None and here == there:
+            return Match(folder, "")
+        if here is None or there is None:
+            unsure.append((folder, meta))
+    return _by_config(name, unsure, here is None)
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _lost_meta(folder: Path, shape: str) -> dict[str, Any]:
+    """What a folder without a readable meta.json says by its name, for nothing is passed over."""
+    return {"model": f"?/{folder.name.rsplit('-', 1)[0]}", "fingerprint": shape}
+
+
+def _by_config(
+    name: str, candidates: list[tuple[Path, dict[str, Any]]], weights_away: bool
+) -> Match | None:
+    """Of calibrations whose weights cannot be compared: the one that is not another model's."""
+    left = []
+    for folder, meta in candidates:
+        called = str(meta.get("model", ""))
+        same = called.split("/")[-1].lower() == name.split("/")[-1].lower()
+        if same or "/" not in called or "/" not in name:  # a folder's name says nothing
+            left.append((folder, same))
+    named = [folder for folder, same in left if same] or [folder for folder, _ in left]
+    if not named:
+        return None
+    if len(named) > 1:
+        listed = ", ".join(folder.name for folder in named)
+        raise BadInput(
+            f"{name} has the config of several calibrations, and no weights here to tell by: "
+            f"{listed}",
+            "give the folder that holds the weights, or move the other calibrations away",
+        )
+    why = (
+        "the weights are not on this machine to be compared"
+        if weights_away
+        else "it does not say of which weights it is; `kvpareto calibrate --resume` adds them"
+    )
+    return Match(named[0], _NOT_COMPARED.format(why=why))
+
+
+def begin(folder: Path, spec: ModelSpec) -> None:
+    """Say in `folder` whose calibration it is, before its first row or once the weights are here.
+
+    Raises BadInput where it was made with other weights.
+    """
+    from ..whole_file import write_whole
+
+    meta = read_json(folder / META) or {}
+    here, there = weights_of(spec), meta.get("weights")
+    if here is not None and there is not None and here != there:
+        raise BadInput(
+            f"{folder} was measured with other weights than those of {spec.name} now",
+            "move that folder away to calibrate these",
+        )
+    if not meta or (there is None and here is not None):
+        said = {"schema": 1, "model": spec.name, "fingerprint": fingerprint(spec), **meta}
+        write_whole(folder / META, json.dumps(said | {"weights": here}, indent=1) + "\n")
 
 
 def folders() -> list[Path]:
-    """Folders of all calibrations on this machine, by name."""
-    found = (path.parent for path in (home() / FOLDER).glob(f"*/{META}"))
+    """Folders of all calibrations on this machine, by name; none where there is no home, or one
+    that this user may not read."""
+    try:
+        found = [path.parent for path in (home() / FOLDER).glob(f"*/{META}")]
+    except (OSError, BadInput):
+        return []
     return sorted(found, key=lambda folder: folder.name)
 
 
@@ -84,10 +233,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """An object from a regular file; None where there is none that can be read, or where it holds
     a number that is not finite."""
     try:
-        found = json.loads(read_capped(path, MOST_BYTES), parse_constant=_refuse)
+        content = json.loads(read_capped(path, MOST_BYTES), parse_constant=_refuse)
     except (BadConfig, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return content if isinstance(content, dict) else None
 
 
 def read_meta(folder: Path) -> dict[str, Any] | None:
@@ -119,17 +268,26 @@ def find(spec: ModelSpec) -> Predictor | None:
 
     Raises BadInput where its coefficients cannot be used: a plan must not fall back unsaid.
     """
-    if not (home() / FOLDER).is_dir():
-        return None  # the common case costs one look at the disk
-    path = folder_of(spec) / ACCURACY
+    found = match(spec)
+    if found is None:
+        return None
+    path = found.folder / ACCURACY
     try:
         changed = path.stat().st_mtime_ns
     except OSError:
         return None
-    found = _load(path, changed)
-    if tuple(found.payload["models"][found.payload["own"]]["shape"]) != shape_of(spec):
+    predictor = _load(path, changed)
+    if tuple(predictor.payload["models"][predictor.payload["own"]]["shape"]) != shape_of(spec):
         raise _damaged(path, "it is of a model of another shape")
-    return found
+    return predictor
+
+
+def note(spec: ModelSpec) -> tuple[str, ...]:
+    """What is to be said of the calibration that `find` finds: nothing, where it is certain."""
+    found = match(spec)
+    if found is None or not found.note or not (found.folder / ACCURACY).exists():
+        return ()
+    return (found.note,)
 
 
 @lru_cache(maxsize=8)

@@ -110,6 +110,7 @@ def predict_many(
     task: str | None = None,
 ) -> list[Accuracy]:
     """`predict` for many configurations of one model at once."""
+    chosen = calibrations.note(spec) if predictor is None else ()
     predictor = predictor or predictor_for(spec)
     headline = headline_kinds(predictor.measured.kinds, task)
     effects = predictor.models.of(spec)
@@ -143,12 +144,13 @@ def predict_many(
         )
         for i, config in enumerate(configs)
     ]
-    return [
-        replace(
-            _with_measured(predicted, predictor.measured.of(config, context), headline),
-            breaks=_breaks(predictor, config, context),
-        )
+    known = [
+        _with_measured(predicted, predictor.measured.of(config, context), headline)
         for predicted, config in zip(found, configs, strict=True)
+    ]
+    return [
+        replace(one, notes=(*one.notes, *chosen), breaks=_breaks(predictor, config, context))
+        for one, config in zip(known, configs, strict=True)
     ]
 
 

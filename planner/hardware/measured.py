@@ -42,8 +42,11 @@ def measured_here(gpu: str) -> dict[str, Any]:
 def _load(gpu: str, *where: str | None) -> dict[str, Any]:
     """`where` is what home() depends on: asking for the path itself takes longer than all else."""
     del where
-    path = path_of(gpu)
-    if not path.exists():
+    try:
+        path = path_of(gpu)
+        if not path.exists():
+            return {}
+    except (OSError, BadInput):  # no home, or one that this user may not look into
         return {}
     found = read_json(path)
     if found is not None and found.get("schema") == 1 and found.get("gpu") == gpu:

@@ -99,11 +99,12 @@ def _cast(files: tuple[Path, ...], spec: ModelSpec) -> int:
 
 def _data_bytes(path: Path) -> int:
     """Bytes after the header: all of them tensors."""
-    length = _header_length(path)
+    length = header_length(path)
     return path.stat().st_size - 8 - length
 
 
-def _header_length(path: Path) -> int:
+def header_length(path: Path) -> int:
+    """Bytes of a safetensors file's header. Raises BadConfig for another file."""
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -122,7 +123,7 @@ def _no_safetensors(path: Path) -> BadConfig:
 
 def _tensors(path: Path) -> list[tuple[str, list[int], int]]:
     """(dtype, shape, bytes) of the tensors in one safetensors file, from its header."""
-    length = _header_length(path)
+    length = header_length(path)
     with path.open("rb") as file:
         header = parse_json_object(file.read(8 + length)[8:], f"the header of {path.name}")
     found = []

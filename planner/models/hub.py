@@ -13,11 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import BadInput, KVParetoError, MissingDependency
-from .untrusted_json import MAX_BYTES
+from ..hub_get import fetch_small
+from ..other_folders import ADAPTER, adapter_error
+from .untrusted_json import read_json_object
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 CONFIG = "config.json"
-HEAD_SECONDS = 5.0
 TOTAL_SECONDS = 30.0
 
 _TRUE = {"1", "on", "yes", "true"}
@@ -33,10 +34,18 @@ def cache_folder() -> Path:
     """Where huggingface_hub keeps repositories, by the variables that move it."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if os.environ.get(name):
-            return Path(os.environ[name]).expanduser()
+            return _expanded(os.environ[name])
     default = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("HF_HOME") or os.path.join(default, "huggingface")
-    return Path(home).expanduser() / "hub"
+    return _expanded(home) / "hub"
+
+
+def _expanded(text: str) -> Path:
+    """With the home folder in it, or as it is for a user who has none."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
 
 
 def cached_snapshot(repo_id: str) -> Path | None:
@@ -63,27 +72,33 @@ def download_config(repo_id: str) -> Path:
 
 def _fetch(repo_id: str) -> Path:
     try:
-        import huggingface_hub as hub
+        import huggingface_hub  # noqa: F401
     except ImportError:
         raise MissingDependency(
             f"{repo_id} is not on this machine, and huggingface_hub is not installed to fetch it",
             "pip install huggingface_hub",
         ) from None
+    cache = cache_folder()
     try:
-        # One request without retries tells a wrong id or a dead network apart at once.
-        found = hub.get_hf_file_metadata(hub.hf_hub_url(repo_id, CONFIG), timeout=HEAD_SECONDS)
-        if (found.size or 0) > MAX_BYTES:
-            raise BadInput(
-                f"the config.json of {repo_id} has {found.size:,} bytes", "it is no config"
-            )
-        path = Path(hub.hf_hub_download(repo_id, CONFIG, etag_timeout=HEAD_SECONDS))
+        path = fetch_small(repo_id, CONFIG, cache)
     except KVParetoError:
         raise
     except Exception as error:
-        raise _explain(repo_id, error) from None
+        found = _explain(repo_id, error)
+        with suppress(Exception):  # no adapter either
+            if _is_missing_entry(error):
+                adapter = read_json_object(fetch_small(repo_id, ADAPTER, cache))
+                found = adapter_error(repo_id, adapter.get("base_model_name_or_path"))
+        raise found from None
     with suppress(Exception):  # most repositories have none, and the plan can do without
-        hub.hf_hub_download(repo_id, "hf_quant_config.json", etag_timeout=HEAD_SECONDS)
+        fetch_small(repo_id, "hf_quant_config.json", cache)
     return path.parent
+
+
+def _is_missing_entry(error: Exception) -> bool:
+    """Whether the repository is there, and the file is not."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return "EntryNotFoundError" in kinds and "LocalEntryNotFoundError" not in kinds
 
 
 def _explain(repo_id: str, error: Exception) -> BadInput:
@@ -95,7 +110,7 @@ def _explain(repo_id: str, error: Exception) -> BadInput:
             f"{repo_id} is gated: the hub wants an accepted licence and a token",
             "accept it on the model's page and set HF_TOKEN, or give a folder or config.json",
         )
-    if "EntryNotFoundError" in kinds and "LocalEntryNotFoundError" not in kinds:
+    if _is_missing_entry(error):
         return BadInput(
             f"{repo_id} is on the hub, but has no config.json",
             "GGUF-only repositories have none; give the id of the original model",

@@ -4,7 +4,7 @@ import numpy as np
 
 from ..gpu_memory import gpu_notes
 from ..memory import estimate as memory
-from ..units import format_bytes, format_tokens
+from ..units import budget_for, format_bytes, format_tokens
 from .choose import Choice
 from .evaluate import Point, Table
 from .request import SAFE_LOSS, Request
@@ -115,7 +115,7 @@ def steps_from(point: Point, up: Point | None, down: Point | None) -> tuple[str,
     if up is not None:
         more = up.memory.total_high - point.memory.total_high
         steps.append(
-            f"Up: {up.config} needs a budget of {format_bytes(up.memory.total_high)} "
+            f"Up: {up.config} needs a budget of {budget_for(up.memory.total_high, ' ')} "
             f"({format_bytes(more)} more) and keeps {_percent(up.accuracy.retention)}, at least "
             f"{_percent(up.accuracy.low)}{_faster(point, up)}."
         )

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import NothingFits
 from ..formats.configuration import Configuration
 from ..memory import estimate as memory
-from ..units import GB, format_bytes, format_tokens
+from ..units import budget_for, format_bytes, format_tokens
 from . import choose as choice
 from .choose import USABLE
 from .evaluate import Point, Table, evaluate_request
@@ -67,7 +67,7 @@ def _safe_elsewhere(
         need = int(points.memory[smallest.index])
         config = str(table.space.configuration(smallest.index))
         details |= {"needed_bytes": need, "needed_config": config}
-        hints.append(f"a budget of {_rounded_up(need)}, for {config}")
+        hints.append(f"a budget of {budget_for(need)}, for {config}")
     longest = _longest_safe(request)
     if longest is not None:
         context, config = longest
@@ -124,12 +124,27 @@ def _nothing_usable(request: Request, table: Table) -> NothingFits:
             f"no configuration is sure to lose at most {lost:.1%}; the best, "
             f"{point.config}, may lose {1 - point.accuracy.low:.1%}",
             "accept a larger --max-loss",
-            {**_asked(request), "best": _numbers(point)},
+            {
+                **_asked(request),
+                "best": _numbers(point),
+                "least_loss": float(1 - point.accuracy.low),
+            },
         )
     smallest = int(left[np.argmin(points.memory[left])])
     need = int(points.memory[smallest])
     config = table.space.configuration(smallest)
-    hints = [f"a budget of {_rounded_up(need)}", *_smaller_workloads(request, config)]
+    context, batch = _smaller_workloads(request, config)
+    would_fit = {
+        "budget": budget_for(need),
+        "budget_bytes": need,
+        "context": context,
+        "batch": batch,
+    }
+    hints = [f"a budget of {budget_for(need)}"]
+    if context is not None:
+        hints.append(f"--context {context} ({format_tokens(context)} tokens)")
+    if batch is not None:
+        hints.append(f"--batch {batch}")
     most, unsure = "", ""
     if request.spec.ends:  # judged by the largest of the readings
         most, unsure = "at most ", f" ({request.spec.model_type} is not known)"
@@ -140,12 +155,19 @@ def _nothing_usable(request: Request, table: Table) -> NothingFits:
         f"{format_bytes(need - request.budget)} more than the budget of "
         f"{format_bytes(request.budget)}{unsure}",
         "this would fit: " + "; or ".join(hints),
-        {**_asked(request), "needed_bytes": need, "needed_config": str(config)},
+        {
+            **_asked(request),
+            "needed_bytes": need,
+            "missing_bytes": need - request.budget,
+            "needed_config": str(config),
+            "would_fit": would_fit,
+        },
     )
 
 
 def _asked(request: Request) -> dict[str, Any]:
     return {
+        "model": request.spec.name,
         "budget": request.budget,
         "context": request.workload.context,
         "max_loss": request.accepted_loss,
@@ -166,25 +188,17 @@ def _numbers(point: Point) -> dict[str, Any]:
     }
 
 
-def _rounded_up(size: int) -> str:
-    """A budget in words that really holds `size` bytes when it is typed."""
-    unit = GB if size >= GB else 10**6
-    return format_bytes(-(-size // (unit // 100)) * (unit // 100))
-
-
-def _smaller_workloads(request: Request, config: Configuration) -> list[str]:
-    """A shorter context and a smaller batch with which this configuration fits."""
-    hints = []
+def _smaller_workloads(request: Request, config: Configuration) -> tuple[int | None, int | None]:
+    """The longest context and the largest batch with which this configuration fits; None where no
+    smaller one does."""
     longest = longest_context(request, config)
-    if longest is not None and longest.context < request.workload.context:
-        hints.append(f"--context {longest.context} ({format_tokens(longest.context)} tokens)")
+    shorter = longest is not None and longest.context < request.workload.context
+    context = longest.context if longest is not None and shorter else None
     low, high = 0, request.workload.batch
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if _fits(request, config, middle) else (low, middle)
-    if low:
-        hints.append(f"--batch {low}")
-    return hints
+    return context, low or None
 
 
 def _fits(request: Request, config: Configuration, batch: int) -> bool:

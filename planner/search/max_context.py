@@ -62,5 +62,6 @@ def longest_of(request: Request, configs: Sequence[Configuration]) -> list[Longe
         raise NothingFits(
             "no configuration fits the budget even with a context of one token",
             "the weights alone are too large: choose a smaller model or more memory",
+            {"model": request.spec.name, "budget": request.budget, "context": 0},
         )
     return sorted(found, key=lambda x: (-x.context, -x.point.accuracy.low))

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from ...planner.errors import MissingDependency
+from ...planner.install import install_command
 
 GPTQMODEL, AUTOAWQ = "gptqmodel", "autoawq"
 _MODULES = {GPTQMODEL: "gptqmodel", AUTOAWQ: "awq"}
@@ -30,7 +31,7 @@ def choose(library: str | None = None) -> str:
     if (library or next(iter(found), None)) not in found:
         raise MissingDependency(
             f"{library or 'an AWQ library'} is not installed, and quantizing to 4 bits needs one",
-            "pip install 'kvpareto[awq]'",
+            f"run {install_command('awq')}",
         )
     return library or found[0]
 

@@ -276,7 +276,7 @@ def test_without_the_extra_it_names_the_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
     assert run(["calibrate", "-m", STORIES]) == 3
-    assert 'pip install "kvpareto[calibrate]"' in capsys.readouterr().err
+    assert "[calibrate]" in capsys.readouterr().err
 
 
 def test_home_is_where_platformdirs_would_have_it(monkeypatch: pytest.MonkeyPatch) -> None:

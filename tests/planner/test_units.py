@@ -21,7 +21,7 @@ from kvpareto.planner.units import (
         ("24g", 24_000_000_000),
         ("24 G", 24_000_000_000),
         ("1.5tb", 1_500_000_000_000),
-        ("1024", 1024),
+        ("1024B", 1024),
         ("7B", 7),
         ("0.5kib", 512),
     ],
@@ -31,7 +31,24 @@ def test_bytes(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "GB", "-1GB", "0", "1e9", "12XB", "12iB", "nan", "9" * 30, "8192PB", "٣GB"]
+    "text",
+    [
+        "",
+        "12",
+        "22.5",
+        "1024",
+        "GB",
+        "-1GB",
+        "0",
+        "0GB",
+        "1e9",
+        "12XB",
+        "12iB",
+        "nan",
+        "9" * 30,
+        "8192PB",
+        "٣GB",
+    ],
 )
 def test_not_bytes(text: str) -> None:
     with pytest.raises(BadInput, match="memory size") as error:

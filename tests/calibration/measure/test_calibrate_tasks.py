@@ -67,7 +67,7 @@ def test_without_the_harness_its_install_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
     assert run([*COMMAND, "-m", str(STORIES), "--tasks", "needle,lm_eval:gsm8k"]) == 3
-    assert 'pip install "kvpareto[harness]"' in capsys.readouterr().err
+    assert "[harness]" in capsys.readouterr().err
     assert not home.exists()
 
 

@@ -60,7 +60,7 @@ def test_without_the_harness_the_install_command_is_named(monkeypatch) -> None:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingDependency) as error:
         evaluate_harness(SimpleNamespace(), ["gsm8k"])  # type: ignore[arg-type]
-    assert error.value.hint == 'pip install "kvpareto[harness]"'
+    assert "[harness]" in error.value.hint
 
 
 def test_the_harness_is_imported_only_when_asked_for() -> None:

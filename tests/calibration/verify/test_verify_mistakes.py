@@ -145,7 +145,7 @@ def test_without_the_runtime_it_names_the_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     assert run(TYPED) == 3
-    assert 'pip install "kvpareto[runtime]"' in capsys.readouterr().err
+    assert "[runtime]" in capsys.readouterr().err
 
 
 def test_ctrl_c_is_one_line_and_130(

@@ -1,5 +1,6 @@
 """Where a model comes from: bundled ids, folders, files, the hub's cache, the hub; and mistakes."""
 
+import contextlib
 import http.server
 import json
 import os
@@ -186,7 +187,10 @@ def test_offline_is_said_so() -> None:
 
 
 class _Hub(http.server.BaseHTTPRequestHandler):
-    """A hub with one good, one huge, one gated and one empty repository; others do not exist."""
+    """A hub with one good, one huge, one gated and one empty repository, an adapter, and one that
+    announces 600 bytes and sends for ever; others do not exist."""
+
+    sent = 0
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -199,7 +203,12 @@ class _Hub(http.server.BaseHTTPRequestHandler):
         content = json.dumps(LLAMA).encode()
         if repo == "huge/model":
             content = b" " * (2**24 + 1)
-        if repo in ("good/model", "huge/model") and self.path.endswith("/config.json"):
+        if repo == "adapter/model":
+            content = b'{"base_model_name_or_path": "good/model"}'
+        known = repo in ("good/model", "huge/model", "endless/model")
+        if (known and self.path.endswith("/config.json")) or (
+            repo == "adapter/model" and self.path.endswith("/adapter_config.json")
+        ):
             self.send_response(200)
             self.send_header("X-Repo-Commit", "0" * 40)
             self.send_header("ETag", '"1234"')
@@ -208,10 +217,19 @@ class _Hub(http.server.BaseHTTPRequestHandler):
                 "gated/model": (403, "GatedRepo"),
                 "good/model": (404, "EntryNotFound"),
                 "empty/model": (404, "EntryNotFound"),
+                "adapter/model": (404, "EntryNotFound"),
+                "endless/model": (404, "EntryNotFound"),
             }.get(repo, (404, "RepoNotFound"))
             content = b""
             self.send_response(status)
             self.send_header("X-Error-Code", code)
+        if repo == "endless/model" and body:
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while _Hub.sent < 2**30:
+                    _Hub.sent += self.wfile.write(b" " * 2**20)
+            self.close_connection = True
+            return
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if body:
@@ -262,6 +280,8 @@ def _ask(model: str, cache: Path, endpoint: str) -> subprocess.CompletedProcess[
         ("huge/model", r"error: the config\.json of huge/model has 16,777,217 bytes"),
         ("gated/model", r"error: gated/model is gated.*HF_TOKEN"),
         ("empty/model", r"error: empty/model is on the hub, but has no config\.json"),
+        ("adapter/model", r"error: 'adapter/model' is a LoRA adapter of good/model"),
+        ("endless/model", r"error: the config\.json of endless/model has 16,\d{3},\d{3} bytes"),
         ("missing/model", r"error: no model 'missing/model' on the hub"),
     ],
 )
@@ -269,6 +289,10 @@ def test_downloads(model: str, expected: str, tmp_path: Path, fake_hub: str) -> 
     answer = _ask(model, tmp_path / "cache", fake_hub)
     assert re.match(expected, answer.stdout), answer
     assert "Traceback" not in answer.stderr
+    if model == "endless/model":
+        assert _Hub.sent < 2**28  # what fits in buffers on the way, not a gigabyte
+    if model == "good/model":
+        assert _ask(model, tmp_path / "cache", "http://127.0.0.1:9").stdout.endswith("hub cache\n")
 
 
 def test_an_unreachable_hub_is_asked_once(tmp_path: Path) -> None:

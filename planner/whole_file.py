@@ -1,0 +1,112 @@
+"""Files written whole or not at all.
+
+A file that a person named is replaced by a new one beside it, which is on the disk before it takes
+the name: a full disk, a kill or a second process leaves the old file or a new one, never a part,
+and no litter. Only regular files are written: a device, a pipe or a folder is refused, and a link
+stays a link (its target is what is written).
+"""
+
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from .errors import BadInput
+
+_HINT = "choose a file you may write"
+_NOT_FILES = ("/dev", "/proc", "/sys")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write UTF-8 `text` to `path`. Raises BadInput in one line where that cannot be done."""
+    target = check_target(path)
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+        _replace(target, data)
+    except (OSError, ValueError) as error:
+        raise _refused(path, error) from error
+
+
+def check_target(path: Path) -> Path:
+    """The regular file, there or not, that writing to `path` would write. Raises BadInput.
+
+    Asked before long work begins, so that its result has a place.
+    """
+    try:
+        target = Path(os.path.realpath(path.expanduser()))
+        _refuse_special(path, target)
+        if not target.parent.is_dir():
+            raise BadInput(f"cannot write {path}: there is no folder {target.parent}", _HINT)
+        known = target if target.exists() else target.parent
+        if not os.access(known, os.W_OK) or not os.access(target.parent, os.W_OK):
+            raise BadInput(f"cannot write {path}: permission denied", _HINT)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _refused(path, error) from error
+    return target
+
+
+def _refuse_special(path: Path, target: Path) -> None:
+    """Raise BadInput for what is there and is no regular file."""
+    named = Path(os.path.abspath(path))
+    if any(map(named.is_relative_to, _NOT_FILES)) and not named.is_relative_to("/dev/shm"):
+        raise BadInput(
+            f"cannot write {path}: it is no regular file",
+            "--json prints the document on stdout; or choose a file",
+        )
+    try:
+        mode = os.lstat(target).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise BadInput(f"cannot write {path}: it is a folder", "give the name of a file in it")
+    if stat.S_ISLNK(mode):
+        raise BadInput(f"cannot write {path}: its links go round in a circle", _HINT)
+    if not stat.S_ISREG(mode):
+        kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+        kind = next((name for test, name in kinds if test(mode)), "a device")
+        raise BadInput(
+            f"cannot write {path}: it is {kind}", "a plan is written to regular files only"
+        )
+
+
+def _replace(target: Path, data: bytes) -> None:
+    """A new file of a name of its own, on the disk, then in the place of `target`."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:100]}.", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, _mode(target))
+        os.replace(name, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name)
+        raise
+    _sync_folder(target.parent)
+
+
+def _mode(target: Path) -> int:
+    """The permissions of the file that is replaced, else those any new file gets."""
+    with suppress(OSError):
+        return stat.S_IMODE(target.stat().st_mode)
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """The new name is on the disk when its folder is; some file systems cannot say so."""
+    if os.name == "posix":
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _refused(path: Path, error: BaseException) -> BadInput:
+    reason = getattr(error, "strerror", None) or str(error)
+    return BadInput(f"cannot write {path}: {reason}", _HINT)

@@ -1,0 +1,109 @@
+"""Every way a command can end without its answer, as one line, one hint and one JSON document.
+
+What is raised anywhere below the command line becomes a Failure here: the expected failures with
+their own words; a library that the light install lacks with the command that installs it; a
+refusal of the system; and, last, a fault of this program, which is called one.
+"""
+
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..planner.errors import KVParetoError, one_line
+from ..planner.install import install_command
+
+SCHEMA = 1
+INTERRUPTED = 130
+TRACEBACK = "KVPARETO_TRACEBACK"
+"""Environment variable with which a fault of the program is shown as Python shows it."""
+
+_CTRL_C = "interrupted"
+_EXTRA_OF = {
+    "torch": "runtime",
+    "transformers": "runtime",
+    "accelerate": "runtime",
+    "safetensors": "runtime",
+    "triton": "runtime",
+    "sklearn": "calibrate",
+    "scipy": "calibrate",
+    "threadpoolctl": "calibrate",
+    "joblib": "calibrate",
+    "lm_eval": "harness",
+    "gptqmodel": "awq",
+}
+"""Modules that only an extra brings, and the extra."""
+_HINTS = {
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "make room on the disk",
+    errno.EACCES: "choose a place you may read and write",
+    errno.EPERM: "choose a place you may read and write",
+    errno.EROFS: "choose a place you may write",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What is said on stderr, the exit code, and the same as fields."""
+
+    message: str
+    hint: str
+    code: int
+    details: Mapping[str, object] = field(default_factory=dict)
+    fault: bool = False
+    """Whether this program is to blame."""
+
+    def document(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {
+            "schema": SCHEMA,
+            "fits": False,
+            "error": one_line(self.message),
+            "hint": one_line(self.hint),
+            "exit_code": self.code,
+            **self.details,
+        }
+
+    def lines(self) -> list[str]:
+        """What a person reads, one or two lines."""
+        if self.message == _CTRL_C:  # not a word more than the person knows
+            return [self.message]
+        hint = [f"hint: {one_line(self.hint)}"] if self.hint else []
+        return [f"error: {one_line(self.message)}", *hint]
+
+
+def failure_of(error: BaseException) -> Failure:
+    """The Failure that `error` is."""
+    if isinstance(error, KVParetoError):
+        return Failure(error.message, error.hint, error.exit_code, error.details)
+    if isinstance(error, KeyboardInterrupt):
+        return Failure(_CTRL_C, "", INTERRUPTED)
+    if isinstance(error, ImportError):
+        found = _missing(error)
+        if found is not None:
+            return found
+    if isinstance(error, MemoryError):
+        return Failure("this machine's memory ran out", "ask for less at once", 2)
+    if isinstance(error, OSError):
+        hint = _HINTS.get(error.errno or 0, "the system refused a file; is it there, is it yours?")
+        return Failure(str(error), hint, 2)
+    return Failure(
+        f"a fault of kvpareto itself: {type(error).__name__}: {error}",
+        f"{TRACEBACK}=1 shows where; please report it with the command",
+        2,
+        fault=True,
+    )
+
+
+def _missing(error: ImportError) -> Failure | None:
+    """A library that an extra would bring; None for any other failed import."""
+    extra = _EXTRA_OF.get((error.name or "").split(".")[0])
+    if extra is None:
+        return None
+    return Failure(
+        f"this needs {error.name}, which is not installed",
+        f"run {install_command(extra)}",
+        3,
+        {"missing": error.name, "install": install_command(extra)},
+    )
