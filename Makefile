@@ -10,7 +10,7 @@ test: install
 # The tests of arithmetic under the other instruction sets that torch can use on this CPU: what
 # rounds differs, what comes out may not.
 cpu-test:
-	for capability in $$(python tests/cpu_capabilities.py); do \
+	for capability in $$(python tests/support/cpu_capabilities.py); do \
 		echo "ATEN_CPU_CAPABILITY=$$capability"; \
 		ATEN_CPU_CAPABILITY=$$capability python -m pytest -n 2 --dist loadfile -m cpu || exit 1; \
 	done

@@ -176,8 +176,8 @@ def plan(
     kvpareto plan -m google/gemma-3-4b-it --budget 8GB --max-context
     kvpareto plan -m Qwen/Qwen3-8B --budget 24g --json --save plan.json
     """
-    from .planner.gpu_memory import budget_of
-    from .planner.run_dtype import as_run, parse_dtype
+    from .planner.hardware.gpu_memory import budget_of
+    from .planner.memory.run_dtype import as_run, parse_dtype
     from .planner.search.recommend import Request, longest_contexts, recommend
     from .planner.units import parse_bytes, parse_fraction
     from .planner.workload import Workload
@@ -269,8 +269,8 @@ def estimate(
     from .planner.formats.configuration import Configuration
     from .planner.latency import predict as latency
     from .planner.memory import estimate as memory
-    from .planner.protected import check_layers
-    from .planner.run_dtype import as_run, parse_dtype
+    from .planner.memory.run_dtype import as_run, parse_dtype
+    from .planner.models.protected import check_layers
     from .planner.workload import Workload
     from .report.document import estimate_document
 
@@ -427,7 +427,7 @@ def _load(model: str, offline: bool, trust_remote_code: bool) -> "ModelSpec":
 
 
 def _task(kind: str | None) -> str | None:
-    from .planner.task_kinds import parse_task
+    from .planner.accuracy.task_kinds import parse_task
 
     return parse_task(kind) if kind is not None else None
 
@@ -436,7 +436,7 @@ def _hardware(name: str | None) -> "Hardware | None":
     if name is None:
         return None
     if name.strip().lower() == "auto":
-        from .planner.this_gpu import this_gpu
+        from .planner.hardware.this_gpu import this_gpu
 
         return this_gpu()
     from .planner.hardware.gpus import find_gpu

@@ -59,8 +59,8 @@ def calibrate(options: Options) -> dict[str, Any]:
     from .design.campaign import Campaign, Plan, check_any_ran, write_profile
     from .fit.gpu import refit
     from .measure.runner import Identity, Runner
-    from .profile_files import replace_file
     from .records.environment import environment
+    from .records.profile_files import replace_file
     from .records.record_file import LAYERS, Record, RecordFile, of_other_versions, read_records
 
     here = environment(device)
@@ -85,7 +85,7 @@ def calibrate(options: Options) -> dict[str, Any]:
         try:
             with _bench(source, spec, material, device, options) as bench:
                 begin(folder, spec)
-                asked, forecast = _announce(options, bench, asked, file.records, say, begun)
+                asked, forecast = _announce(options, bench, asked, file.records, say, started)
                 replace_file(folder / ASKED, asked.to_text())
                 weights = (16, 4) if device == "cuda" else (16,)
 
@@ -273,7 +273,7 @@ def _announce(
         )
     done = len({record.config for record in records if record.task != LAYERS})
     say(in_words(found, bench, asked, done, options.minutes))
-    one = forecast.seconds(asked.items, asked.contexts)
+    one = found.seconds(asked.items, asked.contexts)
     if options.minutes is not None and one > 60 * options.minutes / 2:
         say("that is little time: a shorter --context, or fewer --tasks, leaves more to compare")
     return asked, found

@@ -15,12 +15,12 @@ from typing import NamedTuple
 from .. import profiles
 from .errors import BadInput
 from .memory.weight_files import compare_with_files
-from .model_name import plain_name
 from .models import hub
+from .models.model_name import plain_name
+from .models.other_folders import ADAPTER, explain_adapter, explain_folder
 from .models.read_config import read_model
 from .models.spec import ModelSpec
 from .models.untrusted_json import read_json_object
-from .other_folders import ADAPTER, explain_adapter, explain_folder
 
 HF_QUANT = "hf_quant_config.json"
 SHIPPED = ("recall", "recall-outliers")

@@ -9,15 +9,15 @@ from typing import Any
 from ..planner.accuracy.calibrations import fingerprint
 from ..planner.accuracy.predict import Accuracy
 from ..planner.engine import Engine
+from ..planner.engines.kvpareto.where_runs import why_planned_only
 from ..planner.formats.configuration import Configuration
-from ..planner.gpu_memory import gpu_notes
+from ..planner.hardware.gpu_memory import gpu_notes
 from ..planner.latency.predict import Latency
 from ..planner.memory.estimate import MemoryEstimate
 from ..planner.models.spec import ModelSpec
 from ..planner.search.evaluate import REFERENCE_GPU
 from ..planner.search.max_context import Longest
 from ..planner.search.recommend import Plan, Point, Request
-from ..planner.where_runs import why_planned_only
 from ..planner.workload import Workload
 
 SCHEMA = 1

@@ -25,17 +25,17 @@ from ..planner.errors import BadInput, MissingDependency, NothingFits
 from ..planner.formats.configuration import Configuration
 from ..planner.load_model import load_config, shipped_folder
 from ..planner.memory.estimate import estimate
+from ..planner.memory.run_dtype import in_dtype, sixteen_bits
 from ..planner.models.quantization.quantization_config import find_section
 from ..planner.models.read_config import read_model
 from ..planner.models.spec import ModelSpec
-from ..planner.run_dtype import in_dtype, sixteen_bits
 from ..planner.workload import Workload
 from .checkpoint import AGAIN, check_config, check_files, check_loaded, draft_layers
 from .failures import is_out_of_memory, reading
 from .generation.prefill import fitting_chunk
+from .generation.tokenizer import load_tokenizer
 from .model_class import causal_class, check_class
 from .session import Session
-from .tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,15 @@ from kvpareto.planner.errors import MissingDependency, NothingFits
 from kvpareto.planner.units import budget_for, parse_bytes
 from kvpareto.report.failure import TRACEBACK, failure_of
 from kvpareto.report.output import to_json
-from tests.command_lines import HEAVY, QWEN, STORIES, contract, lines, run_here, write_things
+from tests.support.command_lines import (
+    HEAVY,
+    QWEN,
+    STORIES,
+    contract,
+    lines,
+    run_here,
+    write_things,
+)
 
 
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
@@ -41,7 +49,7 @@ def test_every_command_line_ends_as_it_should(
     wrong = []
     for line in found:
         if line.slow and not is_light:
-            continue  # benchmarks/command_lines.py measures
+            continue  # tests/stress/command_lines.py measures
         outcome = run_here(line, lambda: capsys.readouterr(), as_json=as_json)
         said = contract(line, outcome, as_json=as_json, is_light=is_light)
         wrong += [(line.arguments, said)] if said else []

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ...planner.errors import BadInput
-from ...planner.model_name import plain_name
+from ...planner.models.model_name import plain_name
 
 ModelArgument = Annotated[
     str | None, typer.Argument(metavar="[MODEL]", help="The model, as --model takes it.")

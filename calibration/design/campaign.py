@@ -21,7 +21,7 @@ from ...planner.models.spec import ModelSpec
 from ..fit.profile import fit_profile, mean
 from ..measure.layer_sensitivity import Sensitivity
 from ..measure.runner import Runner
-from ..profile_files import replace_file, to_text
+from ..records.profile_files import replace_file, to_text
 from ..records.record_file import DIVERGENCE, LAYERS, Environment, Record, of_other_versions
 from .acquisition import Beliefs, Measurement, choose
 from .candidates import anchors, chunk_for, enumerate_candidates

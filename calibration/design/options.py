@@ -19,7 +19,7 @@ from ...planner.models.spec import ModelSpec
 from ...planner.units import parse_tokens, split_tokens
 from ..execution.device import check_name
 from ..records.record_file import DIVERGENCE, HARNESS, LAYERS, Record
-from ..user_text import read_user_text
+from .user_text import read_user_text
 
 ASKED = "asked.json"
 DEFAULT_MODEL = "recall"

@@ -30,7 +30,7 @@ from ..fit.cross_validation import (
 from ..fit.mixed_effects import Model
 from ..fit.published import FOLDER, read_models
 from ..fit.regression import fit_rows
-from ..profile_files import to_text
+from ..records.profile_files import to_text
 from .accuracy_tables import Report, make_report, write_tables
 
 DOCS = FOLDER.parent.parent / "docs" / "accuracy.md"

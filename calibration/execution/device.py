@@ -6,8 +6,8 @@ in the same words. torch is imported when it is asked.
 
 from ...planner.errors import BadInput, MissingDependency
 from ...planner.install import install_command
+from ...planner.memory.run_dtype import in_dtype
 from ...planner.models.spec import ModelSpec
-from ...planner.run_dtype import in_dtype
 
 MOST_ON_CPU = 1_000_000_000
 """Parameters beyond which a CPU needs hours for what a GPU does in minutes."""

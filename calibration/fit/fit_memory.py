@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...planner.engines.kvpareto import KVPARETO
-from ...planner.gpu_names import candidates
+from ...planner.hardware.gpu_names import candidates
 from ...planner.memory.overhead import workspace
 from ...planner.memory.weights import weight_bytes
 from .engine_runs import RunRow

@@ -13,11 +13,11 @@ from typing import Any
 from ...planner.accuracy.calibrations import folders
 from ...planner.engines.kvpareto import KVPARETO
 from ...planner.errors import BadInput
-from ...planner.gpu_names import candidates
+from ...planner.hardware.gpu_names import candidates
 from ...planner.hardware.gpus import Hardware, find_gpu
 from ...planner.hardware.measured import forget, path_of
 from ...planner.latency.efficiency import shipped
-from ..profile_files import replace_file
+from ..records.profile_files import replace_file
 from ..records.record_file import ROWS, read_records
 from .engine_runs import RunRow, known_spec, of_records
 from .fit_memory import contexts, slacks

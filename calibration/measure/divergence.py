@@ -23,8 +23,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ...planner.errors import BadInput
 from ...runtime import Session
-from ..reference_logits import ReferenceLogits
 from ..tasks.scores import Score
+from .reference_logits import ReferenceLogits
 
 BLOCK = 64
 """Consecutive positions whose mean is one observation of the error: neighbours are correlated."""

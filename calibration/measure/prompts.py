@@ -14,10 +14,10 @@ from transformers import PreTrainedTokenizerBase
 
 from ...planner.errors import BadInput
 from .. import tasks
+from ..design.user_text import read_user_text
 from ..tasks.base import Item
 from ..tasks.harness_tasks import HarnessTasks
 from ..tasks.haystack import Haystack, bundled_haystack
-from ..user_text import read_user_text
 from .divergence import text_windows
 
 

@@ -22,11 +22,11 @@ from ...runtime.session import held_bytes
 from .. import tasks
 from ..execution.loaded_model import OpenModel, open_model
 from ..records.record_file import Memory
-from ..reference_logits import ReferenceLogits
 from .divergence import Divergence, divergence
 from .layer_probe import TOKENS, probe_layers
 from .layer_sensitivity import Sensitivity
 from .prompts import Material, Prompts
+from .reference_logits import ReferenceLogits
 
 SPEED_TOKENS = 16
 SPEED_REPEATS = 2  # on a GPU, of which the faster counts: the first may compile and capture

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ...planner.accuracy.calibrations import ACCURACY, FOLDER, META, folders, home, read_json
+from ...planner.accuracy.profile_check import Damaged, check_meta, check_payload
 from ...planner.errors import BadInput
-from ...planner.profile_check import Damaged, check_meta, check_payload
 from ...planner.whole_file import check_target, write_whole
 from ..design.options import ASKED, Asked
-from ..profile_files import replace_file, to_text
 from .lock import ProfileLock
+from .profile_files import replace_file, to_text
 from .record_file import LOCK, ROWS, Record, parse_record, read_records
 
 KIND = "kvpareto calibration"

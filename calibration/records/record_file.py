@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ...planner.errors import BadInput, one_line
 from ...planner.formats.configuration import Configuration
-from ..profile_files import sync_folder
 from .lock import ProfileLock
+from .profile_files import sync_folder
 
 ROWS = "rows.jsonl"
 LOCK = "rows.lock"

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from ...planner.errors import BadInput
-from ..user_text import read_user_text
+from ..design.user_text import read_user_text
 
 BUNDLED = Path(__file__).parents[2] / "profiles" / "haystack.md"
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[.!?][\"')\]])\s+")

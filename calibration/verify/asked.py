@@ -14,7 +14,7 @@ from ...planner.errors import NothingFits
 from ...planner.formats.configuration import Configuration
 from ...planner.hardware.gpus import Hardware
 from ...planner.load_model import load_model
-from ...planner.protected import check_layers
+from ...planner.models.protected import check_layers
 from ...planner.search.recommend import recommend
 from ...planner.search.request import Request
 from ...planner.units import parse_bytes, split_tokens

@@ -21,10 +21,10 @@ from ...planner.hardware.gpus import Hardware
 from ...planner.latency import predict as latency
 from ...planner.load_model import load_model
 from ...planner.memory import estimate as memory
+from ...planner.memory.run_dtype import in_dtype
+from ...planner.models.protected import check_layers
 from ...planner.models.spec import ModelSpec
 from ...planner.models.untrusted_json import read_json_object
-from ...planner.protected import check_layers
-from ...planner.run_dtype import in_dtype
 from ...planner.search.request import Request
 from ...planner.workload import Workload
 from ...report.document import point

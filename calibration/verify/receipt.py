@@ -8,7 +8,7 @@ others, but a promise more than kept fails no one's pipeline.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...planner.task_kinds import GENERATED_KINDS
+from ...planner.accuracy.task_kinds import GENERATED_KINDS
 from ...planner.units import format_bytes
 from ..execution.memory_cap import MARGIN
 from ..execution.run_record import Execution

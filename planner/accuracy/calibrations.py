@@ -92,7 +92,7 @@ def weights_of(spec: ModelSpec) -> str | None:
 
 def _weights_at(name: str, place: str | None) -> str | None:
     from ..models import hub
-    from ..weights_sample import weights_fingerprint
+    from ..models.weights_sample import weights_fingerprint
 
     folder = Path(place) if place else None
     if folder is None and hub.REPO_ID.fullmatch(name):
@@ -244,7 +244,7 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
 
     Raises BadInput for facts that are damaged.
     """
-    from ..profile_check import Damaged, check_meta
+    from .profile_check import Damaged, check_meta
 
     path = folder / META
     if not path.exists():
@@ -294,7 +294,7 @@ def note(spec: ModelSpec) -> tuple[str, ...]:
 def _load(path: Path, changed: int) -> Predictor:
     """`changed` makes a file that was rewritten be read again."""
     del changed
-    from ..profile_check import Damaged, check_payload  # only a calibrated model needs it
+    from .profile_check import Damaged, check_payload  # only a calibrated model needs it
 
     payload = read_json(path)
     if payload is None:

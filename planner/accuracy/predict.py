@@ -17,13 +17,13 @@ from numpy.typing import ArrayLike
 from ... import profiles
 from ..formats.configuration import Configuration
 from ..models.spec import ModelSpec
-from ..task_kinds import GENERATED_KINDS, OVERALL_KINDS, REPORTED_KINDS, headline_kinds
 from . import calibrations
 from .formula import BLOCK, GRANULARITIES, TENSOR, Floats, Formats
 from .measured_configs import Kept
 from .model_sensitivity import features_of
 from .predictor import Predictor
 from .retention import OutlierLayers, protected_shares
+from .task_kinds import GENERATED_KINDS, OVERALL_KINDS, REPORTED_KINDS, headline_kinds
 
 RELEASED_QUANTIZED = ("mxfp4",)
 

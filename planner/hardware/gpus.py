@@ -72,7 +72,7 @@ def find_gpu(name: str, memory: int | None = None) -> Hardware:
     for gpu, _ in named_gpus():
         if gpu.name == name:  # as the program itself names it: no word is looked at
             return gpu
-    from ..gpu_names import find
+    from .gpu_names import find
 
     return find(name, memory)
 

@@ -9,13 +9,7 @@ from collections.abc import Callable
 
 from ..engine import Engine, KVBytes
 from ..formats.configuration import Configuration
-from ..models.spec import (
-    Attention,
-    CompressedAttention,
-    LatentAttention,
-    ModelSpec,
-    RecurrentState,
-)
+from ..models.spec import Attention, CompressedAttention, LatentAttention, ModelSpec, RecurrentState
 from ..workload import Workload
 
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}

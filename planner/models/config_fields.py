@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import BadConfig
-from ..read_keys import ReadKeys
+from .read_keys import ReadKeys
 
 MAX_SIZE = 2**27  # no width, vocabulary or head count is near it: a guard against nonsense
 MAX_LAYERS = 2048

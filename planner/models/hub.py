@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import BadInput, KVParetoError, MissingDependency
-from ..hub_get import fetch_small
-from ..other_folders import ADAPTER, adapter_error
+from .hub_get import fetch_small
+from .other_folders import ADAPTER, adapter_error
 from .untrusted_json import read_json_object
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)

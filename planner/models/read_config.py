@@ -10,16 +10,16 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import BadConfig
-from ..families.sisters import class_stem, type_of_class
-from ..families.unread import foreign_keys
-from ..read_keys import ReadKeys
 from .config_fields import Fields
 from .families import reader_of
 from .families.config_defaults import fields_of
 from .families.decoder import Decoder
-from .families.fallback import read as read_unknown
-from .families.fallback import refuse_encoders
+from .families.unknown.encoders import read as read_unknown
+from .families.unknown.encoders import refuse_encoders
+from .families.unknown.sisters import class_stem, type_of_class
+from .families.unknown.unread import foreign_keys
 from .quantization.quantization_config import quantization_notes, read_quantization
+from .read_keys import ReadKeys
 from .spec import ModelSpec, Part, Reading, Role, TensorGroup
 from .tensor_list import Tensors
 
@@ -59,7 +59,7 @@ def read_model(config: Mapping[str, Any], name: str) -> ModelSpec:
         understood=not found.readings,
     )
     if spec.readings:
-        from ..kv_bounds import kv_bounds  # rare, and a plan starts without it
+        from ..engines.kv_bounds import kv_bounds  # rare, and a plan starts without it
 
         spec = replace(spec, bounds=(*spec.bounds, *kv_bounds(spec)))
     if spec.parameters > MAX_PARAMETERS:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..gpu_memory import gpu_notes
+from ..hardware.gpu_memory import gpu_notes
 from ..memory import estimate as memory
 from ..units import budget_for, format_bytes, format_tokens
 from .choose import Choice

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+from ..accuracy.task_kinds import REPORTED_KINDS, TASKS
 from ..engine import Engine
 from ..errors import BadInput
 from ..hardware.gpus import Hardware
 from ..models.spec import ModelSpec
-from ..task_kinds import REPORTED_KINDS, TASKS
 from ..workload import Workload
 
 OBJECTIVES = ("accuracy", "latency", "memory")

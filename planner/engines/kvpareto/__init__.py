@@ -10,15 +10,12 @@ from ...hardware.gpus import Hardware
 from ...memory.activation import peak
 from ...memory.activation.forward_step import Attend
 from ...memory.kv_cache import growing, rates
-from ...models.spec import (
-    ModelSpec,
-    MoEFFN,
-)
-from ...where_runs import why_planned_only
+from ...models.spec import ModelSpec, MoEFFN
 from ...workload import Workload
 from . import configurations, overhead
 from .packed_cache import packed_bytes
 from .packed_cache_space import packed_table
+from .where_runs import why_planned_only
 
 
 class KVPareto(Engine):

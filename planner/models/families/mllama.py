@@ -12,9 +12,9 @@ from .blocks.layer_types import FULL, SLIDING
 from .config_defaults import section
 from .decoder import Block, Decoder, Style, layer_types, text_decoder
 from .deepseek import mla
-from .fallback import tower_bounds
+from .hybrids.olmo_hybrid_zamba import kimi_delta, kimi_ffn_kinds, kimi_kinds
 from .llama import STYLES as KNOWN
-from .olmo_hybrid_zamba import kimi_delta, kimi_ffn_kinds, kimi_kinds
+from .unknown.encoders import tower_bounds
 
 SPARSE = "minimax_m3_sparse"
 

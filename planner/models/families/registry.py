@@ -39,35 +39,35 @@ _STYLES = {
         "deepseek_v2 deepseek_v3 kimi_k2 deepseek_v32 glm_moe_dsa glm4_moe_lite minicpm3 "
         "youtu mistral4"
     ),
-    "hybrid": (
+    "hybrids.hybrid": (
         "qwen3_next qwen3_5_text qwen3_5_moe_text granitemoehybrid bamba falcon_h1 jamba lfm2 "
         "lfm2_moe"
     ),
-    "nemotron_h": ("nemotron_h"),
+    "hybrids.nemotron_h": ("nemotron_h"),
     "gpt": ("gpt2 gpt-sw3 gpt_bigcode gpt_neo gptj codegen gpt_neox bloom mpt opt falcon"),
     "gemma": ("gemma4_text gemma3n_text"),
     "deepseek_v4": ("deepseek_v4"),
-    "state_space": ("mamba falcon_mamba mamba2 rwkv"),
-    "olmo_hybrid_zamba": ("minimax kimi_linear olmo_hybrid"),
+    "hybrids.state_space": ("mamba falcon_mamba mamba2 rwkv"),
+    "hybrids.olmo_hybrid_zamba": ("minimax kimi_linear olmo_hybrid"),
     "moe_variants": (
         "llama4_text cohere2_moe laguna mellum kolibri1 axk1 granitemoe_swa hyperclovax "
         "stablelm aria_text"
     ),
-    "remote_code": ("qwen baichuan internlm internlm2 minicpm orion deepseek"),
-    "remote_code_variants": ("rwkv5"),
+    "remote_code.early": ("qwen baichuan internlm internlm2 minicpm orion deepseek"),
+    "remote_code.variants": ("rwkv5"),
     "mllama": "mllama_text_model step3p5 minimax_m3_vl_text",
     "gemma_unified": "gemma4_unified_text",
-    "delta_latent": "glm5_next_text bailing_hybrid",
-    "griffin": "recurrent_gemma",
-    "zaya": "zaya",
-    "lfm3": "lfm3",
-    "qwen4": "qwen4_exp_text",
+    "hybrids.delta_latent": "glm5_next_text bailing_hybrid",
+    "hybrids.griffin": "recurrent_gemma",
+    "hybrids.zaya": "zaya",
+    "hybrids.lfm3": "lfm3",
+    "hybrids.qwen4": "qwen4_exp_text",
     "sparse_latent": "hy_v4 axk2 dots3_note_text",
-    "text_of_images": (
+    "towers.text_of_images": (
         "muse_glimmer_text muse_spark_text mistral_large4_text ernie4_5_vl_moe_text "
         "unlimited_ocr_text deepseek_ocr2_text cohere_compass_text"
     ),
-    "gpt_more": "biogpt xglm ctrl gpt_neox_japanese persimmon",
+    "gpt_recent": "biogpt xglm ctrl gpt_neox_japanese persimmon",
     "moe_recent": "flint beam jetmoe doge inkling_text",
 }
 _READERS = {
@@ -78,25 +78,25 @@ _READERS = {
         "mistral3 llama4 glm4v glm4v_moe glm46v kimi_k25 minimax_m3_vl step3p7"
     ),
     "gemma": ("gemma4"),
-    "olmo_hybrid_zamba": ("zamba2"),
-    "longcat": "longcat_flash longcat_flash_ngram",
-    "remote_code": ("phi-msft chatglm exaone"),
-    "remote_code_variants": ("mimo nemotron-nas deci phi3_v"),
+    "hybrids.olmo_hybrid_zamba": ("zamba2"),
+    "remote_code.longcat": "longcat_flash longcat_flash_ngram",
+    "remote_code.early": ("phi-msft chatglm exaone"),
+    "remote_code.variants": ("mimo nemotron-nas deci phi3_v"),
     "mllama": "mllama kimi_k3 phi4mm phi4_multimodal",
     "gemma_unified": "gemma4_unified",
     "sparse_latent": "dots3_note",
-    "zamba": "zamba",
-    "looped": "hrm_text ouro",
-    "remote_hybrid": "plamo2 minicpm_sala",
-    "remote_moe": "hunyuan grok git deepseek_vl_v2",
-    "not_planned": (
+    "hybrids.zamba": "zamba",
+    "remote_code.looped": "hrm_text ouro",
+    "remote_code.hybrid": "plamo2 minicpm_sala",
+    "remote_code.moe": "hunyuan grok git deepseek_vl_v2",
+    "unknown.not_planned": (
         "granite_docling inkling_mm_model molmo2 "
         "gemma4_assistant gemma4_unified_assistant blip blip-2 instructblip instructblipvideo "
         "chameleon emu3 florence2 idefics kosmos-2 kosmos-2.5 evolla diffusion_gemma pi0 moshi "
         "blt openai-gpt xlnet reformer deepseek_vl_hybrid cosmos3_edge moss_transcribe_diarize "
         "inkling2 inkling2_text"
     ),
-    "multimodal_more": (
+    "towers.multimodal_recent": (
         "qwen4_exp cohere_compass glmga glm_ocr glm5_next lfm3_vl hunyuan_vl got_ocr2 "
         "unlimited_ocr deepseek_ocr2 mistral_large4 muse_glimmer muse_spark ernie4_5_vl_moe "
         "idefics2 aria video_llama_3 vipllava llava_next_video deepseek_vl paddleocr_vl exaone4_5 "

@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ... import checkpoint_mlx as mlx
 from ...errors import BadConfig
 from ..spec import CheckpointQuantization, TensorGroup
 from . import grouped_methods as groups
 from . import methods as formats
+from . import mlx as mlx
 from .checkpoint_fields import HINT, Section, whole
 from .module_rules import ModuleRule, rules_for
 

@@ -3,7 +3,7 @@
 import pytest
 
 from kvpareto.planner.errors import BadInput
-from kvpareto.planner.gpu_names import candidates
+from kvpareto.planner.hardware.gpu_names import candidates
 from kvpareto.planner.hardware.gpus import find_gpu, list_gpus, named_gpus
 
 GIB = 2**30

@@ -15,8 +15,8 @@ from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.workload import Workload
-from tests.spec.tiny_recent import ALL
 from tests.support.tiny_configs import BASE, CONFIGS
+from tests.support.tiny_recent import ALL
 
 VALUES: list[Any] = [None, True, False, -1, 0, 1, 3, 10**6, 10**12, 10**40, 1.5, math.nan, math.inf,
                      -2.0, 1e308, "", "x", "auto", "\ud800", "日本", [], [1], [None], [[1]],

@@ -13,7 +13,6 @@ from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import ModelSpec
 from kvpareto.planner.workload import Workload
-from tests.spec.tiny_recent import ALL
 from tests.support.oracle_meta import (
     cache_bytes,
     fill_cache,
@@ -22,6 +21,7 @@ from tests.support.oracle_meta import (
     instantiate,
     parameter_groups,
 )
+from tests.support.tiny_recent import ALL
 
 # Below and above every window, block and chunk of the small configs.
 LENGTHS = (5, 44)

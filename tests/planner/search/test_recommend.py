@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kvpareto.planner.accuracy import predict as accuracy
+from kvpareto.planner.accuracy.task_kinds import GENERATED_KINDS
 from kvpareto.planner.engines import all_engines
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.errors import BadInput, NothingFits
@@ -20,7 +21,6 @@ from kvpareto.planner.search.evaluate import evaluate
 from kvpareto.planner.search.infeasible import STEP
 from kvpareto.planner.search.recommend import Plan, Request, longest_contexts, recommend
 from kvpareto.planner.search.request import SAFE_LOSS
-from kvpareto.planner.task_kinds import GENERATED_KINDS
 from kvpareto.planner.units import parse_bytes, parse_fraction
 from kvpareto.planner.workload import Workload
 

@@ -1,0 +1,310 @@
+"""Whether a calibration's coefficients can be used: every field in its range, and tried once.
+
+accuracy.json is written by this program, but it is imported from other machines, edited and cut
+short, and what it says is exponentiated. So it is checked wherever it is read (calibrations.py,
+for `plan` and `estimate`; calibration/records/export.py, for `profiles import`) and once more
+before it is written. Ranges are far wider than any fit's; what they exclude is damage. The last
+check evaluates what a plan will: a combination that overflows is refused here, not met as NaN
+there.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import KVParetoError
+from ..formats.configuration import Configuration
+from .calibrated_noise import SLOPES
+from .formula import COEFFICIENTS, GRANULARITIES, Floats, Formats
+from .interactions import TABLES
+from .model_sensitivity import COMPONENTS, REFERENCE_SIZE_B, Features
+from .predictor import Predictor
+from .retention import OutlierLayers, protected_shares
+
+SCHEMA = 1
+LARGEST_LOG = 50.0
+"""Of a fitted logarithm; the largest of the shipped fit is 8.5."""
+WIDEST = 20.0
+"""Of a z, a shift or a standard deviation; calibrations write 8 at most."""
+MOST_KEPT = 10.0
+"""Of a measured retention: see calibration/measure/early_stopping.py."""
+MOST_TOKENS = 2**31
+LONGEST_TEXT = 1000
+PROVENANCES = ("calibrated", "published")
+SPREADS = ("cache", "outlier", "weight", "family_cache", "family_outlier", "family_weight")
+
+
+class Damaged(ValueError):
+    """What is wrong with a profile, in a few words that begin with the field."""
+
+
+def check_payload(payload: Mapping[str, Any]) -> Predictor:
+    """The predictor of a calibration's accuracy.json. Raises Damaged for anything that could not
+    have been written by a fit of this version."""
+    check_finite(payload)
+    try:
+        _check_fields(payload)
+        predictor = Predictor(payload)
+        _check_evaluates(predictor)
+    except (KVParetoError, LookupError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, Damaged):
+            raise
+        raise Damaged(f"a field is missing or of another kind: {error}") from None
+    return predictor
+
+
+def check_finite(value: Any, where: str = "") -> None:
+    """Raise Damaged where a number anywhere in JSON values is not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Damaged(f"{where or 'a number'} is {value}")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            check_finite(inner, f"{where}.{key}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            check_finite(inner, where)
+
+
+def check_meta(meta: Mapping[str, Any]) -> None:
+    """Raise Damaged where the facts of a profile are not what its readers print."""
+    check_finite(meta)
+    if meta.get("schema") != SCHEMA or isinstance(meta["schema"], bool):
+        raise Damaged(f"schema of the facts is {meta.get('schema')!r:.40}")
+    for name in ("model", "fingerprint"):
+        _text(meta.get(name), name)
+    for name in ("rows", "configurations", "failed", "other_versions"):
+        count(meta.get(name, 0), 0, MOST_TOKENS, name)
+    for value in _list(meta, "contexts"):
+        count(value, 0, MOST_TOKENS, "contexts")
+    for value in _list(meta, "tasks"):
+        _text(value, "tasks")
+    where, held_out = meta.get("environment", {}), meta.get("held_out", {})
+    if not isinstance(where, Mapping) or not isinstance(held_out, Mapping):
+        raise Damaged("environment or held_out is no object")
+    for text in (*where.values(), meta.get("ended")):
+        if text is not None:
+            _text(text, "environment")
+    for name in ("mae", "coverage") if held_out else ():
+        number(held_out.get(name), 0.0, MOST_KEPT, f"held_out.{name}")
+
+
+def _list(meta: Mapping[str, Any], name: str) -> list[Any]:
+    found = meta.get(name, [])
+    if not isinstance(found, list):
+        raise Damaged(f"{name} is no list")
+    return found
+
+
+def _text(value: Any, where: str) -> None:
+    """Raise Damaged for what cannot be shown on a line of a terminal."""
+    if not isinstance(value, str) or not value.isprintable() or len(value) > LONGEST_TEXT:
+        raise Damaged(f"{where} is no printable text")
+
+
+def number(value: Any, low: float, high: float, where: str) -> float:
+    """A number within `low` to `high`. Raises Damaged."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise Damaged(f"{where} is {value!r:.40}, not a number within {low:g} to {high:g}")
+    return float(value)
+
+
+def count(value: Any, low: int, high: int, where: str) -> int:
+    """A whole number within `low` to `high`. Raises Damaged."""
+    if not isinstance(value, int):
+        raise Damaged(f"{where} is {value!r:.40}, not a whole number")
+    return int(number(value, low, high, where))
+
+
+def _check_fields(payload: Mapping[str, Any]) -> None:
+    if payload.get("schema") != SCHEMA or isinstance(payload["schema"], bool):
+        raise Damaged(f"schema is {payload.get('schema')!r:.40}, this version reads {SCHEMA}")
+    level = number(payload["level"], 0.0, 1.0, "level")
+    if not 0.0 < level < 1.0:
+        raise Damaged(f"level is {level:g}")
+    for name in ("known", "unseen"):
+        number(payload["z"][name], 0.0, WIDEST, f"z.{name}")
+    if set(payload["coefficients"]) != set(COEFFICIENTS):
+        raise Damaged("coefficients are not those of this version")
+    for table in ("coefficients", "kinds"):
+        for name, (mean, sd) in payload[table].items():
+            number(mean, -LARGEST_LOG, LARGEST_LOG, f"{table}.{name}")
+            number(sd, 0.0, WIDEST, f"{table}.{name}")
+    _check_population(payload["population"], payload["spread"])
+    for name, model in payload["models"].items():
+        _check_model(model, f"models.{name}")
+    for name, known in payload["families"].items():
+        if not all(isinstance(one, str) for one in known["model_types"]):
+            raise Damaged(f"families.{name}.model_types are not names")
+        if known["vocab"] is not None:
+            count(known["vocab"], 1, MOST_TOKENS, f"families.{name}.vocab")
+    own = payload["own"]
+    if not isinstance(own, str) or own not in payload["models"]:
+        raise Damaged(f"own is {own!r:.40}, which is none of its models")
+    _check_range(payload["range"])
+    layers = int(payload["models"][own]["shape"][1])
+    if payload.get("probed") is not None:
+        _check_probed(payload["probed"], layers)
+    if payload.get("own_noise") is not None:
+        _check_own_noise(payload["own_noise"])
+    _check_measured(payload, layers)
+
+
+def _check_population(population: Mapping[str, Any], spread: Mapping[str, Any]) -> None:
+    names = list(population["names"])
+    if not {f"scale:{component}" for component in COMPONENTS} <= set(names):
+        raise Damaged("population.names lacks a scale")
+    for value in _row(population["mean"], len(names), "population.mean"):
+        number(value, -LARGEST_LOG, LARGEST_LOG, "population.mean")
+    for row in _row(population["covariance"], len(names), "population.covariance"):
+        for value in _row(row, len(names), "population.covariance"):
+            number(value, -(WIDEST**2), WIDEST**2, "population.covariance")
+    for name in (*SPREADS, "biased_outlier", "misfit"):
+        number(spread[name], 0.0, WIDEST, f"spread.{name}")
+
+
+def _row(values: Any, length: int, where: str) -> Sequence[Any]:
+    if not isinstance(values, list | tuple) or len(values) != length:
+        raise Damaged(f"{where} does not have {length} entries")
+    return values
+
+
+def _check_model(model: Mapping[str, Any], where: str) -> None:
+    for value in _row(model["shape"], 3, f"{where}.shape"):
+        count(value, 0, MOST_TOKENS, f"{where}.shape")
+    layers = model["shape"][1]
+    for value in _row(model["mean"], len(COMPONENTS), f"{where}.mean"):
+        number(value, -LARGEST_LOG, LARGEST_LOG, f"{where}.mean")
+    for value in _row(model["sd"], len(COMPONENTS), f"{where}.sd"):
+        number(value, 0.0, WIDEST, f"{where}.sd")
+    for layer in model["outlier_layers"]:
+        count(layer, 0, layers - 1, f"{where}.outlier_layers")
+    number(model["outlier_share"], 0.0, 1.0, f"{where}.outlier_share")
+    if model["provenance"] not in PROVENANCES:
+        raise Damaged(f"{where}.provenance is {model['provenance']!r:.40}")
+    if not all(isinstance(name, str) for name in model["names"]):
+        raise Damaged(f"{where}.names are not names")
+    if not isinstance(model["family"], str | None):
+        raise Damaged(f"{where}.family is no name")
+
+
+def _check_range(known: Mapping[str, Any]) -> None:
+    for value in _row(known["context"], 2, "range.context"):
+        count(value, 1, MOST_TOKENS, "range.context")
+    for name, rows in known["rows"].items():
+        count(rows, 0, MOST_TOKENS, f"range.rows.{name}")
+
+
+def _check_probed(probed: Mapping[str, Any], layers: int) -> None:
+    for side in ("keys", "values"):
+        shares = _row(probed[side], layers, f"probed.{side}")
+        for share in shares:
+            number(share, 0.0, 1.0, f"probed.{side}")
+        number(sum(shares), 0.0, 1.0 + 1e-6 * layers, f"the sum of probed.{side}")
+    _check_layers(probed["protect"], layers)
+
+
+def _check_layers(protect: Any, layers: int) -> None:
+    for chosen in protect:
+        for layer in chosen:
+            count(layer, 0, layers - 1, "probed.protect")
+        if list(chosen) != sorted(set(chosen)):
+            raise Damaged("probed.protect names a layer twice, or not in order")
+
+
+def _check_own_noise(own: Mapping[str, Any]) -> None:
+    number(own["z"], 0.0, WIDEST, "own_noise.z")
+    needed = {*COEFFICIENTS, *SLOPES, *(f"scale:{name}" for name in COMPONENTS)}
+    needed |= {name for entries in TABLES.values() for name in entries}
+    if not needed <= set(own["values"]):
+        raise Damaged("own_noise.values lacks a parameter")
+    for name, value in own["values"].items():
+        number(value, -LARGEST_LOG, LARGEST_LOG, f"own_noise.values.{name}")
+    for code, value in own["formats"]:
+        count(code, -(2**63), 2**63 - 1, "own_noise.formats")
+        number(value, -LARGEST_LOG, LARGEST_LOG, "own_noise.formats")
+
+
+def _check_measured(payload: Mapping[str, Any], layers: int) -> None:
+    for entry in payload.get("measured", []):
+        _check_configuration(entry["config"], layers)
+        count(entry["context"], 1, MOST_TOKENS, "measured.context")
+        for kind, (retention, sd) in entry["kinds"].items():
+            number(retention, 0.0, MOST_KEPT, f"measured.{kind}")
+            number(sd, 0.0, MOST_KEPT, f"measured.{kind}")
+    for entry in payload.get("broken") or []:
+        _check_configuration(entry["config"], layers)
+        count(entry["context"], 1, MOST_TOKENS, "broken.context")
+    if payload.get("breaks") is not None:
+        count(payload["breaks"], 1, MOST_TOKENS, "breaks")
+
+
+def _check_configuration(text: Any, layers: int) -> None:
+    protection = Configuration.parse(text).protection
+    if protection is not None and max(protection.layers) >= layers:
+        raise Damaged(f"{text!r:.80} protects a layer that the model does not have")
+
+
+def _check_evaluates(predictor: Predictor) -> None:
+    """Every kind of granularity at the fewest bits and the most, no layer protected and all, at the
+    ends of what is planned: finite, within 0 to 1, the interval's ends on their sides."""
+    payload, models = predictor.payload, predictor.models
+    probed, own = payload.get("probed"), payload["models"][payload["own"]]
+    layers = int(own["shape"][1])
+    outliers = (
+        OutlierLayers(tuple(own["outlier_layers"]), own["outlier_share"])
+        if probed is None
+        else OutlierLayers(keys=tuple(probed["keys"]), values=tuple(probed["values"]))
+    )
+    features = Features(None, REFERENCE_SIZE_B, False, False, 128, layers, 1.0, outliers)
+    formats, bits = _probes(), np.array([16.0, 8.0, 4.0])
+    for protected in ((), range(layers)):
+        part = protected_shares(outliers, layers, protected)
+        kept = np.array([part.plain, part.outlier, part.value])
+        shares = np.repeat(kept[:, None], len(formats.k_bits), axis=1)
+        for effects in (models.known(payload["own"], features), models.unseen(features)):
+            ends = effects.z, 0.0, -effects.z
+            for context in (1.0, 4096.0, 2.0**22):
+                with np.errstate(all="ignore"):
+                    found = predictor.retention(
+                        effects,
+                        formats,
+                        formats.with_bits(8, 8),
+                        shares,
+                        context,
+                        bits,
+                        tuple(payload["kinds"]),
+                        ends,
+                    )
+                for part_found in found:
+                    _check_ends(part_found)
+
+
+def _check_ends(found: Floats) -> None:
+    low, middle, high = found
+    if not (np.isfinite(found).all() and (found >= 0).all() and (found <= 1).all()):
+        raise Damaged("the coefficients give a retention that is none")
+    if not ((low <= middle + 1e-12).all() and (middle <= high + 1e-12).all()):
+        raise Damaged("the coefficients give an interval whose ends are swapped")
+
+
+def _probes() -> Formats:
+    """Cache formats at the corners of the space."""
+    bits = np.array([2.0, 4.0, 8.0, 16.0])
+    grid = [
+        axis.ravel()
+        for axis in np.meshgrid(bits, np.arange(len(GRANULARITIES)), [0.0, 1.0], indexing="ij")
+    ]
+    k_bits, granularity, on = grid
+    return Formats(
+        k_bits=k_bits,
+        v_bits=k_bits,
+        granularity=granularity.astype(np.int64),
+        group=np.where(on > 0, 32.0, 128.0),
+        block=np.where(on > 0, 64.0, 1.0),
+        smoothing=on,
+        rotate_k=on,
+        rotate_v=on,
+        residual=128.0 * on,
+    )

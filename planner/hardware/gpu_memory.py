@@ -1,0 +1,56 @@
+"""How much of a GPU's memory a plan may use: what the driver gives, less a desktop's share.
+
+The vendor's size is more than any program gets: the driver keeps some of it, error correction
+takes a sixteenth of some cards, and Metal recommends three quarters of an Apple chip's. On a
+consumer card a desktop holds some more, unless nothing is attached to it.
+"""
+
+from ..errors import BadInput
+from ..search.request import Request
+from ..units import GiB, format_bytes, parse_bytes
+from .gpus import Hardware
+
+DESKTOP_RESERVE = 500_000_000
+"""Bytes left to a desktop on consumer cards: one or two screens, a browser."""
+
+
+def parse_reserve(text: str) -> int:
+    """`500MB`, `1GiB` or `0` -> bytes. Raises BadInput for anything else."""
+    return 0 if text.strip().strip("0") == "" and text.strip() else parse_bytes(text)
+
+
+def budget_of(gpu: Hardware, reserve: str | None) -> tuple[int, int]:
+    """(the budget that a plan for all of `gpu` has, what of its memory is kept back), bytes.
+
+    Raises BadInput where nothing would be left.
+    """
+    default = DESKTOP_RESERVE if gpu.consumer else 0
+    kept = default if reserve is None else parse_reserve(reserve)
+    if kept >= gpu.memory_bytes:
+        raise BadInput(
+            f"--reserve {reserve} leaves nothing of the {format_bytes(gpu.memory_bytes)} that "
+            f"{gpu.name} has",
+            "reserve less",
+        )
+    return gpu.memory_bytes - kept, kept
+
+
+def gpu_notes(request: Request) -> list[str]:
+    """What a reader of a plan should know of its GPU's memory."""
+    gpu = request.hardware
+    if gpu is None:
+        return []
+    gives = f"{gpu.memory_bytes / GiB:.2f} of its {gpu.marketing_bytes / GiB:.0f} GiB"
+    found = []
+    if request.reserve is not None:
+        about = " (an estimate on the safe side)" if gpu.memory_estimated else ""
+        left = (
+            f"; {format_bytes(request.reserve)} of it are left to a desktop: --reserve 0 where "
+            "there is none"
+        )
+        found.append(f"{gpu.name} gives programs {gives}{about}{left if request.reserve else ''}")
+    elif request.budget > gpu.memory_bytes:
+        found.append(f"the budget is more than {gpu.name} has: it gives programs {gives}")
+    if gpu.unified:
+        found.append(f"{gpu.name} shares its memory with the system, which needs some of it")
+    return found

@@ -1,0 +1,1 @@
+"""Families with recurrent layers: state space, linear attention, gated convolutions."""

@@ -1,0 +1,95 @@
+"""Zamba: Mamba layers with heads; some are led by one transformer block that all of them share.
+
+The block sees the stream beside the embeddings, so it is twice as wide.
+"""
+
+from ...config_fields import Fields
+from ...spec import Attention, Layer, RecurrentState, Role
+from ...tensor_list import Tensors
+from ..blocks.ffn import gated
+from ..blocks.layer_types import LINEAR
+from ..blocks.recurrent import inner_width, time_step_rank
+from ..decoder import Block, Decoder, build_layers, max_context
+
+HYBRID = "hybrid"
+
+
+def zamba_kinds(f: Fields, layers: int) -> list[str]:
+    given = f.texts("layers_block_type", layers) or f.texts("layer_types", layers)
+    if given is not None:
+        return [HYBRID if kind == HYBRID else LINEAR for kind in given]
+    every, at = f.count("attn_layer_period"), f.count("attn_layer_offset", low=0)
+    rest = [HYBRID if i % every == at else LINEAR for i in range(layers - 3)]
+    return [LINEAR, LINEAR, HYBRID, *rest][:layers]
+
+
+def zamba(f: Fields, t: Tensors) -> Decoder:
+    """The block's weights exist once where embeddings are tied, else once for each use."""
+    layers, hidden, vocab = f.layers(), f.count("hidden_size"), f.count("vocab_size")
+    kinds, b = zamba_kinds(f, layers), Block(f, t, hidden)
+    tied = f.flag("tie_word_embeddings")
+    query = f.count("num_attention_heads")
+    kv = f.count("num_key_value_heads", query)
+    dim = f.count("attention_head_dim", max(1, 2 * hidden // query))
+
+    def layer(kind: str) -> Layer:
+        if kind == LINEAR:
+            return Layer((_mamba(b, ""),), None)
+        t.linear("linear", hidden, hidden)
+        return Layer(
+            (Attention(query, kv, dim, dim, rope=False), _mamba(b, "mamba_decoder.")), None
+        )
+
+    uses = kinds.count(HYBRID)
+    with t.scope("model."):
+        t.embedding("embed_tokens", vocab, hidden)
+        found = build_layers(t, "layers.*.", kinds, layer)
+        with t.scope("layers.*.shared_transf.", min(1, uses) if tied else uses):
+            wide = f.count("attention_hidden_size", 2 * hidden)
+            with t.scope("self_attn."):
+                t.linear("q_proj", wide, query * dim)
+                t.linear("k_proj", wide, kv * dim)
+                t.linear("v_proj", wide, kv * dim)
+                t.linear("o_proj", query * dim, hidden)
+            gated(b, scope="feed_forward.")
+            t.norm("input_layernorm", wide)
+            t.norm("pre_ff_layernorm", hidden)
+        t.norm("final_layernorm", hidden)
+    if not tied:
+        t.head("lm_head", hidden, vocab)
+    return Decoder(hidden, vocab, max_context(f), found, tied)
+
+
+def _mamba(b: Block, scope: str) -> RecurrentState:
+    """Mamba whose scan is cut into heads, each with projections of its own."""
+    f, t = b.f, b.t
+    inner, heads = inner_width(f, "mamba_expand", b.hidden), f.count("n_mamba_heads")
+    state, kernel = f.count("mamba_d_state"), f.count("mamba_d_conv")
+    rank, each = time_step_rank(f, "mamba_dt_rank", b.hidden), inner // heads
+    bias = f.flag("mamba_proj_bias")
+    with t.scope(scope):
+        t.norm("input_layernorm", b.hidden)
+        with t.scope("mamba."):
+            t.add("x_proj_weight", (heads, rank + 2 * state, each), Role.LINEAR)
+            t.add("dt_proj_weight", (heads, each, rank), Role.LINEAR)
+            t.add("dt_proj_bias", (heads, each), Role.BIAS)
+            t.add("A_log", (heads, each, state), Role.OTHER)
+            t.add("D", (heads, each), Role.OTHER)
+            t.add("conv1d.weight", (inner, 1, kernel), Role.CONV)
+            if f.flag("mamba_conv_bias"):
+                t.add("conv1d.bias", (inner,), Role.BIAS)
+            t.linear("in_proj", b.hidden, 2 * inner, bias)
+            t.linear("out_proj", inner, b.hidden, bias)
+    return RecurrentState(
+        "mamba1",
+        state=inner * state,
+        conv=inner * kernel,
+        heads=1,
+        key_dim=state,
+        value_dim=inner,
+        width=2 * inner,
+        state_dtype="float32",
+    )
+
+
+READERS = {"zamba": zamba}

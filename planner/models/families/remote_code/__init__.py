@@ -1,0 +1,1 @@
+"""Families whose code comes with their checkpoints, read by hand."""

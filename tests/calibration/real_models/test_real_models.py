@@ -1,0 +1,122 @@
+"""Real models' campaign: GGUF blocks and names, the design, and points measured on a CPU."""
+
+import json
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from kvpareto.calibration.real_models import grade_school, jobs, worker
+from kvpareto.calibration.real_models.campaign import Campaign
+from kvpareto.calibration.real_models.design import divergence_design
+from kvpareto.calibration.real_models.forced import Plan
+from kvpareto.calibration.real_models.gguf_blocks import FORMATS
+from kvpareto.calibration.real_models.gguf_folder import transformers_name
+from kvpareto.calibration.real_models.material import write_text
+from kvpareto.calibration.real_models.page import write_page
+from kvpareto.calibration.real_models.rows import read_rows, write_rows
+from kvpareto.planner.errors import BadInput
+from kvpareto.planner.formats.configuration import Configuration
+
+STORIES = Path(__file__).parents[2] / "data" / "stories260K-hf"
+
+
+def blocks(kind: int, *parts: bytes) -> torch.Tensor:
+    raw = bytearray(b"".join(parts))
+    return FORMATS[kind].dequantize(torch.frombuffer(raw, dtype=torch.uint8)[None])[0]
+
+
+def half(value: float) -> bytes:
+    return struct.pack("<e", value)
+
+
+def test_blocks_of_32_hold_low_halves_first() -> None:
+    codes = bytes((i % 16) | (15 - i % 16) << 4 for i in range(16))
+    low = torch.arange(16.0)
+    both = torch.cat([low, 15 - low])
+    assert torch.equal(blocks(2, half(0.5), codes), 0.5 * (both - 8))
+    assert torch.equal(blocks(3, half(0.5), half(-1.0), codes), 0.5 * both - 1)
+    fifth = struct.pack("<I", 1 << 31 | 1)  # of the first and the last weight
+    high = torch.zeros(32)
+    high[0] = high[31] = 16
+    assert torch.equal(blocks(6, half(2.0), fifth, codes), 2 * (both + high - 16))
+    assert torch.equal(blocks(8, half(0.25), bytes(range(32))), 0.25 * torch.arange(32.0))
+
+
+def test_blocks_of_256_scale_each_part() -> None:
+    ones = bytes([1] * 4 + [2] * 4 + [3 | 4 << 4] * 4)  # scales 1 and 3, offsets 2 and 4
+    found = blocks(12, half(1.0), half(0.5), ones, bytes([0x21] * 128)).view(8, 32)
+    assert found[:4, 0].tolist() == [1 * 1 - 1, 1 * 2 - 1] * 2
+    assert found[4:, 0].tolist() == [3 * 1 - 2, 3 * 2 - 2] * 2
+    sixes = blocks(14, bytes([0x21] * 128), bytes([0b11100100] * 64), bytes([2] * 16), half(0.5))
+    # 4 low bits 1, 1, 2, 2 and 2 high bits 0, 1, 2, 3 of the four quarters of a half
+    assert sixes[::32].tolist() == [1 - 32, 1 + 16 - 32, 2 + 32 - 32, 2 + 48 - 32] * 2
+
+
+def test_names_are_transformers_names() -> None:
+    wanted = "model.layers.3.pre_feedforward_layernorm.weight"
+    assert transformers_name("blk.3.ffn_norm.weight", "gemma3") == wanted
+    wanted = "model.layers.3.post_attention_layernorm.weight"
+    assert transformers_name("blk.3.ffn_norm.weight", "qwen2") == wanted
+    with pytest.raises(BadInput, match="no known place"):
+        transformers_name("blk.3.ssm_in.weight", "qwen2")
+
+
+@pytest.mark.parametrize(("head", "layers"), [(64, 30), (128, 28), (256, 18)])
+def test_design_has_every_axis_and_nothing_twice(head: int, layers: int) -> None:
+    design = divergence_design(head, layers, [5, 2])
+    assert len(set(design)) == len(design) >= 200
+    first = design[:110]
+    assert first[0] == Configuration()
+    for axis in ("smoothing", "rotation", "residual", "protection", "chunk", "weight_bits",
+                 "granularity", "k_bits", "v_bits"):  # fmt: skip
+        assert len({getattr(config, axis) for config in first}) > 1, axis
+
+
+def test_a_window_is_read_as_body_and_tail() -> None:
+    plan = Plan.of(torch.zeros(1, 300, dtype=torch.long), 128, 10)
+    assert plan.chunks(Configuration()) == [172, 64, 64]
+    assert plan.chunks(Configuration(chunk=64)) == [64, 64, 44, 64, 64]
+    assert plan.places[plan.body_places :].tolist() == list(range(172, 299))
+
+
+def test_the_number_behind_the_mark_is_the_answer() -> None:
+    assert grade_school.number("so 3 + 4 = 7\n#### 1,234") == "1234"
+    assert grade_school.number("It is 5, then 18.00.") == "18"
+    assert grade_school.number("none") is None
+
+
+def test_points_are_measured_resumed_and_tabled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "TOKENS", 192)
+    monkeypatch.setattr(worker, "PLACES", 64)
+    models, out = tmp_path / "models", tmp_path / "out"
+    shutil.copytree(STORIES, models / "stories")
+    write_text(
+        models / "stories", AutoTokenizer.from_pretrained(STORIES), "Once upon a time. " * 99
+    )
+
+    def run(count: int) -> dict[str, dict[str, float]]:
+        settings = jobs.Settings(models, out, (64,), configurations=count)
+        Campaign(settings, gpus=0, workers=1, seconds=120).run()
+        return {row["config"]: row for _, row in read_rows(out.glob("*.jsonl"))}
+
+    first = run(2)
+    assert first["w16a16-k16v16"]["kl"] == 0
+    assert first["w16a16-k16v16"]["top1"] == 1
+    assert 0 < first["w16a16-k8v8"]["kl"] < 0.1
+    torn = out / "rows-0.jsonl"
+    torn.write_text(torn.read_text() + '{"model": "st')
+    second = run(3)
+    assert second["w16a16-k4v4"]["kl"] > 5 * first["w16a16-k8v8"]["kl"]
+    lines = torn.read_text().splitlines()
+    assert sum('"w16a16-k8v8"' in line for line in lines) == 1  # not measured again
+    write_rows(tmp_path / "real.jsonl", read_rows([torn]))
+    assert len(read_rows([tmp_path / "real.jsonl"])) == 3
+    assert "environment" in json.loads((tmp_path / "real.jsonl").read_text().splitlines()[0])
+    write_page([tmp_path / "real.jsonl"], tmp_path / "page.md")
+    assert "| `w16a16-k4v4` |" in (tmp_path / "page.md").read_text()

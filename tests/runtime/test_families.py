@@ -1,0 +1,81 @@
+"""Every family the planner describes, in the runtime: it runs as transformers does, or is refused.
+
+A model that the runtime cannot run is named by its type; none is run as if it were another.
+"""
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from kvpareto.planner.errors import BadInput
+from kvpareto.runtime.loading import load
+from tests.support.oracle_meta import hf_config
+from tests.support.tiny_recent import RECENT
+
+RUN = ("gemma4_unified_text", "flint", "beam", "persimmon", "biogpt", "ctrl")
+# Refused when the cache is made; the others when their attention is first run.
+NO_PLAIN_CACHE = (
+    "recurrent_gemma",
+    "bailing_hybrid",
+    "qwen4_exp_text",
+    "zaya",
+    "lfm3",
+    "hy_v4",
+    "axk2",
+    "dots3_note_text",
+    "inkling_text",
+    "zamba",
+)
+READS_THE_CACHE = ("jetmoe", "xglm", "gpt_neox_japanese", "doge")
+CONFIG = "w16a16-k16v16+pc8"
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_last_logits_are_transformers_own(name: str) -> None:
+    torch.manual_seed(0)
+    config = hf_config({**RECENT[name], "dtype": "float32"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # transformers' own deprecations
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.15)
+    ids = torch.randint(1, 90, (1, 30))
+    with torch.no_grad():
+        expected = model(ids, use_cache=False).logits[0, -1]
+    with load(model, CONFIG, context=40, output=4) as session:
+        found = session.prefill(ids).flatten()
+    assert (found - expected).abs().max() < 0.005 * expected.abs().max()
+
+
+def run(path: Path) -> None:
+    """Load a small random model and generate with it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # transformers' own deprecations
+        with load(path, CONFIG, context=12, output=4, random_weights=True) as session:
+            session.generate([1, 2, 3, 4], max_new_tokens=2)
+
+
+def refusal(name: str, folder: Path) -> str:
+    """What is said of a small random model."""
+    path = folder / "config.json"
+    path.write_text(json.dumps({**RECENT[name], "dtype": "bfloat16"}), encoding="utf-8")
+    with pytest.raises(BadInput) as caught:
+        run(path)
+    return caught.value.message
+
+
+@pytest.mark.parametrize("name", NO_PLAIN_CACHE)
+def test_what_keeps_no_plain_cache_is_refused_by_its_type(name: str, tmp_path: Path) -> None:
+    assert f"of this {RECENT[name]['model_type']} keeps no plain KV cache" in refusal(
+        name, tmp_path
+    )
+
+
+@pytest.mark.parametrize("name", READS_THE_CACHE)
+def test_what_reads_its_own_keys_is_refused(name: str, tmp_path: Path) -> None:
+    message = refusal(name, tmp_path)
+    assert "after the cache update" in message or "a mask that is not causal" in message
