@@ -215,7 +215,9 @@ def test_beliefs_take_any_measurement() -> None:
         assert math.isfinite(choose(beliefs, np.random.default_rng(0)).expected_error)
 
 
-@pytest.mark.parametrize("tokens_of", [lambda n: 0, lambda n: 3, lambda n: n // 500], ids=str)
+@pytest.mark.parametrize(
+    "tokens_of", [lambda n: 0, lambda n: 3, lambda n: n // 500], ids=["none", "three", "few"]
+)
 def test_filler_that_is_no_tokens_ends_the_search(tokens_of: object) -> None:
     with pytest.raises(BadInput, match="this tokenizer makes"):
         largest(tokens_of, 256)  # type: ignore[arg-type]
