@@ -176,8 +176,8 @@ def plan(
     kvpareto plan -m google/gemma-3-4b-it --budget 8GB --max-context
     kvpareto plan -m Qwen/Qwen3-8B --budget 24g --json --save plan.json
     """
-    from .planner.hardware.gpu_memory import budget_of
     from .planner.memory.run_dtype import as_run, parse_dtype
+    from .planner.search.gpu_memory import budget_of
     from .planner.search.recommend import Request, longest_contexts, recommend
     from .planner.units import parse_bytes, parse_fraction
     from .planner.workload import Workload
@@ -439,6 +439,6 @@ def _hardware(name: str | None) -> "Hardware | None":
         from .planner.hardware.this_gpu import this_gpu
 
         return this_gpu()
-    from .planner.hardware.gpus import find_gpu
+    from .planner.hardware.gpu_names import find_gpu
 
     return find_gpu(name)

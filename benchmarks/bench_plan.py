@@ -14,7 +14,7 @@ import sys
 import time
 
 from kvpareto.planner.engines.kvpareto import KVPARETO
-from kvpareto.planner.hardware.gpus import find_gpu
+from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.search.recommend import Request, recommend
 from kvpareto.planner.workload import Workload

@@ -33,7 +33,7 @@ def main() -> int:
     logging.disable(logging.WARNING)
     import torch
 
-    from tests.support.coverage_meta import (
+    from tests.support.oracle.coverage_meta import (
         MAPPINGS,
         WRONG,
         all_types,

@@ -28,7 +28,8 @@ from run_design import Block, Run, architecture, design
 from kvpareto.calibration.execution.memory_cap import prefer_expandable_segments
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import Configuration
-from kvpareto.planner.hardware.gpus import Hardware, find_gpu
+from kvpareto.planner.hardware.gpu_names import find_gpu
+from kvpareto.planner.hardware.gpus import Hardware
 from kvpareto.planner.latency.predict import predict
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory.estimate import estimate

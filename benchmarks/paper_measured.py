@@ -34,7 +34,8 @@ from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.engines.transformers_eager import TRANSFORMERS_EAGER
 from kvpareto.planner.formats.configuration import Configuration
-from kvpareto.planner.hardware.gpus import Hardware, find_gpu
+from kvpareto.planner.hardware.gpu_names import find_gpu
+from kvpareto.planner.hardware.gpus import Hardware
 from kvpareto.planner.latency import predict as latency
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory import estimate as memory

@@ -23,7 +23,8 @@ from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.errors import NothingFits
 from kvpareto.planner.formats.configuration import Configuration
-from kvpareto.planner.hardware.gpus import Hardware, find_gpu
+from kvpareto.planner.hardware.gpu_names import find_gpu
+from kvpareto.planner.hardware.gpus import Hardware
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory import estimate as memory
 from kvpareto.planner.models.read_config import read_model

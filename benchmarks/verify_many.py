@@ -35,7 +35,7 @@ from kvpareto.calibration.execution.memory_cap import (
 )
 from kvpareto.calibration.execution.timing import warm_tokens
 from kvpareto.planner.engines.kvpareto import KVPARETO
-from kvpareto.planner.hardware.gpus import find_gpu
+from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.memory.estimate import estimate
 from kvpareto.planner.units import GB
 

@@ -30,7 +30,7 @@ from evidence import read
 from kvpareto.cli import run
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import CHUNKS, Configuration
-from kvpareto.planner.hardware.gpus import find_gpu
+from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory.estimate import estimate
 from kvpareto.planner.workload import Workload

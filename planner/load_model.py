@@ -50,6 +50,10 @@ def load_model(text: str, *, offline: bool = False, trust_remote_code: bool = Fa
     del trust_remote_code
     loaded = load_config(text, offline=offline)
     spec = read_model(loaded.config, loaded.name)
+    if spec.readings:
+        from .engines.kv_bounds import kv_bounds  # rare, and a plan starts without it
+
+        spec = replace(spec, bounds=(*spec.bounds, *kv_bounds(spec)))
     spec = replace(spec, extra={**spec.extra, "source": loaded.source, **_places(text, loaded)})
     return compare_with_files(spec, loaded.folder) if loaded.folder is not None else spec
 

@@ -11,11 +11,11 @@ from ..planner.accuracy.predict import Accuracy
 from ..planner.engine import Engine
 from ..planner.engines.kvpareto.where_runs import why_planned_only
 from ..planner.formats.configuration import Configuration
-from ..planner.hardware.gpu_memory import gpu_notes
 from ..planner.latency.predict import Latency
 from ..planner.memory.estimate import MemoryEstimate
 from ..planner.models.spec import ModelSpec
 from ..planner.search.evaluate import REFERENCE_GPU
+from ..planner.search.gpu_memory import gpu_notes
 from ..planner.search.max_context import Longest
 from ..planner.search.recommend import Plan, Point, Request
 from ..planner.workload import Workload

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from ..planner.accuracy import calibrations
 from ..planner.errors import BadInput
-from ..planner.hardware.gpus import Hardware, find_gpu, list_gpus
+from ..planner.hardware.gpu_names import find_gpu
+from ..planner.hardware.gpus import Hardware, list_gpus
 from ..planner.load_model import bundled_models, load_model
 from ..planner.models.spec import (
     FFN,

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from kvpareto.cli import run
-from kvpareto.planner import install
-from kvpareto.planner.accuracy import calibrations
+from kvpareto.planner import install, user_data
 from kvpareto.planner.errors import MissingDependency, NothingFits
 from kvpareto.planner.units import budget_for, parse_bytes
 from kvpareto.report.failure import TRACEBACK, failure_of
@@ -198,7 +197,7 @@ def test_a_user_without_a_home_can_plan(
     capsys.readouterr()
     code, found = failure(capsys, "calibrate", STORIES, "--device", "cpu")
     assert (code, found["error"]) == (2, "this user has no home folder")
-    assert calibrations.ENVIRONMENT in found["hint"]
+    assert user_data.ENVIRONMENT in found["hint"]
 
 
 def test_a_closed_stdout_is_no_traceback() -> None:

@@ -13,20 +13,26 @@ PLANNER_FLOORS = (
     {"planner.search"},
     {"planner.engines", "planner.latency", "planner.accuracy"},
     {"planner.memory"},
-    {"planner"},  # engine.py, load_model.py
-    {"planner.models", "planner.hardware"},
+    {"planner"},  # engine.py
+    {"planner.hardware"},
+    {"planner.models"},
     {"planner.formats"},
 )
 """Rooms of the planner from the top down; each imports from lower ones alone. The planner's own
 modules are ranked by PLANNER_MODULES."""
 
-PLANNER_GROUND = {"planner.errors", "planner.units", "planner.user_data", "planner.workload"}
+PLANNER_GROUND = {
+    f"planner.{name}"
+    for name in ("errors", "install", "units", "user_data", "whole_file", "workload")
+}
 """Modules that every room may import, and that import no room."""
 
 
 def _floor(module: str) -> int:
     if module in PLANNER_GROUND or module == "planner":
         return -1
+    if module == "planner.load_model":
+        return len(PLANNER_FLOORS) + 1
     room = room_of(module)
     return next(len(PLANNER_FLOORS) - i for i, x in enumerate(PLANNER_FLOORS) if room in x)
 

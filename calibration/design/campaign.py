@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ...planner.accuracy.calibrations import ACCURACY, META, fingerprint, read_json, weights_of
+from ...planner.accuracy.calibrations import ACCURACY, META, fingerprint, weights_of
 from ...planner.errors import KVParetoError
 from ...planner.formats.configuration import Configuration
+from ...planner.models.finite_json import read_json
 from ...planner.models.spec import ModelSpec
 from ..fit.profile import fit_profile, mean
 from ..measure.layer_sensitivity import Sensitivity

@@ -13,8 +13,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
-from ...planner.accuracy.calibrations import read_json
 from ...planner.errors import BadInput
+from ...planner.models.finite_json import read_json
 from ...planner.models.spec import ModelSpec
 from ...planner.units import parse_tokens, split_tokens
 from ..execution.device import check_name

@@ -21,7 +21,7 @@ from ...planner.engines.kvpareto import KVPARETO
 from ...planner.engines.transformers import TRANSFORMERS
 from ...planner.engines.transformers_eager import TRANSFORMERS_EAGER
 from ...planner.formats.configuration import Configuration
-from ...planner.hardware.gpus import find_gpu
+from ...planner.hardware.gpu_names import find_gpu
 from ...planner.latency.efficiency import before_runs
 from ...planner.latency.predict import Latency, predict
 from ...planner.load_model import load_model

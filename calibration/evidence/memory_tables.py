@@ -19,7 +19,8 @@ from ...planner.engines.kvpareto import KVPARETO
 from ...planner.engines.transformers import TRANSFORMERS
 from ...planner.engines.transformers_eager import TRANSFORMERS_EAGER
 from ...planner.formats.configuration import Configuration
-from ...planner.hardware.gpus import Hardware, find_gpu
+from ...planner.hardware.gpu_names import find_gpu
+from ...planner.hardware.gpus import Hardware
 from ...planner.load_model import load_model
 from ...planner.memory.estimate import MemoryEstimate, estimate
 from ...planner.models.read_config import read_model

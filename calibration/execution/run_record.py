@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ...planner.accuracy.calibrations import fingerprint
 from ...planner.engine import Engine
-from ...planner.errors import BadInput, one_line
+from ...planner.errors import BadInput, NothingFits, one_line
 from ...planner.formats.configuration import Configuration
 from ...planner.models.spec import ModelSpec
 from ...planner.workload import Workload
@@ -149,7 +149,8 @@ def failure(error: BaseException, phase: Phase) -> dict[str, Any]:
         return found | {"outcome": "refused"}
     if isinstance(error, NotFinite):
         return found | {"outcome": "crashed"}
-    outside = not isinstance(error, torch.OutOfMemoryError) and is_outside_allocator(error)
+    cause = error.__cause__ if isinstance(error, NothingFits) and error.__cause__ else error
+    outside = not isinstance(cause, torch.OutOfMemoryError) and is_outside_allocator(cause)
     if outside or is_out_of_memory(error):
         term = "overhead" if outside else TERMS[phase]
         return found | {"outcome": "out_of_memory", "term": term}

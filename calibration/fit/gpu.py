@@ -13,8 +13,8 @@ from typing import Any
 from ...planner.accuracy.calibrations import folders
 from ...planner.engines.kvpareto import KVPARETO
 from ...planner.errors import BadInput
-from ...planner.hardware.gpu_names import candidates
-from ...planner.hardware.gpus import Hardware, find_gpu
+from ...planner.hardware.gpu_names import candidates, find_gpu
+from ...planner.hardware.gpus import Hardware
 from ...planner.hardware.measured import forget, path_of
 from ...planner.latency.efficiency import shipped
 from ..records.profile_files import replace_file

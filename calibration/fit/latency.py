@@ -22,7 +22,8 @@ import numpy.typing as npt
 
 from ...planner.engines.kvpareto import KVPARETO
 from ...planner.errors import MissingDependency
-from ...planner.hardware.gpus import Hardware, find_gpu
+from ...planner.hardware.gpu_names import find_gpu
+from ...planner.hardware.gpus import Hardware
 from ...planner.install import install_command
 from ...planner.latency.efficiency import Coefficients, before_runs
 from ...planner.latency.job import Axes, Job, job_of, stack

@@ -10,9 +10,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ...planner.accuracy.calibrations import ACCURACY, FOLDER, META, folders, home, read_json
+from ...planner.accuracy.calibrations import ACCURACY, FOLDER, META, folders
 from ...planner.accuracy.profile_check import Damaged, check_meta, check_payload
 from ...planner.errors import BadInput
+from ...planner.models.finite_json import read_json
+from ...planner.user_data import home
 from ...planner.whole_file import check_target, write_whole
 from ..design.options import ASKED, Asked
 from .lock import ProfileLock

@@ -8,7 +8,8 @@ from typing import Any
 
 from ...planner.accuracy.calibrations import folder_of
 from ...planner.errors import BadInput, printable
-from ...planner.hardware.gpus import Hardware, find_gpu
+from ...planner.hardware.gpu_names import find_gpu
+from ...planner.hardware.gpus import Hardware
 from ..calibrate import Interrupted
 from ..design.options import DEFAULT_TASKS
 from ..execution.device import check_name, check_size, choose, missing

@@ -13,27 +13,22 @@ differ, the owner aside, are two models even so.
 """
 
 import json
-import os
 import re
-import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadConfig, BadInput
+from ..errors import BadInput
+from ..models.finite_json import read_json
 from ..models.spec import Attention, ModelSpec
-from ..models.untrusted_json import read_capped
+from ..user_data import home
 from .model_sensitivity import shape_of
 from .predictor import Predictor
 
-ENVIRONMENT = "KVPARETO_HOME"
 FOLDER = "calibrations"
 ACCURACY = "accuracy.json"
 META = "meta.json"
-MOST_BYTES = 256 * 2**20
-"""Of a file of a profile that is read whole: of rows, about a hundred thousand."""
-
 _NOT_COMPARED = "its calibration was chosen by the config alone: {why}"
 
 
@@ -43,26 +38,6 @@ class Match:
 
     folder: Path
     note: str
-
-
-def home() -> Path:
-    """Where this user's calibrations and other data are kept. Raises BadInput where there is no
-    such place: a user without an entry in the system's list and without HOME."""
-    try:
-        chosen = os.environ.get(ENVIRONMENT)
-        if chosen:
-            return Path(chosen).expanduser()
-        if sys.platform == "linux":
-            # As platformdirs answers, without the 20 ms that importing it adds to every plan.
-            data = os.environ.get("XDG_DATA_HOME", "").strip()
-            return (Path(data) if data else Path.home() / ".local" / "share") / "kvpareto"
-        from platformdirs import user_data_path
-
-        return user_data_path("kvpareto", appauthor=False)
-    except RuntimeError:
-        raise BadInput(
-            "this user has no home folder", f"set {ENVIRONMENT} to a folder you may write"
-        ) from None
 
 
 def fingerprint(spec: ModelSpec) -> str:
@@ -92,7 +67,7 @@ def weights_of(spec: ModelSpec) -> str | None:
 
 def _weights_at(name: str, place: str | None) -> str | None:
     from ..models import hub
-    from ..models.weights_sample import weights_fingerprint
+    from .weights_sample import weights_fingerprint
 
     folder = Path(place) if place else None
     if folder is None and hub.REPO_ID.fullmatch(name):
@@ -229,16 +204,6 @@ def folders() -> list[Path]:
     return sorted(found, key=lambda folder: folder.name)
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """An object from a regular file; None where there is none that can be read, or where it holds
-    a number that is not finite."""
-    try:
-        content = json.loads(read_capped(path, MOST_BYTES), parse_constant=_refuse)
-    except (BadConfig, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
 def read_meta(folder: Path) -> dict[str, Any] | None:
     """The facts of the calibration in `folder`; None where there is none.
 
@@ -257,10 +222,6 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
     except Damaged as error:
         raise _damaged(path, str(error)) from None
     return found
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(constant)
 
 
 def find(spec: ModelSpec) -> Predictor | None:

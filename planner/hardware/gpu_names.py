@@ -26,7 +26,7 @@ _HINT = "`kvpareto profiles list` names the known GPUs; without --gpu the plan h
 _SHOWN = 8
 
 
-def find(name: str, memory: int | None = None) -> Hardware:
+def find_gpu(name: str, memory: int | None = None) -> Hardware:
     """The GPU that `name` means.
 
     An exact name or alias wins (vendor words, spaces, dashes and case do not count); else the one
@@ -34,6 +34,9 @@ def find(name: str, memory: int | None = None) -> Hardware:
     of one name apart. Raises BadInput, naming what is near, if there is no such GPU or if there
     are several, and for several GPUs at once (`2xH100`).
     """
+    for gpu, _ in named_gpus():
+        if gpu.name == name:  # as the program itself names it: no word is looked at
+            return gpu
     name = _one(name)
     found = _of_memory(candidates(name), memory)
     if len(found) == 1:

@@ -1,6 +1,6 @@
 """GPUs as software sees them: memory, bandwidth and dense matrix rates, each with its source.
 
-Which of them a name means is find_gpu's question (gpu_names.py). A chip that is sold with several
+Which of them a name means is gpu_names.py's question. A chip that is sold with several
 sizes of memory is one GPU for each size here.
 """
 
@@ -65,16 +65,6 @@ class Hardware:
     def consumer(self) -> bool:
         """Whether a desktop usually shares the card: GeForce, TITAN and Radeon RX."""
         return any(word in self.name for word in ("GeForce", "TITAN", "Radeon RX"))
-
-
-def find_gpu(name: str, memory: int | None = None) -> Hardware:
-    """The GPU that `name` means; see gpu_names.find, which raises BadInput."""
-    for gpu, _ in named_gpus():
-        if gpu.name == name:  # as the program itself names it: no word is looked at
-            return gpu
-    from .gpu_names import find
-
-    return find(name, memory)
 
 
 @lru_cache(maxsize=1)

@@ -18,8 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..accuracy.calibrations import ENVIRONMENT, home, read_json
 from ..errors import BadInput
+from ..models.finite_json import read_json
+from ..user_data import ENVIRONMENT, home
 
 FOLDER = "hardware"
 

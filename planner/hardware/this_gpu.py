@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import BadInput, MissingDependency
 from ..units import format_bytes
-from .gpu_names import find
+from .gpu_names import find_gpu
 from .gpus import Hardware
 
 TIMEOUT = 10  # seconds for each tool
@@ -57,7 +57,7 @@ def _known(found: Sequence[Found]) -> Hardware:
         )
     one = found[0]
     try:
-        gpu = find(one.name, one.total)
+        gpu = find_gpu(one.name, one.total)
     except BadInput as error:
         size = one.usable or one.total
         memory = f" of {format_bytes(size)}" if size else ""

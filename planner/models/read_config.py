@@ -6,7 +6,6 @@ resembles, and says so.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from ..errors import BadConfig
@@ -38,7 +37,8 @@ def read_model(config: Mapping[str, Any], name: str) -> ModelSpec:
     quantization = read_quantization(config)
     if quantization is not None:
         for note in quantization_notes(config, quantization, tensors.groups()):
-            f.note(note)
+            if note not in notes:
+                notes.append(note)
     spec = ModelSpec(
         name=name,
         model_type=model_type,
@@ -58,10 +58,6 @@ def read_model(config: Mapping[str, Any], name: str) -> ModelSpec:
         readings=found.readings or _readings_of(found, tensors),
         understood=not found.readings,
     )
-    if spec.readings:
-        from ..engines.kv_bounds import kv_bounds  # rare, and a plan starts without it
-
-        spec = replace(spec, bounds=(*spec.bounds, *kv_bounds(spec)))
     if spec.parameters > MAX_PARAMETERS:
         raise BadConfig(
             f"config.json describes {spec.parameters:.1e} parameters, which no machine holds",

@@ -9,7 +9,8 @@ from ..accuracy import predict as accuracy
 from ..engine import Engine, KVBytes
 from ..formats.configuration import Configuration, Protection
 from ..formats.space import PROTECTED_BITS, Layout, Space
-from ..hardware.gpus import Hardware, find_gpu
+from ..hardware.gpu_names import find_gpu
+from ..hardware.gpus import Hardware
 from ..latency import predict as latency
 from ..latency import roofline
 from ..latency.efficiency import profile_of

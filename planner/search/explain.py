@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from ..hardware.gpu_memory import gpu_notes
 from ..memory import estimate as memory
 from ..units import budget_for, format_bytes, format_tokens
 from .choose import Choice
 from .evaluate import Point, Table
+from .gpu_memory import gpu_notes
 from .request import SAFE_LOSS, Request
 
 

@@ -16,6 +16,7 @@ import torch
 from kvpareto.calibration.design.options import ASKED
 from kvpareto.calibration.records.record_file import LAYERS, ROWS, Record, read_records
 from kvpareto.cli import run
+from kvpareto.planner import user_data
 from kvpareto.planner.accuracy import calibrations
 from kvpareto.planner.accuracy import predict as accuracy
 from kvpareto.planner.formats.configuration import Configuration
@@ -285,4 +286,4 @@ def test_home_is_where_platformdirs_would_have_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("KVPARETO_HOME")
     for data in ("", "/somewhere/data"):
         monkeypatch.setenv("XDG_DATA_HOME", data)
-        assert calibrations.home() == platformdirs.user_data_path("kvpareto", appauthor=False)
+        assert user_data.home() == platformdirs.user_data_path("kvpareto", appauthor=False)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kvpareto.calibration.execution.memory_cap import DeviceMemory
-from kvpareto.planner.hardware.gpus import find_gpu
+from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.memory.overhead import workspace
 from tests.support.runtime_builders import FAMILIES, SMALL, relative_error, session
 

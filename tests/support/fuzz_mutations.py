@@ -21,7 +21,7 @@ from kvpareto.planner.engine import Engine
 from kvpareto.planner.engines import all_engines
 from kvpareto.planner.errors import KVParetoError
 from kvpareto.planner.formats.configuration import Configuration
-from kvpareto.planner.hardware.gpus import find_gpu
+from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.memory.estimate import estimate
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.untrusted_json import parse_json_object

@@ -16,7 +16,7 @@ from typing import Any
 
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.errors import NothingFits
-from kvpareto.planner.hardware.gpus import find_gpu
+from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.models.spec import ModelSpec
 from kvpareto.planner.search.recommend import recommend

@@ -12,12 +12,12 @@ from kvpareto.calibration.fit.fit_memory import contexts, slacks
 from kvpareto.calibration.fit.gpu import document, refit
 from kvpareto.calibration.fit.latency import COSTS, RATES, HeldOut, entry, fit
 from kvpareto.calibration.records.record_file import Environment, Memory, Record, RecordFile
-from kvpareto.planner.accuracy.calibrations import ENVIRONMENT, META, fingerprint, folder_of
+from kvpareto.planner.accuracy.calibrations import META, fingerprint, folder_of
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import Configuration
-from kvpareto.planner.hardware.gpus import find_gpu
+from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.hardware.measured import forget, path_of
 from kvpareto.planner.latency.efficiency import Coefficients, profile_of, shipped
 from kvpareto.planner.latency.job import Axes, job_of
@@ -27,6 +27,7 @@ from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory.estimate import estimate
 from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.memory.overhead import context_provenance
+from kvpareto.planner.user_data import ENVIRONMENT
 from kvpareto.planner.workload import Workload
 
 GPU = find_gpu("RTX 4090")

@@ -13,7 +13,7 @@ from kvpareto.calibration.verify.replan import MARGIN, correction
 from kvpareto.calibration.verify.score_tasks import compare
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import Configuration
-from kvpareto.planner.hardware.gpus import find_gpu
+from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.search.request import Request
 from kvpareto.planner.units import GB

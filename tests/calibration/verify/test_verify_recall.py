@@ -36,7 +36,7 @@ def test_calibrate_plan_verify(
     assert calibrated["configurations"] == 2
     # one byte less than the unquantized model takes: something has to be packed
     sizes = [kvpareto("estimate", *SHAPE, "--config", c)[1]["memory"]["total_high"] for c in PLAIN]
-    budget, saved = str(min(sizes) - 1), tmp_path / "plan.json"
+    budget, saved = f"{min(sizes) - 1}B", tmp_path / "plan.json"
     code, planned = kvpareto("plan", *SHAPE, "--budget", budget, "--save", str(saved))
     assert code == 0
     best = planned["recommended"]

@@ -11,13 +11,13 @@ import pytest
 
 from kvpareto.calibration.design.campaign import write_profile
 from kvpareto.calibration.records.record_file import Record
-from kvpareto.planner.accuracy import calibrations
 from kvpareto.planner.accuracy import predict as accuracy
 from kvpareto.planner.accuracy.calibrations import META, begin, folder_of, match, weights_of
+from kvpareto.planner.accuracy.weights_sample import weights_fingerprint
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
-from kvpareto.planner.models.weights_sample import weights_fingerprint
+from kvpareto.planner.models.finite_json import read_json
 from tests.support.fake_bench import LLAMA, MadeUpModel, campaign
 from tests.support.record_writer import ENVIRONMENT
 
@@ -180,4 +180,4 @@ def test_read_json_takes_regular_files_only(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "deep").write_text('{"a":' * 100_000)
     for name in ("fifo", "deep", "missing"):
-        assert calibrations.read_json(tmp_path / name) is None
+        assert read_json(tmp_path / name) is None

@@ -3,8 +3,8 @@
 import pytest
 
 from kvpareto.planner.errors import BadInput
-from kvpareto.planner.hardware.gpu_names import candidates
-from kvpareto.planner.hardware.gpus import find_gpu, list_gpus, named_gpus
+from kvpareto.planner.hardware.gpu_names import candidates, find_gpu
+from kvpareto.planner.hardware.gpus import list_gpus, named_gpus
 
 GIB = 2**30
 

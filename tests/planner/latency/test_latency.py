@@ -14,7 +14,7 @@ from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.engines.transformers_eager import TRANSFORMERS_EAGER
 from kvpareto.planner.formats.configuration import Configuration
-from kvpareto.planner.hardware.gpus import find_gpu
+from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.latency import roofline
 from kvpareto.planner.latency.efficiency import before_runs, profile_of, shipped
 from kvpareto.planner.latency.job import Axes

@@ -8,7 +8,7 @@ import pytest
 from kvpareto.calibration.fit.engine_runs import shipped_runs
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import Configuration
-from kvpareto.planner.hardware.gpus import find_gpu
+from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.latency.efficiency import Coefficients, shipped
 from kvpareto.planner.latency.job import Axes, job_of
 from kvpareto.planner.latency.predict import predict

@@ -16,7 +16,7 @@ from kvpareto.cli import run
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import Configuration
-from kvpareto.planner.hardware.gpus import find_gpu
+from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.memory.run_dtype import as_run, in_dtype, parse_dtype

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.coverage_meta import EXACT, UNCHECKED, WRONG, all_types, answer_of, small_config
+from tests.support.oracle.coverage_meta import (
+    EXACT,
+    UNCHECKED,
+    WRONG,
+    all_types,
+    answer_of,
+    small_config,
+)
 
 EXPECTED = json.loads(
     (Path(__file__).parents[2] / "data" / "coverage.json").read_text(encoding="utf-8")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.held_out import as_saved, bundled, compare, has_sister
+from tests.support.oracle.held_out import as_saved, bundled, compare, has_sister
 from tests.support.tiny_configs import CONFIGS
 
 BUNDLED = bundled()

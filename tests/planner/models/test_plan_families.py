@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from kvpareto.cli import app
+from kvpareto.cli import run
 from tests.planner.models.test_published_totals import load
 from tests.planner.models.test_remote_recent import (
     DEEPSEEK_OCR,
@@ -30,7 +29,9 @@ ALL = {**RECENT, **REMOTE, **PUBLISHED}
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_estimates_hold_for_each_engine(name: str, tmp_path: Path) -> None:
+def test_estimates_hold_for_each_engine(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps(ALL[name]), encoding="utf-8")
     for config, engine in (
@@ -40,9 +41,8 @@ def test_estimates_hold_for_each_engine(name: str, tmp_path: Path) -> None:
     ):
         command = ["--json", "estimate", "-m", str(path), "--config", config]
         more = ["--engine", engine, "--context", "2k", "--gpu", "H200"]
-        found = CliRunner().invoke(app, [*command, *more])
-        assert found.exit_code == 0, found.output
-        answer = json.loads(found.stdout)
+        assert run([*command, *more]) == 0
+        answer = json.loads(capsys.readouterr().out)
         memory = answer["memory"]
         parts = [memory[part] for part in ("weights", "kv", "activation", "overhead")]
         assert min(parts[:1] + parts[2:]) > 0
@@ -52,10 +52,11 @@ def test_estimates_hold_for_each_engine(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_plans_are_made_for_published_models(name: str, tmp_path: Path) -> None:
+def test_plans_are_made_for_published_models(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps(ALL[name]), encoding="utf-8")
     command = ["--json", "plan", "-m", str(path), "--budget", "300GB", "--context", "8k"]
-    found = CliRunner().invoke(app, command)
-    assert found.exit_code == 0, found.output
-    assert json.loads(found.stdout)["fits"] is True
+    assert run(command) == 0
+    assert json.loads(capsys.readouterr().out)["fits"] is True

@@ -161,7 +161,7 @@ def foreign_keys(section: ReadKeys) -> tuple[Unread, ...]:
 
 def meaning_of(key: str, value: Any) -> Meaning | None:
     """What a key may mean for the sizes of a model; None where it carries none."""
-    name = key.lower()
+    name = str(key).lower()  # a config that was built in Python may have numbers for keys
     off = _says_nothing(value) or (value is True and name.startswith("no_"))
     if off or name in _PLAIN_NAMES or name.endswith(_PLAIN_ENDINGS):
         return None

@@ -7,8 +7,9 @@ import pytest
 
 from kvpareto.cli import run
 from kvpareto.planner.errors import BadInput
-from kvpareto.planner.hardware.gpu_memory import DESKTOP_RESERVE, budget_of, parse_reserve
-from kvpareto.planner.hardware.gpus import find_gpu, list_gpus
+from kvpareto.planner.hardware.gpu_names import find_gpu
+from kvpareto.planner.hardware.gpus import list_gpus
+from kvpareto.planner.search.gpu_memory import DESKTOP_RESERVE, budget_of, parse_reserve
 
 GIB = 2**30
 MIB = 2**20

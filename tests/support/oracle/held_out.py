@@ -1,7 +1,7 @@
 """Known models read as if nobody knew them: what the fallback says beside the truth.
 
-`python tests/support/held_out.py` prints how many of the bundled configs, and of the small ones of
-every family, come out exact, within bounds, or refused by name.
+`python tests/support/oracle/held_out.py` prints how many of the bundled configs, and of the small
+ones of every family, come out exact, within bounds, or refused by name.
 """
 
 import json
@@ -27,7 +27,7 @@ from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import ModelSpec
 from kvpareto.planner.workload import Workload
 
-MODELS = Path(__file__).parent.parent.parent / "profiles" / "models"
+MODELS = Path(__file__).parents[3] / "profiles" / "models"
 PLAIN = Configuration()
 ASKED = [
     (Configuration.parse(config), Workload(context, 100), engine)
@@ -148,7 +148,7 @@ def _outside(what: str, value: int, ends: tuple[int, int]) -> Iterator[str]:
 
 
 def main() -> None:
-    sys.path.insert(0, str(Path(__file__).parent))
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     from tests.support.tiny_configs import CONFIGS
 
     small = {name: as_saved(name, config) for name, config in CONFIGS.items()}

@@ -266,12 +266,14 @@ def _cache_difference(spec: ModelSpec, model: Any, tokens: int) -> str:
 
 
 def _growth_outside(spec: ModelSpec, model: Any) -> list[str]:
-    few, many = (held_bytes(model, tokens) for tokens in LENGTHS)
-    if few is None or many is None:
-        return []
-    grown = (many - few) // (LENGTHS[1] - LENGTHS[0])
-    return [
-        f"{grown:,} bytes per token outside {b.low:,} to {b.high:,}"
-        for b in spec.bounds
-        if b.quantity == "kv_bytes_per_token" and not b.low <= grown <= b.high
-    ]
+    """Cache bytes at each length that lie outside those of all readings."""
+    problems = []
+    for tokens in LENGTHS:
+        held = held_bytes(model, tokens)
+        sizes = [
+            kv_bytes(one, Configuration(), Workload(tokens, 0), TRANSFORMERS).total
+            for one in (spec, *spec.ends)
+        ]
+        if held is not None and not min(sizes) <= held <= max(sizes):
+            problems.append(f"{held:,} bytes of {tokens} tokens outside {sizes}")
+    return problems

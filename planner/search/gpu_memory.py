@@ -6,9 +6,9 @@ consumer card a desktop holds some more, unless nothing is attached to it.
 """
 
 from ..errors import BadInput
-from ..search.request import Request
+from ..hardware.gpus import Hardware
 from ..units import GiB, format_bytes, parse_bytes
-from .gpus import Hardware
+from .request import Request
 
 DESKTOP_RESERVE = 500_000_000
 """Bytes left to a desktop on consumer cards: one or two screens, a browser."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..errors import BadInput
 from ..memory.weight_files import StoredWeights, header_length, stored_weights
-from .untrusted_json import parse_json_object
+from ..models.untrusted_json import parse_json_object
 
 TENSORS = 128
 """Tensors that are looked into."""
