@@ -22,7 +22,7 @@ from typing import Any
 from kvpareto.planner.engines.transformers import TRANSFORMERS
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT))
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 LENGTHS = (300, 5001)

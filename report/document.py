@@ -9,7 +9,7 @@ from typing import Any
 from ..planner.accuracy.calibrations import fingerprint
 from ..planner.accuracy.predict import Accuracy
 from ..planner.engine import Engine
-from ..planner.engines.kvpareto.where_runs import why_planned_only
+from ..planner.engines.kvpareto import KVPARETO
 from ..planner.formats.configuration import Configuration
 from ..planner.latency.predict import Latency
 from ..planner.memory.estimate import MemoryEstimate
@@ -69,7 +69,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "pace": _pace(plan),
         "considered": plan.considered,
         "fitting": plan.fitting,
-        "runnable": why_planned_only(request.spec, request.hardware) is None,
+        "runnable": KVPARETO.cannot_run(request.spec, request.hardware) is None,
         "warnings": list(plan.warnings),
     }
 

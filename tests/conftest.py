@@ -11,9 +11,20 @@ from pathlib import Path
 import pytest
 
 CPU = (
-    *("calibrate_tasks", "divergence", "harness", "probe", "recall_model"),
-    *("runtime_forced", "runtime_models", "runtime_quantize", "runtime_reference"),
-    *("runtime_session", "runtime_text", "weights_load", "weights_models", "weights_quantize"),
+    "calibration/measure/test_calibrate_tasks",
+    "calibration/measure/test_divergence",
+    "calibration/measure/test_layer_probe",
+    "calibration/recall_model/test_recall_model",
+    "calibration/tasks/test_lm_eval",
+    "runtime/test_forced",
+    "runtime/test_models",
+    "runtime/test_quantize",
+    "runtime/test_reference",
+    "runtime/test_session",
+    "runtime/test_text",
+    "runtime/weights/test_load",
+    "runtime/weights/test_models",
+    "runtime/weights/test_quantize",
 )
 """Files that run models, or their parts, with torch on the CPU."""
 
@@ -28,5 +39,5 @@ if not Path("/dev/nvidia0").exists():
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.stem.removeprefix("test_") in CPU:
+        if item.path.relative_to(Path(__file__).parent).with_suffix("").as_posix() in CPU:
             item.add_marker(pytest.mark.cpu)

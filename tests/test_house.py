@@ -1,6 +1,7 @@
 """The order of the house: small folders, no import circle, imports that run downwards."""
 
 import subprocess
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,19 @@ def test_packages_import_one_way(module: str) -> None:
     if mine in order:
         above = [o for o in imported(module) if o.split(".")[0] in order[: order.index(mine)]]
         assert not above
+
+
+def test_nothing_reaches_around_a_door() -> None:
+    """A room's __init__ names the modules that others may import, and names no more."""
+    used: dict[str, set[str]] = {}
+    for module in modules():
+        for other in imported(module):
+            room = room_of(other)
+            if room != room_of(module) and other != room:
+                used.setdefault(room, set()).add(other.removeprefix(f"{room}."))
+    rooms = {room for room in used if "." in room}
+    doors = {room: set(getattr(import_module(f"kvpareto.{room}"), "DOOR", ())) for room in rooms}
+    assert doors == {room: used[room] for room in rooms}
 
 
 def test_no_modules_import_each_other() -> None:

@@ -1,1 +1,10 @@
 """Which configurations a calibration measures next, and how long that will take."""
+
+DOOR = (
+    "campaign",
+    "candidates",
+    "options",
+    "time_estimate",
+    "user_text",
+)
+"""Modules that other rooms may import."""

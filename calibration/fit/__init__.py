@@ -1,1 +1,16 @@
 """From measured rows to coefficients: accuracy, latency, and the GPU at hand."""
+
+DOOR = (
+    "accuracy_rows",
+    "calibrated_noise",
+    "coefficients",
+    "cross_validation",
+    "engine_runs",
+    "gpu",
+    "latency",
+    "mixed_effects",
+    "profile",
+    "published",
+    "regression",
+)
+"""Modules that other rooms may import."""

@@ -8,3 +8,13 @@ was measured too. `design` says which configurations and in which order, `varian
 `score` what a run is, `worker` and `runner` how hundreds of runs go through one GPU in minutes,
 `reading` what comes out.
 """
+
+DOOR = (
+    "held_out",
+    "items",
+    "reading",
+    "score",
+    "variants",
+    "worker",
+)
+"""Modules that other rooms may import."""

@@ -1,1 +1,12 @@
 """What a configuration costs in accuracy, measured: task scores, divergence, layer by layer."""
+
+DOOR = (
+    "divergence",
+    "early_stopping",
+    "layer_probe",
+    "layer_sensitivity",
+    "prompts",
+    "runner",
+    "trial",
+)
+"""Modules that other rooms may import."""

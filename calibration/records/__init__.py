@@ -1,1 +1,9 @@
 """Measured rows on disk: appended with fsync, locked, exported, never edited."""
+
+DOOR = (
+    "environment",
+    "export",
+    "profile_files",
+    "record_file",
+)
+"""Modules that other rooms may import."""

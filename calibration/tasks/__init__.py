@@ -49,3 +49,19 @@ def find(names: str | Sequence[str]) -> list[Task]:
                 f"tasks are {', '.join(TASKS)}, all; the harness's are written lm_eval:NAME",
             )
     return [TASKS[name] for name in dict.fromkeys(asked)]
+
+
+DOOR = (
+    "arithmetic",
+    "base",
+    "common_words",
+    "fit_length",
+    "harness_tasks",
+    "haystack",
+    "lm_eval",
+    "needle",
+    "scores",
+    "variable_tracking",
+    "words",
+)
+"""Modules that other rooms may import, beside what stands above."""

@@ -7,3 +7,6 @@ rows        the run as rows of the model's calibration
 corrected   what to run instead, where the prediction was wrong
 verify      the order of it all
 """
+
+DOOR = ("verify",)
+"""Modules that other rooms may import."""

@@ -1,1 +1,17 @@
 """Predicted retention of a configuration, with an interval and its provenance."""
+
+DOOR = (
+    "calibrated_noise",
+    "calibrations",
+    "coverage",
+    "formula",
+    "interactions",
+    "measured_configs",
+    "model_sensitivity",
+    "predict",
+    "predictor",
+    "profile_check",
+    "retention",
+    "task_kinds",
+)
+"""Modules that other rooms may import."""

@@ -25,3 +25,13 @@ def find_engine(name: str) -> Engine:
 def all_engines() -> list[Engine]:
     """Every engine, in the order of NAMES."""
     return [find_engine(name) for name in NAMES]
+
+
+DOOR = (
+    "kv_bounds",
+    "kvpareto",
+    "kvpareto.configurations",
+    "transformers",
+    "transformers_eager",
+)
+"""Modules that other rooms may import, beside what stands above."""

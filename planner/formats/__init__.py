@@ -1,1 +1,9 @@
 """The grammar of configurations, and the bytes of KV and weight formats. Knows no model."""
+
+DOOR = (
+    "configuration",
+    "kv_format",
+    "space",
+    "weight_format",
+)
+"""Modules that other rooms may import."""

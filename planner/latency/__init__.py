@@ -1,1 +1,9 @@
 """Predicted TTFT and TPOT: the work of each pass, and a roofline with measured efficiencies."""
+
+DOOR = (
+    "efficiency",
+    "job",
+    "predict",
+    "roofline",
+)
+"""Modules that other rooms may import."""

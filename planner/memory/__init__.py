@@ -1,1 +1,17 @@
 """Predicted memory, term by term: weights, KV cache, activation peak, overhead."""
+
+DOOR = (
+    "activation.family_traits",
+    "activation.forward_step",
+    "activation.kvpareto_engine",
+    "activation.peak",
+    "activation.workspace",
+    "estimate",
+    "kv_cache",
+    "overhead",
+    "run_dtype",
+    "space_memory",
+    "weight_files",
+    "weights",
+)
+"""Modules that other rooms may import."""

@@ -1,1 +1,14 @@
 """From a config.json to a ModelSpec: shapes of every tensor, layer and cache."""
+
+DOOR = (
+    "finite_json",
+    "hub",
+    "model_name",
+    "other_folders",
+    "protected",
+    "quantization.quantization_config",
+    "read_config",
+    "spec",
+    "untrusted_json",
+)
+"""Modules that other rooms may import."""

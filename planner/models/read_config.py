@@ -13,7 +13,6 @@ from .config_fields import Fields
 from .families import reader_of
 from .families.config_defaults import fields_of
 from .families.decoder import Decoder
-from .families.unknown.encoders import read as read_unknown
 from .families.unknown.encoders import refuse_encoders
 from .families.unknown.sisters import class_stem, type_of_class
 from .families.unknown.unread import foreign_keys
@@ -105,6 +104,8 @@ def _read(
                 notes[:] = said
                 return found, tensors, f
         notes.append(f"model_type {model_type!r} is not that of the class the file names, {stem}")
+    from .families.unknown.fallback import read as read_unknown  # a known family needs it not
+
     f = Fields(ReadKeys(config), kind=model_type, notes=notes)
     tensors = Tensors()
     return read_unknown(f, tensors), tensors, f

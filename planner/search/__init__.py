@@ -1,1 +1,13 @@
 """From a question to a recommendation: enumerate, evaluate, Pareto frontier, choice, reasons."""
+
+DOOR = (
+    "choose",
+    "enumerate",
+    "evaluate",
+    "gpu_memory",
+    "max_context",
+    "protected_layers",
+    "recommend",
+    "request",
+)
+"""Modules that other rooms may import."""

@@ -1,1 +1,12 @@
 """The packed KV cache: layouts, packing, quantization, rotation, smoothing."""
+
+DOOR = (
+    "kv_cache",
+    "layer_shape",
+    "layer_state",
+    "packing",
+    "quantize",
+    "rotation",
+    "smoothing",
+)
+"""Modules that other rooms may import."""

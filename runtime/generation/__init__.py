@@ -1,1 +1,12 @@
 """Prefill, decode and sampling over a loaded model; text in and out."""
+
+DOOR = (
+    "decode",
+    "piecewise_graphs",
+    "prefill",
+    "sampling",
+    "teacher_forcing",
+    "tokenization",
+    "tokenizer",
+)
+"""Modules that other rooms may import."""

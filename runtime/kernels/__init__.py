@@ -100,3 +100,7 @@ def _whole(state: LayerState, side: str) -> bool:
     from .triton_read import supports as reads
 
     return reads(state.key if side == "key" else state.value)
+
+
+DOOR = ("nvrtc",)
+"""Modules that other rooms may import, beside what stands above."""

@@ -16,3 +16,12 @@ load            `quant_method: awq` checkpoints, straight from safetensors
 quantize        making such checkpoints; awq_adapter speaks to the AWQ library
 random          models of the right shapes with random weights, built on the device
 """
+
+DOOR = (
+    "build",
+    "fused_projections",
+    "load_awq",
+    "quantize_modules",
+    "random",
+)
+"""Modules that other rooms may import."""

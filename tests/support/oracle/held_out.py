@@ -148,7 +148,7 @@ def _outside(what: str, value: int, ends: tuple[int, int]) -> Iterator[str]:
 
 
 def main() -> None:
-    sys.path.insert(0, str(Path(__file__).parents[1]))
+    sys.path.insert(0, str(Path(__file__).parents[3]))
     from tests.support.tiny_configs import CONFIGS
 
     small = {name: as_saved(name, config) for name, config in CONFIGS.items()}

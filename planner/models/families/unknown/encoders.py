@@ -9,7 +9,6 @@ from ....errors import BadConfig
 from ...config_fields import Fields
 from ...spec import Bounds
 from ...tensor_list import Tensors
-from ..decoder import Decoder
 
 # Encoders, and encoders with a decoder: what keys and values they hold does not grow with output,
 # or not alone; neither is a decoder-only plan.
@@ -113,14 +112,6 @@ def refuse_encoders(config: Mapping[str, Any], model_type: str) -> None:
             f"{model_type} is an encoder: it generates nothing, so it has no KV cache to plan",
             "choose a decoder-only model, such as Qwen/Qwen2.5-7B-Instruct",
         )
-
-
-def read(f: Fields, t: Tensors) -> Decoder:
-    """Read a config of an unknown model type. Raises BadConfig where it resembles nothing known,
-    or where a key that nobody read may mean anything."""
-    from .fallback import read as by_fallback
-
-    return by_fallback(f, t)
 
 
 def tower_bounds(f: Fields, t: Tensors) -> Bounds:

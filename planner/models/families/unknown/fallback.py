@@ -137,7 +137,16 @@ def _nested(f: Fields, nested: dict[str, Any], path: str, t: Tensors) -> Decoder
         t.clear()
         f.note(f"{kind} does not read {(*left, *others)[0].name}: read by the field's usual names")
     by_fields = Fields(nested, kind=kind or f.kind, path=f"{path}.", notes=f.notes)
-    return _by_fields(by_fields, t, others, outer_tie)
+    try:
+        return _by_fields(by_fields, t, others, outer_tie)
+    except BadConfig as error:
+        if style is None:
+            raise
+        raise BadConfig(
+            f"model_type {f.kind!r} is not known, and {(*left, *others)[0].name} of its config is "
+            "not understood",
+            error.hint,
+        ) from error
 
 
 def _others(f: Fields) -> tuple[Unread, ...]:
