@@ -151,6 +151,8 @@ def failure(error: BaseException, phase: Phase) -> dict[str, Any]:
         return found | {"outcome": "crashed"}
     cause = error.__cause__ if isinstance(error, NothingFits) and error.__cause__ else error
     outside = not isinstance(cause, torch.OutOfMemoryError) and is_outside_allocator(cause)
+    if outside:
+        found["reason"] = one_line(str(cause), 300)
     if outside or is_out_of_memory(error):
         term = "overhead" if outside else TERMS[phase]
         return found | {"outcome": "out_of_memory", "term": term}

@@ -70,10 +70,12 @@ def refusal(name: str, folder: Path) -> str:
 
 @pytest.mark.parametrize("name", NO_PLAIN_CACHE)
 def test_what_keeps_no_plain_cache_is_refused_by_its_type(name: str, tmp_path: Path) -> None:
-    assert f"({RECENT[name]['model_type']})" in refusal(name, tmp_path)
+    kind, message = RECENT[name]["model_type"], refusal(name, tmp_path)
+    assert f"({kind})" in message or f"of this {kind} keeps no plain KV cache" in message
 
 
 @pytest.mark.parametrize("name", READS_THE_CACHE)
 def test_what_reads_its_own_keys_is_refused(name: str, tmp_path: Path) -> None:
     message = refusal(name, tmp_path)
-    assert f"({RECENT[name]['model_type']})" in message
+    said = "after the cache update", "a mask that is not causal", f"({RECENT[name]['model_type']})"
+    assert any(words in message for words in said)

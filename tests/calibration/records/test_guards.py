@@ -55,7 +55,7 @@ def test_an_index_cannot_name_weights_outside_its_folder(name: str, tmp_path: Pa
     (folder / "model.safetensors").rename(outside)
     listed = {"lm_head.weight": name.format(tmp_path)}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": listed}))
-    with pytest.raises(BadInput, match=r"has no weights\.safetensors"):
+    with pytest.raises(BadInput, match="names a file outside the folder"):
         load_awq(folder, dtype=torch.float32)
 
 

@@ -90,7 +90,7 @@ def test_a_plan_of_a_model_that_is_elsewhere_asks_for_it(
     monkeypatch.chdir(tmp_path)
     moved = json.loads(plan.read_text()) | {"model_path": str(tmp_path / "gone")}
     plan.write_text(json.dumps(moved))
-    fails(capsys, ["--plan", str(plan), "--offline"], 2, "the plan's model is not here")
+    fails(capsys, ["--plan", str(plan), "--offline"], 2, "which is not there any more")
     assert from_plan(plan, STORIES, True).config.quantizes_kv is False
 
 
