@@ -48,6 +48,8 @@ class MissingDependency(KVParetoError):
 
 def printable(text: str) -> str:
     """`text` without characters that a terminal would obey: a replacement stands for each."""
+    if text.isprintable():
+        return text
     return "".join(c if c == "\n" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 

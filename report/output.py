@@ -46,12 +46,25 @@ def print_tables(document: Mapping[str, Any], module: str, printer: str) -> None
             """Leave a reader that went away to the command line; rich would exit with 1."""
             raise BrokenPipeError
 
-    getattr(import_module(f".{module}", __package__), printer)(_printable(document), PlainConsole())
+    getattr(import_module(f".{module}", __package__), printer)(
+        _for_terminal(document), PlainConsole()
+    )
 
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:
     """Write `document` as JSON to `path`, whole or not at all. Raises BadInput."""
     write_whole(path, to_json(document, indent=1))
+
+
+def _for_terminal(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`document` without characters that a terminal would obey; itself where it has none."""
+    text = json.dumps(document, ensure_ascii=False, default=str)
+    # JSON writes control characters as escapes, and everything else as it is.
+    escapes = set(re.findall(r"\\(.)", text))
+    clean: Mapping[str, Any] = document
+    if escapes - {"n", '"', "\\"} or not text.isprintable():
+        clean = _printable(document)
+    return clean
 
 
 def _printable(value: Any) -> Any:

@@ -60,7 +60,11 @@ def sweep(
     # Prefill knows no more of a format than this, so most of a space's are alike to it.
     alike = (axes.k_bits * 32 + axes.v_bits) * 2 + axes.per_tensor
     alike = (alike * 4 + axes.turned) * 2 + axes.smoothed
-    _, first, which = np.unique(alike, return_index=True, return_inverse=True)
+    # A dict, since np.unique imports numpy.ma, which takes longer than a plan's prefill.
+    number: dict[float, int] = {}
+    which = np.array([number.setdefault(key, len(number)) for key in alike.tolist()])
+    first = np.zeros(len(number), dtype=np.int64)
+    first[which[::-1]] = np.arange(len(which))[::-1]  # the earliest of each kind is written last
     ttft = _prefill(job_of(spec, workload, axes.at(first)), card)
     return Seconds(ttft[:, which], _decode(job_of(spec, workload, axes), card))
 

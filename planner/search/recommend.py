@@ -58,7 +58,7 @@ def recommend(request: Request) -> Plan:
     down = choice.next_down(points, chosen.index, loss)
     keep = [chosen.index, *(i for i in (up, down) if i is not None)]
     # These may be as good as one of the frontier, and simpler: they stand beside it.
-    frontier = np.union1d(choice.frontier(points), keep)
+    frontier = np.array(sorted({*choice.frontier(points).tolist(), *keep}))
     frontier = frontier[np.argsort(points.memory[frontier], kind="stable")]
     shown = choice.spread(points, frontier, keep)
     known = dict(zip(frontier.tolist(), table.points_at(frontier.tolist()), strict=True))
