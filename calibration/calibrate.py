@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..planner.accuracy.calibrations import begin, fingerprint, folder_of
+from ..planner.accuracy.calibrations import ACCURACY, begin, fingerprint, folder_of
 from ..planner.errors import BadInput, KVParetoError, printable
 from ..planner.formats.configuration import Configuration
 from ..planner.load_model import load_model
@@ -69,7 +69,8 @@ def calibrate(options: Options) -> dict[str, Any]:
         def say(text: str) -> None:
             progress.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
-        if file.records and not options.resume:
+        measured = any((folder / name).exists() for name in (ASKED, ACCURACY))  # not verify alone
+        if file.records and measured and not options.resume:
             raise BadInput(
                 f"{spec.name} is calibrated already: {len(file.records)} rows in {folder}",
                 "--resume goes on with it; to start anew, move that folder away",

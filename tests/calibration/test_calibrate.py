@@ -287,3 +287,16 @@ def test_home_is_where_platformdirs_would_have_it(monkeypatch: pytest.MonkeyPatc
     for data in ("", "/somewhere/data"):
         monkeypatch.setenv("XDG_DATA_HOME", data)
         assert user_data.home() == platformdirs.user_data_path("kvpareto", appauthor=False)
+
+
+def test_a_verification_is_no_calibration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The row that `verify` writes does not stand in the way of the first calibration."""
+    monkeypatch.setenv("KVPARETO_HOME", str(tmp_path / "home"))
+    small = ["-m", STORIES, "--context", "256", "--tasks", "arithmetic", "--items", "2"]
+    typed = ["--config", "w16a16-k8v8", "--budget", "2GB", "--output", "8", "--device", "cpu"]
+    assert run(["verify", *small, *typed, "--quick"]) == 0
+    assert run(["calibrate", *small, "--runs", "2", "--device", "cpu"]) == 0
+    assert run(["calibrate", *small, "--runs", "2", "--device", "cpu"]) == 2
+    assert "is calibrated already" in capsys.readouterr().err
