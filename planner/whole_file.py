@@ -23,7 +23,7 @@ def write_whole(path: Path, text: str) -> None:
     target = check_target(path)
     try:
         data = text.encode("utf-8", "surrogateescape")
-        _replace(target, data)
+        replace(target, data)
     except (OSError, ValueError) as error:
         raise _refused(path, error) from error
 
@@ -70,8 +70,9 @@ def _refuse_special(path: Path, target: Path) -> None:
         )
 
 
-def _replace(target: Path, data: bytes) -> None:
-    """A new file of a name of its own, on the disk, then in the place of `target`."""
+def replace(target: Path, data: bytes) -> None:
+    """A new file of a name of its own, on the disk, then in the place of `target`. Raises OSError,
+    and leaves what was there."""
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:100]}.", dir=target.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -84,7 +85,7 @@ def _replace(target: Path, data: bytes) -> None:
         with suppress(OSError):
             os.unlink(name)
         raise
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def _mode(target: Path) -> int:
@@ -96,7 +97,7 @@ def _mode(target: Path) -> int:
     return 0o666 & ~mask
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """The new name is on the disk when its folder is; some file systems cannot say so."""
     if os.name == "posix":
         with suppress(OSError):

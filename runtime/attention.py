@@ -180,7 +180,7 @@ def capturable(state: LayerState, tokens: int) -> bool:
 
 
 def capturable_around(state: LayerState) -> bool:
-    """Whether a pass may be captured but for its attention (pieces.py)."""
+    """Whether a pass may be captured but for its attention (piecewise_graphs.py)."""
     return _backend(state).appends_on_device(state)
 
 

@@ -3,7 +3,7 @@
 The cache's lengths live on the device, positions are computed from them there, and the kernels
 read them there: the same pass, captured once for a fixed n, is right at every length. That takes
 the launch overhead out of decoding (n = 1), and out of small prefill chunks, whose attention
-stays between the graphs (pieces.py) where it counts on the host.
+stays between the graphs (piecewise_graphs.py) where it counts on the host.
 
 All passes run on one stream beside the caller's (`own_stream`): a capture needs one, and cuBLAS
 keeps a workspace for every stream that it multiplies on.

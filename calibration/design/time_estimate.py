@@ -58,7 +58,7 @@ class Forecast:
 
     def probe_tokens(self, layers: int, seconds: float | None) -> int:
         """Tokens of a window that `layers` layers are probed on within PROBE_SHARE of the time.
-        See probe.py: each token is read about twice for each layer."""
+        See layer_probe.py: each token is read about twice for each layer."""
         if seconds is None:
             return PROBE_TOKENS[0]
         one = (2 + 1 / LAYERS_AT_ONCE) * layers * self.per_token

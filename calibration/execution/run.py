@@ -5,9 +5,9 @@
 
 Phases are load, cache, prefill and decode; what runs out of memory is an outcome that names its
 term, not an exception, and leaves nothing behind. Times are of the last run of the prompt
-(passes.py), bytes of every one (marks.py).
+(timing.py), bytes of every one (peak_memory.py).
 
-On a GPU the allocator is capped (device_memory.py), terms are the sizes of the real tensors, and
+On a GPU the allocator is capped (memory_cap.py), terms are the sizes of the real tensors, and
 what the device holds is the driver's number. On a CPU there is no allocator to ask: weights and
 cache are the sizes of the real tensors, and `counted` adds the planner's activation and overhead
 to them; that sum is what is held to the budget.

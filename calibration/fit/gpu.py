@@ -1,7 +1,7 @@
 """This machine's GPU from all that was measured on it: times and overheads for the next plan.
 
 Rows of every calibration on this machine (`kvpareto calibrate`, `kvpareto verify`) are put
-together by GPU, fitted (fit_latency.py, fit_memory.py) and written to `<home>/hardware/<gpu>.json`,
+together by GPU, fitted (latency.py, fit_memory.py) and written to `<home>/hardware/<gpu>.json`,
 which the planner reads (planner/hardware/measured.py).
 """
 

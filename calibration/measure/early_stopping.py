@@ -1,6 +1,6 @@
 """The rules of a measurement: when a run is hopeless, what a retention's error is at least.
 
-Calibrating (measure.py), verifying (verify/) and the summary of what breaks (breaks.py) go by the
+Calibrating (measure/), verifying (verify/) and the summary of what breaks (collapse.py) go by the
 same rules, so that their rows and verdicts can be compared:
 
   - no task is run where the text itself is lost: at two standard errors in the configuration's

@@ -1,7 +1,7 @@
 """Which layers a model can least afford to quantize, and the protected layers that follow from it.
 
-A probe (probe.py) quantizes the keys, or the values, of one layer at a time and measures how far
-the next-token distributions move. Small disturbances of different layers add up, so a layer's
+A probe (layer_probe.py) quantizes the keys, or the values, of one layer at a time and measures how
+far the next-token distributions move. Small disturbances of different layers add up, so a layer's
 share of the sum is the share of the loss that protecting it would save. Published models lose most
 of their keys' accuracy in few layers (Qwen2.5-7B in 2 of 28), and which ones differs by model.
 """

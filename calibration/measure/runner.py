@@ -1,8 +1,8 @@
 """One configuration measured, row by row: KL first, tasks second, failures as rows.
 
 For each context the divergence from the unquantized model is a row, then each task. A run is
-given up early when it is hopeless, by the rules of rules.py. Running out of memory, or any crash,
-ends the configuration at that context, and is a row.
+given up early when it is hopeless, by the rules of early_stopping.py. Running out of memory, or
+any crash, ends the configuration at that context, and is a row.
 """
 
 import math

@@ -2,7 +2,7 @@
 
 A plan may read a profile while a calibration rewrites it, and the machine may lose power at any
 moment. So a file is written beside its place, forced to the disk, and renamed; the rename is on the
-disk when the folder is. Rows are appended instead: records.py.
+disk when the folder is. Rows are appended instead: record_file.py.
 """
 
 import json
@@ -11,32 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...planner.whole_file import replace
+
 
 def replace_file(path: Path, text: str) -> None:
     """Write a file whole or not at all; it is on the disk when this returns. A link stays a link,
     to the new text. Raises OSError, and leaves what was there."""
-    place = Path(os.path.realpath(path))
-    partial = place.with_name(f"{place.name}.{os.getpid()}.part")  # two may write one file at once
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(place)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    sync_folder(place.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """A file's name is on the disk only when its folder is."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    replace(Path(os.path.realpath(path)), text.encode("utf-8"))
 
 
 def to_text(payload: Mapping[str, Any]) -> str:

@@ -16,18 +16,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ...planner.errors import BadInput, one_line
 from ...planner.formats.configuration import Configuration
+from ...planner.whole_file import sync_folder
 from .lock import ProfileLock
-from .profile_files import sync_folder
 
 ROWS = "rows.jsonl"
 LOCK = "rows.lock"
 DIVERGENCE = "divergence"
 """The task of a row that compares next-token distributions (divergence.py)."""
 LAYERS = "layers"
-"""The task of the row that a probe of the layers leaves (sensitivity.py): its items are the KL of
-each layer's keys, then of each layer's values. It is no run of a configuration."""
+"""The task of the row that a probe of the layers leaves (layer_sensitivity.py): its items are the
+KL of each layer's keys, then of each layer's values. It is no run of a configuration."""
 HARNESS = "lm_eval:"
-"""What the names of the evaluation harness's tasks begin with (harness.py)."""
+"""What the names of the evaluation harness's tasks begin with (lm_eval.py)."""
 WINDOW = "window"
 """Of a divergence's details: tokens of the windows, where the text is shorter than the context."""
 

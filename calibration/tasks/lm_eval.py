@@ -2,7 +2,7 @@
 
 The generated tasks measure what the cache does to recall; what a person will use the model for is
 better measured by a task of that kind, and the harness has hundreds. Needs the `harness` extra,
-imported only here and in harness_model.py, and, for most tasks, a download of their data.
+imported only here and in lm_eval_model.py, and, for most tasks, a download of their data.
 """
 
 from collections.abc import Mapping, Sequence

@@ -2,7 +2,7 @@
 
 Every token it scores has gone through the packed cache in the configuration's prefill chunks, as
 it would in use. Prompts too long for the session are cut on the left, as the harness's own
-Hugging Face model does. Imported by harness.py alone: it needs `lm_eval`.
+Hugging Face model does. Imported by lm_eval.py alone: it needs `lm_eval`.
 """
 
 import json

@@ -3,10 +3,10 @@
     retention = 1 / (1 + D^gamma_kind) * 1 / (1 + W e^weight_kind)
     D = sum over components of noise_c(format) * e^(scale_c + kind + [values] value_kind + table_c)
 
-Rows of many models share their coefficients (accuracy_model.py). A model with enough rows of its
+Rows of many models share their coefficients (predictor.py). A model with enough rows of its
 own shows where those do not fit it: its own gains of rotation, smoothing and channels, its own
 steepness for each kind of task, its own growth with the context, and tables of what is left
-(noise_tables.py). All are drawn to the shared fit by their priors, so that a model with few rows
+(interactions.py). All are drawn to the shared fit by their priors, so that a model with few rows
 has the shared fit and one with hundreds its own.
 
 Monotone in bits by construction, as the shared fit is: what depends on bits, and what a format

@@ -1,7 +1,7 @@
 """Where a cache format stands on the tables of a model's own noise, and what the tables are.
 
-The formula of a model's own noise (own_noise.py) has tables of what its smooth terms cannot say:
-for each component one deviation for each granularity, smoothing and rotation and each pair of
+The formula of a model's own noise (calibrated_noise.py) has tables of what its smooth terms cannot
+say: for each component one deviation for each granularity, smoothing and rotation and each pair of
 them, for each side one for the bits with each of these, and one for every format that was run.
 The fit, which fills them, and the prediction, which looks them up, share this module, so that an
 entry's name and its place are defined once.

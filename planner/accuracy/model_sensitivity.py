@@ -81,8 +81,8 @@ class Effects:
     """Standard deviation more in all scales, since no model of about this size was measured. A fit
     to the model's own rows does without: they say what its size makes of it."""
     own: bool = False
-    """Whether the payload holds this model's own noise (own_noise.py), which goes before these
-    scales; `z` is then a shift of log noise."""
+    """Whether the payload holds this model's own noise (calibrated_noise.py), which goes before
+    these scales; `z` is then a shift of log noise."""
 
     @property
     def spread(self) -> Floats:

@@ -2,7 +2,7 @@
 
 What a family does not ask for, it does not understand: experts under another spelling, a loop
 over the layers, a second tower. The keys that nobody asked for are judged once a model is
-described (families/unread.py).
+described (families/unknown/unread.py).
 """
 
 from collections.abc import Iterator, Mapping

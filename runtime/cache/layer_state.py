@@ -35,8 +35,8 @@ class Clock:
     `follow`, since the replay moves the device counter only.
 
     `starts`, int32 [B], is each sequence's number of padding tokens on the left; a batch of
-    one has none. `seam` is set while a pass is captured in pieces (pieces.py): it then stands
-    between a layer's query and its attention.
+    one has none. `seam` is set while a pass is captured in pieces (piecewise_graphs.py): it then
+    stands between a layer's query and its attention.
     """
 
     def __init__(self, batch: int, device: torch.device) -> None:

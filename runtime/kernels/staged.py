@@ -7,7 +7,7 @@ chunk of 1024 queries, and the library's kernel runs at several times the rate o
 dequantizes tile by tile (docs/kernels.md). There is never a full 16-bit copy.
 
 A small chunk is short work for the device, so what the host does for a segment is kept small:
-buffers, their views and the kernels' arguments are made once (staged_room.py).
+buffers, their views and the kernels' arguments are made once (staging_buffers.py).
 """
 
 import torch

@@ -1,6 +1,6 @@
 """Making a 4-bit checkpoint of a 16-bit model: with a search on sample text, or by rounding.
 
-`quantize` runs a kept AWQ library (awq_adapter.py); `save_awq` writes a model whose layers are
+`quantize` runs a kept AWQ library (awq_quantizer.py); `save_awq` writes a model whose layers are
 already packed, which with `replace.apply` gives the plain baseline without any search. Both
 write the standard format (awq_format.py) that this package, transformers and vLLM load.
 """

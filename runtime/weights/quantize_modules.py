@@ -31,7 +31,7 @@ class Target:
     """One module to replace: its dotted name, where it hangs, and what of it is packed.
 
     `matrices` are (out, in) by parameter name; of stacked experts, of one expert's matrix.
-    `siblings`: the projections of its parent that it lies side by side with (joint.py).
+    `siblings`: the projections of its parent that it lies side by side with (fused_projections.py).
     """
 
     name: str

@@ -1,7 +1,7 @@
 """How transformers writes a family's forward pass, where that changes what is alive when.
 
 The defaults are Llama's. Read off transformers' modeling files (5.17, the version whose rows the
-predictions are held to); which family has which habit is in family_habits.py.
+predictions are held to); which family has which habit is in family_traits.py.
 """
 
 from dataclasses import dataclass

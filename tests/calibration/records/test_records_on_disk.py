@@ -8,9 +8,10 @@ import pytest
 
 from kvpareto.calibration.records import profile_files
 from kvpareto.calibration.records import record_file as records
-from kvpareto.calibration.records.profile_files import replace_file, sync_folder, to_text
+from kvpareto.calibration.records.profile_files import replace_file, to_text
 from kvpareto.calibration.records.record_file import ROWS, RecordFile, read_records
 from kvpareto.planner.errors import BadInput
+from kvpareto.planner.whole_file import sync_folder
 from tests.support.record_writer import row
 
 
@@ -21,13 +22,13 @@ class Disk:
         self.calls: list[tuple[str, int]] = []
         for name in ("write", "fsync"):
             monkeypatch.setattr(os, name, self._noting(name, getattr(os, name)))
-        replace = Path.replace
+        replace = os.replace
 
-        def replacing(path: Path, target: Path) -> Path:
-            self.calls.append(("replace", path.stat().st_ino))
-            return replace(path, target)
+        def replacing(path: str, target: Path) -> None:
+            self.calls.append(("replace", os.stat(path).st_ino))
+            replace(path, target)
 
-        monkeypatch.setattr(Path, "replace", replacing)
+        monkeypatch.setattr(os, "replace", replacing)
 
     def _noting(self, name: str, call: Callable[..., object]) -> Callable[..., object]:
         def noting(descriptor: int, *arguments: object) -> object:
