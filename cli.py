@@ -264,6 +264,7 @@ def estimate(
       +sink4        the first 4 tokens in 16 bits
       +protect{0,27}:k8v8   layers that keep other bits
       +pc256 +pcdyn prefill in chunks of 256 tokens, or as memory allows
+      wQ4_K_M-kq8_0vq5_1   formats by name, of the engines that run them
     """
     from .planner.accuracy import predict as accuracy
     from .planner.formats.configuration import Configuration

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .errors import BadInput
+from .formats import named
 from .formats.configuration import Configuration
 from .formats.space import Ints, Layout, Space
 from .hardware.gpus import Hardware
@@ -79,11 +81,12 @@ class Activation:
 @dataclass(frozen=True, slots=True)
 class Formats:
     """KV formats that an engine can run: the axes of a Space, and `rows` [F, 4] of layout, K bits,
-    V bits and protection."""
+    V bits and protection; `names` of K's and V's format [F], where they go by names."""
 
     layouts: tuple[Layout, ...]
     protections: tuple[tuple[int, ...], ...]
     rows: Ints
+    names: tuple[tuple[str, str], ...] = ()
 
 
 class Engine(ABC):
@@ -99,6 +102,23 @@ class Engine(ABC):
         """Why the engine does not run this model there; None where it does. Without a GPU named,
         this machine is meant."""
         return None
+
+    def check_formats(self, config: Configuration) -> None:
+        """Raises BadInput for a named format (formats/named.py) that the engine does not run."""
+        weights, keys, values = config.weight_format, config.k_format, config.v_format
+        rows = [named.weight_format(weights), named.kv_format(keys), named.kv_format(values)]
+        for row in rows:
+            if row is not None and self.name not in row.engines:
+                raise BadInput(
+                    f"{self.name} does not run {row.name}, in {config}",
+                    f"{row.name} is a format of {' and '.join(row.engines)}: --engine "
+                    f"{row.engines[0]}",
+                )
+
+    def weight_formats(self, spec: ModelSpec) -> Sequence[str]:
+        """The named formats of weights that it can run this model in; none: it takes the
+        grammar's bits, as the checkpoint allows."""
+        return ()
 
     @abstractmethod
     def formats(

@@ -76,6 +76,7 @@ def load(
     not fit in memory.
     """
     chosen = Configuration.parse(config) if isinstance(config, str) else config
+    KVPARETO.check_formats(chosen)
     work = Workload(context=context, output=output, batch=batch)
     if isinstance(model, PreTrainedModel):
         where = model.device

@@ -3,6 +3,7 @@
 DOOR = (
     "configuration",
     "kv_format",
+    "named",
     "space",
     "weight_format",
 )

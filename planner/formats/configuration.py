@@ -11,46 +11,36 @@ no window, no sinks, no protected layers, prefill in one shot.
     -kc     keys per channel in blocks of 32 tokens (`-kc128`: of 128), values per token
     -pb128  keys and values in tiles of 128 tokens x g channels
     -pt     one scale and offset for a whole layer's K, and one for its V, of each chunk
+    wQ4_K_M-kq8_0vq5_1   formats by their field's names (formats/named.py), for the engines that
+                         run them: of the weights, of K and of V, each by itself
     +pcdyn  the chunk follows a memory target as the cache fills
 
 Printing a parsed configuration gives its canonical text; parsing that gives it back.
 """
 
-import re
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Self
 
 from ..errors import BadInput
+from . import named
+from .grammar import DEFAULT_CHANNEL_BLOCK, HINT, Granularity, Protection, read_fields
+
+__all__ = [
+    "CHUNKS",
+    "DEFAULT_CHANNEL_BLOCK",
+    "GROUP_SIZES",
+    "KV_BITS",
+    "WEIGHT_BITS",
+    "Configuration",
+    "Granularity",
+    "Protection",
+]
 
 WEIGHT_BITS = (16, 8, 4)
 KV_BITS = (16, 8, 4, 2)
 GROUP_SIZES = (32, 64, 128)
 CHUNKS = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
-DEFAULT_CHANNEL_BLOCK = 32  # tokens a per-channel key block spans: KIVI's choice (arXiv 2402.02750)
 MAX_TOKENS = 2**31
-
-_HINT = "write it like w4a16-k4v4-g64+pc256; `kvpareto estimate --help` draws the grammar"
-_HEAD = re.compile(r"w(\d+)a(\d+)-k(\d+)v(\d+)((?:-[a-z]+\d*)*)((?:\+.*)?)", re.ASCII | re.DOTALL)
-_PROTECT = re.compile(r"protect\{(\d{1,6}(?:,\d{1,6})*)\}:k(\d+)v(\d+)", re.ASCII)
-
-
-class Granularity(StrEnum):
-    """What shares one scale and one offset."""
-
-    PER_TOKEN = "per-token"
-    PER_CHANNEL = "per-channel"
-    PER_BLOCK = "per-block"
-    PER_TENSOR = "per-tensor"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Protection:
-    """Layers that keep their own K and V bits, usually more than the rest."""
-
-    layers: tuple[int, ...]
-    k_bits: int
-    v_bits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +68,32 @@ class Configuration:
     chunk: int | None = None
     """Prefill chunk in tokens; None = the whole prompt in one shot."""
     dynamic_chunk: bool = False
+    weight_format: str = ""
+    """A named format of the weights (formats/named.py), whose bits `weight_bits` then are; empty:
+    the grammar's own."""
+    k_format: str = ""
+    v_format: str = ""
 
     def __post_init__(self) -> None:
+        if self.formats:
+            _check_names(self)
         _check_bits(self)
         _check_granularity(self)
         for name, value in (("res", self.residual), ("sink", self.sinks), ("pc", self.chunk or 0)):
             if not 0 <= value <= MAX_TOKENS:
-                raise BadInput(f"{name}{value} is out of range", _HINT)
+                raise BadInput(f"{name}{value} is out of range", HINT)
         if self.dynamic_chunk and self.chunk is not None:
-            raise BadInput("a chunk is either fixed or dynamic, not both", _HINT)
+            raise BadInput("a chunk is either fixed or dynamic, not both", HINT)
+
+    @classmethod
+    def named(cls, weights: str, keys: str, values: str, chunk: int | None = None) -> Self:
+        """A configuration of named formats. Raises BadInput for a name that is not known."""
+        return cls(**read_fields(f"w{weights}-k{keys}v{values}"), chunk=chunk)  # type: ignore[arg-type]
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The named formats among weights, keys and values."""
+        return tuple(filter(None, (self.weight_format, self.k_format, self.v_format)))
 
     @property
     def quantizes_kv(self) -> bool:
@@ -112,23 +119,11 @@ class Configuration:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read the grammar above. Raises BadInput naming the part that is wrong."""
-        match = _HEAD.fullmatch(text.strip()) if len(text) <= 2000 else None
-        if match is None:
-            raise BadInput(f"not a configuration: {text!r}", _HINT)
-        weight, activation, k, v = (_small_int(match[i], text) for i in range(1, 5))
-        if activation != 16:
-            raise BadInput(
-                f"activations are 16-bit, not {activation}", "write w4a16, w8a16 or w16a16"
-            )
-        fields: dict[str, object] = {"weight_bits": weight, "k_bits": k, "v_bits": v}
-        for part in match[5].split("-")[1:]:
-            _read_granularity(part, fields)
-        for part in match[6].split("+")[1:]:
-            _read_option(part, fields)
-        return cls(**fields)  # type: ignore[arg-type]
+        return cls(**read_fields(text))  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        parts = [f"w{self.weight_bits}a16-k{self.k_bits}v{self.v_bits}"]
+        weights = self.weight_format or f"{self.weight_bits}a16"
+        parts = [f"w{weights}-k{self.k_format or self.k_bits}v{self.v_format or self.v_bits}"]
         if self.granularity is Granularity.PER_CHANNEL:
             default = self.block_tokens == DEFAULT_CHANNEL_BLOCK
             parts.append("-kc" if default else f"-kc{self.block_tokens}")
@@ -151,15 +146,38 @@ class Configuration:
         return "".join(parts)
 
 
+def _check_names(config: Configuration) -> None:
+    rows = [(config.k_format, config.k_bits), (config.v_format, config.v_bits)]
+    found = [(named.kv_format(name), name, bits) for name, bits in rows if name]
+    if config.weight_format:
+        row = named.weight_format(config.weight_format)
+        found.append((row, config.weight_format, config.weight_bits))
+    for row, name, bits in found:
+        if row is None or (row.name, row.bits) != (name, bits):
+            raise BadInput(f"no format of {bits} bits is called {name!r}", HINT)
+    own = config.granularity, config.group_size, config.smoothing, config.rotation
+    plain = (Granularity.PER_TOKEN, None, False, False)
+    if (config.k_format or config.v_format) and (
+        own != plain or config.residual or config.sinks or config.block_tokens
+    ):
+        name = config.k_format or config.v_format
+        raise BadInput(
+            f"{name} says itself what shares a scale, so granularity, smoothing, rotation and "
+            "windows mean nothing beside it",
+            "leave them out, or give K and V as bits: k4v4-g64",
+        )
+
+
 def _check_bits(config: Configuration) -> None:
-    if config.weight_bits not in WEIGHT_BITS:
+    if not config.weight_format and config.weight_bits not in WEIGHT_BITS:
         raise BadInput(f"w{config.weight_bits} is not a weight format", "weights are w16, w8 or w4")
-    pairs = [("k", config.k_bits), ("v", config.v_bits)]
+    named_sides = ("k", config.k_bits, config.k_format), ("v", config.v_bits, config.v_format)
+    pairs = [(side, bits) for side, bits, name in named_sides if not name]
     if config.protection is not None:
         pairs += [("k", config.protection.k_bits), ("v", config.protection.v_bits)]
         layers = config.protection.layers
         if not layers or list(layers) != sorted(set(layers)):
-            raise BadInput("protected layers must be given once each, in order", _HINT)
+            raise BadInput("protected layers must be given once each, in order", HINT)
     for side, bits in pairs:
         if bits not in KV_BITS:
             raise BadInput(
@@ -174,7 +192,7 @@ def _check_granularity(config: Configuration) -> None:
         )
     blocked = config.granularity in (Granularity.PER_CHANNEL, Granularity.PER_BLOCK)
     if blocked != (config.block_tokens is not None):
-        raise BadInput("token blocks belong to -kc and -pb, and they need one", _HINT)
+        raise BadInput("token blocks belong to -kc and -pb, and they need one", HINT)
     if config.block_tokens is not None and config.block_tokens not in (16, 32, 64, 128, 256):
         raise BadInput(
             f"token blocks of {config.block_tokens} are not supported",
@@ -190,57 +208,4 @@ def _check_granularity(config: Configuration) -> None:
         raise BadInput(
             "nothing is quantized, so granularity, smoothing, rotation and windows mean nothing",
             "lower the K or V bits, or leave those parts out",
-        )
-
-
-def _small_int(digits: str, text: str) -> int:
-    if len(digits) > 12:
-        raise BadInput(f"not a configuration: {text!r}", _HINT)
-    return int(digits)
-
-
-def _set(fields: dict[str, object], part: str, **values: object) -> None:
-    if values.keys() & fields.keys():
-        raise BadInput(f"{part!r} says something twice", _HINT)
-    fields.update(values)
-
-
-def _read_granularity(part: str, fields: dict[str, object]) -> None:
-    match = re.fullmatch(r"(g|pb|pt|kc)(\d{0,6})", part, re.ASCII)
-    if (
-        match is None
-        or (match[1] in ("g", "pb")) > bool(match[2])
-        or (match[1] == "pt" and match[2])
-    ):
-        raise BadInput(f"'-{part}' is not a granularity", "use -g64, -pb128, -pt or -kc")
-    number = int(match[2]) if match[2] else DEFAULT_CHANNEL_BLOCK
-    match match[1]:
-        case "g":
-            _set(fields, part, group_size=number)
-        case "pb":
-            _set(fields, part, granularity=Granularity.PER_BLOCK, block_tokens=number)
-        case "kc":
-            _set(fields, part, granularity=Granularity.PER_CHANNEL, block_tokens=number)
-        case _:
-            _set(fields, part, granularity=Granularity.PER_TENSOR)
-
-
-def _read_option(part: str, fields: dict[str, object]) -> None:
-    if part == "smooth":
-        _set(fields, part, smoothing=True)
-    elif part == "rot":
-        _set(fields, part, rotation=True)
-    elif part == "pcdyn":
-        _set(fields, part, chunk=None, dynamic_chunk=True)
-    elif match := re.fullmatch(r"(res|sink|pc)([1-9]\d{0,9})", part, re.ASCII):
-        names = {"res": "residual", "sink": "sinks", "pc": "chunk"}
-        _set(fields, part, **{names[match[1]]: int(match[2])})
-    elif match := _PROTECT.fullmatch(part):
-        layers = tuple(sorted({int(x) for x in match[1].split(",")}))
-        bits = _small_int(match[2], part), _small_int(match[3], part)
-        _set(fields, part, protection=Protection(layers, *bits))
-    else:
-        raise BadInput(
-            f"'+{part}' is not an option",
-            "options are +smooth, +rot, +res128, +sink4, +protect{0,27}:k8v8, +pc256 and +pcdyn",
         )

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
+from ..errors import BadInput
 from .configuration import Configuration, Granularity
 
 DTYPE_BYTES = {"uint8": 1, "float16": 2, "bfloat16": 2, "float32": 4}
@@ -120,6 +121,12 @@ class KVFormat:
 
     @classmethod
     def of(cls, config: Configuration, layer: int) -> "KVFormat":
+        """The format of `layer`. Raises BadInput for named formats, which are other engines'."""
+        if config.k_format or config.v_format:
+            raise BadInput(
+                f"our cache holds no {config.k_format or config.v_format}",
+                "give K and V as bits: k8v4-g64",
+            )
         k_bits, v_bits = config.layer_bits(layer)
         return _format(config, k_bits, v_bits)
 

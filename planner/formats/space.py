@@ -54,6 +54,10 @@ class Space:
     k_bits: Ints = field(repr=False)
     v_bits: Ints = field(repr=False)
     protection: Ints = field(repr=False)
+    weight_formats: tuple[str, ...] = ()
+    """The name of each of `weights` ("" where bits say all), whose bits it then is; () = none."""
+    kv_formats: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """The names of K's and V's format of each format, as Configuration has them; () = none."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -66,10 +70,17 @@ class Space:
     def configuration(self, index: int) -> Configuration:
         """The configuration at flat `index`."""
         w, f, c = (int(i) for i in np.unravel_index(index, self.shape))
-        return self.at(self.weights[w], f, self.chunks[c])
+        return self.at(self.weights[w], f, self.chunks[c], self.weight_name(w))
 
-    def at(self, weight_bits: int, f: int, chunk: int | None) -> Configuration:
+    def weight_name(self, w: int) -> str:
+        """The name of the weights' format, "" where bits say all."""
+        return self.weight_formats[w] if self.weight_formats else ""
+
+    def at(
+        self, weight_bits: int, f: int, chunk: int | None, weight_format: str = ""
+    ) -> Configuration:
         """Format `f` with these weights and this chunk."""
+        keys, values = self.kv_formats[f] if self.kv_formats else ("", "")
         layout = self.layouts[self.layout[f]]
         layers = self.protections[self.protection[f]]
         protection = Protection(layers, PROTECTED_BITS, PROTECTED_BITS) if layers else None
@@ -85,6 +96,9 @@ class Space:
             residual=layout.residual,
             protection=protection,
             chunk=chunk,
+            weight_format=weight_format,
+            k_format=keys,
+            v_format=values,
         )
 
     def of_layout(self, name: str) -> npt.NDArray[np.generic]:
@@ -132,5 +146,5 @@ class Space:
 
 
 def _halvings(bits: Ints) -> Ints:
-    """16, 8, 4, 2 bits -> 0, 1, 2, 3."""
+    """16, 8, 4, 2 bits -> 0, 1, 2, 3; what lies between, the nearest."""
     return np.round(4 - np.log2(bits)).astype(np.int64)

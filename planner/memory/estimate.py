@@ -16,7 +16,7 @@ from ..models.spec import ModelSpec, RecurrentState
 from ..workload import Workload
 from . import overhead
 from .kv_cache import kv_bytes
-from .weights import weight_bytes
+from .named_weights import weights_of
 
 # Live tensors are derived, not fitted; what the derivation leaves out (kernels' scratch memory,
 # blocks of the allocator that are not split) has been below this part of the activation peak.
@@ -109,7 +109,8 @@ def _of_reading(
     hardware: Hardware | None,
 ) -> MemoryEstimate:
     """Memory of `config` as `spec` is read."""
-    stored = weight_bytes(spec, config.weight_bits)
+    engine.check_formats(config)
+    stored = weights_of(spec, config.weight_bits, config.weight_format)
     kv = kv_bytes(spec, config, workload, engine)
     live = engine.activation(spec, config, workload)
     found = assemble(spec, config, workload, engine, hardware, stored.total, kv, live)

@@ -17,7 +17,7 @@ from ..models.spec import ModelSpec
 from ..workload import Workload
 from . import overhead
 from .estimate import activation_error
-from .weights import weight_bytes
+from .named_weights import weights_of
 
 Ints = npt.NDArray[np.int64]
 
@@ -68,7 +68,9 @@ def _of_reading(
     engine: Engine,
     hardware: Hardware | None,
 ) -> SpaceMemory:
-    sizes = [weight_bytes(spec, bits).total for bits in space.weights]
+    sizes = [
+        weights_of(spec, bits, space.weight_name(w)).total for w, bits in enumerate(space.weights)
+    ]
     weights = np.array(sizes, dtype=np.int64).reshape(-1, 1, 1)
     kv = engine.kv_table(spec, space, workload)[None]
     kinds = engine.cache_kinds(space)
@@ -94,7 +96,7 @@ def _slack(
     numbers = np.zeros((2, 3, 1, len(examples), len(space.chunks)))
     for e, example in enumerate(examples):
         for c, chunk in enumerate(space.chunks):
-            config = space.at(space.weights[0], example, chunk)
+            config = space.at(space.weights[0], example, chunk, space.weight_name(0))
             found = engine.slack(config, hardware)
             terms = np.array([found.moving, found.beyond, found.fixed])
             numbers[:, :, 0, e, c] = terms[:, [0, 2]].T
@@ -118,7 +120,7 @@ def _beyond(
     beyond = np.zeros((4, len(space.weights), len(examples), len(chunks)), dtype=np.int64)
 
     def live(w: int, e: int, c: int) -> Ints:
-        config = space.at(space.weights[w], examples[e], chunks[c])
+        config = space.at(space.weights[w], examples[e], chunks[c], space.weight_name(w))
         found = engine.activation(spec, config, workload)
         held = int(kv[0, examples[e], c % kv.shape[2]])
         sizes = found.prefill_peak, found.decode_peak, found.resident, found.room

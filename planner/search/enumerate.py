@@ -13,6 +13,7 @@ What is left out, because it cannot differ from something that is in, or cannot 
 
 from ..engine import Engine, Formats
 from ..formats.configuration import CHUNKS, GROUP_SIZES
+from ..formats.named import weight_format
 from ..formats.space import PLAIN, Layout, Space
 from ..memory.weights import available_weight_bits
 from ..models.spec import Attention, CompressedAttention, LatentAttention, ModelSpec
@@ -38,8 +39,10 @@ def enumerate_space(
     if head:
         formats = engine.formats(spec, workload, groups, residuals, protections)
     rows = formats.rows
+    names = tuple(engine.weight_formats(spec))
+    stored = (row for name in names if (row := weight_format(name)) is not None)
     return Space(
-        weights=tuple(available_weight_bits(spec)),
+        weights=tuple(row.bits for row in stored) if names else available_weight_bits(spec),
         chunks=(None, *(chunk for chunk in CHUNKS if chunk < workload.context)),
         layouts=formats.layouts,
         protections=formats.protections,
@@ -47,6 +50,8 @@ def enumerate_space(
         k_bits=rows[:, 1],
         v_bits=rows[:, 2],
         protection=rows[:, 3],
+        weight_formats=names,
+        kv_formats=formats.names,
     )
 
 

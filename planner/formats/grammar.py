@@ -1,0 +1,160 @@
+"""Reading a configuration's text into the fields of Configuration, part by part.
+
+    w WEIGHTS - k KEYS v VALUES [-granularity ...] [+option ...]
+
+WEIGHTS is bits with activations (`4a16`) or a name (`Q4_K_M`); KEYS and VALUES are bits or names
+(`q8_0`). What the parts mean is configuration.py's docstring; whether they go together is checked
+there too.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ..errors import BadInput
+from . import named
+
+DEFAULT_CHANNEL_BLOCK = 32  # tokens a per-channel key block spans: KIVI's choice (arXiv 2402.02750)
+
+HINT = "write it like w4a16-k4v4-g64+pc256; `kvpareto estimate --help` draws the grammar"
+_BITS = re.compile(r"w(\d+)a(\d+)-k(\d+)v(\d+)((?:-[a-z]+\d*)*)((?:\+.*)?)", re.ASCII | re.DOTALL)
+_NAMES = re.compile(
+    r"w(\d+a\d+|[a-zA-Z]\w*)-k(\w+)((?:-[a-z]+\d*)*)((?:\+.*)?)", re.ASCII | re.DOTALL
+)
+_PROTECT = re.compile(r"protect\{(\d{1,6}(?:,\d{1,6})*)\}:k(\d+)v(\d+)", re.ASCII)
+
+Fields = dict[str, object]
+
+
+class Granularity(StrEnum):
+    """What shares one scale and one offset."""
+
+    PER_TOKEN = "per-token"
+    PER_CHANNEL = "per-channel"
+    PER_BLOCK = "per-block"
+    PER_TENSOR = "per-tensor"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Protection:
+    """Layers that keep their own K and V bits, usually more than the rest."""
+
+    layers: tuple[int, ...]
+    k_bits: int
+    v_bits: int
+
+
+def read_fields(text: str) -> Fields:
+    """Keyword arguments of Configuration. Raises BadInput naming the part that is wrong."""
+    stripped = text.strip() if len(text) <= 2000 else ""
+    if match := _BITS.fullmatch(stripped):
+        weight, activation, k, v = (_small_int(match[i], text) for i in range(1, 5))
+        fields: Fields = {"weight_bits": _with_activation(weight, activation)}
+        fields |= {"k_bits": k, "v_bits": v}
+        granularity, options = match[5], match[6]
+    elif match := _NAMES.fullmatch(stripped):
+        fields = _read_weights(match[1], text) | _read_kv(match[2], text)
+        granularity, options = match[3], match[4]
+    else:
+        raise BadInput(f"not a configuration: {text!r}", HINT)
+    for part in granularity.split("-")[1:]:
+        _read_granularity(part, fields)
+    for part in options.split("+")[1:]:
+        _read_option(part, fields)
+    return fields
+
+
+def _read_weights(token: str, text: str) -> Fields:
+    if token[0].isdigit():
+        bits, activation = (_small_int(number, text) for number in token.split("a"))
+        return {"weight_bits": _with_activation(bits, activation)}
+    row = named.weight_format(token)
+    if row is None:
+        raise BadInput(
+            f"{token!r} is not a weight format", f"known: {', '.join(named.names(named.WEIGHTS))}"
+        )
+    return {"weight_bits": row.bits, "weight_format": row.name}
+
+
+def _read_kv(token: str, text: str) -> Fields:
+    """`4v4`, `q8_0vq5_1` or one of each: cut at the `v` that leaves a format on both sides."""
+    cuts = [i for i, letter in enumerate(token) if letter in "vV"]
+    if not cuts:
+        raise BadInput(f"not a configuration: {text!r}", HINT)
+    for cut in cuts:
+        k, v = (_side(part) for part in (token[:cut], token[cut + 1 :]))
+        if k is not None and v is not None:
+            return {"k_bits": k[0], "k_format": k[1], "v_bits": v[0], "v_format": v[1]}
+    raise BadInput(
+        f"'k{token}' names no KV formats",
+        f"keys and values are 16, 8, 4 or 2 bits or {', '.join(named.names(named.KV))}: kq8_0vq5_1",
+    )
+
+
+def _side(token: str) -> tuple[int, str] | None:
+    """(bits, name or "") of keys or values; None for what is no format."""
+    if re.fullmatch(r"\d{1,12}", token, re.ASCII):
+        return int(token), ""
+    row = named.kv_format(token)
+    return None if row is None else (row.bits, row.name)
+
+
+def _with_activation(weight_bits: int, activation_bits: int) -> int:
+    if activation_bits != 16:
+        raise BadInput(
+            f"activations are 16-bit, not {activation_bits}", "write w4a16, w8a16 or w16a16"
+        )
+    return weight_bits
+
+
+def _small_int(digits: str, text: str) -> int:
+    if len(digits) > 12:
+        raise BadInput(f"not a configuration: {text!r}", HINT)
+    return int(digits)
+
+
+def _set(fields: Fields, part: str, **values: object) -> None:
+    if values.keys() & fields.keys():
+        raise BadInput(f"{part!r} says something twice", HINT)
+    fields.update(values)
+
+
+def _read_granularity(part: str, fields: Fields) -> None:
+    match = re.fullmatch(r"(g|pb|pt|kc)(\d{0,6})", part, re.ASCII)
+    if (
+        match is None
+        or (match[1] in ("g", "pb")) > bool(match[2])
+        or (match[1] == "pt" and match[2])
+    ):
+        raise BadInput(f"'-{part}' is not a granularity", "use -g64, -pb128, -pt or -kc")
+    number = int(match[2]) if match[2] else DEFAULT_CHANNEL_BLOCK
+    match match[1]:
+        case "g":
+            _set(fields, part, group_size=number)
+        case "pb":
+            _set(fields, part, granularity=Granularity.PER_BLOCK, block_tokens=number)
+        case "kc":
+            _set(fields, part, granularity=Granularity.PER_CHANNEL, block_tokens=number)
+        case _:
+            _set(fields, part, granularity=Granularity.PER_TENSOR)
+
+
+def _read_option(part: str, fields: Fields) -> None:
+    if part == "smooth":
+        _set(fields, part, smoothing=True)
+    elif part == "rot":
+        _set(fields, part, rotation=True)
+    elif part == "pcdyn":
+        _set(fields, part, chunk=None, dynamic_chunk=True)
+    elif match := re.fullmatch(r"(res|sink|pc)([1-9]\d{0,9})", part, re.ASCII):
+        names = {"res": "residual", "sink": "sinks", "pc": "chunk"}
+        _set(fields, part, **{names[match[1]]: int(match[2])})
+    elif match := _PROTECT.fullmatch(part):
+        layers = tuple(sorted({int(x) for x in match[1].split(",")}))
+        bits = _small_int(match[2], part), _small_int(match[3], part)
+        _set(fields, part, protection=Protection(layers, *bits))
+    else:
+        raise BadInput(
+            f"'+{part}' is not an option",
+            "options are +smooth, +rot, +res128, +sink4, +protect{0,27}:k8v8, +pc256 and +pcdyn",
+        )
