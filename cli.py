@@ -34,6 +34,7 @@ from .calibration.commands.shared_options import (
 )
 from .planner.engines import find_engine
 from .planner.errors import BadInput, one_line
+from .report.page import commands as report_commands
 
 if TYPE_CHECKING:
     from .planner.hardware.gpus import Hardware
@@ -308,6 +309,7 @@ def _show(
 calibrate_command.register(app, _show)
 verify_command.register(app, _show)
 profiles_command.register(app, _show)
+report_commands.register(app, _show)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from ..planner.units import GiB, format_bytes, format_tokens
 
 Document = Mapping[str, Any]
 
-_LABELS = {
+LABELS = {
     "weights": "weights",
     "kv": "KV cache",
     "activation": "activation peak",
@@ -97,7 +97,7 @@ def _terms(document: Document) -> Table:
         share = "-" if off is None or not term["predicted"] else f"{off / term['predicted']:+.1%}"
         between = f"{_value(low, unit)} to {_value(term['high'], unit)}"
         table.add_row(
-            "  " + _LABELS[term["name"]],
+            "  " + LABELS[term["name"]],
             _value(term["predicted"], unit),
             _value(term["measured"], unit) if term["measured"] is not None else "not measured",
             share,

@@ -9,5 +9,6 @@ DOOR = (
     "protected_layers",
     "recommend",
     "request",
+    "sweep",
 )
 """Modules that other rooms may import."""

@@ -1,0 +1,8 @@
+"""The report: one self-contained page of pictures, live on localhost too.
+
+`data.py` gathers numbers, `build.py` puts them and the scripts into one file, `page.js` draws.
+The page draws with Observable Plot (vendor/), and never asks a network for anything.
+"""
+
+DOOR = ("commands",)
+"""Modules that other rooms may import."""

@@ -1,0 +1,119 @@
+"""The commands `report` and `ui`, for cli.py to register.
+
+Heavy imports stay inside the commands.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ...planner.errors import BadInput, one_line
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+Show = Callable[[typer.Context, bool, Mapping[str, Any], str, str], None]
+_MOST_PLANS = 4
+
+
+def register(app: typer.Typer, show: Show) -> None:
+    """Add the commands; `show` puts a document on stdout through a printer of `report`."""
+
+    @app.command()
+    def report(
+        context: typer.Context,
+        files: Annotated[
+            list[Path] | None,
+            typer.Argument(metavar="FILE...", help="Plans and receipts, as --save wrote them."),
+        ] = None,
+        output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path(
+            "report.html"
+        ),
+        figures: Annotated[
+            Path | None,
+            typer.Option(help="Also write the figures as SVG and PNG into this folder."),
+        ] = None,
+        compare: Annotated[
+            bool, typer.Option("--compare", help="Draw several plans side by side.")
+        ] = False,
+        as_json: AsJson = False,
+    ) -> None:
+        """Write a plan's frontier, memory, speed and receipts as one page of pictures.
+
+        \b
+        kvpareto plan -m Qwen/Qwen3-8B --gpu 4090 --save plan.json
+        kvpareto report plan.json -o report.html
+        kvpareto report plan.json receipt.json -o report.html
+        kvpareto report --compare a.json b.json -o report.html
+        """
+        from ...planner.whole_file import check_target, write_whole
+        from .build import build_page
+        from .data import page_data
+        from .sources import read_sources
+
+        if not files:
+            raise BadInput(
+                "no plan to draw", "kvpareto plan -m MODEL --budget 12GB --save plan.json makes one"
+            )
+        check_target(output)
+        sources = read_sources(files)
+        if len(sources.plans) > 1 and not compare:
+            raise BadInput(f"{len(sources.plans)} plans", "--compare draws them side by side")
+        if len(sources.plans) > _MOST_PLANS:
+            raise BadInput(
+                f"{len(sources.plans)} plans are too many for one picture",
+                f"compare at most {_MOST_PLANS}",
+            )
+        data = page_data(
+            [(plan.document, plan.request) for plan in sources.plans], sources.receipts
+        )
+        drawn = _draw(data, figures) if figures is not None else []
+        page = build_page(data)
+        write_whole(output, page)
+        notes = [
+            f"{plan.document['model']}: drawn from the plan alone, {plan.why_not}"
+            for plan in sources.plans
+            if plan.why_not is not None
+        ]
+        document = {
+            "schema": 1,
+            "report": str(output),
+            "bytes": len(page.encode()),
+            "figures": drawn,
+            "notes": notes,
+        }
+        for note in notes:
+            typer.echo(one_line(f"note: {note}"), err=True)
+        show(context, as_json, document, "page.said", "print_report")
+
+    @app.command()
+    def ui(
+        model: Annotated[
+            str | None, typer.Argument(metavar="[MODEL]", help="The model to begin with.")
+        ] = None,
+        gpu: Annotated[str | None, typer.Option(help="GPU to begin with.")] = None,
+        budget: Annotated[str | None, typer.Option(help="Budget to begin with.")] = None,
+        port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 0,
+        no_browser: Annotated[
+            bool, typer.Option("--no-browser", help="Only print the address.")
+        ] = False,
+    ) -> None:
+        """Plan in the browser, on this machine alone: the page answers as you type.
+
+        \b
+        kvpareto ui
+        kvpareto ui Qwen/Qwen3-8B --gpu 4090
+        """
+        from .server import serve
+
+        serve(
+            {"model": model or "Qwen/Qwen2.5-7B-Instruct", "gpu": gpu, "budget": budget},
+            port,
+            open_browser=not no_browser,
+        )
+
+
+def _draw(data: Mapping[str, Any], folder: Path) -> list[str]:
+    from .figures import draw_figures
+
+    return draw_figures(data, folder)

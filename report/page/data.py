@@ -1,0 +1,109 @@
+"""What the page draws, as one JSON document: a plan, and its answers at other contexts and budgets.
+
+Every number is the planner's own, as `plan --json` and `estimate --json` print it; the page
+chooses among them and computes none.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...planner.formats.configuration import Configuration
+from ...planner.search.evaluate import Point
+from ...planner.search.request import Request
+from ...planner.search.sweep import (
+    ContextAnswers,
+    budgets_around,
+    contexts_of,
+    over_chunks,
+    over_contexts,
+    sweep,
+)
+
+_MEMORY = ("weights", "kv", "activation", "overhead", "total", "total_low", "total_high")
+_SECONDS = ("ttft_s", "tpot_s", "ttft_low", "ttft_high", "tpot_low", "tpot_high")
+
+
+def page_data(
+    plans: Sequence[tuple[Mapping[str, Any], Request | None]],
+    receipts: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """The page's document. A plan without a Request is drawn from its own frontier alone."""
+    return {
+        "schema": 1,
+        "plans": [_plan(document, request) for document, request in plans],
+        "receipts": [dict(receipt) for receipt in receipts],
+    }
+
+
+def _plan(document: Mapping[str, Any], request: Request | None) -> dict[str, Any]:
+    kept = {key: value for key, value in document.items() if key not in ("frontier", "shown")}
+    best = document["recommended"]
+    shown = [best, *(document[step] for step in ("next_up", "next_down") if document.get(step))]
+    named = {"recommended": best["config"], "document": kept}
+    if request is None:
+        frontier = [_row_of(point) for point in [*document["frontier"], best]]
+        answers = {"context": document["context"], "points": _once(frontier), "recommended": None}
+        return {**named, "budgets": [document["budget"]], "answers": [answers], "configs": []}
+    budgets, contexts = budgets_around(request.budget), contexts_of(request)
+    configs = [Configuration.parse(point["config"]) for point in shown]
+    return {
+        **named,
+        "budgets": budgets,
+        "answers": [_answers(one) for one in sweep(request, contexts, budgets)],
+        "configs": [
+            {
+                "config": str(config),
+                "over_contexts": [_row(p) for p in over_contexts(request, config, contexts)],
+                "over_chunks": [_row(p) for p in over_chunks(request, config)],
+            }
+            for config in dict.fromkeys(configs)
+        ],
+    }
+
+
+def _answers(one: ContextAnswers) -> dict[str, Any]:
+    return {
+        "context": one.context,
+        "points": [_row(point) for point in one.points],
+        "recommended": one.recommended,
+    }
+
+
+def _row(point: Point) -> dict[str, Any]:
+    """One configuration at one context, flat: bytes, fractions, seconds."""
+    memory, kept, seconds = point.memory, point.accuracy, point.latency
+    return {
+        "config": str(point.config),
+        "context": point.workload.context,
+        "chunk": point.config.chunk,
+        **{name: getattr(memory, name) for name in _MEMORY},
+        "retention": kept.retention,
+        "low": kept.low,
+        "high": kept.high,
+        "provenance": kept.provenance,
+        "tasks": {name: [t.retention, t.low, t.high] for name, t in kept.tasks.items()},
+        **{name: getattr(seconds, name) if seconds else None for name in _SECONDS},
+    }
+
+
+def _row_of(point: Mapping[str, Any]) -> dict[str, Any]:
+    """`_row` of a point as a saved plan holds it."""
+    memory, kept, seconds = point["memory"], point["accuracy"], point["latency"] or {}
+    return {
+        "config": point["config"],
+        "context": point["context"],
+        "chunk": None,
+        **{name: memory[name] for name in _MEMORY},
+        "retention": kept["retention"],
+        "low": kept["low"],
+        "high": kept["high"],
+        "provenance": kept["provenance"],
+        "tasks": {n: [t["retention"], t["low"], t["high"]] for n, t in kept["tasks"].items()},
+        "ttft_s": point["ttft_s"],
+        "tpot_s": point["tpot_s"],
+        **{name: seconds.get(f"{name}_s") for name in _SECONDS[2:]},
+    }
+
+
+def _once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list({row["config"]: row for row in rows}.values())

@@ -1,0 +1,140 @@
+"""A plan's file, read back: the document, and the question it answered.
+
+The file was perhaps edited, cut short, or made for a model that has moved since: each is one clear
+BadInput here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..planner.engines import find_engine
+from ..planner.errors import BadConfig, BadInput, one_line
+from ..planner.hardware.gpu_names import find_gpu
+from ..planner.load_model import load_model
+from ..planner.memory.run_dtype import in_dtype
+from ..planner.models.untrusted_json import read_json_object
+from ..planner.search.request import Request
+from ..planner.workload import Workload
+
+MOST_BYTES = 64 * 2**20
+_AGAIN = "write it again: kvpareto plan -m MODEL --budget 12GB --save plan.json"
+
+
+class _Part(BaseModel):
+    """A part of a plan's file that is used here; the rest is left alone."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, strict=True)
+
+
+class _Memory(_Part):
+    weights: int
+    kv: int
+    activation: int
+    overhead: int
+    total: int
+    total_low: int
+    total_high: int
+
+
+class _Ends(_Part):
+    retention: float
+    low: float
+    high: float
+
+
+class _Accuracy(_Ends):
+    provenance: str
+    tasks: dict[str, _Ends]
+
+
+class _Point(_Part):
+    config: str
+    context: int
+    memory: _Memory
+    accuracy: _Accuracy
+    ttft_s: float | None
+    tpot_s: float | None
+    latency: dict[str, Any] | None
+
+
+class _PlanFile(_Part):
+    schema_version: Literal[1] = Field(alias="schema")
+    model: str
+    model_path: str | None = None
+    engine: str
+    context: int
+    output: int
+    batch: int
+    parameters: int
+    budget: int = Field(gt=0)
+    gpu: str | None = None
+    dtype: Literal["bfloat16", "float16", "float32"] | None = None
+    objective: str = "accuracy"
+    max_loss: float | None = None
+    task: str | None = None
+    accept_risk: bool = False
+    recommended: _Point
+    next_up: _Point | None = None
+    next_down: _Point | None = None
+    frontier: list[_Point]
+    reasons: list[str] = []
+    steps: list[str] = []
+    warnings: list[str] = []
+
+
+@dataclass(frozen=True)
+class SavedPlan:
+    """`document` as it stands in the file; `request` asks the same again, None where that is not
+    possible, for the reason `why_not`."""
+
+    document: Mapping[str, Any]
+    request: Request | None
+    why_not: str | None = None
+
+
+def read_saved_plan(path: Path, *, offline: bool = True) -> SavedPlan:
+    """The plan in `path`. Raises BadInput for a file that is none."""
+    document = read_document(path)
+    if "max_context" in document and "recommended" not in document:
+        raise BadInput(f"{path.name} is the answer of --max-context, not a plan", _AGAIN)
+    try:
+        plan = _PlanFile.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise BadInput(
+            f"{path.name} is not a plan: {place}: {one_line(first['msg'], 80)}", _AGAIN
+        ) from None
+    try:
+        return SavedPlan(document, _request(plan, offline))
+    except BadInput as error:
+        return SavedPlan(document, None, error.message)
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """The JSON document in `path`. Raises BadInput for anything else."""
+    try:
+        return read_json_object(path, MOST_BYTES)
+    except BadConfig as error:
+        raise BadInput(error.message, _AGAIN) from None
+
+
+def _request(plan: _PlanFile, offline: bool) -> Request:
+    spec = load_model(plan.model_path or plan.model, offline=offline)
+    if plan.dtype is not None:
+        spec = in_dtype(spec, plan.dtype)
+    return Request(
+        spec=spec,
+        workload=Workload(plan.context, plan.output, plan.batch),
+        engine=find_engine(plan.engine),
+        budget=plan.budget,
+        hardware=find_gpu(plan.gpu) if plan.gpu is not None else None,
+        max_loss=plan.max_loss,
+        objective=plan.objective,
+        task=plan.task,
+        accept_risk=plan.accept_risk,
+    )

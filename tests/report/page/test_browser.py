@@ -1,0 +1,121 @@
+"""The page in a real browser: it opens without an error or a request, hovers and slides.
+
+Needs playwright and a Chromium (`apt install chromium`); skipped where either is missing. With
+KVPARETO_SCREENSHOTS set to a folder, pictures of the page are kept there.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvpareto.cli import run
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+class Watched:
+    """A page and everything it complained about or asked for."""
+
+    def __init__(self, browser: Any, path: Path, **options: Any) -> None:
+        self.page = browser.new_page(viewport={"width": 1000, "height": 900}, **options)
+        self.errors: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.errors.append(message.text))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector("figure#frontier svg")
+
+
+@pytest.fixture
+def report(plan_file: Path, receipt_file: Path, tmp_path: Path) -> Path:
+    output = tmp_path / "report.html"
+    assert run(["report", str(plan_file), str(receipt_file), "-o", str(output)]) == 0
+    return output
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_opens_without_error_or_request(browser: Any, report: Path, scheme: str) -> None:
+    watched = Watched(browser, report, color_scheme=scheme)
+    assert watched.errors == []
+    assert watched.requests == [report.as_uri()]
+    figures = [f.get_attribute("id") for f in watched.page.query_selector_all("figure.part")]
+    assert figures == ["frontier", "memory", "ttft", "tpot", "chunk", "accuracy", "receipt-1"]
+    if folder := os.environ.get("KVPARETO_SCREENSHOTS"):
+        watched.page.screenshot(path=Path(folder) / f"report-{scheme}.png", full_page=True)
+    watched.page.close()
+
+
+def test_sliders_show_the_answers_in_the_data(browser: Any, report: Path) -> None:
+    watched = Watched(browser, report)
+    page = watched.page
+    (plan,) = json.loads(page.text_content("#data"))["plans"]
+    for place, budget in ((0, plan["budgets"][0]), (24, plan["budgets"][24])):
+        page.fill("#budget", str(place))
+        answers = next(a for a in plan["answers"] if a["context"] == 16384)
+        index = answers["recommended"][place]
+        shown = page.text_content("#answer")
+        assert f"{budget / 1e9:.2f} GB" in shown
+        if index is None:
+            assert "Nothing is safe" in shown
+        else:
+            assert page.text_content("#answer .config") == answers["points"][index]["config"]
+    page.fill("#context", "0")
+    first = plan["answers"][0]
+    best = first["points"][first["recommended"][24]]
+    assert page.text_content("#answer .config") == best["config"]
+    assert f"{best['total'] / 1e9:.2f} GB" in page.text_content("#answer")
+    assert watched.errors == []
+    page.close()
+
+
+def test_keys_move_a_slider(browser: Any, report: Path) -> None:
+    page = Watched(browser, report).page
+    page.focus("#budget")
+    before = page.text_content("#answer h2")
+    page.keyboard.press("ArrowRight")
+    assert page.text_content("#answer h2") != before
+    page.close()
+
+
+def test_hovering_a_point_names_its_configuration(browser: Any, report: Path) -> None:
+    watched = Watched(browser, report)
+    box = watched.page.query_selector("figure#frontier g[aria-label=dot] > *").bounding_box()
+    watched.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    watched.page.wait_for_selector("figure#frontier g[aria-label=tip] text")
+    assert "keeps" in watched.page.text_content("figure#frontier g[aria-label=tip]")
+    assert watched.errors == []
+    watched.page.close()
+
+
+def test_every_figure_has_a_table_and_a_name(browser: Any, report: Path) -> None:
+    page = Watched(browser, report).page
+    for figure in page.query_selector_all("figure.part"):
+        assert len(figure.query_selector_all("tbody tr")) >= 2
+        assert figure.query_selector("svg").get_attribute("aria-label")
+    page.close()
+
+
+def test_figures_are_saved_as_files(browser: Any, report: Path) -> None:
+    page = Watched(browser, report).page
+    with page.expect_download() as download:
+        page.click("figure#memory button:has-text('SVG')")
+    text = Path(download.value.path()).read_text(encoding="utf-8")
+    assert text.startswith("<svg")
+    assert "var(--" not in text
+    page.close()
