@@ -122,7 +122,8 @@ def answer(asked: Asked) -> dict[str, Any]:
 def request_of(asked: Asked) -> Request:
     """The Request that `plan` would make of the same words. Raises BadInput."""
     typed = {name: (value or "").strip() or None for name, value in asked.items()}
-    hardware = find_gpu(typed["gpu"]) if typed.get("gpu") else None
+    gpu = typed.get("gpu")
+    hardware = find_gpu(gpu) if gpu is not None else None
     if not typed.get("model"):
         raise BadInput("no model", "type a hub id or a folder")
     spec = as_run(load_model(typed["model"] or ""), parse_dtype(typed.get("dtype")), hardware)
