@@ -179,7 +179,7 @@ def plan(
     """
     from .planner.memory.run_dtype import as_run, parse_dtype
     from .planner.search.gpu_memory import budget_of
-    from .planner.search.recommend import Request, longest_contexts, recommend
+    from .planner.search.recommend import Request, max_contexts_of_frontier, recommend
     from .planner.units import parse_bytes, parse_fraction
     from .planner.workload import Workload
     from .report.document import longest_document, plan_document
@@ -216,7 +216,7 @@ def plan(
         accept_risk=accept_risk,
     )
     if max_context:
-        document = longest_document(request, longest_contexts(request))
+        document = longest_document(request, max_contexts_of_frontier(request))
     else:
         document = plan_document(recommend(request))
     if save is not None:
@@ -439,9 +439,9 @@ def _hardware(name: str | None) -> "Hardware | None":
     if name is None:
         return None
     if name.strip().lower() == "auto":
-        from .planner.hardware.this_gpu import this_gpu
+        from .planner.hardware.detect_gpu import detect_gpu
 
-        return this_gpu()
+        return detect_gpu()
     from .planner.hardware.gpu_names import find_gpu
 
     return find_gpu(name)

@@ -23,8 +23,8 @@ def install_command(extra: str) -> str:
 
 def _pip() -> str:
     """`pip` where that is this interpreter's own, else the interpreter's module."""
-    found = shutil.which("pip")
-    if found and Path(found).parent == Path(sys.executable).parent:
+    pip = shutil.which("pip")
+    if pip and Path(pip).parent == Path(sys.executable).parent:
         return "pip"
     return f"{_quoted(sys.executable)} -m pip"
 
@@ -72,17 +72,19 @@ def _of_folder(folder: Path, extra: str) -> str:
 
 def _requirements(requires: list[str], extra: str) -> list[str]:
     """What `extra` asks for, extras of this package that it includes resolved."""
-    found: list[str] = []
+    requirements: list[str] = []
     for line in requires:
         wanted, _, marker = (part.strip() for part in line.partition(";"))
         if f"extra == {extra!r}" not in marker.replace('"', "'"):
             continue
         if wanted.startswith(f"{NAME}["):
             inner = wanted[len(NAME) + 1 :].split("]")[0].split(",")
-            found += [line for name in inner for line in _requirements(requires, name.strip())]
+            requirements += [
+                line for name in inner for line in _requirements(requires, name.strip())
+            ]
         else:
-            found.append(wanted)
-    return list(dict.fromkeys(found))
+            requirements.append(wanted)
+    return list(dict.fromkeys(requirements))
 
 
 def _quoted(text: str) -> str:

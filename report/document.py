@@ -16,7 +16,7 @@ from ..planner.memory.estimate import MemoryEstimate
 from ..planner.models.spec import ModelSpec
 from ..planner.search.evaluate import REFERENCE_GPU
 from ..planner.search.gpu_memory import gpu_notes
-from ..planner.search.max_context import Longest
+from ..planner.search.max_context import MaxContext
 from ..planner.search.recommend import Plan, Point, Request
 from ..planner.workload import Workload
 
@@ -66,7 +66,8 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "next_down": _planned(request, plan.next_down) if plan.next_down else None,
         "frontier": [_planned(request, point) for point in plan.frontier],
         "shown": [str(point.config) for point in plan.shown],
-        "pace": _pace(plan),
+        "relative_latency": _relative_latency(plan),
+        "pace": _relative_latency(plan),  # its name before this schema; gone with the next
         "considered": plan.considered,
         "fitting": plan.fitting,
         "runnable": KVPARETO.cannot_run(request.spec, request.hardware) is None,
@@ -74,14 +75,17 @@ def plan_document(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _pace(plan: Plan) -> dict[str, Any] | None:
-    if not plan.pace:
+def _relative_latency(plan: Plan) -> dict[str, Any] | None:
+    if not plan.relative_latency:
         return None
-    points = {config: {"ttft": ttft, "tpot": tpot} for config, (ttft, tpot) in plan.pace.items()}
+    points = {
+        config: {"ttft": ttft, "tpot": tpot}
+        for config, (ttft, tpot) in plan.relative_latency.items()
+    }
     return {"gpu": REFERENCE_GPU, "points": points}
 
 
-def longest_document(request: Request, found: Sequence[Longest]) -> dict[str, Any]:
+def longest_document(request: Request, contexts: Sequence[MaxContext]) -> dict[str, Any]:
     """The longest context that fits, for each configuration, longest first."""
     return {
         **_question(request),
@@ -91,14 +95,14 @@ def longest_document(request: Request, found: Sequence[Longest]) -> dict[str, An
                 "limited_by_model": longest.limited_by_model,
                 **_planned(request, longest.point),
             }
-            for longest in found
+            for longest in contexts
         ],
         "warnings": list(
             dict.fromkeys(
                 [
                     *request.spec.warnings,
                     *gpu_notes(request),
-                    *(b for x in found for b in x.point.accuracy.breaks),
+                    *(b for x in contexts for b in x.point.accuracy.breaks),
                 ]
             )
         ),
@@ -188,13 +192,13 @@ def _range(memory: MemoryEstimate, name: str) -> dict[str, int]:
 
 def warnings(spec: ModelSpec, workload: Workload, more: Sequence[str]) -> list[str]:
     """What makes the numbers less sure than they look, each once."""
-    found = [*spec.warnings, *map(str, spec.bounds)]
+    lines = [*spec.warnings, *map(str, spec.bounds)]
     if spec.max_context and workload.tokens > spec.max_context:
-        found.append(
+        lines.append(
             f"{workload.tokens:,} tokens are more than the model was made for "
             f"({spec.max_context:,}): memory is right, accuracy is not predicted beyond it"
         )
-    return list(dict.fromkeys([*found, *more]))
+    return list(dict.fromkeys([*lines, *more]))
 
 
 def _accuracy(accuracy: Accuracy) -> dict[str, Any]:

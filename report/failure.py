@@ -80,9 +80,9 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, KeyboardInterrupt):
         return Failure(_CTRL_C, "", INTERRUPTED)
     if isinstance(error, ImportError):
-        found = _missing(error)
-        if found is not None:
-            return found
+        missing = _missing(error)
+        if missing is not None:
+            return missing
     if isinstance(error, MemoryError):
         return Failure("this machine's memory ran out", "ask for less at once", 2)
     if isinstance(error, OSError):

@@ -26,7 +26,7 @@ _UNPRINTABLE = re.compile(
 def to_json(document: Mapping[str, Any], indent: int | None = None) -> str:
     """`document` as JSON text with a line end, safe to print."""
     text = json.dumps(_finite(document), ensure_ascii=False, allow_nan=False, indent=indent)
-    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
+    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n"
 
 
 def print_json(document: Mapping[str, Any]) -> None:

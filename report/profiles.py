@@ -139,8 +139,8 @@ def _model_document(spec: ModelSpec) -> dict[str, Any]:
     }
     if spec.quantization is not None:
         facts["weights"] = f"{spec.quantization.method}, {spec.quantization.bits:g} bits"
-    found = calibrations.match(spec)
-    meta = calibrations.read_meta(found.folder) if found else None
+    matched = calibrations.match(spec)
+    meta = calibrations.read_meta(matched.folder) if matched else None
     if meta is not None:
         facts["calibration"] = [
             f"{name}: {value}" for name, value in _calibration_facts(meta).items()

@@ -45,7 +45,7 @@ def print_plan(document: Document, console: Console) -> None:
         f"Frontier ({len(document['shown'])} of {len(document['frontier'])} points, "
         f"{document['considered']:,} configurations considered)",
         _frontier(document),
-        *_pace(document),
+        *_relative_latency(document),
         "",
         _picture(document),
         *_notes(document),
@@ -90,9 +90,9 @@ def _heading(document: Document, *, context: bool = True) -> Text:
 
 
 def _parameters(document: Document) -> str:
-    found = f"{document['parameters'] / 1e9:.2f} B parameters"
+    count = f"{document['parameters'] / 1e9:.2f} B parameters"
     low, high = document["parameters_low"], document["parameters_high"]
-    return found if low == high else f"{found} ({low / 1e9:.2f} to {high / 1e9:.2f})"
+    return count if low == high else f"{count} ({low / 1e9:.2f} to {high / 1e9:.2f})"
 
 
 def _point(point: Document, budget: int | None = None) -> Table:
@@ -156,7 +156,7 @@ def _frontier(document: Document) -> Table:
     by_config |= {p["config"]: p for p in (document["recommended"], document["next_up"]) if p}
     for point in (by_config[config] for config in document["shown"]):
         here = point["config"] == document["recommended"]["config"]
-        pace = (document["pace"] or {"points": {}})["points"].get(point["config"])
+        relative = (document["relative_latency"] or {"points": {}})["points"].get(point["config"])
         table.add_row(
             "*" if here else "",
             point["config"],
@@ -164,7 +164,7 @@ def _frontier(document: Document) -> Table:
             _percent(point["accuracy"]["retention"]),
             _percent(point["accuracy"]["low"]),
             *(
-                f"{pace[key]:.2f}x" if pace else _seconds(point[f"{key}_s"])
+                f"{relative[key]:.2f}x" if relative else _seconds(point[f"{key}_s"])
                 for key in ("ttft", "tpot")
             ),
             style="bold" if here else "",
@@ -172,12 +172,12 @@ def _frontier(document: Document) -> Table:
     return table
 
 
-def _pace(document: Document) -> list[str]:
-    if not document["pace"]:
+def _relative_latency(document: Document) -> list[str]:
+    if not document["relative_latency"]:
         return []
     return [
         "   TTFT and TPOT in multiples of the recommended one's, by the roofline of an",
-        f"   {document['pace']['gpu']}; --gpu has the seconds of yours",
+        f"   {document['relative_latency']['gpu']}; --gpu has the seconds of yours",
     ]
 
 

@@ -137,17 +137,17 @@ def _tasks(document: Document) -> list[RenderableType]:
     return [predicted + f"; measured {_percent(whole['measured'])}", table, ""]
 
 
-def _corrected(found: Document) -> list[str]:
-    lines = [found["because"] + f"; that leaves {format_bytes(found['budget'])}"]
-    best = found["recommended"]
+def _corrected(corrected: Document) -> list[str]:
+    lines = [corrected["because"] + f"; that leaves {format_bytes(corrected['budget'])}"]
+    best = corrected["recommended"]
     if best is None:
-        return [*lines, f"nothing fits that: {found['reason']}"]
+        return [*lines, f"nothing fits that: {corrected['reason']}"]
     total, accuracy = best["memory"]["total_high"], best["accuracy"]
     return [
         *lines,
         f"{best['config']}: at most {format_bytes(total)}, keeps {_percent(accuracy['retention'])},"
         f" at least {_percent(accuracy['low'])}",
-        found["reason"],
+        corrected["reason"],
     ]
 
 
@@ -160,8 +160,8 @@ def _cap(cap: Document) -> list[str]:
 
 
 def _term(document: Document, name: str) -> Document:
-    found: Document = next(term for term in document["terms"] if term["name"] == name)
-    return found
+    term: Document = next(one for one in document["terms"] if one["name"] == name)
+    return term
 
 
 def _listed(title: str, lines: list[str]) -> RenderableType:

@@ -59,14 +59,15 @@ def test_plan_json_recommends_what_fits(capsys: pytest.CaptureFixture[str]) -> N
     for point in (best, *found["frontier"]):
         assert point.keys() == asked.keys() - {"warnings"}
         assert point["context"] == 10240
-    assert found["pace"] is None
+    assert found["relative_latency"] is None
 
 
 def test_a_plan_without_a_gpu_says_how_its_points_compare(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     found = document(capsys, *PLAN)
-    best, pace = found["recommended"], found["pace"]
+    best, pace = found["recommended"], found["relative_latency"]
+    assert found["pace"] == pace  # the name of before, for one schema version
     assert best["ttft_s"] is None
     assert list(pace["points"]) == found["shown"]
     assert pace["points"][best["config"]] == {"ttft": 1.0, "tpot": 1.0}

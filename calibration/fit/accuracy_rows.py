@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ...planner.accuracy.measured_configs import Kept
+from ...planner.accuracy.measured_configs import MeasuredRetention
 from ...planner.formats.configuration import Configuration, Granularity
 
 KINDS = ("reasoning", "long_reasoning", "retrieval", "likelihood", "perplexity")
@@ -67,7 +67,7 @@ def row_of(
     task: str,
     kind: str,
     context: int,
-    kept: Kept,
+    kept: MeasuredRetention,
     source: str = "measured",
 ) -> Row:
     """A measured retention as a row of the regression."""

@@ -15,7 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
-from ...planner.accuracy.calibrated_noise import BOUND, SCALES, SLOPES, Inputs, OwnNoise, names_of
+from ...planner.accuracy.calibrated_noise import (
+    BOUND,
+    SCALES,
+    SLOPES,
+    CacheUse,
+    CalibratedNoise,
+    names_of,
+)
 from ...planner.accuracy.coverage import inside
 from ...planner.accuracy.formula import COEFFICIENTS, Floats
 from ...planner.accuracy.interactions import PARTS, TABLES
@@ -98,7 +105,7 @@ class Rows:
         shares = [
             protected_shares(features.outliers, features.layers, r.protected_layers) for r in rows
         ]
-        self.inputs = Inputs.of(
+        self.inputs = CacheUse.of(
             formats,
             formats.with_bits(bits, bits),
             np.array([[s.plain, s.outlier, s.value] for s in shares]).T,
@@ -115,7 +122,7 @@ class Rows:
         self.codes = np.unique(self.inputs.layers[0].codes)
         """Codes of the formats of all rows."""
 
-    def predict(self, noise: OwnNoise, shift: float = 0.0) -> Floats:
+    def predict(self, noise: CalibratedNoise, shift: float = 0.0) -> Floats:
         """Retention of every row, with log noise moved by `shift`."""
         parts, tokens = noise.components(self.inputs), self.inputs.tokens
         found: Floats = np.empty(len(self.rows))
@@ -124,7 +131,7 @@ class Rows:
             found[rows] = cache * noise.weight_retention(self.weight_bits[rows], kind, shift)
         return found
 
-    def slopes(self, noise: OwnNoise) -> Floats:
+    def slopes(self, noise: CalibratedNoise) -> Floats:
         """d retention / d entry, [N, entries], for all entries of the tables in their order, then
         for the deviation of every format."""
         parts, tokens = noise.components(self.inputs), self.inputs.tokens
@@ -166,8 +173,8 @@ class Own:
     formats: dict[int, float]
 
     @property
-    def noise(self) -> OwnNoise:
-        return OwnNoise(self.values, self.formats)
+    def noise(self) -> CalibratedNoise:
+        return CalibratedNoise(self.values, self.formats)
 
 
 def fit_own(rows: Sequence[Row], model: Model, prior: Prior) -> Own:
@@ -184,7 +191,7 @@ def fit_own(rows: Sequence[Row], model: Model, prior: Prior) -> Own:
         values = dict(zip(prior.names, theta[:count].tolist(), strict=True))
         return Own(values, dict(zip(data.codes.tolist(), theta[count:].tolist(), strict=True)))
 
-    def noise_of(theta: Floats) -> OwnNoise:
+    def noise_of(theta: Floats) -> CalibratedNoise:
         return own_of(theta).noise
 
     def trust(off: Floats) -> Floats:
@@ -264,7 +271,7 @@ def leave_out(
     return LeftOut(*found)
 
 
-def _needed(noise: OwnNoise, data: Rows) -> Floats:
+def _needed(noise: CalibratedNoise, data: Rows) -> Floats:
     """Smallest shift whose interval holds each row, sampling error in quadrature; inf for none."""
     seen, middle = np.minimum(data.observed, 1.0), data.predict(noise)
     found = np.full(len(seen), np.inf)

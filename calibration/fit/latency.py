@@ -26,7 +26,7 @@ from ...planner.hardware.gpu_names import find_gpu
 from ...planner.hardware.gpus import Hardware
 from ...planner.install import install_command
 from ...planner.latency.efficiency import Coefficients, before_runs
-from ...planner.latency.job import Axes, Job, job_of, stack
+from ...planner.latency.job import ConfigurationAxes, LatencyJob, job_of, stack
 from ...planner.latency.roofline import seconds
 from ...planner.memory.kv_cache import kv_bytes
 from .engine_runs import RunRow, shipped_runs
@@ -102,7 +102,7 @@ class _Rows:
 
     def __init__(self, rows: Sequence[RunRow], hardware: Hardware) -> None:
         self.hardware = hardware
-        self.job: Job = stack([_job(row) for row in rows])
+        self.job: LatencyJob = stack([_job(row) for row in rows])
         times = [[row.ttft_s or np.nan, row.tpot_s or np.nan] for row in rows]
         self.measured: Floats = np.log(np.array(times, dtype=np.float64))
 
@@ -116,9 +116,9 @@ class _Rows:
         return self.measured - np.log(np.stack(columns, axis=1))
 
 
-def _job(row: RunRow) -> Job:
+def _job(row: RunRow) -> LatencyJob:
     size = kv_bytes(row.spec, row.config, row.workload, KVPARETO).total
-    return job_of(row.spec, row.workload, Axes.of(row.config, size))
+    return job_of(row.spec, row.workload, ConfigurationAxes.of(row.config, size))
 
 
 def fit(

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from ...planner.accuracy import predict as accuracy
 from ...planner.accuracy.calibrations import fingerprint, name_of
-from ...planner.accuracy.measured_configs import Kept
+from ...planner.accuracy.measured_configs import MeasuredRetention
 from ...planner.accuracy.model_sensitivity import shape_of
 from ...planner.accuracy.predictor import Predictor
 from ...planner.formats.configuration import Configuration
@@ -116,7 +116,7 @@ def to_row(record: Record, key: str) -> Row | None:
         return None
     context = int(record.details.get(WINDOW, record.context))
     retention = min(max(record.retention, 0.0), MOST_KEPT)
-    kept = Kept(retention, min(record.retention_sd or 0.0, MOST_KEPT))
+    kept = MeasuredRetention(retention, min(record.retention_sd or 0.0, MOST_KEPT))
     source = f"measured with kvpareto {record.environment.kvpareto}, seed {record.seed}"
     return row_of(config, key, record.task, record.kind, context, kept, source)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...planner.accuracy.measured_configs import Kept
+from ...planner.accuracy.measured_configs import MeasuredRetention
 from ...planner.errors import BadInput
 from ...planner.formats.configuration import Configuration
 from ..fit.accuracy_rows import Row, row_of
@@ -40,9 +40,9 @@ class Run:
     model: str
     config: Configuration
     context: int
-    kinds: Mapping[str, Kept]
+    kinds: Mapping[str, MeasuredRetention]
     """Retention by kind of task: the mean over its variants."""
-    overall: Kept
+    overall: MeasuredRetention
     """The mean over the kinds, as a plan's overall retention is."""
 
 
@@ -65,7 +65,7 @@ def read_runs(path: Path) -> list[Run]:
 
 
 def _run(row: Mapping[str, Any], whole: Mapping[str, Any]) -> Run:
-    by_kind: dict[str, list[Kept]] = {}
+    by_kind: dict[str, list[MeasuredRetention]] = {}
     for name in sorted(row["tasks"].keys() & VARIANTS.keys()):
         first, second = (
             Score.of([float(right) for right in decode_items(items)])
@@ -74,16 +74,16 @@ def _run(row: Mapping[str, Any], whole: Mapping[str, Any]) -> Run:
         pair = paired(first, second)
         assert pair.retention is not None  # a variant was chosen for its score
         error = max(pair.retention_stderr or 0.0, 1 / (len(first.per_item) + 2))
-        by_kind.setdefault(VARIANTS[name].kind, []).append(Kept(pair.retention, error))
+        by_kind.setdefault(VARIANTS[name].kind, []).append(MeasuredRetention(pair.retention, error))
     kinds = {kind: mean(kept) for kind, kept in sorted(by_kind.items())}
     config = Configuration.parse(row["config"])
     return Run(row["model"], config, row["context"], kinds, mean(list(kinds.values())))
 
 
-def mean(kept: Sequence[Kept]) -> Kept:
+def mean(kept: Sequence[MeasuredRetention]) -> MeasuredRetention:
     """The mean of independent retentions, and its error."""
     error = math.sqrt(sum(one.sd**2 for one in kept)) / len(kept)
-    return Kept(sum(one.retention for one in kept) / len(kept), error)
+    return MeasuredRetention(sum(one.retention for one in kept) / len(kept), error)
 
 
 def to_rows(runs: Sequence[Run], prefix: str = "") -> list[Row]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...planner.accuracy.calibrations import ACCURACY, FOLDER, META, folders
-from ...planner.accuracy.profile_check import Damaged, check_meta, check_payload
+from ...planner.accuracy.profile_check import DamagedCalibration, check_meta, check_payload
 from ...planner.errors import BadInput
 from ...planner.models.finite_json import read_json
 from ...planner.user_data import home
@@ -117,12 +117,12 @@ def _check(document: dict[str, Any], rows: list[Record], file: Path) -> None:
         if accuracy is not None:
             check_payload(accuracy)
             if accuracy.get("fingerprint") != meta["fingerprint"]:
-                raise Damaged("the coefficients are of another model")
+                raise DamagedCalibration("the coefficients are of another model")
         if asked is not None and Asked.of(asked) is None:
-            raise Damaged("what was asked is incomplete")
+            raise DamagedCalibration("what was asked is incomplete")
         if any(row.fingerprint != meta["fingerprint"] for row in rows):
-            raise Damaged("a row is of another model")
-    except Damaged as error:
+            raise DamagedCalibration("a row is of another model")
+    except DamagedCalibration as error:
         raise BadInput(
             f"the calibration in {file} is damaged: {error}", "export the calibration again"
         ) from None

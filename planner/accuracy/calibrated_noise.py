@@ -74,7 +74,7 @@ def names_of(kinds: Sequence[str], reference: str) -> list[str]:
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
+class CacheUse:
     """What a prediction of N cache formats needs: the layers (all, or protected ones apart),
     tokens [N], and the share of layers that cache anything."""
 
@@ -90,7 +90,7 @@ class Inputs:
         shares: Floats,
         tokens: Floats | float,
         fraction: float,
-    ) -> "Inputs":
+    ) -> "CacheUse":
         """`shares` [3, N] is each component's share in layers that keep `protected`."""
         wide = np.broadcast_to(np.asarray(tokens, dtype=float), formats.k_bits.shape)
         layers = [Layer.of(formats, 1.0 - shares)]
@@ -99,7 +99,7 @@ class Inputs:
         return cls(tuple(layers), wide, fraction)
 
 
-class OwnNoise:
+class CalibratedNoise:
     """Parameters by name -> predictions. Numbers are as fitted: logarithms where they are
     positive, see `names_of`."""
 
@@ -113,12 +113,12 @@ class OwnNoise:
             table: np.array([values[name] for name in names]) for table, names in TABLES.items()
         }
 
-    def components(self, inputs: Inputs) -> Floats:
+    def components(self, inputs: CacheUse) -> Floats:
         """Noise of plain keys, outlier keys and values at the model's scales, [3, N]."""
-        found: Floats = np.sum([self.of_layer(layer, inputs) for layer in inputs.layers], axis=0)
-        return found
+        noise: Floats = np.sum([self.of_layer(layer, inputs) for layer in inputs.layers], axis=0)
+        return noise
 
-    def of_layer(self, layer: Layer, inputs: Inputs) -> Floats:
+    def of_layer(self, layer: Layer, inputs: CacheUse) -> Floats:
         """What these layers add to `components`."""
         slopes, formats = self._positive, layer.formats
         above = np.log2(np.maximum(inputs.tokens, _REFERENCE_CONTEXT) / _REFERENCE_CONTEXT)
@@ -144,24 +144,24 @@ class OwnNoise:
             for i, log in enumerate((plain, outlier, value))
         ]
         unit = noise(formats, slopes, inputs.tokens)
-        found: Floats = unit * np.exp(np.stack(logs)) * layer.share * inputs.fraction
-        return found
+        parts: Floats = unit * np.exp(np.stack(logs)) * layer.share * inputs.fraction
+        return parts
 
     def of_format(self, layer: Layer) -> Floats:
         """The deviation of every format, before its bound; 0 for those that were not run [N]."""
         if not len(self._codes):
             return np.zeros(len(layer.codes))
         place = np.searchsorted(self._codes, layer.codes).clip(max=len(self._codes) - 1)
-        found: Floats = np.where(self._codes[place] == layer.codes, self._of_code[place], 0.0)
-        return found
+        deviation: Floats = np.where(self._codes[place] == layer.codes, self._of_code[place], 0.0)
+        return deviation
 
     def deviation(self, name: str, layer: Layer) -> Floats:
         """The sum of the tables of one name [N]."""
         places = layer.places(name)
-        found: Floats = np.sum(
+        total: Floats = np.sum(
             [e[t.place(places)] for t, e in self._entries.items() if t.name == name], axis=0
         )
-        return found
+        return total
 
     def effect(self, effect: str, kind: str) -> float:
         """0 for the reference kind, and for kinds that no row was about."""
@@ -191,5 +191,5 @@ class OwnNoise:
 
 
 def _bounded(log: Floats) -> Floats:
-    found: Floats = BOUND * np.tanh(log / BOUND)
-    return found
+    bounded: Floats = BOUND * np.tanh(log / BOUND)
+    return bounded

@@ -33,7 +33,7 @@ _NOT_COMPARED = "its calibration was chosen by the config alone: {why}"
 
 
 @dataclass(frozen=True)
-class Match:
+class CalibrationMatch:
     """A calibration's folder, and why it is less than certain that it is this model's (or "")."""
 
     folder: Path
@@ -86,16 +86,16 @@ def folder_of(spec: ModelSpec) -> Path:
 
     A new one is called by the model's name, numbered where another model has taken that.
     """
-    found = match(spec)
-    if found is not None:
-        return found.folder
+    matched = match(spec)
+    if matched is not None:
+        return matched.folder
     base, end = name_of(spec), fingerprint(spec)[:8]
     names = (f"{base}-{end}", *(f"{base}-{i}-{end}" for i in range(2, 1000)))
     places = (home() / FOLDER / name for name in names)
     return next(place for place in places if not (place / META).exists())
 
 
-def match(spec: ModelSpec) -> Match | None:
+def match(spec: ModelSpec) -> CalibrationMatch | None:
     """The calibration of this model, if there is one; weights are looked at only where there is
     one of its config. Raises BadInput where the config fits several, and nothing tells more."""
     try:
@@ -104,23 +104,25 @@ def match(spec: ModelSpec) -> Match | None:
     except (OSError, BadInput):
         return None
     shape = fingerprint(spec)
-    found = tuple(
+    candidates = tuple(
         (folder, _changed(folder / META))
         for folder in sorted((home() / FOLDER).glob(f"*-{shape[:8]}"))
         if (folder / META).exists() or (folder / ACCURACY).exists()
     )
-    if not found:
+    if not candidates:
         return None
-    return _match(found, shape, spec.name, spec.extra.get("folder"))
+    return _match(candidates, shape, spec.name, spec.extra.get("folder"))
 
 
 @lru_cache(maxsize=8)
 def _match(
-    found: tuple[tuple[Path, int], ...], shape: str, name: str, place: str | None
-) -> Match | None:
-    """`found`: folders of the config, with the times of their meta.json, which make a changed one
-    be read again. A plan asks many times."""
-    metas = [(folder, read_json(folder / META) or _lost_meta(folder, shape)) for folder, _ in found]
+    folders: tuple[tuple[Path, int], ...], shape: str, name: str, place: str | None
+) -> CalibrationMatch | None:
+    """`folders`: those of the config, with the times of their meta.json, so that a changed one is
+    read again. A plan asks many times."""
+    metas = [
+        (folder, read_json(folder / META) or _lost_meta(folder, shape)) for folder, _ in folders
+    ]
     candidates = [(folder, meta) for folder, meta in metas if meta.get("fingerprint") == shape]
     if not candidates:
         return None
@@ -129,7 +131,7 @@ def _match(
     for folder, meta in candidates:
         there = meta.get("weights")
         if here is not None and here == there:
-            return Match(folder, "")
+            return CalibrationMatch(folder, "")
         if here is None or there is None:
             unsure.append((folder, meta))
     return _by_config(name, unsure, here is None)
@@ -149,7 +151,7 @@ def _lost_meta(folder: Path, shape: str) -> dict[str, Any]:
 
 def _by_config(
     name: str, candidates: list[tuple[Path, dict[str, Any]]], weights_away: bool
-) -> Match | None:
+) -> CalibrationMatch | None:
     """Of calibrations whose weights cannot be compared: the one that is not another model's."""
     left = []
     for folder, meta in candidates:
@@ -172,7 +174,7 @@ def _by_config(
         if weights_away
         else "it does not say of which weights it is; `kvpareto calibrate --resume` adds them"
     )
-    return Match(named[0], _NOT_COMPARED.format(why=why))
+    return CalibrationMatch(named[0], _NOT_COMPARED.format(why=why))
 
 
 def begin(folder: Path, spec: ModelSpec) -> None:
@@ -198,10 +200,10 @@ def folders() -> list[Path]:
     """Folders of all calibrations on this machine, by name; none where there is no home, or one
     that this user may not read."""
     try:
-        found = [path.parent for path in (home() / FOLDER).glob(f"*/{META}")]
+        calibrated = [path.parent for path in (home() / FOLDER).glob(f"*/{META}")]
     except (OSError, BadInput):
         return []
-    return sorted(found, key=lambda folder: folder.name)
+    return sorted(calibrated, key=lambda folder: folder.name)
 
 
 def read_meta(folder: Path) -> dict[str, Any] | None:
@@ -209,19 +211,19 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
 
     Raises BadInput for facts that are damaged.
     """
-    from .profile_check import Damaged, check_meta
+    from .profile_check import DamagedCalibration, check_meta
 
     path = folder / META
     if not path.exists():
         return None
-    found = read_json(path)
-    if found is None:
+    meta = read_json(path)
+    if meta is None:
         raise _damaged(path, "it is no JSON object of finite numbers")
     try:
-        check_meta(found)
-    except Damaged as error:
+        check_meta(meta)
+    except DamagedCalibration as error:
         raise _damaged(path, str(error)) from None
-    return found
+    return meta
 
 
 def find(spec: ModelSpec) -> Predictor | None:
@@ -229,10 +231,10 @@ def find(spec: ModelSpec) -> Predictor | None:
 
     Raises BadInput where its coefficients cannot be used: a plan must not fall back unsaid.
     """
-    found = match(spec)
-    if found is None:
+    matched = match(spec)
+    if matched is None:
         return None
-    path = found.folder / ACCURACY
+    path = matched.folder / ACCURACY
     try:
         changed = path.stat().st_mtime_ns
     except OSError:
@@ -245,24 +247,24 @@ def find(spec: ModelSpec) -> Predictor | None:
 
 def note(spec: ModelSpec) -> tuple[str, ...]:
     """What is to be said of the calibration that `find` finds: nothing, where it is certain."""
-    found = match(spec)
-    if found is None or not found.note or not (found.folder / ACCURACY).exists():
+    matched = match(spec)
+    if matched is None or not matched.note or not (matched.folder / ACCURACY).exists():
         return ()
-    return (found.note,)
+    return (matched.note,)
 
 
 @lru_cache(maxsize=8)
 def _load(path: Path, changed: int) -> Predictor:
     """`changed` makes a file that was rewritten be read again."""
     del changed
-    from .profile_check import Damaged, check_payload  # only a calibrated model needs it
+    from .profile_check import DamagedCalibration, check_payload  # only a calibrated model needs it
 
     payload = read_json(path)
     if payload is None:
         raise _damaged(path, "it is no JSON object of finite numbers")
     try:
         return check_payload(payload)
-    except Damaged as error:
+    except DamagedCalibration as error:
         raise _damaged(path, str(error)) from None
 
 

@@ -23,5 +23,5 @@ def inside(
     error = NORMAL_Z * sd
     below = predicted - np.hypot(predicted - low, error)
     above = predicted + np.hypot(high - predicted, error)
-    found: NDArray[np.bool_] = (below <= score + TIE) & (score - TIE <= above)
-    return found
+    covered: NDArray[np.bool_] = (below <= score + TIE) & (score - TIE <= above)
+    return covered

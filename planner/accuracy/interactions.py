@@ -31,7 +31,7 @@ _BITS: Mapping[str, Sequence[int]] = {"bits": (2, 4, 8)}
 
 
 @dataclass(frozen=True)
-class Table:
+class InteractionTable:
     """Deviations of log noise over one axis of a format, or two; `name` is the component or, for
     tables that are bounded, the side."""
 
@@ -40,31 +40,31 @@ class Table:
     shape: tuple[int, ...]
 
     def entries(self, values: Mapping[str, Sequence[int]]) -> list[str]:
-        found = product(*(values[axis] for axis in self.axes))
+        combinations_of_values = product(*(values[axis] for axis in self.axes))
         return [
             f"{self.name}:" + ",".join(f"{a}={x}" for a, x in zip(self.axes, entry, strict=True))
-            for entry in found
+            for entry in combinations_of_values
         ]
 
     def place(self, places: Places) -> Ints:
         """Number of the entry of each format."""
-        found: Ints = np.ravel_multi_index(tuple(places[axis] for axis in self.axes), self.shape)
-        return found
+        numbers: Ints = np.ravel_multi_index(tuple(places[axis] for axis in self.axes), self.shape)
+        return numbers
 
 
-def _tables() -> dict[Table, list[str]]:
+def _tables() -> dict[InteractionTable, list[str]]:
     """All tables with the names of their entries."""
-    found: dict[Table, list[str]] = {}
+    names: dict[InteractionTable, list[str]] = {}
     for name, axes in (("plain", _KEY_AXES), ("outlier", _KEY_AXES), ("value", _VALUE_AXES)):
         for chosen in (*((axis,) for axis in axes), *combinations(axes, 2)):
-            table = Table(name, chosen, tuple(len(axes[axis]) for axis in chosen))
-            found[table] = table.entries(axes)
+            table = InteractionTable(name, chosen, tuple(len(axes[axis]) for axis in chosen))
+            names[table] = table.entries(axes)
     for name, rest in (("key_bits", _KEY_AXES), ("value_bits", _VALUE_AXES)):
         axes = {**_BITS, **rest}
         for chosen in (("bits",), *(("bits", axis) for axis in rest)):
-            table = Table(name, chosen, tuple(len(axes[axis]) for axis in chosen))
-            found[table] = table.entries(axes)
-    return found
+            table = InteractionTable(name, chosen, tuple(len(axes[axis]) for axis in chosen))
+            names[table] = table.entries(axes)
+    return names
 
 
 TABLES = _tables()
@@ -114,8 +114,8 @@ def codes_of(formats: Formats) -> Ints:
         *(formats.k_bits, formats.v_bits, formats.granularity, formats.group, formats.block),
         *(formats.smoothing, formats.rotate_k, formats.rotate_v, formats.residual),
     )
-    found = np.zeros(formats.k_bits.shape, dtype=np.int64)
+    codes = np.zeros(formats.k_bits.shape, dtype=np.int64)
     for column in columns:
         # half bits of float formats count; windows beyond the base wrap without harm
-        found = found * 1031 + np.round(2 * np.asarray(column, dtype=float)).astype(np.int64)
-    return found
+        codes = codes * 1031 + np.round(2 * np.asarray(column, dtype=float)).astype(np.int64)
+    return codes

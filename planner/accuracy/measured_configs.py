@@ -20,7 +20,7 @@ LONGEST_STAND_IN = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class MeasuredRetention:
     """Measured retention on one kind of task, and its standard error."""
 
     retention: float
@@ -43,18 +43,18 @@ class MeasuredConfigurations:
             numerically(Configuration.parse(entry["config"])): int(entry["context"])
             for entry in broken or []
         }
-        self._found: dict[str, dict[int, dict[str, Kept]]] = {}
+        self._runs: dict[str, dict[int, dict[str, MeasuredRetention]]] = {}
         for entry in entries:
             config = str(numerically(Configuration.parse(entry["config"])))
-            kinds = self._found.setdefault(config, {}).setdefault(int(entry["context"]), {})
+            kinds = self._runs.setdefault(config, {}).setdefault(int(entry["context"]), {})
             for kind, (retention, sd) in entry["kinds"].items():
-                kinds[kind] = Kept(min(float(retention), 1.0), float(sd))
+                kinds[kind] = MeasuredRetention(min(float(retention), 1.0), float(sd))
 
-    def of(self, config: Configuration, context: int) -> Mapping[str, Kept]:
+    def of(self, config: Configuration, context: int) -> Mapping[str, MeasuredRetention]:
         """Task kinds measured under `config` at a context that stands for this one."""
-        if not self._found:
+        if not self._runs:
             return {}
-        contexts = self._found.get(str(numerically(config)), {})
+        contexts = self._runs.get(str(numerically(config)), {})
         near = [c for c in contexts if context <= c <= LONGEST_STAND_IN * context]
         if near:
             return contexts[min(near)]
@@ -71,22 +71,22 @@ class MeasuredConfigurations:
             for run, first in self._broken.items()
             if first <= context and _no_better(asked, run)
         ]
-        return min(known, key=lambda found: (found[0] != asked, found[1]), default=None)
+        return min(known, key=lambda pair: (pair[0] != asked, pair[1]), default=None)
 
     @property
     def kinds(self) -> frozenset[str]:
         """Kinds of task that any run was scored on."""
-        runs = (run for contexts in self._found.values() for run in contexts.values())
+        runs = (run for contexts in self._runs.values() for run in contexts.values())
         return frozenset(kind for run in runs for kind in run)
 
     @property
     def longest(self) -> int | None:
         """The longest context that was measured; None where none was."""
-        return max((c for contexts in self._found.values() for c in contexts), default=None)
+        return max((c for contexts in self._runs.values() for c in contexts), default=None)
 
     def configurations(self) -> Iterator[Configuration]:
         """All that were run, those that differ in nothing but a chunk without effect once."""
-        return map(Configuration.parse, self._found)
+        return map(Configuration.parse, self._runs)
 
 
 _BITS = ("weight_bits", "k_bits", "v_bits")

@@ -60,10 +60,13 @@ class Features:
         doublings = float(np.log2(max(self.parameters_b, 0.01) / REFERENCE_SIZE_B))
         if component == "weight":
             return {"size_weight": doublings}
-        found = {"size_cache": doublings}
+        covariates = {"size_cache": doublings}
         if component == "outlier":
-            found |= {"bias_outlier": float(self.qkv_bias), "norm_outlier": float(self.qk_norm)}
-        return found
+            covariates |= {
+                "bias_outlier": float(self.qkv_bias),
+                "norm_outlier": float(self.qk_norm),
+            }
+        return covariates
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +159,16 @@ class Sensitivities:
         key, same_shape = self._identify(spec)
         features = features_of(spec, self._family(spec), self._outliers(key or same_shape))
         if key is None and features.family is None and _cache_is_new(spec):
-            found = self.unseen(features, (_NEW_CACHE,))
+            effects = self.unseen(features, (_NEW_CACHE,))
             wider = [1.0 if name == "weight" else NEW_CACHE_SPREAD for name in COMPONENTS]
-            return replace(found, sd=found.sd * np.array(wider), provenance="unknown")
+            return replace(effects, sd=effects.sd * np.array(wider), provenance="unknown")
         if key is not None:
             return self.known(key, features)
         if same_shape is not None:
-            found = self.known(same_shape, features)
+            effects = self.known(same_shape, features)
             return replace(
-                found,
-                sd=np.hypot(found.sd, self.payload["spread"]["cache"]),
+                effects,
+                sd=np.hypot(effects.sd, self.payload["spread"]["cache"]),
                 z=self.payload["z"]["unseen"],
                 provenance="transferred",
                 notes=(f"not in the tables by name; rows of {same_shape}, of its shape, are used",),

@@ -19,7 +19,7 @@ from ..formats.configuration import Configuration
 from ..models.spec import ModelSpec
 from . import calibrations
 from .formula import BLOCK, GRANULARITIES, TENSOR, Floats, Formats
-from .measured_configs import Kept
+from .measured_configs import MeasuredRetention
 from .model_sensitivity import features_of
 from .predictor import Predictor
 from .retention import OutlierLayers, protected_shares
@@ -81,9 +81,9 @@ def predictor_for(spec: ModelSpec) -> Predictor:
     return calibrations.find(spec) or published()
 
 
-def average(found: Accuracy, kinds: Sequence[str] = OVERALL_KINDS) -> TaskAccuracy:
+def average(accuracy: Accuracy, kinds: Sequence[str] = OVERALL_KINDS) -> TaskAccuracy:
     """The mean over kinds. One noise drives them all, so the mean of their ends is its end."""
-    tasks = [found.tasks[kind] for kind in kinds]
+    tasks = [accuracy.tasks[kind] for kind in kinds]
     ends = ([getattr(task, end) for task in tasks] for end in ("retention", "low", "high"))
     return TaskAccuracy(*(sum(values) / len(tasks) for values in ends))
 
@@ -129,7 +129,7 @@ def predict_many(
         effects, formats, protected, shares, context, weight_bits, REPORTED_KINDS, ends
     )
     table = cache * weights  # [low, predicted, high; kind; configuration]
-    found = [
+    predictions = [
         _headed(
             headline,
             {
@@ -146,7 +146,7 @@ def predict_many(
     ]
     known = [
         _with_measured(predicted, predictor.measured.of(config, context), headline)
-        for predicted, config in zip(found, configs, strict=True)
+        for predicted, config in zip(predictions, configs, strict=True)
     ]
     return [
         replace(one, notes=(*one.notes, *chosen), breaks=_breaks(predictor, config, context))
@@ -176,7 +176,7 @@ def _headed(
 
 
 def _with_measured(
-    predicted: Accuracy, measured: Mapping[str, Kept], headline: Sequence[str]
+    predicted: Accuracy, measured: Mapping[str, MeasuredRetention], headline: Sequence[str]
 ) -> Accuracy:
     """The prediction with the kinds that were measured under this configuration put in."""
     if not measured:
@@ -296,26 +296,26 @@ def _weight_bits(spec: ModelSpec, bits: Sequence[int]) -> Floats:
 
 def _shares(outliers: OutlierLayers, layers: int, protections: Sequence[Collection[int]]) -> Floats:
     """Share of each component (plain, outlier, value) that each protection keeps out: [3, P]."""
-    found = [protected_shares(outliers, layers, p) for p in protections]
-    return np.array([[s.plain, s.outlier, s.value] for s in found]).T
+    shares = [protected_shares(outliers, layers, p) for p in protections]
+    return np.array([[s.plain, s.outlier, s.value] for s in shares]).T
 
 
 def _breaks(predictor: Predictor, config: Configuration, context: int) -> tuple[str, ...]:
     """Plain warnings of contexts at which the model, or the configuration, was seen to fail."""
-    found = []
+    messages = []
     itself = predictor.payload.get("breaks")
     if itself is not None and context >= itself:
-        found.append(
+        messages.append(
             f"from {itself:,} tokens on this model, unquantized, scores less than half of its best "
             "(measured): expect no good answers there, whatever the configuration"
         )
     broken = predictor.measured.broken(config, context)
     if broken is not None:
         run, first = broken
-        found.append(
+        messages.append(
             f"{run} was measured to keep less than half of the score from {first:,} tokens on"
         )
-    return tuple(found)
+    return tuple(messages)
 
 
 def _notes(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .calibrated_noise import Inputs, OwnNoise
+from .calibrated_noise import CacheUse, CalibratedNoise
 from .formula import Floats, Formats, context_factor, noise, weight_noise
 from .measured_configs import MeasuredConfigurations
 from .model_sensitivity import Effects, Sensitivities
@@ -41,7 +41,7 @@ class Predictor:
         self.measured = MeasuredConfigurations(payload.get("measured", []), payload.get("broken"))
         self.level = float(payload["level"])
         own = payload.get("own_noise")
-        self.own = None if own is None else OwnNoise(own["values"], dict(own["formats"]))
+        self.own = None if own is None else CalibratedNoise(own["values"], dict(own["formats"]))
         self.gamma = float(np.exp(payload["coefficients"]["gamma"][0]))
 
     def coefficients(self, z: float) -> dict[str, float]:
@@ -70,7 +70,7 @@ class Predictor:
         each component that sits in those layers; `ends` are values of z.
         """
         if effects.own and self.own is not None:
-            inputs = Inputs.of(
+            inputs = CacheUse.of(
                 formats, protected, shares, context, effects.features.attention_fraction
             )
             parts, own = self.own.components(inputs), self.own

@@ -36,29 +36,31 @@ PROVENANCES = ("calibrated", "published")
 SPREADS = ("cache", "outlier", "weight", "family_cache", "family_outlier", "family_weight")
 
 
-class Damaged(ValueError):
+class DamagedCalibration(ValueError):
     """What is wrong with a profile, in a few words that begin with the field."""
 
 
 def check_payload(payload: Mapping[str, Any]) -> Predictor:
-    """The predictor of a calibration's accuracy.json. Raises Damaged for anything that could not
-    have been written by a fit of this version."""
+    """The predictor of a calibration's accuracy.json.
+
+    Raises DamagedCalibration for anything that no fit of this version could have written.
+    """
     check_finite(payload)
     try:
         _check_fields(payload)
         predictor = Predictor(payload)
         _check_evaluates(predictor)
     except (KVParetoError, LookupError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, Damaged):
+        if isinstance(error, DamagedCalibration):
             raise
-        raise Damaged(f"a field is missing or of another kind: {error}") from None
+        raise DamagedCalibration(f"a field is missing or of another kind: {error}") from None
     return predictor
 
 
 def check_finite(value: Any, where: str = "") -> None:
-    """Raise Damaged where a number anywhere in JSON values is not finite."""
+    """Raise DamagedCalibration where a number anywhere in JSON values is not finite."""
     if isinstance(value, float) and not math.isfinite(value):
-        raise Damaged(f"{where or 'a number'} is {value}")
+        raise DamagedCalibration(f"{where or 'a number'} is {value}")
     if isinstance(value, Mapping):
         for key, inner in value.items():
             check_finite(inner, f"{where}.{key}".lstrip("."))
@@ -68,10 +70,10 @@ def check_finite(value: Any, where: str = "") -> None:
 
 
 def check_meta(meta: Mapping[str, Any]) -> None:
-    """Raise Damaged where the facts of a profile are not what its readers print."""
+    """Raise DamagedCalibration where the facts of a profile are not what its readers print."""
     check_finite(meta)
     if meta.get("schema") != SCHEMA or isinstance(meta["schema"], bool):
-        raise Damaged(f"schema of the facts is {meta.get('schema')!r:.40}")
+        raise DamagedCalibration(f"schema of the facts is {meta.get('schema')!r:.40}")
     for name in ("model", "fingerprint"):
         _text(meta.get(name), name)
     for name in ("rows", "configurations", "failed", "other_versions"):
@@ -82,7 +84,7 @@ def check_meta(meta: Mapping[str, Any]) -> None:
         _text(value, "tasks")
     where, held_out = meta.get("environment", {}), meta.get("held_out", {})
     if not isinstance(where, Mapping) or not isinstance(held_out, Mapping):
-        raise Damaged("environment or held_out is no object")
+        raise DamagedCalibration("environment or held_out is no object")
     for text in (*where.values(), meta.get("ended")):
         if text is not None:
             _text(text, "environment")
@@ -91,42 +93,46 @@ def check_meta(meta: Mapping[str, Any]) -> None:
 
 
 def _list(meta: Mapping[str, Any], name: str) -> list[Any]:
-    found = meta.get(name, [])
-    if not isinstance(found, list):
-        raise Damaged(f"{name} is no list")
-    return found
+    listed = meta.get(name, [])
+    if not isinstance(listed, list):
+        raise DamagedCalibration(f"{name} is no list")
+    return listed
 
 
 def _text(value: Any, where: str) -> None:
-    """Raise Damaged for what cannot be shown on a line of a terminal."""
+    """Raise DamagedCalibration for what cannot be shown on a line of a terminal."""
     if not isinstance(value, str) or not value.isprintable() or len(value) > LONGEST_TEXT:
-        raise Damaged(f"{where} is no printable text")
+        raise DamagedCalibration(f"{where} is no printable text")
 
 
 def number(value: Any, low: float, high: float, where: str) -> float:
-    """A number within `low` to `high`. Raises Damaged."""
+    """A number within `low` to `high`. Raises DamagedCalibration."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise Damaged(f"{where} is {value!r:.40}, not a number within {low:g} to {high:g}")
+        raise DamagedCalibration(
+            f"{where} is {value!r:.40}, not a number within {low:g} to {high:g}"
+        )
     return float(value)
 
 
 def count(value: Any, low: int, high: int, where: str) -> int:
-    """A whole number within `low` to `high`. Raises Damaged."""
+    """A whole number within `low` to `high`. Raises DamagedCalibration."""
     if not isinstance(value, int):
-        raise Damaged(f"{where} is {value!r:.40}, not a whole number")
+        raise DamagedCalibration(f"{where} is {value!r:.40}, not a whole number")
     return int(number(value, low, high, where))
 
 
 def _check_fields(payload: Mapping[str, Any]) -> None:
     if payload.get("schema") != SCHEMA or isinstance(payload["schema"], bool):
-        raise Damaged(f"schema is {payload.get('schema')!r:.40}, this version reads {SCHEMA}")
+        raise DamagedCalibration(
+            f"schema is {payload.get('schema')!r:.40}, this version reads {SCHEMA}"
+        )
     level = number(payload["level"], 0.0, 1.0, "level")
     if not 0.0 < level < 1.0:
-        raise Damaged(f"level is {level:g}")
+        raise DamagedCalibration(f"level is {level:g}")
     for name in ("known", "unseen"):
         number(payload["z"][name], 0.0, WIDEST, f"z.{name}")
     if set(payload["coefficients"]) != set(COEFFICIENTS):
-        raise Damaged("coefficients are not those of this version")
+        raise DamagedCalibration("coefficients are not those of this version")
     for table in ("coefficients", "kinds"):
         for name, (mean, sd) in payload[table].items():
             number(mean, -LARGEST_LOG, LARGEST_LOG, f"{table}.{name}")
@@ -136,12 +142,12 @@ def _check_fields(payload: Mapping[str, Any]) -> None:
         _check_model(model, f"models.{name}")
     for name, known in payload["families"].items():
         if not all(isinstance(one, str) for one in known["model_types"]):
-            raise Damaged(f"families.{name}.model_types are not names")
+            raise DamagedCalibration(f"families.{name}.model_types are not names")
         if known["vocab"] is not None:
             count(known["vocab"], 1, MOST_TOKENS, f"families.{name}.vocab")
     own = payload["own"]
     if not isinstance(own, str) or own not in payload["models"]:
-        raise Damaged(f"own is {own!r:.40}, which is none of its models")
+        raise DamagedCalibration(f"own is {own!r:.40}, which is none of its models")
     _check_range(payload["range"])
     layers = int(payload["models"][own]["shape"][1])
     if payload.get("probed") is not None:
@@ -154,7 +160,7 @@ def _check_fields(payload: Mapping[str, Any]) -> None:
 def _check_population(population: Mapping[str, Any], spread: Mapping[str, Any]) -> None:
     names = list(population["names"])
     if not {f"scale:{component}" for component in COMPONENTS} <= set(names):
-        raise Damaged("population.names lacks a scale")
+        raise DamagedCalibration("population.names lacks a scale")
     for value in _row(population["mean"], len(names), "population.mean"):
         number(value, -LARGEST_LOG, LARGEST_LOG, "population.mean")
     for row in _row(population["covariance"], len(names), "population.covariance"):
@@ -166,7 +172,7 @@ def _check_population(population: Mapping[str, Any], spread: Mapping[str, Any]) 
 
 def _row(values: Any, length: int, where: str) -> Sequence[Any]:
     if not isinstance(values, list | tuple) or len(values) != length:
-        raise Damaged(f"{where} does not have {length} entries")
+        raise DamagedCalibration(f"{where} does not have {length} entries")
     return values
 
 
@@ -182,11 +188,11 @@ def _check_model(model: Mapping[str, Any], where: str) -> None:
         count(layer, 0, layers - 1, f"{where}.outlier_layers")
     number(model["outlier_share"], 0.0, 1.0, f"{where}.outlier_share")
     if model["provenance"] not in PROVENANCES:
-        raise Damaged(f"{where}.provenance is {model['provenance']!r:.40}")
+        raise DamagedCalibration(f"{where}.provenance is {model['provenance']!r:.40}")
     if not all(isinstance(name, str) for name in model["names"]):
-        raise Damaged(f"{where}.names are not names")
+        raise DamagedCalibration(f"{where}.names are not names")
     if not isinstance(model["family"], str | None):
-        raise Damaged(f"{where}.family is no name")
+        raise DamagedCalibration(f"{where}.family is no name")
 
 
 def _check_range(known: Mapping[str, Any]) -> None:
@@ -210,7 +216,7 @@ def _check_layers(protect: Any, layers: int) -> None:
         for layer in chosen:
             count(layer, 0, layers - 1, "probed.protect")
         if list(chosen) != sorted(set(chosen)):
-            raise Damaged("probed.protect names a layer twice, or not in order")
+            raise DamagedCalibration("probed.protect names a layer twice, or not in order")
 
 
 def _check_own_noise(own: Mapping[str, Any]) -> None:
@@ -218,7 +224,7 @@ def _check_own_noise(own: Mapping[str, Any]) -> None:
     needed = {*COEFFICIENTS, *SLOPES, *(f"scale:{name}" for name in COMPONENTS)}
     needed |= {name for entries in TABLES.values() for name in entries}
     if not needed <= set(own["values"]):
-        raise Damaged("own_noise.values lacks a parameter")
+        raise DamagedCalibration("own_noise.values lacks a parameter")
     for name, value in own["values"].items():
         number(value, -LARGEST_LOG, LARGEST_LOG, f"own_noise.values.{name}")
     for code, value in own["formats"]:
@@ -243,7 +249,7 @@ def _check_measured(payload: Mapping[str, Any], layers: int) -> None:
 def _check_configuration(text: Any, layers: int) -> None:
     protection = Configuration.parse(text).protection
     if protection is not None and max(protection.layers) >= layers:
-        raise Damaged(f"{text!r:.80} protects a layer that the model does not have")
+        raise DamagedCalibration(f"{text!r:.80} protects a layer that the model does not have")
 
 
 def _check_evaluates(predictor: Predictor) -> None:
@@ -267,7 +273,7 @@ def _check_evaluates(predictor: Predictor) -> None:
             ends = effects.z, 0.0, -effects.z
             for context in (1.0, 4096.0, 2.0**22):
                 with np.errstate(all="ignore"):
-                    found = predictor.retention(
+                    retention = predictor.retention(
                         effects,
                         formats,
                         formats.with_bits(8, 8),
@@ -277,16 +283,16 @@ def _check_evaluates(predictor: Predictor) -> None:
                         tuple(payload["kinds"]),
                         ends,
                     )
-                for part_found in found:
-                    _check_ends(part_found)
+                for of_part in retention:
+                    _check_ends(of_part)
 
 
-def _check_ends(found: Floats) -> None:
-    low, middle, high = found
-    if not (np.isfinite(found).all() and (found >= 0).all() and (found <= 1).all()):
-        raise Damaged("the coefficients give a retention that is none")
+def _check_ends(ends: Floats) -> None:
+    low, middle, high = ends
+    if not (np.isfinite(ends).all() and (ends >= 0).all() and (ends <= 1).all()):
+        raise DamagedCalibration("the coefficients give a retention that is none")
     if not ((low <= middle + 1e-12).all() and (middle <= high + 1e-12).all()):
-        raise Damaged("the coefficients give an interval whose ends are swapped")
+        raise DamagedCalibration("the coefficients give an interval whose ends are swapped")
 
 
 def _probes() -> Formats:

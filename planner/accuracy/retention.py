@@ -34,7 +34,7 @@ class OutlierLayers:
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
+class ProtectedShares:
     """Share of each component's noise that comes from protected layers."""
 
     plain: float
@@ -61,7 +61,9 @@ def weight_retention(noise: Floats) -> Floats:
     return 1.0 / (1.0 + noise)
 
 
-def protected_shares(known: OutlierLayers, layers: int, protected: Collection[int]) -> Shares:
+def protected_shares(
+    known: OutlierLayers, layers: int, protected: Collection[int]
+) -> ProtectedShares:
     """Where the noise of a model of `layers` layers sits: as it was measured; else evenly, but key
     outliers in few."""
     inside = {layer for layer in protected if layer < layers}
@@ -69,11 +71,13 @@ def protected_shares(known: OutlierLayers, layers: int, protected: Collection[in
     if known.keys:
         # shares are rounded: all of them may come out at more than the whole
         sums = (sum(part[i] for i in inside) for part in (known.keys, known.values))
-        keys, values = (min(found, 1.0) for found in sums)
-        return Shares(plain, keys, values)
+        keys, values = (min(total, 1.0) for total in sums)
+        return ProtectedShares(plain, keys, values)
     if known.layers:
         named = len(inside & set(known.layers)) / len(known.layers)
-        return Shares(plain, min(known.share * named + (1 - known.share) * plain, 1.0), plain)
+        return ProtectedShares(
+            plain, min(known.share * named + (1 - known.share) * plain, 1.0), plain
+        )
     ends = UNKNOWN_FIRST * (0 in inside) + UNKNOWN_LAST * (layers - 1 in inside)
     outlier = ends + (1 - UNKNOWN_FIRST - UNKNOWN_LAST) * plain
-    return Shares(plain, min(outlier, 1.0), plain)
+    return ProtectedShares(plain, min(outlier, 1.0), plain)

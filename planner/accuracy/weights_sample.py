@@ -43,14 +43,14 @@ def weights_fingerprint(folder: Path) -> str | None:
 
 def _digest(stored: StoredWeights) -> str:
     places = [place for file in stored.files for place in _places(file)]
-    found = sha256(str(sum(place[4] for place in places)).encode())
+    digest = sha256(str(sum(place[4] for place in places)).encode())
     chosen = sorted(places, key=lambda place: sha256(place[0].encode()).digest())[:TENSORS]
     for name, kind, file, start, size in chosen:
-        found.update(f"{name} {kind}".encode())
+        digest.update(f"{name} {kind}".encode())
         with file.open("rb") as opened:
             opened.seek(start + max(0, (size - SAMPLE) // 2))
-            found.update(opened.read(min(SAMPLE, size)))
-    return found.hexdigest()[:16]
+            digest.update(opened.read(min(SAMPLE, size)))
+    return digest.hexdigest()[:16]
 
 
 def _places(file: Path) -> Iterator[_Place]:

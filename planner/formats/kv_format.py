@@ -87,18 +87,18 @@ class SideFormat:
         s, packed = self.side, self.packed_tokens(tokens)
         if not self.quantized:
             return (Buffer(f"{s}_values", (batch, heads, packed, dim), "bfloat16"),)
-        found = [
+        buffers = [
             Buffer(f"{s}_values", (batch, heads, packed, -(-dim * self.bits // 8)), "uint8"),
             Buffer(f"{s}_scale", self._scale_shape(batch, heads, dim, packed), "float16"),
         ]
         residual = min(self.residual_capacity, max(0, tokens - self.sinks))
         if residual:
-            found.append(Buffer(f"{s}_residual", (batch, heads, residual, dim), "bfloat16"))
+            buffers.append(Buffer(f"{s}_residual", (batch, heads, residual, dim), "bfloat16"))
         if self.sinks:
-            found.append(Buffer(f"{s}_sinks", (batch, heads, self.sinks, dim), "bfloat16"))
+            buffers.append(Buffer(f"{s}_sinks", (batch, heads, self.sinks, dim), "bfloat16"))
         if self.smoothing:
-            found.append(Buffer(f"{s}_mean", (batch, heads, dim), "float32"))
-        return tuple(found)
+            buffers.append(Buffer(f"{s}_mean", (batch, heads, dim), "float32"))
+        return tuple(buffers)
 
     def _scale_shape(self, batch: int, heads: int, dim: int, packed: int) -> tuple[int, ...]:
         match self.granularity:

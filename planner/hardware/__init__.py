@@ -4,6 +4,6 @@ DOOR = (
     "gpu_names",
     "gpus",
     "measured",
-    "this_gpu",
+    "detect_gpu",
 )
 """Modules that other rooms may import."""

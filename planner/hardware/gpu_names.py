@@ -38,13 +38,13 @@ def find_gpu(name: str, memory: int | None = None) -> Hardware:
         if gpu.name == name:  # as the program itself names it: no word is looked at
             return gpu
     name = _one(name)
-    found = _of_memory(candidates(name), memory)
-    if len(found) == 1:
-        return found[0]
-    if found:
+    gpus = _of_memory(candidates(name), memory)
+    if len(gpus) == 1:
+        return gpus[0]
+    if gpus:
         raise BadInput(
-            f"more than one GPU is called {name!r}: {_some([g.name for g in found])}",
-            "say which one: " + _some([f"--gpu {typed(g)!r}" for g in found]),
+            f"more than one GPU is called {name!r}: {_some([g.name for g in gpus])}",
+            "say which one: " + _some([f"--gpu {gpu_argument(g)!r}" for g in gpus]),
         )
     from difflib import get_close_matches  # only on the way to an error
 
@@ -69,7 +69,7 @@ def candidates(name: str) -> tuple[Hardware, ...]:
     return tuple(gpu for gpu, names in named_gpus() if any(words <= _words(n) for n in names))
 
 
-def typed(gpu: Hardware) -> str:
+def gpu_argument(gpu: Hardware) -> str:
     """The GPU's name as short as it can be typed."""
     words = [word for word in gpu.name.split() if word.lower() not in _VENDOR_WORDS]
     return " ".join(words)
@@ -89,12 +89,12 @@ def _one(name: str) -> str:
     )
 
 
-def _of_memory(found: Sequence[Hardware], memory: int | None) -> tuple[Hardware, ...]:
-    """Those of the GPUs `found` whose size a driver could report as `memory` bytes."""
-    if memory is None or len(found) < 2:
-        return tuple(found)
-    fitting = [gpu for gpu in found if 0.85 < memory / gpu.marketing_bytes < 1.05]
-    return tuple(fitting or found)
+def _of_memory(gpus: Sequence[Hardware], memory: int | None) -> tuple[Hardware, ...]:
+    """Those of `gpus` whose size a driver could report as `memory` bytes."""
+    if memory is None or len(gpus) < 2:
+        return tuple(gpus)
+    fitting = [gpu for gpu in gpus if 0.85 < memory / gpu.marketing_bytes < 1.05]
+    return tuple(fitting or gpus)
 
 
 @lru_cache(maxsize=1)

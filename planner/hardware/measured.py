@@ -30,7 +30,7 @@ def path_of(gpu: str) -> Path:
     return home() / FOLDER / (re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-") + ".json")
 
 
-def measured_here(gpu: str) -> dict[str, Any]:
+def measured_on(gpu: str) -> dict[str, Any]:
     """The document of this GPU; an empty one where it was not measured here.
 
     Read once a process (`forget` has it read again). Raises BadInput for a file that cannot be
@@ -49,9 +49,9 @@ def _load(gpu: str, *where: str | None) -> dict[str, Any]:
             return {}
     except (OSError, BadInput):  # no home, or one that this user may not look into
         return {}
-    found = read_json(path)
-    if found is not None and found.get("schema") == 1 and found.get("gpu") == gpu:
-        return found
+    entry = read_json(path)
+    if entry is not None and entry.get("schema") == 1 and entry.get("gpu") == gpu:
+        return entry
     raise damaged(path)
 
 

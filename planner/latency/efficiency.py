@@ -8,7 +8,7 @@ from typing import Any
 from ...profiles import read
 from ..engine import Engine
 from ..hardware.gpus import Hardware
-from ..hardware.measured import damaged, measured_here, path_of
+from ..hardware.measured import damaged, measured_on, path_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Coefficients:
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class EfficiencyProfile:
     """Coefficients of an engine on a GPU: as predicted, and at both ends of the interval."""
 
     coefficients: Coefficients
@@ -118,10 +118,10 @@ _HOST = (
 )  # fmt: skip
 
 
-def profile_of(engine: Engine, hardware: Hardware) -> Profile:
+def profile_of(engine: Engine, hardware: Hardware) -> EfficiencyProfile:
     """The engine's coefficients on this GPU: fitted on this machine, or to the shipped runs of it,
     or carried over from another, wider. Raises BadInput for a damaged file of this machine's."""
-    entry = measured_here(hardware.name).get("engines", {}).get(engine.name)
+    entry = measured_on(hardware.name).get("engines", {}).get(engine.name)
     if entry is None:
         return _shipped(engine, hardware.name)
     try:
@@ -131,14 +131,14 @@ def profile_of(engine: Engine, hardware: Hardware) -> Profile:
 
 
 @lru_cache(maxsize=32)
-def _shipped(engine: Engine, gpu: str) -> Profile:
+def _shipped(engine: Engine, gpu: str) -> EfficiencyProfile:
     entry = _load()[engine.name]
     return _profile(entry, entry["there" if gpu == entry["fitted_on"] else "elsewhere"])
 
 
-def _profile(entry: dict[str, Any], trust: dict[str, Any]) -> Profile:
+def _profile(entry: dict[str, Any], trust: dict[str, Any]) -> EfficiencyProfile:
     coefficients = _coefficients(entry["coefficients"])
-    return Profile(
+    return EfficiencyProfile(
         coefficients=coefficients,
         low=_moved(coefficients, trust["low"]),
         high=_moved(coefficients, trust["high"]),

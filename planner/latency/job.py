@@ -28,7 +28,7 @@ _BLOCKED = (Granularity.PER_CHANNEL, Granularity.PER_BLOCK)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Axes:
+class ConfigurationAxes:
     """The three axes a latency is computed on; arrays of length W, F and C."""
 
     weights: tuple[int, ...]
@@ -48,7 +48,7 @@ class Axes:
     chunks: tuple[int | None, ...]
 
     @classmethod
-    def of(cls, config: Configuration, kv_bytes: int) -> "Axes":
+    def of(cls, config: Configuration, kv_bytes: int) -> "ConfigurationAxes":
         """One configuration."""
         packed = config.k_bits < 16 or config.v_bits < 16
         tail = config.residual > 0 or config.sinks > 0 or config.granularity in _BLOCKED
@@ -66,7 +66,7 @@ class Axes:
         return cls(weights=(config.weight_bits,), chunks=(config.chunk,), **arrays)
 
     @classmethod
-    def of_space(cls, space: Space, kv_bytes: Floats) -> "Axes":
+    def of_space(cls, space: Space, kv_bytes: Floats) -> "ConfigurationAxes":
         """All of a space; `kv_bytes` [F]."""
         packed = ((space.k_bits < 16) | (space.v_bits < 16)).astype(float)
         blocked = np.array([layout.granularity in _BLOCKED for layout in space.layouts])
@@ -85,10 +85,10 @@ class Axes:
             chunks=space.chunks,
         )
 
-    def at(self, formats: Sequence[int] | npt.NDArray[np.intp]) -> "Axes":
+    def at(self, formats: Sequence[int] | npt.NDArray[np.intp]) -> "ConfigurationAxes":
         """These axes with some of the formats only."""
         arrays = {name: getattr(self, name)[formats] for name in _OF_FORMAT}
-        return Axes(weights=self.weights, chunks=self.chunks, **arrays)
+        return ConfigurationAxes(weights=self.weights, chunks=self.chunks, **arrays)
 
 
 _OF_FORMAT = (
@@ -104,7 +104,7 @@ _OF_FORMAT = (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Kind:
+class AttentionGroup:
     """`layers` layers with attention of one kind; as AttentionWork, and how the runtime takes a
     chunk of it."""
 
@@ -122,7 +122,7 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Job:
+class LatencyJob:
     """One prompt and its decode steps. Numbers of a model, of a workload, of configurations."""
 
     context: Number
@@ -162,17 +162,17 @@ class Job:
     per_tensor: Number
     chunk: Number
     """Tokens of a prefill chunk, at most the context."""
-    kinds: tuple[Kind, ...]
+    kinds: tuple[AttentionGroup, ...]
 
 
-def job_of(spec: ModelSpec, workload: Workload, axes: Axes) -> Job:
+def job_of(spec: ModelSpec, workload: Workload, axes: ConfigurationAxes) -> LatencyJob:
     """The job of every combination of the axes: weights [W, 1, 1], formats [1, F, 1], chunks
     [1, 1, C]."""
     work = work_of(spec)
     chunks = [min(chunk or workload.context, workload.context) for chunk in axes.chunks]
     values: dict[str, Number] = {name: float(getattr(work, name)) for name in _OF_WORK}
     values |= {name: getattr(axes, name).reshape(1, -1, 1) for name in _OF_FORMAT}
-    return Job(
+    return LatencyJob(
         context=float(workload.context),
         tokens=float(workload.tokens),
         batch=float(workload.batch),
@@ -199,7 +199,7 @@ def _stored_weight(spec: ModelSpec, work: Work, bits: Sequence[int]) -> Floats:
     return np.array([max(0.25, (size - kept) / matrices) for size in text])
 
 
-def _kind(spec: ModelSpec, workload: Workload, work: AttentionWork) -> Kind:
+def _kind(spec: ModelSpec, workload: Workload, work: AttentionWork) -> AttentionGroup:
     mixer = work.mixer
     staged = isinstance(mixer, Attention) and stages_segments(
         mixer, workload.batch, 2, workload.tokens
@@ -208,7 +208,7 @@ def _kind(spec: ModelSpec, workload: Workload, work: AttentionWork) -> Kind:
     if isinstance(mixer, Attention):
         dims = mixer.head_dim, mixer.value_dim
         segment = segment_tokens(mixer.kv_heads, *dims, FEW_QUERIES + 1)
-    return Kind(
+    return AttentionGroup(
         float(work.layers),
         float(work.query_heads),
         float(work.flops_per_pair),
@@ -220,20 +220,20 @@ def _kind(spec: ModelSpec, workload: Workload, work: AttentionWork) -> Kind:
     )
 
 
-_NOTHING = Kind(0.0, 1.0, 0.0, 0.0, 1.0, _NO_LIMIT, 0.0, float(SEGMENT))
+_NOTHING = AttentionGroup(0.0, 1.0, 0.0, 0.0, 1.0, _NO_LIMIT, 0.0, float(SEGMENT))
 
 
-def stack(jobs: Sequence[Job]) -> Job:
+def stack(jobs: Sequence[LatencyJob]) -> LatencyJob:
     """Single jobs as one whose fields are arrays [runs, 1, 1]."""
     most = max(len(job.kinds) for job in jobs)
     padded = [(*job.kinds, *[_NOTHING] * (most - len(job.kinds))) for job in jobs]
-    kinds = tuple(Kind(**_columns([row[i] for row in padded])) for i in range(most))
-    return Job(**_columns(jobs), kinds=kinds)
+    kinds = tuple(AttentionGroup(**_columns([row[i] for row in padded])) for i in range(most))
+    return LatencyJob(**_columns(jobs), kinds=kinds)
 
 
-def _columns(items: Sequence[Job] | Sequence[Kind]) -> dict[str, Any]:
-    found = {}
+def _columns(items: Sequence[LatencyJob] | Sequence[AttentionGroup]) -> dict[str, Any]:
+    columns = {}
     for name in (f.name for f in fields(items[0]) if f.name != "kinds"):
         column = [float(np.asarray(getattr(item, name)).item()) for item in items]
-        found[name] = np.array(column).reshape(-1, 1, 1)
-    return found
+        columns[name] = np.array(column).reshape(-1, 1, 1)
+    return columns

@@ -4,7 +4,7 @@ It fuses a norm, a gate and, in FUSED_LAYERS, RoPE and the residual add into one
 experts, and what it has no kernel for, are torch's operations.
 """
 
-from ..memory.activation.family_traits import habits
+from ..memory.activation.family_traits import block_traits_of
 from ..memory.activation.kvpareto_engine import FUSED_LAYERS
 from ..models.spec import Attention, DenseFFN, Layer, ModelSpec, MoEFFN
 from .work_unfused import FFN_BYTES, LATENT_LAUNCHES, RESIDUAL_LAUNCHES, ROPE_BYTES, ROPE_LAUNCHES
@@ -45,16 +45,16 @@ def joinable(layer: Layer) -> int:
 def fused_launches(layer: Layer, spec: ModelSpec, torch_call: float) -> float:
     """Launches of a layer; torch's own small ones count `torch_call`."""
     plain = (spec.text_type or spec.model_type) in FUSED_LAYERS
-    found = habits(spec.text_type or spec.model_type)
+    traits = block_traits_of(spec.text_type or spec.model_type)
     total = (4 if layer.sandwich_norms else 2) + (1 if plain else RESIDUAL_LAUNCHES * torch_call)
-    total += RESIDUAL_LAUNCHES * found.scaled_adds * torch_call
+    total += RESIDUAL_LAUNCHES * traits.scaled_adds * torch_call
     for mixer in layer.mixers:
         if isinstance(mixer, Attention):
             total += FUSED_ATTENTION + 2 * mixer.qk_norm
             total += mixer.rope * (1 if plain else ROPE_LAUNCHES * torch_call)
         else:  # not run
             total += LATENT_LAUNCHES
-    gate = 2 * torch_call - 1 if found.plain_gate else 0  # activation and product for one SwiGLU
+    gate = 2 * torch_call - 1 if traits.plain_gate else 0  # activation and product for one SwiGLU
     dense = isinstance(layer.ffn, DenseFFN)
     if isinstance(layer.ffn, MoEFFN) and layer.ffn.shared_width:
         dense, total = True, total + torch_call  # beside the routed experts, and added to theirs
@@ -63,25 +63,25 @@ def fused_launches(layer: Layer, spec: ModelSpec, torch_call: float) -> float:
 
 def routed_launches(spec: ModelSpec) -> int:
     """Kernels that a layer's 16-bit experts take."""
-    found = habits(spec.text_type or spec.model_type)
-    return ROUTED + BIASED * found.expert_biases + CLAMPED * found.clamped_gate
+    traits = block_traits_of(spec.text_type or spec.model_type)
+    return ROUTED + BIASED * traits.expert_biases + CLAMPED * traits.clamped_gate
 
 
 def fused_moved_bytes(layer: Layer, spec: ModelSpec) -> int:
     """Bytes of one token in a layer."""
     plain = (spec.text_type or spec.model_type) in FUSED_LAYERS
-    found = habits(spec.text_type or spec.model_type)
+    traits = block_traits_of(spec.text_type or spec.model_type)
     norms = FUSED_NORM_BYTES * (4 if layer.sandwich_norms else 2)
     adds = RESIDUAL_LAUNCHES * FUSED_ADD_BYTES
     if plain:  # one of each is a single kernel
         norms, adds = FUSED_NORM_BYTES, FUSED_ADD_BYTES + FUSED_ADD_NORM_BYTES
-    adds += RESIDUAL_LAUNCHES * SCALE_BYTES * found.scaled_adds
-    gated = FFN_BYTES if found.plain_gate else FUSED_FFN_BYTES
+    adds += RESIDUAL_LAUNCHES * SCALE_BYTES * traits.scaled_adds
+    gated = FFN_BYTES if traits.plain_gate else FUSED_FFN_BYTES
     total = (norms + adds) * spec.hidden
     for mixer in layer.mixers:
         if isinstance(mixer, Attention):
             turned = (mixer.query_heads + mixer.kv_heads) * mixer.head_dim
-            rope = FLOAT_ROPE_BYTES if found.float_rotary else ROPE_BYTES
+            rope = FLOAT_ROPE_BYTES if traits.float_rotary else ROPE_BYTES
             total += mixer.rope * (FUSED_ROPE_BYTES if plain else rope) * turned
             total += mixer.qk_norm * FUSED_NORM_BYTES * turned
             total += ORDERED_BYTES * mixer.query_heads * mixer.value_dim
@@ -90,9 +90,9 @@ def fused_moved_bytes(layer: Layer, spec: ModelSpec) -> int:
     if isinstance(layer.ffn, DenseFFN):
         total += gated * layer.ffn.width
     elif isinstance(layer.ffn, MoEFFN):
-        a_hidden = ROUTED_BYTES + HIDDEN_BIAS_BYTES * found.expert_biases
-        an_ffn = FFN_BYTES + FFN_BIAS_BYTES * found.expert_biases
-        an_ffn += CLAMP_BYTES * found.clamped_gate
+        a_hidden = ROUTED_BYTES + HIDDEN_BIAS_BYTES * traits.expert_biases
+        an_ffn = FFN_BYTES + FFN_BIAS_BYTES * traits.expert_biases
+        an_ffn += CLAMP_BYTES * traits.clamped_gate
         total += layer.ffn.top_k * (a_hidden * spec.hidden + an_ffn * layer.ffn.width)
         total += gated * layer.ffn.shared_width
     return total

@@ -14,7 +14,7 @@ from ..memory.kv_cache import kv_bytes
 from ..models.spec import ModelSpec
 from ..workload import Workload
 from .efficiency import profile_of
-from .job import Axes
+from .job import ConfigurationAxes
 from .roofline import Seconds, sweep
 
 
@@ -48,10 +48,10 @@ def predict(
     """
     if hardware is None:
         return None
-    found = _of_reading(spec, config, workload, engine, hardware)
-    each = [found, *(_of_reading(e, config, workload, engine, hardware) for e in spec.ends)]
+    expected = _of_reading(spec, config, workload, engine, hardware)
+    each = [expected, *(_of_reading(e, config, workload, engine, hardware) for e in spec.ends)]
     return replace(
-        found,
+        expected,
         ttft_low=min(one.ttft_low for one in each),
         ttft_high=max(one.ttft_high for one in each),
         tpot_low=min(one.tpot_low for one in each),
@@ -67,7 +67,7 @@ def _of_reading(
     hardware: Hardware,
 ) -> Latency:
     size = kv_bytes(spec, config, workload, engine).total
-    axes = Axes.of(config, size)
+    axes = ConfigurationAxes.of(config, size)
     profile = profile_of(engine, hardware)
     ends = (profile.coefficients, profile.low, profile.high)
     swept = [sweep(spec, workload, hardware, end, axes) for end in ends]

@@ -26,7 +26,7 @@ from ..memory.activation.workspace import GRAPH_FROM, PIECES_TO
 from ..models.spec import ModelSpec
 from ..workload import Workload
 from .efficiency import Coefficients
-from .job import Axes, Floats, Job, Number, job_of
+from .job import ConfigurationAxes, Floats, LatencyJob, Number, job_of
 from .kernel_launches import ROUTED_CALL, TORCH_CALL
 from .roofline_attention import Card, attention_host, chunk_attention, decode_cache
 
@@ -53,7 +53,7 @@ def sweep(
     workload: Workload,
     hardware: Hardware,
     coefficients: Coefficients,
-    axes: Axes,
+    axes: ConfigurationAxes,
 ) -> Seconds:
     """TTFT and TPOT of every combination of the axes, in seconds."""
     card = Card(hardware, coefficients)
@@ -69,18 +69,18 @@ def sweep(
     return Seconds(ttft[:, which], _decode(job_of(spec, workload, axes), card))
 
 
-def seconds(job: Job, hardware: Hardware, coefficients: Coefficients) -> Seconds:
+def seconds(job: LatencyJob, hardware: Hardware, coefficients: Coefficients) -> Seconds:
     """TTFT and TPOT of a job, whatever its fields' shapes."""
     card = Card(hardware, coefficients)
     return Seconds(_prefill(job, card), _decode(job, card))
 
 
-def _touched(job: Job, tokens: Number) -> Number:
+def _touched(job: LatencyJob, tokens: Number) -> Number:
     """Expected fraction of the experts that `tokens` tokens pass, routed at random."""
     return 1.0 - (1.0 - job.expert_share) ** tokens
 
 
-def _decode(job: Job, card: Card) -> Floats:
+def _decode(job: LatencyJob, card: Card) -> Floats:
     c = card.c
     kinds = [job.weight < 0.8, job.weight < 1.9]
     reached = np.select(kinds, [c.weights_4, c.weights_8], c.weights_16)
@@ -98,26 +98,26 @@ def _decode(job: Job, card: Card) -> Floats:
     packed = (job.k_bits < 16) | (job.v_bits < 16)
     launches = job.launches + np.where(packed, job.layers * c.packed_launches, 0.0)
     host = c.host_step + c.plan_decode + c.launch_decode * launches
-    found: Floats = np.maximum(host, products + rest + decode_cache(job, card) + small) + c.step
-    return found
+    seconds: Floats = np.maximum(host, products + rest + decode_cache(job, card) + small) + c.step
+    return seconds
 
 
-def _prefill(job: Job, card: Card) -> Floats:
+def _prefill(job: LatencyJob, card: Card) -> Floats:
     """The full chunks, what is left of the prompt, and the output head."""
     full = np.floor(job.context / job.chunk)
     done = full * job.chunk
     rest = job.context - done
-    found = _passes(job, job.chunk, 0.0, full, card)
+    passes = _passes(job, job.chunk, 0.0, full, card)
     if np.any(rest > 0):
-        found = found + _passes(job, np.maximum(rest, 1.0), done, np.minimum(rest, 1.0), card)
+        passes = passes + _passes(job, np.maximum(rest, 1.0), done, np.minimum(rest, 1.0), card)
     positions = np.where(job.full_logits, job.context, 1.0)
     head = 2.0 * job.head * job.batch * positions / card.matmul
     head = np.maximum(head, 2.0 * job.head / card.stream)
-    total: Floats = found + head + card.c.first_call
+    total: Floats = passes + head + card.c.first_call
     return total
 
 
-def _passes(job: Job, length: Number, done: Number, count: Number, card: Card) -> Floats:
+def _passes(job: LatencyJob, length: Number, done: Number, count: Number, card: Card) -> Floats:
     """Sum over `count` chunks of `length` tokens, after `done` others, of max(host, card), each of
     what does not depend on the position and what does."""
     c = card.c
@@ -132,22 +132,22 @@ def _passes(job: Job, length: Number, done: Number, count: Number, card: Card) -
     return sum_of_longer(host, climb * length, fixed, slope * length, count)
 
 
-def _moved(job: Job, card: Card) -> Number:
+def _moved(job: LatencyJob, card: Card) -> Number:
     """Bytes of everything but products, attention and the cache, of one token."""
     return job.fused_moved_bytes if card.c.fused else job.moved_bytes
 
 
-def _routed_launches(job: Job) -> Number:
+def _routed_launches(job: LatencyJob) -> Number:
     """Torch's own kernels that send tokens through their experts."""
     return np.where(job.weight < 1.9, job.packed_routed_launches, job.routed_launches)
 
 
-def _tensor_launches(job: Job) -> Number:
+def _tensor_launches(job: LatencyJob) -> Number:
     """The same of appends where a pair spans a tensor."""
     return job.per_tensor * job.layers * TENSOR_LAUNCHES
 
 
-def _products(job: Job, rows: Number, card: Card) -> Floats:
+def _products(job: LatencyJob, rows: Number, card: Card) -> Floats:
     """Seconds of a chunk's matrix products. Few rows leave a product's tiles partly empty; an
     expert gets its share of them."""
     c = card.c
@@ -164,17 +164,17 @@ def _products(job: Job, rows: Number, card: Card) -> Floats:
     moved = job.linear * np.where(copied, copy, job.weight)
     each = np.where(packed & (share > FEW_ROWS), copy, job.weight)
     moved = moved + job.expert * _touched(job, rows) * each
-    found: Floats = np.maximum(dense + routed, moved / card.stream) + scans
-    return np.where(copied, dense + routed + scans + moved / card.stream, found)
+    seconds: Floats = np.maximum(dense + routed, moved / card.stream) + scans
+    return np.where(copied, dense + routed + scans + moved / card.stream, seconds)
 
 
-def _experts_in_turn(job: Job, rows: Number) -> Number:
+def _experts_in_turn(job: LatencyJob, rows: Number) -> Number:
     """Packed experts that take their tokens one after another (runtime/weights/experts.py)."""
     in_turn = (job.weight < 1.9) & (rows * job.top_k > FEW_ROWS)
     return np.where(in_turn, job.experts * _touched(job, rows), 0.0)
 
 
-def _host(job: Job, length: Number, card: Card) -> tuple[Number, Number]:
+def _host(job: LatencyJob, length: Number, card: Card) -> tuple[Number, Number]:
     """Seconds of the host for one chunk: (at position 0, for each token of position)."""
     c = card.c
     if not c.fused:

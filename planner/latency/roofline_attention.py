@@ -11,7 +11,7 @@ import numpy as np
 from ..hardware.gpus import Hardware
 from ..memory.activation.workspace import FEW_QUERIES, MULTIPROCESSORS, SEGMENT, tile_splits
 from .efficiency import Coefficients
-from .job import Floats, Job, Kind, Number
+from .job import AttentionGroup, Floats, LatencyJob, Number
 
 LAST_SEGMENTS = 1.25  # the chunk, with what is less than a quarter; beside it three of four times
 # one piece of quarters, while on average half a segment is counted by length
@@ -37,7 +37,7 @@ class Card:
         return np.minimum(1.0, rows / self.fill_rows)
 
 
-def decode_cache(job: Job, card: Card) -> Number:
+def decode_cache(job: LatencyJob, card: Card) -> Number:
     """Seconds in which a decode step goes through the full cache once."""
     c = card.c
     packed = (job.k_bits < 16) | (job.v_bits < 16)
@@ -57,13 +57,13 @@ def _reached(bits: Number, card: Card) -> Floats:
     return np.select([bits == 2, bits == 4, bits == 8], [c.packed_2, c.packed_4, c.packed_8], 1.0)
 
 
-def _plain_bytes(job: Job) -> Number:
+def _plain_bytes(job: LatencyJob) -> Number:
     """Bytes of the whole cache in 16 bits."""
     held = [k.layers * k.cache_elements * np.minimum(job.tokens, k.reach) for k in job.kinds]
     return 2.0 * job.batch * sum(held)
 
 
-def chunk_attention(job: Job, length: Number, card: Card) -> tuple[Number, Number]:
+def chunk_attention(job: LatencyJob, length: Number, card: Card) -> tuple[Number, Number]:
     """Seconds of one chunk's attention: (at position 0, for each token of position).
 
     A chunk of c queries at position p needs c * (p + c / 2) pairs; within a window, at most
@@ -78,7 +78,9 @@ def chunk_attention(job: Job, length: Number, card: Card) -> tuple[Number, Numbe
     return level, slope
 
 
-def _staged(job: Job, kind: Kind, length: Number, card: Card) -> tuple[Number, Number]:
+def _staged(
+    job: LatencyJob, kind: AttentionGroup, length: Number, card: Card
+) -> tuple[Number, Number]:
     c = card.c
     # A segment is cut into parts until its few queries fill the card; the chunk itself is not.
     filled = card.filled(length * job.batch * kind.query_heads)
@@ -101,7 +103,7 @@ def _staged(job: Job, kind: Kind, length: Number, card: Card) -> tuple[Number, N
     return level, growth
 
 
-def _parts(job: Job, kind: Kind, length: Number) -> Number:
+def _parts(job: LatencyJob, kind: AttentionGroup, length: Number) -> Number:
     """Parts of the cache that the general kernel attends to apart."""
     heads = kind.query_heads // np.maximum(kind.group, 1)
     held = np.minimum(job.tokens, kind.reach + length)
@@ -109,7 +111,9 @@ def _parts(job: Job, kind: Kind, length: Number) -> Number:
     return parts.astype(np.float64)
 
 
-def _as_transformers(job: Job, kind: Kind, length: Number, card: Card) -> tuple[Number, Number]:
+def _as_transformers(
+    job: LatencyJob, kind: AttentionGroup, length: Number, card: Card
+) -> tuple[Number, Number]:
     c = card.c
     rows = length * job.batch * kind.query_heads
     rate = np.where(job.chunk >= job.context, card.attention, card.masked * card.filled(rows))
@@ -135,7 +139,7 @@ def _as_transformers(job: Job, kind: Kind, length: Number, card: Card) -> tuple[
     return level, growth + np.where(job.chunk >= job.context, 0.0, moved / card.stream)
 
 
-def attention_host(job: Job, length: Number, card: Card) -> tuple[Number, Number]:
+def attention_host(job: LatencyJob, length: Number, card: Card) -> tuple[Number, Number]:
     """Seconds in which the host launches one chunk's attention, segment by segment: (at position
     0, for each token of position)."""
     level: Number = 0.0
@@ -151,6 +155,6 @@ def attention_host(job: Job, length: Number, card: Card) -> tuple[Number, Number
     return level, slope
 
 
-def _segment(kind: Kind, length: Number) -> Number:
+def _segment(kind: AttentionGroup, length: Number) -> Number:
     """Tokens that a chunk of `length` tokens stages at a time."""
     return kind.segment * np.where(length <= FEW_QUERIES, 2.0, 1.0)

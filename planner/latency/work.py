@@ -124,7 +124,7 @@ def work_of(spec: ModelSpec) -> Work:
     # q, k, v and gate, up that the checkpoint itself has as one matrix (Phi-3)
     apart = sum(_products(layer) for layer in spec.layers)
     joined = min(saved, max(0, apart - matrices)) if dense else 0
-    kinds = [found for mixer, count in spec.mixer_counts if (found := _attention(mixer, count))]
+    kinds = [work for mixer, count in spec.mixer_counts if (work := _attention(mixer, count))]
     return Work(
         layers=sum(bool(layer.mixers) for layer in spec.layers),
         linear=linear,

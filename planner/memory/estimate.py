@@ -77,26 +77,26 @@ def estimate(
 
     Of a model that is not understood, the interval holds those of all its readings.
     """
-    found = _of_reading(spec, config, workload, engine, hardware)
-    return widened(found, spec, config, workload, engine, hardware)
+    expected = _of_reading(spec, config, workload, engine, hardware)
+    return widened_to_ends(expected, spec, config, workload, engine, hardware)
 
 
-def widened(
-    found: MemoryEstimate,
+def widened_to_ends(
+    expected: MemoryEstimate,
     spec: ModelSpec,
     config: Configuration,
     workload: Workload,
     engine: Engine,
     hardware: Hardware | None,
 ) -> MemoryEstimate:
-    """The estimate `found` of `spec`, its interval opened to hold the model's other readings."""
+    """The estimate `expected` of `spec`, its interval opened to hold the model's other readings."""
     if not spec.ends:
-        return found
+        return expected
     ends = tuple(_of_reading(end, config, workload, engine, hardware) for end in spec.ends)
     return replace(
-        found,
-        total_low=min(one.total_low for one in (found, *ends)),
-        total_high=max(one.total_high for one in (found, *ends)),
+        expected,
+        total_low=min(one.total_low for one in (expected, *ends)),
+        total_high=max(one.total_high for one in (expected, *ends)),
         ends=ends,
     )
 
@@ -113,8 +113,8 @@ def _of_reading(
     stored = weights_of(spec, config.weight_bits, config.weight_format)
     kv = kv_bytes(spec, config, workload, engine)
     live = engine.activation(spec, config, workload)
-    found = assemble(spec, config, workload, engine, hardware, stored.total, kv, live)
-    return replace(found, notes=(*stored.notes, *found.notes))
+    estimated = assemble(spec, config, workload, engine, hardware, stored.total, kv, live)
+    return replace(estimated, notes=(*stored.notes, *estimated.notes))
 
 
 def assemble(

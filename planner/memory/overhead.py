@@ -9,7 +9,7 @@ import re
 
 from ..engine import Ends, Interval
 from ..hardware.gpus import Hardware
-from ..hardware.measured import damaged, measured_here, path_of
+from ..hardware.measured import damaged, measured_on, path_of
 from ..models.spec import ModelSpec, Part, Role
 
 # Device memory of a process with a CUDA context and torch's kernels loaded but no tensor: from
@@ -47,11 +47,11 @@ def measured_ends(hardware: Hardware | None, name: str) -> Ends | None:
     """(expected, low, high) of what calibrations on this machine found, if they did."""
     if hardware is None:
         return None
-    found = measured_here(hardware.name).get("memory", {}).get(name)
-    if found is None:
+    ends = measured_on(hardware.name).get("memory", {}).get(name)
+    if ends is None:
         return None
     try:
-        expected, low, high = (float(x) for x in found)
+        expected, low, high = (float(x) for x in ends)
     except (TypeError, ValueError):
         raise damaged(path_of(hardware.name)) from None
     return expected, low, high

@@ -54,11 +54,11 @@ def memory_table(
     hardware: Hardware | None,
 ) -> SpaceMemory:
     """Memory of every configuration of `space`; the upper end holds all the model's readings."""
-    found = _of_reading(spec, space, workload, engine, hardware)
-    high = found.total_high
+    expected = _of_reading(spec, space, workload, engine, hardware)
+    high = expected.total_high
     for end in spec.ends:
         high = np.maximum(high, _of_reading(end, space, workload, engine, hardware).total_high)
-    return replace(found, total_high=high)
+    return replace(expected, total_high=high)
 
 
 def _of_reading(
@@ -97,8 +97,8 @@ def _slack(
     for e, example in enumerate(examples):
         for c, chunk in enumerate(space.chunks):
             config = space.at(space.weights[0], example, chunk, space.weight_name(0))
-            found = engine.slack(config, hardware)
-            terms = np.array([found.moving, found.beyond, found.fixed])
+            slack = engine.slack(config, hardware)
+            terms = np.array([slack.moving, slack.beyond, slack.fixed])
             numbers[:, :, 0, e, c] = terms[:, [0, 2]].T
     return numbers
 
@@ -121,9 +121,14 @@ def _beyond(
 
     def live(w: int, e: int, c: int) -> Ints:
         config = space.at(space.weights[w], examples[e], chunks[c], space.weight_name(w))
-        found = engine.activation(spec, config, workload)
+        activation = engine.activation(spec, config, workload)
         held = int(kv[0, examples[e], c % kv.shape[2]])
-        sizes = found.prefill_peak, found.decode_peak, found.resident, found.room
+        sizes = (
+            activation.prefill_peak,
+            activation.decode_peak,
+            activation.resident,
+            activation.room,
+        )
         return np.array([min(size, MOST) for size in sizes]) - held
 
     keys = engine.weight_kinds(spec, space.weights)

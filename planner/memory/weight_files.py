@@ -126,7 +126,7 @@ def _tensors(path: Path) -> list[tuple[str, list[int], int]]:
     length = header_length(path)
     with path.open("rb") as file:
         header = parse_json_object(file.read(8 + length)[8:], f"the header of {path.name}")
-    found = []
+    tensors = []
     for name, entry in header.items():
         if name == "__metadata__":
             continue
@@ -137,8 +137,8 @@ def _tensors(path: Path) -> list[tuple[str, list[int], int]]:
             raise _no_safetensors(path)
         if len(offsets) != 2 or offsets[1] < offsets[0]:
             raise _no_safetensors(path)
-        found.append((dtype, shape, offsets[1] - offsets[0]))
-    return found
+        tensors.append((dtype, shape, offsets[1] - offsets[0]))
+    return tensors
 
 
 def _counts(value: object) -> TypeGuard[list[int]]:

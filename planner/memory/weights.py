@@ -110,10 +110,10 @@ def weight_bytes(spec: ModelSpec, weight_bits: int) -> WeightBytes:
         beyond = spec.stored_weight_bytes - sizes.total()
         if beyond:
             sizes[Part.TEXT, _BEYOND, False] += beyond
-    found = _summed(sizes, workspace, misfits)
+    weights = _summed(sizes, workspace, misfits)
     if weight_bits not in available and spec.quantization is not None:
-        return replace(found, dequantized=spec.quantization.method)
-    return found
+        return replace(weights, dequantized=spec.quantization.method)
+    return weights
 
 
 def dtype_bytes(name: str) -> int:
@@ -208,9 +208,9 @@ def _layers_of(spec: ModelSpec, group: TensorGroup) -> frozenset[int]:
     else:
         order = (0, 4, 1, 2, 3)
     for index in order:
-        found = frozenset(i for i in layers if kinds[index](spec.layers[i]))
-        if found and group.count % len(found) == 0:
-            return found
+        of_kind = frozenset(i for i in layers if kinds[index](spec.layers[i]))
+        if of_kind and group.count % len(of_kind) == 0:
+            return of_kind
     return frozenset(range(min(group.count, len(layers))))
 
 

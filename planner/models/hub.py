@@ -84,12 +84,12 @@ def _fetch(repo_id: str) -> Path:
     except KVParetoError:
         raise
     except Exception as error:
-        found = _explain(repo_id, error)
+        explained = _explain(repo_id, error)
         with suppress(Exception):  # no adapter either
             if _is_missing_entry(error):
                 adapter = read_json_object(fetch_small(repo_id, ADAPTER, cache))
-                found = adapter_error(repo_id, adapter.get("base_model_name_or_path"))
-        raise found from None
+                explained = adapter_error(repo_id, adapter.get("base_model_name_or_path"))
+        raise explained from None
     with suppress(Exception):  # most repositories have none, and the plan can do without
         fetch_small(repo_id, "hf_quant_config.json", cache)
     return path.parent

@@ -31,14 +31,14 @@ def fetch_small(repo_id: str, name: str, cache: Path) -> Path:
 
     url = hub.hf_hub_url(repo_id, name)
     # One request without retries tells a wrong id or a dead network apart at once.
-    found = hub.get_hf_file_metadata(url, timeout=SECONDS)
-    _limit(repo_id, name, found.size or 0)
-    commit = found.commit_hash or ""
+    metadata = hub.get_hf_file_metadata(url, timeout=SECONDS)
+    _limit(repo_id, name, metadata.size or 0)
+    commit = metadata.commit_hash or ""
     if _COMMIT.fullmatch(commit) is None:
         raise BadInput(
             f"the hub does not say which revision of {repo_id} it has", "try again later"
         )
-    data = _read(repo_id, name, found.location or url)
+    data = _read(repo_id, name, metadata.location or url)
     place = cache / f"models--{repo_id.replace('/', '--')}"
     path = place / "snapshots" / commit / name
     text = data.decode("utf-8", "surrogateescape")

@@ -53,10 +53,10 @@ def _address(text: str) -> tuple[str, str] | None:
     hosts = (*_HOSTS, own) if own else _HOSTS
     if re.match(r"https?://", text, re.IGNORECASE):
         try:
-            found = urlsplit(text)
+            address = urlsplit(text)
         except ValueError as error:
             raise BadInput(f"no web address: {text!r}", _HINT) from error
-        return found.netloc.lower().removeprefix("www."), unquote(found.path)
+        return address.netloc.lower().removeprefix("www."), unquote(address.path)
     host, slash, path = text.partition("/")
     if slash and host.lower().removeprefix("www.") in hosts:
         return host.lower().removeprefix("www."), re.split(r"[?#]", path)[0]

@@ -14,7 +14,7 @@ from .families import reader_of
 from .families.config_defaults import fields_of
 from .families.decoder import Decoder
 from .families.unknown.encoders import refuse_encoders
-from .families.unknown.sisters import class_stem, type_of_class
+from .families.unknown.similar_types import class_stem, type_of_class
 from .families.unknown.unread import foreign_keys
 from .quantization.quantization_config import quantization_notes, read_quantization
 from .read_keys import ReadKeys
@@ -32,7 +32,7 @@ def read_model(config: Mapping[str, Any], name: str) -> ModelSpec:
     notes: list[str] = []
     model_type = _model_type(config, notes)
     refuse_encoders(config, model_type)
-    found, tensors, f = _read(config, model_type, notes)
+    decoder, tensors, f = _read(config, model_type, notes)
     quantization = read_quantization(config)
     if quantization is not None:
         for note in quantization_notes(config, quantization, tensors.groups()):
@@ -41,21 +41,21 @@ def read_model(config: Mapping[str, Any], name: str) -> ModelSpec:
     spec = ModelSpec(
         name=name,
         model_type=model_type,
-        hidden=found.hidden,
-        vocab=found.vocab,
-        max_context=found.max_context,
-        layers=found.layers,
+        hidden=decoder.hidden,
+        vocab=decoder.vocab,
+        max_context=decoder.max_context,
+        layers=decoder.layers,
         tensors=tensors.groups(),
         dtype=_dtype(f),
-        tied_embeddings=found.tied_embeddings,
-        norm=found.norm,
-        logit_softcap=found.logit_softcap,
+        tied_embeddings=decoder.tied_embeddings,
+        norm=decoder.norm,
+        logit_softcap=decoder.logit_softcap,
         quantization=quantization,
         warnings=tuple(notes),
-        bounds=found.bounds,
-        text_type=found.text_type,
-        readings=found.readings or _readings_of(found, tensors),
-        understood=not found.readings,
+        bounds=decoder.bounds,
+        text_type=decoder.text_type,
+        readings=decoder.readings or _readings_of(decoder, tensors),
+        understood=not decoder.readings,
     )
     if spec.parameters > MAX_PARAMETERS:
         raise BadConfig(
@@ -70,13 +70,13 @@ def _model_type(config: Mapping[str, Any], notes: list[str]) -> str:
     model_type = config.get("model_type")
     if isinstance(model_type, str) and model_type:
         return model_type[:100]
-    found = type_of_class(config) or class_stem(config)[:100]
-    if not found:
+    named = type_of_class(config) or class_stem(config)[:100]
+    if not named:
         raise BadConfig(
             "config.json does not say its model_type", "use the model's published config.json"
         )
-    notes.append(f"config.json does not say its model_type: {found}, by its class")
-    return found
+    notes.append(f"config.json does not say its model_type: {named}, by its class")
+    return named
 
 
 def _read(
@@ -91,7 +91,7 @@ def _read(
         stem, plain = class_stem(config), "".join(c for c in model_type.lower() if c.isalnum())
         others = bool(stem) and stem not in plain and plain not in stem
         try:
-            found = reader(f, tensors)
+            decoder = reader(f, tensors)
         except BadConfig:
             if not others or not foreign_keys(raw):
                 raise
@@ -102,7 +102,7 @@ def _read(
                 if names:
                     f.note(f"{names}: not part of {model_type}, and not counted")
                 notes[:] = said
-                return found, tensors, f
+                return decoder, tensors, f
         notes.append(f"model_type {model_type!r} is not that of the class the file names, {stem}")
     from .families.unknown.fallback import read as read_unknown  # a known family needs it not
 
@@ -111,15 +111,15 @@ def _read(
     return read_unknown(f, tensors), tensors, f
 
 
-def _readings_of(found: Decoder, tensors: Tensors) -> tuple[Reading, ...]:
+def _readings_of(decoder: Decoder, tensors: Tensors) -> tuple[Reading, ...]:
     """The ends of a known family whose towers are not described, from its bounds."""
     groups = tensors.groups()
     known = sum(group.parameters for group in groups)
-    more = max((b.high for b in found.bounds if b.quantity == "parameters"), default=0) - known
+    more = max((b.high for b in decoder.bounds if b.quantity == "parameters"), default=0) - known
     if more <= 0:
         return ()
     rest = TensorGroup("not described", (more,), 1, Role.OTHER, Part.VISION)
-    return (Reading(found.layers, (*groups, rest)),)
+    return (Reading(decoder.layers, (*groups, rest)),)
 
 
 def _dtype(f: Fields) -> str:

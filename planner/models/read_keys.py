@@ -29,10 +29,10 @@ class ReadKeys(dict[str, Any]):
         return super().__getitem__(key)
 
     def __contains__(self, key: object) -> bool:
-        found = super().__contains__(key)
-        if found and isinstance(key, str):
+        present = super().__contains__(key)
+        if present and isinstance(key, str):
             self.read.add(key)
-        return found
+        return present
 
     def peek(self, key: str) -> Any:
         """The value of a key, without counting as asked for."""
@@ -40,9 +40,9 @@ class ReadKeys(dict[str, Any]):
 
     def changed(self, **values: Any) -> "ReadKeys":
         """The section with other values; what is asked of it counts as asked of this one."""
-        found = ReadKeys({**self, **values}, 0)
-        found.read = self.read
-        return found
+        changed = ReadKeys({**self, **values}, 0)
+        changed.read = self.read
+        return changed
 
     def unread(self, path: str = "") -> Iterator[tuple[str, str, Any]]:
         """(path of the section, key, value) of what nobody asked for, here and in the sections

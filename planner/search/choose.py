@@ -52,7 +52,7 @@ Filter = Callable[[Ints], Mask]
 
 
 @dataclass(frozen=True, eq=False)
-class Points:
+class PointArrays:
     """What decides, one flat array of length N each; smaller is better but for retention.
 
     `memory` is the upper end in bytes, `low` and `retention` the lower end and the prediction.
@@ -83,7 +83,7 @@ class Choice:
 
 
 def choose(
-    points: Points, fitting: Mask, objective: str, loss: float | None, risk: bool = False
+    points: PointArrays, fitting: Mask, objective: str, loss: float | None, risk: bool = False
 ) -> Choice | None:
     """The point to recommend; None where nothing that fits is safe.
 
@@ -108,7 +108,7 @@ def choose(
     return Choice(int(left[order[0]]), alike, safe)
 
 
-def safe_points(points: Points, loss: float | None) -> Mask:
+def safe_points(points: PointArrays, loss: float | None) -> Mask:
     """Points that may be recommended and keep at least 1 - `loss` at the lower end; none where
     no loss is named, for then nothing is promised."""
     if loss is None:
@@ -116,7 +116,7 @@ def safe_points(points: Points, loss: float | None) -> Mask:
     return points.allowed & (points.low >= 1 - loss) & (points.retention >= USABLE)
 
 
-def _filters(points: Points) -> dict[str, list[Filter]]:
+def _filters(points: PointArrays) -> dict[str, list[Filter]]:
     """Each objective's filters in order: indices -> which of them are as good as the best."""
 
     def kept(left: Ints) -> Mask:
@@ -140,7 +140,7 @@ def _filters(points: Points) -> dict[str, list[Filter]]:
     }
 
 
-def frontier(points: Points, among: Mask | None = None) -> Ints:
+def frontier(points: PointArrays, among: Mask | None = None) -> Ints:
     """Indices of the frontier of usable points (those of `among`) over memory, retention's lower
     end, TTFT and TPOT; by memory.
 
@@ -157,17 +157,17 @@ def frontier(points: Points, among: Mask | None = None) -> Ints:
         _log_steps(points.tpot[usable], 1 + SAME_TIME),
     ]
     mask = pareto_mask(costs)
-    found = usable[mask]
+    indices = usable[mask]
     keys = [column[mask] for column in costs]
-    order = np.lexsort((points.memory[found], points.complexity[found], *keys[::-1]))
+    order = np.lexsort((points.memory[indices], points.complexity[indices], *keys[::-1]))
     rows = np.stack(keys, axis=1)[order]
     first = np.ones(len(order), dtype=bool)
     first[1:] = (rows[1:] != rows[:-1]).any(axis=1)
-    one_each = found[order[first]]
+    one_each = indices[order[first]]
     return one_each[np.argsort(points.memory[one_each], kind="stable")]
 
 
-def spread(points: Points, among: Ints, keep: list[int], count: int = SHOWN) -> list[int]:
+def spread(points: PointArrays, among: Ints, keep: list[int], count: int = SHOWN) -> list[int]:
     """`count` points of `among` that are far from each other, and `keep`; by memory.
 
     Starts with `keep`, the smallest and the most accurate, and adds the point that is farthest
@@ -195,7 +195,7 @@ def spread(points: Points, among: Ints, keep: list[int], count: int = SHOWN) -> 
     return sorted({int(every[i]) for i in shown}, key=lambda i: int(points.memory[i]))
 
 
-def next_up(points: Points, chosen: int, budget: int, loss: float | None) -> int | None:
+def next_up(points: PointArrays, chosen: int, budget: int, loss: float | None) -> int | None:
     """The simplest of the smallest usual points beyond the budget that are safe and WORTH it."""
     better = points.usual & safe_points(points, loss) & (points.memory > budget)
     left = np.flatnonzero(better & (points.low >= points.low[chosen] + WORTH))
@@ -206,10 +206,10 @@ def next_up(points: Points, chosen: int, budget: int, loss: float | None) -> int
     return int(near[order[0]])
 
 
-def next_down(points: Points, chosen: int, loss: float | None) -> int | None:
+def next_down(points: PointArrays, chosen: int, loss: float | None) -> int | None:
     """What is recommended to who has a tenth less memory than the chosen point takes."""
-    found = choose(points, points.memory <= 0.9 * points.memory[chosen], "accuracy", loss)
-    return found.index if found is not None else None
+    smaller = choose(points, points.memory <= 0.9 * points.memory[chosen], "accuracy", loss)
+    return smaller.index if smaller is not None else None
 
 
 def _near_best(values: Column, tolerance: float) -> Mask:
@@ -217,8 +217,8 @@ def _near_best(values: Column, tolerance: float) -> Mask:
 
 
 def _near_least(values: Column, tolerance: float) -> Mask:
-    found: Mask = values <= values.min() * (1 + tolerance)
-    return found
+    near: Mask = values <= values.min() * (1 + tolerance)
+    return near
 
 
 def _log_steps(values: Column, step: float) -> Ints:

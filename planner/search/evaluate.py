@@ -14,13 +14,13 @@ from ..hardware.gpus import Hardware
 from ..latency import predict as latency
 from ..latency import roofline
 from ..latency.efficiency import profile_of
-from ..latency.job import Axes
-from ..memory.estimate import MemoryEstimate, assemble, estimate, widened
+from ..latency.job import ConfigurationAxes
+from ..memory.estimate import MemoryEstimate, assemble, estimate, widened_to_ends
 from ..memory.kv_cache import kv_bytes
 from ..memory.space_memory import SpaceMemory, memory_table
 from ..models.spec import ModelSpec
 from ..workload import Workload
-from .choose import Points
+from .choose import PointArrays
 from .enumerate import enumerate_space
 from .protected_layers import protection_presets
 from .request import Request
@@ -49,7 +49,7 @@ class Point:
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class EvaluatedSpace:
     """A space and its arrays; flat indices run over weights x formats x chunks."""
 
     spec: ModelSpec
@@ -58,8 +58,8 @@ class Table:
     hardware: Hardware | None
     space: Space
     memory: SpaceMemory
-    axes: Axes
-    points: Points
+    axes: ConfigurationAxes
+    points: PointArrays
     task: str | None = None
 
     def points_at(self, indices: Sequence[int]) -> list[Point]:
@@ -70,7 +70,7 @@ class Table:
         )
         latencies = self._latencies(indices)
         sizes: dict[tuple[int, int], KVBytes] = {}
-        found = []
+        points = []
         for i, config, kept, seconds in zip(indices, configs, accuracies, latencies, strict=True):
             w, f, c = self.place(i)
             key = f, c % self.memory.kv.shape[2]  # all that KV bytes depend on
@@ -79,9 +79,11 @@ class Table:
             weights, live = int(self.memory.weights[w, 0, 0]), self.memory.live(w, f, c)
             terms = weights, sizes[key], live
             how = self.workload, self.engine, self.hardware
-            size = widened(assemble(self.spec, config, *how, *terms), self.spec, config, *how)
-            found.append(Point(config, self.workload, size, kept, seconds))
-        return found
+            size = widened_to_ends(
+                assemble(self.spec, config, *how, *terms), self.spec, config, *how
+            )
+            points.append(Point(config, self.workload, size, kept, seconds))
+        return points
 
     def _latencies(self, indices: Sequence[int]) -> list[latency.Latency | None]:
         """Seconds with their intervals, whose ends need sweeps of their own, over few formats."""
@@ -107,7 +109,7 @@ class Table:
         return int(w), int(f), int(c)
 
 
-def evaluate_request(request: Request) -> Table:
+def evaluate_request(request: Request) -> EvaluatedSpace:
     """The table of what was asked."""
     return evaluate(request.spec, request.workload, request.engine, request.hardware, request.task)
 
@@ -118,7 +120,7 @@ def evaluate(
     engine: Engine,
     hardware: Hardware | None,
     task: str | None = None,
-) -> Table:
+) -> EvaluatedSpace:
     """Predict everything for every configuration the engine can run. `task`: the kind whose
     retention counts; None: the weakest generated kind."""
     space = enumerate_space(spec, workload, engine, protection_presets(spec))
@@ -133,13 +135,13 @@ def evaluate(
         task=task,
     )
     card = hardware or find_gpu(REFERENCE_GPU)
-    axes = Axes.of_space(space, sizes.kv[0, :, 0].astype(float))
+    axes = ConfigurationAxes.of_space(space, sizes.kv[0, :, 0].astype(float))
     seconds = roofline.sweep(spec, workload, card, profile_of(engine, card).coefficients, axes)
     shape = space.shape
     retention, low = _with_measured(spec, space, workload.context, grid, task)
     trusted = grid.provenance == "calibrated"
     time = seconds.ttft + workload.output * seconds.tpot
-    points = Points(
+    points = PointArrays(
         memory=sizes.total_high.ravel(),
         low=low.ravel(),
         retention=retention.ravel(),
@@ -150,7 +152,7 @@ def evaluate(
         allowed=(trusted | ~space.two_bits).ravel(),
         usual=(space.usual_chunk & ~space.two_bits).ravel(),
     )
-    return Table(spec, workload, engine, hardware, space, sizes, axes, points, task)
+    return EvaluatedSpace(spec, workload, engine, hardware, space, sizes, axes, points, task)
 
 
 def _with_measured(
@@ -164,17 +166,17 @@ def _with_measured(
     retention = np.broadcast_to(grid.retention[:, :, None], space.shape)
     low = np.broadcast_to(grid.low[:, :, None], space.shape)
     measured = accuracy.predictor_for(spec).measured
-    found = {
+    measured_at = {
         (*where, c): config
         for run in measured.configurations()
         if (where := _find(space, run)) is not None
         for c, chunk in enumerate(space.chunks)
         if measured.of(config := run.with_chunk(chunk), context)
     }
-    if found:
+    if measured_at:
         retention, low = retention.copy(), low.copy()
-        kept = accuracy.predict_many(spec, list(found.values()), context, task=task)
-        for place, known in zip(found, kept, strict=True):
+        kept = accuracy.predict_many(spec, list(measured_at.values()), context, task=task)
+        for place, known in zip(measured_at, kept, strict=True):
             retention[place], low[place] = known.retention, known.low
     return retention, low
 

@@ -5,13 +5,13 @@ import numpy as np
 from ..memory import estimate as memory
 from ..units import budget_for, format_bytes, format_tokens
 from .choose import Choice
-from .evaluate import Point, Table
+from .evaluate import EvaluatedSpace, Point
 from .gpu_memory import gpu_notes
 from .request import SAFE_LOSS, Request
 
 
 def reasons_for(
-    request: Request, table: Table, fitting: np.ndarray, choice: Choice, point: Point
+    request: Request, table: EvaluatedSpace, fitting: np.ndarray, choice: Choice, point: Point
 ) -> tuple[str, ...]:
     """Plain sentences, the most important first."""
     return (
@@ -34,7 +34,9 @@ def _fits(request: Request, point: Point) -> str:
     return f"It fits: {format_bytes(memory.total)} predicted, at most {share} of the budget."
 
 
-def _best(request: Request, table: Table, fitting: np.ndarray, choice: Choice, point: Point) -> str:
+def _best(
+    request: Request, table: EvaluatedSpace, fitting: np.ndarray, choice: Choice, point: Point
+) -> str:
     low, kept = table.points.low[choice.index], table.points.retention[choice.index]
     count = f"Of {len(table.space):,} configurations {int(fitting.sum()):,} fit"
     promise = f"{_percent(kept)} of the score predicted, at least {_percent(low)}"
@@ -59,7 +61,7 @@ def _best(request: Request, table: Table, fitting: np.ndarray, choice: Choice, p
     return f"{count}; of those{limit} it {what}, or as good and simpler ({promise}{task})."
 
 
-def _why_weights(request: Request, table: Table, point: Point) -> tuple[str, ...]:
+def _why_weights(request: Request, table: EvaluatedSpace, point: Point) -> tuple[str, ...]:
     bits = point.config.weight_bits
     wider = [
         (b, int(size))
@@ -141,27 +143,27 @@ def _faster(point: Point, other: Point) -> str:
 def warnings_for(request: Request, point: Point) -> tuple[str, ...]:
     """What a person should know before believing the plan."""
     spec, context = request.spec, request.workload.context
-    found = list(spec.warnings)
-    found += [str(bound) for bound in spec.bounds]
+    warnings = list(spec.warnings)
+    warnings += [str(bound) for bound in spec.bounds]
     if spec.max_context is not None and context > spec.max_context:
-        found.append(
+        warnings.append(
             f"{format_tokens(context)} tokens are more than the {format_tokens(spec.max_context)} "
             "the model was made for: it may answer nonsense whatever the configuration"
         )
-    found += point.accuracy.breaks
+    warnings += point.accuracy.breaks
     if point.accuracy.low < 1 - SAFE_LOSS:
-        found.append(
+        warnings.append(
             f"this may lose {_percent(1 - point.accuracy.low)} of the score of "
             f"{point.accuracy.task.replace('_', ' ')}, {_percent(1 - point.accuracy.retention)} "
             "by the prediction: think of a smaller model, a shorter context or more memory"
         )
     obstacle = request.engine.cannot_run(spec, request.hardware)
     if obstacle is not None:
-        found.append(f"planned only: {obstacle}")
-    found += gpu_notes(request)
-    found += [note for note in point.memory.notes if note not in found]
-    found += [f"accuracy: {note}" for note in point.accuracy.notes]
-    return tuple(found)
+        warnings.append(f"planned only: {obstacle}")
+    warnings += gpu_notes(request)
+    warnings += [note for note in point.memory.notes if note not in warnings]
+    warnings += [f"accuracy: {note}" for note in point.accuracy.notes]
+    return tuple(warnings)
 
 
 def _percent(share: float) -> str:

@@ -41,16 +41,16 @@ def gpu_notes(request: Request) -> list[str]:
     if gpu is None:
         return []
     gives = f"{gpu.memory_bytes / GiB:.2f} of its {gpu.marketing_bytes / GiB:.0f} GiB"
-    found = []
+    notes = []
     if request.reserve is not None:
         about = " (an estimate on the safe side)" if gpu.memory_estimated else ""
         left = (
             f"; {format_bytes(request.reserve)} of it are left to a desktop: --reserve 0 where "
             "there is none"
         )
-        found.append(f"{gpu.name} gives programs {gives}{about}{left if request.reserve else ''}")
+        notes.append(f"{gpu.name} gives programs {gives}{about}{left if request.reserve else ''}")
     elif request.budget > gpu.memory_bytes:
-        found.append(f"the budget is more than {gpu.name} has: it gives programs {gives}")
+        notes.append(f"the budget is more than {gpu.name} has: it gives programs {gives}")
     if gpu.unified:
-        found.append(f"{gpu.name} shares its memory with the system, which needs some of it")
-    return found
+        notes.append(f"{gpu.name} shares its memory with the system, which needs some of it")
+    return notes

@@ -16,28 +16,28 @@ from ..memory import estimate as memory
 from ..units import budget_for, format_bytes, format_tokens
 from . import choose as choice
 from .choose import USABLE
-from .evaluate import Point, Table, evaluate_request
-from .max_context import longest_context
+from .evaluate import EvaluatedSpace, Point, evaluate_request
+from .max_context import max_context_of
 from .request import Request
 
 STEP = 256
 """Tokens that the longest safe context is looked for in; each try evaluates the whole space."""
 
 
-def nothing_fits(request: Request, table: Table, fitting: np.ndarray) -> NothingFits:
+def infeasible_error(request: Request, table: EvaluatedSpace, fitting: np.ndarray) -> NothingFits:
     """The error to raise."""
     if (fitting & (table.points.retention >= USABLE)).any():
         return _nothing_safe(request, table, fitting)
     return _nothing_usable(request, table)
 
 
-def _nothing_safe(request: Request, table: Table, fitting: np.ndarray) -> NothingFits:
+def _nothing_safe(request: Request, table: EvaluatedSpace, fitting: np.ndarray) -> NothingFits:
     """Something fits, but none of it is safe."""
     points, loss = table.points, request.accepted_loss
-    found = choice.choose(points, fitting, request.objective, None, risk=True)
-    if found is None or loss is None:  # a loss that was accepted, and is too small even so
+    chosen = choice.choose(points, fitting, request.objective, None, risk=True)
+    if chosen is None or loss is None:  # a loss that was accepted, and is too small even so
         return _nothing_usable(request, table)
-    (risky,) = table.points_at([found.index])
+    (risky,) = table.points_at([chosen.index])
     kept, task = risky.accuracy, risky.accuracy.task.replace("_", " ")
     hints, details = _safe_elsewhere(request, table, loss)
     held = points.low[fitting & points.allowed & (points.retention >= USABLE)].max(initial=0.0)
@@ -54,7 +54,7 @@ def _nothing_safe(request: Request, table: Table, fitting: np.ndarray) -> Nothin
 
 
 def _safe_elsewhere(
-    request: Request, table: Table, loss: float
+    request: Request, table: EvaluatedSpace, loss: float
 ) -> tuple[list[str], dict[str, Any]]:
     """A budget and a context at which something is safe, in words and as fields."""
     points, hints = table.points, list[str]()
@@ -85,11 +85,11 @@ def _longest_safe(request: Request) -> tuple[int, str] | None:
         low, high = 0, -(-request.workload.context // STEP)
         while high - low > 1:
             middle = (low + high) // 2
-            found = _safe_at(request, middle * STEP, usual)
-            if found is None:
+            config = _safe_at(request, middle * STEP, usual)
+            if config is None:
                 high = middle
             else:
-                low, best = middle, (middle * STEP, found)
+                low, best = middle, (middle * STEP, config)
         if best is not None:
             return best
     return None
@@ -103,11 +103,11 @@ def _safe_at(request: Request, context: int, usual: bool) -> str | None:
     fitting = points.memory <= request.budget
     if usual:
         fitting &= points.usual
-    found = choice.choose(points, fitting, request.objective, request.accepted_loss)
-    return str(table.space.configuration(found.index)) if found is not None else None
+    chosen = choice.choose(points, fitting, request.objective, request.accepted_loss)
+    return str(table.space.configuration(chosen.index)) if chosen is not None else None
 
 
-def _nothing_usable(request: Request, table: Table) -> NothingFits:
+def _nothing_usable(request: Request, table: EvaluatedSpace) -> NothingFits:
     """Nothing that is usable, and loses no more than is accepted, fits, or exists."""
     points, loss = table.points, request.accepted_loss
     accepted = points.retention >= USABLE
@@ -191,7 +191,7 @@ def _numbers(point: Point) -> dict[str, Any]:
 def _smaller_workloads(request: Request, config: Configuration) -> tuple[int | None, int | None]:
     """The longest context and the largest batch with which this configuration fits; None where no
     smaller one does."""
-    longest = longest_context(request, config)
+    longest = max_context_of(request, config)
     shorter = longest is not None and longest.context < request.workload.context
     context = longest.context if longest is not None and shorter else None
     low, high = 0, request.workload.batch
@@ -203,5 +203,5 @@ def _smaller_workloads(request: Request, config: Configuration) -> tuple[int | N
 
 def _fits(request: Request, config: Configuration, batch: int) -> bool:
     workload = replace(request.workload, batch=batch)
-    found = memory.estimate(request.spec, config, workload, request.engine, request.hardware)
-    return found.total_high <= request.budget
+    estimated = memory.estimate(request.spec, config, workload, request.engine, request.hardware)
+    return estimated.total_high <= request.budget

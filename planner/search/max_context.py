@@ -15,7 +15,7 @@ LONGEST = 2**24
 
 
 @dataclass(frozen=True)
-class Longest:
+class MaxContext:
     """`context` prompt tokens (and the request's output) fit; `point` is the plan there.
 
     `limited_by_model`: the model's own limit stops the context, not the memory.
@@ -26,7 +26,7 @@ class Longest:
     point: Point
 
 
-def longest_context(request: Request, config: Configuration) -> Longest | None:
+def max_context_of(request: Request, config: Configuration) -> MaxContext | None:
     """The longest context at which this configuration fits the budget; None: not one token.
 
     Memory never falls as the context grows, up to the rounding of token blocks and of the last
@@ -39,8 +39,8 @@ def longest_context(request: Request, config: Configuration) -> Longest | None:
         return replace(request.workload, context=context)
 
     def fits(context: int) -> bool:
-        found = memory.estimate(spec, config, at(context), engine, hardware)
-        return found.total_high <= request.budget
+        estimated = memory.estimate(spec, config, at(context), engine, hardware)
+        return estimated.total_high <= request.budget
 
     if fits(most):
         low = most
@@ -52,16 +52,16 @@ def longest_context(request: Request, config: Configuration) -> Longest | None:
     if not low:
         return None
     point = predict_point(spec, config, at(low), engine, hardware, request.task)
-    return Longest(low, low == most and spec.max_context is not None, point)
+    return MaxContext(low, low == most and spec.max_context is not None, point)
 
 
-def longest_of(request: Request, configs: Sequence[Configuration]) -> list[Longest]:
+def max_contexts(request: Request, configs: Sequence[Configuration]) -> list[MaxContext]:
     """Longest contexts of configurations, longest first. Raises NothingFits if none has any."""
-    found = [longest for config in configs if (longest := longest_context(request, config))]
-    if not found:
+    contexts = [longest for config in configs if (longest := max_context_of(request, config))]
+    if not contexts:
         raise NothingFits(
             "no configuration fits the budget even with a context of one token",
             "the weights alone are too large: choose a smaller model or more memory",
             {"model": request.spec.name, "budget": request.budget, "context": 0},
         )
-    return sorted(found, key=lambda x: (-x.context, -x.point.accuracy.low))
+    return sorted(contexts, key=lambda x: (-x.context, -x.point.accuracy.low))

@@ -12,11 +12,11 @@ import numpy as np
 from . import choose as choice
 from .evaluate import Point, evaluate_request
 from .explain import reasons_for, steps_from, warnings_for
-from .infeasible import nothing_fits
-from .max_context import Longest, longest_of
+from .infeasible import infeasible_error
+from .max_context import MaxContext, max_contexts
 from .request import Request
 
-__all__ = ["Plan", "Point", "Request", "longest_contexts", "recommend"]
+__all__ = ["Plan", "Point", "Request", "max_contexts_of_frontier", "recommend"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Plan:
     considered: int
     fitting: int
     warnings: tuple[str, ...]
-    pace: Mapping[str, tuple[float, float]]
+    relative_latency: Mapping[str, tuple[float, float]]
     """TTFT and TPOT of the shown configurations in multiples of the recommended one's, on the
     reference GPU that ordered them where none was named; empty where one was."""
     fits: bool = True
@@ -53,7 +53,7 @@ def recommend(request: Request) -> Plan:
     fitting = points.memory <= request.budget
     chosen = choice.choose(points, fitting, request.objective, loss, request.accept_risk)
     if chosen is None:
-        raise nothing_fits(request, table, fitting)
+        raise infeasible_error(request, table, fitting)
     up = choice.next_up(points, chosen.index, request.budget, loss)
     down = choice.next_down(points, chosen.index, loss)
     keep = [chosen.index, *(i for i in (up, down) if i is not None)]
@@ -63,7 +63,7 @@ def recommend(request: Request) -> Plan:
     shown = choice.spread(points, frontier, keep)
     known = dict(zip(frontier.tolist(), table.points_at(frontier.tolist()), strict=True))
     best = known[chosen.index]
-    pace = {
+    relative_latency = {
         str(known[i].config): (
             float(points.ttft[i] / points.ttft[chosen.index]),
             float(points.tpot[i] / points.tpot[chosen.index]),
@@ -85,12 +85,12 @@ def recommend(request: Request) -> Plan:
         considered=len(table.space),
         fitting=int(fitting.sum()),
         warnings=warnings_for(request, best),
-        pace=pace,
+        relative_latency=relative_latency,
         safe=chosen.safe,
     )
 
 
-def longest_contexts(request: Request) -> list[Longest]:
+def max_contexts_of_frontier(request: Request) -> list[MaxContext]:
     """The longest context that fits, for the frontier's shown configurations, longest first.
 
     The frontier is that of the request's own context, of usual points that are safe there, if any
@@ -101,4 +101,4 @@ def longest_contexts(request: Request) -> list[Longest]:
     safe = points.usual & choice.safe_points(points, request.accepted_loss)
     frontier = choice.frontier(points, safe if safe.any() else None)
     shown = choice.spread(table.points, frontier, [], count=2 * choice.SHOWN)
-    return longest_of(request, [table.space.configuration(i) for i in shown])
+    return max_contexts(request, [table.space.configuration(i) for i in shown])

@@ -109,15 +109,15 @@ def _along(
         return sum(b.nbytes for b in side.buffers(batch, heads, dim, capacity)) if dim else 0
 
     linear = [c for c in capacities if c >= side.sinks + side.residual_capacity]
-    found = {c: weigh(c) for c in {*capacities} - {*linear}}
+    nbytes = {c: weigh(c) for c in {*capacities} - {*linear}}
     if linear:
         low, high = min(linear), max(linear)
         at_low = weigh(low)
         at_high = weigh(high) if high > low else at_low
         from_low = {c: side.packed_tokens(c) - side.packed_tokens(low) for c in linear}
         rise, run = at_high - at_low, from_low[high] or 1
-        found |= {c: at_low + rise * more // run for c, more in from_low.items()}
-    return [found[c] for c in capacities]
+        nbytes |= {c: at_low + rise * more // run for c, more in from_low.items()}
+    return [nbytes[c] for c in capacities]
 
 
 def _format(layout: Layout, bits: int) -> KVFormat:

@@ -7,7 +7,7 @@ from ...formats.configuration import Configuration
 from ...formats.space import Ints, Space
 from ...hardware.gpus import Hardware
 from ...memory.activation import peak
-from ...memory.activation.family_traits import habits
+from ...memory.activation.family_traits import block_traits_of
 from ...memory.activation.forward_step import Attend
 from ...memory.kv_cache import growing, rates
 from ...models.spec import ModelSpec
@@ -64,7 +64,7 @@ class Transformers(Engine):
     def _attends(self, spec: ModelSpec, config: Configuration) -> Attend:
         if config.quantizes_kv:
             return Attend.DEQUANTIZED
-        if habits(spec.text_type or spec.model_type).eager_only:
+        if block_traits_of(spec.text_type or spec.model_type).eager_only:
             return Attend.EAGER
         return self._attend
 

@@ -18,7 +18,7 @@ class Order(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Habits:
+class BlockTraits:
     order: Order = Order.PRE_NORM
 
     scaled_embeddings: bool = False
@@ -90,4 +90,4 @@ class Habits:
     """Gated delta nets project everything with one matrix, which then is taken apart."""
 
 
-LLAMA = Habits()
+LLAMA = BlockTraits()

@@ -8,23 +8,23 @@ prompt. (transformers.cache_utils: DynamicLayer, DynamicSlidingWindowLayer.)
 from dataclasses import replace
 
 from ...models.spec import Attention
-from .forward_step import Attend, Stage
-from .live_tensors import Liveness, rounded
+from .forward_step import Attend, ForwardStep
+from .live_tensors import LiveTensors, rounded
 
 
-def stored_before(window: int | None, stage: Stage) -> int:
+def stored_before(window: int | None, step: ForwardStep) -> int:
     """Tokens in the storage that a layer holds when the stage begins."""
-    if stage.past == 0 or window is None or window == 1:
-        return stage.past
-    return min(window - 1, stage.past - stage.previous) + stage.previous
+    if step.past == 0 or window is None or window == 1:
+        return step.past
+    return min(window - 1, step.past - step.previous) + step.previous
 
 
-def stored_after(window: int | None, stage: Stage) -> int:
+def stored_after(window: int | None, step: ForwardStep) -> int:
     """Tokens in the storage after the stage, which are those that its queries attend to."""
     # A window of one token slices nothing off: `[-1 + 1 :]` is the whole tensor.
     if window is None or window == 1:
-        return stage.total
-    return min(window - 1, stage.past) + stage.new
+        return step.total
+    return min(window - 1, step.past) + step.new
 
 
 def as_cached(mixer: Attention) -> Attention:
@@ -34,41 +34,41 @@ def as_cached(mixer: Attention) -> Attention:
     return replace(mixer, kv_heads=mixer.expanded_heads, expanded_heads=None)
 
 
-def storage_bytes(mixer: Attention, tokens: int, stage: Stage) -> tuple[int, int]:
+def storage_bytes(mixer: Attention, tokens: int, step: ForwardStep) -> tuple[int, int]:
     """(keys, values): bytes of a storage of `tokens` tokens, as the allocator counts them."""
     if mixer.shares_kv_with is not None:
         return 0, 0
-    per_channel = stage.batch * mixer.kv_heads * tokens * stage.element
+    per_channel = step.batch * mixer.kv_heads * tokens * step.element
     return rounded(per_channel * mixer.head_dim), rounded(per_channel * mixer.value_dim)
 
 
-def append(m: Liveness, mixer: Attention, stage: Stage) -> int:
+def append(live: LiveTensors, mixer: Attention, step: ForwardStep) -> int:
     """Bring the cache up to date; returns the bytes that attention holds beside the cache."""
-    if stage.attend is Attend.PACKED:
+    if step.attend is Attend.PACKED:
         return 0
-    if stage.attend is Attend.DEQUANTIZED:
-        return _append_quantized(m, mixer, stage)
+    if step.attend is Attend.DEQUANTIZED:
+        return _append_quantized(live, mixer, step)
     window = mixer.window or mixer.local_chunk
-    old_keys, old_values = storage_bytes(mixer, stored_before(window, stage), stage)
-    new_keys, new_values = storage_bytes(mixer, stored_after(window, stage), stage)
-    m.take(new_keys)
-    m.drop(0 if window else old_keys)
-    m.take(new_values)
-    m.drop(old_values, old_keys if window else 0)
+    old_keys, old_values = storage_bytes(mixer, stored_before(window, step), step)
+    new_keys, new_values = storage_bytes(mixer, stored_after(window, step), step)
+    live.take(new_keys)
+    live.drop(0 if window else old_keys)
+    live.take(new_values)
+    live.drop(old_values, old_keys if window else 0)
     return 0
 
 
-def _append_quantized(m: Liveness, mixer: Attention, stage: Stage) -> int:
+def _append_quantized(live: LiveTensors, mixer: Attention, step: ForwardStep) -> int:
     """QuantizedCache: everything dequantized, the new tokens joined on, and, when the 16-bit
     tail is full, everything quantized anew. The first pass attends to what it was given."""
-    new_keys, new_values = storage_bytes(mixer, stage.new, stage)
-    if not stage.past:
-        m.touch(new_keys + new_keys // 2)  # a contiguous copy and its codes
-        return m.take(new_keys) + m.take(new_values)
-    keys, values = storage_bytes(mixer, stage.past, stage)
-    held = m.take(keys) + m.take(values)  # dequantized
-    joined = m.take(keys + new_keys) + m.take(values + new_values)
-    if stage.new > 1:
-        m.touch(2 * (keys + new_keys))  # scaled and rounded copies on the way to codes
-    m.drop(held)
+    new_keys, new_values = storage_bytes(mixer, step.new, step)
+    if not step.past:
+        live.touch(new_keys + new_keys // 2)  # a contiguous copy and its codes
+        return live.take(new_keys) + live.take(new_values)
+    keys, values = storage_bytes(mixer, step.past, step)
+    held = live.take(keys) + live.take(values)  # dequantized
+    joined = live.take(keys + new_keys) + live.take(values + new_values)
+    if step.new > 1:
+        live.touch(2 * (keys + new_keys))  # scaled and rounded copies on the way to codes
+    live.drop(held)
     return joined

@@ -2,45 +2,45 @@
 
 from dataclasses import replace
 
-from .block_traits import LLAMA, Habits, Order
+from .block_traits import LLAMA, BlockTraits, Order
 
-_PARALLEL = Habits(order=Order.PARALLEL)
-_POST_NORM = Habits(order=Order.POST_NORM)
-_FLOAT_ROUTING = Habits(float_routing=True)
-_SHARED_FIRST = Habits(shared_first=True)
-_GEMMA3 = Habits(order=Order.SANDWICH, tables_by_reach=True)
+_PARALLEL = BlockTraits(order=Order.PARALLEL)
+_POST_NORM = BlockTraits(order=Order.POST_NORM)
+_FLOAT_ROUTING = BlockTraits(float_routing=True)
+_SHARED_FIRST = BlockTraits(shared_first=True)
+_GEMMA3 = BlockTraits(order=Order.SANDWICH, tables_by_reach=True)
 _GEMMA3N = replace(
     _GEMMA3, streams=4, keeps_normed=True, keeps_attention=True, fused_gate=True
 )  # the gate keeps its name while `up` is made, as if one matrix made both
 _GEMMA4 = replace(_GEMMA3, float_routing=True, dense_beside=True)
 _COHERE = replace(_PARALLEL, float_turn=True, scaled_logits=True)
-_ERNIE = Habits(float_rotary=True, spread_tables=True)
-_GLM4 = Habits(order=Order.SANDWICH, fused_gate=True, spread_tables=True)
-_GRANITE = Habits(scaled_adds=True, scaled_logits=True)
+_ERNIE = BlockTraits(float_rotary=True, spread_tables=True)
+_GLM4 = BlockTraits(order=Order.SANDWICH, fused_gate=True, spread_tables=True)
+_GRANITE = BlockTraits(scaled_adds=True, scaled_logits=True)
 _OLMO = replace(_POST_NORM, float_rotary=True)
-_GPT = Habits(
+_GPT = BlockTraits(
     fused_qkv=True, scaled_embeddings=True, position_embeddings=True, keeps_attention=True
 )
-_LLAMA4 = Habits(native_softmax=True, keeps_attention=True, every_expert=True)
+_LLAMA4 = BlockTraits(native_softmax=True, keeps_attention=True, every_expert=True)
 
-_FAMILIES: dict[str, Habits] = {
-    "bitnet": Habits(normed_product=True),
-    "bloom": Habits(fused_qkv=True, eager_only=True, keeps_weights=True, named_scores=True),
+_FAMILIES: dict[str, BlockTraits] = {
+    "bitnet": BlockTraits(normed_product=True),
+    "bloom": BlockTraits(fused_qkv=True, eager_only=True, keeps_weights=True, named_scores=True),
     "cohere": _COHERE,
     "cohere2": _COHERE,
     "cohere2_moe": _COHERE,
-    "codegen": Habits(
+    "codegen": BlockTraits(
         fused_qkv=True,
         split_rotary=True,
         eager_only=True,
         keeps_weights=True,
         float_scores=True,
     ),
-    "deepseek_v4": Habits(eager_only=True),
+    "deepseek_v4": BlockTraits(eager_only=True),
     "ernie4_5": _ERNIE,
     "ernie4_5_moe": replace(_ERNIE, shared_first=True),
     "exaone4": _POST_NORM,
-    "falcon": Habits(
+    "falcon": BlockTraits(
         order=Order.PARALLEL,
         fused_qkv=True,
         always_masked=True,
@@ -49,8 +49,8 @@ _FAMILIES: dict[str, Habits] = {
         named_scores=True,
         keeps_weights=True,
     ),
-    "gemma": Habits(scaled_embeddings=True),
-    "gemma2": Habits(order=Order.SANDWICH, scaled_embeddings=True),
+    "gemma": BlockTraits(scaled_embeddings=True),
+    "gemma2": BlockTraits(order=Order.SANDWICH, scaled_embeddings=True),
     "gemma3": _GEMMA3,
     "gemma3_text": _GEMMA3,
     "gemma3n": _GEMMA3N,
@@ -58,21 +58,21 @@ _FAMILIES: dict[str, Habits] = {
     "gemma4": _GEMMA4,
     "gemma4_text": _GEMMA4,
     "falcon_h1": _GRANITE,
-    "glm": Habits(fused_gate=True, spread_tables=True),
+    "glm": BlockTraits(fused_gate=True, spread_tables=True),
     "glm4": _GLM4,
     "glm4v_text": _GLM4,
     "gpt2": replace(_GPT, native_softmax=True),
     "gpt_bigcode": _GPT,
-    "gpt_neo": Habits(
+    "gpt_neo": BlockTraits(
         scaled_embeddings=True,
         position_embeddings=True,
         eager_only=True,
         keeps_weights=True,
         float_scores=True,
     ),
-    "gpt_neox": Habits(fused_qkv=True),
-    "gpt_oss": Habits(eager_only=True, expert_biases=True, clamped_gate=True),
-    "gptj": Habits(
+    "gpt_neox": BlockTraits(fused_qkv=True),
+    "gpt_oss": BlockTraits(eager_only=True, expert_biases=True, clamped_gate=True),
+    "gptj": BlockTraits(
         order=Order.PARALLEL,
         split_rotary=True,
         eager_only=True,
@@ -85,23 +85,23 @@ _FAMILIES: dict[str, Habits] = {
     "granitemoeshared": _GRANITE,
     "granitemoe_swa": _GRANITE,
     "granite_swa": _GRANITE,
-    "hunyuan_v1_moe": Habits(float_routing=True, shared_first=True),
+    "hunyuan_v1_moe": BlockTraits(float_routing=True, shared_first=True),
     "llama4": _LLAMA4,
     "llama4_text": _LLAMA4,
-    "mimo_v2_flash": Habits(eager_only=True, native_softmax=True, float_routing=True),
-    "mpt": Habits(fused_qkv=True, eager_only=True, keeps_weights=True),
-    "nanochat": Habits(scaled_logits=True),
-    "olmo": Habits(float_rotary=True),
+    "mimo_v2_flash": BlockTraits(eager_only=True, native_softmax=True, float_routing=True),
+    "mpt": BlockTraits(fused_qkv=True, eager_only=True, keeps_weights=True),
+    "nanochat": BlockTraits(scaled_logits=True),
+    "olmo": BlockTraits(float_rotary=True),
     "olmo2": _OLMO,
     "olmo3": replace(_OLMO, tables_by_reach=True),
-    "opt": Habits(scaled_embeddings=True, position_embeddings=True, inline_ffn=True),
+    "opt": BlockTraits(scaled_embeddings=True, position_embeddings=True, inline_ffn=True),
     "phi": replace(_PARALLEL, split_rotary=True),
-    "phi3": Habits(fused_qkv=True, fused_gate=True),
+    "phi3": BlockTraits(fused_qkv=True, fused_gate=True),
     "qwen2_moe": replace(_SHARED_FIRST, idle_window_mask=True),
     "qwen3_5_moe": _SHARED_FIRST,
     "qwen3_5_moe_text": _SHARED_FIRST,
     "qwen3_next": replace(_SHARED_FIRST, fused_gated_delta=True),
-    "stablelm": Habits(split_rotary=True, keeps_attention=True, keeps_normed=True),
+    "stablelm": BlockTraits(split_rotary=True, keeps_attention=True, keeps_normed=True),
     **dict.fromkeys(
         (
             "afmoe",
@@ -130,5 +130,5 @@ _FAMILIES: dict[str, Habits] = {
 }
 
 
-def habits(model_type: str) -> Habits:
+def block_traits_of(model_type: str) -> BlockTraits:
     return _FAMILIES.get(model_type, LLAMA)

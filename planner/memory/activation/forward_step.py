@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ...workload import Workload
-from .block_traits import LLAMA, Habits
+from .block_traits import LLAMA, BlockTraits
 
 
 class Attend(StrEnum):
@@ -21,12 +21,12 @@ class Attend(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class ForwardStep:
     """`new` tokens of each of `batch` sequences meet `past` cached ones.
 
     `previous` is the size of the stage before (0: none): a sliding layer's storage remembers it.
     `element` is the bytes of one activation value, `hidden` the width of the residual stream,
-    `norm` its kind of norm; `habits` are the family's.
+    `norm` its kind of norm; `traits` are the family's.
     """
 
     batch: int
@@ -36,7 +36,7 @@ class Stage:
     element: int
     hidden: int
     norm: str = "rms"
-    habits: Habits = LLAMA
+    traits: BlockTraits = LLAMA
     attend: Attend = Attend.SDPA
     capacity: int = 0
     """Tokens that a cache allocated before prefill has room for."""
@@ -64,7 +64,7 @@ class Stage:
         return self.rows * width * self.element
 
 
-def prefill(like: Stage, context: int, chunk: int | None) -> Iterator[Stage]:
+def prefill(like: ForwardStep, context: int, chunk: int | None) -> Iterator[ForwardStep]:
     """The passes, otherwise like `like`, that can set the high-water mark of a prefill.
 
     Caches only grow, so of the full chunks the last counts, and the shorter rest after it.
@@ -77,7 +77,7 @@ def prefill(like: Stage, context: int, chunk: int | None) -> Iterator[Stage]:
         yield replace(like, new=rest, past=full * size, previous=size)
 
 
-def decode(like: Stage, workload: Workload, chunk: int | None) -> Iterator[Stage]:
+def decode(like: ForwardStep, workload: Workload, chunk: int | None) -> Iterator[ForwardStep]:
     """The first step, which finds what prefill left, and the last, which finds the most."""
     if workload.output:
         size = min(chunk or workload.context, workload.context)

@@ -14,8 +14,8 @@ from ...formats.kv_format import KVFormat
 from ...models.spec import Attention, ModelSpec
 from ...workload import Workload
 from ..weights import weight_bytes
-from .forward_step import Stage
-from .live_tensors import Liveness, rounded
+from .forward_step import ForwardStep
+from .live_tensors import LiveTensors, rounded
 from .segmented_attention import stages_segments, take_staged
 from .workspace import (
     GRAPH_FROM,
@@ -82,13 +82,13 @@ def in_pieces(spec: ModelSpec, workload: Workload, chunk: int | None) -> bool:
     )
 
 
-def _parts(mixer: Attention, stage: Stage) -> int:
+def _parts(mixer: Attention, step: ForwardStep) -> int:
     """Parts of the cache that the general kernel attends to apart."""
     group = mixer.query_heads // mixer.kv_heads
-    window = mixer.window_within(stage.capacity) or mixer.local_chunk
-    held = min(stage.capacity, window + stage.new) if window else stage.capacity
-    rows = stage.batch * mixer.kv_heads
-    return int(tile_splits(stage.new, group, rows, held, MULTIPROCESSORS))
+    window = mixer.window_within(step.capacity) or mixer.local_chunk
+    held = min(step.capacity, window + step.new) if window else step.capacity
+    rows = step.batch * mixer.kv_heads
+    return int(tile_splits(step.new, group, rows, held, MULTIPROCESSORS))
 
 
 def _places(spec: ModelSpec, new: int) -> int:
@@ -101,21 +101,21 @@ def _places(spec: ModelSpec, new: int) -> int:
     )
 
 
-def packed(m: Liveness, mixer: Attention, stage: Stage) -> int:
+def packed(live: LiveTensors, mixer: Attention, step: ForwardStep) -> int:
     """Take the attention output; queries belong to the caller."""
-    size = stage.bytes(mixer.query_heads * mixer.value_dim)
-    queries = stage.rows * mixer.query_heads
-    if stages_segments(mixer, stage.batch, stage.new, stage.capacity):
-        out = take_staged(m, mixer, stage)
-    elif stage.new > 1:
-        parts = _parts(mixer, stage)
-        sums = m.take(parts * queries * (mixer.value_dim + 1) * 4)
+    size = step.bytes(mixer.query_heads * mixer.value_dim)
+    queries = step.rows * mixer.query_heads
+    if stages_segments(mixer, step.batch, step.new, step.capacity):
+        out = take_staged(live, mixer, step)
+    elif step.new > 1:
+        parts = _parts(mixer, step)
+        sums = live.take(parts * queries * (mixer.value_dim + 1) * 4)
         # Each part's sums weighted, and their total divided by the norm.
-        m.touch((parts + 1) * queries * mixer.value_dim * 4 + (parts + 2) * queries * 4)
-        out = m.take(size)
-        m.drop(sums)
+        live.touch((parts + 1) * queries * mixer.value_dim * 4 + (parts + 2) * queries * 4)
+        out = live.take(size)
+        live.drop(sums)
     else:
-        out = m.take(size)
-    ordered = m.take(size)  # token-major
-    m.drop(out)
+        out = live.take(size)
+    ordered = live.take(size)  # token-major
+    live.drop(out)
     return ordered

@@ -12,26 +12,26 @@ def rounded(nbytes: int) -> int:
     return -(-nbytes // ROUND) * ROUND
 
 
-class Liveness:
-    """`live` bytes now, `peak` the most so far."""
+class LiveTensors:
+    """`nbytes` alive now, `peak` the most so far."""
 
-    __slots__ = ("live", "peak")
+    __slots__ = ("nbytes", "peak")
 
-    def __init__(self, live: int = 0) -> None:
-        self.live = live
-        self.peak = live
+    def __init__(self, nbytes: int = 0) -> None:
+        self.nbytes = nbytes
+        self.peak = nbytes
 
     def take(self, nbytes: int) -> int:
         """A tensor is made: returns its size, to be given to `drop`."""
         size = -(-nbytes // ROUND) * ROUND
-        self.live += size
-        if self.live > self.peak:
-            self.peak = self.live
+        self.nbytes += size
+        if self.nbytes > self.peak:
+            self.peak = self.nbytes
         return size
 
     def drop(self, *sizes: int) -> None:
         """Tensors' last references go."""
-        self.live -= sum(sizes)
+        self.nbytes -= sum(sizes)
 
     def touch(self, nbytes: int) -> None:
         """Something is made and gone within one operation."""

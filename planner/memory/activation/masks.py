@@ -9,47 +9,49 @@ from collections.abc import Iterable
 
 from ...models.spec import Attention, LatentAttention
 from .cache import stored_after
-from .forward_step import Attend, Stage
-from .live_tensors import Liveness
+from .forward_step import Attend, ForwardStep
+from .live_tensors import LiveTensors
 
 IDLE = 0
 """The window of sliding layers that a model has none of; its mask spans the full layers' cache."""
 
 
-def needs_mask(window: int | None, stage: Stage) -> bool:
+def needs_mask(window: int | None, step: ForwardStep) -> bool:
     """Whether attention with this reach (None: full) gets a written mask."""
-    if stage.attend is Attend.PACKED:
+    if step.attend is Attend.PACKED:
         return False  # its kernels know positions and windows
-    if stage.attend is Attend.EAGER or (stage.habits.always_masked and stage.new > 1):
+    if step.attend is Attend.EAGER or (step.traits.always_masked and step.new > 1):
         return True
     if window == IDLE:
         return True
-    if window is not None and stored_after(window, stage) >= window:
+    if window is not None and stored_after(window, step) >= window:
         return True
-    return stage.new > 1 and stage.past > 0
+    return step.new > 1 and step.past > 0
 
 
 def reach(mixer: Attention | LatentAttention) -> int | None:
     return (mixer.window or mixer.local_chunk) if isinstance(mixer, Attention) else None
 
 
-def take_masks(m: Liveness, mixers: Iterable[Attention | LatentAttention], stage: Stage) -> int:
+def take_masks(
+    live: LiveTensors, mixers: Iterable[Attention | LatentAttention], step: ForwardStep
+) -> int:
     """Take one mask for each kind of reach among the layers; returns their bytes."""
     held = 0
     windows = {reach(mixer) for mixer in mixers}
-    if stage.habits.idle_window_mask and windows == {None}:
+    if step.traits.idle_window_mask and windows == {None}:
         windows.add(IDLE)
     for window in windows:
-        if not needs_mask(window, stage):
+        if not needs_mask(window, step):
             continue
-        seen = stage.total if window == IDLE else stored_after(window, stage)
-        entries = stage.new * seen
-        booleans = m.take(entries)
+        seen = step.total if window == IDLE else stored_after(window, step)
+        entries = step.new * seen
+        booleans = live.take(entries)
         if window is not None:
-            m.touch(2 * entries)  # causal and window are made apart and joined by `&`
-        if stage.attend is Attend.EAGER:
-            held += m.take(stage.batch * entries * stage.element)
-            m.drop(booleans)
+            live.touch(2 * entries)  # causal and window are made apart and joined by `&`
+        if step.attend is Attend.EAGER:
+            held += live.take(step.batch * entries * step.element)
+            live.drop(booleans)
         else:
             held += booleans
     return held

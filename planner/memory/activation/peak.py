@@ -17,11 +17,11 @@ from .blocks.compressed import compressed_bytes
 from .blocks.mla import latent_bytes
 from .blocks.norms import norm
 from .cache import as_cached, storage_bytes, stored_after, stored_before
-from .family_traits import habits
-from .forward_step import Attend, Stage, decode, prefill
+from .family_traits import block_traits_of
+from .forward_step import Attend, ForwardStep, decode, prefill
 from .kvpareto_engine import FUSED_LAYERS, in_pieces, scratch
 from .layer import layer_effect
-from .live_tensors import Liveness, rounded
+from .live_tensors import LiveTensors, rounded
 from .masks import reach, take_masks
 from .segmented_attention import take_staged
 
@@ -40,7 +40,7 @@ def peak(
     """
     chunk = DYNAMIC_CHUNK if config.dynamic_chunk else config.chunk
     kind = spec.text_type or spec.model_type
-    like = Stage(
+    like = ForwardStep(
         batch=workload.batch,
         new=1,
         past=0,
@@ -48,7 +48,7 @@ def peak(
         element=ELEMENT[spec.dtype],
         hidden=spec.hidden,
         norm=spec.norm,
-        habits=habits(kind),
+        traits=block_traits_of(kind),
         attend=attend,
         capacity=workload.tokens,
         fused_layer=attend is Attend.PACKED and kind in FUSED_LAYERS,
@@ -71,128 +71,128 @@ def peak(
     eager = max([between, *(_pass_peak(spec, x, workload.full_logits) for x in stages)])
     prefilled = base + max(eager, captured - grown)
     steps = decode(like, workload, chunk)
-    decoded = base + max((_pass_peak(spec, stage, False) for stage in steps), default=0)
+    decoded = base + max((_pass_peak(spec, step, False) for step in steps), default=0)
     room = max(base + eager + captured, prefilled, decoded)
     return Activation(prefilled, decoded, resident, room)
 
 
-def _between_pieces(spec: ModelSpec, stage: Stage) -> int:
+def _between_pieces(spec: ModelSpec, step: ForwardStep) -> int:
     """The most alive while captured chunks run: their attention, and their logits' place."""
-    m = Liveness()
-    m.take(stage.batch * spec.vocab * stage.element)
+    live = LiveTensors()
+    live.take(step.batch * spec.vocab * step.element)
     for mixer, _ in spec.mixer_counts:
         assert isinstance(mixer, Attention)  # in_pieces
-        m.drop(take_staged(m, mixer, stage))
-    return m.peak
+        live.drop(take_staged(live, mixer, step))
+    return live.peak
 
 
-def _cached(spec: ModelSpec, stage: Stage, *, after: bool) -> list[int]:
+def _cached(spec: ModelSpec, step: ForwardStep, *, after: bool) -> list[int]:
     """Bytes of every layer's cache storage before or after a stage, as the allocator counts."""
-    if stage.attend in (Attend.PACKED, Attend.DEQUANTIZED):
+    if step.attend in (Attend.PACKED, Attend.DEQUANTIZED):
         return [0] * len(spec.layers)
     sizes: dict[Layer, int] = {}
     for layer in spec.layers:
         if layer not in sizes:
-            sizes[layer] = sum(_mixer_cache(mixer, stage, after) for mixer in layer.mixers)
+            sizes[layer] = sum(_mixer_cache(mixer, step, after) for mixer in layer.mixers)
     return [sizes[layer] for layer in spec.layers]
 
 
-def _mixer_cache(mixer: Mixer, stage: Stage, after: bool) -> int:
+def _mixer_cache(mixer: Mixer, step: ForwardStep, after: bool) -> int:
     if isinstance(mixer, Attention):
         stored = stored_after if after else stored_before
-        return sum(storage_bytes(as_cached(mixer), stored(reach(mixer), stage), stage))
+        return sum(storage_bytes(as_cached(mixer), stored(reach(mixer), step), step))
     if isinstance(mixer, LatentAttention):
-        return sum(latent_bytes(mixer, stage.total if after else stage.past, stage))
+        return sum(latent_bytes(mixer, step.total if after else step.past, step))
     if isinstance(mixer, CompressedAttention):
-        return compressed_bytes(mixer, stage, after=after)
-    if not after and not stage.past:
+        return compressed_bytes(mixer, step, after=after)
+    if not after and not step.past:
         return 0
-    state = mixer.state * ELEMENT.get(mixer.state_dtype or "", stage.element)
-    conv = mixer.conv * ELEMENT.get(mixer.conv_dtype or "", stage.element)
-    return rounded(stage.batch * state) + rounded(stage.batch * conv)
+    state = mixer.state * ELEMENT.get(mixer.state_dtype or "", step.element)
+    conv = mixer.conv * ELEMENT.get(mixer.conv_dtype or "", step.element)
+    return rounded(step.batch * state) + rounded(step.batch * conv)
 
 
-def _pass_peak(spec: ModelSpec, stage: Stage, full_logits: bool) -> int:
-    before, after = _cached(spec, stage, after=False), _cached(spec, stage, after=True)
-    m = Liveness(sum(before))
-    if stage.past:
-        m.take(stage.batch * spec.vocab * stage.element)  # the pass before's logits
-    stream = stage.bytes(spec.hidden)
-    embedded = m.take(stream)
-    if stage.habits.position_embeddings:
-        embedded += m.take(stage.new * spec.hidden * stage.element)
-    embedded += _beside_embeddings(m, spec, stage)
+def _pass_peak(spec: ModelSpec, step: ForwardStep, full_logits: bool) -> int:
+    before, after = _cached(spec, step, after=False), _cached(spec, step, after=True)
+    live = LiveTensors(sum(before))
+    if step.past:
+        live.take(step.batch * spec.vocab * step.element)  # the pass before's logits
+    stream = step.bytes(spec.hidden)
+    embedded = live.take(stream)
+    if step.traits.position_embeddings:
+        embedded += live.take(step.new * spec.hidden * step.element)
+    embedded += _beside_embeddings(live, spec, step)
     mixers = [x for x, _ in spec.mixer_counts if isinstance(x, Attention | LatentAttention)]
-    tables = _positions(m, mixers, stage)
-    masks = take_masks(m, mixers, stage)
-    given = _layers(m, spec, stage, before, after)
-    normed = norm(m, spec.norm, stage.rows, spec.hidden, stage)
-    m.drop(given, embedded, tables, masks)
-    rows = stage.rows if full_logits else stage.batch
-    logits = m.take(rows * spec.vocab * stage.element)
-    if spec.logit_softcap or stage.habits.scaled_logits:
-        m.touch(logits)
-    m.drop(normed)
-    return m.peak
+    tables = _positions(live, mixers, step)
+    masks = take_masks(live, mixers, step)
+    given = _layers(live, spec, step, before, after)
+    normed = norm(live, spec.norm, step.rows, spec.hidden, step)
+    live.drop(given, embedded, tables, masks)
+    rows = step.rows if full_logits else step.batch
+    logits = live.take(rows * spec.vocab * step.element)
+    if spec.logit_softcap or step.traits.scaled_logits:
+        live.touch(logits)
+    live.drop(normed)
+    return live.peak
 
 
 def _layers(
-    m: Liveness,
+    live: LiveTensors,
     spec: ModelSpec,
-    stage: Stage,
+    step: ForwardStep,
     before: Sequence[int],
     after: Sequence[int],
 ) -> int:
     """All decoder layers; takes the last one's output. The first one's input is the embeddings."""
     effects: dict[Layer, int] = {}
-    streams = stage.habits.streams
-    copied = stage.habits.scaled_embeddings or streams > 1
-    given = m.take(streams * stage.bytes(spec.hidden)) if copied else 0
+    streams = step.traits.streams
+    copied = step.traits.scaled_embeddings or streams > 1
+    given = live.take(streams * step.bytes(spec.hidden)) if copied else 0
     kept = 0
     for layer, old, new in zip(spec.layers, before, after, strict=True):
         if layer not in effects:
-            effects[layer] = layer_effect(layer, stage)
-        m.peak = max(m.peak, m.live + effects[layer])
-        m.live += new - old
-        given = given or m.take(stage.bytes(spec.hidden))
-        kept = kept or m.take(_kept_weights(layer, stage))
+            effects[layer] = layer_effect(layer, step)
+        live.peak = max(live.peak, live.nbytes + effects[layer])
+        live.nbytes += new - old
+        given = given or live.take(step.bytes(spec.hidden))
+        kept = kept or live.take(_kept_weights(layer, step))
     return given + kept
 
 
 PER_LAYER = 256  # channels that Gemma 3n looks up for every token and layer
 
 
-def _beside_embeddings(m: Liveness, spec: ModelSpec, stage: Stage) -> int:
+def _beside_embeddings(live: LiveTensors, spec: ModelSpec, step: ForwardStep) -> int:
     """Gemma 3n: what its streams are stacked from, and the per-layer inputs."""
-    if stage.habits.streams == 1:
+    if step.traits.streams == 1:
         return 0
-    projected = m.take(stage.habits.streams * stage.bytes(spec.hidden))
-    return projected + m.take(stage.bytes(len(spec.layers) * PER_LAYER))
+    projected = live.take(step.traits.streams * step.bytes(spec.hidden))
+    return projected + live.take(step.bytes(len(spec.layers) * PER_LAYER))
 
 
-def _kept_weights(layer: Layer, stage: Stage) -> int:
+def _kept_weights(layer: Layer, step: ForwardStep) -> int:
     """Bytes of attention weights that a layer's caller holds until the next layer returns."""
-    if stage.attend is not Attend.EAGER or not stage.habits.keeps_weights:
+    if step.attend is not Attend.EAGER or not step.traits.keeps_weights:
         return 0
     return sum(
-        stage.rows * x.query_heads * stored_after(reach(x), stage) * stage.element
+        step.rows * x.query_heads * stored_after(reach(x), step) * step.element
         for x in layer.mixers
         if isinstance(x, Attention)
     )
 
 
-def _positions(m: Liveness, mixers: Sequence[Softmax], stage: Stage) -> int:
+def _positions(live: LiveTensors, mixers: Sequence[Softmax], step: ForwardStep) -> int:
     """Token positions, and cosines and sines for each width of rotary turn."""
-    held = m.take(8 * stage.new)
-    by_reach = stage.habits.tables_by_reach
-    for width, _ in {(_rotary_width(x, stage), by_reach and reach(x)) for x in mixers}:
-        m.touch(3 * stage.new * width * 4)
-        element = 4 if stage.habits.float_rotary else stage.element
-        held += sum(m.take(stage.new * width * element) for _ in ("cos", "sin"))
+    held = live.take(8 * step.new)
+    by_reach = step.traits.tables_by_reach
+    for width, _ in {(_rotary_width(x, step), by_reach and reach(x)) for x in mixers}:
+        live.touch(3 * step.new * width * 4)
+        element = 4 if step.traits.float_rotary else step.element
+        held += sum(live.take(step.new * width * element) for _ in ("cos", "sin"))
     return held
 
 
-def _rotary_width(mixer: Softmax, stage: Stage) -> int:
+def _rotary_width(mixer: Softmax, step: ForwardStep) -> int:
     if isinstance(mixer, LatentAttention):
         return mixer.rope_dim
-    return (mixer.rotary_dim or mixer.head_dim) if turns(mixer, stage) else 0
+    return (mixer.rotary_dim or mixer.head_dim) if turns(mixer, step) else 0

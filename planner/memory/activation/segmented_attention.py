@@ -8,8 +8,8 @@ few queries over the GPU and sums the splits up in float32.
 from functools import lru_cache
 
 from ...models.spec import Attention
-from .forward_step import Stage
-from .live_tensors import Liveness
+from .forward_step import ForwardStep
+from .live_tensors import LiveTensors
 from .workspace import MULTIPROCESSORS, SEGMENT, segment_tokens
 
 STAGED_HEAD_DIM = 256  # widest head of the library's attention that staged segments go through
@@ -32,44 +32,46 @@ def stages_segments(mixer: Attention, batch: int, new: int, tokens: int) -> bool
     )
 
 
-def take_staged(m: Liveness, mixer: Attention, stage: Stage) -> int:
+def take_staged(live: LiveTensors, mixer: Attention, step: ForwardStep) -> int:
     """Take the attention output; queries belong to the caller."""
-    out = m.take(stage.bytes(mixer.query_heads * mixer.value_dim))
-    before, window = m.live, mixer.window_within(stage.capacity)
+    out = live.take(step.bytes(mixer.query_heads * mixer.value_dim))
+    before, window = live.nbytes, mixer.window_within(step.capacity)
     if window is not None:
-        step = min(stage.new, SEGMENT - window + 1)  # queries whose windows fit a segment
-        if step < stage.new:
-            m.take(2 * _bytes(mixer, step, stage))  # a copy of these, and their result
-        _own(m, mixer, step, min(stage.total, step + window - 1), stage)
+        queries = min(step.new, SEGMENT - window + 1)  # queries whose windows fit a segment
+        if queries < step.new:
+            live.take(2 * _bytes(mixer, queries, step))  # a copy of these, and their result
+        _own(live, mixer, queries, min(step.total, queries + window - 1), step)
     else:
-        segments, _ = _cut(mixer, stage.new, stage.past)
-        parts = _parts(mixer, stage.new) if segments else 1
+        segments, _ = _cut(mixer, step.new, step.past)
+        parts = _parts(mixer, step.new) if segments else 1
         if parts > 1:
-            m.take(parts * _bytes(mixer, stage.new, stage))  # the queries, once for each part
+            live.take(parts * _bytes(mixer, step.new, step))  # the queries, once for each part
         if segments:  # the last of them has a name to the end
-            _result(m, mixer, stage.new, stage, parts)
-        keys = _most_keys(mixer, stage.new, stage.past, stage.previous == stage.new)
-        _own(m, mixer, stage.new, keys, stage)
-    m.drop(m.live - before)
+            _result(live, mixer, step.new, step, parts)
+        keys = _most_keys(mixer, step.new, step.past, step.previous == step.new)
+        _own(live, mixer, step.new, keys, step)
+    live.drop(live.nbytes - before)
     return out
 
 
-def _result(m: Liveness, mixer: Attention, new: int, stage: Stage, parts: int = 1) -> None:
+def _result(
+    live: LiveTensors, mixer: Attention, new: int, step: ForwardStep, parts: int = 1
+) -> None:
     """Take what attention to one segment gives: results, and their log-sum-exps."""
-    m.take(parts * _bytes(mixer, new, stage))
-    m.take(parts * new * mixer.query_heads * 4)
+    live.take(parts * _bytes(mixer, new, step))
+    live.take(parts * new * mixer.query_heads * 4)
 
 
-def _own(m: Liveness, mixer: Attention, new: int, keys: int, stage: Stage) -> None:
+def _own(live: LiveTensors, mixer: Attention, new: int, keys: int, step: ForwardStep) -> None:
     """The chunk's queries and the keys that end with them."""
-    _result(m, mixer, new, stage)
+    _result(live, mixer, new, step)
     count = splits(mixer.query_heads, mixer.head_dim, new, keys)
     if count > 1:
-        m.touch(count * new * mixer.query_heads * 4 * (_whole_width(mixer.head_dim) + 1))
+        live.touch(count * new * mixer.query_heads * 4 * (_whole_width(mixer.head_dim) + 1))
 
 
-def _bytes(mixer: Attention, new: int, stage: Stage) -> int:
-    return new * mixer.query_heads * mixer.value_dim * stage.element
+def _bytes(mixer: Attention, new: int, step: ForwardStep) -> int:
+    return new * mixer.query_heads * mixer.value_dim * step.element
 
 
 def _cut(mixer: Attention, new: int, past: int) -> tuple[int, int]:
@@ -77,8 +79,8 @@ def _cut(mixer: Attention, new: int, past: int) -> tuple[int, int]:
     segment = segment_tokens(mixer.kv_heads, mixer.head_dim, mixer.value_dim, new)
     quarter = segment // 4
     left = past % quarter
-    found = past // segment + (past % segment >= quarter)
-    return (found + 1, new) if left + new > max(new, segment) else (found, left + new)
+    segments = past // segment + (past % segment >= quarter)
+    return (segments + 1, new) if left + new > max(new, segment) else (segments, left + new)
 
 
 @lru_cache(maxsize=4096)

@@ -20,5 +20,5 @@ def reader_of(model_type: str) -> Reader | None:
     module = READER_MODULES.get(model_type)
     if module is None:
         return None
-    found: Reader = import_module(f".{module}", __package__).READERS[model_type]
-    return found
+    reader: Reader = import_module(f".{module}", __package__).READERS[model_type]
+    return reader

@@ -18,7 +18,7 @@ _FILE = Path(__file__).with_name("config_defaults.jsonl")
 
 
 @dataclass(frozen=True)
-class Facts:
+class ConfigDefaults:
     """Defaults and older spellings of fields, what an absent section is taken as, and which
     sections are read by that class whatever `model_type` they name."""
 
@@ -30,28 +30,28 @@ class Facts:
 
 @lru_cache(maxsize=1)
 def _lines() -> dict[str, str]:
-    found: dict[str, str] = {}
+    line_of: dict[str, str] = {}
     for line in _FILE.read_text(encoding="utf-8").splitlines():
         # {"model_type": "qwen3", ...: the fourth piece between quotes is the name
-        found[line.split('"', 4)[3]] = line
-    return found
+        line_of[line.split('"', 4)[3]] = line
+    return line_of
 
 
 @lru_cache(maxsize=64)
-def facts_of(model_type: str) -> Facts:
+def config_defaults_of(model_type: str) -> ConfigDefaults:
     """The facts about a model type; empty where transformers does not know it."""
     line = _lines().get(model_type)
     if line is None:
-        return Facts()
+        return ConfigDefaults()
     read = json.loads(line)
-    return Facts(read["defaults"], read["aliases"], read["sections"], read["fixed"])
+    return ConfigDefaults(read["defaults"], read["aliases"], read["sections"], read["fixed"])
 
 
 def fields_of(
     raw: Mapping[str, Any], model_type: str, *, path: str = "", notes: list[str] | None = None
 ) -> Fields:
     """Checked fields of a section, with its family's facts."""
-    facts = facts_of(model_type)
+    facts = config_defaults_of(model_type)
     return Fields(
         raw,
         kind=model_type,
@@ -69,14 +69,14 @@ def section(f: Fields, name: str, model_type: str = "") -> Fields:
     what transformers assumes.
     Raises BadConfig where nothing does.
     """
-    facts = facts_of(f.kind)
+    facts = config_defaults_of(f.kind)
     raw, known = f.mapping(name), facts.sections.get(name, {})
     notes = f.notes
     if raw is None:
         raw, notes = known, []
         f.note(f"{name} is not in the config: transformers' defaults describe it")
     named = None if name in facts.fixed else raw.get("model_type")
-    kind = named if isinstance(named, str) and facts_of(named).defaults else ""
+    kind = named if isinstance(named, str) and config_defaults_of(named).defaults else ""
     kind = kind or model_type or known.get("model_type", "")
     if not kind:
         raise BadConfig(

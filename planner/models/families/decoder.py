@@ -158,7 +158,7 @@ def text_decoder(
         if style.extra:
             style.extra(block)
         kinds = list(zip(mixer_kinds, ffns, strict=True))
-        found = build_layers(t, f"{style.layers}.*.", kinds, layer)
+        built = build_layers(t, f"{style.layers}.*.", kinds, layer)
         if style.final_norm:
             t.norm(style.final_norm, hidden, style.norm_bias)
     head_bias = f.flag(style.head_bias) if isinstance(style.head_bias, str) else style.head_bias
@@ -170,7 +170,7 @@ def text_decoder(
         hidden=hidden,
         vocab=vocab,
         max_context=max_context(f),
-        layers=found,
+        layers=built,
         tied_embeddings=tied,
         norm=style.norm,
         logit_softcap=f.number(style.softcap) if style.softcap else None,
@@ -181,7 +181,7 @@ def text_decoder(
 def max_context(f: Fields) -> int | None:
     """Positions the model was made for."""
     for name in ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length"):
-        found = f.optional_count(name, high=2**31)
-        if found is not None:
-            return found
+        length = f.optional_count(name, high=2**31)
+        if length is not None:
+            return length
     return None

@@ -45,8 +45,8 @@ def mla(
         t.norm("kv_a_layernorm", rank)
         t.linear("kv_b_proj", rank, heads * (nope + value))
         t.linear("o_proj", heads * value, b.hidden, bias)
-        found = indexer_of(b, query_rank or b.hidden) if indexer == "own" else None
-    return LatentAttention(heads, query_rank, rank, nope, rope, value, found)
+        own_indexer = indexer_of(b, query_rank or b.hidden) if indexer == "own" else None
+    return LatentAttention(heads, query_rank, rank, nope, rope, value, own_indexer)
 
 
 def indexer_of(b: Block, query_rank: int) -> Indexer:

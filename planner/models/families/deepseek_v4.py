@@ -39,10 +39,10 @@ def rate(f: Fields, kind: str) -> int:
     """Tokens an entry stands for."""
     older = "compress_rate_csa" if kind == SPARSE else "compress_rate_hca"
     rates = f.mapping("compress_rates") or {}
-    found = rates.get(kind, RATES[kind])
-    if isinstance(found, bool) or not isinstance(found, int) or not 1 <= found <= 2**20:
-        raise f.wrong("compress_rates", found, "a whole number of tokens")
-    return f.count(older, found)
+    tokens = rates.get(kind, RATES[kind])
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or not 1 <= tokens <= 2**20:
+        raise f.wrong("compress_rates", tokens, "a whole number of tokens")
+    return f.count(older, tokens)
 
 
 def attention(b: Block, kind: str) -> Mixer:

@@ -124,10 +124,10 @@ def per_layer_tables(b: Block) -> None:
 def gemma4_ffn(b: Block, kind: str) -> FFN:
     f, t = b.f, b.t
     width = f.count("intermediate_size") * (2 if kind == "wide" else 1)
-    found: FFN = gated(b, width=width)
+    ffn: FFN = gated(b, width=width)
     per_layer_inputs(b)
     if not f.flag("enable_moe_block"):
-        return found
+        return ffn
     count, inner = f.count("num_experts"), f.count("moe_intermediate_size")
     with t.scope("router."):
         t.add("scale", (b.hidden,), Role.OTHER)
@@ -152,7 +152,7 @@ def gemma3n_ffn_kinds(f: Fields, layers: int) -> Sequence[str]:
 def gemma3n_ffn(b: Block, kind: str) -> DenseFFN:
     """An FFN beside AltUp's predictions and LAuReL's low-rank branch."""
     f, t = b.f, b.t
-    found = gated(b, width=int(kind))
+    ffn = gated(b, width=int(kind))
     streams, rank = f.count("altup_num_inputs"), f.count("laurel_rank")
     with t.scope("altup."):
         t.add("correct_output_scale", (b.hidden,), Role.OTHER)
@@ -165,7 +165,7 @@ def gemma3n_ffn(b: Block, kind: str) -> DenseFFN:
         t.linear("linear_right", rank, b.hidden)
         t.norm("post_laurel_norm", b.hidden)
     per_layer_inputs(b)
-    return found
+    return ffn
 
 
 def gemma3n_tables(b: Block) -> None:

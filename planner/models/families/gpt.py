@@ -70,8 +70,8 @@ def separate(
 
 def four_times(b: Block, field: str) -> int:
     """The FFN's width: a field that may be null, else four times the hidden size."""
-    found = b.f.optional_count(field)
-    return 4 * b.hidden if found is None else found
+    width = b.f.optional_count(field)
+    return 4 * b.hidden if width is None else width
 
 
 def wide(

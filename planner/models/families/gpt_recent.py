@@ -11,11 +11,11 @@ from .gpt import LAYER_NORM, fused, positions, separate
 
 
 def persimmon_attention(b: Block, kind: str) -> Attention:
-    found = fused(b, kind, qkv="self_attn.query_key_value", out="self_attn.dense")
+    mixer = fused(b, kind, qkv="self_attn.query_key_value", out="self_attn.dense")
     if b.f.flag("qk_layernorm"):
-        b.t.norm("self_attn.q_layernorm", found.head_dim, True)
-        b.t.norm("self_attn.k_layernorm", found.head_dim, True)
-    return found
+        b.t.norm("self_attn.q_layernorm", mixer.head_dim, True)
+        b.t.norm("self_attn.k_layernorm", mixer.head_dim, True)
+    return mixer
 
 
 def ctrl_attention(b: Block, kind: str) -> Attention:

@@ -73,11 +73,11 @@ LAYER_NORM: dict[str, Any] = {"norm": "layer", "norm_bias": True}
 
 def cohere_attention(b: Block, kind: str) -> Attention:
     """Llama's, and layer norms over each head of q and k where `use_qk_norm`."""
-    found = gqa(b, kind, bias="attention_bias")
+    mixer = gqa(b, kind, bias="attention_bias")
     if b.f.flag("use_qk_norm"):
-        b.t.add("self_attn.q_norm.weight", (found.query_heads, found.head_dim), Role.NORM)
-        b.t.add("self_attn.k_norm.weight", (found.kv_heads, found.head_dim), Role.NORM)
-    return found
+        b.t.add("self_attn.q_norm.weight", (mixer.query_heads, mixer.head_dim), Role.NORM)
+        b.t.add("self_attn.k_norm.weight", (mixer.kv_heads, mixer.head_dim), Role.NORM)
+    return mixer
 
 
 def cohere2_attention(b: Block, kind: str) -> Attention:
@@ -85,11 +85,11 @@ def cohere2_attention(b: Block, kind: str) -> Attention:
 
 
 def apertus_ffn(b: Block, kind: str) -> DenseFFN:
-    found = plain(b, bias=False, names=("up_proj", "down_proj"))
-    if found.activation == "xielu":
+    ffn = plain(b, bias=False, names=("up_proj", "down_proj"))
+    if ffn.activation == "xielu":
         b.t.add("mlp.act_fn.alpha_p", (1,), Role.OTHER)
         b.t.add("mlp.act_fn.alpha_n", (1,), Role.OTHER)
-    return found
+    return ffn
 
 
 def bitnet_attention(b: Block, kind: str) -> Attention:
@@ -98,26 +98,26 @@ def bitnet_attention(b: Block, kind: str) -> Attention:
 
 
 def bitnet_ffn(b: Block, kind: str) -> DenseFFN:
-    found = gated(b)
-    b.t.norm("mlp.ffn_sub_norm", found.width)
-    return found
+    ffn = gated(b)
+    b.t.norm("mlp.ffn_sub_norm", ffn.width)
+    return ffn
 
 
 def phi_attention(b: Block, kind: str) -> Attention:
-    found = gqa(b, kind, bias=True, names=("q_proj", "k_proj", "v_proj", "dense"))
+    mixer = gqa(b, kind, bias=True, names=("q_proj", "k_proj", "v_proj", "dense"))
     if b.f.flag("qk_layernorm"):
-        dim = b.hidden // found.query_heads
+        dim = b.hidden // mixer.query_heads
         b.t.norm("self_attn.q_layernorm", dim, bias=True)
         b.t.norm("self_attn.k_layernorm", dim, bias=True)
-    return found
+    return mixer
 
 
 def diff_attention(b: Block, kind: str) -> Attention:
     """DiffLlama: the difference of two softmaxes, weighted by four learned vectors."""
-    found = gqa(b, kind, bias="attention_bias")
+    mixer = gqa(b, kind, bias="attention_bias")
     for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"):
-        b.t.add(f"self_attn.{name}", (found.head_dim,), Role.OTHER)
-    return found
+        b.t.add(f"self_attn.{name}", (mixer.head_dim,), Role.OTHER)
+    return mixer
 
 
 STYLES: dict[str, Style] = {

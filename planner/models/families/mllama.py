@@ -49,9 +49,9 @@ def step_attention(b: Block, kind: str) -> Attention:
     if kind == SLIDING and f.has("num_sliding_attention_heads"):
         raw = f.changed(num_attention_heads=f.count("num_sliding_attention_heads"))
         own = Fields(raw, kind=f.kind, path=f.path, defaults=f.defaults, notes=f.notes)
-    found = gqa(Block(own, b.t, b.hidden), kind, bias="attention_bias", qk_norm="head")
-    b.t.linear("self_attn.g_proj", b.hidden, found.query_heads)
-    return replace(found, output_gate=True)
+    mixer = gqa(Block(own, b.t, b.hidden), kind, bias="attention_bias", qk_norm="head")
+    b.t.linear("self_attn.g_proj", b.hidden, mixer.query_heads)
+    return replace(mixer, output_gate=True)
 
 
 def step_ffn(b: Block, kind: str) -> FFN:
@@ -60,10 +60,10 @@ def step_ffn(b: Block, kind: str) -> FFN:
     name = "n_routed_experts"
     for older in ("moe_num_experts", "num_experts"):
         name = older if b.f.has(older) else name
-    found = moe(b, experts_field=name)
+    ffn = moe(b, experts_field=name)
     shared = b.f.count("share_expert_dim")
     gated(b, width=shared, bias="mlp_bias", scope="mlp.shared_experts.")
-    return replace(found, shared_width=shared)
+    return replace(ffn, shared_width=shared)
 
 
 def _sparse_size(f: Fields, name: str, older: str) -> int:
@@ -94,7 +94,7 @@ def m3_attention(b: Block, kind: str) -> Attention:
     """Sparse layers keep one small key more for each token, by which blocks are chosen."""
     if kind != SPARSE:
         return gqa(b, kind, qk_norm="head")
-    found = gqa(b, FULL, qk_norm="head")
+    mixer = gqa(b, FULL, qk_norm="head")
     heads = _sparse_size(b.f, "index_n_heads", "sparse_num_index_heads")
     dim = _sparse_size(b.f, "index_head_dim", "sparse_index_dim")
     with b.t.scope("self_attn.indexer."):
@@ -104,15 +104,15 @@ def m3_attention(b: Block, kind: str) -> Attention:
         b.t.norm("k_norm", dim)
     blocks = _sparse_size(b.f, "index_topk_blocks", "sparse_topk_blocks")
     size = _sparse_size(b.f, "index_block_size", "sparse_block_size")
-    return replace(found, indexer=Indexer(heads, dim, blocks * size))
+    return replace(mixer, indexer=Indexer(heads, dim, blocks * size))
 
 
 def m3_ffn(b: Block, kind: str) -> FFN:
     f, t = b.f, b.t
     if kind == "dense":
         width = f.count("dense_intermediate_size")
-        found: FFN = gated(b, width=width, fused="gate_up_proj")
-        return found
+        ffn: FFN = gated(b, width=width, fused="gate_up_proj")
+        return ffn
     sparse = moe(b, experts_field="num_local_experts", width="intermediate_size")
     shared = f.count("shared_intermediate_size")
     with t.scope("mlp."):
@@ -125,10 +125,10 @@ def k3_mixer(b: Block, kind: str) -> Mixer:
     f, t = b.f, b.t
     if kind != FULL:
         return kimi_delta(b)
-    found: LatentAttention = mla(b)
+    mixer: LatentAttention = mla(b)
     if f.flag("mla_use_output_gate"):
-        t.linear("self_attn.g_proj", b.hidden, found.query_heads * found.value_dim)
-    return found
+        t.linear("self_attn.g_proj", b.hidden, mixer.query_heads * mixer.value_dim)
+    return mixer
 
 
 def k3_ffn(b: Block, kind: str) -> FFN:
@@ -159,8 +159,8 @@ def kimi_k3(f: Fields, t: Tensors) -> Decoder:
         "Kimi K3 is read by the names of its fields; its vision tower, its residual attention and "
         "the shapes of its gates are not known"
     )
-    found = text_decoder(text, t, K3)
-    return replace(found, bounds=(tower_bounds(f, t),))
+    decoder = text_decoder(text, t, K3)
+    return replace(decoder, bounds=(tower_bounds(f, t),))
 
 
 def mllama_kinds(f: Fields, layers: int) -> Sequence[str]:
@@ -184,15 +184,15 @@ def mllama_attention(b: Block, kind: str) -> Attention | tuple[Attention, ...]:
 def mllama(f: Fields, t: Tensors) -> Decoder:
     text = section(f, "text_config", "mllama_text_model")
     f.note("only the text model of mllama is described; images add keys to its cross-attention")
-    found = text_decoder(text, t, MLLAMA, prefix="model.language_model.")
-    return replace(found, bounds=(tower_bounds(f, t),))
+    decoder = text_decoder(text, t, MLLAMA, prefix="model.language_model.")
+    return replace(decoder, bounds=(tower_bounds(f, t),))
 
 
 def phi4mm(f: Fields, t: Tensors) -> Decoder:
     """Phi-4-multimodal: Phi-3's decoder; its image and speech encoders are not described."""
     f.note(f"only the text model of {f.kind} is described: its other towers are not")
-    found = text_decoder(f, t, PHI3)
-    return replace(found, bounds=(tower_bounds(f, t),))
+    decoder = text_decoder(f, t, PHI3)
+    return replace(decoder, bounds=(tower_bounds(f, t),))
 
 
 MLLAMA = Style(attention=mllama_attention, ffn=gated, kinds=mllama_kinds, embed_extra=8)

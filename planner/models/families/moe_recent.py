@@ -34,9 +34,9 @@ def beam_kinds(f: Fields, layers: int) -> Sequence[str]:
 
 
 def beam_attention(b: Block, kind: str) -> Attention:
-    found = gqa(b, kind, bias="attention_bias", qk_norm="head", gate="gate_proj")
-    b.t.add("self_attn.gate_bias", (found.query_heads,), Role.BIAS)
-    return found
+    mixer = gqa(b, kind, bias="attention_bias", qk_norm="head", gate="gate_proj")
+    b.t.add("self_attn.gate_bias", (mixer.query_heads,), Role.BIAS)
+    return mixer
 
 
 def jetmoe_attention(b: Block, kind: str) -> Attention:
@@ -71,11 +71,11 @@ def jetmoe_ffn(b: Block, kind: str) -> MoEFFN:
 
 def doge_attention(b: Block, kind: str) -> Attention:
     """Attention whose mask is computed from the values."""
-    found = gqa(b, kind, bias="attention_bias", qk_norm="head")
-    b.t.add("self_attn.A", (found.kv_heads,), Role.OTHER)
-    width = found.kv_heads * found.head_dim
-    b.t.linear("self_attn.dt_proj", width, found.kv_heads, b.f.flag("attention_bias"))
-    return found
+    mixer = gqa(b, kind, bias="attention_bias", qk_norm="head")
+    b.t.add("self_attn.A", (mixer.kv_heads,), Role.OTHER)
+    width = mixer.kv_heads * mixer.head_dim
+    b.t.linear("self_attn.dt_proj", width, mixer.kv_heads, b.f.flag("attention_bias"))
+    return mixer
 
 
 def doge_ffn(b: Block, kind: str) -> FFN:
@@ -83,16 +83,16 @@ def doge_ffn(b: Block, kind: str) -> FFN:
     f, t = b.f, b.t
     t.add("input_residual", (b.hidden,), Role.OTHER)
     t.add("post_attention_residual", (b.hidden,), Role.OTHER)
-    found = gated(b, bias="mlp_bias")
+    ffn = gated(b, bias="mlp_bias")
     if not f.flag("is_moe"):
-        return found
+        return ffn
     count = f.count("num_experts")
     keys = int(count**0.5)
     t.linear("mlp.router_gate", b.hidden, 2 * keys, role=Role.ROUTER)
     t.embedding("mlp.down_embed", count, b.hidden)
     t.embedding("mlp.up_embed", count, b.hidden)
     top = f.count("num_experts_per_tok")
-    return MoEFFN(count, top, 1, found.width, False, activation(f))
+    return MoEFFN(count, top, 1, ffn.width, False, activation(f))
 
 
 def inkling_kinds(f: Fields, layers: int) -> Sequence[str]:
@@ -114,11 +114,11 @@ def inkling_mixers(b: Block, kind: str) -> tuple[Attention, RecurrentState]:
         raw = {**f.raw, **{name: f.count(f"swa_{name}", f.count(name)) for name in names}}
         own = Fields(raw, kind=f.kind, path=f.path, defaults=f.defaults, notes=f.notes)
     window = f.count("sliding_window_size", high=2**31) if slides else None
-    found = gqa(Block(own, t, b.hidden), FULL, qk_norm="head")
+    mixer = gqa(Block(own, t, b.hidden), FULL, qk_norm="head")
     rel, kernel = f.count("d_rel"), f.count("conv_kernel_size")
-    width = found.kv_heads * found.head_dim
+    width = mixer.kv_heads * mixer.head_dim
     with t.scope("self_attn."):
-        t.linear("r_proj", b.hidden, found.query_heads * rel)
+        t.linear("r_proj", b.hidden, mixer.query_heads * rel)
         extent = window or f.count("rel_extent")
         t.add("rel_logits_proj.proj", (rel, extent), Role.OTHER)
         t.add("k_sconv.conv1d.weight", (width, 1, kernel), Role.CONV)
@@ -136,7 +136,7 @@ def inkling_mixers(b: Block, kind: str) -> tuple[Attention, RecurrentState]:
         width=tails,
         conv_dtype="float32",
     )
-    return replace(found, window=window), state
+    return replace(mixer, window=window), state
 
 
 def inkling_ffn(b: Block, kind: str) -> FFN:

@@ -88,12 +88,12 @@ def laguna_attention(b: Block, kind: str) -> Attention:
         defaults=b.f.defaults,
         notes=b.f.notes,
     )
-    found = gqa(Block(own, b.t, b.hidden), name, bias="attention_bias", qk_norm="head")
+    mixer = gqa(Block(own, b.t, b.hidden), name, bias="attention_bias", qk_norm="head")
     gating = b.f.raw.get("gating", b.f.defaults.get("gating"))
     each_head = gating is True or gating == "per-head"
-    width = found.query_heads * (1 if each_head else found.head_dim)
+    width = mixer.query_heads * (1 if each_head else mixer.head_dim)
     b.t.linear("self_attn.g_proj", b.hidden, width)
-    return found
+    return mixer
 
 
 def laguna_ffn(b: Block, kind: str) -> FFN:
@@ -115,16 +115,16 @@ def hyperclovax_ffn(b: Block, kind: str) -> DenseFFN:
 
 
 def stablelm_attention(b: Block, kind: str) -> Attention:
-    found = gqa(b, kind, bias="use_qkv_bias", output_bias=False, head_dim=False)
+    mixer = gqa(b, kind, bias="use_qkv_bias", output_bias=False, head_dim=False)
     if b.f.flag("qk_layernorm"):
         with b.t.scope("self_attn."):
-            for name, count in (("q", found.query_heads), ("k", found.kv_heads)):
-                b.t.add(f"{name}_layernorm.norms.*.weight", (found.head_dim,), Role.NORM)
+            for name, count in (("q", mixer.query_heads), ("k", mixer.kv_heads)):
+                b.t.add(f"{name}_layernorm.norms.*.weight", (mixer.head_dim,), Role.NORM)
                 with b.t.scope(times=count - 1):
-                    b.t.add(f"{name}_layernorm.norms.*.weight", (found.head_dim,), Role.NORM)
+                    b.t.add(f"{name}_layernorm.norms.*.weight", (mixer.head_dim,), Role.NORM)
     if not b.f.flag("use_parallel_residual"):
         b.t.norm("post_attention_layernorm", b.hidden, True)
-    return found
+    return mixer
 
 
 def kolibri_ffn(b: Block, kind: str) -> FFN:

@@ -120,5 +120,5 @@ def style_of(model_type: str) -> Style | None:
     module = STYLE_MODULES.get(name)
     if module is None:
         return None
-    found: Style = import_module(f".{module}", __package__).STYLES[name]
-    return found
+    style: Style = import_module(f".{module}", __package__).STYLES[name]
+    return style

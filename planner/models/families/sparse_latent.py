@@ -27,15 +27,15 @@ def hunyuan4_kinds(f: Fields, layers: int) -> Sequence[str]:
 
 def hunyuan4_attention(b: Block, kind: str) -> LatentAttention:
     f, t = b.f, b.t
-    found = mla(b, indexer=kind)
+    mixer = mla(b, indexer=kind)
     streams = f.count("hc_mult", high=64)
-    t.add("self_attn.sinks", (found.query_heads,), Role.OTHER)
-    t.linear("self_attn.gate_proj", b.hidden, found.query_heads * found.value_dim)
+    t.add("self_attn.sinks", (mixer.query_heads,), Role.OTHER)
+    t.linear("self_attn.gate_proj", b.hidden, mixer.query_heads * mixer.value_dim)
     for name in ("attn_hc.", "ffn_hc."):
         t.add(f"{name}fn", (2 * streams, streams * b.hidden), Role.OTHER)
         t.add(f"{name}base", (2 * streams,), Role.OTHER)
         t.add(f"{name}scale", (2,), Role.OTHER)
-    return found
+    return mixer
 
 
 def hunyuan4_head(b: Block) -> None:
@@ -74,12 +74,12 @@ def gated_norm(b: Block, name: str) -> None:
 
 
 def axk2_ffn(b: Block, kind: str) -> FFN:
-    found: FFN = SPARSE(b, kind)
-    if isinstance(found, MoEFFN):
+    ffn: FFN = SPARSE(b, kind)
+    if isinstance(ffn, MoEFFN):
         gated_norm(b, "post_attention_layernorm")
     else:
         b.t.norm("post_attention_layernorm", b.hidden)
-    return found
+    return ffn
 
 
 def dots3_kinds(f: Fields, layers: int) -> Sequence[str]:
@@ -109,14 +109,14 @@ def dots3_attention(b: Block, kind: str) -> LatentAttention:
         own = Block(_sliding_fields(f), t, b.hidden)
         window = f.optional_count("sliding_window", high=2**31)
         window = window or f.count("sliding_window_size", 512, high=2**31)
-        found = replace(mla(own), window=window)
+        mixer = replace(mla(own), window=window)
     else:
-        found = mla(b, indexer="own" if kind == "own" else "")
-        if found.indexer is not None:  # its keys are kept as they were normed, in float32
-            found = replace(found, indexer=replace(found.indexer, dtype="float32"))
-    t.norm("self_attn.k_rope_only_layernorm", found.rope_dim)
-    t.linear("self_attn.g_proj", b.hidden, found.query_heads)
-    return found
+        mixer = mla(b, indexer="own" if kind == "own" else "")
+        if mixer.indexer is not None:  # its keys are kept as they were normed, in float32
+            mixer = replace(mixer, indexer=replace(mixer.indexer, dtype="float32"))
+    t.norm("self_attn.k_rope_only_layernorm", mixer.rope_dim)
+    t.linear("self_attn.g_proj", b.hidden, mixer.query_heads)
+    return mixer
 
 
 def _sliding_fields(f: Fields) -> Fields:

@@ -75,27 +75,27 @@ def unread_modules(section: Section, groups: Sequence[TensorGroup]) -> list[str]
 def _by_format(
     section: Section, config: Section, default: MatrixFormat
 ) -> dict[MatrixFormat | None, list[str]]:
-    found: dict[MatrixFormat | None, list[str]] = {}
+    by_format: dict[MatrixFormat | None, list[str]] = {}
     for name, entry in _modules(section).items():
         stored: MatrixFormat | None
         if isinstance(entry, Mapping):
             stored = _format(entry, section, config)
         else:
             stored = default if entry else None
-        found.setdefault(stored, []).append(name)
-    return found
+        by_format.setdefault(stored, []).append(name)
+    return by_format
 
 
 def _modules(section: Section) -> dict[str, Any]:
     """Modules with an entry: their settings, or whether they are quantized."""
-    found = {}
+    modules = {}
     for name, entry in section.items():
         if name in (*_SETTINGS, "quant_method"):
             continue
         if not isinstance(entry, Mapping | bool):
             raise BadConfig(f"MLX quantization: {name} {str(entry)[:40]!r} is not known", HINT)
-        found[name] = entry
-    return found
+        modules[name] = entry
+    return modules
 
 
 def _format(entry: Section, section: Section, config: Section) -> MatrixFormat:

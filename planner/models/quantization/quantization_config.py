@@ -89,7 +89,7 @@ def find_section(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
     understood: it is never passed over.
     """
     nested = (config.get(name) for name in ("text_config", "llm_config", "language_config"))
-    found: dict[str, Mapping[str, Any]] = {}
+    sections: dict[str, Mapping[str, Any]] = {}
     for place in (config, *nested):
         if not isinstance(place, Mapping):
             continue
@@ -100,10 +100,10 @@ def find_section(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
                 raise BadConfig(f"config.json: {name[:60]} is a quantization that is unknown", HINT)
             if not isinstance(value, Mapping):
                 raise BadConfig(f"config.json: {name} is not an object", HINT)
-            found.setdefault(name, value)
-    if not found:
+            sections.setdefault(name, value)
+    if not sections:
         return None
-    (name, first), *others = found.items()
+    (name, first), *others = sections.items()
     for other, section in others:
         if section != first:
             raise BadConfig(f"config.json: {name} and {other} say different things", HINT)
@@ -116,16 +116,17 @@ def _says_no(value: object) -> bool:
 
 
 def quantization_notes(
-    config: Mapping[str, Any], found: CheckpointQuantization, tensors: Sequence[TensorGroup]
+    config: Mapping[str, Any], quantization: CheckpointQuantization, tensors: Sequence[TensorGroup]
 ) -> list[str]:
     """What a reader of a plan should know of a quantized checkpoint."""
     notes = []
-    if found.kv_cache:
+    if quantization.kv_cache:
         notes.append(
-            f"the checkpoint asks for a KV cache in {found.kv_cache}, for which it has scales: "
-            "engines that follow it keep keys and values so; the KV bits here are the plan's own"
+            f"the checkpoint asks for a KV cache in {quantization.kv_cache}, for which it has "
+            "scales: engines that follow it keep keys and values so; the KV bits here are the "
+            "plan's own"
         )
-    if found.method == "mlx":
+    if quantization.method == "mlx":
         notes.append(
             "the checkpoint is MLX's, for Apple chips: bytes of weights are its own, other terms "
             "those of the engine named"

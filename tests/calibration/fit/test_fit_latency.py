@@ -20,7 +20,7 @@ from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.hardware.measured import forget, path_of
 from kvpareto.planner.latency.efficiency import Coefficients, profile_of, shipped
-from kvpareto.planner.latency.job import Axes, job_of
+from kvpareto.planner.latency.job import ConfigurationAxes, job_of
 from kvpareto.planner.latency.predict import predict
 from kvpareto.planner.latency.roofline import seconds
 from kvpareto.planner.load_model import load_model
@@ -52,7 +52,7 @@ def made_up(
             for tokens in CONTEXTS:
                 config, workload = Configuration.parse(text), Workload(tokens, 16)
                 size = kv_bytes(spec, config, workload, KVPARETO).total
-                job = job_of(spec, workload, Axes.of(config, size))
+                job = job_of(spec, workload, ConfigurationAxes.of(config, size))
                 found = seconds(job, GPU, coefficients)
                 scale = np.exp(rng.normal(0, noise, 2))
                 times = float(found.ttft.item() * scale[0]), float(found.tpot.item() * scale[1])

@@ -21,7 +21,7 @@ from kvpareto.calibration.records.record_file import DIVERGENCE, LAYERS, Record
 from kvpareto.calibration.tasks.fit_length import largest
 from kvpareto.calibration.tasks.scores import Score, paired
 from kvpareto.planner.accuracy import predict as accuracy
-from kvpareto.planner.accuracy.measured_configs import Kept
+from kvpareto.planner.accuracy.measured_configs import MeasuredRetention
 from kvpareto.planner.accuracy.profile_check import check_payload
 from kvpareto.planner.accuracy.retention import OutlierLayers, protected_shares
 from kvpareto.planner.errors import BadInput
@@ -87,7 +87,12 @@ def test_scores_that_do_not_vary_pair_finitely(values: tuple[float, ...]) -> Non
 
 
 ROW = row_of(
-    Configuration(k_bits=4, v_bits=4), "own:x", "needle", "retrieval", 4096, Kept(0.9, 0.0)
+    Configuration(k_bits=4, v_bits=4),
+    "own:x",
+    "needle",
+    "retrieval",
+    4096,
+    MeasuredRetention(0.9, 0.0),
 )
 FEATURES = accuracy.published().models.of(LLAMA).features
 MODELS = {"own:x": Model("own:x", FEATURES, ("x",), (4096, 32, 8))}

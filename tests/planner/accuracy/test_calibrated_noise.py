@@ -20,9 +20,9 @@ from kvpareto.calibration.grid.evaluate import FEATURES, FILE, SHAPE, WAYS, judg
 from kvpareto.calibration.grid.held_out import Judged, held_out_of, read_held_out
 from kvpareto.calibration.grid.reading import read_runs
 from kvpareto.planner.accuracy import predict as accuracy
-from kvpareto.planner.accuracy.calibrated_noise import OwnNoise
+from kvpareto.planner.accuracy.calibrated_noise import CalibratedNoise
 from kvpareto.planner.accuracy.interactions import TABLES
-from kvpareto.planner.accuracy.measured_configs import Kept
+from kvpareto.planner.accuracy.measured_configs import MeasuredRetention
 from kvpareto.planner.accuracy.predictor import Predictor
 from kvpareto.planner.formats.configuration import Configuration
 
@@ -34,7 +34,7 @@ LAYOUTS = ("", "-g32", "-kc", "-pb64", "-pt", "+rot", "+smooth", "+smooth+rot", 
 
 def rows_of(retention: dict[str, float], kind: str = "retrieval", context: int = 4096) -> list[Row]:
     return [
-        row_of(Configuration.parse(c), MODEL.key, kind, kind, context, Kept(r, 0.003))
+        row_of(Configuration.parse(c), MODEL.key, kind, kind, context, MeasuredRetention(r, 0.003))
         for c, r in retention.items()
     ]
 
@@ -43,7 +43,7 @@ def made_up(seed: int = 0) -> list[Row]:
     """Rows of a model whose every number differs from the prior."""
     rng = np.random.default_rng(seed)
     theta = PRIOR.mean + 0.5 * PRIOR.sd * rng.standard_normal(len(PRIOR.mean))
-    truth = OwnNoise(dict(zip(PRIOR.names, theta.tolist(), strict=True)), {})
+    truth = CalibratedNoise(dict(zip(PRIOR.names, theta.tolist(), strict=True)), {})
     texts = [f"w16a16-k{k}v{v}{x}" for k, v, x in product((8, 4, 2), (8, 4, 2), LAYOUTS)]
     rows = [r for c in (1024, 8192) for r in rows_of(dict.fromkeys(texts, 0.5), context=c)]
     rows += rows_of(dict.fromkeys(texts, 0.5), kind="reasoning")
@@ -64,7 +64,7 @@ def test_slopes_of_the_tables_are_the_derivatives() -> None:
         "value_bits:bits=2",
         "key_bits:bits=4",
     ):
-        moved = OwnNoise({**own.values, name: own.values[name] + STEP}, own.formats)
+        moved = CalibratedNoise({**own.values, name: own.values[name] + STEP}, own.formats)
         expected = (data.predict(moved) - data.predict(own.noise)) / STEP
         assert found[:, names.index(name)] == pytest.approx(expected, abs=1e-3)
 
@@ -75,7 +75,7 @@ def test_it_learns_a_model_that_no_shared_coefficients_describe() -> None:
     own = fit_own(kept, MODEL, PRIOR)
     data = Rows(left, MODEL)
     errors = np.abs(data.predict(own.noise) - data.observed)
-    prior = OwnNoise(dict(zip(PRIOR.names, PRIOR.mean.tolist(), strict=True)), {})
+    prior = CalibratedNoise(dict(zip(PRIOR.names, PRIOR.mean.tolist(), strict=True)), {})
     assert errors.mean() < 0.02
     assert errors.mean() < 0.3 * np.abs(data.predict(prior) - data.observed).mean()
 

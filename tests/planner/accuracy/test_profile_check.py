@@ -16,7 +16,7 @@ from kvpareto.calibration.records.profile_files import replace_file, to_text
 from kvpareto.calibration.records.record_file import ROWS, Record, RecordFile, read_records
 from kvpareto.cli import run
 from kvpareto.planner.accuracy import calibrations
-from kvpareto.planner.accuracy.profile_check import Damaged, check_meta, check_payload
+from kvpareto.planner.accuracy.profile_check import DamagedCalibration, check_meta, check_payload
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.load_model import load_model
 from tests.support.fake_bench import MadeUpModel, campaign
@@ -122,14 +122,14 @@ def test_what_a_fit_writes_is_sound() -> None:
 
 @pytest.mark.parametrize(("place", "value"), DAMAGE, ids=IDS)
 def test_each_field_out_of_its_range_is_named(place: tuple[Any, ...], value: Any) -> None:
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedCalibration):
         check_payload(damaged(place, value))
 
 
 @pytest.mark.parametrize("field", [name for name in PAYLOAD if name not in
     ("data", "fingerprint", "held_out", "measured", "breaks", "broken", "probed")])  # fmt: skip
 def test_a_missing_field_is_damage(field: str) -> None:
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedCalibration):
         check_payload({name: value for name, value in PAYLOAD.items() if name != field})
 
 
@@ -153,7 +153,7 @@ def test_a_missing_field_is_damage(field: str) -> None:
     ids=str,
 )
 def test_facts_that_cannot_be_shown_are_damage(change: dict[str, Any]) -> None:
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedCalibration):
         check_meta(META | change)
 
 

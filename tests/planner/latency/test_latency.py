@@ -17,7 +17,7 @@ from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.latency import roofline
 from kvpareto.planner.latency.efficiency import before_runs, profile_of, shipped
-from kvpareto.planner.latency.job import Axes
+from kvpareto.planner.latency.job import ConfigurationAxes
 from kvpareto.planner.latency.predict import predict
 from kvpareto.planner.latency.roofline import sum_of_longer, sweep
 from kvpareto.planner.latency.work import work_of
@@ -139,7 +139,7 @@ def test_a_sweep_is_every_prediction_at_once(llama: ModelSpec) -> None:
     engine, workload = KVPARETO, Workload(20_000, 100, batch=2)
     space = enumerate_space(llama, workload, engine, protection_presets(llama))
     sizes = memory_table(llama, space, workload, engine, None).kv[0, :, 0]
-    axes = Axes.of_space(space, sizes.astype(float))
+    axes = ConfigurationAxes.of_space(space, sizes.astype(float))
     found = sweep(llama, workload, H200, profile_of(engine, H200).coefficients, axes)
     whole = [np.broadcast_to(x, space.shape).ravel() for x in (found.ttft, found.tpot)]
     for index in (*range(0, len(space), 997), len(space) - 1):

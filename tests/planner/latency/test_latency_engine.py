@@ -10,7 +10,7 @@ from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.latency.efficiency import Coefficients, shipped
-from kvpareto.planner.latency.job import Axes, job_of
+from kvpareto.planner.latency.job import ConfigurationAxes, job_of
 from kvpareto.planner.latency.predict import predict
 from kvpareto.planner.latency.roofline import seconds
 from kvpareto.planner.latency.work import work_of
@@ -32,7 +32,7 @@ def times(
     """TTFT and TPOT, seconds."""
     parsed, workload = Configuration.parse(config), Workload(context, 16)
     size = kv_bytes(spec, parsed, workload, KVPARETO).total
-    found = seconds(job_of(spec, workload, Axes.of(parsed, size)), H200, coefficients)
+    found = seconds(job_of(spec, workload, ConfigurationAxes.of(parsed, size)), H200, coefficients)
     return float(found.ttft.item()), float(found.tpot.item())
 
 

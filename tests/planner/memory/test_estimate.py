@@ -13,8 +13,8 @@ from kvpareto.planner.latency import predict as latency
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory import overhead
 from kvpareto.planner.memory.activation.cache import stored_after, stored_before
-from kvpareto.planner.memory.activation.forward_step import Stage, decode, prefill
-from kvpareto.planner.memory.activation.live_tensors import Liveness
+from kvpareto.planner.memory.activation.forward_step import ForwardStep, decode, prefill
+from kvpareto.planner.memory.activation.live_tensors import LiveTensors
 from kvpareto.planner.memory.activation.workspace import merging_bytes, staging_bytes, tile_splits
 from kvpareto.planner.memory.estimate import MemoryEstimate, estimate
 from kvpareto.planner.memory.kv_cache import kv_bytes
@@ -35,13 +35,13 @@ def of(
 
 
 def test_liveness_keeps_the_high_water_mark() -> None:
-    m = Liveness()
-    first = m.take(1000)
+    live = LiveTensors()
+    first = live.take(1000)
     assert first == 1024
-    m.touch(512)
-    m.drop(first)
-    m.take(1)
-    assert (m.live, m.peak) == (512, 1536)
+    live.touch(512)
+    live.drop(first)
+    live.take(1)
+    assert (live.nbytes, live.peak) == (512, 1536)
 
 
 def test_prefill_of_llama_by_hand() -> None:
@@ -90,7 +90,7 @@ def test_sliding_layers_keep_the_whole_prompt_after_one_shot() -> None:
 
 
 def test_storage_of_a_window() -> None:
-    like = Stage(batch=1, new=1, past=0, previous=0, element=2, hidden=64)
+    like = ForwardStep(batch=1, new=1, past=0, previous=0, element=2, hidden=64)
     first, last = list(prefill(like, 2500, 1000))
     assert (first.past, first.new, last.past, last.new) == (1000, 1000, 2000, 500)
     assert stored_after(100, last) == 99 + 500

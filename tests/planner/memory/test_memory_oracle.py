@@ -11,7 +11,7 @@ from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.engines.transformers_eager import TRANSFORMERS_EAGER
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.memory.activation.block_traits import LLAMA
-from kvpareto.planner.memory.activation.family_traits import habits
+from kvpareto.planner.memory.activation.family_traits import block_traits_of
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.workload import Workload
 from tests.support.oracle.transformers_memory import Memory, build, measure
@@ -184,7 +184,7 @@ def test_a_text_model_inside_another_is_written_as_its_own_family() -> None:
     outer = read_model({"model_type": "glm4v_moe", "dtype": "bfloat16", "text_config": text}, "x")
     alone = read_model({"model_type": "glm4_moe", "dtype": "bfloat16", **text}, "x")
     assert (outer.text_type, alone.text_type) == ("glm4v_moe_text", "glm4_moe")
-    assert habits(outer.text_type) == habits(alone.text_type) != LLAMA
+    assert block_traits_of(outer.text_type) == block_traits_of(alone.text_type) != LLAMA
 
 
 @pytest.mark.parametrize("steps", [1, 40])

@@ -4,8 +4,8 @@ an allocator's history of an H200."""
 import pytest
 
 from kvpareto.planner.load_model import load_model
-from kvpareto.planner.memory.activation.forward_step import Attend, Stage
-from kvpareto.planner.memory.activation.live_tensors import Liveness
+from kvpareto.planner.memory.activation.forward_step import Attend, ForwardStep
+from kvpareto.planner.memory.activation.live_tensors import LiveTensors
 from kvpareto.planner.memory.activation.segmented_attention import _cut, splits, take_staged
 from kvpareto.planner.memory.activation.workspace import segment_tokens
 from kvpareto.planner.models.spec import Attention
@@ -22,8 +22,8 @@ def mixer_of(model: str) -> Attention:
 LLAMA_3B = mixer_of("meta-llama/Llama-3.2-3B-Instruct")  # 24 heads of 128 channels, 8 KV heads
 
 
-def stage(new: int, past: int, previous: int) -> Stage:
-    return Stage(
+def stage(new: int, past: int, previous: int) -> ForwardStep:
+    return ForwardStep(
         1, new, past, previous, element=2, hidden=3072, attend=Attend.PACKED, capacity=past + new
     )
 
@@ -40,17 +40,17 @@ def test_splits_by_hand() -> None:
 def test_the_most_alive_is_what_an_allocator_saw() -> None:
     """Chunks of 256 of Llama-3.2-3B at 8,192 tokens on an H200: 37.8 MiB in the last call (its
     result and 12 splits), two results of a segment in two parts, queries for two, the output."""
-    m = Liveness()
-    out = take_staged(m, LLAMA_3B, stage(256, 8192 - 256, 256))
-    assert m.live == out == 256 * 24 * 128 * 2
-    assert m.peak / MIB == pytest.approx(37.8 + 3.0 + 3.0 + 1.5, abs=0.1)
+    live = LiveTensors()
+    out = take_staged(live, LLAMA_3B, stage(256, 8192 - 256, 256))
+    assert live.nbytes == out == 256 * 24 * 128 * 2
+    assert live.peak / MIB == pytest.approx(37.8 + 3.0 + 3.0 + 1.5, abs=0.1)
 
 
 def test_a_first_chunk_sees_no_past() -> None:
-    m = Liveness()
+    live = LiveTensors()
     size, sums = 1024 * 24 * 128 * 2, 1024 * 24 * 4
-    take_staged(m, LLAMA_3B, stage(1024, 0, 0))  # 384 blocks: no splits
-    assert m.peak == size + size + sums
+    take_staged(live, LLAMA_3B, stage(1024, 0, 0))  # 384 blocks: no splits
+    assert live.peak == size + size + sums
 
 
 def test_windows_take_their_queries_in_steps() -> None:
@@ -60,10 +60,10 @@ def test_windows_take_their_queries_in_steps() -> None:
     assert mixer.window == 1024
     width = mixer.query_heads * mixer.value_dim * 2
     whole, step = 16_000 * width, 7169 * width
-    m = Liveness()
-    take_staged(m, mixer, stage(16_000, 0, 0))
+    live = LiveTensors()
+    take_staged(live, mixer, stage(16_000, 0, 0))
     sums = 7169 * mixer.query_heads * 4
-    assert m.peak == pytest.approx(whole + 2 * step + step + sums, abs=2048)
+    assert live.peak == pytest.approx(whole + 2 * step + step + sums, abs=2048)
 
 
 @pytest.mark.parametrize("new", [17, 128, 512, 640, 1024, 4096, 7000, 8192])

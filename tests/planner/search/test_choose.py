@@ -8,7 +8,7 @@ from kvpareto.planner.search.choose import (
     NOISE,
     SAME_TIME,
     USABLE,
-    Points,
+    PointArrays,
     choose,
     frontier,
     next_down,
@@ -19,12 +19,12 @@ from kvpareto.planner.search.choose import (
 GB = 10**9
 
 
-def points(rows: list[tuple[float, float, float, float, int]]) -> Points:
+def points(rows: list[tuple[float, float, float, float, int]]) -> PointArrays:
     """Rows of (memory GB, retention's lower end, TTFT, TPOT, complexity)."""
     memory_gb, low, ttft, tpot, complexity = (
         np.array(column) for column in zip(*rows, strict=True)
     )
-    return Points(
+    return PointArrays(
         memory=(memory_gb * GB).astype(np.int64),
         low=low,
         retention=np.minimum(low + 0.005, 1.0),
@@ -38,7 +38,7 @@ def points(rows: list[tuple[float, float, float, float, int]]) -> Points:
 
 
 def chosen(
-    given: Points,
+    given: PointArrays,
     budget_gb: float,
     objective: str = "accuracy",
     loss: float | None = 0.1,

@@ -20,7 +20,7 @@ from kvpareto.planner.memory import estimate as memory
 from kvpareto.planner.search.choose import NOISE, safe_points
 from kvpareto.planner.search.evaluate import evaluate
 from kvpareto.planner.search.infeasible import STEP
-from kvpareto.planner.search.recommend import Plan, Request, longest_contexts, recommend
+from kvpareto.planner.search.recommend import Plan, Request, max_contexts_of_frontier, recommend
 from kvpareto.planner.search.request import SAFE_LOSS
 from kvpareto.planner.units import parse_bytes, parse_fraction
 from kvpareto.planner.workload import Workload
@@ -214,7 +214,7 @@ def test_a_task_that_is_asked_for_is_what_counts(qwen: Request, plan: Plan) -> N
 
 
 def test_the_longest_context_fits_and_one_token_more_does_not(qwen: Request) -> None:
-    found = longest_contexts(replace(qwen, budget=9 * GB))
+    found = max_contexts_of_frontier(replace(qwen, budget=9 * GB))
     assert [x.context for x in found] == sorted((x.context for x in found), reverse=True)
     checked = 0
     for longest in found:
@@ -231,7 +231,7 @@ def test_the_longest_context_fits_and_one_token_more_does_not(qwen: Request) -> 
 
 
 def test_the_model_ends_the_context_where_memory_does_not(qwen: Request) -> None:
-    (first, *_) = longest_contexts(replace(qwen, budget=80 * GB))
+    (first, *_) = max_contexts_of_frontier(replace(qwen, budget=80 * GB))
     assert first.limited_by_model
     assert first.context == (qwen.spec.max_context or 0) - qwen.workload.output
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kvpareto.planner.memory.activation.blocks import moe
-from kvpareto.planner.memory.activation.family_traits import habits
+from kvpareto.planner.memory.activation.family_traits import block_traits_of
 from kvpareto.runtime.weights.experts import QuantizedExperts, pack_stack, rows_at_once
 from kvpareto.runtime.weights.workspace import Workspace
 
@@ -84,12 +84,12 @@ def test_slices_are_twice_an_even_share() -> None:
 
 def test_gpt_oss_clamps_copies_of_gate_and_up() -> None:
     # gate, up, sigmoid's factor, the sigmoid; then gate, up, glu, up + 1 and the product
-    stage = types.SimpleNamespace(habits=habits("gpt_oss"))
+    stage = types.SimpleNamespace(traits=block_traits_of("gpt_oss"))
     ffn = types.SimpleNamespace(activation="silu", gated=True)
-    live = moe.Liveness()
+    live = moe.LiveTensors()
     product = moe._activated(live, ffn, 1024, stage)  # type: ignore[arg-type]
-    assert (product, live.live, live.peak) == (1024, 1024, 5 * 1024)
-    stage = types.SimpleNamespace(habits=habits("qwen3_moe"))
-    live = moe.Liveness()
+    assert (product, live.nbytes, live.peak) == (1024, 1024, 5 * 1024)
+    stage = types.SimpleNamespace(traits=block_traits_of("qwen3_moe"))
+    live = moe.LiveTensors()
     moe._activated(live, ffn, 1024, stage)  # type: ignore[arg-type]
     assert live.peak == 2 * 1024

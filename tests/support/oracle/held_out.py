@@ -21,8 +21,8 @@ from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.memory import estimate as memory
 from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.memory.weights import available_weight_bits
-from kvpareto.planner.models.families.config_defaults import facts_of
-from kvpareto.planner.models.families.unknown.sisters import sisters
+from kvpareto.planner.models.families.config_defaults import config_defaults_of
+from kvpareto.planner.models.families.unknown.similar_types import similar_types
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import ModelSpec
 from kvpareto.planner.workload import Workload
@@ -52,7 +52,7 @@ def bundled() -> dict[str, dict[str, Any]]:
 
 def as_saved(name: str, config: dict[str, Any]) -> dict[str, Any]:
     """A small config with its class's defaults written out, as transformers saves them."""
-    facts = facts_of(config["model_type"])
+    facts = config_defaults_of(config["model_type"])
     given = {key for name in config for key in (name, facts.aliases.get(name, name))}
     given |= {name for name, older in facts.aliases.items() if older in config}
     more = {k: v for k, v in facts.defaults.items() if v is not None and k not in given}
@@ -90,7 +90,7 @@ def has_sister(config: dict[str, Any]) -> bool:
     """Whether another known family's name is near enough to be tried first."""
     true = read_model(config, "")
     types = own_types(config, true)
-    return any(name not in types for kind in types for name in sisters(kind, config))
+    return any(name not in types for kind in types for name in similar_types(kind, config))
 
 
 def compare(name: str, config: dict[str, Any], *, all_hidden: bool = True) -> tuple[str, list[str]]:

@@ -7,15 +7,15 @@ and compressor hold in between is small beside the scores.
 from ....models.spec import CompressedAttention
 from ..cache import stored_after, stored_before
 from ..eager import softmax
-from ..forward_step import Attend, Stage
-from ..live_tensors import Liveness, rounded
+from ..forward_step import Attend, ForwardStep
+from ..live_tensors import LiveTensors, rounded
 
 
-def compressed_bytes(mixer: CompressedAttention, stage: Stage, *, after: bool) -> int:
+def compressed_bytes(mixer: CompressedAttention, step: ForwardStep, *, after: bool) -> int:
     """Bytes of the window's storage, which holds keys and values apart, and of the entries."""
-    stored = (stored_after if after else stored_before)(mixer.window, stage)
-    seen = stage.total if after else stage.past
-    width = stage.batch * mixer.head_dim * stage.element
+    stored = (stored_after if after else stored_before)(mixer.window, step)
+    seen = step.total if after else step.past
+    width = step.batch * mixer.head_dim * step.element
     return 2 * rounded(stored * width) + rounded(_entries(mixer, seen) * width)
 
 
@@ -23,24 +23,24 @@ def _entries(mixer: CompressedAttention, tokens: int) -> int:
     return tokens // mixer.rate if mixer.rate else 0
 
 
-def compressed_attention(m: Liveness, mixer: CompressedAttention, stage: Stage) -> int:
+def compressed_attention(live: LiveTensors, mixer: CompressedAttention, step: ForwardStep) -> int:
     """Take the mixer's output; the normalised input belongs to the caller."""
     query_width = mixer.query_heads * mixer.head_dim
-    query = m.take(stage.bytes(query_width))
-    turned = m.take(query)
-    m.touch(3 * query)  # the rotary turn
-    old = compressed_bytes(mixer, stage, after=False)
-    new = compressed_bytes(mixer, stage, after=True)
-    if stage.attend is not Attend.PACKED:
-        m.take(new)
-        m.drop(old)
-    keys = stored_after(mixer.window, stage) + _entries(mixer, stage.total)
-    if stage.attend is Attend.PACKED:
-        out = m.take(stage.bytes(query_width))
+    query = live.take(step.bytes(query_width))
+    turned = live.take(query)
+    live.touch(3 * query)  # the rotary turn
+    old = compressed_bytes(mixer, step, after=False)
+    new = compressed_bytes(mixer, step, after=True)
+    if step.attend is not Attend.PACKED:
+        live.take(new)
+        live.drop(old)
+    keys = stored_after(mixer.window, step) + _entries(mixer, step.total)
+    if step.attend is Attend.PACKED:
+        out = live.take(step.bytes(query_width))
     else:
-        weights = softmax(m, stage.rows * mixer.query_heads * keys, stage, caps=0, sinks=True)
-        out = m.take(stage.bytes(query_width))
-        m.drop(weights)
-    projected = m.take(stage.bytes(stage.hidden))
-    m.drop(out, query, turned)
+        weights = softmax(live, step.rows * mixer.query_heads * keys, step, caps=0, sinks=True)
+        out = live.take(step.bytes(query_width))
+        live.drop(weights)
+    projected = live.take(step.bytes(step.hidden))
+    live.drop(out, query, turned)
     return projected

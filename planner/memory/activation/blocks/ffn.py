@@ -1,71 +1,73 @@
 """Dense feed-forward blocks: which of the wide tensors are alive together."""
 
-from ..forward_step import Stage
-from ..live_tensors import Liveness
+from ..forward_step import ForwardStep
+from ..live_tensors import LiveTensors
 from .norms import norm
 
 # Activations written in Python as several operations: copies alive beside input and result.
 ACTIVATION_COPIES = {"gelu_new": 2, "gelu_fast": 2, "quick_gelu": 1, "relu2": 1, "xielu": 3.5}
 
 
-def activated(m: Liveness, activation: str, nbytes: int) -> int:
+def activated(live: LiveTensors, activation: str, nbytes: int) -> int:
     """Take act(x) while x is alive."""
-    out = m.take(nbytes)
-    m.touch(int(ACTIVATION_COPIES.get(activation, 0) * nbytes))
+    out = live.take(nbytes)
+    live.touch(int(ACTIVATION_COPIES.get(activation, 0) * nbytes))
     return out
 
 
-def gated(m: Liveness, activation: str, width: int, stage: Stage) -> int:
+def gated(live: LiveTensors, activation: str, width: int, step: ForwardStep) -> int:
     """down(act(gate(x)) * up(x)), gate and up from matrices of their own (Llama)."""
-    wide = stage.bytes(width)
-    if stage.fused:
-        return _swiglu(m, wide, stage)
-    gate = m.take(wide)
-    switch = activated(m, activation, wide)
-    m.drop(gate)
-    up = m.take(wide)
-    product = m.take(wide)
-    m.drop(switch, up)
-    if stage.habits.normed_product:
-        normed = norm(m, "rms", stage.rows, width, stage)
-        m.drop(product)
+    wide = step.bytes(width)
+    if step.fused:
+        return _swiglu(live, wide, step)
+    gate = live.take(wide)
+    switch = activated(live, activation, wide)
+    live.drop(gate)
+    up = live.take(wide)
+    product = live.take(wide)
+    live.drop(switch, up)
+    if step.traits.normed_product:
+        normed = norm(live, "rms", step.rows, width, step)
+        live.drop(product)
         product = normed
-    out = m.take(stage.bytes(stage.hidden))
-    m.drop(product)
+    out = live.take(step.bytes(step.hidden))
+    live.drop(product)
     return out
 
 
-def gated_fused(m: Liveness, activation: str, width: int, stage: Stage) -> int:
+def gated_fused(live: LiveTensors, activation: str, width: int, step: ForwardStep) -> int:
     """The same from one matrix, whose two halves are views (Phi-3, GLM-4)."""
-    wide = stage.bytes(width)
-    if stage.fused and not stage.habits.plain_gate:
-        return _swiglu(m, wide, stage, held=True)
-    both = m.take(2 * wide)
-    switch = activated(m, activation, wide)
-    product = m.take(wide)
-    m.drop(switch)
-    out = m.take(stage.bytes(stage.hidden))
-    m.drop(both, product)
+    wide = step.bytes(width)
+    if step.fused and not step.traits.plain_gate:
+        return _swiglu(live, wide, step, held=True)
+    both = live.take(2 * wide)
+    switch = activated(live, activation, wide)
+    product = live.take(wide)
+    live.drop(switch)
+    out = live.take(step.bytes(step.hidden))
+    live.drop(both, product)
     return out
 
 
-def _swiglu(m: Liveness, wide: int, stage: Stage, held: bool = False) -> int:
+def _swiglu(live: LiveTensors, wide: int, step: ForwardStep, held: bool = False) -> int:
     """One kernel from gate and up to their product (kvpareto); `held`, they keep their names."""
-    both = m.take(wide) + m.take(wide)
-    product = m.take(wide)
-    m.drop(0 if held else both)
-    out = m.take(stage.bytes(stage.hidden))
-    m.drop(product, both if held else 0)
+    both = live.take(wide) + live.take(wide)
+    product = live.take(wide)
+    live.drop(0 if held else both)
+    out = live.take(step.bytes(step.hidden))
+    live.drop(product, both if held else 0)
     return out
 
 
-def plain(m: Liveness, activation: str, width: int, stage: Stage, release: int = 0) -> int:
+def plain(
+    live: LiveTensors, activation: str, width: int, step: ForwardStep, release: int = 0
+) -> int:
     """down(act(up(x))) (GPT-2, Phi-2, Falcon); `release` goes when `up` has been made."""
-    wide = stage.bytes(width)
-    up = m.take(wide)
-    m.drop(release)
-    active = activated(m, activation, wide)
-    m.drop(up)
-    out = m.take(stage.bytes(stage.hidden))
-    m.drop(active)
+    wide = step.bytes(width)
+    up = live.take(wide)
+    live.drop(release)
+    active = activated(live, activation, wide)
+    live.drop(up)
+    out = live.take(step.bytes(step.hidden))
+    live.drop(active)
     return out

@@ -6,86 +6,86 @@ state in a few copies. (modeling_qwen3_next.torch_chunk_gated_delta_rule.)
 """
 
 from ....models.spec import RecurrentState
-from ..forward_step import Stage
-from ..live_tensors import Liveness
+from ..forward_step import ForwardStep
+from ..live_tensors import LiveTensors
 from .norms import norm
 
 BLOCK = 64  # tokens
 
 
-def gated_delta(m: Liveness, mixer: RecurrentState, stage: Stage) -> int:
+def gated_delta(live: LiveTensors, mixer: RecurrentState, step: ForwardStep) -> int:
     """Take the mixer's output; the normalised input belongs to the caller."""
     values = mixer.heads * mixer.value_dim
     mixed = mixer.width - values
     keys = (mixed - values) // 2
-    projected = _projected(m, mixer, values, stage)
-    inner = _convolved(m, mixed, stage)
+    projected = _projected(live, mixer, values, step)
+    inner = _convolved(live, mixed, step)
     grouped = mixer.heads * mixer.key_dim > keys
-    repeated = m.take(2 * stage.bytes(mixer.heads * mixer.key_dim)) if grouped else 0
-    out = _step(m, mixer, stage) if stage.new == 1 and stage.past else _blocks(m, mixer, stage)
-    m.take(_new_state(mixer, stage))
-    normed = _gated_norm(m, values, stage)
-    m.drop(out, inner, repeated)
-    result = m.take(stage.bytes(stage.hidden))
-    m.drop(normed, projected)
+    repeated = live.take(2 * step.bytes(mixer.heads * mixer.key_dim)) if grouped else 0
+    out = _step(live, mixer, step) if step.new == 1 and step.past else _blocks(live, mixer, step)
+    live.take(_new_state(mixer, step))
+    normed = _gated_norm(live, values, step)
+    live.drop(out, inner, repeated)
+    result = live.take(step.bytes(step.hidden))
+    live.drop(normed, projected)
     return result
 
 
-def _projected(m: Liveness, mixer: RecurrentState, values: int, stage: Stage) -> int:
+def _projected(live: LiveTensors, mixer: RecurrentState, values: int, step: ForwardStep) -> int:
     """What stays of the projections: the output gate, decay and beta; of one matrix, all."""
-    small = m.take(stage.bytes(2 * mixer.heads))
-    if stage.habits.fused_gated_delta:
+    small = live.take(step.bytes(2 * mixer.heads))
+    if step.traits.fused_gated_delta:
         # gates are copied out, the product they come from stays
-        return small + m.take(stage.bytes(mixer.width)) + m.take(stage.bytes(values))
-    return small + m.take(stage.bytes(values))
+        return small + live.take(step.bytes(mixer.width)) + live.take(step.bytes(values))
+    return small + live.take(step.bytes(values))
 
 
-def _new_state(mixer: RecurrentState, stage: Stage) -> int:
+def _new_state(mixer: RecurrentState, step: ForwardStep) -> int:
     """States are made once, by the first pass, and overwritten in place after it."""
-    if stage.past:
+    if step.past:
         return 0
-    return stage.batch * (mixer.state * 4 + mixer.conv * stage.element)
+    return step.batch * (mixer.state * 4 + mixer.conv * step.element)
 
 
-def _convolved(m: Liveness, channels: int, stage: Stage) -> int:
+def _convolved(live: LiveTensors, channels: int, step: ForwardStep) -> int:
     """Joined, convolved with padding, activated: three copies, one of which stays."""
-    joined = m.take(stage.bytes(channels))
-    convolved = m.take(stage.bytes(channels))
-    active = m.take(stage.bytes(channels))
-    m.drop(joined, convolved)
+    joined = live.take(step.bytes(channels))
+    convolved = live.take(step.bytes(channels))
+    active = live.take(step.bytes(channels))
+    live.drop(joined, convolved)
     return active
 
 
-def _blocks(m: Liveness, mixer: RecurrentState, stage: Stage) -> int:
-    tokens = stage.batch * -(-stage.new // BLOCK) * BLOCK
+def _blocks(live: LiveTensors, mixer: RecurrentState, step: ForwardStep) -> int:
+    tokens = step.batch * -(-step.new // BLOCK) * BLOCK
     key = tokens * mixer.heads * mixer.key_dim * 4
     value = tokens * mixer.heads * mixer.value_dim * 4
     square = tokens * mixer.heads * BLOCK * 4
-    start = m.live
+    start = live.nbytes
     for size in (key, key, value):  # float32 copies of queries, keys and values
-        m.take(size)
-    padded = [m.take(size) for size in (key, key, value)]
-    m.drop(*padded)
+        live.take(size)
+    padded = [live.take(size) for size in (key, key, value)]
+    live.drop(*padded)
     for size in (value, key):  # values and keys times beta
-        m.take(size)
+        live.take(size)
     for _ in range(3):  # decays between tokens, the triangular system, attention in the block
-        m.touch(2 * square)
-        m.take(square)
+        live.touch(2 * square)
+        live.take(square)
     for size in (key, value, key, value):  # decayed keys, the solved system, the output
-        m.take(size)
-    m.take(2 * stage.batch * mixer.state * 4)  # the state, old and new
-    m.touch(key)  # queries and keys are decayed once more
-    m.drop(m.live - start)
-    return m.take(stage.bytes(mixer.heads * mixer.value_dim))
+        live.take(size)
+    live.take(2 * step.batch * mixer.state * 4)  # the state, old and new
+    live.touch(key)  # queries and keys are decayed once more
+    live.drop(live.nbytes - start)
+    return live.take(step.bytes(mixer.heads * mixer.value_dim))
 
 
-def _step(m: Liveness, mixer: RecurrentState, stage: Stage) -> int:
+def _step(live: LiveTensors, mixer: RecurrentState, step: ForwardStep) -> int:
     """One token: the state decayed, read, corrected and read again, each time a new copy."""
-    m.touch(4 * stage.batch * mixer.state * 4)
-    return m.take(stage.bytes(mixer.heads * mixer.value_dim))
+    live.touch(4 * step.batch * mixer.state * 4)
+    return live.take(step.bytes(mixer.heads * mixer.value_dim))
 
 
-def _gated_norm(m: Liveness, values: int, stage: Stage) -> int:
-    normed = norm(m, "rms", stage.rows, values, stage)
-    m.touch(3 * stage.rows * values * 4)  # the gate, its activation and the product in float32
+def _gated_norm(live: LiveTensors, values: int, step: ForwardStep) -> int:
+    normed = norm(live, "rms", step.rows, values, step)
+    live.touch(3 * step.rows * values * 4)  # the gate, its activation and the product in float32
     return normed

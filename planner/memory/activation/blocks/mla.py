@@ -3,91 +3,91 @@ made from all of them again in every pass, full width for every query head (Deep
 
 from ....models.spec import Indexer, LatentAttention
 from ..eager import softmax
-from ..forward_step import Attend, Stage
-from ..live_tensors import Liveness, rounded
+from ..forward_step import Attend, ForwardStep
+from ..live_tensors import LiveTensors, rounded
 from ..masks import needs_mask
 from .norms import norm
 
 
-def latent_bytes(mixer: LatentAttention, tokens: int, stage: Stage) -> tuple[int, ...]:
+def latent_bytes(mixer: LatentAttention, tokens: int, step: ForwardStep) -> tuple[int, ...]:
     """Bytes of the cached latents, rotary keys and, with an indexer, its keys."""
     widths = [mixer.kv_rank, mixer.rope_dim]
     if mixer.indexer is not None:
         widths.append(mixer.indexer.cached_width)
-    return tuple(rounded(stage.batch * tokens * width * stage.element) for width in widths)
+    return tuple(rounded(step.batch * tokens * width * step.element) for width in widths)
 
 
-def latent_attention(m: Liveness, mixer: LatentAttention, stage: Stage) -> int:
+def latent_attention(live: LiveTensors, mixer: LatentAttention, step: ForwardStep) -> int:
     """Take the mixer's output; the normalised input belongs to the caller."""
     heads = mixer.query_heads
     head_dim = mixer.nope_dim + mixer.rope_dim
     if mixer.query_rank is None:
-        projected = m.take(stage.bytes(heads * head_dim))
+        projected = live.take(step.bytes(heads * head_dim))
     else:
-        low = m.take(stage.bytes(mixer.query_rank))
-        normed = norm(m, "rms", stage.rows, mixer.query_rank, stage)
-        m.drop(low)
-        projected = m.take(stage.bytes(heads * head_dim))
-        m.drop(normed)
-    compressed = m.take(stage.bytes(mixer.kv_rank + mixer.rope_dim))
-    latent = norm(m, "rms", stage.rows, mixer.kv_rank, stage)
-    turned = m.take(stage.bytes(heads * mixer.rope_dim))
-    m.touch(2 * turned)  # the products that its halves are joined from
-    turned_key = m.take(stage.bytes(mixer.rope_dim))
-    _append(m, mixer, stage)
-    m.drop(latent, turned_key)
-    query = m.take(stage.bytes(heads * head_dim))
-    seen = stage.new if stage.attend is Attend.PACKED else stage.total
-    expanded = stage.batch * seen * heads * stage.element
-    both = m.take(expanded * (mixer.nope_dim + mixer.value_dim))  # values stay a view of it
-    keys = m.take(expanded * head_dim)
-    chosen = _choose(m, mixer.indexer, stage) if mixer.indexer is not None else 0
-    out = _attend(m, mixer, stage)
-    m.drop(chosen)
-    result = m.take(stage.bytes(stage.hidden))
-    m.drop(out, keys, both, query, turned, compressed, projected)
+        low = live.take(step.bytes(mixer.query_rank))
+        normed = norm(live, "rms", step.rows, mixer.query_rank, step)
+        live.drop(low)
+        projected = live.take(step.bytes(heads * head_dim))
+        live.drop(normed)
+    compressed = live.take(step.bytes(mixer.kv_rank + mixer.rope_dim))
+    latent = norm(live, "rms", step.rows, mixer.kv_rank, step)
+    turned = live.take(step.bytes(heads * mixer.rope_dim))
+    live.touch(2 * turned)  # the products that its halves are joined from
+    turned_key = live.take(step.bytes(mixer.rope_dim))
+    _append(live, mixer, step)
+    live.drop(latent, turned_key)
+    query = live.take(step.bytes(heads * head_dim))
+    seen = step.new if step.attend is Attend.PACKED else step.total
+    expanded = step.batch * seen * heads * step.element
+    both = live.take(expanded * (mixer.nope_dim + mixer.value_dim))  # values stay a view of it
+    keys = live.take(expanded * head_dim)
+    chosen = _choose(live, mixer.indexer, step) if mixer.indexer is not None else 0
+    out = _attend(live, mixer, step)
+    live.drop(chosen)
+    result = live.take(step.bytes(step.hidden))
+    live.drop(out, keys, both, query, turned, compressed, projected)
     return result
 
 
-def _choose(m: Liveness, indexer: Indexer, stage: Stage) -> int:
+def _choose(live: LiveTensors, indexer: Indexer, step: ForwardStep) -> int:
     """DSA: float32 scores of every indexer head for every pair, and the mask they leave."""
-    pairs = stage.rows * stage.total
-    queries = m.take(stage.bytes(indexer.heads * indexer.head_dim))
-    turned = m.take(queries)
+    pairs = step.rows * step.total
+    queries = live.take(step.bytes(indexer.heads * indexer.head_dim))
+    turned = live.take(queries)
     products = pairs * indexer.heads * 4
-    if stage.batch > 1 and stage.new > 1:
+    if step.batch > 1 and step.new > 1:
         # keys of several sequences, broadcast over their queries, are copied for every query
-        upcast = m.take(stage.rows * indexer.heads * indexer.head_dim * 4)
-        m.touch(pairs * indexer.head_dim * 4 + products)
-        m.drop(upcast)
-    m.touch(2 * products)  # and their weighted copy
-    scores = m.take(pairs * 4)
-    m.touch(scores)
-    m.drop(queries, turned, scores)
-    return m.take(pairs) + m.take(pairs)  # what was chosen; that, and causal
+        upcast = live.take(step.rows * indexer.heads * indexer.head_dim * 4)
+        live.touch(pairs * indexer.head_dim * 4 + products)
+        live.drop(upcast)
+    live.touch(2 * products)  # and their weighted copy
+    scores = live.take(pairs * 4)
+    live.touch(scores)
+    live.drop(queries, turned, scores)
+    return live.take(pairs) + live.take(pairs)  # what was chosen; that, and causal
 
 
-def _append(m: Liveness, mixer: LatentAttention, stage: Stage) -> None:
-    if stage.attend is Attend.PACKED:
+def _append(live: LiveTensors, mixer: LatentAttention, step: ForwardStep) -> None:
+    if step.attend is Attend.PACKED:
         return
-    old = latent_bytes(mixer, stage.past, stage)
-    new = latent_bytes(mixer, stage.total, stage)
+    old = latent_bytes(mixer, step.past, step)
+    new = latent_bytes(mixer, step.total, step)
     for before, after in zip(old, new, strict=True):
-        m.take(after)
-        m.drop(before)
+        live.take(after)
+        live.drop(before)
 
 
-def _attend(m: Liveness, mixer: LatentAttention, stage: Stage) -> int:
-    pairs = stage.batch * stage.new * stage.total
-    out_bytes = stage.bytes(mixer.query_heads * mixer.value_dim)
-    if stage.attend is not Attend.EAGER:
-        bias = m.take(pairs * stage.element) if mixer.indexer or needs_mask(None, stage) else 0
-        out = m.take(out_bytes)
-        m.drop(bias)
+def _attend(live: LiveTensors, mixer: LatentAttention, step: ForwardStep) -> int:
+    pairs = step.batch * step.new * step.total
+    out_bytes = step.bytes(mixer.query_heads * mixer.value_dim)
+    if step.attend is not Attend.EAGER:
+        bias = live.take(pairs * step.element) if mixer.indexer or needs_mask(None, step) else 0
+        out = live.take(out_bytes)
+        live.drop(bias)
         return out
     # the weights are a layer's local name, as in eager.py
-    softmax(m, pairs * mixer.query_heads, stage, caps=0, sinks=False)
-    out = m.take(out_bytes)
-    ordered = m.take(out_bytes)
-    m.drop(out)
+    softmax(live, pairs * mixer.query_heads, step, caps=0, sinks=False)
+    out = live.take(out_bytes)
+    ordered = live.take(out_bytes)
+    live.drop(out)
     return ordered

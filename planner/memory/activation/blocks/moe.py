@@ -5,133 +5,133 @@ Every token is copied once for each expert it goes to, and stays so until the en
 """
 
 from ....models.spec import MoEFFN
-from ..forward_step import Stage
-from ..live_tensors import Liveness
+from ..forward_step import ForwardStep
+from ..live_tensors import LiveTensors
 from .ffn import activated, gated, plain
 
 
-def moe(m: Liveness, ffn: MoEFFN, stage: Stage) -> int:
+def moe(live: LiveTensors, ffn: MoEFFN, step: ForwardStep) -> int:
     """Take the block's output; its normalised input belongs to the caller."""
-    if stage.habits.every_expert:
-        return _every_expert(m, ffn, stage)
-    first = stage.habits.shared_first
-    shared = _shared(m, ffn, stage) if first else 0
-    routing = _route(m, ffn, stage)
-    out = _experts(m, ffn, stage)
+    if step.traits.every_expert:
+        return _every_expert(live, ffn, step)
+    first = step.traits.shared_first
+    shared = _shared(live, ffn, step) if first else 0
+    routing = _route(live, ffn, step)
+    out = _experts(live, ffn, step)
     if not first:
-        shared = _shared(m, ffn, stage)
-    m.drop(routing)
+        shared = _shared(live, ffn, step)
+    live.drop(routing)
     if shared:
-        total = m.take(stage.bytes(stage.hidden))
-        m.drop(shared, out)
+        total = live.take(step.bytes(step.hidden))
+        live.drop(shared, out)
         out = total
     return out
 
 
-def _every_expert(m: Liveness, ffn: MoEFFN, stage: Stage) -> int:
+def _every_expert(live: LiveTensors, ffn: MoEFFN, step: ForwardStep) -> int:
     """Llama 4: all tokens repeated for all experts, in batched products."""
-    pairs = stage.rows * ffn.experts
-    repeated = m.take(pairs * stage.hidden * stage.element)
-    rows = m.take(pairs * stage.hidden * stage.element)  # times the routing weights
-    m.drop(repeated)
-    both = m.take(2 * pairs * ffn.width * stage.element)
-    switch = activated(m, ffn.activation, pairs * ffn.width * stage.element)
-    product = m.take(pairs * ffn.width * stage.element)
-    m.drop(switch)
-    out = m.take(pairs * stage.hidden * stage.element)
-    m.drop(both, product)
-    shared = _shared(m, ffn, stage)
-    m.drop(rows, out)
+    pairs = step.rows * ffn.experts
+    repeated = live.take(pairs * step.hidden * step.element)
+    rows = live.take(pairs * step.hidden * step.element)  # times the routing weights
+    live.drop(repeated)
+    both = live.take(2 * pairs * ffn.width * step.element)
+    switch = activated(live, ffn.activation, pairs * ffn.width * step.element)
+    product = live.take(pairs * ffn.width * step.element)
+    live.drop(switch)
+    out = live.take(pairs * step.hidden * step.element)
+    live.drop(both, product)
+    shared = _shared(live, ffn, step)
+    live.drop(rows, out)
     return shared
 
 
-def _shared(m: Liveness, ffn: MoEFFN, stage: Stage) -> int:
-    if not ffn.shared_width or stage.habits.dense_beside:
+def _shared(live: LiveTensors, ffn: MoEFFN, step: ForwardStep) -> int:
+    if not ffn.shared_width or step.traits.dense_beside:
         return 0
     run = gated if ffn.gated else plain
-    return run(m, ffn.activation, ffn.shared_width, stage)
+    return run(live, ffn.activation, ffn.shared_width, step)
 
 
-def _route(m: Liveness, ffn: MoEFFN, stage: Stage) -> int:
+def _route(live: LiveTensors, ffn: MoEFFN, step: ForwardStep) -> int:
     """Router: logits, their float32 softmax, weights and indices of the chosen experts."""
-    logits = m.take(stage.rows * ffn.experts * stage.element)
-    scores = m.take(stage.rows * ffn.experts * 4)
-    chosen = m.take(stage.rows * ffn.top_k * (8 + 4))
-    m.drop(scores)
+    logits = live.take(step.rows * ffn.experts * step.element)
+    scores = live.take(step.rows * ffn.experts * 4)
+    chosen = live.take(step.rows * ffn.top_k * (8 + 4))
+    live.drop(scores)
     return logits + chosen
 
 
-def _packed_experts(m: Liveness, ffn: MoEFFN, stage: Stage) -> int:
+def _packed_experts(live: LiveTensors, ffn: MoEFFN, step: ForwardStep) -> int:
     """kvpareto's packed experts, one after another, each with at most twice an even share of the
     tokens at a time (runtime/weights/experts.py, rows_at_once)."""
-    out = m.take(stage.bytes(stage.hidden))
-    share = min(stage.rows, -(-2 * stage.rows * ffn.top_k // ffn.experts))
+    out = live.take(step.bytes(step.hidden))
+    share = min(step.rows, -(-2 * step.rows * ffn.top_k // ffn.experts))
     wide = ffn.width * (2 if ffn.gated else 1)
-    rows = m.take(share * stage.hidden * stage.element)
-    projected = m.take(share * wide * stage.element)
-    m.drop(rows)
-    active = _activated(m, ffn, share * ffn.width * stage.element, stage)
-    m.drop(projected)
-    down = m.take(share * stage.hidden * stage.element)
-    m.touch(2 * down)  # weighted, and cast back
-    m.drop(active, down)
+    rows = live.take(share * step.hidden * step.element)
+    projected = live.take(share * wide * step.element)
+    live.drop(rows)
+    active = _activated(live, ffn, share * ffn.width * step.element, step)
+    live.drop(projected)
+    down = live.take(share * step.hidden * step.element)
+    live.touch(2 * down)  # weighted, and cast back
+    live.drop(active, down)
     return out
 
 
-def _experts(m: Liveness, ffn: MoEFFN, stage: Stage) -> int:
-    if stage.packed_weights:
-        return _packed_experts(m, ffn, stage)
-    pairs = stage.rows * ffn.top_k
-    element, hidden = stage.element, stage.hidden
-    weighing = 4 if stage.habits.float_routing else element
+def _experts(live: LiveTensors, ffn: MoEFFN, step: ForwardStep) -> int:
+    if step.packed_weights:
+        return _packed_experts(live, ffn, step)
+    pairs = step.rows * ffn.top_k
+    element, hidden = step.element, step.hidden
+    weighing = 4 if step.traits.float_routing else element
     # sorted expert numbers, their permutation, the counts' input, the chosen weights
-    sorting = m.take(pairs * (8 + 8)) + m.take(pairs * (4 + element))
-    rows = m.take(pairs * hidden * element)
+    sorting = live.take(pairs * (8 + 8)) + live.take(pairs * (4 + element))
+    rows = live.take(pairs * hidden * element)
     wide = ffn.width * (2 if ffn.gated else 1)
-    biased = stage.habits.expert_biases
-    biases = m.take(pairs * wide * element) if biased else 0
-    projected = m.take(pairs * wide * element)
-    masked = m.take(pairs * wide * element)
-    m.drop(projected)
-    active = _activated(m, ffn, pairs * ffn.width * element, stage)
-    m.drop(masked)
+    biased = step.traits.expert_biases
+    biases = live.take(pairs * wide * element) if biased else 0
+    projected = live.take(pairs * wide * element)
+    masked = live.take(pairs * wide * element)
+    live.drop(projected)
+    active = _activated(live, ffn, pairs * ffn.width * element, step)
+    live.drop(masked)
     if biased:
-        gathered = m.take(pairs * hidden * element)
-        m.drop(biases)
+        gathered = live.take(pairs * hidden * element)
+        live.drop(biases)
         biases = gathered
-    down = m.take(pairs * hidden * element)
-    m.drop(active)
-    masked = m.take(pairs * hidden * element)
-    m.drop(down)
-    weighted = m.take(pairs * hidden * weighing)
-    inverse = m.take(pairs * 8)
-    ordered = m.take(pairs * hidden * weighing)
-    m.drop(weighted)
-    out = m.take(stage.rows * hidden * weighing)
+    down = live.take(pairs * hidden * element)
+    live.drop(active)
+    masked = live.take(pairs * hidden * element)
+    live.drop(down)
+    weighted = live.take(pairs * hidden * weighing)
+    inverse = live.take(pairs * 8)
+    ordered = live.take(pairs * hidden * weighing)
+    live.drop(weighted)
+    out = live.take(step.rows * hidden * weighing)
     if weighing != element:
-        cast = m.take(stage.rows * hidden * element)
-        m.drop(out)
+        cast = live.take(step.rows * hidden * element)
+        live.drop(out)
         out = cast
-    m.drop(ordered, masked, rows, inverse, sorting, biases)
+    live.drop(ordered, masked, rows, inverse, sorting, biases)
     return out
 
 
-def _activated(m: Liveness, ffn: MoEFFN, nbytes: int, stage: Stage) -> int:
+def _activated(live: LiveTensors, ffn: MoEFFN, nbytes: int, step: ForwardStep) -> int:
     """What goes into the last product, from gate and up that are views of one tensor."""
-    if stage.habits.clamped_gate:
-        gate, up = m.take(nbytes), m.take(nbytes)
-        scaled = m.take(nbytes)
-        sigmoid = m.take(nbytes)
-        m.drop(scaled)
-        glu = m.take(nbytes)
-        m.drop(sigmoid)
-        raised = m.take(nbytes)
-        product = m.take(nbytes)
-        m.drop(gate, up, glu, raised)
+    if step.traits.clamped_gate:
+        gate, up = live.take(nbytes), live.take(nbytes)
+        scaled = live.take(nbytes)
+        sigmoid = live.take(nbytes)
+        live.drop(scaled)
+        glu = live.take(nbytes)
+        live.drop(sigmoid)
+        raised = live.take(nbytes)
+        product = live.take(nbytes)
+        live.drop(gate, up, glu, raised)
         return product
-    active = activated(m, ffn.activation, nbytes)
+    active = activated(live, ffn.activation, nbytes)
     if not ffn.gated:
         return active
-    product = m.take(nbytes)
-    m.drop(active)
+    product = live.take(nbytes)
+    live.drop(active)
     return product

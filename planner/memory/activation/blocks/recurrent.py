@@ -6,14 +6,14 @@ what they make alive to the end of the function.
 """
 
 from ....models.spec import RecurrentState
-from ..forward_step import Stage
-from ..live_tensors import Liveness
+from ..forward_step import ForwardStep
+from ..live_tensors import LiveTensors
 from .gated_delta import gated_delta
 from .state_space import state_space
 
 
-def recurrent(m: Liveness, mixer: RecurrentState, stage: Stage) -> int:
+def recurrent(live: LiveTensors, mixer: RecurrentState, step: ForwardStep) -> int:
     """Take the mixer's output; the normalised input belongs to the caller."""
     if mixer.kind == "gated_delta":
-        return gated_delta(m, mixer, stage)
-    return state_space(m, mixer, stage)
+        return gated_delta(live, mixer, step)
+    return state_space(live, mixer, step)

@@ -1,12 +1,12 @@
 """Rotary position embedding: x * cos + rotate_half(x) * sin, for queries and then for keys."""
 
 from ....models.spec import Attention
-from ..forward_step import Stage
-from ..live_tensors import Liveness
+from ..forward_step import ForwardStep
+from ..live_tensors import LiveTensors
 
 
 def turn_queries_and_keys(
-    m: Liveness, mixer: Attention, query: int, keys: int, stage: Stage
+    live: LiveTensors, mixer: Attention, query: int, keys: int, step: ForwardStep
 ) -> tuple[int, int, int]:
     """Take turned queries and keys for the given ones; third, what stays alive beside them.
 
@@ -14,57 +14,57 @@ def turn_queries_and_keys(
     attention's forward keep all the pieces.
     """
     kv_heads = mixer.kv_heads if mixer.shares_kv_with is None else 0
-    tables = _spread_tables(m, mixer, stage)
-    upcast = m.take(2 * query) + m.take(2 * keys) if stage.habits.float_turn else 0
-    turned_query, query_part = _turned(m, mixer.query_heads, mixer, stage)
-    turned_keys, keys_part = _turned(m, kv_heads, mixer, stage)
-    if _wide(stage):
+    tables = _spread_tables(live, mixer, step)
+    upcast = live.take(2 * query) + live.take(2 * keys) if step.traits.float_turn else 0
+    turned_query, query_part = _turned(live, mixer.query_heads, mixer, step)
+    turned_keys, keys_part = _turned(live, kv_heads, mixer, step)
+    if _wide(step):
         wide = turned_query + turned_keys
-        turned_query = m.take(stage.bytes(mixer.query_heads * mixer.head_dim))
-        turned_keys = m.take(stage.bytes(kv_heads * mixer.head_dim))
-        m.drop(wide)
-    m.drop(upcast, tables)
-    if stage.habits.split_rotary:
+        turned_query = live.take(step.bytes(mixer.query_heads * mixer.head_dim))
+        turned_keys = live.take(step.bytes(kv_heads * mixer.head_dim))
+        live.drop(wide)
+    live.drop(upcast, tables)
+    if step.traits.split_rotary:
         return turned_query, turned_keys, query + keys + query_part + keys_part
-    m.drop(query, keys, query_part, keys_part)
+    live.drop(query, keys, query_part, keys_part)
     return turned_query, turned_keys, 0
 
 
-def _wide(stage: Stage) -> bool:
+def _wide(step: ForwardStep) -> bool:
     """Whether the turn is float32 although activations are not: both are cast back at the end."""
-    wide = stage.habits.float_rotary or stage.habits.float_turn
-    return wide and stage.element != 4 and not stage.fused_layer
+    wide = step.traits.float_rotary or step.traits.float_turn
+    return wide and step.element != 4 and not step.fused_layer
 
 
-def _spread_tables(m: Liveness, mixer: Attention, stage: Stage) -> int:
+def _spread_tables(live: LiveTensors, mixer: Attention, step: ForwardStep) -> int:
     """Cosines and sines with every entry repeated for the two channels of a pair."""
-    if not stage.habits.spread_tables or stage.fused_layer:
+    if not step.traits.spread_tables or step.fused_layer:
         return 0
-    element = 4 if stage.habits.float_rotary else stage.element
+    element = 4 if step.traits.float_rotary else step.element
     width = mixer.rotary_dim or mixer.head_dim
-    return sum(m.take(stage.new * width * element) for _ in ("cos", "sin"))
+    return sum(live.take(step.new * width * element) for _ in ("cos", "sin"))
 
 
-def _turned(m: Liveness, heads: int, mixer: Attention, stage: Stage) -> tuple[int, int]:
+def _turned(live: LiveTensors, heads: int, mixer: Attention, step: ForwardStep) -> tuple[int, int]:
     """(the turned heads, the part of them that was joined in), while the input is alive."""
     part = mixer.rotary_dim or mixer.head_dim
-    if stage.fused_layer and part == mixer.head_dim:
-        return m.take(stage.bytes(heads * part)), 0
-    plain = stage.bytes(heads * part)
-    wide = plain * 4 // stage.element if _wide(stage) else plain
-    cosine = m.take(wide)
-    turning = wide if stage.habits.float_turn else plain
-    half = m.take(turning // 2)
-    rotated = m.take(turning)
-    m.drop(half)
+    if step.fused_layer and part == mixer.head_dim:
+        return live.take(step.bytes(heads * part)), 0
+    plain = step.bytes(heads * part)
+    wide = plain * 4 // step.element if _wide(step) else plain
+    cosine = live.take(wide)
+    turning = wide if step.traits.float_turn else plain
+    half = live.take(turning // 2)
+    rotated = live.take(turning)
+    live.drop(half)
     if wide != turning:
-        upcast = m.take(wide)
-        m.drop(rotated)
+        upcast = live.take(wide)
+        live.drop(rotated)
         rotated = upcast
-    sine = m.take(wide)
-    m.drop(rotated)
-    turned = m.take(wide)
-    m.drop(cosine, sine)
+    sine = live.take(wide)
+    live.drop(rotated)
+    turned = live.take(wide)
+    live.drop(cosine, sine)
     if part == mixer.head_dim:
         return turned, 0
-    return m.take(stage.bytes(heads * mixer.head_dim)), turned
+    return live.take(step.bytes(heads * mixer.head_dim)), turned

@@ -7,76 +7,76 @@ modeling_jamba.)
 """
 
 from ....models.spec import RecurrentState
-from ..forward_step import Stage
-from ..live_tensors import Liveness
+from ..forward_step import ForwardStep
+from ..live_tensors import LiveTensors
 
 
-def state_space(m: Liveness, mixer: RecurrentState, stage: Stage) -> int:
+def state_space(live: LiveTensors, mixer: RecurrentState, step: ForwardStep) -> int:
     """Take the mixer's output; the normalised input belongs to the caller."""
-    projected = m.take(stage.bytes(mixer.width))
+    projected = live.take(step.bytes(mixer.width))
     inner = mixer.heads * mixer.value_dim
-    convolved = m.take(stage.bytes(mixer.conv and mixer.width - inner))
-    active = m.take(stage.bytes(mixer.conv and mixer.width - inner))
-    m.drop(convolved)
+    convolved = live.take(step.bytes(mixer.conv and mixer.width - inner))
+    active = live.take(step.bytes(mixer.conv and mixer.width - inner))
+    live.drop(convolved)
     if mixer.kind == "mamba2":
-        out = _mamba2(m, mixer, stage)
+        out = _mamba2(live, mixer, step)
     elif mixer.kind == "mamba1":
-        out = _mamba1(m, mixer, stage)
+        out = _mamba1(live, mixer, step)
     else:
-        out = m.take(stage.bytes(inner))
-    if not stage.past:
-        m.take(stage.batch * (mixer.state * 4 + mixer.conv * stage.element))
-    gated = m.take(stage.bytes(inner))
-    m.drop(out, active)
-    result = m.take(stage.bytes(stage.hidden))
-    m.drop(gated, projected)
+        out = live.take(step.bytes(inner))
+    if not step.past:
+        live.take(step.batch * (mixer.state * 4 + mixer.conv * step.element))
+    gated = live.take(step.bytes(inner))
+    live.drop(out, active)
+    result = live.take(step.bytes(step.hidden))
+    live.drop(gated, projected)
     return result
 
 
-def _mamba2(m: Liveness, mixer: RecurrentState, stage: Stage) -> int:
+def _mamba2(live: LiveTensors, mixer: RecurrentState, step: ForwardStep) -> int:
     heads, channels, state = mixer.heads, mixer.value_dim, mixer.key_dim
-    if stage.new == 1 and stage.past:
-        m.touch(3 * stage.batch * mixer.state * 4)
-        return m.take(stage.rows * heads * channels * 4)
+    if step.new == 1 and step.past:
+        live.touch(3 * step.batch * mixer.state * 4)
+        return live.take(step.rows * heads * channels * 4)
     block = mixer.block
-    tokens = stage.batch * -(-stage.new // block) * block
+    tokens = step.batch * -(-step.new // block) * block
     value = tokens * heads * channels * 4
     key = tokens * heads * state * 4
     square = tokens * block * heads * 4
-    start = m.live
-    skipped = m.take(value)
-    inputs = [m.take(size) for size in (value, key, key)]
-    m.touch(sum(inputs))  # padded copies
-    decays = m.take(square)
-    m.touch(2 * square)
-    m.touch(square * state + square)  # C x B for all pairs of a block, before its sum
-    scores = m.take(square)
-    weights = m.take(square)
-    m.touch(square)
-    diagonal = m.take(value)
-    m.touch(square * channels)  # weights x values, before their sum
-    decayed = m.take(key)
-    m.touch(value * state)  # values x keys, before their sum
-    blocks = m.take(value * state // block)
-    m.touch(2 * blocks)
-    m.take(value * state)  # C x states stays to the end
-    m.touch(2 * value)
-    m.drop(decays, scores, weights, diagonal, decayed, blocks, skipped)
-    m.drop(m.live - start)
-    return m.take(stage.rows * heads * channels * 4)
+    start = live.nbytes
+    skipped = live.take(value)
+    inputs = [live.take(size) for size in (value, key, key)]
+    live.touch(sum(inputs))  # padded copies
+    decays = live.take(square)
+    live.touch(2 * square)
+    live.touch(square * state + square)  # C x B for all pairs of a block, before its sum
+    scores = live.take(square)
+    weights = live.take(square)
+    live.touch(square)
+    diagonal = live.take(value)
+    live.touch(square * channels)  # weights x values, before their sum
+    decayed = live.take(key)
+    live.touch(value * state)  # values x keys, before their sum
+    blocks = live.take(value * state // block)
+    live.touch(2 * blocks)
+    live.take(value * state)  # C x states stays to the end
+    live.touch(2 * value)
+    live.drop(decays, scores, weights, diagonal, decayed, blocks, skipped)
+    live.drop(live.nbytes - start)
+    return live.take(step.rows * heads * channels * 4)
 
 
-def _mamba1(m: Liveness, mixer: RecurrentState, stage: Stage) -> int:
+def _mamba1(live: LiveTensors, mixer: RecurrentState, step: ForwardStep) -> int:
     channels, state = mixer.value_dim, mixer.key_dim
-    if stage.new == 1 and stage.past:
-        m.touch(3 * stage.batch * mixer.state * 4)
-        return m.take(stage.bytes(channels))
-    products = stage.rows * channels * state * 4
-    start = m.live
+    if step.new == 1 and step.past:
+        live.touch(3 * step.batch * mixer.state * 4)
+        return live.take(step.bytes(channels))
+    products = step.rows * channels * state * 4
+    start = live.nbytes
     for _ in range(3):  # discrete A, discrete B, and B x input
-        m.take(products)
+        live.take(products)
     for _ in range(3):  # time steps, their softplus, the scan's outputs
-        m.take(stage.bytes(channels))
-    m.touch(2 * stage.rows * channels * 4)  # the skip connection
-    m.drop(m.live - start)
-    return m.take(stage.bytes(channels))
+        live.take(step.bytes(channels))
+    live.touch(2 * step.rows * channels * 4)  # the skip connection
+    live.drop(live.nbytes - start)
+    return live.take(step.bytes(channels))

@@ -94,9 +94,9 @@ def listed(field: str) -> Kinds:
     """The layers' kinds as a list of its own, under another name."""
 
     def kinds(f: Fields, layers: int) -> Sequence[str]:
-        found = f.texts(field, layers)
-        if found is None:
+        types = f.texts(field, layers)
+        if types is None:
             raise f.missing(field)
-        return found
+        return types
 
     return kinds

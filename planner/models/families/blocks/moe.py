@@ -48,7 +48,7 @@ def afmoe_ffn(b: Block, kind: str) -> MoEFFN:
 def ernie_ffn(b: Block, kind: str) -> MoEFFN:
     bias = b.f.flag("use_bias")
     shared = b.f.count("moe_num_shared_experts", 0, low=0) * b.f.count("moe_intermediate_size")
-    found = moe(
+    routed = moe(
         b,
         shared="shared_experts",
         shared_width=0,
@@ -56,7 +56,7 @@ def ernie_ffn(b: Block, kind: str) -> MoEFFN:
     )
     if shared:
         gated(b, width=shared, bias=bias, scope="mlp.shared_experts.")
-    return MoEFFN(found.experts, found.top_k, found.width, shared, True, found.activation)
+    return MoEFFN(routed.experts, routed.top_k, routed.width, shared, True, routed.activation)
 
 
 def gpt_oss_ffn(b: Block, kind: str) -> MoEFFN:

@@ -44,13 +44,13 @@ def glm5_mixer(b: Block, kind: str) -> Mixer:
     hyper_connections(b)
     if kind == LINEAR:
         return kimi_delta(b, flat=True)
-    found = mla(b, indexer=kind)
-    if found.indexer is None:
-        return found
-    dim, pool = found.indexer.head_dim, f.count("index_kpool")
+    mixer = mla(b, indexer=kind)
+    if mixer.indexer is None:
+        return mixer
+    dim, pool = mixer.indexer.head_dim, f.count("index_kpool")
     t.add("self_attn.indexer.index_kpool_compress_ape", (pool, dim), Role.OTHER)
     t.add("self_attn.indexer.index_kpool_compress_gate", (dim, b.hidden), Role.LINEAR)
-    return replace(found, indexer=replace(found.indexer, width=2 * dim + 1))
+    return replace(mixer, indexer=replace(mixer.indexer, width=2 * dim + 1))
 
 
 def ling_kinds(f: Fields, layers: int) -> Sequence[str]:
@@ -62,9 +62,9 @@ def ling_kinds(f: Fields, layers: int) -> Sequence[str]:
 def ling_mixer(b: Block, kind: str) -> Mixer:
     if kind == LINEAR:
         return ling_delta(b)
-    found: LatentAttention = mla(b, q_rank=False)
-    b.t.linear("self_attn.g_proj", b.hidden, found.query_heads)
-    return found
+    mixer: LatentAttention = mla(b, q_rank=False)
+    b.t.linear("self_attn.g_proj", b.hidden, mixer.query_heads)
+    return mixer
 
 
 def ling_delta(b: Block) -> RecurrentState:

@@ -12,10 +12,10 @@ def lfm3_mixer(b: Block, kind: str) -> Mixer:
     f = b.f
     if kind == "conv":
         return short_conv(b, kernel=f.count("conv_L_cache"), bias=f.flag("conv_bias"))
-    found = gqa(b, kind, bias="attention_bias", qk_norm="head")
+    mixer = gqa(b, kind, bias="attention_bias", qk_norm="head")
     if f.flag("use_attention_gate"):
-        b.t.linear("self_attn.g_proj", b.hidden, found.query_heads)
-    return found
+        b.t.linear("self_attn.g_proj", b.hidden, mixer.query_heads)
+    return mixer
 
 
 def lfm3_ffn(b: Block, kind: str) -> DenseFFN:

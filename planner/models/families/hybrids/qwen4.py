@@ -50,7 +50,7 @@ def mixed_streams(b: Block, scope: str) -> None:
 
 def _sparse(b: Block) -> Attention:
     f, t = b.f, b.t
-    found = gqa(b, FULL, bias="attention_bias", qk_norm="head", gate="double")
+    mixer = gqa(b, FULL, bias="attention_bias", qk_norm="head", gate="double")
     count, dim = f.count("indexer_n_heads"), f.count("indexer_head_dim")
     keys = f.count("indexer_kv_heads")
     with t.scope("self_attn.indexer."):
@@ -58,7 +58,7 @@ def _sparse(b: Block) -> Attention:
         t.norm("q_layernorm", dim)
         t.norm("k_layernorm", dim)
     budget = f.count("indexer_budget")
-    return replace(found, indexer=Indexer(count, dim, budget, position_bytes=POSITIONS))
+    return replace(mixer, indexer=Indexer(count, dim, budget, position_bytes=POSITIONS))
 
 
 def _ngrams(b: Block, index: int) -> RecurrentState:
@@ -91,18 +91,18 @@ def _ngrams(b: Block, index: int) -> RecurrentState:
 
 def primes_from(least: int, skip: int, count: int) -> list[int]:
     """`count` successive primes of at least `least`, after the first `skip` of them."""
-    found: list[int] = []
+    primes: list[int] = []
     candidate = max(2, least)
-    while len(found) < skip + count:
+    while len(primes) < skip + count:
         if all(candidate % divisor for divisor in range(2, isqrt(candidate) + 1)):
-            found.append(candidate)
+            primes.append(candidate)
         candidate += 1
-    return found[skip:]
+    return primes[skip:]
 
 
 def qwen4_ffn(b: Block, kind: str) -> FFN:
-    found: FFN = SHARED_EXPERT(b, kind)
-    return found
+    ffn: FFN = SHARED_EXPERT(b, kind)
+    return ffn
 
 
 def qwen4_head(b: Block) -> None:

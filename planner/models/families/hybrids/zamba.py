@@ -43,7 +43,7 @@ def zamba(f: Fields, t: Tensors) -> Decoder:
     uses = kinds.count(HYBRID)
     with t.scope("model."):
         t.embedding("embed_tokens", vocab, hidden)
-        found = build_layers(t, "layers.*.", kinds, layer)
+        built = build_layers(t, "layers.*.", kinds, layer)
         with t.scope("layers.*.shared_transf.", min(1, uses) if tied else uses):
             wide = f.count("attention_hidden_size", 2 * hidden)
             with t.scope("self_attn."):
@@ -57,7 +57,7 @@ def zamba(f: Fields, t: Tensors) -> Decoder:
         t.norm("final_layernorm", hidden)
     if not tied:
         t.head("lm_head", hidden, vocab)
-    return Decoder(hidden, vocab, max_context(f), found, tied)
+    return Decoder(hidden, vocab, max_context(f), built, tied)
 
 
 def _mamba(b: Block, scope: str) -> RecurrentState:

@@ -38,10 +38,10 @@ def phi_msft(f: Fields, t: Tensors) -> Decoder:
         "max_position_embeddings": "n_positions",
     }
     own = Fields(f.raw, kind=f.kind, aliases=named, notes=f.notes)
-    found = text_decoder(own, t, PHI_MSFT, tied=True)
-    t.norm("lm_head.ln", found.hidden, True)
-    t.head("lm_head.linear", found.hidden, found.vocab, True)
-    return found
+    decoder = text_decoder(own, t, PHI_MSFT, tied=True)
+    t.norm("lm_head.ln", decoder.hidden, True)
+    t.head("lm_head.linear", decoder.hidden, decoder.vocab, True)
+    return decoder
 
 
 def exaone(f: Fields, t: Tensors) -> Decoder:

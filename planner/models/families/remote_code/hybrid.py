@@ -97,13 +97,13 @@ def sala(f: Fields, t: Tensors) -> Decoder:
     Sparse layers pool their keys to choose blocks. Code that keeps the pools adds one key for each
     16 and one for each 64 tokens, code that pools anew adds none: the bounds hold both.
     """
-    found = text_decoder(f, t, SALA)
-    kept = [m for layer in found.layers for m in layer.mixers if isinstance(m, Attention)]
+    decoder = text_decoder(f, t, SALA)
+    kept = [m for layer in decoder.layers for m in layer.mixers if isinstance(m, Attention)]
     low = sum(2 * 2 * m.kv_heads * m.head_dim for m in kept)
     pools = sum(2 * m.kv_heads * m.head_dim for m in kept) * 5 // 64
     because = f"pooled keys of {f.kind}'s sparse layers may be kept beside its keys"
     bounds = (Bounds("kv_bytes_per_token", low, low + pools, because),) if kept else ()
-    return replace(found, bounds=bounds)
+    return replace(decoder, bounds=bounds)
 
 
 def sala_kinds(f: Fields, layers: int) -> Sequence[str]:
@@ -120,10 +120,10 @@ def sala_mixer(b: Block, kind: str) -> Mixer:
     f, t = b.f, b.t
     bias = f.flag("attention_bias")
     if kind == FULL:
-        found = gqa(b, kind, bias=bias)
+        mixer = gqa(b, kind, bias=bias)
         if f.flag("attn_use_output_gate"):
-            t.linear("self_attn.o_gate", b.hidden, found.query_heads * found.head_dim)
-        return found
+            t.linear("self_attn.o_gate", b.hidden, mixer.query_heads * mixer.head_dim)
+        return mixer
     query, kv, _ = heads(f, b.hidden)
     query, kv = f.count("lightning_nh", query), f.count("lightning_nkv", kv)
     dim = f.count("lightning_head_dim", f.count("head_dim", b.hidden // query))

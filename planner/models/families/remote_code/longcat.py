@@ -43,12 +43,12 @@ def longcat(f: Fields, t: Tensors) -> Decoder:
         t.embedding("embed_tokens", vocab, hidden)
         if f.has("ngram_vocab_size_ratio"):
             ngram_tables(b, vocab)
-        found = build_layers(t, "layers.*.", [FULL] * layers, layer)
+        built = build_layers(t, "layers.*.", [FULL] * layers, layer)
         t.norm("norm", hidden)
     tied = f.flag("tie_word_embeddings")
     if not tied:
         t.head("lm_head", hidden, vocab)
-    return Decoder(hidden, vocab, max_context(f), found, tied)
+    return Decoder(hidden, vocab, max_context(f), built, tied)
 
 
 def ngram_tables(b: Block, vocab: int) -> None:

@@ -47,12 +47,12 @@ def ouro(f: Fields, t: Tensors) -> Decoder:
 
     Its code comes with the checkpoint; every pass is planned, as if the gate never ended one.
     """
-    found = text_decoder(f, t, OURO)
-    t.linear("model.early_exit_gate", found.hidden, 1, True)
+    decoder = text_decoder(f, t, OURO)
+    t.linear("model.early_exit_gate", decoder.hidden, 1, True)
     steps = f.count("total_ut_steps", high=256)
-    _checked(f, steps * len(found.layers))
-    found.layers = found.layers * steps
-    return found
+    _checked(f, steps * len(decoder.layers))
+    decoder.layers = decoder.layers * steps
+    return decoder
 
 
 def _checked(f: Fields, passes: int) -> int:

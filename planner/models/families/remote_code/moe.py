@@ -79,10 +79,10 @@ def grok_kinds(f: Fields, layers: int) -> Sequence[str]:
 
 
 def grok_attention(b: Block, kind: str) -> Attention:
-    found = gqa(b, FULL, softcap="attn_logit_softcapping")
+    mixer = gqa(b, FULL, softcap="attn_logit_softcapping")
     if kind == FULL:
-        return found
-    return replace(found, window=b.f.count("sliding_window_size"))
+        return mixer
+    return replace(mixer, window=b.f.count("sliding_window_size"))
 
 
 def grok_ffn(b: Block, kind: str) -> MoEFFN:
@@ -122,11 +122,11 @@ def deepseek_vl2(f: Fields, t: Tensors) -> Decoder:
         raise f.missing("language_config")
     text = fields_of(raw, "deepseek_v2", path="language_config.", notes=f.notes)
     text = Fields(raw, kind=text.kind, path=text.path, aliases=text.aliases, notes=f.notes)
-    found = text_decoder(text, t, DEEPSEEK_VL2)
+    decoder = text_decoder(text, t, DEEPSEEK_VL2)
     if deepseek_ocr_towers(f, t):
-        return found
+        return decoder
     f.note(f"the vision tower of {f.kind} is not described: its text model is planned")
-    return replace(found, bounds=(*found.bounds, _tower(f, t)))
+    return replace(decoder, bounds=(*decoder.bounds, _tower(f, t)))
 
 
 def _tower(f: Fields, t: Tensors) -> Bounds:

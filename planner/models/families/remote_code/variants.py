@@ -17,8 +17,8 @@ from ..towers.vision import clip
 
 def mimo(f: Fields, t: Tensors) -> Decoder:
     """MiMo-7B: Qwen2 and layers that predict further tokens."""
-    found = text_decoder(f, t, QWEN2)
-    b = Block(f, t, found.hidden)
+    decoder = text_decoder(f, t, QWEN2)
+    b = Block(f, t, decoder.hidden)
     extra = f.count("num_nextn_predict_layers", 0, low=0, high=64)
     with t.scope("model.mtp_layers.*.", extra, Part.MTP):
         QWEN2.attention(b, "full_attention")
@@ -30,9 +30,9 @@ def mimo(f: Fields, t: Tensors) -> Decoder:
             "hidden_layernorm",
             "final_layernorm",
         ):
-            t.norm(name, found.hidden)
-        t.linear("input_proj", 2 * found.hidden, found.hidden)
-    return found
+            t.norm(name, decoder.hidden)
+        t.linear("input_proj", 2 * decoder.hidden, decoder.hidden)
+    return decoder
 
 
 def nemotron_nas(f: Fields, t: Tensors) -> Decoder:
@@ -71,12 +71,12 @@ def nemotron_nas(f: Fields, t: Tensors) -> Decoder:
 
     with t.scope("model."):
         t.embedding("embed_tokens", vocab, hidden)
-        found = build_layers(t, "layers.*.", kinds, layer)
+        built = build_layers(t, "layers.*.", kinds, layer)
         t.norm("norm", hidden)
     tied = f.flag("tie_word_embeddings")
     if not tied:
         t.head("lm_head", hidden, vocab)
-    return Decoder(hidden, vocab, max_context(f), found, tied)
+    return Decoder(hidden, vocab, max_context(f), built, tied)
 
 
 def _nas_kind(f: Fields, block: Mapping[str, Any], index: int) -> tuple[str, int, str, int]:

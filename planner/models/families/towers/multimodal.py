@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ...config_fields import Fields
 from ...spec import Part, Role
 from ...tensor_list import Tensors
-from ..config_defaults import facts_of, fields_of, section
+from ..config_defaults import config_defaults_of, fields_of, section
 from ..decoder import Decoder, text_decoder
 from ..registry import style_of
 from . import projectors, vision
@@ -156,7 +156,7 @@ def _text_alone(f: Fields, towers: Towers) -> bool:
 def _text(towers: Towers, f: Fields) -> Fields:
     """The text model's fields, nested or (older files) flat."""
     if f.mapping("text_config") is None and f.has("hidden_size"):
-        kind = towers.text_type or facts_of(f.kind).sections["text_config"]["model_type"]
+        kind = towers.text_type or config_defaults_of(f.kind).sections["text_config"]["model_type"]
         return fields_of(f.raw, kind, notes=f.notes)
     return section(f, "text_config", towers.text_type)
 

@@ -76,15 +76,15 @@ def large4_attention(b: Block, kind: str) -> LatentAttention:
         own = Fields(
             raw, kind=f.kind, path=f.path, aliases=f.aliases, defaults=f.defaults, notes=f.notes
         )
-    found = mla(Block(own, t, b.hidden), indexer=mode, q_rank=f.has("q_lora_rank"))
-    scales = [("", found.query_heads)]
-    if found.indexer is not None:
-        scales.append(("indexer.", found.indexer.heads))
+    mixer = mla(Block(own, t, b.hidden), indexer=mode, q_rank=f.has("q_lora_rank"))
+    scales = [("", mixer.query_heads)]
+    if mixer.indexer is not None:
+        scales.append(("indexer.", mixer.indexer.heads))
         t.norm("self_attn.indexer.q_input_norm", b.hidden, True)
     for scope, count in scales:
         t.add(f"self_attn.{scope}softmax_scaling.scale", (count,), Role.OTHER)
         t.add(f"self_attn.{scope}softmax_scaling.bias", (count,), Role.OTHER)
-    return found
+    return mixer
 
 
 def ernie_vl_ffn(b: Block, kind: str) -> FFN:

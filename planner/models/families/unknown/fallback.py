@@ -21,7 +21,7 @@ from ..decoder import Decoder, text_decoder
 from ..registry import style_of
 from .encoders import LARGEST_TOWER
 from .readings import HIGH, LOW, READ, Build, Openings, openings, whole
-from .sisters import sisters
+from .similar_types import similar_types
 from .sizes import EXPERTS, Sizes, not_known, read_sizes
 from .unread import UNBOUNDED, Meaning, Unread, judge
 
@@ -42,9 +42,9 @@ _SEVERAL = ("unified", "vl", "vision", "omni", "audio", "conditionalgeneration",
 def read(f: Fields, t: Tensors) -> Decoder:
     """Read a config of an unknown model type. Raises BadConfig where it resembles nothing known,
     or where a key that nobody read may mean anything."""
-    found = _as_sister(f, t)
-    if found is not None:
-        return found
+    decoder = _as_similar_type(f, t)
+    if decoder is not None:
+        return decoder
     for path in TEXT_SECTIONS:
         nested: Any = f.raw
         for name in path:
@@ -54,15 +54,15 @@ def read(f: Fields, t: Tensors) -> Decoder:
     return _by_fields(f, t, ())
 
 
-def _as_sister(f: Fields, t: Tensors) -> Decoder | None:
+def _as_similar_type(f: Fields, t: Tensors) -> Decoder | None:
     """The reading of a family of nearly the same name, if it leaves no size unread."""
-    for name in sisters(f.kind, f.raw):
+    for name in similar_types(f.kind, f.raw):
         reader = reader_of(name)
         raw, tensors, notes = ReadKeys(f.raw), Tensors(), list[str]()
         if reader is None:
             continue
         try:
-            found = reader(fields_of(raw, name, path=f.path, notes=notes), tensors)
+            decoder = reader(fields_of(raw, name, path=f.path, notes=notes), tensors)
         except BadConfig:
             continue
         unread = judge(raw.unread())
@@ -79,7 +79,7 @@ def _as_sister(f: Fields, t: Tensors) -> Decoder | None:
         if towers:
             f.note(f"towers of {f.kind} that are not in its config, or not known, are not planned")
         because = f"{f.kind} is not known: norms, biases and tied embeddings are assumed {name}'s"
-        return _opened(found, t, f, because, towers)
+        return _opened(decoder, t, f, because, towers)
     return None
 
 
@@ -92,7 +92,7 @@ def _several_towers(f: Fields, t: Tensors) -> bool:
     return any(word in str(name).lower() for name in names for word in _SEVERAL)
 
 
-def _opened(found: Decoder, t: Tensors, f: Fields, because: str, towers: bool) -> Decoder:
+def _opened(decoder: Decoder, t: Tensors, f: Fields, because: str, towers: bool) -> Decoder:
     """A sister's reading, open for norms, biases, tied embeddings and towers."""
     groups = t.groups()
     tied = f.has("tie_word_embeddings")
@@ -101,13 +101,13 @@ def _opened(found: Decoder, t: Tensors, f: Fields, because: str, towers: bool) -
     width = max(
         (g.shape[0] for g in groups if g.part is Part.TEXT and len(g.shape) == 2), default=0
     )
-    more = len(found.layers) * 16 * found.hidden + 2 * min(width, 32 * found.hidden)
-    more += found.vocab * found.hidden if found.tied_embeddings else 0
+    more = len(decoder.layers) * 16 * decoder.hidden + 2 * min(width, 32 * decoder.hidden)
+    more += decoder.vocab * decoder.hidden if decoder.tied_embeddings else 0
     most = [*groups, TensorGroup("slack", (more,), 1, Role.OTHER)]
     if towers:
         most.append(TensorGroup("towers", (LARGEST_TOWER,), 1, Role.OTHER, Part.VISION))
-    readings = Reading(found.layers, least), Reading(found.layers, tuple(most))
-    return replace(found, readings=readings, bounds=(_bounds(t, readings, because),))
+    readings = Reading(decoder.layers, least), Reading(decoder.layers, tuple(most))
+    return replace(decoder, readings=readings, bounds=(_bounds(t, readings, because),))
 
 
 def _nested(f: Fields, nested: dict[str, Any], path: str, t: Tensors) -> Decoder:
@@ -122,18 +122,18 @@ def _nested(f: Fields, nested: dict[str, Any], path: str, t: Tensors) -> Decoder
     outer_tie = f.flag("tie_word_embeddings") if f.has("tie_word_embeddings") else None
     others = _others(f)
     if style is not None:
-        found = text_decoder(inner, t, style)
+        decoder = text_decoder(inner, t, style)
         left = judge(nested.unread(inner.path)) if isinstance(nested, ReadKeys) else ()
         if all(key.meaning is Meaning.TOWER for key in (*left, *others)):
             groups = t.groups()
             tower = TensorGroup("towers", (LARGEST_TOWER,), 1, Role.OTHER, Part.VISION)
-            readings = [Reading(found.layers, (*groups, tower))]
-            if outer_tie and not found.tied_embeddings:
+            readings = [Reading(decoder.layers, (*groups, tower))]
+            if outer_tie and not decoder.tied_embeddings:
                 tied = tuple(group for group in groups if group.role is not Role.LM_HEAD)
-                readings.append(Reading(found.layers, tied))
+                readings.append(Reading(decoder.layers, tied))
             because = f"the other towers of {f.kind} are unknown, and no published one is larger"
             bounds = _bounds(t, readings, f"{because} than 6.5 B")
-            return replace(found, readings=tuple(readings), bounds=(bounds,))
+            return replace(decoder, readings=tuple(readings), bounds=(bounds,))
         t.clear()
         f.note(f"{kind} does not read {(*left, *others)[0].name}: read by the field's usual names")
     by_fields = Fields(nested, kind=kind or f.kind, path=f"{path}.", notes=f.notes)
@@ -155,10 +155,10 @@ def _others(f: Fields) -> tuple[Unread, ...]:
     A number without a telling name is one of the towers' there.
     """
     raw = f.raw
-    found = judge(raw.unread()) if isinstance(raw, ReadKeys) else ()
+    unread = judge(raw.unread()) if isinstance(raw, ReadKeys) else ()
     beside = [
         replace(key, meaning=Meaning.TOWER) if key.meaning is Meaning.UNNAMED else key
-        for key in found
+        for key in unread
         if not key.path
     ]
     return (*beside, Unread(f.path, "towers", True, Meaning.TOWER))
@@ -175,17 +175,17 @@ def _by_fields(
     if outer_tie is not None and outer_tie != sizes.tied:
         sizes = replace(sizes, tied=None)
     left = judge(f.raw.unread(f.path)) if isinstance(f.raw, ReadKeys) else ()
-    found = tuple(key for key in (*left, *others) if not _explained(key, sizes, f))
-    for key in found:
+    unexplained = tuple(key for key in (*left, *others) if not _explained(key, sizes, f))
+    for key in unexplained:
         placed = key.meaning is Meaning.PLACEMENT and sizes.experts is None
         endless = key.meaning is Meaning.LOOP and not whole(key.value)
         if key.meaning in UNBOUNDED or placed or endless:
             raise not_known(
                 f, f"{key.name} may change its size in ways that no bounds can be put on"
             )
-    o = openings(found, sizes)
+    o = openings(unexplained, sizes)
     if Meaning.WINDOW in o and o.window is None:
-        key = next(key for key in found if key.meaning is Meaning.WINDOW)
+        key = next(key for key in unexplained if key.meaning is Meaning.WINDOW)
         raise not_known(f, f"{key.name} speaks of a window whose size it does not say")
     f.note(f"model_type {f.kind!r} is not known: read as {_like(sizes)} by its fields")
     layers = Build(sizes, o, READ).decoder(t)
@@ -193,7 +193,7 @@ def _by_fields(
     if o.window is not None:
         ends.append(Build(sizes, o, HIGH, windowed=True))
     readings = tuple(end.reading() for end in ends)
-    names = [key.name for key in found if key.key != "towers"]
+    names = [key.name for key in unexplained if key.key != "towers"]
     if names:
         f.note(
             f"{', '.join(names[:4])}{' and others' * (len(names) > 4)} may change the size of "

@@ -65,10 +65,10 @@ class Openings:
         return bool(self.meanings & MIXED)
 
 
-def openings(found: Sequence[Unread], sizes: Sizes) -> Openings:
+def openings(keys: Sequence[Unread], sizes: Sizes) -> Openings:
     """What unread keys open."""
     of: dict[Meaning, list[Unread]] = {}
-    for unread in found:
+    for unread in keys:
         of.setdefault(unread.meaning, []).append(unread)
     windows = [
         x
@@ -91,10 +91,10 @@ def openings(found: Sequence[Unread], sizes: Sizes) -> Openings:
     )
 
 
-def _recurrent_layers(found: Sequence[Unread], layers: int) -> tuple[bool, ...]:
+def _recurrent_layers(keys: Sequence[Unread], layers: int) -> tuple[bool, ...]:
     """Which layers a list of kinds, repeated as often as it takes, calls recurrent."""
     words = "linear recurrent mamba conv ssm lru delta rwkv lightning".split()  # noqa: SIM905
-    for unread in found:
+    for unread in keys:
         kinds = unread.value
         if isinstance(kinds, list) and kinds and all(isinstance(kind, str) for kind in kinds):
             named = [any(word in kind.lower() for word in words) for kind in kinds]
@@ -113,10 +113,10 @@ def whole(value: object) -> list[int]:
     return [x for inner in value for x in whole(inner)] if isinstance(value, list) else []
 
 
-def _named(found: Sequence[Unread], *words: str) -> list[int]:
+def _named(keys: Sequence[Unread], *words: str) -> list[int]:
     """Numbers of the keys, nested ones too, with one of the words in their names."""
     numbers: list[int] = []
-    for unread in found:
+    for unread in keys:
         pairs = (
             unread.value.items() if isinstance(unread.value, dict) else [(unread.key, unread.value)]
         )
@@ -126,25 +126,25 @@ def _named(found: Sequence[Unread], *words: str) -> list[int]:
     return numbers
 
 
-def _indexer(found: Sequence[Unread]) -> Indexer | None:
-    if not found:
+def _indexer(keys: Sequence[Unread]) -> Indexer | None:
+    if not keys:
         return None
-    heads = max(_named(found, "heads"), default=64)
+    heads = max(_named(keys, "heads"), default=64)
     return Indexer(
-        heads, max(_named(found, "dim"), default=128), max(_named(found, "topk"), default=2048)
+        heads, max(_named(keys, "dim"), default=128), max(_named(keys, "topk"), default=2048)
     )
 
 
-def _state(found: Sequence[Unread], s: Sizes) -> RecurrentState:
+def _state(keys: Sequence[Unread], s: Sizes) -> RecurrentState:
     """The largest state that the file's numbers make, or that is usual where it gives none."""
-    heads = max([s.heads, *_named(found, "heads")])
-    dims = _named(found, "dim", "state", "d_head", "head_size")
+    heads = max([s.heads, *_named(keys, "heads")])
+    dims = _named(keys, "dim", "state", "d_head", "head_size")
     dim = max([s.head_dim, _STATE, *dims])
-    expand = max([_EXPANSION, *_named(found, "expand")])
-    inner = max([expand * s.hidden, heads * dim, *_named(found, "width", "inner", "ssm", "lru")])
-    kernel = max([_KERNEL, *_named(found, "conv", "kernel")])
+    expand = max([_EXPANSION, *_named(keys, "expand")])
+    inner = max([expand * s.hidden, heads * dim, *_named(keys, "width", "inner", "ssm", "lru")])
+    kernel = max([_KERNEL, *_named(keys, "conv", "kernel")])
     kernel = kernel if kernel <= 64 else _KERNEL
-    groups = max([_GROUPS, *_named(found, "group")])
+    groups = max([_GROUPS, *_named(keys, "group")])
     return RecurrentState(
         kind="unknown",
         state=inner * dim,
@@ -229,13 +229,13 @@ class Build:
         if self.end == LOW and (self.o.mixed or shared):
             return ()
         latent = self.s.latent is not None
-        found: Mixer = self._latent(t) if latent else self._attention(t, i, window)
+        mixer: Mixer = self._latent(t) if latent else self._attention(t, i, window)
         if self.end == HIGH and self.o.state is not None:
             self._recurrent(t, self.o.state)
-            return found, self.o.state
+            return mixer, self.o.state
         if self.end == READ and self.o.recurrent and self.o.recurrent[i] and self.o.state:
             return (self.o.state,)
-        return (found,)
+        return (mixer,)
 
     def _attention(self, t: Tensors, i: int, window: int | None) -> Attention:
         s = self.s
@@ -335,12 +335,12 @@ class Build:
 
     def _further(self, t: Tensors, kind: tuple[int | None, bool]) -> list[Layer]:
         """Layers that predict further tokens, with embeddings and heads of their own."""
-        s, found = self.s, []
+        s, layers = self.s, []
         for _ in range(min(self.o.further, 64)):
             with t.scope("mtp.", part=Part.MTP):
-                found.append(self._layer(t, s.layers - 1, *kind))
+                layers.append(self._layer(t, s.layers - 1, *kind))
                 t.add("join", (2 * s.hidden * s.hidden + 2 * s.vocab * s.hidden,), Role.OTHER)
-        return found
+        return layers
 
     def _slack(self, t: Tensors) -> None:
         """Biases, norms, sinks and scales of every layer; the streams' mixing."""

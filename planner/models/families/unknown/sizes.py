@@ -185,12 +185,12 @@ def read_sizes(f: Fields) -> Sizes:
 
 def _given(f: Fields, names: Sequence[str], high: int = 2**27) -> list[int]:
     """Every value, once, that the file gives under any of the names; zero and negative are off."""
-    found: list[int] = []
+    values: list[int] = []
     for name in names:
         for value in _numbers(f, name, high):
-            if value not in found:
-                found.append(value)
-    return found
+            if value not in values:
+                values.append(value)
+    return values
 
 
 def _numbers(f: Fields, name: str, high: int) -> list[int]:
@@ -205,10 +205,10 @@ def _numbers(f: Fields, name: str, high: int) -> list[int]:
 
 
 def _need(f: Fields, names: Sequence[str], high: int = 2**27) -> int:
-    found = _given(f, names, high)
-    if len(found) == 1:
-        return found[0]
-    if found:
+    values = _given(f, names, high)
+    if len(values) == 1:
+        return values[0]
+    if values:
         given = " and ".join(name for name in names if f.has(name))
         raise not_known(f, f"{given} disagree, and which of them counts is not known")
     raise not_known(
@@ -225,36 +225,36 @@ def not_known(f: Fields, why: str) -> BadConfig:
 
 
 def _widths(f: Fields) -> list[int]:
-    found = _given(f, WIDTHS)
-    found += [x for x in _given(f, MORE_WIDTHS) if x not in found]
-    found = found or _given(f, EXPERT_WIDTHS)[:1]
-    if not found:
+    widths = _given(f, WIDTHS)
+    widths += [x for x in _given(f, MORE_WIDTHS) if x not in widths]
+    widths = widths or _given(f, EXPERT_WIDTHS)[:1]
+    if not widths:
         raise not_known(
             f, f"its config has no {f.path}{WIDTHS[0]}, so it cannot be read as a Llama either"
         )
-    return found
+    return widths
 
 
 def _kv_heads(f: Fields, heads: int) -> Range:
-    found = _given(f, KV_HEADS)
+    counts = _given(f, KV_HEADS)
     one = any(f.raw.get(name) is True for name in ("multi_query", "multi_query_attention"))
-    if not found:
+    if not counts:
         return Range(1, 1 if one else heads, heads)
-    return Range(1 if one else min(found), 1 if one else found[0], max(found))
+    return Range(1 if one else min(counts), 1 if one else counts[0], max(counts))
 
 
 def _head_dim(f: Fields, hidden: int, heads: int) -> int:
-    found = _given(f, HEAD_DIM)
-    if len(found) > 1:
+    dims = _given(f, HEAD_DIM)
+    if len(dims) > 1:
         given = " and ".join(name for name in HEAD_DIM if f.has(name))
         raise not_known(f, f"{given} disagree")
-    if not found and hidden % heads:
+    if not dims and hidden % heads:
         raise not_known(
             f, f"its {heads} heads do not divide {hidden} channels, and no head_dim is given"
         )
-    if not found:
+    if not dims:
         f.note(f"head_dim is not in the config: taken as {hidden} / {heads} = {hidden // heads}")
-    return found[0] if found else hidden // heads
+    return dims[0] if dims else hidden // heads
 
 
 def _latent(f: Fields) -> Latent | None:
@@ -286,13 +286,13 @@ def _experts(f: Fields, layers: int, dense: int) -> Experts | None:
 
 def _per_kind(f: Fields, name: str, layers: int) -> list[int]:
     """A number for each kind of expert; one number where every layer has the same."""
-    found, differs = _numbers(f, name, 2**27), False
-    if len(found) == layers > 1:
-        found = list(dict.fromkeys(found))
-        differs = len(found) > 1
-    if differs or len(found) > 4:
+    values, differs = _numbers(f, name, 2**27), False
+    if len(values) == layers > 1:
+        values = list(dict.fromkeys(values))
+        differs = len(values) > 1
+    if differs or len(values) > 4:
         raise not_known(f, f"{f.path}{name} differs from layer to layer")
-    return found
+    return values
 
 
 def _shared(f: Fields, width: int) -> Range:
@@ -330,12 +330,12 @@ def _other_width(f: Fields, experts: Experts) -> bool:
 
 def _window(f: Fields) -> int | None:
     """The narrowest window that the file names and does not switch off."""
-    found = _given(f, (*WINDOWS, "attention_chunk_size"), 2**31)
-    if not found and _peek(f, "use_sliding_window") is True:
+    windows = _given(f, (*WINDOWS, "attention_chunk_size"), 2**31)
+    if not windows and _peek(f, "use_sliding_window") is True:
         return None  # unread: nothing says how wide the windows are
     off = f.raw.get("use_sliding_window") is False
     f.raw.get("max_window_layers")  # read: without a window it says nothing
-    return None if off else min(found, default=None)
+    return None if off else min(windows, default=None)
 
 
 def _kinds(f: Fields, layers: int) -> Sequence[str] | None:

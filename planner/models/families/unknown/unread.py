@@ -136,12 +136,12 @@ _NOTHING = (None, False, 0, "", "none", "None", "default", "full")
 
 def judge(unread: Iterable[tuple[str, str, Any]]) -> tuple[Unread, ...]:
     """Those of the keys that can carry size."""
-    found = []
+    unread_keys = []
     for path, key, value in unread:
         meaning = meaning_of(key, value)
         if meaning is not None:
-            found.append(Unread(path, key, value, meaning))
-    return tuple(found)
+            unread_keys.append(Unread(path, key, value, meaning))
+    return tuple(unread_keys)
 
 
 def foreign_keys(section: ReadKeys) -> tuple[Unread, ...]:

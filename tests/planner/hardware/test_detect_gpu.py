@@ -10,8 +10,8 @@ import pytest
 
 from kvpareto.cli import run
 from kvpareto.planner.errors import BadInput, MissingDependency
-from kvpareto.planner.hardware import this_gpu as module
-from kvpareto.planner.hardware.this_gpu import this_gpu
+from kvpareto.planner.hardware import detect_gpu as module
+from kvpareto.planner.hardware.detect_gpu import detect_gpu
 
 MIB = 2**20
 
@@ -42,7 +42,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
 
 def test_nvidia_smi_says_name_total_and_what_it_keeps(tools: Tools) -> None:
     tools.nvidia("NVIDIA H200, 143771, 616")
-    gpu = this_gpu()
+    gpu = detect_gpu()
     assert gpu.name == "NVIDIA H200"
     assert gpu.memory_bytes == (143_771 - 616) * MIB
     assert (gpu.here, gpu.memory_estimated) == (True, False)
@@ -51,39 +51,39 @@ def test_nvidia_smi_says_name_total_and_what_it_keeps(tools: Tools) -> None:
 
 def test_an_old_nvidia_smi_does_not_say_what_it_keeps(tools: Tools) -> None:
     tools.add("nvidia-smi", 'case "$1" in *reserved*) exit 6;; esac; echo "Tesla T4, 15109"')
-    gpu = this_gpu()
+    gpu = detect_gpu()
     # 14.56 GiB by the profile, 15,109 MiB by this driver, which is more
     assert (gpu.name, gpu.memory_bytes) == ("NVIDIA T4", int(14.555 * 2**30))
 
 
 def test_the_memory_tells_cards_of_one_name_apart(tools: Tools) -> None:
     tools.nvidia("NVIDIA GeForce RTX 3060, 12288, 250", "NVIDIA GeForce RTX 3060, 12288, 250")
-    assert this_gpu().name == "NVIDIA GeForce RTX 3060 12GB"
+    assert detect_gpu().name == "NVIDIA GeForce RTX 3060 12GB"
 
 
 def test_a_driver_without_a_size_leaves_the_profiles(tools: Tools) -> None:
     tools.nvidia("NVIDIA GB10, [N/A], [N/A]")
-    gpu = this_gpu()
+    gpu = detect_gpu()
     assert (gpu.name, gpu.memory_bytes) == ("NVIDIA GB10", int(101.3 * 2**30))
 
 
 def test_cards_that_differ_are_asked_back(tools: Tools) -> None:
     tools.nvidia("NVIDIA GeForce RTX 4090, 24564, 480", "Tesla T4, 15360, 450")
     with pytest.raises(BadInput, match="differ: NVIDIA GeForce RTX 4090, Tesla T4"):
-        this_gpu()
+        detect_gpu()
 
 
 def test_an_unknown_card_is_named_with_its_memory(tools: Tools) -> None:
     tools.nvidia("NVIDIA GeForce GTX 1080 Ti, 11264, 200")
     with pytest.raises(BadInput, match="GTX 1080 Ti") as caught:
-        this_gpu()
+        detect_gpu()
     assert caught.value.hint == "plan by its memory: --budget 11.6GB"  # 11,064 MiB
 
 
 def test_rocm_smi(tools: Tools) -> None:
     card = {"Card Series": "AMD Instinct MI300X OAM", "VRAM Total Memory (B)": "206141652992"}
     tools.add("rocm-smi", f"echo '{json.dumps({'card0': card, 'system': {}})}'")
-    gpu = this_gpu()
+    gpu = detect_gpu()
     assert (gpu.name, gpu.memory_bytes) == ("AMD Instinct MI300X", 206_141_652_992)
 
 
@@ -93,7 +93,7 @@ def test_amdgpu_without_rocm(tools: Tools) -> None:
     (device / "vendor").write_text("0x1002\n")
     (device / "mem_info_vram_total").write_text("25753026560\n")
     (device / "product_name").write_text("Radeon RX 7900 XTX\n")
-    gpu = this_gpu()
+    gpu = detect_gpu()
     assert (gpu.name, gpu.memory_bytes) == ("AMD Radeon RX 7900 XTX", 25_753_026_560)
 
 
@@ -105,14 +105,14 @@ def test_macos(tools: Tools, limit: str, expected: int) -> None:
         "sysctl",
         f'case "$2" in iogpu*) echo {limit};; *) echo "Apple M3 Max"; echo 68719476736;; esac',
     )
-    gpu = this_gpu()
+    gpu = detect_gpu()
     assert (gpu.name, gpu.memory_bytes) == ("Apple M3 Max 64GB", expected)
 
 
 def test_an_intel_mac_and_linux_sysctl_are_no_apple_chip(tools: Tools) -> None:
     tools.add("sysctl", 'echo "Intel(R) Core(TM) i9"; echo 68719476736')
     with pytest.raises(MissingDependency):
-        this_gpu()
+        detect_gpu()
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_tool_that_does_not_answer_names_no_gpu(
         tools.add(name, script)
     started = time.monotonic()
     with pytest.raises(MissingDependency, match="no GPU was found"):
-        this_gpu()
+        detect_gpu()
     assert time.monotonic() - started < 20  # a tool that hangs would take 30 seconds
 
 

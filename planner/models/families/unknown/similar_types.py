@@ -37,7 +37,7 @@ _CLASS_ENDINGS = (
 )
 
 
-def sisters(model_type: str, config: Mapping[str, Any]) -> Iterator[str]:
+def similar_types(model_type: str, config: Mapping[str, Any]) -> Iterator[str]:
     """Known model types that the file may be of, the likeliest first."""
     seen = {model_type}
     for name in (*_by_name(model_type), *_by_class(config)):
@@ -64,18 +64,18 @@ def class_stem(config: Mapping[str, Any]) -> str:
 
 
 def _by_class(config: Mapping[str, Any]) -> Iterator[str]:
-    found = _known().get(class_stem(config))
-    if found is not None:
-        yield found
+    model_type = _known().get(class_stem(config))
+    if model_type is not None:
+        yield model_type
 
 
 def _by_name(model_type: str) -> Iterator[str]:
     known, name = _known(), model_type
     while True:
         for candidate in (name, f"{name}_text"):
-            found = known.get(_plain(candidate))
-            if found is not None:
-                yield found
+            named = known.get(_plain(candidate))
+            if named is not None:
+                yield named
         stem, _, last = name.replace("-", "_").rpartition("_")
         if not stem or last.lower() not in _SUFFIXES:
             return

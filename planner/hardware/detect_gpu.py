@@ -23,7 +23,7 @@ _AMD = "0x1002"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class DetectedGPU:
     """A GPU as a driver names it. `total` is the device's memory in bytes, `usable` what of it a
     program can have; None where the driver does not say."""
 
@@ -32,30 +32,30 @@ class Found:
     usable: int | None = None
 
 
-def this_gpu() -> Hardware:
+def detect_gpu() -> Hardware:
     """The GPU of this machine, with the memory that its driver reports.
 
     Raises MissingDependency where none is found, BadInput for one that is not known and for cards
     that differ.
     """
     for ask in (_nvidia, _rocm, _sysfs, _macos):
-        found = ask()
-        if found:
-            return _known(found)
+        gpus = ask()
+        if gpus:
+            return _known(gpus)
     raise MissingDependency(
         "no GPU was found in this machine: nvidia-smi, rocm-smi and sysctl name none",
         "name the one to plan for, --gpu 4090, or its memory, --budget 12GB",
     )
 
 
-def _known(found: Sequence[Found]) -> Hardware:
-    names = list(dict.fromkeys(one.name for one in found))
+def _known(gpus: Sequence[DetectedGPU]) -> Hardware:
+    names = list(dict.fromkeys(one.name for one in gpus))
     if len(names) > 1:
         raise BadInput(
             f"this machine has GPUs that differ: {', '.join(names)}",
             f"say which one: --gpu {names[0]!r}",
         )
-    one = found[0]
+    one = gpus[0]
     try:
         gpu = find_gpu(one.name, one.total)
     except BadInput as error:
@@ -74,34 +74,36 @@ def _known(found: Sequence[Found]) -> Hardware:
     )
 
 
-def _nvidia() -> list[Found]:
+def _nvidia() -> list[DetectedGPU]:
     """nvidia-smi: CUDA has the total less what the driver reserves (newer drivers say how much)."""
     names = "name,memory.total,memory.reserved"
     lines = _lines("nvidia-smi", f"--query-gpu={names}", "--format=csv,noheader,nounits")
     if not lines:
         names = "name,memory.total"
         lines = _lines("nvidia-smi", f"--query-gpu={names}", "--format=csv,noheader,nounits")
-    found = []
+    gpus = []
     for line in lines:
         name, *sizes = (part.strip() for part in line.split(","))
         total, reserved = ([_whole(size) for size in sizes] + [None, None])[:2]
         if not name or total == 0:
             continue
         usable = total - reserved if total and reserved is not None else None
-        found.append(
-            Found(name, total and total * _MIB, usable * _MIB if usable and usable > 0 else None)
+        gpus.append(
+            DetectedGPU(
+                name, total and total * _MIB, usable * _MIB if usable and usable > 0 else None
+            )
         )
-    return found
+    return gpus
 
 
-def _rocm() -> list[Found]:
+def _rocm() -> list[DetectedGPU]:
     """rocm-smi's JSON; its keys differ in spelling from release to release."""
     text = _output("rocm-smi", "--showproductname", "--showmeminfo", "vram", "--json")
     try:
         cards = json.loads(text)
     except ValueError:
         return []
-    found = []
+    gpus = []
     for card in cards.values() if isinstance(cards, dict) else ():
         if not isinstance(card, dict):
             continue
@@ -110,28 +112,28 @@ def _rocm() -> list[Found]:
         series = (values.get(key, "") for key in ("card series", "card model", "device name"))
         name = next((text for text in series if text and not text.startswith("0x")), "")
         if name:
-            found.append(Found(name, size, size))
-    return found
+            gpus.append(DetectedGPU(name, size, size))
+    return gpus
 
 
-def _sysfs() -> list[Found]:
+def _sysfs() -> list[DetectedGPU]:
     """The amdgpu driver's files, where ROCm's tools are not installed."""
-    found = []
+    gpus = []
     for device in sorted(SYSFS.glob("card*/device")):
         size = _whole(_text(device / "mem_info_vram_total"))
         if _text(device / "vendor") == _AMD and size:
             name = _text(device / "product_name") or "AMD GPU without a name"
-            found.append(Found(name, size, size))
-    return found
+            gpus.append(DetectedGPU(name, size, size))
+    return gpus
 
 
-def _macos() -> list[Found]:
+def _macos() -> list[DetectedGPU]:
     """An Apple chip; `iogpu.wired_limit_mb`, where it is set, is what Metal gives."""
     lines = _lines("sysctl", "-n", "machdep.cpu.brand_string", "hw.memsize")
     if len(lines) < 2 or not lines[0].startswith("Apple"):
         return []
     limit = _whole(_output("sysctl", "-n", "iogpu.wired_limit_mb").strip())
-    return [Found(lines[0].strip(), _whole(lines[1]), limit * _MIB if limit else None)]
+    return [DetectedGPU(lines[0].strip(), _whole(lines[1]), limit * _MIB if limit else None)]
 
 
 def _whole(text: str) -> int | None:
