@@ -148,11 +148,11 @@ class Configuration:
 
 def _check_names(config: Configuration) -> None:
     rows = [(config.k_format, config.k_bits), (config.v_format, config.v_bits)]
-    found = [(named.kv_format(name), name, bits) for name, bits in rows if name]
+    named_formats = [(named.kv_format(name), name, bits) for name, bits in rows if name]
     if config.weight_format:
         row = named.weight_format(config.weight_format)
-        found.append((row, config.weight_format, config.weight_bits))
-    for row, name, bits in found:
+        named_formats.append((row, config.weight_format, config.weight_bits))
+    for row, name, bits in named_formats:
         if row is None or (row.name, row.bits) != (name, bits):
             raise BadInput(f"no format of {bits} bits is called {name!r}", HINT)
     own = config.granularity, config.group_size, config.smoothing, config.rotation

@@ -50,23 +50,23 @@ def draw_figures(data: Mapping[str, Any], folder: Path) -> list[str]:
 
 
 def _figures(data: Mapping[str, Any]) -> list[tuple[str, Draw]]:
-    found: list[tuple[str, Draw]] = []
+    figures: list[tuple[str, Draw]] = []
     for plan in data["plans"]:
         end = f"-{_file_name(plan['document']['model'])}" if len(data["plans"]) > 1 else ""
         asked = plan["document"]["context"]
         points = next((a for a in plan["answers"] if a["context"] == asked), plan["answers"][0])
-        found.append((f"frontier{end}", _frontier(plan, points["points"])))
+        figures.append((f"frontier{end}", _frontier(plan, points["points"])))
         if plan["configs"]:
             over = plan["configs"][0]["over_contexts"]
-            found.append((f"memory{end}", _memory(plan, over)))
-            found.append((f"retention{end}", _retention(plan, over)))
+            figures.append((f"memory{end}", _memory(plan, over)))
+            figures.append((f"retention{end}", _retention(plan, over)))
             for key in ("ttft_s", "tpot_s"):
                 timed = [row for row in over if row[key] is not None]
                 if len(timed) > 1:
-                    found.append((f"{key[:4]}{end}", _time(plan, timed, key)))
+                    figures.append((f"{key[:4]}{end}", _time(plan, timed, key)))
     for number, receipt in enumerate(data["receipts"], 1):
-        found.append((f"receipt-{number}", _receipt(receipt)))
-    return found
+        figures.append((f"receipt-{number}", _receipt(receipt)))
+    return figures
 
 
 def _file_name(model: str) -> str:
