@@ -1,6 +1,49 @@
 """kvpareto: plan, calibrate and verify quantized, chunked long-context inference.
 
-Nothing heavy is imported here: `import kvpareto` must cost what Python costs.
+    import kvpareto
+    kvpareto.plan("Qwen/Qwen3-8B", gpu="4090")["recommended"]["config"]
+
+Nothing heavy is imported here: `import kvpareto` must cost what Python costs. The functions of
+api.py come with the first use of one.
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import (
+        BadInput,
+        KVParetoError,
+        MissingDependency,
+        NothingFits,
+        calibrate,
+        estimate,
+        max_context,
+        plan,
+        verify,
+    )
+
 __version__ = "0.1.0"
+__all__ = [
+    "BadInput",
+    "KVParetoError",
+    "MissingDependency",
+    "NothingFits",
+    "__version__",
+    "calibrate",
+    "estimate",
+    "max_context",
+    "plan",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from . import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -32,18 +32,14 @@ from .calibration.commands.shared_options import (
     Output,
     chosen_model,
 )
-from .planner.engines import find_engine
 from .planner.errors import BadInput, one_line
 from .report.page import commands as report_commands
 
 if TYPE_CHECKING:
-    from .planner.hardware.gpus import Hardware
-    from .planner.models.spec import ModelSpec
     from .report.failure import Failure
 
 # typer keeps click to itself; a usage error's base class is all that is needed of it.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
-_EXAMPLE = "kvpareto plan --model Qwen/Qwen2.5-7B-Instruct --budget 12GB --context 32k"
 
 app = typer.Typer(
     name="kvpareto",
@@ -177,48 +173,30 @@ def plan(
     kvpareto plan -m google/gemma-3-4b-it --budget 8GB --max-context
     kvpareto plan -m Qwen/Qwen3-8B --budget 24g --json --save plan.json
     """
-    from .planner.memory.run_dtype import as_run, parse_dtype
-    from .planner.search.gpu_memory import budget_of
-    from .planner.search.recommend import Request, max_contexts_of_frontier, recommend
-    from .planner.units import parse_bytes, parse_fraction
-    from .planner.workload import Workload
-    from .report.document import longest_document, plan_document
+    from . import api
 
     if save is not None:
         from .planner.whole_file import check_target
 
         check_target(save)
-    model = _model(argument, model)
-    hardware = _hardware(gpu)
-    if budget is None and hardware is None:
-        raise BadInput("no budget", f"say how much memory there is: {_EXAMPLE}")
-    if budget is not None and reserve is not None:
-        raise BadInput(
-            "--reserve beside --budget", "it is a part of --gpu's memory: give one of them"
-        )
-    kept: int | None = None
-    if budget is not None or hardware is None:
-        size = parse_bytes(budget or "")
-    else:
-        size, kept = budget_of(hardware, reserve)
-    loss = parse_fraction(max_loss) if max_loss is not None else None
-    spec = as_run(_load(model, offline, trust_remote_code), parse_dtype(dtype), hardware)
-    request = Request(
-        spec=spec,
-        workload=Workload.parse(prompt, output, batch, spec.max_context, full_logits=full_logits),
-        engine=find_engine(engine),
-        budget=size,
-        hardware=hardware,
-        max_loss=loss,
-        objective=objective,
-        reserve=kept,
-        task=_task(task),
+    document = (api.max_context if max_context else api.plan)(
+        _model(argument, model),
+        budget=budget,
+        context=prompt,
+        output=output,
+        batch=batch,
+        gpu=gpu,
+        reserve=reserve,
+        dtype=dtype,
+        max_loss=max_loss,
+        task=task,
         accept_risk=accept_risk,
+        objective=objective,
+        engine=engine,
+        full_logits=full_logits,
+        offline=offline,
     )
-    if max_context:
-        document = longest_document(request, max_contexts_of_frontier(request))
-    else:
-        document = plan_document(recommend(request))
+    del trust_remote_code  # a model is planned from its config alone
     if save is not None:
         from .report.output import write_document
 
@@ -267,29 +245,22 @@ def estimate(
       +pc256 +pcdyn prefill in chunks of 256 tokens, or as memory allows
       wQ4_K_M-kq8_0vq5_1   formats by name, of the engines that run them
     """
-    from .planner.accuracy import predict as accuracy
-    from .planner.formats.configuration import Configuration
-    from .planner.latency import predict as latency
-    from .planner.memory import estimate as memory
-    from .planner.memory.run_dtype import as_run, parse_dtype
-    from .planner.models.protected import check_layers
-    from .planner.workload import Workload
-    from .report.document import estimate_document
+    from . import api
 
-    chosen, kind, hardware = Configuration.parse(config), find_engine(engine), _hardware(gpu)
-    spec = _load(_model(argument, model), offline, trust_remote_code)
-    spec = as_run(spec, parse_dtype(dtype), hardware)
-    check_layers(chosen, spec)
-    workload = Workload.parse(prompt, output, batch, spec.max_context, full_logits=full_logits)
-    document = estimate_document(
-        spec,
-        chosen,
-        kind,
-        workload,
-        memory.estimate(spec, chosen, workload, kind, hardware),
-        accuracy.predict(spec, chosen, workload.context, task=_task(task)),
-        latency.predict(spec, chosen, workload, kind, hardware) if hardware is not None else None,
+    document = api.estimate(
+        _model(argument, model),
+        config,
+        context=prompt,
+        output=output,
+        batch=batch,
+        gpu=gpu,
+        dtype=dtype,
+        task=task,
+        engine=engine,
+        full_logits=full_logits,
+        offline=offline,
     )
+    del trust_remote_code
     _show(context, as_json, document, "terminal", "print_estimate")
 
 
@@ -419,29 +390,7 @@ def _model(argument: str | None, option: str | None) -> str:
     """The model that was named, before or behind `--model`. Raises BadInput for none."""
     model = chosen_model(argument, option)
     if model is None:
-        raise BadInput("no model", f"name one: {_EXAMPLE}")
+        from .planner.typed_request import EXAMPLE
+
+        raise BadInput("no model", f"name one: {EXAMPLE}")
     return model
-
-
-def _load(model: str, offline: bool, trust_remote_code: bool) -> "ModelSpec":
-    from .planner.load_model import load_model
-
-    return load_model(model, offline=offline, trust_remote_code=trust_remote_code)
-
-
-def _task(kind: str | None) -> str | None:
-    from .planner.accuracy.task_kinds import parse_task
-
-    return parse_task(kind) if kind is not None else None
-
-
-def _hardware(name: str | None) -> "Hardware | None":
-    if name is None:
-        return None
-    if name.strip().lower() == "auto":
-        from .planner.hardware.detect_gpu import detect_gpu
-
-        return detect_gpu()
-    from .planner.hardware.gpu_names import find_gpu
-
-    return find_gpu(name)

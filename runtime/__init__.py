@@ -8,7 +8,12 @@ formats, so what was predicted is what is allocated.
         print(session.generate("Once upon a time").text[0])
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .generation.sampling import Sampling
+    from .loading import load
+    from .session import Session
 
 __all__ = ["Sampling", "Session", "load"]
 

@@ -32,7 +32,7 @@ PLANNER_GROUND = {
 def _floor(module: str) -> int:
     if module in PLANNER_GROUND or module == "planner":
         return -1
-    if module == "planner.load_model":
+    if module in ("planner.load_model", "planner.typed_request"):
         return len(PLANNER_FLOORS) + 1
     room = room_of(module)
     return next(len(PLANNER_FLOORS) - i for i, x in enumerate(PLANNER_FLOORS) if room in x)

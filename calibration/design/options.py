@@ -44,19 +44,19 @@ Terms = tuple[int, str | None, str | None, str, str]
 class Options:
     """What was typed; None where nothing was."""
 
-    model: str | None
-    runs: int | None
-    minutes: float | None
-    tasks: str | None
-    contexts: str | None
-    items: int | None
-    tolerance: float | None
-    seed: int | None
-    text: Path | None
-    haystack: Path | None
-    resume: bool
-    device: str | None
-    offline: bool
+    model: str | None = None
+    runs: int | None = None
+    minutes: float | None = None
+    tasks: str | None = None
+    contexts: str | None = None
+    items: int | None = None
+    tolerance: float | None = None
+    seed: int | None = None
+    text: Path | None = None
+    haystack: Path | None = None
+    resume: bool = False
+    device: str | None = None
+    offline: bool = False
     trust_remote_code: bool = False
 
     def check(self) -> None:

@@ -65,8 +65,9 @@ class HarnessTasks:
             found = run_tasks(
                 session, list(members.values()), self._manager, limit=limit, seed=self._seed
             )
+        tokenizer: Any = session.tokenizer  # there is one: the tasks have just been read with it
         lengths = [
-            len(session.tokenizer(str(instance.args[0]), verbose=False)["input_ids"])
+            len(tokenizer(str(instance.args[0]), verbose=False)["input_ids"])
             for task in members.values()
             for instance in task.instances
         ]

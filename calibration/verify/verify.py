@@ -24,22 +24,22 @@ QUICK_ITEMS = 8
 class Options:
     """What was typed."""
 
-    plan: Path | None
-    model: str | None
-    config: str | None
-    budget: str | None
-    context: str | None
-    output: str
-    batch: str
-    engine: str
-    random_weights: bool
-    quick: bool
-    sweep: int | None
-    tasks: str | None
-    items: int | None
-    seed: int
-    device: str | None
-    offline: bool
+    plan: Path | None = None
+    model: str | None = None
+    config: str | None = None
+    budget: str | None = None
+    context: str | None = None
+    output: str = "512"
+    batch: str = "1"
+    engine: str = "kvpareto"
+    random_weights: bool = False
+    quick: bool = False
+    sweep: int | None = None
+    tasks: str | None = None
+    items: int | None = None
+    seed: int = 1
+    device: str | None = None
+    offline: bool = False
     trust_remote_code: bool = False
 
 

@@ -12,18 +12,13 @@ import webbrowser
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
-from ...planner.engines import NAMES, find_engine
+from ...planner.engines import NAMES
 from ...planner.errors import BadInput, KVParetoError
-from ...planner.hardware.gpu_names import find_gpu
-from ...planner.load_model import load_model
-from ...planner.memory.run_dtype import as_run, parse_dtype
-from ...planner.search.gpu_memory import budget_of
 from ...planner.search.recommend import Request, recommend
-from ...planner.units import parse_bytes
-from ...planner.workload import Workload
+from ...planner.typed_request import PlanWords, typed_request
 from ..document import plan_document
 from ..output import to_json
 from ..profiles import list_document
@@ -121,25 +116,11 @@ def answer(asked: Asked) -> dict[str, Any]:
 
 def request_of(asked: Asked) -> Request:
     """The Request that `plan` would make of the same words. Raises BadInput."""
-    typed = {name: (value or "").strip() or None for name, value in asked.items()}
-    gpu = typed.get("gpu")
-    hardware = find_gpu(gpu) if gpu is not None else None
-    if not typed.get("model"):
+    words = {name: text.strip() for name, text in asked.items() if text and text.strip()}
+    model = words.pop("model", None)
+    if model is None:
         raise BadInput("no model", "type a hub id or a folder")
-    spec = as_run(load_model(typed["model"] or ""), parse_dtype(typed.get("dtype")), hardware)
-    reserve = None
-    if typed.get("budget"):
-        budget = parse_bytes(typed["budget"] or "")
-    elif hardware is not None:
-        budget, reserve = budget_of(hardware, None)
-    else:
-        raise BadInput("no budget", "type how much memory there is, or a GPU")
-    workload = Workload.parse(
-        typed.get("context"), typed.get("output") or "512", typed.get("batch") or "1",
-        spec.max_context,
-    )  # fmt: skip
-    engine = find_engine(typed.get("engine") or "kvpareto")
-    return Request(spec, workload, engine, budget, hardware, reserve=reserve)
+    return typed_request(model, **cast(PlanWords, words))
 
 
 def _first_page(server: PlanServer) -> str:

@@ -1,0 +1,128 @@
+"""The Python face: what the commands do, as functions that return the documents `--json` prints.
+
+    import kvpareto
+    answer = kvpareto.plan("Qwen/Qwen3-8B", gpu="4090", context="32k")
+    answer["recommended"]["config"]
+
+Nothing is printed. Sizes and counts are texts as the command line takes them (`"12GB"`, `"32k"`,
+`"3%"`) or numbers: bytes, tokens, a fraction. What a person can cause is raised as a
+KVParetoError, with `message` and `hint`: BadInput, NothingFits, MissingDependency.
+"""
+
+from typing import TYPE_CHECKING, Any, Unpack
+
+from .planner.errors import BadInput, KVParetoError, MissingDependency, NothingFits
+
+if TYPE_CHECKING:
+    from .planner.typed_request import EstimateWords, PlanWords
+
+__all__ = [
+    "BadInput",
+    "KVParetoError",
+    "MissingDependency",
+    "NothingFits",
+    "calibrate",
+    "estimate",
+    "max_context",
+    "plan",
+    "verify",
+]
+
+Document = dict[str, Any]
+"""A JSON document of schema 1."""
+
+
+def plan(model: str, **words: "Unpack[PlanWords]") -> Document:
+    """The configuration to run, the frontier it stands on, and why: `kvpareto plan --json`.
+
+    Raises BadInput for what cannot be understood, NothingFits where nothing may be recommended.
+    """
+    from .planner.search.recommend import recommend
+    from .planner.typed_request import typed_request
+    from .report.document import plan_document
+
+    return plan_document(recommend(typed_request(model, **words)))
+
+
+def max_context(model: str, **words: "Unpack[PlanWords]") -> Document:
+    """The longest context that fits, by configuration: `kvpareto plan --max-context --json`.
+
+    Raises BadInput, and NothingFits where not one token fits.
+    """
+    from .planner.search.recommend import max_contexts_of_frontier
+    from .planner.typed_request import typed_request
+    from .report.document import longest_document
+
+    request = typed_request(model, **words)
+    return longest_document(request, max_contexts_of_frontier(request))
+
+
+def estimate(model: str, config: str, **words: "Unpack[EstimateWords]") -> Document:
+    """Memory, accuracy and speed of one configuration: `kvpareto estimate --json`.
+
+    `config` in the grammar of configurations: `"w4a16-k4v4-g64+pc256"`. Raises BadInput.
+    """
+    from .planner.accuracy import predict as accuracy
+    from .planner.engines import find_engine
+    from .planner.formats.configuration import Configuration
+    from .planner.latency import predict as latency
+    from .planner.memory import estimate as memory
+    from .planner.models.protected import check_layers
+    from .planner.typed_request import (
+        DEFAULT_OUTPUT,
+        typed_gpu,
+        typed_task,
+        typed_workload,
+    )
+    from .report.document import estimate_document
+
+    chosen, engine = Configuration.parse(config), find_engine(words.get("engine", "kvpareto"))
+    hardware = typed_gpu(words.get("gpu"))
+    spec, workload = typed_workload(
+        model,
+        hardware,
+        context=words.get("context"),
+        output=words.get("output", DEFAULT_OUTPUT),
+        batch=words.get("batch", 1),
+        dtype=words.get("dtype"),
+        full_logits=words.get("full_logits", False),
+        offline=words.get("offline", False),
+    )
+    check_layers(chosen, spec)
+    task = typed_task(words.get("task"))
+    return estimate_document(
+        spec,
+        chosen,
+        engine,
+        workload,
+        memory.estimate(spec, chosen, workload, engine, hardware),
+        accuracy.predict(spec, chosen, workload.context, task=task),
+        latency.predict(spec, chosen, workload, engine, hardware) if hardware is not None else None,
+    )
+
+
+def calibrate(model: str | None = None, **words: Any) -> Document:
+    """Measure a model under chosen configurations: `kvpareto calibrate --json`.
+
+    `words`: runs, minutes, tasks, contexts, items, tolerance, seed, text, haystack (Paths), resume,
+    device, offline, trust_remote_code, each as its option takes it. Raises BadInput;
+    MissingDependency without torch.
+    """
+    from .calibration.calibrate import calibrate as run
+    from .calibration.design.options import Options
+
+    return run(Options(model=model, **words))
+
+
+def verify(model: str | None = None, **words: Any) -> Document:
+    """Run a plan for real under its budget, predicted beside measured: `kvpareto verify --json`.
+
+    `words`: plan (a Path), config, budget, context, output, batch, engine, random_weights, quick,
+    sweep, tasks, items, seed, device, offline, trust_remote_code, each as its option takes it.
+    `verified` of the document is the verdict. Raises BadInput, NothingFits;
+    MissingDependency without torch or a GPU that it takes.
+    """
+    from .calibration.verify.verify import Options
+    from .calibration.verify.verify import verify as run
+
+    return run(Options(model=model, **words))

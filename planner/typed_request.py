@@ -1,0 +1,143 @@
+"""From words to a Request: what the command line, the Python functions and the served page share.
+
+Sizes and counts are texts as a person types them (`12GB`, `32k`, `3%`) or numbers (bytes, tokens,
+a fraction).
+"""
+
+from typing import TypedDict, Unpack
+
+from .engines import find_engine
+from .errors import BadInput
+from .hardware.gpus import Hardware
+from .load_model import load_model
+from .memory.run_dtype import as_run, parse_dtype
+from .models.spec import ModelSpec
+from .search.gpu_memory import budget_of
+from .search.request import Request
+from .units import parse_bytes, parse_fraction
+from .workload import Workload
+
+EXAMPLE = "kvpareto plan --model Qwen/Qwen2.5-7B-Instruct --budget 12GB --context 32k"
+DEFAULT_OUTPUT = 512
+Size = str | int | None
+
+
+class PlanWords(TypedDict, total=False):
+    """What may be said of a plan beside its model, each as its option of `kvpareto plan`."""
+
+    budget: Size
+    context: Size
+    output: str | int
+    batch: str | int
+    gpu: str | None
+    reserve: Size
+    dtype: str | None
+    max_loss: str | float | None
+    task: str | None
+    accept_risk: bool
+    objective: str
+    engine: str
+    full_logits: bool
+    offline: bool
+
+
+class EstimateWords(TypedDict, total=False):
+    """What may be said of an estimate beside model and configuration."""
+
+    context: Size
+    output: str | int
+    batch: str | int
+    gpu: str | None
+    dtype: str | None
+    task: str | None
+    engine: str
+    full_logits: bool
+    offline: bool
+
+
+def typed_request(model: str, **words: Unpack[PlanWords]) -> Request:
+    """The Request that these words ask. Raises BadInput for what cannot be understood, and where
+    neither a budget nor a GPU says how much memory there is."""
+    hardware = typed_gpu(words.get("gpu"))
+    size, kept = _budget(words.get("budget"), words.get("reserve"), hardware)
+    loss = words.get("max_loss")
+    spec, workload = typed_workload(
+        model,
+        hardware,
+        context=words.get("context"),
+        output=words.get("output", DEFAULT_OUTPUT),
+        batch=words.get("batch", 1),
+        dtype=words.get("dtype"),
+        full_logits=words.get("full_logits", False),
+        offline=words.get("offline", False),
+    )
+    return Request(
+        spec=spec,
+        workload=workload,
+        engine=find_engine(words.get("engine", "kvpareto")),
+        budget=size,
+        hardware=hardware,
+        max_loss=None if loss is None else parse_fraction(str(loss)),
+        objective=words.get("objective", "accuracy"),
+        reserve=kept,
+        task=typed_task(words.get("task")),
+        accept_risk=words.get("accept_risk", False),
+    )
+
+
+def typed_workload(
+    model: str,
+    hardware: Hardware | None,
+    *,
+    context: Size,
+    output: str | int,
+    batch: str | int,
+    dtype: str | None,
+    full_logits: bool,
+    offline: bool,
+) -> tuple[ModelSpec, Workload]:
+    """The model in the dtype that it runs in, and what is asked of it. Raises BadInput."""
+    spec = as_run(load_model(model, offline=offline), parse_dtype(dtype), hardware)
+    words = (_text(context), str(output), str(batch), spec.max_context)
+    return spec, Workload.parse(*words, full_logits=full_logits)
+
+
+def typed_gpu(name: str | None) -> Hardware | None:
+    """The GPU of this name; `auto` is this machine's. Raises BadInput."""
+    if name is None:
+        return None
+    if name.strip().lower() == "auto":
+        from .hardware.detect_gpu import detect_gpu
+
+        return detect_gpu()
+    from .hardware.gpu_names import find_gpu
+
+    return find_gpu(name)
+
+
+def typed_task(kind: str | None) -> str | None:
+    """The kind of task of this name. Raises BadInput."""
+    from .accuracy.task_kinds import parse_task
+
+    return parse_task(kind) if kind is not None else None
+
+
+def _budget(budget: Size, reserve: Size, hardware: Hardware | None) -> tuple[int, int | None]:
+    """Bytes to plan for, and what of the GPU's memory is kept back; None where it was typed."""
+    if budget is None and hardware is None:
+        raise BadInput("no budget", f"say how much memory there is: {EXAMPLE}")
+    if budget is not None and reserve is not None:
+        raise BadInput(
+            "--reserve beside --budget", "it is a part of --gpu's memory: give one of them"
+        )
+    if budget is None and hardware is not None:
+        return budget_of(hardware, _bytes_text(reserve))
+    return (budget if isinstance(budget, int) else parse_bytes(budget or "")), None
+
+
+def _text(value: Size) -> str | None:
+    return None if value is None else str(value)
+
+
+def _bytes_text(value: Size) -> str | None:
+    return f"{value}B" if isinstance(value, int) else value

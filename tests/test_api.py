@@ -1,0 +1,75 @@
+"""The Python face gives the documents that the command line prints, and prints nothing."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import kvpareto
+from kvpareto.cli import run
+
+MODEL = "Qwen/Qwen3-8B"
+
+
+def printed(capsys: pytest.CaptureFixture[str], *line: str) -> dict[str, Any]:
+    assert run([*line, "--json", "--offline"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_plan_is_what_plan_json_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = kvpareto.plan(MODEL, gpu="4090", context=8192, max_loss=0.05, offline=True)
+    assert capsys.readouterr() == ("", "")
+    line = ["plan", "-m", MODEL, "--gpu", "4090", "--context", "8k", "--max-loss", "5%"]
+    assert json.loads(json.dumps(answer)) == printed(capsys, *line)
+
+
+def test_an_estimate_is_what_estimate_json_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    config = "w4a16-k4v4-g64+pc256"
+    answer = kvpareto.estimate(MODEL, config, gpu="4090", output=0, offline=True)
+    line = ["estimate", "-m", MODEL, "--config", config, "--gpu", "4090", "--output", "0"]
+    assert json.loads(json.dumps(answer)) == printed(capsys, *line)
+
+
+def test_the_longest_contexts_are_those_of_max_context(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answer = kvpareto.max_context(MODEL, budget=8 * 10**9, offline=True)
+    line = ["plan", "-m", MODEL, "--budget", "8GB", "--max-context"]
+    assert json.loads(json.dumps(answer)) == printed(capsys, *line)
+
+
+def test_sizes_are_texts_or_bytes() -> None:
+    as_text = kvpareto.plan(MODEL, budget="12GB", offline=True)
+    assert kvpareto.plan(MODEL, budget=12 * 10**9, offline=True) == as_text
+
+
+def test_failures_are_exceptions_with_a_hint() -> None:
+    with pytest.raises(kvpareto.BadInput, match="no budget") as bad:
+        kvpareto.plan(MODEL, offline=True)
+    assert bad.value.hint
+    with pytest.raises(kvpareto.NothingFits):
+        kvpareto.plan(MODEL, budget="1GB", offline=True)
+    with pytest.raises(kvpareto.BadInput, match="not a loss"):
+        kvpareto.plan(MODEL, budget="12GB", max_loss=1.5, offline=True)
+    assert issubclass(kvpareto.BadInput, kvpareto.KVParetoError)
+    with pytest.raises(AttributeError, match="no attribute 'plans'"):
+        kvpareto.plans  # noqa: B018
+
+
+def test_every_public_name_is_there() -> None:
+    assert set(kvpareto.__all__) <= set(dir(kvpareto))
+    assert all(getattr(kvpareto, name) for name in kvpareto.__all__)
+
+
+def test_importing_costs_nothing() -> None:
+    code = "import sys, kvpareto; print(sorted({'numpy', 'pydantic', 'typer'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_verify_gives_a_receipt_without_printing(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(kvpareto.BadInput):
+        kvpareto.verify(MODEL, config="w4", budget="8GB", offline=True)
+    assert capsys.readouterr().out == ""
