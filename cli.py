@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +32,7 @@ from .calibration.commands.shared_options import (
     chosen_model,
 )
 from .planner.errors import BadInput, one_line
+from .planner.light_dataclass import dataclass
 from .report.page import commands as report_commands
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ run, what they take and how it is started, and knows none by name.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from .formats import named
 from .formats.configuration import Configuration
 from .formats.space import Ints, Layout, Space
 from .hardware.gpus import Hardware
+from .light_dataclass import dataclass
 from .models.spec import ModelSpec
 from .workload import Workload
 

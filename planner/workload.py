@@ -1,9 +1,9 @@
 """What is asked of a model: tokens in, tokens out, how many sequences."""
 
-from dataclasses import dataclass
 from typing import Self
 
 from .errors import BadInput
+from .light_dataclass import dataclass
 from .units import parse_tokens
 
 DEFAULT_CONTEXT = 32768

@@ -4,7 +4,8 @@ Small on purpose: a plotting library would cost more start-up time than the whol
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from ..planner.light_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

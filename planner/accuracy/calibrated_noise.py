@@ -18,10 +18,10 @@ tasks are denser).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from ..light_dataclass import dataclass
 from .formula import (
     CHANNEL,
     COEFFICIENTS,

@@ -14,12 +14,12 @@ differ, the owner aside, are two models even so.
 
 import json
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..errors import BadInput
+from ..light_dataclass import dataclass
 from ..models.finite_json import read_json
 from ..models.spec import Attention, ModelSpec
 from ..user_data import home

@@ -16,12 +16,13 @@ Shared by the planner, which evaluates fitted coefficients, and by the calibrati
 them: one definition.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..formats.configuration import Granularity
+from ..light_dataclass import dataclass
 
 Floats = NDArray[np.float64]
 GRANULARITIES = tuple(Granularity)

@@ -8,12 +8,12 @@ entry's name and its place are defined once.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations, product
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..light_dataclass import dataclass
 from .formula import BLOCK, CHANNEL, TENSOR, TOKEN, Floats, Formats
 
 Ints = NDArray[np.int64]

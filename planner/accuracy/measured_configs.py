@@ -9,11 +9,11 @@ whole is `measured` when every kind of the overall retention was.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
-from statistics import NormalDist
+from dataclasses import fields
 from typing import Any
 
 from ..formats.configuration import Configuration, Granularity
+from ..light_dataclass import dataclass
 
 LONGEST_STAND_IN = 2.0
 """How much longer than planned for the measured context may be: it loses no less than it."""
@@ -28,6 +28,8 @@ class MeasuredRetention:
 
     def interval(self, level: float) -> tuple[float, float]:
         """Ends that hold the true retention with probability `level`, within 0..1."""
+        from statistics import NormalDist  # only for what was measured
+
         half = NormalDist().inv_cdf(0.5 + level / 2) * self.sd
         return max(0.0, self.retention - half), min(1.0, self.retention + half)
 

@@ -7,12 +7,13 @@ models; anything else the population's and the spread between families too. What
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from ..light_dataclass import dataclass
 from ..models.spec import Attention, ModelSpec, RecurrentState
 from .formula import Floats
 from .retention import OutlierLayers

@@ -7,7 +7,7 @@ derives the formula and says how good it is.
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from ... import profiles
 from ..formats.configuration import Configuration
+from ..light_dataclass import dataclass
 from ..models.spec import ModelSpec
 from . import calibrations
 from .formula import BLOCK, GRANULARITIES, TENSOR, Floats, Formats

@@ -9,8 +9,8 @@ which is exp(-softplus(gamma log D)): one at no noise, falling for every D, zero
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
+from ..light_dataclass import dataclass
 from .formula import Floats
 
 UNKNOWN_FIRST, UNKNOWN_LAST = 0.35, 0.25

@@ -19,11 +19,11 @@ A value is code * scale + offset: the offset is the group's minimum, not an inte
 point, because a key bias far from zero (Qwen2.5) would cost a zero point all its precision.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
 from ..errors import BadInput
+from ..light_dataclass import dataclass
 from .configuration import Configuration, Granularity
 
 DTYPE_BYTES = {"uint8": 1, "float16": 2, "bfloat16": 2, "float32": 4}

@@ -7,12 +7,13 @@ tokens) with bits for K and V and perhaps protected layers. Memory, accuracy and
 computed on the axes and broadcast; a Configuration is made only of what is shown to somebody.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from ..light_dataclass import dataclass
 from .configuration import Configuration, Granularity, Protection
 
 PROTECTED_BITS = 8

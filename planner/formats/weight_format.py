@@ -6,7 +6,7 @@ input channel; perhaps a few constants for the whole matrix. A matrix is (out, i
 `torch.nn.Linear`: rows are output channels, columns input channels.
 """
 
-from dataclasses import dataclass
+from ..light_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ stands in for the profile's.
 import json
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import BadInput, MissingDependency
+from ..light_dataclass import dataclass
 from ..units import format_bytes
 from .gpu_names import find_gpu
 from .gpus import Hardware

@@ -6,11 +6,11 @@ sizes of memory is one GPU for each size here.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from ...profiles import read
+from ..light_dataclass import dataclass
 
 _CUDA_ROUNDING = 0.005  # GiB: torch prints two decimals, so a printed size may be this much less
 

@@ -1,7 +1,7 @@
 """How close each engine comes to a GPU's datasheet: coefficients, and what they were fitted on."""
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -9,6 +9,7 @@ from ...profiles import read
 from ..engine import Engine
 from ..hardware.gpus import Hardware
 from ..hardware.measured import damaged, measured_on, path_of
+from ..light_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

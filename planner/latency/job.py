@@ -6,7 +6,7 @@ turns either into seconds, so that what is fitted to runs is the very formula th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..formats.configuration import Configuration, Granularity
 from ..formats.space import Space
+from ..light_dataclass import dataclass
 from ..memory.activation.kvpareto_engine import stages_segments
 from ..memory.activation.workspace import FEW_QUERIES, SEGMENT, segment_tokens
 from ..memory.weights import weight_bytes

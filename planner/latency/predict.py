@@ -5,11 +5,12 @@ docs/latency.md has the derivation and the table of errors.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..engine import Engine
 from ..formats.configuration import Configuration
 from ..hardware.gpus import Hardware
+from ..light_dataclass import dataclass
 from ..memory.kv_cache import kv_bytes
 from ..models.spec import ModelSpec
 from ..workload import Workload

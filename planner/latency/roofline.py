@@ -17,11 +17,10 @@ step whole, a chunk of few tokens between its attention calls, which are launche
 segment; other chunks kernel by kernel. roofline_attention.py has what attention costs.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from ..hardware.gpus import Hardware
+from ..light_dataclass import dataclass
 from ..memory.activation.workspace import GRAPH_FROM, PIECES_TO
 from ..models.spec import ModelSpec
 from ..workload import Workload

@@ -4,11 +4,10 @@ Counted from the weight tensors and the mixers of a ModelSpec. A multiply and an
 operations. Only the text tower counts: a plan is for text.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
+from ..light_dataclass import dataclass
 from ..models.spec import (
     Attention,
     CompressedAttention,

@@ -7,11 +7,12 @@ what torch's allocator counts at that moment beyond weights and the full cache: 
 the forward pass, and storage kept alive that the cache no longer shows.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..engine import Activation, Engine, Interval, KVBytes
 from ..formats.configuration import Configuration
 from ..hardware.gpus import Hardware
+from ..light_dataclass import dataclass
 from ..models.spec import ModelSpec, RecurrentState
 from ..workload import Workload
 from . import overhead

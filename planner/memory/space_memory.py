@@ -5,7 +5,7 @@ weights, the chunk, and of the KV format only on whether it is kinds at all. Eac
 where it can differ and summed by broadcasting; a test holds the sums to `memory.estimate`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ..engine import Activation, Engine
 from ..formats.space import Space
 from ..hardware.gpus import Hardware
+from ..light_dataclass import dataclass
 from ..models.spec import ModelSpec
 from ..workload import Workload
 from . import overhead

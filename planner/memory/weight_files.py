@@ -7,12 +7,13 @@ of Qwen3-32B-AWQ is 13,107,200 bytes above its tensors).
 """
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import TypeGuard
 
 from ..errors import BadConfig, BadInput
+from ..light_dataclass import dataclass
 from ..models.spec import ModelSpec
 from ..models.untrusted_json import parse_json_object, read_json_object
 from ..units import format_bytes

@@ -11,11 +11,12 @@ w16 it is dequantized when loaded, as engines without kernels for its format do.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..errors import BadInput
 from ..formats.kv_format import DTYPE_BYTES
 from ..formats.weight_format import AWQ, INT8, MatrixFormat
+from ..light_dataclass import dataclass
 from ..models.spec import (
     Attention,
     DenseFFN,

@@ -7,12 +7,13 @@ a *mixer* moves information between tokens (attention, linear attention, a state
 """
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from functools import cached_property
 from math import prod
 
 from ..errors import BadConfig
+from ..light_dataclass import dataclass
 from .quantization.module_rules import ModuleRule
 
 

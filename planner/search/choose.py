@@ -24,12 +24,12 @@ end are left to choose from.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..light_dataclass import dataclass
 from .pareto import pareto_mask
 
 USABLE = 0.5

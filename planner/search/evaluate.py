@@ -1,7 +1,6 @@
 """Every configuration of a space with what it costs: memory, accuracy, latency, as arrays."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from ..latency import predict as latency
 from ..latency import roofline
 from ..latency.efficiency import profile_of
 from ..latency.job import ConfigurationAxes
+from ..light_dataclass import dataclass
 from ..memory.estimate import MemoryEstimate, assemble, estimate, widened_to_ends
 from ..memory.kv_cache import kv_bytes
 from ..memory.space_memory import SpaceMemory, memory_table

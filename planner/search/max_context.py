@@ -1,10 +1,11 @@
 """The longest context that fits: by bisection on the memory model, for one configuration."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..errors import NothingFits
 from ..formats.configuration import Configuration
+from ..light_dataclass import dataclass
 from ..memory import estimate as memory
 from ..workload import Workload
 from .evaluate import Point, predict_point

@@ -5,10 +5,10 @@ them is written here from the few points that are shown (explain).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from ..light_dataclass import dataclass
 from . import choose as choice
 from .evaluate import Point, evaluate_request
 from .explain import reasons_for, steps_from, warnings_for

@@ -1,11 +1,10 @@
 """What a person asks of the planner."""
 
-from dataclasses import dataclass
-
 from ..accuracy.task_kinds import REPORTED_KINDS, TASKS
 from ..engine import Engine
 from ..errors import BadInput
 from ..hardware.gpus import Hardware
+from ..light_dataclass import dataclass
 from ..models.spec import ModelSpec
 from ..workload import Workload
 

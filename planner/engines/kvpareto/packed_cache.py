@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from ...formats.configuration import Configuration
 from ...formats.kv_format import KVFormat
+from ...light_dataclass import dataclass
 from ...memory.kv_cache import compressed_rest, index_bytes, state_bytes
 from ...models.spec import Attention, CompressedAttention, LatentAttention, Mixer, ModelSpec
 from ...workload import Workload

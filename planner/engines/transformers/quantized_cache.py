@@ -1,7 +1,6 @@
 """Bytes of transformers' QuantizedCache: groups of channels in few bits, the last tokens in 16."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -10,6 +9,7 @@ from ...engine import Formats
 from ...errors import BadInput
 from ...formats.configuration import KV_BITS, Configuration, Granularity
 from ...formats.space import PLAIN, Layout
+from ...light_dataclass import dataclass
 from ...memory.kv_cache import DTYPE_BYTES, kept_tokens
 from ...models.spec import Attention, ModelSpec
 from ...workload import Workload

@@ -4,8 +4,9 @@ The defaults are Llama's. Read off transformers' modeling files (5.17, the versi
 predictions are held to); which family has which habit is in family_traits.py.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from ...light_dataclass import dataclass
 
 
 class Order(StrEnum):

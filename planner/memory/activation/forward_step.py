@@ -4,9 +4,10 @@ A prefill in chunks is a row of stages; a decoding step is a stage of one token.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 
+from ...light_dataclass import dataclass
 from ...workload import Workload
 from .block_traits import LLAMA, BlockTraits
 

@@ -6,12 +6,13 @@ classes by benchmarks/family_defaults.py; only the lines asked for are parsed.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ...errors import BadConfig
+from ...light_dataclass import dataclass
 from ..config_fields import Fields
 
 _FILE = Path(__file__).with_name("config_defaults.jsonl")

@@ -7,9 +7,10 @@ kinds of layers, not layers.
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
+from ...light_dataclass import dataclass
 from ..config_fields import Fields
 from ..spec import FFN, Bounds, Layer, Mixer, Reading, Role
 from ..tensor_list import Tensors
@@ -24,7 +25,7 @@ LEGACY_LAYER_TYPES = {
 Kind = TypeVar("Kind", bound=Hashable)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False)
 class Block:
     """Where a layer is being built: its model's fields, the tensor list, the stream's width."""
 
@@ -33,7 +34,7 @@ class Block:
     hidden: int
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False)
 class Decoder:
     """What a family hands back: the text model of a ModelSpec."""
 
@@ -53,7 +54,7 @@ Builder = Callable[[Block, str], Mixer | tuple[Mixer, ...]]
 FfnBuilder = Callable[[Block, str], FFN | None]
 
 
-@dataclass(eq=False, repr=False)  # made at import, so it should cost little to make
+@dataclass(eq=False)
 class Style:
     """How a family's decoder differs from Llama's.
 

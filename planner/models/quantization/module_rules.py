@@ -8,10 +8,10 @@ prefixes and indices (`layers.mlp.gate`), and a rule keeps the set of layers it 
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from ...errors import BadConfig
 from ...formats.weight_format import MatrixFormat
+from ...light_dataclass import dataclass
 
 _PREFIXES = {"model", "language_model", "backbone", "transformer", "text_model", "base_model"}
 _SPELLINGS = {"block_sparse_moe": "mlp", "ffn": "mlp", "attn": "self_attn", "head": "lm_head"}

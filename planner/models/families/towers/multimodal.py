@@ -5,8 +5,8 @@ the text model's fields alone, flat, is read as the text model.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from ....light_dataclass import dataclass
 from ...config_fields import Fields
 from ...spec import Part, Role
 from ...tensor_list import Tensors

@@ -7,9 +7,9 @@ gates, layers run again and again. Between them lies what is planned: the plaine
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil
 
+from ....light_dataclass import dataclass
 from ...spec import (
     FFN,
     Attention,

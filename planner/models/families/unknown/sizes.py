@@ -5,11 +5,11 @@ the experts sit, whether an FFN is gated) becomes a range and not a default.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from math import ceil
 from typing import Any, NamedTuple
 
 from ....errors import BadConfig
+from ....light_dataclass import dataclass
 from ...config_fields import MAX_LAYERS, Fields
 from ...read_keys import ReadKeys
 from ..blocks.ffn import activation

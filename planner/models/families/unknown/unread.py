@@ -7,10 +7,10 @@ value: whole numbers, lists and sections may be sizes, flags, fractions and text
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from ....light_dataclass import dataclass
 from ...read_keys import ReadKeys
 
 
