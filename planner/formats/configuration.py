@@ -18,10 +18,11 @@ no window, no sinks, no protected layers, prefill in one shot.
 Printing a parsed configuration gives its canonical text; parsing that gives it back.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Self
 
 from ..errors import BadInput
+from ..light_dataclass import dataclass
 from . import named
 from .grammar import DEFAULT_CHANNEL_BLOCK, HINT, Granularity, Protection, read_fields
 

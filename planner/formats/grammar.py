@@ -8,10 +8,10 @@ there too.
 """
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 
 from ..errors import BadInput
+from ..light_dataclass import dataclass
 from . import named
 
 DEFAULT_CHANNEL_BLOCK = 32  # tokens a per-channel key block spans: KIVI's choice (arXiv 2402.02750)
@@ -35,7 +35,7 @@ class Granularity(StrEnum):
     PER_TENSOR = "per-tensor"
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Protection:
     """Layers that keep their own K and V bits, usually more than the rest."""
 

@@ -9,8 +9,9 @@ vllm/config/cache.py (cache dtypes) and vllm/model_executor/layers/quantization 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
+
+from ..light_dataclass import dataclass
 
 LLAMA_CPP, VLLM = "llama.cpp", "vllm"
 

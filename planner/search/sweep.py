@@ -5,10 +5,11 @@ the one that `recommend` gives for that context and budget.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..errors import BadInput
 from ..formats.configuration import CHUNKS, Configuration
+from ..light_dataclass import dataclass
 from ..workload import Workload
 from . import choose
 from .evaluate import Point, evaluate_request, predict_point
