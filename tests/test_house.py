@@ -24,7 +24,15 @@ modules are ranked by PLANNER_MODULES."""
 
 PLANNER_GROUND = {
     f"planner.{name}"
-    for name in ("errors", "install", "units", "user_data", "whole_file", "workload")
+    for name in (
+        "errors",
+        "install",
+        "light_dataclass",
+        "units",
+        "user_data",
+        "whole_file",
+        "workload",
+    )
 }
 """Modules that every room may import, and that import no room."""
 
