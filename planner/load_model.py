@@ -1,9 +1,10 @@
 """From what a person types after `--model` to a ModelSpec.
 
-In this order: a model that ships with this package, weights and all (`recall`); a folder or file
-on disk; a model in the local hub cache (whose config is what will be run); a bundled config, by
-hub id; a download of config.json from the hub. Nothing but JSON is ever read: `auto_map` and
-other remote code are never executed, and a config that names them is planned from its numbers.
+In this order: a model that ships with this package, weights and all (`recall`); a GGUF file, a
+folder of one, a blob of ollama; a folder or file on disk; a model in the local hub cache (whose
+config is what will be run); a bundled config, by hub id; a download of config.json from the hub.
+Nothing but JSON and headers of GGUF is ever read: `auto_map` and other remote code are never
+executed, and a config that names them is planned from its numbers.
 """
 
 import json
@@ -30,7 +31,7 @@ are theirs: a folder called `recall` is asked for as `./recall`."""
 ON_DISK = ("folder", "file")
 """Sources of models that somebody gave a path of."""
 
-_WEIGHT_FILES = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".onnx", ".npz")
+_WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".onnx", ".npz")
 
 
 class LoadedConfig(NamedTuple):
@@ -48,6 +49,9 @@ def load_model(text: str, *, offline: bool = False, trust_remote_code: bool = Fa
     `trust_remote_code` changes nothing here: a model is planned from its config alone.
     """
     del trust_remote_code
+    from_gguf = _load_gguf(text)
+    if from_gguf is not None:
+        return from_gguf
     loaded = load_config(text, offline=offline)
     spec = read_model(loaded.config, loaded.name)
     if spec.readings:
@@ -56,6 +60,48 @@ def load_model(text: str, *, offline: bool = False, trust_remote_code: bool = Fa
         spec = replace(spec, bounds=(*spec.bounds, *kv_bounds(spec)))
     spec = replace(spec, extra={**spec.extra, "source": loaded.source, **_places(text, loaded)})
     return compare_with_files(spec, loaded.folder) if loaded.folder is not None else spec
+
+
+def gguf_path(text: str) -> Path | None:
+    """The GGUF file that `text` names (a file, a folder's one model, a blob of ollama), or None.
+
+    Raises BadInput where it names one that is not there, or several.
+    """
+    wanted = text.strip()
+    likely = ("ollama:", "sha256:", "sha256-")
+    if not 0 < len(wanted) <= 4096 or "\0" in wanted or shipped_folder(wanted) is not None:
+        return None
+    try:
+        path = Path(wanted).expanduser()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, ValueError, RuntimeError):
+        return None
+    if is_file and path.suffix.lower() != ".json":
+        with path.open("rb") as file:
+            magic = file.read(4)
+        return path if path.suffix.lower() == ".gguf" or magic == b"GGUF" else None
+    if is_folder and not (path / hub.CONFIG).exists():
+        from .models.gguf.files import in_folder
+
+        return in_folder(path)
+    if not is_folder and wanted.lower().startswith(likely):
+        from .models.gguf.files import ollama_blob
+
+        return ollama_blob(wanted)
+    return None
+
+
+def _load_gguf(text: str) -> ModelSpec | None:
+    """The model of a GGUF file, None where `text` names none."""
+    path = gguf_path(text)
+    if path is None:
+        return None
+    from .models.gguf.files import model_files, plain_stem
+    from .models.gguf.read_gguf import read_gguf
+
+    spec = read_gguf(model_files(path), plain_stem(path))
+    places = {"source": "GGUF file", "path": str(path.absolute())}
+    return replace(spec, extra={**spec.extra, **places})
 
 
 def _places(text: str, loaded: LoadedConfig) -> dict[str, str]:
@@ -140,6 +186,13 @@ def _from_disk(wanted: str) -> LoadedConfig | None:
         is_folder, exists = path.is_dir(), path.exists()
     except (OSError, ValueError, RuntimeError):
         return None
+    if exists and gguf_path(wanted) is not None:
+        raise BadInput(
+            f"{wanted!r} is a GGUF file, and this needs the model's own config.json",
+            "give the folder or the hub id of the original model",
+        )
+    if path.suffix.lower() == ".gguf" and not exists:
+        raise BadInput(f"no such file: {wanted!r}", "give a GGUF file, or the folder that has it")
     if path.suffix.lower() in _WEIGHT_FILES and not is_folder:
         raise BadInput(
             f"{path.name} is a file of weights, and a plan is made from config.json",

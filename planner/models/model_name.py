@@ -37,7 +37,8 @@ def plain_name(text: str) -> str:
         if "/" not in name:
             raise BadInput(
                 f"{wanted!r} is an Ollama name, which says nothing of the model's shape",
-                "give the hub id of the original model, as org/name",
+                f"give the hub id of the original model, as org/name, or ollama:{wanted} if it is "
+                "on this machine",
             )
         what = "revision" if "@" in wanted else "tag"
         raise BadInput(f"{wanted!r} names the {what} {tag!r}", f"only main is read: give {name}")
@@ -87,8 +88,8 @@ def _repo_of(text: str, host: str, path: str) -> str:
         file = "/".join(rest[2:])
         if file.lower().endswith(".gguf"):
             raise BadInput(
-                f"{rest[-1]} is a file of GGUF weights, and a plan is made from config.json",
-                "give the hub id of the original model",
+                f"{rest[-1]} is a file of GGUF weights on the hub, and only config.json is fetched",
+                "fetch it and give the file, or give the hub id of the original model",
             )
         if "/" in file or (rest[0] == "tree" and file):
             raise BadInput(

@@ -1,6 +1,6 @@
 """Folders that hold no config.json, answered by what they are.
 
-A LoRA adapter, GGUF files, an image pipeline, a cache entry of the hub, a folder of several models:
+A LoRA adapter, an image pipeline, a cache entry of the hub, a folder of several models:
 people try all of these, and each has another next step.
 """
 
@@ -23,13 +23,6 @@ def explain_folder(folder: Path, typed: str) -> BadConfig:
     if folder.name.startswith("models--"):
         repo = folder.name.removeprefix("models--").replace("--", "/")
         return BadConfig(f"{typed!r} is the hub's cache of {repo}", f"give {repo}")
-    ggufs = [name for name in names if name.lower().endswith(".gguf")]
-    if ggufs:
-        files = ggufs[0] if len(ggufs) == 1 else f"{len(ggufs)} GGUF files, {ggufs[0]} first"
-        return BadConfig(
-            f"{typed!r} holds {files}, and a plan is made from config.json",
-            "give the hub id of the original model, or a folder with its config.json",
-        )
     if "model_index.json" in names:
         return BadConfig(
             f"{typed!r} is a pipeline of diffusers", "kvpareto plans language models only"

@@ -14,6 +14,7 @@ from math import prod
 
 from ..errors import BadConfig
 from ..light_dataclass import dataclass
+from .gguf.tensors import StoredGguf
 from .quantization.module_rules import ModuleRule
 
 
@@ -292,6 +293,8 @@ class ModelSpec:
     readings: tuple[Reading, ...] = ()
     """Every other reading lies between these, in each of its numbers; none where the model's
     sizes are known."""
+    gguf: StoredGguf | None = None
+    """The tensors of its GGUF files, where it was read from such."""
     understood: bool = True
     """Whether a family of this version reads the model; else how it runs is not known either."""
 

@@ -128,9 +128,9 @@ def test_what_is_no_model_is_refused(text: str) -> None:
 
 
 def test_weight_files_are_not_configs(tmp_path: Path) -> None:
-    path = tmp_path / "llama-Q4_K_M.gguf"
-    path.write_bytes(b"GGUF")
-    for text in (str(path), "missing.gguf", "model.safetensors"):
+    path = tmp_path / "llama.bin"
+    path.write_bytes(b"PK")
+    for text in (str(path), "model.safetensors"):
         with pytest.raises(BadInput, match="file of weights"):
             load_model(text)
 

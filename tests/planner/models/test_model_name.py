@@ -71,8 +71,7 @@ def test_an_endpoint_of_ones_own_is_the_hub(monkeypatch: pytest.MonkeyPatch) -> 
         ({"adapter_config.json": '{"base_model_name_or_path": "org/base"}'},
          "a LoRA adapter of org/base", "give org/base"),
         ({"adapter_config.json": "not json"}, "is a LoRA adapter", "trained on"),
-        ({"a.gguf": "GGUF"}, "holds a.gguf", "original model"),
-        ({"a.gguf": "GGUF", "B.GGUF": "GGUF"}, "holds 2 GGUF files", "original model"),
+        ({"a.gguf": "GGUF"}, "is a GGUF file", "original model"),
         ({"model_index.json": "{}"}, "a pipeline of diffusers", "language models"),
         ({"params.json": "{}"}, "its maker's own format", "converted"),
         ({"README.md": ""}, "no config.json", "transformers would load"),
@@ -83,7 +82,7 @@ def test_folders_of_other_things(
 ) -> None:
     for name, content in files.items():
         (tmp_path / name).write_text(content)
-    with pytest.raises(BadConfig) as caught:
+    with pytest.raises(BadInput) as caught:
         load_config(str(tmp_path))
     assert says in caught.value.message
     assert hint in caught.value.hint
