@@ -2,6 +2,7 @@
 
 DOOR = (
     "configuration",
+    "gguf_types",
     "kv_format",
     "named",
     "space",

@@ -2,6 +2,8 @@
 
 DOOR = (
     "finite_json",
+    "gguf.files",
+    "gguf.read_gguf",
     "hub",
     "model_name",
     "other_folders",
