@@ -68,12 +68,8 @@ def estimate(model: str, config: str, **words: "Unpack[EstimateWords]") -> Docum
     from .planner.latency import predict as latency
     from .planner.memory import estimate as memory
     from .planner.models.protected import check_layers
-    from .planner.typed_request import (
-        DEFAULT_OUTPUT,
-        typed_gpu,
-        typed_task,
-        typed_workload,
-    )
+    from .planner.typed_request import typed_gpu, typed_task, typed_workload
+    from .planner.workload import DEFAULT_OUTPUT
     from .report.document import estimate_document
 
     chosen, engine = Configuration.parse(config), find_engine(words.get("engine", "kvpareto"))

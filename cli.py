@@ -159,6 +159,10 @@ def plan(
         bool, typer.Option("--max-context", help="Show the longest context that fits instead.")
     ] = False,
     full_logits: FullLogits = False,
+    details: Annotated[
+        bool,
+        typer.Option("--details", help="Show terms, why, next steps and frontier on any terminal."),
+    ] = False,
     save: Annotated[Path | None, typer.Option(help="Write the plan as JSON to this file.")] = None,
     offline: Offline = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -202,7 +206,8 @@ def plan(
 
         write_document(save, document)
         typer.echo(one_line(f"saved to {save}", 4096), err=True)
-    _show(context, as_json, document, "terminal", "print_longest" if max_context else "print_plan")
+    printer = "print_plan_details" if details else "print_plan"
+    _show(context, as_json, document, "terminal", "print_longest" if max_context else printer)
 
 
 @app.command()

@@ -132,7 +132,7 @@ def _with_plan(page: str) -> str:
     block = re.search(r"```console\n\$ kvpareto (.*?)\n(.*?)```", page, re.DOTALL)
     if block is None:
         raise SystemExit("README.md has no console block")
-    os.environ["COLUMNS"], os.environ["KVPARETO_HOME"] = "80", os.devnull
+    os.environ["COLUMNS"], os.environ["KVPARETO_HOME"] = "100", os.devnull
     with contextlib.redirect_stdout(io.StringIO()) as shown:
         run(shlex.split(block[1]))
     text = "".join(line.rstrip() + "\n" for line in shown.getvalue().splitlines())

@@ -15,10 +15,9 @@ from .models.spec import ModelSpec
 from .search.gpu_memory import budget_of
 from .search.request import Request
 from .units import parse_bytes, parse_fraction
-from .workload import Workload
+from .workload import DEFAULT_OUTPUT, Workload
 
 EXAMPLE = "kvpareto plan --model Qwen/Qwen2.5-7B-Instruct --budget 12GB --context 32k"
-DEFAULT_OUTPUT = 512
 Size = str | int | None
 
 

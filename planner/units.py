@@ -111,6 +111,15 @@ def format_bytes(size: int) -> str:
     return f"{size} B"
 
 
+def exact_bytes(size: int) -> str:
+    """`size` as `parse_bytes` reads it back to the byte, in the largest unit: `12GB`, `1.5GB`."""
+    for unit, factor in _UNITS:
+        text = f"{size / factor:.12g}{unit}"
+        if size >= factor and parse_bytes(text) == size:
+            return text
+    return f"{size}B"
+
+
 def format_tokens(count: int) -> str:
     """Tokens as people name them: 32768 -> `32k`, 10000 -> `10,000`."""
     if count >= 2**20 and count % 2**20 == 0:

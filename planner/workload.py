@@ -9,6 +9,8 @@ from .units import parse_tokens
 DEFAULT_CONTEXT = 32768
 """Prompt tokens planned for when nobody says how many, or the model's maximum if shorter."""
 
+DEFAULT_OUTPUT = 512
+
 MAX_TOTAL_TOKENS = 2**36  # in all sequences: bytes then stay within 64 bits
 
 
@@ -17,7 +19,7 @@ class Workload:
     """`context` prompt tokens, then `output` generated tokens, for `batch` sequences at once."""
 
     context: int
-    output: int = 512
+    output: int = DEFAULT_OUTPUT
     batch: int = 1
     full_logits: bool = False
     """Keep logits of every prompt position, as a plain forward pass does; else the last only."""

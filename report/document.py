@@ -3,6 +3,7 @@
 Bytes are ints, times seconds, fractions between 0 and 1; what is not known is null.
 """
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,8 @@ from ..planner.search.evaluate import REFERENCE_GPU
 from ..planner.search.gpu_memory import gpu_notes
 from ..planner.search.max_context import MaxContext
 from ..planner.search.recommend import Plan, Point, Request
-from ..planner.workload import Workload
+from ..planner.units import exact_bytes
+from ..planner.workload import DEFAULT_OUTPUT, Workload
 
 SCHEMA = 1
 _MEMORY = (
@@ -71,8 +73,21 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "considered": plan.considered,
         "fitting": plan.fitting,
         "runnable": KVPARETO.cannot_run(request.spec, request.hardware) is None,
+        "commands": _commands(request, str(plan.recommended.config)),
         "warnings": list(plan.warnings),
     }
+
+
+def _commands(request: Request, config: str) -> list[dict[str, str]]:
+    """What to type next, each with its label, ready for a POSIX shell."""
+    model = str(request.spec.extra.get("path") or request.spec.name)
+    asked = request.workload
+    words = ["kvpareto", "verify", "-m", model, "--config", config]
+    words += ["--budget", exact_bytes(request.budget), "--context", str(asked.context)]
+    words += ["--output", str(asked.output)] if asked.output != DEFAULT_OUTPUT else []
+    words += ["--batch", str(asked.batch)] if asked.batch > 1 else []
+    words += ["--engine", request.engine.name] if request.engine is not KVPARETO else []
+    return [{"label": "Check it", "command": shlex.join(words)}]
 
 
 def _relative_latency(plan: Plan) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ replacement.
 
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from typing import Any
 from ..planner.errors import printable
 from ..planner.whole_file import write_whole
 
+UNWRAPPED = 10_000
+"""Columns of a console that is no terminal: no line is as long."""
 _UNPRINTABLE = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
@@ -37,18 +40,26 @@ def print_json(document: Mapping[str, Any]) -> None:
 def print_tables(document: Mapping[str, Any], module: str, printer: str) -> None:
     """`document` through the function `printer` of `report.<module>`.
 
-    rich is imported only here, so that `--json` does not pay for it.
+    Into a pipe or a file nothing is wrapped, unless COLUMNS says how wide it is. No line ends in
+    blanks, and where the encoding lacks a mark a plainer one stands for it. rich is imported only
+    here, so that `--json` does not pay for it.
     """
     from rich.console import Console
+
+    from .marks import encodable
 
     class PlainConsole(Console):
         def on_broken_pipe(self) -> None:
             """Leave a reader that went away to the command line; rich would exit with 1."""
             raise BrokenPipeError
 
-    getattr(import_module(f".{module}", __package__), printer)(
-        _for_terminal(document), PlainConsole()
-    )
+    console = PlainConsole()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = PlainConsole(width=UNWRAPPED)
+    with console.capture() as captured:
+        getattr(import_module(f".{module}", __package__), printer)(_for_terminal(document), console)
+    lines = [line.rstrip(" ") for line in captured.get().split("\n")]
+    sys.stdout.write(encodable("\n".join(lines), sys.stdout.encoding or "utf-8"))
 
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:

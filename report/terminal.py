@@ -1,4 +1,4 @@
-"""Plans and estimates as tables a person reads: 80 columns, the same without colour.
+"""Plans and estimates as a person reads them: the answer first, the same without colour.
 
 Everything is rendered from the JSON document of `report.document`, so that what is shown and
 what is saved cannot differ.
@@ -11,10 +11,14 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..planner.units import GB, GiB, format_bytes, format_tokens
-from .plot import Mark, scatter
+from ..planner.units import GiB, format_bytes, format_tokens
+from .answer import print_answer, print_reminder
+from .frontier import print_frontier
+from .numbers import percent, seconds
 
 Document = Mapping[str, Any]
+WIDE = 100
+"""Columns from which a plan shows everything."""
 
 _TERMS = (
     ("weights", "weights"),
@@ -30,26 +34,30 @@ def print_estimate(document: Document, console: Console) -> None:
 
 
 def print_plan(document: Document, console: Console) -> None:
-    """The recommendation, why, the frontier as table and picture, and the next steps."""
+    """The answer; all of it where the terminal is wide, or where there is none to scroll."""
+    if console.is_terminal and console.width < WIDE:
+        print_answer(document, console, more=True)
+        _print(console, *_notes(document))
+    else:
+        print_plan_details(document, console)
+
+
+def print_plan_details(document: Document, console: Console) -> None:
+    """The answer, its terms, why, the next steps, the frontier as table and picture."""
+    print_answer(document, console, more=False)
     best = document["recommended"]
     _print(
         console,
-        _heading(document),
-        _budget(document),
         "",
-        Text.assemble(_title(document), (best["config"], "bold")),
+        _budget(document),
         _point(best, budget=document["budget"]),
         "",
         *_listed("Why", document["reasons"]),
         *_listed("Next steps", document["steps"]),
-        f"Frontier ({len(document['shown'])} of {len(document['frontier'])} points, "
-        f"{document['considered']:,} configurations considered)",
-        _frontier(document),
-        *_relative_latency(document),
-        "",
-        _picture(document),
-        *_notes(document),
     )
+    print_frontier(document, console)
+    _print(console, *_notes(document))
+    print_reminder(document, console)
 
 
 def print_longest(document: Document, console: Console) -> None:
@@ -64,7 +72,7 @@ def print_longest(document: Document, console: Console) -> None:
             row["config"],
             f"{row['max_context']:,}" + ("*" if row["limited_by_model"] else ""),
             format_bytes(row["memory"]["total"]),
-            _percent(row["accuracy"]["retention"]),
+            percent(row["accuracy"]["retention"]),
         )
     _print(
         console,
@@ -119,20 +127,16 @@ def _point(point: Document, budget: int | None = None) -> Table:
         weakest = ", shown above" if kind == accuracy["task"] else ""
         table.add_row(f"    {kind.replace('_', ' ')}", *_kept(kept, None, weakest))
     for key, label in (("ttft", "TTFT"), ("tpot", "TPOT")):
-        table.add_row("  " + label, _seconds(point[f"{key}_s"]), _latency_comment(point, key))
+        table.add_row("  " + label, seconds(point[f"{key}_s"]), _latency_comment(point, key))
     return table
-
-
-def _title(document: Document) -> str:
-    return "Recommended  " if document["safe"] else "Not safe, risk accepted  "
 
 
 def _kept(kept: Document, whole: Document | None, more: str = "") -> tuple[str, str]:
     """A retention, and its interval; `whole` says the level and the provenance."""
-    ends = f"{_percent(kept['low'])} to {_percent(kept['high'])}"
+    ends = f"{percent(kept['low'])} to {percent(kept['high'])}"
     if whole is not None:
         ends += f" ({whole['level']:.0%}, {whole['provenance']})"
-    return _percent(kept["retention"]), ends + more
+    return percent(kept["retention"]), ends + more
 
 
 def _fixed(size: int) -> str:
@@ -143,58 +147,7 @@ def _latency_comment(point: Document, key: str) -> str:
     if point["latency"] is None:
         return "name a GPU with --gpu"
     low, high = point["latency"][f"{key}_low_s"], point["latency"][f"{key}_high_s"]
-    return f"{_seconds(low)} to {_seconds(high)} ({point['latency']['kind']})"
-
-
-def _frontier(document: Document) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("", no_wrap=True)
-    table.add_column("configuration", overflow="fold")
-    for name in ("total", "retention", "at least", "TTFT", "TPOT"):
-        table.add_column(name, justify="right", no_wrap=True)
-    by_config = {point["config"]: point for point in document["frontier"]}
-    by_config |= {p["config"]: p for p in (document["recommended"], document["next_up"]) if p}
-    for point in (by_config[config] for config in document["shown"]):
-        here = point["config"] == document["recommended"]["config"]
-        relative = (document["relative_latency"] or {"points": {}})["points"].get(point["config"])
-        table.add_row(
-            "*" if here else "",
-            point["config"],
-            format_bytes(point["memory"]["total"]),
-            _percent(point["accuracy"]["retention"]),
-            _percent(point["accuracy"]["low"]),
-            *(
-                f"{relative[key]:.2f}x" if relative else _seconds(point[f"{key}_s"])
-                for key in ("ttft", "tpot")
-            ),
-            style="bold" if here else "",
-        )
-    return table
-
-
-def _relative_latency(document: Document) -> list[str]:
-    if not document["relative_latency"]:
-        return []
-    return [
-        "   TTFT and TPOT in multiples of the recommended one's, by the roofline of an",
-        f"   {document['relative_latency']['gpu']}; --gpu has the seconds of yours",
-    ]
-
-
-def _picture(document: Document) -> Text:
-    best = document["recommended"]
-    marks = [_mark(point, "o") for point in document["frontier"]]
-    picture = scatter(
-        [*marks, _mark(best, "*")],
-        x_label="GB",
-        y_label="predicted retention; o frontier, * recommended, ┊ budget",
-        x_limit=document["budget"] / GB,
-    )
-    return Text(picture, no_wrap=True)
-
-
-def _mark(point: Document, symbol: str) -> Mark:
-    return Mark(point["memory"]["total"] / GB, point["accuracy"]["retention"], symbol)
+    return f"{seconds(low)} to {seconds(high)} ({point['latency']['kind']})"
 
 
 def _listed(title: str, lines: list[str]) -> list[RenderableType]:
@@ -217,15 +170,3 @@ def _budget(document: Document) -> str:
     size, gpu = document["budget"], document["gpu"]
     text = f"budget {format_bytes(size)} ({size / GiB:.2f} GiB)"
     return f"{text}, GPU {gpu}" if gpu else text
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _seconds(value: float | None) -> str:
-    if value is None:
-        return "-"
-    if value < 0.1:
-        return f"{1000 * value:.1f} ms"
-    return f"{value:.2f} s" if value < 100 else f"{value:,.0f} s"

@@ -104,7 +104,10 @@ def test_tables_fit_80_columns_without_colour(
     monkeypatch.setenv("COLUMNS", "80")
     code, out, err = answer(capsys, *command)
     assert (code, err) == (0, "")
-    assert max(map(len, out.splitlines())) <= 80
+    # A command to copy is one line, however long.
+    folded = [line for line in out.splitlines() if " kvpareto " not in line]
+    assert max(map(len, folded)) <= 80
+    assert not [line for line in out.splitlines() if line.endswith(" ")]
     assert "\x1b" not in out
     assert MODEL in out
 
@@ -251,9 +254,7 @@ def test_a_risk_is_refused_and_shown_as_one_where_it_is_accepted(
     code, out, _ = answer(capsys, *asked, "--accept-risk")
     assert code == 0
     assert "Recommended" not in out
-    assert f"Not safe, risk accepted  {found['recommended']['config']}" in " ".join(
-        out.replace("\n", " ").split(" ")
-    )
+    assert f"Not safe {found['recommended']['config']}" in " ".join(out.split())
 
 
 def test_a_task_may_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,102 @@
+"""A plan on terminals of every width: the answer first, configurations whole, readable marks."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from rich.text import Text
+
+from kvpareto.cli import run
+from kvpareto.report.answer import print_answer
+from kvpareto.report.frontier import print_frontier
+from kvpareto.report.marks import encodable
+from kvpareto.report.terminal import print_plan
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    path = tmp_path_factory.mktemp("plan") / "plan.json"
+    asked = ["plan", "-m", "Qwen/Qwen3-8B", "--budget", "12GB", "--context", "16k"]
+    assert run([*asked, "--gpu", "4090", "--offline", "--save", str(path)]) == 0
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def shown(document: dict[str, Any], width: int, printer: Any = print_plan, **how: Any) -> list[str]:
+    console = Console(width=width, force_terminal=True, no_color=True, highlight=False)
+    with console.capture() as captured:
+        printer(document, console, **how)
+    return Text.from_ansi(captured.get()).plain.splitlines()
+
+
+def test_at_80_columns_the_answer_is_all_and_has_ten_lines_at_most(
+    document: dict[str, Any],
+) -> None:
+    lines = shown(document, 80, print_answer, more=True)
+    best = document["recommended"]["config"]
+    assert len(lines) <= 10
+    assert any(best in line and "Recommended" in line for line in lines)
+    assert any("of 12.00 GB" in line for line in lines)
+    assert any("the weakest kind" in line for line in lines)
+    assert any("TTFT" in line and "TPOT" in line for line in lines)
+    assert any(line.strip().endswith(document["commands"][0]["command"]) for line in lines)
+
+
+def test_a_narrow_terminal_hides_the_rest_and_says_where_it_is(document: dict[str, Any]) -> None:
+    assert "Frontier" not in "\n".join(shown(document, 80))
+    assert "--details" in "\n".join(shown(document, 80))
+    assert "Frontier" in "\n".join(shown(document, 120))
+
+
+def test_long_output_ends_with_the_configuration(document: dict[str, Any]) -> None:
+    assert document["recommended"]["config"] in shown(document, 120)[-1]
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 120])
+def test_configurations_are_whole_at_every_width(document: dict[str, Any], width: int) -> None:
+    text = shown(document, width, print_frontier)
+    for config in document["shown"]:
+        assert any(config in line for line in text)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_columns_are_left_out_rather_than_folded(document: dict[str, Any], width: int) -> None:
+    longest = max(map(len, document["shown"]))
+    lines = shown(document, width, print_frontier)
+    table = lines[1 : 2 + len(document["shown"])]
+    assert max(map(len, table)) <= max(width, longest + 2)
+    assert ("TPOT" in table[0]) == (width == 120)
+
+
+def test_what_is_beyond_the_budget_is_named_so(document: dict[str, Any]) -> None:
+    lines = shown(document, 120, print_frontier)
+    by_config = {point["config"]: point for point in document["frontier"]}
+    for config in document["shown"]:
+        point = by_config.get(config, document["recommended"])
+        fits = point["memory"]["total_high"] <= document["budget"]
+        (line,) = [line for line in lines if config in line.split()]
+        assert ("fits" in line.split(), "beyond" in line.split()) == (fits, not fits)
+
+
+def test_every_mark_has_a_plainer_one() -> None:
+    marks = "█░┊│└─╎…±→≤≥×"
+    for encoding in ("ascii", "cp1252"):
+        plain = encodable(marks, encoding)
+        assert len(plain) == len(marks)
+        assert "?" not in plain
+        plain.encode(encoding)
+    assert encodable(marks, "utf-8") == marks
+    assert encodable("语", "ascii") == "?"
+    assert encodable("█", "no-such-encoding") == "█"
+
+
+def test_a_pipe_is_neither_wrapped_nor_padded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    asked = ["plan", "-m", "Qwen/Qwen3-8B", "--budget", "12GB", "--offline"]
+    assert run(asked) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert not [line for line in lines if line != line.rstrip()]
+    assert any(len(line) > 100 and line.startswith("  -  ") for line in lines)
