@@ -15,6 +15,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 
@@ -104,7 +105,30 @@ def models() -> str:
     return with_tables(page, {"families": "\n".join([*lines, "", *others])})
 
 
+def model_types() -> str:
+    """The index of model types, from the tables of the modules that read them."""
+    from importlib import import_module
+
+    families = ROOT / "planner" / "models" / "families"
+    index: dict[str, dict[str, Any]] = {"styles": {}, "readers": {}, "aliases": {}}
+    for path in sorted(families.rglob("*.py")):
+        name = ".".join(path.relative_to(families).with_suffix("").parts)
+        if path.stem in ("__init__", "registry"):
+            continue
+        module = import_module(f"kvpareto.planner.models.families.{name}")
+        for kind, table in (("styles", "STYLES"), ("readers", "READERS")):
+            if getattr(module, table, None):
+                index[kind][name] = list(getattr(module, table))
+        index["aliases"] |= getattr(module, "ALIASES", {})
+    lines = []
+    for kind, entries in index.items():
+        each = [f"    {json.dumps(key)}: {json.dumps(value)}" for key, value in entries.items()]
+        lines.append(f'  "{kind}": {{\n' + ",\n".join(each) + "\n  }")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
 PAGES = {
+    "planner/models/families/model_types.json": model_types,
     "docs/cli.md": reference,
     "README.md": readme,
     "docs/recall_model.md": recall_model,

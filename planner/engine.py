@@ -37,15 +37,12 @@ class Interval:
 @dataclass(frozen=True, slots=True)
 class Slack:
     """Reserved but unused bytes: expected, low and high. Each is a part of the bytes that come and
-    go (peak - weights), a part of those beyond the cache, and a number of its own."""
+    go (peak - weights), a part of those beyond the cache, and a number of its own; the formula:
+    memory/allocator_slack.py."""
 
     moving: Ends
     beyond: Ends = (0.0, 0.0, 0.0)
     fixed: Ends = (0.0, 0.0, 0.0)
-
-    def bytes(self, end: int, moving: int, beyond: int) -> int:
-        """At an end (0 expected, 1 low, 2 high), given the bytes that it is parts of."""
-        return int(self.moving[end] * moving + self.beyond[end] * beyond + self.fixed[end])
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from ...planner.accuracy.predictor import Predictor
 from ...planner.engines.kvpareto import KVPARETO
 from ...planner.engines.kvpareto.configurations import TILE_BLOCKS
 from ...planner.formats.configuration import DEFAULT_CHANNEL_BLOCK, Configuration, Granularity
-from ...planner.memory.space_memory import memory_table
+from ...planner.memory.estimate_space import memory_table
 from ...planner.models.spec import ModelSpec
 from ...planner.search.enumerate import enumerate_space
 from ...planner.search.protected_layers import protection_presets

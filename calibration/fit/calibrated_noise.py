@@ -23,14 +23,13 @@ from ...planner.accuracy.calibrated_noise import (
     CalibratedNoise,
     names_of,
 )
-from ...planner.accuracy.coverage import inside
 from ...planner.accuracy.formula import COEFFICIENTS, Floats
 from ...planner.accuracy.interactions import PARTS, TABLES
+from ...planner.accuracy.interval import LEVEL, inside
 from ...planner.accuracy.model_sensitivity import Effects
 from ...planner.accuracy.predictor import Predictor
 from ...planner.accuracy.retention import cache_retention, protected_shares
 from .accuracy_rows import KINDS, Row
-from .coefficients import LEVEL
 from .mixed_effects import REFERENCE_KIND, Model
 from .regression import deviation, distance, formats_of
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from ...planner.accuracy.formula import COEFFICIENTS
+from ...planner.accuracy.interval import LEVEL
 from ...planner.accuracy.model_sensitivity import COMPONENTS
 from .accuracy_rows import KINDS, Row
 from .mixed_effects import BIASED_OUTLIER_SD, FAMILY_SD, MODEL_SD, Model
 from .regression import MISFIT, Fit
 
-LEVEL = 0.9
 PRECEDENCE = ("calibrated", "published")
 """A model's predictions rest on the best of its rows."""
 

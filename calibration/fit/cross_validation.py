@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ...planner.accuracy.coverage import NORMAL_Z, inside
 from ...planner.accuracy.formula import Floats
+from ...planner.accuracy.interval import LEVEL, NORMAL_Z, inside
 from ...planner.accuracy.model_sensitivity import Effects
 from ...planner.accuracy.predictor import Predictor
 from ...planner.accuracy.retention import OutlierLayers, protected_shares
 from ...planner.errors import BadInput
 from .accuracy_rows import Row, write_table
-from .coefficients import LEVEL, to_payload
+from .coefficients import to_payload
 from .mixed_effects import Model
 from .regression import FLOOR, fit_rows, formats_of
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...planner.accuracy.coverage import inside
 from ...planner.accuracy.formula import Floats
+from ...planner.accuracy.interval import inside
 from ...planner.errors import BadInput
 from ..fit.accuracy_rows import write_table
 from .reading import Run

@@ -3,9 +3,9 @@
 DOOR = (
     "calibrated_noise",
     "calibrations",
-    "coverage",
     "formula",
     "interactions",
+    "interval",
     "measured_configs",
     "model_sensitivity",
     "predict",

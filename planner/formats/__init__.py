@@ -2,6 +2,7 @@
 
 DOOR = (
     "configuration",
+    "dtypes",
     "gguf_types",
     "kv_format",
     "named",

@@ -25,8 +25,7 @@ from math import prod
 from ..errors import BadInput
 from ..light_dataclass import dataclass
 from .configuration import Configuration, Granularity
-
-DTYPE_BYTES = {"uint8": 1, "float16": 2, "bfloat16": 2, "float32": 4}
+from .dtypes import DTYPE_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """GPUs as their makers and drivers state them, and what was measured on this machine."""
 
 DOOR = (
+    "detect_gpu",
     "gpu_names",
     "gpus",
     "measured",
-    "detect_gpu",
 )
 """Modules that other rooms may import."""

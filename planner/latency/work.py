@@ -28,9 +28,9 @@ from .kernel_launches import (
     fused_moved_bytes,
     joinable,
     routed_launches,
+    unfused_launches,
+    unfused_moved_bytes,
 )
-from .work_unfused import launches as unfused_launches
-from .work_unfused import moved_bytes
 
 Floats = npt.NDArray[np.float64]
 
@@ -137,7 +137,7 @@ def work_of(spec: ModelSpec) -> Work:
             for mixer, count in spec.mixer_counts
             if isinstance(mixer, RecurrentState)
         ),
-        moved_bytes=moved_bytes(spec),
+        moved_bytes=unfused_moved_bytes(spec),
         fused_moved_bytes=sum(fused_moved_bytes(layer, spec) for layer in spec.layers),
         launches=sum(unfused_launches(layer, spec.norm) for layer in spec.layers),
         fused_launches=int(sum(fused_launches(layer, spec, 1) for layer in spec.layers)) - joined,

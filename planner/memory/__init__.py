@@ -7,10 +7,10 @@ DOOR = (
     "activation.peak",
     "activation.workspace",
     "estimate",
+    "estimate_space",
     "kv_cache",
     "overhead",
     "run_dtype",
-    "space_memory",
     "weight_files",
     "weights",
 )

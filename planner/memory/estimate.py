@@ -16,6 +16,7 @@ from ..light_dataclass import dataclass
 from ..models.spec import ModelSpec, RecurrentState
 from ..workload import Workload
 from . import overhead
+from .allocator_slack import slack_bytes, slack_terms
 from .kv_cache import kv_bytes
 from .named_weights import weights_of
 
@@ -134,7 +135,9 @@ def assemble(
     peak = max(live.prefill_peak, live.decode_peak, kv.total)
     beyond, room = peak - kv.total, max(live.room, kv.total)
     of = engine.slack(config, hardware)
-    slack = Interval(*(of.bytes(end, room + workspace, beyond) for end in range(3)))
+    slack = Interval(
+        *(int(slack_bytes(slack_terms(of, end), room + workspace, beyond)) for end in range(3))
+    )
     taken = weights + room + workspace
     error = int(activation_error(spec) * beyond)
     least = taken + slack.low - error if spec.understood else weights + kv.total + workspace

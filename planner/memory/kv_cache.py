@@ -9,10 +9,9 @@ from collections.abc import Callable
 
 from ..engine import Engine, KVBytes
 from ..formats.configuration import Configuration
+from ..formats.dtypes import DTYPE_BYTES
 from ..models.spec import Attention, CompressedAttention, LatentAttention, ModelSpec, RecurrentState
 from ..workload import Workload
-
-DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
 def kv_bytes(spec: ModelSpec, config: Configuration, workload: Workload, engine: Engine) -> KVBytes:

@@ -1,8 +1,7 @@
-"""What a GPU's memory holds beside tensors: the driver's context, library workspaces, slack.
+"""What a GPU's memory holds beside tensors: the driver's context and library workspaces.
 
-Measured on one H200; for other GPUs estimated, and said so. Slack is what torch's caching
-allocator reserves beyond the bytes that are in use at the worst moment: caches that grow by
-concatenation leave holes, so it follows the memory that comes and goes, not the weights.
+Measured on one H200; for other GPUs estimated, and said so. The allocator's slack is in
+allocator_slack.py.
 """
 
 import re

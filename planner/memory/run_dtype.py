@@ -9,12 +9,11 @@ bfloat16. `--dtype` says otherwise. Tensors that an architecture keeps in a dtyp
 from dataclasses import replace
 
 from ..errors import BadInput
+from ..formats.dtypes import DTYPE_BYTES, MODEL_DTYPES
 from ..hardware.gpus import Hardware
 from ..models.spec import ModelSpec
-from .kv_cache import DTYPE_BYTES
 from .weights import available_weight_bits, weight_bytes
 
-DTYPES = ("bfloat16", "float16", "float32")
 _SHORT = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"}
 
 
@@ -27,8 +26,10 @@ def parse_dtype(text: str | None) -> str | None:
         return None
     name = text.strip().lower().removeprefix("torch.")
     name = _SHORT.get(name, name)
-    if name not in DTYPES:
-        raise BadInput(f"no dtype that models are run in: {text!r}", f"choose {', '.join(DTYPES)}")
+    if name not in MODEL_DTYPES:
+        raise BadInput(
+            f"no dtype that models are run in: {text!r}", f"choose {', '.join(MODEL_DTYPES)}"
+        )
     return name
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TypeGuard
 
 from ..errors import BadConfig, BadInput
+from ..formats.dtypes import DTYPE_BYTES
 from ..light_dataclass import dataclass
 from ..models.spec import ModelSpec
 from ..models.untrusted_json import parse_json_object, read_json_object
 from ..units import format_bytes
-from .weights import available_weight_bits, dtype_bytes, weight_bytes
+from .weights import available_weight_bits, weight_bytes
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -88,9 +89,9 @@ def stored_weights(folder: Path) -> StoredWeights | None:
 
 def _cast(files: tuple[Path, ...], spec: ModelSpec) -> int:
     """Bytes that floating-point tensors gain by being cast to the dtypes they are loaded in."""
-    wanted = dtype_bytes(spec.dtype)
+    wanted = DTYPE_BYTES[spec.dtype]
     fixed = ((g.parameters, g.dtype) for g in spec.tensors if g.dtype is not None and files)
-    return sum(n * (dtype_bytes(dtype) - wanted) for n, dtype in fixed) + sum(
+    return sum(n * (DTYPE_BYTES[dtype] - wanted) for n, dtype in fixed) + sum(
         prod(shape) * wanted - size
         for file in files
         for dtype, shape, size in _tensors(file)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..errors import BadInput
-from ..formats.kv_format import DTYPE_BYTES
+from ..formats.dtypes import DTYPE_BYTES
 from ..formats.weight_format import AWQ, INT8, MatrixFormat
 from ..light_dataclass import dataclass
 from ..models.spec import (
@@ -32,7 +32,6 @@ from ..models.spec import (
 FORMATS = {8: INT8, 4: AWQ}
 _MATRICES = (Role.LINEAR, Role.EXPERT)
 _EVERY_MATRIX = (*_MATRICES, Role.LM_HEAD, Role.EMBEDDING, Role.ROUTER)
-_BYTES = {**DTYPE_BYTES, "float64": 8, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "bool": 1}
 _BEYOND = "in the files beyond config.json"
 _FUSED_IN_CHECKPOINT = {"gpt_oss", "llama4", "llama4_text", "dbrx"}
 
@@ -117,11 +116,6 @@ def weight_bytes(spec: ModelSpec, weight_bits: int) -> WeightBytes:
     return weights
 
 
-def dtype_bytes(name: str) -> int:
-    """Bytes of one element of the torch dtype `name`."""
-    return _BYTES[name]
-
-
 def _summed(
     sizes: Counter[tuple[Part, str, bool]], workspace: int, misfits: list[str]
 ) -> WeightBytes:
@@ -144,7 +138,7 @@ def _summed(
 
 
 def _plain_bytes(spec: ModelSpec, group: TensorGroup, count: int) -> int:
-    return group.parameters // group.count * count * _BYTES[group.dtype or spec.dtype]
+    return group.parameters // group.count * count * DTYPE_BYTES[group.dtype or spec.dtype]
 
 
 def _storage(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import BadConfig
+from ..formats.dtypes import MODEL_DTYPES
 from .config_fields import Fields
 from .families import reader_of
 from .families.config_defaults import fields_of
@@ -21,7 +22,6 @@ from .read_keys import ReadKeys
 from .spec import ModelSpec, Part, Reading, Role, TensorGroup
 from .tensor_list import Tensors
 
-DTYPES = ("bfloat16", "float16", "float32")
 MAX_PARAMETERS = 10**15
 
 
@@ -128,7 +128,7 @@ def _dtype(f: Fields) -> str:
     for source in (f.raw, nested if isinstance(nested, Mapping) else {}):
         for key in ("dtype", "torch_dtype"):
             value = source.get(key)
-            if isinstance(value, str) and value.removeprefix("torch.") in DTYPES:
+            if isinstance(value, str) and value.removeprefix("torch.") in MODEL_DTYPES:
                 return value.removeprefix("torch.")
             if value not in (None, "auto"):
                 f.note(f"dtype {str(value)[:40]!r} is not one weights are computed in")

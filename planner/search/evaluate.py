@@ -16,8 +16,8 @@ from ..latency.efficiency import profile_of
 from ..latency.job import ConfigurationAxes
 from ..light_dataclass import dataclass
 from ..memory.estimate import MemoryEstimate, assemble, estimate, widened_to_ends
+from ..memory.estimate_space import SpaceMemory, memory_table
 from ..memory.kv_cache import kv_bytes
-from ..memory.space_memory import SpaceMemory, memory_table
 from ..models.spec import ModelSpec
 from ..workload import Workload
 from .choose import PointArrays

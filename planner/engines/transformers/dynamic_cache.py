@@ -4,7 +4,8 @@ Full layers keep every token, sliding and local ones the window less the current
 latent and rotary key, recurrent layers their states.
 """
 
-from ...memory.kv_cache import DTYPE_BYTES, compressed_rest, index_bytes, kept_tokens, state_bytes
+from ...formats.dtypes import DTYPE_BYTES
+from ...memory.kv_cache import compressed_rest, index_bytes, kept_tokens, state_bytes
 from ...models.spec import Attention, CompressedAttention, LatentAttention, ModelSpec
 
 

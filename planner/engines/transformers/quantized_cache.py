@@ -8,9 +8,10 @@ import numpy as np
 from ...engine import Formats
 from ...errors import BadInput
 from ...formats.configuration import KV_BITS, Configuration, Granularity
+from ...formats.dtypes import DTYPE_BYTES
 from ...formats.space import PLAIN, Layout
 from ...light_dataclass import dataclass
-from ...memory.kv_cache import DTYPE_BYTES, kept_tokens
+from ...memory.kv_cache import kept_tokens
 from ...models.spec import Attention, ModelSpec
 from ...workload import Workload
 

@@ -113,3 +113,4 @@ def head_mixer(b: Block) -> None:
 STYLES: dict[str, Style] = {
     "deepseek_v4": Style(attention=attention, ffn=ffn, kinds=kinds, extra=head_mixer),
 }
+ALIASES = {"deepseek_ref": "deepseek_v4"}

@@ -221,3 +221,12 @@ STYLES: dict[str, Style] = {
         **LAYER_NORM,
     ),
 }
+ALIASES = {
+    "hunyuan_vl_text": "hunyuan_v1_dense",
+    "paddleocr_vl_text": "ernie4_5",
+    "qwen2_vl_text": "qwen2",
+    "qwen2_5_vl_text": "qwen2",
+    "qwen2_5_omni_text": "qwen2",
+    "qwen3_vl_text": "qwen3",
+}
+"""Text sections that are a decoder of this file under a name of their own."""

@@ -98,10 +98,6 @@ def glm_moe_attention(b: Block, kind: str) -> Attention:
     return gqa(b, kind, bias="attention_bias", output_bias=False, qk_norm=qk_norm)
 
 
-def minimax_m2_attention(b: Block, kind: str) -> Attention:
-    return gqa(b, kind, qk_norm="width" if b.f.flag("use_qk_norm", True) else "")
-
-
 SHARED_ROUTED = dense_or_moe(gated, routed)
 MIXTRAL = MISTRAL.but(
     ffn=partial(moe, experts_field="num_local_experts", width="intermediate_size"),
@@ -190,11 +186,6 @@ STYLES: dict[str, Style] = {
         ffn_kinds=mlp_listed(1),
         kinds=mimo_kinds,
     ),
-    "minimax_m2": Style(
-        attention=minimax_m2_attention,
-        ffn=partial(moe, experts_field="num_local_experts", width="intermediate_size"),
-        ffn_kinds=all_moe,
-    ),
     "mixtral": MIXTRAL,
     "olmoe": Style(
         attention=partial(gqa, bias="attention_bias", qk_norm="width"),
@@ -222,4 +213,9 @@ STYLES: dict[str, Style] = {
         ffn=routed,
         ffn_kinds=all_moe,
     ),
+}
+ALIASES = {
+    "glm4v_moe_text": "glm4_moe",
+    "qwen3_vl_moe_text": "qwen3_moe",
+    "qwen3_omni_moe_text": "qwen3_moe",
 }

@@ -213,3 +213,4 @@ STYLES: dict[str, Style] = {
     ),
     "aria_text": LLAMA.but(ffn=aria_ffn),
 }
+ALIASES = {"stablelm_epoch": "stablelm"}

@@ -9,8 +9,7 @@ from typing import Any
 
 from ...errors import BadConfig
 from ...formats.weight_format import MatrixFormat
-from .checkpoint_fields import HINT, Section, all_modules, whole
-from .module_rules import ModuleRule, rules_for
+from .module_rules import HINT, ModuleRule, Section, all_modules, rules_for, whole
 
 NVFP4 = MatrixFormat("NVFP4", bits=4, tile_rows=1, tile_columns=16, scale_bytes=1, constant_bytes=8)
 """uint8 [out, in/2], fp8 scales [out, in/16], fp32 second-level and activation scales."""

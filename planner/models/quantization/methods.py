@@ -9,9 +9,8 @@ from dataclasses import replace
 
 from ...errors import BadConfig
 from ...formats.weight_format import AWQ, INT8, MatrixFormat
-from .checkpoint_fields import HINT, Section, all_modules, experts, whole
 from .grouped_methods import FP8_TENSOR, MXFP4, quantized_layers
-from .module_rules import ModuleRule, rules_for
+from .module_rules import HINT, ModuleRule, Section, all_modules, experts, rules_for, whole
 
 
 def read_fp8(section: Section, config: Section) -> list[ModuleRule]:

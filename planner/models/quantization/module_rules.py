@@ -7,7 +7,8 @@ prefixes and indices (`layers.mlp.gate`), and a rule keeps the set of layers it 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ...errors import BadConfig
 from ...formats.weight_format import MatrixFormat
@@ -136,3 +137,28 @@ def _checked(expression: str) -> str:
 def _as_in_checkpoint(module: str) -> str:
     """Stacked experts by the name that one expert's matrix has in a checkpoint."""
     return re.sub(r"\.experts\.(?:gate_up|gate|up|down)_proj$", ".experts.*.down_proj", module)
+
+
+HINT = "give the original, unquantized model, and choose w8 or w4 for it"
+
+Section = Mapping[str, Any]
+
+
+def whole(section: Section, name: str, default: int, choices: Sequence[int] = ()) -> int:
+    """A whole number of `section`; `choices` are the values it may take, if given."""
+    value = section.get(name)
+    value = default if value is None else value
+    if isinstance(value, bool) or not isinstance(value, int) or not -1 <= value <= 2**20:
+        raise BadConfig(f"quantization_config: {name} is {value!r}, not a whole number", HINT)
+    if choices and value not in choices:
+        raise BadConfig(f"quantization_config: {name} {value} is not known", HINT)
+    return value
+
+
+def all_modules(stored: MatrixFormat) -> list[ModuleRule]:
+    return [ModuleRule(".*", stored)]
+
+
+def experts(stored: MatrixFormat) -> list[ModuleRule]:
+    """Routed experts, not the shared ones."""
+    return [ModuleRule(r"(?:.*\.)?experts\..*", stored)]

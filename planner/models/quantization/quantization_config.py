@@ -16,8 +16,7 @@ from ..spec import CheckpointQuantization, TensorGroup
 from . import grouped_methods as groups
 from . import methods as formats
 from . import mlx as mlx
-from .checkpoint_fields import HINT, Section, whole
-from .module_rules import ModuleRule, rules_for
+from .module_rules import HINT, ModuleRule, Section, rules_for, whole
 
 READERS: dict[str, Callable[[Section, Section], list[ModuleRule]]] = {
     "fp8": formats.read_fp8,

@@ -10,7 +10,6 @@ import pytest
 from kvpareto.calibration.design.acquisition import Beliefs, Candidates, Measurement, choose
 from kvpareto.calibration.fit.accuracy_rows import Row, row_of
 from kvpareto.calibration.fit.calibrated_noise import SHIFTS, LeftOut
-from kvpareto.calibration.fit.coefficients import LEVEL
 from kvpareto.calibration.fit.collapse import breaking_context, broken_configurations
 from kvpareto.calibration.fit.cross_validation import Z_GRID, HeldOut, conformal_z
 from kvpareto.calibration.fit.mixed_effects import Model
@@ -21,6 +20,7 @@ from kvpareto.calibration.records.record_file import DIVERGENCE, LAYERS, Record
 from kvpareto.calibration.tasks.fit_length import largest
 from kvpareto.calibration.tasks.scores import Score, paired
 from kvpareto.planner.accuracy import predict as accuracy
+from kvpareto.planner.accuracy.interval import LEVEL
 from kvpareto.planner.accuracy.measured_configs import MeasuredRetention
 from kvpareto.planner.accuracy.profile_check import check_payload
 from kvpareto.planner.accuracy.retention import OutlierLayers, protected_shares

@@ -10,7 +10,7 @@ import pytest
 from kvpareto.calibration.grid.held_out import FILE as GRID
 from kvpareto.calibration.grid.reading import Run, read_runs
 from kvpareto.planner.accuracy import model_sensitivity as model_effects
-from kvpareto.planner.accuracy.coverage import inside
+from kvpareto.planner.accuracy.interval import inside
 from kvpareto.planner.accuracy.model_sensitivity import Effects, Sensitivities
 from kvpareto.planner.accuracy.predict import average, predict_many, published
 from kvpareto.planner.load_model import load_model

@@ -24,7 +24,7 @@ from kvpareto.planner.latency.work import work_of
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory.activation import workspace
 from kvpareto.planner.memory.activation.kvpareto_engine import FUSED_LAYERS
-from kvpareto.planner.memory.space_memory import memory_table
+from kvpareto.planner.memory.estimate_space import memory_table
 from kvpareto.planner.models.spec import ModelSpec
 from kvpareto.planner.search.enumerate import enumerate_space
 from kvpareto.planner.search.protected_layers import protection_presets

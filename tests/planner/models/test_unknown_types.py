@@ -117,7 +117,7 @@ def test_published_files_under_another_name(name: str) -> None:
 @pytest.fixture
 def without_unified(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gemma 4 is known, whatever is known of its unified variant is not."""
-    for table in (styles.SAME, styles.STYLE_MODULES, styles.READER_MODULES):
+    for table in (styles.STYLE_ALIASES, styles.STYLE_MODULES, styles.READER_MODULES):
         for name in ("gemma4_unified", "gemma4_unified_text"):
             monkeypatch.delitem(table, name, raising=False)
 

@@ -14,8 +14,8 @@ from kvpareto.planner.formats.configuration import Configuration, Granularity
 from kvpareto.planner.formats.space import Space
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory import estimate as memory
+from kvpareto.planner.memory.estimate_space import memory_table
 from kvpareto.planner.memory.kv_cache import kv_bytes
-from kvpareto.planner.memory.space_memory import memory_table
 from kvpareto.planner.search.enumerate import enumerate_space
 from kvpareto.planner.search.protected_layers import protection_presets
 from kvpareto.planner.workload import Workload

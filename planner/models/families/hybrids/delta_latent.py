@@ -15,8 +15,8 @@ from ..blocks.layer_types import FULL, LINEAR
 from ..blocks.moe import shared_of
 from ..decoder import Block, Style, layer_types
 from ..deepseek import SPARSE, mla
+from ..kimi import kimi_delta
 from ..moe import listed_or_first
-from .olmo_hybrid_zamba import kimi_delta
 
 
 def hyper_connections(b: Block) -> None:

@@ -1,4 +1,4 @@
-"""Zamba: Mamba layers with heads; some are led by one transformer block that all of them share.
+"""Zamba 1 and 2: Mamba layers; some are led by transformer blocks that all of them share.
 
 The block sees the stream beside the embeddings, so it is twice as wide.
 """
@@ -8,7 +8,7 @@ from ...spec import Attention, Layer, RecurrentState, Role
 from ...tensor_list import Tensors
 from ..blocks.ffn import gated
 from ..blocks.layer_types import LINEAR
-from ..blocks.recurrent import inner_width, time_step_rank
+from ..blocks.recurrent import inner_width, mamba2, time_step_rank
 from ..decoder import Block, Decoder, build_layers, max_context
 
 HYBRID = "hybrid"
@@ -92,4 +92,94 @@ def _mamba(b: Block, scope: str) -> RecurrentState:
     )
 
 
-READERS = {"zamba": zamba}
+_ZAMBA_DEFAULT = (
+    [LINEAR]
+    + ([LINEAR] * 5 + ["hybrid"]) * 7
+    + [LINEAR] * 4
+    + ["hybrid"]
+    + [LINEAR] * 3
+    + ["hybrid"]
+    + [LINEAR] * 2
+)
+
+
+def zamba2(f: Fields, t: Tensors) -> Decoder:
+    """Zamba 2: Mamba-2 layers; some are led by a transformer block whose weights they share.
+
+    The block sees the stream beside the embeddings, so it is twice as wide. `num_mem_blocks`
+    blocks exist and take turns; adapters tell their uses apart.
+    """
+    hidden, vocab = f.count("hidden_size"), f.count("vocab_size")
+    listed = f.texts("layers_block_type") or f.texts("layer_types")
+    kinds = ["hybrid" if kind == "hybrid" else LINEAR for kind in listed or _ZAMBA_DEFAULT]
+    b = Block(f, t, hidden)
+    head_count = f.count("n_mamba_heads")
+    inner = inner_width(f, "mamba_expand", hidden)
+    linear_bias = f.flag("add_bias_linear")
+
+    def mamba(scope: str) -> RecurrentState:
+        with t.scope(scope):
+            t.norm("input_layernorm", hidden)
+            return mamba2(
+                b,
+                heads=head_count,
+                head_dim=inner // head_count,
+                inner=inner,
+                groups=f.count("mamba_ngroups"),
+                state=f.count("mamba_d_state"),
+                kernel=f.count("mamba_d_conv"),
+                conv_bias=True,
+                bias=linear_bias,
+            )
+
+    def layer(kind: str) -> Layer:
+        if kind == LINEAR:
+            return Layer((mamba(""),), None)
+        t.linear("linear", hidden, hidden)
+        query = f.count("num_attention_heads")
+        kv = f.count("num_key_value_heads", query)
+        dim = max(1, 2 * hidden // query)
+        return Layer((Attention(query, kv, dim, dim), mamba("mamba_decoder.")), None)
+
+    with t.scope("model."):
+        t.embedding("embed_tokens", vocab, hidden)
+        layers = build_layers(t, "layers.*.", kinds, layer)
+        _zamba_blocks(b, kinds.count("hybrid"))
+        t.norm("final_layernorm", hidden)
+    tied = f.flag("tie_word_embeddings")
+    if not tied:
+        t.head("lm_head", hidden, vocab)
+    return Decoder(hidden, vocab, max_context(f), layers, tied)
+
+
+def _zamba_blocks(b: Block, uses: int) -> None:
+    f, t, hidden = b.f, b.t, b.hidden
+    blocks, rank, wide = f.count("num_mem_blocks"), f.count("adapter_rank"), 2 * hidden
+    query = f.count("num_attention_heads")
+    kv, dim = f.count("num_key_value_heads", query), max(1, wide // query)
+    inner = f.count("intermediate_size", 4 * hidden)
+    bias = f.flag("add_bias_linear")
+    # Blocks share their weights by the same switch as the embeddings; unshared, each use of a
+    # block has the adapters of all its uses.
+    tied = f.flag("tie_word_embeddings")
+    own = min(blocks, uses) if tied else uses
+    adapters = uses if tied else sum(len(range(i % blocks, uses, blocks)) for i in range(uses))
+    with t.scope("layers.*.shared_transformer.", own):
+        t.linear("self_attn.q_proj", wide, query * dim)
+        t.linear("self_attn.k_proj", wide, kv * dim)
+        t.linear("self_attn.v_proj", wide, kv * dim)
+        t.linear("self_attn.o_proj", query * dim, hidden)
+        t.linear("feed_forward.gate_up_proj", hidden, 2 * inner, bias)
+        t.linear("feed_forward.down_proj", inner, hidden, bias)
+        t.norm("input_layernorm", wide)
+        t.norm("pre_ff_layernorm", hidden)
+    with t.scope("layers.*.shared_transformer.", adapters):
+        t.linear("feed_forward.gate_up_proj_adapter_list.*.*", hidden, rank)
+        t.linear("feed_forward.gate_up_proj_adapter_list.*.*", rank, 2 * inner)
+        if f.flag("use_shared_attention_adapter"):
+            for name in ("q", "k", "v"):
+                t.linear(f"self_attn.linear_{name}_adapter_list.*.*", wide, rank)
+                t.linear(f"self_attn.linear_{name}_adapter_list.*.*", rank, wide)
+
+
+READERS = {"zamba": zamba, "zamba2": zamba2}

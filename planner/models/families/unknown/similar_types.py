@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from ..registry import READER_MODULES, SAME, STYLE_MODULES
+from ..registry import READER_MODULES, STYLE_ALIASES, STYLE_MODULES
 
 _SUFFIXES = (
     "unified",
@@ -84,7 +84,7 @@ def _by_name(model_type: str) -> Iterator[str]:
 
 @lru_cache(maxsize=1)
 def _known() -> dict[str, str]:
-    names = (*SAME, *STYLE_MODULES, *READER_MODULES)
+    names = (*STYLE_ALIASES, *STYLE_MODULES, *READER_MODULES)
     return {_plain(name): name for name in names}
 
 

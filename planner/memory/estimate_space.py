@@ -17,6 +17,7 @@ from ..light_dataclass import dataclass
 from ..models.spec import ModelSpec
 from ..workload import Workload
 from . import overhead
+from .allocator_slack import slack_bytes, slack_terms
 from .estimate import activation_error
 from .named_weights import weights_of
 
@@ -83,8 +84,8 @@ def _of_reading(
     moving = kv + np.maximum(beyond[3], 0)[:, kinds, :] + overhead.workspace(spec, hardware)
     slack = _slack(space, engine, hardware, examples)[..., kinds, :]
     expected, high = (
-        weights + moving + taken + (part[0] * moving + part[1] * more + part[2]).astype(np.int64)
-        for taken, part in zip((context.expected, context.high), slack, strict=True)
+        weights + moving + taken + slack_bytes(terms, moving, more)
+        for taken, terms in zip((context.expected, context.high), slack, strict=True)
     )
     high = high + (activation_error(spec) * more).astype(np.int64)
     return SpaceMemory(weights, kv, expected, high, beyond, kinds)
@@ -93,14 +94,13 @@ def _of_reading(
 def _slack(
     space: Space, engine: Engine, hardware: Hardware | None, examples: list[int]
 ) -> npt.NDArray[np.float64]:
-    """The numbers of overhead.Slack, expected and high: [2, 3, 1, E, C]."""
+    """Terms of the slack, expected and high: [2, 3, 1, E, C]."""
     numbers = np.zeros((2, 3, 1, len(examples), len(space.chunks)))
     for e, example in enumerate(examples):
         for c, chunk in enumerate(space.chunks):
             config = space.at(space.weights[0], example, chunk, space.weight_name(0))
             slack = engine.slack(config, hardware)
-            terms = np.array([slack.moving, slack.beyond, slack.fixed])
-            numbers[:, :, 0, e, c] = terms[:, [0, 2]].T
+            numbers[:, :, 0, e, c] = [slack_terms(slack, end) for end in (0, 2)]
     return numbers
 
 

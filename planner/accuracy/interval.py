@@ -1,4 +1,4 @@
-"""Whether a measured score lies in the interval that was predicted for it.
+"""The interval of a prediction: its confidence level, and whether a measured score lies in it.
 
 The interval is for the retention itself; a score adds its own sampling error, in quadrature. Every
 hold-out (models, configurations, the grid's runs) judges by this one rule.
@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 
 from .formula import Floats
 
+LEVEL = 0.9
+"""Probability with which an interval is made to hold the true retention; fits write it into their
+coefficients, predictions show it."""
 NORMAL_Z = 1.645
-"""Half-width of a 90 % interval of the normal distribution, in standard deviations."""
+"""Half-width of an interval of LEVEL of the normal distribution, in standard deviations."""
 TIE = 0.005
 """Scores are printed to half a percent at best; an interval's ends are never exactly 0 or 1."""
 
