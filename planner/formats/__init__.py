@@ -3,6 +3,7 @@
 DOOR = (
     "configuration",
     "dtypes",
+    "gguf_mix",
     "gguf_types",
     "kv_format",
     "named",

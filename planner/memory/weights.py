@@ -95,16 +95,16 @@ def weight_bytes(spec: ModelSpec, weight_bits: int) -> WeightBytes:
     misfits: list[str] = []
     for group in spec.tensors:
         for stored, count in _storage(spec, group, weight_bits):
-            if stored is not None and not all(stored.fits(*m) for m in _matrices(spec, group)):
+            if stored is not None and not all(stored.fits(*m) for m in matrices_of(spec, group)):
                 misfits.append(group.name)
                 stored = None
             if stored is None:
                 dtype = group.dtype or spec.dtype
                 sizes[group.part, dtype, False] += _plain_bytes(spec, group, count)
                 continue
-            matrices = _matrices(spec, group)
+            matrices = matrices_of(spec, group)
             one = sum(stored.nbytes(*matrix) for matrix in matrices)
-            sizes[group.part, stored.name, True] += one * count * _stacked(group)
+            sizes[group.part, stored.name, True] += one * count * stacked(group)
             workspace = max(workspace, 2 * sum(rows * columns for rows, columns in matrices))
     if spec.stored_weight_bytes is not None and weight_bits == available[0]:
         beyond = spec.stored_weight_bytes - sizes.total()
@@ -166,7 +166,7 @@ def checkpoint_storage(
     if (tower and decoder_only) or group.role not in roles:
         yield None, group.count
         return
-    left = _layers_of(spec, group)
+    left = layers_of(spec, group)
     each = group.count // len(left) if left else 0
     rest = group.count - each * len(left)
     for rule in rules:
@@ -181,7 +181,7 @@ def checkpoint_storage(
     yield None, each * len(left) + rest
 
 
-def _layers_of(spec: ModelSpec, group: TensorGroup) -> frozenset[int]:
+def layers_of(spec: ModelSpec, group: TensorGroup) -> frozenset[int]:
     """Indices of the layers a group belongs to, by its name and how often it exists."""
     layers = range(len(spec.layers))
     if ".*." not in group.name or group.part is not Part.TEXT:
@@ -209,12 +209,12 @@ def _layers_of(spec: ModelSpec, group: TensorGroup) -> frozenset[int]:
     return frozenset(range(min(group.count, len(layers))))
 
 
-def _stacked(group: TensorGroup) -> int:
+def stacked(group: TensorGroup) -> int:
     """Matrices stacked in one tensor of the group: its experts."""
     return group.shape[0] if group.role is Role.EXPERT and len(group.shape) == 3 else 1
 
 
-def _matrices(spec: ModelSpec, group: TensorGroup) -> list[tuple[int, int]]:
+def matrices_of(spec: ModelSpec, group: TensorGroup) -> list[tuple[int, int]]:
     """(out, in) of the matrices one expert or one linear layer of this group is stored as.
 
     transformers stacks experts as (experts, out, in) or (experts, in, out): the side that is the

@@ -1,0 +1,301 @@
+"""Bytes of a model's weights as llama.cpp stores them: a GGUF file's own, or a mix's, derived.
+
+A model that was read from a GGUF file has its tensors, exact. For any other the tensors of its
+ModelSpec are what the converter would write (experts stacked, gate and up apart, MLA's
+up-projection cut in two, norms, biases and routers in float32), and each gets the type that
+llama-quantize's rule gives it (formats/gguf_mix.py). Image and audio towers are files of their own
+and not counted, nor are extra prediction layers. Derived sizes are within 1 % of published files
+(tests/planner/memory/test_gguf_weights.py).
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from ..errors import BadInput
+from ..formats.gguf_mix import MixFacts, tensor_type
+from ..formats.gguf_types import GGUF_TYPES, MIXES
+from ..light_dataclass import dataclass
+from ..models.spec import Attention, LatentAttention, ModelSpec, MoEFFN, Part, Role, TensorGroup
+from .weights import layers_of, matrices_of, stacked
+
+RELEASED_MXFP4 = "mxfp4"
+"""A model released so (gpt-oss) keeps its experts in MXFP4 in every mix."""
+_TOKEN_BYTES = 40
+"""Bytes of a file's header to an entry of the vocabulary: text, type and merges; 25 to 45."""
+_KEPT_16 = ("per_layer_model_projection", "altup", "laurel")
+
+# The last part of a tensor's name in transformers -> llama.cpp's kind of tensor.
+_KINDS = {
+    "attn_q": ("q_proj", "query", "wq"),
+    "attn_k": ("k_proj", "key", "wk"),
+    "attn_v": ("v_proj", "value", "wv"),
+    "attn_qkv": (
+        "qkv_proj", "query_key_value", "c_attn", "wqkv", "Wqkv", "W_pack", "in_proj_qkv",
+        "in_proj_qkvz",
+    ),
+    "attn_output": ("o_proj", "dense", "wo", "out_proj", "c_proj"),
+    "ffn_gate": ("gate_proj", "w1"),
+    "ffn_up": ("up_proj", "w3", "fc1", "fc_in", "c_fc", "dense_h_to_4h", "gate_up_proj"),
+    "ffn_down": ("down_proj", "w2", "fc2", "fc_out", "dense_4h_to_h"),
+}  # fmt: skip
+_KIND_OF = {leaf: kind for kind, leaves in _KINDS.items() for leaf in leaves}
+_STATE_SPACE = ("linear_attn.", "mamba.", ".mixer.", "short_conv.", ".conv.", "indexer.")
+
+
+@dataclass(frozen=True, slots=True)
+class GgufWeights:
+    """Bytes of a model's weights in GGUF.
+
+    `by_type`: bytes of each ggml type. `by_layer`: bytes of each block (what `-ngl` places), and
+    `experts_by_layer`: of the routed experts among them (what `--n-cpu-moe` moves). `embedding` and
+    `output`: the token table and the head (0 where it is the table). `derived`: computed by the
+    mix's rule, not read. `file`: all of a file, its header estimated where derived.
+    """
+
+    mix: str
+    total: int
+    by_type: dict[str, int]
+    by_layer: tuple[int, ...]
+    experts_by_layer: tuple[int, ...]
+    embedding: int
+    output: int
+    file: int
+    derived: bool
+
+    @property
+    def other(self) -> int:
+        """Bytes outside of blocks, token table and head: the last norm, position tables."""
+        return self.total - sum(self.by_layer) - self.embedding - self.output
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """Tensors of one shape and kind: `rows` x `columns` each, one (or `copies`) in each layer."""
+
+    kind: str
+    rows: int
+    columns: int
+    layers: tuple[int, ...]
+    """Empty: outside of the blocks."""
+    copies: int
+    fixed: str = ""
+    """A type that no mix changes."""
+
+
+def plain_mix(name: str) -> str:
+    """The mix called `name` in any case, or by an alias. Raises BadInput where there is none."""
+    upper = name.upper()
+    mix = {"MXFP4": "MXFP4_MOE", "Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}.get(upper)
+    mix = mix or upper
+    if mix not in MIXES:
+        raise BadInput(f"{name!r} is no type of GGUF files", f"choose one of {', '.join(MIXES)}")
+    return mix
+
+
+def gguf_weight_bytes(spec: ModelSpec, mix: str | None = None) -> GgufWeights:
+    """Bytes of `spec` in a GGUF file of `mix`; None: as its own file stores them.
+
+    Raises BadInput for a mix that does not exist, or that is not what the model's file has.
+    """
+    mix = mix if mix is None else plain_mix(mix)
+    if spec.gguf is not None and mix in (None, spec.gguf.mix):
+        return _of_file(spec)
+    if mix is None:
+        raise BadInput(f"{spec.name} is no GGUF file", "name a type, such as Q4_K_M")
+    if spec.gguf is not None and MIXES.get(spec.gguf.mix, GGUF_TYPES["F32"]).quantized:
+        raise BadInput(
+            f"{spec.name} is a GGUF file of {spec.gguf.mix}, not of {mix}",
+            "give the hub id of the original model to plan other types",
+        )
+    return gguf_sizes(spec, [mix])[mix]
+
+
+def gguf_sizes(
+    spec: ModelSpec, mixes: Sequence[str], *, imatrix: bool = True
+) -> dict[str, GgufWeights]:
+    """`gguf_weight_bytes` of several mixes at once, all derived.
+
+    `imatrix`: made with an importance matrix, as most published files are; the rule differs.
+    """
+    slots = list(_slots(spec))
+    facts = replace(_facts(spec, slots), imatrix=imatrix)
+    return {mix: _derived(spec, mix, slots, facts) for mix in mixes}
+
+
+def _of_file(spec: ModelSpec) -> GgufWeights:
+    stored = spec.gguf
+    assert stored is not None  # the caller asked
+    last = max((t.layer for t in stored.tensors if t.layer is not None), default=-1)
+    layers, experts = [0] * (last + 1), [0] * (last + 1)
+    types: Counter[str] = Counter()
+    outside: Counter[str] = Counter()
+    for tensor in stored.tensors:
+        types[tensor.type] += tensor.nbytes
+        if tensor.layer is None:
+            outside[tensor.name] += tensor.nbytes
+            continue
+        layers[tensor.layer] += tensor.nbytes
+        if "_exps." in tensor.name:
+            experts[tensor.layer] += tensor.nbytes
+    return GgufWeights(
+        mix=stored.mix,
+        total=stored.tensor_bytes,
+        by_type=dict(types.most_common()),
+        by_layer=tuple(layers),
+        experts_by_layer=tuple(experts),
+        embedding=outside["token_embd.weight"],
+        output=outside["output.weight"],
+        file=stored.file_bytes,
+        derived=False,
+    )
+
+
+def _derived(spec: ModelSpec, mix: str, slots: list[_Slot], facts: MixFacts) -> GgufWeights:
+    layers, experts = [0] * len(spec.layers), [0] * len(spec.layers)
+    types: Counter[str] = Counter()
+    outside: Counter[str] = Counter()
+    ranks = _ranks(slots)
+    keeps = spec.quantization is not None and spec.quantization.method == RELEASED_MXFP4
+    for slot in slots:
+        is_expert = slot.kind.startswith("experts ")
+        for layer in slot.layers or (0,):
+            if slot.fixed:
+                name = slot.fixed
+            elif is_expert and keeps:
+                name = "MXFP4"
+            else:
+                index = layer if facts.experts > 1 else ranks.get((slot.kind, layer), layer)
+                name = tensor_type(mix, slot.kind, index, slot.columns, facts)
+            size = GGUF_TYPES[name].row_bytes(slot.columns) * slot.rows * slot.copies
+            types[name] += size
+            if not slot.layers:
+                outside[slot.kind] += size
+                continue
+            layers[layer] += size
+            experts[layer] += size * is_expert
+    total = types.total()
+    return GgufWeights(
+        mix=mix,
+        total=total,
+        by_type=dict(types.most_common()),
+        by_layer=tuple(layers),
+        experts_by_layer=tuple(experts),
+        embedding=outside["token_embd"],
+        output=outside["output"],
+        file=total + _TOKEN_BYTES * spec.vocab,
+        derived=True,
+    )
+
+
+def _ranks(slots: list[_Slot]) -> dict[tuple[str, int], int]:
+    """The how-manieth of its kind a tensor is, as llama.cpp counts them where no expert is.
+
+    Projections of values, fused or not, count together.
+    """
+    of_kind: dict[str, set[int]] = {}
+    for slot in slots:
+        kind = "attn_v" if slot.kind == "attn_qkv" else slot.kind
+        of_kind.setdefault(kind, set()).update(slot.layers)
+    found = {}
+    for kind, layers in of_kind.items():
+        for rank, layer in enumerate(sorted(layers)):
+            found[kind, layer] = rank
+            if kind == "attn_v":
+                found["attn_qkv", layer] = rank
+    return found
+
+
+def _facts(spec: ModelSpec, slots: list[_Slot]) -> MixFacts:
+    experts = [layer.ffn.experts for layer in spec.layers if isinstance(layer.ffn, MoEFFN)]
+    heads = [
+        m.query_heads // m.kv_heads if isinstance(m, Attention) else m.query_heads
+        for layer in spec.layers
+        for m in layer.mixers
+        if isinstance(m, Attention | LatentAttention)
+    ]
+    values = {i for slot in slots if slot.kind in ("attn_v", "attn_qkv") for i in slot.layers}
+    llama = spec.model_type in ("llama", "mistral", "qwen2") and not experts
+    return MixFacts(
+        layers=len(spec.layers),
+        value_tensors=len(values),
+        gqa=heads[0] if heads else 0,
+        experts=max(experts, default=0),
+        tied=not any(slot.kind == "output" for slot in slots),
+        falcon=spec.model_type == "falcon",
+        seventy_b=llama and len(spec.layers) == 80 and bool(heads) and heads[0] > 1,
+    )
+
+
+def _slots(spec: ModelSpec) -> Iterator[_Slot]:
+    for group in spec.tensors:
+        if group.part is not Part.TEXT:
+            continue
+        inside = ".*." in group.name
+        layers = tuple(sorted(layers_of(spec, group))) if inside else ()
+        each = group.count // len(layers) if layers else group.count
+        yield from _of_group(spec, group, layers, max(each, 1))
+
+
+def _of_group(
+    spec: ModelSpec, group: TensorGroup, layers: tuple[int, ...], copies: int
+) -> Iterator[_Slot]:
+    name = group.name.removesuffix(".weight")
+    leaf = name.rsplit(".", 1)[-1]
+    elements = group.parameters // group.count
+    if group.role in (Role.LM_HEAD, Role.EMBEDDING):
+        position = leaf in ("wpe", "embed_positions", "position_embeddings")
+        kind = "output" if group.role is Role.LM_HEAD else "token_embd"
+        rows, columns = group.shape[0], elements // group.shape[0]
+        if leaf == "embed_tokens_per_layer":
+            kind = "per_layer_embd"
+        yield _Slot(kind, rows, columns, layers, copies, "F32" if position else "")
+    elif group.role is Role.EXPERT and len(group.shape) == 3:
+        kinds = ("ffn_down",) if "down" in leaf else ("ffn_gate", "ffn_up")
+        parts = matrices_of(spec, group)
+        if len(parts) == 1 and len(kinds) == 2 and "gate_up" in leaf:
+            parts = [(parts[0][0] // 2, parts[0][1])] * 2
+        for kind, (rows, columns) in zip(kinds[-len(parts) :], parts, strict=True):
+            yield _Slot(f"experts {kind}", rows * stacked(group), columns, layers, copies)
+    elif group.role is Role.LINEAR and len(group.shape) == 2:
+        rows, columns = group.shape
+        if any(part in name for part in _KEPT_16):
+            yield _Slot("other", rows, columns, layers, copies, "F16")
+        elif leaf == "kv_b_proj":
+            yield from _latent_up(spec, rows, columns, layers, copies)
+        else:
+            yield from _of_linear(name, leaf, rows, columns, layers, copies)
+    else:
+        yield _Slot("other", 1, elements, layers, copies, "F32")
+
+
+def _of_linear(
+    name: str, leaf: str, rows: int, columns: int, layers: tuple[int, ...], copies: int
+) -> Iterator[_Slot]:
+    kind = _KIND_OF.get(leaf, "other")
+    if leaf == "c_proj" and "mlp" in name:
+        kind = "ffn_down"
+    attends = leaf in ("q_proj", "k_proj", "v_proj", "o_proj")
+    state = any(part in f".{name}." for part in _STATE_SPACE)
+    if state and kind not in ("attn_qkv", "ffn_up", "ffn_down") and not attends:
+        kind = "other"
+    if "indexer." in name:
+        kind = "other"
+    if "c_attn" in leaf or leaf in ("c_fc", "c_proj"):  # stored (in, out)
+        rows, columns = (columns, rows) if _transposed(leaf, rows, columns) else (rows, columns)
+    yield _Slot(kind, rows, columns, layers, copies)
+
+
+def _transposed(leaf: str, rows: int, columns: int) -> bool:
+    """Whether a Conv1D of GPT-2 is kept (in, out): its widening sides tell."""
+    return columns > rows if leaf in ("c_attn", "c_fc") else rows > columns
+
+
+def _latent_up(
+    spec: ModelSpec, rows: int, columns: int, layers: tuple[int, ...], copies: int
+) -> Iterator[_Slot]:
+    """MLA's up-projection as two tensors: keys transposed, head by head, and values."""
+    mixer = next(m for layer in spec.layers for m in layer.mixers if isinstance(m, LatentAttention))
+    heads = rows // (mixer.nope_dim + mixer.value_dim)
+    yield _Slot("other", columns * heads, mixer.nope_dim, layers, copies)
+    yield _Slot("other", mixer.value_dim * heads, columns, layers, copies)
