@@ -5,7 +5,10 @@ file that it is stored in.
 """
 
 from ..errors import BadInput
-from ..models.spec import ModelSpec
+from ..formats import named
+from ..formats.gguf_types import GGUF_TYPES
+from ..models.spec import ModelSpec, Part
+from .gguf_weights import gguf_weight_bytes
 from .weights import WeightBytes, weight_bytes
 
 
@@ -16,4 +19,20 @@ def weights_of(spec: ModelSpec, weight_bits: int, name: str = "") -> WeightBytes
     """
     if not name:
         return weight_bytes(spec, weight_bits)
+    row = named.weight_format(name)
+    if row is not None and named.LLAMA_CPP in row.engines:
+        return _of_gguf(spec, row.name)
     raise BadInput(f"the size of {spec.name} in {name} is not known", "give weights as bits: w4a16")
+
+
+def _of_gguf(spec: ModelSpec, mix: str) -> WeightBytes:
+    found = gguf_weight_bytes(spec, mix)
+    quantized = sum(size for name, size in found.by_type.items() if GGUF_TYPES[name].quantized)
+    return WeightBytes(
+        total=found.total,
+        parts={Part.TEXT: found.total},
+        workspace=0,  # llama.cpp's kernels multiply by the blocks themselves
+        quantized=quantized,
+        kept=found.total - quantized,
+        formats=found.by_type,
+    )
