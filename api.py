@@ -49,12 +49,12 @@ def max_context(model: str, **words: "Unpack[PlanWords]") -> Document:
 
     Raises BadInput, and NothingFits where not one token fits.
     """
-    from .planner.search.recommend import max_contexts_of_frontier
+    from .planner.search.max_context import max_contexts
     from .planner.typed_request import typed_request
     from .report.document import longest_document
 
     request = typed_request(model, **words)
-    return longest_document(request, max_contexts_of_frontier(request))
+    return longest_document(request, max_contexts(request))
 
 
 def estimate(model: str, config: str, **words: "Unpack[EstimateWords]") -> Document:
@@ -94,6 +94,7 @@ def estimate(model: str, config: str, **words: "Unpack[EstimateWords]") -> Docum
         memory.estimate(spec, chosen, workload, engine, hardware),
         accuracy.predict(spec, chosen, workload.context, task=task),
         latency.predict(spec, chosen, workload, engine, hardware) if hardware is not None else None,
+        hardware,
     )
 
 

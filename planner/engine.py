@@ -117,6 +117,12 @@ class Engine(ABC):
         grammar's bits, as the checkpoint allows."""
         return ()
 
+    def cache_notes(
+        self, spec: ModelSpec, config: Configuration, workload: Workload
+    ) -> tuple[str, ...]:
+        """What a reader should know of the KV bytes of this configuration."""
+        return ()
+
     @abstractmethod
     def formats(
         self,

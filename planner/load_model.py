@@ -125,7 +125,7 @@ def load_config(text: str, *, offline: bool = False) -> LoadedConfig:
     local = _from_disk(wanted)
     if local is not None:
         return local
-    entry = _find_bundled(wanted)
+    entry = _find_bundled(wanted) or _find_by_name(wanted)
     repo_id = entry or wanted
     if hub.REPO_ID.fullmatch(repo_id):
         snapshot = hub.cached_snapshot(repo_id)
@@ -168,6 +168,19 @@ def _find_bundled(wanted: str) -> str | None:
         return wanted
     lower = wanted.lower()
     return next((name for table in index.values() for name in table if name.lower() == lower), None)
+
+
+def _find_by_name(wanted: str) -> str | None:
+    """The one bundled id whose name without the owner equals `wanted` but for case. Raises BadInput
+    where several owners have it."""
+    if "/" in wanted:
+        return None
+    lower, index = wanted.lower(), _index()
+    every = (*index["models"], *index["aliases"])
+    owned = [name for name in every if name.lower().endswith(f"/{lower}")]
+    if len(owned) > 1:
+        raise BadInput(f"several models are called {wanted!r}", f"name one: {', '.join(owned)}")
+    return owned[0] if owned else None
 
 
 def _read_bundled(name: str) -> LoadedConfig:
@@ -240,6 +253,7 @@ def _suggestion(wanted: str, otherwise: str = "") -> str:
     lower = wanted.lower()
     close = get_close_matches(lower, by_lower, n=3, cutoff=0.75)
     close += [short[c] for c in get_close_matches(lower.split("/")[-1], short, n=3, cutoff=0.75)]
+    close = close or [short[name] for name in sorted(short, key=len) if lower in name]
     if close:
         names = list(dict.fromkeys(by_lower[name] for name in close))[:3]
         return f"did you mean {' or '.join(names)}?"

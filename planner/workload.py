@@ -7,7 +7,8 @@ from .light_dataclass import dataclass
 from .units import parse_tokens
 
 DEFAULT_CONTEXT = 32768
-"""Prompt tokens planned for when nobody says how many, or the model's maximum if shorter."""
+"""Prompt tokens planned for when nobody says how many, or what the output
+leaves of the model's maximum if that is shorter."""
 
 DEFAULT_OUTPUT = 512
 
@@ -48,13 +49,13 @@ class Workload:
         *,
         full_logits: bool = False,
     ) -> Self:
-        """From what was typed. Without a context DEFAULT_CONTEXT, or `longest`, the model's
-        maximum, if shorter. Raises BadInput."""
+        """From what was typed. Without a context DEFAULT_CONTEXT, or what the output leaves of
+        `longest`, the model's maximum, if that is shorter. Raises BadInput."""
+        generated = parse_tokens(output, minimum=0, what="output")
+        left = max(1, (longest or MAX_TOTAL_TOKENS) - generated)
         return cls(
-            parse_tokens(context)
-            if context is not None
-            else min(DEFAULT_CONTEXT, longest or DEFAULT_CONTEXT),
-            parse_tokens(output, minimum=0, what="output"),
+            parse_tokens(context) if context is not None else min(DEFAULT_CONTEXT, left),
+            generated,
             parse_tokens(batch, what="batch"),
             full_logits,
         )

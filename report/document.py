@@ -12,12 +12,14 @@ from ..planner.accuracy.predict import Accuracy
 from ..planner.engine import Engine
 from ..planner.engines.kvpareto import KVPARETO
 from ..planner.formats.configuration import Configuration
+from ..planner.hardware.gpus import Hardware
 from ..planner.latency.predict import Latency
 from ..planner.memory.estimate import MemoryEstimate
 from ..planner.models.spec import ModelSpec
 from ..planner.search.evaluate import REFERENCE_GPU
 from ..planner.search.gpu_memory import gpu_notes
 from ..planner.search.max_context import MaxContext
+from ..planner.search.notes import configuration_notes
 from ..planner.search.recommend import Plan, Point, Request
 from ..planner.units import exact_bytes
 from ..planner.workload import DEFAULT_OUTPUT, Workload
@@ -45,12 +47,13 @@ def estimate_document(
     memory: MemoryEstimate,
     accuracy: Accuracy,
     latency: Latency | None,
+    hardware: Hardware | None = None,
 ) -> dict[str, Any]:
     """One configuration under one workload: memory, accuracy, latency, and what to be told."""
     return {
         **heading(spec, engine, workload),
         **point(config, memory, accuracy, latency),
-        "warnings": warnings(spec, workload, [*memory.notes, *accuracy.breaks, *accuracy.notes]),
+        "warnings": _warnings(spec, config, engine, workload, memory, accuracy, hardware),
     }
 
 
@@ -108,6 +111,7 @@ def longest_document(request: Request, contexts: Sequence[MaxContext]) -> dict[s
             {
                 "max_context": longest.context,
                 "limited_by_model": longest.limited_by_model,
+                "limited_by": longest.limited_by,
                 **_planned(request, longest.point),
             }
             for longest in contexts
@@ -205,15 +209,27 @@ def _range(memory: MemoryEstimate, name: str) -> dict[str, int]:
     return {f"{name}_low": low, f"{name}_high": high}
 
 
-def warnings(spec: ModelSpec, workload: Workload, more: Sequence[str]) -> list[str]:
+def _warnings(
+    spec: ModelSpec,
+    config: Configuration,
+    engine: Engine,
+    workload: Workload,
+    memory: MemoryEstimate,
+    accuracy: Accuracy,
+    hardware: Hardware | None,
+) -> list[str]:
     """What makes the numbers less sure than they look, each once."""
-    lines = [*spec.warnings, *map(str, spec.bounds)]
-    if spec.max_context and workload.tokens > spec.max_context:
-        lines.append(
-            f"{workload.tokens:,} tokens are more than the model was made for "
-            f"({spec.max_context:,}): memory is right, accuracy is not predicted beyond it"
-        )
-    return list(dict.fromkeys([*lines, *more]))
+    obstacle = engine.cannot_run(spec, hardware)
+    lines = [
+        *spec.warnings,
+        *map(str, spec.bounds),
+        *configuration_notes(spec, config, workload, engine, hardware),
+        *([f"planned only: {obstacle}"] if obstacle is not None else []),
+        *memory.notes,
+        *accuracy.breaks,
+        *accuracy.notes,
+    ]
+    return list(dict.fromkeys(lines))
 
 
 def _accuracy(accuracy: Accuracy) -> dict[str, Any]:

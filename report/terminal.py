@@ -20,6 +20,9 @@ Document = Mapping[str, Any]
 WIDE = 100
 """Columns from which a plan shows everything."""
 
+_END_MARKS = {"model": "*", "accuracy": "+", "memory": ""}
+"""Behind a longest context: what ends it."""
+
 _TERMS = (
     ("weights", "weights"),
     ("kv", "KV cache"),
@@ -64,15 +67,18 @@ def print_longest(document: Document, console: Console) -> None:
     """`--max-context`: the longest context that fits, for each frontier configuration."""
     table = Table(box=None, pad_edge=False)
     table.add_column("configuration", overflow="fold")
-    for name in ("context", "total", "retention"):
+    timed = document["gpu"] is not None
+    for name in ("context", "total", "retention", "at least", *["TTFT"] * timed):
         table.add_column(name, justify="right", no_wrap=True)
-    limited = any(row["limited_by_model"] for row in document["max_context"])
+    ends = {row["limited_by"] for row in document["max_context"]}
     for row in document["max_context"]:
         table.add_row(
             row["config"],
-            f"{row['max_context']:,}" + ("*" if row["limited_by_model"] else ""),
+            f"{row['max_context']:,}" + _END_MARKS[row["limited_by"]],
             format_bytes(row["memory"]["total"]),
             percent(row["accuracy"]["retention"]),
+            percent(row["accuracy"]["low"]),
+            *[seconds(row["ttft_s"])] * timed,
         )
     _print(
         console,
@@ -80,7 +86,8 @@ def print_longest(document: Document, console: Console) -> None:
         _budget(document),
         "",
         table,
-        "* the model was made for no more" if limited else "",
+        *["* the model was made for no more"] * ("model" in ends),
+        *["+ beyond it the lower end of retention keeps too little"] * ("accuracy" in ends),
         *_notes(document),
     )
 

@@ -17,7 +17,9 @@ ModelArgument = Annotated[
 Context = Annotated[
     str | None,
     typer.Option(
-        "--context", help="Prompt tokens: 32k, 10240.  [default: 32k or the model's maximum]"
+        "--context",
+        help="Prompt tokens: 32k, 10240.  [default: 32k, or what the output leaves of the "
+        "model's maximum]",
     ),
 ]
 Output = Annotated[str, typer.Option(help="Tokens to generate.")]

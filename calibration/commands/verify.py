@@ -47,8 +47,8 @@ def register(app: typer.Typer, show: Show) -> None:
             str | None,
             typer.Option(
                 "--context",
-                help="Prompt tokens: 32k; several with commas.  [default: 32k or the model's "
-                "maximum]",
+                help="Prompt tokens: 32k; several with commas.  [default: 32k, or what the "
+                "output leaves of the model's maximum]",
             ),
         ] = None,
         output: Output = "512",

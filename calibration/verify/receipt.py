@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...planner.accuracy.task_kinds import GENERATED_KINDS
+from ...planner.formats.without_effect import without_effect
 from ...planner.units import format_bytes
 from ..execution.memory_cap import MARGIN
 from ..execution.run_record import Execution
@@ -71,7 +72,7 @@ def receipt(
         "corrected": corrected,
         "rows_written": rows,
         "execution": found.model_dump(mode="json", by_alias=True),
-        "notes": _notes(found),
+        "notes": [*without_effect(question.config, question.request.workload), *_notes(found)],
     }
 
 

@@ -9,5 +9,6 @@ DOOR = (
     "named",
     "space",
     "weight_format",
+    "without_effect",
 )
 """Modules that other rooms may import."""

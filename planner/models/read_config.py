@@ -17,6 +17,7 @@ from .families.decoder import Decoder
 from .families.unknown.encoders import refuse_encoders
 from .families.unknown.similar_types import class_stem, type_of_class
 from .families.unknown.unread import foreign_keys
+from .field_kinds import check_kinds
 from .quantization.quantization_config import quantization_notes, read_quantization
 from .read_keys import ReadKeys
 from .spec import ModelSpec, Part, Reading, Role, TensorGroup
@@ -29,6 +30,7 @@ def read_model(config: Mapping[str, Any], name: str) -> ModelSpec:
     """Describe a model. Raises BadConfig where its config.json does not say enough."""
     if not isinstance(config, Mapping):
         raise BadConfig("config.json is not an object", "it must be a JSON object, as on the hub")
+    check_kinds(config)
     notes: list[str] = []
     model_type = _model_type(config, notes)
     refuse_encoders(config, model_type)
@@ -102,6 +104,7 @@ def _read(
                 if names:
                     f.note(f"{names}: not part of {model_type}, and not counted")
                 notes[:] = said
+                f.notes = notes  # what is noted from here on is kept too
                 return decoder, tensors, f
         notes.append(f"model_type {model_type!r} is not that of the class the file names, {stem}")
     from .families.unknown.fallback import read as read_unknown  # a known family needs it not

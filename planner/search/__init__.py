@@ -6,6 +6,7 @@ DOOR = (
     "evaluate",
     "gpu_memory",
     "max_context",
+    "notes",
     "protected_layers",
     "recommend",
     "request",

@@ -5,7 +5,9 @@ predicted retention keeps what must be kept. Where none that fits is safe, none 
 Among the safe ones
 
     1  those with 2-bit keys or values are left out, unless the model's own calibration speaks for
-       them or the risk is accepted; those with chunks that nobody runs are, where others are left
+       them or the risk is accepted; those with chunks that nobody runs are, where others are left;
+       and but for the least memory, those whose first token takes SLOW_PREFILL times as long as
+       another's
     2  filters leave what is as good as the best by
 
            accuracy  retention's lower end, then simplicity, then time
@@ -23,7 +25,7 @@ With the risk accepted, a loss is held by the prediction itself, and points near
 end are left to choose from.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,9 @@ NOISE = 0.01
 """Difference of retention that a benchmark of a few hundred items does not resolve."""
 SAME_TIME = 0.05
 """Relative difference of time that a roofline does not resolve."""
+SLOW_PREFILL = 4.0
+"""Times the fastest safe point's TTFT that nobody would wait: packed experts, launched one by one
+for each short chunk, take up to a hundred times as long."""
 SAME_MEMORY = 0.02
 WORTH = 0.01
 """Retention that a step up must add to be worth more memory."""
@@ -100,6 +105,8 @@ def choose(
     left = np.flatnonzero(usual if usual.any() else kept)
     if not len(left):
         return None
+    if objective != "memory":
+        left = left[points.ttft[left] <= SLOW_PREFILL * points.ttft[left].min()]
     alike = 0
     for leave in _filters(points)[objective]:
         left = left[leave(left)]
@@ -193,6 +200,18 @@ def spread(points: PointArrays, among: Ints, keep: list[int], count: int = SHOWN
         shown.append(farthest)
         distance = np.minimum(distance, ((place - place[farthest]) ** 2).sum(axis=1))
     return sorted({int(every[i]) for i in shown}, key=lambda i: int(points.memory[i]))
+
+
+def outdone_by(points: PointArrays, chosen: int, among: Sequence[int]) -> list[int]:
+    """Those of `among` that are no worse in memory, TTFT and retention (its lower end), and better
+    in one."""
+    columns = points.memory, points.ttft, -points.low
+    return [
+        i
+        for i in among
+        if all(column[i] <= column[chosen] for column in columns)
+        and any(column[i] < column[chosen] for column in columns)
+    ]
 
 
 def next_up(points: PointArrays, chosen: int, budget: int, loss: float | None) -> int | None:

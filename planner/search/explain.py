@@ -1,22 +1,31 @@
 """Why a configuration won, what more or less memory would buy, and what to beware of: in words."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..memory import estimate as memory
 from ..units import budget_for, format_bytes, format_tokens
-from .choose import Choice
+from .choose import Choice, outdone_by
 from .evaluate import EvaluatedSpace, Point
 from .gpu_memory import gpu_notes
+from .notes import configuration_notes
 from .request import SAFE_LOSS, Request
 
 
 def reasons_for(
-    request: Request, table: EvaluatedSpace, fitting: np.ndarray, choice: Choice, point: Point
+    request: Request,
+    table: EvaluatedSpace,
+    fitting: np.ndarray,
+    choice: Choice,
+    point: Point,
+    shown: Sequence[int],
 ) -> tuple[str, ...]:
-    """Plain sentences, the most important first."""
+    """Plain sentences, the most important first. `shown`: the points in the table beside it."""
     return (
         _fits(request, point),
         _best(request, table, fitting, choice, point),
+        *_why_not_another(table, choice.index, shown),
         *_why_weights(request, table, point),
         *_why_chunk(request, point),
         *_time(request, point),
@@ -59,6 +68,30 @@ def _best(
         else ("needs the least memory")
     )
     return f"{count}; of those{limit} it {what}, or as good and simpler ({promise}{task})."
+
+
+def _why_not_another(table: EvaluatedSpace, chosen: int, shown: Sequence[int]) -> tuple[str, ...]:
+    """Where a point of the table is better in memory, TTFT and retention: why it is not the one."""
+    points, better = table.points, outdone_by(table.points, chosen, shown)
+    if not better:
+        return ()
+    first = min(better, key=lambda i: int(points.memory[i]))
+    less = int(points.memory[chosen] - points.memory[first])
+    gains = [f"needs {format_bytes(less)} less"] if less else ["needs no more memory"]
+    pace = points.ttft[chosen] / points.ttft[first]
+    gains.append(f"has its first token {pace:.2f}x as fast" if pace > 1.005 else "is no slower")
+    gains.append(f"promises no less ({_percent(points.low[first])})")
+    if not points.usual[first]:
+        why = "its bits or its chunks are not what people run"
+    elif not points.allowed[first]:
+        why = "2-bit keys or values need the model's own calibration"
+    else:
+        why = "it has more special options, and what it gains may be less than intervals resolve"
+    others = f"; so do {len(better) - 1} more" if len(better) > 1 else ""
+    return (
+        f"In the table, {table.space.configuration(first)} {', '.join(gains)}{others}: passed over "
+        f"because {why}.",
+    )
 
 
 def _why_weights(request: Request, table: EvaluatedSpace, point: Point) -> tuple[str, ...]:
@@ -117,7 +150,7 @@ def steps_from(point: Point, up: Point | None, down: Point | None) -> tuple[str,
     if up is not None:
         more = up.memory.total_high - point.memory.total_high
         steps.append(
-            f"Up: {up.config} needs a budget of {budget_for(up.memory.total_high, ' ')} "
+            f"Up: {up.config} needs up to {budget_for(up.memory.total_high, ' ')} "
             f"({format_bytes(more)} more) and keeps {_percent(up.accuracy.retention)}, at least "
             f"{_percent(up.accuracy.low)}{_faster(point, up)}."
         )
@@ -142,14 +175,11 @@ def _faster(point: Point, other: Point) -> str:
 
 def warnings_for(request: Request, point: Point) -> tuple[str, ...]:
     """What a person should know before believing the plan."""
-    spec, context = request.spec, request.workload.context
+    spec = request.spec
     warnings = list(spec.warnings)
     warnings += [str(bound) for bound in spec.bounds]
-    if spec.max_context is not None and context > spec.max_context:
-        warnings.append(
-            f"{format_tokens(context)} tokens are more than the {format_tokens(spec.max_context)} "
-            "the model was made for: it may answer nonsense whatever the configuration"
-        )
+    how = request.engine, request.hardware
+    warnings += configuration_notes(spec, point.config, request.workload, *how)
     warnings += point.accuracy.breaks
     if point.accuracy.low < 1 - SAFE_LOSS:
         warnings.append(

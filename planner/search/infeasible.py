@@ -16,8 +16,8 @@ from ..memory import estimate as memory
 from ..units import budget_for, format_bytes, format_tokens
 from . import choose as choice
 from .choose import USABLE
-from .evaluate import EvaluatedSpace, Point, evaluate_request
-from .max_context import max_context_of
+from .evaluate import EvaluatedSpace, Point
+from .max_context import longest_safe, max_context_of, safe_fitting
 from .request import Request
 
 STEP = 256
@@ -78,33 +78,16 @@ def _safe_elsewhere(
 
 def _longest_safe(request: Request) -> tuple[int, str] | None:
     """The longest context, in steps, at which something usual is safe, and what is recommended
-    there; else at which anything is. By bisection, since neither memory nor what is kept improves
-    as the context grows."""
+    there; else at which anything is."""
     for usual in (True, False):
-        best: tuple[int, str] | None = None
-        low, high = 0, -(-request.workload.context // STEP)
-        while high - low > 1:
-            middle = (low + high) // 2
-            config = _safe_at(request, middle * STEP, usual)
-            if config is None:
-                high = middle
-            else:
-                low, best = middle, (middle * STEP, config)
-        if best is not None:
-            return best
+        table = longest_safe(request, request.workload.context - 1, STEP, usual=usual)
+        if table is None:
+            continue
+        fitting = safe_fitting(request, table, usual=usual)
+        chosen = choice.choose(table.points, fitting, request.objective, request.accepted_loss)
+        if chosen is not None:
+            return table.workload.context, str(table.space.configuration(chosen.index))
     return None
-
-
-def _safe_at(request: Request, context: int, usual: bool) -> str | None:
-    """What is recommended at another context; None where nothing (`usual`) is safe there."""
-    there = replace(request, workload=replace(request.workload, context=context))
-    table = evaluate_request(there)
-    points = table.points
-    fitting = points.memory <= request.budget
-    if usual:
-        fitting &= points.usual
-    chosen = choice.choose(points, fitting, request.objective, request.accepted_loss)
-    return str(table.space.configuration(chosen.index)) if chosen is not None else None
 
 
 def _nothing_usable(request: Request, table: EvaluatedSpace) -> NothingFits:
@@ -145,7 +128,7 @@ def _nothing_usable(request: Request, table: EvaluatedSpace) -> NothingFits:
         hints.append(f"--context {context} ({format_tokens(context)} tokens)")
     if batch is not None:
         hints.append(f"--batch {batch}")
-    most, unsure = "", ""
+    most, unsure = "up to ", ""
     if request.spec.ends:  # judged by the largest of the readings
         most, unsure = "at most ", f" ({request.spec.model_type} is not known)"
     asked = request.max_loss

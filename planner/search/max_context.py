@@ -1,40 +1,59 @@
-"""The longest context that fits: by bisection on the memory model, for one configuration."""
+"""The longest context that fits: of one configuration, and of all that may be recommended.
 
-from collections.abc import Sequence
+Of one, by bisection on the memory model. Of all, by bisection on the whole space: a context is
+possible where anything that fits there is safe. Neither memory nor what is kept improves as the
+context grows, up to the rounding of token blocks and of the last chunk.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from ..accuracy import predict as accuracy
 from ..errors import NothingFits
 from ..formats.configuration import Configuration
 from ..light_dataclass import dataclass
 from ..memory import estimate as memory
 from ..workload import Workload
-from .evaluate import Point, predict_point
+from . import choose as choice
+from .evaluate import EvaluatedSpace, Point, evaluate_request, predict_point
 from .request import Request
 
 LONGEST = 2**24
 """Where the search ends for models that do not say how much context they were made for."""
+STEP = 64
+"""Tokens to which the whole space's longest context is found; each try evaluates all of it."""
+_TRIED = 8  # smallest configurations of the longest context, each taken to its own last token
 
 
 @dataclass(frozen=True)
 class MaxContext:
     """`context` prompt tokens (and the request's output) fit; `point` is the plan there.
 
-    `limited_by_model`: the model's own limit stops the context, not the memory.
+    `limited_by`: what ends it: "memory"; "model", the model's own limit; or "accuracy", beyond
+    which the lower end of retention keeps too little.
     """
 
     context: int
-    limited_by_model: bool
+    limited_by: str
     point: Point
+
+    @property
+    def limited_by_model(self) -> bool:
+        return self.limited_by == "model"
+
+
+def longest_of_model(request: Request) -> int:
+    """Prompt tokens that the model was made for, less the output."""
+    return max(1, (request.spec.max_context or LONGEST) - request.workload.output)
 
 
 def max_context_of(request: Request, config: Configuration) -> MaxContext | None:
-    """The longest context at which this configuration fits the budget; None: not one token.
-
-    Memory never falls as the context grows, up to the rounding of token blocks and of the last
-    chunk, so bisection finds the last context of a run of fitting ones.
-    """
+    """The longest context at which this configuration fits the budget and is safe; None: not one
+    token fits. Where it is not safe with one token either, safety is left out of it."""
     spec, engine, hardware = request.spec, request.engine, request.hardware
-    most = max(1, (spec.max_context or LONGEST) - request.workload.output)
+    most = longest_of_model(request)
 
     def at(context: int) -> Workload:
         return replace(request.workload, context=context)
@@ -43,26 +62,135 @@ def max_context_of(request: Request, config: Configuration) -> MaxContext | None
         estimated = memory.estimate(spec, config, at(context), engine, hardware)
         return estimated.total_high <= request.budget
 
-    if fits(most):
-        low = most
-    else:
-        low, high = 0, most
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if fits(middle) else (low, middle)
-    if not low:
+    def safe(context: int) -> bool:
+        loss = request.accepted_loss
+        if loss is None or request.accept_risk:
+            return True
+        return accuracy.predict(spec, config, context, task=request.task).low >= 1 - loss
+
+    longest = _last(fits, most)
+    if not longest:
         return None
-    point = predict_point(spec, config, at(low), engine, hardware, request.task)
-    return MaxContext(low, low == most and spec.max_context is not None, point)
+    limit = "model" if longest == most and spec.max_context is not None else "memory"
+    if not safe(longest) and safe(1):
+        longest, limit = _last(safe, longest), "accuracy"
+    point = predict_point(spec, config, at(longest), engine, hardware, request.task)
+    return MaxContext(longest, limit, point)
 
 
-def max_contexts(request: Request, configs: Sequence[Configuration]) -> list[MaxContext]:
-    """Longest contexts of configurations, longest first. Raises NothingFits if none has any."""
-    contexts = [longest for config in configs if (longest := max_context_of(request, config))]
-    if not contexts:
-        raise NothingFits(
+def longest_safe(
+    request: Request, most: int, step: int = STEP, *, usual: bool
+) -> EvaluatedSpace | None:
+    """The space at the longest context up to `most`, in steps, at which something that fits is
+    safe; `usual`: something that people run. None where there is no such context."""
+    best: EvaluatedSpace | None = None
+
+    def possible(steps: int) -> bool:
+        nonlocal best
+        context = min(steps * step, most)
+        table = evaluate_request(
+            replace(request, workload=replace(request.workload, context=context))
+        )
+        if not safe_fitting(request, table, usual=usual).any():
+            return False
+        best = table
+        return True
+
+    _last(possible, -(-most // step))
+    return best
+
+
+def safe_fitting(request: Request, table: EvaluatedSpace, *, usual: bool) -> choice.Mask:
+    """Points of a space that fit the budget and may be recommended; with the risk accepted, that
+    are usable."""
+    points, loss = table.points, request.accepted_loss
+    kept = points.memory <= request.budget
+    if loss is None or request.accept_risk:
+        kept &= points.retention >= max(choice.USABLE, 1 - (1.0 if loss is None else loss))
+    else:
+        kept &= choice.safe_points(points, loss)
+    return kept & points.usual if usual else kept
+
+
+def max_contexts(request: Request) -> list[MaxContext]:
+    """Longest contexts of the configurations that may be recommended, longest first: the longest
+    of all, the longest of those that people run, and what keeps more or prefills in longer chunks
+    at the price of context. Raises NothingFits if none has any."""
+    most = longest_of_model(request)
+    tables = [longest_safe(request, most, usual=usual) for usual in (True, False)]
+    found = [table for table in tables if table is not None]
+    if not found:
+        raise _nowhere(request)
+    configs: dict[Configuration, None] = {}
+    recommended = [_recommended(request, table) for table in found]
+    configs |= dict.fromkeys(config for config in recommended if config is not None)
+    always = list(configs)
+    for table in found:
+        fitting = np.flatnonzero(safe_fitting(request, table, usual=table is tables[0]))
+        smallest = fitting[np.argsort(table.points.memory[fitting], kind="stable")][:_TRIED]
+        configs |= dict.fromkeys(table.space.configuration(int(i)) for i in smallest)
+    # What else is good where less context would do: at the longest, at what was asked, at a half.
+    longest = found[-1].workload.context
+    for context in {longest, max(1, longest // 2), min(request.workload.context, most)}:
+        asked = replace(request, workload=replace(request.workload, context=context))
+        table = evaluate_request(asked)
+        safe = choice.safe_points(table.points, request.accepted_loss) & table.points.usual
+        frontier = choice.frontier(table.points, safe if safe.any() else None)
+        shown = choice.spread(table.points, frontier, [])
+        configs |= dict.fromkeys(table.space.configuration(i) for i in shown)
+    contexts = [x for config in configs if (x := max_context_of(request, config))]
+    return _undominated(contexts, always)
+
+
+def _recommended(request: Request, table: EvaluatedSpace) -> Configuration | None:
+    """What is recommended at a space's context."""
+    fitting = table.points.memory <= request.budget
+    how = request.objective, request.accepted_loss, request.accept_risk
+    chosen = choice.choose(table.points, fitting, *how)
+    return table.space.configuration(chosen.index) if chosen is not None else None
+
+
+def _undominated(found: Sequence[MaxContext], always: Sequence[Configuration]) -> list[MaxContext]:
+    """Longest first; without those that another beats in context, retention and chunk at once,
+    but for those `always` kept."""
+
+    def merits(one: MaxContext) -> tuple[float, float, float]:
+        return one.context, round(one.point.accuracy.low, 3), one.point.config.chunk or float("inf")
+
+    kept: list[MaxContext] = []
+    for one in sorted(found, key=lambda x: (-x.context, -x.point.accuracy.low)):
+        mine = merits(one)
+        beaten = any(
+            all(a >= b for a, b in zip(merits(other), mine, strict=True)) for other in kept
+        )
+        if not beaten or one.point.config in always:
+            kept.append(one)
+    return kept
+
+
+def _nowhere(request: Request) -> NothingFits:
+    details = {"model": request.spec.name, "budget": request.budget, "context": 0}
+    one = replace(request, workload=replace(request.workload, context=1))
+    points = evaluate_request(one).points
+    if not ((points.memory <= request.budget) & (points.retention >= choice.USABLE)).any():
+        return NothingFits(
             "no configuration fits the budget even with a context of one token",
             "the weights alone are too large: choose a smaller model or more memory",
-            {"model": request.spec.name, "budget": request.budget, "context": 0},
+            details,
         )
-    return sorted(contexts, key=lambda x: (-x.context, -x.point.accuracy.low))
+    return NothingFits(
+        "nothing that fits the budget is safe at any context",
+        "--accept-risk shows it all the same; or accept a larger --max-loss, or more memory",
+        details,
+    )
+
+
+def _last(holds: Callable[[int], bool], most: int) -> int:
+    """The last of 1 .. `most` for which `holds` does, which holds for none after it; 0: none."""
+    if holds(most):
+        return most
+    low, high = 0, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low

@@ -13,10 +13,9 @@ from . import choose as choice
 from .evaluate import Point, evaluate_request
 from .explain import reasons_for, steps_from, warnings_for
 from .infeasible import infeasible_error
-from .max_context import MaxContext, max_contexts
 from .request import Request
 
-__all__ = ["Plan", "Point", "Request", "max_contexts_of_frontier", "recommend"]
+__all__ = ["Plan", "Point", "Request", "recommend"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def recommend(request: Request) -> Plan:
         recommended=best,
         frontier=list(known.values()),
         shown=[known[i] for i in shown],
-        reasons=reasons_for(request, table, fitting, chosen, best),
+        reasons=reasons_for(request, table, fitting, chosen, best, shown),
         steps=steps_from(best, next_up, next_down),
         next_up=next_up,
         next_down=next_down,
@@ -88,17 +87,3 @@ def recommend(request: Request) -> Plan:
         relative_latency=relative_latency,
         safe=chosen.safe,
     )
-
-
-def max_contexts_of_frontier(request: Request) -> list[MaxContext]:
-    """The longest context that fits, for the frontier's shown configurations, longest first.
-
-    The frontier is that of the request's own context, of usual points that are safe there, if any
-    is. Raises NothingFits if not one token fits.
-    """
-    table = evaluate_request(request)
-    points = table.points
-    safe = points.usual & choice.safe_points(points, request.accepted_loss)
-    frontier = choice.frontier(points, safe if safe.any() else None)
-    shown = choice.spread(table.points, frontier, [], count=2 * choice.SHOWN)
-    return max_contexts(request, [table.space.configuration(i) for i in shown])

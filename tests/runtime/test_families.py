@@ -10,8 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from kvpareto.planner.engines.kvpareto.model_types import why_not
+from kvpareto.planner.engines.kvpareto.where_runs import why_planned_only
 from kvpareto.planner.errors import BadInput
+from kvpareto.planner.models.families.registry import READER_MODULES, SAME, STYLE_MODULES
+from kvpareto.planner.models.read_config import read_model
 from kvpareto.runtime.loading import load
 from tests.support.oracle_meta import hf_config
 from tests.support.tiny_recent import RECENT
@@ -79,3 +84,25 @@ def test_what_reads_its_own_keys_is_refused(name: str, tmp_path: Path) -> None:
     message = refusal(name, tmp_path)
     said = "after the cache update", "a mask that is not causal", f"({RECENT[name]['model_type']})"
     assert any(words in message for words in said)
+
+
+def test_the_plan_says_what_the_runtime_refuses_by_its_class() -> None:
+    """Every type that the planner knows: transformers' class is asked, as runtime/model_class.py
+    asks it, and the planner's table says the same, but for states, which its layers show."""
+    for kind in sorted({*STYLE_MODULES, *READER_MODULES, *SAME}):
+        if kind in transformers.CONFIG_MAPPING:
+            config = transformers.CONFIG_MAPPING[kind]
+            found = MODEL_FOR_CAUSAL_LM_MAPPING.get(config, None)
+            stateful = getattr(found, "_is_stateful", False)
+            refused = not getattr(found, "_supports_attention_backend", False) and not stateful
+        else:
+            refused = True  # a repository's own code
+        refused = refused or kind in READS_THE_CACHE
+        assert (why_not(kind) is not None) == refused, kind
+
+
+@pytest.mark.parametrize("name", READS_THE_CACHE)
+def test_what_reads_its_own_keys_is_not_called_runnable(name: str) -> None:
+    reason = why_planned_only(read_model(RECENT[name], name), None)
+    assert reason is not None
+    assert RECENT[name]["model_type"] in reason

@@ -15,6 +15,7 @@ from ...workload import Workload
 from . import configurations, overhead
 from .packed_cache import packed_bytes
 from .packed_cache_space import packed_table
+from .sliding_notes import one_shot_note
 from .where_runs import why_planned_only
 
 
@@ -25,6 +26,13 @@ class KVPareto(Engine):
 
     def cannot_run(self, spec: ModelSpec, hardware: Hardware | None = None) -> str | None:
         return why_planned_only(spec, hardware)
+
+    def cache_notes(
+        self, spec: ModelSpec, config: Configuration, workload: Workload
+    ) -> tuple[str, ...]:
+        return one_shot_note(
+            spec, config, workload, lambda one: self.kv_bytes(spec, one, workload).total
+        )
 
     def formats(
         self,

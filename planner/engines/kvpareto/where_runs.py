@@ -15,6 +15,7 @@ from ...models.spec import (
     ModelSpec,
     RecurrentState,
 )
+from .model_types import why_not
 
 _READ = ("awq",)  # quantized checkpoints that the runtime loads: runtime/loading.py
 _RUNTIME = "the kvpareto runtime"
@@ -27,6 +28,11 @@ def why_planned_only(spec: ModelSpec, hardware: Hardware | None) -> str | None:
     """
     if not spec.runnable:
         return f"{_RUNTIME} has no kernels for {_unknown_layers(spec)} ({spec.model_type})"
+    if not spec.understood:
+        return f"{_RUNTIME} does not know how {spec.model_type} computes"
+    refused = why_not(spec.model_type) or why_not(spec.text_type)
+    if refused is not None:
+        return f"{_RUNTIME} cannot run it: {refused}"
     if spec.quantization is not None and spec.quantization.method not in _READ:
         return f"{_RUNTIME} does not load checkpoints quantized by {spec.quantization.method}"
     if spec.dtype == "float32":

@@ -107,7 +107,7 @@ def test_a_cache_entry_that_leads_out_of_the_cache_is_passed_over(empty_cache: P
     ("wrong", "right"),
     [
         ("Qwen/Qwen2.5-7B-Instrct", "Qwen/Qwen2.5-7B-Instruct"),
-        ("Llama-3.1-8B-Instruct", "meta-llama/Llama-3.1-8B-Instruct"),
+        ("Llama-3.1-8B-Instuct", "meta-llama/Llama-3.1-8B-Instruct"),
         ("mistral/Mistral-7B-Instruct-v0.3", "mistralai/Mistral-7B-Instruct-v0.3"),
     ],
 )
@@ -312,3 +312,29 @@ def test_bundled_models_are_listed_with_aliases() -> None:
     names = bundled_models()
     assert names == sorted(names, key=str.lower)
     assert {"Qwen/Qwen2.5-7B-Instruct", "meta-llama/Llama-3.3-70B-Instruct"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("typed", "named"),
+    [
+        ("qwen2.5-7b-instruct", "Qwen/Qwen2.5-7B-Instruct"),
+        ("Qwen3-8B-Base", "Qwen/Qwen3-8B-Base"),
+        ("gpt2", "gpt2"),
+    ],
+)
+def test_a_name_without_its_owner_is_enough_where_one_model_has_it(typed: str, named: str) -> None:
+    assert load_model(typed, offline=True).name == named
+
+
+def test_a_name_of_several_owners_is_asked_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = {"models": {"a/Twin-1B": {}, "b/twin-1b": {}}, "aliases": {}}
+    monkeypatch.setattr("kvpareto.planner.load_model._index", lambda: entry)
+    with pytest.raises(BadInput, match="several models are called 'TWIN-1B'") as caught:
+        load_model("TWIN-1B", offline=True)
+    assert caught.value.hint == "name one: a/Twin-1B, b/twin-1b"
+
+
+def test_a_part_of_names_suggests_them() -> None:
+    with pytest.raises(BadInput) as caught:
+        load_model("llama", offline=True)
+    assert caught.value.hint.startswith("did you mean meta-llama/Llama-")

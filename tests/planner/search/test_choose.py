@@ -7,6 +7,7 @@ import numpy as np
 from kvpareto.planner.search.choose import (
     NOISE,
     SAME_TIME,
+    SLOW_PREFILL,
     USABLE,
     PointArrays,
     choose,
@@ -58,8 +59,17 @@ def test_of_the_most_accurate_the_simpler_wins_and_then_the_faster() -> None:
     assert chosen(points([plain, fast]), 10) == 0
     faster = (9.5, 0.970, 20.0 / (1 + 2 * SAME_TIME), 0.05, 1)
     assert chosen(points([plain, fast, faster]), 10) == 2
-    better = (8, 0.970 + 2 * NOISE, 90.0, 0.3, 5)
+    better = (8, 0.970 + 2 * NOISE, 0.9 * SLOW_PREFILL * 10, 0.3, 5)
     assert chosen(points([plain, fast, faster, better]), 10) == 3
+
+
+def test_nobody_waits_for_a_first_token_that_takes_many_times_as_long() -> None:
+    """But for who asks for the least memory."""
+    slow = (8, 0.970 + 2 * NOISE, 1.1 * SLOW_PREFILL * 10, 0.1, 1)
+    given = points([(9, 0.970, 10.0, 0.1, 1), slow])
+    assert chosen(given, 10) == chosen(given, 10, "latency") == 0
+    assert chosen(given, 10, "memory") == 1
+    assert chosen(given, 8.5) == 1
 
 
 def test_what_the_best_ones_interval_does_not_resolve_is_as_good() -> None:

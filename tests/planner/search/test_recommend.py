@@ -17,10 +17,11 @@ from kvpareto.planner.hardware.gpus import Hardware
 from kvpareto.planner.latency import predict as latency
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory import estimate as memory
-from kvpareto.planner.search.choose import NOISE, safe_points
+from kvpareto.planner.search.choose import NOISE, PointArrays, outdone_by, safe_points
 from kvpareto.planner.search.evaluate import evaluate
 from kvpareto.planner.search.infeasible import STEP
-from kvpareto.planner.search.recommend import Plan, Request, max_contexts_of_frontier, recommend
+from kvpareto.planner.search.max_context import max_context_of, max_contexts
+from kvpareto.planner.search.recommend import Plan, Request, recommend
 from kvpareto.planner.search.request import SAFE_LOSS
 from kvpareto.planner.units import parse_bytes, parse_fraction
 from kvpareto.planner.workload import Workload
@@ -214,7 +215,7 @@ def test_a_task_that_is_asked_for_is_what_counts(qwen: Request, plan: Plan) -> N
 
 
 def test_the_longest_context_fits_and_one_token_more_does_not(qwen: Request) -> None:
-    found = max_contexts_of_frontier(replace(qwen, budget=9 * GB))
+    found = max_contexts(replace(qwen, budget=9 * GB))
     assert [x.context for x in found] == sorted((x.context for x in found), reverse=True)
     checked = 0
     for longest in found:
@@ -231,7 +232,7 @@ def test_the_longest_context_fits_and_one_token_more_does_not(qwen: Request) -> 
 
 
 def test_the_model_ends_the_context_where_memory_does_not(qwen: Request) -> None:
-    (first, *_) = max_contexts_of_frontier(replace(qwen, budget=80 * GB))
+    (first, *_) = max_contexts(replace(qwen, budget=80 * GB))
     assert first.limited_by_model
     assert first.context == (qwen.spec.max_context or 0) - qwen.workload.output
 
@@ -277,3 +278,85 @@ def test_a_question_that_means_nothing_is_bad_input(
 ) -> None:
     with pytest.raises(BadInput):
         replace(qwen, **change)  # type: ignore[arg-type]
+
+
+def test_the_longest_context_is_that_of_all_safe_configurations() -> None:
+    """Qwen3-8B in 8 GB: short chunks, which no frontier of a longer context holds, reach 11,264."""
+    spec = load_model("Qwen/Qwen3-8B", offline=True)
+    request = Request(spec, Workload(32_768), KVPARETO, 8 * GB)
+    found = max_contexts(request)
+    assert found[0].context >= 11_264
+    assert all(one.point.memory.total_high <= 8 * GB for one in found)
+    assert all(one.point.accuracy.low >= 1 - SAFE_LOSS for one in found)
+    beyond = replace(request, workload=Workload(found[0].context + STEP))
+    points = evaluate(spec, beyond.workload, KVPARETO, None).points
+    assert not ((points.memory <= 8 * GB) & safe_points(points, SAFE_LOSS)).any()
+    usual = [one.point.config for one in found if (one.point.config.chunk or 512) >= 512]
+    assert usual[0].chunk == 512
+
+
+def test_a_context_ends_where_the_promise_does(qwen: Request) -> None:
+    strict = replace(qwen, budget=80 * GB, max_loss=0.07)
+    config = Configuration.parse("w8a16-k4v4+smooth+rot")
+    longest = max_context_of(strict, config)
+    assert longest is not None
+    assert longest.limited_by == "accuracy"
+    assert accuracy.predict(qwen.spec, config, longest.context).low >= 0.93
+    assert accuracy.predict(qwen.spec, config, longest.context + 1).low < 0.93
+
+
+def test_nothing_safe_anywhere_has_no_longest_context(qwen: Request) -> None:
+    with pytest.raises(NothingFits, match="is safe at any context"):
+        max_contexts(replace(qwen, budget=9 * GB, max_loss=0.001))
+    with pytest.raises(NothingFits, match="even with a context of one token"):
+        max_contexts(replace(qwen, budget=2 * GB))
+
+
+@pytest.mark.parametrize("budget", [19.4, 19.8, 20.5, 22])
+def test_packed_experts_prefill_in_the_longest_chunks_that_fit(budget: float) -> None:
+    """Qwen3-30B-A3B at 4 bits: chunks of 512 tokens take 197 s where 4,096 take 25."""
+    spec = load_model("Qwen/Qwen3-30B-A3B", offline=True)
+    plan = recommend(Request(spec, Workload(32_768), KVPARETO, int(budget * GB), find_gpu("4090")))
+    best = plan.recommended
+    assert best.latency is not None
+    assert best.config.chunk is None or best.config.chunk >= 2048
+    slow = best.config.chunk is not None
+    assert slow == any("packed expert" in warning for warning in plan.warnings)
+
+
+OUTDONE = PointArrays(
+    memory=np.array([100, 90, 90, 100, 80]),
+    low=np.array([0.95, 0.95, 0.94, 0.95, 0.99]),
+    retention=np.full(5, 0.97),
+    ttft=np.array([1.0, 0.9, 0.9, 1.0, 1.1]),
+    tpot=np.ones(5),
+    time=np.ones(5),
+    complexity=np.array([2, 4, 4, 4, 4]),
+    allowed=np.ones(5, dtype=bool),
+    usual=np.ones(5, dtype=bool),
+)
+
+
+def test_a_point_that_is_better_in_every_number_is_named() -> None:
+    assert outdone_by(OUTDONE, 0, range(5)) == [1]
+
+
+@pytest.mark.parametrize(
+    ("model", "budget"),
+    [("Qwen/Qwen3-30B-A3B", 60), ("Qwen/Qwen3-8B", 12), ("google/gemma-3-12b-it", 16)],
+)
+def test_the_text_says_why_a_better_point_of_the_table_is_not_recommended(
+    model: str, budget: int
+) -> None:
+    plan = recommend(
+        Request(load_model(model, offline=True), Workload(16_384), KVPARETO, budget * GB)
+    )
+    best = plan.recommended
+    better = [
+        point
+        for point in plan.shown
+        if point.memory.total_high < best.memory.total_high
+        and point.accuracy.low >= best.accuracy.low
+        and plan.relative_latency[str(point.config)][0] <= 1
+    ]
+    assert bool(better) <= any("passed over" in reason for reason in plan.reasons)

@@ -1,0 +1,58 @@
+"""What a reader is told of a configuration's prompt, chunk and cache."""
+
+import pytest
+
+from kvpareto.planner.engines.kvpareto import KVPARETO
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.hardware.gpu_names import find_gpu
+from kvpareto.planner.load_model import load_model
+from kvpareto.planner.search.notes import configuration_notes
+from kvpareto.planner.units import format_bytes
+from kvpareto.planner.workload import Workload
+
+
+def notes(model: str, config: str, workload: Workload, gpu: str | None = None) -> str:
+    spec = load_model(model, offline=True)
+    hardware = find_gpu(gpu) if gpu is not None else None
+    return "; ".join(
+        configuration_notes(spec, Configuration.parse(config), workload, KVPARETO, hardware)
+    )
+
+
+def test_prompt_and_output_beyond_the_positions_are_said() -> None:
+    assert "512 + 513 tokens of prompt and output are more than the 1,024" in notes(
+        "gpt2", "w16a16-k16v16", Workload(512, output=513)
+    )
+    assert "2k tokens are more than the 1,024" in notes("gpt2", "w16a16-k16v16", Workload(2048))
+    assert notes("gpt2", "w16a16-k16v16", Workload(512, output=512)) == ""
+
+
+def test_a_default_context_leaves_room_for_the_output() -> None:
+    assert Workload.parse(None, "512", "1", 1024).context == 512
+    assert Workload.parse(None, "512", "1", 32_768).tokens == 32_768
+    assert Workload.parse(None, "512", "1", 131_072).context == 32_768
+    assert Workload.parse(None, "512", "1", None).context == 32_768
+    assert Workload.parse(None, "2k", "1", 1024).context == 1  # a note says that this is too much
+    assert Workload.parse("1024", "512", "1", 1024).context == 1024
+
+
+def test_experts_in_short_chunks_are_said_to_be_slow() -> None:
+    said = notes("Qwen/Qwen3-30B-A3B", "w4a16-k8v8+pc512", Workload(32_768), "4090")
+    assert "prefill in chunks of 512 takes 17 times as long as in one shot" in said
+    assert "every packed expert anew for each chunk" in said
+    for config in ("w4a16-k8v8", "w16a16-k8v8+pc512"):
+        assert notes("Qwen/Qwen3-30B-A3B", config, Workload(32_768), "4090") == ""
+    assert notes("Qwen/Qwen3-8B", "w4a16-k8v8+pc512", Workload(32_768), "4090") == ""
+
+
+@pytest.mark.parametrize("model", ["openai/gpt-oss-20b", "google/gemma-3-12b-it"])
+def test_a_sliding_cache_in_one_shot_is_said_to_hold_the_prompt(model: str) -> None:
+    spec = load_model(model, offline=True)
+    workload = Workload(32_768)
+    said = notes(model, "w16a16-k16v16", workload)
+    assert "in one shot the sliding layers' cache holds the whole prompt" in said
+    chunked = Configuration.parse("w16a16-k16v16+pc2048")
+    size = KVPARETO.kv_bytes(spec, chunked, workload).total
+    assert format_bytes(size) in said
+    assert notes(model, "w16a16-k16v16+pc2048", workload) == ""
+    assert notes(model, "w16a16-k16v16", Workload(100, output=20)) == ""
