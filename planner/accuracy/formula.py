@@ -160,7 +160,17 @@ def context_factor(context: Floats, coefficient: float) -> Floats:
     return np.exp(coefficient * np.log2(np.maximum(context, 4096.0) / 4096.0))
 
 
+WEIGHTS_BELOW_4 = 0.396
+"""Log noise added by each bit below 4: of the published fit's fall between 8 bits and 4."""
+
+
 def weight_noise(bits: Floats, attenuation: float) -> Floats:
-    """Noise of weight formats relative to 4 bits: 0 at 16, exp(-attenuation) < 1 at 8, 1 at 4."""
-    eight: Floats = np.where(bits >= 8, np.exp(-attenuation), 1.0)
-    return np.where(bits >= 16, 0.0, eight)
+    """Noise of weight formats relative to 4 bits: 0 at 16, exp(-attenuation) < 1 at 8, 1 at 4.
+
+    Its logarithm is a line between and beyond, of a slope of its own below 4. Bits need not be
+    whole: formats with names are worth any (named_noise.py).
+    """
+    bits = np.asarray(bits, dtype=float)
+    above = np.exp(-attenuation * (bits - 4.0) / 4.0)
+    below = np.exp(WEIGHTS_BELOW_4 * (4.0 - bits))
+    return np.where(bits >= 16, 0.0, np.where(bits < 4, below, above))

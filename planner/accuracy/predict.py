@@ -22,6 +22,7 @@ from . import calibrations
 from .formula import BLOCK, GRANULARITIES, TENSOR, Floats, Formats
 from .measured_configs import MeasuredRetention
 from .model_sensitivity import features_of
+from .named_noise import is_published, weight_equivalents, with_names
 from .predictor import Predictor
 from .retention import OutlierLayers, protected_shares
 from .task_kinds import GENERATED_KINDS, OVERALL_KINDS, REPORTED_KINDS, headline_kinds
@@ -124,7 +125,9 @@ def predict_many(
         np.array([p.k_bits if p else 16 for p in protections]),
         np.array([p.v_bits if p else 16 for p in protections]),
     )
-    weight_bits = _weight_bits(spec, [c.weight_bits for c in configs])
+    weight_bits = _weight_bits(
+        spec, [c.weight_bits for c in configs], [c.weight_format for c in configs]
+    )
     ends = effects.z, 0.0, -effects.z
     cache, weights = predictor.retention(
         effects, formats, protected, shares, context, weight_bits, REPORTED_KINDS, ends
@@ -138,7 +141,9 @@ def predict_many(
                 for k, kind in enumerate(REPORTED_KINDS)
             },
             level=predictor.level,
-            provenance=effects.provenance,
+            provenance="published"
+            if is_published(config.weight_format) and not config.quantizes_kv
+            else effects.provenance,
             notes=(*effects.notes, *_notes(predictor, config, context, headline))
             if config.weight_bits < 16 or config.quantizes_kv
             else (),
@@ -202,6 +207,7 @@ def predict_grid(
     formats: Formats,
     context: int,
     *,
+    weight_formats: Sequence[str] = (),
     protections: Sequence[Collection[int]] = ((),),
     protection: ArrayLike = 0,
     protected_bits: int = 8,
@@ -219,7 +225,7 @@ def predict_grid(
     index = np.broadcast_to(np.asarray(protection, dtype=np.int64), formats.k_bits.shape)
     shares = _shares(effects.features.outliers, len(spec.layers), protections)[:, index]
     protected = formats.with_bits(protected_bits, protected_bits)
-    bits = _weight_bits(spec, weight_bits)
+    bits = _weight_bits(spec, weight_bits, weight_formats)
     kinds = headline_kinds(predictor.measured.kinds, task)
     ends = effects.z, 0.0, -effects.z
     cache, weights = predictor.retention(
@@ -240,16 +246,18 @@ def format_arrays(
     smoothing: ArrayLike,
     rotation: ArrayLike,
     residual: ArrayLike,
+    kv_names: Sequence[tuple[str, str]] = (),
 ) -> Formats:
     """Cache formats of a space as arrays of one length F; 0 stands for a field's None.
 
-    `granularity` holds values of Granularity. Groups as wide as the head are the head.
+    `granularity` holds values of Granularity. Groups as wide as the head are the head. `kv_names`
+    are names of keys' and values' formats, "" for sides that have bits.
     """
     head = float(features_of(spec, None).head_dim)
     names = {str(g): i for i, g in enumerate(GRANULARITIES)}
     group = np.asarray(group_size, dtype=float)
     turned = np.asarray(rotation, dtype=float)
-    return Formats(
+    formats = Formats(
         k_bits=np.asarray(k_bits, dtype=float),
         v_bits=np.asarray(v_bits, dtype=float),
         granularity=np.array([names[str(g)] for g in granularity]),
@@ -260,6 +268,7 @@ def format_arrays(
         rotate_v=turned,
         residual=np.asarray(residual, dtype=float),
     )
+    return with_names(formats, int(head), kv_names)
 
 
 def formats_of(spec: ModelSpec, configs: Sequence[Configuration]) -> Formats:
@@ -274,6 +283,7 @@ def formats_of(spec: ModelSpec, configs: Sequence[Configuration]) -> Formats:
         smoothing=[c.smoothing for c in configs],
         rotation=[c.rotation for c in configs],
         residual=[c.residual for c in configs],
+        kv_names=[(c.k_format, c.v_format) for c in configs],
     )
 
 
@@ -288,11 +298,11 @@ def proposed_protections(spec: ModelSpec) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(layers) for layers in probed.get("protect", ()))
 
 
-def _weight_bits(spec: ModelSpec, bits: Sequence[int]) -> Floats:
+def _weight_bits(spec: ModelSpec, bits: Sequence[int], names: Sequence[str] = ()) -> Floats:
     """Weight bits as far as they cost accuracy: a model released in 4 bits alone (gpt-oss) has no
-    unquantized self to lose against."""
+    unquantized self to lose against. Formats with names are worth bits of their own."""
     released = spec.quantization is not None and spec.quantization.method in RELEASED_QUANTIZED
-    return np.array([16.0 if released else float(b) for b in bits])
+    return weight_equivalents(names or [""] * len(bits), bits, released)
 
 
 def _shares(outliers: OutlierLayers, layers: int, protections: Sequence[Collection[int]]) -> Floats:
@@ -325,6 +335,11 @@ def _notes(
     """Where the configuration or the context lies beyond the rows of the fit."""
     known: Mapping[str, Any] = predictor.payload["range"]
     notes = []
+    if is_published(config.weight_format):
+        notes.append(
+            f"{config.weight_format}: the weights' loss is by its published divergence on another "
+            "model"
+        )
     if len(headline) > 1 and (missing := set(GENERATED_KINDS) - set(headline)):
         named = " and ".join(sorted(missing)).replace("_", " ")
         notes.append(

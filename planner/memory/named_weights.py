@@ -6,9 +6,7 @@ file that it is stored in.
 
 from ..errors import BadInput
 from ..formats import named
-from ..formats.gguf_types import GGUF_TYPES
 from ..models.spec import ModelSpec, Part
-from .gguf_weights import gguf_weight_bytes
 from .weights import WeightBytes, weight_bytes
 
 
@@ -26,6 +24,9 @@ def weights_of(spec: ModelSpec, weight_bits: int, name: str = "") -> WeightBytes
 
 
 def _of_gguf(spec: ModelSpec, mix: str) -> WeightBytes:
+    from ..formats.gguf_types import GGUF_TYPES  # a plan of other engines starts without them
+    from .gguf_weights import gguf_weight_bytes
+
     found = gguf_weight_bytes(spec, mix)
     quantized = sum(size for name, size in found.by_type.items() if GGUF_TYPES[name].quantized)
     return WeightBytes(

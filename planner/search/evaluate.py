@@ -130,6 +130,7 @@ def evaluate(
         space.weights,
         _formats(spec, space),
         workload.context,
+        weight_formats=space.weight_formats,
         protections=space.protections,
         protection=space.protection,
         task=task,
@@ -237,4 +238,5 @@ def _formats(spec: ModelSpec, space: Space) -> accuracy.Formats:
         smoothing=space.of_layout("smoothing"),
         rotation=space.of_layout("rotation"),
         residual=space.of_layout("residual"),
+        kv_names=space.kv_formats,
     )
