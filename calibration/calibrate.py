@@ -15,16 +15,23 @@ from ..planner.errors import BadInput, KVParetoError, printable
 from ..planner.formats.configuration import Configuration
 from ..planner.load_model import load_model
 from ..planner.models.spec import ModelSpec
-from .design.options import ASKED, DEFAULT_MODEL, Asked, Options, check_comparable, settle
+from .design.options import (
+    ASKED,
+    DEFAULT_MODEL,
+    CalibrationSettings,
+    Options,
+    check_comparable,
+    settle,
+)
 from .execution.device import as_loaded, check_size, choose, missing
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from .design.campaign import Ending
-    from .design.time_estimate import Forecast
+    from .design.time_estimate import TimeEstimate
     from .measure.layer_sensitivity import Sensitivity
-    from .measure.prompts import Material
+    from .measure.prompts import PromptTexts
     from .measure.trial import Bench
     from .records.record_file import Record, RecordFile
 
@@ -53,12 +60,12 @@ def calibrate(options: Options) -> dict[str, Any]:
         )
     device, folder = _device(options.device, spec), folder_of(spec)
     spec = as_loaded(spec, device)
-    begun = Asked.read(folder) if options.resume else None
+    begun = CalibrationSettings.read(folder) if options.resume else None
     asked = settle(options, spec, device, begun)
     material = _material(asked)
-    from .design.campaign import Campaign, Plan, check_any_ran, write_profile
+    from .design.campaign import CalibrationPlan, Campaign, check_any_ran, write_profile
     from .fit.gpu import refit
-    from .measure.runner import Identity, Runner
+    from .measure.runner import ProfileIdentity, Runner
     from .records.environment import environment
     from .records.profile_files import replace_file
     from .records.record_file import LAYERS, Record, RecordFile, of_other_versions, read_records
@@ -97,7 +104,7 @@ def calibrate(options: Options) -> dict[str, Any]:
 
                 runner = Runner(
                     bench,
-                    Identity(spec.name, fingerprint(spec), asked.seed, here),
+                    ProfileIdentity(spec.name, fingerprint(spec), asked.seed, here),
                     file.records,
                     append,
                     items=asked.items,
@@ -111,7 +118,7 @@ def calibrate(options: Options) -> dict[str, Any]:
                     if not progress.console.is_terminal:
                         say(f"{number + 1} of {asked.runs}  {config}")
 
-                plan = Plan(
+                plan = CalibrationPlan(
                     asked.contexts,
                     weights,
                     asked.runs,
@@ -134,16 +141,16 @@ def calibrate(options: Options) -> dict[str, Any]:
         return _document(spec, folder, meta, file, ending)
 
 
-def _material(asked: Asked) -> "Material":
+def _material(asked: CalibrationSettings) -> "PromptTexts":
     """What is measured on. Raises BadInput for unknown tasks and files that cannot be read,
     MissingDependency where the harness is asked for and not installed."""
     from . import tasks
-    from .measure.prompts import Material
+    from .measure.prompts import PromptTexts
     from .tasks.harness_tasks import HarnessTasks
     from .tasks.lm_eval import split_names
 
     generated, others = split_names(asked.tasks)
-    return Material(
+    return PromptTexts(
         contexts=asked.contexts,
         tasks=tuple(task.name for task in tasks.find(generated)) if generated else (),
         items=asked.items,
@@ -217,7 +224,7 @@ def _device(asked: str | None, spec: ModelSpec) -> str:
 
 @contextmanager
 def _bench(
-    source: str, spec: ModelSpec, material: "Material", device: str, options: Options
+    source: str, spec: ModelSpec, material: "PromptTexts", device: str, options: Options
 ) -> Iterator["Bench"]:
     import transformers
 
@@ -241,11 +248,11 @@ def _bench(
 def _announce(
     options: Options,
     bench: "Bench",
-    asked: Asked,
+    asked: CalibrationSettings,
     records: Sequence["Record"],
     say: Say,
     begun: float,
-) -> tuple[Asked, "Forecast"]:
+) -> tuple[CalibrationSettings, "TimeEstimate"]:
     """Say what will run and how long it will take. The terms, with as many items and contexts as
     fit the minutes since `begun` where these were left open, and the forecast."""
     from .design.campaign import FIT_S

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from ..planner.errors import one_line
 from .attention import capturable, capturable_around
 from .cache.kv_cache import PackedCache
-from .generation.piecewise_graphs import Pieces
+from .generation.piecewise_graphs import PiecewiseGraphs
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class _InPieces:
         torch.cuda.synchronize()
         gc.collect()  # nothing may be freed while a stream is captured
         torch.cuda.empty_cache()  # what the eager passes took comes again, from the graphs' pool
-        self.graph = Pieces(pool)
+        self.graph = PiecewiseGraphs(pool)
         self.clock.seam = self.graph.seam
         try:
             self.graph.begin()

@@ -64,6 +64,7 @@ def test_plan_json_recommends_what_fits(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_plan_without_a_gpu_says_how_its_points_compare(
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found = document(capsys, *PLAN)
     best, pace = found["recommended"], found["relative_latency"]
@@ -78,6 +79,7 @@ def test_a_plan_without_a_gpu_says_how_its_points_compare(
     for config in both:
         expected = pace["points"][config]["ttft"] / pace["points"][both[0]]["ttft"]
         assert seconds[config] / seconds[both[0]] == pytest.approx(expected, rel=1e-6)
+    monkeypatch.setenv("COLUMNS", "140")  # room for all columns
     _, text, _ = answer(capsys, *PLAN)
     assert "1.00x" in text
     assert pace["gpu"] in " ".join(text.split())

@@ -39,7 +39,7 @@ NOT_KNOWN = 10.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class CalibrationPlan:
     """What a calibration may spend, and on what. `weights`: weight bits that can be run.
 
     `expected` are a configuration's seconds at each context, as forecast; `spent` the seconds that
@@ -74,7 +74,7 @@ class Campaign:
     def __init__(
         self,
         spec: ModelSpec,
-        plan: Plan,
+        plan: CalibrationPlan,
         runner: Runner,
         records: Sequence[Record],
         step: Callable[[int, Configuration], None],
@@ -145,7 +145,7 @@ class _Times:
     """What runs took, and whether another ends in time: by the longest of the recent ones at each
     context, before there are any by the forecast, corrected by what others took against theirs."""
 
-    def __init__(self, plan: Plan, clock: Callable[[], float]) -> None:
+    def __init__(self, plan: CalibrationPlan, clock: Callable[[], float]) -> None:
         self._plan, self._clock = plan, clock
         self._started = clock() - plan.spent
         self._took: dict[int, list[float]] = {}

@@ -81,7 +81,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Asked:
+class CalibrationSettings:
     """A calibration's terms. `text` and `haystack` are the user's files, None for our own prose;
     `hashes` are of what they held. `others` are the terms of seeds that were measured before."""
 
@@ -147,7 +147,9 @@ class Asked:
         return json.dumps(asdict(self), indent=1) + "\n"
 
 
-def settle(options: Options, spec: ModelSpec, device: str, begun: Asked | None) -> Asked:
+def settle(
+    options: Options, spec: ModelSpec, device: str, begun: CalibrationSettings | None
+) -> CalibrationSettings:
     """The terms. Raises BadInput for what cannot be read, or rows of one seed do not share."""
 
     def choose(name: str, default: Any) -> Any:
@@ -173,7 +175,7 @@ def settle(options: Options, spec: ModelSpec, device: str, begun: Asked | None) 
             {"longest_context": most},
         )
     text, haystack = choose("text", None), choose("haystack", None)
-    found = Asked(
+    found = CalibrationSettings(
         runs=choose("runs", RUNS),
         tasks=choose("tasks", DEFAULT_TASKS),
         contexts=lengths,
@@ -193,7 +195,9 @@ def settle(options: Options, spec: ModelSpec, device: str, begun: Asked | None) 
     return found
 
 
-def check_comparable(asked: Asked, begun: Asked | None, records: Sequence[Record]) -> None:
+def check_comparable(
+    asked: CalibrationSettings, begun: CalibrationSettings | None, records: Sequence[Record]
+) -> None:
     """Raise BadInput where rows of this seed are there and are not known to be of these items and
     texts: their scores would be paired with those of other questions.
 
@@ -219,7 +223,7 @@ def check_comparable(asked: Asked, begun: Asked | None, records: Sequence[Record
 def asks_own_prose(folder: Path, records: Sequence[Record], seed: int, items: int | None) -> bool:
     """Whether items of our own prose may be compared with the rows of a seed: none are there, or
     they are of our prose too; and, unless `items` is None, there are as many of each task."""
-    begun = Asked.read(folder)
+    begun = CalibrationSettings.read(folder)
     terms = None if begun is None else begun.by_seed.get(seed)
     if terms is None:
         return not any(row.seed == seed and row.task == DIVERGENCE for row in records)

@@ -14,7 +14,7 @@ from ..measure.layer_probe import LAYERS_AT_ONCE
 from ..measure.trial import Bench
 from ..records.record_file import DIVERGENCE
 from .candidates import chunk_for
-from .options import ITEMS, Asked
+from .options import ITEMS, CalibrationSettings
 
 ENOUGH = 8
 """The anchors and four chosen runs."""
@@ -36,7 +36,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class TimeEstimate:
     """`parts` by context; `per_token` is of a prompt, on a CPU."""
 
     parts: dict[int, Part]
@@ -47,7 +47,7 @@ class Forecast:
         parts = [self.parts[context] for context in contexts]
         return sum(part.fixed + items * part.per_item for part in parts)
 
-    def share(self, task: str, context: int, asked: Asked) -> float:
+    def share(self, task: str, context: int, asked: CalibrationSettings) -> float:
         """The part of a configuration's time that a row takes."""
         part = self.parts[context]
         if task == DIVERGENCE:
@@ -65,7 +65,9 @@ class Forecast:
         fitting = [n for n in PROBE_TOKENS if n * one <= PROBE_SHARE * seconds]
         return max(fitting, default=PROBE_TOKENS[-1])
 
-    def fit(self, asked: Asked, minutes: float, *, items: bool, contexts: bool) -> Asked:
+    def fit(
+        self, asked: CalibrationSettings, minutes: float, *, items: bool, contexts: bool
+    ) -> CalibrationSettings:
         """The terms with fewer items, then fewer contexts (the longest go first), as far as these
         are left open, until ENOUGH configurations fit the minutes or nothing is left to give."""
         counts = [ITEMS, ITEMS // 2, FEWEST] if items else [asked.items]
@@ -79,7 +81,7 @@ class Forecast:
         return found
 
 
-def forecast(bench: Bench, contexts: tuple[int, ...]) -> Forecast:
+def forecast(bench: Bench, contexts: tuple[int, ...]) -> TimeEstimate:
     """Time the unquantized model at each context."""
     parts, slowest = {}, 0.0
     for context in contexts:
@@ -93,10 +95,12 @@ def forecast(bench: Bench, contexts: tuple[int, ...]) -> Forecast:
         answers = [bench.prompts.answer_tokens(name, context) for name in fits]
         per_item = len(fits) * speed.ttft_s + sum(answers) * speed.tpot_s / bench.at_once
         parts[context] = Part(fixed, per_item, 1 + len(fits))
-    return Forecast(parts, slowest)
+    return TimeEstimate(parts, slowest)
 
 
-def in_words(found: Forecast, bench: Bench, asked: Asked, done: int, minutes: float | None) -> str:
+def in_words(
+    found: TimeEstimate, bench: Bench, asked: CalibrationSettings, done: int, minutes: float | None
+) -> str:
     """One line; `done` configurations are measured already."""
     one = found.seconds(asked.items, asked.contexts)
     total = one * max(asked.runs - done, 1)

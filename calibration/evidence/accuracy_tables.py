@@ -14,7 +14,7 @@ from ..fit.accuracy_rows import KINDS
 from ..fit.cross_validation import HeldOut, groups
 from ..fit.mixed_effects import Model
 from .baselines import BASELINES, leave_one_model_out
-from .known_results import facts_table
+from .known_results import known_results_table
 
 OURS = "this regression"
 
@@ -49,7 +49,7 @@ def make_report(
     }
     folds = groups(unseen.rows, models)
     tables = {
-        "facts": markdown_table(*facts_table(Predictor(payload), unseen.rows, models)),
+        "facts": markdown_table(*known_results_table(Predictor(payload), unseen.rows, models)),
         **_error_tables(payload["z"], unseen, known, errors, folds),
     }
     return Report(tables, _rounded(_summary(payload["z"], unseen, known, errors, folds)))

@@ -73,7 +73,7 @@ FACTS: tuple[tuple[str, Key], ...] = (
 )
 
 
-def facts_table(
+def known_results_table(
     predictor: Predictor, rows: Sequence[Row], models: Mapping[str, Model]
 ) -> tuple[list[str], list[list[object]]]:
     """(header, lines): published retention, the fitted one and its interval, fact by fact."""

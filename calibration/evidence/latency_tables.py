@@ -38,7 +38,7 @@ _CACHES = {"dynamic": Configuration(), "quanto int4": _INT4, "hqq int4": _INT4}
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class LatencyRow:
     """One measured run and what is predicted for it.
 
     `steady`: whether the time a token is a mean over steps like any other, and not over four
@@ -72,7 +72,7 @@ class Row:
         return ttft, p.tpot_low <= self.tpot_s <= p.tpot_high
 
 
-def whole_models() -> Iterator[Row]:
+def whole_models() -> Iterator[LatencyRow]:
     """Llama-3.1-8B and Qwen2.5-3B to 131,072 tokens: what the coefficients were found on."""
     _, *lines = map(json.loads, read("hardware/latency_h200_transformers.jsonl").splitlines())
     for x in lines:
@@ -80,10 +80,10 @@ def whole_models() -> Iterator[Row]:
         workload = Workload(x["context"], OUTPUT, full_logits=x["full_logits"])
         predicted = _predicted(spec, _CACHES[x["cache"]], x["chunk"], workload, engine)
         measured = x["context"], x["chunk"], x["ttft_s"], x["tpot_s"]
-        yield Row(x["model"], engine, x["cache"], *measured, predicted)
+        yield LatencyRow(x["model"], engine, x["cache"], *measured, predicted)
 
 
-def architectures() -> Iterator[Row]:
+def architectures() -> Iterator[LatencyRow]:
     """Sixteen architectures cut to 2 to 12 layers; the coefficients were not found on these."""
     for x in map(json.loads, read("calibrations/memory_h200.jsonl").splitlines()):
         if "ttft_s" not in x:
@@ -94,28 +94,28 @@ def architectures() -> Iterator[Row]:
         predicted = _predicted(spec_of(x["model"]), Configuration(), x["chunk"], workload, engine)
         measured = x["context"], x["chunk"], x["ttft_s"], x["tpot_s"]
         steady = x["chunk"] is not None
-        yield Row(x["model"], engine, "dynamic", *measured, predicted, steady)
+        yield LatencyRow(x["model"], engine, "dynamic", *measured, predicted, steady)
 
 
-def own_runs() -> Iterator[Row]:
+def runtime_runs() -> Iterator[LatencyRow]:
     """The kvpareto engine on whole models, beside the shipped coefficients."""
     return _rows(shipped_runs(), KVPARETO)
 
 
-def new_lengths(engine: Engine) -> Iterator[Row]:
+def new_lengths(engine: Engine) -> Iterator[LatencyRow]:
     """transformers on the models that ours was verified on: lengths that the process, in nearly
     every run, had not met before."""
     return _rows(shipped_executions(engine), engine)
 
 
-def _rows(runs: Sequence[RunRow], engine: Engine) -> Iterator[Row]:
+def _rows(runs: Sequence[RunRow], engine: Engine) -> Iterator[LatencyRow]:
     for run in runs:
         if run.ttft_s is None or run.tpot_s is None:
             continue
         config = run.config
         predicted = _predicted(run.spec, config, config.chunk, run.workload, engine)
         measured = run.workload.context, config.chunk, run.ttft_s, run.tpot_s
-        yield Row(run.model, engine, str(config), *measured, predicted)
+        yield LatencyRow(run.model, engine, str(config), *measured, predicted)
 
 
 def held_out_table(rows: Sequence[RunRow], fitted: Fitted) -> str:
@@ -147,7 +147,7 @@ def _predicted(
     return found
 
 
-def summary(name: str, some: Sequence[Row]) -> str:
+def summary(name: str, some: Sequence[LatencyRow]) -> str:
     """One line of markdown: median measured / predicted, median error, share of rows held."""
     cells = [name, str(len(some))]
     for which, ratio in enumerate(("ttft_ratio", "tpot_ratio")):
@@ -189,7 +189,7 @@ def main() -> None:
     print()
     before = before_runs(KVPARETO)
     print(held_out_table(rows, fit(rows, find_gpu("H200"), before, FROM_KERNELS)))
-    own = list(own_runs())
+    own = list(runtime_runs())
     ttft, tpot = (
         np.array([abs(1 / getattr(row, ratio) - 1) for row in own])
         for ratio in ("ttft_ratio", "tpot_ratio")

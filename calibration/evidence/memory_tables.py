@@ -37,7 +37,7 @@ BASELINE_STEPS = 20  # decoding steps: what the caches grew by in every row
 
 
 @dataclass(frozen=True)
-class Row:
+class MemoryRow:
     """One measured prefill and its decoding steps, and what the planner says of it."""
 
     model: str
@@ -78,7 +78,7 @@ def spec_of(model: str) -> ModelSpec:
 
 
 @cache
-def fleet_rows() -> tuple[Row, ...]:
+def fleet_rows() -> tuple[MemoryRow, ...]:
     """Sixteen architectures, cut to a few layers, caching allocator's defaults."""
     measured = [x for x in _lines("memory_h200.jsonl") if "peak_prefill" in x]
     return tuple(
@@ -96,7 +96,7 @@ def fleet_rows() -> tuple[Row, ...]:
 
 
 @cache
-def baseline_rows() -> tuple[Row, ...]:
+def baseline_rows() -> tuple[MemoryRow, ...]:
     """Llama-3.1-8B and Qwen2.5-3B, whole, to 131,072 tokens; DynamicCache and QuantizedCache."""
     found = []
     for x in _lines("memory_h200_baseline.jsonl"):
@@ -126,8 +126,8 @@ def _row(
     workload: Workload,
     engine: Engine,
     x: dict[str, Any],
-) -> Row:
-    return Row(
+) -> MemoryRow:
+    return MemoryRow(
         model,
         name,
         estimate(spec, config, workload, engine, h200()),
@@ -138,9 +138,9 @@ def _row(
     )
 
 
-def table(rows: Iterable[Row]) -> str:
+def table(rows: Iterable[MemoryRow]) -> str:
     """Markdown: for each model its rows, and the median and worst error of three numbers."""
-    by_model: dict[str, list[Row]] = {}
+    by_model: dict[str, list[MemoryRow]] = {}
     for row in rows:
         by_model.setdefault(row.model, []).append(row)
     lines = [
@@ -161,7 +161,7 @@ def table(rows: Iterable[Row]) -> str:
 
 
 @dataclass(frozen=True)
-class OwnRow:
+class RuntimeRow:
     """One run of the kvpareto engine, and what the planner says of it."""
 
     run: RunRow
@@ -193,19 +193,19 @@ class OwnRow:
 
 
 @cache
-def own_rows() -> tuple[OwnRow, ...]:
+def runtime_rows() -> tuple[RuntimeRow, ...]:
     """The kvpareto engine on whole models with random weights."""
     return tuple(
-        OwnRow(run, estimate(run.spec, run.config, run.workload, KVPARETO, h200()))
+        RuntimeRow(run, estimate(run.spec, run.config, run.workload, KVPARETO, h200()))
         for run in shipped_runs()
         if run.allocated_peak is not None
     )
 
 
-def own_table(rows: Iterable[OwnRow]) -> str:
+def runtime_table(rows: Iterable[RuntimeRow]) -> str:
     """Markdown: for each model its rows, median and worst errors, and the share of totals that lie
     in their interval."""
-    by_model: dict[str, list[OwnRow]] = {}
+    by_model: dict[str, list[RuntimeRow]] = {}
     for row in rows:
         by_model.setdefault(row.run.model, []).append(row)
     lines = [
@@ -218,7 +218,7 @@ def own_table(rows: Iterable[OwnRow]) -> str:
     return "\n".join(lines)
 
 
-def _own_line(name: str, rows: list[OwnRow]) -> str:
+def _own_line(name: str, rows: list[RuntimeRow]) -> str:
     peak, total = (sorted(abs(getattr(row, x)) for row in rows) for x in ("peak", "total"))
     resident = max(abs(row.resident) for row in rows)
     held = statistics.mean(row.held for row in rows)
@@ -231,4 +231,4 @@ def _own_line(name: str, rows: list[OwnRow]) -> str:
 if __name__ == "__main__":
     print(table((*baseline_rows(), *fleet_rows())))
     print()
-    print(own_table(own_rows()))
+    print(runtime_table(runtime_rows()))

@@ -39,7 +39,7 @@ UP_FROM_4 = (4, 6, 8, 16)
 
 
 @dataclass(frozen=True)
-class Line:
+class TableLine:
     """Formats that are shown together. A field of None is any."""
 
     words: str
@@ -75,25 +75,27 @@ class Line:
 
 
 LINES = (
-    Line("K8 or K16, V4 or more", "k8v4-g64", (8, 16), UP_FROM_4, None),
-    Line("K8 or K16, V2, no window", "k8v2-g64", (8, 16), (2,), TURNS, False),
-    Line("the same, a window", "k8v2-g64+res128", (8, 16), (2,), TURNS, True),
-    Line("K4, V4 or more, per token", "k4v4-g64", (4,), UP_FROM_4, (PLAIN,)),
-    Line("the same, smoothed", "k4v4-g64+smooth", (4,), UP_FROM_4, (SMOOTHED,)),
-    Line("the same, rotated", "k4v4-g64+rot", (4,), UP_FROM_4, (ROTATED,)),
-    Line("the same, smoothed and rotated", "k4v4-g64+smooth+rot", (4,), UP_FROM_4, (BOTH,)),
-    Line("K4, V4 or more, per channel", "k4v4-kc64-g64", (4,), UP_FROM_4, ()),
-    Line("K4, V2, per token, smoothed or rotated or both", "k4v2-g64+rot", (4,), (2,), TURNS[1:]),
-    Line("K4, V2, per channel", "k4v2-kc64-g64", (4,), (2,), ()),
-    Line("K2, V4 or more, per token", "k2v4-g64", (2,), UP_FROM_4, (PLAIN,)),
-    Line("the same, smoothed or rotated or both", "k2v4-g64+rot", (2,), UP_FROM_4, TURNS[1:]),
-    Line("K2, V4 or more, per channel", "k2v4-kc64-g64", (2,), UP_FROM_4, ()),
-    Line("K2, V2, per channel", "k2v2-kc64-g64", (2,), (2,), ()),
+    TableLine("K8 or K16, V4 or more", "k8v4-g64", (8, 16), UP_FROM_4, None),
+    TableLine("K8 or K16, V2, no window", "k8v2-g64", (8, 16), (2,), TURNS, False),
+    TableLine("the same, a window", "k8v2-g64+res128", (8, 16), (2,), TURNS, True),
+    TableLine("K4, V4 or more, per token", "k4v4-g64", (4,), UP_FROM_4, (PLAIN,)),
+    TableLine("the same, smoothed", "k4v4-g64+smooth", (4,), UP_FROM_4, (SMOOTHED,)),
+    TableLine("the same, rotated", "k4v4-g64+rot", (4,), UP_FROM_4, (ROTATED,)),
+    TableLine("the same, smoothed and rotated", "k4v4-g64+smooth+rot", (4,), UP_FROM_4, (BOTH,)),
+    TableLine("K4, V4 or more, per channel", "k4v4-kc64-g64", (4,), UP_FROM_4, ()),
+    TableLine(
+        "K4, V2, per token, smoothed or rotated or both", "k4v2-g64+rot", (4,), (2,), TURNS[1:]
+    ),
+    TableLine("K4, V2, per channel", "k4v2-kc64-g64", (4,), (2,), ()),
+    TableLine("K2, V4 or more, per token", "k2v4-g64", (2,), UP_FROM_4, (PLAIN,)),
+    TableLine("the same, smoothed or rotated or both", "k2v4-g64+rot", (2,), UP_FROM_4, TURNS[1:]),
+    TableLine("K2, V4 or more, per channel", "k2v4-kc64-g64", (2,), UP_FROM_4, ()),
+    TableLine("K2, V2, per channel", "k2v2-kc64-g64", (2,), (2,), ()),
 )
 
 
 @dataclass(frozen=True)
-class Kept:
+class MeasuredRetention:
     """Rows and what was predicted for them, left out: retention at most 1, [N]."""
 
     rows: tuple[Row, ...]
@@ -103,16 +105,16 @@ class Kept:
     def measured(self) -> Floats:
         return observed(self.rows)
 
-    def of(self, holds: Callable[[Row], bool]) -> "Kept":
+    def of(self, holds: Callable[[Row], bool]) -> "MeasuredRetention":
         chosen = [i for i, row in enumerate(self.rows) if holds(row)]
-        return Kept(tuple(self.rows[i] for i in chosen), self.predicted[chosen])
+        return MeasuredRetention(tuple(self.rows[i] for i in chosen), self.predicted[chosen])
 
     def prediction(self) -> str:
         """Mean prediction, and mean error of a single row."""
         off = np.abs(self.predicted - self.measured)
         return f"{_points(self.predicted)} ({_points(off)})" if self.rows else "–"
 
-    def at(self, context: int) -> "Kept":
+    def at(self, context: int) -> "MeasuredRetention":
         return self.of(lambda row: row.context == context)
 
     def by_context(self) -> str:
@@ -127,7 +129,7 @@ class Shipped:
 
     points: tuple[Judged, ...]
     formats: tuple[Judged, ...]
-    published: Kept
+    published: MeasuredRetention
     unseen: Mapping[str, Any]
 
     @classmethod
@@ -136,15 +138,15 @@ class Shipped:
         points, formats = (
             tuple(read_held_out(held_out_of(grid), runs, way)) for way in ("point", "format")
         )
-        published = Kept(tuple(rows), read_predicted(folder / "held_out.csv", rows))
+        published = MeasuredRetention(tuple(rows), read_predicted(folder / "held_out.csv", rows))
         payload = json.loads((folder / "accuracy.json").read_text(encoding="utf-8"))
         return cls(points, formats, published, payload["held_out"]["leave_one_model_out"])
 
     @property
-    def grids(self) -> dict[str, Kept]:
+    def grids(self) -> dict[str, MeasuredRetention]:
         """Each model's grid, with predictions for formats that were never run."""
         return {
-            judged.runs[0].model: Kept(
+            judged.runs[0].model: MeasuredRetention(
                 tuple(
                     row_of(run.config, run.model, "grid", "reasoning", run.context, run.overall)
                     for run in judged.runs

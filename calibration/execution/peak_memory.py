@@ -1,8 +1,8 @@
 """What a GPU's memory held in each phase of a run, by torch's allocator and by the driver.
 
 High-water marks are the allocator's since the phase began, so a mark must be read where a phase
-ends and the next one begins: Marks keeps that order. On a CPU there is nobody to ask, and every
-call does nothing.
+ends and the next one begins: PeakMemory keeps that order. On a CPU there is nobody to ask, and
+every call does nothing.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from .memory_cap import Cap, DeviceMemory
 
 
-class Marks:
+class PeakMemory:
     """The marks of one run: `peaks` are allocated bytes by phase. `load` and `reserved` are the
     marks that loading left, None where nobody watched."""
 

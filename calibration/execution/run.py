@@ -31,12 +31,12 @@ from ..records.record_file import now
 from .engines import Machine, start
 from .loaded_model import OpenModel
 from .memory_cap import Cap, DeviceMemory
-from .peak_memory import Marks
-from .run_record import Asked, Execution, Phase, Warmup, failure
+from .peak_memory import PeakMemory
+from .run_record import Execution, Phase, RunRequest, Warmup, failure
 from .timing import WARM_STEPS, first_token, p95, prompt, step_seconds, warm_tokens
 
 
-def load_failure(error: Exception, asked: Asked, started: str) -> Execution:
+def load_failure(error: Exception, asked: RunRequest, started: str) -> Execution:
     """The record of a model that could not be loaded. Raises `error` where it says that it cannot
     be read at all."""
     if isinstance(error, KVParetoError) and not isinstance(error, NothingFits):
@@ -62,7 +62,7 @@ def execute(
     returns.
     """
     started, memory = now(), opened.memory
-    asked = Asked(
+    asked = RunRequest(
         opened.spec, config, workload, engine, opened.device.type, opened.random_weights,
         budget, warmup,
     )  # fmt: skip
@@ -98,14 +98,14 @@ class _Run:
     """A run under way: where it is, and what is known so far."""
 
     opened: OpenModel
-    asked: Asked
+    asked: RunRequest
     tokens: int
     """To decode."""
     phase: Phase = "cache"
 
     def __post_init__(self) -> None:
         self.memory = self.opened.memory
-        self.marks = Marks(self.memory, self.opened.peak, self.opened.reserved)
+        self.marks = PeakMemory(self.memory, self.opened.peak, self.opened.reserved)
         self.values: dict[str, Any] = {
             "load_s": self.opened.seconds,
             "peaks": self.marks.peaks,  # to be filled

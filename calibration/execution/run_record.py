@@ -106,7 +106,7 @@ class Execution(BaseModel):
 
 
 @dataclass(frozen=True)
-class Asked:
+class RunRequest:
     """What is to be run. `device`: "cuda" or "cpu"."""
 
     spec: ModelSpec

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .design import CONTEXTS, WEIGHTS
-from .runner import Plan, Runner
+from .runner import GridPlan, Runner
 from .variants import ITEMS
 
 
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda")
     options = parser.parse_args(arguments)
-    plan = Plan(
+    plan = GridPlan(
         models=tuple(options.model),
         out=options.out,
         contexts=tuple(int(c) for c in options.contexts.split(",")),

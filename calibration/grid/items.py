@@ -27,7 +27,7 @@ MULTIPLE = 16
 
 
 @dataclass(frozen=True)
-class Question:
+class GridQuestion:
     """One question of each of B texts, from where their tokens begin to differ: ids int64 [B, n],
     padded on the right; `asks` bool [B, n], True where the next token is part of the ideal answer;
     `ends` int64 [B, P], the position of each answer part's last token, -1 where there are fewer.
@@ -45,7 +45,7 @@ class Batch:
 
     texts: Tensor
     padding: Tensor
-    questions: tuple[Question, ...]
+    questions: tuple[GridQuestion, ...]
 
     @property
     def room(self) -> int:
@@ -178,11 +178,11 @@ def _batch(texts: Sequence[_Text]) -> Batch:
     return Batch(ids, padding, tuple(_question(column) for column in columns))
 
 
-def _question(rows: Sequence[tuple[list[int], int, list[int]]]) -> Question:
+def _question(rows: Sequence[tuple[list[int], int, list[int]]]) -> GridQuestion:
     width = max(len(ids) for ids, _, _ in rows)
     width = -(-width // MULTIPLE) * MULTIPLE
     parts = max(len(ends) for _, _, ends in rows)
-    found = Question(
+    found = GridQuestion(
         torch.zeros((len(rows), width), dtype=torch.long),
         torch.zeros((len(rows), width), dtype=torch.bool),
         torch.full((len(rows), parts), -1),

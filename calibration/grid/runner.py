@@ -28,7 +28,7 @@ PATIENCE = 180.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class GridPlan:
     """What is measured, by whom, for how long. `seconds` None: until the grid is done."""
 
     models: tuple[str, ...]
@@ -46,7 +46,7 @@ class Plan:
 class Runner:
     """Gives out jobs and keeps what comes back."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: GridPlan) -> None:
         self.plan = plan
         self._begun = time.monotonic()
         self._done = {(r["model"], r["config"], r["context"]): r for r in read_lines(plan.out)}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...runtime import Session
 from ...runtime.cache.kv_cache import PackedCache
-from .items import Batch, Question
+from .items import Batch, GridQuestion
 
 
 def score(session: Session, batches: Sequence[Batch]) -> list[int]:
@@ -54,7 +54,7 @@ def _run(session: Session, ids: Tensor, keep: int) -> Tensor:
     return logits
 
 
-def _right(question: Question, chosen: Tensor) -> Tensor:
+def _right(question: GridQuestion, chosen: Tensor) -> Tensor:
     """int64 [B]: parts whose tokens, and all before them, are the first choice [B, n]."""
     device = chosen.device
     asks = question.asks.to(device)[:, :-1]

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from ...planner.errors import BadInput, KVParetoError, one_line
 from ...planner.formats.configuration import Configuration
 from ...runtime import Session, load
-from .items import Batch, Question, make_batches
+from .items import Batch, GridQuestion, make_batches
 from .score import score
 from .variants import BATCH, VARIANTS
 
@@ -139,10 +139,10 @@ def read_batches(path: Path, device: str) -> list[Batch]:
     batches: list[Batch] = []
     while f"{len(batches)}.texts" in held:
         i = len(batches)
-        questions: list[Question] = []
+        questions: list[GridQuestion] = []
         while f"{i}.{len(questions)}.ids" in held:
             fields = (held[f"{i}.{len(questions)}.{f}"] for f in ("ids", "asks", "ends"))
-            questions.append(Question(*fields))
+            questions.append(GridQuestion(*fields))
         batches.append(Batch(held[f"{i}.texts"], held[f"{i}.padding"], tuple(questions)))
     return batches
 

@@ -1,6 +1,6 @@
 """What configurations are measured on: items of tasks and windows of text, the same for all.
 
-A Material says what was asked for; Prompts makes it through one model's tokenizer, once, so that
+A PromptTexts says what was asked for; Prompts makes it through one model's tokenizer, once, so that
 scores of two configurations are of the same items and can be paired.
 """
 
@@ -22,7 +22,7 @@ from .divergence import text_windows
 
 
 @dataclass(frozen=True)
-class Material:
+class PromptTexts:
     """What configurations are measured on. `tasks` are names of generated ones, `items` the items
     of each; `windows` of `text` (None: our own prose) are for the divergence; `harness` are the
     evaluation harness's tasks, which are run at the longest of `contexts`."""
@@ -42,7 +42,7 @@ class Prompts:
     `name` has none."""
 
     def __init__(
-        self, name: str, tokenizer: PreTrainedTokenizerBase | None, material: Material
+        self, name: str, tokenizer: PreTrainedTokenizerBase | None, material: PromptTexts
     ) -> None:
         self.material = material
         self._name, self._tokenizer = name, tokenizer

@@ -40,7 +40,7 @@ class TooManyCrashes(KVParetoError):
     exit_code = 1
 
 
-class Openable(Protocol):
+class LoadsModel(Protocol):
     """What trials are had from: a Bench, or a stand-in of a test."""
 
     def open(self, config: Configuration, context: int) -> AbstractContextManager[Trial]: ...
@@ -51,7 +51,7 @@ class Openable(Protocol):
 
 
 @dataclass(frozen=True)
-class Identity:
+class ProfileIdentity:
     """What every row of a calibration says alike."""
 
     model: str
@@ -65,8 +65,8 @@ class Runner:
 
     def __init__(
         self,
-        bench: Openable,
-        identity: Identity,
+        bench: LoadsModel,
+        identity: ProfileIdentity,
         records: Sequence[Record],
         append: Callable[[Record], None],
         *,

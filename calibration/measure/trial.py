@@ -25,7 +25,7 @@ from ..records.record_file import Memory
 from .divergence import Divergence, divergence
 from .layer_probe import TOKENS, probe_layers
 from .layer_sensitivity import Sensitivity
-from .prompts import Material, Prompts
+from .prompts import Prompts, PromptTexts
 from .reference_logits import ReferenceLogits
 
 SPEED_TOKENS = 16
@@ -73,7 +73,7 @@ class Bench:
         self,
         source: str,
         spec: ModelSpec,
-        material: Material,
+        material: PromptTexts,
         *,
         device: str,
         offline: bool = False,

@@ -26,7 +26,7 @@ STEP = 64
 
 
 @dataclass(frozen=True)
-class Plan:
+class ForcingPlan:
     """How windows [N, T] are read: `tail` tokens at the end, `places` [P] compared in each, the
     first `body_places` of them in the body."""
 
@@ -36,7 +36,7 @@ class Plan:
     body_places: int
 
     @classmethod
-    def of(cls, windows: Tensor, tail: int, count: int) -> "Plan":
+    def of(cls, windows: Tensor, tail: int, count: int) -> "ForcingPlan":
         """`count` places of the body, evenly spaced, and every place of the tail but the last,
         whose next token is not known."""
         body = windows.shape[1] - tail
@@ -56,7 +56,7 @@ class Plan:
 class Teacher:
     """The unquantized model's logits at a plan's places, on the device in its own precision."""
 
-    def __init__(self, session: Session, plan: Plan) -> None:
+    def __init__(self, session: Session, plan: ForcingPlan) -> None:
         self.plan = plan
         chunks = plan.chunks(session.config)
         self._logits = [

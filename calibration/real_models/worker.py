@@ -14,7 +14,7 @@ from ...runtime import Session, load
 from ..grid.reading import encode_items
 from ..records.environment import environment
 from . import grade_school
-from .forced import Plan, Teacher, key_bias_order, sessions_room, single
+from .forced import ForcingPlan, Teacher, key_bias_order, sessions_room, single
 from .gguf_folder import SOURCE
 from .jobs import FULL, GSM8K, TASK_CHUNK, Claims, Group, Settings, configurations, groups, is_open
 from .material import windows
@@ -137,7 +137,7 @@ class _Divergence:
         count = min(16, max(3, TOKENS // group.context))
         tail = 128 if group.context < 16384 else 256
         text = windows(group.folder, group.context, count)
-        plan = Plan.of(text, min(tail, group.context // 4), PLACES // len(text))
+        plan = ForcingPlan.of(text, min(tail, group.context // 4), PLACES // len(text))
         with single(worker.model(group, 16), group.spec, FULL, group.context) as session:
             self._teacher = Teacher(session, plan)
 

@@ -13,7 +13,7 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from .curriculum import Stage, draw_facts, draw_kind, draw_length
+from .curriculum import CurriculumStage, draw_facts, draw_kind, draw_length
 from .samples import KINDS
 from .words import Words
 
@@ -43,7 +43,7 @@ class Batch:
         return Batch(*(part.to(device, non_blocking=True) for part in vars(self).values()))
 
 
-def draw_batch(words: Words, rng: Generator, stage: Stage, tokens: int) -> Batch:
+def draw_batch(words: Words, rng: Generator, stage: CurriculumStage, tokens: int) -> Batch:
     """A batch of `tokens` tokens at this stage of the curriculum."""
     length = draw_length(rng, stage)
     rows = tokens // length
@@ -85,7 +85,7 @@ class _Stream(IterableDataset):
         info = get_worker_info()
         rng = np.random.default_rng([self.seed, info.id if info else 0])
         while True:
-            yield draw_batch(self.words, rng, Stage(*self.shared.tolist()), self.tokens)
+            yield draw_batch(self.words, rng, CurriculumStage(*self.shared.tolist()), self.tokens)
 
 
 def stream(

@@ -40,7 +40,7 @@ _LATE = {
 }  # fmt: skip
 
 
-class Stage(NamedTuple):
+class CurriculumStage(NamedTuple):
     """How many facts at most, of variables and of the rest; the share of the time that has gone."""
 
     facts: float
@@ -48,14 +48,14 @@ class Stage(NamedTuple):
     gone: float
 
 
-def longest(stage: Stage) -> int:
+def longest(stage: CurriculumStage) -> int:
     """The longest text at this stage, in tokens."""
     found = max(256, 32 * int(stage.facts))
     found = max([found, *(length for gone, length, _ in _PULL if stage.gone >= gone)])
     return min(found, max(LENGTHS))
 
 
-def draw_length(rng: Generator, stage: Stage) -> int:
+def draw_length(rng: Generator, stage: CurriculumStage) -> int:
     limit = longest(stage)
     if stage.chained < MOST_CHAINED and stage.gone < 0.5 and rng.random() < SHORT:
         limit = min(limit, max(256, 32 * int(stage.chained)))
@@ -64,7 +64,7 @@ def draw_length(rng: Generator, stage: Stage) -> int:
     return int(rng.choice(allowed, p=[share / sum(shares) for share in shares]))
 
 
-def draw_facts(rng: Generator, stage: Stage, kind: str) -> int:
+def draw_facts(rng: Generator, stage: CurriculumStage, kind: str) -> int:
     """Half of the texts hold as many facts as the stage has, the others any number; of the needles
     many are few, as in the tasks."""
     if kind in ("variables", "backward"):
@@ -77,7 +77,7 @@ def draw_facts(rng: Generator, stage: Stage, kind: str) -> int:
     return int(2 ** rng.uniform(0, log2(most if turn < 0.65 else min(most, 16))))
 
 
-def draw_kind(rng: Generator, stage: Stage) -> str:
+def draw_kind(rng: Generator, stage: CurriculumStage) -> str:
     """A task: a name in `samples.KINDS`."""
     shares = _LATE if stage.facts >= 64 or stage.gone >= 0.4 else _EARLY
     return str(rng.choice(list(shares), p=list(shares.values())))

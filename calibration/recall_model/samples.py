@@ -32,7 +32,7 @@ class Sample:
 
 
 @dataclass
-class Question:
+class SampleQuestion:
     """Tokens of what is asked with the beginning of the answer, and of how the answer goes on."""
 
     asked: list[int]
@@ -45,7 +45,7 @@ def compose(
     length: int,
     before: str,
     facts: list[list[int]],
-    questions: list[Question],
+    questions: list[SampleQuestion],
 ) -> Sample:
     """`facts` in this order at random depths of a filler that makes the whole `length` tokens
     long; questions as many as have room, at least one."""
@@ -53,7 +53,7 @@ def compose(
     out.say([*words(before), words.gap])
     room = length - len(out.ids) - sum(map(len, facts))
     limit = min(room, int(length * SPACE_FOR_QUESTIONS))
-    asked: list[Question] = []
+    asked: list[SampleQuestion] = []
     for question in questions:
         size = 1 + len(question.asked) + len(question.ideal)
         if asked and size > limit:
@@ -91,9 +91,9 @@ def ask_needles(words: Words, rng: Generator, length: int, keys: int, values: in
     facts = [[*start, *names[n % keys], *verb, *numbers[n], words.stop] for n in told]
     several = "s" if values > 1 else ""
     ask = words(
-        "Question: what are all the secret numbers of"
+        "SampleQuestion: what are all the secret numbers of"
         if several
-        else "Question: what is the secret number of"
+        else "SampleQuestion: what is the secret number of"
     )
     subject = words(f"The secret number{several} of")
     given, then = words(" given in the text"), words(" are" if several else " is")
@@ -102,7 +102,7 @@ def ask_needles(words: Words, rng: Generator, length: int, keys: int, values: in
         name = names[key]
         asked = [*ask, *name, *given, *words("?\n"), *subject, *name, *given, *then]
         listed = words.listed([numbers[n] for n in told if n % keys == key])
-        questions.append(Question(asked, listed))
+        questions.append(SampleQuestion(asked, listed))
     before = (
         "Secret numbers are hidden in the text below. Remember them for the question behind it."
     )
@@ -139,14 +139,14 @@ def ask_variables(words: Words, rng: Generator, length: int, chains: int, hops: 
     for chain in rng.permutation(chains).tolist():
         value = values[chain]
         asked = [
-            *words(f"Question: which {size} variables have the value"),
+            *words(f"SampleQuestion: which {size} variables have the value"),
             *value,
             *words(f" in the end?\nThe {size} variables with the value"),
             *value,
             *words(" are"),
         ]
         listed = words.listed(names[chain * size : (chain + 1) * size])
-        questions.append(Question(asked, listed))
+        questions.append(SampleQuestion(asked, listed))
     before = (
         "Variables are assigned in the text below, some of them from other variables. "
         "Follow the assignments."
@@ -170,7 +170,7 @@ def ask_arithmetic(words: Words, rng: Generator, length: int, steps: int) -> Sam
         ]
         for place, change in enumerate(changes, 1)
     ]
-    ask, start_line = words("Question: start with"), words("At the start:")
+    ask, start_line = words("SampleQuestion: start with"), words("At the start:")
     carry = words(f" and carry out steps 1 to {steps}. What is the total after each step?\n")
     lines = [words(f"\nafter step {place}:") for place in range(1, steps + 1)]
     questions = []
@@ -187,7 +187,7 @@ def ask_arithmetic(words: Words, rng: Generator, length: int, steps: int) -> Sam
         ideal = words.number(totals[0])
         for line, total in zip(lines[1:], totals[1:], strict=True):
             ideal = [*ideal, *line, *words.number(total)]
-        questions.append(Question(asked, ideal))
+        questions.append(SampleQuestion(asked, ideal))
     before = "The steps of a calculation are scattered in the text below, in their order."
     if not questions:  # changes that leave three digits from every start
         return ask_arithmetic(words, rng, length, steps)

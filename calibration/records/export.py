@@ -16,7 +16,7 @@ from ...planner.errors import BadInput
 from ...planner.models.finite_json import read_json
 from ...planner.user_data import home
 from ...planner.whole_file import check_target, write_whole
-from ..design.options import ASKED, Asked
+from ..design.options import ASKED, CalibrationSettings
 from .lock import ProfileLock
 from .profile_files import replace_file, to_text
 from .record_file import LOCK, ROWS, Record, parse_record, read_records
@@ -118,7 +118,7 @@ def _check(document: dict[str, Any], rows: list[Record], file: Path) -> None:
             check_payload(accuracy)
             if accuracy.get("fingerprint") != meta["fingerprint"]:
                 raise DamagedCalibration("the coefficients are of another model")
-        if asked is not None and Asked.of(asked) is None:
+        if asked is not None and CalibrationSettings.of(asked) is None:
             raise DamagedCalibration("what was asked is incomplete")
         if any(row.fingerprint != meta["fingerprint"] for row in rows):
             raise DamagedCalibration("a row is of another model")

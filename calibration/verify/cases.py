@@ -1,4 +1,4 @@
-"""What is to be verified, and the plan's file that asks it (what is typed instead: asked.py).
+"""What is to be verified, and the plan's file that asks it (what is typed instead: typed_cases.py).
 
 A plan's file was perhaps edited, cut short, or made for a model that has changed since: each is
 one clear BadInput here, before anything is loaded.
@@ -51,17 +51,17 @@ class Terms(_Part):
     allocated_peak: int
 
 
-class Kept(_Part):
+class PromisedRetention(_Part):
     retention: float
     low: float
     high: float
 
 
-class Overall(Kept):
+class Overall(PromisedRetention):
     level: float = Field(gt=0, lt=1)
     provenance: str
     task: str | None = None
-    tasks: dict[str, Kept]
+    tasks: dict[str, PromisedRetention]
 
 
 class Seconds(_Part):
@@ -105,7 +105,7 @@ class PlanFile(_Part):
 
 
 @dataclass(frozen=True)
-class Question:
+class VerificationCase:
     """`source` is what is loaded; `planned` what was promised; `request` what a corrected plan
     would be made from; `plan_gpu` the GPU that the promised seconds are for."""
 
@@ -120,7 +120,7 @@ class Question:
     def spec(self) -> ModelSpec:
         return self.request.spec
 
-    def at(self, planned: Planned) -> "Question":
+    def at(self, planned: Planned) -> "VerificationCase":
         """The same question about another point, under the upper end of its own memory."""
         return replace(
             self,
@@ -148,7 +148,7 @@ def read_plan(path: Path) -> PlanFile:
         ) from None
 
 
-def from_plan(path: Path, model: str | None, offline: bool) -> Question:
+def from_plan(path: Path, model: str | None, offline: bool) -> VerificationCase:
     """The question a plan's file asks. `model` says where the weights are, if not under the name
     that was planned for."""
     plan = read_plan(path)
@@ -176,7 +176,9 @@ def from_plan(path: Path, model: str | None, offline: bool) -> Question:
         spec, workload, engine, plan.budget, objective=plan.objective, max_loss=plan.max_loss,
         task=plan.task, accept_risk=plan.accept_risk,
     )  # fmt: skip
-    return Question(source, request, config, plan.recommended, plan.gpu, tuple(plan.frontier))
+    return VerificationCase(
+        source, request, config, plan.recommended, plan.gpu, tuple(plan.frontier)
+    )
 
 
 def predict(request: Request, config: Configuration, hardware: Hardware | None) -> Planned:

@@ -103,7 +103,7 @@ def latency_terms(
     ]  # fmt: skip
 
 
-def judged(measured: float, low: float, high: float) -> Side:
+def judge(measured: float, low: float, high: float) -> Side:
     """For what is better when it is less."""
     if measured > high:
         return "worse"
@@ -131,7 +131,7 @@ def _bytes(
 def _between(
     name: str, predicted: int, low: int, high: int, measured: int | None, note: str = ""
 ) -> Term:
-    side = None if measured is None else judged(measured, low, high)
+    side = None if measured is None else judge(measured, low, high)
     if side is None and not note:
         note = "the run did not get that far"
     return Term(name, "bytes", predicted, low, high, measured, side, "" if side else note)
@@ -143,6 +143,6 @@ def _seconds(
     if latency is None or predicted is None:
         return Term(name, "seconds", None, None, None, measured, None, note)
     low, high = getattr(latency, f"{name}_low_s"), getattr(latency, f"{name}_high_s")
-    side = None if measured is None else judged(measured, low, high)
+    side = None if measured is None else judge(measured, low, high)
     late = "" if side else "the run did not get that far"
     return Term(name, "seconds", predicted, low, high, measured, side, late)

@@ -13,10 +13,10 @@ from ...planner.formats.without_effect import without_effect
 from ...planner.units import format_bytes
 from ..execution.memory_cap import MARGIN
 from ..execution.run_record import Execution
-from .asked import Unplanned
-from .cases import Planned, Question
+from .cases import Planned, VerificationCase
 from .judge import Term
 from .score_tasks import Scored
+from .typed_cases import Unplanned
 
 SCHEMA = 1
 NAMES = {
@@ -33,7 +33,7 @@ NAMES = {
 
 
 def receipt(
-    question: Question,
+    question: VerificationCase,
     found: Execution,
     terms: Sequence[Term],
     scored: Sequence[Scored],

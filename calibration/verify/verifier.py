@@ -26,12 +26,12 @@ from ..design.candidates import chunk_for
 from ..design.options import asks_own_prose
 from ..execution.loaded_model import OpenModel, open_model
 from ..execution.run import execute, load_failure
-from ..execution.run_record import Asked, Execution, Warmup
+from ..execution.run_record import Execution, RunRequest, Warmup
 from ..measure.early_stopping import is_unquantized
 from ..records.environment import environment
 from ..records.record_file import Record, RecordFile, now
 from ..tasks.scores import Score
-from .cases import Question, predict
+from .cases import VerificationCase, predict
 from .judge import latency_terms, memory_terms
 from .receipt import receipt
 from .replan import correction
@@ -63,7 +63,7 @@ class Verifier:
     def __init__(self, settings: Settings, file: RecordFile, notice: Notice) -> None:
         self._settings, self._file, self._notice = settings, file, notice
 
-    def verify(self, question: Question) -> dict[str, Any]:
+    def verify(self, question: VerificationCase) -> dict[str, Any]:
         """Run, judge, write; the receipt. Raises BadInput for what cannot be run at all."""
         question = self._priced(question)
         found, examiner, scores = self._run(question)
@@ -92,7 +92,7 @@ class Verifier:
         written = self._write(question.spec, [row for row in rows if row is not None])
         return self._receipt(question, found, scored, written)
 
-    def _priced(self, question: Question) -> Question:
+    def _priced(self, question: VerificationCase) -> VerificationCase:
         """With seconds predicted for the GPU that runs, where the plan's are for none or another;
         the plan's memory and accuracy stay as promised."""
         gpu = self._settings.gpu
@@ -104,10 +104,12 @@ class Verifier:
             question, planned=question.planned.model_copy(update=seconds), plan_gpu=gpu.name
         )
 
-    def _run(self, question: Question) -> tuple[Execution, Examiner | None, Mapping[str, Score]]:
+    def _run(
+        self, question: VerificationCase
+    ) -> tuple[Execution, Examiner | None, Mapping[str, Score]]:
         """The run, and the tasks' scores under the configuration."""
         settings, config, request = self._settings, question.config, question.request
-        asked = Asked(
+        asked = RunRequest(
             question.spec, config, request.workload, request.engine, settings.device,
             settings.random_weights, request.budget,
             Warmup.SHORT if settings.quick else Warmup.FULL,
@@ -132,7 +134,7 @@ class Verifier:
         except Exception as error:
             return load_failure(error, asked, started), None, {}
 
-    def _opened(self, question: Question, bits: int, budget: int | None) -> Any:
+    def _opened(self, question: VerificationCase, bits: int, budget: int | None) -> Any:
         settings = self._settings
         return open_model(
             question.source, bits, device=settings.device,
@@ -142,12 +144,12 @@ class Verifier:
             packed_cache=question.request.engine is KVPARETO,
         )  # fmt: skip
 
-    def _is_scored(self, question: Question) -> bool:
+    def _is_scored(self, question: VerificationCase) -> bool:
         ours = question.request.engine is KVPARETO
         return ours and not self._settings.random_weights and not is_unquantized(question.config)
 
     def _scores(
-        self, question: Question, opened: OpenModel, examiner: Examiner
+        self, question: VerificationCase, opened: OpenModel, examiner: Examiner
     ) -> Mapping[str, Score]:
         """The tasks under the configuration, under the cap."""
         budget = question.request.budget
@@ -163,7 +165,7 @@ class Verifier:
             return {}
 
     def _references(
-        self, question: Question, examiner: Examiner, names: Mapping[str, Score]
+        self, question: VerificationCase, examiner: Examiner, names: Mapping[str, Score]
     ) -> tuple[dict[str, tuple[Score, str]], str, dict[str, Score]]:
         """The unquantized scores with where they are from, why those that lack do, and those that
         were measured now."""
@@ -193,7 +195,7 @@ class Verifier:
         folder, records = self._file.path.parent, self._file.records
         return asks_own_prose(folder, records, self._settings.seed, items)
 
-    def _why_no_reference(self, question: Question) -> str:
+    def _why_no_reference(self, question: VerificationCase) -> str:
         if question.spec.quantization is not None:
             return "the checkpoint is quantized already: there is no unquantized score"
         if self._settings.device != "cuda":
@@ -233,7 +235,7 @@ class Verifier:
         return len(new)
 
     def _receipt(
-        self, question: Question, found: Execution, scored: Sequence[Scored], written: int
+        self, question: VerificationCase, found: Execution, scored: Sequence[Scored], written: int
     ) -> dict[str, Any]:
         gpu = self._settings.gpu
         same_gpu = gpu is not None and gpu.name == question.plan_gpu
@@ -247,7 +249,7 @@ class Verifier:
         return receipt(question, found, [*terms, *seconds], scored, again, written)
 
 
-def _unquantized(question: Question) -> Configuration:
+def _unquantized(question: VerificationCase) -> Configuration:
     return Configuration(
         chunk=question.config.chunk or chunk_for(question.request.workload.context)
     )

@@ -13,8 +13,8 @@ from ...planner.hardware.gpus import Hardware
 from ..calibrate import Interrupted
 from ..design.options import DEFAULT_TASKS
 from ..execution.device import check_name, check_size, choose, missing
-from .asked import Unplanned, typed
-from .cases import Planned, Question, from_plan
+from .cases import Planned, VerificationCase, from_plan
+from .typed_cases import Unplanned, typed_cases
 
 ITEMS = 32
 QUICK_ITEMS = 8
@@ -140,18 +140,18 @@ def _running_gpu(device: str) -> Hardware | None:
 
 def _questions(
     options: Options, gpu: Hardware | None, device: str
-) -> tuple[list[Question], list[Unplanned]]:
+) -> tuple[list[VerificationCase], list[Unplanned]]:
     if options.plan is not None:
         return [from_plan(options.plan, options.model, options.offline)], []
     assert options.model is not None  # _check said so
     assert options.budget is not None
-    return typed(
+    return typed_cases(
         options.model, options.config, options.budget, options.context, options.output,
         options.batch, options.engine, gpu, options.offline, device,
     )  # fmt: skip
 
 
-def _spread(question: Question, count: int, device: str) -> list[Planned]:
+def _spread(question: VerificationCase, count: int, device: str) -> list[Planned]:
     """`count` points of the plan's frontier, evenly over it, that this device can hold."""
     points = list(question.frontier) or [question.planned]
     if device == "cuda":

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..cache.layer_state import Attend
 
 
-class Pieces:
+class PiecewiseGraphs:
     """Graphs and attention calls of one pass, in turn; used while capturing and to replay.
 
     `pool` is CUDA's handle of the memory that a session's graphs share, None for a new one.

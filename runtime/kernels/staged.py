@@ -16,7 +16,7 @@ from torch import Tensor
 from ...planner.memory.activation.workspace import MULTIPROCESSORS, SEGMENT
 from ..cache.layer_state import LayerState
 from . import nvrtc
-from .staging_buffers import Room, room_of
+from .staging_buffers import StagingBuffers, staging_buffers_of
 
 _past_attention = torch.ops.aten._scaled_dot_product_cudnn_attention.default
 _causal_attention = torch.ops.aten._flash_attention_forward.default
@@ -45,7 +45,7 @@ def attend(
     out = torch.empty_like(query)
     logits = None if sinks is None else sinks.float()
     if state.window is None:
-        room = room_of(state, query)
+        room = staging_buffers_of(state, query)
         _attend(query, room, total, _segments(total, n, room.segment), scaling, logits, out)
         return out
     step = SEGMENT - state.window + 1  # queries whose windows fit a segment
@@ -54,7 +54,7 @@ def attend(
         end = total - n + at + piece.shape[2]
         first = max(0, total - n + at - state.window + 1)
         mixed = out if piece.shape[2] == n else torch.empty_like(piece)
-        room = room_of(state, piece)
+        room = staging_buffers_of(state, piece)
         _attend(piece, room, end, [(first, end)], scaling, logits, mixed, state.window)
         if mixed is not out:
             out[:, :, at : at + step] = mixed
@@ -82,7 +82,7 @@ def _segments(total: int, n: int, segment: int) -> list[tuple[int, int]]:
 
 def _attend(
     query: Tensor,
-    room: Room,
+    room: StagingBuffers,
     total: int,
     segments: list[tuple[int, int]],
     scaling: float,

@@ -16,7 +16,7 @@ from .cuda_stage import Stager
 MOST_ROOMS = 512  # layers times numbers of queries; last chunks of prompts may have any
 
 
-class Room:
+class StagingBuffers:
     """Where n queries of one layer are staged and summed up.
 
     `segment`: tokens of a full segment; `mix` [Hq, n, D] and `tops` [2, Hq * n], float32: the
@@ -52,7 +52,7 @@ class _Shared:
 
     def __init__(self, query: Tensor) -> None:
         self.staged, self.sums = query.new_empty(0), query.new_empty(0, dtype=torch.float32)
-        self.rooms: dict[tuple[int, torch.Size, torch.dtype], Room] = {}
+        self.rooms: dict[tuple[int, torch.Size, torch.dtype], StagingBuffers] = {}
 
     def fit(self, state: LayerState, query: Tensor) -> None:
         """Grow the buffers to what these queries need; rooms cut from smaller ones are over."""
@@ -69,7 +69,7 @@ class _Shared:
 _shared: weakref.WeakKeyDictionary[Clock, _Shared] = weakref.WeakKeyDictionary()
 
 
-def room_of(state: LayerState, query: Tensor) -> Room:
+def staging_buffers_of(state: LayerState, query: Tensor) -> StagingBuffers:
     """The room for `query` [1, Hq, n, D] over this layer's cache."""
     shared = _shared.get(state.clock)
     if shared is None:
@@ -81,7 +81,7 @@ def room_of(state: LayerState, query: Tensor) -> Room:
         if len(shared.rooms) >= MOST_ROOMS:
             shared.rooms.clear()
         shared.fit(state, query)
-        room = shared.rooms[key] = Room(state, query, shared)
+        room = shared.rooms[key] = StagingBuffers(state, query, shared)
     return room
 
 

@@ -105,7 +105,7 @@ def siblings_of(name: str, packed: Mapping[str, torch.nn.Module]) -> tuple[str, 
     return ()
 
 
-def hang(
+def attach(
     parent: torch.nn.Module, leaf: str, layer: torch.nn.Module, siblings: Sequence[str] = ()
 ) -> None:
     """Put a packed layer into its parent, beside those of its siblings that are packed."""

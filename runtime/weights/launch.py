@@ -23,7 +23,7 @@ _TILES = (16, 128, 4), (32, 64, 4), (64, 64, 8)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LaunchPlan:
     """How a product is cut: columns a program, word rows at once, splits of the inputs."""
 
     columns: int
@@ -34,16 +34,18 @@ class Plan:
     rows: int = 1
 
 
-def one_row_plan(weight: Packed, rows: int) -> Plan:
+def one_row_plan(weight: Packed, rows: int) -> LaunchPlan:
     """Enough programs to fill the GPU, each with enough of the inputs to amortise its end."""
     inputs, outputs = weight.shape
     four = isinstance(weight, Packed4)
     columns, lanes = (64, 8) if four else (128, 32)
     units = inputs // BLOCK4 if four else -(-inputs // BLOCK4)
-    return Plan(columns, lanes, _splits(outputs, columns, rows, units, 2000), warps=4, stages=1)
+    return LaunchPlan(
+        columns, lanes, _splits(outputs, columns, rows, units, 2000), warps=4, stages=1
+    )
 
 
-def few_rows_plan(weight: Packed, rows: int) -> Plan:
+def few_rows_plan(weight: Packed, rows: int) -> LaunchPlan:
     """Tiles of 16, 32 or 64 rows; fewer splits than one row needs, since programs do more.
 
     Tiles and warps are such that every thread's part fits its registers. What does not goes to
@@ -56,7 +58,7 @@ def few_rows_plan(weight: Packed, rows: int) -> Plan:
     )
     units, tiles = -(-inputs // BLOCK4), triton.cdiv(rows, tile)
     splits = min(8, _splits(outputs, columns, tiles, units, 440 if tile == 16 else 200))
-    return Plan(columns, 16, splits, warps=warps, stages=3, rows=tile)
+    return LaunchPlan(columns, 16, splits, warps=warps, stages=3, rows=tile)
 
 
 def _splits(outputs: int, columns: int, rows: int, units: int, programs: int) -> int:
@@ -75,7 +77,7 @@ def one_row(
     *,
     experts: torch.Tensor | None = None,
     rows: int | None = None,
-    plan: Plan | None = None,
+    plan: LaunchPlan | None = None,
 ) -> torch.Tensor:
     """y [rows, out], each row by the fp32 units: row r is x[r // (rows / len(x))] @ W_r.
 
@@ -127,7 +129,7 @@ def few_rows(
     weight: Packed,
     bias: torch.Tensor | None,
     workspace: Workspace,
-    plan: Plan | None = None,
+    plan: LaunchPlan | None = None,
 ) -> torch.Tensor:
     """y = x @ W + bias; x [rows, in] 16-bit contiguous, on the tensor cores.
 

@@ -17,7 +17,7 @@ from ..checkpoint import check_files, draft_layers, is_ignorable
 from .awq_format import AWQTensors
 from .build import assign, materialize, meta_model, read_hf_config, unassigned
 from .experts import QuantizedExperts, is_stack_of_experts
-from .fused_projections import hang, siblings_of
+from .fused_projections import attach, siblings_of
 from .layout import Packed4, from_awq
 from .linear import W4Linear
 from .workspace import Workspace
@@ -131,7 +131,7 @@ def _put_packed(
             layer = W4Linear.from_awq(checkpoint.packed(name), bias, workspace)
             _check_shape(name, layer, module)
             used |= {f"{name}.{part}" for part in (*_PACKED, "bias")}
-            hang(parent, leaf, layer, siblings_of(name, modules))
+            attach(parent, leaf, layer, siblings_of(name, modules))
         else:
             first, down, names = _stacks(checkpoint, name, module)
             used |= names

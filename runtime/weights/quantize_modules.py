@@ -18,7 +18,7 @@ from ...planner.formats.weight_format import AWQ, INT8
 from ...planner.models.read_config import read_model
 from ...planner.models.spec import ModelSpec, Part, Role, TensorGroup
 from .experts import QuantizedExperts, is_stack_of_experts, pack_stack
-from .fused_projections import hang, siblings_of
+from .fused_projections import attach, siblings_of
 from .linear import QuantizedLinear, W4Linear, W8Linear
 from .workspace import Workspace
 
@@ -42,7 +42,7 @@ class Target:
 
     def put(self, replacement: torch.nn.Module) -> None:
         """Hang it where the module was."""
-        hang(self.parent, self.name.rpartition(".")[2], replacement, self.siblings)
+        attach(self.parent, self.name.rpartition(".")[2], replacement, self.siblings)
 
 
 def part_of(parameter: str) -> str:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from kvpareto.calibration.design.campaign import FIT_S, Campaign, Plan
-from kvpareto.calibration.design.time_estimate import Forecast, Part
+from kvpareto.calibration.design.campaign import FIT_S, CalibrationPlan, Campaign
+from kvpareto.calibration.design.time_estimate import Part, TimeEstimate
 from kvpareto.calibration.measure.divergence import divergence
 from kvpareto.calibration.measure.reference_logits import ReferenceLogits
-from kvpareto.calibration.measure.runner import Identity, Runner
+from kvpareto.calibration.measure.runner import ProfileIdentity, Runner
 from kvpareto.calibration.records.record_file import Record
 from kvpareto.planner.accuracy import calibrations
 from kvpareto.planner.formats.configuration import Configuration
@@ -52,14 +52,14 @@ def spend(minutes: float, seconds: float, expected: float, spent: float) -> tupl
     clock.now = spent
     runner = Runner(
         Slow(clock, seconds),
-        Identity(LLAMA.name, calibrations.fingerprint(LLAMA), 0, ENVIRONMENT),
+        ProfileIdentity(LLAMA.name, calibrations.fingerprint(LLAMA), 0, ENVIRONMENT),
         records,
         records.append,
         items=ITEMS,
         notice=lambda text: None,
     )
     forecast = {SHORT: expected, LONG: 2 * expected}
-    plan = Plan((SHORT, LONG), (16,), 8, minutes, 0.0, 0, forecast, spent)
+    plan = CalibrationPlan((SHORT, LONG), (16,), 8, minutes, 0.0, 0, forecast, spent)
     ending = Campaign(LLAMA, plan, runner, records, lambda number, config: None, clock).run()
     return clock.now, len({(r.config, r.context) for r in records}), ending.reason
 
@@ -86,11 +86,11 @@ def test_nothing_is_begun_that_would_end_too_late(
 
 def test_without_minutes_all_runs_are_run() -> None:
     clock = Clock()
-    plan = Plan((4096,), (16,), 4, None, 0.0, 0, {4096: 1e9}, 1e9)
+    plan = CalibrationPlan((4096,), (16,), 4, None, 0.0, 0, {4096: 1e9}, 1e9)
     records: list[Record] = []
     runner = Runner(
         Slow(clock, 1e6),
-        Identity(LLAMA.name, calibrations.fingerprint(LLAMA), 0, ENVIRONMENT),
+        ProfileIdentity(LLAMA.name, calibrations.fingerprint(LLAMA), 0, ENVIRONMENT),
         records,
         records.append,
         items=ITEMS,
@@ -101,7 +101,7 @@ def test_without_minutes_all_runs_are_run() -> None:
 
 
 def test_shares_of_a_configuration_add_up() -> None:
-    forecast = Forecast({512: Part(4.0, 0.5, 3), 1024: Part(8.0, 1.0, 3)})
+    forecast = TimeEstimate({512: Part(4.0, 0.5, 3), 1024: Part(8.0, 1.0, 3)})
     asked = begun(contexts=(512, 1024), items=8)  # 4 + 4 and 8 + 8 seconds
     rows = [(t, c) for c in (512, 1024) for t in ("divergence", "needle-multikey", "variables")]
     shares = [forecast.share(task, context, asked) for task, context in rows]
@@ -111,7 +111,7 @@ def test_shares_of_a_configuration_add_up() -> None:
 @pytest.mark.parametrize(("seconds", "tokens"), [(None, 256), (640.0, 256), (320.0, 128), (1, 32)])
 def test_the_probe_takes_a_tenth_of_the_time(seconds: float | None, tokens: int) -> None:
     # 2 + 1/8 passes of 16 layers at 1/136 s a token: a quarter of a second for each token
-    assert Forecast({}, 1 / 136).probe_tokens(16, seconds) == tokens
+    assert TimeEstimate({}, 1 / 136).probe_tokens(16, seconds) == tokens
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from kvpareto.calibration.design.campaign import Campaign, Plan
+from kvpareto.calibration.design.campaign import CalibrationPlan, Campaign
 from kvpareto.calibration.measure.divergence import Divergence
 from kvpareto.calibration.measure.layer_sensitivity import Sensitivity
-from kvpareto.calibration.measure.runner import Identity, Runner
+from kvpareto.calibration.measure.runner import ProfileIdentity, Runner
 from kvpareto.calibration.measure.trial import Speed
 from kvpareto.calibration.records.record_file import Memory, Record
 from kvpareto.calibration.tasks.scores import Score
@@ -86,13 +86,13 @@ def campaign(
     notices: list[str] = []
     runner = Runner(
         bench,
-        Identity(LLAMA.name, calibrations.fingerprint(LLAMA), 0, ENVIRONMENT),
+        ProfileIdentity(LLAMA.name, calibrations.fingerprint(LLAMA), 0, ENVIRONMENT),
         records,
         append or records.append,
         items=ITEMS,
         notice=notices.append,
     )
-    plan = Plan((4096,), (16,), runs, None, 0.0, 0)
+    plan = CalibrationPlan((4096,), (16,), runs, None, 0.0, 0)
     return Campaign(LLAMA, plan, runner, records, lambda number, config: None), notices
 
 

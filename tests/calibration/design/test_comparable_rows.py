@@ -11,7 +11,7 @@ import pytest
 from kvpareto.calibration.design.campaign import EveryRunFailed, check_any_ran
 from kvpareto.calibration.design.options import (
     ASKED,
-    Asked,
+    CalibrationSettings,
     Options,
     asks_own_prose,
     check_comparable,
@@ -27,7 +27,7 @@ from tests.support.record_writer import row
 
 STORIES = str(Path(__file__).parents[2] / "data" / "stories260K-hf")
 SPEC = load_model(STORIES)
-BEGUN = Asked(2, "arithmetic", (256,), 4, 0.005, 0, None, None, ("", ""))
+BEGUN = CalibrationSettings(2, "arithmetic", (256,), 4, 0.005, 0, None, None, ("", ""))
 NOTHING = replace(
     Options(**dict.fromkeys(Options.__dataclass_fields__)),  # type: ignore[arg-type]
     resume=True,
@@ -40,7 +40,7 @@ def test_terms_of_every_seed_are_kept(tmp_path: Path) -> None:
     text.write_text("Zebras ate the marmalade.")
     second = settle(replace(NOTHING, seed=1, items=8, haystack=text), SPEC, "cpu", BEGUN)
     assert second.by_seed == {0: BEGUN.terms, 1: second.terms}
-    kept = Asked.of(json.loads(second.to_text()))
+    kept = CalibrationSettings.of(json.loads(second.to_text()))
     assert kept == second
     again = settle(replace(NOTHING, seed=0), SPEC, "cpu", kept)  # back to the first
     assert again.terms == BEGUN.terms
@@ -75,8 +75,8 @@ def test_terms_of_every_seed_are_kept(tmp_path: Path) -> None:
     ids=str,
 )
 def test_damaged_terms_are_not_taken(change: dict[str, Any]) -> None:
-    assert Asked.of(json.loads(BEGUN.to_text())) == BEGUN
-    assert Asked.of(json.loads(BEGUN.to_text()) | change) is None
+    assert CalibrationSettings.of(json.loads(BEGUN.to_text())) == BEGUN
+    assert CalibrationSettings.of(json.loads(BEGUN.to_text()) | change) is None
 
 
 def test_rows_whose_terms_are_lost_are_not_paired() -> None:

@@ -6,8 +6,14 @@ from typing import Any
 
 import pytest
 
-from kvpareto.calibration.design.options import ASKED, Asked, Options, default_contexts, settle
-from kvpareto.calibration.design.time_estimate import Forecast, Part
+from kvpareto.calibration.design.options import (
+    ASKED,
+    CalibrationSettings,
+    Options,
+    default_contexts,
+    settle,
+)
+from kvpareto.calibration.design.time_estimate import Part, TimeEstimate
 from kvpareto.calibration.fit.collapse import broken_configurations
 from kvpareto.calibration.records.record_file import Record
 from kvpareto.planner.accuracy.measured_configs import MeasuredConfigurations
@@ -37,8 +43,8 @@ def options(**typed: Any) -> Options:
     return Options(**{**vars(NOTHING), **typed})
 
 
-def begun(**terms: Any) -> Asked:
-    return Asked(**{**vars(settle(NOTHING, LLAMA, "cuda", None)), **terms})
+def begun(**terms: Any) -> CalibrationSettings:
+    return CalibrationSettings(**{**vars(settle(NOTHING, LLAMA, "cuda", None)), **terms})
 
 
 def test_the_defaults_are_two_contexts_that_the_device_can_bear() -> None:
@@ -54,13 +60,13 @@ def test_the_defaults_are_two_contexts_that_the_device_can_bear() -> None:
 def test_a_resumed_calibration_has_the_terms_it_was_begun_with(tmp_path: Path) -> None:
     before = begun(contexts=(1000,), items=5, tasks="needle", seed=3, runs=9)
     (tmp_path / ASKED).write_text(before.to_text())
-    assert Asked.read(tmp_path) == before
+    assert CalibrationSettings.read(tmp_path) == before
     assert settle(NOTHING, LLAMA, "cuda", before) == before
     more = settle(options(runs=40, contexts="2k, 1000"), LLAMA, "cuda", before)
     assert (more.runs, more.contexts, more.items) == (40, (1000, 2048), 5)
-    assert Asked.read(tmp_path / "none") is None
+    assert CalibrationSettings.read(tmp_path / "none") is None
     (tmp_path / ASKED).write_text(json.dumps({"runs": 3}))
-    assert Asked.read(tmp_path) is None
+    assert CalibrationSettings.read(tmp_path) is None
 
 
 def test_rows_that_cannot_be_compared_are_not_mixed(tmp_path: Path) -> None:
@@ -97,7 +103,7 @@ def test_what_is_left_open_is_made_to_fit_the_minutes(
     minutes: float, free: tuple[bool, bool], items: int, contexts: tuple[int, ...]
 ) -> None:
     # 32 items: 1 + 16 and 2 + 32 s; 16: 9 and 18; 8: 5 and 10; eight configurations are to fit
-    forecast = Forecast({512: Part(1.0, 0.5, 4), 1024: Part(2.0, 1.0, 4)})
+    forecast = TimeEstimate({512: Part(1.0, 0.5, 4), 1024: Part(2.0, 1.0, 4)})
     assert forecast.seconds(32, (512, 1024)) == 51.0
     asked = begun(contexts=(512, 1024), items=32)
     found = forecast.fit(asked, minutes, items=free[0], contexts=free[1])

@@ -12,9 +12,9 @@ from transformers import AutoTokenizer
 
 from kvpareto.calibration.grid import worker
 from kvpareto.calibration.grid.design import candidates, grid
-from kvpareto.calibration.grid.items import Batch, Question, make_batches
+from kvpareto.calibration.grid.items import Batch, GridQuestion, make_batches
 from kvpareto.calibration.grid.reading import decode_items, encode_items
-from kvpareto.calibration.grid.runner import FULL, Plan, Runner, read_lines
+from kvpareto.calibration.grid.runner import FULL, GridPlan, Runner, read_lines
 from kvpareto.calibration.grid.score import score
 from kvpareto.calibration.grid.variants import GROUPS, VARIANTS, chosen, parts_of
 from kvpareto.calibration.tasks.arithmetic import Arithmetic
@@ -36,7 +36,7 @@ def batch_of(generated: list[list[int]], seed: int = 2) -> Batch:
     asks = torch.zeros(2, ids.shape[1], dtype=torch.bool)
     asks[:, ASKED - 1 : -1] = True
     ends = torch.tensor([[6, 8, 10], [6, 8, 10]])
-    return Batch(TEXTS, PADDING, (Question(ids, asks, ends),))
+    return Batch(TEXTS, PADDING, (GridQuestion(ids, asks, ends),))
 
 
 @pytest.mark.parametrize("text", ["k16v16", "k4v4-g32", "k4v4-g32+pc8", "k2v2-g32+rot"])
@@ -63,7 +63,7 @@ def test_a_question_does_not_see_the_one_before_it(text: str) -> None:
         chosen: list[torch.Tensor] = []
         from kvpareto.calibration.grid import score as module
 
-        def keep(question: Question, picked: torch.Tensor) -> torch.Tensor:
+        def keep(question: GridQuestion, picked: torch.Tensor) -> torch.Tensor:
             chosen.append(picked.clone())
             return picked[:, 0]
 
@@ -171,7 +171,7 @@ def test_a_worker_answers_with_every_item(tmp_path: Path) -> None:
 
 def test_what_is_on_disk_is_not_run_again(tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
-    plan = Plan(("m/recall",), out, (1024, 4096), 10, 1, None, 0, "cpu", 256, (16,))
+    plan = GridPlan(("m/recall",), out, (1024, 4096), 10, 1, None, 0, "cpu", 256, (16,))
     full = {"model": "recall", "config": FULL, "context": 1024}
     full["tasks"] = {"needle-16": {"score": 0.9, "items": ""}, "arithmetic-3": {"score": 0.1}}
     second = {"model": "recall", "config": str(grid(10, weights=(16,))[1]), "context": 1024}

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from kvpareto.calibration.design.options import Options
-from kvpareto.calibration.measure.prompts import Material
+from kvpareto.calibration.measure.prompts import PromptTexts
 from kvpareto.calibration.measure.trial import Bench
 from kvpareto.calibration.records.record_file import (
     DIVERGENCE,
@@ -105,7 +105,7 @@ def test_the_bench_asks_its_items_in_the_haystack() -> None:
     from kvpareto.calibration.tasks.haystack import sentences_of
 
     own = sentences_of("Zebras ate the marmalade. The moon was square.")
-    material = Material((256,), ("arithmetic",), 2, 0, haystack=own)
+    material = PromptTexts((256,), ("arithmetic",), 2, 0, haystack=own)
     bench = Bench(str(STORIES), load_model(str(STORIES)), material, device="cpu")
     try:
         assert "marmalade" in bench.prompts.items("arithmetic", 256)[0].text

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from kvpareto.calibration.real_models import grade_school, jobs, worker
 from kvpareto.calibration.real_models.campaign import Campaign
 from kvpareto.calibration.real_models.design import divergence_design
-from kvpareto.calibration.real_models.forced import Plan
+from kvpareto.calibration.real_models.forced import ForcingPlan
 from kvpareto.calibration.real_models.gguf_blocks import FORMATS
 from kvpareto.calibration.real_models.gguf_folder import transformers_name
 from kvpareto.calibration.real_models.material import write_text
@@ -77,7 +77,7 @@ def test_design_has_every_axis_and_nothing_twice(head: int, layers: int) -> None
 
 
 def test_a_window_is_read_as_body_and_tail() -> None:
-    plan = Plan.of(torch.zeros(1, 300, dtype=torch.long), 128, 10)
+    plan = ForcingPlan.of(torch.zeros(1, 300, dtype=torch.long), 128, 10)
     assert plan.chunks(Configuration()) == [172, 64, 64]
     assert plan.chunks(Configuration(chunk=64)) == [64, 64, 44, 64, 64]
     assert plan.places[plan.body_places :].tolist() == list(range(172, 299))

@@ -10,7 +10,12 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from kvpareto.calibration.recall_model.batches import PROSE_WEIGHT, draw_batch
-from kvpareto.calibration.recall_model.curriculum import Level, Stage, draw_length, longest
+from kvpareto.calibration.recall_model.curriculum import (
+    CurriculumStage,
+    Level,
+    draw_length,
+    longest,
+)
 from kvpareto.calibration.recall_model.samples import (
     KINDS,
     Sample,
@@ -31,7 +36,7 @@ from kvpareto.planner.load_model import shipped_folder
 
 LENGTH = 700
 WORDS = Words(build_tokenizer())
-STAGES = [Stage(4, 4, 0.0), Stage(512, 64, 0.7)]
+STAGES = [CurriculumStage(4, 4, 0.0), CurriculumStage(512, 64, 0.7)]
 
 
 def shipped_tokenizer() -> PreTrainedTokenizerBase:
@@ -123,7 +128,7 @@ def test_training_answers_are_right() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=["first", "last"])
-def test_a_batch_asks_for_what_comes_next(stage: Stage) -> None:
+def test_a_batch_asks_for_what_comes_next(stage: CurriculumStage) -> None:
     batch = draw_batch(WORDS, np.random.default_rng(1), stage, 16384)
     flat = batch.ids.flatten()
     assert flat.numel() == 16384
@@ -163,8 +168,8 @@ def test_the_curriculum_rises_with_what_is_right_and_with_time() -> None:
     risen = [level.learn(1.0) for _ in range(400)]
     assert sum(risen) == 2
     assert level.facts == 16
-    assert longest(Stage(4, 4, 0.0)) == 256
-    assert longest(Stage(4, 4, 0.65)) == 16384
+    assert longest(CurriculumStage(4, 4, 0.0)) == 256
+    assert longest(CurriculumStage(4, 4, 0.65)) == 16384
     rng = np.random.default_rng(0)
-    drawn = {draw_length(rng, Stage(512, 64, 0.0)) for _ in range(300)}
+    drawn = {draw_length(rng, CurriculumStage(512, 64, 0.0)) for _ in range(300)}
     assert drawn == {256, 512, 1024, 2048, 4096, 8192, 16384}

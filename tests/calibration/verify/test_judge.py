@@ -6,7 +6,7 @@ import pytest
 
 from kvpareto.calibration.execution.run_record import Execution
 from kvpareto.calibration.tasks.scores import Score
-from kvpareto.calibration.verify.cases import Question, predict
+from kvpareto.calibration.verify.cases import VerificationCase, predict
 from kvpareto.calibration.verify.judge import Term, latency_terms, memory_terms
 from kvpareto.calibration.verify.receipt import receipt
 from kvpareto.calibration.verify.replan import MARGIN, correction
@@ -26,7 +26,7 @@ H200 = find_gpu("H200")
 ASKED = Request(LLAMA, Workload(8192, 64), KVPARETO, 10 * GB, H200)
 CONFIG = Configuration.parse("w4a16-k4v4-g64+pc1024")
 PLANNED = predict(ASKED, CONFIG, H200)
-QUESTION = Question("x", ASKED, CONFIG, PLANNED, H200.name)
+QUESTION = VerificationCase("x", ASKED, CONFIG, PLANNED, H200.name)
 
 
 def measured(**changes: Any) -> Execution:

@@ -12,7 +12,7 @@ import torch
 from kvpareto.calibration.execution import run_record as execution_record
 from kvpareto.calibration.execution.loaded_model import OpenModel, open_model
 from kvpareto.calibration.execution.run import execute, load_failure
-from kvpareto.calibration.execution.run_record import Asked, Warmup
+from kvpareto.calibration.execution.run_record import RunRequest, Warmup
 from kvpareto.calibration.records.record_file import now
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.engines.transformers import TRANSFORMERS
@@ -85,7 +85,7 @@ def test_weights_that_do_not_fit_are_an_outcome(monkeypatch: pytest.MonkeyPatch)
     from transformers import AutoModelForCausalLM
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", out_of_memory)
-    asked = Asked(SPEC, CONFIG, WORK, KVPARETO, "cpu", False, None, Warmup.FULL)
+    asked = RunRequest(SPEC, CONFIG, WORK, KVPARETO, "cpu", False, None, Warmup.FULL)
     with pytest.raises(NothingFits) as raised, open_model(STORIES, 16, device="cpu"):
         pass
     found = load_failure(raised.value, asked, now())
@@ -131,7 +131,7 @@ def test_ctrl_c_is_not_an_outcome(opened: OpenModel, monkeypatch: pytest.MonkeyP
 
 
 def test_what_is_no_model_is_bad_input() -> None:
-    asked = Asked(SPEC, CONFIG, WORK, KVPARETO, "cpu", False, None, Warmup.FULL)
+    asked = RunRequest(SPEC, CONFIG, WORK, KVPARETO, "cpu", False, None, Warmup.FULL)
     name = "no/such-model-here"
     with (
         pytest.raises(BadInput, match=name) as raised,

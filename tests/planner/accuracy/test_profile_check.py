@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kvpareto.calibration.design.options import ASKED, Asked
+from kvpareto.calibration.design.options import ASKED, CalibrationSettings
 from kvpareto.calibration.fit.profile import fit_profile
 from kvpareto.calibration.records.export import export_profile, import_profile
 from kvpareto.calibration.records.profile_files import replace_file, to_text
@@ -22,7 +22,7 @@ from kvpareto.planner.load_model import load_model
 from tests.support.fake_bench import MadeUpModel, campaign
 
 LLAMA = load_model("meta-llama/Llama-3.1-8B-Instruct", offline=True)
-ASKED_FOR = Asked(3, "arithmetic", (4096,), 40, 0.005, 0, None, None, ("", ""))
+ASKED_FOR = CalibrationSettings(3, "arithmetic", (4096,), 40, 0.005, 0, None, None, ("", ""))
 
 
 def _profile() -> tuple[list[Record], dict[str, Any]]:
@@ -216,7 +216,7 @@ def test_what_was_asked_travels_with_the_rows(home: Callable[[str], Path], tmp_p
     assert export_profile(here.name, file) == len(RECORDS)
     there = home("there")
     assert import_profile(file) == there
-    assert Asked.read(there) == ASKED_FOR
+    assert CalibrationSettings.read(there) == ASKED_FOR
     for name in (ROWS, "accuracy.json"):
         assert (there / name).read_bytes() == (here / name).read_bytes()
     with pytest.raises(BadInput, match="already"):

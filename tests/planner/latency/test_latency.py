@@ -5,7 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kvpareto.calibration.evidence.latency_tables import Row, architectures, own_runs, whole_models
+from kvpareto.calibration.evidence.latency_tables import (
+    LatencyRow,
+    architectures,
+    runtime_runs,
+    whole_models,
+)
 from kvpareto.calibration.fit.engine_runs import shipped_runs
 from kvpareto.calibration.fit.latency import COSTS, FROM_KERNELS, RATES, fit
 from kvpareto.planner.engine import Engine
@@ -43,12 +48,12 @@ def llama() -> ModelSpec:
 
 
 @pytest.fixture(scope="module")
-def measured() -> list[Row]:
+def measured() -> list[LatencyRow]:
     return list(whole_models())
 
 
 @pytest.fixture(scope="module")
-def unseen() -> list[Row]:
+def unseen() -> list[LatencyRow]:
     return list(architectures())
 
 
@@ -158,7 +163,7 @@ def test_a_sweep_is_every_prediction_at_once(llama: ModelSpec) -> None:
     ],
 )
 def test_median_error_on_measured_rows(
-    measured: list[Row], engine: Engine, cache: str, ttft_error: float, tpot_error: float
+    measured: list[LatencyRow], engine: Engine, cache: str, ttft_error: float, tpot_error: float
 ) -> None:
     some = [r for r in measured if r.engine is engine and r.cache == cache]
     assert len(some) >= 4
@@ -166,7 +171,9 @@ def test_median_error_on_measured_rows(
     assert np.median([abs(1 / r.tpot_ratio - 1) for r in some]) <= tpot_error
 
 
-def test_intervals_hold_nine_of_ten_measured_rows(measured: list[Row], unseen: list[Row]) -> None:
+def test_intervals_hold_nine_of_ten_measured_rows(
+    measured: list[LatencyRow], unseen: list[LatencyRow]
+) -> None:
     assert (len(measured), len(unseen)) == (39, 149)
     for some in (measured, unseen):
         ttft = [row.held[0] for row in some]
@@ -176,7 +183,7 @@ def test_intervals_hold_nine_of_ten_measured_rows(measured: list[Row], unseen: l
 
 
 def test_our_engine_keeps_to_its_interval() -> None:
-    found = list(own_runs())
+    found = list(runtime_runs())
     assert len(found) == 254
     assert np.mean([all(row.held) for row in found]) >= 0.95
 
@@ -190,7 +197,7 @@ LARGE = {
 
 
 def test_our_engine_on_the_runs_it_was_fitted_to() -> None:
-    found = list(own_runs())
+    found = list(runtime_runs())
     ttft = np.array([abs(1 / row.ttft_ratio - 1) for row in found])
     tpot = np.array([abs(1 / row.tpot_ratio - 1) for row in found])
     assert np.median(ttft) <= 0.07
@@ -222,7 +229,7 @@ def test_shipped_coefficients_are_what_the_shipped_runs_say() -> None:
 
 
 def test_architectures_that_nothing_was_fitted_on_are_right_within_a_half(
-    unseen: list[Row],
+    unseen: list[LatencyRow],
 ) -> None:
     ttft = np.array([row.ttft_ratio for row in unseen])
     tpot = np.array([row.tpot_ratio for row in unseen if row.steady])

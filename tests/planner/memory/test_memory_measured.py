@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from kvpareto.calibration.evidence.memory_tables import (
-    OwnRow,
-    Row,
+    MemoryRow,
+    RuntimeRow,
     baseline_rows,
     configs,
     fleet_rows,
     h200,
-    own_rows,
+    runtime_rows,
     spec_of,
     table,
 )
@@ -29,7 +29,7 @@ def test_there_are_rows_enough() -> None:
 
 
 @pytest.mark.parametrize("row", BASELINE, ids=lambda row: row.name)
-def test_whole_models(row: Row) -> None:
+def test_whole_models(row: MemoryRow) -> None:
     """Every number of every row within 0.03 %: live bytes are derived, so nothing is left over
     but a workspace of 1 MiB here and there and bookkeeping tensors."""
     assert row.predicted.prefill_peak == pytest.approx(row.peak_prefill, rel=3e-4)
@@ -38,7 +38,7 @@ def test_whole_models(row: Row) -> None:
 
 
 @pytest.mark.parametrize("row", FLEET, ids=lambda row: row.name)
-def test_sixteen_architectures(row: Row) -> None:
+def test_sixteen_architectures(row: MemoryRow) -> None:
     """Within 0.6 %: the default allocator leaves up to 1 MiB of a large tensor's block unsplit."""
     assert row.predicted.allocated_peak == pytest.approx(row.peak, rel=6e-3)
     assert row.predicted.allocated_resident == pytest.approx(row.resident, rel=6e-3)
@@ -59,7 +59,7 @@ def test_weights_alone_are_what_was_allocated() -> None:
 
 
 @pytest.mark.parametrize("row", BASELINE, ids=lambda row: row.name)
-def test_total_interval_holds(row: Row) -> None:
+def test_total_interval_holds(row: MemoryRow) -> None:
     """What the device had in use: what torch reserved, and the context, which was not measured in
     these rows and is taken as expected."""
     used = row.reserved + TRANSFORMERS.context(h200()).expected
@@ -73,7 +73,7 @@ def test_docs_show_the_table_as_it_is() -> None:
 
 # --- the kvpareto engine ------------------------------------------------------------------------
 
-OWN = own_rows()
+OWN = runtime_rows()
 BEYOND = {
     # packed experts take as many tokens at a time as routing gives, twice an even share at most
     "Qwen3-30B-A3B-Instruct-2507 w4a16-k16v16 16,384",
@@ -95,13 +95,13 @@ def test_peaks_of_our_engine_are_counted_not_guessed() -> None:
         assert statistics.median(peaks) <= 3e-4, model
 
 
-def packed_experts(row: OwnRow) -> bool:
+def packed_experts(row: RuntimeRow) -> bool:
     spec = row.run.spec
     return row.run.config.weight_bits < 16 and any(isinstance(x.ffn, MoEFFN) for x in spec.layers)
 
 
 @pytest.mark.parametrize("row", OWN, ids=lambda row: row.run.name)
-def test_our_engine(row: OwnRow) -> None:
+def test_our_engine(row: RuntimeRow) -> None:
     """What the allocator counted within 1.3 %, and what the device had in use within 3 %."""
     assert row.peak == pytest.approx(0, abs=0.013)
     assert row.resident == pytest.approx(0, abs=0.013)

@@ -71,7 +71,7 @@ def test_one_row(bits: int, inputs: int, out: int, splits: int, dtype: torch.dty
     workspace = Workspace(inputs * out, DEVICE)
     workspace.scratch.fill_(0xFF)  # NaN in every format
     bias = torch.randn(out).to(dtype).to(DEVICE)
-    plan = launch.Plan(columns=128, lanes=4, splits=splits, warps=4, stages=1)
+    plan = launch.LaunchPlan(columns=128, lanes=4, splits=splits, warps=4, stages=1)
     y = launch.one_row(x, weight, bias, workspace, plan=plan)
     assert y.dtype == dtype
     assert relative_error(y, exact(x, weight, bias)) < TOLERANCE[dtype]

@@ -1,4 +1,4 @@
-"""Questions that were typed: each budget with each context, a configuration or the recommended one.
+"""Cases that were typed: each budget with each context, a configuration or the recommended one.
 
     -m MODEL --config CONFIG --budget 12GB          this configuration
     -m MODEL --budget 8GB,12GB --context 8k,32k     what is recommended for each of the four
@@ -21,7 +21,7 @@ from ...planner.units import parse_bytes, split_tokens
 from ...planner.workload import Workload
 from ...report.document import point
 from ..execution.device import as_loaded
-from .cases import Planned, Question, planned_of, predict
+from .cases import Planned, VerificationCase, planned_of, predict
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Unplanned:
     error: NothingFits
 
 
-def typed(
+def typed_cases(
     model: str, config: str | None, budgets: str, contexts: str | None, output: str, batch: str,
     engine: str, hardware: Hardware | None, offline: bool, device: str,
-) -> tuple[list[Question], list[Unplanned]]:  # fmt: skip
+) -> tuple[list[VerificationCase], list[Unplanned]]:  # fmt: skip
     """The questions, contexts one after the other, and what cannot be asked. Predictions are made
     now, for `hardware` if it is known, in the dtype that `device` loads the model in. Raises
     BadInput."""
@@ -44,7 +44,7 @@ def typed(
     requests = list(
         _requests(model, chosen, budgets, contexts, output, batch, engine, offline, device)
     )
-    questions: list[Question] = []
+    questions: list[VerificationCase] = []
     unplanned: list[Unplanned] = []
     for request in requests:
         try:
@@ -54,7 +54,7 @@ def typed(
             continue
         gpu = hardware.name if hardware is not None else None
         found = Configuration.parse(planned.config)
-        questions.append(Question(model, request, found, planned, gpu))
+        questions.append(VerificationCase(model, request, found, planned, gpu))
     return questions, unplanned
 
 
