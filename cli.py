@@ -11,9 +11,9 @@ import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -31,15 +31,9 @@ from .calibration.commands.shared_options import (
     Output,
     chosen_model,
 )
+from .command_run import Answer, run_command
 from .planner.errors import BadInput, one_line
-from .planner.light_dataclass import dataclass
 from .report.page import commands as report_commands
-
-if TYPE_CHECKING:
-    from .report.failure import Failure
-
-# typer keeps click to itself; a usage error's base class is all that is needed of it.
-_UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="kvpareto",
@@ -66,12 +60,15 @@ Gpu = Annotated[
 Dtype = Annotated[
     str | None,
     typer.Option(
-        help="What 16 bits are: bfloat16 or float16; or float32.  "
-        "[default: the checkpoint's; of float32 ones bfloat16]"
+        help="Dtype of what is not quantized: bfloat16, float16 or float32.  "
+        "[default: the checkpoint's; bfloat16 if that is float32]"
     ),
 ]
 FullLogits = Annotated[
-    bool, typer.Option("--full-logits", help="Count logits of every prompt token, not the last.")
+    bool,
+    typer.Option(
+        "--full-logits", help="Count logits of every prompt token, not of the last alone."
+    ),
 ]
 TaskKind = Annotated[
     str | None,
@@ -83,16 +80,8 @@ TaskKind = Annotated[
 ]
 TrustRemoteCode = Annotated[
     bool,
-    typer.Option("--trust-remote-code", help="Accepted for models that need it; never used here."),
+    typer.Option("--trust-remote-code", help="Accepted and not used: planning runs no such code."),
 ]
-
-
-@dataclass
-class Answer:
-    """What a command line says on stdout: with `--json` the one document it ends with."""
-
-    as_json: bool
-    document: Mapping[str, Any] | None = None
 
 
 def _print_version(asked: bool) -> None:
@@ -114,7 +103,7 @@ def root(
         ),
     ] = False,
 ) -> None:
-    """Which weight bits, KV-cache bits and prefill chunk to run for a model and a budget.
+    """Choose weight bits, KV-cache bits and prefill chunk for a model and a memory budget.
 
     Start with: kvpareto plan --model Qwen/Qwen2.5-7B-Instruct --budget 12GB
     """
@@ -131,7 +120,7 @@ def plan(
     model: Model = None,
     budget: Annotated[
         str | None,
-        typer.Option(help="Memory to stay within: 12GB, 11.5GiB.  [default: what --gpu gives]"),
+        typer.Option(help="Memory that a run may use: 12GB, 11.5GiB.  [default: what --gpu has]"),
     ] = None,
     prompt: Context = None,
     output: Output = "512",
@@ -140,23 +129,24 @@ def plan(
     reserve: Annotated[
         str | None,
         typer.Option(
-            help="Of --gpu's memory, to leave to others.  [default: 500MB on consumer cards]"
+            help="Memory of --gpu to leave to other programs.  [default: 500MB on consumer cards]"
         ),
     ] = None,
     dtype: Dtype = None,
     max_loss: Annotated[
         str | None,
-        typer.Option(help="Largest loss to accept, by the lower end: 3%.  [default: 10%]"),
+        typer.Option(help="Largest loss at the interval's lower end: 3%.  [default: 10%]"),
     ] = None,
     task: TaskKind = None,
     accept_risk: Annotated[
         bool,
-        typer.Option("--accept-risk", help="Recommend even what the lower end does not promise."),
+        typer.Option("--accept-risk", help="Recommend even if the lower end is beyond --max-loss."),
     ] = False,
     objective: Annotated[str, typer.Option(help="accuracy, latency or memory.")] = "accuracy",
     engine: EngineName = "kvpareto",
     max_context: Annotated[
-        bool, typer.Option("--max-context", help="Show the longest context that fits instead.")
+        bool,
+        typer.Option("--max-context", help="Show the longest contexts that fit."),
     ] = False,
     full_logits: FullLogits = False,
     details: Annotated[
@@ -214,7 +204,7 @@ def plan(
 def estimate(
     context: typer.Context,
     config: Annotated[
-        str, typer.Option(help="What to run, for example w4a16-k4v4-g64+pc256; see below.")
+        str, typer.Option(help="The configuration, for example w4a16-k4v4-g64+pc256; see below.")
     ],
     argument: ModelArgument = None,
     model: Model = None,
@@ -230,14 +220,14 @@ def estimate(
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """The memory and latency of one configuration, term by term.
+    """Show the memory and latency of one configuration, term by term.
 
     \b
     kvpareto estimate -m Qwen/Qwen3-8B --config w4a16-k4v4-g64+pc256
     kvpareto estimate -m ./config.json --config w16a16-k16v16 --engine transformers
 
     \b
-    A configuration, part by part (what is left out is the default):
+    The parts of a configuration; a part that is left out has its default:
       w4a16         weights at 16, 8 or 4 bits; activations at 16
       -k4v2         keys and values at 16, 8, 4 or 2 bits
       -g64          a scale for 32, 64 or 128 channels; default: for a head
@@ -310,85 +300,8 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code; expected failures are lines on stderr, and
-    with `--json` a document on stdout."""
-    answer = Answer(as_json="--json" in arguments)
-    try:
-        if not answer.as_json:
-            code, failure = _call(arguments, answer)
-        else:
-            with redirect_stdout(io.StringIO()) as said:
-                code, failure = _call(arguments, answer)
-            _print_answer(answer, failure, said.getvalue())
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _drop_stdout()
-        return 0
-    except OSError as error:  # stdout itself: a full disk
-        _drop_stdout()
-        code, failure = _failed(error)
-    if failure is not None:
-        _say(failure.lines())
-    return code
-
-
-def _call(arguments: Sequence[str], answer: Answer) -> tuple[int, "Failure | None"]:
-    """The exit code of the command, and what went wrong where something did."""
-    try:
-        code = app(list(arguments), prog_name="kvpareto", standalone_mode=False, obj=answer)
-        return code if isinstance(code, int) else 0, None
-    except SystemExit as leaving:  # shell completion leaves so
-        return leaving.code if isinstance(leaving.code, int) else 0, None
-    except BrokenPipeError:
-        raise
-    except _UsageError as error:
-        from .report.failure import Failure
-
-        where = getattr(getattr(error, "ctx", None), "command_path", "kvpareto")
-        message = error.format_message()  # type: ignore[attr-defined]
-        return 2, Failure(message, f"`{where} --help` shows how it is called", 2)
-    except typer.Abort:
-        return _failed(KeyboardInterrupt())
-    except (Exception, KeyboardInterrupt) as error:
-        return _failed(error)
-
-
-def _failed(error: BaseException) -> tuple[int, "Failure"]:
-    """Exit code and words for `error`. A fault of the program is raised where somebody looks."""
-    from .report.failure import TRACEBACK, failure_of
-
-    failure = failure_of(error)
-    if failure.fault and os.environ.get(TRACEBACK):
-        raise error
-    return failure.code, failure
-
-
-def _print_answer(answer: Answer, failure: "Failure | None", said: str) -> None:
-    """The one document of `--json`. What was printed besides, by whatever library, goes to stderr,
-    but where it is the answer itself (help, the version) it is the document's text."""
-    from .report.output import print_json
-
-    if failure is not None:
-        print_json(failure.document())
-    elif answer.document is not None:
-        print_json(answer.document)
-    else:
-        print_json({"schema": 1, "text": said})
-        return
-    _say(said.splitlines())
-
-
-def _say(lines: Sequence[str]) -> None:
-    """Lines on stderr, if anybody is there to read them."""
-    with suppress(OSError):
-        for line in lines:
-            typer.echo(line, err=True)
-
-
-def _drop_stdout() -> None:
-    """The reader of our output went away, or the disk is full: nothing is to be flushed at exit."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Run one command line and return its exit code."""
+    return run_command(app, arguments)
 
 
 def _model(argument: str | None, option: str | None) -> str:

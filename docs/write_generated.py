@@ -38,6 +38,7 @@ COMMANDS = (
     ("profiles",),
     ("profiles", "list"),
     ("profiles", "show"),
+    ("profiles", "check"),
     ("profiles", "export"),
     ("profiles", "import"),
 )

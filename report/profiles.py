@@ -76,6 +76,26 @@ def print_profile(document: Document, console: Console) -> None:
     console.print(table, highlight=False, markup=False)
 
 
+def print_check(document: Document, console: Console) -> None:
+    """One config a line: parameters, cache, and what differs."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("config", "model_type", "parameters", "cache"):
+        table.add_column(title, overflow="fold")
+    for one in document["configs"]:
+        verdicts = [_verdict(one[what]) for what in ("parameters", "cache")]
+        table.add_row(one["name"], one["model_type"], *verdicts)
+    console.print(table, highlight=False, markup=False)
+    for what, counts in document["counts"].items():
+        said = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+        console.print(f"{what}: {said or 'none compared'}", highlight=False, markup=False)
+
+
+def _verdict(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    return found["verdict"] + (f": {found['why']}" if "why" in found else "")
+
+
 def _calibration_document(folder: Path) -> dict[str, Any]:
     meta = calibrations.read_meta(folder) or {}
     facts = {"model": meta.get("model"), **_calibration_facts(meta), "folder": str(folder)}

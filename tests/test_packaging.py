@@ -12,12 +12,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NOT_SHIPPED = {"tests", "benchmarks", "docs", "build", "dist"}
+NOT_SHIPPED = {"tests", "benchmarks", "docs", "build", "dist", "setup.py"}
+GONE = "kvpareto/report/gone.py"
 
 
 @pytest.fixture(scope="session")
 def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """File names inside a wheel built from a copy of what git would hand out."""
+    """File names inside a wheel built from a copy of what git would hand out.
+
+    It is the second one built there: a module in the first is removed between the two.
+    """
     source = tmp_path_factory.mktemp("source")
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"],
@@ -30,11 +34,24 @@ def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
-    out = tmp_path_factory.mktemp("wheel")
+    gone = source / GONE.removeprefix("kvpareto/")
+    gone.write_text("")
+    first = built(source, tmp_path_factory.mktemp("first"))
+    assert GONE in first
+    gone.unlink()
+    return built(source, tmp_path_factory.mktemp("wheel"))
+
+
+def built(source: Path, out: Path) -> list[str]:
+    """File names inside a wheel of `source`."""
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "--wheel-dir", str(out), str(source)], check=True)
     (wheel,) = out.glob("*.whl")
     return zipfile.ZipFile(wheel).namelist()
+
+
+def test_a_removed_module_is_in_no_later_wheel(wheel_names: list[str]) -> None:
+    assert GONE not in wheel_names
 
 
 def test_only_kvpareto_is_installed(wheel_names: list[str]) -> None:

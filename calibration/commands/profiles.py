@@ -1,8 +1,9 @@
-"""The commands `profiles list`, `show`, `export` and `import`, for cli.py to register.
+"""The commands `profiles list`, `show`, `check`, `export` and `import`, for cli.py to register.
 
 Heavy imports stay inside the commands.
 """
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,6 +53,41 @@ def register(app: typer.Typer, show: Show) -> None:
         from ...report.profiles import show_document
 
         show(context, as_json, show_document(name), "profiles", "print_profile")
+
+    @profiles_app.command("check")
+    def profiles_check(
+        context: typer.Context,
+        folder: Annotated[Path, typer.Argument(help="A folder of config.json files.")],
+        as_json: AsJson = False,
+    ) -> int:
+        """Compare how the planner reads configs with the models that transformers makes of them.
+
+        Parameters are compared group by group, and the caches of two prompts by their bytes. No
+        weights are loaded. The exit code is 1 if anything differs or is refused.
+
+        \b
+        kvpareto profiles check ~/models
+        """
+        from ..config_check.check import check, configs_in, quiet, summary
+
+        paths = configs_in(folder)
+        quiet()
+        checked = []
+        with typer.progressbar(paths, label="configs", file=sys.stderr) as bar:
+            for path in bar:
+                verdict = check(path)
+                if verdict is not None:
+                    checked.append(verdict)
+        document = summary(checked, folder)
+        if not document["verified"]:
+            document |= {
+                "fits": False,
+                "error": "some configs are not read as transformers reads them",
+                "hint": "`why` says what differs",
+                "exit_code": 1,
+            }
+        show(context, as_json, document, "profiles", "print_check")
+        return 0 if document["verified"] else 1
 
     @profiles_app.command("export")
     def profiles_export(

@@ -11,6 +11,7 @@ DOOR = (
     "predict",
     "predictor",
     "profile_check",
+    "profile_values",
     "retention",
     "task_kinds",
 )

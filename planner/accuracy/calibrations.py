@@ -211,7 +211,8 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
 
     Raises BadInput for facts that are damaged.
     """
-    from .profile_check import DamagedCalibration, check_meta
+    from .profile_check import check_meta
+    from .profile_values import DamagedCalibration
 
     path = folder / META
     if not path.exists():
@@ -257,7 +258,8 @@ def note(spec: ModelSpec) -> tuple[str, ...]:
 def _load(path: Path, changed: int) -> Predictor:
     """`changed` makes a file that was rewritten be read again."""
     del changed
-    from .profile_check import DamagedCalibration, check_payload  # only a calibrated model needs it
+    from .profile_check import check_payload
+    from .profile_values import DamagedCalibration
 
     payload = read_json(path)
     if payload is None:

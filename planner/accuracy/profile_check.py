@@ -8,36 +8,34 @@ check evaluates what a plan will: a combination that overflows is refused here, 
 there.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from ..errors import KVParetoError
 from ..formats.configuration import Configuration
 from .calibrated_noise import SLOPES
-from .formula import COEFFICIENTS, GRANULARITIES, Floats, Formats
+from .formula import COEFFICIENTS
 from .interactions import TABLES
-from .model_sensitivity import COMPONENTS, REFERENCE_SIZE_B, Features
+from .model_sensitivity import COMPONENTS
 from .predictor import Predictor
-from .retention import OutlierLayers, protected_shares
+from .profile_probe import check_evaluates
+from .profile_values import (
+    LARGEST_LOG,
+    MOST_KEPT,
+    MOST_TOKENS,
+    WIDEST,
+    DamagedCalibration,
+    check_finite,
+    check_text,
+    count,
+    entries,
+    listed,
+    number,
+)
 
 SCHEMA = 1
-LARGEST_LOG = 50.0
-"""Of a fitted logarithm; the largest of the shipped fit is 8.5."""
-WIDEST = 20.0
-"""Of a z, a shift or a standard deviation; calibrations write 8 at most."""
-MOST_KEPT = 10.0
-"""Of a measured retention: see calibration/measure/early_stopping.py."""
-MOST_TOKENS = 2**31
-LONGEST_TEXT = 1000
 PROVENANCES = ("calibrated", "published")
 SPREADS = ("cache", "outlier", "weight", "family_cache", "family_outlier", "family_weight")
-
-
-class DamagedCalibration(ValueError):
-    """What is wrong with a profile, in a few words that begin with the field."""
 
 
 def check_payload(payload: Mapping[str, Any]) -> Predictor:
@@ -49,24 +47,12 @@ def check_payload(payload: Mapping[str, Any]) -> Predictor:
     try:
         _check_fields(payload)
         predictor = Predictor(payload)
-        _check_evaluates(predictor)
+        check_evaluates(predictor)
     except (KVParetoError, LookupError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, DamagedCalibration):
             raise
         raise DamagedCalibration(f"a field is missing or of another kind: {error}") from None
     return predictor
-
-
-def check_finite(value: Any, where: str = "") -> None:
-    """Raise DamagedCalibration where a number anywhere in JSON values is not finite."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise DamagedCalibration(f"{where or 'a number'} is {value}")
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            check_finite(inner, f"{where}.{key}".lstrip("."))
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            check_finite(inner, where)
 
 
 def check_meta(meta: Mapping[str, Any]) -> None:
@@ -75,50 +61,21 @@ def check_meta(meta: Mapping[str, Any]) -> None:
     if meta.get("schema") != SCHEMA or isinstance(meta["schema"], bool):
         raise DamagedCalibration(f"schema of the facts is {meta.get('schema')!r:.40}")
     for name in ("model", "fingerprint"):
-        _text(meta.get(name), name)
+        check_text(meta.get(name), name)
     for name in ("rows", "configurations", "failed", "other_versions"):
         count(meta.get(name, 0), 0, MOST_TOKENS, name)
-    for value in _list(meta, "contexts"):
+    for value in listed(meta, "contexts"):
         count(value, 0, MOST_TOKENS, "contexts")
-    for value in _list(meta, "tasks"):
-        _text(value, "tasks")
+    for value in listed(meta, "tasks"):
+        check_text(value, "tasks")
     where, held_out = meta.get("environment", {}), meta.get("held_out", {})
     if not isinstance(where, Mapping) or not isinstance(held_out, Mapping):
         raise DamagedCalibration("environment or held_out is no object")
     for text in (*where.values(), meta.get("ended")):
         if text is not None:
-            _text(text, "environment")
+            check_text(text, "environment")
     for name in ("mae", "coverage") if held_out else ():
         number(held_out.get(name), 0.0, MOST_KEPT, f"held_out.{name}")
-
-
-def _list(meta: Mapping[str, Any], name: str) -> list[Any]:
-    listed = meta.get(name, [])
-    if not isinstance(listed, list):
-        raise DamagedCalibration(f"{name} is no list")
-    return listed
-
-
-def _text(value: Any, where: str) -> None:
-    """Raise DamagedCalibration for what cannot be shown on a line of a terminal."""
-    if not isinstance(value, str) or not value.isprintable() or len(value) > LONGEST_TEXT:
-        raise DamagedCalibration(f"{where} is no printable text")
-
-
-def number(value: Any, low: float, high: float, where: str) -> float:
-    """A number within `low` to `high`. Raises DamagedCalibration."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise DamagedCalibration(
-            f"{where} is {value!r:.40}, not a number within {low:g} to {high:g}"
-        )
-    return float(value)
-
-
-def count(value: Any, low: int, high: int, where: str) -> int:
-    """A whole number within `low` to `high`. Raises DamagedCalibration."""
-    if not isinstance(value, int):
-        raise DamagedCalibration(f"{where} is {value!r:.40}, not a whole number")
-    return int(number(value, low, high, where))
 
 
 def _check_fields(payload: Mapping[str, Any]) -> None:
@@ -161,28 +118,22 @@ def _check_population(population: Mapping[str, Any], spread: Mapping[str, Any]) 
     names = list(population["names"])
     if not {f"scale:{component}" for component in COMPONENTS} <= set(names):
         raise DamagedCalibration("population.names lacks a scale")
-    for value in _row(population["mean"], len(names), "population.mean"):
+    for value in entries(population["mean"], len(names), "population.mean"):
         number(value, -LARGEST_LOG, LARGEST_LOG, "population.mean")
-    for row in _row(population["covariance"], len(names), "population.covariance"):
-        for value in _row(row, len(names), "population.covariance"):
+    for row in entries(population["covariance"], len(names), "population.covariance"):
+        for value in entries(row, len(names), "population.covariance"):
             number(value, -(WIDEST**2), WIDEST**2, "population.covariance")
     for name in (*SPREADS, "biased_outlier", "misfit"):
         number(spread[name], 0.0, WIDEST, f"spread.{name}")
 
 
-def _row(values: Any, length: int, where: str) -> Sequence[Any]:
-    if not isinstance(values, list | tuple) or len(values) != length:
-        raise DamagedCalibration(f"{where} does not have {length} entries")
-    return values
-
-
 def _check_model(model: Mapping[str, Any], where: str) -> None:
-    for value in _row(model["shape"], 3, f"{where}.shape"):
+    for value in entries(model["shape"], 3, f"{where}.shape"):
         count(value, 0, MOST_TOKENS, f"{where}.shape")
     layers = model["shape"][1]
-    for value in _row(model["mean"], len(COMPONENTS), f"{where}.mean"):
+    for value in entries(model["mean"], len(COMPONENTS), f"{where}.mean"):
         number(value, -LARGEST_LOG, LARGEST_LOG, f"{where}.mean")
-    for value in _row(model["sd"], len(COMPONENTS), f"{where}.sd"):
+    for value in entries(model["sd"], len(COMPONENTS), f"{where}.sd"):
         number(value, 0.0, WIDEST, f"{where}.sd")
     for layer in model["outlier_layers"]:
         count(layer, 0, layers - 1, f"{where}.outlier_layers")
@@ -196,7 +147,7 @@ def _check_model(model: Mapping[str, Any], where: str) -> None:
 
 
 def _check_range(known: Mapping[str, Any]) -> None:
-    for value in _row(known["context"], 2, "range.context"):
+    for value in entries(known["context"], 2, "range.context"):
         count(value, 1, MOST_TOKENS, "range.context")
     for name, rows in known["rows"].items():
         count(rows, 0, MOST_TOKENS, f"range.rows.{name}")
@@ -204,7 +155,7 @@ def _check_range(known: Mapping[str, Any]) -> None:
 
 def _check_probed(probed: Mapping[str, Any], layers: int) -> None:
     for side in ("keys", "values"):
-        shares = _row(probed[side], layers, f"probed.{side}")
+        shares = entries(probed[side], layers, f"probed.{side}")
         for share in shares:
             number(share, 0.0, 1.0, f"probed.{side}")
         number(sum(shares), 0.0, 1.0 + 1e-6 * layers, f"the sum of probed.{side}")
@@ -250,67 +201,3 @@ def _check_configuration(text: Any, layers: int) -> None:
     protection = Configuration.parse(text).protection
     if protection is not None and max(protection.layers) >= layers:
         raise DamagedCalibration(f"{text!r:.80} protects a layer that the model does not have")
-
-
-def _check_evaluates(predictor: Predictor) -> None:
-    """Every kind of granularity at the fewest bits and the most, no layer protected and all, at the
-    ends of what is planned: finite, within 0 to 1, the interval's ends on their sides."""
-    payload, models = predictor.payload, predictor.models
-    probed, own = payload.get("probed"), payload["models"][payload["own"]]
-    layers = int(own["shape"][1])
-    outliers = (
-        OutlierLayers(tuple(own["outlier_layers"]), own["outlier_share"])
-        if probed is None
-        else OutlierLayers(keys=tuple(probed["keys"]), values=tuple(probed["values"]))
-    )
-    features = Features(None, REFERENCE_SIZE_B, False, False, 128, layers, 1.0, outliers)
-    formats, bits = _probes(), np.array([16.0, 8.0, 4.0])
-    for protected in ((), range(layers)):
-        part = protected_shares(outliers, layers, protected)
-        kept = np.array([part.plain, part.outlier, part.value])
-        shares = np.repeat(kept[:, None], len(formats.k_bits), axis=1)
-        for effects in (models.known(payload["own"], features), models.unseen(features)):
-            ends = effects.z, 0.0, -effects.z
-            for context in (1.0, 4096.0, 2.0**22):
-                with np.errstate(all="ignore"):
-                    retention = predictor.retention(
-                        effects,
-                        formats,
-                        formats.with_bits(8, 8),
-                        shares,
-                        context,
-                        bits,
-                        tuple(payload["kinds"]),
-                        ends,
-                    )
-                for of_part in retention:
-                    _check_ends(of_part)
-
-
-def _check_ends(ends: Floats) -> None:
-    low, middle, high = ends
-    if not (np.isfinite(ends).all() and (ends >= 0).all() and (ends <= 1).all()):
-        raise DamagedCalibration("the coefficients give a retention that is none")
-    if not ((low <= middle + 1e-12).all() and (middle <= high + 1e-12).all()):
-        raise DamagedCalibration("the coefficients give an interval whose ends are swapped")
-
-
-def _probes() -> Formats:
-    """Cache formats at the corners of the space."""
-    bits = np.array([2.0, 4.0, 8.0, 16.0])
-    grid = [
-        axis.ravel()
-        for axis in np.meshgrid(bits, np.arange(len(GRANULARITIES)), [0.0, 1.0], indexing="ij")
-    ]
-    k_bits, granularity, on = grid
-    return Formats(
-        k_bits=k_bits,
-        v_bits=k_bits,
-        granularity=granularity.astype(np.int64),
-        group=np.where(on > 0, 32.0, 128.0),
-        block=np.where(on > 0, 64.0, 1.0),
-        smoothing=on,
-        rotate_k=on,
-        rotate_v=on,
-        residual=128.0 * on,
-    )

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from ..engine import Slack
 
-Bytes = TypeVar("Bytes", float, npt.NDArray[np.float64])
+Number = TypeVar("Number", float, npt.NDArray[np.float64])
+"""One configuration's, or an array of many's."""
 
 
 def slack_terms(slack: Slack, end: int) -> tuple[float, float, float]:
@@ -22,14 +23,6 @@ def slack_terms(slack: Slack, end: int) -> tuple[float, float, float]:
     return slack.moving[end], slack.beyond[end], slack.fixed[end]
 
 
-def slack_bytes(
-    terms: tuple[Bytes, Bytes, Bytes] | npt.NDArray[np.float64],
-    moving: int | npt.NDArray[np.int64],
-    beyond: int | npt.NDArray[np.int64],
-) -> npt.NDArray[np.int64]:
-    """Slack for the bytes that come and go, and those of them beyond the cache; whole bytes.
-
-    Numbers or arrays, which broadcast.
-    """
-    exact = terms[0] * moving + terms[1] * beyond + terms[2]
-    return np.asarray(exact).astype(np.int64)
+def slack_bytes(terms: tuple[Number, Number, Number], moving: Number, beyond: Number) -> Number:
+    """Slack for the bytes that come and go, and those of them beyond the cache."""
+    return terms[0] * moving + terms[1] * beyond + terms[2]

@@ -84,7 +84,7 @@ def _of_reading(
     moving = kv + np.maximum(beyond[3], 0)[:, kinds, :] + overhead.workspace(spec, hardware)
     slack = _slack(space, engine, hardware, examples)[..., kinds, :]
     expected, high = (
-        weights + moving + taken + slack_bytes(terms, moving, more)
+        weights + moving + taken + slack_bytes(tuple(terms), moving, more).astype(np.int64)
         for taken, terms in zip((context.expected, context.high), slack, strict=True)
     )
     high = high + (activation_error(spec) * more).astype(np.int64)

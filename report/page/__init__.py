@@ -4,5 +4,7 @@
 The page draws with Observable Plot (vendor/), and never asks a network for anything.
 """
 
-DOOR = ("commands",)
+DOOR = (
+    "commands",
+)
 """Modules that other rooms may import."""

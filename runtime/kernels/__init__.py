@@ -102,5 +102,7 @@ def _whole(state: LayerState, side: str) -> bool:
     return reads(state.key if side == "key" else state.value)
 
 
-DOOR = ("nvrtc",)
+DOOR = (
+    "nvrtc",
+)
 """Modules that other rooms may import, beside what stands above."""

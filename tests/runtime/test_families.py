@@ -14,11 +14,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from kvpareto.planner.engines.kvpareto.model_types import why_not
 from kvpareto.planner.engines.kvpareto.where_runs import why_planned_only
+from kvpareto.calibration.config_check.meta_model import hf_config
 from kvpareto.planner.errors import BadInput
-from kvpareto.planner.models.families.registry import READER_MODULES, SAME, STYLE_MODULES
+from kvpareto.planner.models.families.registry import READER_MODULES, STYLE_ALIASES, STYLE_MODULES
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.runtime.loading import load
-from tests.support.oracle_meta import hf_config
 from tests.support.tiny_recent import RECENT
 
 RUN = ("gemma4_unified_text", "flint", "beam", "persimmon", "biogpt", "ctrl")
@@ -89,7 +89,7 @@ def test_what_reads_its_own_keys_is_refused(name: str, tmp_path: Path) -> None:
 def test_the_plan_says_what_the_runtime_refuses_by_its_class() -> None:
     """Every type that the planner knows: transformers' class is asked, as runtime/model_class.py
     asks it, and the planner's table says the same, but for states, which its layers show."""
-    for kind in sorted({*STYLE_MODULES, *READER_MODULES, *SAME}):
+    for kind in sorted({*STYLE_MODULES, *READER_MODULES, *STYLE_ALIASES}):
         if kind in transformers.CONFIG_MAPPING:
             config = transformers.CONFIG_MAPPING[kind]
             found = MODEL_FOR_CAUSAL_LM_MAPPING.get(config, None)

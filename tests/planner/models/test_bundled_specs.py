@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import transformers
 
+from kvpareto.calibration.config_check.meta_model import parameter_groups
 from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.memory.kv_cache import kv_bytes
@@ -15,7 +16,6 @@ from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import ModelSpec, Part
 from kvpareto.planner.workload import Workload
 from tests.planner.models.test_tiny_models import build, groups_of
-from tests.support.oracle_meta import parameter_groups
 
 FOLDER = Path(__file__).parents[3] / "profiles" / "models"
 GIB = 2**30

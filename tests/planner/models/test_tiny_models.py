@@ -7,20 +7,20 @@ from typing import Any
 import pytest
 import torch
 
+from kvpareto.calibration.config_check.meta_model import (
+    cache_bytes,
+    fill_cache,
+    hf_config,
+    instantiate,
+    parameter_groups,
+)
 from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import ModelSpec
 from kvpareto.planner.workload import Workload
-from tests.support.oracle_meta import (
-    cache_bytes,
-    fill_cache,
-    fill_real_cache,
-    hf_config,
-    instantiate,
-    parameter_groups,
-)
+from tests.support.real_cache import fill_real_cache
 from tests.support.tiny_recent import ALL
 
 # Below and above every window, block and chunk of the small configs.

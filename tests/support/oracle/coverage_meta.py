@@ -16,6 +16,13 @@ from typing import Any
 
 from transformers.models.auto import modeling_auto
 
+from kvpareto.calibration.config_check.meta_model import (
+    cache_bytes,
+    fill_cache,
+    hf_config,
+    instantiate,
+    parameter_groups,
+)
 from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.errors import BadConfig
 from kvpareto.planner.formats.configuration import Configuration
@@ -23,13 +30,6 @@ from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import ModelSpec
 from kvpareto.planner.workload import Workload
-from tests.support.oracle_meta import (
-    cache_bytes,
-    fill_cache,
-    hf_config,
-    instantiate,
-    parameter_groups,
-)
 
 MAPPINGS = {
     "causal": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,

@@ -20,9 +20,12 @@ from ..config_defaults import fields_of
 from ..decoder import Decoder, text_decoder
 from ..registry import style_of
 from .encoders import LARGEST_TOWER
-from .readings import HIGH, LOW, READ, Build, Openings, openings, whole
+from .openings import Openings, openings, whole
+from .ranges import Sizes
+from .readings import HIGH, LOW, READ, Build
 from .similar_types import similar_types
-from .sizes import EXPERTS, Sizes, not_known, read_sizes
+from .size_names import EXPERTS
+from .sizes import not_known, read_sizes
 from .unread import UNBOUNDED, Meaning, Unread, judge
 
 # Where configs of several towers keep their text model (Qwen-Omni; InternVL's own; DeepSeek-VL).

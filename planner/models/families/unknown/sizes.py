@@ -6,141 +6,33 @@ the experts sit, whether an FFN is gated) becomes a range and not a default.
 
 from collections.abc import Collection, Sequence
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
 from ....errors import BadConfig
-from ....light_dataclass import dataclass
 from ...config_fields import MAX_LAYERS, Fields
 from ...read_keys import ReadKeys
 from ..blocks.ffn import activation
 from ..decoder import LEGACY_LAYER_TYPES, max_context
-
-HIDDEN = ("hidden_size", "n_embd", "d_model", "model_dim", "dim")
-LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "num_decoder_layers")
-VOCAB = ("vocab_size", "padded_vocab_size", "n_vocab")
-HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
-KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "n_head_kv", "num_query_groups")
-HEAD_DIM = ("head_dim", "kv_channels", "attention_head_dim", "head_size", "d_head", "d_kv")
-WIDTHS = ("intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim", "d_ff", "mlp_hidden_size")
-MORE_WIDTHS = ("intermediate_size_mlp", "dense_intermediate_size", "mlp_intermediate_size")
-EXPERTS = (
-    "num_experts",
-    "num_local_experts",
-    "n_routed_experts",
-    "moe_num_experts",
-    "n_experts",
-    "num_routed_experts",
-    "ffn_num_experts",
-    "moe_n_experts",
-    "num_moe_experts",
+from .ranges import Experts, Latent, Range, Sizes, exactly
+from .size_names import (
+    EXPERT_WIDTHS,
+    EXPERTS,
+    FIRST_DENSE,
+    GATED,
+    HEAD_DIM,
+    HEADS,
+    HIDDEN,
+    KV_HEADS,
+    LAYERS,
+    MORE_WIDTHS,
+    SHARED,
+    SHARED_WIDTHS,
+    SWITCHES,
+    TOP_K,
+    VOCAB,
+    WIDTHS,
+    WINDOWS,
 )
-EXPERT_WIDTHS = (
-    "moe_intermediate_size",
-    "expert_ffn_hidden_size",
-    "moe_ffn_hidden_size",
-    "expert_intermediate_size",
-)
-SHARED = (
-    "n_shared_experts",
-    "num_shared_experts",
-    "num_shared_expert",
-    "moe_num_shared_experts",
-)
-SHARED_WIDTHS = (
-    "shared_expert_intermediate_size",
-    "moe_shared_expert_intermediate_size",
-    "shared_intermediate_size",
-    "share_expert_dim",
-)
-SWITCHES = ("use_moe", "is_moe", "enable_moe", "enable_moe_block", "moe_enabled")
-TOP_K = (
-    "num_experts_per_tok",
-    "num_experts_per_token",
-    "experts_per_token",
-    "experts_per_tok",
-    "moe_topk",
-    "moe_top_k",
-    "moe_k",
-    "top_k_experts",
-    "num_selected_experts",
-    "num_activated_experts",
-    "n_activated_experts",
-    "moe_router_topk",
-)
-FIRST_DENSE = ("first_k_dense_replace", "num_dense_layers", "n_dense_layers", "num_first_dense")
-WINDOWS = (
-    "sliding_window",
-    "sliding_window_size",
-    "attention_window_size",
-    "window_size",
-    "local_attention_window",
-    "swa_window_size",
-)
-GATED = ("silu", "swish", "swiglu")
-"""Activations of gated FFNs alone; GELU and its like are used with and without a gate."""
-
-
-class Range(NamedTuple):
-    """At least, as read, at most."""
-
-    low: int
-    read: int
-    high: int
-
-    def at(self, end: int) -> int:
-        """Its low end (-1), as read (0), its high end (1)."""
-        return self[end + 1]
-
-
-def exactly(value: int) -> Range:
-    return Range(value, value, value)
-
-
-class Latent(NamedTuple):
-    """MLA's sizes."""
-
-    query_rank: int | None
-    kv_rank: int
-    nope: int
-    rope: int
-    value: int
-
-
-class Experts(NamedTuple):
-    """`sparse`: how many layers have them."""
-
-    number: int
-    width: int
-    top_k: int
-    shared: Range
-    sparse: Range
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """`width`: of a dense FFN, at most the sum of all widths the file names. `matrices`: the
-    least a dense FFN or an expert has, in halves of one matrix: 6 gated, 3 where it may be plain,
-    or its width that of gate and up together (RecurrentGemma, Qwen). `beside`: a dense FFN may
-    stand beside the experts. `kinds`: the layers' own `layer_types`, where all are plain or
-    sliding attention."""
-
-    hidden: int
-    layers: int
-    vocab: int
-    heads: int
-    kv_heads: Range
-    head_dim: int
-    latent: Latent | None
-    width: Range
-    matrices: int
-    activation: str
-    experts: Experts | None
-    beside: bool
-    tied: bool | None
-    positions: int
-    window: int | None
-    kinds: Sequence[str] | None
-    max_context: int | None
 
 
 def read_sizes(f: Fields) -> Sizes:

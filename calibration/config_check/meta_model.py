@@ -27,7 +27,6 @@ _AUTOMATIC = (
     ),
     (transformers.AutoModelForMultimodalLM, modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES),
 )
-_STATES = ("recurrent_states", "conv1d_state")  # RecurrentGemma's
 _BOOKKEEPING = {"_sliding_window_tensor", "cumulative_length", "indexer_cumulative_length"}
 
 
@@ -91,24 +90,6 @@ def fill_cache(model: Any, tokens: int, batch: int = 1) -> Any:
         if getattr(output, name, None) is not None:
             return getattr(output, name)
     raise LookupError("the model returned no cache")
-
-
-def fill_real_cache(config: Any, tokens: int, batch: int = 1) -> Any:
-    """As `fill_cache`, of a small model with real weights, whose code reads values as it runs."""
-    dtype = config.dtype or torch.bfloat16
-    model_class = getattr(transformers, (config.architectures or [""])[0], None)
-    if model_class is None:
-        names = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-        model_class = getattr(transformers, names[config.model_type])
-    model = model_class._from_config(config, dtype=dtype).eval()
-    cache = transformers.DynamicCache(config=config)
-    ids = torch.zeros((batch, tokens), dtype=torch.long)
-    with torch.no_grad():
-        model(input_ids=ids, use_cache=True, past_key_values=cache)
-    return [
-        cache,
-        *(getattr(module, name, None) for module in model.modules() for name in _STATES),
-    ]
 
 
 def cache_bytes(cache: Any) -> int:

@@ -1,0 +1,134 @@
+"""Every config.json of a folder: parameters and caches as planned, and as transformers has them.
+
+transformers instantiates each model on the meta device, without memory. Parameters are compared
+group by group (name with indices as `*`, shape, number), caches by their bytes after prompts of
+LENGTHS tokens, with experts that answer zeros.
+"""
+
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...planner.engines.transformers import TRANSFORMERS
+from ...planner.errors import BadInput, one_line
+from ...planner.formats.configuration import Configuration
+from ...planner.memory.kv_cache import kv_bytes
+from ...planner.models.read_config import read_model
+from ...planner.models.spec import ModelSpec
+from ...planner.models.untrusted_json import read_json_object
+from ...planner.workload import Workload
+
+LENGTHS = (300, 5001)
+WRONG = ("differs", "refused")
+"""Verdicts that make a check fail; `not instantiable` and `not runnable` are transformers' own."""
+
+
+def configs_in(folder: Path) -> list[Path]:
+    """The config files of a folder: its own, its models' folders', or JSON files side by side.
+
+    Raises BadInput where there is none.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is no folder", "give a folder of config.json files")
+    own = folder / "config.json"
+    if own.is_file():
+        return [own]
+    found = [*folder.glob("*/config.json"), *folder.glob("*.json")]
+    if not found:
+        raise BadInput(f"{folder} has no config.json", "give a folder of config.json files")
+    return sorted(found)
+
+
+def check(path: Path) -> dict[str, Any] | None:
+    """The verdicts on one config; None for a file that is no model's config."""
+    config = read_json_object(path)
+    if "model_type" not in config:
+        return None
+    name = path.parent.name if path.name == "config.json" else path.stem
+    verdict: dict[str, Any] = {"name": name, "model_type": str(config["model_type"])}
+    try:
+        spec = read_model(config, name)
+    except BadInput as error:
+        none: dict[str, Any] = {"total": None, "cache": None, "notes": []}
+        return {**verdict, "parameters": {"verdict": "refused", "why": error.message}, **none}
+    parameters, cache = _compare(config, spec)
+    return {
+        **verdict,
+        "parameters": parameters,
+        "total": spec.parameters,
+        "cache": cache,
+        "notes": list(spec.warnings),
+    }
+
+
+def summary(checked: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, Any]:
+    """The document of a whole folder; `verified` where nothing differs and nothing is refused."""
+    counts = {
+        what: dict(Counter(one[what]["verdict"] for one in checked if one[what]))
+        for what in ("parameters", "cache")
+    }
+    wrong = sum(counts[what].get(verdict, 0) for what in counts for verdict in WRONG)
+    return {
+        "schema": 1,
+        "folder": str(folder),
+        "verified": not wrong,
+        "counts": counts,
+        "configs": list(checked),
+    }
+
+
+def quiet() -> None:
+    """Keep transformers' warnings about configs away from the answer, and torch on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+
+
+def _compare(config: Mapping[str, Any], spec: ModelSpec) -> tuple[dict[str, Any], Any]:
+    from .meta_model import hf_config, instantiate, parameter_groups
+
+    try:
+        model = instantiate(hf_config(config))
+    except ImportError:
+        raise
+    except Exception as error:  # whatever keeps transformers from making it is the verdict
+        return {"verdict": "not instantiable", "why": _short(error)}, None
+    planned: Counter[tuple[str, tuple[int, ...]]] = Counter()
+    for group in spec.tensors:
+        planned[group.name, group.shape] += group.count
+    truth = parameter_groups(model)
+    groups = sorted(
+        {
+            name
+            for name, shape in {*planned, *truth}
+            if planned.get((name, shape), 0) != truth.get((name, shape), 0)
+        }
+    )
+    if not groups:
+        return {"verdict": "exact"}, _cache(model, spec)
+    why = f"{len(groups)} groups of tensors: " + ", ".join(groups[:3])
+    return {"verdict": "differs", "why": why, "groups": groups}, _cache(model, spec)
+
+
+def _cache(model: Any, spec: ModelSpec) -> dict[str, Any]:
+    from .meta_model import cache_bytes, fill_cache
+
+    for tokens in LENGTHS:
+        try:
+            held = cache_bytes(fill_cache(model, tokens))
+        except Exception as error:
+            return {"verdict": "not runnable", "why": _short(error)}
+        planned = kv_bytes(spec, Configuration(), Workload(tokens, 0), TRANSFORMERS).total
+        if planned != held:
+            why = f"{planned:,} bytes planned, {held:,} held after {tokens:,} tokens"
+            return {"verdict": "differs", "why": why}
+    return {"verdict": "exact"}
+
+
+def _short(error: Exception) -> str:
+    return one_line(f"{type(error).__name__}: {error}", 90)

@@ -1,0 +1,95 @@
+"""`profiles check`: transformers' model of a config is the truth that the reading is held to."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvpareto.calibration.config_check import check
+from kvpareto.cli import run
+from kvpareto.planner.models.spec import ModelSpec
+
+LLAMA = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 128,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+}
+
+
+def write(path: Path, config: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(config), encoding="utf-8")
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
+    code = run(["profiles", "check", *arguments, "--json"])
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return code, found
+
+
+def test_a_model_read_rightly_is_exact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "small" / "config.json", LLAMA)
+    write(tmp_path / "index.json", {"metadata": {}})  # no config: not counted
+    code, found = answer(capsys, str(tmp_path))
+    assert (code, found["verified"]) == (0, True)
+    (small,) = found["configs"]
+    assert (small["name"], small["model_type"]) == ("small", "llama")
+    assert small["parameters"] == small["cache"] == {"verdict": "exact"}
+    # embeddings and head; per layer q, o, k, v, three of the FFN, two norms; the last norm
+    assert small["total"] == 2 * 128 * 64 + 2 * (64 * (2 * 64 + 2 * 32 + 3 * 160) + 2 * 64) + 64
+
+
+def test_what_is_read_wrongly_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "config.json", LLAMA)
+    read: Callable[..., ModelSpec] = check.read_model
+
+    def without_norms(config: Any, name: str) -> ModelSpec:
+        spec = read(config, name)
+        return replace(spec, tensors=tuple(t for t in spec.tensors if "layernorm" not in t.name))
+
+    monkeypatch.setattr(check, "read_model", without_norms)
+    code, found = answer(capsys, str(tmp_path))
+    assert (code, found["verified"], found["exit_code"]) == (1, False, 1)
+    assert found["configs"][0]["parameters"]["groups"] == [
+        "model.layers.*.input_layernorm.weight",
+        "model.layers.*.post_attention_layernorm.weight",
+    ]
+    assert found["counts"]["parameters"] == {"differs": 1}
+
+
+def test_a_refused_config_and_one_that_transformers_cannot_make(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "a.json", {"model_type": "llama", "hidden_size": "wide"})
+    write(tmp_path / "b.json", {**LLAMA, "model_type": "nobodys_type"})
+    code, found = answer(capsys, str(tmp_path))
+    assert code == 1
+    refused, unmade = (one["parameters"] for one in found["configs"])
+    assert refused["verdict"] == "refused"
+    assert "hidden_size" in refused["why"]
+    assert unmade["verdict"] == "not instantiable"
+
+
+@pytest.mark.parametrize("made", [True, False], ids=["empty", "missing"])
+def test_a_folder_without_configs_is_bad_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], made: bool
+) -> None:
+    folder = tmp_path / "models"
+    if made:
+        folder.mkdir()
+    code, found = answer(capsys, str(folder))
+    assert (code, found["exit_code"]) == (2, 2)
+    assert "models" in found["error"]
