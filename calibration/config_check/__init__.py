@@ -1,6 +1,4 @@
 """The planner's reading of config.json files, held to the models that transformers makes."""
 
-DOOR = (
-    "check",
-)
+DOOR = ("check",)
 """Modules that other rooms may import."""

@@ -4,7 +4,5 @@
 The page draws with Observable Plot (vendor/), and never asks a network for anything.
 """
 
-DOOR = (
-    "commands",
-)
+DOOR = ("commands",)
 """Modules that other rooms may import."""

@@ -102,7 +102,5 @@ def _whole(state: LayerState, side: str) -> bool:
     return reads(state.key if side == "key" else state.value)
 
 
-DOOR = (
-    "nvrtc",
-)
+DOOR = ("nvrtc",)
 """Modules that other rooms may import, beside what stands above."""

@@ -12,9 +12,9 @@ import torch
 import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from kvpareto.calibration.config_check.meta_model import hf_config
 from kvpareto.planner.engines.kvpareto.model_types import why_not
 from kvpareto.planner.engines.kvpareto.where_runs import why_planned_only
-from kvpareto.calibration.config_check.meta_model import hf_config
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.models.families.registry import READER_MODULES, STYLE_ALIASES, STYLE_MODULES
 from kvpareto.planner.models.read_config import read_model
