@@ -31,6 +31,7 @@ from .calibration.commands.shared_options import (
     Output,
     chosen_model,
 )
+from .command_options import Dtype, FullLogits, Gpu, Model, TaskKind, TrustRemoteCode
 from .command_run import Answer, run_command
 from .planner.errors import BadInput, one_line
 from .report.page import commands as report_commands
@@ -42,46 +43,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
-
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        help="Hub id (bundled, cached or downloaded: config only), folder, or config.json.",
-    ),
-]
-Gpu = Annotated[
-    str | None,
-    typer.Option(
-        help="GPU to predict for: H200, 4090, auto (this machine's); see `kvpareto profiles list`."
-    ),
-]
-Dtype = Annotated[
-    str | None,
-    typer.Option(
-        help="Dtype of what is not quantized: bfloat16, float16 or float32.  "
-        "[default: the checkpoint's; bfloat16 if that is float32]"
-    ),
-]
-FullLogits = Annotated[
-    bool,
-    typer.Option(
-        "--full-logits", help="Count logits of every prompt token, not of the last alone."
-    ),
-]
-TaskKind = Annotated[
-    str | None,
-    typer.Option(
-        "--task",
-        help="Kind of task whose retention counts: retrieval, reasoning, long-reasoning or "
-        "likelihood.  [default: the weakest generated kind]",
-    ),
-]
-TrustRemoteCode = Annotated[
-    bool,
-    typer.Option("--trust-remote-code", help="Accepted and not used: planning runs no such code."),
-]
 
 
 def _print_version(asked: bool) -> None:

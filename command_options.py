@@ -1,0 +1,45 @@
+"""Options that `plan` and `estimate` share, with their help texts."""
+
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Hub id (bundled, cached or downloaded: config only), folder, or config.json.",
+    ),
+]
+Gpu = Annotated[
+    str | None,
+    typer.Option(
+        help="GPU to predict for: H200, 4090, auto (this machine's); see `kvpareto profiles list`."
+    ),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="Dtype of what is not quantized: bfloat16, float16 or float32.  "
+        "[default: the checkpoint's; bfloat16 if that is float32]"
+    ),
+]
+FullLogits = Annotated[
+    bool,
+    typer.Option(
+        "--full-logits", help="Count logits of every prompt token, not of the last alone."
+    ),
+]
+TaskKind = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        help="Kind of task whose retention counts: retrieval, reasoning, long-reasoning or "
+        "likelihood.  [default: the weakest generated kind]",
+    ),
+]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Accepted and not used: planning runs no such code."),
+]
