@@ -86,6 +86,12 @@ def estimate(model: str, config: str, **words: "Unpack[EstimateWords]") -> Docum
     )
     check_layers(chosen, spec)
     task = typed_task(words.get("task"))
+    if engine.places:
+        from .planner.search.placed.table import placed_on_one
+        from .report.document import placed_document
+
+        point = placed_on_one(spec, chosen, workload, engine, hardware, task)
+        return placed_document(spec, engine, point)
     return estimate_document(
         spec,
         chosen,

@@ -93,6 +93,12 @@ def plan(
             help="Memory of --gpu to leave to other programs.  [default: 500MB on consumer cards]"
         ),
     ] = None,
+    ram: Annotated[
+        str | None,
+        typer.Option(
+            help="Host memory that may hold a part of the model (llama.cpp): 64GB; alone: no GPU."
+        ),
+    ] = None,
     dtype: Dtype = None,
     max_loss: Annotated[
         str | None,
@@ -127,6 +133,7 @@ def plan(
     kvpareto plan -m ./my-model --budget 16GiB --objective latency --gpu L4
     kvpareto plan -m google/gemma-3-4b-it --budget 8GB --max-context
     kvpareto plan -m Qwen/Qwen3-8B --budget 24g --json --save plan.json
+    kvpareto plan -m openai/gpt-oss-20b --engine llama.cpp --gpu 3060 --ram 32GB
     """
     from . import api
 
@@ -142,6 +149,7 @@ def plan(
         batch=batch,
         gpu=gpu,
         reserve=reserve,
+        ram=ram,
         dtype=dtype,
         max_loss=max_loss,
         task=task,

@@ -16,6 +16,7 @@ from .formats.space import Ints, Layout, Space
 from .hardware.gpus import Hardware
 from .light_dataclass import dataclass
 from .models.spec import ModelSpec
+from .placement import Placement
 from .workload import Workload
 
 Ends = tuple[float, float, float]
@@ -92,6 +93,9 @@ class Engine(ABC):
     name: str
     """As --engine takes it and JSON shows it; also the key of its row in latency.json."""
 
+    places: bool = False
+    """Whether a part of a model may lie in host memory: see place()."""
+
     def __str__(self) -> str:
         return self.name
 
@@ -122,6 +126,27 @@ class Engine(ABC):
     ) -> tuple[str, ...]:
         """What a reader should know of the KV bytes of this configuration."""
         return ()
+
+    def behind(self, front: str) -> "Engine":
+        """The engine as the program `front` runs it."""
+        return self
+
+    def chunks(self, workload: Workload) -> tuple[int | None, ...]:
+        """The prefill chunks worth choosing; none: any of the grammar's, and one shot."""
+        return ()
+
+    def place(
+        self,
+        spec: ModelSpec,
+        config: Configuration,
+        workload: Workload,
+        hardware: Hardware | None,
+        budget: int | None,
+        ram: int | None,
+    ) -> Placement:
+        """`config` within `budget` bytes of a device (None: there is none) and `ram` of the host's
+        (None: nobody said). Raises BadInput where the engine cannot run it, or places nothing."""
+        raise BadInput(f"{self.name} keeps all of a model on one device", "leave --ram out")
 
     @abstractmethod
     def formats(

@@ -6,13 +6,14 @@ a fraction).
 
 from typing import TypedDict, Unpack
 
+from .engine import Engine
 from .engines import find_engine
 from .errors import BadInput
 from .hardware.gpus import Hardware
 from .load_model import load_model
 from .memory.run_dtype import as_run, parse_dtype
 from .models.spec import ModelSpec
-from .search.gpu_memory import budget_of
+from .search.gpu_memory import budget_of, system_share
 from .search.request import Request
 from .units import parse_bytes, parse_fraction
 from .workload import DEFAULT_OUTPUT, Workload
@@ -30,6 +31,7 @@ class PlanWords(TypedDict, total=False):
     batch: str | int
     gpu: str | None
     reserve: Size
+    ram: Size
     dtype: str | None
     max_loss: str | float | None
     task: str | None
@@ -58,7 +60,11 @@ def typed_request(model: str, **words: Unpack[PlanWords]) -> Request:
     """The Request that these words ask. Raises BadInput for what cannot be understood, and where
     neither a budget nor a GPU says how much memory there is."""
     hardware = typed_gpu(words.get("gpu"))
-    size, kept = _budget(words.get("budget"), words.get("reserve"), hardware)
+    engine = find_engine(words.get("engine", "kvpareto"))
+    ram = _ram(words.get("ram"), engine)
+    host_only = ram is not None and hardware is None and words.get("budget") is None
+    budget = ram if host_only else words.get("budget")
+    size, kept = _budget(budget, words.get("reserve"), hardware)
     loss = words.get("max_loss")
     spec, workload = typed_workload(
         model,
@@ -73,7 +79,7 @@ def typed_request(model: str, **words: Unpack[PlanWords]) -> Request:
     return Request(
         spec=spec,
         workload=workload,
-        engine=find_engine(words.get("engine", "kvpareto")),
+        engine=engine,
         budget=size,
         hardware=hardware,
         max_loss=None if loss is None else parse_fraction(str(loss)),
@@ -81,6 +87,8 @@ def typed_request(model: str, **words: Unpack[PlanWords]) -> Request:
         reserve=kept,
         task=typed_task(words.get("task")),
         accept_risk=words.get("accept_risk", False),
+        ram=None if host_only else ram,
+        host_only=host_only,
     )
 
 
@@ -119,6 +127,19 @@ def typed_task(kind: str | None) -> str | None:
     from .accuracy.task_kinds import parse_task
 
     return parse_task(kind) if kind is not None else None
+
+
+def _ram(ram: Size, engine: Engine) -> int | None:
+    """Bytes of host memory for a part of the model. Raises BadInput for engines without one."""
+    if ram is None:
+        return None
+    if not engine.places:
+        raise BadInput(
+            f"--ram is a second budget, and {engine.name} keeps all of a model on one device",
+            "leave it out, or plan --engine llama.cpp",
+        )
+    size = ram if isinstance(ram, int) else parse_bytes(ram)
+    return size - system_share(size)
 
 
 def _budget(budget: Size, reserve: Size, hardware: Hardware | None) -> tuple[int, int | None]:

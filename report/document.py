@@ -16,12 +16,13 @@ from ..planner.hardware.gpus import Hardware
 from ..planner.latency.predict import Latency
 from ..planner.memory.estimate import MemoryEstimate
 from ..planner.models.spec import ModelSpec
+from ..planner.placement import Placement
 from ..planner.search.evaluate import REFERENCE_GPU
 from ..planner.search.gpu_memory import gpu_notes
 from ..planner.search.max_context import MaxContext
 from ..planner.search.notes import configuration_notes
 from ..planner.search.recommend import Plan, Point, Request
-from ..planner.units import exact_bytes
+from ..planner.units import exact_bytes, format_bytes
 from ..planner.workload import DEFAULT_OUTPUT, Workload
 
 SCHEMA = 1
@@ -76,13 +77,22 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "considered": plan.considered,
         "fitting": plan.fitting,
         "runnable": KVPARETO.cannot_run(request.spec, request.hardware) is None,
-        "commands": _commands(request, str(plan.recommended.config)),
+        **({"ram": request.ram, "host_only": request.host_only} if request.engine.places else {}),
+        "commands": _commands(request, plan.recommended),
         "warnings": list(plan.warnings),
     }
 
 
-def _commands(request: Request, config: str) -> list[dict[str, str]]:
+def _commands(request: Request, best: Point) -> list[dict[str, str]]:
     """What to type next, each with its label, ready for a POSIX shell."""
+    if best.placement is not None:
+        size = format_bytes(best.placement.file_bytes)
+        found = [
+            {"label": "Get", "command": f"{best.placement.file}, {size}"},
+            {"label": "Run it", "command": best.placement.command},
+        ]
+        return found if request.spec.gguf is None else found[1:]
+    config = str(best.config)
     model = str(request.spec.extra.get("path") or request.spec.name)
     asked = request.workload
     words = ["kvpareto", "verify", "-m", model, "--config", config]
@@ -162,6 +172,40 @@ def _planned(request: Request, planned: Point) -> dict[str, Any]:
     return {
         **heading(request.spec, request.engine, planned.workload),
         **point(planned.config, planned.memory, planned.accuracy, planned.latency),
+        **placed(planned.placement),
+    }
+
+
+def placed_document(spec: ModelSpec, engine: Engine, best: Point) -> dict[str, Any]:
+    """estimate_document of an engine that places."""
+    how = best.memory, best.accuracy, best.latency
+    return estimate_document(spec, best.config, engine, best.workload, *how) | placed(
+        best.placement
+    )
+
+
+def placed(placement: Placement | None) -> dict[str, Any]:
+    """Where the parts of a configuration lie, and how it is started; nothing for engines that keep
+    all on one device. Bytes; seconds are beside it."""
+    if placement is None:
+        return {}
+    sides = {
+        name: {"weights": s.weights, "kv": s.kv, "compute": s.compute, "total": s.total}
+        for name, s in (("device", placement.device), ("host", placement.host))
+    }
+    return {
+        "placement": {
+            **sides,
+            "layers": placement.layers,
+            "device_layers": placement.device_layers,
+            "host_experts": placement.host_experts,
+            "fits": placement.fits,
+            "file": placement.file,
+            "file_bytes": placement.file_bytes,
+            "flags": dict(placement.flags),
+            "command": placement.command,
+            "ollama": dict(placement.ollama),
+        }
     }
 
 

@@ -25,7 +25,10 @@ Context = Annotated[
 Output = Annotated[str, typer.Option(help="Tokens to generate.")]
 Batch = Annotated[str, typer.Option(help="Sequences at once.")]
 EngineName = Annotated[
-    str, typer.Option("--engine", help="kvpareto, transformers or transformers-eager.")
+    str,
+    typer.Option(
+        "--engine", help="kvpareto, transformers, transformers-eager or llama.cpp (ollama too)."
+    ),
 ]
 Device = Annotated[
     str | None, typer.Option(help="cpu or cuda.  [default: cuda where there is one]")

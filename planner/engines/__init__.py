@@ -8,18 +8,23 @@ from importlib import import_module
 from ..engine import Engine
 from ..errors import BadInput
 
-NAMES = ("kvpareto", "transformers", "transformers-eager")
-"""Names of the folders here, as --engine takes them: `-` for `_`."""
+NAMES = ("kvpareto", "transformers", "transformers-eager", "llama.cpp")
+"""Names of the folders here, as --engine takes them: `-` and `.` for `_`."""
+
+FRONTS = {"llamacpp": "llama.cpp", "ollama": "llama.cpp", "lmstudio": "llama.cpp"}
+"""Other names of an engine, and programs that run it."""
 
 
 def find_engine(name: str) -> Engine:
     """The engine called `name`. Raises BadInput."""
     wanted = name.strip().lower()
+    front = wanted if wanted in FRONTS and FRONTS[wanted] != wanted else ""
+    wanted = FRONTS.get(wanted, wanted)
     if wanted not in NAMES:
         raise BadInput(f"no engine is called {name!r}", f"engines are {', '.join(NAMES)}")
-    folder = wanted.replace("-", "_")
+    folder = wanted.replace("-", "_").replace(".", "_")
     engine: Engine = getattr(import_module(f".{folder}", __package__), folder.upper())
-    return engine
+    return engine.behind(front) if front else engine
 
 
 def all_engines() -> list[Engine]:
@@ -31,6 +36,7 @@ DOOR = (
     "kv_bounds",
     "kvpareto",
     "kvpareto.configurations",
+    "llama_cpp.run_settings",
     "transformers",
     "transformers_eager",
 )

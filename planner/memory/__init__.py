@@ -7,6 +7,7 @@ DOOR = (
     "activation.peak",
     "activation.workspace",
     "estimate",
+    "gguf_weights",
     "estimate_space",
     "kv_cache",
     "overhead",

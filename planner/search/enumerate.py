@@ -43,7 +43,8 @@ def enumerate_space(
     stored = (row for name in names if (row := weight_format(name)) is not None)
     return Space(
         weights=tuple(row.bits for row in stored) if names else available_weight_bits(spec),
-        chunks=(None, *(chunk for chunk in CHUNKS if chunk < workload.context)),
+        chunks=engine.chunks(workload)
+        or (None, *(chunk for chunk in CHUNKS if chunk < workload.context)),
         layouts=formats.layouts,
         protections=formats.protections,
         layout=rows[:, 0],

@@ -19,11 +19,11 @@ from ..memory.estimate import MemoryEstimate, assemble, estimate, widened_to_end
 from ..memory.estimate_space import SpaceMemory, memory_table
 from ..memory.kv_cache import kv_bytes
 from ..models.spec import ModelSpec
+from ..placement import Placement
 from ..workload import Workload
 from .choose import PointArrays
 from .enumerate import enumerate_space
 from .protected_layers import protection_presets
-from .request import Request
 
 REFERENCE_GPU = "NVIDIA GeForce RTX 4090"
 """Whose roofline orders configurations by time where no GPU is named: its 164 operations a byte
@@ -39,6 +39,8 @@ class Point:
     memory: MemoryEstimate
     accuracy: accuracy.Accuracy
     latency: latency.Latency | None
+    placement: Placement | None = None
+    """Where its parts lie, of engines that place them."""
 
     @property
     def seconds(self) -> float | None:
@@ -103,15 +105,14 @@ class EvaluatedSpace:
         number = {f: i for i, f in enumerate(formats)}
         return [latency.with_interval(profile.kind, swept, w, number[f], c) for w, f, c in places]
 
+    def weight_sizes(self) -> list[int]:
+        """Bytes of each of the space's weights."""
+        return [int(size) for size in self.memory.weights.ravel()]
+
     def place(self, index: int) -> tuple[int, int, int]:
         """(weights, format, chunk) of a flat index."""
         w, f, c = np.unravel_index(index, self.space.shape)
         return int(w), int(f), int(c)
-
-
-def evaluate_request(request: Request) -> EvaluatedSpace:
-    """The table of what was asked."""
-    return evaluate(request.spec, request.workload, request.engine, request.hardware, request.task)
 
 
 def evaluate(
@@ -128,7 +129,7 @@ def evaluate(
     grid = accuracy.predict_grid(
         spec,
         space.weights,
-        _formats(spec, space),
+        format_arrays_of(spec, space),
         workload.context,
         weight_formats=space.weight_formats,
         protections=space.protections,
@@ -226,7 +227,8 @@ def predict_point(
     )
 
 
-def _formats(spec: ModelSpec, space: Space) -> accuracy.Formats:
+def format_arrays_of(spec: ModelSpec, space: Space) -> accuracy.Formats:
+    """The space's cache formats as the accuracy's formula takes them."""
     granularity = [layout.granularity for layout in space.layouts]
     return accuracy.format_arrays(
         spec,

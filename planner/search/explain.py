@@ -7,15 +7,16 @@ import numpy as np
 from ..memory import estimate as memory
 from ..units import budget_for, format_bytes, format_tokens
 from .choose import Choice, outdone_by
-from .evaluate import EvaluatedSpace, Point
+from .evaluate import Point
 from .gpu_memory import gpu_notes
 from .notes import configuration_notes
+from .placed.questions import Table
 from .request import SAFE_LOSS, Request
 
 
 def reasons_for(
     request: Request,
-    table: EvaluatedSpace,
+    table: Table,
     fitting: np.ndarray,
     choice: Choice,
     point: Point,
@@ -26,7 +27,7 @@ def reasons_for(
         _fits(request, point),
         _best(request, table, fitting, choice, point),
         *_why_not_another(table, choice.index, shown),
-        *_why_weights(request, table, point),
+        *(_where(request, point) or _why_weights(request, table, point)),
         *_why_chunk(request, point),
         *_time(request, point),
     )
@@ -43,9 +44,7 @@ def _fits(request: Request, point: Point) -> str:
     return f"It fits: {format_bytes(memory.total)} predicted, at most {share} of the budget."
 
 
-def _best(
-    request: Request, table: EvaluatedSpace, fitting: np.ndarray, choice: Choice, point: Point
-) -> str:
+def _best(request: Request, table: Table, fitting: np.ndarray, choice: Choice, point: Point) -> str:
     low, kept = table.points.low[choice.index], table.points.retention[choice.index]
     count = f"Of {len(table.space):,} configurations {int(fitting.sum()):,} fit"
     promise = f"{_percent(kept)} of the score predicted, at least {_percent(low)}"
@@ -70,7 +69,7 @@ def _best(
     return f"{count}; of those{limit} it {what}, or as good and simpler ({promise}{task})."
 
 
-def _why_not_another(table: EvaluatedSpace, chosen: int, shown: Sequence[int]) -> tuple[str, ...]:
+def _why_not_another(table: Table, chosen: int, shown: Sequence[int]) -> tuple[str, ...]:
     """Where a point of the table is better in memory, TTFT and retention: why it is not the one."""
     points, better = table.points, outdone_by(table.points, chosen, shown)
     if not better:
@@ -94,11 +93,26 @@ def _why_not_another(table: EvaluatedSpace, chosen: int, shown: Sequence[int]) -
     )
 
 
-def _why_weights(request: Request, table: EvaluatedSpace, point: Point) -> tuple[str, ...]:
+def _where(request: Request, point: Point) -> tuple[str, ...]:
+    """Which part lies where; nothing of engines that keep all on one device."""
+    placed = point.placement
+    if placed is None:
+        return ()
+    host = format_bytes(placed.host.total)
+    if placed.on_host_only:
+        return (f"All of it runs on the processor: {host} of host memory.",)
+    whole = placed.device_layers == placed.layers
+    here = "all layers" if whole else f"{placed.device_layers} of {placed.layers} layers"
+    if placed.host_experts:
+        here += f" (less the experts of the first {placed.host_experts})"
+    return (f"The device holds {here}; host memory the rest and the token table, {host}.",)
+
+
+def _why_weights(request: Request, table: Table, point: Point) -> tuple[str, ...]:
     bits = point.config.weight_bits
     wider = [
         (b, int(size))
-        for b, size in zip(table.space.weights, table.memory.weights.ravel(), strict=True)
+        for b, size in zip(table.space.weights, table.weight_sizes(), strict=True)
         if b > bits
     ]
     if not wider:
@@ -116,7 +130,7 @@ def _why_weights(request: Request, table: EvaluatedSpace, point: Point) -> tuple
 
 
 def _why_chunk(request: Request, point: Point) -> tuple[str, ...]:
-    if point.config.chunk is None:
+    if point.config.chunk is None or point.placement is not None:
         return ()
     whole = memory.estimate(
         request.spec,

@@ -14,6 +14,11 @@ DESKTOP_RESERVE = 500_000_000
 """Bytes left to a desktop on consumer cards: one or two screens, a browser."""
 
 
+def system_share(ram: int) -> int:
+    """Bytes of a machine's memory that are left to its system: a tenth, 1 GB at least."""
+    return min(ram // 2, max(10**9, ram // 10))
+
+
 def parse_reserve(text: str) -> int:
     """`500MB`, `1GiB` or `0` -> bytes. Raises BadInput for anything else."""
     return 0 if text.strip().strip("0") == "" and text.strip() else parse_bytes(text)
@@ -38,10 +43,15 @@ def budget_of(gpu: Hardware, reserve: str | None) -> tuple[int, int]:
 def gpu_notes(request: Request) -> list[str]:
     """What a reader of a plan should know of its GPU's memory."""
     gpu = request.hardware
-    if gpu is None:
-        return []
-    gives = f"{gpu.memory_bytes / GiB:.2f} of its {gpu.marketing_bytes / GiB:.0f} GiB"
+    host = request.budget if request.host_only else request.ram
     notes = []
+    if host is not None:
+        notes.append(
+            f"of host memory {format_bytes(host)} are planned with; the rest is left to the system"
+        )
+    if gpu is None:
+        return notes
+    gives = f"{gpu.memory_bytes / GiB:.2f} of its {gpu.marketing_bytes / GiB:.0f} GiB"
     if request.reserve is not None:
         about = " (an estimate on the safe side)" if gpu.memory_estimated else ""
         left = (

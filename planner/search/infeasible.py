@@ -12,26 +12,26 @@ import numpy as np
 
 from ..errors import NothingFits
 from ..formats.configuration import Configuration
-from ..memory import estimate as memory
 from ..units import budget_for, format_bytes, format_tokens
 from . import choose as choice
 from .choose import USABLE
-from .evaluate import EvaluatedSpace, Point
+from .evaluate import Point
 from .max_context import longest_safe, max_context_of, safe_fitting
+from .placed.questions import Table, needed_bytes
 from .request import Request
 
 STEP = 256
 """Tokens that the longest safe context is looked for in; each try evaluates the whole space."""
 
 
-def infeasible_error(request: Request, table: EvaluatedSpace, fitting: np.ndarray) -> NothingFits:
+def infeasible_error(request: Request, table: Table, fitting: np.ndarray) -> NothingFits:
     """The error to raise."""
     if (fitting & (table.points.retention >= USABLE)).any():
         return _nothing_safe(request, table, fitting)
     return _nothing_usable(request, table)
 
 
-def _nothing_safe(request: Request, table: EvaluatedSpace, fitting: np.ndarray) -> NothingFits:
+def _nothing_safe(request: Request, table: Table, fitting: np.ndarray) -> NothingFits:
     """Something fits, but none of it is safe."""
     points, loss = table.points, request.accepted_loss
     chosen = choice.choose(points, fitting, request.objective, None, risk=True)
@@ -54,7 +54,7 @@ def _nothing_safe(request: Request, table: EvaluatedSpace, fitting: np.ndarray) 
 
 
 def _safe_elsewhere(
-    request: Request, table: EvaluatedSpace, loss: float
+    request: Request, table: Table, loss: float
 ) -> tuple[list[str], dict[str, Any]]:
     """A budget and a context at which something is safe, in words and as fields."""
     points, hints = table.points, list[str]()
@@ -90,7 +90,7 @@ def _longest_safe(request: Request) -> tuple[int, str] | None:
     return None
 
 
-def _nothing_usable(request: Request, table: EvaluatedSpace) -> NothingFits:
+def _nothing_usable(request: Request, table: Table) -> NothingFits:
     """Nothing that is usable, and loses no more than is accepted, fits, or exists."""
     points, loss = table.points, request.accepted_loss
     accepted = points.retention >= USABLE
@@ -186,5 +186,4 @@ def _smaller_workloads(request: Request, config: Configuration) -> tuple[int | N
 
 def _fits(request: Request, config: Configuration, batch: int) -> bool:
     workload = replace(request.workload, batch=batch)
-    estimated = memory.estimate(request.spec, config, workload, request.engine, request.hardware)
-    return estimated.total_high <= request.budget
+    return needed_bytes(request, config, workload) <= request.budget

@@ -14,10 +14,10 @@ from ..accuracy import predict as accuracy
 from ..errors import NothingFits
 from ..formats.configuration import Configuration
 from ..light_dataclass import dataclass
-from ..memory import estimate as memory
 from ..workload import Workload
 from . import choose as choice
-from .evaluate import EvaluatedSpace, Point, evaluate_request, predict_point
+from .evaluate import Point
+from .placed.questions import Table, evaluate_request, needed_bytes, requested_point
 from .request import Request
 
 LONGEST = 2**24
@@ -52,15 +52,14 @@ def longest_of_model(request: Request) -> int:
 def max_context_of(request: Request, config: Configuration) -> MaxContext | None:
     """The longest context at which this configuration fits the budget and is safe; None: not one
     token fits. Where it is not safe with one token either, safety is left out of it."""
-    spec, engine, hardware = request.spec, request.engine, request.hardware
+    spec = request.spec
     most = longest_of_model(request)
 
     def at(context: int) -> Workload:
         return replace(request.workload, context=context)
 
     def fits(context: int) -> bool:
-        estimated = memory.estimate(spec, config, at(context), engine, hardware)
-        return estimated.total_high <= request.budget
+        return needed_bytes(request, config, at(context)) <= request.budget
 
     def safe(context: int) -> bool:
         loss = request.accepted_loss
@@ -74,16 +73,14 @@ def max_context_of(request: Request, config: Configuration) -> MaxContext | None
     limit = "model" if longest == most and spec.max_context is not None else "memory"
     if not safe(longest) and safe(1):
         longest, limit = _last(safe, longest), "accuracy"
-    point = predict_point(spec, config, at(longest), engine, hardware, request.task)
+    point = requested_point(request, config, at(longest))
     return MaxContext(longest, limit, point)
 
 
-def longest_safe(
-    request: Request, most: int, step: int = STEP, *, usual: bool
-) -> EvaluatedSpace | None:
+def longest_safe(request: Request, most: int, step: int = STEP, *, usual: bool) -> Table | None:
     """The space at the longest context up to `most`, in steps, at which something that fits is
     safe; `usual`: something that people run. None where there is no such context."""
-    best: EvaluatedSpace | None = None
+    best: Table | None = None
 
     def possible(steps: int) -> bool:
         nonlocal best
@@ -100,7 +97,7 @@ def longest_safe(
     return best
 
 
-def safe_fitting(request: Request, table: EvaluatedSpace, *, usual: bool) -> choice.Mask:
+def safe_fitting(request: Request, table: Table, *, usual: bool) -> choice.Mask:
     """Points of a space that fit the budget and may be recommended; with the risk accepted, that
     are usable."""
     points, loss = table.points, request.accepted_loss
@@ -142,7 +139,7 @@ def max_contexts(request: Request) -> list[MaxContext]:
     return _undominated(contexts, always)
 
 
-def _recommended(request: Request, table: EvaluatedSpace) -> Configuration | None:
+def _recommended(request: Request, table: Table) -> Configuration | None:
     """What is recommended at a space's context."""
     fitting = table.points.memory <= request.budget
     how = request.objective, request.accepted_loss, request.accept_risk

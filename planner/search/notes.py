@@ -54,7 +54,7 @@ def _experts_in_chunks(
     hardware: Hardware | None,
 ) -> tuple[str, ...]:
     """Packed experts are launched one after another for each chunk, whatever its length."""
-    if config.chunk is None or config.weight_bits == 16:
+    if engine.places or config.chunk is None or config.weight_bits == 16:
         return ()
     if not any(isinstance(layer.ffn, MoEFFN) for layer in spec.layers):
         return ()

@@ -10,9 +10,10 @@ import numpy as np
 
 from ..light_dataclass import dataclass
 from . import choose as choice
-from .evaluate import Point, evaluate_request
+from .evaluate import Point
 from .explain import reasons_for, steps_from, warnings_for
 from .infeasible import infeasible_error
+from .placed.questions import evaluate_request
 from .request import Request
 
 __all__ = ["Plan", "Point", "Request", "recommend"]
@@ -68,7 +69,7 @@ def recommend(request: Request) -> Plan:
             float(points.tpot[i] / points.tpot[chosen.index]),
         )
         for i in shown
-        if request.hardware is None
+        if request.hardware is None and not request.host_only
     }
     next_up = known[up] if up is not None else None
     next_down = known[down] if down is not None else None

@@ -35,6 +35,10 @@ class Request:
     reserve: int | None = None
     task: str | None = None
     accept_risk: bool = False
+    ram: int | None = None
+    """Bytes of host memory that may hold a part of the model; None: nobody said."""
+    host_only: bool = False
+    """There is no device: `budget` is of host memory."""
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:

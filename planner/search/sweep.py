@@ -12,7 +12,8 @@ from ..formats.configuration import CHUNKS, Configuration
 from ..light_dataclass import dataclass
 from ..workload import Workload
 from . import choose
-from .evaluate import Point, evaluate_request, predict_point
+from .evaluate import Point
+from .placed.questions import evaluate_request, requested_point
 from .request import Request
 
 FIRST_CONTEXT = 1024
@@ -97,11 +98,7 @@ def _predicted(
     points = []
     for config, workload in questions:
         try:
-            points.append(
-                predict_point(
-                    request.spec, config, workload, request.engine, request.hardware, request.task
-                )
-            )
+            points.append(requested_point(request, config, workload))
         except BadInput:  # a chunk or a window that this engine or this context does not take
             continue
     return points

@@ -1,0 +1,78 @@
+"""What llama.cpp prints about its memory, read from its log.
+
+Sizes are printed in MiB with two decimals (compute buffers with four once the engine ends), one
+line for each buffer type of each device.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+MIB = 2**20
+_BUFFER = re.compile(r"(\S+) (model|KV|RS|output|compute) buffer size (?:=|is) +([\d.]+) MiB")
+_EXACT = re.compile(r"(\S+) compute buffer size is +([\d.]+) MiB, matches expectation")
+_KV = re.compile(
+    r"llama_kv_cache: size = +[\d.]+ MiB \( *(\d+) cells, +(\d+) layers, +(\d+)/(\d+) seqs\), "
+    r"K \((\w+)\): +([\d.]+) MiB, V \((\w+)\): +([\d.]+) MiB"
+)
+_FLASH = re.compile(r"Flash Attention (enabled|disabled)|flash_attn += (\w+)")
+
+
+@dataclass
+class Breakdown:
+    """Bytes by device, each within half of the last printed digit."""
+
+    model: dict[str, int] = field(default_factory=dict)
+    compute: dict[str, int] = field(default_factory=dict)
+    output: int = 0
+    states: int = 0
+    keys: int = 0
+    values: int = 0
+    cells: list[int] = field(default_factory=list)
+    """Cells of each cache: the full one, then that of sliding windows."""
+
+    @property
+    def kv(self) -> int:
+        """Keys, values and recurrent states."""
+        return self.keys + self.values + self.states
+
+    @property
+    def total(self) -> int:
+        return sum(self.model.values()) + self.kv + sum(self.compute.values()) + self.output
+
+    def row(self) -> dict[str, object]:
+        return {
+            "model": self.model,
+            "keys": self.keys,
+            "values": self.values,
+            "states": self.states,
+            "compute": self.compute,
+            "output": self.output,
+            "cells": self.cells,
+        }
+
+
+def read_breakdown(log: str) -> Breakdown:
+    """The sizes in a log of verbosity 4 or more; of an engine that never loaded, nothing."""
+    found = Breakdown()
+    for line in log.splitlines():
+        if match := _EXACT.search(line):
+            found.compute[match[1]] = _bytes(match[2])
+        elif match := _KV.search(line):
+            found.cells.append(int(match[1]))
+            found.keys += _bytes(match[6])
+            found.values += _bytes(match[8])
+        elif match := _BUFFER.search(line):
+            device, kind, size = match[1], match[2], _bytes(match[3])
+            if kind == "model":
+                found.model[device] = found.model.get(device, 0) + size
+            elif kind == "compute":
+                found.compute[device] = size
+            elif kind == "output":
+                found.output += size
+            elif kind == "RS":
+                found.states += size
+    return found
+
+
+def _bytes(mib: str) -> int:
+    return round(float(mib) * MIB)

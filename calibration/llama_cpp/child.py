@@ -1,0 +1,51 @@
+"""The process in which llama.cpp runs as a library: one JSON of settings in, one line of JSON out.
+
+A process of its own, because llama.cpp writes its log to the file descriptor of stderr, ends the
+process where a file is broken, and gives its memory back only at its end.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+
+def main() -> None:
+    """Settings from the first argument; on stdout what was measured; the log is on stderr."""
+    import xllamacpp
+
+    wanted: dict[str, Any] = json.loads(sys.argv[1])
+    params = xllamacpp.CommonParams()
+    params.model.path = wanted["path"]
+    params.n_ctx, params.n_parallel = wanted["context"], wanted["sequences"]
+    params.n_ubatch, params.n_batch = wanted["micro_batch"], wanted["batch"]
+    params.cache_type_k = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{wanted['keys'].upper()}")
+    params.cache_type_v = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{wanted['values'].upper()}")
+    flash = "ENABLED" if wanted["flash"] else "DISABLED"
+    kinds = xllamacpp.llama_flash_attn_type
+    params.flash_attn_type = getattr(kinds, f"LLAMA_FLASH_ATTN_TYPE_{flash}")
+    params.swa_full, params.kv_unified = wanted["swa_full"], wanted["unified"]
+    params.n_gpu_layers = wanted.get("gpu_layers", -1)
+    params.fit_params, params.warmup, params.verbosity = False, bool(wanted["prompts"]), 5
+    if wanted.get("threads"):
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = wanted["threads"]
+    server = xllamacpp.Server(params)
+    answers = [
+        server.handle_completions(
+            {
+                "prompt": prompt,
+                "n_predict": wanted["predict"],
+                "ignore_eos": True,
+                "temperature": 0,
+                "cache_prompt": False,
+            }
+        )
+        for prompt in wanted["prompts"]
+    ]
+    time.sleep(0.4)  # a server that ends before its loop has begun waits for ever
+    version = getattr(xllamacpp, "__version__", "")
+    print(json.dumps({"answers": answers, "version": str(version)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""GGUF files of any shape with random weights, for llama.cpp to load: what sizes are held to.
+
+Written from a config.json-like dict: the same dict is what the planner reads, so that both sides
+see one model. Needs `gguf` and numpy.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ARCHITECTURES = {
+    "llama": "llama",
+    "mistral": "llama",
+    "mixtral": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "qwen3_moe": "qwen3moe",
+    "gemma2": "gemma2",
+    "gemma3_text": "gemma3",
+    "gpt_oss": "gpt-oss",
+    "deepseek_v2": "deepseek2",
+    "lfm2": "lfm2",
+}
+"""config.json's model_type -> GGUF's architecture."""
+
+
+def write_model(config: Mapping[str, Any], path: Path, seed: int = 0) -> None:
+    """A GGUF file of 16-bit matrices (norms and biases in 32 bits) as `config` describes it."""
+    from gguf import GGUFWriter
+
+    kind = config["model_type"]
+    writer = GGUFWriter(str(path), ARCHITECTURES[kind])
+    _metadata(writer, config)
+    _vocabulary(writer, config["vocab_size"])
+    random = np.random.default_rng(seed)
+
+    def matrix(name: str, *shape: int, wide: bool = False) -> None:
+        sample = random.standard_normal(min(4096, int(np.prod(shape)))) * 0.02
+        values = np.resize(sample.astype(np.float32 if wide else np.float16), shape)
+        writer.add_tensor(name, values)
+
+    _tensors(config, matrix)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _head_dim(config: Mapping[str, Any]) -> int:
+    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+
+
+def _metadata(writer: Any, config: Mapping[str, Any]) -> None:
+    layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
+    writer.add_block_count(layers)
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_file_type(1)
+    kind, width = config["model_type"], _head_dim(config)
+    if kind == "lfm2":
+        kinds = config["layer_types"]
+        writer.add_head_count_kv(
+            [config["num_key_value_heads"] if k == "full_attention" else 0 for k in kinds]
+        )
+        writer.add_shortconv_l_cache(config["conv_L_cache"])
+    elif kind == "deepseek_v2":
+        writer.add_head_count_kv(1)
+    else:
+        writer.add_head_count_kv(config["num_key_value_heads"])
+    if kind == "deepseek_v2":
+        rank, rope = config["kv_lora_rank"], config["qk_rope_head_dim"]
+        writer.add_key_length(rank + rope)
+        writer.add_value_length(rank)
+        writer.add_key_length_mla(config["qk_nope_head_dim"] + rope)
+        writer.add_value_length_mla(config["v_head_dim"])
+        writer.add_rope_dimension_count(rope)
+        writer.add_kv_lora_rank(rank)
+        writer.add_q_lora_rank(config["q_lora_rank"])
+        writer.add_leading_dense_block_count(config["first_k_dense_replace"])
+        writer.add_expert_shared_count(config["n_shared_experts"])
+        writer.add_expert_count(config["n_routed_experts"])
+        writer.add_expert_used_count(config["num_experts_per_tok"])
+        writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
+        writer.add_expert_weights_norm(bool(config["norm_topk_prob"]))
+    else:
+        writer.add_key_length(width)
+        writer.add_value_length(width)
+        writer.add_rope_dimension_count(width)
+    experts = config.get("num_local_experts") or config.get("num_experts")
+    if experts:
+        writer.add_expert_count(experts)
+        writer.add_expert_used_count(config["num_experts_per_tok"])
+        if kind != "mixtral":
+            width = config.get("moe_intermediate_size") or config["intermediate_size"]
+            writer.add_expert_feed_forward_length(width)
+    if kind in ("gemma2", "gemma3_text", "gpt_oss"):
+        writer.add_sliding_window(config["sliding_window"])
+    if kind == "gemma2":
+        writer.add_attn_logit_softcapping(config["attn_logit_softcapping"])
+        writer.add_final_logit_softcapping(config["final_logit_softcapping"])
+
+
+def _vocabulary(writer: Any, count: int) -> None:
+    """A sentencepiece vocabulary: three special tokens, all bytes, and words."""
+    tokens = [b"<unk>", b"<s>", b"</s>", *(f"<0x{i:02X}>".encode() for i in range(256))]
+    tokens += [f"t{i}".encode() for i in range(count - len(tokens))]
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * count)
+    writer.add_token_types([2, 3, 3] + [6] * 256 + [1] * (count - 259))
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+
+
+def _tensors(config: Mapping[str, Any], matrix: Any) -> None:
+    kind, hidden, vocab = config["model_type"], config["hidden_size"], config["vocab_size"]
+    matrix("token_embd.weight", vocab, hidden)
+    if not config.get("tie_word_embeddings"):
+        matrix("output.weight", vocab, hidden)
+    matrix("token_embd_norm.weight" if kind == "lfm2" else "output_norm.weight", hidden, wide=True)
+    for index in range(config["num_hidden_layers"]):
+        block = f"blk.{index}."
+        matrix(block + "attn_norm.weight", hidden, wide=True)
+        after = "post_attention_norm" if kind == "gpt_oss" else "ffn_norm"
+        matrix(block + after + ".weight", hidden, wide=True)
+        if kind.startswith("gemma"):
+            matrix(block + "post_attention_norm.weight", hidden, wide=True)
+            matrix(block + "post_ffw_norm.weight", hidden, wide=True)
+        if kind == "lfm2" and config["layer_types"][index] != "full_attention":
+            matrix(block + "shortconv.conv.weight", hidden, config["conv_L_cache"], wide=True)
+            matrix(block + "shortconv.in_proj.weight", 3 * hidden, hidden)
+            matrix(block + "shortconv.out_proj.weight", hidden, hidden)
+        elif kind == "deepseek_v2":
+            _latent(config, block, matrix)
+        else:
+            _attention(config, block, matrix)
+        _feed_forward(config, index, block, matrix)
+
+
+def _attention(config: Mapping[str, Any], block: str, matrix: Any) -> None:
+    kind, hidden, width = config["model_type"], config["hidden_size"], _head_dim(config)
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    for name, rows in (("q", heads * width), ("k", kv_heads * width), ("v", kv_heads * width)):
+        matrix(f"{block}attn_{name}.weight", rows, hidden)
+        if kind in ("qwen2", "gpt_oss"):
+            matrix(f"{block}attn_{name}.bias", rows, wide=True)
+    matrix(block + "attn_output.weight", hidden, heads * width)
+    if kind in ("qwen3", "qwen3_moe", "gemma3_text", "lfm2"):
+        matrix(block + "attn_q_norm.weight", width, wide=True)
+        matrix(block + "attn_k_norm.weight", width, wide=True)
+    if kind == "gpt_oss":
+        matrix(block + "attn_output.bias", hidden, wide=True)
+        matrix(block + "attn_sinks.weight", heads, wide=True)
+
+
+def _latent(config: Mapping[str, Any], block: str, matrix: Any) -> None:
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    rank, rope, nope = (config[k] for k in ("kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim"))
+    query, value = config["q_lora_rank"], config["v_head_dim"]
+    matrix(block + "attn_q_a_norm.weight", query, wide=True)
+    matrix(block + "attn_kv_a_norm.weight", rank, wide=True)
+    matrix(block + "attn_q_a.weight", query, hidden)
+    matrix(block + "attn_q_b.weight", heads * (nope + rope), query)
+    matrix(block + "attn_kv_a_mqa.weight", rank + rope, hidden)
+    matrix(block + "attn_k_b.weight", heads, rank, nope)
+    matrix(block + "attn_v_b.weight", heads, value, rank)
+    matrix(block + "attn_output.weight", hidden, heads * value)
+
+
+def _feed_forward(config: Mapping[str, Any], index: int, block: str, matrix: Any) -> None:
+    kind, hidden, width = config["model_type"], config["hidden_size"], config["intermediate_size"]
+    experts = next(
+        (
+            config[k]
+            for k in ("num_local_experts", "num_experts", "n_routed_experts")
+            if k in config
+        ),
+        0,
+    )
+    if not experts or index < config.get("first_k_dense_replace", 0):
+        matrix(block + "ffn_gate.weight", width, hidden)
+        matrix(block + "ffn_up.weight", width, hidden)
+        matrix(block + "ffn_down.weight", hidden, width)
+        return
+    width = config.get("moe_intermediate_size") or width
+    matrix(block + "ffn_gate_inp.weight", experts, hidden, wide=True)
+    for name in ("gate", "up"):
+        matrix(f"{block}ffn_{name}_exps.weight", experts, width, hidden)
+    matrix(block + "ffn_down_exps.weight", experts, hidden, width)
+    if kind == "gpt_oss":
+        matrix(block + "ffn_gate_inp.bias", experts, wide=True)
+        matrix(block + "ffn_gate_exps.bias", experts, width, wide=True)
+        matrix(block + "ffn_up_exps.bias", experts, width, wide=True)
+        matrix(block + "ffn_down_exps.bias", experts, hidden, wide=True)
+    if shared := config.get("n_shared_experts"):
+        matrix(block + "ffn_gate_shexp.weight", shared * width, hidden)
+        matrix(block + "ffn_up_shexp.weight", shared * width, hidden)
+        matrix(block + "ffn_down_shexp.weight", hidden, shared * width)

@@ -1,0 +1,131 @@
+"""llama.cpp, alone or inside ollama and LM Studio: GGUF files, its own caches, its own buffers.
+
+Sizes are those of build 11434 and newer (docs/llama_cpp.md).
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from ...engine import Activation, Engine, Formats, Interval, KVBytes, Slack
+from ...formats.configuration import Configuration
+from ...formats.named import KV, names
+from ...formats.named import LLAMA_CPP as NAME
+from ...formats.space import Ints, Layout, Space
+from ...hardware.gpus import Hardware
+from ...models.spec import CompressedAttention, LatentAttention, ModelSpec
+from ...placement import Placement
+from ...workload import Workload
+from .cache_bytes import cache_bytes
+from .parts import parts_of, run_settings
+from .place import DEVICE_CONTEXT, UNIFIED_CONTEXT, place
+from .run_settings import rounded
+
+MIXES = ("BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K")
+"""Types of files that people publish, of each number of bits the usual one."""
+SAME = ("f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+MIXED = (("f16", "q8_0"), ("q8_0", "q5_1"), ("q8_0", "q5_0"), ("q8_0", "q4_0"), ("q8_0", "iq4_nl"))
+CHUNKS = (128, 256, 512, 1024, 2048)
+
+
+class LlamaCpp(Engine):
+    """See Engine. `front`: the program that people run it in, where that is another."""
+
+    name = NAME
+    places = True
+
+    def __init__(self, front: str = "") -> None:
+        self.front = front
+
+    def behind(self, front: str) -> "LlamaCpp":
+        return LlamaCpp(front if front in ("ollama", "lmstudio") else "")
+
+    def cannot_run(self, spec: ModelSpec, hardware: Hardware | None = None) -> str | None:
+        if any(isinstance(m, CompressedAttention) for m, _ in spec.mixer_counts):
+            return f"caches of {spec.model_type}'s compressed attention are not planned"
+        if not spec.understood:
+            return f"nobody knows here whether llama.cpp has {spec.model_type}"
+        return None
+
+    def weight_formats(self, spec: ModelSpec) -> Sequence[str]:
+        if spec.gguf is not None:
+            return _own_format(spec.gguf.mix)
+        if spec.quantization is not None and spec.quantization.method == "mxfp4":
+            return ("mxfp4",)
+        return MIXES
+
+    def chunks(self, workload: Workload) -> tuple[int | None, ...]:
+        most = rounded(workload.tokens) * workload.batch
+        return tuple(c for c in CHUNKS if c <= most)
+
+    def formats(
+        self,
+        spec: ModelSpec,
+        workload: Workload,
+        groups: Sequence[int | None],
+        residuals: Sequence[int],
+        protections: tuple[tuple[int, ...], ...],
+    ) -> Formats:
+        latent = any(isinstance(m, LatentAttention) for m, _ in spec.mixer_counts)
+        pairs = [(name, name) for name in SAME] + list(() if latent else MIXED)
+        rows = np.array([[0, _bits(k), _bits(v), 0] for k, v in pairs], dtype=np.int64)
+        return Formats((Layout(),), ((),), rows, tuple(pairs))
+
+    def kv_bytes(self, spec: ModelSpec, config: Configuration, workload: Workload) -> KVBytes:
+        run = run_settings(spec, config, workload)
+        total = cache_bytes(spec, run).total
+        longer = Workload(rounded(workload.tokens) + 256 - workload.output, workload.output)
+        longer = Workload(max(1, longer.context), workload.output, workload.batch)
+        more = cache_bytes(spec, run_settings(spec, config, longer)).total
+        steps = (rounded(longer.tokens) - rounded(workload.tokens)) or 256
+        per_token = (more - total) // steps
+        return KVBytes(total, per_token, total - per_token * workload.tokens)
+
+    def activation(self, spec: ModelSpec, config: Configuration, workload: Workload) -> Activation:
+        parts = parts_of(spec, config, workload)
+        live = sum(parts.caches) + parts.compute + parts.output
+        return Activation(live, live, live, live)
+
+    def place(
+        self,
+        spec: ModelSpec,
+        config: Configuration,
+        workload: Workload,
+        hardware: Hardware | None,
+        budget: int | None,
+        ram: int | None,
+    ) -> Placement:
+        self.check_formats(config)
+        return place(spec, config, workload, hardware, budget, ram)
+
+    def context(self, hardware: Hardware | None) -> Interval:
+        return UNIFIED_CONTEXT if hardware is not None and hardware.unified else DEVICE_CONTEXT
+
+    def slack(self, config: Configuration, hardware: Hardware | None) -> Slack:
+        return Slack((0.0, 0.0, 0.0))
+
+    def cache_kinds(self, space: Space) -> Ints:
+        return np.arange(len(space.layout), dtype=np.int64)
+
+
+@lru_cache(maxsize=1)
+def _widths() -> dict[str, int]:
+    return {row.name: row.bits for row in KV}
+
+
+def _bits(name: str) -> int:
+    return _widths()[name]
+
+
+def _own_format(mix: str) -> tuple[str, ...]:
+    """The name of a file's own mix; empty where the grammar has none for it."""
+    from ...formats.named import weight_format
+
+    row = weight_format(mix)
+    return (row.name,) if row is not None else ()
+
+
+LLAMA_CPP = LlamaCpp()
+
+__all__ = ["LLAMA_CPP", "LlamaCpp", "names"]

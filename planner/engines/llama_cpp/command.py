@@ -1,0 +1,89 @@
+"""What to type: llama-server's flags, the file to get, and an ollama Modelfile."""
+
+import re
+import shlex
+from pathlib import PurePath
+
+from ...models.spec import ModelSpec
+from .run_settings import DEFAULT_BATCH, RunSettings
+
+Flags = tuple[tuple[str, str | None], ...]
+
+OLLAMA_CACHES = ("f16", "q8_0", "q4_0")
+"""What OLLAMA_KV_CACHE_TYPE takes, for K and V alike."""
+
+
+def file_name(spec: ModelSpec, mix: str) -> str:
+    """The GGUF file: the model's own, or as files of that type are called."""
+    path = spec.extra.get("path", "")
+    if spec.gguf is not None and path:
+        return path
+    return f"{_short(spec)}-{mix}.gguf"
+
+
+def file_words(spec: ModelSpec, mix: str) -> str:
+    """The file to get, for people: Qwen2.5-7B-Instruct Q5_K_M."""
+    return f"{_short(spec)} {mix}"
+
+
+def command_flags(
+    run: RunSettings,
+    file: str,
+    layers: int,
+    device_layers: int,
+    host_experts: int,
+    budget: int | None,
+) -> Flags:
+    """llama-server's flags, each with its value; None for those without."""
+    on_device = 0 if budget is None else device_layers + 1  # the head counts as a layer
+    flags: list[tuple[str, str | None]] = [
+        ("-m", file),
+        ("-c", str(run.total_context)),
+        ("-ngl", str(on_device)),
+    ]
+    if host_experts:
+        flags.append(("--n-cpu-moe", str(host_experts)))
+    flags += [
+        ("-ctk", run.keys),
+        ("-ctv", run.values),
+        ("-fa", "on" if run.flash else "off"),
+        ("-ub", str(run.micro_batch)),
+    ]
+    if run.micro_batch > DEFAULT_BATCH:
+        flags.append(("-b", str(run.micro_batch)))
+    flags.append(("-np", str(run.sequences)))
+    flags += [("--swa-full", None)] if run.swa_full else []
+    flags += [("--kv-unified", None)] if run.unified else []
+    return tuple(flags)
+
+
+def command_line(flags: Flags, program: str = "llama-server") -> str:
+    """The command, quoted for a POSIX shell."""
+    words = [word for flag in flags for word in flag if word is not None]
+    return shlex.join([program, *words])
+
+
+def modelfile(flags: Flags) -> dict[str, object]:
+    """An ollama Modelfile for the same plan, the environment it needs, and what it cannot say."""
+    said = dict(flags)
+    lines = [
+        f"FROM {said['-m']}",
+        f"PARAMETER num_ctx {said['-c']}",
+        f"PARAMETER num_gpu {said['-ngl']}",
+        f"PARAMETER num_batch {said['-ub']}",
+    ]
+    keys, values = said["-ctk"], said["-ctv"]
+    environment = {"OLLAMA_FLASH_ATTENTION": "1", "OLLAMA_NUM_PARALLEL": said["-np"]}
+    missing = []
+    if keys == values and keys in OLLAMA_CACHES:
+        environment["OLLAMA_KV_CACHE_TYPE"] = keys
+    else:
+        missing.append(f"ollama has one cache type of {', '.join(OLLAMA_CACHES)} for K and V")
+    if "--n-cpu-moe" in said:
+        missing.append("ollama places experts by itself: it has no --n-cpu-moe")
+    return {"modelfile": "\n".join(lines) + "\n", "environment": environment, "missing": missing}
+
+
+def _short(spec: ModelSpec) -> str:
+    name = PurePath(spec.name).name.removesuffix(".gguf")
+    return re.sub(r"[^\w.+-]", "_", name) or "model"

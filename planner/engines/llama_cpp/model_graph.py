@@ -1,0 +1,300 @@
+"""The graph of one forward pass as llama.cpp builds it: what its compute buffer must hold.
+
+Follows src/llama-graph.cpp and src/models/ of build 11434: token embeddings with their unused
+branches (a batch may come as vectors), position and cache indices, one mask a cache, attention with
+or without flash attention, dense and routed feed-forward layers, logits of one token a sequence.
+Sizes do not depend on weight formats, nor on biases and norms that work in place.
+
+A layer's tensors are gone when the next begins, so the buffer is the same for any number of layers
+once every neighbourhood of kinds has occurred: only those layers are built.
+"""
+
+from collections.abc import Sequence
+
+from ...errors import BadInput
+from ...models.spec import (
+    Attention,
+    LatentAttention,
+    Layer,
+    Mixer,
+    ModelSpec,
+    MoEFFN,
+    RecurrentState,
+)
+from .cache_bytes import kept_inputs
+from .feed_forward_graph import dense_layer, expert_layer
+from .graph_allocator import Graph, Tensor, buffer_bytes
+from .graph_nodes import (
+    activated,
+    binary,
+    graph_input,
+    hadamard,
+    matmul,
+    normalized,
+    picked_rows,
+    rotated,
+    scaled,
+    stored,
+    strided,
+    view,
+)
+from .run_settings import RunSettings
+
+
+def compute_bytes(spec: ModelSpec, run: RunSettings, alignment: int = 32) -> int:
+    """Bytes of the compute buffer where all layers are on one device."""
+    return buffer_bytes(_Pass(spec, run).graph(), alignment)
+
+
+def built_layers(layers: Sequence[Layer]) -> list[Layer]:
+    """Layers that show every neighbourhood of kinds: the first of each (before, itself, after)."""
+    seen: set[tuple[Layer | None, Layer, Layer | None]] = set()
+    found = []
+    for before, layer, after in zip((None, *layers[:-1]), layers, (*layers[1:], None), strict=True):
+        if (before, layer, after) not in seen:
+            seen.add((before, layer, after))
+            found.append(layer)
+    return found
+
+
+class _Pass:
+    """One pass of a full micro-batch."""
+
+    def __init__(self, spec: ModelSpec, run: RunSettings) -> None:
+        self.spec, self.run = spec, run
+        sequences = run.sequences
+        self.tokens = -(-run.pass_tokens // sequences) * sequences
+        self.streams = 1 if run.unified else sequences
+        self._graph = Graph()
+
+    def graph(self) -> Graph:
+        spec = self.spec
+        hidden = self._embedded()
+        self.positions = graph_input(self.tokens)
+        self._attention_inputs()
+        self.outputs = graph_input(self.run.sequences)
+        self.state_ids = graph_input(self.run.sequences)
+        layers = built_layers(spec.layers)
+        late = spec.model_type == "gpt_oss"  # rows are picked behind the last layer
+        for index, layer in enumerate(layers):
+            picks = index == len(layers) - 1 and not late
+            hidden = self._layer(layer, hidden, picks)
+        if late:
+            hidden.output = True
+            hidden = picked_rows(spec.hidden, self.outputs, hidden)
+        normed = normalized(hidden)
+        normed.output = True
+        logits = matmul(spec.vocab, normed)
+        if spec.logit_softcap is not None:
+            logits = activated(scaled(logits))
+            logits = scaled(logits)
+        logits.output = True
+        self._graph.expand(logits)
+        return self._graph
+
+    def _embedded(self) -> Tensor:
+        """Embeddings of tokens; the branches for vectors and for both are in the graph too."""
+        hidden, tokens = self.spec.hidden, self.tokens
+        ids = graph_input(tokens)
+        self._graph.expand(embedded := Tensor("get_rows", (hidden, tokens), [ids]))
+        self._graph.expand(graph_input(hidden, tokens))
+        mixed_ids, slots = graph_input(tokens), graph_input(tokens, item=8)
+        mixed = Tensor("dup", (hidden, tokens), [graph_input(hidden, tokens)])
+        rows = Tensor("get_rows", (hidden, tokens), [mixed_ids])
+        self._graph.expand(Tensor("set_rows", (hidden, tokens), [rows, slots, mixed], base=mixed))
+        kind = self.spec.text_type or self.spec.model_type
+        if kind.startswith("gemma3"):  # scaled where rows are tokens
+            embedded = Tensor("mul", embedded.shape, [embedded, graph_input(1, tokens)])
+        self._graph.expand(embedded)
+        return scaled(embedded) if kind in ("gemma", "gemma2") else embedded
+
+    def _attention_inputs(self) -> None:
+        """Indices, masks and rotations, one set for full attention and one for windows."""
+        run = self.run
+        widths = [m.kv_heads * m.value_dim for m in run.attentions(self.spec)]
+        sets = {}
+        for sliding in run.caches(self.spec):
+            cells = run.cells(sliding, self.spec)
+            keys = graph_input(self.tokens, item=8)
+            values = self.tokens * (1 if run.flash else max(widths, default=1))
+            mask_item = 2 if run.flash else 4
+            mask = graph_input(cells, self.tokens // self.streams, 1, self.streams, item=mask_item)
+            key_rotation, value_rotation = run.rotations(self.spec, sliding)
+            sets[sliding] = (
+                keys,
+                graph_input(values, item=8),
+                mask,
+                graph_input(key_rotation, key_rotation) if key_rotation else None,
+                graph_input(value_rotation, value_rotation) if value_rotation else None,
+            )
+        self.inputs = sets
+
+    def _layer(self, layer: Layer, hidden: Tensor, picks: bool) -> Tensor:
+        residual = middle = hidden
+        if layer.mixers:
+            normed = normalized(hidden)
+            attended = self._mixed(layer.mixers[0], normed)
+            for mixer in layer.mixers[1:]:
+                attended = binary("add", attended, self._mixed(mixer, normed))
+            middle = self._joined(layer, attended, residual, picks)
+        if layer.ffn is None:
+            return middle
+        normed = normalized(middle)
+        if isinstance(layer.ffn, MoEFFN):
+            out = expert_layer(self._graph, self.spec, layer.ffn, normed)
+        else:
+            out = dense_layer(layer.ffn, normed, self.spec.hidden)
+        if layer.sandwich_norms:
+            out = normalized(out)
+        return binary("add", out, middle)
+
+    def _joined(self, layer: Layer, attended: Tensor, residual: Tensor, picks: bool) -> Tensor:
+        """The residual stream behind attention; of the last layer the rows that are wanted."""
+        if picks:
+            attended = picked_rows(self.spec.hidden, self.outputs, attended)
+            residual = picked_rows(self.spec.hidden, self.outputs, residual)
+        if layer.sandwich_norms:
+            attended = normalized(attended)
+        return binary("add", attended, residual)
+
+    def _mixed(self, mixer: Mixer, normed: Tensor) -> Tensor:
+        match mixer:
+            case Attention():
+                return self._attention(mixer, normed)
+            case LatentAttention():
+                return self._latent(mixer, normed)
+            case RecurrentState():
+                return self._recurrent(mixer, normed)
+        raise BadInput(
+            f"{self.spec.model_type}'s compressed attention is not planned for llama.cpp",
+            "use --engine transformers",
+        )
+
+    def _recurrent(self, mixer: RecurrentState, normed: Tensor) -> Tensor:
+        """Short convolutions as they are; else roughly a wide projection, its convolution and the
+        scan's output, which no run of llama.cpp was held against."""
+        if mixer.kind == "short_conv":
+            return self._short_convolution(mixer, normed)
+        wide = matmul(mixer.width + mixer.heads * (2 * mixer.key_dim + mixer.value_dim), normed)
+        convolved = Tensor("ssm_conv", wide.shape, [wide])
+        scanned = Tensor("ssm_scan", (mixer.width, self.tokens), [convolved, wide])
+        return matmul(self.spec.hidden, scanned)
+
+    def _short_convolution(self, mixer: RecurrentState, normed: Tensor) -> Tensor:
+        """LFM2: three parts b, c, x; c * conv(state, b * x)."""
+        hidden, sequences = self.spec.hidden, self.run.sequences
+        each = self.tokens // sequences
+        kept = kept_inputs(mixer) // hidden
+        parts = matmul(3 * hidden, view(normed, (hidden, each, sequences)))
+        b, c, x = (strided(parts, (hidden, each, sequences)) for _ in range(3))
+        product = Tensor("mul", b.shape, [b, x])
+        turned = strided(product, (each, hidden, sequences))
+        state = Tensor("get_rows", (kept * hidden, sequences), [self.state_ids])
+        state = view(state, (kept, hidden, sequences))
+        joined = Tensor("concat", (kept + each, hidden, sequences), [state, turned])
+        tail = stored(strided(joined, (kept, hidden, sequences)))
+        self._graph.expand(tail)
+        convolved = Tensor("ssm_conv", (hidden, each, sequences), [joined])
+        out = matmul(hidden, Tensor("mul", c.shape, [c, convolved]))
+        return view(out, (hidden, self.tokens))
+
+    def _attention(self, mixer: Attention, normed: Tensor) -> Tensor:
+        tokens, expand = self.tokens, self._graph.expand
+        sliding = self.run.slides(mixer, self.spec)
+        key_ids, value_ids, mask, key_rotation, value_rotation = self.inputs[sliding]
+        shape = mixer.head_dim, mixer.query_heads, tokens
+        queries = rotated(view(matmul(shape[0] * shape[1], normed), shape), self.positions, mixer)
+        if self.spec.model_type.startswith("gemma"):
+            queries = scaled(queries)
+        if key_rotation is not None:
+            queries = hadamard(queries, key_rotation)
+        keys: Tensor | None = None
+        values: Tensor | None = None
+        if mixer.shares_kv_with is None:
+            shape = mixer.head_dim, mixer.kv_heads, tokens
+            keys = view(matmul(shape[0] * shape[1], normed), shape)
+            keys = rotated(keys, self.positions, mixer)
+            shape = mixer.value_dim, mixer.kv_heads, tokens
+            values = view(matmul(shape[0] * shape[1], normed), shape)
+            if key_rotation is not None:
+                keys = hadamard(keys, key_rotation)
+            if value_rotation is not None:
+                values = hadamard(values, value_rotation)
+        expand(queries)
+        both = [t for t in (keys, values) if t is not None]
+        for tensor in both if self.run.windows(self.spec) else both[::-1]:
+            expand(tensor)
+        for side, ids in ((keys, key_ids), (values, value_ids)):
+            if side is not None:
+                flat = view(side, (side.shape[0] * side.shape[1], tokens))
+                expand(stored(flat, ids))
+        out = self._attend(mixer, queries, mask)
+        expand(out)
+        if value_rotation is not None:
+            out = hadamard(out, value_rotation)
+        return matmul(self.spec.hidden, out)
+
+    def _latent(self, mixer: LatentAttention, normed: Tensor) -> Tensor:
+        """MLA with the absorbed matrices: one wide KV head, whose latent is the value too."""
+        tokens, expand, heads = self.tokens, self._graph.expand, mixer.query_heads
+        key_ids, _, mask, _, _ = self.inputs[False]  # a latent is not rotated
+        width, rank, rope = mixer.nope_dim + mixer.rope_dim, mixer.kv_rank, mixer.rope_dim
+        queries = normed
+        if mixer.query_rank is not None:
+            queries = normalized(matmul(mixer.query_rank, normed))
+        queries = view(matmul(width * heads, queries), (width, heads, tokens))
+        both = matmul(rank + rope, normed)
+        turned_key = strided(both, (rope, 1, tokens))
+        turned_key = Tensor("rope", turned_key.shape, [turned_key, self.positions])
+        latent = normalized(strided(both, (rank, tokens)))
+        turned = strided(queries, (rope, heads, tokens))
+        turned = Tensor("rope", turned.shape, [turned, self.positions])
+        plain = strided(
+            strided(queries, (mixer.nope_dim, heads, tokens)), (mixer.nope_dim, tokens, heads)
+        )
+        absorbed = strided(matmul(rank, plain), (rank, heads, tokens))
+        asked = Tensor("concat", (rank + rope, heads, tokens), [absorbed, turned])
+        latent = view(latent, (rank, 1, tokens))
+        keys = Tensor("concat", (rank + rope, 1, tokens), [latent, turned_key])
+        expand(asked)
+        expand(latent)
+        expand(keys)
+        expand(stored(view(keys, (rank + rope, tokens)), key_ids))
+        out = self._attend_latent(mixer, asked, mask)
+        expand(out)
+        return matmul(self.spec.hidden, out)
+
+    def _attend_latent(self, mixer: LatentAttention, queries: Tensor, mask: Tensor) -> Tensor:
+        heads, rank, streams = mixer.query_heads, mixer.kv_rank, self.streams
+        each = self.tokens // streams
+        split = view(queries, (rank + mixer.rope_dim, heads, each, streams))
+        turned = strided(split, (rank + mixer.rope_dim, each, heads, streams))
+        wide = mixer.value_dim * heads, self.tokens
+        if self.run.flash:
+            found = Tensor("flash_attn", (rank, heads, each, streams), [turned, mask])
+            found = strided(found, (rank, each, heads, streams))
+        else:
+            scores = Tensor("mul_mat", (mask.shape[0], each, heads, streams), [turned])
+            weights = Tensor("soft_max", scores.shape, [scores, mask])
+            # The latent is stored by rows: V is a transposed copy of it.
+            values = Tensor("cont", (mask.shape[0], rank, 1, streams), item=2)
+            found = Tensor("mul_mat", (rank, each, heads, streams), [values, weights])
+        out = matmul(mixer.value_dim, found)
+        out = strided(out, (mixer.value_dim, heads, each, streams))
+        return view(Tensor("cont", (mixer.value_dim, heads, each, streams), [out]), wide)
+
+    def _attend(self, mixer: Attention, queries: Tensor, mask: Tensor) -> Tensor:
+        width, heads, streams = mixer.head_dim, mixer.query_heads, self.streams
+        each = self.tokens // streams
+        split = view(queries, (width, heads, each, streams))
+        turned = strided(split, (width, each, heads, streams))
+        if self.run.flash:
+            out = Tensor("flash_attn", (mixer.value_dim, heads, each, streams), [turned, mask])
+            return view(out, (mixer.value_dim * heads, self.tokens))
+        scores = Tensor("mul_mat", (mask.shape[0], each, heads, streams), [turned])
+        if mixer.softcap is not None:
+            scores = scaled(activated(scaled(scores)))
+        weights = Tensor("soft_max", scores.shape, [scores, mask])
+        found = Tensor("mul_mat", (mixer.value_dim, each, heads, streams), [weights])
+        turned = strided(found, (mixer.value_dim, heads, each, streams))
+        return Tensor("cont", (mixer.value_dim * heads, self.tokens), [turned])

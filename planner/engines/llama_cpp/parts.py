@@ -1,0 +1,181 @@
+"""The bytes of one configuration, part by part, before anybody places them.
+
+Each layer's weights, the experts among them, its KV cache; the token table and the head; the
+compute buffers of the device and of the host. A token table that is the head too lies on both
+sides: rows are looked up by the processor, and the device multiplies with its own copy.
+"""
+
+from functools import lru_cache
+
+from ...errors import BadInput
+from ...formats.configuration import Configuration
+from ...light_dataclass import dataclass
+from ...memory.gguf_weights import GgufWeights, gguf_sizes, gguf_weight_bytes
+from ...models.spec import Attention, LatentAttention, ModelSpec, RecurrentState
+from ...workload import Workload
+from .cache_bytes import mixer_bytes
+from .model_graph import compute_bytes
+from .run_settings import DEFAULT_MICRO_BATCH, RunSettings
+
+CUDA_ALIGNMENT = 128
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Bytes. `layers`, `experts`, `caches`: one entry a layer."""
+
+    layers: tuple[int, ...]
+    experts: tuple[int, ...]
+    caches: tuple[int, ...]
+    embedding: int
+    head: int
+    """What the head takes on a device: its own matrix, or a copy of the token table."""
+    tied: bool
+    compute: int
+    host_compute: int
+    output: int
+    """Logits of every sequence, in host memory."""
+    file: int
+    derived: bool
+
+    @property
+    def weights(self) -> int:
+        """On one device, where the token table is stored once."""
+        return sum(self.layers) + self.embedding + (0 if self.tied else self.head)
+
+
+def run_settings(spec: ModelSpec, config: Configuration, workload: Workload) -> RunSettings:
+    """How llama.cpp is started for this. Raises BadInput for formats that it does not have."""
+    sides = []
+    for side, bits, name in (
+        ("k", config.k_bits, config.k_format),
+        ("v", config.v_bits, config.v_format),
+    ):
+        if not name and bits != 16:
+            raise BadInput(
+                f"llama.cpp has no {side}{bits}, in {config}",
+                "its caches are f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0 and iq4_nl: kq8_0vq8_0",
+            )
+        sides.append(name or "f16")
+    if config.protection is not None or config.dynamic_chunk:
+        raise BadInput(
+            f"llama.cpp neither protects layers nor changes its micro-batch, in {config}",
+            "leave +protect and +pcdyn out",
+        )
+    latent = any(isinstance(m, LatentAttention) for m, _ in spec.mixer_counts)
+    if latent and sides[0] != sides[1]:
+        raise BadInput(
+            f"a latent is key and value at once: llama.cpp takes one type for both, not {config}",
+            f"write k{sides[0]}v{sides[0]}",
+        )
+    return RunSettings(
+        context=workload.tokens,
+        sequences=workload.batch,
+        micro_batch=config.chunk or DEFAULT_MICRO_BATCH,
+        keys=sides[0],
+        values=sides[1],
+    )
+
+
+def weight_name(spec: ModelSpec, config: Configuration) -> str:
+    """The GGUF type that a configuration's weights mean. Raises BadInput for 8 and 4 bits."""
+    if config.weight_format:
+        return config.weight_format
+    if config.weight_bits == 16:
+        return "F16" if spec.dtype == "float16" else "BF16"
+    raise BadInput(f"llama.cpp has no w{config.weight_bits}a16", "name a GGUF type: wQ8_0, wQ4_K_M")
+
+
+def parts_of(spec: ModelSpec, config: Configuration, workload: Workload) -> Parts:
+    """Raises BadInput for formats that llama.cpp, or this model, does not have."""
+    run = run_settings(spec, config, workload)
+    weights = _weights(_Key(spec), weight_name(spec, config))
+    tied = not weights.output
+    return Parts(
+        layers=_padded(weights.by_layer, len(spec.layers)),
+        experts=_padded(weights.experts_by_layer, len(spec.layers)),
+        caches=_caches(_Key(spec), run),
+        embedding=weights.embedding + weights.other,
+        head=weights.output or weights.embedding,
+        tied=tied,
+        compute=_compute(_Key(spec), _of_graph(run)),
+        host_compute=host_compute(spec, run),
+        output=4 * spec.vocab * run.sequences,
+        file=weights.file,
+        derived=weights.derived,
+    )
+
+
+def host_compute(spec: ModelSpec, run: RunSettings) -> int:
+    """What the processor's side of a pass takes where the layers are on a device: the embedded
+    tokens with their unused branches, indices and masks."""
+    tokens = run.pass_tokens
+    masks = sum((2 if run.flash else 4) * cells * tokens for _, cells in run.all_cells(spec))
+    return 3 * 4 * spec.hidden * tokens + masks + 40 * tokens
+
+
+class _Key:
+    """A spec as a key: specs are long, and the same object within one plan."""
+
+    __slots__ = ("spec",)
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+
+    def __hash__(self) -> int:
+        return id(self.spec)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and other.spec is self.spec
+
+
+@lru_cache(maxsize=64)
+def _weights(key: _Key, name: str) -> GgufWeights:
+    return gguf_weight_bytes(key.spec, name)
+
+
+@lru_cache(maxsize=256)
+def _caches(key: _Key, run: RunSettings) -> tuple[int, ...]:
+    of_mixer = {m: mixer_bytes(m, key.spec, run).total for m, _ in key.spec.mixer_counts}
+    return tuple(sum(of_mixer[m] for m in layer.mixers) for layer in key.spec.layers)
+
+
+@lru_cache(maxsize=256)
+def _compute(key: _Key, run: RunSettings) -> int:
+    return compute_bytes(key.spec, run)
+
+
+def _of_graph(run: RunSettings) -> RunSettings:
+    """The settings with names of formats that give the same graph."""
+    keys = "q8_0" if run.key_format.block > 1 else "f16"
+    values = "q8_0" if run.value_format.block > 1 else "f16"
+    return RunSettings(
+        run.context, run.sequences, run.micro_batch, keys, values, run.flash, run.swa_full,
+        run.unified,
+    )  # fmt: skip
+
+
+def _padded(sizes: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """One entry a layer; what a file has beyond them (prediction layers) goes with the last."""
+    if len(sizes) <= count:
+        return (*sizes, *(0,) * (count - len(sizes)))
+    return (*sizes[: count - 1], sum(sizes[count - 1 :]))
+
+
+def known_graph(spec: ModelSpec) -> bool:
+    """Whether the compute buffer is held to runs of llama.cpp (profiles/llama_cpp)."""
+    plain = all(isinstance(m, Attention | LatentAttention) for m, _ in spec.mixer_counts)
+    return plain and (spec.text_type or spec.model_type) in HELD
+
+
+def has_states(spec: ModelSpec) -> bool:
+    return any(isinstance(m, RecurrentState) for m, _ in spec.mixer_counts)
+
+
+HELD = frozenset(
+    {"llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gemma2", "gemma3_text"}
+    | {"gpt_oss", "deepseek_v2", "smollm3", "granite"}
+)
+"""Model types whose graph llama.cpp was run with, or which share one of theirs."""
+
+__all__ = ["GgufWeights", "Parts", "gguf_sizes", "parts_of", "run_settings", "weight_name"]

@@ -1,0 +1,61 @@
+"""Where an engine puts a model that need not lie on one device: what is where, and how fast it is.
+
+For engines that keep layers, experts or all of a model in host memory (`Engine.places`).
+"""
+
+from .light_dataclass import dataclass
+
+Ends = tuple[float, float, float]
+"""An expected value, its low and its high end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Bytes on one device: weights, KV cache, and buffers of a pass."""
+
+    weights: int
+    kv: int
+    compute: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv + self.compute
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One configuration placed within two budgets.
+
+    `device` is empty where all runs on the processor. `device_layers` of `layers` repeating layers
+    are there, the last ones, and of all layers' experts those of the first `host_experts` layers
+    are in host memory. `overhead`, `device_ends`: bytes beside the device's share, and the low and
+    high end of the device's total. `ttft`, `tpot`: seconds, None without a device that is named.
+    """
+
+    device: Share
+    host: Share
+    layers: int
+    device_layers: int
+    host_experts: int
+    overhead: int
+    device_ends: tuple[int, int]
+    kv_bytes_per_token: int
+    """Growth of the whole cache with one more token of every sequence, rounding aside."""
+    fits: bool
+    needed: int
+    """Bytes that the smaller budget must have: the device's high end where it fits; else what would
+    do with the host memory that there is."""
+    command: str
+    flags: tuple[tuple[str, str | None], ...]
+    file: str
+    """The GGUF file to get, in words: model, type."""
+    file_bytes: int
+    ttft: Ends | None = None
+    tpot: Ends | None = None
+    notes: tuple[str, ...] = ()
+    ollama: tuple[tuple[str, object], ...] = ()
+    """The same for ollama: `modelfile`, `environment`, and what it cannot say, `missing`."""
+
+    @property
+    def on_host_only(self) -> bool:
+        return not self.device.total

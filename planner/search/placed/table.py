@@ -1,0 +1,205 @@
+"""Plans of engines that may leave a part of the model in host memory: placed, then compared.
+
+Each configuration is placed within the budget of the device and that of the host
+(`Engine.place`); what decides among them is the same as for any other engine.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ...accuracy import predict as accuracy
+from ...engine import Engine
+from ...errors import BadInput
+from ...formats.configuration import Configuration
+from ...formats.space import Space
+from ...hardware.gpus import Hardware
+from ...latency.predict import Latency
+from ...light_dataclass import dataclass
+from ...memory.estimate import MemoryEstimate
+from ...models.spec import ModelSpec
+from ...placement import Placement
+from ...workload import Workload
+from ..choose import PointArrays
+from ..enumerate import enumerate_space
+from ..evaluate import Point, format_arrays_of
+from ..request import Request
+
+PACE = 3.0
+"""How many times slower than the fastest a point may decode and still be preferred."""
+ANY = 2**60
+"""A budget that holds everything."""
+DERIVED = "derived from bandwidths; no run behind it"
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedSpace:
+    """A space whose configurations are placed, one after the other; as EvaluatedSpace."""
+
+    spec: ModelSpec
+    workload: Workload
+    engine: Engine
+    hardware: Hardware | None
+    space: Space
+    points: PointArrays
+    placements: tuple[Placement, ...]
+    request: Request
+
+    def points_at(self, indices: Sequence[int]) -> list[Point]:
+        """The configurations at flat `indices` with all predictions."""
+        configs = [self.space.configuration(i) for i in indices]
+        task = self.request.task
+        kept = accuracy.predict_many(self.spec, configs, self.workload.context, task=task)
+        return [
+            point_of(config, self.workload, self._shown(i), one)
+            for i, config, one in zip(indices, configs, kept, strict=True)
+        ]
+
+    def _shown(self, index: int) -> Placement:
+        """The placement; of what does not fit, that within a budget of what it needs."""
+        found = self.placements[index]
+        if found.fits:
+            return found
+        config = self.space.configuration(index)
+        for more in (1.0, 1.02, 1.05, 1.15):
+            asked = replace(self.request, budget=int(found.needed * more))
+            placed = placement_of(asked, config, self.workload)
+            if placed.fits:
+                return placed
+        return found
+
+    def weight_sizes(self) -> list[int]:
+        """Bytes of the weights, wherever they are, for each of the space's."""
+        each = len(self.placements) // len(self.space.weights)
+        firsts = self.placements[::each]
+        return [p.device.weights + p.host.weights for p in firsts]
+
+
+def placement_of(request: Request, config: Configuration, workload: Workload) -> Placement:
+    """Where one configuration lies within the request's budgets."""
+    budget = None if request.host_only else request.budget
+    ram = request.budget if request.host_only else request.ram
+    return request.engine.place(request.spec, config, workload, request.hardware, budget, ram)
+
+
+def evaluate_placed(request: Request) -> PlacedSpace:
+    """Place and predict everything that the engine can run."""
+    spec, workload, engine = request.spec, request.workload, request.engine
+    obstacle = engine.cannot_run(spec, request.hardware)
+    if obstacle is not None and spec.understood:
+        raise BadInput(f"{engine.name} cannot be planned for {spec.name}: {obstacle}", "")
+    space = enumerate_space(spec, workload, engine, ((),))
+    placements = tuple(
+        placement_of(request, space.configuration(i), workload) for i in range(len(space))
+    )
+    grid = accuracy.predict_grid(
+        spec,
+        space.weights,
+        format_arrays_of(spec, space),
+        workload.context,
+        protections=space.protections,
+        protection=space.protection,
+        task=request.task,
+    )
+    shape = space.shape
+    times = np.array([_times(p) for p in placements])
+    points = PointArrays(
+        memory=np.array([p.needed for p in placements], dtype=np.int64),
+        low=np.broadcast_to(grid.low[:, :, None], shape).ravel(),
+        retention=np.broadcast_to(grid.retention[:, :, None], shape).ravel(),
+        ttft=times[:, 0],
+        tpot=times[:, 1],
+        time=times[:, 0] + workload.output * times[:, 1],
+        complexity=space.complexity.ravel(),
+        allowed=np.ones(len(space), dtype=bool),
+        usual=(space.usual_chunk & ~space.two_bits).ravel()
+        & _keeps_pace(request, placements, times[:, 1], grid.low, shape),
+    )
+    return PlacedSpace(spec, workload, engine, request.hardware, space, points, placements, request)
+
+
+def _keeps_pace(
+    request: Request,
+    placements: Sequence[Placement],
+    tpot: accuracy.Floats,
+    low: accuracy.Floats,
+    shape: tuple[int, int, int],
+) -> np.ndarray:
+    """Points that decode at no less than a PACE-th of the fastest's rate, of those that fit and are
+    safe: layers in host memory cost far more time than bits that nobody misses."""
+    loss = request.accepted_loss
+    safe = np.broadcast_to(low[:, :, None], shape).ravel() >= (0 if loss is None else 1 - loss)
+    fast = tpot[safe & np.array([p.fits for p in placements])]
+    return tpot <= PACE * fast.min(initial=np.inf)
+
+
+def _times(placement: Placement) -> tuple[float, float]:
+    """Expected seconds; without a device that is named, bytes that stand for them."""
+    if placement.ttft is not None and placement.tpot is not None:
+        return placement.ttft[0], placement.tpot[0]
+    moved = placement.device.total + 10.0 * placement.host.total
+    return moved / 1e10, moved / 1e12
+
+
+def point_of(
+    config: Configuration, workload: Workload, placement: Placement, kept: accuracy.Accuracy
+) -> Point:
+    """A placed configuration with all predictions."""
+    memory = memory_of(placement, workload)
+    return Point(config, workload, memory, kept, latency_of(placement), placement)
+
+
+def placed_point(request: Request, config: Configuration, workload: Workload) -> Point:
+    """All predictions of one configuration, placed."""
+    kept = accuracy.predict(request.spec, config, workload.context, task=request.task)
+    return point_of(config, workload, placement_of(request, config, workload), kept)
+
+
+def placed_on_one(
+    spec: ModelSpec,
+    config: Configuration,
+    workload: Workload,
+    engine: Engine,
+    hardware: Hardware | None,
+    task: str | None,
+) -> Point:
+    """One configuration with all layers on one device, whatever that has."""
+    engine.check_formats(config)
+    placement = engine.place(spec, config, workload, hardware, ANY, None)
+    kept = accuracy.predict(spec, config, workload.context, task=task)
+    return point_of(config, workload, placement, kept)
+
+
+def memory_of(placement: Placement, workload: Workload) -> MemoryEstimate:
+    """The memory of the device, or of the host where there is none."""
+    share = placement.host if placement.on_host_only else placement.device
+    low, high = placement.device_ends
+    total = share.total + placement.overhead
+    whole = placement.device.kv + placement.host.kv
+    growth = placement.kv_bytes_per_token * share.kv // max(1, whole)
+    return MemoryEstimate(
+        weights=share.weights,
+        kv=share.kv,
+        activation=share.compute,
+        overhead=placement.overhead,
+        total=total,
+        total_low=low,
+        total_high=high,
+        allocated_resident=share.total,
+        allocated_peak=share.total,
+        kv_bytes_per_token=growth,
+        kv_fixed_bytes=share.kv - growth * workload.tokens,
+        prefill_peak=share.total,
+        decode_peak=share.total,
+        context_provenance="derived",
+        notes=placement.notes,
+    )
+
+
+def latency_of(placement: Placement) -> Latency | None:
+    """Seconds with their intervals; None where no device is named."""
+    if placement.ttft is None or placement.tpot is None:
+        return None
+    (ttft, ttft_low, ttft_high), (tpot, tpot_low, tpot_high) = placement.ttft, placement.tpot
+    return Latency(ttft, tpot, DERIVED, ttft_low, ttft_high, tpot_low, tpot_high)
