@@ -8,6 +8,7 @@ from ..spec import FFN, LatentAttention, Mixer, MoEFFN, RecurrentState, Role
 from ..tensor_list import Tensors
 from .blocks.ffn import activation, gated, moe
 from .blocks.layer_types import FULL, LINEAR
+from .blocks.recurrent import delta_state
 from .config_defaults import section
 from .decoder import Block, Decoder, Style, layer_types, text_decoder
 from .deepseek import mla
@@ -46,16 +47,7 @@ def kimi_delta(b: Block, *, flat: bool = False) -> RecurrentState:
         t.linear("b_proj", b.hidden, count)
         t.norm("o_norm", dim)
         t.linear("o_proj", width, b.hidden)
-    return RecurrentState(
-        "gated_delta",
-        state=count * dim * dim,
-        conv=3 * width * kernel,
-        heads=count,
-        key_dim=dim,
-        value_dim=dim,
-        width=4 * width,
-        state_dtype="float32",
-    )
+    return delta_state(count, dim, kernel)
 
 
 def kimi_mixer(b: Block, kind: str) -> Mixer:

@@ -138,6 +138,11 @@ def mamba1(
             t.norm("dt_layernorm", rank)
             t.norm("b_layernorm", state)
             t.norm("c_layernorm", state)
+    return mamba1_state(inner, state, kernel)
+
+
+def mamba1_state(inner: int, state: int, kernel: int) -> RecurrentState:
+    """What a selective scan over `inner` channels keeps."""
     return RecurrentState(
         kind="mamba1",
         state=inner * state,
@@ -146,6 +151,20 @@ def mamba1(
         key_dim=state,
         value_dim=inner,
         width=2 * inner,
+        state_dtype="float32",
+    )
+
+
+def delta_state(heads: int, dim: int, kernel: int) -> RecurrentState:
+    """What delta attention keeps whose keys and values are of one size (Kimi's, Ling's)."""
+    return RecurrentState(
+        "gated_delta",
+        state=heads * dim * dim,
+        conv=3 * heads * dim * kernel,
+        heads=heads,
+        key_dim=dim,
+        value_dim=dim,
+        width=4 * heads * dim,
         state_dtype="float32",
     )
 

@@ -13,6 +13,7 @@ from ...spec import FFN, LatentAttention, Mixer, RecurrentState, Role
 from ..blocks.ffn import gated, moe
 from ..blocks.layer_types import FULL, LINEAR
 from ..blocks.moe import shared_of
+from ..blocks.recurrent import delta_state
 from ..decoder import Block, Style, layer_types
 from ..deepseek import SPARSE, mla
 from ..kimi import kimi_delta
@@ -83,16 +84,7 @@ def ling_delta(b: Block) -> RecurrentState:
         t.linear("b_proj", b.hidden, count)
         t.norm("o_norm", dim)
         t.linear("o_proj", width, b.hidden)
-    return RecurrentState(
-        "gated_delta",
-        state=count * dim * dim,
-        conv=3 * width * kernel,
-        heads=count,
-        key_dim=dim,
-        value_dim=dim,
-        width=4 * width,
-        state_dtype="float32",
-    )
+    return delta_state(count, dim, kernel)
 
 
 def ling_ffn(b: Block, kind: str) -> FFN:

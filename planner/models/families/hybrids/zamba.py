@@ -8,7 +8,7 @@ from ...spec import Attention, Layer, RecurrentState, Role
 from ...tensor_list import Tensors
 from ..blocks.ffn import gated
 from ..blocks.layer_types import LINEAR
-from ..blocks.recurrent import inner_width, mamba2, time_step_rank
+from ..blocks.recurrent import inner_width, mamba1_state, mamba2, time_step_rank
 from ..decoder import Block, Decoder, build_layers, max_context
 
 HYBRID = "hybrid"
@@ -80,16 +80,7 @@ def _mamba(b: Block, scope: str) -> RecurrentState:
                 t.add("conv1d.bias", (inner,), Role.BIAS)
             t.linear("in_proj", b.hidden, 2 * inner, bias)
             t.linear("out_proj", inner, b.hidden, bias)
-    return RecurrentState(
-        "mamba1",
-        state=inner * state,
-        conv=inner * kernel,
-        heads=1,
-        key_dim=state,
-        value_dim=inner,
-        width=2 * inner,
-        state_dtype="float32",
-    )
+    return mamba1_state(inner, state, kernel)
 
 
 _ZAMBA_DEFAULT = (

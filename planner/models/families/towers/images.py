@@ -3,14 +3,14 @@
 from ...config_fields import Fields
 from ...spec import Role
 from ...tensor_list import Tensors
-from . import ocr as towers_ocr
-from .vision import encoder_layers, image_encoder, patches
+from . import ocr
+from .vision import encoder_layers, image_encoder, patches, qwen_blocks
 
 
 def sam_alone(f: Fields, t: Tensors) -> None:
     """GOT-OCR 2: SAM's encoder and neck, without the compressor."""
     channels, patch = patches(f)
-    towers_ocr.sam(
+    ocr.sam(
         t,
         width=f.count("hidden_size"),
         inner=f.count("mlp_dim"),
@@ -86,17 +86,7 @@ def ernie(f: Fields, t: Tensors) -> None:
     """ERNIE 4.5 VL: patches by one matrix, plain layers."""
     width, patch = f.count("hidden_size"), f.count("patch_size")
     t.add("patch_embed.proj.weight", (width, f.count("in_channels") * patch * patch), Role.LINEAR)
-    encoder_layers(
-        t,
-        "blocks.*.",
-        f.layers("depth"),
-        width,
-        f.count("intermediate_size"),
-        attention="attn.",
-        names=("", "", "", "proj"),
-        fused="qkv",
-        norms=("norm1", "norm2"),
-    )
+    qwen_blocks(f, t, width, f.count("intermediate_size"))
     t.norm("ln", width, True)
 
 

@@ -9,16 +9,15 @@ from ..gpt_recent import STYLES as OLD
 from . import images as towers_images
 from . import images_recent as towers_more
 from . import ocr as towers_ocr
-from . import projectors, vision
+from . import omni, projectors, vision
 from . import projectors_recent as projectors_more
-from . import sound as towers_sound
 from . import vision_recent as vision_more
 from .multimodal import Tower, Towers, read_towers
 
 PERSIMMON = OLD["persimmon"]
 MINICPM = Towers(
-    towers_sound.minicpm,
-    projector=towers_sound.minicpm_merger,
+    omni.minicpm,
+    projector=omni.minicpm_merger,
     projector_name="model.merger.",
 )
 MORE: dict[str, Towers] = {
@@ -83,20 +82,20 @@ MORE: dict[str, Towers] = {
     "lighton_ocr": Towers(
         vision.pixtral,
         "model.vision_encoder.",
-        towers_sound.lighton_projector,
+        omni.lighton_projector,
         "model.vision_projection.",
     ),
-    "qianfan_ocr": Towers(towers_sound.qianfan, projector=projectors.internvl_projector),
+    "qianfan_ocr": Towers(omni.qianfan, projector=projectors.internvl_projector),
     "shieldgemma2": Towers(vision.siglip, projector=projectors.gemma3_projector),
-    "ovis2": Towers(towers_sound.ovis, projector=towers_sound.ovis_words, projector_name="model."),
-    "qwen2_5_omni_thinker": Towers(towers_sound.omni_eyes, "model.visual."),
-    "qwen3_omni_moe_thinker": Towers(towers_sound.omni3_eyes, "model.visual."),
+    "ovis2": Towers(omni.ovis, projector=omni.ovis_words, projector_name="model."),
+    "qwen2_5_omni_thinker": Towers(omni.omni_vision, "model.visual."),
+    "qwen3_omni_moe_thinker": Towers(omni.omni3_vision, "model.visual."),
 }
 # Towers that hear, under `audio_config`.
-EARS: dict[str, Tower] = {
-    "qwen2_5_omni_thinker": towers_sound.omni_ears,
-    "qwen3_omni_moe_thinker": towers_sound.omni3_ears,
-    "muse_spark": towers_sound.muse_ears,
+AUDIO_TOWERS: dict[str, Tower] = {
+    "qwen2_5_omni_thinker": omni.omni_audio,
+    "qwen3_omni_moe_thinker": omni.omni3_audio,
+    "muse_spark": omni.muse_audio,
 }
 
 
@@ -112,7 +111,7 @@ def fuyu(f: Fields, t: Tensors) -> Decoder:
 
 
 def read(f: Fields, t: Tensors) -> Decoder:
-    ears = EARS.get(f.kind)
+    ears = AUDIO_TOWERS.get(f.kind)
     if ears is not None:
         with t.scope("model.audio_tower.", part=Part.AUDIO):
             ears(section(f, "audio_config"), t)

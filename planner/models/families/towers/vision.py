@@ -107,7 +107,8 @@ def pixtral(f: Fields, t: Tensors) -> None:
     )
 
 
-def _qwen_patches(f: Fields, t: Tensors, width: int, bias: bool) -> None:
+def frame_patches(f: Fields, t: Tensors, width: int, bias: bool) -> None:
+    """Patches over frames, as Qwen's towers name them."""
     channels, patch = patches(f, "in_channels")
     frames = f.count("temporal_patch_size")
     t.add("patch_embed.proj.weight", (width, channels, frames, patch, patch), Role.CONV)
@@ -115,42 +116,51 @@ def _qwen_patches(f: Fields, t: Tensors, width: int, bias: bool) -> None:
         t.add("patch_embed.proj.bias", (width,), Role.BIAS)
 
 
+GATED_MLP = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+PLAIN_MLP = ("mlp.linear_fc1", "mlp.linear_fc2")
+
+
+def qwen_blocks(
+    f: Fields,
+    t: Tensors,
+    width: int,
+    inner: int,
+    *,
+    apart: bool = False,
+    norm_bias: bool = True,
+    mlp: tuple[str, ...] = ("mlp.fc1", "mlp.fc2"),
+) -> None:
+    """Layers as Qwen's towers name them; `apart`: q, k and v are matrices of their own."""
+    encoder_layers(
+        t,
+        "blocks.*.",
+        f.layers("depth"),
+        width,
+        inner,
+        attention="attn.",
+        names=("q", "k", "v", "proj") if apart else ("", "", "", "proj"),
+        fused="" if apart else "qkv",
+        norms=("norm1", "norm2"),
+        norm_bias=norm_bias,
+        mlp=mlp,
+    )
+
+
 def qwen2_vision(f: Fields, t: Tensors) -> None:
     """Qwen2-VL: `embed_dim` wide, FFN `mlp_ratio` times that, 2x2 patches merged."""
     width, out = f.count("embed_dim"), f.count("hidden_size")
     ratio = f.number("mlp_ratio") or 4.0
-    _qwen_patches(f, t, width, bias=False)
-    encoder_layers(
-        t,
-        "blocks.*.",
-        f.layers("depth"),
-        width,
-        int(width * ratio),
-        attention="attn.",
-        names=("", "", "", "proj"),
-        fused="qkv",
-        norms=("norm1", "norm2"),
-    )
+    frame_patches(f, t, width, bias=False)
+    qwen_blocks(f, t, width, int(width * ratio))
     _qwen_merger(f, t, width, out, norm_bias=True)
 
 
-def qwen25_vision(f: Fields, t: Tensors) -> None:
-    """Qwen2.5-VL: gated FFN and RMS norms."""
+def qwen25_vision(f: Fields, t: Tensors, *, apart: bool = False) -> None:
+    """Qwen2.5-VL: gated FFN and RMS norms; Qwen2.5-Omni has q, k and v `apart`."""
     width = f.count("hidden_size")
-    _qwen_patches(f, t, width, bias=False)
-    encoder_layers(
-        t,
-        "blocks.*.",
-        f.layers("depth"),
-        width,
-        f.count("intermediate_size"),
-        attention="attn.",
-        names=("", "", "", "proj"),
-        fused="qkv",
-        norms=("norm1", "norm2"),
-        norm_bias=False,
-        mlp=("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
-    )
+    frame_patches(f, t, width, bias=False)
+    inner = f.count("intermediate_size")
+    qwen_blocks(f, t, width, inner, apart=apart, norm_bias=False, mlp=GATED_MLP)
     _qwen_merger(f, t, width, f.count("out_hidden_size"), norm_bias=False)
 
 
@@ -161,33 +171,24 @@ def _qwen_merger(f: Fields, t: Tensors, width: int, out: int, norm_bias: bool) -
     t.linear("merger.mlp.*", merged, out, True)
 
 
-def qwen3_vision(f: Fields, t: Tensors) -> None:
-    """Qwen3-VL and Qwen3.5: learned positions, plain FFN, and mergers fed from inner layers."""
+def qwen3_vision(f: Fields, t: Tensors, *, omni: bool = False) -> None:
+    """Qwen3-VL and Qwen3.5: learned positions, plain FFN, and mergers fed from inner layers; in
+    Qwen3-`omni` the mergers have other names."""
     width, out = f.count("hidden_size"), f.count("out_hidden_size")
-    _qwen_patches(f, t, width, bias=True)
+    frame_patches(f, t, width, bias=True)
     t.embedding("pos_embed", f.count("num_position_embeddings"), width)
-    encoder_layers(
-        t,
-        "blocks.*.",
-        f.layers("depth"),
-        width,
-        f.count("intermediate_size"),
-        attention="attn.",
-        names=("", "", "", "proj"),
-        fused="qkv",
-        norms=("norm1", "norm2"),
-        mlp=("mlp.linear_fc1", "mlp.linear_fc2"),
-    )
+    qwen_blocks(f, t, width, f.count("intermediate_size"), mlp=PLAIN_MLP)
     merged = width * f.count("spatial_merge_size") ** 2
     deep = f.counts("deepstack_visual_indexes") or ()
-    for prefix, times, norm in (
-        ("merger.", 1, width),
-        ("deepstack_merger_list.*.", len(deep), merged),
-    ):
+    inner = "merger_list.*." if omni else "deepstack_merger_list.*."
+    norm, first, second = (
+        ("ln_q", "mlp.*", "mlp.*") if omni else ("norm", "linear_fc1", "linear_fc2")
+    )
+    for prefix, times, size in (("merger.", 1, width), (inner, len(deep), merged)):
         with t.scope(prefix, times):
-            t.norm("norm", norm, True)
-            t.linear("linear_fc1", merged, merged, True)
-            t.linear("linear_fc2", merged, out, True)
+            t.norm(norm, size, True)
+            t.linear(first, merged, merged, True)
+            t.linear(second, merged, out, True)
 
 
 def image_encoder(f: Fields, t: Tensors) -> None:

@@ -153,22 +153,29 @@ def step_projector(f: Fields, v: Fields, text: Fields, t: Tensors) -> None:
 
 
 def internvl(f: Fields, t: Tensors) -> None:
-    """InternViT: layer scales, a class token, norms over whole q and k where `use_qk_norm`."""
-    width = f.count("hidden_size")
-    channels, patch = f.count("num_channels"), pair(f, "patch_size")
-    image = pair(f, "image_size")
+    internvit(f, t, "encoder.layer.*.", masked=f.flag("use_mask_token"))
+
+
+def internvit(
+    f: Fields, t: Tensors, layers: str, *, masked: bool = False, default: bool = False
+) -> None:
+    """InternViT: layer scales, a class token, norms over whole q and k where `use_qk_norm`.
+
+    `default`: of the switches for positions and for pooling.
+    """
+    width, inner = f.count("hidden_size"), f.count("intermediate_size")
+    channels, patch, image = f.count("num_channels"), pair(f, "patch_size"), pair(f, "image_size")
     count = (image[0] // patch[0]) * (image[1] // patch[1])
     t.add("embeddings.cls_token", (1, 1, width), Role.OTHER)
-    if f.flag("use_mask_token"):
+    if masked:
         t.add("embeddings.mask_token", (1, 1, width), Role.OTHER)
-    if f.flag("use_absolute_position_embeddings"):
+    if f.flag("use_absolute_position_embeddings", default):
         t.add("embeddings.position_embeddings", (1, count + 1, width), Role.EMBEDDING)
     name = "embeddings.patch_embeddings.projection"
     t.add(f"{name}.weight", (width, channels, *patch), Role.CONV)
     t.add(f"{name}.bias", (width,), Role.BIAS)
     bias, norm_bias = f.flag("attention_bias"), f.text("norm_type", "layer_norm") == "layer_norm"
-    inner = f.count("intermediate_size")
-    with t.scope("encoder.layer.*.", f.layers()):
+    with t.scope(layers, f.layers()):
         t.add("lambda_1", (width,), Role.OTHER)
         t.add("lambda_2", (width,), Role.OTHER)
         for part in ("q_proj", "k_proj", "v_proj"):
@@ -181,7 +188,7 @@ def internvl(f: Fields, t: Tensors) -> None:
         t.linear("mlp.fc2", inner, width, True)
         t.norm("layernorm_before", width, norm_bias)
         t.norm("layernorm_after", width, norm_bias)
-    if not f.flag("use_mean_pooling"):
+    if not f.flag("use_mean_pooling", default):
         t.norm("layernorm", width, True)
 
 

@@ -1,10 +1,12 @@
-"""Towers of models that hear, and of MiniCPM-V, LightOn, Qianfan and Ovis."""
+"""Towers of omni models, and of MiniCPM-V, LightOn, Qianfan and Ovis."""
+
+from functools import partial
 
 from ...config_fields import Fields
 from ...spec import Role
 from ...tensor_list import Tensors
-from .vision import encoder_layers, patches
-from .vision_recent import pair
+from .vision import encoder_layers, patches, qwen3_vision, qwen25_vision
+from .vision_recent import internvit, pair
 
 
 def minicpm(f: Fields, t: Tensors) -> None:
@@ -41,31 +43,7 @@ def minicpm_merger(f: Fields, v: Fields, text: Fields, t: Tensors) -> None:
 
 def qianfan(f: Fields, t: Tensors) -> None:
     """InternViT as Qianfan-OCR names it."""
-    width, inner = f.count("hidden_size"), f.count("intermediate_size")
-    patch, image = pair(f, "patch_size"), pair(f, "image_size")
-    count = (image[0] // patch[0]) * (image[1] // patch[1])
-    t.add("embeddings.cls_token", (1, 1, width), Role.OTHER)
-    if f.flag("use_absolute_position_embeddings", True):
-        t.add("embeddings.position_embeddings", (1, count + 1, width), Role.EMBEDDING)
-    name = "embeddings.patch_embeddings.projection"
-    t.add(f"{name}.weight", (width, f.count("num_channels"), *patch), Role.CONV)
-    t.add(f"{name}.bias", (width,), Role.BIAS)
-    bias, layered = f.flag("attention_bias"), f.text("norm_type", "layer_norm") == "layer_norm"
-    with t.scope("layers.*.", f.layers()):
-        t.add("lambda_1", (width,), Role.OTHER)
-        t.add("lambda_2", (width,), Role.OTHER)
-        for part in ("q_proj", "k_proj", "v_proj"):
-            t.linear(f"attention.{part}", width, width, bias)
-        t.linear("attention.projection_layer", width, width, True)
-        if f.flag("use_qk_norm"):
-            t.norm("attention.q_norm", width)
-            t.norm("attention.k_norm", width)
-        t.linear("mlp.fc1", width, inner, True)
-        t.linear("mlp.fc2", inner, width, True)
-        t.norm("layernorm_before", width, layered)
-        t.norm("layernorm_after", width, layered)
-    if not f.flag("use_mean_pooling", True):
-        t.norm("layernorm", width, True)
+    internvit(f, t, "layers.*.", default=True)
 
 
 def lighton_projector(f: Fields, v: Fields, text: Fields, t: Tensors) -> None:
@@ -80,69 +58,22 @@ def lighton_projector(f: Fields, v: Fields, text: Fields, t: Tensors) -> None:
     t.linear("linear_2", out, out)
 
 
-def omni_eyes(f: Fields, t: Tensors) -> None:
-    """Qwen2.5-Omni: Qwen2.5-VL's tower with q, k and v apart."""
-    width, inner = f.count("hidden_size"), f.count("intermediate_size")
-    channels, patch = patches(f, "in_channels")
-    frames, merged = f.count("temporal_patch_size"), width * f.count("spatial_merge_size") ** 2
-    t.add("patch_embed.proj.weight", (width, channels, frames, patch, patch), Role.CONV)
-    encoder_layers(
-        t,
-        "blocks.*.",
-        f.layers("depth"),
-        width,
-        inner,
-        attention="attn.",
-        names=("q", "k", "v", "proj"),
-        norms=("norm1", "norm2"),
-        norm_bias=False,
-        mlp=("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
-    )
-    t.norm("merger.ln_q", width)
-    t.linear("merger.mlp.*", merged, merged, True)
-    t.linear("merger.mlp.*", merged, f.count("out_hidden_size"), True)
+omni_vision = partial(qwen25_vision, apart=True)
+omni3_vision = partial(qwen3_vision, omni=True)
 
 
-def omni3_eyes(f: Fields, t: Tensors) -> None:
-    """Qwen3-Omni: Qwen3-VL's tower, its mergers named otherwise."""
-    width, out = f.count("hidden_size"), f.count("out_hidden_size")
-    channels, patch = patches(f, "in_channels")
-    frames, merged = f.count("temporal_patch_size"), width * f.count("spatial_merge_size") ** 2
-    t.add("patch_embed.proj.weight", (width, channels, frames, patch, patch), Role.CONV)
-    t.add("patch_embed.proj.bias", (width,), Role.BIAS)
-    t.embedding("pos_embed", f.count("num_position_embeddings"), width)
-    encoder_layers(
-        t,
-        "blocks.*.",
-        f.layers("depth"),
-        width,
-        f.count("intermediate_size"),
-        attention="attn.",
-        names=("", "", "", "proj"),
-        fused="qkv",
-        norms=("norm1", "norm2"),
-        mlp=("mlp.linear_fc1", "mlp.linear_fc2"),
-    )
-    deep = f.counts("deepstack_visual_indexes") or ()
-    for prefix, times, norm in (("merger.", 1, width), ("merger_list.*.", len(deep), merged)):
-        with t.scope(prefix, times):
-            t.norm("ln_q", norm, True)
-            t.linear("mlp.*", merged, merged, True)
-            t.linear("mlp.*", merged, out, True)
-
-
-def omni_ears(f: Fields, t: Tensors) -> None:
+def omni_audio(f: Fields, t: Tensors) -> None:
     """Qwen2.5-Omni: Whisper's layers over chunks, without learned positions."""
     width, bins, out = f.count("d_model"), f.count("num_mel_bins"), f.count("output_dim")
     for name, inputs in (("conv1", bins), ("conv2", width)):
         t.add(f"{name}.weight", (width, inputs, 3), Role.CONV)
         t.add(f"{name}.bias", (width,), Role.BIAS)
     t.embedding("audio_bos_eos_token", 2, out)
-    _ear_layers(f, t, key_bias=False)
+    _audio_layers(f, t, key_bias=False)
     t.linear("proj", width, out, True)
 
 
-def omni3_ears(f: Fields, t: Tensors) -> None:
+def omni3_audio(f: Fields, t: Tensors) -> None:
     """Qwen3-Omni: the spectrogram thrice halved in both axes, then plain layers."""
     width, bins, narrow = (
         f.count(name) for name in ("d_model", "num_mel_bins", "downsample_hidden_size")
@@ -152,12 +83,12 @@ def omni3_ears(f: Fields, t: Tensors) -> None:
         t.add(f"{name}.bias", (narrow,), Role.BIAS)
         bins = (bins + 1) // 2
     t.linear("conv_out", narrow * bins, width)
-    _ear_layers(f, t, key_bias=True)
+    _audio_layers(f, t, key_bias=True)
     t.linear("proj1", width, width, True)
     t.linear("proj2", width, f.count("output_dim"), True)
 
 
-def _ear_layers(f: Fields, t: Tensors, key_bias: bool) -> None:
+def _audio_layers(f: Fields, t: Tensors, key_bias: bool) -> None:
     width = f.count("d_model")
     encoder_layers(
         t,
@@ -172,7 +103,7 @@ def _ear_layers(f: Fields, t: Tensors, key_bias: bool) -> None:
     t.norm("ln_post", width, True)
 
 
-def muse_ears(f: Fields, t: Tensors) -> None:
+def muse_audio(f: Fields, t: Tensors) -> None:
     """Muse Spark: stages of separable convolutions over frames of sound, ever wider."""
     sizes, depths = f.counts("hidden_sizes", low=1) or (), f.counts("depths") or ()
     frames = f.counts("patch_sizes", len(sizes), low=1) or ()
