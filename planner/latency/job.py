@@ -39,7 +39,7 @@ class ConfigurationAxes:
     """Bytes of the cache at context + output tokens, all sequences."""
     tail: Floats
     """1 where some tokens wait in 16 bits beside the packed ones (a window, unfilled blocks)."""
-    turned: Floats
+    rotated: Floats
     """1 where heads are rotated."""
     smoothed: Floats
     by_channel: Floats
@@ -58,7 +58,7 @@ class ConfigurationAxes:
             "v_bits": config.v_bits,
             "kv_bytes": kv_bytes,
             "tail": packed and tail,
-            "turned": packed and config.rotation,
+            "rotated": packed and config.rotation,
             "smoothed": packed and config.smoothing,
             "by_channel": config.granularity is Granularity.PER_CHANNEL,
             "per_tensor": packed and config.granularity is Granularity.PER_TENSOR,
@@ -79,7 +79,7 @@ class ConfigurationAxes:
             v_bits=space.v_bits.astype(float),
             kv_bytes=kv_bytes,
             tail=packed * (blocked[space.layout] | (space.of_layout("residual") != 0)),
-            turned=packed * (space.of_layout("rotation") != 0),
+            rotated=packed * (space.of_layout("rotation") != 0),
             smoothed=packed * (space.of_layout("smoothing") != 0),
             by_channel=np.array(channels, dtype=float)[space.layout],
             per_tensor=packed * np.array(whole)[space.layout],
@@ -97,7 +97,7 @@ _OF_FORMAT = (
     "v_bits",
     "kv_bytes",
     "tail",
-    "turned",
+    "rotated",
     "smoothed",
     "by_channel",
     "per_tensor",
@@ -157,7 +157,7 @@ class LatencyJob:
     v_bits: Number
     kv_bytes: Number
     tail: Number
-    turned: Number
+    rotated: Number
     smoothed: Number
     by_channel: Number
     per_tensor: Number

@@ -141,10 +141,10 @@ def fused_moved_bytes(layer: Layer, spec: ModelSpec) -> int:
     total = (norms + adds) * spec.hidden
     for mixer in layer.mixers:
         if isinstance(mixer, Attention):
-            turned = (mixer.query_heads + mixer.kv_heads) * mixer.head_dim
+            rotated = (mixer.query_heads + mixer.kv_heads) * mixer.head_dim
             rope = FLOAT_ROPE_BYTES if traits.float_rotary else ROPE_BYTES
-            total += mixer.rope * (FUSED_ROPE_BYTES if plain else rope) * turned
-            total += mixer.qk_norm * FUSED_NORM_BYTES * turned
+            total += mixer.rope * (FUSED_ROPE_BYTES if plain else rope) * rotated
+            total += mixer.qk_norm * FUSED_NORM_BYTES * rotated
             total += ORDERED_BYTES * mixer.query_heads * mixer.value_dim
         else:  # not run
             total += ROPE_BYTES * spec.hidden

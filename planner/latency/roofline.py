@@ -33,7 +33,7 @@ FEW_ROWS = 64  # rows up to which packed weights are read as they are (runtime/w
 TENSOR_LAUNCHES = 80
 """What a layer's appends take where a pair spans a tensor, in launches of ours: some 100 of torch's
 small kernels (kernels/tensor_append.py), as timed in five runs."""
-TURNS = 4
+ROTATION_LAUNCHES = 4
 """Products that rotate a layer's keys and values, and between its captured pieces its queries and
 attention's output."""
 SMOOTHING = 18  # operations that a chunk's keys are smoothed by (runtime/cache/smoothing.py)
@@ -58,7 +58,7 @@ def sweep(
     card = Card(hardware, coefficients)
     # Prefill knows no more of a format than this, so most of a space's are alike to it.
     alike = (axes.k_bits * 32 + axes.v_bits) * 2 + axes.per_tensor
-    alike = (alike * 4 + axes.turned) * 2 + axes.smoothed
+    alike = (alike * 4 + axes.rotated) * 2 + axes.smoothed
     # A dict, since np.unique imports numpy.ma, which takes longer than a plan's prefill.
     number: dict[float, int] = {}
     which = np.array([number.setdefault(key, len(number)) for key in alike.tolist()])
@@ -90,7 +90,7 @@ def _decode(job: LatencyJob, card: Card) -> Floats:
     products = np.maximum((read + 2.0 * job.head) / card.stream, flops / card.matmul)
     rest = job.batch * (_moved(job, card) / card.stream + job.scan_flops / card.matmul)
     small = job.layers * (c.card_layer + c.tail_layer * job.tail)
-    small = small + job.layers * c.turn_layer * (job.turned + 0.5 * job.smoothed)
+    small = small + job.layers * c.turn_layer * (job.rotated + 0.5 * job.smoothed)
     joined = np.where(job.weight < 1.9, job.joined_launches, 0.0)
     torch_launches = _routed_launches(job) + _tensor_launches(job)
     small = small + c.card_launch * (job.fused_launches - joined + torch_launches)
@@ -185,13 +185,19 @@ def _host(job: LatencyJob, length: Number, card: Card) -> tuple[Number, Number]:
     experts = _experts_in_turn(job, rows)
     launches = job.host_launches + TORCH_CALL * _tensor_launches(job)
     launches = launches + ROUTED_CALL * _routed_launches(job)
-    turns = job.layers * job.turned
-    launches = launches + TURNS * turns + TORCH_CALL * SMOOTHING * job.layers * job.smoothed
+    rotated_layers = job.layers * job.rotated
+    launches = (
+        launches
+        + ROTATION_LAUNCHES * rotated_layers
+        + TORCH_CALL * SMOOTHING * job.layers * job.smoothed
+    )
     eager = c.launch_prefill * launches + np.where(copied, c.launch_packed * job.matrices, 0.0)
     pieces = (job.context >= GRAPH_FROM * job.chunk) & (length == job.chunk) & (experts == 0)
     pieces = pieces & (job.chunk <= PIECES_TO)
     level, slope = attention_host(job, length, card)
-    between = c.launch_piece * job.layers + c.launch_prefill * TURNS / 2 * turns
+    between = (
+        c.launch_piece * job.layers + c.launch_prefill * ROTATION_LAUNCHES / 2 * rotated_layers
+    )
     host = np.where(pieces, between, eager + c.launch_expert * experts)
     return c.host_step + host + level, slope
 

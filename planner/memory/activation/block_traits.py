@@ -25,7 +25,7 @@ class BlockTraits:
     scaled_embeddings: bool = False
     """The first layer gets a copy of the embeddings, which stay alive beside it."""
     position_embeddings: bool = False
-    """Learned positions are looked up, and stay alive; there is no rotary turn."""
+    """Learned positions are looked up, and stay alive; there is no rotary embedding."""
     tables_by_reach: bool = False
     """Sliding and full layers have rotary tables of their own."""
     idle_window_mask: bool = False
@@ -37,13 +37,13 @@ class BlockTraits:
     fused_qkv: bool = False
     """One matrix makes queries, keys and values."""
     float_rotary: bool = False
-    """Rotary tables and the turn itself are float32."""
-    float_turn: bool = False
-    """Queries and keys are cast to float32 before either is turned; the tables are not."""
+    """Rotary tables and the rotation itself are float32."""
+    upcast_rotary: bool = False
+    """Queries and keys are cast to float32 before either is rotated; the tables are not."""
     spread_tables: bool = False
     """Every layer spreads the rotary tables over channel pairs: copies of its own."""
     split_rotary: bool = False
-    """Turned and unturned channels keep their names after they have been joined."""
+    """Rotated and unrotated channels keep their names after they have been joined."""
     eager_only: bool = False
     """The family has no SDPA attention: `transformers` falls back to eager."""
     unrepeated_keys: bool = False

@@ -13,7 +13,7 @@ _GEMMA3N = replace(
     _GEMMA3, streams=4, keeps_normed=True, keeps_attention=True, fused_gate=True
 )  # the gate keeps its name while `up` is made, as if one matrix made both
 _GEMMA4 = replace(_GEMMA3, float_routing=True, dense_beside=True)
-_COHERE = replace(_PARALLEL, float_turn=True, scaled_logits=True)
+_COHERE = replace(_PARALLEL, upcast_rotary=True, scaled_logits=True)
 _ERNIE = BlockTraits(float_rotary=True, spread_tables=True)
 _GLM4 = BlockTraits(order=Order.SANDWICH, fused_gate=True, spread_tables=True)
 _GRANITE = BlockTraits(scaled_adds=True, scaled_logits=True)

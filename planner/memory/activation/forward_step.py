@@ -42,13 +42,13 @@ class ForwardStep:
     capacity: int = 0
     """Tokens that a cache allocated before prefill has room for."""
     fused_layer: bool = False
-    """kvpareto runs a whole layer's code, not the norms, turns and gates within it alone."""
+    """kvpareto runs a whole layer's code, not its norms, rotary embeddings and gates alone."""
     packed_weights: bool = False
     """Matrices are quantized, and kvpareto's layers multiply by them."""
 
     @property
     def fused(self) -> bool:
-        """Whether norms, rotary turns and gates are single kernels (kvpareto's)."""
+        """Whether norms, rotary embeddings and gates are single kernels (kvpareto's)."""
         return self.attend is Attend.PACKED
 
     @property

@@ -4,7 +4,7 @@ Attention reads a packed cache that was allocated before prefill: no concatenati
 repeated keys, no full 16-bit copy. A chunk's queries meet the past in segments that are staged
 in 16 bits in one buffer; decoding splits the cache over thread blocks. Matrices at 4 or 8 bits
 are written out one at a time into a scratch buffer as large as the largest. These buffers are
-taken when first needed and held. Norms, rotary turns and gates are single kernels.
+taken when first needed and held. Norms, rotary embeddings and gates are single kernels.
 
 Buffer sizes are those that the kernels allocate by (workspace.py).
 """
@@ -29,7 +29,7 @@ from .workspace import (
 
 FUSED_LAYERS = frozenset({"llama", "qwen2", "qwen3", "mistral", "mixtral", "qwen3_moe"})
 """Model types whose attention and layers run in the runtime's own code (PLAIN in runtime/fused.py):
-one kernel turns queries and keys, and a local name keeps attention's output while the FFN runs."""
+one kernel rotates queries and keys, and a local name keeps attention's output during the FFN."""
 
 
 def scratch(

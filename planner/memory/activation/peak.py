@@ -12,7 +12,7 @@ from ...engine import Activation
 from ...formats.configuration import Configuration
 from ...models.spec import Attention, CompressedAttention, LatentAttention, Layer, Mixer, ModelSpec
 from ...workload import Workload
-from .blocks.attention import turns
+from .blocks.attention import has_rotary
 from .blocks.compressed import compressed_bytes
 from .blocks.mla import latent_bytes
 from .blocks.norms import norm
@@ -182,7 +182,7 @@ def _kept_weights(layer: Layer, step: ForwardStep) -> int:
 
 
 def _positions(live: LiveTensors, mixers: Sequence[Softmax], step: ForwardStep) -> int:
-    """Token positions, and cosines and sines for each width of rotary turn."""
+    """Token positions, and cosines and sines for each width of rotary embedding."""
     held = live.take(8 * step.new)
     by_reach = step.traits.tables_by_reach
     for width, _ in {(_rotary_width(x, step), by_reach and reach(x)) for x in mixers}:
@@ -195,4 +195,4 @@ def _positions(live: LiveTensors, mixers: Sequence[Softmax], step: ForwardStep) 
 def _rotary_width(mixer: Softmax, step: ForwardStep) -> int:
     if isinstance(mixer, LatentAttention):
         return mixer.rope_dim
-    return (mixer.rotary_dim or mixer.head_dim) if turns(mixer, step) else 0
+    return (mixer.rotary_dim or mixer.head_dim) if has_rotary(mixer, step) else 0

@@ -1,6 +1,6 @@
 """Softmax attention of a layer as transformers runs it, through SDPA or written out (eager).
 
-Projections, rotary turn, cache, attention, output projection.
+Projections, rotary embedding, cache, attention, output projection.
 """
 
 from ....models.spec import Attention
@@ -11,15 +11,15 @@ from ..kvpareto_engine import packed
 from ..live_tensors import LiveTensors
 from ..sdpa import sdpa
 from .norms import norm
-from .rotary import turn_queries_and_keys
+from .rotary import apply_rotary
 
 
 def attention(live: LiveTensors, mixer: Attention, step: ForwardStep) -> int:
     """Take the mixer's output (rows x hidden); the normalised input belongs to the caller."""
     query, keys, values, kept = _projected(live, mixer, step)
     mixer = mixer if step.attend is Attend.PACKED else as_cached(mixer)
-    if turns(mixer, step):
-        query, keys, more = turn_queries_and_keys(live, mixer, query, keys, step)
+    if has_rotary(mixer, step):
+        query, keys, more = apply_rotary(live, mixer, query, keys, step)
         kept += more
     beside = append(live, mixer, step)
     if step.fused_layer:  # its code keeps their names
@@ -38,8 +38,8 @@ def attention(live: LiveTensors, mixer: Attention, step: ForwardStep) -> int:
     return projected
 
 
-def turns(mixer: Attention, step: ForwardStep) -> bool:
-    """Whether queries and keys are turned by rotary position tables."""
+def has_rotary(mixer: Attention, step: ForwardStep) -> bool:
+    """Whether queries and keys are rotated by rotary position tables."""
     return mixer.rope and not step.traits.position_embeddings
 
 

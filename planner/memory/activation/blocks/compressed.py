@@ -27,8 +27,8 @@ def compressed_attention(live: LiveTensors, mixer: CompressedAttention, step: Fo
     """Take the mixer's output; the normalised input belongs to the caller."""
     query_width = mixer.query_heads * mixer.head_dim
     query = live.take(step.bytes(query_width))
-    turned = live.take(query)
-    live.touch(3 * query)  # the rotary turn
+    rotated = live.take(query)
+    live.touch(3 * query)  # the rotary embedding
     old = compressed_bytes(mixer, step, after=False)
     new = compressed_bytes(mixer, step, after=True)
     if step.attend is not Attend.PACKED:
@@ -42,5 +42,5 @@ def compressed_attention(live: LiveTensors, mixer: CompressedAttention, step: Fo
         out = live.take(step.bytes(query_width))
         live.drop(weights)
     projected = live.take(step.bytes(step.hidden))
-    live.drop(out, query, turned)
+    live.drop(out, query, rotated)
     return projected

@@ -31,11 +31,11 @@ def latent_attention(live: LiveTensors, mixer: LatentAttention, step: ForwardSte
         live.drop(normed)
     compressed = live.take(step.bytes(mixer.kv_rank + mixer.rope_dim))
     latent = norm(live, "rms", step.rows, mixer.kv_rank, step)
-    turned = live.take(step.bytes(heads * mixer.rope_dim))
-    live.touch(2 * turned)  # the products that its halves are joined from
-    turned_key = live.take(step.bytes(mixer.rope_dim))
+    rotated = live.take(step.bytes(heads * mixer.rope_dim))
+    live.touch(2 * rotated)  # the products that its halves are joined from
+    rotated_key = live.take(step.bytes(mixer.rope_dim))
     _append(live, mixer, step)
-    live.drop(latent, turned_key)
+    live.drop(latent, rotated_key)
     query = live.take(step.bytes(heads * head_dim))
     seen = step.new if step.attend is Attend.PACKED else step.total
     expanded = step.batch * seen * heads * step.element
@@ -45,7 +45,7 @@ def latent_attention(live: LiveTensors, mixer: LatentAttention, step: ForwardSte
     out = _attend(live, mixer, step)
     live.drop(chosen)
     result = live.take(step.bytes(step.hidden))
-    live.drop(out, keys, both, query, turned, compressed, projected)
+    live.drop(out, keys, both, query, rotated, compressed, projected)
     return result
 
 
@@ -53,7 +53,7 @@ def _choose(live: LiveTensors, indexer: Indexer, step: ForwardStep) -> int:
     """DSA: float32 scores of every indexer head for every pair, and the mask they leave."""
     pairs = step.rows * step.total
     queries = live.take(step.bytes(indexer.heads * indexer.head_dim))
-    turned = live.take(queries)
+    rotated = live.take(queries)
     products = pairs * indexer.heads * 4
     if step.batch > 1 and step.new > 1:
         # keys of several sequences, broadcast over their queries, are copied for every query
@@ -63,7 +63,7 @@ def _choose(live: LiveTensors, indexer: Indexer, step: ForwardStep) -> int:
     live.touch(2 * products)  # and their weighted copy
     scores = live.take(pairs * 4)
     live.touch(scores)
-    live.drop(queries, turned, scores)
+    live.drop(queries, rotated, scores)
     return live.take(pairs) + live.take(pairs)  # what was chosen; that, and causal
 
 

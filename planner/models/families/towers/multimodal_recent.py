@@ -8,8 +8,7 @@ from ..decoder import Decoder, text_decoder
 from ..gpt_recent import STYLES as OLD
 from . import images as towers_images
 from . import images_recent as towers_more
-from . import ocr as towers_ocr
-from . import omni, projectors, vision
+from . import ocr, omni, projectors, vision
 from . import projectors_recent as projectors_more
 from . import vision_recent as vision_more
 from .multimodal import Tower, Towers, read_towers
@@ -30,10 +29,10 @@ MORE: dict[str, Towers] = {
     "hunyuan_vl": Towers(towers_images.hunyuan_vision),
     "got_ocr2": Towers(towers_images.sam_alone, projector=towers_images.got_projector),
     "unlimited_ocr": Towers(
-        towers_ocr.deep_encoder, projector=towers_images.ocr_projector, projector_name="model."
+        ocr.deep_encoder, projector=towers_images.ocr_projector, projector_name="model."
     ),
     "deepseek_ocr2": Towers(
-        towers_ocr.deep_encoder_2, projector=towers_images.ocr2_projector, projector_name="model."
+        ocr.deep_encoder_2, projector=towers_images.ocr2_projector, projector_name="model."
     ),
     "mistral_large4": Towers(vision.pixtral, projector=projectors.mistral3_projector),
     "muse_glimmer": Towers(
