@@ -12,7 +12,7 @@ import numpy as np
 from .errors import BadInput
 from .formats import named
 from .formats.configuration import Configuration
-from .formats.space import Ints, Layout, Space
+from .formats.space import Ints, KVLayout, Space
 from .hardware.gpus import Hardware
 from .light_dataclass import dataclass
 from .models.spec import ModelSpec
@@ -81,7 +81,7 @@ class Formats:
     """KV formats that an engine can run: the axes of a Space, and `rows` [F, 4] of layout, K bits,
     V bits and protection; `names` of K's and V's format [F], where they go by names."""
 
-    layouts: tuple[Layout, ...]
+    layouts: tuple[KVLayout, ...]
     protections: tuple[tuple[int, ...], ...]
     rows: Ints
     names: tuple[tuple[str, str], ...] = ()

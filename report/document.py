@@ -87,11 +87,11 @@ def _commands(request: Request, best: Point) -> list[dict[str, str]]:
     """What to type next, each with its label, ready for a POSIX shell."""
     if best.placement is not None:
         size = format_bytes(best.placement.file_bytes)
-        found = [
+        commands = [
             {"label": "Get", "command": f"{best.placement.file}, {size}"},
             {"label": "Run it", "command": best.placement.command},
         ]
-        return found if request.spec.gguf is None else found[1:]
+        return commands if request.spec.gguf is None else commands[1:]
     config = str(best.config)
     model = str(request.spec.extra.get("path") or request.spec.name)
     asked = request.workload

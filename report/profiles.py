@@ -90,10 +90,10 @@ def print_check(document: Document, console: Console) -> None:
         console.print(f"{what}: {said or 'none compared'}", highlight=False, markup=False)
 
 
-def _verdict(found: Mapping[str, Any] | None) -> str:
-    if found is None:
+def _verdict(compared: Mapping[str, Any] | None) -> str:
+    if compared is None:
         return "-"
-    return found["verdict"] + (f": {found['why']}" if "why" in found else "")
+    return compared["verdict"] + (f": {compared['why']}" if "why" in compared else "")
 
 
 def _calibration_document(folder: Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from .formula import (
     relative_spans,
     weight_noise,
 )
-from .interactions import PARTS, TABLES, Layer
+from .interactions import PARTS, TABLES, LayerFormats
 from .retention import cache_retention, power_of, weight_retention
 
 BOUND = 0.8
@@ -78,7 +78,7 @@ class CacheUse:
     """What a prediction of N cache formats needs: the layers (all, or protected ones apart),
     tokens [N], and the share of layers that cache anything."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerFormats, ...]
     tokens: Floats
     fraction: float
 
@@ -93,9 +93,9 @@ class CacheUse:
     ) -> "CacheUse":
         """`shares` [3, N] is each component's share in layers that keep `protected`."""
         wide = np.broadcast_to(np.asarray(tokens, dtype=float), formats.k_bits.shape)
-        layers = [Layer.of(formats, 1.0 - shares)]
+        layers = [LayerFormats.of(formats, 1.0 - shares)]
         if shares.any():
-            layers.append(Layer.of(protected, shares))
+            layers.append(LayerFormats.of(protected, shares))
         return cls(tuple(layers), wide, fraction)
 
 
@@ -118,7 +118,7 @@ class CalibratedNoise:
         noise: Floats = np.sum([self.of_layer(layer, inputs) for layer in inputs.layers], axis=0)
         return noise
 
-    def of_layer(self, layer: Layer, inputs: CacheUse) -> Floats:
+    def of_layer(self, layer: LayerFormats, inputs: CacheUse) -> Floats:
         """What these layers add to `components`."""
         slopes, formats = self._positive, layer.formats
         above = np.log2(np.maximum(inputs.tokens, _REFERENCE_CONTEXT) / _REFERENCE_CONTEXT)
@@ -147,7 +147,7 @@ class CalibratedNoise:
         parts: Floats = unit * np.exp(np.stack(logs)) * layer.share * inputs.fraction
         return parts
 
-    def of_format(self, layer: Layer) -> Floats:
+    def of_format(self, layer: LayerFormats) -> Floats:
         """The deviation of every format, before its bound; 0 for those that were not run [N]."""
         if not len(self._codes):
             return np.zeros(len(layer.codes))
@@ -155,7 +155,7 @@ class CalibratedNoise:
         deviation: Floats = np.where(self._codes[place] == layer.codes, self._of_code[place], 0.0)
         return deviation
 
-    def deviation(self, name: str, layer: Layer) -> Floats:
+    def deviation(self, name: str, layer: LayerFormats) -> Floats:
         """The sum of the tables of one name [N]."""
         places = layer.places(name)
         total: Floats = np.sum(

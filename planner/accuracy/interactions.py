@@ -73,7 +73,7 @@ PARTS = (("plain", "key_bits"), ("outlier", "key_bits"), ("value", "value_bits")
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class LayerFormats:
     """Cache formats [N] as some of a model's layers keep them, where they stand on the tables'
     axes, and each component's share in those layers [3, N]."""
 
@@ -84,7 +84,7 @@ class Layer:
     share: Floats
 
     @classmethod
-    def of(cls, formats: Formats, share: Floats) -> "Layer":
+    def of(cls, formats: Formats, share: Floats) -> "LayerFormats":
         def bits(of: Floats) -> Ints:
             # float formats count as the nearest integer one; 16 bits have no noise to look up
             return np.clip(np.round(np.log2(of)), 1, 3).astype(np.int64) - 1

@@ -112,13 +112,13 @@ def weight_equivalents(names: Sequence[str], bits: Sequence[float], released: bo
     `released`: the model was released in MXFP4 alone (gpt-oss). Its experts stay so in every mix,
     and only the rest, a tenth of it, is quantized.
     """
-    found = []
+    rows = []
     for name, given in zip(names, bits, strict=True):
         one = equivalent_bits(name) if name else float(given)
         if released and one < 16:
             one = 16.0 if name in ("", RELEASED) else max(one, 4.0) + _TENTH
-        found.append(one)
-    return np.array(found)
+        rows.append(one)
+    return np.array(rows)
 
 
 _TENTH = 4.0 * float(np.log(10.0)) / _FALL
@@ -149,9 +149,9 @@ def is_published(name: str) -> bool:
 @lru_cache(maxsize=1)
 def _divergences() -> dict[str, float]:
     """Mean KL divergence by mix on Llama 3 8B, with an importance matrix where there is such."""
-    found: dict[str, float] = {}
+    divergence_of: dict[str, float] = {}
     for line in profiles.read("published/gguf_kl.csv").splitlines()[1:]:
         mix, imatrix, divergence, _, _, model, _ = line.split(",")
-        if model == "Llama 3 8B" and (imatrix == "1" or mix not in found):
-            found[mix] = float(divergence)
-    return found
+        if model == "Llama 3 8B" and (imatrix == "1" or mix not in divergence_of):
+            divergence_of[mix] = float(divergence)
+    return divergence_of

@@ -27,7 +27,7 @@ PLAIN: Ints = np.array([[0, 16, 16, 0]])
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class KVLayout:
     """What a KV format is besides its bits; the fields of Configuration of the same names."""
 
     granularity: Granularity = Granularity.PER_TOKEN
@@ -48,7 +48,7 @@ class Space:
 
     weights: tuple[int, ...]
     chunks: tuple[int | None, ...]
-    layouts: tuple[Layout, ...]
+    layouts: tuple[KVLayout, ...]
     protections: tuple[tuple[int, ...], ...]
     """Layers kept at PROTECTED_BITS; the first is no layer."""
     layout: Ints = field(repr=False)

@@ -197,13 +197,13 @@ def _ranks(slots: list[_Slot]) -> dict[tuple[str, int], int]:
     for slot in slots:
         kind = "attn_v" if slot.kind == "attn_qkv" else slot.kind
         of_kind.setdefault(kind, set()).update(slot.layers)
-    found = {}
+    ranks = {}
     for kind, layers in of_kind.items():
         for rank, layer in enumerate(sorted(layers)):
-            found[kind, layer] = rank
+            ranks[kind, layer] = rank
             if kind == "attn_v":
-                found["attn_qkv", layer] = rank
-    return found
+                ranks["attn_qkv", layer] = rank
+    return ranks
 
 
 def _facts(spec: ModelSpec, slots: list[_Slot]) -> MixFacts:

@@ -27,13 +27,13 @@ def _of_gguf(spec: ModelSpec, mix: str) -> WeightBytes:
     from ..formats.gguf_types import GGUF_TYPES  # a plan of other engines starts without them
     from .gguf_weights import gguf_weight_bytes
 
-    found = gguf_weight_bytes(spec, mix)
-    quantized = sum(size for name, size in found.by_type.items() if GGUF_TYPES[name].quantized)
+    stored = gguf_weight_bytes(spec, mix)
+    quantized = sum(size for name, size in stored.by_type.items() if GGUF_TYPES[name].quantized)
     return WeightBytes(
-        total=found.total,
-        parts={Part.TEXT: found.total},
+        total=stored.total,
+        parts={Part.TEXT: stored.total},
         workspace=0,  # llama.cpp's kernels multiply by the blocks themselves
         quantized=quantized,
-        kept=found.total - quantized,
-        formats=found.by_type,
+        kept=stored.total - quantized,
+        formats=stored.by_type,
     )

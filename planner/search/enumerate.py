@@ -14,7 +14,7 @@ What is left out, because it cannot differ from something that is in, or cannot 
 from ..engine import Engine, Formats
 from ..formats.configuration import CHUNKS, GROUP_SIZES
 from ..formats.named import weight_format
-from ..formats.space import PLAIN, Layout, Space
+from ..formats.space import PLAIN, KVLayout, Space
 from ..memory.weights import available_weight_bits
 from ..models.spec import Attention, CompressedAttention, LatentAttention, ModelSpec
 from ..workload import Workload
@@ -35,7 +35,7 @@ def enumerate_space(
     head = _widest_head(spec)
     groups = (None, *(g for g in GROUP_SIZES if g < head))
     residuals = [r for r in RESIDUALS if r < workload.context]
-    formats = Formats((Layout(),), ((),), PLAIN)
+    formats = Formats((KVLayout(),), ((),), PLAIN)
     if head:
         formats = engine.formats(spec, workload, groups, residuals, protections)
     rows = formats.rows

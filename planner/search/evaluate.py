@@ -7,7 +7,7 @@ import numpy as np
 from ..accuracy import predict as accuracy
 from ..engine import Engine, KVBytes
 from ..formats.configuration import Configuration, Protection
-from ..formats.space import PROTECTED_BITS, Layout, Space
+from ..formats.space import PROTECTED_BITS, KVLayout, Space
 from ..hardware.gpu_names import find_gpu
 from ..hardware.gpus import Hardware
 from ..latency import predict as latency
@@ -185,7 +185,7 @@ def _with_measured(
 
 def _find(space: Space, config: Configuration) -> tuple[int, int] | None:
     """(weights, format) of a configuration, whatever its chunk; None where it is not in."""
-    layout = Layout(
+    layout = KVLayout(
         config.granularity,
         config.group_size,
         config.block_tokens,

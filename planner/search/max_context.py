@@ -115,19 +115,19 @@ def max_contexts(request: Request) -> list[MaxContext]:
     at the price of context. Raises NothingFits if none has any."""
     most = longest_of_model(request)
     tables = [longest_safe(request, most, usual=usual) for usual in (True, False)]
-    found = [table for table in tables if table is not None]
-    if not found:
+    usable = [table for table in tables if table is not None]
+    if not usable:
         raise _nowhere(request)
     configs: dict[Configuration, None] = {}
-    recommended = [_recommended(request, table) for table in found]
+    recommended = [_recommended(request, table) for table in usable]
     configs |= dict.fromkeys(config for config in recommended if config is not None)
     always = list(configs)
-    for table in found:
+    for table in usable:
         fitting = np.flatnonzero(safe_fitting(request, table, usual=table is tables[0]))
         smallest = fitting[np.argsort(table.points.memory[fitting], kind="stable")][:_TRIED]
         configs |= dict.fromkeys(table.space.configuration(int(i)) for i in smallest)
     # What else is good where less context would do: at the longest, at what was asked, at a half.
-    longest = found[-1].workload.context
+    longest = usable[-1].workload.context
     for context in {longest, max(1, longest // 2), min(request.workload.context, most)}:
         asked = replace(request, workload=replace(request.workload, context=context))
         table = evaluate_request(asked)
@@ -147,7 +147,9 @@ def _recommended(request: Request, table: Table) -> Configuration | None:
     return table.space.configuration(chosen.index) if chosen is not None else None
 
 
-def _undominated(found: Sequence[MaxContext], always: Sequence[Configuration]) -> list[MaxContext]:
+def _undominated(
+    contexts: Sequence[MaxContext], always: Sequence[Configuration]
+) -> list[MaxContext]:
     """Longest first; without those that another beats in context, retention and chunk at once,
     but for those `always` kept."""
 
@@ -155,7 +157,7 @@ def _undominated(found: Sequence[MaxContext], always: Sequence[Configuration]) -
         return one.context, round(one.point.accuracy.low, 3), one.point.config.chunk or float("inf")
 
     kept: list[MaxContext] = []
-    for one in sorted(found, key=lambda x: (-x.context, -x.point.accuracy.low)):
+    for one in sorted(contexts, key=lambda x: (-x.context, -x.point.accuracy.low)):
         mine = merits(one)
         beaten = any(
             all(a >= b for a, b in zip(merits(other), mine, strict=True)) for other in kept

@@ -7,7 +7,7 @@ import numpy as np
 
 from ...engine import Formats
 from ...formats.configuration import KV_BITS, Granularity
-from ...formats.space import PLAIN, PROTECTED_BITS, Ints, Layout
+from ...formats.space import PLAIN, PROTECTED_BITS, Ints, KVLayout
 from ...models.spec import Attention, ModelSpec
 
 CHANNEL_BLOCKS = (32, 64, 128)
@@ -27,11 +27,11 @@ def formats(
         isinstance(m, Attention) and (m.softcap is not None or m.sinks)
         for m, _ in spec.mixer_counts
     )
-    layouts = (Layout(), *_layouts(groups, residuals, smooths))
+    layouts = (KVLayout(), *_layouts(groups, residuals, smooths))
     return Formats(layouts, protections, _packed_formats(layouts, len(protections), latent))
 
 
-def _packed_formats(layouts: Sequence[Layout], presets: int, latent: bool) -> Ints:
+def _packed_formats(layouts: Sequence[KVLayout], presets: int, latent: bool) -> Ints:
     """Formats [F, 4]: layout, K bits, V bits, protection. Layout 0 is the
     unquantized cache's."""
     per_channel = np.array([x.granularity is Granularity.PER_CHANNEL for x in layouts])
@@ -52,7 +52,7 @@ def _packed_formats(layouts: Sequence[Layout], presets: int, latent: bool) -> In
 
 def _layouts(
     groups: Sequence[int | None], residuals: Sequence[int], smooths: bool
-) -> Iterator[Layout]:
+) -> Iterator[KVLayout]:
     kinds: list[tuple[Granularity, int | None, int | None]]
     kinds = [(Granularity.PER_TOKEN, g, None) for g in groups]
     kinds += [(Granularity.PER_CHANNEL, g, b) for g, b in product(groups, CHANNEL_BLOCKS)]
@@ -61,4 +61,4 @@ def _layouts(
     for (granularity, group, block), residual in product(kinds, residuals):
         turns = (False,) if granularity is Granularity.PER_CHANNEL else (False, True)
         for smoothing, rotation in product(turns if smooths else (False,), turns):
-            yield Layout(granularity, group, block, smoothing, rotation, residual)
+            yield KVLayout(granularity, group, block, smoothing, rotation, residual)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...formats.configuration import KV_BITS, Configuration
 from ...formats.kv_format import KVFormat, SideFormat
-from ...formats.space import PROTECTED_BITS, Ints, Layout, Space
+from ...formats.space import PROTECTED_BITS, Ints, KVLayout, Space
 from ...memory.kv_cache import state_bytes
 from ...models.spec import Mixer, ModelSpec
 from ...workload import Workload
@@ -57,8 +57,8 @@ class _Sides:
     row of its bytes.
     """
 
-    def __init__(self, layouts: tuple[Layout, ...]) -> None:
-        rows: dict[Layout, int] = {}
+    def __init__(self, layouts: tuple[KVLayout, ...]) -> None:
+        rows: dict[KVLayout, int] = {}
         self.row = np.array(
             [rows.setdefault(replace(x, rotation=False), len(rows)) for x in layouts]
         )
@@ -120,7 +120,7 @@ def _along(
     return [nbytes[c] for c in capacities]
 
 
-def _format(layout: Layout, bits: int) -> KVFormat:
+def _format(layout: KVLayout, bits: int) -> KVFormat:
     config = (
         Configuration(
             k_bits=bits,

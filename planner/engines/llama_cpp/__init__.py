@@ -12,7 +12,7 @@ from ...engine import Activation, Engine, Formats, Interval, KVBytes, Slack
 from ...formats.configuration import Configuration
 from ...formats.named import KV, names
 from ...formats.named import LLAMA_CPP as NAME
-from ...formats.space import Ints, Layout, Space
+from ...formats.space import Ints, KVLayout, Space
 from ...hardware.gpus import Hardware
 from ...models.spec import CompressedAttention, LatentAttention, ModelSpec
 from ...placement import Placement
@@ -70,7 +70,7 @@ class LlamaCpp(Engine):
         latent = any(isinstance(m, LatentAttention) for m, _ in spec.mixer_counts)
         pairs = [(name, name) for name in SAME] + list(() if latent else MIXED)
         rows = np.array([[0, _bits(k), _bits(v), 0] for k, v in pairs], dtype=np.int64)
-        return Formats((Layout(),), ((),), rows, tuple(pairs))
+        return Formats((KVLayout(),), ((),), rows, tuple(pairs))
 
     def kv_bytes(self, spec: ModelSpec, config: Configuration, workload: Workload) -> KVBytes:
         run = run_settings(spec, config, workload)

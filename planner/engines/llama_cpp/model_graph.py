@@ -49,12 +49,12 @@ def compute_bytes(spec: ModelSpec, run: RunSettings, alignment: int = 32) -> int
 def built_layers(layers: Sequence[Layer]) -> list[Layer]:
     """Layers that show every neighbourhood of kinds: the first of each (before, itself, after)."""
     seen: set[tuple[Layer | None, Layer, Layer | None]] = set()
-    found = []
+    kinds = []
     for before, layer, after in zip((None, *layers[:-1]), layers, (*layers[1:], None), strict=True):
         if (before, layer, after) not in seen:
             seen.add((before, layer, after))
-            found.append(layer)
-    return found
+            kinds.append(layer)
+    return kinds
 
 
 class _Pass:
@@ -271,15 +271,15 @@ class _Pass:
         turned = strided(split, (rank + mixer.rope_dim, each, heads, streams))
         wide = mixer.value_dim * heads, self.tokens
         if self.run.flash:
-            found = Tensor("flash_attn", (rank, heads, each, streams), [turned, mask])
-            found = strided(found, (rank, each, heads, streams))
+            attended = Tensor("flash_attn", (rank, heads, each, streams), [turned, mask])
+            attended = strided(attended, (rank, each, heads, streams))
         else:
             scores = Tensor("mul_mat", (mask.shape[0], each, heads, streams), [turned])
             weights = Tensor("soft_max", scores.shape, [scores, mask])
             # The latent is stored by rows: V is a transposed copy of it.
             values = Tensor("cont", (mask.shape[0], rank, 1, streams), item=2)
-            found = Tensor("mul_mat", (rank, each, heads, streams), [values, weights])
-        out = matmul(mixer.value_dim, found)
+            attended = Tensor("mul_mat", (rank, each, heads, streams), [values, weights])
+        out = matmul(mixer.value_dim, attended)
         out = strided(out, (mixer.value_dim, heads, each, streams))
         return view(Tensor("cont", (mixer.value_dim, heads, each, streams), [out]), wide)
 
@@ -295,6 +295,6 @@ class _Pass:
         if mixer.softcap is not None:
             scores = scaled(activated(scaled(scores)))
         weights = Tensor("soft_max", scores.shape, [scores, mask])
-        found = Tensor("mul_mat", (mixer.value_dim, each, heads, streams), [weights])
-        turned = strided(found, (mixer.value_dim, heads, each, streams))
+        expanded = Tensor("mul_mat", (mixer.value_dim, each, heads, streams), [weights])
+        turned = strided(expanded, (mixer.value_dim, heads, each, streams))
         return Tensor("cont", (mixer.value_dim * heads, self.tokens), [turned])

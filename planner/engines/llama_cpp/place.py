@@ -54,23 +54,23 @@ def place(
     whole = _Split(layers, 0)
     splits = [whole, *(_fewer(parts, layers) if ram is not None else ())]
     for split in splits:
-        found = _finished(spec, config, workload, hardware, parts, split, budget, ram)
-        if found.fits or split is splits[-1]:
+        placement = _finished(spec, config, workload, hardware, parts, split, budget, ram)
+        if placement.fits or split is splits[-1]:
             break
     else:
         raise AssertionError
-    if found.fits or ram is None:
-        return found
+    if placement.fits or ram is None:
+        return placement
     host_least = parts.embedding + parts.host_compute + parts.output + HOST_PROCESS
     full = _finished(spec, config, workload, hardware, parts, whole, budget, ram)
     movable = max(0, ram - host_least)
-    return _with_needed(found, max(budget + 1, full.needed - movable))
+    return _with_needed(placement, max(budget + 1, full.needed - movable))
 
 
-def _with_needed(found: Placement, needed: int) -> Placement:
+def _with_needed(placement: Placement, needed: int) -> Placement:
     from dataclasses import replace
 
-    return replace(found, needed=needed)
+    return replace(placement, needed=needed)
 
 
 def _fewer(parts: Parts, layers: int) -> Sequence[_Split]:

@@ -51,8 +51,8 @@ def seconds(
 ) -> tuple[Ends, Ends]:
     """(TTFT, TPOT), each expected, low and high, for prompts of `context` tokens in `batch`
     sequences at once."""
-    found = [_at(spec, load, hardware, context, micro_batch, batch, end) for end in (0, 2, 1)]
-    ttft, tpot = zip(*found, strict=True)
+    at_ends = [_at(spec, load, hardware, context, micro_batch, batch, end) for end in (0, 2, 1)]
+    ttft, tpot = zip(*at_ends, strict=True)
     return ttft, tpot
 
 

@@ -9,7 +9,7 @@ from ...engine import Formats
 from ...errors import BadInput
 from ...formats.configuration import KV_BITS, Configuration, Granularity
 from ...formats.dtypes import DTYPE_BYTES
-from ...formats.space import PLAIN, Layout
+from ...formats.space import PLAIN, KVLayout
 from ...light_dataclass import dataclass
 from ...memory.kv_cache import kept_tokens
 from ...models.spec import Attention, ModelSpec
@@ -20,13 +20,13 @@ QUANTIZED_RESIDUAL = 128  # tokens QuantizedCache keeps in 16 bits unless told o
 
 def formats(spec: ModelSpec, groups: Sequence[int | None], residuals: Sequence[int]) -> Formats:
     """The DynamicCache's format, and what a QuantizedCache can hold of this model."""
-    layouts, rows = [Layout()], [PLAIN[0]]
+    layouts, rows = [KVLayout()], [PLAIN[0]]
     # No window means QuantizedCache's own.
     for group, residual in product(groups, [r for r in residuals if r < QUANTIZED_RESIDUAL]):
         probe = Configuration(k_bits=4, v_bits=4, group_size=group, residual=residual)
         if any(_not_quantized_cache(reading, probe) for reading in (spec, *spec.ends)):
             continue
-        layouts.append(Layout(group_size=group, residual=residual))
+        layouts.append(KVLayout(group_size=group, residual=residual))
         rows += [np.array([len(layouts) - 1, b, b, 0]) for b in KV_BITS if b < 16]
     return Formats(tuple(layouts), ((),), np.stack(rows))
 

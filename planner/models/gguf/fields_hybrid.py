@@ -214,7 +214,7 @@ def gemma_four(k: GgufKeys) -> Config:
     slides = list(pattern) if isinstance(pattern, tuple) else [True] * k.layers
     full = [heads[i] for i in range(k.layers) if not slides[i]]
     sliding = [heads[i] for i in range(k.layers) if slides[i]]
-    found: Config = {
+    config: Config = {
         "intermediate_size": widths[0],
         "use_double_wide_mlp": max(widths) == 2 * widths[0],
         "num_kv_shared_layers": k.optional("attention.shared_kv_layers") or 0,
@@ -231,8 +231,8 @@ def gemma_four(k: GgufKeys) -> Config:
         "enable_moe_block": bool(k.optional("expert_count")),
     }
     if k.optional("expert_count"):
-        found |= experts("num_experts", "moe_intermediate_size", "top_k_experts")(k)
-    return found
+        config |= experts("num_experts", "moe_intermediate_size", "top_k_experts")(k)
+    return config
 
 
 def bloom(k: GgufKeys) -> Config:
@@ -296,7 +296,7 @@ def nemotron_kinds(k: GgufKeys) -> Config:
         else:
             letters.append("E" if k.in_layer(i, "ffn_gate_inp.weight") else "-")
     heads = k.count("ssm.time_step_rank")
-    found: Config = {
+    config: Config = {
         "hybrid_override_pattern": "".join(letters),
         "mamba_num_heads": heads,
         "mamba_head_dim": k.count("ssm.inner_size") // max(heads, 1),
@@ -310,8 +310,8 @@ def nemotron_kinds(k: GgufKeys) -> Config:
         **biases(k),
     }
     if k.optional("expert_count"):
-        found |= experts("n_routed_experts")(k) | shared("n_shared_experts")(k)
-        found |= shared_width("moe_shared_expert_intermediate_size")(k)
+        config |= experts("n_routed_experts")(k) | shared("n_shared_experts")(k)
+        config |= shared_width("moe_shared_expert_intermediate_size")(k)
         if k.optional("moe_latent_size"):
-            found["moe_latent_size"] = k.count("moe_latent_size")
-    return found
+            config["moe_latent_size"] = k.count("moe_latent_size")
+    return config

@@ -53,7 +53,7 @@ def model_files(path: Path) -> tuple[GgufFile, ...]:
         )
     if parts > MAX_PARTS:
         raise BadConfig(f"{path.name} is one of {parts:,} parts, more than any model has", HINT)
-    found = []
+    headers = []
     for number in range(1, parts + 1):
         part = path.with_name(f"{named[1]}-{number:05}-of-{parts:05}.gguf")
         if not part.is_file():
@@ -64,9 +64,9 @@ def model_files(path: Path) -> tuple[GgufFile, ...]:
         header = first if part == path else read_header(part)
         if header.metadata.get("split.no") != number - 1:
             raise BadConfig(f"{part.name} is not part {number} of its split", HINT)
-        found.append(header)
-    _refuse_repeated(found)
-    return tuple(found)
+        headers.append(header)
+    _refuse_repeated(headers)
+    return tuple(headers)
 
 
 def _refuse_repeated(files: list[GgufFile]) -> None:
@@ -119,15 +119,15 @@ def _blob(start: str, typed: str) -> Path:
         names = [path.name for path in islice(folder.iterdir(), 100 * LOOK_AT)]
     except OSError:
         names = []
-    found = sorted(name for name in names if name.startswith(f"sha256-{start}"))
-    found = [name for name in found if re.fullmatch(r"sha256-[0-9a-f]{64}", name)]
-    if len(found) != 1:
-        several = f"{len(found)} blobs of ollama begin so" if found else "ollama has no such blob"
+    blobs = sorted(name for name in names if name.startswith(f"sha256-{start}"))
+    blobs = [name for name in blobs if re.fullmatch(r"sha256-[0-9a-f]{64}", name)]
+    if len(blobs) != 1:
+        several = f"{len(blobs)} blobs of ollama begin so" if blobs else "ollama has no such blob"
         raise BadInput(
             f"{typed!r}: {several} in {folder}",
             "give more of the digest, or set OLLAMA_MODELS to the folder of its models",
         )
-    return folder / found[0]
+    return folder / blobs[0]
 
 
 def _manifest_digest(name: str, tag: str) -> str:

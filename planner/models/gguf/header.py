@@ -103,14 +103,14 @@ class _Header:
 
     def number(self, kind: int) -> int | float | bool:
         code = _SCALARS[kind]
-        found: int | float | bool = code.unpack_from(self.data, self.need(code.size))[0]
-        return found
+        number: int | float | bool = code.unpack_from(self.data, self.need(code.size))[0]
+        return number
 
     def whole(self, kind: int, limit: int, what: str) -> int:
-        found = int(self.number(kind))
-        if found > limit:
-            self.wrong(f"{what}: {found:,}, more than any model has")
-        return found
+        size = int(self.number(kind))
+        if size > limit:
+            self.wrong(f"{what}: {size:,}, more than any model has")
+        return size
 
     def text(self, limit: int, what: str) -> str:
         length = self.whole(10, limit, f"length of {what}")
@@ -136,8 +136,8 @@ class _Header:
             value = self.value(name, lengths)
             if value is not None:
                 metadata[name] = value
-        found = self.tensors(tensors, metadata)
-        return GgufFile(self.path, metadata, lengths, found, self.size)
+        described = self.tensors(tensors, metadata)
+        return GgufFile(self.path, metadata, lengths, described, self.size)
 
     def value(self, name: str, lengths: dict[str, int]) -> Value | None:
         """The value of a key; None for what is not kept, with its length in `lengths`."""
@@ -186,22 +186,22 @@ class _Header:
         alignment = metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or not 0 < alignment <= 2**20 or alignment % 8:
             self.wrong(f"alignment of {str(alignment)[:20]}, which GGUF does not allow")
-        found: dict[str, GgufTensor] = {}
+        by_name: dict[str, GgufTensor] = {}
         expected = 0
         for _ in range(number):
             name = self.text(MAX_NAME, "a tensor's name")
-            if name in found:
+            if name in by_name:
                 self.wrong(f"the tensor {name[:80]!r} is there twice")
             dims = int(self.number(4))
             if not 1 <= dims <= MAX_DIMS:
                 self.wrong(f"the tensor {name[:80]!r} has {dims} dimensions")
             shape = tuple(int(self.number(10)) for _ in range(dims))
             kind, offset = int(self.number(4)), int(self.number(10))
-            found[name] = tensor = self.tensor(name, shape, kind)
+            by_name[name] = tensor = self.tensor(name, shape, kind)
             if offset != expected:
                 self.wrong(f"the tensor {name[:80]!r} lies at {offset:,}, not at {expected:,}")
             expected += -(-tensor.nbytes // alignment) * alignment
-        tensors = tuple(found.values())
+        tensors = tuple(by_name.values())
         if tensors:
             start = -(-self.at // alignment) * alignment
             end = start + expected - -(-tensors[-1].nbytes // alignment) * alignment

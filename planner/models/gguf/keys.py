@@ -37,10 +37,10 @@ class GgufKeys:
         return value
 
     def count(self, name: str) -> int:
-        found = self.optional(name)
-        if found is None:
+        value = self.optional(name)
+        if value is None:
             raise self.wrong(name, None, "")
-        return found
+        return value
 
     def number(self, name: str) -> float | None:
         value = self.raw(name)
@@ -49,18 +49,18 @@ class GgufKeys:
     @property
     def blocks(self) -> int:
         """Blocks of the file, extra prediction layers among them."""
-        found = self.count("block_count")
-        if not 1 <= found <= MAX_LAYERS:
-            raise self.wrong("block_count", found, "a number of layers")
-        return found
+        blocks = self.count("block_count")
+        if not 1 <= blocks <= MAX_LAYERS:
+            raise self.wrong("block_count", blocks, "a number of layers")
+        return blocks
 
     @property
     def extra_layers(self) -> int:
         """Extra prediction layers (MTP), which are the last blocks."""
-        found = self.optional("nextn_predict_layers") or 0
-        if found >= self.blocks:
-            raise self.wrong("nextn_predict_layers", found, "fewer than the blocks")
-        return found
+        extra = self.optional("nextn_predict_layers") or 0
+        if extra >= self.blocks:
+            raise self.wrong("nextn_predict_layers", extra, "fewer than the blocks")
+        return extra
 
     @property
     def layers(self) -> int:

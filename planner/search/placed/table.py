@@ -58,16 +58,16 @@ class PlacedSpace:
 
     def _shown(self, index: int) -> Placement:
         """The placement; of what does not fit, that within a budget of what it needs."""
-        found = self.placements[index]
-        if found.fits:
-            return found
+        placement = self.placements[index]
+        if placement.fits:
+            return placement
         config = self.space.configuration(index)
         for more in (1.0, 1.02, 1.05, 1.15):
-            asked = replace(self.request, budget=int(found.needed * more))
+            asked = replace(self.request, budget=int(placement.needed * more))
             placed = placement_of(asked, config, self.workload)
             if placed.fits:
                 return placed
-        return found
+        return placement
 
     def weight_sizes(self) -> list[int]:
         """Bytes of the weights, wherever they are, for each of the space's."""

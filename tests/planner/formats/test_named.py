@@ -12,7 +12,7 @@ from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import KV_BITS, Configuration
 from kvpareto.planner.formats.kv_format import KVFormat
 from kvpareto.planner.formats.named import KV, WEIGHTS, kv_format, names, weight_format
-from kvpareto.planner.formats.space import PLAIN, Layout, Space
+from kvpareto.planner.formats.space import PLAIN, KVLayout, Space
 
 SIDES = (*map(str, KV_BITS), *names(KV))
 
@@ -132,7 +132,7 @@ def test_a_space_carries_names() -> None:
     space = Space(
         weights=(4, 8),
         chunks=(None, 512),
-        layouts=(Layout(),),
+        layouts=(KVLayout(),),
         protections=((),),
         layout=rows[:, 0],
         k_bits=rows[:, 1],
