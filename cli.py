@@ -133,7 +133,7 @@ def plan(
     kvpareto plan -m ./my-model --budget 16GiB --objective latency --gpu L4
     kvpareto plan -m google/gemma-3-4b-it --budget 8GB --max-context
     kvpareto plan -m Qwen/Qwen3-8B --budget 24g --json --save plan.json
-    kvpareto plan -m openai/gpt-oss-20b --engine llama.cpp --gpu 3060 --ram 32GB
+    kvpareto plan -m openai/gpt-oss-20b --engine llama.cpp --gpu 4060 --ram 32GB
     """
     from . import api
 

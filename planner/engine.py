@@ -93,6 +93,8 @@ class Engine(ABC):
     name: str
     """As --engine takes it and JSON shows it; also the key of its row in latency.json."""
 
+    front: str = ""
+    """The program that people run the engine in, where it was asked for by that name."""
     places: bool = False
     """Whether a part of a model may lie in host memory: see place()."""
 

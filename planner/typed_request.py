@@ -62,8 +62,10 @@ def typed_request(model: str, **words: Unpack[PlanWords]) -> Request:
     hardware = typed_gpu(words.get("gpu"))
     engine = find_engine(words.get("engine", "kvpareto"))
     ram = _ram(words.get("ram"), engine)
-    host_only = ram is not None and hardware is None and words.get("budget") is None
-    budget = ram if host_only else words.get("budget")
+    budget = words.get("budget")
+    host_only = engine.places and hardware is None and (ram is None or budget is None)
+    if host_only and budget is None:
+        budget = ram
     size, kept = _budget(budget, words.get("reserve"), hardware)
     loss = words.get("max_loss")
     spec, workload = typed_workload(

@@ -91,6 +91,8 @@ def _commands(request: Request, best: Point) -> list[dict[str, str]]:
             {"label": "Get", "command": f"{best.placement.file}, {size}"},
             {"label": "Run it", "command": best.placement.command},
         ]
+        if request.engine.front == "ollama":
+            commands = [commands[0], *_ollama(dict(best.placement.ollama))]
         return commands if request.spec.gguf is None else commands[1:]
     config = str(best.config)
     model = str(request.spec.extra.get("path") or request.spec.name)
@@ -101,6 +103,15 @@ def _commands(request: Request, best: Point) -> list[dict[str, str]]:
     words += ["--batch", str(asked.batch)] if asked.batch > 1 else []
     words += ["--engine", request.engine.name] if request.engine is not KVPARETO else []
     return [{"label": "Check it", "command": shlex.join(words)}]
+
+
+def _ollama(said: dict[str, Any]) -> list[dict[str, str]]:
+    """The Modelfile, and the environment that ollama is started with."""
+    environment = " ".join(f"{name}={value}" for name, value in said["environment"].items())
+    return [
+        {"label": "Modelfile", "command": said["modelfile"].rstrip()},
+        {"label": "Serve", "command": f"{environment} ollama serve"},
+    ]
 
 
 def _relative_latency(plan: Plan) -> dict[str, Any] | None:

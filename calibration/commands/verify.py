@@ -1,11 +1,11 @@
 """The command `verify`, for cli.py to register. Heavy imports stay inside it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ...planner.errors import one_line
+from ...planner.errors import BadInput, one_line
 from .shared_options import (
     AsJson,
     Batch,
@@ -77,6 +77,12 @@ def register(app: typer.Typer, show: Show) -> None:
             int | None, typer.Option(help="Items of each task.  [default: 32, quick 8]")
         ] = None,
         seed: Annotated[int, typer.Option(help="Of the items; calibrate's are of seed 0.")] = 1,
+        binary: Annotated[
+            Path | None,
+            typer.Option(
+                help="A llama-server to run, for --engine llama.cpp.  [default: its wheel]"
+            ),
+        ] = None,
         save: Annotated[Path | None, typer.Option(help="Write the receipt as JSON.")] = None,
         device: Device = None,
         offline: Offline = False,
@@ -93,35 +99,41 @@ def register(app: typer.Typer, show: Show) -> None:
         kvpareto verify -m Qwen/Qwen3-8B --config w4a16-k4v4-g64+pc512 --budget 12GB \\
           --context 32k --random-weights
         kvpareto verify -m ./my-model --budget 8GB,12GB,16GB --context 8k,32k
+        kvpareto verify --engine llama.cpp -m file.gguf --budget 4GB --context 2k
         """
-        from ..verify.verify import Options
-        from ..verify.verify import verify as run
-
         if save is not None:
             from ...planner.whole_file import check_target
 
             check_target(save)  # before minutes of measuring
-        document = run(
-            Options(
-                plan=plan,
-                model=chosen_model(argument, model),
-                config=config,
-                budget=budget,
-                context=prompt,
-                output=output,
-                batch=batch,
-                engine=engine,
-                random_weights=random_weights,
-                quick=quick,
-                sweep=sweep,
-                tasks=tasks,
-                items=items,
-                seed=seed,
-                device=device,
-                offline=offline,
-                trust_remote_code=trust_remote_code,
-            )
-        )
+        asked: dict[str, Any] = {
+            "plan": plan,
+            "model": chosen_model(argument, model),
+            "config": config,
+            "budget": budget,
+            "context": prompt,
+            "output": output,
+            "batch": batch,
+            "quick": quick,
+            "seed": seed,
+            "offline": offline,
+        }
+        ours: dict[str, Any] = {
+            "random_weights": random_weights,
+            "sweep": sweep,
+            "tasks": tasks,
+            "items": items,
+            "device": device,
+            "trust_remote_code": trust_remote_code,
+        }
+        if _is_llama_cpp(plan, engine):
+            document = _verify_llama_cpp(asked, ours, binary)
+        else:
+            from ..verify.verify import Options
+            from ..verify.verify import verify as run
+
+            if binary is not None:
+                raise BadInput("--binary is a llama-server", "use it with --engine llama.cpp")
+            document = run(Options(engine=engine, **asked, **ours))
         if not document["verified"]:
             document |= {
                 "fits": False,
@@ -142,3 +154,33 @@ def register(app: typer.Typer, show: Show) -> None:
             "print_sweep" if "receipts" in document else "print_receipt",
         )
         return 0 if document["verified"] else 1
+
+
+def _is_llama_cpp(plan: Path | None, engine: str) -> bool:
+    """Whether llama.cpp is asked for, by its name or by the plan."""
+    from ...planner.engines import find_engine
+
+    if find_engine(engine).places:
+        return True
+    if plan is None:
+        return False
+    from ...report.saved_plan import read_document
+
+    try:
+        return bool(read_document(plan).get("engine") == "llama.cpp")
+    except BadInput:  # said by whoever reads it for good
+        return False
+
+
+def _verify_llama_cpp(
+    asked: dict[str, Any], ours: dict[str, Any], binary: Path | None
+) -> dict[str, Any]:
+    """Without torch. Raises BadInput for what only our own runs take."""
+    from ..llama_cpp.verify import Options
+    from ..llama_cpp.verify import verify as run
+
+    for name, value in ours.items():
+        if value:
+            option = name.replace("_", "-")
+            raise BadInput(f"--{option} is not for --engine llama.cpp", "leave it out")
+    return run(Options(binary=binary, **asked))

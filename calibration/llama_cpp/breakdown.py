@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 
 MIB = 2**20
-_BUFFER = re.compile(r"(\S+) (model|KV|RS|output|compute) buffer size (?:=|is) +([\d.]+) MiB")
+_BUFFER = re.compile(r"(\S+) +(model|KV|RS|output|compute) buffer size (?:=|is) +([\d.]+) MiB")
 _EXACT = re.compile(r"(\S+) compute buffer size is +([\d.]+) MiB, matches expectation")
 _KV = re.compile(
     r"llama_kv_cache: size = +[\d.]+ MiB \( *(\d+) cells, +(\d+) layers, +(\d+)/(\d+) seqs\), "

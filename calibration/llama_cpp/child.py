@@ -44,7 +44,18 @@ def main() -> None:
     ]
     time.sleep(0.4)  # a server that ends before its loop has begun waits for ever
     version = getattr(xllamacpp, "__version__", "")
-    print(json.dumps({"answers": answers, "version": str(version)}), flush=True)
+    found = {"answers": answers, "version": str(version), "resident": _peak_resident()}
+    print(json.dumps(found), flush=True)
+
+
+def _peak_resident() -> int | None:
+    """Bytes that this process held at most, where the system says so (not on Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 if __name__ == "__main__":

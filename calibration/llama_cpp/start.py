@@ -1,13 +1,17 @@
 """Starting llama.cpp with the settings of a plan, and reading what it says."""
 
 import json
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 from ...planner.engines.llama_cpp.run_settings import RunSettings
 from ...planner.errors import BadInput, MissingDependency
@@ -28,6 +32,8 @@ class Reading:
     texts: tuple[str, ...]
     version: str
     log: str
+    resident: int | None = None
+    """Bytes that its process held at most; None where the system does not say."""
 
 
 def run_library(
@@ -78,10 +84,87 @@ def run_library(
             "see whether the file is whole, and whether it fits in memory",
         )
     answer = json.loads(last[0])
-    return _reading(answer["answers"], answer["version"], done.stderr)
+    version = f"xllamacpp {answer['version']}"
+    return _reading(answer["answers"], version, done.stderr, answer["resident"])
 
 
-def _reading(answers: Sequence[dict[str, Any]], version: str, log: str) -> Reading:
+def run_binary(
+    binary: Path,
+    flags: Sequence[tuple[str, str | None]],
+    prompts: Sequence[list[int]],
+    predict: int,
+    patience: float = PATIENCE,
+) -> Reading:
+    """The same by a llama-server of the user's, started with a plan's flags.
+
+    Raises BadInput where it cannot be started or does not answer.
+    """
+    port = _free_port()
+    words = [word for flag in flags for word in flag if word is not None]
+    command = [str(binary), *words, "--host", "127.0.0.1", "--port", str(port), "-lv", "5"]
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        try:
+            server = subprocess.Popen(command, stdout=log, stderr=log)
+        except OSError as error:
+            raise BadInput(
+                f"{binary} cannot be started: {error.strerror}", "give the path of llama-server"
+            ) from None
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _wait(address, server, patience)
+            answers = [_ask(address, prompt, predict, patience) for prompt in prompts]
+        except (OSError, ValueError) as error:
+            log.seek(0)
+            raise BadInput(
+                f"{binary.name} did not answer: {_last_error(log.read()) or error}",
+                "see whether the file is whole, and whether it fits in memory",
+            ) from None
+        finally:
+            server.terminate()
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+        log.seek(0)
+        return _reading(answers, binary.name, log.read(), None)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _wait(address: str, server: "subprocess.Popen[bytes]", patience: float) -> None:
+    """Until the server is healthy. Raises OSError where it ends or takes too long."""
+    late = time.monotonic() + patience
+    while time.monotonic() < late:
+        if server.poll() is not None:
+            raise OSError("it ended")
+        try:
+            with urlopen(f"{address}/health", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise OSError("it took too long")
+
+
+def _ask(address: str, prompt: list[int], predict: int, patience: float) -> dict[str, Any]:
+    asked = {"prompt": prompt, "n_predict": predict, "ignore_eos": True, "cache_prompt": False}
+    request = Request(
+        f"{address}/completion",
+        json.dumps(asked | {"temperature": 0}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urlopen(request, timeout=patience) as answer:
+        found: dict[str, Any] = json.load(answer)
+    return found
+
+
+def _reading(
+    answers: Sequence[dict[str, Any]], version: str, log: str, resident: int | None
+) -> Reading:
     timings = [a["timings"] for a in answers if "timings" in a]
     first = [t["prompt_ms"] / 1000 for t in timings]
     later = [t["predicted_per_token_ms"] / 1000 for t in timings if t["predicted_n"] > 1]
@@ -92,6 +175,7 @@ def _reading(answers: Sequence[dict[str, Any]], version: str, log: str) -> Readi
         texts=tuple(a["choices"][0]["text"] for a in answers if a.get("choices")),
         version=version,
         log=log,
+        resident=resident,
     )
 
 

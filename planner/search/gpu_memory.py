@@ -45,10 +45,10 @@ def gpu_notes(request: Request) -> list[str]:
     gpu = request.hardware
     host = request.budget if request.host_only else request.ram
     notes = []
+    if request.host_only:
+        notes.append("no GPU is named, so all of it runs on the processor: --gpu NAME for a card")
     if host is not None:
-        notes.append(
-            f"of host memory {format_bytes(host)} are planned with; the rest is left to the system"
-        )
+        notes.append(f"{format_bytes(host)} of host memory are planned with")
     if gpu is None:
         return notes
     gives = f"{gpu.memory_bytes / GiB:.2f} of its {gpu.marketing_bytes / GiB:.0f} GiB"

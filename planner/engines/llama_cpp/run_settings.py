@@ -15,7 +15,19 @@ from ...models.spec import Attention, LatentAttention, ModelSpec
 GRANULE = 256
 """Cells that a cache's length is rounded up to."""
 DEFAULT_MICRO_BATCH, DEFAULT_BATCH = 512, 2048
-IGNORES_WINDOWS = ("mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "starcoder2")
+IGNORES_WINDOWS = frozenset(
+    {
+        "mistral",
+        "mixtral",
+        "qwen2",
+        "qwen2_moe",
+        "qwen3",
+        "qwen3_moe",
+        "starcoder2",
+        "phi3",
+        "phimoe",
+    }
+)
 """Model types whose windows llama.cpp does not read: every layer keeps all tokens."""
 
 

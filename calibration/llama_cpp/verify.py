@@ -1,0 +1,151 @@
+"""`kvpareto verify --engine llama.cpp`: a GGUF file run for real, predicted beside measured.
+
+llama.cpp's own account of its buffers is what is measured: it allocates them at the start, and
+prints each. The plan's settings are what it is started with; a plan for a GPU needs a llama-server
+that has one (`--binary`).
+"""
+
+import json
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ...planner.accuracy import predict as accuracy
+from ...planner.engines.llama_cpp import LLAMA_CPP
+from ...planner.engines.llama_cpp.parts import run_settings
+from ...planner.errors import BadInput, MissingDependency
+from ...planner.formats.configuration import Configuration
+from ...planner.load_model import load_model
+from ...planner.models.spec import ModelSpec
+from ...planner.placement import Placement
+from ...planner.search.placed.questions import requested_point
+from ...planner.search.recommend import recommend
+from ...planner.search.request import Request
+from ...planner.typed_request import typed_gpu
+from ...planner.units import parse_bytes
+from ...planner.user_data import home
+from ...planner.workload import Workload
+from ...report.saved_plan import read_document
+from .receipt import receipt
+from .start import Reading, run_binary, run_library
+
+FIRST_TOKEN = 300
+"""Token ids below it may be special: prompts are made of those above."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was typed."""
+
+    plan: Path | None = None
+    model: str | None = None
+    config: str | None = None
+    budget: str | None = None
+    context: str | None = None
+    output: str = "512"
+    batch: str = "1"
+    quick: bool = False
+    seed: int = 1
+    offline: bool = False
+    binary: Path | None = None
+
+
+def verify(options: Options) -> dict[str, Any]:
+    """Run it and judge it; the receipt. Raises BadInput, NothingFits, MissingDependency."""
+    request, config, gpu = _asked(options)
+    spec = request.spec
+    if spec.gguf is None:
+        raise BadInput(
+            f"{spec.name} is no GGUF file, and llama.cpp runs nothing else",
+            f"name the file: kvpareto verify --engine llama.cpp -m {Path(spec.name).name}.gguf",
+        )
+    if gpu is not None and options.binary is None:
+        raise MissingDependency(
+            f"the plan is for {gpu}, and the llama.cpp of xllamacpp's wheel runs on processors",
+            "give a llama-server that has the GPU: --binary PATH",
+        )
+    point = requested_point(request, config, request.workload)
+    assert point.placement is not None  # llama.cpp places
+    found = _run(options, request, config, point.placement)
+    kept = accuracy.predict(spec, config, request.workload.context)
+    document = receipt(request, config, point.placement, kept, found, gpu)
+    _append(document)
+    return document
+
+
+def _asked(options: Options) -> tuple[Request, Configuration, str | None]:
+    """The request, the configuration to run, and the GPU that the plan names."""
+    if options.plan is None:
+        return (*_typed(options), None)
+    plan = read_document(options.plan)
+    try:
+        engine, best, gpu = plan["engine"], plan["recommended"], plan["gpu"]
+        workload = Workload(plan["context"], plan["output"], plan["batch"])
+        config, budget = Configuration.parse(best["config"]), int(plan["budget"])
+        host_only, ram = plan["host_only"], plan["ram"]
+        model = options.model or plan["model_path"] or plan["model"]
+    except (KeyError, TypeError):
+        raise BadInput(
+            f"{options.plan.name} is not a plan for llama.cpp",
+            "write one: kvpareto plan --engine llama.cpp -m FILE.gguf --save plan.json",
+        ) from None
+    if engine != LLAMA_CPP.name:
+        raise BadInput(f"{options.plan.name} is a plan for {engine}", f"--engine {engine}")
+    spec = load_model(model, offline=options.offline)
+    hardware = typed_gpu(gpu)
+    how = Request(
+        spec, workload, LLAMA_CPP, budget, hardware, accept_risk=True, ram=ram, host_only=host_only
+    )
+    return how, config, gpu
+
+
+def _typed(options: Options) -> tuple[Request, Configuration]:
+    if options.model is None or options.budget is None:
+        raise BadInput(
+            "no plan, and no model with a budget",
+            "kvpareto verify --engine llama.cpp -m file.gguf --budget 4GB",
+        )
+    spec = load_model(options.model, offline=options.offline)
+    workload = Workload.parse(options.context, options.output, options.batch, spec.max_context)
+    budget = parse_bytes(options.budget)
+    request = Request(spec, workload, LLAMA_CPP, budget, accept_risk=True, host_only=True)
+    if options.config is not None:
+        return request, Configuration.parse(options.config)
+    return request, recommend(request).recommended.config
+
+
+def _run(
+    options: Options, request: Request, config: Configuration, placement: Placement
+) -> Reading:
+    spec, workload = request.spec, request.workload
+    run = run_settings(spec, config, workload)
+    prompts = _prompts(spec, workload, options)
+    predict = max(1, min(workload.output, 32 if options.quick else 128))
+    path = Path(spec.extra["path"])
+    if options.binary is not None:
+        return run_binary(options.binary, placement.flags, prompts, predict)
+    return run_library(path, run, prompts, predict, gpu_layers=0)
+
+
+def _prompts(spec: ModelSpec, workload: Workload, options: Options) -> Sequence[list[int]]:
+    """Prompts of the asked length, of tokens without meaning: seconds do not depend on it."""
+    draw = random.Random(options.seed)
+    ids = range(min(FIRST_TOKEN, spec.vocab - 1), spec.vocab)
+    count = 1 if options.quick else 2
+    return [draw.choices(ids, k=workload.context) for _ in range(count)]
+
+
+def _append(document: dict[str, Any]) -> None:
+    """The receipt as a row of this machine's; on disk before anything else is said."""
+    folder = home() / "llama_cpp"
+    folder.mkdir(parents=True, exist_ok=True)
+    row = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **document}
+    with (folder / "runs.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    document["rows_written"] = 1
