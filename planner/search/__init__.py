@@ -7,6 +7,7 @@ DOOR = (
     "gpu_memory",
     "max_context",
     "notes",
+    "placed.questions",
     "protected_layers",
     "recommend",
     "request",
