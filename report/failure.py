@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..planner.errors import KVParetoError, one_line
+from ..planner.errors import KVParetoError, MissingDependency, one_line
 from ..planner.install import install_command
 
 SCHEMA = 1
@@ -104,6 +104,6 @@ def _missing(error: ImportError) -> Failure | None:
     return Failure(
         f"this needs {error.name}, which is not installed",
         f"run {install_command(extra)}",
-        3,
+        MissingDependency.exit_code,
         {"missing": error.name, "install": install_command(extra)},
     )

@@ -14,7 +14,8 @@ so a prompt's chunks are summed in closed form.
 
 The kvpareto engine's host: passes are captured where they can be (runtime/forward.py), a decode
 step whole, a chunk of few tokens between its attention calls, which are launched segment by
-segment; other chunks kernel by kernel. roofline_attention.py has what attention costs.
+segment; other chunks kernel by kernel. roofline_attention.py has what attention costs,
+roofline_experts.py what routed experts cost.
 """
 
 import numpy as np
@@ -24,12 +25,13 @@ from ..light_dataclass import dataclass
 from ..memory.activation.workspace import GRAPH_FROM, PIECES_TO
 from ..models.spec import ModelSpec
 from ..workload import Workload
+from . import roofline_experts as experts
 from .efficiency import Coefficients
 from .job import ConfigurationAxes, Floats, LatencyJob, Number, job_of
 from .kernel_launches import ROUTED_CALL, TORCH_CALL
 from .roofline_attention import Card, attention_host, chunk_attention, decode_cache
+from .roofline_experts import FEW_ROWS
 
-FEW_ROWS = 64  # rows up to which packed weights are read as they are (runtime/weights/linear.py)
 TENSOR_LAUNCHES = 80
 """What a layer's appends take where a pair spans a tensor, in launches of ours: some 100 of torch's
 small kernels (kernels/tensor_append.py), as timed in five runs."""
@@ -74,17 +76,11 @@ def seconds(job: LatencyJob, hardware: Hardware, coefficients: Coefficients) -> 
     return Seconds(_prefill(job, card), _decode(job, card))
 
 
-def _touched(job: LatencyJob, tokens: Number) -> Number:
-    """Expected fraction of the experts that `tokens` tokens pass, routed at random."""
-    return 1.0 - (1.0 - job.expert_share) ** tokens
-
-
 def _decode(job: LatencyJob, card: Card) -> Floats:
     c = card.c
     kinds = [job.weight < 0.8, job.weight < 1.9]
     reached = np.select(kinds, [c.weights_4, c.weights_8], c.weights_16)
-    routed = np.select(kinds, [c.weights_4, c.weights_8], c.experts_16)
-    read = job.linear / reached + job.expert * _touched(job, job.batch) / routed
+    read = job.linear / reached + experts.step_weights(job, c)
     read = job.weight * read
     flops = 2 * job.batch * (job.linear + job.expert * job.expert_share + job.head)
     products = np.maximum((read + 2.0 * job.head) / card.stream, flops / card.matmul)
@@ -92,7 +88,7 @@ def _decode(job: LatencyJob, card: Card) -> Floats:
     small = job.layers * (c.card_layer + c.tail_layer * job.tail)
     small = small + job.layers * c.turn_layer * (job.rotated + 0.5 * job.smoothed)
     joined = np.where(job.weight < 1.9, job.joined_launches, 0.0)
-    torch_launches = _routed_launches(job) + _tensor_launches(job)
+    torch_launches = experts.launches(job) + _tensor_launches(job)
     small = small + c.card_launch * (job.fused_launches - joined + torch_launches)
     packed = (job.k_bits < 16) | (job.v_bits < 16)
     launches = job.launches + np.where(packed, job.layers * c.packed_launches, 0.0)
@@ -123,7 +119,7 @@ def _passes(job: LatencyJob, length: Number, done: Number, count: Number, card: 
     rows = length * job.batch
     fixed = _products(job, rows, card) + rows * _moved(job, card) / card.stream
     fixed = fixed + job.layers * c.card_layer
-    torch_launches = _routed_launches(job) + _tensor_launches(job)
+    torch_launches = experts.launches(job) + _tensor_launches(job)
     fixed = fixed + c.card_launch * (job.fused_launches + torch_launches)
     level, slope = chunk_attention(job, length, card)
     host, climb = _host(job, length, card)
@@ -136,41 +132,26 @@ def _moved(job: LatencyJob, card: Card) -> Number:
     return job.fused_moved_bytes if card.c.fused else job.moved_bytes
 
 
-def _routed_launches(job: LatencyJob) -> Number:
-    """Torch's own kernels that send tokens through their experts."""
-    return np.where(job.weight < 1.9, job.packed_routed_launches, job.routed_launches)
-
-
 def _tensor_launches(job: LatencyJob) -> Number:
     """The same of appends where a pair spans a tensor."""
     return job.per_tensor * job.layers * TENSOR_LAUNCHES
 
 
 def _products(job: LatencyJob, rows: Number, card: Card) -> Floats:
-    """Seconds of a chunk's matrix products. Few rows leave a product's tiles partly empty; an
-    expert gets its share of them."""
+    """Seconds of a chunk's matrix products. Few rows leave a product's tiles partly empty."""
     c = card.c
     packed = job.weight < 1.9
-    share = rows * job.expert_share
     # operations / (rate * rows / (rows + matmul_rows))
     dense = 2 * job.linear * (rows + c.matmul_rows) / card.matmul
-    grouped = card.matmul * np.where(packed, 1.0, c.grouped)
-    routed = 2 * job.expert * (share + np.where(share > 0, c.matmul_rows, 0.0)) / grouped
+    routed = experts.chunk_products(job, rows, card)
     scans = job.scan_flops * rows / card.matmul
     # Many rows multiply with a 16-bit copy of packed weights, which is written first.
     copied = packed & (rows > FEW_ROWS)
     copy = job.weight + c.dequantize_bytes
     moved = job.linear * np.where(copied, copy, job.weight)
-    each = np.where(packed & (share > FEW_ROWS), copy, job.weight)
-    moved = moved + job.expert * _touched(job, rows) * each
+    moved = moved + experts.chunk_bytes(job, rows, c)
     seconds: Floats = np.maximum(dense + routed, moved / card.stream) + scans
     return np.where(copied, dense + routed + scans + moved / card.stream, seconds)
-
-
-def _experts_in_turn(job: LatencyJob, rows: Number) -> Number:
-    """Packed experts that take their tokens one after another (runtime/weights/experts.py)."""
-    in_turn = (job.weight < 1.9) & (rows * job.top_k > FEW_ROWS)
-    return np.where(in_turn, job.experts * _touched(job, rows), 0.0)
 
 
 def _host(job: LatencyJob, length: Number, card: Card) -> tuple[Number, Number]:
@@ -182,9 +163,9 @@ def _host(job: LatencyJob, length: Number, card: Card) -> tuple[Number, Number]:
         return c.host_step + c.launch_prefill * job.launches + c.plan * grows, 0.0
     rows = length * job.batch
     copied = (job.weight < 1.9) & (rows > FEW_ROWS)
-    experts = _experts_in_turn(job, rows)
+    in_turn = experts.in_turn(job, rows)
     launches = job.host_launches + TORCH_CALL * _tensor_launches(job)
-    launches = launches + ROUTED_CALL * _routed_launches(job)
+    launches = launches + ROUTED_CALL * experts.launches(job)
     rotated_layers = job.layers * job.rotated
     launches = (
         launches
@@ -192,13 +173,13 @@ def _host(job: LatencyJob, length: Number, card: Card) -> tuple[Number, Number]:
         + TORCH_CALL * SMOOTHING * job.layers * job.smoothed
     )
     eager = c.launch_prefill * launches + np.where(copied, c.launch_packed * job.matrices, 0.0)
-    pieces = (job.context >= GRAPH_FROM * job.chunk) & (length == job.chunk) & (experts == 0)
+    pieces = (job.context >= GRAPH_FROM * job.chunk) & (length == job.chunk) & (in_turn == 0)
     pieces = pieces & (job.chunk <= PIECES_TO)
     level, slope = attention_host(job, length, card)
     between = (
         c.launch_piece * job.layers + c.launch_prefill * ROTATION_LAUNCHES / 2 * rotated_layers
     )
-    host = np.where(pieces, between, eager + c.launch_expert * experts)
+    host = np.where(pieces, between, eager + c.launch_expert * in_turn)
     return c.host_step + host + level, slope
 
 

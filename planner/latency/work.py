@@ -92,10 +92,6 @@ class Work:
     """Routed experts of all layers."""
     attention: tuple[AttentionWork, ...]
 
-    def experts_touched(self, tokens: Floats) -> Floats:
-        """Expected fraction of the experts that `tokens` tokens pass, routed at random."""
-        return 1.0 - (1.0 - self.expert_share) ** tokens
-
 
 def work_of(spec: ModelSpec) -> Work:
     """Count a model's work."""

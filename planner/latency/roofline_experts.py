@@ -1,0 +1,56 @@
+"""What routed experts cost in the roofline: bytes read, products, launches, and tokens in turn.
+
+A token passes the top_k of a layer's experts. Which ones is taken to be random, so that a pass of
+few tokens reads few experts. Packed experts multiply few (token, expert) pairs as they are stored;
+more than FEW_ROWS of them take their tokens one expert after another (runtime/weights/experts.py).
+"""
+
+import numpy as np
+
+from .efficiency import Coefficients
+from .job import Floats, LatencyJob, Number
+from .roofline_attention import Card
+
+FEW_ROWS = 64  # rows up to which packed weights are read as they are (runtime/weights/linear.py)
+PACKED = 1.9
+"""Stored bytes of a weight below which it is packed."""
+
+
+def reached(job: LatencyJob, tokens: Number) -> Number:
+    """Expected fraction of the experts that `tokens` tokens pass, routed at random."""
+    return 1.0 - (1.0 - job.expert_share) ** tokens
+
+
+def step_weights(job: LatencyJob, c: Coefficients) -> Number:
+    """Weights that a decode step reads of the experts, each over the rate that it is read at."""
+    kinds = [job.weight < 0.8, job.weight < PACKED]
+    rate = np.select(kinds, [c.weights_4, c.weights_8], c.experts_16)
+    return job.expert * reached(job, job.batch) / rate
+
+
+def chunk_products(job: LatencyJob, rows: Number, card: Card) -> Number:
+    """Seconds of the experts' products of a chunk; an expert gets its share of the rows."""
+    c = card.c
+    share = rows * job.expert_share
+    grouped = card.matmul * np.where(job.weight < PACKED, 1.0, c.grouped)
+    return 2 * job.expert * (share + np.where(share > 0, c.matmul_rows, 0.0)) / grouped
+
+
+def chunk_bytes(job: LatencyJob, rows: Number, c: Coefficients) -> Number:
+    """Bytes of the experts' weights that a chunk reads, and of the 16-bit copies that it writes."""
+    packed, share = job.weight < PACKED, rows * job.expert_share
+    copy = job.weight + c.dequantize_bytes
+    each = np.where(packed & (share > FEW_ROWS), copy, job.weight)
+    return job.expert * reached(job, rows) * each
+
+
+def in_turn(job: LatencyJob, rows: Number) -> Number:
+    """Packed experts that take their tokens one after another."""
+    turns = (job.weight < PACKED) & (rows * job.top_k > FEW_ROWS)
+    return np.where(turns, job.experts * reached(job, rows), 0.0)
+
+
+def launches(job: LatencyJob) -> Number:
+    """Torch's own kernels that send tokens through their experts."""
+    packed: Floats = np.asarray(job.packed_routed_launches)
+    return np.where(job.weight < PACKED, packed, job.routed_launches)
