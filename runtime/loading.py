@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from ..planner.engines.kvpareto import KVPARETO
 from ..planner.errors import BadInput, MissingDependency, NothingFits
 from ..planner.formats.configuration import Configuration
-from ..planner.load_model import load_config, shipped_folder
+from ..planner.load_model import gguf_path, load_config, load_model, shipped_folder
 from ..planner.memory.estimate import estimate
 from ..planner.memory.run_dtype import in_dtype, sixteen_bits
 from ..planner.models.quantization.quantization_config import find_section
@@ -146,6 +146,9 @@ def load_weights(
     `packed_cache` says whether sessions will run on it: a model that only transformers' own
     attention runs is then refused before its weights are read.
     """
+    gguf = gguf_path(source)
+    if gguf is not None:
+        return _of_gguf(source, gguf, weight_bits, device, dtype, random_weights, packed_cache)
     found = load_config(source, offline=offline)
     spec = read_model(found.config, found.name)
     if dtype is None:
@@ -183,6 +186,46 @@ def load_weights(
             raise
         raise NothingFits(
             f"the weights of {found.name} at {weight_bits} bits do not fit on {device}",
+            "fewer weight bits, or a smaller model",
+        ) from error
+    return Loaded(model, spec, tokenizer)
+
+
+def _of_gguf(
+    source: str,
+    path: Path,
+    weight_bits: int,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    random_weights: bool,
+    packed_cache: bool,
+) -> Loaded:
+    """A GGUF file's weights, dequantized, and rounded to `weight_bits` where these are fewer."""
+    from .gguf_checkpoint import load_gguf, load_gguf_config, require_gguf
+
+    if random_weights:
+        raise BadInput(
+            f"{path.name} has weights of its own", "give a config.json for random weights"
+        )
+    require_gguf()
+    spec = load_model(source)
+    dtype = dtype or getattr(torch, dtype_on(device, spec.dtype))
+    spec = in_dtype(spec, str(dtype).removeprefix("torch."))
+    check = check_class if packed_cache else causal_class
+    check(load_gguf_config(path), spec.name)
+    on_host = device.type == "cuda" and weight_bits < 16
+    try:
+        model, tokenizer = load_gguf(path, spec, torch.device("cpu") if on_host else device, dtype)
+        _pack_weights(model, weight_bits)
+        if on_host:
+            from .weights.fused_projections import move
+
+            move(model, device)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise NothingFits(
+            f"the weights of {spec.name} at {weight_bits} bits do not fit on {device}",
             "fewer weight bits, or a smaller model",
         ) from error
     return Loaded(model, spec, tokenizer)

@@ -62,6 +62,10 @@ def fingerprint(spec: ModelSpec) -> str:
 
 def weights_of(spec: ModelSpec) -> str | None:
     """Fingerprint of the model's weights; None where they are not on this machine."""
+    if spec.gguf is not None:
+        from .weights_sample import file_fingerprint
+
+        return file_fingerprint(Path(spec.extra["path"]))
     return _weights_at(spec.name, spec.extra.get("folder"))
 
 

@@ -41,6 +41,21 @@ def weights_fingerprint(folder: Path) -> str | None:
         return None
 
 
+def file_fingerprint(path: Path) -> str | None:
+    """16 hexadecimal digits of one GGUF file: its size, and SAMPLE bytes at as many places as a
+    checkpoint's tensors, evenly spread; None where it cannot be read."""
+    try:
+        size = path.stat().st_size
+        digest = sha256(str(size).encode())
+        with path.open("rb") as file:
+            for i in range(TENSORS):
+                file.seek((size - SAMPLE) * i // (TENSORS - 1) if size > SAMPLE else 0)
+                digest.update(file.read(SAMPLE))
+    except OSError:
+        return None
+    return digest.hexdigest()[:16]
+
+
 def _digest(stored: StoredWeights) -> str:
     places = [place for file in stored.files for place in _places(file)]
     digest = sha256(str(sum(place[4] for place in places)).encode())

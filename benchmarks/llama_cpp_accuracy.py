@@ -1,0 +1,292 @@
+"""What llama.cpp's cache formats keep, answered by llama.cpp itself, beside ours on the same items.
+
+    pip install xllamacpp gguf
+    python benchmarks/llama_cpp_accuracy.py --out rows.jsonl recall recall-outliers
+    python benchmarks/llama_cpp_accuracy.py --out rows.jsonl NAME=FOLDER=FILE.gguf ...
+
+A model is one that ships (its weights are written as GGUF, bfloat16), or a name, a transformers
+folder and the GGUF file that the folder was dequantized from. For each pair of cache types:
+
+  - generated tasks, prompts as token ids, greedy, scored as `calibrate` scores them;
+  - divergence: after each of the last positions of a text, the most probable tokens by llama.cpp,
+    against those under f16: KL over the 64 first of f16 and the rest as one (a lower bound).
+
+Rows are appended as they are measured; what a file has is not measured again. Items are few, so
+that an hour of one CPU core holds it: errors of scores are those of 8 or 12 items.
+"""
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+TYPES = (
+    ("f16", "f16"), ("q8_0", "q8_0"), ("q5_1", "q5_1"), ("q5_0", "q5_0"), ("q4_1", "q4_1"),
+    ("q4_0", "q4_0"), ("iq4_nl", "iq4_nl"), ("q8_0", "q4_0"), ("q4_0", "q8_0"),
+)  # fmt: skip
+ASKED = (
+    ("f16", "f16"), ("q8_0", "q8_0"), ("q5_1", "q5_1"), ("q4_0", "q4_0"), ("iq4_nl", "iq4_nl"),
+    ("q8_0", "q4_0"),
+)  # fmt: skip
+"""Those that tasks are answered under; the divergence is measured under all."""
+OURS = ("w16a16-k8v8-g32", "w16a16-k4v4-g32", "w16a16-k4v4-g32+rot", "w16a16-k8v4-g32")
+"""Nearest to them: blocks of 32 channels, with a minimum."""
+NUMBERS = {"f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20}
+TOP = 64
+POSITIONS = 96
+
+
+def recall_gguf(folder: Path, out: Path) -> None:
+    """The model that ships, as llama.cpp's seed_oss. Its tokens are fed by number."""
+    import gguf
+    import torch
+    from safetensors.torch import load_file
+
+    config = json.loads((folder / "config.json").read_text())
+    tensors = load_file(folder / "model.safetensors")
+    writer = gguf.GGUFWriter(out, "seed_oss")
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_key_length(config["head_dim"])
+    writer.add_value_length(config["head_dim"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_file_type(32)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list([f"t{i}" for i in range(config["vocab_size"])])
+    writer.add_token_types([1] * config["vocab_size"])
+    writer.add_token_merges(["t 0"])
+    writer.add_eos_token_id(config["eos_token_id"])
+    writer.add_bos_token_id(config["eos_token_id"])
+    writer.add_add_bos_token(False)
+    names = {
+        "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "post_attention_norm",
+    }  # fmt: skip
+    for name, tensor in tensors.items():
+        if name.startswith("model.layers."):
+            _, _, layer, rest = name.split(".", 3)
+            module, kind = rest.rsplit(".", 1)
+            to = f"blk.{layer}.{names[module]}.{kind}"
+        else:
+            to = {"model.embed_tokens.weight": "token_embd.weight"}.get(name, "output_norm.weight")
+        if tensor.dim() == 1:
+            writer.add_tensor(to, tensor.float().numpy())
+        else:
+            bits = tensor.to(torch.bfloat16).view(torch.int16).numpy().view("uint16")
+            writer.add_tensor(
+                to, bits, raw_dtype=gguf.GGMLQuantizationType.BF16, raw_shape=tuple(tensor.shape)
+            )
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+class LlamaCpp:
+    """llama.cpp's server in this process, on one CPU thread, with a pair of cache types."""
+
+    def __init__(self, model: Path, k: str, v: str, context: int) -> None:
+        import xllamacpp as x
+
+        params = x.CommonParams()
+        params.model.path = str(model)
+        params.n_ctx, params.n_batch, params.n_ubatch, params.n_parallel = context, 512, 512, 1
+        params.cache_type_k = x.ggml_type(NUMBERS[k])
+        params.cache_type_v = x.ggml_type(NUMBERS[v])
+        params.flash_attn_type = x.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        params.fit_params, params.warmup, params.verbosity = False, False, 0
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+        self.server = x.Server(params)
+
+    def ask(self, prompt: list[int], tokens: int, top: int, keep: bool) -> list[dict[str, Any]]:
+        """The tokens that it writes, each with its `top` most probable alternatives."""
+        asked = {
+            "prompt": prompt, "n_predict": tokens, "temperature": 0, "n_probs": top,
+            "cache_prompt": keep,
+        }  # fmt: skip
+        found: Any = self.server.handle_completions(asked)
+        found = json.loads(found) if isinstance(found, str | bytes) else found
+        return list(found["choices"][0]["logprobs"]["content"])
+
+    def answer(self, prompt: list[int], tokens: int) -> list[int]:
+        return [entry["id"] for entry in self.ask(prompt, tokens, 1, keep=False)]
+
+    def top(self, prompt: list[int]) -> dict[int, float]:
+        """Token -> log probability of the most probable next tokens."""
+        first = self.ask(prompt, 1, 4 * TOP, keep=True)[0]
+        return {entry["id"]: entry["logprob"] for entry in first["top_logprobs"]}
+
+
+def kl_of(reference: dict[int, float], other: dict[int, float]) -> float:
+    """KL over the TOP most probable of `reference`, and all else as one outcome."""
+    head = sorted(reference, key=lambda token: -reference[token])[:TOP]
+    floor = min(other.values())
+    p = [math.exp(reference[token]) for token in head]
+    q = [math.exp(other.get(token, floor)) for token in head]
+    rest = max(1 - sum(p), 1e-9), max(1 - sum(q), 1e-9)
+    pairs = [*zip(p, q, strict=True), rest]
+    return sum(a * math.log(a / b) for a, b in pairs if a > 0)
+
+
+def tasks_of(name: str) -> list[tuple[str, Any, int, int]]:
+    """(name, task, tokens of a prompt, items)."""
+    from kvpareto.calibration.tasks.needle import Needle
+    from kvpareto.calibration.tasks.variable_tracking import Variables
+
+    if name.startswith("recall"):
+        return [
+            ("needle-16", Needle("needle-multikey", keys=16), 1024, 12),
+            ("variables-4x4", Variables("variables", 4, 4), 1024, 12),
+        ]
+    return [("needle-2", Needle("needle-multikey", keys=2), 512, 8)]
+
+
+def rows_of(
+    name: str, folder: Path, model: Path, done: set[str], *, tasks: bool
+) -> Iterator[dict[str, Any]]:
+    from transformers import AutoTokenizer
+
+    from kvpareto import profiles
+    from kvpareto.planner.load_model import load_model
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    exams = [
+        (title, task, length, task.items(tokenizer, length, count, 0))
+        for title, task, length, count in (tasks_of(name) if tasks else ())
+    ]
+    words = profiles.read("calibration_text.md")
+    text = tokenizer(words, add_special_tokens=False)["input_ids"][:640]
+    reference: list[dict[int, float]] = []
+    mix = load_model(str(model)).extra["gguf"]
+    for k, v in TYPES:
+        config = f"w{mix}-k{k}v{v}"
+        wanted = [title for title, *_ in exams if (k, v) in ASKED] or ["divergence"]
+        if {f"{name} {config} {title}" for title in wanted} <= done and k != "f16":
+            continue
+        engine = LlamaCpp(model, k, v, 2048)
+        started = time.time()
+        tops = [engine.top(text[:at]) for at in range(len(text) - POSITIONS, len(text))]
+        if k == v == "f16":
+            reference = tops
+        kls = [kl_of(a, b) for a, b in zip(reference, tops, strict=True)]
+        same = [
+            max(a, key=a.__getitem__) == max(b, key=b.__getitem__)
+            for a, b in zip(reference, tops, strict=True)
+        ]
+        mean = sum(kls) / len(kls)
+        spread = math.sqrt(sum((x - mean) ** 2 for x in kls) / len(kls) / (len(kls) - 1))
+        yield {
+            "engine": "llama.cpp", "model": name, "config": config, "kind": "divergence",
+            "context": len(text), "n": POSITIONS, "kl": round(mean, 6), "kl_se": round(spread, 6),
+            "top1": round(sum(same) / len(same), 4), "seconds": round(time.time() - started, 1),
+        }  # fmt: skip
+        for title, task, length, items in exams if (k, v) in ASKED else ():
+            started = time.time()
+            scores = []
+            for item in items:
+                tokens = engine.answer(list(item.prompt_ids), item.max_new_tokens)
+                scores.append(task.score(item, tokenizer.decode(tokens)))
+            yield {
+                "engine": "llama.cpp", "model": name, "config": config, "kind": "task",
+                "task": title, "context": length, "n": len(items),
+                "score": round(sum(scores) / len(scores), 5),
+                "items": [round(x, 4) for x in scores], "seconds": round(time.time() - started, 1),
+            }  # fmt: skip
+        del engine
+    yield from our_rows(name, folder, tokenizer, exams, text, done)
+
+
+def our_rows(
+    name: str, folder: Path, tokenizer: Any, exams: Any, text: list[int], done: set[str]
+) -> Iterator[dict[str, Any]]:
+    import torch
+
+    from kvpareto.calibration.measure.divergence import divergence
+    from kvpareto.calibration.tasks import evaluate
+    from kvpareto.planner.formats.configuration import Configuration
+    from kvpareto.runtime import load
+
+    torch.set_num_threads(1)
+
+    def session(config: str) -> Any:
+        return load(str(folder), Configuration.parse(config), context=1280, output=64, device="cpu")
+
+    base = session("w16a16-k16v16")
+    window = torch.tensor([text])
+    for config in ("w16a16-k16v16", *OURS):
+        if f"{name} {config} divergence" in done:
+            continue
+        ours = session(config)
+        found = divergence(base, ours, window)
+        yield {
+            "engine": "kvpareto", "model": name, "config": config, "kind": "divergence",
+            "context": len(text), "n": found.positions, "kl": round(found.kl.value, 6),
+            "kl_se": round(found.kl.stderr or 0.0, 6), "top1": round(found.top1.value, 4),
+        }  # fmt: skip
+        for title, task, length, items in exams:
+            started = time.time()
+            score = evaluate(ours, task, items)
+            yield {
+                "engine": "kvpareto", "model": name, "config": config, "kind": "task",
+                "task": title, "context": length, "n": len(items), "score": round(score.value, 5),
+                "items": [round(x, 4) for x in score.per_item],
+                "seconds": round(time.time() - started, 1),
+            }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--no-tasks", action="store_true", help="the divergence alone")
+    parser.add_argument("models", nargs="+")
+    asked = parser.parse_args()
+    from kvpareto.planner.load_model import shipped_folder
+
+    lines = asked.out.read_text().splitlines() if asked.out.exists() else []
+    rows = [json.loads(line) for line in lines]
+    done = {f"{r['model']} {r['config']} {r.get('task', r['kind'])}" for r in rows if "kind" in r}
+    with asked.out.open("a") as out:
+        if not rows:
+            out.write(json.dumps({"environment": environment(), "seed": 0}) + "\n")
+        for typed in asked.models:
+            name, _, rest = typed.partition("=")
+            folder = shipped_folder(name)
+            with tempfile.TemporaryDirectory() as temporary:
+                if folder is not None:
+                    model = Path(temporary) / f"{name}.gguf"
+                    recall_gguf(folder, model)
+                else:
+                    places = rest.split("=")
+                    folder, model = Path(places[0]), Path(places[1])
+                for row in rows_of(name, folder, model, done, tasks=not asked.no_tasks):
+                    out.write(json.dumps(row) + "\n")
+                    out.flush()
+                    print({k: v for k, v in row.items() if k != "items"}, flush=True)
+
+
+def environment() -> dict[str, str]:
+    import platform
+    from importlib.metadata import version
+
+    names = ("xllamacpp", "gguf", "torch", "transformers", "numpy")
+    return {
+        "device": "cpu", "machine": platform.machine(), "python": platform.python_version(),
+        **{name: version(name) for name in names},
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
