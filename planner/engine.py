@@ -1,4 +1,4 @@
-"""The door of an engine: what the planner asks of whatever runs a model, and in which terms.
+"""The interface of an engine: the questions that the planner asks of whatever runs a model.
 
 An engine is one folder under planner/engines/. The planner asks it which configurations it can
 run, what they take and how it is started, and knows none by name.

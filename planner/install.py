@@ -1,4 +1,4 @@
-"""How this package's extras are installed from where this one came from.
+"""The command that installs this package's extras, as this copy was installed.
 
 A command that is printed must work where it is read: in a checkout `pip install ".[calibrate]"`,
 after a wheel or an archive that very file, after an index the name alone. pip leaves the place in

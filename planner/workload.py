@@ -1,4 +1,4 @@
-"""What is asked of a model: tokens in, tokens out, how many sequences."""
+"""A workload: prompt tokens, output tokens and the number of sequences."""
 
 from typing import Self
 

@@ -1,4 +1,4 @@
-"""A measured model's own noise: the formula, with every number in it free to be the model's.
+"""The noise of one calibrated model: the formula with every number fitted to that model's rows.
 
     retention = 1 / (1 + D^gamma_kind) * 1 / (1 + W e^weight_kind)
     D = sum over components of noise_c(format) * e^(scale_c + kind + [values] value_kind + table_c)

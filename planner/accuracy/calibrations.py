@@ -1,4 +1,4 @@
-"""Calibrations on this machine, found by model, so that a plan uses them at once.
+"""Calibrations on this machine: found by the model's config and weights, and used by its plans.
 
 A calibration is a folder `<home>/calibrations/<model>-<hash>` with rows.jsonl (what was
 measured), accuracy.json (coefficients fitted to it) and meta.json. `home` is KVPARETO_HOME, or

@@ -1,4 +1,4 @@
-"""Where a cache format stands on the tables of a model's own noise, and what the tables are.
+"""Tables of a calibrated model's noise: their entries, and the entry of each cache format.
 
 The formula of a model's own noise (calibrated_noise.py) has tables of what its smooth terms cannot
 say: for each component one deviation for each granularity, smoothing and rotation and each pair of

@@ -1,4 +1,4 @@
-"""Configurations that were themselves run: their measured retention replaces the prediction.
+"""Configurations that were run: their measured retention replaces the prediction.
 
 A calibration's coefficients carry the measured retentions they were fitted to. A configuration
 counts as run when the very same one was, or one that differs only in a prefill chunk on which

@@ -1,4 +1,4 @@
-"""Whether a calibration's coefficients can be used: every field in its range, and tried once.
+"""Checks of a calibration's coefficients: every field in its range, and one evaluation.
 
 accuracy.json is written by this program, but it is imported from other machines, edited and cut
 short, and what it says is exponentiated. So it is checked wherever it is read (calibrations.py,

@@ -1,4 +1,4 @@
-"""From noise to the share of a score that is kept.
+"""Retention from noise: the share of a score that is kept.
 
     cache    1 / (1 + D^gamma)   D: noise power of all components at the model's scale, 1 where
                                  half of the score is gone; flat near D = 0, a cliff near D = 1

@@ -1,4 +1,4 @@
-"""A fingerprint of a checkpoint's weights that costs a plan next to nothing.
+"""A fingerprint of a checkpoint's weights, from a few bytes of some tensors.
 
 Two fine-tunes of one base have the same config, the same tensor names and the same file sizes, so
 their values must be looked at. All of them would take minutes; a few bytes of a fixed choice of

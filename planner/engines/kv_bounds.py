@@ -1,4 +1,4 @@
-"""What the caches of a model that is not understood grow by and hold, at least and at most."""
+"""Bounds on the caches of a model that is not understood: growth a token, and the fixed part."""
 
 from ..formats.configuration import Configuration
 from ..memory.kv_cache import kv_bytes

@@ -1,4 +1,4 @@
-"""A space of configurations as three short axes instead of a long list.
+"""A space of configurations, held as three axes: weights, KV formats and prefill chunks.
 
     weights x KV formats x prefill chunks
 

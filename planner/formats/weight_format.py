@@ -1,4 +1,4 @@
-"""How one quantized weight matrix is stored: codes, and whatever turns them back into weights.
+"""How one quantized weight matrix is stored: codes, scales, zero points and indices.
 
 Every format in use is the same thing with other numbers: codes of a few bits; one scale for
 each tile of rows x columns; perhaps a zero point beside each scale; perhaps an index for each

@@ -1,4 +1,4 @@
-"""What was measured of a GPU on this machine: coefficients that stand in for the shipped ones.
+"""Coefficients that were measured on this machine's GPU; they replace the shipped ones.
 
 `<home>/hardware/<gpu>.json` is written by `kvpareto calibrate` (calibration/fit/gpu.py) from
 runs on that GPU and read here:

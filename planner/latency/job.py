@@ -1,4 +1,4 @@
-"""What is asked of a GPU and its host: a model's work and a configuration's formats, as arrays.
+"""The work of runs as arrays: a model's operations and bytes, and a configuration's formats.
 
 Every field of a Job broadcasts against the others. `job_of` makes one of a whole space, with axes
 [weights, formats, chunks]; `stack` one of many single runs, with an axis [runs, 1, 1]. roofline.py

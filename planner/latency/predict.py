@@ -1,4 +1,4 @@
-"""Seconds to the first token (TTFT) and for each further one (TPOT): a roofline, and said so.
+"""Predicted time to the first token (TTFT) and for each further one (TPOT), by a roofline.
 
 The roofline's coefficients live in profiles/hardware/latency.json with what they were fitted on;
 docs/latency.md has the derivation and the table of errors.

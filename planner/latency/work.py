@@ -1,4 +1,4 @@
-"""Operations and bytes that a model's tokens cost, whatever runs it: the numerators of a roofline.
+"""Operations and bytes that a model's tokens take, for any engine: the roofline's numerators.
 
 Counted from the weight tensors and the mixers of a ModelSpec. A multiply and an add are two
 operations. Only the text tower counts: a plan is for text.

@@ -1,4 +1,4 @@
-"""Bytes of a model's caches: exact, for the engine that fills them, and what all engines share.
+"""Bytes of a model's caches: the engine's own count, and what all engines share.
 
 A model's layers are few kinds of mixers; each kind is weighed once, so that a plan can weigh
 thousands of formats.

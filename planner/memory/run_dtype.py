@@ -1,4 +1,4 @@
-"""The dtype a model is run in: 16 means 16, whatever the checkpoint is stored in.
+"""The dtype that a model is run in: 16 bits, whatever dtype its checkpoint is stored in.
 
 Every engine loads a float32 checkpoint in 16 bits: in bfloat16, or in float16 where the GPU has no
 bfloat16. `--dtype` says otherwise. Tensors that an architecture keeps in a dtype of their own

@@ -1,4 +1,4 @@
-"""What a folder's safetensors files weigh: the truth that a computed size is held against.
+"""Bytes of the tensors in a folder's safetensors files, against which computed sizes are checked.
 
 A safetensors file is 8 bytes of length, a JSON header of that length, and tensors: the sizes of
 the files tell, if every one is there; headers are read only where they differ from what the config

@@ -1,4 +1,4 @@
-"""What people type for a model, besides an id and a path: addresses, tags, a slash too many.
+"""Names of models as people type them: addresses, tags, an extra slash; made plain.
 
     https://huggingface.co/org/name/tree/main    -> org/name
     hf.co/org/name, hf://org/name, org/name/     -> org/name

@@ -1,4 +1,4 @@
-"""Folders that hold no config.json, answered by what they are.
+"""Folders without a config.json: what each kind is, and what to give instead.
 
 A LoRA adapter, an image pipeline, a cache entry of the hub, a folder of several models:
 people try all of these, and each has another next step.

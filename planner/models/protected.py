@@ -1,4 +1,4 @@
-"""Whether the layers that a configuration protects are layers of the model.
+"""Checks that the layers which a configuration protects exist in the model.
 
 A configuration is read without a model, so it can name any layer; a layer that is not there would
 be protected in words only.

@@ -1,4 +1,4 @@
-"""Which point of a space to recommend, and which to show around it. Rules only, no words.
+"""Which point of a space is recommended, and which are shown beside it. Rules only, no sentences.
 
 A point fits when the upper end of its predicted memory does, and is safe when the lower end of its
 predicted retention keeps what must be kept. Where none that fits is safe, none is recommended.

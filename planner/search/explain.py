@@ -1,4 +1,4 @@
-"""Why a configuration won, what more or less memory would buy, and what to beware of: in words."""
+"""Sentences about a plan: why a configuration won, the next steps in memory, and warnings."""
 
 from collections.abc import Sequence
 

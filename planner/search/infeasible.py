@@ -1,4 +1,4 @@
-"""When nothing may be recommended: what misses, by how much, and what would do.
+"""The error where nothing may be recommended: what is missing, by how much, and what would fit.
 
 Two answers: nothing usable fits the budget, or what fits is not safe (the lower end of its
 predicted retention keeps too little). The second names the risky point, the longest context at

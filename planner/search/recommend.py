@@ -1,4 +1,4 @@
-"""From a model, a workload and a budget to one configuration, and why it is the one.
+"""From a model, a workload and a budget to one recommended configuration, with reasons.
 
 The space is evaluated as arrays (table), the rules pick indices (choice), and what is said about
 them is written here from the few points that are shown (explain).

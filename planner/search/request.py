@@ -1,4 +1,4 @@
-"""What a person asks of the planner."""
+"""A request to the planner: model, workload, engine, budget and limits."""
 
 from ..accuracy.task_kinds import REPORTED_KINDS, TASKS
 from ..engine import Engine

@@ -1,4 +1,4 @@
-"""What the kvpareto runtime takes of a GPU beside tensors: kernels, graphs, allocator slack."""
+"""GPU memory that the kvpareto runtime takes beside tensors: kernels, graphs, allocator slack."""
 
 from ...engine import Interval, Slack
 from ...hardware.gpus import Hardware

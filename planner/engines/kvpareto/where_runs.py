@@ -1,4 +1,4 @@
-"""Where the kvpareto runtime can run a plan, and what stands in the way where it cannot.
+"""Whether the kvpareto runtime can run a plan for a model and a GPU, and why not.
 
 Its kernels are for Linux on x86-64 and CUDA GPUs that compute in bfloat16, and for models in 16
 bits with plain or sliding attention, whose checkpoint is not quantized or AWQ's.

@@ -1,4 +1,4 @@
-"""What transformers takes of a GPU beside tensors: libraries and allocator slack."""
+"""GPU memory that transformers takes beside tensors: libraries and allocator slack."""
 
 from ...engine import Interval, Slack
 from ...formats.configuration import Configuration

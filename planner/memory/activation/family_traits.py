@@ -1,4 +1,4 @@
-"""Which family is written how; a family that is not listed is taken to be written like Llama."""
+"""The BlockTraits of each model family; a family that is not listed has those of Llama."""
 
 from dataclasses import replace
 

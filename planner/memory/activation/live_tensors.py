@@ -1,4 +1,4 @@
-"""A counter of live bytes: programs take and release tensors, the high-water mark is read off.
+"""A counter of live bytes: tensors are taken and dropped, and the high-water mark is kept.
 
 Each program in this package walks through a layer's forward pass as the engine's Python does,
 one `take` for each tensor an operation makes and one `drop` where the last name for it goes.

@@ -1,4 +1,4 @@
-"""Smaller houses' mixtures of experts: Flint, Beam, JetMoE, Doge, and Inkling's convolutions."""
+"""Mixtures of experts of smaller makers: Flint, Beam, JetMoE, Doge, and Inkling's convolutions."""
 
 from collections.abc import Sequence
 from dataclasses import replace

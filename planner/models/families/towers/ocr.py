@@ -1,4 +1,4 @@
-"""DeepEncoder, the eye of DeepSeek-OCR and Unlimited-OCR: SAM's encoder, then CLIP's on its output.
+"""DeepEncoder, the vision tower of DeepSeek-OCR and Unlimited-OCR: SAM's encoder, then CLIP's.
 
 SAM sees patches at full resolution, most of its layers within windows; convolutions compress its
 output sixteenfold, and CLIP's layers, which skip its own patches, read that.

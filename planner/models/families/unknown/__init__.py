@@ -1,1 +1,1 @@
-"""Model types without a family: a sister, a nested text model, or plain fields read as bounds."""
+"""Model types without a family: a similar type, a nested text model, or fields read as bounds."""

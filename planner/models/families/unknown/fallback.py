@@ -1,4 +1,4 @@
-"""What can be said of a model type nobody here knows: as what it reads, and within which bounds.
+"""A model type that no family reads: read as a similar type, or by its fields, within bounds.
 
 A sister family is tried first; it counts if it reads every key that can carry size. A config that
 nests a text model is read by that. Anything else is read by the field's usual names (sizes.py).

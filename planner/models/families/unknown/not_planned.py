@@ -1,4 +1,4 @@
-"""Model types that are known and not planned, each with why: what they run is no decoder's plan.
+"""Model types that are known and refused, each with its reason.
 
 A refusal names the type and the reason, so that nobody looks for the fault in a file.
 """

@@ -1,4 +1,4 @@
-"""What the keys of a config that nobody read leave open: loops, streams, states, an indexer.
+"""What the unread keys of a config leave open: loops, streams, states, an indexer.
 
 readings.py builds a model's two ends from it.
 """

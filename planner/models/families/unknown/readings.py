@@ -1,4 +1,4 @@
-"""Every way to read a decoder whose family is unknown, between two ends.
+"""The two ends of every reading of an unknown decoder: the least and the most that it can be.
 
 The low end has what no reading can lack: no norms, one KV head or one cache for all layers where
 the file leaves that open, no mixer where layers may be of several kinds. The high end has all

@@ -1,4 +1,4 @@
-"""Which known family a model of another name may belong to.
+"""Known model types that an unknown one resembles, by its name or its class.
 
 A new name is often a known family's with a word added or left out (`gemma4_unified` is Gemma 4,
 `X_text` the text model of X), and where `model_type` is missing or nobody's, the class that

@@ -1,4 +1,4 @@
-"""Which keys of a config that nobody read can carry size, and what each may mean.
+"""Unread keys of a config: which of them can carry size, and what each may mean.
 
 Names are all there is to go by, so they are judged by the words in them, the plain ones first:
 settings of training, rotary positions, routers' scores and tokens carry no size; experts, ranks,
