@@ -9,12 +9,14 @@ Nothing is printed. Sizes and counts are texts as the command line takes them (`
 KVParetoError, with `message` and `hint`: BadInput, NothingFits, MissingDependency.
 """
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from .planner.errors import BadInput, KVParetoError, MissingDependency, NothingFits
 
 if TYPE_CHECKING:
     from .planner.typed_request import EstimateWords, PlanWords
+    from .report.records.measuring import CalibrationRecord, ReceiptRecord, SweepRecord
+    from .report.records.planning import EstimateRecord, MaxContextRecord, PlanRecord
 
 __all__ = [
     "BadInput",
@@ -28,11 +30,8 @@ __all__ = [
     "verify",
 ]
 
-Document = dict[str, Any]
-"""A JSON document of schema 1."""
 
-
-def plan(model: str, **words: "Unpack[PlanWords]") -> Document:
+def plan(model: str, **words: "Unpack[PlanWords]") -> "PlanRecord":
     """The configuration to run, the frontier it stands on, and why: `kvpareto plan --json`.
 
     Raises BadInput for what cannot be understood, NothingFits where nothing may be recommended.
@@ -41,10 +40,10 @@ def plan(model: str, **words: "Unpack[PlanWords]") -> Document:
     from .planner.typed_request import typed_request
     from .report.document import plan_document
 
-    return plan_document(recommend(typed_request(model, **words)))
+    return cast("PlanRecord", plan_document(recommend(typed_request(model, **words))))
 
 
-def max_context(model: str, **words: "Unpack[PlanWords]") -> Document:
+def max_context(model: str, **words: "Unpack[PlanWords]") -> "MaxContextRecord":
     """The longest context that fits, by configuration: `kvpareto plan --max-context --json`.
 
     Raises BadInput, and NothingFits where not one token fits.
@@ -54,10 +53,10 @@ def max_context(model: str, **words: "Unpack[PlanWords]") -> Document:
     from .report.document import longest_document
 
     request = typed_request(model, **words)
-    return longest_document(request, max_contexts(request))
+    return cast("MaxContextRecord", longest_document(request, max_contexts(request)))
 
 
-def estimate(model: str, config: str, **words: "Unpack[EstimateWords]") -> Document:
+def estimate(model: str, config: str, **words: "Unpack[EstimateWords]") -> "EstimateRecord":
     """Memory, accuracy and speed of one configuration: `kvpareto estimate --json`.
 
     `config` in the grammar of configurations: `"w4a16-k4v4-g64+pc256"`. Raises BadInput.
@@ -91,8 +90,8 @@ def estimate(model: str, config: str, **words: "Unpack[EstimateWords]") -> Docum
         from .report.document import placed_document
 
         point = placed_on_one(spec, chosen, workload, engine, hardware, task)
-        return placed_document(spec, engine, point)
-    return estimate_document(
+        return cast("EstimateRecord", placed_document(spec, engine, point))
+    document = estimate_document(
         spec,
         chosen,
         engine,
@@ -102,9 +101,10 @@ def estimate(model: str, config: str, **words: "Unpack[EstimateWords]") -> Docum
         latency.predict(spec, chosen, workload, engine, hardware) if hardware is not None else None,
         hardware,
     )
+    return cast("EstimateRecord", document)
 
 
-def calibrate(model: str | None = None, **words: Any) -> Document:
+def calibrate(model: str | None = None, **words: Any) -> "CalibrationRecord":
     """Measure a model under chosen configurations: `kvpareto calibrate --json`.
 
     `words`: runs, minutes, tasks, contexts, items, tolerance, seed, text, haystack (Paths), resume,
@@ -114,10 +114,10 @@ def calibrate(model: str | None = None, **words: Any) -> Document:
     from .calibration.calibrate import calibrate as run
     from .calibration.design.options import Options
 
-    return run(Options(model=model, **words))
+    return cast("CalibrationRecord", run(Options(model=model, **words)))
 
 
-def verify(model: str | None = None, **words: Any) -> Document:
+def verify(model: str | None = None, **words: Any) -> "ReceiptRecord | SweepRecord":
     """Run a plan for real under its budget, predicted beside measured: `kvpareto verify --json`.
 
     `words`: plan (a Path), config, budget, context, output, batch, engine, random_weights, quick,
@@ -128,4 +128,4 @@ def verify(model: str | None = None, **words: Any) -> Document:
     from .calibration.verify.verify import Options
     from .calibration.verify.verify import verify as run
 
-    return run(Options(model=model, **words))
+    return cast("ReceiptRecord | SweepRecord", run(Options(model=model, **words)))

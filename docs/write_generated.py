@@ -14,6 +14,7 @@ import os
 import re
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ COMMANDS = (
     ("estimate",),
     ("calibrate",),
     ("verify",),
+    ("report",),
+    ("ui",),
     ("profiles",),
     ("profiles", "list"),
     ("profiles", "show"),
@@ -128,7 +131,21 @@ def model_types() -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
+SCHEMAS = (
+    "plan", "max_context", "estimate", "calibrate", "verify", "verify_sweep", "profiles_list",
+    "profiles_show", "profiles_export", "profiles_import", "report", "failure", "text",
+)  # fmt: skip
+"""Documents whose JSON Schema lies in docs/schemas; report/records/schemas.py names their types."""
+
+
+def _schema(name: str) -> str:
+    from kvpareto.report.records.schemas import json_schema
+
+    return json.dumps(json_schema(name), indent=1, ensure_ascii=False) + "\n"
+
+
 PAGES = {
+    **{f"docs/schemas/{name}.json": partial(_schema, name) for name in SCHEMAS},
     "planner/models/families/model_types.json": model_types,
     "docs/cli.md": reference,
     "README.md": readme,
@@ -171,7 +188,7 @@ def main() -> int:
     found: list[str] = []
     for name, generate in PAGES.items():
         path, generated = ROOT / name, generate()
-        found += stale(name, path.read_text("utf-8"), generated)
+        found += stale(name, path.read_text("utf-8") if path.exists() else "", generated)
         if not options.check:
             path.write_text(generated, encoding="utf-8")
     if options.check and found:

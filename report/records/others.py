@@ -1,0 +1,68 @@
+"""Documents of `profiles` and `report`, of failures, and of help and version."""
+
+from typing import Any, Literal
+
+from typing_extensions import TypedDict
+
+
+class ProfilesListRecord(TypedDict):
+    """`profiles list`."""
+
+    schema: Literal[1]
+    models: list[str]
+    gpus: list[str]
+    calibrations: list[str]
+
+
+class ProfileRecord(TypedDict):
+    """`profiles show`: `facts` for a person, `raw` the same as numbers."""
+
+    schema: Literal[1]
+    kind: Literal["model", "gpu", "calibration"]
+    name: str
+    facts: dict[str, str | list[str] | None]
+    raw: dict[str, Any]
+
+
+class ExportRecord(TypedDict):
+    """`profiles export`."""
+
+    schema: Literal[1]
+    name: str
+    rows: int
+    file: str
+
+
+class ImportRecord(TypedDict):
+    """`profiles import`."""
+
+    schema: Literal[1]
+    name: str
+    folder: str
+
+
+class ReportRecord(TypedDict):
+    """`report`: the page, its size in bytes, the figures, and what could not be drawn."""
+
+    schema: Literal[1]
+    report: str
+    bytes: int
+    figures: list[str]
+    notes: list[str]
+
+
+class FailureRecord(TypedDict):
+    """Every exit with 1, 2, 3 or 130; further fields hold the numbers of the prose."""
+
+    schema: Literal[1]
+    fits: Literal[False]
+    error: str
+    hint: str
+    exit_code: int
+
+
+class TextRecord(TypedDict):
+    """Help and version."""
+
+    schema: Literal[1]
+    text: str

@@ -1,0 +1,178 @@
+"""Documents of `plan`, `plan --max-context` and `estimate`.
+
+Bytes are ints, times seconds, fractions between 0 and 1; what is not known is null.
+"""
+
+from typing import Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+
+class MemoryRecord(TypedDict):
+    """Bytes, term by term; `_low` and `_high` are ends of intervals."""
+
+    weights: int
+    kv: int
+    activation: int
+    overhead: int
+    total: int
+    total_low: int
+    total_high: int
+    allocated_resident: int
+    allocated_peak: int
+    paper_total: int
+    weights_low: int
+    weights_high: int
+    kv_low: int
+    kv_high: int
+
+
+class RetentionRecord(TypedDict):
+    """Score under the configuration over the unquantized model's, with the interval's ends."""
+
+    retention: float
+    low: float
+    high: float
+
+
+class AccuracyRecord(RetentionRecord):
+    """The retention of `task` (the weakest generated kind, or the one asked), and of all kinds."""
+
+    level: float
+    provenance: str
+    task: str
+    tasks: dict[str, RetentionRecord]
+
+
+class LatencyRecord(TypedDict):
+    """Ends of the intervals of TTFT and TPOT, and how they were predicted."""
+
+    kind: str
+    ttft_low_s: float
+    ttft_high_s: float
+    tpot_low_s: float
+    tpot_high_s: float
+
+
+class PointRecord(TypedDict):
+    """One configuration under one workload with everything that is predicted of it."""
+
+    schema: Literal[1]
+    model: str
+    engine: str
+    context: int
+    output: int
+    batch: int
+    parameters: int
+    dtype: str
+    parameters_low: int
+    parameters_high: int
+    config: str
+    memory: MemoryRecord
+    kv_bytes_per_token: int
+    kv_bytes_per_token_low: int
+    kv_bytes_per_token_high: int
+    kv_fixed_bytes: int
+    kv_fixed_bytes_low: int
+    kv_fixed_bytes_high: int
+    accuracy: AccuracyRecord
+    ttft_s: float | None
+    tpot_s: float | None
+    latency: LatencyRecord | None
+
+
+class EstimateRecord(PointRecord):
+    """`estimate`."""
+
+    warnings: list[str]
+
+
+class GpuMemoryRecord(TypedDict):
+    """Bytes of a GPU: the vendor's, what a program gets, and what is kept back of it."""
+
+    marketing: int
+    reported: int
+    estimated: bool
+    source: str
+    reserve: int | None
+
+
+class QuestionRecord(TypedDict):
+    """What was asked of which model."""
+
+    schema: Literal[1]
+    model: str
+    engine: str
+    context: int
+    output: int
+    batch: int
+    parameters: int
+    dtype: str
+    parameters_low: int
+    parameters_high: int
+    fingerprint: str
+    model_path: str | None
+    budget: int
+    gpu: str | None
+    gpu_memory: GpuMemoryRecord | None
+    objective: Literal["accuracy", "latency", "memory"]
+    max_loss: float | None
+    task: str | None
+    accept_risk: bool
+
+
+class RelativeTimesRecord(TypedDict):
+    """TTFT and TPOT in multiples of the recommended configuration's."""
+
+    ttft: float
+    tpot: float
+
+
+class RelativeLatencyRecord(TypedDict):
+    """Relative times of the shown configurations on a reference GPU, where none was named."""
+
+    gpu: str
+    points: dict[str, RelativeTimesRecord]
+
+
+class CommandRecord(TypedDict):
+    """What to type next, ready for a POSIX shell."""
+
+    label: str
+    command: str
+
+
+class PlanRecord(QuestionRecord):
+    """`plan`: the recommendation, the frontier it stands on, and the words about both."""
+
+    fits: bool
+    safe: bool
+    recommended: PointRecord
+    reasons: list[str]
+    steps: list[str]
+    next_up: PointRecord | None
+    next_down: PointRecord | None
+    frontier: list[PointRecord]
+    shown: list[str]
+    relative_latency: RelativeLatencyRecord | None
+    pace: RelativeLatencyRecord | None
+    considered: int
+    fitting: int
+    runnable: bool
+    commands: list[CommandRecord]
+    warnings: list[str]
+
+
+class LongestRecord(PointRecord):
+    """The longest context of one configuration, and the prediction there."""
+
+    max_context: int
+    limited_by_model: bool
+    limited_by: NotRequired[str]
+
+
+class MaxContextRecord(QuestionRecord):
+    """`plan --max-context`."""
+
+    max_context: list[LongestRecord]
+    warnings: list[str]
