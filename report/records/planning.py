@@ -3,7 +3,7 @@
 Bytes are ints, times seconds, fractions between 0 and 1; what is not known is null.
 """
 
-from typing import Literal, NotRequired
+from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -54,6 +54,31 @@ class LatencyRecord(TypedDict):
     tpot_high_s: float
 
 
+class DeviceRecord(TypedDict):
+    """Bytes that one device, or the host, holds."""
+
+    weights: int
+    kv: int
+    compute: int
+    total: int
+
+
+class PlacementRecord(TypedDict):
+    """How an engine that fills several memories lays a model over them, and how it is started."""
+
+    device: DeviceRecord
+    host: DeviceRecord
+    layers: int
+    device_layers: int
+    host_experts: int
+    fits: bool
+    file: str
+    file_bytes: int
+    flags: dict[str, Any]
+    command: str
+    ollama: dict[str, Any]
+
+
 class PointRecord(TypedDict):
     """One configuration under one workload with everything that is predicted of it."""
 
@@ -79,6 +104,7 @@ class PointRecord(TypedDict):
     ttft_s: float | None
     tpot_s: float | None
     latency: LatencyRecord | None
+    placement: NotRequired[PlacementRecord]
 
 
 class EstimateRecord(PointRecord):
@@ -159,6 +185,8 @@ class PlanRecord(QuestionRecord):
     considered: int
     fitting: int
     runnable: bool
+    ram: NotRequired[int | None]
+    host_only: NotRequired[bool]
     commands: list[CommandRecord]
     warnings: list[str]
 

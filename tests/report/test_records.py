@@ -13,12 +13,14 @@ from kvpareto.report.records.schemas import OPEN, RECORDS, json_schema, kind_of
 ROOT = Path(__file__).parents[2]
 QWEN = ["-m", "Qwen/Qwen3-8B", "--offline"]
 
+LLAMA_CPP = ["plan", *QWEN, "--gpu", "4090", "--engine", "llama.cpp"]
 LINES = {
-    "plan": [["plan", *QWEN, "--budget", "12GB"], ["plan", *QWEN, "--gpu", "4090"]],
+    "plan": [["plan", *QWEN, "--budget", "12GB"], ["plan", *QWEN, "--gpu", "4090"], LLAMA_CPP],
     "max_context": [["plan", *QWEN, "--budget", "8GB", "--max-context"]],
     "estimate": [
         ["estimate", *QWEN, "--config", "w4a16-k4v4-g64+pc256", "--gpu", "4090"],
         ["estimate", *QWEN, "--config", "w16a16-k16v16", "--engine", "transformers"],
+        ["estimate", *QWEN, "--config", "wQ4_K_M-kq8_0vq8_0", "--engine", "llama.cpp"],
     ],
     "profiles_list": [["profiles", "list"]],
     "profiles_show": [["profiles", "show", "Qwen/Qwen3-8B"], ["profiles", "show", "4090"]],
