@@ -89,16 +89,16 @@ def weight_name(spec: ModelSpec, config: Configuration) -> str:
 def parts_of(spec: ModelSpec, config: Configuration, workload: Workload) -> Parts:
     """Raises BadInput for formats that llama.cpp, or this model, does not have."""
     run = run_settings(spec, config, workload)
-    weights = _weights(_Key(spec), weight_name(spec, config))
+    weights = _weights(SpecKey(spec), weight_name(spec, config))
     tied = not weights.output
     return Parts(
         layers=_padded(weights.by_layer, len(spec.layers)),
         experts=_padded(weights.experts_by_layer, len(spec.layers)),
-        caches=_caches(_Key(spec), run),
+        caches=_caches(SpecKey(spec), run),
         embedding=weights.embedding + weights.other,
         head=weights.output or weights.embedding,
         tied=tied,
-        compute=_compute(_Key(spec), _of_graph(run)),
+        compute=_compute(SpecKey(spec), _of_graph(run)),
         host_compute=host_compute(spec, run),
         output=4 * spec.vocab * run.sequences,
         file=weights.file,
@@ -114,7 +114,7 @@ def host_compute(spec: ModelSpec, run: RunSettings) -> int:
     return 3 * 4 * spec.hidden * tokens + masks + 40 * tokens
 
 
-class _Key:
+class SpecKey:
     """A spec as a key: specs are long, and the same object within one plan."""
 
     __slots__ = ("spec",)
@@ -126,22 +126,22 @@ class _Key:
         return id(self.spec)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and other.spec is self.spec
+        return isinstance(other, SpecKey) and other.spec is self.spec
 
 
 @lru_cache(maxsize=64)
-def _weights(key: _Key, name: str) -> GgufWeights:
+def _weights(key: SpecKey, name: str) -> GgufWeights:
     return gguf_weight_bytes(key.spec, name)
 
 
 @lru_cache(maxsize=256)
-def _caches(key: _Key, run: RunSettings) -> tuple[int, ...]:
+def _caches(key: SpecKey, run: RunSettings) -> tuple[int, ...]:
     of_mixer = {m: mixer_bytes(m, key.spec, run).total for m, _ in key.spec.mixer_counts}
     return tuple(sum(of_mixer[m] for m in layer.mixers) for layer in key.spec.layers)
 
 
 @lru_cache(maxsize=256)
-def _compute(key: _Key, run: RunSettings) -> int:
+def _compute(key: SpecKey, run: RunSettings) -> int:
     return compute_bytes(key.spec, run)
 
 
@@ -174,8 +174,8 @@ def has_states(spec: ModelSpec) -> bool:
 
 HELD = frozenset(
     {"llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gemma2", "gemma3_text"}
-    | {"gpt_oss", "deepseek_v2", "smollm3", "granite"}
+    | {"gpt_oss", "deepseek_v2"}
 )
-"""Model types whose graph llama.cpp was run with, or which share one of theirs."""
+"""Model types whose graph llama.cpp was run with, or that it converts to one of those."""
 
 __all__ = ["GgufWeights", "Parts", "gguf_sizes", "parts_of", "run_settings", "weight_name"]

@@ -6,7 +6,8 @@ token table is always looked up there. Experts are moved first: a token reads fe
 attention stays where the cache is.
 """
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from dataclasses import replace
 
 from ...engine import Interval
 from ...formats.configuration import Configuration
@@ -48,37 +49,90 @@ def place(
     """Within `budget` bytes of a device (None: there is none) and `ram` bytes of host memory (None:
     nobody said, and layers stay on the device). Raises BadInput for formats it does not have."""
     parts = parts_of(spec, config, workload)
-    layers = len(parts.layers)
-    if budget is None:
-        return _finished(spec, config, workload, None, parts, _Split(0, 0), None, ram)
-    whole = _Split(layers, 0)
-    splits = [whole, *(_fewer(parts, layers) if ram is not None else ())]
-    for split in splits:
-        placement = _finished(spec, config, workload, hardware, parts, split, budget, ram)
-        if placement.fits or split is splits[-1]:
-            break
-    else:
-        raise AssertionError
-    if placement.fits or ram is None:
-        return placement
-    host_least = parts.embedding + parts.host_compute + parts.output + HOST_PROCESS
-    full = _finished(spec, config, workload, hardware, parts, whole, budget, ram)
-    movable = max(0, ram - host_least)
-    return _with_needed(placement, max(budget + 1, full.needed - movable))
+    limits = _Limits(budget, ram, hardware is not None and hardware.unified, _graph_error(spec))
+    asked = spec, config, workload, hardware, parts, limits
+    whole = _Split(len(parts.layers) if budget is not None else 0, 0)
+    sized = _sized(parts, whole, limits)
+    if sized.fits or budget is None or ram is None:
+        return _finished(*asked, whole, sized)
+    splits = _fewer(parts)
+    # Each has less on the device than the one before it, and more in host memory.
+    first = bisect_left(splits, True, key=lambda s: _sized(parts, s, limits).high <= budget)
+    chosen = splits[min(first, len(splits) - 1)]
+    best = _sized(parts, chosen, limits)
+    if not best.fits:
+        host_least = parts.embedding + parts.host_compute + parts.output + HOST_PROCESS
+        needed = max(budget + 1, sized.high - max(0, ram - host_least))
+        best = replace(best, needed=needed)
+    return _finished(*asked, chosen, best)
 
 
-def _with_needed(placement: Placement, needed: int) -> Placement:
-    from dataclasses import replace
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """The budgets of place(), whether they are one memory, and the graph's part of error."""
 
-    return replace(placement, needed=needed)
+    budget: int | None
+    ram: int | None
+    unified: bool
+    error: float
 
 
-def _fewer(parts: Parts, layers: int) -> Sequence[_Split]:
+@dataclass(frozen=True, slots=True)
+class _Sized:
+    """A split's bytes; `low`, `high`: ends of the device's total, or of the host's alone."""
+
+    device: Share
+    host: Share
+    low: int
+    high: int
+    overhead: int
+    fits: bool
+    needed: int
+
+
+def _graph_error(spec: ModelSpec) -> float:
+    return GRAPH_ERROR if known_graph(spec) else UNKNOWN_GRAPH_ERROR
+
+
+def _fewer(parts: Parts) -> list[_Split]:
     """Ever less on the device: experts first, if there are any, then whole layers."""
+    layers = len(parts.layers)
     moved = [i + 1 for i in range(layers) if parts.experts[i]]
     experts = [_Split(layers, count) for count in moved]
     every = moved[-1] if moved else 0
     return [*experts, *(_Split(count, every) for count in range(layers - 1, -1, -1))]
+
+
+def _sized(parts: Parts, split: _Split, limits: _Limits) -> _Sized:
+    budget, ram = limits.budget, limits.ram
+    if budget is None:
+        host = Share(parts.weights, sum(parts.caches), parts.compute + parts.output)
+        high = host.total + HOST_PROCESS + int(limits.error * parts.compute)
+        fits = ram is None or high <= ram
+        return _Sized(Share(0, 0, 0), host, host.total, high, HOST_PROCESS, fits, high)
+    first = len(parts.layers) - split.layers
+    moved = sum(parts.experts[first : max(first, split.experts)])
+    # Host weights of a long pass are multiplied on the device, in a copy of one tensor.
+    copied = 0
+    if first or moved:
+        copied = max(e or w for e, w in zip(parts.experts, parts.layers, strict=True)) // 3
+    weights = sum(parts.layers[first:]) - moved + parts.head
+    if limits.unified and not parts.tied:
+        weights += parts.embedding
+    device = Share(weights, sum(parts.caches[first:]), parts.compute + copied)
+    host = Share(
+        parts.embedding + sum(parts.layers[:first]) + moved,
+        sum(parts.caches[:first]),
+        parts.host_compute + parts.output + (parts.compute if first else 0),
+    )
+    context = UNIFIED_CONTEXT if limits.unified else DEVICE_CONTEXT
+    slip = int(limits.error * parts.compute) + copied
+    low = device.total - parts.host_compute - slip + context.low
+    high = device.total + slip + context.high
+    fits = high <= budget
+    if ram is not None and not limits.unified:
+        fits = fits and host.total + HOST_PROCESS <= ram
+    return _Sized(device, host, low, high, context.expected, fits, high)
 
 
 def _finished(
@@ -87,48 +141,14 @@ def _finished(
     workload: Workload,
     hardware: Hardware | None,
     parts: Parts,
+    limits: _Limits,
     split: _Split,
-    budget: int | None,
-    ram: int | None,
+    sized: _Sized,
 ) -> Placement:
-    run = run_settings(spec, config, workload)
+    """The placement of a split: its seconds, its flags, and what to know of it."""
+    run, budget = run_settings(spec, config, workload), limits.budget
     count = len(parts.layers)
     first = count - split.layers
-    on_device = range(first, count)
-    kept = [parts.layers[i] - (parts.experts[i] if i < split.experts else 0) for i in on_device]
-    moved = sum(parts.experts[i] for i in on_device if i < split.experts)
-    error = GRAPH_ERROR if known_graph(spec) else UNKNOWN_GRAPH_ERROR
-    unified = hardware is not None and hardware.unified
-    if budget is None:
-        device = Share(0, 0, 0)
-        host = Share(parts.weights, sum(parts.caches), parts.compute + parts.output)
-        high = host.total + HOST_PROCESS + int(error * parts.compute)
-        ends = host.total, high
-        fits, needed, overhead = ram is None or high <= ram, high, HOST_PROCESS
-    else:
-        # Host weights of a long pass are multiplied on the device, in a copy of one tensor.
-        copied = max((e or w for e, w in zip(parts.experts, parts.layers, strict=True)), default=0)
-        copied = copied // 3 if first or moved else 0
-        compute = parts.compute + copied
-        weights = sum(kept) + parts.head
-        if unified and not parts.tied:
-            weights += parts.embedding
-        device = Share(weights, sum(parts.caches[first:]), compute)
-        host = Share(
-            parts.embedding + sum(parts.layers[:first]) + moved,
-            sum(parts.caches[:first]),
-            parts.host_compute + parts.output + (parts.compute if first else 0),
-        )
-        context = UNIFIED_CONTEXT if unified else DEVICE_CONTEXT
-        slip = int(error * parts.compute) + copied
-        ends = (
-            device.total - parts.host_compute - slip + context.low,
-            device.total + slip + context.high,
-        )
-        overhead, needed = context.expected, ends[1]
-        fits = ends[1] <= budget
-        if ram is not None and not unified:
-            fits = fits and host.total + HOST_PROCESS <= ram
     load = _load(spec, parts, split, first, split.layers > 0)
     timed = hardware is not None or budget is None
     ttft, tpot = (
@@ -139,16 +159,16 @@ def _finished(
     mix = weight_name(spec, config)
     flags = command_flags(run, file_name(spec, mix), count, split.layers, split.experts, budget)
     return Placement(
-        device=device,
-        host=host,
+        device=sized.device,
+        host=sized.host,
         layers=count,
         device_layers=split.layers if budget is not None else 0,
         host_experts=split.experts,
-        overhead=overhead,
-        device_ends=ends,
+        overhead=sized.overhead,
+        device_ends=(sized.low, sized.high),
         kv_bytes_per_token=growth(spec, run),
-        fits=fits,
-        needed=needed,
+        fits=sized.fits,
+        needed=sized.needed,
         command=command_line(flags),
         flags=flags,
         file=file_words(spec, mix),

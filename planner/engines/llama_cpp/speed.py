@@ -7,10 +7,13 @@ where there is no device. An interval holds what people report for cards and boa
 large; a machine that is measured says more (`kvpareto verify`).
 """
 
+from functools import lru_cache
+
 from ...hardware.gpus import Hardware
 from ...light_dataclass import dataclass
 from ...models.spec import Attention, LatentAttention, ModelSpec, MoEFFN, Part, Role
 from ...placement import Ends
+from .parts import SpecKey
 
 # Expected, least and most; times take the most for their low end.
 DEVICE_STREAM: Ends = (0.70, 0.45, 0.90)
@@ -66,7 +69,8 @@ def _at(
     end: int,
 ) -> tuple[float, float]:
     tokens = context * batch
-    work = 2 * active_parameters(spec) * tokens + _attention_work(spec, context) * batch
+    active, scores = _work(SpecKey(spec), context)
+    work = 2 * active * tokens + scores * batch
     host_read = (load.host_weights + load.host_kv) / HOST_BANDWIDTH[end]
     if hardware is None:
         return work / HOST_FLOPS[end], host_read
@@ -77,6 +81,12 @@ def _at(
     tpot = (load.device_weights + load.device_kv) / rate + host_read
     tpot += LAUNCH[2 if end == 1 else 1 if end == 2 else 0] * KERNELS_A_LAYER * load.layers
     return ttft + tpot, tpot
+
+
+@lru_cache(maxsize=64)
+def _work(key: SpecKey, context: int) -> tuple[float, float]:
+    """Active parameters, and operations of attention over a prompt."""
+    return active_parameters(key.spec), _attention_work(key.spec, context)
 
 
 def active_parameters(spec: ModelSpec) -> float:

@@ -190,3 +190,21 @@ def test_host_memory_is_for_engines_that_use_it(capsys: pytest.CaptureFixture[st
     code = run(["plan", "-m", "Qwen/Qwen2.5-7B-Instruct", "--budget", "12GB", "--ram", "32GB"])
     assert code == 2
     assert "--ram is a second budget" in capsys.readouterr().err
+
+
+def test_large_models_are_placed_as_if_every_split_were_tried() -> None:
+    """Bisection finds the first split that fits, experts before layers."""
+    spec = load_model("Qwen/Qwen3-30B-A3B", offline=True)
+    config = Configuration.parse("wQ8_0-kq8_0vq8_0+pc512")
+    found = place(spec, config, WORK, CARD, 6 * GB, 64 * GB)
+    assert found.fits
+    assert found.device_layers == 48
+    parts = parts_of(spec, config, WORK)
+    assert found.device_ends[1] + parts.experts[found.host_experts - 1] > 6 * GB
+    smaller = place(spec, config, WORK, CARD, 2 * GB, 64 * GB)
+    assert smaller.fits
+    assert smaller.host_experts == 48
+    assert smaller.device_layers < 48
+    none = place(spec, config, WORK, CARD, 6 * GB, 8 * GB)
+    assert not none.fits
+    assert none.needed > 6 * GB
