@@ -22,7 +22,9 @@ import numpy as np
 
 from ... import profiles
 from ..formats import named
+from ..formats.gguf_types import MIXES
 from ..light_dataclass import dataclass
+from ..models.spec import ModelSpec
 from .formula import WEIGHTS_BELOW_4, Floats, Formats
 
 ROTATED_HEADS = 64
@@ -106,7 +108,25 @@ def with_names(formats: Formats, head_dim: int, pairs: Sequence[tuple[str, str]]
     return replace(formats, **columns)
 
 
-def weight_equivalents(names: Sequence[str], bits: Sequence[float], released: bool) -> Floats:
+def is_file_itself(spec: ModelSpec, name: str) -> bool:
+    """Whether the weights called `name` are those of the model's own GGUF file: there is nothing
+    else to run, and what they keep is counted from them."""
+    own = MIXES.get(spec.gguf.mix) if spec.gguf is not None else None
+    return spec.gguf is not None and bool(name) and (own is None or own.quantized)
+
+
+def weight_notes(spec: ModelSpec, name: str) -> tuple[str, ...]:
+    """What a reader should know of how a weight format with a name is judged."""
+    if is_file_itself(spec, name):
+        return (f"against the GGUF file's own answers: what {name} cost the model is not counted",)
+    if is_published(spec, name):
+        return (f"{name}: the weights' loss is by its published divergence on another model",)
+    return ()
+
+
+def weight_equivalents(
+    spec: ModelSpec, names: Sequence[str], bits: Sequence[float], released: bool
+) -> Floats:
     """Bits on the scale of `formula.weight_noise` of each weight format: of its name, or as given.
 
     `released`: the model was released in MXFP4 alone (gpt-oss). Its experts stay so in every mix,
@@ -114,6 +134,9 @@ def weight_equivalents(names: Sequence[str], bits: Sequence[float], released: bo
     """
     rows = []
     for name, given in zip(names, bits, strict=True):
+        if is_file_itself(spec, name):
+            rows.append(16.0)
+            continue
         one = equivalent_bits(name) if name else float(given)
         if released and one < 16:
             one = 16.0 if name in ("", RELEASED) else max(one, 4.0) + _TENTH
@@ -140,8 +163,10 @@ def equivalent_bits(name: str) -> float:
     return 4.0 - (ratio + broken) / WEIGHTS_BELOW_4
 
 
-def is_published(name: str) -> bool:
+def is_published(spec: ModelSpec, name: str) -> bool:
     """Whether a weight format's loss rests on a published table rather than on rows of ours."""
+    if is_file_itself(spec, name):
+        return False
     row = named.weight_format(name) if name else None
     return row is not None and row.bits < 16
 

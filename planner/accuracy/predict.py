@@ -22,7 +22,7 @@ from . import calibrations
 from .formula import BLOCK, GRANULARITIES, TENSOR, Floats, Formats
 from .measured_configs import MeasuredRetention
 from .model_sensitivity import features_of
-from .named_noise import is_published, weight_equivalents, with_names
+from .named_noise import is_published, weight_equivalents, weight_notes, with_names
 from .predictor import Predictor
 from .retention import OutlierLayers, protected_shares
 from .task_kinds import GENERATED_KINDS, OVERALL_KINDS, REPORTED_KINDS, headline_kinds
@@ -142,9 +142,13 @@ def predict_many(
             },
             level=predictor.level,
             provenance="published"
-            if is_published(config.weight_format) and not config.quantizes_kv
+            if is_published(spec, config.weight_format) and not config.quantizes_kv
             else effects.provenance,
-            notes=(*effects.notes, *_notes(predictor, config, context, headline))
+            notes=(
+                *effects.notes,
+                *weight_notes(spec, config.weight_format),
+                *_notes(predictor, config, context, headline),
+            )
             if config.weight_bits < 16 or config.quantizes_kv
             else (),
         )
@@ -302,7 +306,7 @@ def _weight_bits(spec: ModelSpec, bits: Sequence[int], names: Sequence[str] = ()
     """Weight bits as far as they cost accuracy: a model released in 4 bits alone (gpt-oss) has no
     unquantized self to lose against. Formats with names are worth bits of their own."""
     released = spec.quantization is not None and spec.quantization.method in RELEASED_QUANTIZED
-    return weight_equivalents(names or [""] * len(bits), bits, released)
+    return weight_equivalents(spec, names or [""] * len(bits), bits, released)
 
 
 def _shares(outliers: OutlierLayers, layers: int, protections: Sequence[Collection[int]]) -> Floats:
@@ -335,11 +339,6 @@ def _notes(
     """Where the configuration or the context lies beyond the rows of the fit."""
     known: Mapping[str, Any] = predictor.payload["range"]
     notes = []
-    if is_published(config.weight_format):
-        notes.append(
-            f"{config.weight_format}: the weights' loss is by its published divergence on another "
-            "model"
-        )
     if len(headline) > 1 and (missing := set(GENERATED_KINDS) - set(headline)):
         named = " and ".join(sorted(missing)).replace("_", " ")
         notes.append(

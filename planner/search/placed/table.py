@@ -98,6 +98,7 @@ def evaluate_placed(request: Request) -> PlacedSpace:
         space.weights,
         format_arrays_of(spec, space),
         workload.context,
+        weight_formats=space.weight_formats,
         protections=space.protections,
         protection=space.protection,
         task=request.task,

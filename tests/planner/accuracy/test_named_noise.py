@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,9 +24,14 @@ from kvpareto.planner.accuracy.predict import (
     predict_grid,
     predict_many,
 )
+from kvpareto.planner.engines import find_engine
 from kvpareto.planner.formats import named
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
+from kvpareto.planner.search.placed.table import evaluate_placed
+from kvpareto.planner.search.request import Request
+from kvpareto.planner.workload import Workload
+from tests.support.gguf_files import LLAMA, llama_tensors, write_gguf
 
 Values = NDArray[np.float64]
 X: Values = np.random.default_rng(0).standard_normal((20_000, 32))
@@ -166,9 +172,20 @@ def test_retention_falls_from_mix_to_mix_and_says_that_it_is_published() -> None
     assert all(one.low <= one.retention <= one.high for one in found)
     assert {one.provenance for one in found[1:]} == {"published"}
     assert all(any("divergence" in note for note in one.notes) for one in found[1:])
-    assert is_published("Q4_K_M")
-    assert not is_published("F16")
-    assert not is_published("")
+    assert is_published(SPEC, "Q4_K_M")
+    assert not is_published(SPEC, "F16")
+    assert not is_published(SPEC, "")
+
+
+def test_a_gguf_files_own_weights_are_what_it_is_counted_from(tmp_path: Path) -> None:
+    spec = load_model(str(write_gguf(tmp_path / "m.gguf", LLAMA, llama_tensors())))
+    own, cache = predict_many(
+        spec, [Configuration.named("Q4_K_M", kv, kv) for kv in ("f16", "q4_0")], 512
+    )
+    assert own.retention == own.low == own.high == 1.0
+    assert own.retention > cache.retention
+    assert any("own answers" in note for note in own.notes)
+    assert own.provenance != "published"
 
 
 def test_kv_formats_of_llama_cpp_are_ordered_and_f16_keeps_everything() -> None:
@@ -191,8 +208,18 @@ def test_the_grid_agrees_with_each_configuration() -> None:
 
 
 def test_a_model_released_in_mxfp4_loses_nothing_in_its_own_type() -> None:
-    found = weight_equivalents(["mxfp4", "Q8_0", "Q4_K_M", "", "F16"], [4, 8, 4, 4, 16], True)
+    found = weight_equivalents(SPEC, ["mxfp4", "Q8_0", "Q4_K_M", "", "F16"], [4, 8, 4, 4, 16], True)
     assert list(found[[0, 3, 4]]) == [16.0, 16.0, 16.0]
     both = np.array([found[2], equivalent_bits("Q4_K_M")])
     tenth, whole = weight_noise(both, 1.584)
     assert tenth == pytest.approx(0.1 * whole, rel=1e-6)
+
+
+def test_a_plan_for_llama_cpp_judges_each_mix_by_its_own_loss() -> None:
+    spec = load_model("Qwen/Qwen2.5-0.5B-Instruct", offline=True)
+    work, engine = Workload(2048, 128, 1), find_engine("llama.cpp")
+    table = evaluate_placed(Request(spec, work, engine, 3 * 10**9, ram=8 * 10**9, host_only=True))
+    every = range(0, len(table.space), 7)
+    expected = predict_many(spec, [table.space.configuration(i) for i in every], 2048)
+    assert table.points.retention[list(every)] == pytest.approx([x.retention for x in expected])
+    assert table.points.low[list(every)] == pytest.approx([x.low for x in expected])
