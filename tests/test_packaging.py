@@ -71,6 +71,18 @@ def test_every_module_of_the_tree_is_in_the_wheel(wheel_names: list[str]) -> Non
     assert modules <= set(wheel_names)
 
 
+def test_every_data_file_of_a_room_is_in_the_wheel(wheel_names: list[str]) -> None:
+    """Kernels' sources, the page's files, the index of model types and its defaults."""
+    data = {
+        f"kvpareto/{path.relative_to(ROOT).as_posix()}"
+        for room in ("planner", "runtime", "calibration", "report")
+        for path in (ROOT / room).rglob("*")
+        if path.suffix in (".json", ".jsonl", ".cu", ".cuh", ".html", ".css", ".js")
+    }
+    assert "kvpareto/planner/models/families/model_types.json" in data
+    assert data <= set(wheel_names)
+
+
 def test_every_profile_is_in_the_wheel(wheel_names: list[str]) -> None:
     data = {
         f"kvpareto/{path.relative_to(ROOT).as_posix()}"

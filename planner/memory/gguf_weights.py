@@ -9,38 +9,20 @@ and not counted, nor are extra prediction layers. Derived sizes are within 1 % o
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..errors import BadInput
 from ..formats.gguf_mix import MixFacts, tensor_type
 from ..formats.gguf_types import GGUF_TYPES, MIXES
 from ..light_dataclass import dataclass
-from ..models.spec import Attention, LatentAttention, ModelSpec, MoEFFN, Part, Role, TensorGroup
-from .weights import layers_of, matrices_of, stacked
+from ..models.spec import Attention, LatentAttention, ModelSpec, MoEFFN
+from .gguf_slots import Slot, slots_of
 
 RELEASED_MXFP4 = "mxfp4"
 """A model released so (gpt-oss) keeps its experts in MXFP4 in every mix."""
 _TOKEN_BYTES = 40
 """Bytes of a file's header to an entry of the vocabulary: text, type and merges; 25 to 45."""
-_KEPT_16 = ("per_layer_model_projection", "altup", "laurel")
-
-# The last part of a tensor's name in transformers -> llama.cpp's kind of tensor.
-_KINDS = {
-    "attn_q": ("q_proj", "query", "wq"),
-    "attn_k": ("k_proj", "key", "wk"),
-    "attn_v": ("v_proj", "value", "wv"),
-    "attn_qkv": (
-        "qkv_proj", "query_key_value", "c_attn", "wqkv", "Wqkv", "W_pack", "in_proj_qkv",
-        "in_proj_qkvz",
-    ),
-    "attn_output": ("o_proj", "dense", "wo", "out_proj", "c_proj"),
-    "ffn_gate": ("gate_proj", "w1"),
-    "ffn_up": ("up_proj", "w3", "fc1", "fc_in", "c_fc", "dense_h_to_4h", "gate_up_proj"),
-    "ffn_down": ("down_proj", "w2", "fc2", "fc_out", "dense_4h_to_h"),
-}  # fmt: skip
-_KIND_OF = {leaf: kind for kind, leaves in _KINDS.items() for leaf in leaves}
-_STATE_SPACE = ("linear_attn.", "mamba.", ".mixer.", "short_conv.", ".conv.", "indexer.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +49,6 @@ class GgufWeights:
     def other(self) -> int:
         """Bytes outside of blocks, token table and head: the last norm, position tables."""
         return self.total - sum(self.by_layer) - self.embedding - self.output
-
-
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    """Tensors of one shape and kind: `rows` x `columns` each, one (or `copies`) in each layer."""
-
-    kind: str
-    rows: int
-    columns: int
-    layers: tuple[int, ...]
-    """Empty: outside of the blocks."""
-    copies: int
-    fixed: str = ""
-    """A type that no mix changes."""
 
 
 def plain_mix(name: str) -> str:
@@ -118,7 +86,7 @@ def gguf_sizes(
 
     `imatrix`: made with an importance matrix, as most published files are; the rule differs.
     """
-    slots = list(_slots(spec))
+    slots = list(slots_of(spec))
     facts = replace(_facts(spec, slots), imatrix=imatrix)
     return {mix: _derived(spec, mix, slots, facts) for mix in mixes}
 
@@ -151,7 +119,7 @@ def _of_file(spec: ModelSpec) -> GgufWeights:
     )
 
 
-def _derived(spec: ModelSpec, mix: str, slots: list[_Slot], facts: MixFacts) -> GgufWeights:
+def _derived(spec: ModelSpec, mix: str, slots: list[Slot], facts: MixFacts) -> GgufWeights:
     layers, experts = [0] * len(spec.layers), [0] * len(spec.layers)
     types: Counter[str] = Counter()
     outside: Counter[str] = Counter()
@@ -188,7 +156,7 @@ def _derived(spec: ModelSpec, mix: str, slots: list[_Slot], facts: MixFacts) -> 
     )
 
 
-def _ranks(slots: list[_Slot]) -> dict[tuple[str, int], int]:
+def _ranks(slots: list[Slot]) -> dict[tuple[str, int], int]:
     """The how-manieth of its kind a tensor is, as llama.cpp counts them where no expert is.
 
     Projections of values, fused or not, count together.
@@ -206,7 +174,7 @@ def _ranks(slots: list[_Slot]) -> dict[tuple[str, int], int]:
     return ranks
 
 
-def _facts(spec: ModelSpec, slots: list[_Slot]) -> MixFacts:
+def _facts(spec: ModelSpec, slots: list[Slot]) -> MixFacts:
     experts = [layer.ffn.experts for layer in spec.layers if isinstance(layer.ffn, MoEFFN)]
     heads = [
         m.query_heads // m.kv_heads if isinstance(m, Attention) else m.query_heads
@@ -225,77 +193,3 @@ def _facts(spec: ModelSpec, slots: list[_Slot]) -> MixFacts:
         falcon=spec.model_type == "falcon",
         seventy_b=llama and len(spec.layers) == 80 and bool(heads) and heads[0] > 1,
     )
-
-
-def _slots(spec: ModelSpec) -> Iterator[_Slot]:
-    for group in spec.tensors:
-        if group.part is not Part.TEXT:
-            continue
-        inside = ".*." in group.name
-        layers = tuple(sorted(layers_of(spec, group))) if inside else ()
-        each = group.count // len(layers) if layers else group.count
-        yield from _of_group(spec, group, layers, max(each, 1))
-
-
-def _of_group(
-    spec: ModelSpec, group: TensorGroup, layers: tuple[int, ...], copies: int
-) -> Iterator[_Slot]:
-    name = group.name.removesuffix(".weight")
-    leaf = name.rsplit(".", 1)[-1]
-    elements = group.parameters // group.count
-    if group.role in (Role.LM_HEAD, Role.EMBEDDING):
-        position = leaf in ("wpe", "embed_positions", "position_embeddings")
-        kind = "output" if group.role is Role.LM_HEAD else "token_embd"
-        rows, columns = group.shape[0], elements // group.shape[0]
-        if leaf == "embed_tokens_per_layer":
-            kind = "per_layer_embd"
-        yield _Slot(kind, rows, columns, layers, copies, "F32" if position else "")
-    elif group.role is Role.EXPERT and len(group.shape) == 3:
-        kinds = ("ffn_down",) if "down" in leaf else ("ffn_gate", "ffn_up")
-        parts = matrices_of(spec, group)
-        if len(parts) == 1 and len(kinds) == 2 and "gate_up" in leaf:
-            parts = [(parts[0][0] // 2, parts[0][1])] * 2
-        for kind, (rows, columns) in zip(kinds[-len(parts) :], parts, strict=True):
-            yield _Slot(f"experts {kind}", rows * stacked(group), columns, layers, copies)
-    elif group.role is Role.LINEAR and len(group.shape) == 2:
-        rows, columns = group.shape
-        if any(part in name for part in _KEPT_16):
-            yield _Slot("other", rows, columns, layers, copies, "F16")
-        elif leaf == "kv_b_proj":
-            yield from _latent_up(spec, rows, columns, layers, copies)
-        else:
-            yield from _of_linear(name, leaf, rows, columns, layers, copies)
-    else:
-        yield _Slot("other", 1, elements, layers, copies, "F32")
-
-
-def _of_linear(
-    name: str, leaf: str, rows: int, columns: int, layers: tuple[int, ...], copies: int
-) -> Iterator[_Slot]:
-    kind = _KIND_OF.get(leaf, "other")
-    if leaf == "c_proj" and "mlp" in name:
-        kind = "ffn_down"
-    attends = leaf in ("q_proj", "k_proj", "v_proj", "o_proj")
-    state = any(part in f".{name}." for part in _STATE_SPACE)
-    if state and kind not in ("attn_qkv", "ffn_up", "ffn_down") and not attends:
-        kind = "other"
-    if "indexer." in name:
-        kind = "other"
-    if "c_attn" in leaf or leaf in ("c_fc", "c_proj"):  # stored (in, out)
-        rows, columns = (columns, rows) if _transposed(leaf, rows, columns) else (rows, columns)
-    yield _Slot(kind, rows, columns, layers, copies)
-
-
-def _transposed(leaf: str, rows: int, columns: int) -> bool:
-    """Whether a Conv1D of GPT-2 is kept (in, out): its widening sides tell."""
-    return columns > rows if leaf in ("c_attn", "c_fc") else rows > columns
-
-
-def _latent_up(
-    spec: ModelSpec, rows: int, columns: int, layers: tuple[int, ...], copies: int
-) -> Iterator[_Slot]:
-    """MLA's up-projection as two tensors: keys transposed, head by head, and values."""
-    mixer = next(m for layer in spec.layers for m in layer.mixers if isinstance(m, LatentAttention))
-    heads = rows // (mixer.nope_dim + mixer.value_dim)
-    yield _Slot("other", columns * heads, mixer.nope_dim, layers, copies)
-    yield _Slot("other", mixer.value_dim * heads, columns, layers, copies)

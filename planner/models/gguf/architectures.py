@@ -37,17 +37,21 @@ from .fields import (
     windows,
     without,
 )
-from .fields_hybrid import (
-    NO_ATTENTION,
+from .fields_families import (
     big_code,
     bloom,
-    conv_kinds,
-    deepseek,
     falcon,
-    gated_delta,
     gemma_four,
     gemma_nano,
     gpt2,
+    nemotron_kinds,
+    neox,
+)
+from .fields_hybrid import (
+    NO_ATTENTION,
+    conv_kinds,
+    deepseek,
+    gated_delta,
     granite_kinds,
     granite_type,
     indexer,
@@ -58,8 +62,6 @@ from .fields_hybrid import (
     mamba2_sizes,
     mamba_type,
     moe_layers,
-    nemotron_kinds,
-    neox,
 )
 from .keys import GgufKeys
 
