@@ -31,8 +31,9 @@ def find_gpu(name: str, memory: int | None = None) -> Hardware:
 
     An exact name or alias wins (vendor words, spaces, dashes and case do not count); else the one
     GPU whose name has all the words given. `memory`, the bytes that a driver reports, tells sizes
-    of one name apart. Raises BadInput, naming what is near, if there is no such GPU or if there
-    are several, and for several GPUs at once (`2xH100`).
+    of one name apart; without it the usual size is meant, where the profile says which that is.
+    Raises BadInput, naming what is near, if there is no such GPU or if there are several, and for
+    several GPUs at once (`2xH100`).
     """
     for gpu, _ in named_gpus():
         if gpu.name == name:  # as the program itself names it: no word is looked at
@@ -41,6 +42,10 @@ def find_gpu(name: str, memory: int | None = None) -> Hardware:
     gpus = _of_memory(candidates(name), memory)
     if len(gpus) == 1:
         return gpus[0]
+    if memory is None and gpus == _names().get(_key(_split(name))):
+        for gpu in gpus:
+            if gpu.usual:
+                return gpu
     if gpus:
         raise BadInput(
             f"more than one GPU is called {name!r}: {_some([g.name for g in gpus])}",

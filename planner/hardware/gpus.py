@@ -42,6 +42,8 @@ class Hardware:
     source: str
     url: str
     note: str
+    usual: bool = False
+    """Which of several cards of one name people mean who do not say; `note` names the others."""
     marketing_bytes: int = 0
     """The vendor's size, in units of 2^30."""
     memory_estimated: bool = False
@@ -118,6 +120,7 @@ def _hardware(row: dict[str, Any], source: dict[str, str]) -> Hardware:
         vendor=row["vendor"],
         memory_bytes=int(printed * 2**30),
         bandwidth=row["bandwidth_gb_s"] * 1e9,
+        usual=row.get("usual", False),
         fp16_flops=row["fp16_tflops"] * 1e12,
         int8_ops=scaled(row, "int8_tops", 1e12),
         fp8_flops=scaled(row, "fp8_tflops", 1e12),

@@ -61,6 +61,8 @@ def gpu_notes(request: Request) -> list[str]:
         notes.append(f"{gpu.name} gives programs {gives}{about}{left if request.reserve else ''}")
     elif request.budget > gpu.memory_bytes:
         notes.append(f"the budget is more than {gpu.name} has: it gives programs {gives}")
+    if gpu.usual:
+        notes.append(gpu.note)
     if gpu.unified:
         notes.append(f"{gpu.name} shares its memory with the system, which needs some of it")
     return notes

@@ -77,7 +77,6 @@ def test_an_ambiguous_name_lists_the_gpus_it_could_be() -> None:
         ("GH200", ["GH200 96GB", "GH200 144GB"]),
         ("4060 Ti", ["RTX 4060 Ti 8GB", "RTX 4060 Ti 16GB"]),
         ("RTX 5060 Ti", ["RTX 5060 Ti 8GB", "RTX 5060 Ti 16GB"]),
-        ("NVIDIA GeForce RTX 3060", ["RTX 3060 12GB", "RTX 3060 8GB"]),
         ("3080", ["RTX 3080 10GB", "RTX 3080 12GB"]),
         ("3080 Laptop", ["RTX 3080 Laptop GPU 8GB", "RTX 3080 Laptop GPU 16GB"]),
         ("M1", ["M1 8GB", "M1 16GB"]),
@@ -90,6 +89,13 @@ def test_a_name_that_means_several_cards_is_asked_back(said: str, choices: list[
         find_gpu(said)
     assert caught.value.hint == "say which one: " + ", ".join(f"--gpu {c!r}" for c in choices)
     assert len({find_gpu(choice).name for choice in choices}) == len(choices)
+
+
+def test_the_usual_card_of_a_name_is_meant_and_the_other_is_named() -> None:
+    usual = find_gpu("3060")
+    assert usual.name == find_gpu("NVIDIA GeForce RTX 3060").name == "NVIDIA GeForce RTX 3060 12GB"
+    assert "RTX 3060 8GB" in usual.note
+    assert find_gpu("RTX 3060 8GB").name == "NVIDIA GeForce RTX 3060 8GB"
 
 
 def test_what_a_driver_says_of_the_memory_tells_sizes_apart() -> None:
