@@ -34,6 +34,7 @@ from .calibration.commands.shared_options import (
 from .command_options import Dtype, FullLogits, Gpu, Model, TaskKind, TrustRemoteCode
 from .command_run import Answer, run_command
 from .planner.errors import BadInput, one_line
+from .report import completion
 from .report.page import commands as report_commands
 
 app = typer.Typer(
@@ -109,7 +110,10 @@ def plan(
         bool,
         typer.Option("--accept-risk", help="Recommend even if the lower end is beyond --max-loss."),
     ] = False,
-    objective: Annotated[str, typer.Option(help="accuracy, latency or memory.")] = "accuracy",
+    objective: Annotated[
+        str,
+        typer.Option(help="accuracy, latency or memory.", autocompletion=completion.objectives),
+    ] = "accuracy",
     engine: EngineName = "kvpareto",
     max_context: Annotated[
         bool,

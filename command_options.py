@@ -4,18 +4,22 @@ from typing import Annotated
 
 import typer
 
+from .report import completion
+
 Model = Annotated[
     str | None,
     typer.Option(
         "--model",
         "-m",
         help="Hub id (bundled, cached or downloaded: config only), folder, or config.json.",
+        autocompletion=completion.models,
     ),
 ]
 Gpu = Annotated[
     str | None,
     typer.Option(
-        help="GPU to predict for: H200, 4090, auto (this machine's); see `kvpareto profiles list`."
+        help="GPU to predict for: H200, 4090, auto (this machine's); see `kvpareto profiles list`.",
+        autocompletion=completion.gpus,
     ),
 ]
 Dtype = Annotated[
@@ -37,6 +41,7 @@ TaskKind = Annotated[
         "--task",
         help="Kind of task whose retention counts: retrieval, reasoning, long-reasoning or "
         "likelihood.  [default: the weakest generated kind]",
+        autocompletion=completion.task_kinds,
     ),
 ]
 TrustRemoteCode = Annotated[

@@ -10,9 +10,13 @@ import typer
 
 from ...planner.errors import BadInput
 from ...planner.models.model_name import plain_name
+from ...report import completion
 
 ModelArgument = Annotated[
-    str | None, typer.Argument(metavar="[MODEL]", help="The model, as --model takes it.")
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]", help="The model, as --model takes it.", autocompletion=completion.models
+    ),
 ]
 Context = Annotated[
     str | None,
@@ -27,7 +31,9 @@ Batch = Annotated[str, typer.Option(help="Sequences at once.")]
 EngineName = Annotated[
     str,
     typer.Option(
-        "--engine", help="kvpareto, transformers, transformers-eager or llama.cpp (ollama too)."
+        "--engine",
+        help="kvpareto, transformers, transformers-eager or llama.cpp (ollama too).",
+        autocompletion=completion.engines,
     ),
 ]
 Device = Annotated[
