@@ -20,6 +20,7 @@ import typer
 from . import interrupt
 from .calibration.commands import calibrate as calibrate_command
 from .calibration.commands import profiles as profiles_command
+from .calibration.commands import run as run_commands
 from .calibration.commands import verify as verify_command
 from .calibration.commands.shared_options import (
     AsJson,
@@ -247,6 +248,7 @@ def _show(
 
 calibrate_command.register(app, _show)
 verify_command.register(app, _show)
+run_commands.register(app, _show)
 profiles_command.register(app, _show)
 report_commands.register(app, _show)
 

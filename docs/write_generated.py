@@ -38,6 +38,8 @@ COMMANDS = (
     ("verify",),
     ("report",),
     ("ui",),
+    ("run",),
+    ("chat",),
     ("profiles",),
     ("profiles", "list"),
     ("profiles", "show"),

@@ -22,11 +22,17 @@ from .models.other_folders import ADAPTER, explain_adapter, explain_folder
 from .models.read_config import read_model
 from .models.spec import ModelSpec
 from .models.untrusted_json import read_json_object
+from .user_data import home
 
 HF_QUANT = "hf_quant_config.json"
 SHIPPED = ("recall", "recall-outliers")
 """Models of this project's own, whose weights ship with it (docs/recall_model.md). The bare names
 are theirs: a folder called `recall` is asked for as `./recall`."""
+
+DEMO = "smollm2"
+"""A real model that a registry package carries (runtime/demo_model.py). The bare name is taken, as
+those of SHIPPED are."""
+DEMO_CONFIG = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 ON_DISK = ("folder", "file")
 """Sources of models that somebody gave a path of."""
@@ -121,6 +127,8 @@ def load_config(text: str, *, offline: bool = False) -> LoadedConfig:
     shipped = shipped_folder(wanted)
     if shipped is not None:
         return LoadedConfig(_read_folder(shipped), wanted, shipped, "shipped with its weights")
+    if wanted == DEMO:
+        return _demo()
     wanted = plain_name(wanted)
     local = _from_disk(wanted)
     if local is not None:
@@ -144,10 +152,23 @@ def load_config(text: str, *, offline: bool = False) -> LoadedConfig:
     return LoadedConfig(_read_folder(folder), wanted, folder, "hub")
 
 
+def _demo() -> LoadedConfig:
+    """The demonstration model: unpacked with its weights, or its bundled config."""
+    folder = demo_folder()
+    if (folder / hub.CONFIG).is_file():
+        return LoadedConfig(_read_folder(folder), DEMO, folder, "unpacked from a package")
+    return _read_bundled(DEMO_CONFIG)._replace(name=DEMO)
+
+
 def shipped_folder(name: str) -> Path | None:
     """The folder of a model that ships with this package, or None for any other name."""
     wanted = name.strip()
     return Path(profiles.__file__).parent / "recall" / wanted if wanted in SHIPPED else None
+
+
+def demo_folder() -> Path:
+    """Where the demonstration model is unpacked to, once it has been asked for."""
+    return home() / "models" / DEMO
 
 
 def bundled_models() -> list[str]:
@@ -248,7 +269,7 @@ def _suggestion(wanted: str, otherwise: str = "") -> str:
     """A hint that names the bundled models closest to what was typed."""
     from difflib import get_close_matches
 
-    by_lower = {name.lower(): name for name in (*SHIPPED, *bundled_models())}
+    by_lower = {name.lower(): name for name in (*SHIPPED, DEMO, *bundled_models())}
     short = {name.split("/")[-1]: name for name in by_lower}
     lower = wanted.lower()
     close = get_close_matches(lower, by_lower, n=3, cutoff=0.75)

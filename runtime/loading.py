@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from ..planner.engines.kvpareto import KVPARETO
 from ..planner.errors import BadInput, MissingDependency, NothingFits
 from ..planner.formats.configuration import Configuration
-from ..planner.load_model import gguf_path, load_config, load_model, shipped_folder
+from ..planner.load_model import DEMO, gguf_path, load_config, load_model, shipped_folder
 from ..planner.memory.estimate import estimate
 from ..planner.memory.run_dtype import in_dtype, sixteen_bits
 from ..planner.models.quantization.quantization_config import find_section
@@ -240,6 +240,10 @@ def dtype_on(device: torch.device, stored: str) -> str:
 
 def _folder(source: str, offline: bool, trust_remote_code: bool) -> Path:
     """The folder of a checkpoint, downloaded where it is a hub id that is not cached."""
+    if source.strip() == DEMO:
+        from .demo_model import unpacked
+
+        return unpacked()
     path = shipped_folder(source) or Path(source).expanduser()
     if path.is_file():
         path = path.parent

@@ -26,6 +26,7 @@ from .generation.sampling import GREEDY, Sampling
 from .generation.teacher_forcing import forced_logits
 from .generation.tokenization import Prompt, encode, stop_tokens, stream_text
 from .loan import borrow, give_back
+from .serving.queue import Answer, Counts, Queue, Request
 
 T = TypeVar("T")
 
@@ -264,6 +265,28 @@ class Session:
         if self.tokenizer is not None:
             text = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return Generation(tokens, text)
+
+    def queue(
+        self, requests: Sequence[Request], sampling: Sampling = GREEDY
+    ) -> tuple[Iterator[Answer], Counts]:
+        """Requests of unlike length, as many at once as the batch has rows; answers as they end,
+        and what was done so far. See serving/queue.py.
+
+        Raises BadInput for a request that can never fit the cache; while answers are read,
+        NotFinite, NothingFits, and BadInput after another call has begun.
+        """
+        with self._alone():
+            found = Queue(
+                self.forward,
+                requests,
+                chunks=self.chunks,
+                sampling=sampling,
+                stops=self.stops,
+                aligned=self.config.sinks > 0,
+            )
+            self._call += 1
+            self._length = max((len(r.tokens) + r.most for r in requests), default=0)
+            return self._in_turn(found.answers(), self._call), found.counts
 
     def stream(
         self,

@@ -4,6 +4,7 @@ shown."""
 DOOR = (
     "calibrate",
     "profiles",
+    "run",
     "shared_options",
     "verify",
 )

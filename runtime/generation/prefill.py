@@ -5,7 +5,7 @@ graph, reused) before the next begins, so beyond the cache the memory depends on
 on the context. Chunks are fixed, or follow a memory target as the cache fills.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -57,8 +57,16 @@ def prefill(
         forward.capture(config.chunk)
     if starts is not None and bool(starts.any()):
         cache.pad_left(starts)
-    done, logits = 0, None
-    for size in chunk_sizes(tokens, config, dynamic):
+    return run_chunks(forward, ids, chunk_sizes(tokens, config, dynamic))
+
+
+def run_chunks(forward: Forward, ids: Tensor, sizes: Iterable[int]) -> Tensor:
+    """Append [B, T] tokens in chunks of `sizes`; the last token's logits [B, V].
+
+    Raises NothingFits when a chunk's activations do not fit, after giving back what they took.
+    """
+    tokens, done, logits = ids.shape[1], 0, None
+    for size in sizes:
         try:
             logits = forward(ids[:, done : done + size])
         except Exception as error:
@@ -66,7 +74,7 @@ def prefill(
                 raise
             logits = None
             forward.release()
-            cache.reset()
+            forward.cache.reset()
             torch.cuda.empty_cache()
             raise NothingFits(
                 f"the activations of a prefill chunk of {size} tokens do not fit, "

@@ -1,0 +1,232 @@
+"""The commands `run` and `chat`, for cli.py to register. Heavy imports stay inside them."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...planner.errors import BadInput, one_line
+from .shared_options import AsJson, Device, Offline, Show, TrustRemoteCode, chosen_model
+
+if TYPE_CHECKING:
+    from ..running.open_session import RunOptions
+
+Model = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="A folder with weights, or a hub id; smollm2 to try it."),
+]
+Plan = Annotated[Path | None, typer.Option("--plan", help="What `kvpareto plan --save` wrote.")]
+Config = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        help="What to run: w4a16-k4v4-g64+pc256.  [default: what is recommended]",
+    ),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option("--budget", help="Recommend for this memory.  [default: what is free here]"),
+]
+Length = Annotated[
+    str | None,
+    typer.Option(
+        "--context", help="Prompt tokens that the cache holds.  [default: 4k, or the plan's]"
+    ),
+]
+Output = Annotated[
+    str | None, typer.Option("--output", help="Tokens to generate.  [default: 512, or the plan's]")
+]
+Temperature = Annotated[float, typer.Option("--temperature", help="0 is greedy.")]
+TopK = Annotated[int | None, typer.Option("--top-k", help="Choose among that many tokens.")]
+TopP = Annotated[float, typer.Option("--top-p", help="Choose among tokens of this probability.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of the choices.")]
+System = Annotated[str | None, typer.Option("--system", help="A message of the system's, first.")]
+
+
+def register(app: typer.Typer, show: Show) -> None:
+    """Add the commands; `show` puts a document on stdout."""
+
+    @app.command()
+    def run(
+        context: typer.Context,
+        prompt: Annotated[
+            str | None, typer.Argument(help="Text; without it, or as -, stdin's.")
+        ] = None,
+        model: Model = None,
+        plan: Plan = None,
+        config: Config = None,
+        budget: Budget = None,
+        length: Length = None,
+        output: Output = None,
+        batch: Annotated[
+            Path | None,
+            typer.Option("--batch", help='Prompts, a JSON line each: {"prompt": "…"}.'),
+        ] = None,
+        at_once: Annotated[
+            int, typer.Option("--at-once", help="Sequences that --batch runs at once.")
+        ] = 8,
+        raw: Annotated[
+            bool, typer.Option("--raw", help="The text as it is, without the chat template.")
+        ] = False,
+        system: System = None,
+        temperature: Temperature = 0.0,
+        top_k: TopK = None,
+        top_p: TopP = 1.0,
+        seed: Seed = 0,
+        device: Device = None,
+        offline: Offline = False,
+        trust_remote_code: TrustRemoteCode = False,
+        as_json: AsJson = False,
+    ) -> None:
+        """Generate text with the recommended configuration, as it comes.
+
+        \b
+        kvpareto run -m ./my-model "Once upon a time"
+        kvpareto run --plan plan.json "Once upon a time"
+        kvpareto run -m ./my-model --config w4a16-k4v4-g64+pc512 < question.txt
+        kvpareto run -m ./my-model --batch prompts.jsonl --at-once 16
+        """
+        options = _options(
+            model, plan, config, budget, length, output, at_once if batch is not None else 1,
+            temperature, top_k, top_p, seed, device, offline, trust_remote_code,
+        )  # fmt: skip
+        if batch is not None and prompt is not None:
+            raise BadInput("a prompt beside --batch", "put it into the file, or leave one out")
+        if raw and system is not None:
+            raise BadInput("--system beside --raw", "the chat template places a system message")
+        quiet = as_json or context.find_root().obj.as_json
+        if batch is not None:
+            document = _run_file(options, batch, raw=raw, quiet=quiet)
+        else:
+            document = _run_prompt(options, _text(prompt), system, raw=raw, quiet=quiet)
+        if quiet:
+            show(context, True, document, "terminal", "")
+
+    @app.command()
+    def chat(
+        context: typer.Context,
+        model: Model = None,
+        plan: Plan = None,
+        config: Config = None,
+        budget: Budget = None,
+        length: Length = None,
+        output: Output = None,
+        system: System = None,
+        temperature: Temperature = 0.0,
+        top_k: TopK = None,
+        top_p: TopP = 1.0,
+        seed: Seed = 0,
+        device: Device = None,
+        offline: Offline = False,
+        trust_remote_code: TrustRemoteCode = False,
+        as_json: AsJson = False,
+    ) -> None:
+        """Talk with a model under its recommended configuration; Ctrl-D or an end of input ends.
+
+        \b
+        kvpareto chat -m ./my-model
+        kvpareto chat --plan plan.json --system "Answer in one sentence."
+        """
+        options = _options(
+            model, plan, config, budget, length, output, 1, temperature, top_k, top_p, seed,
+            device, offline, trust_remote_code,
+        )  # fmt: skip
+        from ..running.conversation import converse
+        from ..running.open_session import open_session
+
+        quiet = as_json or context.find_root().obj.as_json
+        with open_session(options) as opened:
+            _say(opened.heading)
+            document = converse(opened, _turns(), system=system, quiet=quiet, say=_say)
+        if quiet:
+            show(context, True, document, "terminal", "")
+
+
+def _options(
+    model: str | None, plan: Path | None, config: str | None, budget: str | None,
+    length: str | None, output: str | None, batch: int, temperature: float, top_k: int | None,
+    top_p: float, seed: int, device: str | None, offline: bool, trust_remote_code: bool,
+) -> "RunOptions":  # fmt: skip
+    from ..running.open_session import RunOptions, check
+
+    options = RunOptions(
+        chosen_model(None, model), plan, config, budget, length, output, batch, temperature, top_k,
+        top_p, seed, device, offline, trust_remote_code,
+    )  # fmt: skip
+    check(options)
+    return options
+
+
+def _run_prompt(
+    options: "RunOptions", text: str, system: str | None, *, raw: bool, quiet: bool
+) -> dict[str, Any]:
+    from ..running.one_prompt import messages_of, show, tokens_of
+    from ..running.open_session import open_session
+
+    with open_session(options) as opened:
+        _say(opened.heading)
+        prompt = text if system is None else messages_of(text, system)
+        said = show(opened, tokens_of(opened, prompt, raw=raw), quiet=quiet)
+        _say(said.summary)
+        return {**opened.document(), **said.document()}
+
+
+def _run_file(options: "RunOptions", path: Path, *, raw: bool, quiet: bool) -> dict[str, Any]:
+    from ..running.open_session import open_session
+    from ..running.prompts_file import Progress, answers, read_lines
+
+    lines = read_lines(path)
+    with open_session(options) as opened:
+        _say(opened.heading)
+        given, progress = [], Progress()
+        for answer, so_far in answers(opened, lines, raw=raw):
+            given.append(answer)
+            progress = so_far
+            if not quiet:
+                sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+                sys.stdout.flush()
+        _say(progress.summary)
+        return {
+            **opened.document(),
+            "at_once": options.batch,
+            "answers": given,
+            "prompt_tokens": progress.prompt_tokens,
+            "new_tokens": progress.new_tokens,
+            "seconds": progress.seconds,
+            "tokens_per_s": progress.tokens_per_s,
+            "joined": progress.joined,
+        }
+
+
+def _text(prompt: str | None) -> str:
+    """The prompt, or stdin's text. Raises BadInput where there is none."""
+    if prompt not in (None, "-"):
+        assert prompt is not None
+        return prompt
+    if prompt is None and sys.stdin.isatty():
+        raise BadInput("no prompt", 'kvpareto run -m MODEL "prompt", or text on stdin')
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError:
+        raise BadInput("stdin is no text in UTF-8", "give text") from None
+
+
+def _turns() -> Iterator[str]:
+    """Lines of stdin, asked for on a terminal, until it ends."""
+    asked = sys.stdin.isatty()
+    while True:
+        if asked:
+            typer.echo(">>> ", nl=False, err=True)
+        line = sys.stdin.readline()
+        if not line:
+            if asked:
+                typer.echo("", err=True)
+            return
+        yield line.rstrip("\n")
+
+
+def _say(line: str) -> None:
+    typer.echo(one_line(line, 4096), err=True)

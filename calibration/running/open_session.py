@@ -1,0 +1,246 @@
+"""From what was typed to a session that answers: which configuration, how long a cache.
+
+--plan plan.json     what the plan recommends, its context and its batch
+--config CONFIG      this configuration
+--budget 8GB         what is recommended for that memory
+nothing of these     what is recommended for the memory that is free here
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...planner.engines.kvpareto import KVPARETO
+from ...planner.errors import BadInput, MissingDependency, NothingFits
+from ...planner.formats.configuration import Configuration
+from ...planner.load_model import load_model
+from ...planner.memory.estimate import estimate
+from ...planner.models.protected import check_layers
+from ...planner.models.spec import ModelSpec
+from ...planner.search.recommend import recommend
+from ...planner.search.request import Request
+from ...planner.units import format_bytes, parse_bytes, parse_tokens
+from ...planner.workload import Workload
+from ..calibrate import Interrupted
+from ..execution.device import as_loaded, check_name, choose, missing
+from ..verify.cases import read_plan
+
+if TYPE_CHECKING:
+    from ...runtime.generation.sampling import Sampling
+    from ...runtime.session import Session
+
+CONTEXT = 4096
+"""Prompt tokens that the cache has room for when nobody says how many."""
+KEPT_FREE = 0.9
+"""Of the memory that is free, what a recommendation may take where no budget is typed."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What was typed for `run` and `chat`."""
+
+    model: str | None
+    plan: Path | None
+    config: str | None
+    budget: str | None
+    context: str | None
+    output: str | None
+    batch: int
+    temperature: float
+    top_k: int | None
+    top_p: float
+    seed: int
+    device: str | None
+    offline: bool
+    trust_remote_code: bool
+
+
+@dataclass(frozen=True)
+class OpenSession:
+    """A session, what runs in it, and how many tokens an answer may have."""
+
+    session: "Session"
+    spec: ModelSpec
+    config: Configuration
+    context: int
+    output: int
+    sampling: "Sampling"
+
+    @property
+    def heading(self) -> str:
+        """One line for stderr: what runs, and in how much memory."""
+        use = self.session.memory()
+        rows = self.session.cache.clock.starts.shape[0]
+        several = f"{rows} x " if rows > 1 else ""
+        return (
+            f"{self.spec.name}  {self.config}  weights {format_bytes(use.weights)}, cache of "
+            f"{several}{self.context + self.output:,} tokens {format_bytes(use.kv)}, "
+            f"{self.session.device.type}"
+        )
+
+    def document(self) -> dict[str, Any]:
+        """The fields that every answer's document begins with."""
+        use = self.session.memory()
+        return {
+            "schema": 1,
+            "model": self.spec.name,
+            "config": str(self.config),
+            "device": self.session.device.type,
+            "context": self.context,
+            "output": self.output,
+            "memory": {"weights": use.weights, "kv": use.kv},
+        }
+
+
+def check(options: RunOptions) -> None:
+    """Raise BadInput for what says nothing, or two things; before a library is asked for."""
+    hint = 'kvpareto run -m MODEL "prompt", with --plan, --config or --budget, or none of them'
+    named = [n for n in ("plan", "config", "budget") if getattr(options, n) is not None]
+    if len(named) > 1:
+        raise BadInput(f"--{named[0]} beside --{named[1]}: two answers to what is to run", hint)
+    if options.plan is None and options.model is None:
+        raise BadInput("no model", hint)
+    if options.config is not None:
+        Configuration.parse(options.config)
+    if options.budget is not None:
+        parse_bytes(options.budget)
+    if options.context is not None:
+        parse_tokens(options.context)
+    if options.output is not None:
+        parse_tokens(options.output)
+    if options.batch < 1:
+        raise BadInput(f"--at-once {options.batch} runs nothing", "--at-once is 1 or more")
+    if not 0 <= options.seed < 2**63:
+        raise BadInput(f"--seed {options.seed} is no seed", "--seed is 0 or more, below 2^63")
+    if not options.temperature >= 0 or not 0 < options.top_p <= 1 or (options.top_k or 1) < 1:
+        raise BadInput(
+            f"temperature {options.temperature}, top-k {options.top_k}, top-p {options.top_p}",
+            "temperature is at least 0, top-k at least 1, top-p above 0 and at most 1",
+        )
+    check_name(options.device)
+
+
+@contextmanager
+def open_session(options: RunOptions) -> Iterator[OpenSession]:
+    """Load the model with its recommended, planned or named configuration.
+
+    Raises BadInput, NothingFits, MissingDependency (no runtime, no GPU that was asked for).
+    """
+    check(options)
+    device = _device(options.device)
+    source, spec, config, work = _question(options, device)
+    obstacle = KVPARETO.cannot_run(replace(spec, dtype="bfloat16"))
+    if obstacle is not None:
+        raise BadInput(obstacle, "--engine transformers of `estimate` plans what transformers runs")
+    import torch
+
+    from ...runtime.generation.sampling import Sampling
+    from ...runtime.loading import dynamic_chunks, load_weights
+    from ...runtime.session import Session
+
+    where = torch.device(device)
+    sampling = Sampling(options.temperature, options.top_k, options.top_p, options.seed)
+    model, spec, tokenizer = load_weights(
+        source, config.weight_bits, where, offline=options.offline,
+        trust_remote_code=options.trust_remote_code,
+    )  # fmt: skip
+    if tokenizer is None:
+        raise BadInput(
+            f"{spec.name} has no tokenizer beside its weights", "text needs tokenizer.json"
+        )
+    with Session(
+        model, spec, config, tokens=work.tokens, batch=work.batch, tokenizer=tokenizer, owned=True,
+        dynamic=dynamic_chunks(spec, config, work, None, where),
+    ) as session:  # fmt: skip
+        del model
+        try:
+            yield OpenSession(session, spec, config, work.context, work.output, sampling)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted") from None
+
+
+def _device(asked: str | None) -> str:
+    try:
+        import torch  # noqa: F401
+        import transformers
+    except ImportError as error:
+        raise missing("run", error, "runtime") from error
+    from ..execution.memory_cap import prefer_expandable_segments
+
+    prefer_expandable_segments()
+    transformers.utils.logging.disable_progress_bar()
+    return choose(asked)
+
+
+def _question(options: RunOptions, device: str) -> tuple[str, ModelSpec, Configuration, Workload]:
+    """What is loaded, what it is, its configuration and what the cache must hold."""
+    if options.plan is not None:
+        plan = read_plan(options.plan)
+        source = options.model or plan.model_path or plan.model
+        if plan.engine != KVPARETO.name:
+            raise BadInput(
+                f"{options.plan.name} plans for the engine {plan.engine}",
+                "plan again with --engine kvpareto, or start that engine",
+            )
+        spec = as_loaded(load_model(source, offline=options.offline), device)
+        config = Configuration.parse(plan.recommended.config)
+        check_layers(config, spec)
+        work = Workload(
+            parse_tokens(options.context) if options.context is not None else plan.context,
+            parse_tokens(options.output) if options.output is not None else plan.output,
+            options.batch,
+        )
+        return source, spec, config, work
+    assert options.model is not None  # check said so
+    spec = as_loaded(load_model(options.model, offline=options.offline), device)
+    work = _workload(options, spec)
+    if options.config is not None:
+        config = Configuration.parse(options.config)
+        check_layers(config, spec)
+        _check_memory(spec, config, work, device)
+        return options.model, spec, config, work
+    free = _free_memory(device)
+    budget = parse_bytes(options.budget) if options.budget is not None else int(free * KEPT_FREE)
+    return options.model, spec, recommend(
+        Request(spec, work, KVPARETO, budget)
+    ).recommended.config, work  # fmt: skip
+
+
+def _workload(options: RunOptions, spec: ModelSpec) -> Workload:
+    """Without a typed length half of what the model was made for, at most CONTEXT and 512."""
+    longest = spec.max_context or 2 * CONTEXT
+    output = parse_tokens(options.output) if options.output is not None else min(512, longest // 2)
+    room = max(1, longest - output)
+    context = parse_tokens(options.context) if options.context is not None else min(CONTEXT, room)
+    return Workload(context, output, options.batch)
+
+
+def _check_memory(spec: ModelSpec, config: Configuration, work: Workload, device: str) -> None:
+    """Raise NothingFits where weights and cache alone are more than what is free."""
+    found = estimate(spec, config, work, KVPARETO, None)
+    free = _free_memory(device)
+    if found.weights + found.kv > free:
+        raise NothingFits(
+            f"{spec.name} under {config} takes {format_bytes(found.weights + found.kv)} of weights "
+            f"and cache, {format_bytes(free)} are free",
+            "fewer weight or KV bits, or a shorter --context",
+            {"needed_bytes": found.weights + found.kv, "budget": free},
+        )
+
+
+def _free_memory(device: str) -> int:
+    """Bytes that are free on the device: the driver's figure, or the system's for a CPU."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        kib = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, IndexError):
+        raise MissingDependency(
+            "this system does not say how much memory is free", "name it: --budget 8GB"
+        ) from None
+    return int(kib) * 1024

@@ -1,0 +1,144 @@
+"""A file of prompts, one JSON document a line, answered several at once (runtime/serving/).
+
+{"prompt": "Once upon a time"}
+{"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 64, "id": "a"}
+{"tokens": [1, 2, 3]}
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ...planner.errors import BadInput, one_line
+from .one_prompt import tokens_of
+from .open_session import OpenSession
+
+_EXAMPLE = (
+    'a line is {"prompt": "…"}, {"messages": [{"role": "user", "content": "…"}]} or {"tokens": […]}'
+)
+MOST_BYTES = 256 * 2**20
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    role: str
+    content: str
+
+
+class Line(BaseModel):
+    """One line of the file: exactly one of `prompt`, `messages` and `tokens`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    id: str | int | None = None
+    prompt: str | None = None
+    messages: list[Message] | None = None
+    tokens: list[int] | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+
+
+def read_lines(path: Path) -> list[Line]:
+    """The file's lines, empty ones left out. Raises BadInput, naming the line that is wrong."""
+    try:
+        if not path.is_file():
+            raise BadInput(f"no such file: {str(path)!r}", "give a file of JSON lines")
+        if path.stat().st_size > MOST_BYTES:
+            raise BadInput(f"{path.name} has more than {MOST_BYTES} bytes", "cut it in pieces")
+        text = path.read_text("utf-8")
+    except (UnicodeDecodeError, ValueError):
+        raise BadInput(f"{path.name} is no text in UTF-8", _EXAMPLE) from None
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"line {number} of {path.name}"
+        try:
+            one = Line.model_validate(json.loads(line))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise BadInput(f"{where}: {place}: {one_line(first['msg'], 80)}", _EXAMPLE) from None
+        except (ValueError, RecursionError):
+            raise BadInput(f"{where} is no JSON", _EXAMPLE) from None
+        if sum(x is not None for x in (one.prompt, one.messages, one.tokens)) != 1:
+            raise BadInput(f"{where} needs one of prompt, messages, tokens", _EXAMPLE)
+        found.append(one)
+    if not found:
+        raise BadInput(f"{path.name} has no prompts", _EXAMPLE)
+    return found
+
+
+@dataclass
+class Progress:
+    """What was done so far."""
+
+    seconds: float = 0.0
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    steps: int = 0
+    joined: int = 0
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        return self.new_tokens / self.seconds if self.seconds else None
+
+    @property
+    def summary(self) -> str:
+        """One line for stderr."""
+        rate = f" ({self.tokens_per_s:.1f} tokens/s)" if self.tokens_per_s else ""
+        return (
+            f"{self.prompt_tokens:,} tokens of prompts, {self.new_tokens:,} generated in "
+            f"{self.seconds:.1f} s{rate}; {self.joined} joined while others went on"
+        )
+
+
+def answers(
+    opened: OpenSession, lines: list[Line], *, raw: bool
+) -> Iterator[tuple[dict[str, Any], Progress]]:
+    """Each line's answer as it ends, with what was done so far. Raises BadInput before anything is
+    run for a line that does not fit."""
+    from ...runtime.serving.queue import Request
+
+    requests = []
+    for number, line in enumerate(lines):
+        most = min(line.max_tokens or opened.output, opened.output)
+        requests.append(Request(number, _ids(opened, line, raw), most))
+    started = time.perf_counter()
+    found, counts = opened.session.queue(requests, opened.sampling)
+    tokenizer: Any = opened.session.tokenizer
+    for answer in found:
+        line = lines[answer.number]
+        yield (
+            {
+                "id": line.id if line.id is not None else answer.number,
+                "text": tokenizer.decode(answer.tokens, skip_special_tokens=True),
+                "prompt_tokens": len(requests[answer.number].tokens),
+                "new_tokens": len(answer.tokens),
+                "finish": "stop" if answer.stopped else "length",
+            },
+            Progress(
+                time.perf_counter() - started, counts.prompt_tokens, counts.new_tokens,
+                counts.steps, counts.joined,
+            ),
+        )  # fmt: skip
+
+
+def _ids(opened: OpenSession, line: Line, raw: bool) -> list[int]:
+    if line.tokens is None:
+        messages = [m.model_dump() for m in line.messages or []]
+        return tokens_of(opened, line.prompt if line.prompt is not None else messages, raw=raw)
+    rows = opened.spec.vocab
+    if not line.tokens or not all(0 <= t < rows for t in line.tokens):
+        raise BadInput(f"tokens are at least one, each from 0 to {rows - 1}", _EXAMPLE)
+    if len(line.tokens) > opened.context:
+        raise BadInput(
+            f"a prompt has {len(line.tokens):,} tokens, the cache room for {opened.context:,}",
+            f"--context {len(line.tokens)} gives it room",
+        )
+    return line.tokens

@@ -1,0 +1,70 @@
+"""One sequence's part of a batch's cache, as a cache of its own.
+
+A batch shares one clock, and a sequence that is shorter begins later: its padding is what lies
+before it. So a sequence of L tokens can join at any time T >= L: it is prefilled alone, through
+views on its row of every buffer, at positions [T - L, T), and takes part in the next step of the
+batch. Nothing is copied and no padding is computed.
+"""
+
+from dataclasses import replace
+
+import torch
+
+from ..cache.kv_cache import PackedCache, PackedLayer
+from ..cache.layer_state import Clock, LayerState, SideState
+
+
+class RowClock(Clock):
+    """The clock of one row, which may begin anywhere."""
+
+    @property
+    def padded(self) -> bool:
+        return True
+
+    def begin(self, place: int) -> None:
+        """Start a sequence at `place`: all before it is padding."""
+        self.place(place)
+        self.starts.fill_(place)
+
+
+class RowCache(PackedCache):
+    """Row `row` of `whole`: the same memory, with a clock that moves alone."""
+
+    def __init__(self, whole: PackedCache, row: int) -> None:
+        device = whole.clock.device.device
+        self.clock: RowClock = RowClock(1, device)
+        self.capacity = whole.capacity
+        self.layers = [_row_of(layer, row, self.clock) for layer in whole.layers]
+        self.layer_class_to_replicate = None
+        self.offloading = False
+
+    def begin(self, place: int) -> None:
+        """Forget the row's sequence; the next one starts at `place`."""
+        for layer in self.layers:
+            layer.reset()
+        self.clock.begin(place)
+
+
+@torch.inference_mode()
+def clear(cache: PackedCache) -> None:
+    """Fill the buffers with zeros: what no sequence wrote is hidden, but must be a number."""
+    for state in cache.states:
+        for tensor in (*state.key.tensors(), *state.value.tensors()):
+            tensor.zero_()
+
+
+def _row_of(layer: object, row: int, clock: Clock) -> object:
+    """The part of a cache layer that one row has."""
+    if not isinstance(layer, PackedLayer):
+        return layer
+    state = layer.state
+    mine: LayerState = replace(
+        state, key=_side(state.key, row), value=_side(state.value, row), clock=clock
+    )
+    return PackedLayer(mine, layer.capacity, layer.leads)
+
+
+def _side(side: SideState, row: int) -> SideState:
+    names = ("values", "scale", "residual", "sinks", "mean")
+    held = {name: getattr(side, name) for name in names}
+    return replace(side, **{n: t[row : row + 1] for n, t in held.items() if t is not None})
