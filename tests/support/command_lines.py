@@ -140,7 +140,8 @@ def lines(things: dict[str, str]) -> list[Line]:
 
 def _global() -> list[Line]:
     helps = [
-        (), ("plan",), ("estimate",), ("calibrate",), ("verify",), ("run",), ("chat",), ("profiles",),
+        (), ("plan",), ("estimate",), ("calibrate",), ("verify",), ("run",), ("chat",),
+        ("profiles",),
         ("profiles", "list"), ("profiles", "show"), ("profiles", "export"), ("profiles", "import"),
     ]  # fmt: skip
     good = [Line((*command, flag), 0) for command in helps for flag in ("--help", "-h")]
