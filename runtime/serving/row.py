@@ -7,6 +7,7 @@ batch. Nothing is copied and no padding is computed.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -53,7 +54,7 @@ def clear(cache: PackedCache) -> None:
             tensor.zero_()
 
 
-def _row_of(layer: object, row: int, clock: Clock) -> object:
+def _row_of(layer: Any, row: int, clock: Clock) -> Any:
     """The part of a cache layer that one row has."""
     if not isinstance(layer, PackedLayer):
         return layer
