@@ -165,9 +165,12 @@ def placed_on_one(
     hardware: Hardware | None,
     task: str | None,
 ) -> Point:
-    """One configuration with all layers on one device, whatever that has."""
+    """One configuration with all layers on one device, whatever that has; on the processor where
+    no device is named."""
     engine.check_formats(config)
-    placement = engine.place(spec, config, workload, hardware, ANY, None)
+    placement = engine.place(
+        spec, config, workload, hardware, ANY if hardware is not None else None, None
+    )
     kept = accuracy.predict(spec, config, workload.context, task=task)
     return point_of(config, workload, placement, kept)
 
