@@ -17,11 +17,13 @@ ARCHITECTURES = {
     "qwen2": "qwen2",
     "qwen3": "qwen3",
     "qwen3_moe": "qwen3moe",
+    "gemma": "gemma",
     "gemma2": "gemma2",
     "gemma3_text": "gemma3",
     "gpt_oss": "gpt-oss",
     "deepseek_v2": "deepseek2",
     "lfm2": "lfm2",
+    "smollm3": "smollm3",
 }
 """config.json's model_type -> GGUF's architecture."""
 
@@ -130,7 +132,7 @@ def _tensors(config: Mapping[str, Any], matrix: Any) -> None:
         matrix(block + "attn_norm.weight", hidden, wide=True)
         after = "post_attention_norm" if kind == "gpt_oss" else "ffn_norm"
         matrix(block + after + ".weight", hidden, wide=True)
-        if kind.startswith("gemma"):
+        if kind in ("gemma2", "gemma3_text"):
             matrix(block + "post_attention_norm.weight", hidden, wide=True)
             matrix(block + "post_ffw_norm.weight", hidden, wide=True)
         if kind == "lfm2" and config["layer_types"][index] != "full_attention":

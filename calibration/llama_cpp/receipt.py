@@ -18,7 +18,7 @@ from .breakdown import MIB
 from .start import Reading
 
 SCHEMA = 1
-DIGIT = MIB // 200
+DIGIT = MIB // 200 + 1
 """Half of the last digit that is printed."""
 PADDING = 32
 """Bytes to which each tensor of a file is padded."""

@@ -174,7 +174,7 @@ def has_states(spec: ModelSpec) -> bool:
 
 HELD = frozenset(
     {"llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gemma2", "gemma3_text"}
-    | {"gpt_oss", "deepseek_v2"}
+    | {"gpt_oss", "deepseek_v2", "gemma", "smollm3"}
 )
 """Model types whose graph llama.cpp was run with, or that it converts to one of those."""
 
