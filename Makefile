@@ -1,5 +1,5 @@
 # `make test` is the README's test command; the rest is for people who change the code.
-.PHONY: install test cpu-test gpu-test stress lint types pages check docs format
+.PHONY: install test cpu-test gpu-test stress lint types pages check site docs format
 
 install:
 	pip install --quiet --constraint constraints.txt ".[test]"
@@ -35,6 +35,11 @@ pages:
 	python docs/write_generated.py --check
 
 check: lint types pages
+
+# The documentation as a site in build/site, every page in its place.
+site:
+	pip install --quiet --constraint constraints.txt ".[docs]"
+	mkdocs build --quiet --strict
 
 docs:
 	python docs/write_generated.py
