@@ -86,7 +86,7 @@ def _read_kv(token: str, text: str) -> Fields:
         if k is not None and v is not None:
             return {"k_bits": k[0], "k_format": k[1], "v_bits": v[0], "v_format": v[1]}
     raise BadInput(
-        f"'k{token}' names no KV formats",
+        f"not a configuration: 'k{token}' names no KV formats",
         f"keys and values are 16, 8, 4 or 2 bits or {', '.join(named.names(named.KV))}: kq8_0vq5_1",
     )
 

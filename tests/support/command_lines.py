@@ -242,6 +242,7 @@ def _measuring(things: dict[str, str]) -> list[Line]:
         ("verify", "-m", STORIES), ("verify", "--budget", "2GB"), (*verify, "--sweep", "2"),
         (*verify, "--items", "0"), ("verify", "-m", STORIES, "--budget", "2GB", "--device", "tpu"),
         (*verify, "--save", "/dev/null"), (*verify, "--save", things["fifo"]),
+        (*verify, "--engine", "vroom"),
     ]  # fmt: skip
     later = [
         (*calibrate, "--context", "2147483648"), (*calibrate, "--context", "x"),
@@ -250,7 +251,7 @@ def _measuring(things: dict[str, str]) -> list[Line]:
         (*calibrate, "--haystack", things["fifo"]), (*verify, *config, "--budget", "12"),
         (*verify, *config, "--budget", "2GB,3"), (*verify, "--config", "w4"),
         (*verify, "--config", "w16a16-k8v8+protect{7}:k16v16"), (*verify, "--context", "x"),
-        (*verify, "--engine", "vroom"), ("verify", "-m", "nobody/x", "--budget", "2GB"),
+        ("verify", "-m", "nobody/x", "--budget", "2GB"),
         ("verify", "--plan", things["missing"]), ("verify", "--plan", things["notjson"]),
         ("verify", "--plan", things["fifo"]), ("verify", "--plan", things["deepplan"]),
         ("verify", "--plan", "/dev/zero"), ("verify", "--plan", things["empty"]),

@@ -53,7 +53,7 @@ def test_any_case_and_alias_is_printed_one_way(written: str, canonical: str) -> 
     [
         ("wQ9_K-k4v4", "'Q9_K' is not a weight format"),
         ("wQ8_0a16-k4v4", "'Q8_0a16' is not a weight format"),
-        ("w4a16-kq9vq4_0", "'kq9vq4_0' names no KV formats"),
+        ("w4a16-kq9vq4_0", "not a configuration: 'kq9vq4_0' names no KV formats"),
         ("w4a16-kQ4_K_Mv4", "names no KV formats"),
         ("w4a16-kq8_0", "not a configuration"),
         ("w4a16-kq8_0v", "names no KV formats"),
