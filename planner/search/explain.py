@@ -93,6 +93,17 @@ def _why_not_another(table: Table, chosen: int, shown: Sequence[int]) -> tuple[s
     )
 
 
+def _front_notes(request: Request, point: Point) -> list[str]:
+    """What a person should know who runs the engine inside another program."""
+    front = request.engine.front
+    if not front:
+        return []
+    said = dict(point.placement.ollama) if point.placement is not None else {}
+    missing = said.get("missing", []) if front == "ollama" else []
+    notes = [f"{front} runs {request.engine.name}: the bytes are those of {request.engine.name}"]
+    return [*notes, *(str(one) for one in missing)]  # type: ignore[attr-defined]
+
+
 def _where(request: Request, point: Point) -> tuple[str, ...]:
     """Which part lies where; nothing of engines that keep all on one device."""
     placed = point.placement
@@ -204,6 +215,7 @@ def warnings_for(request: Request, point: Point) -> tuple[str, ...]:
     obstacle = request.engine.cannot_run(spec, request.hardware)
     if obstacle is not None:
         warnings.append(f"planned only: {obstacle}")
+    warnings += _front_notes(request, point)
     warnings += gpu_notes(request)
     warnings += [note for note in point.memory.notes if note not in warnings]
     warnings += [f"accuracy: {note}" for note in point.accuracy.notes]

@@ -18,6 +18,7 @@ from ...models.spec import CompressedAttention, LatentAttention, ModelSpec
 from ...placement import Placement
 from ...workload import Workload
 from .cache_bytes import cache_bytes
+from .command import OLLAMA_CACHES
 from .parts import parts_of, run_settings
 from .place import DEVICE_CONTEXT, UNIFIED_CONTEXT, place
 from .run_settings import rounded
@@ -69,6 +70,8 @@ class LlamaCpp(Engine):
     ) -> Formats:
         latent = any(isinstance(m, LatentAttention) for m, _ in spec.mixer_counts)
         pairs = [(name, name) for name in SAME] + list(() if latent else MIXED)
+        if self.front == "ollama":
+            pairs = [(k, v) for k, v in pairs if k == v and k in OLLAMA_CACHES]
         rows = np.array([[0, _bits(k), _bits(v), 0] for k, v in pairs], dtype=np.int64)
         return Formats((KVLayout(),), ((),), rows, tuple(pairs))
 

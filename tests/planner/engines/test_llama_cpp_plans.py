@@ -208,3 +208,27 @@ def test_large_models_are_placed_as_if_every_split_were_tried() -> None:
     none = place(spec, config, WORK, CARD, 6 * GB, 8 * GB)
     assert not none.fits
     assert none.needed > 6 * GB
+
+
+def test_ollama_is_given_what_it_can_be_told(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "plan",
+        "--engine",
+        "ollama",
+        "-m",
+        "Qwen/Qwen2.5-7B-Instruct",
+        "--gpu",
+        "L4",
+        "--json",
+    ]
+    assert run(words) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["engine"] == "llama.cpp"
+    labels = [one["label"] for one in document["commands"]]
+    assert labels == ["Get", "Modelfile", "Serve"]
+    assert document["commands"][1]["command"].startswith("FROM Qwen2.5-7B-Instruct-")
+    for point in document["frontier"]:
+        flags = point["placement"]["flags"]
+        assert flags["-ctk"] == flags["-ctv"]
+        assert flags["-ctk"] in ("f16", "q8_0", "q4_0")
+    assert any("ollama runs llama.cpp" in warning for warning in document["warnings"])
