@@ -1,0 +1,98 @@
+"""The page of each layer: the bytes that one block of tokens, or one state, takes.
+
+vLLM gives every layer blocks of one size in bytes. Attention fills a block with tokens; a
+recurrent state is one page, and where a model has both, blocks of attention are made long enough
+to be as large as a state, which is padded to them (Platform._align_hybrid_block_size, and
+v1/kv_cache_interface.py, of vLLM 0.26.0).
+"""
+
+from dataclasses import dataclass, replace
+
+from ...errors import BadInput
+from ...models.spec import Attention, LatentAttention, Mixer, ModelSpec, RecurrentState
+from .settings import ServeSettings
+
+BLOCK = 16
+"""Tokens of a block, where nothing asks for more."""
+FLASHMLA_BLOCK = 64
+"""Tokens of a block of FlashMLA, which Hopper cards take for a quantized latent."""
+CONVOLUTION = 4
+"""Taps of the short convolution before a state; vLLM keeps one fewer than transformers."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPage:
+    """How one layer is kept. `kind`: "full", "sliding" or "state". `block`: tokens of a page."""
+
+    kind: str
+    block: int
+    page: int
+    window: int | None = None
+
+    def pages(self, tokens: int, settings: ServeSettings) -> int:
+        """Pages that a sequence of `tokens` tokens takes at most."""
+        if self.kind == "state":
+            return 1
+        if self.window is None:
+            return -(-tokens // self.block)
+        # The window, what is in flight, and one block more, since a window starts anywhere.
+        kept = min(self.window - 1 + settings.in_flight, tokens)
+        return -(-kept // self.block) + 1
+
+
+def layer_pages(spec: ModelSpec, settings: ServeSettings) -> tuple[LayerPage, ...]:
+    """The page of every layer that keeps anything. Raises BadInput for what is not planned."""
+    mixers = [m for layer in spec.layers for m in layer.mixers]
+    states = [m for m in mixers if isinstance(m, RecurrentState)]
+    kept = [m for m in mixers if not (isinstance(m, Attention) and m.shares_kv_with is not None)]
+    pages = [_page(spec, m, settings) for m in kept if not isinstance(m, RecurrentState)]
+    if not states:
+        return tuple(pages)
+    if not pages or any(page.kind != "full" for page in pages):
+        raise BadInput(
+            f"vLLM's pages of {spec.model_type} are not planned",
+            "states beside full attention are; use --engine transformers for a lower bound",
+        )
+    state = max(_state_bytes(spec, m) for m in states)
+    per_token = pages[0].page // pages[0].block
+    block = BLOCK * max(1, -(-state // (BLOCK * per_token)))
+    page = block * per_token
+    attention = iter(replace(p, block=block, page=page) for p in pages)
+    padded = LayerPage("state", settings.max_model_len, page)
+    return tuple(padded if isinstance(m, RecurrentState) else next(attention) for m in kept)
+
+
+def _page(spec: ModelSpec, mixer: Mixer, settings: ServeSettings) -> LayerPage:
+    dtype = settings.kv_cache_dtype
+    element = 2 if dtype == "auto" else 1
+    if isinstance(mixer, LatentAttention):
+        if dtype not in ("auto", "fp8") or mixer.indexer is not None or mixer.window is not None:
+            raise BadInput(
+                f"vLLM has no backend for the latent of {spec.model_type} as {dtype}",
+                "a latent without an indexer takes auto and fp8 on Hopper cards",
+            )
+        block = BLOCK if dtype == "auto" else FLASHMLA_BLOCK
+        return LayerPage("full", block, block * (mixer.kv_rank + mixer.rope_dim) * element)
+    if not isinstance(mixer, Attention) or mixer.local_chunk or mixer.indexer is not None:
+        raise BadInput(
+            f"vLLM's cache of {spec.model_type} is not planned",
+            "full, sliding and latent attention are, and states of Mamba-2 and gated delta",
+        )
+    width = mixer.head_dim + mixer.value_dim
+    # 0.26.0 halves int4 heads in full layers and forgets to in sliding ones.
+    if dtype == "int4_per_token_head" and mixer.window is None:
+        width = mixer.head_dim // 2 + mixer.value_dim // 2
+    scales = 2 * 4 if dtype.endswith("_per_token_head") else 0
+    page = BLOCK * mixer.kv_heads * (width * element + scales)
+    return LayerPage("sliding" if mixer.window else "full", BLOCK, page, mixer.window)
+
+
+def _state_bytes(spec: ModelSpec, mixer: RecurrentState) -> int:
+    """A state in the model's dtype, in float32 where its config asks for that (Nemotron-H)."""
+    if mixer.kind not in ("mamba2", "gated_delta"):
+        raise BadInput(
+            f"vLLM's state of {mixer.kind} layers is not planned",
+            "states of Mamba-2 and gated delta layers are",
+        )
+    element = 4 if spec.model_type == "nemotron_h" else 2
+    return mixer.state * element + mixer.conv // CONVOLUTION * (CONVOLUTION - 1) * 2

@@ -1,0 +1,69 @@
+"""What vLLM is started with, as far as memory depends on it, and the command that says so."""
+
+from dataclasses import dataclass
+
+from ...errors import BadInput
+
+KV_DTYPES = (
+    "auto",
+    "fp8",
+    "fp8_per_token_head",
+    "int8_per_token_head",
+    "int4_per_token_head",
+)
+"""Values of --kv-cache-dtype that are planned. nvfp4 needs a Blackwell card and is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """Options of `vllm serve` by their own names. The utilization is vLLM's default; a server on a
+    card of 70 GiB and more takes chunks of 8,192 tokens and 1,024 sequences, others 2,048 and 256.
+    """
+
+    max_model_len: int
+    kv_cache_dtype: str = "auto"
+    max_num_batched_tokens: int = 8192
+    max_num_seqs: int = 1024
+    gpu_memory_utilization: float = 0.92
+    enforce_eager: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kv_cache_dtype not in KV_DTYPES:
+            raise BadInput(
+                f"--kv-cache-dtype {self.kv_cache_dtype!r} is not planned for vLLM",
+                f"planned are {', '.join(KV_DTYPES)}",
+            )
+        sizes = self.max_model_len, self.max_num_batched_tokens, self.max_num_seqs
+        if min(sizes) < 1 or max(sizes) > 2**31:
+            raise BadInput(
+                "max_model_len, max_num_batched_tokens and max_num_seqs are at least 1",
+                "give numbers of tokens and of sequences",
+            )
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise BadInput(
+                f"--gpu-memory-utilization {self.gpu_memory_utilization} is no part of a GPU",
+                "give a number above 0 and at most 1, such as 0.92",
+            )
+
+    @property
+    def in_flight(self) -> int:
+        """Tokens scheduled and not settled: two batches overlap (asynchronous scheduling)."""
+        return 2 * self.max_num_batched_tokens
+
+    def flags(self) -> dict[str, str]:
+        """Every option by its flag."""
+        said = {
+            "--max-model-len": str(self.max_model_len),
+            "--kv-cache-dtype": self.kv_cache_dtype,
+            "--max-num-batched-tokens": str(self.max_num_batched_tokens),
+            "--max-num-seqs": str(self.max_num_seqs),
+            "--gpu-memory-utilization": f"{self.gpu_memory_utilization:g}",
+        }
+        return said | ({"--enforce-eager": ""} if self.enforce_eager else {})
+
+    def command(self, model: str) -> str:
+        """The line to type."""
+        from shlex import join
+
+        words = [word for pair in self.flags().items() for word in pair if word]
+        return join(["vllm", "serve", model, *words])

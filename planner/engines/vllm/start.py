@@ -1,0 +1,152 @@
+"""Does vLLM start, and with which cache: its own sum.
+
+    cache = utilization x device - weights - peak activation - other - CUDA graphs
+
+The activation is the peak of the profiled step, a batch of max_num_batched_tokens without
+attention, and of the sampler behind it. Two model runners differ: the second, for dense models,
+samples in place and does not count CUDA graphs; the first, for most experts and for hybrids,
+warms up a sampler over max_num_seqs rows of logits and subtracts an estimate of the graphs.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+from ...engine import Interval
+from ...hardware.gpus import Hardware
+from ...memory.weights import weight_bytes
+from ...models.spec import Attention, DenseFFN, LatentAttention, ModelSpec, MoEFFN, RecurrentState
+from .block_pool import BlockPool
+from .settings import ServeSettings
+
+GIB = 2**30
+CUBLAS = 33_554_432
+"""cuBLAS's workspace on Hopper, taken through torch's allocator."""
+PROCESSORS = 132
+"""Streaming multiprocessors of an H100 or H200: rows of the top-k kernel's buffer."""
+LATENT_PREFILL = 65_536
+"""Tokens of context that latent attention unpacks at once."""
+SECOND_RUNNER = ("deepseek_v2", "granitemoe", "qwen2_moe")
+"""Types with experts that the second model runner takes by default."""
+OTHER = Interval(int(0.227 * GIB), int(0.15 * GIB), int(0.45 * GIB))
+GRAPHS = Interval(int(0.30 * GIB), int(0.05 * GIB), int(0.50 * GIB))
+ERROR = 0.35
+"""The part of the activation that the derivation may miss in models that were not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Bytes on the device, the cache's interval, and vLLM's answers. `fits`: it starts even at
+    the low end; `may_fit`: at the high end."""
+
+    requested: int
+    weights: int
+    activation: Interval
+    other: Interval
+    graphs: Interval
+    cache: Interval
+    pool: BlockPool
+
+    @property
+    def fits(self) -> bool:
+        return self._holds(self.cache.low)
+
+    @property
+    def may_fit(self) -> bool:
+        return self._holds(self.cache.high)
+
+    @property
+    def tokens(self) -> Interval:
+        """Tokens that vLLM prints as its cache's size."""
+        ends = self.cache.expected, self.cache.low, self.cache.high
+        return Interval(*(self.pool.tokens(end) for end in ends))
+
+    def _holds(self, cache: int) -> bool:
+        needed = self.pool.blocks_of(self.pool.settings.max_model_len) * self.pool.block_bytes
+        return 0 < needed <= cache
+
+
+def start(
+    spec: ModelSpec, hardware: Hardware, settings: ServeSettings, weights: int | None = None
+) -> Start:
+    """vLLM's start on one card, for 16-bit weights where `weights` gives no other bytes.
+
+    Raises BadInput for caches that are not planned.
+    """
+    pool = BlockPool.of(spec, settings)
+    if weights is None:
+        weights = weight_bytes(spec, 16).total + rotary_bytes(spec)
+    requested = ceil(hardware.memory_bytes * settings.gpu_memory_utilization)
+    peak = activation(spec, settings)
+    live = Interval(peak, int(peak * (1 - ERROR)), int(cold_activation(spec, settings, peak)))
+    none = Interval(0, 0, 0)
+    graphs = none if settings.enforce_eager or second_runner(spec) else GRAPHS
+    left = requested - weights
+    cache = Interval(
+        left - live.expected - OTHER.expected - graphs.expected,
+        left - live.high - OTHER.high - graphs.high,
+        left - live.low - OTHER.low - graphs.low,
+    )
+    return Start(requested, weights, live, OTHER, graphs, cache, pool)
+
+
+def second_runner(spec: ModelSpec) -> bool:
+    """Whether vLLM 0.26.0 runs the model by its second model runner."""
+    experts = any(isinstance(layer.ffn, MoEFFN) for layer in spec.layers)
+    states = any(isinstance(m, RecurrentState) for m, _ in spec.mixer_counts)
+    return not states and (not experts or spec.model_type in SECOND_RUNNER)
+
+
+def activation(spec: ModelSpec, settings: ServeSettings) -> int:
+    """Peak bytes of the profiled step, its compiled code at hand."""
+    tokens = settings.max_num_batched_tokens
+    wide = [layer.ffn.width for layer in spec.layers if isinstance(layer.ffn, DenseFFN)]
+    # gate and up beside their product, the residual, its norm and what the layer adds
+    step = 2 * tokens * (3 * max(wide, default=0) + 3 * spec.hidden)
+    lasting = CUBLAS + _expert_buffers(spec, tokens)
+    if any(isinstance(m, LatentAttention) for m, _ in spec.mixer_counts):
+        step = 2 * (LATENT_PREFILL * _unpacked_width(spec) + 4 * tokens * spec.hidden)
+    if second_runner(spec):
+        return lasting + step
+    rows = min(settings.max_num_seqs, tokens)
+    # logits, their float32, what top-k leaves, noise
+    sampler = rows * spec.vocab * (2 + 4 + 4 + 4) + 2 * tokens * spec.hidden
+    return lasting + max(step, sampler + 4 * PROCESSORS * spec.vocab)
+
+
+def cold_activation(spec: ModelSpec, settings: ServeSettings, warm: int) -> int:
+    """The high end. At a first start torch.compile tries kernels on a copy of the embedding
+    within the profiled step, which is then counted as activation; later starts read its cache."""
+    high = int(warm * (1 + ERROR))
+    if settings.enforce_eager:
+        return high
+    return max(high, 2 * spec.hidden * (spec.vocab + 2 * settings.max_num_batched_tokens))
+
+
+def rotary_bytes(spec: ModelSpec) -> int:
+    """The table of sines and cosines, one for each width that turns."""
+    widths = {
+        m.rotary_dim or m.head_dim
+        for m, _ in spec.mixer_counts
+        if isinstance(m, Attention) and m.rope
+    }
+    return 2 * (spec.max_context or 0) * sum(widths)
+
+
+def _expert_buffers(spec: ModelSpec, tokens: int) -> int:
+    """Two buffers of every token's experts; gpt-oss's kernels need none."""
+    if spec.model_type == "gpt_oss":
+        return 0
+    widest = 0
+    for layer in spec.layers:
+        if isinstance(ffn := layer.ffn, MoEFFN):
+            first = max((2 if ffn.gated else 1) * ffn.width, spec.hidden)
+            widest = max(widest, ffn.top_k * (first + max(ffn.width, spec.hidden)))
+    return 2 * tokens * widest
+
+
+def _unpacked_width(spec: ModelSpec) -> int:
+    return max(
+        m.query_heads * (m.nope_dim + m.value_dim)
+        for m, _ in spec.mixer_counts
+        if isinstance(m, LatentAttention)
+    )
