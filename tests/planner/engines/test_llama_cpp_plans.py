@@ -171,7 +171,8 @@ def test_a_slow_plan_is_not_preferred(capsys: pytest.CaptureFixture[str]) -> Non
     document = json.loads(capsys.readouterr().out)
     assert code == 0
     assert "BF16" not in document["recommended"]["config"]
-    fastest = min(point["tpot_s"] for point in document["frontier"])
+    safe = [p for p in document["frontier"] if p["accuracy"]["low"] >= 0.9]
+    fastest = min(point["tpot_s"] for point in safe)
     assert document["recommended"]["tpot_s"] <= 3.01 * fastest
 
 
