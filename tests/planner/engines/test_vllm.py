@@ -161,3 +161,24 @@ def test_the_command_says_every_setting() -> None:
         "--max-num-batched-tokens 2048 --max-num-seqs 64 --gpu-memory-utilization 0.9 "
         "--enforce-eager"
     )
+
+
+PUBLIC = [
+    # (report, model, --max-model-len, GiB left, starts, the length that vLLM then named)
+    ("vllm-project/vllm#34076", "Qwen/Qwen3-30B-A3B", 262144, 3.18, False, 34736),
+    ("vllm-project/vllm#27508", "openai/gpt-oss-120b", 131072, 1.71, False, None),
+    ("vllm-project/vllm#10517", "meta-llama/Llama-3.1-8B-Instruct", 20000, 3.81, True, 31232),
+    ("vllm-project/vllm#10517", "meta-llama/Llama-3.1-8B-Instruct", 29000, 2.89, False, 23648),
+]
+
+
+@pytest.mark.parametrize("report", PUBLIC, ids=lambda r: f"{r[0]} {r[2]}")
+def test_public_reports(report: tuple[str, str, int, float, bool, int | None]) -> None:
+    """What people's servers said, whose logs round the bytes left to 0.01 GiB."""
+    _, model, asked, gib, starts, longest = report
+    pool = BlockPool.of(load_model(model, offline=True), ServeSettings(asked))
+    ends = [int((gib + off) * 2**30) for off in (-0.005, 0.005)]
+    assert {pool.blocks_of(asked) * pool.block_bytes <= end for end in ends} == {starts}
+    if longest is not None:
+        low, high = (pool.longest(end, 2**18) for end in ends)
+        assert low <= longest <= high + 15  # vLLM's older versions named whole blocks
