@@ -202,6 +202,8 @@ def _why_eager(model: PreTrainedModel, cache: PackedCache, graphs: bool) -> str 
         return "graphs are switched off"
     if cache.clock.device.device.type != "cuda":
         return "no CUDA device"
+    if cache.recurrent:
+        return "recurrent layers ask on the host whether a state is there"
     for index, state in enumerate(cache.states):
         if not capturable(state, 1):
             return f"attention layer {index} runs on the reference, which reads lengths on the host"

@@ -9,6 +9,7 @@ on something else than the packed cache, or die on its first pass.
 from typing import Any
 
 from ..planner.errors import BadInput
+from ..planner.models.spec import STATEFUL_RUN
 
 _HINT = "--engine transformers runs what transformers can"
 
@@ -17,6 +18,8 @@ def check_class(config: Any, name: str) -> None:
     """Raise BadInput, naming the type, for a transformers config that the runtime cannot run."""
     kind = causal_class(config, name)
     if kind is None:  # a class of the repository's own code: nothing is known of it
+        return
+    if config.model_type in STATEFUL_RUN:  # held to transformers, whatever the class says of itself
         return
     if getattr(kind, "_is_stateful", False):
         raise _refused(config, name, "it carries states from token to token, not only a KV cache")

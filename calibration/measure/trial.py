@@ -15,7 +15,7 @@ import torch
 
 from ...planner.errors import BadInput
 from ...planner.formats.configuration import Configuration
-from ...planner.models.spec import ModelSpec
+from ...planner.models.spec import ModelSpec, RecurrentState
 from ...runtime import Session
 from ...runtime.failures import is_out_of_memory
 from ...runtime.session import held_bytes
@@ -136,7 +136,9 @@ class Bench:
         base, room = self._model(config.weight_bits), self._room(context)
         while True:
             try:
-                return _session(base, config, room, self.at_once)
+                # states would read the padding of shorter prompts
+                states = any(isinstance(m, RecurrentState) for m, _ in base.spec.mixer_counts)
+                return _session(base, config, room, 1 if states else self.at_once)
             except Exception as error:
                 if not is_out_of_memory(error) or not self.fewer_at_once():
                     raise

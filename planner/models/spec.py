@@ -143,6 +143,18 @@ class Reading:
     streams: int = 1
 
 
+STATEFUL_RUN = (
+    "bamba",
+    "granitemoehybrid",
+    "jamba",
+    "lfm2",
+    "nemotron_h",
+    "qwen3_5_text",
+    "qwen3_next",
+)
+"""Types with recurrent layers that the kvpareto runtime runs (runtime/cache/state_layer.py)."""
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """A whole model. `hidden` is the width of the residual stream, `vocab` the rows of the head."""
@@ -211,13 +223,21 @@ class ModelSpec:
         return min(counts), max(counts)
 
     @property
+    def _states_run(self) -> bool:
+        """Whether the runtime runs this model's recurrent layers: some attention beside them, whose
+        cache counts the tokens, and a type whose tokens are held to transformers'."""
+        attends = any(isinstance(m, Attention) for m, _ in self.mixer_counts)
+        return attends and self.model_type in STATEFUL_RUN
+
+    @property
     def runnable(self) -> bool:
         """Whether the kvpareto runtime has kernels for every layer: plain or sliding attention."""
         return all(
-            isinstance(m, Attention)
-            and m.local_chunk is None
-            and m.indexer is None
-            and len(layer.mixers) == 1
+            len(layer.mixers) == 1
+            and (
+                (isinstance(m, Attention) and m.local_chunk is None and m.indexer is None)
+                or (isinstance(m, RecurrentState) and self._states_run)
+            )
             for layer in self.layers
             for m in layer.mixers
         )

@@ -16,8 +16,9 @@ from ...planner.models.spec import ModelSpec
 from ...planner.units import format_bytes
 from ..attention import PackedKV, append
 from ..failures import is_out_of_memory
-from .layer_shape import check_smoothing, layer_shape
+from .layer_shape import check_smoothing, layer_shape, state_of
 from .layer_state import Clock, LayerState
+from .state_layer import StateLayer
 
 
 class PackedLayer(CacheLayerMixin):
@@ -146,10 +147,14 @@ class PackedCache(Cache):
         check_smoothing(spec, config)
         self.clock = Clock(batch, where)
         self.capacity = tokens
-        layers: list[PackedLayer | EmptyLayer] = []
+        layers: list[PackedLayer | EmptyLayer | StateLayer] = []
         leads = True
         try:
             for index, shape in enumerate(shapes):
+                recurrent = state_of(spec.layers[index], spec.model_type)
+                if recurrent is not None:
+                    layers.append(StateLayer.allocate(recurrent, batch, dtype, where))
+                    continue
                 if shape is None:
                     layers.append(EmptyLayer())
                     continue
@@ -189,7 +194,13 @@ class PackedCache(Cache):
     @property
     def nbytes(self) -> int:
         """Bytes of all buffers, equal to the planner's `kv_bytes`."""
-        return sum(state.nbytes for state in self.states)
+        recurrent = (layer.nbytes for layer in self.layers if isinstance(layer, StateLayer))
+        return sum(state.nbytes for state in self.states) + sum(recurrent)
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether a layer carries a state from token to token."""
+        return any(isinstance(layer, StateLayer) for layer in self.layers)
 
     def check_room(self, tokens: int) -> None:
         """Raise BadInput where `tokens` more do not fit."""
@@ -201,6 +212,11 @@ class PackedCache(Cache):
             raise BadInput(
                 "padding is set on an empty cache of several sequences",
                 "reset the cache first, and drop the padding of a single sequence",
+            )
+        if self.recurrent and bool(starts.any()):
+            raise BadInput(
+                "recurrent layers would read the padding of the shorter prompts",
+                "prompts of one length, or Session.queue (`kvpareto run --batch`)",
             )
         self.clock.starts.copy_(starts)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ...planner.errors import BadInput
 from ...planner.formats.configuration import Configuration
 from ...planner.formats.kv_format import KVFormat
-from ...planner.models.spec import Attention, Layer, ModelSpec
+from ...planner.models.spec import STATEFUL_RUN, Attention, Layer, ModelSpec, RecurrentState
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ def layer_shape(layer: Layer, index: int, tokens: int, kind: str) -> LayerShape 
     A window that `tokens` do not outgrow (Phi-3.5's of 262,144) is none: what is full attention has
     faster kernels than what may slide. Raises BadInput for mixers that keep no plain KV cache.
     """
-    if not layer.mixers:
+    if not layer.mixers or state_of(layer, kind) is not None:
         return None
     if len(layer.mixers) > 1 or not isinstance(layer.mixers[0], Attention):
         kinds = " + ".join(type(mixer).__name__ for mixer in layer.mixers)
@@ -44,6 +44,13 @@ def layer_shape(layer: Layer, index: int, tokens: int, kind: str) -> LayerShape 
     if mixer.shares_kv_with is not None:
         return None
     return LayerShape(mixer.kv_heads, mixer.head_dim, mixer.value_dim, mixer.window_within(tokens))
+
+
+def state_of(layer: Layer, kind: str) -> RecurrentState | None:
+    """The recurrent mixer of a layer that has no other, in a `kind` of model that the runtime runs;
+    None for every other layer."""
+    one = layer.mixers[0] if len(layer.mixers) == 1 else None
+    return one if isinstance(one, RecurrentState) and kind in STATEFUL_RUN else None
 
 
 def check_smoothing(spec: ModelSpec, config: Configuration) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from ..cache.kv_cache import PackedCache, PackedLayer
 from ..cache.layer_state import Clock, LayerState, SideState
+from ..cache.state_layer import StateLayer
 
 
 class RowClock(Clock):
@@ -56,6 +57,8 @@ def clear(cache: PackedCache) -> None:
 
 def _row_of(layer: Any, row: int, clock: Clock) -> Any:
     """The part of a cache layer that one row has."""
+    if isinstance(layer, StateLayer):
+        return layer.row(row)
     if not isinstance(layer, PackedLayer):
         return layer
     state = layer.state
