@@ -8,5 +8,6 @@ DOOR = (
     "quantize",
     "rotation",
     "smoothing",
+    "state_layer",
 )
 """Modules that other rooms may import."""
