@@ -78,7 +78,7 @@ class StateLayer(LinearAttentionLayer):
         return found
 
     def _take_conv(self, channels: torch.Size, kernel: int, dtype: torch.dtype) -> None:
-        self.dtype, self.device = dtype, self._conv.device
+        self.dtype, self.device = dtype, self._conv.device  # type: ignore[assignment]
         self.conv_kernel_size[0] = kernel
         self.conv_states[0] = _as(self._conv, (*channels, kernel), dtype)
         self.is_conv_states_initialized[0] = True
