@@ -11,12 +11,13 @@ import numpy as np
 from ...planner.accuracy.formula import Floats
 from ...planner.accuracy.predictor import Predictor
 from ..fit.accuracy_rows import KINDS
-from ..fit.cross_validation import HeldOut, groups
+from ..fit.cross_validation import FALLEN, HeldOut, groups
 from ..fit.mixed_effects import Model
 from .baselines import BASELINES, leave_one_model_out
 from .known_results import known_results_table
 
 OURS = "this regression"
+NAMED = "the same, task named"
 
 Errors = Mapping[str, Floats]
 """Of each way to predict, ours first: the absolute error of every row."""
@@ -43,7 +44,7 @@ def make_report(
     models: Mapping[str, Model],
 ) -> Report:
     """Errors and coverage of both hold-outs, beside the baselines in the same folds."""
-    errors = {OURS: _errors(unseen)} | {
+    errors = {OURS: _errors(unseen), NAMED: np.abs(_scores(unseen) - unseen.named)} | {
         name: np.abs(_scores(unseen) - leave_one_model_out(unseen.rows, models, baseline))
         for name, baseline in BASELINES.items()
     }
@@ -65,10 +66,12 @@ def _summary(
             "groups": len(folds),
             "mae": errors[OURS].mean(),
             "mae_each_model_alike": _alike(errors[OURS], folds),
+            "mae_task_named": errors[NAMED].mean(),
             "coverage": covered.mean(),
+            "coverage_below_0.9": covered[_scores(unseen) < FALLEN].mean(),
             "coverage_each_model_alike": _alike(covered, folds),
             "coverage_without_sampling_error": unseen.covered(z["unseen"], strict=True).mean(),
-            "baseline_mae": {name: e.mean() for name, e in errors.items() if name != OURS},
+            "baseline_mae": {name: e.mean() for name, e in errors.items() if name in BASELINES},
         },
         "leave_one_configuration_out": {
             "rows": len(known.rows),
@@ -82,6 +85,7 @@ def _error_tables(
     z: Mapping[str, float], unseen: HeldOut, known: HeldOut, errors: Errors, folds: Folds
 ) -> dict[str, str]:
     covered = unseen.covered(z["unseen"])
+    parts = _parts(unseen)
     kinds = {k: [i for i, r in enumerate(unseen.rows) if r.kind == k] for k in KINDS}
     left_out = {
         ", ".join(dict.fromkeys(unseen.rows[i].model for i in out)): out for out in folds.values()
@@ -91,6 +95,7 @@ def _error_tables(
         "coverage": _coverage_table(
             ("unseen model", z["unseen"], unseen), ("known model", z["known"], known)
         ),
+        "parts": _parts_table(parts, unseen, covered),
         "kinds": _by_part("task kind", kinds, errors, covered),
         "models": _by_part("left out", left_out, errors, covered),
     }
@@ -127,7 +132,7 @@ def _alike(values: Floats, folds: Folds) -> float:
 
 def _summary_table(errors: Errors, folds: Folds, held_out: HeldOut) -> str:
     weight = np.array([r.weight for r in held_out.rows])
-    falling = _scores(held_out) < 0.9
+    falling = _scores(held_out) < FALLEN
     lines = [
         [name, e.mean(), _alike(e, folds), (e * weight).sum() / weight.sum(), e[falling].mean()]
         for name, e in errors.items()
@@ -149,6 +154,36 @@ def _coverage_table(*parts: tuple[str, float, HeldOut]) -> str:
         ]
         for name, z, held_out in parts
     ]
+    return markdown_table(header, lines)
+
+
+def _parts(held_out: HeldOut) -> dict[str, list[int]]:
+    """Row numbers by who measured them and by what was quantized."""
+    found: dict[str, list[int]] = {}
+    for i, row in enumerate(held_out.rows):
+        cache = "cache" if row.k_bits < 16 or row.v_bits < 16 else "weights alone"
+        found.setdefault(f"{row.provenance}, {cache}", []).append(i)
+    return dict(sorted(found.items(), reverse=True))
+
+
+def _parts_table(parts: Mapping[str, Sequence[int]], unseen: HeldOut, covered: Floats) -> str:
+    """Errors and coverage by part, of all rows and of those that lose a tenth or more."""
+    header = ["rows", "number", "MAE", "task named", "coverage", "below 0.9", "MAE", "coverage"]
+    scores, errors = _scores(unseen), _errors(unseen)
+    named = np.abs(scores - unseen.named)
+    lines: list[list[object]] = []
+    for name, out in parts.items():
+        own = np.array(out)
+        low = own[scores[own] < FALLEN]
+        lines.append(
+            [
+                name,
+                len(own),
+                *(float(values[own].mean()) for values in (errors, named, covered)),
+                len(low),
+                *(float(values[low].mean()) if len(low) else 1.0 for values in (errors, covered)),
+            ]
+        )
     return markdown_table(header, lines)
 
 

@@ -25,6 +25,7 @@ from ..fit.cross_validation import (
     conformal_z,
     hold_out_configurations,
     hold_out_models,
+    kind_widths,
     write_predicted,
 )
 from ..fit.mixed_effects import Model
@@ -49,10 +50,15 @@ def fit(rows: Sequence[Row], models: Mapping[str, Model], folder: Path = FOLDER)
     """Fit all rows, then calibrate the intervals on what each kind of hold-out leaves out."""
     full = fit_rows(rows, models)
     start = dict(zip(full.layout.names, full.theta.tolist(), strict=True))
-    unseen = hold_out_models(rows, models, folder, start)
-    seen = hold_out_configurations(rows, models, folder, start)
+    left_out = hold_out_models(rows, models, folder, start)
+    widths = kind_widths(left_out.held_out(), models)
+    unseen = left_out.held_out(widths)
+    seen = hold_out_configurations(rows, models, folder, start).held_out(widths)
     z = {"unseen": conformal_z(unseen, models), "known": conformal_z(seen, models)}
-    return Fitted(to_payload(full, rows, models, folder, z), unseen, seen)
+    payload = to_payload(full, rows, models, folder, z)
+    for kind, width in widths.items():
+        payload["kind_shapes"][kind]["width"] = round(width, 4)
+    return Fitted(payload, unseen, seen)
 
 
 def fit_tables(
@@ -88,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     output = options.output or FOLDER / "accuracy.json"
     output.write_text(to_text(fitted.payload), encoding="utf-8")
     if options.published:
-        write_predicted(FOLDER / "held_out.csv", fitted.models)
+        z = fitted.payload["z"]["unseen"]
+        write_predicted(FOLDER / "held_out.csv", fitted.models, z)
         if DOCS.exists():
             write_tables(DOCS, report)
     print(report.text)

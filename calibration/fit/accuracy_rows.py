@@ -12,17 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ...planner.accuracy.measured_configs import MeasuredRetention
+from ...planner.accuracy.task_kinds import REPORTED_KINDS, Scored
 from ...planner.formats.configuration import Configuration, Granularity
 
-KINDS = ("reasoning", "long_reasoning", "retrieval", "likelihood", "perplexity")
-"""What a task asks of the cache.
-
-    reasoning       an answer generated in steps, up to about a thousand tokens (GSM8K, code)
-    long_reasoning  thousands of generated tokens before the answer (AIME, GPQA with thinking)
-    retrieval       a short answer found in a given or remembered text (LongBench, CoQA)
-    likelihood      one answer letter or a comparison of likelihoods (MMLU, C-Eval, RACE)
-    perplexity      exp(-extra nats per token): the share of the probability that is kept
-"""
+KINDS = (*REPORTED_KINDS, "perplexity")
+"""What a task asks of the cache: task_kinds.py; perplexity is exp(-extra nats per token), the share
+of the probability that is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +48,16 @@ class Row:
     """How far the row is trusted: 1 first-hand, 0.5 transcribed or mapped, 0.25 both."""
     provenance: str
     source: str
+    chance: float = 0.0
+    """What guessing scores, and `baseline` what the unquantized model does (0: not known), as
+    shares of all items."""
+    baseline: float = 0.0
+    method: str = ""
+    """How weights were quantized, where it is not as this product does it."""
+
+    @property
+    def scored(self) -> Scored:
+        return Scored(self.task, self.chance, self.baseline or None)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS or self.granularity not in tuple(Granularity):
@@ -121,7 +126,10 @@ def write_table(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]
 
 
 _INTS = ("context", "group_size", "block_tokens", "residual")
-_FLOATS = ("weight_bits", "k_bits", "v_bits", "protected_bits", "retention", "sd", "weight")
+_FLOATS = (
+    *("weight_bits", "k_bits", "v_bits", "protected_bits", "retention", "sd", "weight"),
+    *("chance", "baseline"),
+)
 _BOOLS = ("smoothing", "rotate_k", "rotate_v")
 
 

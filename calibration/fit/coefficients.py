@@ -16,8 +16,9 @@ import numpy as np
 from ...planner.accuracy.formula import COEFFICIENTS
 from ...planner.accuracy.interval import LEVEL
 from ...planner.accuracy.model_sensitivity import COMPONENTS
+from ...planner.accuracy.profile_check import SCHEMA
 from .accuracy_rows import KINDS, Row
-from .mixed_effects import BIASED_OUTLIER_SD, FAMILY_SD, MODEL_SD, Model
+from .mixed_effects import SPREADS, TASK_SD, Model
 from .regression import MISFIT, Fit
 
 PRECEDENCE = ("calibrated", "published")
@@ -33,7 +34,7 @@ def to_payload(
     shared = [n for n in layout.names if n.startswith(("scale:", "covariate:", "family:"))]
     picked = [layout.index[n] for n in shared]
     payload = {
-        "schema": 1,
+        "schema": SCHEMA,
         "level": LEVEL,
         "z": z,
         "data": {
@@ -45,15 +46,19 @@ def to_payload(
             n: [fit.theta[layout.index[n]], sd[layout.index[n]]] for n in COEFFICIENTS
         },
         "kinds": {k: _kind(fit, k) for k in KINDS},
+        "kind_shapes": {k: _shape(fit, k, rows) for k in KINDS},
+        "tasks": {
+            name.removeprefix("task:"): fit.theta[i]
+            for name, i in layout.index.items()
+            if name.startswith("task:")
+        },
         "population": {
             "names": shared,
             "mean": fit.theta[picked],
             "covariance": fit.covariance[np.ix_(picked, picked)],
         },
         "spread": {
-            **MODEL_SD,
-            **{f"family_{name}": value for name, value in FAMILY_SD.items()},
-            "biased_outlier": BIASED_OUTLIER_SD,
+            **SPREADS,
             "misfit": MISFIT,
         },
         "families": read_families(folder),
@@ -84,7 +89,20 @@ def read_families(folder: Path) -> dict[str, dict[str, Any]]:
 def _kind(fit: Fit, kind: str) -> list[float]:
     row = fit.layout.kind_row(kind)
     variance = max(float(row @ fit.covariance @ row), 0.0)  # rounding may leave -0
-    return [float(row @ fit.theta), variance**0.5]
+    return [float(row @ fit.theta), float(np.hypot(variance**0.5, TASK_SD))]
+
+
+def _shape(fit: Fit, kind: str, rows: Sequence[Row]) -> dict[str, float]:
+    """How a kind falls: log steepness and log noise of weights against the reference's, the floor
+    that is usual in its rows, and the width of its intervals."""
+    own = [(r.scored.floor, r.weight) for r in rows if r.kind == kind]
+    total = sum(weight for _, weight in own)
+    return {
+        "steepness": float(fit.layout.row(f"steepness:{kind}") @ fit.theta),
+        "weight": float(fit.layout.row(f"kind_weight:{kind}") @ fit.theta),
+        "floor": sum(floor * weight for floor, weight in own) / total if total else 0.0,
+        "width": 1.0,
+    }
 
 
 def _model(fit: Fit, model: Model, rows: Sequence[Row]) -> dict[str, Any]:
@@ -95,9 +113,11 @@ def _model(fit: Fit, model: Model, rows: Sequence[Row]) -> dict[str, Any]:
         "names": list(model.names),
         "shape": list(model.shape),
         "parameters_b": model.features.parameters_b,
+        "read": model.features.ranges is not None,
         "outlier_layers": list(model.features.outliers.layers),
         "outlier_share": model.features.outliers.share,
         "rows": len(own),
+        "cache_rows": sum(r.k_bits < 16 or r.v_bits < 16 for r in own),
         "provenance": next(p for p in PRECEDENCE if any(r.provenance == p for r in own)),
         "mean": [c @ fit.theta for c in combinations],
         "sd": [np.sqrt(c @ fit.covariance @ c + MISFIT**2) for c in combinations],

@@ -18,18 +18,23 @@ import numpy as np
 from ...planner.accuracy.formula import Floats
 from ...planner.accuracy.interval import LEVEL, NORMAL_Z, inside
 from ...planner.accuracy.model_sensitivity import Effects
-from ...planner.accuracy.predictor import Predictor
-from ...planner.accuracy.retention import OutlierLayers, protected_shares
+from ...planner.accuracy.predictor import Predictor, above_floor
+from ...planner.accuracy.retention import OutlierLayers
 from ...planner.errors import BadInput
 from .accuracy_rows import Row, write_table
 from .coefficients import to_payload
 from .mixed_effects import Model
-from .regression import FLOOR, fit_rows, formats_of
+from .regression import FLOOR, fit_rows, formats_and_shares
 
 Z_GRID = np.concatenate([np.linspace(0.0, 4.0, 81), np.linspace(4.5, 8.0, 8)])
 """Its last is the widest interval that is ever given: e^(8 x 0.5) = 55 times the noise either way,
 at the spread of a model with rows of its own."""
 FOLDS = 8
+FEWEST = 20
+"""Rows of a kind that say how wide its intervals must be."""
+FALLEN, LEVEL_BELOW = 0.9, 0.85
+"""Rows that keep less are what intervals are for: so many of a kind's are covered at least."""
+WIDTHS = (0.3, 3.0)
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class HeldOut:
 
     rows: tuple[Row, ...]
     predicted: Floats
+    named: Floats
+    """Predicted as the task by name, its chance and baseline known."""
     ends: Floats
     """Retention at every z of Z_GRID towards the pessimistic and the optimistic side: [2, Z, N]."""
 
@@ -55,6 +62,46 @@ class HeldOut:
         """1 where a row's score is inside the interval of `z`, else 0."""
         found: Floats = (self.needed_z(strict=strict) <= z + 1e-9).astype(float)
         return found
+
+
+class Collector:
+    """Gathers the fits of left-out rows as the folds bring them, and predicts the rows by them."""
+
+    def __init__(self, rows: Sequence[Row], models: Mapping[str, Model]) -> None:
+        self.rows, self.models = rows, models
+        self._parts: list[tuple[tuple[int, ...], Predictor, Effects]] = []
+
+    def add(self, own: Sequence[int], predictor: Predictor, effects: Effects) -> None:
+        """Rows of one model by their numbers, and by what they are to be predicted."""
+        self._parts.append((tuple(own), predictor, effects))
+
+    def held_out(self, widths: Mapping[str, float] | None = None) -> HeldOut:
+        """All that were added, with intervals that are this wide for each kind of task."""
+        found: dict[int, tuple[float, float, Floats]] = {}
+        for own, predictor, effects in self._parts:
+            subset, fit = [self.rows[i] for i in own], _with_widths(predictor, widths or {})
+            middle = predict_rows(fit, effects, subset, self.models, 0.0)
+            named = predict_rows(fit, effects, subset, self.models, 0.0, named=True)
+            low = [predict_rows(fit, effects, subset, self.models, z) for z in Z_GRID]
+            high = [predict_rows(fit, effects, subset, self.models, -z) for z in Z_GRID]
+            ends = np.array([low, high])
+            for j, i in enumerate(own):
+                found[i] = (float(middle[j]), float(named[j]), ends[:, :, j])
+        order = sorted(found)
+        return HeldOut(
+            rows=tuple(self.rows[i] for i in order),
+            predicted=np.array([found[i][0] for i in order]),
+            named=np.array([found[i][1] for i in order]),
+            ends=np.stack([found[i][2] for i in order], axis=2),
+        )
+
+
+def _with_widths(predictor: Predictor, widths: Mapping[str, float]) -> Predictor:
+    shapes = {
+        kind: {**shape, "width": widths.get(kind, 1.0)}
+        for kind, shape in predictor.payload["kind_shapes"].items()
+    }
+    return Predictor({**predictor.payload, "kind_shapes": shapes})
 
 
 def observed(rows: Sequence[Row]) -> Floats:
@@ -76,7 +123,7 @@ def hold_out_models(
     models: Mapping[str, Model],
     folder: Path,
     start: Mapping[str, float],
-) -> HeldOut:
+) -> Collector:
     """Predict every row from a fit without its model: what an unseen model gets."""
     found = Collector(rows, models)
     for out in groups(rows, models).values():
@@ -86,7 +133,7 @@ def hold_out_models(
             features = replace(models[key].features, outliers=OutlierLayers())
             own = [i for i in out if rows[i].model == key]
             found.add(own, predictor, predictor.models.unseen(features))
-    return found.held_out()
+    return found
 
 
 def hold_out_configurations(
@@ -94,7 +141,7 @@ def hold_out_configurations(
     models: Mapping[str, Model],
     folder: Path,
     start: Mapping[str, float],
-) -> HeldOut:
+) -> Collector:
     """Predict rows from a fit without their configuration on that model, but with its others:
     what a known model gets. Models with one configuration are not in the result."""
     number: dict[tuple[object, ...], int] = {}
@@ -111,7 +158,7 @@ def hold_out_configurations(
             if key in predictor.payload["models"]:
                 own = [i for i in out if rows[i].model == key]
                 found.add(own, predictor, predictor.models.known(key, models[key].features))
-    return found.held_out()
+    return found
 
 
 def _configuration(row: Row) -> tuple[object, ...]:
@@ -132,67 +179,50 @@ def _without(
     return Predictor(to_payload(fit_rows(kept, models, start), kept, models, folder, z))
 
 
-class Collector:
-    """Gathers predictions of left-out rows as the folds bring them."""
-
-    def __init__(self, rows: Sequence[Row], models: Mapping[str, Model]) -> None:
-        self.rows, self.models = rows, models
-        self.found: dict[int, tuple[float, Floats]] = {}
-
-    def add(self, own: Sequence[int], predictor: Predictor, effects: Effects) -> None:
-        subset = [self.rows[i] for i in own]
-        middle = predict_rows(predictor, effects, subset, self.models, 0.0)
-        low = [predict_rows(predictor, effects, subset, self.models, z) for z in Z_GRID]
-        high = [predict_rows(predictor, effects, subset, self.models, -z) for z in Z_GRID]
-        ends = np.array([low, high])
-        for j, i in enumerate(own):
-            self.found[i] = (float(middle[j]), ends[:, :, j])
-
-    def held_out(self) -> HeldOut:
-        order = sorted(self.found)
-        return HeldOut(
-            rows=tuple(self.rows[i] for i in order),
-            predicted=np.array([self.found[i][0] for i in order]),
-            ends=np.stack([self.found[i][1] for i in order], axis=2),
-        )
-
-
 def predict_rows(
     predictor: Predictor,
     effects: Effects,
     rows: Sequence[Row],
     models: Mapping[str, Model],
     z: float,
+    *,
+    named: bool = False,
 ) -> Floats:
-    """The planner's arithmetic on rows of one model."""
-    formats = formats_of(rows, [models[r.model] for r in rows])
+    """The planner's arithmetic on rows of one model: by their kinds, as a plan shows it, or as
+    tasks that are `named`, whose chance and baseline are known."""
+    owners = [replace(models[r.model], features=effects.features) for r in rows]
+    formats, shares = formats_and_shares(rows, owners)
     bits = np.array([r.protected_bits for r in rows])
-    features = effects.features
-    shares = [
-        protected_shares(features.outliers, features.layers, r.protected_layers) for r in rows
-    ]
+    scored = [r.scored if named else None for r in rows]
     kinds = tuple(dict.fromkeys(r.kind for r in rows))
     cache, weights = predictor.retention(
         effects,
         formats,
         formats.with_bits(bits, bits),
-        np.array([[s.plain, s.outlier, s.value] for s in shares]).T,
+        shares,
         np.array([float(r.context) for r in rows]),
         np.array([r.weight_bits for r in rows]),
         kinds,
         (z,),
+        np.array([predictor.task_offset(r.kind, s) for r, s in zip(rows, scored, strict=True)]),
     )
     place = np.array([kinds.index(r.kind) for r in rows]), np.arange(len(rows))
-    found: Floats = (cache * weights)[0][place]
+    floors = [predictor.floor(effects, r.kind, s) for r, s in zip(rows, scored, strict=True)]
+    found: Floats = above_floor((cache * weights)[0][place], np.array(floors))
     return found
 
 
-def write_predicted(path: Path, held_out: HeldOut) -> None:
-    """Left-out predictions as CSV, a line for each row in the rows' order."""
-    header = ["model", "task", "context", "retention", "predicted"]
+def write_predicted(path: Path, held_out: HeldOut, z: float) -> None:
+    """Left-out predictions as CSV, a line for each row in the rows' order: by kind, as the task by
+    name, and whether the interval of `z` holds the score."""
+    header = ["model", "task", "context", "retention", "predicted", "task_named", "held"]
+    held = held_out.covered(z)
     lines = [
-        [row.model, row.task, str(row.context), f"{row.retention:.6g}", f"{predicted:.4f}"]
-        for row, predicted in zip(held_out.rows, held_out.predicted, strict=True)
+        [
+            *(row.model, row.task, str(row.context), f"{row.retention:.6g}"),
+            *(f"{held_out.predicted[i]:.4f}", f"{held_out.named[i]:.4f}", f"{held[i]:.0f}"),
+        ]
+        for i, row in enumerate(held_out.rows)
     ]
     write_table(path, header, lines)
 
@@ -208,6 +238,26 @@ def read_predicted(path: Path, rows: Sequence[Row]) -> Floats:
             "python -m kvpareto.calibration.evidence.refit_published --published",
         )
     return np.array([float(line["predicted"]) for line in lines])
+
+
+def kind_widths(held_out: HeldOut, models: Mapping[str, Model]) -> dict[str, float]:
+    """How wide the intervals of each kind of task must be against those of all rows alike: what
+    covers LEVEL of the kind's rows, and LEVEL_BELOW of those that lose a tenth or more. Kinds of
+    fewer than FEWEST rows get 1."""
+    needed, kept = held_out.needed_z(), observed(held_out.rows)
+    all_alike = conformal_z(held_out, models)
+    widths = {}
+    for kind in dict.fromkeys(r.kind for r in held_out.rows):
+        own = np.array([r.kind == kind for r in held_out.rows])
+        if own.sum() < FEWEST or not all_alike:
+            continue
+        z = _quantile(needed[own], np.full(own.sum(), 1.0 / own.sum()))
+        fallen = own & (kept < FALLEN)
+        if fallen.sum() >= FEWEST:
+            even = np.full(fallen.sum(), 1.0 / fallen.sum())
+            z = max(z, _quantile(needed[fallen], even, LEVEL_BELOW))
+        widths[kind] = float(np.clip(z / all_alike, *WIDTHS))
+    return widths
 
 
 def conformal_z(held_out: HeldOut, models: Mapping[str, Model]) -> float:
@@ -229,9 +279,9 @@ def conformal_z(held_out: HeldOut, models: Mapping[str, Model]) -> float:
     return min(found_z, float(Z_GRID[-1]))
 
 
-def _quantile(values: Floats, weights: Floats) -> float:
+def _quantile(values: Floats, weights: Floats, level: float = LEVEL) -> float:
     order = np.argsort(values)
     reached = np.cumsum(weights[order]) * len(values) / (len(values) + 1)
     # what is LEVEL but for rounding has reached it
-    place = int(np.searchsorted(reached, LEVEL - 1e-9))
+    place = int(np.searchsorted(reached, level - 1e-9))
     return float(values[order][min(place, len(values) - 1)])

@@ -15,14 +15,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...planner.accuracy.formula import COEFFICIENTS, Floats
-from ...planner.accuracy.model_sensitivity import EFFECTS, Features
+from ...planner.accuracy.key_ranges import bundled_ranges
+from ...planner.accuracy.model_sensitivity import COMPONENTS, Features
 from ...planner.accuracy.retention import OutlierLayers
+from ...planner.accuracy.task_kinds import task_group
 
 REFERENCE_KIND = "reasoning"
 
 FORMAT_PRIORS: dict[str, tuple[float, float]] = {
     # coefficient: (prior median, prior sd of its logarithm)
     "gamma": (1.2, 0.15),  # losses grow in proportion to the noise (1) or faster
+    "rotation_plain": (0.15, 0.7),
     "rotation_key": (1.6, 0.4),  # energy of one channel over 64: span(64)^2 / 128 = 0.17
     "rotation_value": (0.1, 1.0),
     "smoothing": (1.5, 1.0),  # no row has it with a baseline
@@ -30,34 +33,56 @@ FORMAT_PRIORS: dict[str, tuple[float, float]] = {
     "channel_outlier": (4.2, 0.15),  # it spoils itself, not its group: log 64
     "tile": (0.15, 0.7),  # nor this
     "tensor": (3.0, 0.3),  # nor this
-    "residual": (0.3, 0.5),
+    "residual": (1.0, 0.5),  # noise outside of the window, by the attention that goes there
     "context": (0.05, 0.7),
+    "context_retrieval": (0.15, 0.7),
+    "decline": (0.3, 0.7),
     "weight_8bit": (2.5, 0.5),
 }
 POPULATION_PRIORS: dict[str, tuple[float, float]] = {
     # Log noise that a format of unit noise power adds. Collapse is at log noise 0.
     "plain": (1.0, 2.0),
     "outlier": (1.0, 2.0),
+    "read": (2.8, 0.7),  # as plain keys, whose tokens and channels differ by another e^1.4
     "value": (-0.5, 2.0),
     "weight": (-3.9, 1.5),  # 4-bit weights of an 8B model lose 2 %
 }
 COVARIATE_PRIORS: dict[str, tuple[float, float]] = {
     "size_cache": (-0.1, 0.2),  # per doubling of the parameters, all cache components
     "size_weight": (-0.3, 0.2),  # per doubling of the parameters, weights
-    "bias_outlier": (1.0, 1.0),  # models with a bias on their keys
+    "bias_outlier": (0.0, 0.5),  # models with a bias on their keys: some are like others
     "norm_outlier": (0.0, 0.7),  # models that normalize their keys
 }
 KIND_PRIORS: dict[str, tuple[float, float]] = {
     "long_reasoning": (1.0, 0.7),
-    "retrieval": (-1.0, 0.7),
-    "likelihood": (-1.5, 0.7),
-    "perplexity": (0.0, 1.0),
+    "retrieval": (-0.5, 0.7),
+    "reading": (-1.0, 0.7),
+    "short_reasoning": (-0.5, 0.7),
+    "likelihood": (-1.0, 0.7),
+    "perplexity": (0.0, 0.7),
 }
+"""Log noise of a kind of task against reasoning."""
+KIND_STEEPNESS_SD = 0.3
+KIND_WEIGHT_SD = 0.5
+"""Spreads between kinds of log gamma, and of the log noise of weights."""
+TASK_SD = 0.3
+"""Spread of log noise between the tasks of one kind."""
+METHOD_PRIORS = {"RTN": (0.3, 0.4)}
+"""Log noise of 4-bit weights by other methods than AWQ and GPTQ: it is taken out of their rows."""
 FAMILY_SD = {"cache": 0.4, "outlier": 0.8, "weight": 0.4}
-MODEL_SD = {"cache": 0.4, "outlier": 0.8, "weight": 0.4}
+MODEL_SD = {"cache": 0.25, "outlier": 0.5, "weight": 0.3}
+READ_SD = 0.6
+"""Spread of key outliers between models whose checkpoints were read, around what they say."""
 BIASED_OUTLIER_SD = 2.5
 """Key biases differ by orders of magnitude between models that have them: Qwen1.5-7B keeps
-98 % of GSM8K with per-token int4 keys, Qwen2.5-7B keeps 1 %."""
+98 % of GSM8K with per-token int4 keys, Qwen2.5-7B keeps 1 %. It holds where nobody looked."""
+SPREADS = {
+    **MODEL_SD,
+    **{f"family_{name}": value for name, value in FAMILY_SD.items()},
+    "biased_outlier": BIASED_OUTLIER_SD,
+    "read": READ_SD,
+}
+"""All spreads by the names that Features.effects gives them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +111,7 @@ class Model:
                 tuple(int(x) for x in line["outlier_layers"].split("|") if x),
                 float(line["outlier_share"] or 0),
             ),
+            ranges=bundled_ranges(line["ranges"]) if line["ranges"] else None,
         )
         shape = int(line["hidden"]), int(line["layers"]), int(line["kv_heads"])
         return cls(line["key"], features, tuple(line["names"].split("|")), shape)
@@ -94,7 +120,8 @@ class Model:
 class Layout:
     """Where each parameter sits in theta, with its prior."""
 
-    def __init__(self, models: Sequence[Model]) -> None:
+    def __init__(self, models: Sequence[Model], tasks: Sequence[str] = ()) -> None:
+        """`tasks` are the tasks of the rows, as `task_of` names them."""
         self.models = tuple(models)
         self.families = tuple(dict.fromkeys(str(m.features.family) for m in models))
         self.names: list[str] = []
@@ -116,11 +143,22 @@ class Layout:
         ):
             for name, (mean, sd) in priors.items():
                 add(f"{group}:{name}", mean, sd)
+        for kind in KIND_PRIORS:
+            add(f"steepness:{kind}", 0.0, KIND_STEEPNESS_SD)
+            add(f"kind_weight:{kind}", 0.0, KIND_WEIGHT_SD)
+        for name, (mean, sd) in METHOD_PRIORS.items():
+            add(f"method:{name}", mean, sd)
+        for task in dict.fromkeys(tasks):
+            add(f"task:{task}", 0.0, TASK_SD)
         for effect in FAMILY_SD:
             for family in self.families:
                 add(f"family:{effect}:{family}", 0.0, FAMILY_SD[effect])
-            for model in self.models:
-                add(f"model:{effect}:{model.key}", 0.0, model_sd(effect, model.features.qkv_bias))
+        for model in self.models:
+            spreads = dict(
+                pair for component in COMPONENTS for pair in model.features.effects(component)
+            )
+            for effect, spread in spreads.items():
+                add(f"model:{effect}:{model.key}", 0.0, SPREADS[spread])
         self.prior_mean: Floats = np.array(means)
         self.prior_sd: Floats = np.array(sds)
         self.index = {name: i for i, name in enumerate(self.names)}
@@ -132,21 +170,28 @@ class Layout:
     def scale_row(self, model: Model, component: str) -> Floats:
         """The linear combination of theta that is one component's log scale for `model`."""
         row: Floats = np.zeros(len(self.names))
-        row[self.index[f"scale:{component}"]] = 1.0
+        row[self.index[f"scale:{model.features.scale(component)}"]] = 1.0
         for name, value in model.features.covariates(component).items():
             row[self.index[f"covariate:{name}"]] = value
-        for effect in EFFECTS[component]:
-            row[self.index[f"family:{effect}:{model.features.family}"]] = 1.0
+        for effect, between_models in model.features.effects(component):
+            if between_models != "read":
+                row[self.index[f"family:{effect}:{model.features.family}"]] = 1.0
             row[self.index[f"model:{effect}:{model.key}"]] = 1.0
         return row
 
-    def kind_row(self, kind: str) -> Floats:
+    def row(self, *names: str) -> Floats:
+        """The sum of parameters by name; those that the layout lacks are 0."""
         row: Floats = np.zeros(len(self.names))
-        if kind != REFERENCE_KIND:
-            row[self.index[f"kind:{kind}"]] = 1.0
+        for name in names:
+            if name in self.index:
+                row[self.index[name]] = 1.0
         return row
 
+    def kind_row(self, kind: str) -> Floats:
+        """Log noise of a kind of task."""
+        return self.row(f"kind:{kind}")
 
-def model_sd(effect: str, biased: bool) -> float:
-    """Prior spread of one effect between the models of a family."""
-    return BIASED_OUTLIER_SD if effect == "outlier" and biased else MODEL_SD[effect]
+
+def task_of(kind: str, task: str) -> str:
+    """A task as the layout names it: apart for each kind."""
+    return f"{kind}:{task_group(task)}"

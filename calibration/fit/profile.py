@@ -55,12 +55,15 @@ def fit_profile(spec: ModelSpec, records: Sequence[Record]) -> dict[str, Any] | 
     with threadpool_limits(1):  # the matrices are small: threads only wait for each other
         full = fit_rows(rows, models, _start(shipped))
         start = dict(zip(full.layout.names, full.theta.tolist(), strict=True))
-        held_out = _hold_out(rows, own, models, start)
+        widths = {k: s["width"] for k, s in shipped.payload["kind_shapes"].items()}
+        held_out = _hold_out(rows, own, models, start, widths)
     z = dict(shipped.payload["z"])
     found = conformal_z(held_out, models) if held_out is not None else 0.0
     few = held_out is None or len(held_out.rows) < FEW
     z["known"] = max(found, z["known"]) if few else found
     payload = to_payload(full, rows, models, FOLDER, z)
+    for kind, width in widths.items():
+        payload["kind_shapes"][kind]["width"] = width
     payload |= {
         "own": own.key,
         "fingerprint": fingerprint(spec),
@@ -162,7 +165,11 @@ def _start(shipped: Predictor) -> dict[str, float]:
 
 
 def _hold_out(
-    rows: Sequence[Row], own: Model, models: Mapping[str, Model], start: Mapping[str, float]
+    rows: Sequence[Row],
+    own: Model,
+    models: Mapping[str, Model],
+    start: Mapping[str, float],
+    widths: Mapping[str, float],
 ) -> HeldOut | None:
     """This model's rows, each predicted from a fit without its configuration; None for fewer
     than two configurations."""
@@ -186,7 +193,7 @@ def _hold_out(
         predictor = Predictor(to_payload(refit, kept, models, FOLDER, z))
         effects = predictor.models.known(own.key, own.features)
         collected.add(out, predictor, effects)
-    return collected.held_out()
+    return collected.held_out(widths)
 
 
 def _configuration(row: Row) -> tuple[object, ...]:

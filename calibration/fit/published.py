@@ -14,8 +14,10 @@ from pathlib import Path
 
 from ...planner.formats.configuration import Granularity
 from .accuracy_rows import Row, write_rows, write_table
+from .published_more import kind_of, more_rows
 from .published_sources import (
     BITS,
+    CHANCE,
     CONTEXTS,
     EXCLUDED,
     GRANULARITIES,
@@ -59,7 +61,7 @@ def clean(folder: Path = FOLDER) -> tuple[list[Row], list[Exclusion]]:
                     rows.append(_row(raw, models))
                 except _Skip as skip:
                     excluded.append(Exclusion(raw, str(skip)))
-    return rows, excluded
+    return [*rows, *more_rows(folder)], excluded
 
 
 def read_models(path: Path) -> list[dict[str, str]]:
@@ -90,7 +92,7 @@ def _row(raw: dict[str, str], models: list[dict[str, str]]) -> Row:
     return Row(
         model=_model(raw["model"], models),
         task=task,
-        kind="long_reasoning" if _thinks(raw) else kind,
+        kind="long_reasoning" if _thinks(raw) else kind_of(task.replace("_", " "), kind),
         context=next(c for prefix, c in CONTEXTS if task.startswith(prefix)),
         # A table whose baseline has the same quantized weights speaks of the cache alone.
         weight_bits=16.0 if raw["k_bits"] != "16" else float(raw["weight_bits"]),
@@ -110,6 +112,8 @@ def _row(raw: dict[str, str], models: list[dict[str, str]]) -> Row:
         weight=weight,
         provenance="published",
         source=raw["source"],
+        chance=next((c for prefix, c in CHANCE if task.startswith(prefix)), 0.0),
+        baseline=0.0 if kind == "perplexity" else _share(raw, baseline),
     )
 
 
@@ -167,9 +171,20 @@ def _sampling_sd(task: str, kind: str, baseline: float, value: float, metric: st
     items = next((n for prefix, n in ITEMS if task.startswith(prefix)), None)
     if kind == "perplexity" or items is None or "recovery" in metric:
         return 0.01
-    scale = 120.0 if "/120" in metric else 100.0 if max(baseline, value) > 1.5 else 1.0
-    p = min(max(baseline / scale, 0.05), 0.95)
+    p = min(max(baseline / _scale(metric, max(baseline, value)), 0.05), 0.95)
     return max(MIN_SD, math.sqrt(2 * (1 - PAIRED) * p * (1 - p) / items) / p)
+
+
+def _scale(metric: str, largest: float) -> float:
+    """What a score of everything right is."""
+    return 120.0 if "/120" in metric else 100.0 if largest > 1.5 else 1.0
+
+
+def _share(raw: dict[str, str], baseline: float) -> float:
+    """The baseline as a share of all items; 0 where a table gives ratios alone."""
+    if "recovery" in raw["metric"]:
+        return 0.0
+    return baseline / _scale(raw["metric"], baseline)
 
 
 def main() -> None:

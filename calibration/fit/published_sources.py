@@ -124,6 +124,12 @@ CONTEXTS = (
 )
 """Typical tokens in the cache, from the tasks' descriptions."""
 
+CHANCE = (
+    *(("mmlu", 0.25), ("ceval", 0.25), ("race", 0.25), ("hellaswag", 0.25)),
+    *(("arc_challenge", 0.25), ("truthfulqa_mc", 0.25), ("winogrande", 0.5)),
+)
+"""What guessing scores on tasks of choices."""
+
 ITEMS = (
     ("gsm8k n=500", 500),
     ("gsm8k", 1319),

@@ -9,14 +9,14 @@ the same coefficients.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from ...planner.accuracy.formula import (
     COEFFICIENTS,
     GRANULARITIES,
+    OUTLIER,
     Floats,
     Formats,
     context_factor,
@@ -24,6 +24,7 @@ from ...planner.accuracy.formula import (
     weight_noise,
 )
 from ...planner.accuracy.model_sensitivity import COMPONENTS
+from ...planner.accuracy.predictor import EXACT_KIND, above_floor
 from ...planner.accuracy.retention import (
     cache_retention,
     power_of,
@@ -31,7 +32,8 @@ from ...planner.accuracy.retention import (
     weight_retention,
 )
 from .accuracy_rows import Row
-from .mixed_effects import Layout, Model
+from .least_squares import least_squares
+from .mixed_effects import Layout, Model, task_of
 
 FLOOR = 0.01
 """Standard deviation of a score that no sampling explains: prompts, kernels, harness versions."""
@@ -41,6 +43,8 @@ HUBER = 2.0
 TYPICAL_GAMMA = 2.0
 """Steepness by which a misfit in log noise is turned into one of the score; gamma is near it."""
 MAX_ROUNDS = 10
+STEP = 1e-5
+"""Of the logarithm of a coefficient, in its numeric derivative."""
 SETTLED = 0.02
 """Rows beyond HUBER are weighed anew until no parameter moves by more of its prior's sd."""
 _NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(16)
@@ -56,79 +60,114 @@ class Problem:
         self.trust: Floats = np.sqrt([r.weight for r in rows])
         self.context: Floats = np.array([float(r.context) for r in rows])
         owners = [models[r.model] for r in rows]
-        self.formats = formats_of(rows, owners)
+        self.formats, self.shares = formats_and_shares(rows, owners)
         bits = np.array([r.protected_bits for r in rows])
-        self.protected = self.formats.with_bits(bits, bits)
-        shares = [
-            protected_shares(m.features.outliers, m.features.layers, r.protected_layers)
-            for r, m in zip(rows, owners, strict=True)
-        ]
-        self.shares: Floats = np.array([[s.plain, s.outlier, s.value] for s in shares]).T
+        self.guarded = np.flatnonzero(self.shares.any(axis=0))
+        """Rows with protected layers, and their formats there."""
+        self.guarded_formats = self.formats.with_bits(bits, bits).at(self.guarded)
         self.fraction: Floats = np.array([m.features.attention_fraction for m in owners])
         self.weight_bits: Floats = np.array([r.weight_bits for r in rows])
         self.linear = np.array([power_of(r.kind, 0.0) == 1.0 for r in rows])
+        self.exact = np.array([r.kind == EXACT_KIND for r in rows])
+        self.floor: Floats = np.array([r.scored.floor for r in rows])
+        self.difficulty: Floats = np.array([r.scored.difficulty for r in rows]) * self.exact
         self.scales = np.array([[layout.scale_row(m, c) for m in owners] for c in COMPONENTS])
-        self.kinds = np.array([layout.kind_row(r.kind) for r in rows])
+        self.kinds = np.array(
+            [layout.row(f"kind:{r.kind}", f"task:{task_of(r.kind, r.task)}") for r in rows]
+        )
+        self.steepness = np.array([layout.row(f"steepness:{r.kind}") for r in rows])
+        self.scales[3] += [
+            layout.row(f"kind_weight:{r.kind}", f"method:{r.method}") for r in rows
+        ]
 
     def components(self, theta: Floats) -> Floats:
         """Noise of the three cache components and of the weights, shape (4, N)."""
-        coefficients = self.layout.coefficients(theta)
-        unit = noise(self.formats, coefficients, self.context) * (1.0 - self.shares)
-        unit += noise(self.protected, coefficients, self.context) * self.shares
-        common = np.exp(self.kinds @ theta) * context_factor(self.context, coefficients["context"])
-        cache = unit * np.exp(self.scales[:3] @ theta) * common * self.fraction
-        weights = weight_noise(self.weight_bits, coefficients["weight_8bit"])
-        return np.vstack([cache, weights * np.exp(self.scales[3] @ theta)])
+        return self._noise(self.layout.coefficients(theta), *self._scaled(theta))
 
-    def _powers(self, theta: Floats) -> Floats:
+    def _scaled(self, theta: Floats) -> tuple[Floats, Floats]:
+        """What does not depend on coefficients: each component's scale with the task's noise
+        [4, N], and the steepness of each row's kind against the reference's [N]."""
+        scales = np.exp(self.scales @ theta)
+        scales[:3] *= np.exp(self.kinds @ theta) * self.fraction
+        return scales, np.exp(self.steepness @ theta)
+
+    def _noise(self, coefficients: dict[str, float], scales: Floats, steep: Floats) -> Floats:
+        del steep
+        unit = noise(self.formats, coefficients, self.context)
+        if len(self.guarded):
+            own = noise(self.guarded_formats, coefficients, self.context[self.guarded])
+            part = self.shares[:, self.guarded]
+            unit[:, self.guarded] = unit[:, self.guarded] * (1.0 - part) + own * part
+        slope = coefficients["context"] + coefficients["context_retrieval"] * self.exact
+        growth = context_factor(self.context, slope)
+        growth = growth * np.exp(coefficients["decline"] * self.difficulty)
+        weights = weight_noise(self.weight_bits, coefficients["weight_8bit"])
+        return np.vstack([unit * growth, weights]) * scales
+
+    def _powers(self, coefficients: dict[str, float], steep: Floats) -> Floats:
         """Steepness of each row's kind."""
-        return np.where(self.linear, 1.0, self.layout.coefficients(theta)["gamma"])
+        return np.where(self.linear, 1.0, coefficients["gamma"] * steep)
 
     def retention(self, theta: Floats) -> Floats:
-        parts = self.components(theta)
-        gamma = self._powers(theta)
-        return cache_retention(parts[:3].sum(axis=0), gamma) * weight_retention(parts[3])
+        return self._retention(self.layout.coefficients(theta), *self._scaled(theta))
+
+    def _retention(self, coefficients: dict[str, float], scales: Floats, steep: Floats) -> Floats:
+        parts = self._noise(coefficients, scales, steep)
+        gamma = self._powers(coefficients, steep)
+        kept = cache_retention(parts[:3].sum(axis=0), gamma) * weight_retention(parts[3])
+        return above_floor(kept, self.floor)
 
     def jacobian(self, theta: Floats) -> Floats:
         """d retention / d theta, shape (N, parameters)."""
-        parts = self.components(theta)
-        gamma = self._powers(theta)
+        coefficients, scaled = self.layout.coefficients(theta), self._scaled(theta)
+        parts = self._noise(coefficients, *scaled)
+        gamma = self._powers(coefficients, scaled[1])
         total = parts[:3].sum(axis=0)
         cache, weights = cache_retention(total, gamma), weight_retention(parts[3])
-        by_log = -gamma * cache * (1 - cache) * weights
-        shares = parts[:3] / np.where(total > 0, total, 1.0)
-        found = np.einsum("cn,cnp->np", by_log * shares, self.scales[:3])
+        above = 1.0 - self.floor
+        by_log = -gamma * cache * (1 - cache) * weights * above
+        shares = by_log * parts[:3] / np.where(total > 0, total, 1.0)
+        found = shares[0][:, None] * self.scales[0]
+        found += shares[1][:, None] * self.scales[1]
+        found += shares[2][:, None] * self.scales[2]
         found += by_log[:, None] * self.kinds
-        found += (-cache * weights * (1 - weights))[:, None] * self.scales[3]
-        for i in range(len(COEFFICIENTS)):
-            ahead, behind = theta.copy(), theta.copy()
-            ahead[i] += 1e-5
-            behind[i] -= 1e-5
-            found[:, i] = (self.retention(ahead) - self.retention(behind)) / 2e-5
+        by_power = by_log * np.log(np.where(total > 0, total, 1.0)) * ~self.linear
+        found += by_power[:, None] * self.steepness
+        found += (-cache * weights * (1 - weights) * above)[:, None] * self.scales[3]
+        for i, name in enumerate(COEFFICIENTS):
+            ends = [
+                self._retention(
+                    {**coefficients, name: float(np.exp(theta[i] + step))}, *scaled
+                )
+                for step in (STEP, -STEP)
+            ]
+            found[:, i] = (ends[0] - ends[1]) / (2 * STEP)
         return found
 
     def deviation(self, score: Floats) -> Floats:
         """Standard deviation of rows where their true score is `score`: [..., N]."""
-        return deviation(score, self.sd, MISFIT) / self.trust
+        return deviation(score, self.sd, MISFIT, self.floor) / self.trust
 
     def distance(self, predicted: Floats) -> Floats:
         """How far predictions are from the scores, in standard deviations met on the way."""
-        return self.trust * distance(predicted, self.observed, self.sd, MISFIT)
+        return self.trust * distance(predicted, self.observed, self.sd, MISFIT, self.floor)
 
 
-def deviation(score: Floats, sd: Floats, misfit: float) -> Floats:
+def deviation(score: Floats, sd: Floats, misfit: float, floor: Floats | float = 0.0) -> Floats:
     """Standard deviation of rows where their true score is `score`: [..., N].
 
-    The misfit in log noise moves a score by the slope of the link, gamma y (1 - y): much
-    where scores fall, nothing where they are whole or gone.
+    The misfit in log noise moves a score by the slope of the link, gamma y (1 - y) above the floor:
+    much where scores fall, nothing where they are whole or gone.
     """
-    inside = np.clip(score, 0.0, 1.0)
-    slope = TYPICAL_GAMMA * inside * (1.0 - inside)
+    inside = np.clip((score - floor) / (1.0 - floor), 0.0, 1.0)
+    slope = TYPICAL_GAMMA * inside * (1.0 - inside) * (1.0 - floor)
     found: Floats = np.hypot(sd, misfit * slope)
     return found
 
 
-def distance(predicted: Floats, observed: Floats, sd: Floats, misfit: float) -> Floats:
+def distance(
+    predicted: Floats, observed: Floats, sd: Floats, misfit: float, floor: Floats | float = 0.0
+) -> Floats:
     """How far predictions are from the scores, in standard deviations met on the way.
 
     The integral of 1 / deviation from score to prediction: neither a score nor a prediction
@@ -136,7 +175,7 @@ def distance(predicted: Floats, observed: Floats, sd: Floats, misfit: float) -> 
     """
     way = predicted - observed
     points = observed + np.multiply.outer((1.0 + _NODES) / 2.0, way)
-    found: Floats = way * (_NODE_WEIGHTS @ (1.0 / deviation(points, sd, misfit))) / 2.0
+    found: Floats = way * (_NODE_WEIGHTS @ (1.0 / deviation(points, sd, misfit, floor))) / 2.0
     return found
 
 
@@ -156,7 +195,7 @@ def fit_rows(
 ) -> Fit:
     """Fit all parameters to `rows`. `start` maps parameter names to first guesses."""
     used = [models[key] for key in dict.fromkeys(r.model for r in rows)]
-    layout = Layout(used)
+    layout = Layout(used, [task_of(r.kind, r.task) for r in rows])
     problem = Problem(rows, layout, models)
     mean, spread = layout.prior_mean, layout.prior_sd
     theta = mean.copy()
@@ -176,12 +215,36 @@ def fit_rows(
             return np.vstack([problem.jacobian(x) * by_score[:, None], np.diag(1 / spread)])
 
         before = theta
-        theta = least_squares(residuals, theta, jacobian, x_scale=spread, xtol=1e-10, ftol=1e-10).x
+        theta = least_squares(residuals, jacobian, theta)
         if np.abs((theta - before) / spread).max() < SETTLED:
             break
     final = jacobian(theta)
     covariance = np.linalg.inv(final.T @ final).astype(np.float64)
     return Fit(layout, theta, covariance)
+
+
+def formats_and_shares(rows: Sequence[Row], owners: Sequence[Model]) -> tuple[Formats, Floats]:
+    """Rows' KV formats with the key noise that was read from their models' checkpoints, and each
+    component's share in protected layers [3, N]; what was read counts its protected layers."""
+    formats = formats_of(rows, owners)
+    shares = [
+        protected_shares(m.features.outliers, m.features.layers, r.protected_layers)
+        for r, m in zip(rows, owners, strict=True)
+    ]
+    found: Floats = np.array([[s.plain, s.outlier, s.value] for s in shares]).T
+    read: Floats = np.full(len(rows), np.nan)
+    for key in dict.fromkeys(m.key for m in owners if m.features.ranges is not None):
+        own = np.array([i for i, m in enumerate(owners) if m.key == key])
+        ranges = owners[own[0]].features.ranges
+        assert ranges is not None
+        read[own] = ranges.noise(
+            formats.at(own),
+            [rows[i].protected_layers for i in own],
+            np.arange(len(own)),
+            np.array([rows[i].protected_bits for i in own]),
+        )
+        found[OUTLIER, own] = 0.0
+    return (formats if np.isnan(read).all() else replace(formats, read=read)), found
 
 
 def formats_of(rows: Sequence[Row], owners: Sequence[Model]) -> Formats:

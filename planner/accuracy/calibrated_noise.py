@@ -28,6 +28,7 @@ from .formula import (
     TENSOR,
     Floats,
     Formats,
+    attention_outside,
     noise,
     relative_spans,
     weight_noise,
@@ -125,10 +126,10 @@ class CalibratedNoise:
         channel, tensor = formats.granularity == CHANNEL, formats.granularity == TENSOR
         wide = np.where(tensor, 0.0, np.log2(formats.group / 64.0))
         tiles = np.where(channel | tensor, 0.0, np.log2(formats.block))
-        window = np.log1p(formats.residual / 32.0)
+        window = np.log(np.maximum(attention_outside(formats.residual, inputs.tokens), 1e-6))
         key = slopes["group_key"] * np.where(channel, 0.0, wide) + slopes["context"] * above
         value = slopes["group_value"] * wide + slopes["context_value"] * above
-        value = value + (slopes["residual"] - slopes["residual_value"]) * window
+        value = value + (slopes["residual_value"] - slopes["residual"]) * window
         value = value + (slopes["tile_value"] - slopes["tile"]) * tiles
         spans = [np.log(span) for span in relative_spans(formats)]
         plain = key + 2 * (slopes["span_key"] - 1) * spans[0]

@@ -7,7 +7,8 @@ Noise is kept as three components, because a format acts on each differently:
     plain     keys, the bulk of the channels: R is the span of n values that share a scale
     outlier   keys, the few channels with a huge bias or magnitude: wherever such a channel is
               in a group, it alone sets R; rotation spreads it, smoothing removes its mean, and
-              per-channel scales never mix it with the others
+              per-channel scales never mix it with the others. Where the model's checkpoint was
+              read (key_ranges.py), its own table of formats takes the place of these rules
     value     values, which have no such channels
 
 Every factor that depends on bits, group or block grows with coarser formats, whatever the
@@ -25,6 +26,8 @@ from ..formats.configuration import Granularity
 from ..light_dataclass import dataclass
 
 Floats = NDArray[np.float64]
+OUTLIER = 1
+"""Row of the key outliers among the components."""
 GRANULARITIES = tuple(Granularity)
 TOKEN, CHANNEL, BLOCK, TENSOR = range(4)
 """Codes of `Formats.granularity`, in the order of `GRANULARITIES`."""
@@ -40,8 +43,12 @@ _SPAN = np.array(
 _REFERENCE_SPAN = 4.6875  # a group of 64
 _TENSOR_VALUES, _TENSOR_TOKENS = 20, 10.0  # log2 of what shares a scale per tensor
 
+NEAR = 16.0
+"""Tokens over which attention is about even; from 4 to 64 it makes no difference to the rows."""
+
 COEFFICIENTS = (
     "gamma",
+    "rotation_plain",
     "rotation_key",
     "rotation_value",
     "smoothing",
@@ -51,11 +58,14 @@ COEFFICIENTS = (
     "tensor",
     "residual",
     "context",
+    "context_retrieval",
+    "decline",
     "weight_8bit",
 )
 """Names of the positive coefficients, in the order of the fit's parameter vector.
 
     gamma            steepness of retention's fall with log noise
+    rotation_plain   log attenuation of plain key noise by rotation
     rotation_key     log attenuation of key outliers by rotation
     rotation_value   log attenuation of value noise by rotation
     smoothing        log attenuation of key outliers by K-smoothing
@@ -64,8 +74,11 @@ COEFFICIENTS = (
     tile             log growth of all noise with each doubling of the tokens that share a scale
                      across channels: one odd token coarsens the grid of all of them
     tensor           log growth of key outliers where one scale spans a tensor
-    residual         power of the falling noise with a window of recent 16-bit tokens
+    residual         power of the attention that lies outside of a window of recent 16-bit tokens
     context          log noise added by each doubling of the context beyond 4,096 tokens
+    context_retrieval  more of it where one place of the context must be found exactly
+    decline          power by which the unquantized model's own score on exact retrieval divides the
+                     noise it bears: what it hardly finds, it loses first
     weight_8bit      log attenuation of weight noise from 4 to 8 bits. Not the 2^-8 of the step:
                      8-bit weights share a scale by row, 4-bit ones by 128 and searched (AWQ)
 """
@@ -88,6 +101,18 @@ class Formats:
     rotate_k: Floats
     rotate_v: Floats
     residual: Floats
+    read: Floats | None = None
+    """Key noise by the model's own checkpoint under these formats and their protected layers
+    (key_ranges.py), in the place of the outlier component's; nan where it was not read."""
+
+    def at(self, places: NDArray[np.int64]) -> "Formats":
+        """The formats at these places."""
+        return Formats(
+            *(
+                None if column is None else column[places]
+                for column in (getattr(self, name) for name in Formats.__dataclass_fields__)
+            )
+        )
 
     def with_bits(self, k_bits: Floats | float, v_bits: Floats | float) -> "Formats":
         """The same layouts at other bits: what protected layers keep."""
@@ -131,7 +156,14 @@ def noise(formats: Formats, coefficients: dict[str, float], context: Floats) -> 
     tokens = np.where(tensor, _TENSOR_TOKENS, np.where(channel, 0.0, np.log2(formats.block)))
     kept = _kept_by_window(formats.residual, coefficients["residual"], context)
     kept = kept * np.exp(coefficients["tile"] * tokens)
-    plain = key * spans**2 * np.exp(-coefficients["channel_plain"] * channel)
+    plain = (
+        key
+        * spans**2
+        * np.exp(
+            -coefficients["channel_plain"] * channel
+            - coefficients["rotation_plain"] * formats.rotate_k
+        )
+    )
     outlier = (
         key
         * spoiled
@@ -142,17 +174,23 @@ def noise(formats: Formats, coefficients: dict[str, float], context: Floats) -> 
             - coefficients["smoothing"] * formats.smoothing
         )
     )
+    if formats.read is not None:
+        outlier = np.where(np.isnan(formats.read), outlier, formats.read)
     quiet = value * value_spans**2 * np.exp(-coefficients["rotation_value"] * formats.rotate_v)
     return np.stack([plain, outlier, quiet]) * kept
 
 
 def _kept_by_window(residual: Floats, power: float, context: Floats) -> Floats:
-    """Share of the noise that is left when the last `residual` tokens stay in 16 bits.
+    """Share of the noise that is left when the last `residual` tokens stay in 16 bits."""
+    outside: Floats = attention_outside(residual, context) ** power
+    return outside
 
-    Those tokens carry no noise (linear part), and attention favours recent ones (power).
-    """
-    outside = 1.0 - np.minimum(residual / context, 1.0)
-    return outside * (1.0 + residual / 32.0) ** -power
+
+def attention_outside(residual: Floats, context: Floats) -> Floats:
+    """Share of attention that goes to tokens before the last `residual`: it falls with the inverse
+    of the distance beyond NEAR tokens. 1 without a window, 0 for one as long as the context."""
+    inside = np.log1p(np.minimum(residual, context) / NEAR)
+    return np.asarray(1.0 - inside / np.log1p(context / NEAR))
 
 
 def context_factor(context: Floats, coefficient: float) -> Floats:

@@ -16,6 +16,7 @@ import numpy as np
 from ..light_dataclass import dataclass
 from ..models.spec import Attention, ModelSpec, RecurrentState
 from .formula import Floats
+from .key_ranges import KeyRanges, ranges_of
 from .retention import OutlierLayers
 
 COMPONENTS = ("plain", "outlier", "value", "weight")
@@ -55,6 +56,20 @@ class Features:
     attention_fraction: float
     """Share of layers that cache something by token: the others add no cache noise."""
     outliers: OutlierLayers = _NOT_KNOWN
+    ranges: KeyRanges | None = None
+    """Key noise by the model's own checkpoint, where it was read."""
+
+    def scale(self, component: str) -> str:
+        """The population's scale that a component has: key outliers that were read from the
+        checkpoint are in units of their own."""
+        return "read" if component == "outlier" and self.ranges is not None else component
+
+    def effects(self, component: str) -> tuple[tuple[str, str], ...]:
+        """(effect, name of its spread between models) of all that move one component's scale."""
+        if component == "outlier" and self.ranges is not None:
+            return (("cache", "cache"), ("outlier", "read"))
+        biased = "biased_outlier" if self.qkv_bias else "outlier"
+        return tuple((name, biased if name == "outlier" else name) for name in EFFECTS[component])
 
     def covariates(self, component: str) -> dict[str, float]:
         """Covariate -> its value in one component's log scale."""
@@ -62,7 +77,7 @@ class Features:
         if component == "weight":
             return {"size_weight": doublings}
         covariates = {"size_cache": doublings}
-        if component == "outlier":
+        if component == "outlier" and self.ranges is None:
             covariates |= {
                 "bias_outlier": float(self.qkv_bias),
                 "norm_outlier": float(self.qk_norm),
@@ -123,13 +138,14 @@ class Sensitivities:
         means, variances = [], []
         for component in COMPONENTS:
             row = np.zeros(len(index))
-            row[index[f"scale:{component}"]] = 1.0
+            row[index[f"scale:{features.scale(component)}"]] = 1.0
             for name, value in features.covariates(component).items():
                 row[index[f"covariate:{name}"]] = value
             between = 0.0
-            for effect in EFFECTS[component]:
-                biased = effect == "outlier" and features.qkv_bias
-                between += spread["biased_outlier" if biased else effect] ** 2
+            for effect, between_models in features.effects(component):
+                between += spread[between_models] ** 2
+                if between_models == "read":  # the checkpoint says what a family would
+                    continue
                 if family_known:
                     row[index[f"family:{effect}:{features.family}"]] = 1.0
                 else:
@@ -144,11 +160,12 @@ class Sensitivities:
         return Effects(features, np.array(means), sd, z, "transferred", notes, other)
 
     def _sizes_beyond(self, parameters_b: float) -> float:
-        """Doublings between this size and the nearest measured model's class; 0 within one."""
+        """Doublings between this size and the class of the nearest model whose cache was quantized; 0
+        within one."""
         sizes = [
             model["parameters_b"]
             for model in self.payload["models"].values()
-            if "parameters_b" in model  # calibrations of before wrote none
+            if model["cache_rows"]
         ]
         if not sizes:
             return 0.0
@@ -159,6 +176,8 @@ class Sensitivities:
         """The scales that hold for a model description."""
         key, same_shape = self._identify(spec)
         features = features_of(spec, self._family(spec), self._outliers(key or same_shape))
+        if self._fitted_by_ranges(key or same_shape):
+            features = replace(features, ranges=ranges_of(spec))
         if key is None and features.family is None and _cache_is_new(spec):
             effects = self.unseen(features, (_NEW_CACHE,))
             wider = [1.0 if name == "weight" else NEW_CACHE_SPREAD for name in COMPONENTS]
@@ -175,6 +194,11 @@ class Sensitivities:
                 notes=(f"not in the tables by name; rows of {same_shape}, of its shape, are used",),
             )
         return self.unseen(features)
+
+    def _fitted_by_ranges(self, key: str | None) -> bool:
+        """Whether a model's key outliers are in the units of its checkpoint: always, but for one
+        whose rows were fitted without it."""
+        return key is None or bool(self.payload["models"][key].get("read"))
 
     def key_of(self, spec: ModelSpec) -> str | None:
         """The model of the fit that this is, if it has rows of its own."""

@@ -12,20 +12,20 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ... import profiles
 from ..formats.configuration import Configuration
 from ..light_dataclass import dataclass
 from ..models.spec import ModelSpec
 from . import calibrations
-from .formula import BLOCK, GRANULARITIES, TENSOR, Floats, Formats
+from .formula import BLOCK, GRANULARITIES, OUTLIER, TENSOR, Floats, Formats
 from .measured_configs import MeasuredRetention
-from .model_sensitivity import features_of
+from .model_sensitivity import Features, features_of
 from .named_noise import is_published, weight_equivalents, weight_notes, with_names
-from .predictor import Predictor
+from .predictor import Predictor, above_floor
 from .retention import OutlierLayers, protected_shares
-from .task_kinds import GENERATED_KINDS, OVERALL_KINDS, REPORTED_KINDS, headline_kinds
+from .task_kinds import GENERATED_KINDS, OVERALL_KINDS, REPORTED_KINDS, Scored, headline_kinds
 
 RELEASED_QUANTIZED = ("mxfp4",)
 
@@ -96,12 +96,14 @@ def predict(
     context: int,
     predictor: Predictor | None = None,
     task: str | None = None,
+    scored: Scored | None = None,
 ) -> Accuracy:
     """Retention of `config` on `spec` with `context` tokens in the cache.
 
-    An unquantized configuration is exactly 1, whatever the model.
+    `scored` names the very task and what it scores unquantized: every kind is then predicted for
+    that task, if it is of the kind. An unquantized configuration is exactly 1, whatever the model.
     """
-    return predict_many(spec, [config], context, predictor, task)[0]
+    return predict_many(spec, [config], context, predictor, task, scored)[0]
 
 
 def predict_many(
@@ -110,6 +112,7 @@ def predict_many(
     context: int,
     predictor: Predictor | None = None,
     task: str | None = None,
+    scored: Scored | None = None,
 ) -> list[Accuracy]:
     """`predict` for many configurations of one model at once."""
     chosen = calibrations.note(spec) if predictor is None else ()
@@ -118,9 +121,9 @@ def predict_many(
     effects = predictor.models.of(spec)
     formats = formats_of(spec, configs)
     protections = [c.protection for c in configs]
-    shares = _shares(
-        effects.features.outliers, len(spec.layers), [p.layers if p else () for p in protections]
-    )
+    layers = [p.layers if p else () for p in protections]
+    kept_bits = np.array([float(p.k_bits) if p else 16.0 for p in protections])
+    formats, shares = _read(effects.features, formats, layers, np.arange(len(configs)), kept_bits)
     protected = formats.with_bits(
         np.array([p.k_bits if p else 16 for p in protections]),
         np.array([p.v_bits if p else 16 for p in protections]),
@@ -129,10 +132,27 @@ def predict_many(
         spec, [c.weight_bits for c in configs], [c.weight_format for c in configs]
     )
     ends = effects.z, 0.0, -effects.z
-    cache, weights = predictor.retention(
-        effects, formats, protected, shares, context, weight_bits, REPORTED_KINDS, ends
-    )
-    table = cache * weights  # [low, predicted, high; kind; configuration]
+    parts = [
+        predictor.retention(
+            effects,
+            formats,
+            protected,
+            shares,
+            context,
+            weight_bits,
+            (kind,),
+            ends,
+            predictor.task_offset(kind, scored),
+        )
+        for kind in REPORTED_KINDS
+    ] if scored is not None else [
+        predictor.retention(
+            effects, formats, protected, shares, context, weight_bits, REPORTED_KINDS, ends
+        )
+    ]
+    kept = np.concatenate([cache * weights for cache, weights in parts], axis=1)
+    floors = np.array([predictor.floor(effects, kind, scored) for kind in REPORTED_KINDS])
+    table = above_floor(kept, floors[:, None])  # [low, predicted, high; kind; configuration]
     predictions = [
         _headed(
             headline,
@@ -227,7 +247,9 @@ def predict_grid(
     predictor = predictor or predictor_for(spec)
     effects = predictor.models.of(spec)
     index = np.broadcast_to(np.asarray(protection, dtype=np.int64), formats.k_bits.shape)
-    shares = _shares(effects.features.outliers, len(spec.layers), protections)[:, index]
+    formats, shares = _read(
+        effects.features, formats, protections, index, np.full(index.shape, float(protected_bits))
+    )
     protected = formats.with_bits(protected_bits, protected_bits)
     bits = _weight_bits(spec, weight_bits, weight_formats)
     kinds = headline_kinds(predictor.measured.kinds, task)
@@ -235,7 +257,11 @@ def predict_grid(
     cache, weights = predictor.retention(
         effects, formats, protected, shares, context, bits, kinds, ends
     )
-    low, middle, high = (weights[:, :, :, None] * cache[:, :, None, :]).min(axis=1)
+    kept = weights[:, :, :, None] * cache[:, :, None, :]
+    floors = np.array([predictor.floor(effects, kind) for kind in kinds])
+    if floors.any():
+        kept = above_floor(kept, floors[:, None, None])
+    low, middle, high = kept.min(axis=1)
     return AccuracyGrid(middle, low, high, predictor.level, effects.provenance)
 
 
@@ -307,6 +333,26 @@ def _weight_bits(spec: ModelSpec, bits: Sequence[int], names: Sequence[str] = ()
     unquantized self to lose against. Formats with names are worth bits of their own."""
     released = spec.quantization is not None and spec.quantization.method in RELEASED_QUANTIZED
     return weight_equivalents(spec, names or [""] * len(bits), bits, released)
+
+
+def _read(
+    features: Features,
+    formats: Formats,
+    protections: Sequence[Collection[int]],
+    protection: NDArray[np.int64],
+    protected_bits: Floats,
+) -> tuple[Formats, Floats]:
+    """Formats with the key noise that was read from the checkpoint, where it was, and the share of
+    each component in protected layers [3, F]; what was read counts its protected layers itself.
+
+    Format f keeps the layers `protections[protection[f]]` at `protected_bits[f]`.
+    """
+    shares = _shares(features.outliers, features.layers, protections)[:, protection]
+    if features.ranges is None:
+        return formats, shares
+    read = features.ranges.noise(formats, protections, protection, protected_bits)
+    shares[OUTLIER] = 0.0
+    return replace(formats, read=read), shares
 
 
 def _shares(outliers: OutlierLayers, layers: int, protections: Sequence[Collection[int]]) -> Floats:

@@ -1,6 +1,6 @@
 """The arithmetic of predicted accuracy: one fit's coefficients, evaluated with numpy.
 
-    retention = 1 / (1 + D^gamma) * 1 / (1 + W)
+    retention = floor + (1 - floor) * 1 / (1 + D^gamma) * 1 / (1 + W)
     D = kind * context * sum over components of exp(model scale) * noise of the format
 
 Every number has three values: z = 0 is the prediction; at z > 0 all model scales, the task
@@ -19,8 +19,15 @@ from .formula import Floats, Formats, context_factor, noise, weight_noise
 from .measured_configs import MeasuredConfigurations
 from .model_sensitivity import Effects, Sensitivities
 from .retention import cache_retention, power_of, weight_retention
+from .task_kinds import Scored, task_group
+
+EXACT_KIND = "retrieval"
+"""The kind whose noise grows faster with the context, and with the baseline's own decline."""
+_NO_SHAPE = {"steepness": 0.0, "weight": 0.0, "floor": 0.0, "width": 1.0}
+"""Of a kind that no row was about: as the reference kind, without a floor."""
 
 _GAINS = (
+    "rotation_plain",
     "rotation_key",
     "rotation_value",
     "smoothing",
@@ -29,7 +36,7 @@ _GAINS = (
     "residual",
     "weight_8bit",
 )
-_COSTS = ("tile", "tensor", "context")
+_COSTS = ("tile", "tensor", "context", "context_retrieval")
 
 
 class Predictor:
@@ -62,9 +69,12 @@ class Predictor:
         weight_bits: Floats,
         kinds: Sequence[str],
         ends: Sequence[float],
+        offset: Floats | float = 0.0,
     ) -> tuple[Floats, Floats]:
-        """Retention left by F cache formats [ends, kinds, F] and by W weight formats
-        [ends, kinds, W]; a configuration's is their product.
+        """What F cache formats leave of a score [ends, kinds, F] and what W weight formats do
+        [ends, kinds, W]; a configuration's retention is `above_floor` of their product.
+
+        `offset` is log noise that a task has beside its kind's [F] (`task_offset`).
 
         `protected` are the formats as protected layers keep them, `shares` [3, F] the part of
         each component that sits in those layers; `ends` are values of z.
@@ -79,39 +89,68 @@ class Predictor:
             ]
             weights = [[own.weight_retention(weight_bits, kind, z) for kind in kinds] for z in ends]
             return np.array(cache), np.array(weights)
+        tokens = np.asarray(context, dtype=float)
         cache, weights = [], []
         for z in ends:
-            noise = self._noise(effects, formats, protected, shares, context, z)
-            cache.append([self._cache_retention(noise, kind, z) for kind in kinds])
-            weights.append([self._weight_retention(effects, weight_bits, z)] * len(kinds))
+            coefficients = self.coefficients(z)
+            unit = noise(formats, coefficients, tokens)
+            if shares.any():
+                unit = unit * (1.0 - shares) + noise(protected, coefficients, tokens) * shares
+            unit = unit * effects.features.attention_fraction * np.exp(offset)
+            cache.append(
+                [self._cache_retention(effects, unit, coefficients, tokens, k, z) for k in kinds]
+            )
+            weights.append([self._weight_retention(effects, weight_bits, k, z) for k in kinds])
         return np.array(cache), np.array(weights)
 
-    def _noise(
+    def _cache_retention(
         self,
         effects: Effects,
-        formats: Formats,
-        protected: Formats,
-        shares: Floats,
-        context: Floats | float,
+        unit: Floats,
+        coefficients: Mapping[str, float],
+        tokens: Floats,
+        kind: str,
         z: float,
     ) -> Floats:
-        """Cache noise power of F formats at a model's scale, before the task kind: [F]."""
-        coefficients = self.coefficients(z)
-        tokens = np.asarray(context, dtype=float)
-        unit = noise(formats, coefficients, tokens)
-        if shares.any():
-            unit = unit * (1.0 - shares) + noise(protected, coefficients, tokens) * shares
-        scale = np.exp(effects.mean[:3] + z * effects.spread[:3])
-        total: Floats = scale @ unit
-        growth = context_factor(tokens, coefficients["context"])
-        return total * growth * effects.features.attention_fraction
-
-    def _weight_retention(self, effects: Effects, bits: Floats, z: float) -> Floats:
-        """Retention left by weight formats alone, one for each entry of `bits`."""
-        unit = weight_noise(bits, self.coefficients(z)["weight_8bit"])
-        return weight_retention(unit * float(np.exp(effects.mean[3] + z * effects.spread[3])))
-
-    def _cache_retention(self, noise: Floats, kind: str, z: float) -> Floats:
-        """Retention left by cache noise alone on one kind of task."""
+        """What is left by cache noise `unit` [3, F], at unit model scale, on one kind of task."""
+        wide = z * self._shape(kind)["width"]
+        scale = np.exp(effects.mean[:3] + wide * effects.spread[:3])
+        slope = coefficients["context"]
+        if kind == EXACT_KIND:
+            slope += coefficients["context_retrieval"]
         mean, sd = self.payload["kinds"].get(kind, (0.0, 0.0))
-        return cache_retention(noise * float(np.exp(mean + z * sd)), power_of(kind, self.gamma))
+        total = (scale @ unit) * context_factor(tokens, slope) * np.exp(mean + wide * sd)
+        steep = self.gamma * float(np.exp(self._shape(kind)["steepness"]))
+        return cache_retention(total, power_of(kind, steep))
+
+    def _weight_retention(self, effects: Effects, bits: Floats, kind: str, z: float) -> Floats:
+        """What is left by weight formats alone, one for each entry of `bits`."""
+        unit = weight_noise(bits, self.coefficients(z)["weight_8bit"])
+        shape = self._shape(kind)
+        scale = effects.mean[3] + shape["weight"] + z * shape["width"] * effects.spread[3]
+        return weight_retention(unit * float(np.exp(scale)))
+
+    def _shape(self, kind: str) -> Mapping[str, float]:
+        shape: Mapping[str, float] = self.payload["kind_shapes"].get(kind, _NO_SHAPE)
+        return shape
+
+    def floor(self, effects: Effects, kind: str, scored: Scored | None = None) -> float:
+        """What no noise takes away: chance over the baseline, of a task or usual for its kind. A
+        model's own noise was fitted without."""
+        if effects.own and self.own is not None:
+            return 0.0
+        return self._shape(kind)["floor"] if scored is None else scored.floor
+
+    def task_offset(self, kind: str, scored: Scored | None) -> float:
+        """Log noise that a task has beside its kind's: its own in the rows, and on exact retrieval
+        what the unquantized model's own score says."""
+        if scored is None:
+            return 0.0
+        own = self.payload["tasks"].get(f"{kind}:{task_group(scored.task)}", 0.0)
+        decline = float(np.exp(self.payload["coefficients"]["decline"][0]))
+        return float(own + decline * scored.difficulty * (kind == EXACT_KIND))
+
+
+def above_floor(kept: Floats, floor: Floats | float) -> Floats:
+    """Retention of what is kept of a score above chance."""
+    return floor + (1.0 - floor) * kept

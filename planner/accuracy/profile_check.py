@@ -32,10 +32,13 @@ from .profile_values import (
     listed,
     number,
 )
+from .task_kinds import MOST_FLOOR
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of accuracy.json, whose coefficients a version evaluates."""
+META_SCHEMA = 1
 PROVENANCES = ("calibrated", "published")
-SPREADS = ("cache", "outlier", "weight", "family_cache", "family_outlier", "family_weight")
+SPREADS = ("cache", "outlier", "weight", "family_cache", "family_outlier", "family_weight", "read")
 
 
 def check_payload(payload: Mapping[str, Any]) -> Predictor:
@@ -58,7 +61,7 @@ def check_payload(payload: Mapping[str, Any]) -> Predictor:
 def check_meta(meta: Mapping[str, Any]) -> None:
     """Raise DamagedCalibration where the facts of a profile are not what its readers print."""
     check_finite(meta)
-    if meta.get("schema") != SCHEMA or isinstance(meta["schema"], bool):
+    if meta.get("schema") != META_SCHEMA or isinstance(meta["schema"], bool):
         raise DamagedCalibration(f"schema of the facts is {meta.get('schema')!r:.40}")
     for name in ("model", "fingerprint"):
         check_text(meta.get(name), name)
@@ -94,6 +97,13 @@ def _check_fields(payload: Mapping[str, Any]) -> None:
         for name, (mean, sd) in payload[table].items():
             number(mean, -LARGEST_LOG, LARGEST_LOG, f"{table}.{name}")
             number(sd, 0.0, WIDEST, f"{table}.{name}")
+    for kind, shape in payload["kind_shapes"].items():
+        number(shape["steepness"], -LARGEST_LOG, LARGEST_LOG, f"kind_shapes.{kind}")
+        number(shape["weight"], -LARGEST_LOG, LARGEST_LOG, f"kind_shapes.{kind}")
+        number(shape["floor"], 0.0, MOST_FLOOR, f"kind_shapes.{kind}.floor")
+        number(shape["width"], 0.0, WIDEST, f"kind_shapes.{kind}.width")
+    for task, value in payload["tasks"].items():
+        number(value, -LARGEST_LOG, LARGEST_LOG, f"tasks.{task}")
     _check_population(payload["population"], payload["spread"])
     for name, model in payload["models"].items():
         _check_model(model, f"models.{name}")
@@ -116,7 +126,7 @@ def _check_fields(payload: Mapping[str, Any]) -> None:
 
 def _check_population(population: Mapping[str, Any], spread: Mapping[str, Any]) -> None:
     names = list(population["names"])
-    if not {f"scale:{component}" for component in COMPONENTS} <= set(names):
+    if not {f"scale:{component}" for component in (*COMPONENTS, "read")} <= set(names):
         raise DamagedCalibration("population.names lacks a scale")
     for value in entries(population["mean"], len(names), "population.mean"):
         number(value, -LARGEST_LOG, LARGEST_LOG, "population.mean")

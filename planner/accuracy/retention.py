@@ -10,6 +10,8 @@ which is exp(-softplus(gamma log D)): one at no noise, falling for every D, zero
 
 from collections.abc import Collection
 
+import numpy as np
+
 from ..light_dataclass import dataclass
 from .formula import Floats
 
@@ -42,6 +44,8 @@ class ProtectedShares:
     value: float
 
 
+LOST = 1e30
+"""Noise beyond which nothing is left that could be told apart."""
 LINEAR_KINDS = ("perplexity",)
 """Kinds whose loss is proportional to small noise: extra nats add up, answers flip or do not."""
 
@@ -53,7 +57,7 @@ def power_of(kind: str, gamma: float) -> float:
 
 def cache_retention(noise: Floats, gamma: Floats | float) -> Floats:
     """Share of the score kept under cache noise `noise`; exactly 1 at 0."""
-    return 1.0 / (1.0 + noise**gamma)
+    return 1.0 / (1.0 + np.minimum(noise, LOST) ** gamma)
 
 
 def weight_retention(noise: Floats) -> Floats:

@@ -1,0 +1,114 @@
+"""Rows of the real models that were measured with this runtime (profiles/calibrations/real_*.jsonl).
+
+A point's text is one row, of kind perplexity: exp(-excess) over its tail, which finds the cache as
+decoding does. A task is one row where the unquantized model scores ABLE or more, its error that of
+the same items under both. Hundreds of formats of one model on one text say less of other models
+than as many rows of many models would: their weights say so.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ...planner.accuracy.measured_configs import MeasuredRetention
+from ...planner.formats.configuration import Configuration
+from .accuracy_rows import Row, row_of
+from .published import FOLDER
+
+MODELS = {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": "smollm2-135m",
+    "Qwen/Qwen2.5-Coder-0.5B-Instruct": "qwen2.5-coder-0.5b",
+    "google/gemma-3-270m": "gemma-3-270m",
+}
+"""Hub ids, and the models' keys in models.csv."""
+ABLE = 0.1
+"""No retention is taken of a task on which the unquantized model scores less."""
+TEXT_WEIGHT, TASK_WEIGHT = 0.1, 0.5
+LEAST_SD = 0.002
+CONTEXT_OF_TASKS = 1024
+"""Of tasks without one: their prompts are about as long."""
+SOURCES = FOLDER.parent / "calibrations"
+
+
+def measured_rows(folder: Path = SOURCES) -> list[Row]:
+    """All rows, in the files' order."""
+    rows = []
+    for path in sorted(folder.glob("real_*.jsonl")):
+        points = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        found = [p for p in points if p.get("model") in MODELS and "error" not in p]
+        rows += [*_texts(found), *_tasks(found)]
+    return rows
+
+
+def _texts(points: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """One row for each configuration and context, whatever the chunk it was read in."""
+    rows: dict[tuple[str, int], Row] = {}
+    for point in points:
+        config = Configuration.parse(point["config"])
+        if point["kind"] != "divergence" or _unquantized(config):
+            continue
+        tail = point["tail"]
+        kept = math.exp(-tail["excess"])
+        key = str(config.with_chunk(None)), point["context"]
+        found = MeasuredRetention(kept, max(kept * tail["excess_se"], LEAST_SD))
+        if key not in rows:
+            rows[key] = _row(point, config, "text", "perplexity", found, TEXT_WEIGHT, 0.0)
+    return list(rows.values())
+
+
+def _tasks(points: Sequence[Mapping[str, Any]]) -> list[Row]:
+    whole = {
+        point["context"]: point["tasks"]
+        for point in points
+        if point["kind"] == "tasks" and _unquantized(Configuration.parse(point["config"]))
+    }
+    rows = []
+    for point in points:
+        config = Configuration.parse(point["config"])
+        if point["kind"] != "tasks" or _unquantized(config):
+            continue
+        for task, result in point["tasks"].items():
+            reference = whole.get(point["context"], {}).get(task)
+            if reference is None or reference["score"] < ABLE:
+                continue
+            kept = MeasuredRetention(
+                result["score"] / reference["score"], _paired_error(reference, result)
+            )
+            kind = "reasoning" if task == "gsm8k" else "retrieval"
+            rows.append(_row(point, config, task, kind, kept, TASK_WEIGHT, reference["score"]))
+    return rows
+
+
+def _paired_error(reference: Mapping[str, Any], result: Mapping[str, Any]) -> float:
+    """Standard error of the ratio of two scores on the same items, from how they differ."""
+    parts = max(int(reference["parts"]), 1)
+    pairs = [
+        ((int(a, 16) - int(b, 16)) / parts)
+        for a, b in zip(reference["items"], result["items"], strict=True)
+    ]
+    count = len(pairs)
+    mean = sum(pairs) / count
+    spread = math.sqrt(sum((x - mean) ** 2 for x in pairs) / count**2)
+    return max(spread / reference["score"], 0.5 / count)
+
+
+def _row(
+    point: Mapping[str, Any],
+    config: Configuration,
+    task: str,
+    kind: str,
+    kept: MeasuredRetention,
+    weight: float,
+    baseline: float,
+) -> Row:
+    context = point["context"] or CONTEXT_OF_TASKS
+    name = task.rsplit("-", 1)[0] if task.startswith("needle") else task
+    row = row_of(config, MODELS[point["model"]], name, kind, context, kept, "measured on an H200")
+    return replace(row, weight=weight, baseline=baseline)
+
+
+def _unquantized(config: Configuration) -> bool:
+    return not config.quantizes_kv and config.weight_bits == 16

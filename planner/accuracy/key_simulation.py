@@ -1,0 +1,142 @@
+"""The table of KeyRanges, made from one model's key biases and norms: key_ranges.py says why.
+
+Keys and queries of each layer are normal, as wide as a few rows of their projections make them (the
+gains of the norm before included), the norm with its gains or the bias comes on top, RoPE turns
+them. What formats share and round is done to them as
+the cache does it. The same model gives the same table on every machine.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..light_dataclass import dataclass
+from .key_ranges import BITS, STRUCTURES, TRANSFORMS, KeyRanges
+
+Floats32 = NDArray[np.float32]
+TOKENS = 128
+"""Keys at consecutive positions: as many as the longest block of channel scales here."""
+QUERIES = 16
+FARTHEST = 4096
+"""Queries stand at positions below this."""
+FIRST = 1000
+"""Position of the first key."""
+_GROUPS = {"g16": 16, "g32": 32, "g64": 64, "g128": 128}
+_BLOCKS = {"kc32": 32, "kc128": 128}
+
+
+@dataclass(frozen=True, eq=False)
+class KeyLayer:
+    """What a checkpoint says of one layer's keys and queries: biases [heads, d], gains of their
+    norms [d], RoPE's base and the channels it turns, and the scale of their products."""
+
+    kv_heads: int
+    query_heads: int
+    dim: int
+    key_spread: float = 1.0
+    query_spread: float = 1.0
+    """Standard deviations of a channel beside its bias: 0.3 to 2 in the models looked at."""
+    key_bias: Floats32 | None = None
+    query_bias: Floats32 | None = None
+    key_gain: Floats32 | None = None
+    query_gain: Floats32 | None = None
+    theta: float = 10000.0
+    rotary: int = 0
+    scale: float = 0.0
+
+    @property
+    def tells(self) -> bool:
+        """Whether there is anything to foresee: else keys are like any model's."""
+        return self.key_bias is not None or self.key_gain is not None
+
+
+def key_ranges(layers: Sequence[KeyLayer], source: str) -> KeyRanges:
+    """The table of a model with these layers that cache keys, in their order."""
+    found = np.stack([_layer(layer, seed) for seed, layer in enumerate(layers)], axis=-1)
+    return KeyRanges(_never_finer_worse(found), source)
+
+
+def _layer(layer: KeyLayer, seed: int) -> NDArray[np.float64]:
+    """V of one layer [bits, transform, structure]."""
+    rng = np.random.default_rng(seed)
+    keys = rng.standard_normal((layer.kv_heads, TOKENS, layer.dim)).astype(np.float32)
+    queries = rng.standard_normal((layer.query_heads, QUERIES, layer.dim)).astype(np.float32)
+    keys, queries = keys * np.float32(layer.key_spread), queries * np.float32(layer.query_spread)
+    keys = _made(keys, layer.key_bias, layer.key_gain)
+    queries = _made(queries, layer.query_bias, layer.query_gain)
+    turned = layer.rotary or layer.dim
+    keys = _rope(keys, FIRST + np.arange(TOKENS), layer.theta, turned)
+    queries = _rope(queries, rng.integers(0, FARTHEST, QUERIES), layer.theta, turned)
+    queries = queries.reshape(layer.kv_heads, -1, layer.dim) * (layer.scale or layer.dim**-0.5)
+    table = np.zeros((len(BITS), len(TRANSFORMS), len(STRUCTURES)))
+    for t, transform in enumerate(TRANSFORMS):
+        seen, asked = keys, queries
+        if "smooth" in transform:
+            seen = seen - seen.mean(axis=1, keepdims=True)
+        if "rot" in transform:
+            seen, asked = _hadamard(seen), _hadamard(asked)
+        for b, bits in enumerate(BITS):
+            for s, structure in enumerate(STRUCTURES):
+                error = _error(seen, bits, structure)
+                products = np.einsum("hqd,htd->hqt", asked, error)
+                table[b, t, s] = products.var(axis=-1).mean()
+    return table
+
+
+def _made(x: Floats32, bias: Floats32 | None, gain: Floats32 | None) -> Floats32:
+    if bias is not None:
+        x = x + bias[:, None, :]
+    if gain is not None:
+        x = x / np.sqrt((x**2).mean(axis=-1, keepdims=True)) * gain
+    return x
+
+
+def _rope(x: Floats32, positions: NDArray[np.int64], theta: float, turned: int) -> Floats32:
+    """Halves of the first `turned` channels turned against each other, as transformers does."""
+    half = turned // 2
+    angle = positions[:, None] * theta ** (-np.arange(half) / half)
+    cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+    a, b, rest = x[..., :half], x[..., half:turned], x[..., turned:]
+    return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)
+
+
+def _hadamard(x: Floats32) -> Floats32:
+    """Orthonormal Hadamard transform of each head, of its largest power of two."""
+    whole = x.shape[-1]
+    size = whole & -whole
+    y = x.reshape(*x.shape[:-1], whole // size, size)
+    step = 1
+    while step < size:
+        pairs = y.reshape(*y.shape[:-1], size // (2 * step), 2, step)
+        y = np.stack([pairs[..., 0, :] + pairs[..., 1, :], pairs[..., 0, :] - pairs[..., 1, :]], -2)
+        y = y.reshape(*x.shape[:-1], whole // size, size)
+        step *= 2
+    return (y / np.float32(size**0.5)).reshape(x.shape)
+
+
+def _error(keys: Floats32, bits: int, structure: str) -> Floats32:
+    heads, tokens, dim = keys.shape
+    if structure in _BLOCKS:
+        parts = keys.reshape(heads, -1, _BLOCKS[structure], dim)
+        return (_rounded(parts, bits, axis=2) - parts).reshape(keys.shape)
+    group = _GROUPS.get(structure, dim)
+    if group > dim or dim % group:
+        group = dim
+    parts = keys.reshape(heads, tokens, -1, group)
+    return (_rounded(parts, bits, axis=3) - parts).reshape(keys.shape)
+
+
+def _rounded(x: Floats32, bits: int, axis: int) -> Floats32:
+    low, high = x.min(axis=axis, keepdims=True), x.max(axis=axis, keepdims=True)
+    step = np.maximum((high - low) / (2**bits - 1), np.float32(1e-20))
+    return np.asarray(np.round((x - low) / step) * step + low)
+
+
+def _never_finer_worse(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each entry at least that of more bits, of finer groups and of shorter blocks."""
+    table = np.maximum.accumulate(table[::-1], axis=0)[::-1].copy()
+    token = len(_GROUPS) + 1
+    table[:, :, :token] = np.maximum.accumulate(table[:, :, :token], axis=2)
+    table[:, :, token:] = np.maximum.accumulate(table[:, :, token:], axis=2)
+    return table
