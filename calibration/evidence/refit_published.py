@@ -54,7 +54,9 @@ def fit(rows: Sequence[Row], models: Mapping[str, Model], folder: Path = FOLDER)
     widths = kind_widths(left_out.held_out(), models)
     unseen = left_out.held_out(widths)
     seen = hold_out_configurations(rows, models, folder, start).held_out(widths)
-    z = {"unseen": conformal_z(unseen, models), "known": conformal_z(seen, models)}
+    known = conformal_z(seen, models)
+    # what is known of a model never makes its interval wider than a stranger's
+    z = {"unseen": max(conformal_z(unseen, models), known), "known": known}
     payload = to_payload(full, rows, models, folder, z)
     for kind, width in widths.items():
         payload["kind_shapes"][kind]["width"] = round(width, 4)

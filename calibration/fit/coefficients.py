@@ -113,7 +113,7 @@ def _model(fit: Fit, model: Model, rows: Sequence[Row]) -> dict[str, Any]:
         "names": list(model.names),
         "shape": list(model.shape),
         "parameters_b": model.features.parameters_b,
-        "read": model.features.ranges is not None,
+        "read": model.features.ranges.name if model.features.ranges is not None else "",
         "outlier_layers": list(model.features.outliers.layers),
         "outlier_share": model.features.outliers.share,
         "rows": len(own),

@@ -34,7 +34,7 @@ FEWEST = 20
 """Rows of a kind that say how wide its intervals must be."""
 FALLEN, LEVEL_BELOW = 0.9, 0.85
 """Rows that keep less are what intervals are for: so many of a kind's are covered at least."""
-WIDTHS = (0.3, 3.0)
+WIDTHS = (1.0, 3.0)
 
 
 @dataclass(frozen=True)

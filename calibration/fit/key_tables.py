@@ -2,7 +2,7 @@
 
     python -m kvpareto.calibration.fit.key_tables HUB_ID FOLDER SOURCE
         reads the checkpoint in FOLDER
-    python -m kvpareto.calibration.fit.key_tables HUB_ID SHAPE SOURCE --norms 605,22,…,921 --like FOLDER
+    python -m kvpareto.calibration.fit.key_tables HUB_ID SHAPE SOURCE --norms 605,… --like FOLDER
         of a model of which only the norm of each layer's key bias is public: the channels of a
         layer are those of the related checkpoint in FOLDER, of its first layer where the norm is
         above LARGE, scaled to the norm. SHAPE is a folder with the model's config.json.

@@ -1,4 +1,4 @@
-"""Rows of the real models that were measured with this runtime (profiles/calibrations/real_*.jsonl).
+"""Rows of the real models measured with this runtime (profiles/calibrations/real_*.jsonl).
 
 A point's text is one row, of kind perplexity: exp(-excess) over its tail, which finds the cache as
 decoding does. A task is one row where the unquantized model scores ABLE or more, its error that of

@@ -9,7 +9,7 @@ family, one with few stays near it, an unseen one is its family's mean with all 
 The priors are what is believed before any row: they are stated here, not tuned per model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +43,7 @@ POPULATION_PRIORS: dict[str, tuple[float, float]] = {
     # Log noise that a format of unit noise power adds. Collapse is at log noise 0.
     "plain": (1.0, 2.0),
     "outlier": (1.0, 2.0),
-    "read": (2.8, 0.7),  # as plain keys, whose tokens and channels differ by another e^1.4
+    "read": (1.6, 0.7),  # as plain keys
     "value": (-0.5, 2.0),
     "weight": (-3.9, 1.5),  # 4-bit weights of an 8B model lose 2 %
 }
@@ -71,9 +71,12 @@ METHOD_PRIORS = {"RTN": (0.3, 0.4)}
 """Log noise of 4-bit weights by other methods than AWQ and GPTQ: it is taken out of their rows."""
 FAMILY_SD = {"cache": 0.4, "outlier": 0.8, "weight": 0.4}
 MODEL_SD = {"cache": 0.25, "outlier": 0.5, "weight": 0.3}
+MEASURED_WIDER = 2.0
+"""By which spreads are wider for a model with measured rows: they were run alike, so that what they
+say is the model and not the table it was printed in."""
 READ_SD = 0.6
 """Spread of key outliers between models whose checkpoints were read, around what they say."""
-BIASED_OUTLIER_SD = 2.5
+BIASED_OUTLIER_SD = 5.0
 """Key biases differ by orders of magnitude between models that have them: Qwen1.5-7B keeps
 98 % of GSM8K with per-token int4 keys, Qwen2.5-7B keeps 1 %. It holds where nobody looked."""
 SPREADS = {
@@ -120,8 +123,14 @@ class Model:
 class Layout:
     """Where each parameter sits in theta, with its prior."""
 
-    def __init__(self, models: Sequence[Model], tasks: Sequence[str] = ()) -> None:
-        """`tasks` are the tasks of the rows, as `task_of` names them."""
+    def __init__(
+        self,
+        models: Sequence[Model],
+        tasks: Sequence[str] = (),
+        measured: Collection[str] = (),
+    ) -> None:
+        """`tasks` are the tasks of the rows, as `task_of` names them; `measured` are models with
+        rows of a calibration, which may move them further from their kin."""
         self.models = tuple(models)
         self.families = tuple(dict.fromkeys(str(m.features.family) for m in models))
         self.names: list[str] = []
@@ -158,7 +167,8 @@ class Layout:
                 pair for component in COMPONENTS for pair in model.features.effects(component)
             )
             for effect, spread in spreads.items():
-                add(f"model:{effect}:{model.key}", 0.0, SPREADS[spread])
+                wider = MEASURED_WIDER if model.key in measured else 1.0
+                add(f"model:{effect}:{model.key}", 0.0, SPREADS[spread] * wider)
         self.prior_mean: Floats = np.array(means)
         self.prior_sd: Floats = np.array(sds)
         self.index = {name: i for i, name in enumerate(self.names)}

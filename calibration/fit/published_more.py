@@ -38,7 +38,9 @@ def _row(raw: dict[str, str]) -> Row:
     quantized = k_bits < 16 or v_bits < 16
     # layouts do not depend on bits: 3 bits, which the grammar lacked, are read at 4
     bits = "k4v4" if quantized else "k16v16"
-    layout = f"-{raw['layout']}" if raw["layout"] and not raw["layout"].startswith("+") else raw["layout"]
+    layout = raw["layout"]
+    if layout and not layout.startswith("+"):
+        layout = f"-{layout}"
     config = Configuration.parse(f"w{raw['weight_bits']}a16-{bits}{layout}")
     weights_by_rounding = "RTN" in raw["weight_method"] or "EXL2" in raw["weight_method"]
     return Row(

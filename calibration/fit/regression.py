@@ -76,9 +76,7 @@ class Problem:
             [layout.row(f"kind:{r.kind}", f"task:{task_of(r.kind, r.task)}") for r in rows]
         )
         self.steepness = np.array([layout.row(f"steepness:{r.kind}") for r in rows])
-        self.scales[3] += [
-            layout.row(f"kind_weight:{r.kind}", f"method:{r.method}") for r in rows
-        ]
+        self.scales[3] += [layout.row(f"kind_weight:{r.kind}", f"method:{r.method}") for r in rows]
 
     def components(self, theta: Floats) -> Floats:
         """Noise of the three cache components and of the weights, shape (4, N)."""
@@ -136,9 +134,7 @@ class Problem:
         found += (-cache * weights * (1 - weights) * above)[:, None] * self.scales[3]
         for i, name in enumerate(COEFFICIENTS):
             ends = [
-                self._retention(
-                    {**coefficients, name: float(np.exp(theta[i] + step))}, *scaled
-                )
+                self._retention({**coefficients, name: float(np.exp(theta[i] + step))}, *scaled)
                 for step in (STEP, -STEP)
             ]
             found[:, i] = (ends[0] - ends[1]) / (2 * STEP)
@@ -195,7 +191,8 @@ def fit_rows(
 ) -> Fit:
     """Fit all parameters to `rows`. `start` maps parameter names to first guesses."""
     used = [models[key] for key in dict.fromkeys(r.model for r in rows)]
-    layout = Layout(used, [task_of(r.kind, r.task) for r in rows])
+    measured = {r.model for r in rows if r.provenance == "calibrated"}
+    layout = Layout(used, [task_of(r.kind, r.task) for r in rows], measured)
     problem = Problem(rows, layout, models)
     mean, spread = layout.prior_mean, layout.prior_sd
     theta = mean.copy()

@@ -3,9 +3,12 @@
 DOOR = (
     "calibrated_noise",
     "calibrations",
+    "checkpoint_keys",
     "formula",
     "interactions",
     "interval",
+    "key_ranges",
+    "key_simulation",
     "measured_configs",
     "model_sensitivity",
     "predict",

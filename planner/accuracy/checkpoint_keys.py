@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,17 @@ def key_layers(spec: ModelSpec, folder: Path) -> tuple[KeyLayer, ...]:
         if mixer is None or mixer.value_dim != mixer.head_dim:
             return ()  # caches of more than keys and values are not simulated
         start = f"{chosen}{number}.self_attn."
-        found = _layer(mixer, lambda what, s=start: tensors.get(s + what), config, number, spec)
+        found = _layer(mixer, partial(_tensor, tensors, start), config, number, spec)
         gain = tensors.get(f"{chosen}{number}.input_layernorm.weight")
         if gain is not None and spec.norm == "rms_offset":
             gain = gain + np.float32(1.0)
         spreads = (_spread(tensors.rows(f"{start}{s}_proj.weight", ROWS), gain) for s in "kq")
         layers.append(replace(found, key_spread=next(spreads), query_spread=next(spreads)))
     return tuple(layers) if any(layer.tells for layer in layers) else ()
+
+
+def _tensor(tensors: CheckpointTensors, start: str, what: str) -> NDArray[np.float32] | None:
+    return tensors.get(start + what)
 
 
 def _layer(
@@ -71,25 +76,28 @@ def _layer(
         for field, names in _WANTED.items()
     }
     dim = mixer.head_dim
-    biases = {
-        "key_bias": _heads(found["key_bias"], mixer.kv_heads, dim),
-        "query_bias": _heads(found["query_bias"], mixer.query_heads, dim),
-    }
-    offset = 1.0 if spec.norm == "rms_offset" else 0.0
-    gains = {
-        field: None if (v := found[field]) is None or v.size != dim else v + np.float32(offset)
-        for field in ("key_gain", "query_gain")
-    }
+    offset = np.float32(1.0 if spec.norm == "rms_offset" else 0.0)
     return KeyLayer(
         kv_heads=mixer.kv_heads,
         query_heads=mixer.query_heads // mixer.kv_heads * mixer.kv_heads,
         dim=dim,
-        **biases,
-        **gains,
+        key_bias=_heads(found["key_bias"], mixer.kv_heads, dim),
+        query_bias=_heads(found["query_bias"], mixer.query_heads, dim),
+        key_gain=_gain(found["key_gain"], dim, offset),
+        query_gain=_gain(found["query_gain"], dim, offset),
         theta=_theta(config, number),
         rotary=mixer.rotary_dim if mixer.rope else 2,
         scale=_scale(config, dim),
     )
+
+
+def _gain(
+    gain: NDArray[np.float32] | None, dim: int, offset: np.float32
+) -> NDArray[np.float32] | None:
+    """A norm's gains, where it is over each head and not over all of them."""
+    if gain is None or gain.size != dim or not np.isfinite(gain).all():
+        return None
+    return gain + offset
 
 
 def _spread(rows: NDArray[np.float32] | None, gain: NDArray[np.float32] | None) -> float:

@@ -107,12 +107,12 @@ class Formats:
 
     def at(self, places: NDArray[np.int64]) -> "Formats":
         """The formats at these places."""
-        return Formats(
-            *(
-                None if column is None else column[places]
-                for column in (getattr(self, name) for name in Formats.__dataclass_fields__)
-            )
-        )
+        columns = {
+            name: column[places]
+            for name in Formats.__dataclass_fields__
+            if (column := getattr(self, name)) is not None
+        }
+        return replace(self, **columns)
 
     def with_bits(self, k_bits: Floats | float, v_bits: Floats | float) -> "Formats":
         """The same layouts at other bits: what protected layers keep."""
@@ -193,7 +193,7 @@ def attention_outside(residual: Floats, context: Floats) -> Floats:
     return np.asarray(1.0 - inside / np.log1p(context / NEAR))
 
 
-def context_factor(context: Floats, coefficient: float) -> Floats:
+def context_factor(context: Floats, coefficient: Floats | float) -> Floats:
     """Growth of the noise with the context: never below 1, flat up to 4,096 tokens."""
     return np.exp(coefficient * np.log2(np.maximum(context, 4096.0) / 4096.0))
 

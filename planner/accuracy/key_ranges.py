@@ -7,14 +7,15 @@ one standard deviation, the norm with its gains or the bias, RoPE at consecutive
 quantized as each format does, and what that changes in the products with queries of the same making
 is a table of the model:
 
-    V[bits, transform, structure, layer] = variance over the tokens of q (k' - k) / sqrt(d)
+    V[bits, transform, structure, layer] = variance over the tokens of q (k' - k) / sqrt(d), less
+                                           that of normal keys as wide as these
 
 What all tokens share cancels in the softmax and does not count, nor does what sits at the ends of a
 range, which are stored exactly: so rotation makes large biases worse (Qwen2.5-Coder-0.5B: KL 0.56
 to 1.97) while it helps other outliers. A layer that is lost cannot lose more, so the sum over the
-layers counts with a power less than 1 where it is large:
+layers counts by its root where it is large:
 
-    noise = V (1 + V)^(POWER - 1) in units of plain 4-bit keys
+    noise = V (1 + V / LOST)^-1/2 in units of plain 4-bit keys
 
 Coarser sharing and fewer bits never have less noise: each entry is at least that of what is finer.
 """
@@ -32,9 +33,8 @@ from ..light_dataclass import dataclass
 from ..models.spec import ModelSpec
 
 Floats = NDArray[np.float64]
-POWER = 0.7
-"""Of the summed variance, where layers are lost: on Qwen2.5-Coder-0.5B the KL of 15 formats goes
-from 0.01 to 2 as the 0.7th power of this sum, which goes from 0.9 to 420."""
+LOST = 100.0
+"""Summed variance of products from which on layers are lost: about that of products themselves."""
 PLAIN_FOUR_BITS = 15.0**-2
 """Noise power of 4-bit rounding, the unit of formula.py's components."""
 BITS = (2, 4, 8)
@@ -51,14 +51,16 @@ class KeyRanges:
 
     variance: Floats
     source: str
+    name: str = ""
+    """Hub id by which the table is bundled; "" for one that is not."""
 
     @classmethod
-    def read(cls, payload: dict[str, Any]) -> "KeyRanges":
+    def read(cls, payload: dict[str, Any], name: str = "") -> "KeyRanges":
         """From JSON values: {"source", "variance": {"bits transform structure": [layer, …]}}."""
         table = payload["variance"]
         shape = (len(BITS), len(TRANSFORMS), len(STRUCTURES), -1)
         rows = [table[f"{b} {t} {s}"] for b in BITS for t in TRANSFORMS for s in STRUCTURES]
-        return cls(np.array(rows, dtype=float).reshape(shape), str(payload["source"]))
+        return cls(np.array(rows, dtype=float).reshape(shape), str(payload["source"]), name)
 
     def noise(
         self,
@@ -82,7 +84,7 @@ class KeyRanges:
         spared = _at_bits(part[:, :, *places], protection, formats.k_bits)
         kept = _at_bits(part[:, :, *places], protection, protected_bits)
         variance = np.maximum(every - spared, 0.0) + kept
-        noise: Floats = PLAIN_FOUR_BITS * variance * (1.0 + variance) ** (POWER - 1.0)
+        noise: Floats = PLAIN_FOUR_BITS * variance / np.sqrt(1.0 + variance / LOST)
         return noise
 
     def shares(self, transform: str = "plain", structure: str = "head", bits: int = 4) -> Floats:
@@ -113,15 +115,17 @@ def _at_bits(table: Floats, row: NDArray[np.int64], bits: Floats) -> Floats:
 
 def ranges_of(spec: ModelSpec) -> KeyRanges | None:
     """The table of a bundled model; None for others."""
-    return bundled_ranges(spec.name) if spec.name in _bundled() else None
+    return bundled_ranges(spec.name) if spec.name in bundled() else None
 
 
 def bundled_ranges(name: str) -> KeyRanges:
     """The table of a bundled model by its hub name."""
-    return KeyRanges.read(json.loads(profiles.read(f"{FOLDER}/{name.replace('/', '--')}.json")))
+    text = profiles.read(f"{FOLDER}/{name.replace('/', '--')}.json")
+    return KeyRanges.read(json.loads(text), name)
 
 
 @lru_cache(maxsize=1)
-def _bundled() -> Collection[str]:
+def bundled() -> Collection[str]:
+    """Hub ids whose tables are shipped."""
     found: list[str] = json.loads(profiles.read(f"{FOLDER}/index.json"))
     return found

@@ -7,6 +7,7 @@ the cache does it. The same model gives the same table on every machine.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +54,22 @@ class KeyLayer:
 
 def key_ranges(layers: Sequence[KeyLayer], source: str) -> KeyRanges:
     """The table of a model with these layers that cache keys, in their order."""
-    found = np.stack([_layer(layer, seed) for seed, layer in enumerate(layers)], axis=-1)
+    found = np.stack(
+        [
+            np.maximum(_layer(layer, seed) - _layer(_normal(layer), seed), 0.0)
+            for seed, layer in enumerate(layers)
+        ],
+        axis=-1,
+    )
     return KeyRanges(_never_finer_worse(found), source)
+
+
+def _normal(layer: KeyLayer) -> KeyLayer:
+    """The layer with normal keys as wide as its own are beside their bias: any model's, whose noise
+    is the plain component's."""
+    gain = layer.key_gain
+    spread = layer.key_spread if gain is None else float(np.sqrt((gain**2).mean()))
+    return replace(layer, key_bias=None, key_gain=None, key_spread=spread)
 
 
 def _layer(layer: KeyLayer, seed: int) -> NDArray[np.float64]:
@@ -120,7 +135,7 @@ def _error(keys: Floats32, bits: int, structure: str) -> Floats32:
     if structure in _BLOCKS:
         parts = keys.reshape(heads, -1, _BLOCKS[structure], dim)
         return (_rounded(parts, bits, axis=2) - parts).reshape(keys.shape)
-    group = _GROUPS.get(structure, dim)
+    group = int(_GROUPS.get(structure) or dim)
     if group > dim or dim % group:
         group = dim
     parts = keys.reshape(heads, tokens, -1, group)

@@ -16,7 +16,7 @@ import numpy as np
 from ..light_dataclass import dataclass
 from ..models.spec import Attention, ModelSpec, RecurrentState
 from .formula import Floats
-from .key_ranges import KeyRanges, ranges_of
+from .key_ranges import KeyRanges, bundled_ranges, ranges_of
 from .retention import OutlierLayers
 
 COMPONENTS = ("plain", "outlier", "value", "weight")
@@ -35,9 +35,12 @@ NEW_CACHE_SPREAD = 2.0
 acts as on others'."""
 SIZE_CLASS = 1.0
 """Doublings of the parameters, up or down, within which a measured model speaks for another."""
-SIZE_SPREAD = 0.8
-"""Standard deviation in log noise for each doubling beyond: what the recall models (five beyond the
-smallest published one) ask for (docs/accuracy.md)."""
+ROWS_OF_A_SIZE = 4
+"""A model of fewer rows does not speak for its size."""
+SIZE_SPREAD = 0.3
+"""Standard deviation in log noise for each squared doubling beyond: what recall models of 7 million
+parameters ask for, eight doublings below, and three of 0.1 to 0.5 billion, two to four below
+(docs/accuracy.md)."""
 _NEW_CACHE = "nothing is published on caches like this model's: take the bounds, not the middle"
 _OTHER_SIZE = "no model of about this size was measured: the interval is wider for it"
 _NOT_KNOWN = OutlierLayers()
@@ -96,7 +99,7 @@ class Effects:
     """Half-width of the interval in those standard deviations."""
     provenance: str
     notes: tuple[str, ...] = ()
-    other_size: float = 0.0
+    other_size: Floats | float = 0.0
     """Standard deviation more in all scales, since no model of about this size was measured. A fit
     to the model's own rows does without: they say what its size makes of it."""
     own: bool = False
@@ -155,17 +158,21 @@ class Sensitivities:
         if not family_known:
             notes = (*notes, "no rows of this model family: the interval spans all families")
         sd, z = np.sqrt(variances), self.payload["z"]["unseen"]
-        other = SIZE_SPREAD * self._sizes_beyond(features.parameters_b)
-        notes = (*notes, _OTHER_SIZE) if other else notes
+        cache, weights = (
+            SIZE_SPREAD * self._sizes_beyond(features.parameters_b, rows) ** 2
+            for rows in ("cache_rows", "rows")
+        )
+        other = np.array([cache, cache, cache, weights])
+        notes = (*notes, _OTHER_SIZE) if other.any() else notes
         return Effects(features, np.array(means), sd, z, "transferred", notes, other)
 
-    def _sizes_beyond(self, parameters_b: float) -> float:
-        """Doublings between this size and the class of the nearest model whose cache was quantized; 0
-        within one."""
+    def _sizes_beyond(self, parameters_b: float, rows: str) -> float:
+        """Doublings between this size and the class of the nearest model whose cache was
+        quantized; 0 within one."""
         sizes = [
             model["parameters_b"]
             for model in self.payload["models"].values()
-            if model["cache_rows"]
+            if model[rows] >= ROWS_OF_A_SIZE
         ]
         if not sizes:
             return 0.0
@@ -176,8 +183,7 @@ class Sensitivities:
         """The scales that hold for a model description."""
         key, same_shape = self._identify(spec)
         features = features_of(spec, self._family(spec), self._outliers(key or same_shape))
-        if self._fitted_by_ranges(key or same_shape):
-            features = replace(features, ranges=ranges_of(spec))
+        features = replace(features, ranges=self._ranges(spec, key or same_shape))
         if key is None and features.family is None and _cache_is_new(spec):
             effects = self.unseen(features, (_NEW_CACHE,))
             wider = [1.0 if name == "weight" else NEW_CACHE_SPREAD for name in COMPONENTS]
@@ -195,10 +201,13 @@ class Sensitivities:
             )
         return self.unseen(features)
 
-    def _fitted_by_ranges(self, key: str | None) -> bool:
-        """Whether a model's key outliers are in the units of its checkpoint: always, but for one
-        whose rows were fitted without it."""
-        return key is None or bool(self.payload["models"][key].get("read"))
+    def _ranges(self, spec: ModelSpec, key: str | None) -> KeyRanges | None:
+        """The model's own table of key noise, or that by which the rows of `key` were fitted: their
+        key outliers are in its units."""
+        if key is None:
+            return ranges_of(spec)
+        name = self.payload["models"][key]["read"]
+        return bundled_ranges(name) if name else None
 
     def key_of(self, spec: ModelSpec) -> str | None:
         """The model of the fit that this is, if it has rows of its own."""
@@ -233,6 +242,8 @@ class Sensitivities:
             for key, model in self.payload["models"].items()
             if model["family"] == family and tuple(model["shape"]) == shape
         ]
+        # rows of weights alone say nothing of a cache that rows of a sister speak of
+        alike = [key for key in alike if self.payload["models"][key]["cache_rows"]] or alike
         for key in alike:
             names = tuple(self.payload["models"][key]["names"])
             if any(part.startswith(names) for part in parts):

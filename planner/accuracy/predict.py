@@ -132,24 +132,28 @@ def predict_many(
         spec, [c.weight_bits for c in configs], [c.weight_format for c in configs]
     )
     ends = effects.z, 0.0, -effects.z
-    parts = [
-        predictor.retention(
-            effects,
-            formats,
-            protected,
-            shares,
-            context,
-            weight_bits,
-            (kind,),
-            ends,
-            predictor.task_offset(kind, scored),
-        )
-        for kind in REPORTED_KINDS
-    ] if scored is not None else [
-        predictor.retention(
-            effects, formats, protected, shares, context, weight_bits, REPORTED_KINDS, ends
-        )
-    ]
+    parts = (
+        [
+            predictor.retention(
+                effects,
+                formats,
+                protected,
+                shares,
+                context,
+                weight_bits,
+                (kind,),
+                ends,
+                predictor.task_offset(kind, scored),
+            )
+            for kind in REPORTED_KINDS
+        ]
+        if scored is not None
+        else [
+            predictor.retention(
+                effects, formats, protected, shares, context, weight_bits, REPORTED_KINDS, ends
+            )
+        ]
+    )
     kept = np.concatenate([cache * weights for cache, weights in parts], axis=1)
     floors = np.array([predictor.floor(effects, kind, scored) for kind in REPORTED_KINDS])
     table = above_floor(kept, floors[:, None])  # [low, predicted, high; kind; configuration]

@@ -16,6 +16,7 @@ from ..formats.configuration import Configuration
 from .calibrated_noise import SLOPES
 from .formula import COEFFICIENTS
 from .interactions import TABLES
+from .key_ranges import bundled
 from .model_sensitivity import COMPONENTS
 from .predictor import Predictor
 from .profile_probe import check_evaluates
@@ -150,6 +151,8 @@ def _check_model(model: Mapping[str, Any], where: str) -> None:
     number(model["outlier_share"], 0.0, 1.0, f"{where}.outlier_share")
     if model["provenance"] not in PROVENANCES:
         raise DamagedCalibration(f"{where}.provenance is {model['provenance']!r:.40}")
+    if not isinstance(model["read"], str) or (model["read"] and model["read"] not in bundled()):
+        raise DamagedCalibration(f"{where}.read is no model whose keys are known")
     if not all(isinstance(name, str) for name in model["names"]):
         raise DamagedCalibration(f"{where}.names are not names")
     if not isinstance(model["family"], str | None):

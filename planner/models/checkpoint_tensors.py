@@ -66,9 +66,7 @@ class CheckpointTensors:
             return None
         return (path, start + first, start + last) if kind == "BF16" or kind in _TYPES else None
 
-    def _floats(
-        self, name: str, path: Path, first: int, last: int
-    ) -> NDArray[np.float32] | None:
+    def _floats(self, name: str, path: Path, first: int, last: int) -> NDArray[np.float32] | None:
         kind = self._places[name][2]["dtype"]
         with path.open("rb") as file:
             file.seek(first)
