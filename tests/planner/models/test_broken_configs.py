@@ -79,7 +79,7 @@ def test_mutations_give_a_description_or_a_line(name: str) -> None:
         ({"layer_types": ["full_attention", "x", "x", "x"]}, "a kind of attention"),
         ({"attention_bias": "no"}, "attention_bias is 'no', not true or false"),
         ({"vocab_size": -3}, "vocab_size is -3"),
-        ({"model_type": 5}, "does not say its model_type"),
+        ({"model_type": 5}, "model_type is 5, not a text"),
     ],
 )
 def test_errors_name_the_field(change: dict[str, Any], said: str) -> None:

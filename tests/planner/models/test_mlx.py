@@ -242,7 +242,8 @@ def test_the_cases_of_the_issue(tmp_path: Path, capsys: pytest.CaptureFixture[st
     plan = json.loads(capsys.readouterr().out)
     assert plan["recommended"]["memory"]["weights"] == expected
     assert plan["runnable"] is False
-    assert any("does not load checkpoints quantized by mlx" in w for w in plan["warnings"])
+    assert any("the checkpoint is MLX's" in w for w in plan["warnings"])
+    assert any(w.startswith("planned only: ") for w in plan["warnings"])
 
 
 def test_the_runtime_refuses_what_only_quantization_names(tmp_path: Path) -> None:
