@@ -1,0 +1,42 @@
+"""llama.cpp's own answers by type of cache: profiles/calibrations/llama_cpp.jsonl."""
+
+import json
+
+from kvpareto import profiles
+from kvpareto.planner.formats.configuration import Configuration
+
+ENVIRONMENT, *ROWS = [
+    json.loads(line) for line in profiles.read("calibrations/llama_cpp.jsonl").splitlines()
+]
+DIVERGENCE = {(row["model"], row["config"]): row for row in ROWS if row["kind"] == "divergence"}
+SMOLLM2, QWEN = "SmolLM2-135M-Instruct", "Qwen2.5-Coder-0.5B-Instruct"
+
+
+def test_each_row_is_there_once_and_names_a_configuration() -> None:
+    keys = [(r["engine"], r["model"], r["config"], r["kind"], r.get("task")) for r in ROWS]
+    assert len(keys) == len(set(keys))
+    assert ENVIRONMENT["environment"]["xllamacpp"]
+    for row in ROWS:
+        assert str(Configuration.parse(row["config"])) == row["config"]
+        assert row["n"] >= (96 if row["kind"] == "divergence" else 8)
+
+
+def test_fewer_bits_diverge_more_without_key_biases() -> None:
+    kl = [DIVERGENCE[SMOLLM2, f"wQ4_1-k{n}v{n}"]["kl"] for n in ("q8_0", "q5_1", "q4_1", "q4_0")]
+    assert kl == sorted(kl)
+
+
+def test_keys_decide() -> None:
+    for model, weights in ((SMOLLM2, "Q4_1"), (QWEN, "Q4_K_M"), ("recall-outliers", "BF16")):
+        values, keys = (
+            DIVERGENCE[model, f"w{weights}-{pair}"]["kl"] for pair in ("kq8_0vq4_0", "kq4_0vq8_0")
+        )
+        assert keys > 3 * values
+
+
+def test_our_rotated_4_bits_are_q4_1() -> None:
+    for model, weights in ((SMOLLM2, "Q4_1"), (QWEN, "Q4_K_M"), ("recall-outliers", "BF16")):
+        theirs = DIVERGENCE[model, f"w{weights}-kq4_1vq4_1"]
+        ours = DIVERGENCE[model, "w16a16-k4v4-g32+rot"]
+        error = (theirs["kl_se"] ** 2 + ours["kl_se"] ** 2) ** 0.5
+        assert abs(theirs["kl"] - ours["kl"]) < 2 * error
