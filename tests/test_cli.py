@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kvpareto.cli import run
+from kvpareto.planner.accuracy.task_kinds import REPORTED_KINDS
 
 MODEL = "Qwen/Qwen2.5-7B-Instruct"
 ESTIMATE = ["estimate", "--model", MODEL, "--config", "w4a16-k4v4-g64+pc256"]
@@ -244,7 +245,7 @@ def test_shell_completion_is_offered() -> None:
 def test_a_risk_is_refused_and_shown_as_one_where_it_is_accepted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    asked = ["plan", "-m", "Qwen/Qwen2.5-14B-Instruct", "--budget", "16GB", "--context", "64k"]
+    asked = ["plan", "-m", "Qwen/Qwen3-14B", "--budget", "12GB", "--context", "16k"]
     code, out, err = answer(capsys, *asked)
     assert (code, out) == (1, "")
     error, hint = err.splitlines()
@@ -263,7 +264,7 @@ def test_a_task_may_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     weakest, asked = document(capsys, *PLAN), document(capsys, *PLAN, "--task", "retrieval")
     assert weakest["task"] is None
     assert asked["task"] == asked["recommended"]["accuracy"]["task"] == "retrieval"
-    kinds = ["reasoning", "long_reasoning", "retrieval", "likelihood"]
+    kinds = list(REPORTED_KINDS)
     assert list(weakest["recommended"]["accuracy"]["tasks"]) == kinds
     code, _, err = answer(capsys, *PLAN, "--task", "poetry")
     assert code == 2

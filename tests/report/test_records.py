@@ -28,7 +28,7 @@ LINES = {
         ["plan", *QWEN, "--budget", "1GB"],
         ["plan", *QWEN],
         ["plan", "--zork"],
-        ["plan", "-m", "Qwen/Qwen2.5-14B-Instruct", "--budget", "16GB", "--context", "64k"],
+        ["plan", "-m", "Qwen/Qwen3-14B", "--budget", "12GB", "--context", "16k"],
     ],
     "text": [["--version"], ["plan", "--help"]],
 }

@@ -103,7 +103,12 @@ def held_out(needed: Sequence[float]) -> HeldOut:
     count = len(needed)
     rows: list[Row] = [ROW] * count
     low = np.where(np.array(needed) <= Z_GRID[:, None] + 1e-9, 0.4, 0.99)
-    return HeldOut(tuple(rows), np.full(count, 0.99), np.stack([low, np.full_like(low, 0.995)]))
+    return HeldOut(
+        tuple(rows),
+        np.full(count, 0.99),
+        np.full(count, 0.99),
+        np.stack([low, np.full_like(low, 0.995)]),
+    )
 
 
 def test_the_conformal_quantile_is_that_of_one_row_more() -> None:

@@ -148,7 +148,7 @@ def test_left_out_points_of_the_shipped_grid_are_predicted_within_the_bars() -> 
 def _within_the_bars(judged: Judged) -> None:
     assert judged.error(0.9) <= 0.01
     assert judged.error() <= 0.03
-    assert 0.86 <= judged.coverage() <= 0.97
+    assert 0.86 <= judged.coverage() <= 0.975
 
 
 def test_a_prior_names_every_parameter_once() -> None:
