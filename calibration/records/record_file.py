@@ -105,7 +105,7 @@ class Record(_Strict):
         try:
             Configuration.parse(self.config)
         except BadInput as error:
-            raise ValueError(error.message) from None
+            raise ValueError(f"config: {error.message}") from None
         tokens = self.details.get(WINDOW, float(self.context))
         if self.outcome == "ok" and (self.context < 1 or tokens < 1):
             raise ValueError("context and window are 1 token or more")
