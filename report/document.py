@@ -102,7 +102,11 @@ def _commands(request: Request, best: Point) -> list[dict[str, str]]:
     words += ["--output", str(asked.output)] if asked.output != DEFAULT_OUTPUT else []
     words += ["--batch", str(asked.batch)] if asked.batch > 1 else []
     words += ["--engine", request.engine.name] if request.engine is not KVPARETO else []
-    return [{"label": "Check it", "command": shlex.join(words)}]
+    commands = [{"label": "Check it", "command": shlex.join(words)}]
+    if request.engine is KVPARETO and KVPARETO.cannot_run(request.spec, request.hardware) is None:
+        run = ["kvpareto", "run", "-m", model, "--config", config, "your prompt"]
+        commands.insert(0, {"label": "Run it", "command": shlex.join(run)})
+    return commands
 
 
 def _ollama(said: dict[str, Any]) -> list[dict[str, str]]:

@@ -4,5 +4,5 @@ docs/schemas/ holds the same as JSON Schema, written by `make docs`. A field tha
 is added here first.
 """
 
-DOOR = ("measuring", "others", "planning", "schemas")
+DOOR = ("measuring", "others", "planning", "running", "schemas")
 """Modules that other rooms may import."""

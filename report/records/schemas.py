@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from . import measuring, others, planning
+from . import measuring, others, planning, running
 
 RECORDS: Mapping[str, type] = {
     "plan": planning.PlanRecord,
@@ -14,6 +14,9 @@ RECORDS: Mapping[str, type] = {
     "calibrate": measuring.CalibrationRecord,
     "verify": measuring.ReceiptRecord,
     "verify_sweep": measuring.SweepRecord,
+    "run": running.RunRecord,
+    "run_batch": running.RunBatchRecord,
+    "chat": running.ChatRecord,
     "profiles_list": others.ProfilesListRecord,
     "profiles_show": others.ProfileRecord,
     "profiles_export": others.ExportRecord,
@@ -45,6 +48,9 @@ def kind_of(document: Mapping[str, Any]) -> str:
         ("terms", "verify"),
         ("recommended", "plan"),
         ("max_context", "max_context"),
+        ("answers", "run_batch"),
+        ("turns", "chat"),
+        ("finish", "run"),
         ("memory", "estimate"),
         ("expected_error", "calibrate"),
         ("models", "profiles_list"),

@@ -5,9 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from kvpareto.cli import run
+from kvpareto.report.records.schemas import json_schema, kind_of
 
 STORIES = str(Path(__file__).parents[2] / "data" / "stories260K-hf")
 SMALL = ("-m", STORIES, "--device", "cpu", "--config", "w16a16-k8v8+pc64", "--output", "12")
@@ -33,6 +35,8 @@ def test_json_is_one_document_with_the_same_text(capsys: pytest.CaptureFixture[s
     code, out, _ = answer(capsys, "run", *SMALL, "Once upon a time", "--json")
     found = json.loads(out)
     assert code == 0
+    assert kind_of(found) == "run"
+    jsonschema.validate(found, json_schema("run"))
     assert found["text"] == ", there was a little girl named Lily. She"
     assert (found["schema"], found["prompt_tokens"], found["new_tokens"]) == (1, 5, 12)
     assert found["finish"] == "length"
@@ -85,6 +89,7 @@ def test_a_file_of_prompts_is_answered_line_by_line(
     assert (found[1]["new_tokens"], found[2]["new_tokens"]) == (3, 12)
     assert "27 generated" in err
     document: dict[str, Any] = json.loads(answer(capsys, *line, "--json")[1])
+    jsonschema.validate(document, json_schema(kind_of(document)))
     assert {one["id"]: one for one in document["answers"]} == found
     assert document["new_tokens"] == 27
 
