@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from ..errors import BadInput
-from .gpus import Hardware, named_gpus
+from .gpus import Hardware, gpu_called, named_gpus
 
 _VENDOR_WORDS = ("nvidia", "geforce", "amd", "instinct", "radeon", "apple", "tesla", "oam")
 _SERIES_WORDS = ("rtx", "rx")  # "4090" alone is what people type
@@ -35,9 +35,9 @@ def find_gpu(name: str, memory: int | None = None) -> Hardware:
     Raises BadInput, naming what is near, if there is no such GPU or if there are several, and for
     several GPUs at once (`2xH100`).
     """
-    for gpu, _ in named_gpus():
-        if gpu.name == name:  # as the program itself names it: no word is looked at
-            return gpu
+    exact = gpu_called(name)
+    if exact is not None:  # as the program itself names it: no word is looked at
+        return exact
     name = _one(name)
     gpus = _of_memory(candidates(name), memory)
     if len(gpus) == 1:

@@ -6,7 +6,7 @@ sizes of memory is one GPU for each size here.
 
 import json
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from ...profiles import read
@@ -78,12 +78,28 @@ def list_gpus() -> tuple[Hardware, ...]:
 @lru_cache(maxsize=1)
 def named_gpus() -> tuple[tuple[Hardware, tuple[str, ...]], ...]:
     """Every GPU with its name and aliases. An alias that several GPUs have means any of them."""
+    return tuple((_gpu(name), (name, *row.get("aliases", ()))) for name, row in _rows().items())
+
+
+def gpu_called(name: str) -> Hardware | None:
+    """The GPU of exactly this name; None for any other. Nothing is made of the rest."""
+    return _gpu(name) if name in _rows() else None
+
+
+@cache
+def _gpu(name: str) -> Hardware:
+    return _hardware(_rows()[name])
+
+
+@lru_cache(maxsize=1)
+def _rows() -> dict[str, dict[str, Any]]:
+    """The profile's row of each GPU by its name, its source put in."""
     profile = json.loads(read("hardware/gpus.json"))
-    return tuple(
-        (_hardware(row, profile["sources"][row["source"]]), (row["name"], *row.get("aliases", ())))
+    return {
+        row["name"]: row | {"source": profile["sources"][row["source"]]}
         for entry in profile["gpus"]
         for row in _sizes(entry, profile["metal"])
-    )
+    }
 
 
 def _sizes(row: dict[str, Any], metal: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -109,7 +125,9 @@ def _sizes(row: dict[str, Any], metal: dict[str, Any]) -> Iterator[dict[str, Any
         yield row
 
 
-def _hardware(row: dict[str, Any], source: dict[str, str]) -> Hardware:
+def _hardware(row: dict[str, Any]) -> Hardware:
+    source = row["source"]
+
     def scaled(of: dict[str, Any], key: str, unit: float) -> float | None:
         return None if of.get(key) is None else of[key] * unit
 

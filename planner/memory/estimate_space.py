@@ -29,7 +29,7 @@ MOST = 2**60
 
 @dataclass(frozen=True, eq=False)
 class SpaceMemory:
-    """Bytes: `weights` [W, 1, 1]; `kv` [1, F, C or 1]; `total` and its upper end [W, F, C].
+    """Bytes: `weights` [W, 1, 1]; `kv` [1, F, C or 1]; the total's upper end [W, F, C].
 
     `beyond` [4, W, E, C]: what `Activation` counts, beyond the full cache; E is 2 where
     packing the cache changes that, format f having `kind[f]`.
@@ -37,7 +37,6 @@ class SpaceMemory:
 
     weights: Ints
     kv: Ints
-    total: Ints
     total_high: Ints
     beyond: Ints
     kind: Ints
@@ -80,27 +79,28 @@ def _of_reading(
 
     beyond = _beyond(spec, space, workload, engine, kv, examples)
     context = engine.context(hardware)
-    more = np.maximum(beyond[:2].max(axis=0), 0)[:, kinds, :]
-    moving = kv + np.maximum(beyond[3], 0)[:, kinds, :] + overhead.workspace(spec, hardware)
-    slack = _slack(space, engine, hardware, examples)[..., kinds, :]
-    expected, high = (
-        weights + moving + taken + slack_bytes(tuple(terms), moving, more).astype(np.int64)
-        for taken, terms in zip((context.expected, context.high), slack, strict=True)
-    )
-    high = high + (activation_error(spec) * more).astype(np.int64)
-    return SpaceMemory(weights, kv, expected, high, beyond, kinds)
+    # Where formats are of one kind, its row stands for all: no copies of it are made.
+    of_format = [0] if len(examples) == 1 else kinds
+    more = np.maximum(beyond[:2].max(axis=0), 0)[:, of_format, :]
+    room = np.maximum(beyond[3], 0)[:, of_format, :] + overhead.workspace(spec, hardware)
+    moving = kv + room
+    slack = _slack(space, engine, hardware, examples)[..., of_format, :]
+    high = slack_bytes(tuple(slack), moving, more).astype(np.int64)
+    high += moving
+    high += weights + context.high + (activation_error(spec) * more).astype(np.int64)
+    return SpaceMemory(weights, kv, high, beyond, kinds)
 
 
 def _slack(
     space: Space, engine: Engine, hardware: Hardware | None, examples: list[int]
 ) -> npt.NDArray[np.float64]:
-    """Terms of the slack, expected and high: [2, 3, 1, E, C]."""
-    numbers = np.zeros((2, 3, 1, len(examples), len(space.chunks)))
+    """Terms of the slack at its upper end: [3, 1, E, C]."""
+    numbers = np.zeros((3, 1, len(examples), len(space.chunks)))
     for e, example in enumerate(examples):
         for c, chunk in enumerate(space.chunks):
             config = space.at(space.weights[0], example, chunk, space.weight_name(0))
             slack = engine.slack(config, hardware)
-            numbers[:, :, 0, e, c] = [slack_terms(slack, end) for end in (0, 2)]
+            numbers[:, 0, e, c] = slack_terms(slack, 2)
     return numbers
 
 

@@ -197,6 +197,13 @@ class ModelSpec:
         return sum(group.parameters for group in self.tensors if group.part is part)
 
     @cached_property
+    def layer_kinds(self) -> tuple[tuple[Layer, ...], tuple[int, ...]]:
+        """The distinct layers, and for every layer its number among them."""
+        numbers: dict[Layer, int] = {}
+        of_layer = tuple(numbers.setdefault(layer, len(numbers)) for layer in self.layers)
+        return tuple(numbers), of_layer
+
+    @cached_property
     def mixer_counts(self) -> tuple[tuple[Mixer, int], ...]:
         """Every distinct mixer and how often it occurs, layer order forgotten."""
         return tuple(Counter(m for layer in self.layers for m in layer.mixers).items())

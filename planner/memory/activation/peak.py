@@ -90,11 +90,9 @@ def _cached(spec: ModelSpec, step: ForwardStep, *, after: bool) -> list[int]:
     """Bytes of every layer's cache storage before or after a stage, as the allocator counts."""
     if step.attend in (Attend.PACKED, Attend.DEQUANTIZED):
         return [0] * len(spec.layers)
-    sizes: dict[Layer, int] = {}
-    for layer in spec.layers:
-        if layer not in sizes:
-            sizes[layer] = sum(_mixer_cache(mixer, step, after) for mixer in layer.mixers)
-    return [sizes[layer] for layer in spec.layers]
+    distinct, numbers = spec.layer_kinds
+    sizes = [sum(_mixer_cache(mixer, step, after) for mixer in x.mixers) for x in distinct]
+    return [sizes[number] for number in numbers]
 
 
 def _mixer_cache(mixer: Mixer, step: ForwardStep, after: bool) -> int:
@@ -144,18 +142,17 @@ def _layers(
     after: Sequence[int],
 ) -> int:
     """All decoder layers; takes the last one's output. The first one's input is the embeddings."""
-    effects: dict[Layer, int] = {}
+    distinct, numbers = spec.layer_kinds
+    effects = [layer_effect(layer, step) for layer in distinct]
     streams = step.traits.streams
     copied = step.traits.scaled_embeddings or streams > 1
     given = live.take(streams * step.bytes(spec.hidden)) if copied else 0
     kept = 0
-    for layer, old, new in zip(spec.layers, before, after, strict=True):
-        if layer not in effects:
-            effects[layer] = layer_effect(layer, step)
-        live.peak = max(live.peak, live.nbytes + effects[layer])
+    for number, old, new in zip(numbers, before, after, strict=True):
+        live.peak = max(live.peak, live.nbytes + effects[number])
         live.nbytes += new - old
         given = given or live.take(step.bytes(spec.hidden))
-        kept = kept or live.take(_kept_weights(layer, step))
+        kept = kept or live.take(_kept_weights(distinct[number], step))
     return given + kept
 
 

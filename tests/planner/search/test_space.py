@@ -48,7 +48,6 @@ def test_memory_of_the_space_is_memory_of_each_configuration(
     for w, f, c in sampled(space, 40):
         config = space.at(space.weights[w], f, space.chunks[c])
         alone = memory.estimate(spec, config, workload, engine, None)
-        assert table.total[w, f, c] == alone.total, config
         assert table.total_high[w, f, c] == alone.total_high, config
 
 
