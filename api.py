@@ -67,10 +67,17 @@ def estimate(model: str, config: str, **words: "Unpack[EstimateWords]") -> "Esti
     from .planner.latency import predict as latency
     from .planner.memory import estimate as memory
     from .planner.models.protected import check_layers
-    from .planner.typed_request import typed_gpu, typed_task, typed_workload
+    from .planner.typed_request import (
+        EstimateWords,
+        check_words,
+        typed_gpu,
+        typed_task,
+        typed_workload,
+    )
     from .planner.workload import DEFAULT_OUTPUT
     from .report.document import estimate_document
 
+    check_words(words, EstimateWords)
     chosen, engine = Configuration.parse(config), find_engine(words.get("engine", "kvpareto"))
     hardware = typed_gpu(words.get("gpu"))
     spec, workload = typed_workload(

@@ -4,6 +4,7 @@ Sizes and counts are texts as a person types them (`12GB`, `32k`, `3%`) or numbe
 a fraction).
 """
 
+from collections.abc import Mapping
 from typing import TypedDict, Unpack
 
 from .engine import Engine
@@ -59,6 +60,7 @@ class EstimateWords(TypedDict, total=False):
 def typed_request(model: str, **words: Unpack[PlanWords]) -> Request:
     """The Request that these words ask. Raises BadInput for what cannot be understood, and where
     neither a budget nor a GPU says how much memory there is."""
+    check_words(words, PlanWords)
     hardware = typed_gpu(words.get("gpu"))
     engine = find_engine(words.get("engine", "kvpareto"))
     ram = _ram(words.get("ram"), engine)
@@ -92,6 +94,17 @@ def typed_request(model: str, **words: Unpack[PlanWords]) -> Request:
         ram=None if host_only else ram,
         host_only=host_only,
     )
+
+
+def check_words(words: Mapping[str, object], known: type) -> None:
+    """Raise BadInput for a word that is none of `known`'s: it would be left out in silence."""
+    for word in words:
+        if word not in known.__annotations__:
+            from difflib import get_close_matches
+
+            names = list(known.__annotations__)
+            near = get_close_matches(word, names, n=1) or [", ".join(names)]
+            raise BadInput(f"unknown word: {word}", f"did you mean {near[0]}?")
 
 
 def typed_workload(

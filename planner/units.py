@@ -30,7 +30,7 @@ def parse_bytes(text: str) -> int:
     if match is None or (match[3] and not match[2]):
         raise BadInput(f"not a memory size: {text!r}", "write it like 12GB, 11.5GiB or 12288MiB")
     number, prefix, binary, unit = match.groups()
-    if not prefix and not unit:
+    if not prefix and not unit and float(number) > 0:
         raise BadInput(f"a memory size without a unit: {text.strip()!r}", _with_unit(number))
     factor = (_BINARY if binary else _DECIMAL).get(prefix.lower(), 1)
     size = int(float(number) * factor)

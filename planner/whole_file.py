@@ -33,6 +33,10 @@ def check_target(path: Path) -> Path:
 
     Asked before long work begins, so that its result has a place.
     """
+    if str(path) == "-":
+        raise BadInput(
+            "- is no file: --save and --output write files", "--json prints the document on stdout"
+        )
     try:
         target = Path(os.path.realpath(path.expanduser()))
         _refuse_special(path, target)

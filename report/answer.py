@@ -26,6 +26,8 @@ def print_answer(document: Document, console: Console, *, more: bool) -> None:
     title = "Recommended" if document["safe"] else "Not safe"
     _whole(console, title, Text(best["config"], "bold"))
     _line(console, "Memory", _memory(best, document["budget"], console.width))
+    if document.get("host_only"):
+        _line(console, "Where", "all of it on the processor: --gpu NAME for a card")
     _line(console, "Retention", _retention(document))
     _line(console, "Speed", _speed(document))
     for label, command in run_lines(document):

@@ -83,6 +83,12 @@ def plan_document(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _typed_budget(budget: int, needed: int) -> str:
+    """The budget in few digits where it still holds what is needed: a whole GPU's has nine."""
+    rounded = budget // 10**7 * 10**7
+    return exact_bytes(rounded if rounded >= needed else budget)
+
+
 def _commands(request: Request, best: Point) -> list[dict[str, str]]:
     """What to type next, each with its label, ready for a POSIX shell."""
     if best.placement is not None:
@@ -98,12 +104,19 @@ def _commands(request: Request, best: Point) -> list[dict[str, str]]:
     model = str(request.spec.extra.get("path") or request.spec.name)
     asked = request.workload
     words = ["kvpareto", "verify", "-m", model, "--config", config]
-    words += ["--budget", exact_bytes(request.budget), "--context", str(asked.context)]
+    words += [
+        "--budget",
+        _typed_budget(request.budget, best.memory.total_high),
+        "--context",
+        str(asked.context),
+    ]
     words += ["--output", str(asked.output)] if asked.output != DEFAULT_OUTPUT else []
     words += ["--batch", str(asked.batch)] if asked.batch > 1 else []
     words += ["--engine", request.engine.name] if request.engine is not KVPARETO else []
+    if request.engine.cannot_run(request.spec, request.hardware) is not None:
+        return []
     commands = [{"label": "Check it", "command": shlex.join(words)}]
-    if request.engine is KVPARETO and KVPARETO.cannot_run(request.spec, request.hardware) is None:
+    if request.engine is KVPARETO:
         run = ["kvpareto", "run", "-m", model, "--config", config, "your prompt"]
         commands.insert(0, {"label": "Run it", "command": shlex.join(run)})
     return commands

@@ -4,7 +4,7 @@ A configuration is never broken: where it and its numbers do not fit into one li
 out from the right, and at last each configuration has a line of its own above its numbers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -28,18 +28,8 @@ def print_frontier(document: Document, console: Console) -> None:
         highlight=False,
     )
     rows = _rows(document)
-    kept = _columns_that_fit(rows, console.width)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        style = "bold" if row[0] == "*" else "dim" if row[2] == "beyond" else ""
-        cells = [row[0].ljust(widths[0]), row[1].ljust(widths[1] if kept >= _LEAST else 0)]
-        numbers = [row[i].rjust(widths[i]) for i in range(2, len(row))]
-        if kept >= _LEAST:
-            text = [" ".join(cells), *numbers[:kept]]
-            console.print(Text((" " * _GAP).join(text), style), soft_wrap=True)
-        else:
-            console.print(Text(" ".join(cells), style), soft_wrap=True)
-            console.print(Text("    " + ", ".join(filter(None, row[2:6])), style))
+    styles = {"*": "bold", "beyond": "dim"}
+    print_rows(rows, console, [styles.get(r[0]) or styles.get(r[2], "") for r in rows])
     if document["relative_latency"]:
         console.print(
             "TTFT and TPOT are multiples of the recommended one's, by the roofline of an "
@@ -48,6 +38,20 @@ def print_frontier(document: Document, console: Console) -> None:
         )
     console.print()
     console.print(_picture(document, console.width), soft_wrap=True)
+
+
+def print_rows(rows: Sequence[Sequence[str]], console: Console, styles: Sequence[str]) -> None:
+    """Rows of a mark, a configuration and its numbers; the first row holds their names."""
+    kept = _columns_that_fit(rows, console.width)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row, style in zip(rows, styles, strict=True):
+        if kept >= _LEAST:
+            named = f"{row[0].ljust(widths[0])} {row[1].ljust(widths[1])}"
+            numbers = [row[i].rjust(widths[i]) for i in range(2, len(row))]
+            console.print(Text((" " * _GAP).join([named, *numbers[:kept]]), style), soft_wrap=True)
+        else:
+            console.print(Text(f"{row[0].ljust(widths[0])} {row[1]}", style), soft_wrap=True)
+            console.print(Text("    " + ", ".join(filter(None, row[2:6])), style))
 
 
 def _rows(document: Document) -> list[list[str]]:
@@ -77,7 +81,7 @@ def _rows(document: Document) -> list[list[str]]:
     return rows
 
 
-def _columns_that_fit(rows: list[list[str]], width: int) -> int:
+def _columns_that_fit(rows: Sequence[Sequence[str]], width: int) -> int:
     """How many of the columns behind the configuration fit into a line."""
     used = 2 + max(len(row[1]) for row in rows)
     for number in range(2, len(rows[0])):

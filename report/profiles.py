@@ -25,7 +25,7 @@ from ..planner.models.spec import (
     ModelSpec,
     RecurrentState,
 )
-from ..planner.units import format_bytes
+from ..planner.units import GiB, format_bytes
 
 Document = Mapping[str, Any]
 
@@ -53,7 +53,12 @@ def show_document(name: str) -> dict[str, Any]:
         except BadInput as not_a_model:
             if "/" in name:
                 raise
-            raise not_a_gpu from not_a_model
+            if "more than one" in not_a_gpu.message:
+                raise not_a_gpu from not_a_model
+            raise BadInput(
+                f"nothing is known of {name!r}: no model, no GPU and no calibration has that name",
+                "`kvpareto profiles list` names all three",
+            ) from not_a_model
 
 
 def print_list(document: Document, console: Console) -> None:
@@ -124,8 +129,9 @@ def _calibration_facts(meta: Document) -> dict[str, Any]:
 
 def _gpu_document(gpu: Hardware) -> dict[str, Any]:
     facts: dict[str, Any] = {
-        "memory": f"{gpu.marketing_bytes >> 30} GB{' shared with the host' * gpu.unified}",
-        "a program gets": f"{format_bytes(gpu.memory_bytes)}{', estimated' * gpu.memory_estimated}"
+        "memory": f"{gpu.marketing_bytes >> 30} GiB{' shared with the host' * gpu.unified}",
+        "a program gets": f"{gpu.memory_bytes / GiB:.2f} GiB ({format_bytes(gpu.memory_bytes)})"
+        f"{', estimated' * gpu.memory_estimated}"
         f" ({gpu.memory_source})",
         "bfloat16": "yes" if gpu.bf16 else "no: planned in float16",
         "bandwidth": f"{format_bytes(round(gpu.bandwidth))}/s",

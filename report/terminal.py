@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..planner.units import GiB, format_bytes, format_tokens
 from .answer import print_answer, print_reminder
-from .frontier import print_frontier
+from .frontier import print_frontier, print_rows
 from .numbers import percent, seconds
 
 Document = Mapping[str, Any]
@@ -65,27 +65,25 @@ def print_plan_details(document: Document, console: Console) -> None:
 
 def print_longest(document: Document, console: Console) -> None:
     """`--max-context`: the longest context that fits, for each frontier configuration."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("configuration", overflow="fold")
     timed = document["gpu"] is not None
-    for name in ("context", "total", "retention", "at least", *["TTFT"] * timed):
-        table.add_column(name, justify="right", no_wrap=True)
-    ends = {row["limited_by"] for row in document["max_context"]}
-    for row in document["max_context"]:
-        table.add_row(
+    rows = [["", "configuration", "context", "total", "retention", "at least", *["TTFT"] * timed]]
+    rows += [
+        [
+            "",
             row["config"],
             f"{row['max_context']:,}" + _END_MARKS[row["limited_by"]],
             format_bytes(row["memory"]["total"]),
             percent(row["accuracy"]["retention"]),
             percent(row["accuracy"]["low"]),
             *[seconds(row["ttft_s"])] * timed,
-        )
+        ]
+        for row in document["max_context"]
+    ]
+    ends = {row["limited_by"] for row in document["max_context"]}
+    _print(console, _heading(document, context=False), _budget(document), "")
+    print_rows(rows, console, ["", "bold", *[""] * (len(rows) - 2)])
     _print(
         console,
-        _heading(document, context=False),
-        _budget(document),
-        "",
-        table,
         *["* the model was made for no more"] * ("model" in ends),
         *["+ beyond it the lower end of retention keeps too little"] * ("accuracy" in ends),
         *_notes(document),

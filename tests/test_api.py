@@ -73,3 +73,11 @@ def test_verify_gives_a_receipt_without_printing(capsys: pytest.CaptureFixture[s
     with pytest.raises(kvpareto.BadInput):
         kvpareto.verify(MODEL, config="w4", budget="8GB", offline=True)
     assert capsys.readouterr().out == ""
+
+
+def test_an_unknown_word_is_refused() -> None:
+    with pytest.raises(kvpareto.BadInput, match="contxt") as plan:
+        kvpareto.plan(MODEL, budget="12GB", contxt="64k", offline=True)
+    assert plan.value.hint == "did you mean context?"
+    with pytest.raises(kvpareto.BadInput, match="zork"):
+        kvpareto.estimate(MODEL, "w16a16-k16v16", zork=1, offline=True)

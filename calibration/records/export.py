@@ -88,6 +88,11 @@ def _find(name: str) -> Path:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise BadInput(
+            f"cannot read {file}: {'it is no file' if file.exists() else 'there is none'}",
+            "give a file that `kvpareto profiles export` wrote",
+        )
     document = read_json(file)
     valid = (
         document is not None

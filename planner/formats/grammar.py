@@ -21,6 +21,7 @@ _BITS = re.compile(r"w(\d+)a(\d+)-k(\d+)v(\d+)((?:-[a-z]+\d*)*)((?:\+.*)?)", re.
 _NAMES = re.compile(
     r"w(\d+a\d+|[a-zA-Z]\w*)-k(\w+)((?:-[a-z]+\d*)*)((?:\+.*)?)", re.ASCII | re.DOTALL
 )
+_WEIGHTS = re.compile(r"w?(16|8|4)(?:a16)?", re.ASCII)
 _PROTECT = re.compile(r"protect\{(\d{1,6}(?:,\d{1,6})*)\}:k(\d+)v(\d+)", re.ASCII)
 
 Fields = dict[str, object]
@@ -47,6 +48,8 @@ class Protection:
 def read_fields(text: str) -> Fields:
     """Keyword arguments of Configuration. Raises BadInput naming the part that is wrong."""
     stripped = text.strip() if len(text) <= 2000 else ""
+    if not _NAMES.fullmatch(stripped) and _BITS.fullmatch(stripped.lower()):
+        stripped = stripped.lower()
     if match := _BITS.fullmatch(stripped):
         weight, activation, k, v = (_small_int(match[i], text) for i in range(1, 5))
         fields: Fields = {"weight_bits": _with_activation(weight, activation)}
@@ -56,12 +59,23 @@ def read_fields(text: str) -> Fields:
         fields = _read_weights(match[1], text) | _read_kv(match[2], text)
         granularity, options = match[3], match[4]
     else:
-        raise BadInput(f"not a configuration: {text!r}", HINT)
+        raise _no_configuration(text, stripped)
     for part in granularity.split("-")[1:]:
         _read_granularity(part, fields)
     for part in options.split("+")[1:]:
         _read_option(part, fields)
     return fields
+
+
+def _no_configuration(text: str, stripped: str) -> BadInput:
+    """What is wrong with a text that is no configuration; weights alone name what is missing."""
+    if weights := _WEIGHTS.fullmatch(stripped.lower()):
+        whole = f"w{weights[1]}a16-k8v8"
+        return BadInput(
+            f"not a configuration: {text!r} names weights alone, no keys and values",
+            f"write both: {whole} or {whole}+pc512",
+        )
+    return BadInput(f"not a configuration: {text!r}", HINT)
 
 
 def _read_weights(token: str, text: str) -> Fields:

@@ -71,6 +71,8 @@ def download_config(repo_id: str) -> Path:
 
 
 def _fetch(repo_id: str) -> Path:
+    # The library asks the endpoint for more than the file, and reads that answer without a limit.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import huggingface_hub  # noqa: F401
     except ImportError:

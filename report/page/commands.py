@@ -55,7 +55,8 @@ def register(app: typer.Typer, show: Show) -> None:
             raise BadInput(
                 "no plan to draw", "kvpareto plan -m MODEL --budget 12GB --save plan.json makes one"
             )
-        check_target(output)
+        if check_target(output) in {path.resolve() for path in files}:
+            raise BadInput(f"-o {output} is one of the files to draw", "name another file")
         sources = read_sources(files)
         if len(sources.plans) > 1 and not compare:
             raise BadInput(f"{len(sources.plans)} plans", "--compare draws them side by side")

@@ -12,7 +12,7 @@ from kvpareto.cli import run
 from kvpareto.report.answer import print_answer
 from kvpareto.report.frontier import print_frontier
 from kvpareto.report.marks import encodable
-from kvpareto.report.terminal import print_plan
+from kvpareto.report.terminal import print_longest, print_plan
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +100,14 @@ def test_a_pipe_is_neither_wrapped_nor_padded(
     lines = capsys.readouterr().out.splitlines()
     assert not [line for line in lines if line != line.rstrip()]
     assert any(len(line) > 100 and line.startswith("  -  ") for line in lines)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_the_longest_contexts_have_whole_configurations(width: int) -> None:
+    import kvpareto
+
+    document: Any = kvpareto.max_context("Qwen/Qwen3-8B", budget="8GB", offline=True)
+    lines = shown(document, width, print_longest)
+    for row in document["max_context"]:
+        assert any(row["config"] in line for line in lines)
+    assert len(lines) < 4 * len(document["max_context"]) + 12

@@ -179,3 +179,10 @@ def test_figures_are_files(plan_file: Path, receipt_file: Path, tmp_path: Path) 
     names = {path.stem for path in folder.glob("*.svg")}
     assert names == {"frontier", "memory", "retention", "ttft", "tpot", "receipt-1"}
     assert all((folder / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in names)
+
+
+def test_a_plan_is_not_written_over(plan_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = plan_file.read_bytes()
+    assert run(["report", str(plan_file), "-o", str(plan_file)]) == 2
+    assert "one of the files to draw" in capsys.readouterr().err
+    assert plan_file.read_bytes() == before

@@ -1,0 +1,64 @@
+"""Small mistakes in what is typed: each says what is wrong, and what to type instead."""
+
+from pathlib import Path
+
+import pytest
+
+from kvpareto.cli import run
+from kvpareto.planner.errors import BadInput
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.units import parse_bytes
+
+QWEN = ["-m", "Qwen/Qwen3-8B", "--offline"]
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "hint"),
+    [
+        (["plan", *QWEN, "--budget", "0"], "out of range", "between"),
+        (["plan", *QWEN, "--budget", "12GB", "--save", "-"], "- is no file", "--json"),
+        (["profiles", "import", "none.json"], "there is none", "profiles export"),
+        (["profiles", "import", "."], "it is no file", "profiles export"),
+        (["profiles", "show", "zork"], "no model, no GPU and no calibration", "profiles list"),
+        (["profiles", "show", "A100"], "more than one GPU", "A100"),
+        (["estimate", *QWEN, "--config", "w4"], "no keys and values", "w4a16-k8v8"),
+        (["estimate", *QWEN, "--config", "W8A16"], "no keys and values", "w8a16-k8v8"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_the_line_names_the_mistake(
+    line: list[str],
+    error: str,
+    hint: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(line) == 2
+    said, advice = capsys.readouterr().err.splitlines()
+    assert said.startswith("error: ")
+    assert error in said
+    assert advice.startswith("hint: ")
+    assert hint in advice
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_capitals_are_read() -> None:
+    read = Configuration.parse("W4A16-K8V4-G64+Smooth+PC512")
+    assert read == Configuration.parse("w4a16-k8v4-g64+smooth+pc512")
+    assert str(Configuration.parse("wQ4_K_M-kq8_0vq8_0")) == "wQ4_K_M-kq8_0vq8_0"
+
+
+def test_a_size_without_a_unit_is_asked_back_and_nothing_is_no_size() -> None:
+    with pytest.raises(BadInput, match="without a unit"):
+        parse_bytes("12")
+    with pytest.raises(BadInput, match="out of range"):
+        parse_bytes("0.0")
+
+
+def test_a_gpus_memory_is_said_in_one_unit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["profiles", "show", "4090"]) == 0
+    out = capsys.readouterr().out
+    assert "24 GiB" in out
+    assert "23.5" in out
