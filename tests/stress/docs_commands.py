@@ -16,7 +16,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-MEASURE = ("calibrate", "verify")
+MEASURE = ("calibrate", "verify", "run", "chat")
+OWN = (
+    "my-model", "./config.json", "receipt.json", ".gguf", "ollama:", "sha256:", "profiles/models",
+    ".jsonl", "~/models", "a.json", "b.json", "plan-8b.json",
+)  # fmt: skip
+"""Files that only the reader has: their own models, and what a measurement would have saved."""
 SERVE = ("ui",)
 """What runs until Ctrl-C."""
 
@@ -63,8 +68,7 @@ def main() -> int:
                 check=False,
             )
             # What names the reader's own files (./my-model) ends with 2, as it should here.
-            # A receipt is what a measurement would have saved.
-            own = any("my-model" in w or w in ("./config.json", "receipt.json") for w in arguments)
+            own = any(mark in word for mark in OWN for word in arguments)
             measures = arguments[0] in MEASURE
             right = {2, 3} if measures or own else {0}
             if done.returncode not in right or "Traceback" in done.stderr:
