@@ -91,9 +91,9 @@ def ask_needles(words: Words, rng: Generator, length: int, keys: int, values: in
     facts = [[*start, *names[n % keys], *verb, *numbers[n], words.stop] for n in told]
     several = "s" if values > 1 else ""
     ask = words(
-        "SampleQuestion: what are all the secret numbers of"
+        "Question: what are all the secret numbers of"
         if several
-        else "SampleQuestion: what is the secret number of"
+        else "Question: what is the secret number of"
     )
     subject = words(f"The secret number{several} of")
     given, then = words(" given in the text"), words(" are" if several else " is")
@@ -139,7 +139,7 @@ def ask_variables(words: Words, rng: Generator, length: int, chains: int, hops: 
     for chain in rng.permutation(chains).tolist():
         value = values[chain]
         asked = [
-            *words(f"SampleQuestion: which {size} variables have the value"),
+            *words(f"Question: which {size} variables have the value"),
             *value,
             *words(f" in the end?\nThe {size} variables with the value"),
             *value,
@@ -170,7 +170,7 @@ def ask_arithmetic(words: Words, rng: Generator, length: int, steps: int) -> Sam
         ]
         for place, change in enumerate(changes, 1)
     ]
-    ask, start_line = words("SampleQuestion: start with"), words("At the start:")
+    ask, start_line = words("Question: start with"), words("At the start:")
     carry = words(f" and carry out steps 1 to {steps}. What is the total after each step?\n")
     lines = [words(f"\nafter step {place}:") for place in range(1, steps + 1)]
     questions = []
