@@ -1,7 +1,8 @@
 """Which tensor gets which type, mix by mix: the branches of llama-quantize's rule, by hand.
 
-Expected types follow llama.cpp's llama_tensor_get_type, from memory of its source, for a model of 32
-layers: its first and last eighth are four layers each, and every third between counts from the fifth.
+Expected types follow llama.cpp's llama_tensor_get_type, from memory of its source, for a model of
+32 layers: its first and last eighth are four layers each, and every third between counts from the
+fifth.
 """
 
 from dataclasses import replace
