@@ -170,8 +170,8 @@ def test_max_context_says_what_the_card_gives(capsys: pytest.CaptureFixture[str]
 def test_profiles_show_both_sizes_and_the_source(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["profiles", "show", "T4"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "16 GB" in shown
-    assert "15.63 GB (CatVTON issue 133" in shown
+    assert "16 GiB" in shown
+    assert "14.55 GiB (15.63 GB) (CatVTON issue 133" in shown
 
 
 def test_the_file_marks_every_memory_as_seen_or_estimated() -> None:
