@@ -30,7 +30,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, strict=True)
 
 
-class _Memory(_Part):
+class Terms(_Part):
     weights: int
     kv: int
     activation: int
@@ -38,32 +38,48 @@ class _Memory(_Part):
     total: int
     total_low: int
     total_high: int
+    allocated_resident: int
+    allocated_peak: int
 
 
-class _Ends(_Part):
+class PromisedRetention(_Part):
     retention: float
     low: float
     high: float
 
 
-class _Accuracy(_Ends):
+class Overall(PromisedRetention):
+    level: float = Field(gt=0, lt=1)
     provenance: str
-    tasks: dict[str, _Ends]
+    task: str | None = None
+    tasks: dict[str, PromisedRetention]
 
 
-class _Point(_Part):
+class Seconds(_Part):
+    kind: str
+    ttft_low_s: float
+    ttft_high_s: float
+    tpot_low_s: float
+    tpot_high_s: float
+
+
+class Planned(_Part):
+    """One configuration's predictions, as report.document.point writes them."""
+
     config: str
-    context: int
-    memory: _Memory
-    accuracy: _Accuracy
-    ttft_s: float | None
-    tpot_s: float | None
-    latency: dict[str, Any] | None
+    memory: Terms
+    accuracy: Overall
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    latency: Seconds | None = None
 
 
-class _PlanFile(_Part):
+class PlanFile(_Part):
+    """A plan as it was saved: what was asked, and what was promised."""
+
     schema_version: Literal[1] = Field(alias="schema")
     model: str
+    fingerprint: str | None = None
     model_path: str | None = None
     engine: str
     context: int
@@ -77,13 +93,10 @@ class _PlanFile(_Part):
     max_loss: float | None = None
     task: str | None = None
     accept_risk: bool = False
-    recommended: _Point
-    next_up: _Point | None = None
-    next_down: _Point | None = None
-    frontier: list[_Point]
-    reasons: list[str] = []
-    steps: list[str] = []
-    warnings: list[str] = []
+    recommended: Planned
+    next_up: Planned | None = None
+    next_down: Planned | None = None
+    frontier: list[Planned] = []
 
 
 @dataclass(frozen=True)
@@ -96,23 +109,33 @@ class SavedPlan:
     why_not: str | None = None
 
 
+def read_plan(path: Path) -> PlanFile:
+    """The plan in `path`. Raises BadInput in one line for anything else."""
+    return _plan_of(read_document(path), path)
+
+
 def read_saved_plan(path: Path, *, offline: bool = True) -> SavedPlan:
-    """The plan in `path`. Raises BadInput for a file that is none."""
+    """The plan in `path` with the Request that asks it again. Raises BadInput for a file that is
+    no plan."""
     document = read_document(path)
+    plan = _plan_of(document, path)
+    try:
+        return SavedPlan(document, _request(plan, offline))
+    except BadInput as error:
+        return SavedPlan(document, None, error.message)
+
+
+def _plan_of(document: Mapping[str, Any], path: Path) -> PlanFile:
     if "max_context" in document and "recommended" not in document:
         raise BadInput(f"{path.name} is the answer of --max-context, not a plan", _AGAIN)
     try:
-        plan = _PlanFile.model_validate(document)
+        return PlanFile.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise BadInput(
             f"{path.name} is not a plan: {place}: {one_line(first['msg'], 80)}", _AGAIN
         ) from None
-    try:
-        return SavedPlan(document, _request(plan, offline))
-    except BadInput as error:
-        return SavedPlan(document, None, error.message)
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -123,7 +146,7 @@ def read_document(path: Path) -> dict[str, Any]:
         raise BadInput(error.message, _AGAIN) from None
 
 
-def _request(plan: _PlanFile, offline: bool) -> Request:
+def _request(plan: PlanFile, offline: bool) -> Request:
     spec = load_model(plan.model_path or plan.model, offline=offline)
     if plan.dtype is not None:
         spec = in_dtype(spec, plan.dtype)

@@ -23,9 +23,9 @@ from ...planner.search.recommend import recommend
 from ...planner.search.request import Request
 from ...planner.units import format_bytes, parse_bytes, parse_tokens
 from ...planner.workload import Workload
+from ...report.saved_plan import read_plan
 from ..calibrate import Interrupted
 from ..execution.device import as_loaded, check_name, choose, missing
-from ..verify.cases import read_plan
 
 if TYPE_CHECKING:
     from ...runtime.generation.sampling import Sampling

@@ -7,15 +7,13 @@ one clear BadInput here, before anything is loaded.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any
 
 from ...planner.accuracy import predict as accuracy
 from ...planner.accuracy.calibrations import fingerprint
 from ...planner.engine import Engine
 from ...planner.engines import find_engine
-from ...planner.errors import BadConfig, BadInput, one_line
+from ...planner.errors import BadInput
 from ...planner.formats.configuration import Configuration
 from ...planner.hardware.gpus import Hardware
 from ...planner.latency import predict as latency
@@ -24,84 +22,10 @@ from ...planner.memory import estimate as memory
 from ...planner.memory.run_dtype import in_dtype
 from ...planner.models.protected import check_layers
 from ...planner.models.spec import ModelSpec
-from ...planner.models.untrusted_json import read_json_object
 from ...planner.search.request import Request
 from ...planner.workload import Workload
 from ...report.document import point
-
-_AGAIN = "write it again: kvpareto plan -m MODEL --budget 12GB --save plan.json"
-MOST_BYTES = 64 * 2**20
-
-
-class _Part(BaseModel):
-    """A part of a plan's file that is used here; the rest is left alone."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, strict=True)
-
-
-class Terms(_Part):
-    weights: int
-    kv: int
-    activation: int
-    overhead: int
-    total: int
-    total_low: int
-    total_high: int
-    allocated_resident: int
-    allocated_peak: int
-
-
-class PromisedRetention(_Part):
-    retention: float
-    low: float
-    high: float
-
-
-class Overall(PromisedRetention):
-    level: float = Field(gt=0, lt=1)
-    provenance: str
-    task: str | None = None
-    tasks: dict[str, PromisedRetention]
-
-
-class Seconds(_Part):
-    kind: str
-    ttft_low_s: float
-    ttft_high_s: float
-    tpot_low_s: float
-    tpot_high_s: float
-
-
-class Planned(_Part):
-    """One configuration's predictions, as report.document.point writes them."""
-
-    config: str
-    memory: Terms
-    accuracy: Overall
-    ttft_s: float | None = None
-    tpot_s: float | None = None
-    latency: Seconds | None = None
-
-
-class PlanFile(_Part):
-    schema_version: Literal[1] = Field(alias="schema")
-    model: str
-    fingerprint: str | None = None
-    model_path: str | None = None
-    engine: str
-    context: int
-    output: int
-    batch: int
-    parameters: int
-    budget: int = Field(gt=0)
-    gpu: str | None = None
-    dtype: Literal["bfloat16", "float16", "float32"] | None = None
-    objective: str = "accuracy"
-    max_loss: float | None = None
-    task: str | None = None
-    accept_risk: bool = False
-    recommended: Planned
-    frontier: list[Planned] = []
+from ...report.saved_plan import PlanFile, Planned, read_plan
 
 
 @dataclass(frozen=True)
@@ -128,24 +52,6 @@ class VerificationCase:
             planned=planned,
             request=replace(self.request, budget=planned.memory.total_high),
         )
-
-
-def read_plan(path: Path) -> PlanFile:
-    """A plan's file. Raises BadInput in one line for anything else."""
-    try:
-        found = read_json_object(path, MOST_BYTES)
-    except BadConfig as error:
-        raise BadInput(error.message, _AGAIN) from None
-    if "max_context" in found and "recommended" not in found:
-        raise BadInput(f"{path.name} is the answer of --max-context, not a plan", _AGAIN)
-    try:
-        return PlanFile.model_validate(found)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise BadInput(
-            f"{path.name} is not a plan: {place}: {one_line(first['msg'], 80)}", _AGAIN
-        ) from None
 
 
 def from_plan(path: Path, model: str | None, offline: bool) -> VerificationCase:

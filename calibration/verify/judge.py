@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ...planner.memory.estimate import MODEL_ERROR
+from ...report.saved_plan import Planned, Seconds
 from ..execution.run_record import Execution
-from .cases import Planned, Seconds
 
 UNSPLIT = 0.006
 """Of allocated bytes: the worst in 188 measured runs was 0.0052 (docs/memory.md)."""

@@ -11,9 +11,10 @@ from typing import Any
 from ...planner.accuracy.task_kinds import GENERATED_KINDS
 from ...planner.formats.without_effect import without_effect
 from ...planner.units import format_bytes
+from ...report.saved_plan import Planned
 from ..execution.memory_cap import MARGIN
 from ..execution.run_record import Execution
-from .cases import Planned, VerificationCase
+from .cases import VerificationCase
 from .judge import Term
 from .score_tasks import Scored
 from .typed_cases import Unplanned

@@ -16,6 +16,7 @@ from typing import Any
 from ...planner.errors import BadInput
 from ...planner.formats.configuration import Configuration
 from ...planner.workload import Workload
+from ...report.saved_plan import Planned
 from ...runtime import Session
 from .. import tasks
 from ..execution.loaded_model import OpenModel
@@ -23,7 +24,6 @@ from ..measure.early_stopping import ABLE, is_unquantized, kind_of, retention_er
 from ..records.record_file import Record
 from ..tasks.base import Item
 from ..tasks.scores import Score, paired
-from .cases import Planned
 from .judge import Side
 
 Notice = Callable[[str], None]

@@ -20,8 +20,9 @@ from ...planner.search.request import Request
 from ...planner.units import parse_bytes, split_tokens
 from ...planner.workload import Workload
 from ...report.document import point
+from ...report.saved_plan import Planned
 from ..execution.device import as_loaded
-from .cases import Planned, VerificationCase, planned_of, predict
+from .cases import VerificationCase, planned_of, predict
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from ...planner.accuracy.calibrations import folder_of
 from ...planner.errors import BadInput, printable
 from ...planner.hardware.gpu_names import find_gpu
 from ...planner.hardware.gpus import Hardware
+from ...report.saved_plan import Planned
 from ..calibrate import Interrupted
 from ..design.options import DEFAULT_TASKS
 from ..execution.device import check_name, check_size, choose, missing
-from .cases import Planned, VerificationCase, from_plan
+from .cases import VerificationCase, from_plan
 from .typed_cases import Unplanned, typed_cases
 
 ITEMS = 32

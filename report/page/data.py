@@ -41,7 +41,7 @@ def _plan(document: Mapping[str, Any], request: Request | None) -> dict[str, Any
     shown = [best, *(document[step] for step in ("next_up", "next_down") if document.get(step))]
     named = {"recommended": best["config"], "document": kept}
     if request is None:
-        frontier = [_row_of(point) for point in [*document["frontier"], best]]
+        frontier = [_row_of(p, document["context"]) for p in [*document.get("frontier", []), best]]
         answers = {"context": document["context"], "points": _once(frontier), "recommended": None}
         return {**named, "budgets": [document["budget"]], "answers": [answers], "configs": []}
     budgets, contexts = budgets_around(request.budget), contexts_of(request)
@@ -86,12 +86,12 @@ def _row(point: Point) -> dict[str, Any]:
     }
 
 
-def _row_of(point: Mapping[str, Any]) -> dict[str, Any]:
+def _row_of(point: Mapping[str, Any], context: int) -> dict[str, Any]:
     """`_row` of a point as a saved plan holds it."""
-    memory, kept, seconds = point["memory"], point["accuracy"], point["latency"] or {}
+    memory, kept, seconds = point["memory"], point["accuracy"], point.get("latency") or {}
     return {
         "config": point["config"],
-        "context": point["context"],
+        "context": context,
         "chunk": None,
         **{name: memory[name] for name in _MEMORY},
         "retention": kept["retention"],
@@ -99,8 +99,8 @@ def _row_of(point: Mapping[str, Any]) -> dict[str, Any]:
         "high": kept["high"],
         "provenance": kept["provenance"],
         "tasks": {n: [t["retention"], t["low"], t["high"]] for n, t in kept["tasks"].items()},
-        "ttft_s": point["ttft_s"],
-        "tpot_s": point["tpot_s"],
+        "ttft_s": point.get("ttft_s"),
+        "tpot_s": point.get("tpot_s"),
         **{name: seconds.get(f"{name}_s") for name in _SECONDS[2:]},
     }
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from ...engine import Interval
+from ...errors import BadInput
 from ...hardware.gpus import Hardware
 from ...memory.weights import weight_bytes
 from ...models.spec import Attention, DenseFFN, LatentAttention, ModelSpec, MoEFFN, RecurrentState
@@ -23,6 +24,8 @@ CUBLAS = 33_554_432
 """cuBLAS's workspace on Hopper, taken through torch's allocator."""
 PROCESSORS = 132
 """Streaming multiprocessors of an H100 or H200: rows of the top-k kernel's buffer."""
+HOPPER = ("H100", "H200")
+"""Cards that starts were measured on, or are of one kind with."""
 LATENT_PREFILL = 65_536
 """Tokens of context that latent attention unpacks at once."""
 SECOND_RUNNER = ("deepseek_v2", "granitemoe", "qwen2_moe")
@@ -70,8 +73,13 @@ def start(
 ) -> Start:
     """vLLM's start on one card, for 16-bit weights where `weights` gives no other bytes.
 
-    Raises BadInput for caches that are not planned.
+    Raises BadInput for caches that are not planned, and for cards other than H100 and H200: the
+    workspaces counted here are theirs.
     """
+    if not any(card in hardware.name for card in HOPPER):
+        raise BadInput(
+            f"vLLM's memory on {hardware.name} is not known here", "H100 and H200 are planned"
+        )
     pool = BlockPool.of(spec, settings)
     if weights is None:
         weights = weight_bytes(spec, 16).total + rotary_bytes(spec)

@@ -182,3 +182,9 @@ def test_public_reports(report: tuple[str, str, int, float, bool, int | None]) -
     if longest is not None:
         low, high = (pool.longest(end, 2**18) for end in ends)
         assert low <= longest <= high + 15  # vLLM's older versions named whole blocks
+
+
+def test_another_card_is_refused() -> None:
+    spec = load_model("Qwen/Qwen3-8B", offline=True)
+    with pytest.raises(BadInput, match="RTX 4090"):
+        start(spec, find_gpu("4090"), ServeSettings(max_model_len=4096))
