@@ -1,0 +1,240 @@
+"""Seconds of vLLM's steps: a roofline whose efficiencies were fitted to runs of the engine.
+
+    step = max(host, products + experts + attention + cache + states + the rest) + fixed
+
+    products    max(2 x weights x rows / rate, bytes of weights / bandwidth)
+    experts     the same, of the experts that the rows reach when routed at random
+    attention   operations of prompts' pairs / rate; bytes of the cache that decoding reads / rate
+    the rest    bytes of activations / bandwidth, a time a layer, what cards tell each other
+
+Every rate is the datasheet's times an efficiency of profiles/vllm/speed.json. Weights, heads and
+experts are shared by the cards of a tensor-parallel group; a cache has no fewer than one KV head a
+card, and a latent is on each of them.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ...errors import BadInput
+from ...hardware.gpus import Hardware
+from ...latency.work import AttentionWork, Floats, Work, work_of
+from ...light_dataclass import dataclass
+from ...memory.weights import available_weight_bits, weight_bytes
+from ...models.spec import LatentAttention, ModelSpec, MoEFFN, Part, RecurrentState
+from .schedule import Schedule
+from .settings import ServeSettings
+
+WEIGHTS = {
+    "bf16": 2.0,
+    "f16": 2.0,
+    "fp8": 1.0,
+    "int8": 1.0,
+    "gptq8": 1.02,
+    "awq": 0.531,
+    "gptq4": 0.516,
+    "nf4": 0.531,
+    "nvfp4": 0.563,
+    "mxfp4": 0.531,
+}
+"""Bytes of a weight of the matrix products in each format, scales included."""
+CODES_MULTIPLY = {"fp8": "fp8_flops", "int8": "int8_ops"}
+"""Formats whose products run at another rate than 16 bits' (activations are quantized too)."""
+CACHES = {"auto": 2.0, "fp8": 1.0}
+"""Bytes of an element in each cache; *_per_token_head adds four a token and head to one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model in one format, on `cards` cards of one kind, as one card sees it."""
+
+    spec: ModelSpec
+    work: Work
+    settings: ServeSettings
+    hardware: Hardware
+    weights: str
+    dense_bytes: float
+    expert_bytes: float
+    cards: int
+    link: float
+    """Bytes a second that an all-reduce moves at (NCCL's bus bandwidth)."""
+
+
+def served(spec: ModelSpec, settings: ServeSettings, hardware: Hardware, link: float) -> Served:
+    """Raises BadInput for weights in a format that has no speed here."""
+    work = work_of(spec)
+    weights = str(getattr(settings, "quantization", "")).lower()
+    cards = int(getattr(settings, "tensor_parallel", 1))
+    if not weights:
+        dense, expert, weights = _own_format(spec, work)
+    elif weights in WEIGHTS:
+        dense = expert = WEIGHTS[weights]
+    else:
+        raise BadInput(
+            f"vLLM's speed with weights in {weights!r} is not planned",
+            f"planned are {', '.join(WEIGHTS)}",
+        )
+    return Served(spec, work, settings, hardware, weights, dense, expert, cards, link)
+
+
+def _own_format(spec: ModelSpec, work: Work) -> tuple[float, float, str]:
+    """Bytes of a weight of dense products and of experts, and the format most like them."""
+    bits = available_weight_bits(spec)[0]
+    if bits == 16 or spec.quantization is None:
+        return 2.0, 2.0, "bf16"
+    method = spec.quantization.method
+    stored = weight_bytes(spec, bits).parts.get(Part.TEXT, 0) - 2.0 * (work.head + work.embedding)
+    if method == "mxfp4":  # experts alone
+        return 2.0, max(0.25, (stored - 2.0 * work.linear) / max(1, work.expert)), "mxfp4"
+    each = max(0.25, stored / max(1, work.linear + work.expert))
+    if "fp8" in method or (bits == 8 and "fp8" in str(spec.quantization.details)):
+        return each, each, "fp8"
+    return each, each, "gptq8" if bits == 8 else "gptq4" if method == "gptq" else "awq"
+
+
+def step_seconds(model: Served, plan: Schedule, rates: Mapping[str, float]) -> Floats:
+    """Seconds [S] of each step of a schedule, one of each `count`."""
+    rows = plan.prompt_rows + plan.decoding
+    device = _products(model, plan, rows, rates)
+    device = device + _experts(model, rows, rates)
+    device = device + _prompt_attention(model, plan, rates) + _cache(model, plan, rates)
+    device = device + _states(model, plan, rates) + _rest(model, rows, rates)
+    device = device + _exchange(model, rows, rates)
+    sequences = plan.decoding + np.bincount(plan.piece_step, minlength=len(rows))
+    host = rates["host_step"] + rates["host_user"] * sequences
+    launched = (plan.prompt_rows > 0) | model.settings.enforce_eager  # no graph of a whole step
+    host = host + np.where(launched, rates["host_layer"] * len(model.spec.layers), 0.0)
+    seconds: Floats = np.maximum(host, device) + rates["step"]
+    return seconds
+
+
+def _products(model: Served, plan: Schedule, rows: Floats, rates: Mapping[str, float]) -> Floats:
+    linear = model.work.linear / model.cards
+    reading = linear * model.dense_bytes / _stream(model, rates, f"weights.{_dense_like(model)}")
+    computing = 2 * linear * rows / _matmul(model, _dense_like(model), rates)
+    body = np.maximum(reading, computing)
+    head = model.work.head / model.cards
+    sampled = plan.decoding + plan.finished
+    return body + np.maximum(
+        2.0 * head / _stream(model, rates, "weights.bf16") * (sampled > 0),
+        2 * head * sampled / _matmul(model, "bf16", rates),
+    )
+
+
+def _experts(model: Served, rows: Floats, rates: Mapping[str, float]) -> Floats:
+    """Grouped products: few rows read the experts they reach, each at a slow rate."""
+    work = model.work
+    if not work.expert:
+        return np.zeros_like(rows)
+    expert = work.expert / model.cards
+    reached = 1 - (1 - work.expert_share) ** rows
+    kind = _expert_like(model)
+    reading = expert * model.expert_bytes * reached / _stream(model, rates, f"experts.{kind}")
+    computing = 2 * expert * work.expert_share * rows / _matmul(model, kind, rates)
+    return np.maximum(reading, computing / rates["grouped"])
+
+
+def _prompt_attention(model: Served, plan: Schedule, rates: Mapping[str, float]) -> Floats:
+    """Operations of the pairs of queries and keys of every piece of a prompt."""
+    total = np.zeros(len(plan.count))
+    ends = plan.piece_start + plan.piece_rows
+    for kind in model.work.attention:
+        pairs = _pairs(ends, kind.reach) - _pairs(plan.piece_start, kind.reach)
+        per_step = np.bincount(plan.piece_step, pairs, len(total))
+        total += kind.layers * kind.flops_per_pair * per_step
+    cache = _cache_like(model.settings.kv_cache_dtype)
+    return total / model.cards / (model.hardware.fp16_flops * rates[f"attention.{cache}"])
+
+
+def _pairs(tokens: Floats, reach: int | None) -> Floats:
+    """Pairs that the first `tokens` queries of a sequence see."""
+    inside = np.minimum(tokens, reach or np.inf)
+    pairs: Floats = inside * (inside + 1) / 2 + (tokens - inside) * (reach or 0)
+    return pairs
+
+
+def _cache(model: Served, plan: Schedule, rates: Mapping[str, float]) -> Floats:
+    """Bytes of keys and values that the decoding sequences read."""
+    total = np.zeros(len(plan.count))
+    dtype = model.settings.kv_cache_dtype
+    for kind in model.work.attention:
+        seen = np.minimum(plan.length, kind.reach or np.inf)
+        total += kind.layers * _token_bytes(kind, dtype, model.cards) * seen * plan.decoding
+    return total / _stream(model, rates, f"cache.{_cache_like(dtype)}")
+
+
+def _token_bytes(kind: AttentionWork, dtype: str, cards: int) -> float:
+    """Bytes of one token in one layer on one card."""
+    if isinstance(kind.mixer, LatentAttention):
+        return kind.cache_elements * CACHES.get(dtype, 1.0)
+    heads = max(1, kind.query_heads // kind.group)
+    share = max(1, -(-heads // cards)) / heads
+    scales = 2 * 4 * heads if dtype.endswith("_per_token_head") else 0
+    element = CACHES.get(dtype, 0.5 if dtype.startswith("int4") else 1.0)
+    return (kind.cache_elements * element + scales) * share
+
+
+def _states(model: Served, plan: Schedule, rates: Mapping[str, float]) -> Floats:
+    """Recurrent states, read and written by every sequence; the scan's operations in prompts."""
+    elements = sum(
+        mixer.state * count
+        for mixer, count in model.spec.mixer_counts
+        if isinstance(mixer, RecurrentState)
+    )
+    moved = 2 * 2.0 * elements / model.cards * plan.decoding
+    scan = model.work.scan_flops / model.cards * plan.prompt_rows
+    rate = model.hardware.fp16_flops * rates["scan"]
+    return moved / _stream(model, rates, "states") + scan / rate
+
+
+def _rest(model: Served, rows: Floats, rates: Mapping[str, float]) -> Floats:
+    """Norms, activations and routing: bytes of the rows, and a time for each layer's kernels."""
+    routed = sum(isinstance(layer.ffn, MoEFFN) for layer in model.spec.layers)
+    recurrent = sum(
+        isinstance(m, RecurrentState) for layer in model.spec.layers for m in layer.mixers
+    )
+    small = rates["layer"] * len(model.spec.layers)
+    small += rates["expert_layer"] * routed + rates["state_layer"] * recurrent
+    moved = model.work.fused_moved_bytes * rows
+    seconds: Floats = small + moved / _stream(model, rates, "moved")
+    return seconds
+
+
+def _exchange(model: Served, rows: Floats, rates: Mapping[str, float]) -> Floats:
+    """Two all-reduces a layer: a delay each, and the bytes over the link."""
+    if model.cards == 1:
+        return np.zeros_like(rows)
+    times = 2 * len(model.spec.layers)
+    moved = rows * model.spec.hidden * 2 * 2 * (model.cards - 1) / model.cards
+    seconds: Floats = times * (rates["exchange"] + moved / (model.link * rates["link"]))
+    return seconds
+
+
+def _stream(model: Served, rates: Mapping[str, float], name: str) -> float:
+    return model.hardware.bandwidth * rates[name]
+
+
+def _matmul(model: Served, weights: str, rates: Mapping[str, float]) -> float:
+    """Operations a second of matrix products with weights of that format."""
+    rate = model.hardware.fp16_flops
+    if field := CODES_MULTIPLY.get(weights):
+        rate = getattr(model.hardware, field) or rate
+    return rate * rates[f"matmul.{weights if weights in CODES_MULTIPLY else 'bf16'}"]
+
+
+def _dense_like(model: Served) -> str:
+    """The fitted format that dense products are most like: bf16, fp8 or four bits."""
+    if model.dense_bytes > 1.5:
+        return "bf16"
+    return "fp8" if model.dense_bytes > 0.8 else "awq"
+
+
+def _expert_like(model: Served) -> str:
+    if model.expert_bytes > 1.5:
+        return "bf16"
+    return "fp8" if model.expert_bytes > 0.8 else "mxfp4"
+
+
+def _cache_like(dtype: str) -> str:
+    """Which kernels read it: FlashAttention 16 bits and fp8, Triton's what has scales a head."""
+    return dtype if dtype in ("auto", "fp8") else "int4" if dtype.startswith("int4") else "scaled"

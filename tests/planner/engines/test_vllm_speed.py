@@ -1,0 +1,143 @@
+"""vLLM's schedule by hand, and its seconds held to runs of the engine (profiles/vllm)."""
+
+import json
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kvpareto.planner.engines.vllm.schedule import schedule
+from kvpareto.planner.engines.vllm.settings import ServeSettings
+from kvpareto.planner.engines.vllm.speed import ServingSpeed, serving_speed
+from kvpareto.planner.errors import BadInput
+from kvpareto.planner.hardware.gpu_names import find_gpu
+from kvpareto.planner.load_model import load_model
+from kvpareto.profiles import read
+
+LLAMA = load_model("meta-llama/Llama-3.1-8B-Instruct", offline=True)
+ANCHORS = [json.loads(line) for line in read("vllm/speeds_0.26_h200.jsonl").splitlines()]
+
+
+class _Settings(ServeSettings):
+    """With what several cards and other weights add to them."""
+
+    quantization = ""
+    tensor_parallel = data_parallel = pipeline_parallel = 1
+
+
+def _settings(*sizes: Any, **more: Any) -> ServeSettings:
+    settings = _Settings(*(sizes or (131072,)))
+    for name, value in more.items():
+        object.__setattr__(settings, name, value)
+    return settings
+
+
+def _ask(users: int = 1, prompt: int = 4096, output: int = 65, **more: Any) -> ServingSpeed:
+    at_once = more.pop("at_once", None)
+    settings = more.pop("settings", None) or _settings(**more)
+    return serving_speed(LLAMA, settings, find_gpu("H200"), users, prompt, output, at_once)
+
+
+def test_schedule_of_three_prompts_by_hand() -> None:
+    """Chunks of 100: prompts of 60 end in steps 0, 1 and 2, each then decodes two tokens more."""
+    plan = schedule(3, 60, 3, 100, 3)
+    # step 1 holds one decoding token, 20 left of prompt 1, and 60 of prompt 2, all of it
+    assert plan.piece_step.tolist() == [0, 0, 1, 1]
+    assert plan.piece_start.tolist() == [0, 0, 40, 0]
+    assert plan.piece_rows.tolist() == [60, 40, 20, 60]
+    assert plan.first.tolist() == [0, 1, 1]
+    assert plan.count.tolist() == [1, 1, 1, 1]
+    assert plan.decoding.tolist() == [0, 1, 3, 2]
+    assert plan.last.tolist() == [2, 3, 3]
+
+
+@pytest.mark.parametrize(("users", "at_once"), [(1, 1), (7, 7), (7, 2), (40, 16)])
+def test_every_token_is_in_the_schedule(users: int, at_once: int) -> None:
+    plan = schedule(users, 1000, 9, 512, at_once)
+    assert plan.prompt_rows.sum() == users * 1000
+    assert (plan.count * plan.decoding).sum() == users * 8
+    assert plan.finished.sum() == users
+    assert (plan.prompt_rows + plan.decoding).max() <= 512
+    assert plan.decoding.max() <= at_once
+
+
+def test_steps_that_are_alike_are_one() -> None:
+    plan = schedule(4, 100, 4096, 8192, 4)
+    assert plan.count.tolist() == [1, 4095]
+    assert plan.length.tolist()[1] == pytest.approx(101 + 4094 / 2)
+
+
+def _errors(row: dict[str, Any]) -> list[float]:
+    sizes = (
+        row["max_model_len"],
+        row["kv_cache_dtype"],
+        row["max_num_batched_tokens"],
+        row["max_num_seqs"],
+    )
+    errors = []
+    for run in row["speed"]:
+        settings = _settings(*sizes, quantization=row["weights"])
+        users = run["users"]
+        for output, measured in ((1, run["prefill_s"]), (run["output"] + 1, run["total_s"])):
+            speed = _ask(users, run["context"], output, settings=settings)
+            low, high = (users * output / speed.tokens_per_second[i] for i in (2, 1))
+            assert low <= measured <= high
+            errors.append(users * output / speed.tokens_per_second[0] / measured)
+    return [abs(np.log(error)) for error in errors]
+
+
+def test_seconds_of_earlier_runs() -> None:
+    """Llama-3.1-8B in three formats at 131,000 tokens and at 16 users of 16,000."""
+    errors = [error for row in ANCHORS for error in _errors(row)]
+    assert len(errors) == 12
+    assert median(errors) <= 0.12
+
+
+def test_more_work_takes_longer() -> None:
+    alone, many = _ask(), _ask(users=16)
+    assert many.ttft[0] > alone.ttft[0] == alone.ttft_alone[0] == many.ttft_alone[0]
+    assert many.tpot[0] > alone.tpot[0]
+    assert many.tokens_per_second[0] > alone.tokens_per_second[0]
+    assert _ask(prompt=32768).ttft[0] > alone.ttft[0]
+    assert _ask(quantization="awq").tpot[0] < alone.tpot[0]
+    assert _ask(tensor_parallel=2).tpot[0] < alone.tpot[0]
+    assert _ask(users=16, at_once=4).tokens_per_second[0] < many.tokens_per_second[0]
+    two = _ask(users=32, data_parallel=2)
+    assert two.tokens_per_second[0] == pytest.approx(2 * many.tokens_per_second[0])
+    staged = _ask(users=16, pipeline_parallel=2)
+    assert staged.tokens_per_second[0] > many.tokens_per_second[0]
+    assert staged.kind == "derived"
+
+
+def test_intervals_hold_their_number_and_widen_on_cards_that_were_not_run() -> None:
+    here = _ask()
+    other = serving_speed(LLAMA, ServeSettings(8192), find_gpu("A100 SXM4 80GB"), 1, 4096, 65)
+    for speed in (here, other):
+        for ends in (speed.ttft, speed.ttft_alone, speed.tpot, speed.tokens_per_second):
+            assert ends[1] < ends[0] < ends[2]
+    assert other.ttft[2] / other.ttft[1] > here.ttft[2] / here.ttft[1]
+    assert (here.kind, other.kind) == ("fitted", "derived")
+
+
+def test_what_is_not_planned_is_named() -> None:
+    with pytest.raises(BadInput, match="'w3' is not planned"):
+        _ask(quantization="w3")
+    with pytest.raises(BadInput, match="at least 1"):
+        _ask(users=0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "openai/gpt-oss-20b",
+        "deepseek-ai/DeepSeek-V2-Lite-Chat",
+        "Qwen/Qwen3-Next-80B-A3B-Instruct",
+        "google/gemma-3-4b-it",
+    ],
+)
+def test_every_kind_of_layer_has_a_time(name: str) -> None:
+    spec = load_model(name, offline=True)
+    speed = serving_speed(spec, ServeSettings(32768), find_gpu("H200"), 4, 8192, 64)
+    assert 0.01 < speed.ttft[0] < 2
+    assert 0.001 < speed.tpot[0] < 0.5
