@@ -5,5 +5,6 @@ DOOR = (
     "job",
     "predict",
     "roofline",
+    "work",
 )
 """Modules that other rooms may import."""
