@@ -5,6 +5,5 @@ DOOR = (
     "job",
     "predict",
     "roofline",
-    "work",
 )
 """Modules that other rooms may import."""

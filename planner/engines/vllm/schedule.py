@@ -37,8 +37,8 @@ class Schedule:
     @property
     def prompt_rows(self) -> Floats:
         """Tokens of prompts in each step [S]."""
-        rows: Floats = np.bincount(self.piece_step, self.piece_rows, len(self.count))
-        return rows
+        sums = np.bincount(self.piece_step, self.piece_rows, len(self.count))
+        return sums.astype(np.float64)
 
 
 @lru_cache(maxsize=256)

@@ -18,12 +18,12 @@ import numpy as np
 
 from ...errors import BadInput
 from ...hardware.gpus import Hardware
-from ...latency.work import AttentionWork, Floats, Work, work_of
 from ...light_dataclass import dataclass
 from ...memory.weights import available_weight_bits, weight_bytes
-from ...models.spec import LatentAttention, ModelSpec, MoEFFN, Part, RecurrentState
-from .schedule import Schedule
+from ...models.spec import ModelSpec, Part
+from .schedule import Floats, Schedule
 from .settings import ServeSettings
+from .work import AttentionKind, Work, work_of
 
 WEIGHTS = {
     "bf16": 2.0,
@@ -141,7 +141,7 @@ def _prompt_attention(model: Served, plan: Schedule, rates: Mapping[str, float])
     for kind in model.work.attention:
         pairs = _pairs(ends, kind.reach) - _pairs(plan.piece_start, kind.reach)
         per_step = np.bincount(plan.piece_step, pairs, len(total))
-        total += kind.layers * kind.flops_per_pair * per_step
+        total += kind.layers * kind.pair_flops * per_step
     cache = _cache_like(model.settings.kv_cache_dtype)
     return total / model.cards / (model.hardware.fp16_flops * rates[f"attention.{cache}"])
 
@@ -163,39 +163,31 @@ def _cache(model: Served, plan: Schedule, rates: Mapping[str, float]) -> Floats:
     return total / _stream(model, rates, f"cache.{_cache_like(dtype)}")
 
 
-def _token_bytes(kind: AttentionWork, dtype: str, cards: int) -> float:
+def _token_bytes(kind: AttentionKind, dtype: str, cards: int) -> float:
     """Bytes of one token in one layer on one card."""
-    if isinstance(kind.mixer, LatentAttention):
-        return kind.cache_elements * CACHES.get(dtype, 1.0)
-    heads = max(1, kind.query_heads // kind.group)
-    share = max(1, -(-heads // cards)) / heads
-    scales = 2 * 4 * heads if dtype.endswith("_per_token_head") else 0
+    if kind.latent:
+        return kind.cached * CACHES.get(dtype, 1.0)
+    share = max(1, -(-kind.heads // cards)) / kind.heads
+    scales = 2 * 4 * kind.heads if dtype.endswith("_per_token_head") else 0
     element = CACHES.get(dtype, 0.5 if dtype.startswith("int4") else 1.0)
-    return (kind.cache_elements * element + scales) * share
+    return (kind.cached * element + scales) * share
 
 
 def _states(model: Served, plan: Schedule, rates: Mapping[str, float]) -> Floats:
     """Recurrent states, read and written by every sequence; the scan's operations in prompts."""
-    elements = sum(
-        mixer.state * count
-        for mixer, count in model.spec.mixer_counts
-        if isinstance(mixer, RecurrentState)
-    )
-    moved = 2 * 2.0 * elements / model.cards * plan.decoding
-    scan = model.work.scan_flops / model.cards * plan.prompt_rows
+    state = model.work.state / model.cards
+    moved = 2 * 2.0 * state * plan.decoding
+    scan = 6 * state * plan.prompt_rows
     rate = model.hardware.fp16_flops * rates["scan"]
     return moved / _stream(model, rates, "states") + scan / rate
 
 
 def _rest(model: Served, rows: Floats, rates: Mapping[str, float]) -> Floats:
     """Norms, activations and routing: bytes of the rows, and a time for each layer's kernels."""
-    routed = sum(isinstance(layer.ffn, MoEFFN) for layer in model.spec.layers)
-    recurrent = sum(
-        isinstance(m, RecurrentState) for layer in model.spec.layers for m in layer.mixers
-    )
-    small = rates["layer"] * len(model.spec.layers)
-    small += rates["expert_layer"] * routed + rates["state_layer"] * recurrent
-    moved = model.work.fused_moved_bytes * rows
+    work = model.work
+    small = rates["layer"] * work.layers + rates["expert_layer"] * work.routed_layers
+    small += rates["state_layer"] * work.recurrent_layers
+    moved = 2 * work.moved / model.cards * rows
     seconds: Floats = small + moved / _stream(model, rates, "moved")
     return seconds
 
