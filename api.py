@@ -70,7 +70,7 @@ def estimate(model: str, config: str, **words: "Unpack[EstimateWords]") -> "Esti
     from .planner.typed_request import (
         EstimateWords,
         check_words,
-        typed_gpu,
+        typed_gpus,
         typed_task,
         typed_workload,
     )
@@ -79,7 +79,8 @@ def estimate(model: str, config: str, **words: "Unpack[EstimateWords]") -> "Esti
 
     check_words(words, EstimateWords)
     chosen, engine = Configuration.parse(config), find_engine(words.get("engine", "kvpareto"))
-    hardware = typed_gpu(words.get("gpu"))
+    gpus = typed_gpus(words.get("gpu"), engine)
+    hardware = gpus[0] if gpus else None
     spec, workload = typed_workload(
         model,
         hardware,
@@ -93,10 +94,10 @@ def estimate(model: str, config: str, **words: "Unpack[EstimateWords]") -> "Esti
     check_layers(chosen, spec)
     task = typed_task(words.get("task"))
     if engine.places:
-        from .planner.search.placed.table import placed_on_one
+        from .planner.search.placed.table import placed_anyway
         from .report.document import placed_document
 
-        point = placed_on_one(spec, chosen, workload, engine, hardware, task)
+        point = placed_anyway(spec, chosen, workload, engine, gpus, task)
         return cast("EstimateRecord", placed_document(spec, engine, point))
     document = estimate_document(
         spec,

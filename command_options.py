@@ -18,7 +18,8 @@ Model = Annotated[
 Gpu = Annotated[
     str | None,
     typer.Option(
-        help="GPU to predict for: H200, 4090, auto (this machine's); see `kvpareto profiles list`.",
+        help="GPU to predict for: H200, 4090, auto (this machine's), 2xH100, 3090+3060; see "
+        "`kvpareto profiles list`.",
         autocompletion=completion.gpus,
     ),
 ]

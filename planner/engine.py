@@ -16,7 +16,7 @@ from .formats.space import Ints, KVLayout, Space
 from .hardware.gpus import Hardware
 from .light_dataclass import dataclass
 from .models.spec import ModelSpec
-from .placement import Placement
+from .placement import Machine, Placement
 from .workload import Workload
 
 Ends = tuple[float, float, float]
@@ -96,7 +96,9 @@ class Engine(ABC):
     front: str = ""
     """The program that people run the engine in, where it was asked for by that name."""
     places: bool = False
-    """Whether a part of a model may lie in host memory: see place()."""
+    """Whether it lays a model over memories by itself, of hosts or of several cards: place()."""
+    several_cards: bool = False
+    """Whether it fills more than one card."""
 
     def __str__(self) -> str:
         return self.name
@@ -138,16 +140,10 @@ class Engine(ABC):
         return ()
 
     def place(
-        self,
-        spec: ModelSpec,
-        config: Configuration,
-        workload: Workload,
-        hardware: Hardware | None,
-        budget: int | None,
-        ram: int | None,
+        self, spec: ModelSpec, config: Configuration, workload: Workload, machine: Machine
     ) -> Placement:
-        """`config` within `budget` bytes of a device (None: there is none) and `ram` of the host's
-        (None: nobody said). Raises BadInput where the engine cannot run it, or places nothing."""
+        """`config` within the machine's memories. Raises BadInput where the engine cannot run it,
+        or places nothing."""
         raise BadInput(f"{self.name} keeps all of a model on one device", "leave --ram out")
 
     @abstractmethod

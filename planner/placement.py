@@ -3,6 +3,7 @@
 For engines that keep layers, experts or all of a model in host memory (`Engine.places`).
 """
 
+from .hardware.gpus import Hardware
 from .light_dataclass import dataclass
 
 Ends = tuple[float, float, float]
@@ -20,6 +21,29 @@ class Share:
     @property
     def total(self) -> int:
         return self.weights + self.kv + self.compute
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where a model may lie: cards, the bytes of each that may be used, and those of the host.
+
+    `budgets`: one for each of `gpus`, or one for a card that is not named; none: there is no
+    card. `ram`: None: nobody said.
+    """
+
+    gpus: tuple[Hardware, ...]
+    budgets: tuple[int, ...]
+    ram: int | None = None
+
+    @property
+    def gpu(self) -> Hardware | None:
+        """The first card; None where none is named."""
+        return self.gpus[0] if self.gpus else None
+
+    @property
+    def budget(self) -> int | None:
+        """Bytes of all cards together; None where there is none."""
+        return sum(self.budgets) if self.budgets else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import TypedDict, Unpack
 from .engine import Engine
 from .engines import find_engine
 from .errors import BadInput
+from .hardware.gpu_names import gpu_argument
 from .hardware.gpus import Hardware
 from .load_model import load_model
 from .memory.run_dtype import as_run, parse_dtype
@@ -61,14 +62,15 @@ def typed_request(model: str, **words: Unpack[PlanWords]) -> Request:
     """The Request that these words ask. Raises BadInput for what cannot be understood, and where
     neither a budget nor a GPU says how much memory there is."""
     check_words(words, PlanWords)
-    hardware = typed_gpu(words.get("gpu"))
     engine = find_engine(words.get("engine", "kvpareto"))
+    gpus = typed_gpus(words.get("gpu"), engine)
+    hardware = gpus[0] if gpus else None
     ram = _ram(words.get("ram"), engine)
     budget = words.get("budget")
     host_only = engine.places and hardware is None and (ram is None or budget is None)
     if host_only and budget is None:
         budget = ram
-    size, kept = _budget(budget, words.get("reserve"), hardware)
+    size, kept = _budget(budget, words.get("reserve"), gpus)
     loss = words.get("max_loss")
     spec, workload = typed_workload(
         model,
@@ -93,6 +95,7 @@ def typed_request(model: str, **words: Unpack[PlanWords]) -> Request:
         accept_risk=words.get("accept_risk", False),
         ram=None if host_only else ram,
         host_only=host_only,
+        gpus=gpus if len(gpus) > 1 else (),
     )
 
 
@@ -124,17 +127,20 @@ def typed_workload(
     return spec, Workload.parse(*words, full_logits=full_logits)
 
 
-def typed_gpu(name: str | None) -> Hardware | None:
-    """The GPU of this name; `auto` is this machine's. Raises BadInput."""
+def typed_gpus(name: str | None, engine: Engine) -> tuple[Hardware, ...]:
+    """The GPUs of this text (hardware/gpu_set.py), none where none is named. Raises BadInput for
+    several where the engine fills one."""
     if name is None:
-        return None
-    if name.strip().lower() == "auto":
-        from .hardware.detect_gpu import detect_gpu
+        return ()
+    from .hardware.gpu_set import find_gpus
 
-        return detect_gpu()
-    from .hardware.gpu_names import find_gpu
-
-    return find_gpu(name)
+    gpus = find_gpus(name)
+    if len(gpus) > 1 and not engine.several_cards:
+        raise BadInput(
+            f"{name.strip()!r} is several GPUs, and {engine.name} fills one",
+            f"--gpu {gpu_argument(gpus[0])!r} plans for one of them",
+        )
+    return gpus
 
 
 def typed_task(kind: str | None) -> str | None:
@@ -157,16 +163,18 @@ def _ram(ram: Size, engine: Engine) -> int | None:
     return size - system_share(size)
 
 
-def _budget(budget: Size, reserve: Size, hardware: Hardware | None) -> tuple[int, int | None]:
-    """Bytes to plan for, and what of the GPU's memory is kept back; None where it was typed."""
-    if budget is None and hardware is None:
+def _budget(budget: Size, reserve: Size, gpus: tuple[Hardware, ...]) -> tuple[int, int | None]:
+    """Bytes to plan for, of all GPUs together, and what of their memory is kept back; None where it
+    was typed."""
+    if budget is None and not gpus:
         raise BadInput("no budget", f"say how much memory there is: {EXAMPLE}")
     if budget is not None and reserve is not None:
         raise BadInput(
             "--reserve beside --budget", "it is a part of --gpu's memory: give one of them"
         )
-    if budget is None and hardware is not None:
-        return budget_of(hardware, _bytes_text(reserve))
+    if budget is None:
+        each = [budget_of(gpu, _bytes_text(reserve)) for gpu in gpus]
+        return sum(size for size, _ in each), sum(kept for _, kept in each)
     return (budget if isinstance(budget, int) else parse_bytes(budget or "")), None
 
 

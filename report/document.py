@@ -12,6 +12,7 @@ from ..planner.accuracy.predict import Accuracy
 from ..planner.engine import Engine
 from ..planner.engines.kvpareto import KVPARETO
 from ..planner.formats.configuration import Configuration
+from ..planner.hardware.gpu_set import gpus_text
 from ..planner.hardware.gpus import Hardware
 from ..planner.latency.predict import Latency
 from ..planner.memory.estimate import MemoryEstimate
@@ -172,7 +173,8 @@ def _question(request: Request) -> dict[str, Any]:
         "fingerprint": fingerprint(request.spec),
         "model_path": request.spec.extra.get("path"),
         "budget": request.budget,
-        "gpu": request.hardware.name if request.hardware else None,
+        "gpu": _gpu(request),
+        **({"gpus": [gpu.name for gpu in request.gpus]} if request.gpus else {}),
         "gpu_memory": _gpu_memory(request),
         "objective": request.objective,
         "max_loss": request.accepted_loss,
@@ -181,17 +183,24 @@ def _question(request: Request) -> dict[str, Any]:
     }
 
 
+def _gpu(request: Request) -> str | None:
+    """The GPU's name; of several the text that --gpu takes."""
+    if request.gpus:
+        return gpus_text(request.gpus)
+    return request.hardware.name if request.hardware else None
+
+
 def _gpu_memory(request: Request) -> dict[str, Any] | None:
-    """The GPU's memory in bytes: the vendor's size, what a program gets (the budget is that less
-    `reserve`; null where the budget was given), and where that number is from."""
-    gpu = request.hardware
-    if gpu is None:
+    """The memory of all GPUs in bytes: the vendor's size, what a program gets (the budget is that
+    less `reserve`; null where the budget was given), and where that number is from."""
+    gpus = request.machine.gpus
+    if not gpus:
         return None
     return {
-        "marketing": gpu.marketing_bytes,
-        "reported": gpu.memory_bytes,
-        "estimated": gpu.memory_estimated,
-        "source": gpu.memory_source,
+        "marketing": sum(gpu.marketing_bytes for gpu in gpus),
+        "reported": sum(gpu.memory_bytes for gpu in gpus),
+        "estimated": any(gpu.memory_estimated for gpu in gpus),
+        "source": "; ".join(dict.fromkeys(gpu.memory_source for gpu in gpus)),
         "reserve": request.reserve,
     }
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..planner.engines import find_engine
 from ..planner.errors import BadConfig, BadInput, one_line
-from ..planner.hardware.gpu_names import find_gpu
+from ..planner.hardware.gpu_set import find_gpus
 from ..planner.load_model import load_model
 from ..planner.memory.run_dtype import in_dtype
 from ..planner.models.untrusted_json import read_json_object
@@ -148,6 +148,7 @@ def read_document(path: Path) -> dict[str, Any]:
 
 def _request(plan: PlanFile, offline: bool) -> Request:
     spec = load_model(plan.model_path or plan.model, offline=offline)
+    gpus = find_gpus(plan.gpu) if plan.gpu is not None else ()
     if plan.dtype is not None:
         spec = in_dtype(spec, plan.dtype)
     return Request(
@@ -155,7 +156,8 @@ def _request(plan: PlanFile, offline: bool) -> Request:
         workload=Workload(plan.context, plan.output, plan.batch),
         engine=find_engine(plan.engine),
         budget=plan.budget,
-        hardware=find_gpu(plan.gpu) if plan.gpu is not None else None,
+        hardware=gpus[0] if gpus else None,
+        gpus=gpus if len(gpus) > 1 else (),
         max_loss=plan.max_loss,
         objective=plan.objective,
         task=plan.task,

@@ -25,7 +25,7 @@ from ...planner.placement import Placement
 from ...planner.search.placed.questions import requested_point
 from ...planner.search.recommend import recommend
 from ...planner.search.request import Request
-from ...planner.typed_request import typed_gpu
+from ...planner.typed_request import typed_gpus
 from ...planner.units import parse_bytes
 from ...planner.user_data import home
 from ...planner.workload import Workload
@@ -96,9 +96,17 @@ def _asked(options: Options) -> tuple[Request, Configuration, str | None]:
     if engine != LLAMA_CPP.name:
         raise BadInput(f"{options.plan.name} is a plan for {engine}", f"--engine {engine}")
     spec = load_model(model, offline=options.offline)
-    hardware = typed_gpu(gpu)
+    gpus = typed_gpus(gpu, LLAMA_CPP)
     how = Request(
-        spec, workload, LLAMA_CPP, budget, hardware, accept_risk=True, ram=ram, host_only=host_only
+        spec,
+        workload,
+        LLAMA_CPP,
+        budget,
+        gpus[0] if gpus else None,
+        accept_risk=True,
+        ram=ram,
+        host_only=host_only,
+        gpus=gpus if len(gpus) > 1 else (),
     )
     return how, config, gpu
 

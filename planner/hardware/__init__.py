@@ -3,6 +3,7 @@
 DOOR = (
     "detect_gpu",
     "gpu_names",
+    "gpu_set",
     "gpus",
     "measured",
 )

@@ -51,6 +51,8 @@ def gpu_notes(request: Request) -> list[str]:
         notes.append(f"{format_bytes(host)} of host memory are planned with")
     if gpu is None:
         return notes
+    if request.gpus:
+        return [*notes, *_several_notes(request)]
     gives = f"{gpu.memory_bytes / GiB:.2f} of its {gpu.marketing_bytes / GiB:.0f} GiB"
     if request.reserve is not None:
         about = " (an estimate on the safe side)" if gpu.memory_estimated else ""
@@ -65,4 +67,23 @@ def gpu_notes(request: Request) -> list[str]:
         notes.append(gpu.note)
     if gpu.unified:
         notes.append(f"{gpu.name} shares its memory with the system, which needs some of it")
+    return notes
+
+
+def _several_notes(request: Request) -> list[str]:
+    """The same of several GPUs."""
+    names = dict.fromkeys(gpu.name for gpu in request.gpus)
+    each = {gpu.name: gpu for gpu in request.gpus}
+    notes = [
+        f"{name} gives programs {each[name].memory_bytes / GiB:.2f} of its "
+        f"{each[name].marketing_bytes / GiB:.0f} GiB"
+        + " (an estimate on the safe side)"
+        * each[name].memory_estimated
+        for name in names
+    ]
+    notes += [each[name].note for name in names if each[name].usual]
+    if request.budget > sum(gpu.memory_bytes for gpu in request.gpus):
+        notes.append("the budget is more than these GPUs have together")
+    if request.reserve:
+        notes.append(f"{format_bytes(request.reserve)} of them are left to desktops: --reserve")
     return notes

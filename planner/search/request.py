@@ -6,6 +6,7 @@ from ..errors import BadInput
 from ..hardware.gpus import Hardware
 from ..light_dataclass import dataclass
 from ..models.spec import ModelSpec
+from ..placement import Machine
 from ..workload import Workload
 
 OBJECTIVES = ("accuracy", "latency", "memory")
@@ -39,6 +40,8 @@ class Request:
     """Bytes of host memory that may hold a part of the model; None: nobody said."""
     host_only: bool = False
     """There is no device: `budget` is of host memory."""
+    gpus: tuple[Hardware, ...] = ()
+    """Every card, where there are several: `hardware` is the first, `budget` of all together."""
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -51,6 +54,18 @@ class Request:
             raise BadInput(
                 f"a budget of {self.budget} bytes holds nothing", "say how much there is"
             )
+
+    @property
+    def machine(self) -> Machine:
+        """Where the engine may put the model; a budget of several cards is shared by their size."""
+        if self.host_only:
+            return Machine((), (), self.budget)
+        gpus = self.gpus or ((self.hardware,) if self.hardware is not None else ())
+        if len(gpus) < 2:
+            return Machine(gpus, (self.budget,), self.ram)
+        sizes = [gpu.memory_bytes for gpu in gpus]
+        shares = tuple(self.budget * size // sum(sizes) for size in sizes)
+        return Machine(gpus, shares, self.ram)
 
     @property
     def accepted_loss(self) -> float | None:

@@ -114,7 +114,7 @@ class EstimateRecord(PointRecord):
 
 
 class GpuMemoryRecord(TypedDict):
-    """Bytes of a GPU: the vendor's, what a program gets, and what is kept back of it."""
+    """Bytes of all GPUs: the vendor's, what a program gets, and what is kept back of it."""
 
     marketing: int
     reported: int
@@ -140,6 +140,7 @@ class QuestionRecord(TypedDict):
     model_path: str | None
     budget: int
     gpu: str | None
+    gpus: NotRequired[list[str]]
     gpu_memory: GpuMemoryRecord | None
     objective: Literal["accuracy", "latency", "memory"]
     max_loss: float | None

@@ -15,7 +15,7 @@ from ...formats.named import LLAMA_CPP as NAME
 from ...formats.space import Ints, KVLayout, Space
 from ...hardware.gpus import Hardware
 from ...models.spec import CompressedAttention, LatentAttention, ModelSpec
-from ...placement import Placement
+from ...placement import Machine, Placement
 from ...workload import Workload
 from .cache_bytes import cache_bytes
 from .command import OLLAMA_CACHES
@@ -91,16 +91,11 @@ class LlamaCpp(Engine):
         return Activation(live, live, live, live)
 
     def place(
-        self,
-        spec: ModelSpec,
-        config: Configuration,
-        workload: Workload,
-        hardware: Hardware | None,
-        budget: int | None,
-        ram: int | None,
+        self, spec: ModelSpec, config: Configuration, workload: Workload, machine: Machine
     ) -> Placement:
         self.check_formats(config)
-        return place(spec, config, workload, hardware, budget, ram)
+        where = machine.gpu, machine.budget, machine.ram
+        return place(spec, config, workload, *where)
 
     def context(self, hardware: Hardware | None) -> Interval:
         return UNIFIED_CONTEXT if hardware is not None and hardware.unified else DEVICE_CONTEXT

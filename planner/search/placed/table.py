@@ -19,7 +19,7 @@ from ...latency.predict import Latency
 from ...light_dataclass import dataclass
 from ...memory.estimate import MemoryEstimate
 from ...models.spec import ModelSpec
-from ...placement import Placement
+from ...placement import Machine, Placement
 from ...workload import Workload
 from ..choose import PointArrays
 from ..enumerate import enumerate_space
@@ -78,9 +78,7 @@ class PlacedSpace:
 
 def placement_of(request: Request, config: Configuration, workload: Workload) -> Placement:
     """Where one configuration lies within the request's budgets."""
-    budget = None if request.host_only else request.budget
-    ram = request.budget if request.host_only else request.ram
-    return request.engine.place(request.spec, config, workload, request.hardware, budget, ram)
+    return request.engine.place(request.spec, config, workload, request.machine)
 
 
 def evaluate_placed(request: Request) -> PlacedSpace:
@@ -157,20 +155,18 @@ def placed_point(request: Request, config: Configuration, workload: Workload) ->
     return point_of(config, workload, placement_of(request, config, workload), kept)
 
 
-def placed_on_one(
+def placed_anyway(
     spec: ModelSpec,
     config: Configuration,
     workload: Workload,
     engine: Engine,
-    hardware: Hardware | None,
+    gpus: tuple[Hardware, ...],
     task: str | None,
 ) -> Point:
-    """One configuration with all layers on one device, whatever that has; on the processor where
-    no device is named."""
+    """One configuration with all layers on its cards, whatever those have; on the processor where
+    none is named."""
     engine.check_formats(config)
-    placement = engine.place(
-        spec, config, workload, hardware, ANY if hardware is not None else None, None
-    )
+    placement = engine.place(spec, config, workload, Machine(gpus, (ANY,) * len(gpus)))
     kept = accuracy.predict(spec, config, workload.context, task=task)
     return point_of(config, workload, placement, kept)
 

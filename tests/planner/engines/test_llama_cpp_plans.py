@@ -15,6 +15,7 @@ from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory.gguf_weights import gguf_weight_bytes
+from kvpareto.planner.placement import Machine
 from kvpareto.planner.workload import Workload
 
 GB = 10**9
@@ -117,7 +118,7 @@ def test_what_it_does_not_have_is_refused(config: str, says: str) -> None:
     spec = load_model("Qwen/Qwen2.5-7B-Instruct", offline=True)
     chosen = Configuration.parse(config)
     with pytest.raises(BadInput) as error:
-        LLAMA_CPP.place(spec, chosen, WORK, CARD, 12 * GB, None)
+        LLAMA_CPP.place(spec, chosen, WORK, Machine((CARD,), (12 * GB,)))
     assert says in error.value.message
     assert error.value.hint
 

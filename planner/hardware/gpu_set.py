@@ -1,0 +1,72 @@
+"""Several GPUs by one text: what `--gpu` takes, for every engine.
+
+    H100    2xH100    H100x2    3090+3060    2x3090 + 3060    auto
+
+`auto` is this machine's one kind of card. An engine that fills one card says so itself
+(`Engine.several_cards`).
+"""
+
+import re
+from collections.abc import Sequence
+
+from ..errors import BadInput
+from .gpu_names import find_gpu, gpu_argument
+from .gpus import Hardware
+
+MOST = 64
+"""Cards of one text: more than one machine has is a cluster, which nothing here plans."""
+_BEFORE = re.compile(r"(\d{1,9})\s*[x×*]\s*(\S.*)", re.IGNORECASE)
+_BEHIND = re.compile(r"(.+\d(?:gb?)?|.+\s)[x×*]\s*(\d{1,9})", re.IGNORECASE)
+
+
+def find_gpus(text: str) -> tuple[Hardware, ...]:
+    """The GPUs that `text` means, in its order, each as often as it is there.
+
+    Raises BadInput for a name that is not known or means two cards, for no card and for more than
+    MOST; MissingDependency where `auto` finds none.
+    """
+    gpus: list[Hardware] = []
+    for part in text.split("+"):
+        if not part.strip():
+            raise BadInput(
+                f"--gpu {text.strip()!r} has an empty part", "join names by +: 3090+3060"
+            )
+        count, name = _counted(part.strip(), text)
+        if len(gpus) + count > MOST:
+            raise BadInput(
+                f"--gpu {text.strip()!r} is more than {MOST} GPUs", "plan for one machine"
+            )
+        gpus += [_one(name)] * count
+    return tuple(gpus)
+
+
+def gpus_text(gpus: Sequence[Hardware]) -> str:
+    """The GPUs as `--gpu` takes them: `2xH100 SXM5`, `RTX 3090+RTX 3060 12GB`."""
+    parts: list[tuple[str, int]] = []
+    for gpu in gpus:
+        name = gpu_argument(gpu)
+        if parts and parts[-1][0] == name:
+            parts[-1] = (name, parts[-1][1] + 1)
+        else:
+            parts.append((name, 1))
+    return "+".join(name if count == 1 else f"{count}x{name}" for name, count in parts)
+
+
+def _counted(part: str, text: str) -> tuple[int, str]:
+    """(how many, of which name) of one part."""
+    count, name = 1, part
+    if match := _BEFORE.fullmatch(part):
+        count, name = int(match[1]), match[2]
+    elif match := _BEHIND.fullmatch(part):
+        count, name = int(match[2]), match[1]
+    if count < 1:
+        raise BadInput(f"--gpu {text.strip()!r} names no GPU", "give one at least: 1xH100")
+    return count, name.strip()
+
+
+def _one(name: str) -> Hardware:
+    if name.lower() == "auto":
+        from .detect_gpu import detect_gpu
+
+        return detect_gpu()
+    return find_gpu(name)
