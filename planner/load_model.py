@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import profiles
-from .errors import BadInput
+from .errors import BadInput, printable
 from .memory.weight_files import compare_with_files
 from .models import hub
 from .models.model_name import plain_name
@@ -64,7 +64,8 @@ def load_model(text: str, *, offline: bool = False, trust_remote_code: bool = Fa
         from .engines.kv_bounds import kv_bounds  # rare, and a plan starts without it
 
         spec = replace(spec, bounds=(*spec.bounds, *kv_bounds(spec)))
-    spec = replace(spec, extra={**spec.extra, "source": loaded.source, **_places(text, loaded)})
+    more = {"source": loaded.source, **_places(text, loaded), **_stretched(loaded.config)}
+    spec = replace(spec, extra={**spec.extra, **more})
     return compare_with_files(spec, loaded.folder) if loaded.folder is not None else spec
 
 
@@ -108,6 +109,23 @@ def _load_gguf(text: str) -> ModelSpec | None:
     spec = read_gguf(model_files(path), plain_stem(path))
     places = {"source": "GGUF file", "path": str(path.absolute())}
     return replace(spec, extra={**spec.extra, **places})
+
+
+def _stretched(config: dict[str, object]) -> dict[str, str]:
+    """How the config stretches the positions of RoPE beyond those first trained, in words."""
+    inner = config.get("text_config")
+    fields = inner if isinstance(inner, dict) else config
+    scaling = fields.get("rope_scaling") or fields.get("rope_parameters")
+    if not isinstance(scaling, dict):
+        return {}
+    kind = scaling.get("rope_type") or scaling.get("type") or "default"
+    if kind in ("default", "mrope") or not isinstance(kind, str):
+        return {}
+    factor, first = scaling.get("factor"), scaling.get("original_max_position_embeddings")
+    words = printable(kind[:40])
+    words += f", factor {factor:g}" if isinstance(factor, int | float) else ""
+    words += f", from {first:,} tokens" if isinstance(first, int) else ""
+    return {"rope_scaling": words}
 
 
 def _places(text: str, loaded: LoadedConfig) -> dict[str, str]:

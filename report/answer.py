@@ -1,53 +1,66 @@
-"""The answer of a plan in at most ten lines: what to run, what it costs, how to start it.
-
-What a person copies (a configuration, a command) is never broken by a line end of ours.
-"""
+"""The answer of a plan in at most ten lines: what to run, what it costs, how to start it."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from ..planner.units import format_bytes, format_tokens
+from .lines import print_command, print_line, print_whole
 from .numbers import percent, seconds
 
 Document = Mapping[str, Any]
-_LABEL = 13
 _BAR = 24
+_NO_COMMAND = ("Get", "Modelfile")
+"""Labels of what is no line for a shell."""
 
 
 def print_answer(document: Document, console: Console, *, more: bool) -> None:
     """The answer; `more`: whether to say where the rest is."""
     best = document["recommended"]
-    _line(console, "", _asked(document))
+    print_line(console, "", _asked(document))
     console.print()
-    title = "Recommended" if document["safe"] else "Not safe"
-    _whole(console, title, Text(best["config"], "bold"))
-    _line(console, "Memory", _memory(best, document["budget"], console.width))
-    if document.get("host_only"):
-        _line(console, "Where", "all of it on the processor: --gpu NAME for a card")
-    _line(console, "Retention", _retention(document))
-    _line(console, "Speed", _speed(document))
+    print_whole(console, title(document), Text(best["config"], "bold"))
+    print_point(document, best, console)
     for label, command in run_lines(document):
-        _whole(console, label, Text(command))
+        if label in _NO_COMMAND:
+            print_whole(console, label, Text(command))
+        else:
+            print_command(console, label, command)
     if more:
-        _line(console, "More", "--details: terms, why, next steps, frontier")
+        _near(document, console)
+        print_line(console, "More", "--details: terms, why, next steps, frontier")
+    else:
+        for other in document["elsewhere"]:
+            print_command(console, other["engine"], other["command"])
+
+
+def title(document: Document) -> str:
+    """What a plan's configuration is called."""
+    return "Recommended" if document["safe"] else "Not safe"
+
+
+def print_point(document: Document, best: Document, console: Console) -> None:
+    """Memory, retention and speed of the configuration that is the answer."""
+    print_line(console, "Memory", _memory(best, document["budget"], console.width))
+    if document.get("host_only"):
+        print_line(console, "Where", "all of it on the processor: --gpu NAME for a card")
+    print_line(console, "Retention", _retention(document, best))
+    print_line(console, "Speed", _speed(best))
 
 
 def run_lines(document: Document) -> list[tuple[str, str]]:
     """What to type, with a label each: the engine's own start, or a verification by our runtime."""
-    if commands := document.get("commands"):
-        return [(one["label"], one["command"]) for one in commands]
-    return []
+    return [(one["label"], one["command"]) for one in document.get("commands") or []]
 
 
-def print_reminder(document: Document, console: Console) -> None:
-    """The configuration once more, where the answer has scrolled off."""
-    title = "Recommended" if document["safe"] else "Not safe"
-    console.print()
-    _whole(console, title, Text(document["recommended"]["config"], "bold"))
+def _near(document: Document, console: Console) -> None:
+    """What is nearest in other engines, and how each is planned; the whole commands are shown
+    with --details."""
+    near = [f"{one['config']} by --engine {one['engine']}" for one in document["elsewhere"]]
+    if near:
+        print_line(console, "Elsewhere", "nearest is " + ", ".join(near))
 
 
 def _asked(document: Document) -> str:
@@ -70,39 +83,19 @@ def _memory(best: Document, budget: int, width: int) -> str:
     return f"{bar} {format_bytes(memory['total'])} of {format_bytes(budget)}, at most {most}"
 
 
-def _retention(document: Document) -> str:
-    accuracy = document["recommended"]["accuracy"]
+def _retention(document: Document, best: Document) -> str:
+    accuracy = best["accuracy"]
     kind = accuracy["task"].replace("_", " ")
     which = f"{kind}" if document["task"] else f"{kind}, the weakest kind"
-    risk = "" if document["safe"] else "; the risk is accepted"
+    risk = "" if document.get("safe", True) else "; the risk is accepted"
     text = f"{percent(accuracy['retention'])}, at least {percent(accuracy['low'])}"
     return f"{text} ({which}; {accuracy['provenance']}){risk}"
 
 
-def _speed(document: Document) -> str:
-    best = document["recommended"]
+def _speed(best: Document) -> str:
     if best["latency"] is None:
         return "name a GPU with --gpu"
     ends = best["latency"]
     first = f"TTFT {seconds(best['ttft_s'])}, at most {seconds(ends['ttft_high_s'])}"
     each = f"TPOT {seconds(best['tpot_s'])}, at most {seconds(ends['tpot_high_s'])}"
     return f"{first}; {each}"
-
-
-def _line(console: Console, label: str, text: str) -> None:
-    """A line that may be folded between words, under where its text begins."""
-    if not label:
-        console.print(Text(text))
-        return
-    line = Table.grid()
-    line.add_column(width=_LABEL, style="dim", no_wrap=True)
-    line.add_column()
-    line.add_row(Text(label), Text(text))
-    console.print(line)
-
-
-def _whole(console: Console, label: str, text: Text) -> None:
-    """A line that is never folded: a terminal that is narrower shows it on two of its own."""
-    console.print(
-        Text.assemble((label.ljust(_LABEL), "dim"), text), soft_wrap=True, highlight=False
-    )

@@ -21,10 +21,11 @@ from ..planner.placement import Placement
 from ..planner.search.evaluate import REFERENCE_GPU
 from ..planner.search.gpu_memory import gpu_notes
 from ..planner.search.max_context import MaxContext
-from ..planner.search.notes import configuration_notes
+from ..planner.search.notes import configuration_notes, ends_at_training
 from ..planner.search.recommend import Plan, Point, Request
 from ..planner.units import exact_bytes, format_bytes
 from ..planner.workload import DEFAULT_OUTPUT, Workload
+from .elsewhere import elsewhere
 
 SCHEMA = 1
 _MEMORY = (
@@ -80,6 +81,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "runnable": KVPARETO.cannot_run(request.spec, request.hardware) is None,
         **({"ram": request.ram, "host_only": request.host_only} if request.engine.places else {}),
         "commands": _commands(request, plan.recommended),
+        "elsewhere": elsewhere(request, plan.recommended.config),
         "warnings": list(plan.warnings),
     }
 
@@ -161,6 +163,11 @@ def longest_document(request: Request, contexts: Sequence[MaxContext]) -> dict[s
                     *request.spec.warnings,
                     *gpu_notes(request),
                     *(b for x in contexts for b in x.point.accuracy.breaks),
+                    *(
+                        ends_at_training(request.spec, request.workload.output)
+                        if contexts[0].limited_by_model
+                        else ()
+                    ),
                 ]
             )
         ),

@@ -18,6 +18,8 @@ from typing import Any
 from ..planner.errors import printable
 from ..planner.whole_file import write_whole
 
+PAGE = 40
+"""Lines above which the answer is said once more, however high the terminal is."""
 UNWRAPPED = 10_000
 """Columns of a console that is no terminal: no line is as long."""
 _UNPRINTABLE = re.compile(
@@ -41,11 +43,14 @@ def print_tables(document: Mapping[str, Any], module: str, printer: str) -> None
     """`document` through the function `printer` of `report.<module>`.
 
     Into a pipe or a file nothing is wrapped, unless COLUMNS says how wide it is. No line ends in
-    blanks, and where the encoding lacks a mark a plainer one stands for it. rich is imported only
-    here, so that `--json` does not pay for it.
+    blanks, and where the encoding lacks a mark a plainer one stands for it. The line that a printer
+    returns stands last where its output is higher than the terminal, or than a page. rich is
+    imported only here, so that `--json` does not pay for it.
     """
     from rich.console import Console
+    from rich.text import Text
 
+    from .lines import print_whole
     from .marks import encodable
 
     class PlainConsole(Console):
@@ -57,8 +62,16 @@ def print_tables(document: Mapping[str, Any], module: str, printer: str) -> None
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = PlainConsole(width=UNWRAPPED)
     with console.capture() as captured:
-        getattr(import_module(f".{module}", __package__), printer)(_for_terminal(document), console)
-    lines = [line.rstrip(" ") for line in captured.get().split("\n")]
+        show = getattr(import_module(f".{module}", __package__), printer)
+        reminder = show(_for_terminal(document), console)
+    text = captured.get()
+    height = min(console.height, PAGE) if console.is_terminal else PAGE
+    if reminder is not None and text.count("\n") >= height - 1:
+        with console.capture() as captured:
+            console.print()
+            print_whole(console, reminder[0], Text(reminder[1], "bold"))
+        text += captured.get()
+    lines = [line.rstrip(" ") for line in text.split("\n")]
     sys.stdout.write(encodable("\n".join(lines), sys.stdout.encoding or "utf-8"))
 
 

@@ -4,7 +4,7 @@ Everything is rendered from the JSON document of `report.document`, so that what
 what is saved cannot differ.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -12,16 +12,26 @@ from rich.table import Table
 from rich.text import Text
 
 from ..planner.units import GiB, format_bytes, format_tokens
-from .answer import print_answer, print_reminder
+from .answer import print_answer, print_point, title
 from .frontier import print_frontier, print_rows
+from .lines import print_line, print_whole
 from .numbers import percent, seconds
 
 Document = Mapping[str, Any]
+Reminder = tuple[str, str]
+"""A label and a configuration, for report/output.py to say once more below long output."""
 WIDE = 100
 """Columns from which a plan shows everything."""
+_BESIDE = 60
+"""Columns from which a term's comment stands beside it."""
 
 _END_MARKS = {"model": "*", "accuracy": "+", "memory": ""}
 """Behind a longest context: what ends it."""
+_ENDS = {
+    "model": "what the model was made for",
+    "accuracy": "the last length that keeps enough of the score at its lower end",
+    "memory": "the budget",
+}
 
 _TERMS = (
     ("weights", "weights"),
@@ -33,19 +43,19 @@ _TERMS = (
 
 def print_estimate(document: Document, console: Console) -> None:
     """One configuration: memory term by term, accuracy, latency."""
-    _print(console, _heading(document), "", _point(document), *_notes(document))
+    _print(console, _heading(document), "", *_point(document, console), *_notes(document))
 
 
-def print_plan(document: Document, console: Console) -> None:
+def print_plan(document: Document, console: Console) -> Reminder:
     """The answer; all of it where the terminal is wide, or where there is none to scroll."""
-    if console.is_terminal and console.width < WIDE:
-        print_answer(document, console, more=True)
-        _print(console, *_notes(document))
-    else:
-        print_plan_details(document, console)
+    if not console.is_terminal or console.width >= WIDE:
+        return print_plan_details(document, console)
+    print_answer(document, console, more=True)
+    _print(console, *_notes(document))
+    return _reminder(document)
 
 
-def print_plan_details(document: Document, console: Console) -> None:
+def print_plan_details(document: Document, console: Console) -> Reminder:
     """The answer, its terms, why, the next steps, the frontier as table and picture."""
     print_answer(document, console, more=False)
     best = document["recommended"]
@@ -53,21 +63,42 @@ def print_plan_details(document: Document, console: Console) -> None:
         console,
         "",
         _budget(document),
-        _point(best, budget=document["budget"]),
+        *_point(best, console, budget=document["budget"]),
         "",
         *_listed("Why", document["reasons"]),
         *_listed("Next steps", document["steps"]),
     )
     print_frontier(document, console)
     _print(console, *_notes(document))
-    print_reminder(document, console)
+    return _reminder(document)
 
 
-def print_longest(document: Document, console: Console) -> None:
-    """`--max-context`: the longest context that fits, for each frontier configuration."""
+def _reminder(document: Document) -> Reminder:
+    """The configuration, to be said once more where the answer has scrolled off."""
+    return title(document), document["recommended"]["config"]
+
+
+def print_longest(document: Document, console: Console) -> Reminder:
+    """`--max-context`: the longest context of all as the answer, then what keeps more of the
+    score or prefills in longer chunks at the price of context."""
+    best, *others = document["max_context"]
+    answer = f"{best['max_context']:,} tokens"
+    _print(console, _heading(document, context=False), _budget(document), "")
+    print_whole(console, "Longest", Text.assemble((answer, "bold"), " with"))
+    print_whole(console, "", Text(best["config"], "bold"))
+    print_point(document, best, console)
+    print_line(console, "Ends there", _ENDS[best["limited_by"]])
+    if others:
+        _print(console, "", "Alternatives")
+        _print_alternatives(document, others, console)
+    _print(console, *_notes(document))
+    return "Longest", best["config"]
+
+
+def _print_alternatives(document: Document, rows: Sequence[Document], console: Console) -> None:
     timed = document["gpu"] is not None
-    rows = [["", "configuration", "context", "total", "retention", "at least", *["TTFT"] * timed]]
-    rows += [
+    table = [["", "configuration", "context", "total", "retention", "at least", *["TTFT"] * timed]]
+    table += [
         [
             "",
             row["config"],
@@ -77,17 +108,11 @@ def print_longest(document: Document, console: Console) -> None:
             percent(row["accuracy"]["low"]),
             *[seconds(row["ttft_s"])] * timed,
         ]
-        for row in document["max_context"]
+        for row in rows
     ]
-    ends = {row["limited_by"] for row in document["max_context"]}
-    _print(console, _heading(document, context=False), _budget(document), "")
-    print_rows(rows, console, ["", "bold", *[""] * (len(rows) - 2)])
-    _print(
-        console,
-        *["* the model was made for no more"] * ("model" in ends),
-        *["+ beyond it the lower end of retention keeps too little"] * ("accuracy" in ends),
-        *_notes(document),
-    )
+    print_rows(table, console, [""] * len(table))
+    marks = {_END_MARKS[row["limited_by"]]: _ENDS[row["limited_by"]] for row in rows}
+    _print(console, *[f" {mark} ends at {end}" for mark, end in marks.items() if mark])
 
 
 def _print(console: Console, *parts: RenderableType) -> None:
@@ -108,32 +133,47 @@ def _parameters(document: Document) -> str:
     return count if low == high else f"{count} ({low / 1e9:.2f} to {high / 1e9:.2f})"
 
 
-def _point(point: Document, budget: int | None = None) -> Table:
-    memory, table = point["memory"], Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(overflow="fold")
+def _point(point: Document, console: Console, budget: int | None = None) -> list[RenderableType]:
+    """A line a term: its name, its value and a comment, which has a line of its own where the
+    terminal is narrow."""
+    memory = point["memory"]
     growth = point["kv_bytes_per_token"]
     comments = {"kv": f"{growth:,} bytes a token" + _fixed(point["kv_fixed_bytes"])}
     for key in ("weights", "kv"):
         low, high = memory[f"{key}_low"], memory[f"{key}_high"]
         if low < high:
             comments[key] = f"{format_bytes(low)} to {format_bytes(high)}, by how it is read"
-    for key, label in _TERMS:
-        table.add_row("  " + label, format_bytes(memory[key]), comments.get(key, ""))
+    rows = [(name, format_bytes(memory[key]), comments.get(key, "")) for key, name in _TERMS]
     share = f"; at most {memory['total_high'] / budget:.0%} of the budget" if budget else ""
     low, high = format_bytes(memory["total_low"]), format_bytes(memory["total_high"])
-    table.add_row(
-        "  total", format_bytes(memory["total"]), f"{low} to {high} (95 %){share}", style="bold"
-    )
+    rows.append(("total", format_bytes(memory["total"]), f"{low} to {high} (95 %){share}"))
     accuracy = point["accuracy"]
-    table.add_row("  retention", *_kept(accuracy, accuracy))
+    rows.append(("retention", *_kept(accuracy, accuracy)))
     for kind, kept in accuracy["tasks"].items():
         weakest = ", shown above" if kind == accuracy["task"] else ""
-        table.add_row(f"    {kind.replace('_', ' ')}", *_kept(kept, None, weakest))
+        rows.append((f"  {kind.replace('_', ' ')}", *_kept(kept, None, weakest)))
     for key, label in (("ttft", "TTFT"), ("tpot", "TPOT")):
-        table.add_row("  " + label, seconds(point[f"{key}_s"]), _latency_comment(point, key))
-    return table
+        rows.append((label, seconds(point[f"{key}_s"]), _latency_comment(point, key)))
+    if console.width < _BESIDE:
+        return [_stacked(rows)]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value, comment in rows:
+        table.add_row("  " + name, value, comment, style="bold" if name == "total" else "")
+    return [table]
+
+
+def _stacked(rows: Sequence[tuple[str, str, str]]) -> Text:
+    """Terms with their comments below them."""
+    width = max(len(name) for name, _, _ in rows)
+    longest = max(len(value) for _, value, _ in rows)
+    lines = []
+    for name, value, comment in rows:
+        lines.append(f" {name.ljust(width)} {value.rjust(longest)}")
+        lines += [f"    {comment}"] if comment else []
+    return Text("\n".join(lines))
 
 
 def _kept(kept: Document, whole: Document | None, more: str = "") -> tuple[str, str]:

@@ -40,6 +40,7 @@ DOOR = (
     "llama_cpp.parts",
     "llama_cpp.place",
     "llama_cpp.run_settings",
+    "nearest",
     "transformers",
     "transformers_eager",
 )

@@ -1,12 +1,14 @@
 """What a reader of one configuration's numbers should know: of the prompt, the chunk, the cache."""
 
+from math import ceil
+
 from ..engine import Engine
 from ..formats.configuration import Configuration
 from ..formats.without_effect import without_effect
 from ..hardware.gpu_names import find_gpu
 from ..hardware.gpus import Hardware
 from ..latency import predict as latency
-from ..models.spec import ModelSpec, MoEFFN
+from ..models.spec import Attention, LatentAttention, ModelSpec, MoEFFN
 from ..units import format_tokens
 from ..workload import Workload
 from .evaluate import REFERENCE_GPU
@@ -42,8 +44,38 @@ def beyond_positions(spec: ModelSpec, workload: Workload) -> tuple[str, ...]:
         asked = f"{workload.context:,} + {workload.output:,} tokens of prompt and output"
     return (
         f"{asked} are more than the {most:,} that the model was made for: memory is right, but it "
-        "may answer nonsense beyond them whatever the configuration",
+        "may answer nonsense beyond them whatever the configuration; "
+        + _stretching(spec, workload.tokens),
     )
+
+
+def ends_at_training(spec: ModelSpec, output: int) -> tuple[str, ...]:
+    """For a longest context that memory does not end: what would reach beyond it."""
+    most = spec.max_context
+    if most is None:
+        return ()
+    return (
+        f"the model was made for {most:,} tokens, {output:,} of which the answer takes: memory has "
+        "room for more; " + _stretching(spec, None),
+    )
+
+
+def _stretching(spec: ModelSpec, tokens: int | None) -> str:
+    """What extends a model beyond the positions it was trained on, so far as is known."""
+    rotary = any(
+        (isinstance(m, Attention) and m.rope) or isinstance(m, LatentAttention)
+        for m, _ in spec.mixer_counts
+    )
+    if spec.max_context is None or not rotary:
+        return "nothing is known that extends it"
+    stretched = spec.extra.get("rope_scaling")
+    if stretched:
+        return f"its config stretches its positions already ({stretched}), and is trained for that"
+    factor = "N" if tokens is None else f"{ceil(10 * tokens / spec.max_context) / 10:g}"
+    what = f'{{"rope_type": "yarn", "factor": {factor}, '
+    what += f'"original_max_position_embeddings": {spec.max_context}}}'
+    end = f", for N times {spec.max_context:,} tokens" if tokens is None else ""
+    return f'YaRN extends it: "rope_scaling": {what} in its config.json{end}, at some cost in score'
 
 
 def _experts_in_chunks(

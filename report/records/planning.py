@@ -169,6 +169,14 @@ class CommandRecord(TypedDict):
     command: str
 
 
+class ElsewhereRecord(TypedDict):
+    """The nearest that another engine can do, by its names, and the command that plans it."""
+
+    engine: str
+    config: str
+    command: str
+
+
 class PlanRecord(QuestionRecord):
     """`plan`: the recommendation, the frontier it stands on, and the words about both."""
 
@@ -189,6 +197,7 @@ class PlanRecord(QuestionRecord):
     ram: NotRequired[int | None]
     host_only: NotRequired[bool]
     commands: list[CommandRecord]
+    elsewhere: list[ElsewhereRecord]
     warnings: list[str]
 
 

@@ -1,6 +1,7 @@
 """A plan on terminals of every width: the answer first, configurations whole, readable marks."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from rich.text import Text
 from kvpareto.cli import run
 from kvpareto.report.answer import print_answer
 from kvpareto.report.frontier import print_frontier
+from kvpareto.report.lines import shell_lines
 from kvpareto.report.marks import encodable
-from kvpareto.report.terminal import print_longest, print_plan
+from kvpareto.report.numbers import seconds
+from kvpareto.report.output import print_tables
+from kvpareto.report.terminal import print_estimate, print_longest, print_plan
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +39,14 @@ def test_at_80_columns_the_answer_is_all_and_has_ten_lines_at_most(
 ) -> None:
     lines = shown(document, 80, print_answer, more=True)
     best = document["recommended"]["config"]
-    assert len(lines) <= 10
+    assert len([line for line in lines if line[:1] != " "]) <= 10
     assert any(best in line and "Recommended" in line for line in lines)
     assert any("of 12.00 GB" in line for line in lines)
     assert any("the weakest kind" in line for line in lines)
     assert any("TTFT" in line and "TPOT" in line for line in lines)
-    assert any(line.strip().endswith(document["commands"][0]["command"]) for line in lines)
+    text = "\n".join(line[13:].rstrip("\\").strip() for line in lines)
+    for one in document["commands"]:
+        assert one["command"] in text.replace("\n", " ")
 
 
 def test_a_narrow_terminal_hides_the_rest_and_says_where_it_is(document: dict[str, Any]) -> None:
@@ -49,8 +55,14 @@ def test_a_narrow_terminal_hides_the_rest_and_says_where_it_is(document: dict[st
     assert "Frontier" in "\n".join(shown(document, 120))
 
 
-def test_long_output_ends_with_the_configuration(document: dict[str, Any]) -> None:
-    assert document["recommended"]["config"] in shown(document, 120)[-1]
+def test_long_output_ends_with_the_configuration(
+    document: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_tables(document, "terminal", "print_plan_details")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].split() == ["Recommended", document["recommended"]["config"]]
+    print_tables(document["recommended"] | {"warnings": []}, "terminal", "print_estimate")
+    assert "Recommended" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 120])
@@ -110,4 +122,32 @@ def test_the_longest_contexts_have_whole_configurations(width: int) -> None:
     lines = shown(document, width, print_longest)
     for row in document["max_context"]:
         assert any(row["config"] in line for line in lines)
-    assert len(lines) < 4 * len(document["max_context"]) + 12
+    assert len(lines) < 4 * len(document["max_context"]) + 18
+    best, *others = document["max_context"]
+    answer, rest = "\n".join(lines).split("Alternatives")
+    assert f"{best['max_context']:,} tokens with" in answer
+    assert best["config"] in answer
+    assert best["config"] not in rest.splitlines()
+    assert all(best["max_context"] >= other["max_context"] for other in others)
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80])
+def test_commands_are_broken_where_a_shell_takes_them(document: dict[str, Any], width: int) -> None:
+    command = document["commands"][1]["command"]
+    lines = shell_lines(command, width)
+    assert [line[-2:] for line in lines[:-1]] == [" \\"] * (len(lines) - 1)
+    assert shlex.split("\n".join(lines).replace("\\\n", "")) == shlex.split(command)
+    assert any(f"--config {shlex.quote(document['recommended']['config'])}" in x for x in lines)
+    assert shell_lines("say 'it is", 4) == ["say 'it is"]
+
+
+def test_terms_fit_a_terminal_of_40_columns() -> None:
+    import kvpareto
+
+    asked = {"context": "32k", "gpu": "4090", "offline": True}
+    document: Any = kvpareto.estimate("Qwen/Qwen3-8B", "w4a16-k4v4-g64+pc256", **asked)
+    lines = shown(document, 40, print_estimate)
+    text = "\n".join(lines)
+    low, high = document["latency"]["ttft_low_s"], document["latency"]["ttft_high_s"]
+    assert f"    {seconds(low)} to {seconds(high)} (" in text
+    assert len([line for line in lines if line.startswith(" ")]) < 34

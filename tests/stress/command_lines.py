@@ -4,7 +4,8 @@
 
 Each runs with `--json` and without, on the full install and on the light one (the extras' libraries
 refuse to be imported; with `--python` of a light virtual environment, really). Checked: no
-traceback, the exit code that is right for it, one error and one hint, one JSON document each time.
+traceback, the exit code that is right for it, one error and one hint, one JSON document each time,
+valid under its JSON Schema in docs/schemas.
 What is wrong is printed with its command; the exit code is then 1.
 """
 

@@ -1,7 +1,8 @@
 """Command lines of every kind, each with the exit codes that are right for it, and the contract.
 
     contract(outcome, as_json)    what is wrong with how a command line ended: no traceback, an exit
-                                  code of DESIGN's, one JSON document where one was asked for
+                                  code of DESIGN's, one JSON document where one was asked for,
+                                  valid under its JSON Schema in docs/schemas
 
 tests/test_failure_contract.py runs them in one process; tests/stress/command_lines.py runs each in
 a process of its own, with and without the libraries of the extras.
@@ -11,14 +12,18 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import jsonschema
 
 HEAVY = (
     "torch", "transformers", "scipy", "sklearn", "safetensors", "accelerate", "threadpoolctl",
     "joblib", "triton",
 )  # fmt: skip
 """What the light install lacks."""
+SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 STORIES = str(Path(__file__).parents[1] / "data" / "stories260K-hf")
 QWEN = "Qwen/Qwen3-8B"
 
@@ -54,7 +59,7 @@ def contract(line: Line, found: Outcome, *, as_json: bool, is_light: bool) -> li
     if "\x1b" in found.out + found.err:
         wrong.append("an escape reaches the terminal")
     if as_json:
-        wrong += _json(found)
+        wrong += _json(line.arguments, found)
     elif found.code in (2, 3) or (found.code == 1 and not found.out):
         lines = [x for x in found.err.splitlines() if x.startswith(("error: ", "hint: "))]
         if [x.split(":")[0] for x in lines] != ["error", "hint"] or found.out:
@@ -64,7 +69,24 @@ def contract(line: Line, found: Outcome, *, as_json: bool, is_light: bool) -> li
     return wrong
 
 
-def _json(found: Outcome) -> list[str]:
+def schema_name(arguments: tuple[str, ...], code: int) -> str:
+    """The file of docs/schemas, less its ending, that describes what a command line prints."""
+    if code:
+        return "failure"
+    if not arguments or arguments[-1] in ("--help", "-h", "--version", "profiles"):
+        return "text"
+    if arguments[0] == "profiles":
+        return f"profiles_{arguments[1]}"
+    return "max_context" if "--max-context" in arguments else arguments[0]
+
+
+@cache
+def _validator(name: str) -> jsonschema.Draft202012Validator:
+    schema = json.loads((SCHEMAS / f"{name}.json").read_text("utf-8"))
+    return jsonschema.Draft202012Validator(schema)
+
+
+def _json(arguments: tuple[str, ...], found: Outcome) -> list[str]:
     def refuse(text: str) -> None:
         raise ValueError(text)
 
@@ -72,7 +94,11 @@ def _json(found: Outcome) -> list[str]:
         document = json.loads(found.out, parse_constant=refuse)
     except ValueError as error:
         return [f"not one JSON document: {error}: {found.out[:80]!r}"]
-    wrong = [] if isinstance(document, dict) and "schema" in document else ["no schema"]
+    name = schema_name(arguments, found.code)
+    wrong = [
+        f"not as docs/schemas/{name}.json says: {error.json_path}: {error.message[:200]}"
+        for error in _validator(name).iter_errors(document)
+    ]
     if found.code:
         if document.get("fits") is not False or document.get("exit_code") != found.code:
             wrong.append("a failure whose document does not say so")
@@ -167,6 +193,8 @@ def _plans(things: dict[str, str]) -> list[Line]:
         (*plan, "--save", things["new"]), (*plan, "--save", things["link"]),
         (*plan, "--save", things["dangling"]), (*plan, "--objective", "memory"),
         (*plan, "--engine", "transformers"), ("plan", STORIES, "--budget", "2GB"),
+        (*plan, "--engine", "llama.cpp"), (*plan, "--engine", "ollama", "--max-context"),
+        ("plan", QWEN, "--gpu", "4060", "--ram", "32GB", "--engine", "llama.cpp"),
         ("plan", f"{STORIES}/config.json", "--budget", "2GB"),
         ("plan", things["escape"], "--budget", "2GB"),
         ("plan", things["surrogate"], "--budget", "2GB"), (*plan, "--max-loss", "10%"),
@@ -217,6 +245,8 @@ def _estimates(things: dict[str, str]) -> list[Line]:
     found += [Line(("estimate", QWEN, "--config", config), 2) for config in bad]
     found.append(Line(("estimate", things["lora"], "--config", good[0]), 2))
     found.append(Line(("estimate", QWEN, "--config", good[0], "--gpu", "H200"), 0))
+    gguf = ("--config", "wQ4_K_M-kq8_0vq8_0", "--engine", "llama.cpp")
+    found.append(Line(("estimate", QWEN, *gguf), 0))
     return found
 
 

@@ -1,0 +1,36 @@
+"""What other engines call the nearest to one of our configurations, by names alone.
+
+Nothing of an engine is imported or searched: a plan shows the names beside a command that plans
+with the engine, and that plan decides. Names of the formats are rows of formats/named.py.
+"""
+
+from ..formats.configuration import Configuration
+from ..models.spec import LatentAttention, ModelSpec
+
+_GGUF_WEIGHTS = {16: "BF16", 8: "Q8_0", 6: "Q6_K", 5: "Q5_K_M", 4: "Q4_K_M", 3: "Q3_K_M", 2: "Q2_K"}
+_GGUF_CACHE = {16: "f16", 8: "q8_0", 5: "q5_1", 4: "q4_0"}
+_GGUF_PAIRS = (("f16", "q8_0"), ("q8_0", "q5_1"), ("q8_0", "q4_0"))
+"""Keys and values of two types that its attention kernels are built for; of one type all are."""
+_GGUF_CHUNKS = (128, 256, 512, 1024, 2048)
+
+
+def nearest_configuration(engine: str, spec: ModelSpec, config: Configuration) -> str | None:
+    """The configuration of `engine` that is nearest to `config` from above: no format of fewer
+    bits, the chunk not longer where there is one as short. None where the engine has no such
+    names, or it is not known whether it runs the model."""
+    if not spec.understood or engine != "llama.cpp":
+        return None
+    keys = _at_least(_GGUF_CACHE, config.k_bits)
+    values = _at_least(_GGUF_CACHE, config.v_bits)
+    latent = any(isinstance(mixer, LatentAttention) for mixer, _ in spec.mixer_counts)
+    if keys != values and (latent or (keys, values) not in _GGUF_PAIRS):
+        keys = values = _at_least(_GGUF_CACHE, max(config.k_bits, config.v_bits))
+    stored = spec.quantization.method if spec.quantization is not None else ""
+    weights = "mxfp4" if stored == "mxfp4" else _at_least(_GGUF_WEIGHTS, config.weight_bits)
+    chunks = [c for c in _GGUF_CHUNKS if c <= (config.chunk or _GGUF_CHUNKS[-1])]
+    return str(Configuration.named(weights, keys, values, chunks[-1] if chunks else 128))
+
+
+def _at_least(names: dict[int, str], bits: int) -> str:
+    """The name of the fewest bits that are no fewer."""
+    return names[min(b for b in names if b >= bits)]

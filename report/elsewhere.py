@@ -1,0 +1,47 @@
+"""What a plan of our runtime names of other engines: the nearest configuration, and its plan."""
+
+import shlex
+
+from ..planner.engines import NAMES
+from ..planner.engines.nearest import nearest_configuration
+from ..planner.formats.configuration import Configuration
+from ..planner.search.request import Request
+from ..planner.units import exact_bytes
+from ..planner.workload import DEFAULT_OUTPUT
+
+_OURS = ("kvpareto", "transformers", "transformers-eager")
+"""Engines whose configurations go by bits; a plan of another engine is started by itself."""
+
+
+def elsewhere(request: Request, config: Configuration) -> list[dict[str, str]]:
+    """For each other engine that may run the model: what is nearest there by its names, and the
+    command that plans the same question for it."""
+    if request.engine.name not in _OURS:
+        return []
+    found = []
+    for engine in NAMES:
+        near = nearest_configuration(engine, request.spec, config)
+        if near is not None:
+            command = f"{_same_question(request)} --engine {engine}"
+            found.append({"engine": engine, "config": near, "command": command})
+    return found
+
+
+def _same_question(request: Request) -> str:
+    """The command line that asks this request again."""
+    asked = request.workload
+    words = ["kvpareto", "plan", "-m", str(request.spec.extra.get("path") or request.spec.name)]
+    if request.hardware is not None:
+        from ..planner.hardware.gpu_names import gpu_argument
+
+        words += ["--gpu", gpu_argument(request.hardware)]
+    if request.reserve is None:
+        words += ["--budget", exact_bytes(request.budget)]
+    words += ["--context", str(asked.context)]
+    words += ["--output", str(asked.output)] if asked.output != DEFAULT_OUTPUT else []
+    words += ["--batch", str(asked.batch)] if asked.batch > 1 else []
+    words += ["--objective", request.objective] if request.objective != "accuracy" else []
+    words += ["--max-loss", f"{request.max_loss:.6g}"] if request.max_loss is not None else []
+    words += ["--task", request.task.replace("_", "-")] if request.task is not None else []
+    words += ["--accept-risk"] * request.accept_risk
+    return shlex.join(words)

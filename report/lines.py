@@ -1,0 +1,84 @@
+"""Lines of an answer: a label and what stands behind it, folded only where nothing is broken.
+
+What a person copies stays whole: a configuration is never folded, and a command that is wider than
+the terminal goes on behind a backslash, so that a shell takes all of it.
+"""
+
+import shlex
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+LABEL = 13
+_NARROW = 60
+"""Columns below which a command begins on a line of its own."""
+_INDENT = 4
+
+
+def print_line(console: Console, label: str, text: str) -> None:
+    """A line that may be folded between words, under where its text begins."""
+    if not label:
+        console.print(Text(text))
+        return
+    line = Table.grid()
+    line.add_column(width=LABEL, style="dim", no_wrap=True)
+    line.add_column()
+    line.add_row(Text(label), Text(text))
+    console.print(line)
+
+
+def print_whole(console: Console, label: str, text: Text) -> None:
+    """A line that is never folded: below its label where both are wider than the terminal."""
+    begin = label.ljust(LABEL)
+    if console.is_terminal and LABEL + len(text) > console.width:
+        begin = f"{label}\n" if label.strip() else ""
+    console.print(Text.assemble((begin, "dim"), text), soft_wrap=True, highlight=False)
+
+
+def print_command(console: Console, label: str, command: str) -> None:
+    """A command line, ready to be copied: whole where it fits, else in lines that end in `\\`."""
+    if not console.is_terminal or LABEL + len(command) <= console.width:
+        print_whole(console, label, Text(command))
+        return
+    first = LABEL if console.width >= _NARROW else _INDENT
+    if first == _INDENT:
+        console.print(Text(label, "dim"))
+    lines = shell_lines(command, console.width - first)
+    for number, line in enumerate(lines):
+        begin = label.ljust(LABEL) if first == LABEL and number == 0 else " " * first
+        console.print(Text.assemble((begin, "dim"), line), soft_wrap=True, highlight=False)
+
+
+def shell_lines(command: str, width: int) -> list[str]:
+    """`command` in lines of at most `width` characters where its words allow that, all but the
+    last of which end in a backslash; an option stays beside its value."""
+    lines: list[str] = []
+    for part in _with_values(_words(command)):
+        if lines and len(lines[-1]) + 1 + len(part) + 2 <= width:
+            lines[-1] += f" {part}"
+        else:
+            lines.append(part)
+    return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
+
+
+def _words(command: str) -> list[str]:
+    """The words of `command` as they are typed, quotes included; one where nobody can tell."""
+    try:
+        words = [shlex.quote(word) for word in shlex.split(command)]
+    except ValueError:
+        return [command]
+    return words if " ".join(words) == command else [command]
+
+
+def _with_values(words: Sequence[str]) -> list[str]:
+    """Each option and the word behind it as one; what is no option alone."""
+    parts: list[str] = []
+    for word in words:
+        after_option = parts and parts[-1].startswith("-") and " " not in parts[-1]
+        if after_option and not word.startswith("-"):
+            parts[-1] += f" {word}"
+        else:
+            parts.append(word)
+    return parts

@@ -1,0 +1,44 @@
+"""Lengths that the model was not trained for: what extends it, and when its config does already."""
+
+from typing import Any
+
+import pytest
+
+import kvpareto
+
+
+def note(words: list[str]) -> str:
+    (found,) = [line for line in words if "was made for" in line]
+    return found
+
+
+def asked(model: str, **words: Any) -> str:
+    return note(kvpareto.plan(model, gpu="H200", offline=True, **words)["warnings"])
+
+
+def test_the_factor_is_of_the_tokens_asked() -> None:
+    said = asked("Qwen/Qwen3-8B", context=100_000, output=512)
+    assert '"factor": 2.5, "original_max_position_embeddings": 40960' in said  # 2.4539 rounded up
+    assert '"factor": 1.1' in asked("Qwen/Qwen3-8B", context=41_000, output=512)
+
+
+@pytest.mark.parametrize(
+    ("model", "stretched"),
+    [
+        ("meta-llama/Llama-3.1-8B-Instruct", "llama3, factor 8, from 8,192 tokens"),
+        ("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", "llama3, factor 8, from 8,192 tokens"),
+        ("google/gemma-3-4b-it", "linear, factor 8"),
+    ],
+)
+def test_a_config_that_stretches_already_is_not_told_to(model: str, stretched: str) -> None:
+    said = asked(model, context=200_000)
+    assert f"already ({stretched})" in said
+    assert '"factor"' not in said
+
+
+def test_the_longest_context_says_what_ends_it() -> None:
+    document = kvpareto.max_context("Qwen/Qwen3-8B", gpu="H200", offline=True)
+    assert document["max_context"][0]["max_context"] == 40_960 - 512
+    assert "for N times 40,960 tokens" in note(document["warnings"])
+    short = kvpareto.max_context("Qwen/Qwen3-8B", budget="8GB", offline=True)
+    assert not [line for line in short["warnings"] if "YaRN" in line]

@@ -1,0 +1,72 @@
+"""What is nearest in other engines: names those engines have, and the same question again."""
+
+import shlex
+from typing import Any
+
+import pytest
+
+import kvpareto
+from kvpareto.planner.engines.llama_cpp import LLAMA_CPP
+from kvpareto.planner.engines.nearest import nearest_configuration
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.load_model import load_model
+from kvpareto.planner.workload import Workload
+
+BITS = (16, 8, 4, 2)
+
+
+@pytest.mark.parametrize(
+    "model", ["Qwen/Qwen3-8B", "deepseek-ai/DeepSeek-V3", "openai/gpt-oss-20b"]
+)
+def test_the_nearest_is_what_llama_cpp_runs_and_no_narrower(model: str) -> None:
+    spec = load_model(model, offline=True)
+    pairs = LLAMA_CPP.formats(spec, Workload(8192), (), (), ((),)).names
+    for weights in (16, 8, 4):
+        for keys in BITS:
+            for values in BITS:
+                ours = Configuration.parse(f"w{weights}a16-k{keys}v{values}+pc256")
+                near = nearest_configuration("llama.cpp", spec, ours)
+                assert near is not None
+                theirs = Configuration.parse(near)
+                LLAMA_CPP.check_formats(theirs)
+                assert theirs.weight_format in LLAMA_CPP.weight_formats(spec)
+                assert (theirs.k_format, theirs.v_format) in pairs
+                assert theirs.k_bits >= keys
+                assert theirs.v_bits >= values
+                assert theirs.chunk == 256
+                if weights == 16 and model != "openai/gpt-oss-20b":
+                    assert theirs.weight_bits == 16
+
+
+def test_nothing_is_named_where_nobody_knows() -> None:
+    spec = load_model("Qwen/Qwen3-8B", offline=True)
+    ours = Configuration.parse("w4a16-k4v4")
+    assert nearest_configuration("zork", spec, ours) is None
+    assert nearest_configuration("transformers", spec, ours) is None
+
+
+def test_the_command_asks_the_same_question(capsys: pytest.CaptureFixture[str]) -> None:
+    from kvpareto.cli import run
+
+    words: dict[str, Any] = {
+        "gpu": "4090", "budget": "20GB", "context": "16k", "output": 256, "batch": 2,
+        "objective": "memory", "max_loss": "12.5%", "task": "retrieval", "offline": True,
+    }  # fmt: skip
+    document = kvpareto.plan("Qwen/Qwen3-8B", **words)
+    (other,) = (one for one in document["elsewhere"] if one["engine"] == "llama.cpp")
+    program, *arguments = shlex.split(other["command"])
+    assert program == "kvpareto"
+    assert run([*arguments, "--offline", "--json"]) == 0
+    import json
+
+    theirs = json.loads(capsys.readouterr().out)
+    same = ("model", "gpu", "budget", "context", "output", "batch", "objective", "max_loss", "task")
+    assert {name: theirs[name] for name in same} == {name: document[name] for name in same}
+    assert theirs["engine"] == "llama.cpp"
+    assert theirs["elsewhere"] == []
+
+
+def test_the_budget_of_a_gpu_is_left_to_the_gpu() -> None:
+    document = kvpareto.plan("Qwen/Qwen3-8B", gpu="4090", offline=True)
+    assert "--budget" not in document["elsewhere"][0]["command"]
+    assert "--gpu 'RTX 4090'" in document["elsewhere"][0]["command"]
