@@ -120,9 +120,9 @@ def calibrate(model: str | None = None, **words: Any) -> "CalibrationRecord":
     MissingDependency without torch.
     """
     from .calibration.calibrate import calibrate as run
-    from .calibration.design.options import Options
+    from .calibration.design.options import CalibrationOptions
 
-    return cast("CalibrationRecord", run(Options(model=model, **words)))
+    return cast("CalibrationRecord", run(CalibrationOptions(model=model, **words)))
 
 
 def verify(model: str | None = None, **words: Any) -> "ReceiptRecord | SweepRecord":
@@ -133,7 +133,7 @@ def verify(model: str | None = None, **words: Any) -> "ReceiptRecord | SweepReco
     `verified` of the document is the verdict. Raises BadInput, NothingFits;
     MissingDependency without torch or a GPU that it takes.
     """
-    from .calibration.verify.verify import Options
+    from .calibration.verify.verify import VerifyOptions
     from .calibration.verify.verify import verify as run
 
-    return cast("ReceiptRecord | SweepRecord", run(Options(model=model, **words)))
+    return cast("ReceiptRecord | SweepRecord", run(VerifyOptions(model=model, **words)))

@@ -33,7 +33,7 @@ from .calibration.commands.shared_options import (
     chosen_model,
 )
 from .command_options import Dtype, FullLogits, Gpu, Model, TaskKind, TrustRemoteCode
-from .command_run import Answer, run_command
+from .command_run import CommandOutput, run_command
 from .planner.errors import BadInput, one_line
 from .report import completion
 from .report.page import commands as report_commands
@@ -70,8 +70,8 @@ def root(
 
     Start with: kvpareto plan --model Qwen/Qwen2.5-7B-Instruct --budget 12GB
     """
-    if not isinstance(context.obj, Answer):
-        context.obj = Answer(as_json)
+    if not isinstance(context.obj, CommandOutput):
+        context.obj = CommandOutput(as_json)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -237,7 +237,7 @@ def _show(
     context: typer.Context, as_json: bool, document: Mapping[str, Any], module: str, printer: str
 ) -> None:
     """The document on stdout: as JSON (`run` prints it), or through `report.<module>.<printer>`."""
-    answer: Answer = context.find_root().obj
+    answer: CommandOutput = context.find_root().obj
     if as_json or answer.as_json:
         answer.as_json, answer.document = True, document
     else:

@@ -22,7 +22,7 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 @dataclass
-class Answer:
+class CommandOutput:
     """What a command line says on stdout: with `--json` the one document it ends with."""
 
     as_json: bool
@@ -34,7 +34,7 @@ def run_command(app: typer.Typer, arguments: Sequence[str]) -> int:
 
     Expected failures are lines on stderr, and with `--json` a document on stdout.
     """
-    answer = Answer(as_json="--json" in arguments)
+    answer = CommandOutput(as_json="--json" in arguments)
     try:
         if not answer.as_json:
             code, failure = _call(app, arguments, answer)
@@ -55,7 +55,7 @@ def run_command(app: typer.Typer, arguments: Sequence[str]) -> int:
 
 
 def _call(
-    app: typer.Typer, arguments: Sequence[str], answer: Answer
+    app: typer.Typer, arguments: Sequence[str], answer: CommandOutput
 ) -> tuple[int, "Failure | None"]:
     """The exit code of the command, and what went wrong where something did."""
     try:
@@ -87,7 +87,7 @@ def _failed(error: BaseException) -> tuple[int, "Failure"]:
     return failure.code, failure
 
 
-def _print_answer(answer: Answer, failure: "Failure | None", said: str) -> None:
+def _print_answer(answer: CommandOutput, failure: "Failure | None", said: str) -> None:
     """The one document of `--json`. What was printed besides, by whatever library, goes to stderr,
     but where it is the answer itself (help, the version) it is the document's text."""
     from .report.output import print_json

@@ -17,7 +17,7 @@ def by_key(row: dict[str, Any]) -> Key:
     return tuple(row["key"])
 
 
-class Rows:
+class RowFile:
     """The file of rows: what it has, by what `key_of` says of each, and appending to it."""
 
     def __init__(self, path: Path, key_of: Callable[[dict[str, Any]], Key] = by_key) -> None:

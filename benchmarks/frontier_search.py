@@ -17,9 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from kvpareto.calibration.design.acquisition import Beliefs, Candidates, Measurement, choose, missed
+from kvpareto.calibration.design.acquisition import (
+    Candidates,
+    Measurement,
+    Posterior,
+    choose,
+    missed,
+)
 from kvpareto.calibration.design.candidates import place_of
-from kvpareto.calibration.grid.reading import Run, read_runs
+from kvpareto.calibration.grid.reading import GridRun, read_runs
 from kvpareto.planner.accuracy import predict as accuracy
 from kvpareto.planner.accuracy.formula import Floats
 from kvpareto.planner.engines.kvpareto import KVPARETO
@@ -37,7 +43,7 @@ SHARES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class FrontierProblem:
     """The grid of one model: a frontier at each context, whose first configuration, the
     unquantized model, is known."""
 
@@ -64,7 +70,7 @@ class Problem:
         )
 
 
-def problem(runs: Sequence[Run], model: str) -> Problem:
+def problem(runs: Sequence[GridRun], model: str) -> FrontierProblem:
     own = [run for run in runs if run.model == model]
     contexts = sorted({run.context for run in own})
     points = [(Configuration(), context, 1.0, 0.001) for context in contexts]
@@ -81,7 +87,7 @@ def problem(runs: Sequence[Run], model: str) -> Problem:
         for c, n, _, _ in points
     ]
     columns = list(zip(*points, strict=True))
-    return Problem(
+    return FrontierProblem(
         model,
         list(columns[0]),
         list(columns[1]),
@@ -98,17 +104,17 @@ def problem(runs: Sequence[Run], model: str) -> Problem:
     )
 
 
-def by_design(case: Problem, runs: int, seed: int) -> list[float]:
+def by_design(case: FrontierProblem, runs: int, seed: int) -> list[float]:
     rng = np.random.default_rng(seed)
     return _search(case, runs, lambda beliefs, left: _index(choose(beliefs, rng).index, left, rng))
 
 
-def at_random(case: Problem, runs: int, seed: int) -> list[float]:
+def at_random(case: FrontierProblem, runs: int, seed: int) -> list[float]:
     rng = np.random.default_rng(seed)
     return _search(case, runs, lambda _, left: int(rng.choice(left)))
 
 
-def by_sweep(case: Problem, runs: int, seed: int) -> list[float]:
+def by_sweep(case: FrontierProblem, runs: int, seed: int) -> list[float]:
     """Groups of 4-bit per-token caches first, then everything by bits, from many to few."""
     del seed
 
@@ -132,11 +138,13 @@ def _index(chosen: int | None, left: Sequence[int], rng: np.random.Generator) ->
     return int(rng.choice(left)) if chosen is None else chosen
 
 
-def _search(case: Problem, runs: int, pick: Callable[[Beliefs, list[int]], int]) -> list[Floats]:
+def _search(
+    case: FrontierProblem, runs: int, pick: Callable[[Posterior, list[int]], int]
+) -> list[Floats]:
     """The worst error after 0, 1, 2, … runs beside the unquantized model."""
     done, errors = case.known, []
     for _ in range(runs):
-        beliefs = Beliefs(case.candidates, case.measured(done))
+        beliefs = Posterior(case.candidates, case.measured(done))
         errors.append(case.worst(beliefs.retention))
         left = [i for i in range(len(case.configs)) if i not in done]
         done.append(pick(beliefs, left))
@@ -146,7 +154,7 @@ def _search(case: Problem, runs: int, pick: Callable[[Beliefs, list[int]], int])
 METHODS = {"chosen": by_design, "at random": at_random, "the paper's sweep": by_sweep}
 
 
-def curves(case: Problem, seeds: int, most: float) -> dict[str, Floats]:
+def curves(case: FrontierProblem, seeds: int, most: float) -> dict[str, Floats]:
     """Worst error over contexts and levels of memory, mean over the seeds, after 0, 1, … runs."""
     runs = int(most * len(case.configs)) + 1
     return {

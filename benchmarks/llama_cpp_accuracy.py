@@ -95,7 +95,7 @@ def recall_gguf(folder: Path, out: Path) -> None:
     writer.close()
 
 
-class LlamaCpp:
+class LlamaCppServer:
     """llama.cpp's server in this process, on one CPU thread, with a pair of cache types."""
 
     def __init__(self, model: Path, k: str, v: str, context: int) -> None:
@@ -191,7 +191,7 @@ def rows_of(
         wanted = [title for title, *_ in exams if (k, v) in ASKED] or ["divergence"]
         if {f"{name} {config} {title}" for title in wanted} <= done and k != "f16":
             continue
-        engine = LlamaCpp(model, k, v, 2048)
+        engine = LlamaCppServer(model, k, v, 2048)
         started = time.time()
         tops = [engine.top(text[:at]) for at in range(len(text) - POSITIONS, len(text))]
         if k == v == "f16":

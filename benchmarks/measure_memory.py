@@ -37,7 +37,7 @@ SCANS = (("sdpa", 1024, None), ("sdpa", 4096, None), ("sdpa", 4096, 1024), ("sdp
 
 
 @dataclass(frozen=True)
-class Model:
+class CutModel:
     """A bundled config cut to `layers` layers, with `changes` to its text part."""
 
     name: str
@@ -47,26 +47,26 @@ class Model:
 
 
 FLEET = (
-    Model("google/gemma-3-4b-it", 12),
-    Model("microsoft/Phi-3-mini-4k-instruct", 8),
-    Model("deepseek-ai/DeepSeek-V2-Lite-Chat", 5),
-    Model("Qwen/Qwen3.5-35B-A3B", 8),
-    Model("openai/gpt-oss-20b", 4, (*EAGER, ("eager", 4096, None), ("eager", 10240, 1024))),
-    Model("google/gemma-4-26B-A4B", 6),
-    Model("Qwen/Qwen3-30B-A3B", 6, (*SDPA, *EAGER, ("sdpa", 65536, None))),
-    Model("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", 7, SCANS),
-    Model("mistralai/Mixtral-8x7B-v0.1", 2),
-    Model("tiiuae/falcon-7b", 4),
-    Model("openai-community/gpt2-medium", 12, changes={"n_positions": 32768}),
-    Model("allenai/OLMo-2-1124-7B-Instruct", 6),
-    Model("Qwen/Qwen3-8B", 8, (*SDPA, *EAGER, ("sdpa", 131072, None), ("sdpa", 131072, 4096))),
-    Model("google/gemma-2-2b-it", 8),
-    Model("zai-org/GLM-4.5-Air", 3),
-    Model("mistralai/Mistral-7B-Instruct-v0.3", 8, changes={"sliding_window": 4096}),
+    CutModel("google/gemma-3-4b-it", 12),
+    CutModel("microsoft/Phi-3-mini-4k-instruct", 8),
+    CutModel("deepseek-ai/DeepSeek-V2-Lite-Chat", 5),
+    CutModel("Qwen/Qwen3.5-35B-A3B", 8),
+    CutModel("openai/gpt-oss-20b", 4, (*EAGER, ("eager", 4096, None), ("eager", 10240, 1024))),
+    CutModel("google/gemma-4-26B-A4B", 6),
+    CutModel("Qwen/Qwen3-30B-A3B", 6, (*SDPA, *EAGER, ("sdpa", 65536, None))),
+    CutModel("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", 7, SCANS),
+    CutModel("mistralai/Mixtral-8x7B-v0.1", 2),
+    CutModel("tiiuae/falcon-7b", 4),
+    CutModel("openai-community/gpt2-medium", 12, changes={"n_positions": 32768}),
+    CutModel("allenai/OLMo-2-1124-7B-Instruct", 6),
+    CutModel("Qwen/Qwen3-8B", 8, (*SDPA, *EAGER, ("sdpa", 131072, None), ("sdpa", 131072, 4096))),
+    CutModel("google/gemma-2-2b-it", 8),
+    CutModel("zai-org/GLM-4.5-Air", 3),
+    CutModel("mistralai/Mistral-7B-Instruct-v0.3", 8, changes={"sliding_window": 4096}),
 )
 
 
-def text_config(model: Model) -> dict[str, Any]:
+def text_config(model: CutModel) -> dict[str, Any]:
     """The text part of the bundled config, cut and changed."""
     raw = json.loads((MODELS / f"{model.name.replace('/', '--')}.json").read_text())
     config = dict(raw.get("text_config", raw))
@@ -158,7 +158,7 @@ def environment(device: str) -> dict[str, Any]:
     }
 
 
-def rows(model: Model, device: str, dry: bool) -> Iterator[dict[str, Any]]:
+def rows(model: CutModel, device: str, dry: bool) -> Iterator[dict[str, Any]]:
     allocator = Allocator(device)
     config = text_config(model)
     yield {"model": model.name, "layers": model.layers, "config": config}

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evidence import Key, Rows, options
+from evidence import Key, RowFile, options
 from run_design import Block, Run, architecture, design
 
 from kvpareto.calibration.execution.memory_cap import prefer_expandable_segments
@@ -78,7 +78,7 @@ def key_of(row: dict[str, Any]) -> Key:
     return tuple(row.get(name) for name in ("model", "config", "context", "batch"))
 
 
-def describe(rows: Rows, model: str) -> None:
+def describe(rows: RowFile, model: str) -> None:
     """The config of a model that is not run as it is bundled goes before its rows."""
     config = architecture(model)
     if config is not None and (model, None, None, None) not in rows.done:
@@ -86,7 +86,12 @@ def describe(rows: Rows, model: str) -> None:
 
 
 def measure(
-    blocks: list[Block], rows: Rows, device: str, gpu: Hardware, seconds: float, commit: str | None
+    blocks: list[Block],
+    rows: RowFile,
+    device: str,
+    gpu: Hardware,
+    seconds: float,
+    commit: str | None,
 ) -> None:
     """Make the runs that `rows` lacks, as far as `seconds` go."""
     from kvpareto.calibration.execution.loaded_model import open_model
@@ -232,7 +237,7 @@ def main() -> None:
         show(blocks, gpu)
         return
     prefer_expandable_segments()
-    rows = Rows(arguments.output, key_of)
+    rows = RowFile(arguments.output, key_of)
     began = time.monotonic()
     try:
         measure(blocks, rows, arguments.device, gpu, arguments.seconds, arguments.commit)

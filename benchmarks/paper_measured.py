@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evidence import Rows, held, options, read, with_summary
+from evidence import RowFile, held, options, read, with_summary
 from paper_table import PAPER
 from verify_many import BUILD_S, RUN_S
 
@@ -105,7 +105,7 @@ def _cases(model: str, text: str, context: int, gpu: Hardware) -> list[Case]:
     return [*roles, *(case(role, KVPARETO, config) for role, config in packed)]
 
 
-def run_all(found: Sequence[Case], rows: Rows, options: argparse.Namespace) -> None:
+def run_all(found: Sequence[Case], rows: RowFile, options: argparse.Namespace) -> None:
     from kvpareto.calibration.execution.loaded_model import open_model
     from kvpareto.calibration.execution.run import execute
     from kvpareto.calibration.execution.run_record import Warmup
@@ -211,7 +211,7 @@ def main() -> None:
     if asked.plan_only or asked.output is None:
         show(found)
         return
-    rows = Rows(asked.output)
+    rows = RowFile(asked.output)
     run_all(found, rows, asked)
     print("\n".join(summary(rows.rows)))
 

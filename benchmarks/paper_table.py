@@ -32,7 +32,7 @@ PAPER = (
 
 
 @dataclass(frozen=True)
-class Line:
+class PaperLine:
     """One model: what the paper says, and totals as the paper counts them."""
 
     model: str
@@ -47,12 +47,12 @@ class Line:
         return 1 - self.packed.paper_total / baseline.paper_total
 
 
-def line(model: str, text: str, paper: int) -> Line:
+def line(model: str, text: str, paper: int) -> PaperLine:
     """Predict one model's totals."""
     spec: ModelSpec = load_model(model, offline=True)
     config, plain = Configuration.parse(text), Configuration()
     last, every = Workload(CONTEXT, 0), Workload(CONTEXT, 0, full_logits=True)
-    return Line(
+    return PaperLine(
         model,
         config,
         paper,

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evidence import Rows, options, read, with_summary
+from evidence import RowFile, options, read, with_summary
 from measure_runs import compile_ahead, sources
 from run_design import Block, Run
 from verify_design import Case, cases, spec_of
@@ -85,7 +85,7 @@ class Useless(Exception):
     """The device takes no more calls from this process."""
 
 
-def run_all(found: Sequence[Case], rows: Rows, options: argparse.Namespace) -> None:
+def run_all(found: Sequence[Case], rows: RowFile, options: argparse.Namespace) -> None:
     """Run what `rows` lacks, as far as the seconds go."""
     from kvpareto.calibration.execution.loaded_model import open_model
 
@@ -124,7 +124,7 @@ def run_all(found: Sequence[Case], rows: Rows, options: argparse.Namespace) -> N
     print(f"{len(rows.done)} rows in {time.monotonic() - began:.0f} s", flush=True)
 
 
-def run_one(opened: Any, case: Case, rows: Rows, commit: str | None) -> None:
+def run_one(opened: Any, case: Case, rows: RowFile, commit: str | None) -> None:
     from kvpareto.calibration.execution.run import execute
     from kvpareto.calibration.execution.run_record import Warmup
 
@@ -240,7 +240,7 @@ def main() -> None:
             asked.plans.write_text("".join(json.dumps(case.row()) + "\n" for case in found))
         show(found)
         return
-    file = Rows(asked.output)
+    file = RowFile(asked.output)
     try:
         run_all(found, file, asked)
     except Useless:

@@ -18,8 +18,8 @@ from ..planner.models.spec import ModelSpec
 from .design.options import (
     ASKED,
     DEFAULT_MODEL,
+    CalibrationOptions,
     CalibrationSettings,
-    Options,
     check_comparable,
     settle,
 )
@@ -44,7 +44,7 @@ class Interrupted(KVParetoError):
     exit_code = 130
 
 
-def calibrate(options: Options) -> dict[str, Any]:
+def calibrate(options: CalibrationOptions) -> dict[str, Any]:
     """Run the calibration; the document of its result.
 
     Raises BadInput, MissingDependency (no extra, no GPU for a large model), Interrupted.
@@ -65,7 +65,7 @@ def calibrate(options: Options) -> dict[str, Any]:
     material = _material(asked)
     from .design.campaign import CalibrationPlan, Campaign, check_any_ran, write_profile
     from .fit.gpu import refit
-    from .measure.runner import ProfileIdentity, Runner
+    from .measure.runner import ConfigurationRunner, ProfileIdentity
     from .records.environment import environment
     from .records.profile_files import replace_file
     from .records.record_file import LAYERS, Record, RecordFile, of_other_versions, read_records
@@ -102,7 +102,7 @@ def calibrate(options: Options) -> dict[str, Any]:
                     if record.task != LAYERS:
                         progress.advance(bar, forecast.share(record.task, record.context, asked))
 
-                runner = Runner(
+                runner = ConfigurationRunner(
                     bench,
                     ProfileIdentity(spec.name, fingerprint(spec), asked.seed, here),
                     file.records,
@@ -224,7 +224,7 @@ def _device(asked: str | None, spec: ModelSpec) -> str:
 
 @contextmanager
 def _bench(
-    source: str, spec: ModelSpec, material: "PromptTexts", device: str, options: Options
+    source: str, spec: ModelSpec, material: "PromptTexts", device: str, options: CalibrationOptions
 ) -> Iterator["Bench"]:
     import transformers
 
@@ -246,7 +246,7 @@ def _bench(
 
 
 def _announce(
-    options: Options,
+    options: CalibrationOptions,
     bench: "Bench",
     asked: CalibrationSettings,
     records: Sequence["Record"],

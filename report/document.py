@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..planner.accuracy.calibrations import fingerprint
-from ..planner.accuracy.predict import Accuracy
+from ..planner.accuracy.prediction import Accuracy
 from ..planner.engine import Engine
 from ..planner.engines.kvpareto import KVPARETO
 from ..planner.formats.configuration import Configuration

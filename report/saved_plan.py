@@ -55,7 +55,7 @@ class Overall(PromisedRetention):
     tasks: dict[str, PromisedRetention]
 
 
-class Seconds(_Part):
+class SavedSpeed(_Part):
     kind: str
     ttft_low_s: float
     ttft_high_s: float
@@ -71,7 +71,7 @@ class Planned(_Part):
     accuracy: Overall
     ttft_s: float | None = None
     tpot_s: float | None = None
-    latency: Seconds | None = None
+    latency: SavedSpeed | None = None
 
 
 class PlanFile(_Part):

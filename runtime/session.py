@@ -26,7 +26,7 @@ from .generation.sampling import GREEDY, Sampling
 from .generation.teacher_forcing import forced_logits
 from .generation.tokenization import Prompt, encode, stop_tokens, stream_text
 from .loan import borrow, give_back
-from .serving.queue import Answer, Counts, Queue, Request
+from .serving.queue import Answer, Counts, PromptRequest, Queue
 
 T = TypeVar("T")
 
@@ -267,7 +267,7 @@ class Session:
         return Generation(tokens, text)
 
     def queue(
-        self, requests: Sequence[Request], sampling: Sampling = GREEDY
+        self, requests: Sequence[PromptRequest], sampling: Sampling = GREEDY
     ) -> tuple[Iterator[Answer], Counts]:
         """Requests of unlike length, as many at once as the batch has rows; answers as they end,
         and what was done so far. See serving/queue.py.

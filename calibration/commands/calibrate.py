@@ -85,9 +85,9 @@ def register(app: typer.Typer, show: Show) -> None:
         kvpareto calibrate -m Qwen/Qwen3-8B --context 4k,16k --runs 40 --resume
         """
         from ..calibrate import calibrate as run
-        from ..design.options import Options
+        from ..design.options import CalibrationOptions
 
-        options = Options(
+        options = CalibrationOptions(
             model=chosen_model(argument, model),
             runs=runs,
             minutes=minutes,

@@ -176,12 +176,12 @@ def _run_prompt(
 
 def _run_file(options: "RunOptions", path: Path, *, raw: bool, quiet: bool) -> dict[str, Any]:
     from ..running.open_session import open_session
-    from ..running.prompts_file import Progress, answers, read_lines
+    from ..running.prompts_file import PromptTotals, answers, read_lines
 
     lines = read_lines(path)
     with open_session(options) as opened:
         _say(opened.heading)
-        given, progress = [], Progress()
+        given, progress = [], PromptTotals()
         for answer, so_far in answers(opened, lines, raw=raw):
             given.append(answer)
             progress = so_far

@@ -128,12 +128,12 @@ def register(app: typer.Typer, show: Show) -> None:
         if _is_llama_cpp(plan, engine):
             document = _verify_llama_cpp(asked, ours, binary)
         else:
-            from ..verify.verify import Options
+            from ..verify.verify import VerifyOptions
             from ..verify.verify import verify as run
 
             if binary is not None:
                 raise BadInput("--binary is a llama-server", "use it with --engine llama.cpp")
-            document = run(Options(engine=engine, **asked, **ours))
+            document = run(VerifyOptions(engine=engine, **asked, **ours))
         if not document["verified"]:
             document |= {
                 "fits": False,
@@ -176,11 +176,11 @@ def _verify_llama_cpp(
     asked: dict[str, Any], ours: dict[str, Any], binary: Path | None
 ) -> dict[str, Any]:
     """Without torch. Raises BadInput for what only our own runs take."""
-    from ..llama_cpp.verify import Options
+    from ..llama_cpp.verify import LlamaCppOptions
     from ..llama_cpp.verify import verify as run
 
     for name, value in ours.items():
         if value:
             option = name.replace("_", "-")
             raise BadInput(f"--{option} is not for --engine llama.cpp", "leave it out")
-    return run(Options(binary=binary, **asked))
+    return run(LlamaCppOptions(binary=binary, **asked))

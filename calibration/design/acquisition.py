@@ -70,7 +70,7 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class NextRun:
     """The candidate to run next (None: all that matter are measured), and the expected error of
     the frontier before it is run."""
 
@@ -78,7 +78,7 @@ class Choice:
     expected_error: float
 
 
-class Beliefs:
+class Posterior:
     """The accuracy of all candidates, given some measurements."""
 
     def __init__(self, candidates: Candidates, measured: Mapping[int, Measurement]) -> None:
@@ -114,14 +114,14 @@ class Beliefs:
         return _retention(self._prior + weights @ self._basis.T)
 
 
-def choose(beliefs: Beliefs, rng: np.random.Generator) -> Choice:
+def choose(posterior: Posterior, rng: np.random.Generator) -> NextRun:
     """The next run, see above; of several frontiers, the one that does most to their mean."""
-    fronts = beliefs.candidates.fronts()
-    kept, draws = _worth(beliefs.retention), _worth(beliefs.draws(DRAWS, rng))
+    fronts = posterior.candidates.fronts()
+    kept, draws = _worth(posterior.retention), _worth(posterior.draws(DRAWS, rng))
     charge = np.zeros(len(kept))
     total = 0.0
     for order in fronts:
-        levels = _levels(beliefs.candidates.memory[order])
+        levels = _levels(posterior.candidates.memory[order])
         picks = order[_best_below(kept[order])[levels]]
         for draw in draws:
             best = order[_best_below(draw[order])[levels]]
@@ -129,23 +129,23 @@ def choose(beliefs: Beliefs, rng: np.random.Generator) -> Choice:
             total += float(lost.mean())
             np.add.at(charge, best, lost)
             np.add.at(charge, picks, lost)
-    charge[list(beliefs.measured)] = 0.0
+    charge[list(posterior.measured)] = 0.0
     index = int(np.argmax(charge))
-    return Choice(index if charge[index] > 0 else None, total / DRAWS / len(fronts))
+    return NextRun(index if charge[index] > 0 else None, total / DRAWS / len(fronts))
 
 
-def frontier_error(memory: npt.NDArray[np.int64], truth: Floats, believed: Floats) -> float:
-    """What picking by `believed` loses of the true retention, mean over the levels of memory."""
-    return float(missed(memory, truth, believed).mean())
+def frontier_error(memory: npt.NDArray[np.int64], truth: Floats, predicted: Floats) -> float:
+    """What picking by `predicted` loses of the true retention, mean over the levels of memory."""
+    return float(missed(memory, truth, predicted).mean())
 
 
-def missed(memory: npt.NDArray[np.int64], truth: Floats, believed: Floats) -> Floats:
-    """What picking by `believed` loses of the true retention at each level of memory."""
-    truth, believed = _worth(truth), _worth(believed)
+def missed(memory: npt.NDArray[np.int64], truth: Floats, predicted: Floats) -> Floats:
+    """What picking by `predicted` loses of the true retention at each level of memory."""
+    truth, predicted = _worth(truth), _worth(predicted)
     order = np.argsort(memory, kind="stable")
     levels = _levels(memory[order])
     best = order[_best_below(truth[order])[levels]]
-    picks = order[_best_below(believed[order])[levels]]
+    picks = order[_best_below(predicted[order])[levels]]
     found: Floats = truth[best] - truth[picks]
     return found
 

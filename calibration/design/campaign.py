@@ -21,10 +21,10 @@ from ...planner.models.finite_json import read_json
 from ...planner.models.spec import ModelSpec
 from ..fit.profile import fit_profile, mean
 from ..measure.layer_sensitivity import Sensitivity
-from ..measure.runner import Runner
+from ..measure.runner import ConfigurationRunner
 from ..records.profile_files import replace_file, to_text
 from ..records.record_file import DIVERGENCE, LAYERS, Environment, Record, of_other_versions
-from .acquisition import Beliefs, Measurement, choose
+from .acquisition import Measurement, Posterior, choose
 from .candidates import anchors, chunk_for, enumerate_candidates
 
 FIRST = 1
@@ -75,7 +75,7 @@ class Campaign:
         self,
         spec: ModelSpec,
         plan: CalibrationPlan,
-        runner: Runner,
+        runner: ConfigurationRunner,
         records: Sequence[Record],
         step: Callable[[int, Configuration], None],
         clock: Callable[[], float] = time.monotonic,
@@ -120,14 +120,14 @@ class Campaign:
 
     def _choose(self, number: int) -> tuple[Configuration | None, float]:
         rng = np.random.default_rng([self._plan.seed, number])
-        choice = choose(Beliefs(self._candidates, self._tried()), rng)
+        choice = choose(Posterior(self._candidates, self._tried()), rng)
         if choice.index is None or choice.expected_error < self._plan.tolerance:
             return None, choice.expected_error
         return self._configs[choice.index], choice.expected_error
 
     def _ending(self, reason: str, number: int) -> Ending:
         rng = np.random.default_rng([self._plan.seed, number])
-        error = choose(Beliefs(self._candidates, self._tried()), rng).expected_error
+        error = choose(Posterior(self._candidates, self._tried()), rng).expected_error
         return Ending(reason, number, error)
 
     def _tried(self) -> dict[int, Measurement]:

@@ -41,7 +41,7 @@ Terms = tuple[int, str | None, str | None, str, str]
 
 
 @dataclass(frozen=True)
-class Options:
+class CalibrationOptions:
     """What was typed; None where nothing was."""
 
     model: str | None = None
@@ -148,7 +148,7 @@ class CalibrationSettings:
 
 
 def settle(
-    options: Options, spec: ModelSpec, device: str, begun: CalibrationSettings | None
+    options: CalibrationOptions, spec: ModelSpec, device: str, begun: CalibrationSettings | None
 ) -> CalibrationSettings:
     """The terms. Raises BadInput for what cannot be read, or rows of one seed do not share."""
 

@@ -26,7 +26,7 @@ FEWEST = 8
 
 
 @dataclass(frozen=True)
-class Part:
+class ConfigurationTime:
     """Seconds of one configuration at one context: whatever the items, and for each item. `rows`
     is how many it leaves."""
 
@@ -39,7 +39,7 @@ class Part:
 class TimeEstimate:
     """`parts` by context; `per_token` is of a prompt, on a CPU."""
 
-    parts: dict[int, Part]
+    parts: dict[int, ConfigurationTime]
     per_token: float = 0.0
 
     def seconds(self, items: int, contexts: Iterable[int]) -> float:
@@ -94,7 +94,7 @@ def forecast(bench: Bench, contexts: tuple[int, ...]) -> TimeEstimate:
         fixed = time.monotonic() - begun + 2 * bench.prompts.material.windows * speed.ttft_s
         answers = [bench.prompts.answer_tokens(name, context) for name in fits]
         per_item = len(fits) * speed.ttft_s + sum(answers) * speed.tpot_s / bench.at_once
-        parts[context] = Part(fixed, per_item, 1 + len(fits))
+        parts[context] = ConfigurationTime(fixed, per_item, 1 + len(fits))
     return TimeEstimate(parts, slowest)
 
 

@@ -12,7 +12,7 @@ from ...planner.accuracy.formula import Floats
 from ...planner.accuracy.predictor import Predictor
 from ..fit.accuracy_rows import KINDS
 from ..fit.cross_validation import FALLEN, HeldOut, groups
-from ..fit.mixed_effects import Model
+from ..fit.mixed_effects import KnownModel
 from .baselines import BASELINES, leave_one_model_out
 from .known_results import known_results_table
 
@@ -41,7 +41,7 @@ def make_report(
     payload: Mapping[str, Any],
     unseen: HeldOut,
     known: HeldOut,
-    models: Mapping[str, Model],
+    models: Mapping[str, KnownModel],
 ) -> Report:
     """Errors and coverage of both hold-outs, beside the baselines in the same folds."""
     errors = {OURS: _errors(unseen), NAMED: np.abs(_scores(unseen) - unseen.named)} | {

@@ -12,15 +12,17 @@ import numpy as np
 from sklearn.linear_model import LinearRegression
 
 from ...planner.accuracy.formula import GRANULARITIES, Floats
-from ..fit.accuracy_rows import KINDS, Row
+from ..fit.accuracy_rows import KINDS, AccuracyRow
 from ..fit.cross_validation import groups
-from ..fit.mixed_effects import Model
+from ..fit.mixed_effects import KnownModel
 
-Baseline = Callable[[Sequence[Row], Sequence[Row], Mapping[str, Model]], Floats]
+Baseline = Callable[
+    [Sequence[AccuracyRow], Sequence[AccuracyRow], Mapping[str, KnownModel]], Floats
+]
 
 
 def leave_one_model_out(
-    rows: Sequence[Row], models: Mapping[str, Model], baseline: Baseline
+    rows: Sequence[AccuracyRow], models: Mapping[str, KnownModel], baseline: Baseline
 ) -> Floats:
     """A baseline's predictions in the very folds of the regression's hold-out."""
     predicted = np.zeros(len(rows))
@@ -31,7 +33,9 @@ def leave_one_model_out(
     return predicted
 
 
-def bit_pair(kept: Sequence[Row], left: Sequence[Row], models: Mapping[str, Model]) -> Floats:
+def bit_pair(
+    kept: Sequence[AccuracyRow], left: Sequence[AccuracyRow], models: Mapping[str, KnownModel]
+) -> Floats:
     """Mean of rows with the same bits; the mean of all rows where no row has them."""
     found: dict[tuple[float, ...], list[float]] = {}
     for row in kept:
@@ -42,7 +46,9 @@ def bit_pair(kept: Sequence[Row], left: Sequence[Row], models: Mapping[str, Mode
     )
 
 
-def linear(kept: Sequence[Row], left: Sequence[Row], models: Mapping[str, Model]) -> Floats:
+def linear(
+    kept: Sequence[AccuracyRow], left: Sequence[AccuracyRow], models: Mapping[str, KnownModel]
+) -> Floats:
     """Ordinary least squares on the features of configuration, task and model."""
     fitted = LinearRegression().fit(
         [_features(r, models[r.model]) for r in kept], [r.retention for r in kept]
@@ -51,7 +57,9 @@ def linear(kept: Sequence[Row], left: Sequence[Row], models: Mapping[str, Model]
     return predicted
 
 
-def no_loss(kept: Sequence[Row], left: Sequence[Row], models: Mapping[str, Model]) -> Floats:
+def no_loss(
+    kept: Sequence[AccuracyRow], left: Sequence[AccuracyRow], models: Mapping[str, KnownModel]
+) -> Floats:
     """Nothing is ever lost."""
     return np.ones(len(left))
 
@@ -59,7 +67,7 @@ def no_loss(kept: Sequence[Row], left: Sequence[Row], models: Mapping[str, Model
 BASELINES: dict[str, Baseline] = {"bit pair": bit_pair, "linear": linear, "no loss": no_loss}
 
 
-def _features(row: Row, model: Model) -> list[float]:
+def _features(row: AccuracyRow, model: KnownModel) -> list[float]:
     features = model.features
     return [
         row.weight_bits,

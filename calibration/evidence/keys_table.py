@@ -5,7 +5,7 @@ Cells of the shipped grid whose values lose nothing, so that keys are all that d
 
 from collections.abc import Sequence
 
-from ..grid.reading import Run
+from ..grid.reading import GridRun
 from ..grid.variants import ITEMS
 from .accuracy_tables import markdown_table
 
@@ -24,7 +24,7 @@ CELLS = {
 }
 
 
-def keys_table(runs: Sequence[Run]) -> str:
+def keys_table(runs: Sequence[GridRun]) -> str:
     """A line for each of CELLS: retention by model and task."""
     found = {(run.model, str(run.config)): run for run in runs if run.context == CONTEXT}
     header = ["keys", "configuration"]

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ...planner.accuracy.predictor import Predictor
-from ..fit.accuracy_rows import Row
+from ..fit.accuracy_rows import AccuracyRow
 from ..fit.cross_validation import predict_rows
-from ..fit.mixed_effects import Model
+from ..fit.mixed_effects import KnownModel
 
 Key = Mapping[str, object]
 FACTS: tuple[tuple[str, Key], ...] = (
@@ -74,7 +74,7 @@ FACTS: tuple[tuple[str, Key], ...] = (
 
 
 def known_results_table(
-    predictor: Predictor, rows: Sequence[Row], models: Mapping[str, Model]
+    predictor: Predictor, rows: Sequence[AccuracyRow], models: Mapping[str, KnownModel]
 ) -> tuple[list[str], list[list[object]]]:
     """(header, lines): published retention, the fitted one and its interval, fact by fact."""
     lines: list[list[object]] = []

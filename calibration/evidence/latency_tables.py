@@ -29,7 +29,7 @@ from ...planner.models.spec import ModelSpec
 from ...planner.workload import Workload
 from ...profiles import read
 from ..fit.engine_runs import RunRow, shipped_executions, shipped_runs
-from ..fit.latency import FROM_KERNELS, Fitted, fit
+from ..fit.latency import FROM_KERNELS, LatencyFit, fit
 from .memory_tables import spec_of
 
 OUTPUT = 32  # tokens generated in every run of a whole model
@@ -118,7 +118,7 @@ def _rows(runs: Sequence[RunRow], engine: Engine) -> Iterator[LatencyRow]:
         yield LatencyRow(run.model, engine, str(config), *measured, predicted)
 
 
-def held_out_table(rows: Sequence[RunRow], fitted: Fitted) -> str:
+def held_out_table(rows: Sequence[RunRow], fitted: LatencyFit) -> str:
     """Markdown: errors of each model's rows as a fit to the other models' predicts them."""
     errors = np.abs(np.expm1(-fitted.held_out.errors))
     low, high = np.log(fitted.held_out.ends())

@@ -18,7 +18,7 @@ import numpy as np
 from ...planner.accuracy.formula import Floats
 from ...planner.formats.configuration import Configuration, Granularity
 from ...planner.formats.kv_format import KVFormat
-from ..fit.accuracy_rows import Row, read_rows, row_of
+from ..fit.accuracy_rows import AccuracyRow, read_rows, row_of
 from ..fit.cross_validation import observed, read_predicted
 from ..fit.published import FOLDER
 from ..grid.held_out import FILE, HIGH, Judged, held_out_of, read_held_out
@@ -51,7 +51,7 @@ class TableLine:
     """Scales per token with keys turned in these ways; () is per channel."""
     window: bool | None = None
 
-    def holds(self, row: Row) -> bool:
+    def holds(self, row: AccuracyRow) -> bool:
         if row.k_bits not in self.keys or row.v_bits not in self.values:
             return False
         if min(row.k_bits, row.v_bits) == 16 or self.window not in (None, row.residual > 0):
@@ -95,26 +95,26 @@ LINES = (
 
 
 @dataclass(frozen=True)
-class MeasuredRetention:
+class PredictedRows:
     """Rows and what was predicted for them, left out: retention at most 1, [N]."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[AccuracyRow, ...]
     predicted: Floats
 
     @property
     def measured(self) -> Floats:
         return observed(self.rows)
 
-    def of(self, holds: Callable[[Row], bool]) -> "MeasuredRetention":
+    def of(self, holds: Callable[[AccuracyRow], bool]) -> "PredictedRows":
         chosen = [i for i, row in enumerate(self.rows) if holds(row)]
-        return MeasuredRetention(tuple(self.rows[i] for i in chosen), self.predicted[chosen])
+        return PredictedRows(tuple(self.rows[i] for i in chosen), self.predicted[chosen])
 
     def prediction(self) -> str:
         """Mean prediction, and mean error of a single row."""
         off = np.abs(self.predicted - self.measured)
         return f"{_points(self.predicted)} ({_points(off)})" if self.rows else "–"
 
-    def at(self, context: int) -> "MeasuredRetention":
+    def at(self, context: int) -> "PredictedRows":
         return self.of(lambda row: row.context == context)
 
     def by_context(self) -> str:
@@ -129,7 +129,7 @@ class Shipped:
 
     points: tuple[Judged, ...]
     formats: tuple[Judged, ...]
-    published: MeasuredRetention
+    published: PredictedRows
     unseen: Mapping[str, Any]
 
     @classmethod
@@ -138,15 +138,15 @@ class Shipped:
         points, formats = (
             tuple(read_held_out(held_out_of(grid), runs, way)) for way in ("point", "format")
         )
-        published = MeasuredRetention(tuple(rows), read_predicted(folder / "held_out.csv", rows))
+        published = PredictedRows(tuple(rows), read_predicted(folder / "held_out.csv", rows))
         payload = json.loads((folder / "accuracy.json").read_text(encoding="utf-8"))
         return cls(points, formats, published, payload["held_out"]["leave_one_model_out"])
 
     @property
-    def grids(self) -> dict[str, MeasuredRetention]:
+    def grids(self) -> dict[str, PredictedRows]:
         """Each model's grid, with predictions for formats that were never run."""
         return {
-            judged.runs[0].model: MeasuredRetention(
+            judged.runs[0].model: PredictedRows(
                 tuple(
                     row_of(run.config, run.model, "grid", "reasoning", run.context, run.overall)
                     for run in judged.runs
@@ -231,7 +231,7 @@ def _judged(results: Sequence[Judged]) -> str:
     return f"{all_runs} points ({high} where nine tenths are kept), 90 % intervals hold {held} %"
 
 
-def _in_16_bits(row: Row) -> bool:
+def _in_16_bits(row: AccuracyRow) -> bool:
     """A published row about the cache alone."""
     return row.weight_bits == 16 and not row.protected_layers and row.kind in ANSWERED
 

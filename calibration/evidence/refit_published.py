@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..fit.accuracy_rows import Row, read_rows
+from ..fit.accuracy_rows import AccuracyRow, read_rows
 from ..fit.coefficients import to_payload
 from ..fit.cross_validation import (
     HeldOut,
@@ -28,7 +28,7 @@ from ..fit.cross_validation import (
     kind_widths,
     write_predicted,
 )
-from ..fit.mixed_effects import Model
+from ..fit.mixed_effects import KnownModel
 from ..fit.published import FOLDER, read_models
 from ..fit.regression import fit_rows
 from ..records.profile_files import to_text
@@ -38,7 +38,7 @@ DOCS = FOLDER.parent.parent / "docs" / "accuracy.md"
 
 
 @dataclass(frozen=True)
-class Fitted:
+class PublishedFit:
     """The JSON payload, and what was left out to calibrate it."""
 
     payload: dict[str, Any]
@@ -46,7 +46,9 @@ class Fitted:
     configurations: HeldOut
 
 
-def fit(rows: Sequence[Row], models: Mapping[str, Model], folder: Path = FOLDER) -> Fitted:
+def fit(
+    rows: Sequence[AccuracyRow], models: Mapping[str, KnownModel], folder: Path = FOLDER
+) -> PublishedFit:
     """Fit all rows, then calibrate the intervals on what each kind of hold-out leaves out."""
     full = fit_rows(rows, models)
     start = dict(zip(full.layout.names, full.theta.tolist(), strict=True))
@@ -60,12 +62,12 @@ def fit(rows: Sequence[Row], models: Mapping[str, Model], folder: Path = FOLDER)
     payload = to_payload(full, rows, models, folder, z)
     for kind, width in widths.items():
         payload["kind_shapes"][kind]["width"] = round(width, 4)
-    return Fitted(payload, unseen, seen)
+    return PublishedFit(payload, unseen, seen)
 
 
 def fit_tables(
     extra_rows: Path | None = None, extra_models: Path | None = None, folder: Path = FOLDER
-) -> tuple[Fitted, Report]:
+) -> tuple[PublishedFit, Report]:
     """Fit the published tables, and measured rows beside them; report the held-out errors.
 
     `extra_rows` has the columns of accuracy.csv; models that models.csv lacks come from
@@ -73,7 +75,7 @@ def fit_tables(
     """
     lines = read_models(folder / "models.csv")
     lines += read_models(extra_models) if extra_models else []
-    models = {line["key"]: Model.read(line) for line in lines}
+    models = {line["key"]: KnownModel.read(line) for line in lines}
     rows = read_rows(folder / "accuracy.csv")
     rows += read_rows(extra_rows) if extra_rows else []
     fitted = fit(rows, models, folder)

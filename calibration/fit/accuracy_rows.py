@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...planner.accuracy.measured_configs import MeasuredRetention
-from ...planner.accuracy.task_kinds import REPORTED_KINDS, Scored
+from ...planner.accuracy.task_kinds import REPORTED_KINDS, ScoredTask
 from ...planner.formats.configuration import Configuration, Granularity
 
 KINDS = (*REPORTED_KINDS, "perplexity")
@@ -21,7 +21,7 @@ of the probability that is kept."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AccuracyRow:
     """One score. Bits are floats because a float format is entered as the integer grid with
     the same error (fp8 = 6.0, fp4 = 3.6); 0 in `group_size` is the whole head."""
 
@@ -56,8 +56,8 @@ class Row:
     """How weights were quantized, where it is not as this product does it."""
 
     @property
-    def scored(self) -> Scored:
-        return Scored(self.task, self.chance, self.baseline or None)
+    def scored(self) -> ScoredTask:
+        return ScoredTask(self.task, self.chance, self.baseline or None)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS or self.granularity not in tuple(Granularity):
@@ -74,10 +74,10 @@ def row_of(
     context: int,
     kept: MeasuredRetention,
     source: str = "measured",
-) -> Row:
+) -> AccuracyRow:
     """A measured retention as a row of the regression."""
     protected = config.protection
-    return Row(
+    return AccuracyRow(
         model=model,
         task=task,
         kind=kind,
@@ -102,19 +102,19 @@ def row_of(
     )
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[AccuracyRow]:
     """Rows of a CSV written by `write_rows`."""
     with path.open(newline="", encoding="utf-8") as file:
         return [_row(line) for line in csv.DictReader(file)]
 
 
-def _row(line: dict[str, str]) -> Row:
-    values: dict[str, Any] = {f.name: _read(f.name, line[f.name]) for f in fields(Row)}
-    return Row(**values)
+def _row(line: dict[str, str]) -> AccuracyRow:
+    values: dict[str, Any] = {f.name: _read(f.name, line[f.name]) for f in fields(AccuracyRow)}
+    return AccuracyRow(**values)
 
 
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    names = [f.name for f in fields(Row)]
+def write_rows(path: Path, rows: Iterable[AccuracyRow]) -> None:
+    names = [f.name for f in fields(AccuracyRow)]
     write_table(path, names, ([_text(getattr(row, n)) for n in names] for row in rows))
 
 

@@ -26,11 +26,11 @@ from ...planner.accuracy.calibrated_noise import (
 from ...planner.accuracy.formula import COEFFICIENTS, Floats
 from ...planner.accuracy.interactions import PARTS, TABLES
 from ...planner.accuracy.interval import LEVEL, inside
-from ...planner.accuracy.model_sensitivity import Effects
+from ...planner.accuracy.model_sensitivity import ModelSensitivity
 from ...planner.accuracy.predictor import Predictor
 from ...planner.accuracy.retention import cache_retention, protected_shares
-from .accuracy_rows import KINDS, Row
-from .mixed_effects import REFERENCE_KIND, Model
+from .accuracy_rows import KINDS, AccuracyRow
+from .mixed_effects import REFERENCE_KIND, KnownModel
 from .regression import deviation, distance, formats_of
 
 FLOOR = 0.002
@@ -58,7 +58,7 @@ STEP = 1e-4
 
 
 @dataclass(frozen=True)
-class Prior:
+class NoisePrior:
     """Means and standard deviations of all parameters."""
 
     names: tuple[str, ...]
@@ -66,8 +66,8 @@ class Prior:
     sd: Floats
 
 
-def prior_of(shipped: Predictor, effects: Effects) -> Prior:
-    """What the shared fit expects of a model with these effects."""
+def prior_of(shipped: Predictor, sensitivity: ModelSensitivity) -> NoisePrior:
+    """What the shared fit expects of a model with these sensitivity."""
     payload, mean, sd = shipped.payload, {}, {}
     for name in COEFFICIENTS:
         mean[name], spread = payload["coefficients"][name]
@@ -78,7 +78,7 @@ def prior_of(shipped: Predictor, effects: Effects) -> Prior:
             mean[name] = float(np.log(median))
         else:
             mean[name], sd[name] = mean[name.split("_")[0]], BETWEEN_MODELS * 2
-    for name, value, spread in zip(SCALES, effects.mean, effects.sd, strict=True):
+    for name, value, spread in zip(SCALES, sensitivity.mean, sensitivity.sd, strict=True):
         mean[f"scale:{name}"], sd[f"scale:{name}"] = float(value), float(spread)
     names = names_of(KINDS, REFERENCE_KIND)
     for name in names:
@@ -90,13 +90,15 @@ def prior_of(shipped: Predictor, effects: Effects) -> Prior:
             mean[name], sd[name] = shared[0], float(np.hypot(shared[1], EFFECT_SD[effect]))
         else:
             mean[name], sd[name] = 0.0, BITS_SD if effect.endswith("_bits") else FREE_SD
-    return Prior(tuple(names), np.array([mean[n] for n in names]), np.array([sd[n] for n in names]))
+    return NoisePrior(
+        tuple(names), np.array([mean[n] for n in names]), np.array([sd[n] for n in names])
+    )
 
 
-class Rows:
+class NoiseRows:
     """Rows of one model as arrays."""
 
-    def __init__(self, rows: Sequence[Row], model: Model) -> None:
+    def __init__(self, rows: Sequence[AccuracyRow], model: KnownModel) -> None:
         self.rows = tuple(rows)
         formats = formats_of(rows, [model] * len(rows))
         bits = np.array([r.protected_bits for r in rows])
@@ -165,7 +167,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Own:
+class FittedNoise:
     """Fitted parameters by name, and deviations of formats by code."""
 
     values: dict[str, float]
@@ -176,9 +178,11 @@ class Own:
         return CalibratedNoise(self.values, self.formats)
 
 
-def fit_own(rows: Sequence[Row], model: Model, prior: Prior) -> Own:
+def fit_calibrated_noise(
+    rows: Sequence[AccuracyRow], model: KnownModel, prior: NoisePrior
+) -> FittedNoise:
     """The most probable own noise of one model."""
-    data = Rows(rows, model)
+    data = NoiseRows(rows, model)
     count = len(prior.names)
     plain = count - sum(len(entries) for entries in TABLES.values())
     mean = np.concatenate([prior.mean, np.zeros(len(data.codes))])
@@ -186,9 +190,11 @@ def fit_own(rows: Sequence[Row], model: Model, prior: Prior) -> Own:
     kinds = {f":{kind}" for kind in KINDS if kind not in data.kinds}
     idle = [any(name.endswith(kind) for kind in kinds) for name in prior.names[:plain]]
 
-    def own_of(theta: Floats) -> Own:
+    def own_of(theta: Floats) -> FittedNoise:
         values = dict(zip(prior.names, theta[:count].tolist(), strict=True))
-        return Own(values, dict(zip(data.codes.tolist(), theta[count:].tolist(), strict=True)))
+        return FittedNoise(
+            values, dict(zip(data.codes.tolist(), theta[count:].tolist(), strict=True))
+        )
 
     def noise_of(theta: Floats) -> CalibratedNoise:
         return own_of(theta).noise
@@ -255,7 +261,11 @@ class LeftOut:
 
 
 def leave_out(
-    rows: Sequence[Row], groups: Sequence[int], model: Model, prior: Prior, folds: int = FOLDS
+    rows: Sequence[AccuracyRow],
+    groups: Sequence[int],
+    model: KnownModel,
+    prior: NoisePrior,
+    folds: int = FOLDS,
 ) -> LeftOut:
     """Leave the groups out by folds. There are at least two."""
     fold = np.array(groups) % folds
@@ -263,14 +273,17 @@ def leave_out(
     for out in np.unique(fold):
         left = np.flatnonzero(fold == out)
         kept = [row for row, f in zip(rows, fold, strict=True) if f != out]
-        noise, data = fit_own(kept, model, prior).noise, Rows([rows[int(i)] for i in left], model)
+        noise, data = (
+            fit_calibrated_noise(kept, model, prior).noise,
+            NoiseRows([rows[int(i)] for i in left], model),
+        )
         found[0, left] = data.predict(noise)
         found[1, left] = np.minimum(data.observed, 1.0)
         found[2, left] = _needed(noise, data)
     return LeftOut(*found)
 
 
-def _needed(noise: CalibratedNoise, data: Rows) -> Floats:
+def _needed(noise: CalibratedNoise, data: NoiseRows) -> Floats:
     """Smallest shift whose interval holds each row, sampling error in quadrature; inf for none."""
     seen, middle = np.minimum(data.observed, 1.0), data.predict(noise)
     found = np.full(len(seen), np.inf)

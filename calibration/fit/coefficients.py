@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from ...planner.accuracy.calibration_files.check import SCHEMA
 from ...planner.accuracy.formula import COEFFICIENTS
 from ...planner.accuracy.interval import LEVEL
 from ...planner.accuracy.model_sensitivity import COMPONENTS
-from ...planner.accuracy.profile_check import SCHEMA
-from .accuracy_rows import KINDS, Row
-from .mixed_effects import SPREADS, TASK_SD, Model
+from .accuracy_rows import KINDS, AccuracyRow
+from .mixed_effects import SPREADS, TASK_SD, KnownModel
 from .regression import MISFIT, Fit
 
 PRECEDENCE = ("calibrated", "published")
@@ -26,7 +26,11 @@ PRECEDENCE = ("calibrated", "published")
 
 
 def to_payload(
-    fit: Fit, rows: Sequence[Row], models: Mapping[str, Model], folder: Path, z: Mapping[str, float]
+    fit: Fit,
+    rows: Sequence[AccuracyRow],
+    models: Mapping[str, KnownModel],
+    folder: Path,
+    z: Mapping[str, float],
 ) -> dict[str, Any]:
     """Everything the planner needs, as JSON values; `z` scales the intervals of known
     and unseen models."""
@@ -69,7 +73,7 @@ def to_payload(
     return rounded
 
 
-def data_hash(rows: Sequence[Row], models: Sequence[Model]) -> str:
+def data_hash(rows: Sequence[AccuracyRow], models: Sequence[KnownModel]) -> str:
     """SHA-256 of the very rows and models of a fit, in their order."""
     return hashlib.sha256("\n".join(map(repr, (*rows, *models))).encode()).hexdigest()
 
@@ -92,7 +96,7 @@ def _kind(fit: Fit, kind: str) -> list[float]:
     return [float(row @ fit.theta), float(np.hypot(variance**0.5, TASK_SD))]
 
 
-def _shape(fit: Fit, kind: str, rows: Sequence[Row]) -> dict[str, float]:
+def _shape(fit: Fit, kind: str, rows: Sequence[AccuracyRow]) -> dict[str, float]:
     """How a kind falls: log steepness and log noise of weights against the reference's, the floor
     that is usual in its rows, and the width of its intervals."""
     own = [(r.scored.floor, r.weight) for r in rows if r.kind == kind]
@@ -105,7 +109,7 @@ def _shape(fit: Fit, kind: str, rows: Sequence[Row]) -> dict[str, float]:
     }
 
 
-def _model(fit: Fit, model: Model, rows: Sequence[Row]) -> dict[str, Any]:
+def _model(fit: Fit, model: KnownModel, rows: Sequence[AccuracyRow]) -> dict[str, Any]:
     combinations = [fit.layout.scale_row(model, c) for c in COMPONENTS]
     own = [r for r in rows if r.model == model.key]
     return {
@@ -124,7 +128,7 @@ def _model(fit: Fit, model: Model, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _range(rows: Sequence[Row]) -> dict[str, Any]:
+def _range(rows: Sequence[AccuracyRow]) -> dict[str, Any]:
     cache = [r for r in rows if r.k_bits < 16 or r.v_bits < 16]
     integer = [r for r in cache if r.k_bits in (2, 3, 4, 8)]
     return {

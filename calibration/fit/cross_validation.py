@@ -17,13 +17,13 @@ import numpy as np
 
 from ...planner.accuracy.formula import Floats
 from ...planner.accuracy.interval import LEVEL, NORMAL_Z, inside
-from ...planner.accuracy.model_sensitivity import Effects
+from ...planner.accuracy.model_sensitivity import ModelSensitivity
 from ...planner.accuracy.predictor import Predictor, above_floor
 from ...planner.accuracy.retention import OutlierLayers
 from ...planner.errors import BadInput
-from .accuracy_rows import Row, write_table
+from .accuracy_rows import AccuracyRow, write_table
 from .coefficients import to_payload
-from .mixed_effects import Model
+from .mixed_effects import KnownModel
 from .regression import FLOOR, fit_rows, formats_and_shares
 
 Z_GRID = np.concatenate([np.linspace(0.0, 4.0, 81), np.linspace(4.5, 8.0, 8)])
@@ -41,7 +41,7 @@ WIDTHS = (1.0, 3.0)
 class HeldOut:
     """Left-out predictions, one for each row, in the rows' order."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[AccuracyRow, ...]
     predicted: Floats
     named: Floats
     """Predicted as the task by name, its chance and baseline known."""
@@ -67,23 +67,23 @@ class HeldOut:
 class Collector:
     """Gathers the fits of left-out rows as the folds bring them, and predicts the rows by them."""
 
-    def __init__(self, rows: Sequence[Row], models: Mapping[str, Model]) -> None:
+    def __init__(self, rows: Sequence[AccuracyRow], models: Mapping[str, KnownModel]) -> None:
         self.rows, self.models = rows, models
-        self._parts: list[tuple[tuple[int, ...], Predictor, Effects]] = []
+        self._parts: list[tuple[tuple[int, ...], Predictor, ModelSensitivity]] = []
 
-    def add(self, own: Sequence[int], predictor: Predictor, effects: Effects) -> None:
+    def add(self, own: Sequence[int], predictor: Predictor, sensitivity: ModelSensitivity) -> None:
         """Rows of one model by their numbers, and by what they are to be predicted."""
-        self._parts.append((tuple(own), predictor, effects))
+        self._parts.append((tuple(own), predictor, sensitivity))
 
     def held_out(self, widths: Mapping[str, float] | None = None) -> HeldOut:
         """All that were added, with intervals that are this wide for each kind of task."""
         found: dict[int, tuple[float, float, Floats]] = {}
-        for own, predictor, effects in self._parts:
+        for own, predictor, sensitivity in self._parts:
             subset, fit = [self.rows[i] for i in own], _with_widths(predictor, widths or {})
-            middle = predict_rows(fit, effects, subset, self.models, 0.0)
-            named = predict_rows(fit, effects, subset, self.models, 0.0, named=True)
-            low = [predict_rows(fit, effects, subset, self.models, z) for z in Z_GRID]
-            high = [predict_rows(fit, effects, subset, self.models, -z) for z in Z_GRID]
+            middle = predict_rows(fit, sensitivity, subset, self.models, 0.0)
+            named = predict_rows(fit, sensitivity, subset, self.models, 0.0, named=True)
+            low = [predict_rows(fit, sensitivity, subset, self.models, z) for z in Z_GRID]
+            high = [predict_rows(fit, sensitivity, subset, self.models, -z) for z in Z_GRID]
             ends = np.array([low, high])
             for j, i in enumerate(own):
                 found[i] = (float(middle[j]), float(named[j]), ends[:, :, j])
@@ -104,12 +104,14 @@ def _with_widths(predictor: Predictor, widths: Mapping[str, float]) -> Predictor
     return Predictor({**predictor.payload, "kind_shapes": shapes})
 
 
-def observed(rows: Sequence[Row]) -> Floats:
+def observed(rows: Sequence[AccuracyRow]) -> Floats:
     """Scores as an interval can hold them: a chance gain is no more than no loss."""
     return np.minimum([r.retention for r in rows], 1.0)
 
 
-def groups(rows: Sequence[Row], models: Mapping[str, Model]) -> dict[tuple[object, ...], list[int]]:
+def groups(
+    rows: Sequence[AccuracyRow], models: Mapping[str, KnownModel]
+) -> dict[tuple[object, ...], list[int]]:
     """Row numbers of what is left out together: one family and shape at a time."""
     found: dict[tuple[object, ...], list[int]] = {}
     for i, row in enumerate(rows):
@@ -119,8 +121,8 @@ def groups(rows: Sequence[Row], models: Mapping[str, Model]) -> dict[tuple[objec
 
 
 def hold_out_models(
-    rows: Sequence[Row],
-    models: Mapping[str, Model],
+    rows: Sequence[AccuracyRow],
+    models: Mapping[str, KnownModel],
     folder: Path,
     start: Mapping[str, float],
 ) -> Collector:
@@ -137,8 +139,8 @@ def hold_out_models(
 
 
 def hold_out_configurations(
-    rows: Sequence[Row],
-    models: Mapping[str, Model],
+    rows: Sequence[AccuracyRow],
+    models: Mapping[str, KnownModel],
     folder: Path,
     start: Mapping[str, float],
 ) -> Collector:
@@ -161,15 +163,15 @@ def hold_out_configurations(
     return found
 
 
-def _configuration(row: Row) -> tuple[object, ...]:
+def _configuration(row: AccuracyRow) -> tuple[object, ...]:
     same = ("weight_bits", "k_bits", "v_bits", "granularity", "group_size", "rotate_k", "rotate_v")
     return (row.model, *(getattr(row, name) for name in same))
 
 
 def _without(
     out: Sequence[int],
-    rows: Sequence[Row],
-    models: Mapping[str, Model],
+    rows: Sequence[AccuracyRow],
+    models: Mapping[str, KnownModel],
     folder: Path,
     start: Mapping[str, float],
 ) -> Predictor:
@@ -181,22 +183,22 @@ def _without(
 
 def predict_rows(
     predictor: Predictor,
-    effects: Effects,
-    rows: Sequence[Row],
-    models: Mapping[str, Model],
+    sensitivity: ModelSensitivity,
+    rows: Sequence[AccuracyRow],
+    models: Mapping[str, KnownModel],
     z: float,
     *,
     named: bool = False,
 ) -> Floats:
     """The planner's arithmetic on rows of one model: by their kinds, as a plan shows it, or as
     tasks that are `named`, whose chance and baseline are known."""
-    owners = [replace(models[r.model], features=effects.features) for r in rows]
+    owners = [replace(models[r.model], features=sensitivity.features) for r in rows]
     formats, shares = formats_and_shares(rows, owners)
     bits = np.array([r.protected_bits for r in rows])
     scored = [r.scored if named else None for r in rows]
     kinds = tuple(dict.fromkeys(r.kind for r in rows))
     cache, weights = predictor.retention(
-        effects,
+        sensitivity,
         formats,
         formats.with_bits(bits, bits),
         shares,
@@ -207,7 +209,7 @@ def predict_rows(
         np.array([predictor.task_offset(r.kind, s) for r, s in zip(rows, scored, strict=True)]),
     )
     place = np.array([kinds.index(r.kind) for r in rows]), np.arange(len(rows))
-    floors = [predictor.floor(effects, r.kind, s) for r, s in zip(rows, scored, strict=True)]
+    floors = [predictor.floor(sensitivity, r.kind, s) for r, s in zip(rows, scored, strict=True)]
     found: Floats = above_floor((cache * weights)[0][place], np.array(floors))
     return found
 
@@ -227,7 +229,7 @@ def write_predicted(path: Path, held_out: HeldOut, z: float) -> None:
     write_table(path, header, lines)
 
 
-def read_predicted(path: Path, rows: Sequence[Row]) -> Floats:
+def read_predicted(path: Path, rows: Sequence[AccuracyRow]) -> Floats:
     """What `write_predicted` wrote, [N]. Raises BadInput where it is not about these rows."""
     with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
@@ -240,7 +242,7 @@ def read_predicted(path: Path, rows: Sequence[Row]) -> Floats:
     return np.array([float(line["predicted"]) for line in lines])
 
 
-def kind_widths(held_out: HeldOut, models: Mapping[str, Model]) -> dict[str, float]:
+def kind_widths(held_out: HeldOut, models: Mapping[str, KnownModel]) -> dict[str, float]:
     """How wide the intervals of each kind of task must be against those of all rows alike: what
     covers LEVEL of the kind's rows, and LEVEL_BELOW of those that lose a tenth or more. Kinds of
     fewer than FEWEST rows get 1."""
@@ -260,7 +262,7 @@ def kind_widths(held_out: HeldOut, models: Mapping[str, Model]) -> dict[str, flo
     return widths
 
 
-def conformal_z(held_out: HeldOut, models: Mapping[str, Model]) -> float:
+def conformal_z(held_out: HeldOut, models: Mapping[str, KnownModel]) -> float:
     """The z whose intervals cover LEVEL of the left-out rows, each model counted alike.
 
     Counting models and not rows keeps the tables with most rows from deciding alone; of the

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...planner.accuracy.checkpoint_keys import key_layers
-from ...planner.accuracy.key_ranges import BITS, FOLDER, STRUCTURES, TRANSFORMS, KeyRanges
-from ...planner.accuracy.key_simulation import KeyLayer, key_ranges
+from ...planner.accuracy.key_noise.checkpoint_keys import key_layers
+from ...planner.accuracy.key_noise.key_ranges import BITS, FOLDER, STRUCTURES, TRANSFORMS, KeyRanges
+from ...planner.accuracy.key_noise.key_simulation import KeyLayer, key_ranges
 from ...planner.load_model import load_model
 from ...planner.models.spec import Attention
 from .published import FOLDER as PUBLISHED

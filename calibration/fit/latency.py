@@ -63,7 +63,7 @@ COVERED = 0.95
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOut:
+class HeldOutErrors:
     """log(measured / predicted) of rows while they were left out, [rows, 2]: TTFT, TPOT. NaN
     where a time was not measured."""
 
@@ -88,11 +88,11 @@ class HeldOut:
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
+class LatencyFit:
     """Coefficients, and what they were worth on rows they had not seen."""
 
     coefficients: Coefficients
-    held_out: HeldOut
+    held_out: HeldOutErrors
     by: str
     """What was left out at a time."""
 
@@ -127,7 +127,7 @@ def fit(
     start: Coefficients,
     priors: Mapping[str, float] | None = None,
     by: str | None = None,
-) -> Fitted:
+) -> LatencyFit:
     """Fit all rows; then what each part of them says of the others.
 
     `start` are the coefficients before any row, `priors` how sure some of them are (PRIOR where
@@ -148,7 +148,7 @@ def fit(
         # A single run has nothing beside it: it is held against the start.
         kept = _solve(_Rows(rest, hardware), start, priors, full) if rest else start
         errors[out] = _Rows([rows[i] for i in out], hardware).errors(kept)
-    return Fitted(full, HeldOut(errors), by)
+    return LatencyFit(full, HeldOutErrors(errors), by)
 
 
 def _solve(
@@ -197,7 +197,7 @@ def _with(start: Coefficients, names: Sequence[str], theta: Floats) -> Coefficie
     return replace(start, **values)
 
 
-def entry(fitted: Fitted, rows: Sequence[RunRow], kind: str) -> dict[str, Any]:
+def entry(fitted: LatencyFit, rows: Sequence[RunRow], kind: str) -> dict[str, Any]:
     """An engine's entry for the GPU of the rows, as planner/latency/efficiency.py reads it."""
     low, high = fitted.held_out.ends()
     values = {

@@ -15,7 +15,7 @@ from typing import Any
 
 from ...planner.accuracy.measured_configs import MeasuredRetention
 from ...planner.formats.configuration import Configuration
-from .accuracy_rows import Row, row_of
+from .accuracy_rows import AccuracyRow, row_of
 from .published import FOLDER
 
 MODELS = {
@@ -33,7 +33,7 @@ CONTEXT_OF_TASKS = 1024
 SOURCES = FOLDER.parent / "calibrations"
 
 
-def measured_rows(folder: Path = SOURCES) -> list[Row]:
+def measured_rows(folder: Path = SOURCES) -> list[AccuracyRow]:
     """All rows, in the files' order."""
     rows = []
     for path in sorted(folder.glob("real_*.jsonl")):
@@ -43,9 +43,9 @@ def measured_rows(folder: Path = SOURCES) -> list[Row]:
     return rows
 
 
-def _texts(points: Sequence[Mapping[str, Any]]) -> list[Row]:
+def _texts(points: Sequence[Mapping[str, Any]]) -> list[AccuracyRow]:
     """One row for each configuration and context, whatever the chunk it was read in."""
-    rows: dict[tuple[str, int], Row] = {}
+    rows: dict[tuple[str, int], AccuracyRow] = {}
     for point in points:
         config = Configuration.parse(point["config"])
         if point["kind"] != "divergence" or _unquantized(config):
@@ -59,7 +59,7 @@ def _texts(points: Sequence[Mapping[str, Any]]) -> list[Row]:
     return list(rows.values())
 
 
-def _tasks(points: Sequence[Mapping[str, Any]]) -> list[Row]:
+def _tasks(points: Sequence[Mapping[str, Any]]) -> list[AccuracyRow]:
     whole = {
         point["context"]: point["tasks"]
         for point in points
@@ -103,7 +103,7 @@ def _row(
     kept: MeasuredRetention,
     weight: float,
     baseline: float,
-) -> Row:
+) -> AccuracyRow:
     context = point["context"] or CONTEXT_OF_TASKS
     name = task.rsplit("-", 1)[0] if task.startswith("needle") else task
     row = row_of(config, MODELS[point["model"]], name, kind, context, kept, "measured on an H200")

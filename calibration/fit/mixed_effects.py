@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...planner.accuracy.formula import COEFFICIENTS, Floats
-from ...planner.accuracy.key_ranges import bundled_ranges
+from ...planner.accuracy.key_noise.key_ranges import bundled_ranges
 from ...planner.accuracy.model_sensitivity import COMPONENTS, Features
 from ...planner.accuracy.retention import OutlierLayers
 from ...planner.accuracy.task_kinds import task_group
@@ -89,7 +89,7 @@ SPREADS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class KnownModel:
     """A model that rows speak of: what its config says, and how it is recognized."""
 
     key: str
@@ -100,7 +100,7 @@ class Model:
     """(hidden width, layers, KV heads)."""
 
     @classmethod
-    def read(cls, line: Mapping[str, str]) -> "Model":
+    def read(cls, line: Mapping[str, str]) -> "KnownModel":
         """A line of models.csv."""
         features = Features(
             family=line["family"],
@@ -120,12 +120,12 @@ class Model:
         return cls(line["key"], features, tuple(line["names"].split("|")), shape)
 
 
-class Layout:
+class ParameterLayout:
     """Where each parameter sits in theta, with its prior."""
 
     def __init__(
         self,
-        models: Sequence[Model],
+        models: Sequence[KnownModel],
         tasks: Sequence[str] = (),
         measured: Collection[str] = (),
     ) -> None:
@@ -177,7 +177,7 @@ class Layout:
         """The positive format coefficients."""
         return {name: float(np.exp(theta[self.index[name]])) for name in COEFFICIENTS}
 
-    def scale_row(self, model: Model, component: str) -> Floats:
+    def scale_row(self, model: KnownModel, component: str) -> Floats:
         """The linear combination of theta that is one component's log scale for `model`."""
         row: Floats = np.zeros(len(self.names))
         row[self.index[f"scale:{model.features.scale(component)}"]] = 1.0

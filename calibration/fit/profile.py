@@ -23,12 +23,12 @@ from ...planner.models.spec import ModelSpec
 from ..measure.early_stopping import MOST_KEPT
 from ..measure.layer_sensitivity import Sensitivity
 from ..records.record_file import WINDOW, Record
-from .accuracy_rows import Row, read_rows, row_of
-from .calibrated_noise import fit_own, leave_out, prior_of
+from .accuracy_rows import AccuracyRow, read_rows, row_of
+from .calibrated_noise import fit_calibrated_noise, leave_out, prior_of
 from .coefficients import to_payload
 from .collapse import breaking_context, broken_configurations
 from .cross_validation import Collector, HeldOut, conformal_z, observed
-from .mixed_effects import Model
+from .mixed_effects import KnownModel
 from .published import FOLDER, read_models
 from .regression import fit_rows
 
@@ -42,7 +42,7 @@ MANY = 20
 def fit_profile(spec: ModelSpec, records: Sequence[Record]) -> dict[str, Any] | None:
     """The payload of accuracy.json for `spec`; None where no row says anything about accuracy."""
     shipped = accuracy.published()
-    models = {line["key"]: Model.read(line) for line in read_models(FOLDER / "models.csv")}
+    models = {line["key"]: KnownModel.read(line) for line in read_models(FOLDER / "models.csv")}
     own = _own_model(spec, shipped, models)
     probed = Sensitivity.of(records)
     if probed is not None:
@@ -87,14 +87,14 @@ def fit_profile(spec: ModelSpec, records: Sequence[Record]) -> dict[str, Any] | 
 
 
 def _own_noise(
-    measured: Sequence[Row], own: Model, shipped: Predictor, spec: ModelSpec
+    measured: Sequence[AccuracyRow], own: KnownModel, shipped: Predictor, spec: ModelSpec
 ) -> dict[str, Any]:
     """The model's own noise, how wide its intervals must be, and what that was taken from."""
     prior = prior_of(shipped, shipped.models.of(spec))
     number: dict[tuple[object, ...], int] = {}
     groups = [number.setdefault(_configuration(row), len(number)) for row in measured]
     with threadpool_limits(1):
-        fitted = fit_own(measured, own, prior)
+        fitted = fit_calibrated_noise(measured, own, prior)
         left_out = leave_out(measured, groups, own, prior)
     return {
         "own_noise": {
@@ -110,7 +110,7 @@ def _own_noise(
     }
 
 
-def to_row(record: Record, key: str) -> Row | None:
+def to_row(record: Record, key: str) -> AccuracyRow | None:
     """A row of the regression; None for a failure, the unquantized model, or a task on which the
     unquantized model fails. Retention and its error lie within 0 and MOST_KEPT."""
     config = Configuration.parse(record.config)
@@ -146,14 +146,14 @@ def mean(values: Sequence[tuple[float, float]]) -> list[float]:
     return [round(retention, 6), round(error, 6)]
 
 
-def _own_model(spec: ModelSpec, shipped: Predictor, models: Mapping[str, Model]) -> Model:
+def _own_model(spec: ModelSpec, shipped: Predictor, models: Mapping[str, KnownModel]) -> KnownModel:
     """The model as the regression knows it: under its published key if it has rows there."""
     key = shipped.models.key_of(spec)
     if key is not None:
         return models[key]
     name = name_of(spec)
     features = shipped.models.of(spec).features
-    return Model(f"own:{name}", features, (name,), shape_of(spec))
+    return KnownModel(f"own:{name}", features, (name,), shape_of(spec))
 
 
 def _start(shipped: Predictor) -> dict[str, float]:
@@ -165,9 +165,9 @@ def _start(shipped: Predictor) -> dict[str, float]:
 
 
 def _hold_out(
-    rows: Sequence[Row],
-    own: Model,
-    models: Mapping[str, Model],
+    rows: Sequence[AccuracyRow],
+    own: KnownModel,
+    models: Mapping[str, KnownModel],
     start: Mapping[str, float],
     widths: Mapping[str, float],
 ) -> HeldOut | None:
@@ -191,14 +191,14 @@ def _hold_out(
         z = {"unseen": 1.0, "known": 1.0}
         refit = fit_rows(kept, models, start)
         predictor = Predictor(to_payload(refit, kept, models, FOLDER, z))
-        effects = predictor.models.known(own.key, own.features)
-        collected.add(out, predictor, effects)
+        sensitivity = predictor.models.known(own.key, own.features)
+        collected.add(out, predictor, sensitivity)
     return collected.held_out(widths)
 
 
-def _configuration(row: Row) -> tuple[object, ...]:
+def _configuration(row: AccuracyRow) -> tuple[object, ...]:
     return tuple(
         getattr(row, name)
-        for name in Row.__dataclass_fields__
+        for name in AccuracyRow.__dataclass_fields__
         if name not in ("task", "kind", "context", "retention", "sd", "weight", "source")
     )

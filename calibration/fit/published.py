@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...planner.formats.configuration import Granularity
-from .accuracy_rows import Row, write_rows, write_table
+from .accuracy_rows import AccuracyRow, write_rows, write_table
 from .published_more import kind_of, more_rows
 from .published_sources import (
     BITS,
@@ -25,7 +25,7 @@ from .published_sources import (
     KINDS_OF_TASKS,
     REFERENCES,
     TRUST,
-    Layout,
+    SourceFormat,
 )
 
 FOLDER = Path(__file__).resolve().parents[2] / "profiles" / "published"
@@ -49,10 +49,10 @@ class _Skip(Exception):
     """Carries the reason for which a raw row is left out."""
 
 
-def clean(folder: Path = FOLDER) -> tuple[list[Row], list[Exclusion]]:
+def clean(folder: Path = FOLDER) -> tuple[list[AccuracyRow], list[Exclusion]]:
     """Read the raw tables; return what is learned from and what is not, in file order."""
     models = read_models(folder / "models.csv")
-    rows: list[Row] = []
+    rows: list[AccuracyRow] = []
     excluded: list[Exclusion] = []
     for name in RAW:
         with (folder / name).open(newline="", encoding="utf-8") as file:
@@ -70,7 +70,7 @@ def read_models(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _row(raw: dict[str, str], models: list[dict[str, str]]) -> Row:
+def _row(raw: dict[str, str], models: list[dict[str, str]]) -> AccuracyRow:
     for pattern, reason in EXCLUDED:
         if all(text in raw[column] for column, text in pattern.items()):
             raise _Skip(reason)
@@ -89,7 +89,7 @@ def _row(raw: dict[str, str], models: list[dict[str, str]]) -> Row:
     )
     if rotates == "calibrated rotation":
         raise _Skip("a rotation trained on data is not a Hadamard transform")
-    return Row(
+    return AccuracyRow(
         model=_model(raw["model"], models),
         task=task,
         kind="long_reasoning" if _thinks(raw) else kind_of(task.replace("_", " "), kind),
@@ -117,10 +117,10 @@ def _row(raw: dict[str, str], models: list[dict[str, str]]) -> Row:
     )
 
 
-def _layout(raw: dict[str, str]) -> Layout:
+def _layout(raw: dict[str, str]) -> SourceFormat:
     layout = GRANULARITIES.get(raw["granularity"])
     if layout is None and _bits(raw["k_bits"]) >= 8:
-        layout = Layout(Granularity.PER_TOKEN)  # at 8 bits the layout hardly matters
+        layout = SourceFormat(Granularity.PER_TOKEN)  # at 8 bits the layout hardly matters
     if layout is None:
         raise _Skip(f"granularity not stated or not ours: {raw['granularity']!r}")
     if raw["group_size"].isdigit():

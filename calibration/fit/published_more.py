@@ -9,14 +9,14 @@ import csv
 from pathlib import Path
 
 from ...planner.formats.configuration import Configuration
-from .accuracy_rows import Row
+from .accuracy_rows import AccuracyRow
 
 FILE = "raw_more.csv"
 EXACT = ("longeval", "longbench passageretrieval", "openai mrcr", "needle", "passkey")
 """Beginnings of tasks that ask for one place of the context."""
 
 
-def more_rows(folder: Path) -> list[Row]:
+def more_rows(folder: Path) -> list[AccuracyRow]:
     """All rows of raw_more.csv in `folder`."""
     with (folder / FILE).open(newline="", encoding="utf-8") as file:
         return [_row(raw) for raw in csv.DictReader(file)]
@@ -33,7 +33,7 @@ def kind_of(task: str, collected: str) -> str:
     return collected
 
 
-def _row(raw: dict[str, str]) -> Row:
+def _row(raw: dict[str, str]) -> AccuracyRow:
     k_bits, v_bits = float(raw["k_bits"]), float(raw["v_bits"])
     quantized = k_bits < 16 or v_bits < 16
     # layouts do not depend on bits: 3 bits, which the grammar lacked, are read at 4
@@ -43,7 +43,7 @@ def _row(raw: dict[str, str]) -> Row:
         layout = f"-{layout}"
     config = Configuration.parse(f"w{raw['weight_bits']}a16-{bits}{layout}")
     weights_by_rounding = "RTN" in raw["weight_method"] or "EXL2" in raw["weight_method"]
-    return Row(
+    return AccuracyRow(
         model=raw["model"],
         task=raw["task"],
         kind=kind_of(raw["task"], raw["kind"]),

@@ -12,7 +12,7 @@ from ...planner.formats.configuration import Granularity
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class SourceFormat:
     """How a source's wording maps onto the configuration grammar."""
 
     granularity: str
@@ -28,45 +28,47 @@ BITS = {"fp8_e4m3": 6.0, "fp8": 6.0, "fp4_e2m1": 3.6, "fp4": 3.6}
 
 _TOKEN, _CHANNEL = Granularity.PER_TOKEN, Granularity.PER_CHANNEL
 GRANULARITIES = {
-    "": Layout(_TOKEN),  # weight-only rows, whose cache stays in 16 bits
+    "": SourceFormat(_TOKEN),  # weight-only rows, whose cache stays in 16 bits
     # HQQ's "channel-wise" runs: groups along channels, no residual window is stated.
-    "channel-wise (HQQ)": Layout(_CHANNEL, 64, 64, weight=0.7),
-    "channel-wise": Layout(_CHANNEL, 64, 128, residual=128),
-    "K per-channel, V per-token": Layout(_CHANNEL, 32, 32, residual=128),
-    "KIVI (K per-channel, V per-token)": Layout(_CHANNEL, 32, 32, residual=128),
-    "KIVI mode": Layout(_CHANNEL, 32, 32, residual=32),
-    "group-wise": Layout(_TOKEN, 64),
-    "per-token per-head asymmetric": Layout(_TOKEN),
-    "per-token-head": Layout(_TOKEN),
-    "per-token-asym": Layout(_TOKEN),
-    "per-token": Layout(_TOKEN),
-    "token-wise INT4": Layout(_TOKEN),
-    "token-wise (optimum-quanto)": Layout(_TOKEN, 64, residual=128),
-    "quanto per-token": Layout(_TOKEN, 64, residual=128),
-    "quanto int4 defaults, per-token": Layout(_TOKEN, 64, residual=128),
-    "per-tensor": Layout(_TOKEN),  # only float formats, whose error does not depend on a range
-    "block 16": Layout(_TOKEN, 16),
-    "vLLM fp8": Layout(_TOKEN),
-    "Naive INT2": Layout(_TOKEN),
-    "Saw-INT4": Layout(_TOKEN, rotates=True),
-    "QuaRot-INT2": Layout(_TOKEN, 128, rotates=True),
-    "QuaRot INT2": Layout(_TOKEN, 128, rotates=True),
-    "KIVI INT2": Layout(_CHANNEL, 32, 32, residual=128),
+    "channel-wise (HQQ)": SourceFormat(_CHANNEL, 64, 64, weight=0.7),
+    "channel-wise": SourceFormat(_CHANNEL, 64, 128, residual=128),
+    "K per-channel, V per-token": SourceFormat(_CHANNEL, 32, 32, residual=128),
+    "KIVI (K per-channel, V per-token)": SourceFormat(_CHANNEL, 32, 32, residual=128),
+    "KIVI mode": SourceFormat(_CHANNEL, 32, 32, residual=32),
+    "group-wise": SourceFormat(_TOKEN, 64),
+    "per-token per-head asymmetric": SourceFormat(_TOKEN),
+    "per-token-head": SourceFormat(_TOKEN),
+    "per-token-asym": SourceFormat(_TOKEN),
+    "per-token": SourceFormat(_TOKEN),
+    "token-wise INT4": SourceFormat(_TOKEN),
+    "token-wise (optimum-quanto)": SourceFormat(_TOKEN, 64, residual=128),
+    "quanto per-token": SourceFormat(_TOKEN, 64, residual=128),
+    "quanto int4 defaults, per-token": SourceFormat(_TOKEN, 64, residual=128),
+    "per-tensor": SourceFormat(
+        _TOKEN
+    ),  # only float formats, whose error does not depend on a range
+    "block 16": SourceFormat(_TOKEN, 16),
+    "vLLM fp8": SourceFormat(_TOKEN),
+    "Naive INT2": SourceFormat(_TOKEN),
+    "Saw-INT4": SourceFormat(_TOKEN, rotates=True),
+    "QuaRot-INT2": SourceFormat(_TOKEN, 128, rotates=True),
+    "QuaRot INT2": SourceFormat(_TOKEN, 128, rotates=True),
+    "KIVI INT2": SourceFormat(_CHANNEL, 32, 32, residual=128),
     # Codebooks and norms on top of a rotation: close to a rotated integer grid, not the same.
-    "TurboQuant K3V3 (all layers)": Layout(_TOKEN, rotates=True, weight=0.5),
-    "TurboQuant 4-bit": Layout(_TOKEN, rotates=True, weight=0.5),
-    "vLLM k8v4": Layout(_TOKEN, rotates=True, weight=0.5),
-    "vLLM 4bit_nc": Layout(_TOKEN, rotates=True, weight=0.5),
-    "vLLM k3v4_nc": Layout(_TOKEN, rotates=True, weight=0.5),
-    "vLLM 3bit_nc": Layout(_TOKEN, rotates=True, weight=0.5),
-    "WHT + Lloyd-Max + residual signs": Layout(_TOKEN, rotates=True, weight=0.5),
-    "RotorQuant": Layout(_TOKEN, rotates=True, weight=0.5),
-    "exllamav2 Q4": Layout(_TOKEN, 32, rotates=True, weight=0.5),
+    "TurboQuant K3V3 (all layers)": SourceFormat(_TOKEN, rotates=True, weight=0.5),
+    "TurboQuant 4-bit": SourceFormat(_TOKEN, rotates=True, weight=0.5),
+    "vLLM k8v4": SourceFormat(_TOKEN, rotates=True, weight=0.5),
+    "vLLM 4bit_nc": SourceFormat(_TOKEN, rotates=True, weight=0.5),
+    "vLLM k3v4_nc": SourceFormat(_TOKEN, rotates=True, weight=0.5),
+    "vLLM 3bit_nc": SourceFormat(_TOKEN, rotates=True, weight=0.5),
+    "WHT + Lloyd-Max + residual signs": SourceFormat(_TOKEN, rotates=True, weight=0.5),
+    "RotorQuant": SourceFormat(_TOKEN, rotates=True, weight=0.5),
+    "exllamav2 Q4": SourceFormat(_TOKEN, 32, rotates=True, weight=0.5),
     # Keys alone were quantized in these two.
-    "PolarQuant per-vector norm": Layout(_TOKEN, rotates=True, weight=0.5),
-    "per-channel asymmetric": Layout(_CHANNEL, 0, 32),
-    "llama.cpp q4_0": Layout(_TOKEN, 32, weight=0.5),
-    "llama.cpp Q4_0 -khad -vhad": Layout(_TOKEN, 32, rotates=True, weight=0.5),
+    "PolarQuant per-vector norm": SourceFormat(_TOKEN, rotates=True, weight=0.5),
+    "per-channel asymmetric": SourceFormat(_CHANNEL, 0, 32),
+    "llama.cpp q4_0": SourceFormat(_TOKEN, 32, weight=0.5),
+    "llama.cpp Q4_0 -khad -vhad": SourceFormat(_TOKEN, 32, rotates=True, weight=0.5),
 }
 
 TRUST = (

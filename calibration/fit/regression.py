@@ -18,7 +18,7 @@ from ...planner.accuracy.formula import (
     GRANULARITIES,
     OUTLIER,
     Floats,
-    Formats,
+    FormatArrays,
     context_factor,
     noise,
     weight_noise,
@@ -31,9 +31,9 @@ from ...planner.accuracy.retention import (
     protected_shares,
     weight_retention,
 )
-from .accuracy_rows import Row
+from .accuracy_rows import AccuracyRow
 from .least_squares import least_squares
-from .mixed_effects import Layout, Model, task_of
+from .mixed_effects import KnownModel, ParameterLayout, task_of
 
 FLOOR = 0.01
 """Standard deviation of a score that no sampling explains: prompts, kernels, harness versions."""
@@ -50,10 +50,12 @@ SETTLED = 0.02
 _NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
-class Problem:
+class RegressionProblem:
     """Rows as arrays, and retention as a function of theta with its derivatives."""
 
-    def __init__(self, rows: Sequence[Row], layout: Layout, models: Mapping[str, Model]) -> None:
+    def __init__(
+        self, rows: Sequence[AccuracyRow], layout: ParameterLayout, models: Mapping[str, KnownModel]
+    ) -> None:
         self.layout = layout
         self.observed: Floats = np.array([r.retention for r in rows])
         self.sd: Floats = np.hypot([r.sd for r in rows], FLOOR)
@@ -179,21 +181,21 @@ def distance(
 class Fit:
     """The most probable theta, its covariance, and the problem's layout."""
 
-    layout: Layout
+    layout: ParameterLayout
     theta: Floats
     covariance: Floats
 
 
 def fit_rows(
-    rows: Sequence[Row],
-    models: Mapping[str, Model],
+    rows: Sequence[AccuracyRow],
+    models: Mapping[str, KnownModel],
     start: Mapping[str, float] | None = None,
 ) -> Fit:
     """Fit all parameters to `rows`. `start` maps parameter names to first guesses."""
     used = [models[key] for key in dict.fromkeys(r.model for r in rows)]
     measured = {r.model for r in rows if r.provenance == "calibrated"}
-    layout = Layout(used, [task_of(r.kind, r.task) for r in rows], measured)
-    problem = Problem(rows, layout, models)
+    layout = ParameterLayout(used, [task_of(r.kind, r.task) for r in rows], measured)
+    problem = RegressionProblem(rows, layout, models)
     mean, spread = layout.prior_mean, layout.prior_sd
     theta = mean.copy()
     for name, value in (start or {}).items():
@@ -220,7 +222,9 @@ def fit_rows(
     return Fit(layout, theta, covariance)
 
 
-def formats_and_shares(rows: Sequence[Row], owners: Sequence[Model]) -> tuple[Formats, Floats]:
+def formats_and_shares(
+    rows: Sequence[AccuracyRow], owners: Sequence[KnownModel]
+) -> tuple[FormatArrays, Floats]:
     """Rows' KV formats with the key noise that was read from their models' checkpoints, and each
     component's share in protected layers [3, N]; what was read counts its protected layers."""
     formats = formats_of(rows, owners)
@@ -244,14 +248,14 @@ def formats_and_shares(rows: Sequence[Row], owners: Sequence[Model]) -> tuple[Fo
     return (formats if np.isnan(read).all() else replace(formats, read=read)), found
 
 
-def formats_of(rows: Sequence[Row], owners: Sequence[Model]) -> Formats:
+def formats_of(rows: Sequence[AccuracyRow], owners: Sequence[KnownModel]) -> FormatArrays:
     """Rows' KV formats as arrays; a group of 0 is the head."""
 
     def floats(values: Sequence[float]) -> Floats:
         return np.array(values, dtype=float)
 
     names = [str(g) for g in GRANULARITIES]
-    return Formats(
+    return FormatArrays(
         k_bits=floats([r.k_bits for r in rows]),
         v_bits=floats([r.v_bits for r in rows]),
         granularity=np.array([names.index(r.granularity) for r in rows]),

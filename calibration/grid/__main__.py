@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .design import CONTEXTS, WEIGHTS
-from .runner import GridPlan, Runner
+from .runner import GridPlan, JobRunner
 from .variants import ITEMS
 
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         items=options.items,
         weights=tuple(int(w) for w in options.weights.split(",")),
     )
-    added = Runner(plan).run()
+    added = JobRunner(plan).run()
     print(f"{added} runs added to {plan.out}", flush=True)
 
 

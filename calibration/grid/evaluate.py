@@ -19,10 +19,17 @@ from threadpoolctl import threadpool_limits
 from ...planner.accuracy import predict as accuracy
 from ...planner.accuracy.formula import Floats
 from ...planner.accuracy.model_sensitivity import Features
-from ..fit.calibrated_noise import Own, Prior, Rows, fit_own, leave_out, prior_of
-from ..fit.mixed_effects import Model
+from ..fit.calibrated_noise import (
+    FittedNoise,
+    NoisePrior,
+    NoiseRows,
+    fit_calibrated_noise,
+    leave_out,
+    prior_of,
+)
+from ..fit.mixed_effects import KnownModel
 from .held_out import FILE, HIGH, Judged, held_out_of, write_held_out
-from .reading import Run, read_runs, to_rows
+from .reading import GridRun, read_runs, to_rows
 
 FEATURES = Features(
     family=None,
@@ -35,14 +42,16 @@ FEATURES = Features(
 )
 SHAPE = (256, 8, 2)
 FOLDS = 5
-WAYS: dict[str, tuple[str, Callable[[Run], Hashable]]] = {
+WAYS: dict[str, tuple[str, Callable[[GridRun], Hashable]]] = {
     "point": ("grid points", lambda run: (run.config, run.context)),
     "format": ("formats at all contexts", lambda run: run.config),
 }
 """Ways to leave out: in words, and what is left out together."""
 
 
-def judge(runs: Sequence[Run], alike: Callable[[Run], Hashable], seed: int = 0) -> list[Judged]:
+def judge(
+    runs: Sequence[GridRun], alike: Callable[[GridRun], Hashable], seed: int = 0
+) -> list[Judged]:
     """Leave runs out by folds, those that are `alike` together; one result for each model."""
     keys = list(dict.fromkeys(alike(run) for run in runs))
     fold = dict(zip(keys, np.random.default_rng(seed).permutation(len(keys)) % FOLDS, strict=True))
@@ -50,13 +59,13 @@ def judge(runs: Sequence[Run], alike: Callable[[Run], Hashable], seed: int = 0) 
     prior = prior_of(shipped, shipped.models.unseen(FEATURES))
     found = []
     for name in sorted({run.model for run in runs}):
-        model = Model(name, FEATURES, (name,), SHAPE)
+        model = KnownModel(name, FEATURES, (name,), SHAPE)
         own = [run for run in runs if run.model == name]
         judged: dict[int, tuple[float, float, float]] = {}
         for out in range(FOLDS):
             kept = [run for run in own if fold[alike(run)] != out]
             left = [i for i, run in enumerate(own) if fold[alike(run)] == out]
-            fitted = fit_own(to_rows(kept), model, prior)
+            fitted = fit_calibrated_noise(to_rows(kept), model, prior)
             shift = _shift(kept, alike, model, prior)
             ends = [_overall([own[i] for i in left], model, fitted, s) for s in (0, shift, -shift)]
             judged |= dict(
@@ -68,7 +77,10 @@ def judge(runs: Sequence[Run], alike: Callable[[Run], Hashable], seed: int = 0) 
 
 
 def _shift(
-    runs: Sequence[Run], alike: Callable[[Run], Hashable], model: Model, prior: Prior
+    runs: Sequence[GridRun],
+    alike: Callable[[GridRun], Hashable],
+    model: KnownModel,
+    prior: NoisePrior,
 ) -> float:
     """Width of the intervals, from leaving out a third of these runs in turn."""
     labels = list(dict.fromkeys(alike(run) for run in runs))
@@ -76,9 +88,9 @@ def _shift(
     return leave_out(to_rows(runs), groups, model, prior, folds=3).shift
 
 
-def _overall(runs: Sequence[Run], model: Model, own: Own, shift: float) -> Floats:
+def _overall(runs: Sequence[GridRun], model: KnownModel, own: FittedNoise, shift: float) -> Floats:
     """Mean over each run's kinds."""
-    rows = Rows(to_rows(runs), model).predict(own.noise, shift)
+    rows = NoiseRows(to_rows(runs), model).predict(own.noise, shift)
     ends = np.cumsum([len(run.kinds) for run in runs])
     return np.array([part.mean() for part in np.split(rows, ends[:-1])])
 

@@ -16,7 +16,7 @@ from ...planner.accuracy.formula import Floats
 from ...planner.accuracy.interval import inside
 from ...planner.errors import BadInput
 from ..fit.accuracy_rows import write_table
-from .reading import Run
+from .reading import GridRun
 
 FILE = Path(__file__).parents[2] / "profiles" / "calibrations" / "recall_grid.jsonl"
 HIGH = 0.9
@@ -29,7 +29,7 @@ TOLERANCE = 1e-4
 class Judged:
     """Runs of one model with their left-out predictions: retention, low and high end [N]."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[GridRun, ...]
     predicted: Floats
     low: Floats
     high: Floats
@@ -68,7 +68,7 @@ def write_held_out(path: Path, found: Mapping[str, Sequence[Judged]]) -> None:
     write_table(path, header, lines)
 
 
-def read_held_out(path: Path, runs: Sequence[Run], way: str) -> list[Judged]:
+def read_held_out(path: Path, runs: Sequence[GridRun], way: str) -> list[Judged]:
     """The results of one way of leaving out, a model each. Raises BadInput where the file is not
     about these runs."""
     with path.open(newline="", encoding="utf-8") as file:

@@ -39,7 +39,7 @@ class GridQuestion:
 
 
 @dataclass(frozen=True)
-class Batch:
+class ItemBatch:
     """B texts of one task and all their questions. `texts` int64 [B, T] is what the questions of a
     text have in common, padded on the left by `padding` int64 [B]."""
 
@@ -62,7 +62,7 @@ def make_batches(
     questions: int,
     batch: int,
     seed: int,
-) -> list[Batch]:
+) -> list[ItemBatch]:
     """`texts` long texts of the task in batches of `batch`, with at most `questions` to a text; a
     text with its first question takes `length` tokens, or a few less. Raises BadInput where the
     task does not fit, or where the tokenizer does not keep prompt and answer apart."""
@@ -168,14 +168,14 @@ def _part_ends(
     return ends
 
 
-def _batch(texts: Sequence[_Text]) -> Batch:
+def _batch(texts: Sequence[_Text]) -> ItemBatch:
     longest = -(-max(len(text.ids) for text in texts) // MULTIPLE) * MULTIPLE
     ids = torch.zeros((len(texts), longest), dtype=torch.long)
     for row, text in enumerate(texts):
         ids[row, longest - len(text.ids) :] = torch.tensor(text.ids)
     padding = torch.tensor([longest - len(text.ids) for text in texts])
     columns = zip(*(text.questions for text in texts), strict=True)
-    return Batch(ids, padding, tuple(_question(column) for column in columns))
+    return ItemBatch(ids, padding, tuple(_question(column) for column in columns))
 
 
 def _question(rows: Sequence[tuple[list[int], int, list[int]]]) -> GridQuestion:

@@ -17,7 +17,7 @@ from typing import Any
 from ...planner.accuracy.measured_configs import MeasuredRetention
 from ...planner.errors import BadInput
 from ...planner.formats.configuration import Configuration
-from ..fit.accuracy_rows import Row, row_of
+from ..fit.accuracy_rows import AccuracyRow, row_of
 from ..tasks.scores import Score, paired
 from .variants import VARIANTS
 
@@ -34,7 +34,7 @@ def decode_items(text: str) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Run:
+class GridRun:
     """One configuration of a model at a context, on all its tasks."""
 
     model: str
@@ -46,7 +46,7 @@ class Run:
     """The mean over the kinds, as a plan's overall retention is."""
 
 
-def read_runs(path: Path) -> list[Run]:
+def read_runs(path: Path) -> list[GridRun]:
     """All runs but the unquantized model's, which each is paired with.
 
     Raises BadInput for a file without it.
@@ -64,7 +64,7 @@ def read_runs(path: Path) -> list[Run]:
     return found
 
 
-def _run(row: Mapping[str, Any], whole: Mapping[str, Any]) -> Run:
+def _run(row: Mapping[str, Any], whole: Mapping[str, Any]) -> GridRun:
     by_kind: dict[str, list[MeasuredRetention]] = {}
     for name in sorted(row["tasks"].keys() & VARIANTS.keys()):
         first, second = (
@@ -77,7 +77,7 @@ def _run(row: Mapping[str, Any], whole: Mapping[str, Any]) -> Run:
         by_kind.setdefault(VARIANTS[name].kind, []).append(MeasuredRetention(pair.retention, error))
     kinds = {kind: mean(kept) for kind, kept in sorted(by_kind.items())}
     config = Configuration.parse(row["config"])
-    return Run(row["model"], config, row["context"], kinds, mean(list(kinds.values())))
+    return GridRun(row["model"], config, row["context"], kinds, mean(list(kinds.values())))
 
 
 def mean(kept: Sequence[MeasuredRetention]) -> MeasuredRetention:
@@ -86,7 +86,7 @@ def mean(kept: Sequence[MeasuredRetention]) -> MeasuredRetention:
     return MeasuredRetention(sum(one.retention for one in kept) / len(kept), error)
 
 
-def to_rows(runs: Sequence[Run], prefix: str = "") -> list[Row]:
+def to_rows(runs: Sequence[GridRun], prefix: str = "") -> list[AccuracyRow]:
     """Rows of the regression, one for each kind of a run."""
     return [
         row_of(run.config, prefix + run.model, kind, kind, run.context, kept)

@@ -20,7 +20,7 @@ from ..records.environment import environment
 from .design import WEIGHTS, grid
 from .reading import FULL, encode_items
 from .variants import VARIANTS, chosen, mean_score
-from .worker import Answer, Bench, Job, work
+from .worker import Answer, Job, LoadedModels, work
 
 MOST_RESTARTS = 40
 PATIENCE = 180.0
@@ -43,7 +43,7 @@ class GridPlan:
     weights: tuple[int, ...] = WEIGHTS
 
 
-class Runner:
+class JobRunner:
     """Gives out jobs and keeps what comes back."""
 
     def __init__(self, plan: GridPlan) -> None:
@@ -192,7 +192,7 @@ class Runner:
 
 
 def _work(folder: str, device: str, seed: int, items: int, jobs: Any, answers: Any) -> None:
-    work(Bench(Path(folder), device, seed, items), jobs, answers.put)
+    work(LoadedModels(Path(folder), device, seed, items), jobs, answers.put)
 
 
 def _merged(answers: Sequence[Answer]) -> Answer:

@@ -12,17 +12,17 @@ from torch import Tensor
 
 from ...runtime import Session
 from ...runtime.cache.kv_cache import PackedCache
-from .items import Batch, GridQuestion
+from .items import GridQuestion, ItemBatch
 
 
-def score(session: Session, batches: Sequence[Batch]) -> list[int]:
+def score(session: Session, batches: Sequence[ItemBatch]) -> list[int]:
     """Answer parts that are right before the first that is wrong, for each item: texts in their
     order, the questions of a text in theirs. The session's batch is the batches' size."""
     return torch.cat([_score_batch(session, batch) for batch in batches]).flatten().tolist()
 
 
 @torch.inference_mode()
-def _score_batch(session: Session, batch: Batch) -> Tensor:
+def _score_batch(session: Session, batch: ItemBatch) -> Tensor:
     """int64 [B, questions], on the device until everything is launched."""
     cache, device = session.cache, session.device
     cache.reset()

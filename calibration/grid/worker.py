@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from ...planner.errors import BadInput, KVParetoError, one_line
 from ...planner.formats.configuration import Configuration
 from ...runtime import Session, load
-from .items import Batch, GridQuestion, make_batches
+from .items import GridQuestion, ItemBatch, make_batches
 from .score import score
 from .variants import BATCH, VARIANTS
 
@@ -41,7 +41,7 @@ class Job:
     variants: tuple[str, ...]
 
 
-class Bench:
+class LoadedModels:
     """Models, items and what runs on them, loaded when first needed."""
 
     def __init__(
@@ -51,7 +51,7 @@ class Bench:
         self.folder, self.device, self.seed = folder, device, seed
         self._count, self.batch = items, batch
         self._models: dict[tuple[str, int], Session] = {}
-        self._items: dict[tuple[str, int, str], list[Batch]] = {}
+        self._items: dict[tuple[str, int, str], list[ItemBatch]] = {}
 
     def run(self, job: Job) -> Answer:
         """Right parts of every item of each variant that fits, and the seconds it took."""
@@ -96,7 +96,7 @@ class Bench:
             )
         return self._models[source, bits]
 
-    def items(self, model: str, context: int, name: str) -> list[Batch]:
+    def items(self, model: str, context: int, name: str) -> list[ItemBatch]:
         """A variant's batches on the device: read where they were written, else made."""
         key = model, context, name
         if key not in self._items:
@@ -120,7 +120,7 @@ class Bench:
         return self._items[key]
 
 
-def write_batches(path: Path, batches: Sequence[Batch]) -> None:
+def write_batches(path: Path, batches: Sequence[ItemBatch]) -> None:
     """All tensors by name; the file appears whole or not at all."""
     held: dict[str, torch.Tensor] = {}
     for i, batch in enumerate(batches):
@@ -133,21 +133,21 @@ def write_batches(path: Path, batches: Sequence[Batch]) -> None:
     partial.replace(path)
 
 
-def read_batches(path: Path, device: str) -> list[Batch]:
+def read_batches(path: Path, device: str) -> list[ItemBatch]:
     with safe_open(path, "pt", device=device) as file:
         held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    batches: list[Batch] = []
+    batches: list[ItemBatch] = []
     while f"{len(batches)}.texts" in held:
         i = len(batches)
         questions: list[GridQuestion] = []
         while f"{i}.{len(questions)}.ids" in held:
             fields = (held[f"{i}.{len(questions)}.{f}"] for f in ("ids", "asks", "ends"))
             questions.append(GridQuestion(*fields))
-        batches.append(Batch(held[f"{i}.texts"], held[f"{i}.padding"], tuple(questions)))
+        batches.append(ItemBatch(held[f"{i}.texts"], held[f"{i}.padding"], tuple(questions)))
     return batches
 
 
-def work(bench: Bench, jobs: Any, answer: Callable[[tuple[Job, Answer]], None]) -> None:
+def work(bench: LoadedModels, jobs: Any, answer: Callable[[tuple[Job, Answer]], None]) -> None:
     """A process's life: jobs until there is None, each answered by (job, answer)."""
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()

@@ -7,7 +7,7 @@ derived from bandwidths that no run of this machine is behind.
 
 from typing import Any
 
-from ...planner.accuracy.predict import Accuracy
+from ...planner.accuracy.prediction import Accuracy
 from ...planner.engines.llama_cpp.parts import known_graph
 from ...planner.engines.llama_cpp.place import GRAPH_ERROR, UNKNOWN_GRAPH_ERROR
 from ...planner.formats.configuration import Configuration
@@ -15,7 +15,7 @@ from ...planner.placement import Ends, Placement
 from ...planner.search.request import Request
 from ...planner.units import format_bytes
 from .breakdown import MIB
-from .start import Reading
+from .start import RunReadings
 
 SCHEMA = 1
 DIGIT = MIB // 200 + 1
@@ -30,7 +30,7 @@ def receipt(
     config: Configuration,
     placement: Placement,
     kept: Accuracy,
-    found: Reading,
+    found: RunReadings,
     gpu: str | None,
 ) -> dict[str, Any]:
     """Everything that was promised beside what llama.cpp said."""
@@ -91,7 +91,7 @@ def receipt(
     }
 
 
-def _memory(request: Request, placement: Placement, found: Reading) -> list[dict[str, Any]]:
+def _memory(request: Request, placement: Placement, found: RunReadings) -> list[dict[str, Any]]:
     both, printed = (placement.device, placement.host), found.breakdown
     gguf = request.spec.gguf
     tensors = len(gguf.tensors) if gguf is not None else 0
@@ -114,7 +114,7 @@ def _memory(request: Request, placement: Placement, found: Reading) -> list[dict
     return [*terms, _term("total", "bytes", total, printed.total, sum(room.values()))]
 
 
-def _seconds(placement: Placement, found: Reading) -> list[dict[str, Any]]:
+def _seconds(placement: Placement, found: RunReadings) -> list[dict[str, Any]]:
     terms = []
     for name, ends, measured in (
         ("ttft", placement.ttft, found.ttft),
@@ -158,7 +158,7 @@ def _term(name: str, unit: str, predicted: int, measured: int, room: int) -> dic
     }
 
 
-def _notes(found: Reading) -> list[str]:
+def _notes(found: RunReadings) -> list[str]:
     notes = [f"llama.cpp's own account of its buffers, by {found.version or 'an unknown build'}"]
     if found.resident:
         notes.append(f"its process held {format_bytes(found.resident)} at most, Python included")

@@ -23,7 +23,7 @@ PATIENCE = 600.0
 
 
 @dataclass(frozen=True)
-class Reading:
+class RunReadings:
     """What one run printed and answered; seconds are those that llama.cpp counts itself."""
 
     breakdown: Breakdown
@@ -44,7 +44,7 @@ def run_library(
     batch: int | None = None,
     gpu_layers: int = -1,
     patience: float = PATIENCE,
-) -> Reading:
+) -> RunReadings:
     """Load `path` with these settings, answer the prompts, and read the log.
 
     Raises MissingDependency without xllamacpp, BadInput where llama.cpp does not take the file.
@@ -94,7 +94,7 @@ def run_binary(
     prompts: Sequence[list[int]],
     predict: int,
     patience: float = PATIENCE,
-) -> Reading:
+) -> RunReadings:
     """The same by a llama-server of the user's, started with a plan's flags.
 
     Raises BadInput where it cannot be started or does not answer.
@@ -164,11 +164,11 @@ def _ask(address: str, prompt: list[int], predict: int, patience: float) -> dict
 
 def _reading(
     answers: Sequence[dict[str, Any]], version: str, log: str, resident: int | None
-) -> Reading:
+) -> RunReadings:
     timings = [a["timings"] for a in answers if "timings" in a]
     first = [t["prompt_ms"] / 1000 for t in timings]
     later = [t["predicted_per_token_ms"] / 1000 for t in timings if t["predicted_n"] > 1]
-    return Reading(
+    return RunReadings(
         breakdown=read_breakdown(log),
         ttft=sorted(first)[len(first) // 2] if first else None,
         tpot=sorted(later)[len(later) // 2] if later else None,

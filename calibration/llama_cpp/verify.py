@@ -31,14 +31,14 @@ from ...planner.user_data import home
 from ...planner.workload import Workload
 from ...report.saved_plan import read_document
 from .receipt import receipt
-from .start import Reading, run_binary, run_library
+from .start import RunReadings, run_binary, run_library
 
 FIRST_TOKEN = 300
 """Token ids below it may be special: prompts are made of those above."""
 
 
 @dataclass(frozen=True)
-class Options:
+class LlamaCppOptions:
     """What was typed."""
 
     plan: Path | None = None
@@ -54,7 +54,7 @@ class Options:
     binary: Path | None = None
 
 
-def verify(options: Options) -> dict[str, Any]:
+def verify(options: LlamaCppOptions) -> dict[str, Any]:
     """Run it and judge it; the receipt. Raises BadInput, NothingFits, MissingDependency."""
     request, config, gpu = _asked(options)
     spec = request.spec
@@ -77,7 +77,7 @@ def verify(options: Options) -> dict[str, Any]:
     return document
 
 
-def _asked(options: Options) -> tuple[Request, Configuration, str | None]:
+def _asked(options: LlamaCppOptions) -> tuple[Request, Configuration, str | None]:
     """The request, the configuration to run, and the GPU that the plan names."""
     if options.plan is None:
         return (*_typed(options), None)
@@ -111,7 +111,7 @@ def _asked(options: Options) -> tuple[Request, Configuration, str | None]:
     return how, config, gpu
 
 
-def _typed(options: Options) -> tuple[Request, Configuration]:
+def _typed(options: LlamaCppOptions) -> tuple[Request, Configuration]:
     if options.model is None or options.budget is None:
         raise BadInput(
             "no plan, and no model with a budget",
@@ -127,8 +127,8 @@ def _typed(options: Options) -> tuple[Request, Configuration]:
 
 
 def _run(
-    options: Options, request: Request, config: Configuration, placement: Placement
-) -> Reading:
+    options: LlamaCppOptions, request: Request, config: Configuration, placement: Placement
+) -> RunReadings:
     spec, workload = request.spec, request.workload
     run = run_settings(spec, config, workload)
     prompts = _prompts(spec, workload, options)
@@ -139,7 +139,7 @@ def _run(
     return run_library(path, run, prompts, predict, gpu_layers=0)
 
 
-def _prompts(spec: ModelSpec, workload: Workload, options: Options) -> Sequence[list[int]]:
+def _prompts(spec: ModelSpec, workload: Workload, options: LlamaCppOptions) -> Sequence[list[int]]:
     """Prompts of the asked length, of tokens without meaning: seconds do not depend on it."""
     draw = random.Random(options.seed)
     ids = range(min(FIRST_TOKEN, spec.vocab - 1), spec.vocab)

@@ -60,7 +60,7 @@ class ProfileIdentity:
     environment: Environment
 
 
-class Runner:
+class ConfigurationRunner:
     """Measures configurations and hands each row to `append` as soon as it is known."""
 
     def __init__(

@@ -76,16 +76,16 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _measure(options: argparse.Namespace) -> None:
-    from .campaign import Campaign, Settings
+    from .campaign import CampaignSettings, WorkerCampaign
 
-    settings = Settings(
+    settings = CampaignSettings(
         models=options.models,
         out=options.out,
         contexts=_numbers(options.contexts),
         configurations=options.configurations,
         commit=options.commit,
     )
-    Campaign(
+    WorkerCampaign(
         settings,
         gpus=options.gpus,
         workers=options.workers,

@@ -6,18 +6,24 @@ import shutil
 import time
 from typing import Any
 
-from .jobs import Settings
+from .jobs import CampaignSettings
 from .worker import work
 
 RESTARTS = 60
 """Workers that ended early, after which something is broken."""
 
 
-class Campaign:
+class WorkerCampaign:
     """`workers` processes for each of `gpus` GPUs; 0 GPUs: this process, on the CPU."""
 
     def __init__(
-        self, settings: Settings, *, gpus: int, workers: int, seconds: float, wait: bool = False
+        self,
+        settings: CampaignSettings,
+        *,
+        gpus: int,
+        workers: int,
+        seconds: float,
+        wait: bool = False,
     ) -> None:
         self.settings, self.gpus, self.workers, self.wait = settings, gpus, workers, wait
         self._until = time.monotonic() + seconds

@@ -30,7 +30,7 @@ LONG = 32768
 
 
 @dataclass(frozen=True)
-class Settings:
+class CampaignSettings:
     """Where models are and rows go; contexts and size of the divergence's design."""
 
     models: Path
@@ -42,7 +42,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Group:
+class JobGroup:
     """One model at one context. `context` 0 with kind TASKS: GSM8K."""
 
     folder: Path
@@ -61,9 +61,9 @@ def model_name(folder: Path) -> str:
     return str(json.loads(path.read_text())["model"]) if path.exists() else folder.name
 
 
-def groups(settings: Settings) -> list[Group]:
+def groups(settings: CampaignSettings) -> list[JobGroup]:
     """Of all models that are there by now, in order of importance."""
-    found: list[tuple[int, int, Group]] = []
+    found: list[tuple[int, int, JobGroup]] = []
     folders = sorted(path for path in settings.models.iterdir() if (path / WEIGHTS).exists())
     for number, folder in enumerate(folders):
         content = json.loads((folder / "config.json").read_text())
@@ -74,17 +74,17 @@ def groups(settings: Settings) -> list[Group]:
         if longest < max(settings.contexts) and longest not in contexts:
             contexts.append(longest)
         for rank, context in enumerate(contexts):
-            found.append((2 * rank, number, Group(folder, name, spec, DIVERGENCE, context)))
+            found.append((2 * rank, number, JobGroup(folder, name, spec, DIVERGENCE, context)))
         asked = sorted({int(p.stem.rpartition("-")[2]) for p in folder.glob("needle-*-*")})
         for rank, context in enumerate(asked):
-            found.append((2 * rank + 1, number, Group(folder, name, spec, TASKS, context)))
+            found.append((2 * rank + 1, number, JobGroup(folder, name, spec, TASKS, context)))
         if (folder / "gsm8k.json").exists():
-            found.append((2, number, Group(folder, name, spec, TASKS, 0)))
+            found.append((2, number, JobGroup(folder, name, spec, TASKS, 0)))
     return [group for _, _, group in sorted(found, key=lambda each: each[:2])]
 
 
 def configurations(
-    group: Group, settings: Settings, outliers: Sequence[int]
+    group: JobGroup, settings: CampaignSettings, outliers: Sequence[int]
 ) -> list[Configuration]:
     """What the group measures. Tasks begin with the unquantized model."""
     if group.kind == TASKS:
@@ -109,7 +109,7 @@ def _head(layer: object) -> int | None:
 class Claims:
     """Jobs that are done or taken, over all workers of a run."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: CampaignSettings) -> None:
         self._out = settings.out
         self._taken = settings.out / "claims"
         self._taken.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ class Claims:
         return True
 
 
-def is_open(group: Group, claims: Claims, wanted: Sequence[Configuration]) -> bool:
+def is_open(group: JobGroup, claims: Claims, wanted: Sequence[Configuration]) -> bool:
     """Whether a worker that comes to the group now finds something to do. Tasks wait for the
     unquantized model's scores, which say what the model is able of."""
     if group.kind == TASKS and not claims.is_done(group.key(wanted[0])):

@@ -16,7 +16,17 @@ from ..records.environment import environment
 from . import grade_school
 from .forced import ForcingPlan, Teacher, key_bias_order, sessions_room, single
 from .gguf_folder import SOURCE
-from .jobs import FULL, GSM8K, TASK_CHUNK, Claims, Group, Settings, configurations, groups, is_open
+from .jobs import (
+    FULL,
+    GSM8K,
+    TASK_CHUNK,
+    CampaignSettings,
+    Claims,
+    JobGroup,
+    configurations,
+    groups,
+    is_open,
+)
 from .material import windows
 from .rows import DIVERGENCE, TASKS, Row, Writer, read_rows
 from .tasks import BATCH, COMMON, Exam, available, chosen
@@ -31,7 +41,7 @@ PAUSE = 2.0
 class Worker:
     """One of many; `index` sets where it begins, so that they spread over the groups."""
 
-    def __init__(self, settings: Settings, index: int, device: str, seconds: float) -> None:
+    def __init__(self, settings: CampaignSettings, index: int, device: str, seconds: float) -> None:
         self.settings, self.index, self.device = settings, index, device
         self._until = time.monotonic() + seconds
         self._models: dict[tuple[str, int], Session] = {}
@@ -54,7 +64,7 @@ class Worker:
                 break
         return added
 
-    def _next_group(self) -> Group | None:
+    def _next_group(self) -> JobGroup | None:
         found = []
         for group in groups(self.settings):
             wanted = configurations(group, self.settings, self._outliers_of(group))
@@ -62,7 +72,7 @@ class Worker:
                 found.append(group)
         return found[self.index % min(len(found), 8)] if found else None
 
-    def _through(self, group: Group) -> int:
+    def _through(self, group: JobGroup) -> int:
         """All jobs of a group that this worker gets."""
         measure, added = None, 0
         wanted = configurations(group, self.settings, self._outliers_of(group))
@@ -94,14 +104,14 @@ class Worker:
             added += "error" not in row
         return added
 
-    def _open(self, group: Group) -> "_Divergence | _Tasks":
+    def _open(self, group: JobGroup) -> "_Divergence | _Tasks":
         kept = {key: model for key, model in self._models.items() if key[0] == group.name}
         self._models = kept  # one model at a time
         if group.kind == DIVERGENCE:
             return _Divergence(self, group)
         return _Tasks(self, group)
 
-    def model(self, group: Group, bits: int) -> Session:
+    def model(self, group: JobGroup, bits: int) -> Session:
         """A session of almost no room that holds the model with its weights at `bits`."""
         key = group.name, bits
         if key not in self._models:
@@ -115,13 +125,13 @@ class Worker:
             )
         return self._models[key]
 
-    def _outliers_of(self, group: Group) -> list[int]:
+    def _outliers_of(self, group: JobGroup) -> list[int]:
         """Layers by the size of their key bias, read off the file; none where there are none."""
         if group.name not in self._outliers:
             self._outliers[group.name] = key_bias_order(group.folder)
         return self._outliers[group.name]
 
-    def _header(self, group: Group) -> Row:
+    def _header(self, group: JobGroup) -> Row:
         where = environment(self.device).model_dump()
         where["commit"] = self.settings.commit or where["commit"]
         path = group.folder / SOURCE
@@ -132,7 +142,7 @@ class Worker:
 class _Divergence:
     """A model's teacher at a context, and rows against it."""
 
-    def __init__(self, worker: Worker, group: Group) -> None:
+    def __init__(self, worker: Worker, group: JobGroup) -> None:
         self._worker, self._group = worker, group
         count = min(16, max(3, TOKENS // group.context))
         tail = 128 if group.context < 16384 else 256
@@ -150,7 +160,7 @@ class _Divergence:
 class _Tasks:
     """A model's tasks at a context, or GSM8K, and scores on those that it is able of."""
 
-    def __init__(self, worker: Worker, group: Group) -> None:
+    def __init__(self, worker: Worker, group: JobGroup) -> None:
         self._worker, self._group = worker, group
         full = group.key(FULL.with_chunk(TASK_CHUNK))
         self._names = [GSM8K] if group.context == 0 else available(group.folder, group.context)
@@ -196,7 +206,7 @@ def _task(digits: list[int], parts: int) -> Row:
     return {"score": round(score, 5), "parts": parts, "items": encode_items(digits)}
 
 
-def work(settings: Settings, index: int, device: str, seconds: float, wait: bool) -> None:
+def work(settings: CampaignSettings, index: int, device: str, seconds: float, wait: bool) -> None:
     """A process's life."""
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()

@@ -26,7 +26,7 @@ wherever a prompt of that length had its answer still to come."""
 
 
 @dataclass
-class Batch:
+class TrainingBatch:
     """`ids` int64 [B, T]; of the positions asked, [M]: `places` in the flattened batch, `labels`,
     `weights` float32, `kinds` (place in KINDS of an answer's task, -1 for other text)."""
 
@@ -36,14 +36,14 @@ class Batch:
     weights: Tensor
     kinds: Tensor
 
-    def pin_memory(self) -> "Batch":
-        return Batch(*(part.pin_memory() for part in vars(self).values()))
+    def pin_memory(self) -> "TrainingBatch":
+        return TrainingBatch(*(part.pin_memory() for part in vars(self).values()))
 
-    def to(self, device: torch.device) -> "Batch":
-        return Batch(*(part.to(device, non_blocking=True) for part in vars(self).values()))
+    def to(self, device: torch.device) -> "TrainingBatch":
+        return TrainingBatch(*(part.to(device, non_blocking=True) for part in vars(self).values()))
 
 
-def draw_batch(words: Words, rng: Generator, stage: CurriculumStage, tokens: int) -> Batch:
+def draw_batch(words: Words, rng: Generator, stage: CurriculumStage, tokens: int) -> TrainingBatch:
     """A batch of `tokens` tokens at this stage of the curriculum."""
     length = draw_length(rng, stage)
     rows = tokens // length
@@ -68,7 +68,7 @@ def draw_batch(words: Words, rng: Generator, stage: CurriculumStage, tokens: int
         kinds[row, answers] = list(KINDS).index(kind)
     order = rng.random(weights.shape) + (kinds >= 0)
     places = np.argpartition(order.ravel(), -(tokens // ASKED))[-(tokens // ASKED) :]
-    return Batch(
+    return TrainingBatch(
         torch.from_numpy(ids[:, :-1].copy()),
         torch.from_numpy(places),
         torch.from_numpy(labels.ravel()[places]),
@@ -81,7 +81,7 @@ class _Stream(IterableDataset):
     def __init__(self, words: Words, shared: Tensor, tokens: int, seed: int) -> None:
         self.words, self.shared, self.tokens, self.seed = words, shared, tokens, seed
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[TrainingBatch]:
         info = get_worker_info()
         rng = np.random.default_rng([self.seed, info.id if info else 0])
         while True:
@@ -90,7 +90,7 @@ class _Stream(IterableDataset):
 
 def stream(
     words: Words, shared: Tensor, tokens: int, seed: int, workers: int, pinned: bool
-) -> Iterator[Batch]:
+) -> Iterator[TrainingBatch]:
     """Batches without end. `shared` float64 [3] holds the stage, and may be changed meanwhile."""
     loader = DataLoader(
         _Stream(words, shared, tokens, seed),

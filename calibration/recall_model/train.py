@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedTokenizerBase, SeedOssForCausalLM
 
-from .batches import Batch, stream
+from .batches import TrainingBatch, stream
 from .curriculum import FIRST, MOST, MOST_CHAINED, PASSED, PASSED_CHAINED, Level
 from .network import Trainable, shape, silence
 from .samples import KINDS
@@ -56,14 +56,14 @@ def learning_rate(peak: float, step: int, gone: float) -> float:
     return peak * min(1.0, (step + 1) / WARMUP) * min(1.0, max(0.0, 1.0 - gone) / DECAY)
 
 
-class Progress:
+class TrainingScores:
     """What was right since the last line of the log, by task and length."""
 
     def __init__(self) -> None:
         self.sums: dict[tuple[int, int], Tensor] = {}
         self.nats: list[Tensor] = []
 
-    def add(self, batch: Batch, found: Tensor) -> None:
+    def add(self, batch: TrainingBatch, found: Tensor) -> None:
         asked = torch.stack([batch.kinds == kind for kind in range(len(KINDS))]).float()
         sums = torch.stack([asked @ found[1], asked @ found[0], asked.sum(1)], 1)
         key = batch.ids.shape[1]
@@ -129,7 +129,7 @@ def train(
     return model
 
 
-def _chain(first: Batch, rest: Iterator[Batch]) -> Iterator[Batch]:
+def _chain(first: TrainingBatch, rest: Iterator[TrainingBatch]) -> Iterator[TrainingBatch]:
     yield first
     yield from rest
 
@@ -137,7 +137,7 @@ def _chain(first: Batch, rest: Iterator[Batch]) -> Iterator[Batch]:
 def _steps(
     runner: Trainable,
     optimizer: torch.optim.Optimizer,
-    batches: Iterator[Batch],
+    batches: Iterator[TrainingBatch],
     tokenizer: PreTrainedTokenizerBase,
     out: Path,
     shared: Tensor,
@@ -155,7 +155,7 @@ def _steps(
         Level(int(shared[1]), MOST_CHAINED, PASSED_CHAINED),
     ]
     moving = [torch.tensor(kinds, device=device) for kinds in (RECALL, CHAINED)]
-    progress = Progress()
+    progress = TrainingScores()
     started = saved = time.monotonic()
     pending: list[Tensor] = []
     step = 0

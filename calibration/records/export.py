@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ...planner.accuracy.calibration_files.check import check_meta, check_payload
+from ...planner.accuracy.calibration_files.values import DamagedCalibration
 from ...planner.accuracy.calibrations import ACCURACY, FOLDER, META, folders
-from ...planner.accuracy.profile_check import check_meta, check_payload
-from ...planner.accuracy.profile_values import DamagedCalibration
 from ...planner.errors import BadInput
 from ...planner.models.finite_json import read_json
 from ...planner.user_data import home

@@ -6,5 +6,10 @@ prompts_file    a file of prompts of unlike length, several at once
 conversation    turns of a chat over one session
 """
 
-DOOR = ("conversation", "one_prompt", "open_session", "prompts_file")
+DOOR = (
+    "conversation",
+    "one_prompt",
+    "open_session",
+    "prompts_file",
+)
 """Modules that other rooms may import."""

@@ -31,7 +31,7 @@ class Message(BaseModel):
     content: str
 
 
-class Line(BaseModel):
+class PromptLine(BaseModel):
     """One line of the file: exactly one of `prompt`, `messages` and `tokens`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -43,7 +43,7 @@ class Line(BaseModel):
     max_tokens: int | None = Field(default=None, ge=1)
 
 
-def read_lines(path: Path) -> list[Line]:
+def read_lines(path: Path) -> list[PromptLine]:
     """The file's lines, empty ones left out. Raises BadInput, naming the line that is wrong."""
     try:
         if not path.is_file():
@@ -59,7 +59,7 @@ def read_lines(path: Path) -> list[Line]:
             continue
         where = f"line {number} of {path.name}"
         try:
-            one = Line.model_validate(json.loads(line))
+            one = PromptLine.model_validate(json.loads(line))
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
@@ -75,7 +75,7 @@ def read_lines(path: Path) -> list[Line]:
 
 
 @dataclass
-class Progress:
+class PromptTotals:
     """What was done so far."""
 
     seconds: float = 0.0
@@ -99,16 +99,16 @@ class Progress:
 
 
 def answers(
-    opened: OpenSession, lines: list[Line], *, raw: bool
-) -> Iterator[tuple[dict[str, Any], Progress]]:
+    opened: OpenSession, lines: list[PromptLine], *, raw: bool
+) -> Iterator[tuple[dict[str, Any], PromptTotals]]:
     """Each line's answer as it ends, with what was done so far. Raises BadInput before anything is
     run for a line that does not fit."""
-    from ...runtime.serving.queue import Request
+    from ...runtime.serving.queue import PromptRequest
 
     requests = []
     for number, line in enumerate(lines):
         most = min(line.max_tokens or opened.output, opened.output)
-        requests.append(Request(number, _ids(opened, line, raw), most))
+        requests.append(PromptRequest(number, _ids(opened, line, raw), most))
     started = time.perf_counter()
     found, counts = opened.session.queue(requests, opened.sampling)
     tokenizer: Any = opened.session.tokenizer
@@ -122,14 +122,14 @@ def answers(
                 "new_tokens": len(answer.tokens),
                 "finish": "stop" if answer.stopped else "length",
             },
-            Progress(
+            PromptTotals(
                 time.perf_counter() - started, counts.prompt_tokens, counts.new_tokens,
                 counts.steps, counts.joined,
             ),
         )  # fmt: skip
 
 
-def _ids(opened: OpenSession, line: Line, raw: bool) -> list[int]:
+def _ids(opened: OpenSession, line: PromptLine, raw: bool) -> list[int]:
     if line.tokens is None:
         messages = [m.model_dump() for m in line.messages or []]
         return tokens_of(opened, line.prompt if line.prompt is not None else messages, raw=raw)

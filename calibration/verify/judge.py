@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ...planner.memory.estimate import MODEL_ERROR
-from ...report.saved_plan import Planned, Seconds
+from ...report.saved_plan import Planned, SavedSpeed
 from ..execution.run_record import Execution
 
 UNSPLIT = 0.006
@@ -138,7 +138,11 @@ def _between(
 
 
 def _seconds(
-    name: str, predicted: float | None, latency: Seconds | None, measured: float | None, note: str
+    name: str,
+    predicted: float | None,
+    latency: SavedSpeed | None,
+    measured: float | None,
+    note: str,
 ) -> Term:
     if latency is None or predicted is None:
         return Term(name, "seconds", None, None, None, measured, None, note)

@@ -16,7 +16,7 @@ from ..execution.memory_cap import MARGIN
 from ..execution.run_record import Execution
 from .cases import VerificationCase
 from .judge import Term
-from .score_tasks import Scored
+from .score_tasks import TaskScore
 from .typed_cases import Unplanned
 
 SCHEMA = 1
@@ -37,7 +37,7 @@ def receipt(
     question: VerificationCase,
     found: Execution,
     terms: Sequence[Term],
-    scored: Sequence[Scored],
+    scored: Sequence[TaskScore],
     corrected: Mapping[str, Any] | None,
     rows: int,
 ) -> dict[str, Any]:

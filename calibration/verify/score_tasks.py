@@ -30,7 +30,7 @@ Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Scored:
+class TaskScore:
     """One task. `reference` is the unquantized score on the same items, None where there is none;
     `note` then says why nothing is judged."""
 
@@ -160,15 +160,17 @@ class Examiner:
         return {name: score for name, score in found.items() if name in self.items}
 
 
-def compare(name: str, score: Score, reference: tuple[Score, str] | None, why_not: str) -> Scored:
+def compare(
+    name: str, score: Score, reference: tuple[Score, str] | None, why_not: str
+) -> TaskScore:
     """Retention of a task, or why there is none. `reference`: the score, and where it is from."""
     kind = kind_of(name)
     if reference is None:
-        return Scored(name, kind, score, note=why_not)
+        return TaskScore(name, kind, score, note=why_not)
     whole, where = reference
     if whole.value < ABLE:
         note = f"the unquantized model itself scores {whole.value:.2f}: nothing to keep"
-        return Scored(name, kind, score, whole, where, note=note)
+        return TaskScore(name, kind, score, whole, where, note=note)
     pair = paired(whole, score)
     error = retention_error(pair.retention_stderr, len(score.per_item))
-    return Scored(name, kind, score, whole, where, pair.retention, error)
+    return TaskScore(name, kind, score, whole, where, pair.retention, error)

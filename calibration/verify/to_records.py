@@ -14,7 +14,7 @@ from ..execution.run_record import Execution
 from ..measure.early_stopping import is_unquantized, kind_of
 from ..records.record_file import Memory, Record
 from ..tasks.scores import Score
-from .score_tasks import Scored
+from .score_tasks import TaskScore
 
 EXECUTION = "execution"
 """The task, and the kind, of a row that says nothing about accuracy."""
@@ -59,7 +59,7 @@ def memory_of(found: Execution) -> Memory | None:
     )
 
 
-def task_rows(found: Execution, scored: Sequence[Scored], seed: int, ended: str) -> list[Record]:
+def task_rows(found: Execution, scored: Sequence[TaskScore], seed: int, ended: str) -> list[Record]:
     """Rows of the configuration's scores that could be judged."""
     return [
         _row(

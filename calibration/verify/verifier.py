@@ -35,14 +35,14 @@ from .cases import VerificationCase, predict
 from .judge import latency_terms, memory_terms
 from .receipt import receipt
 from .replan import correction
-from .score_tasks import Examiner, Notice, Scored, compare
+from .score_tasks import Examiner, Notice, TaskScore, compare
 from .to_records import EXECUTION, execution_row, reference_row, task_rows
 
 QUICK_TOKENS = 64
 
 
 @dataclass(frozen=True)
-class Settings:
+class VerifySettings:
     """How to verify. `tasks` are names; `explicit` whether somebody asked for them by name."""
 
     device: str
@@ -60,7 +60,7 @@ class Settings:
 class Verifier:
     """Verifies questions about one model; `file` is its calibration, open for appending."""
 
-    def __init__(self, settings: Settings, file: RecordFile, notice: Notice) -> None:
+    def __init__(self, settings: VerifySettings, file: RecordFile, notice: Notice) -> None:
         self._settings, self._file, self._notice = settings, file, notice
 
     def verify(self, question: VerificationCase) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class Verifier:
                 "docs/runtime.md says what the runtime refuses",
             )
         rows = [execution_row(found, self._settings.seed)]
-        scored: list[Scored] = []
+        scored: list[TaskScore] = []
         if examiner is not None and scores:
             references, why_not, measured = self._references(question, examiner, scores)
             ended = now()
@@ -235,7 +235,11 @@ class Verifier:
         return len(new)
 
     def _receipt(
-        self, question: VerificationCase, found: Execution, scored: Sequence[Scored], written: int
+        self,
+        question: VerificationCase,
+        found: Execution,
+        scored: Sequence[TaskScore],
+        written: int,
     ) -> dict[str, Any]:
         gpu = self._settings.gpu
         same_gpu = gpu is not None and gpu.name == question.plan_gpu

@@ -22,7 +22,7 @@ QUICK_ITEMS = 8
 
 
 @dataclass(frozen=True)
-class Options:
+class VerifyOptions:
     """What was typed."""
 
     plan: Path | None = None
@@ -44,7 +44,7 @@ class Options:
     trust_remote_code: bool = False
 
 
-def verify(options: Options) -> dict[str, Any]:
+def verify(options: VerifyOptions) -> dict[str, Any]:
     """Run the verification; the receipt, or several: with `sweep`, of several budgets or contexts.
 
     Raises BadInput, MissingDependency (no runtime, no GPU for a large model),
@@ -66,11 +66,11 @@ def verify(options: Options) -> dict[str, Any]:
     from .. import tasks
     from ..records.record_file import RecordFile
     from .receipt import sweep
-    from .verifier import Settings, Verifier
+    from .verifier import Verifier, VerifySettings
 
     names = tasks.find(options.tasks or DEFAULT_TASKS)
     items = options.items or (QUICK_ITEMS if options.quick else ITEMS)
-    settings = Settings(
+    settings = VerifySettings(
         device, gpu, options.random_weights, options.quick, tuple(t.name for t in names),
         options.tasks is not None, items, options.seed, options.offline,
         options.trust_remote_code,
@@ -87,7 +87,7 @@ def verify(options: Options) -> dict[str, Any]:
         raise Interrupted("interrupted; rows that were written are kept") from None
 
 
-def _check(options: Options) -> None:
+def _check(options: VerifyOptions) -> None:
     """Raise BadInput for what says nothing, or two things."""
     hint = "kvpareto verify --plan plan.json, or -m MODEL --budget 12GB, with --config or without"
     if options.plan is None:
@@ -140,7 +140,7 @@ def _running_gpu(device: str) -> Hardware | None:
 
 
 def _questions(
-    options: Options, gpu: Hardware | None, device: str
+    options: VerifyOptions, gpu: Hardware | None, device: str
 ) -> tuple[list[VerificationCase], list[Unplanned]]:
     if options.plan is not None:
         return [from_plan(options.plan, options.model, options.offline)], []

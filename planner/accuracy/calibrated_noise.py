@@ -27,7 +27,7 @@ from .formula import (
     COEFFICIENTS,
     TENSOR,
     Floats,
-    Formats,
+    FormatArrays,
     attention_outside,
     noise,
     relative_spans,
@@ -86,8 +86,8 @@ class CacheUse:
     @classmethod
     def of(
         cls,
-        formats: Formats,
-        protected: Formats,
+        formats: FormatArrays,
+        protected: FormatArrays,
         shares: Floats,
         tokens: Floats | float,
         fraction: float,

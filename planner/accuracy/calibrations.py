@@ -215,8 +215,8 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
 
     Raises BadInput for facts that are damaged.
     """
-    from .profile_check import check_meta
-    from .profile_values import DamagedCalibration
+    from .calibration_files.check import check_meta
+    from .calibration_files.values import DamagedCalibration
 
     path = folder / META
     if not path.exists():
@@ -262,8 +262,8 @@ def note(spec: ModelSpec) -> tuple[str, ...]:
 def _load(path: Path, changed: int) -> Predictor:
     """`changed` makes a file that was rewritten be read again."""
     del changed
-    from .profile_check import check_payload
-    from .profile_values import DamagedCalibration
+    from .calibration_files.check import check_payload
+    from .calibration_files.values import DamagedCalibration
 
     payload = read_json(path)
     if payload is None:

@@ -8,7 +8,7 @@ Noise is kept as three components, because a format acts on each differently:
     outlier   keys, the few channels with a huge bias or magnitude: wherever such a channel is
               in a group, it alone sets R; rotation spreads it, smoothing removes its mean, and
               per-channel scales never mix it with the others. Where the model's checkpoint was
-              read (key_ranges.py), its own table of formats takes the place of these rules
+              read (key_noise/), its own table of formats takes the place of these rules
     value     values, which have no such channels
 
 Every factor that depends on bits, group or block grows with coarser formats, whatever the
@@ -85,7 +85,7 @@ COEFFICIENTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Formats:
+class FormatArrays:
     """KV formats as arrays of one length N.
 
     `group` is channels that share a scale (the head's width where the configuration has no
@@ -103,18 +103,18 @@ class Formats:
     residual: Floats
     read: Floats | None = None
     """Key noise by the model's own checkpoint under these formats and their protected layers
-    (key_ranges.py), in the place of the outlier component's; nan where it was not read."""
+    (key_noise/), in the place of the outlier component's; nan where it was not read."""
 
-    def at(self, places: NDArray[np.int64]) -> "Formats":
+    def at(self, places: NDArray[np.int64]) -> "FormatArrays":
         """The formats at these places."""
         columns = {
             name: column[places]
-            for name in Formats.__dataclass_fields__
+            for name in FormatArrays.__dataclass_fields__
             if (column := getattr(self, name)) is not None
         }
         return replace(self, **columns)
 
-    def with_bits(self, k_bits: Floats | float, v_bits: Floats | float) -> "Formats":
+    def with_bits(self, k_bits: Floats | float, v_bits: Floats | float) -> "FormatArrays":
         """The same layouts at other bits: what protected layers keep."""
         return replace(
             self,
@@ -128,7 +128,7 @@ def span(values: Floats) -> Floats:
     return np.interp(np.log2(np.maximum(values, 1.0)), np.arange(len(_SPAN)), _SPAN)
 
 
-def relative_spans(formats: Formats) -> tuple[Floats, Floats]:
+def relative_spans(formats: FormatArrays) -> tuple[Floats, Floats]:
     """Span of the keys, and of the values, that share a scale, relative to a group of 64."""
     channel, tensor = formats.granularity == CHANNEL, formats.granularity == TENSOR
     shared = np.where(channel, formats.block, formats.group * formats.block)
@@ -146,7 +146,7 @@ def step_power(bits: Floats) -> Floats:
     return np.where(bits >= 16, 0.0, (2.0 ** np.minimum(bits, 16.0) - 1.0) ** -2.0)
 
 
-def noise(formats: Formats, coefficients: dict[str, float], context: Floats) -> Floats:
+def noise(formats: FormatArrays, coefficients: dict[str, float], context: Floats) -> Floats:
     """Noise power of each component at unit model scale, shape (3, N): plain, outlier, value."""
     channel, tensor = formats.granularity == CHANNEL, formats.granularity == TENSOR
     spans, value_spans = relative_spans(formats)

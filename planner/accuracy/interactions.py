@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..light_dataclass import dataclass
-from .formula import BLOCK, CHANNEL, TENSOR, TOKEN, Floats, Formats
+from .formula import BLOCK, CHANNEL, TENSOR, TOKEN, Floats, FormatArrays
 
 Ints = NDArray[np.int64]
 Places = Mapping[str, Ints]
@@ -77,14 +77,14 @@ class LayerFormats:
     """Cache formats [N] as some of a model's layers keep them, where they stand on the tables'
     axes, and each component's share in those layers [3, N]."""
 
-    formats: Formats
+    formats: FormatArrays
     keys: Places
     values: Places
     codes: Ints
     share: Floats
 
     @classmethod
-    def of(cls, formats: Formats, share: Floats) -> "LayerFormats":
+    def of(cls, formats: FormatArrays, share: Floats) -> "LayerFormats":
         def bits(of: Floats) -> Ints:
             # float formats count as the nearest integer one; 16 bits have no noise to look up
             return np.clip(np.round(np.log2(of)), 1, 3).astype(np.int64) - 1
@@ -108,7 +108,7 @@ class LayerFormats:
         return self.values if name.startswith("value") else self.keys
 
 
-def codes_of(formats: Formats) -> Ints:
+def codes_of(formats: FormatArrays) -> Ints:
     """A number for each cache format, the same for the same format."""
     columns = (
         *(formats.k_bits, formats.v_bits, formats.granularity, formats.group, formats.block),

@@ -16,7 +16,7 @@ import numpy as np
 from ..light_dataclass import dataclass
 from ..models.spec import Attention, ModelSpec, RecurrentState
 from .formula import Floats
-from .key_ranges import KeyRanges, bundled_ranges, ranges_of
+from .key_noise.key_ranges import KeyRanges, bundled_ranges, ranges_of
 from .retention import OutlierLayers
 
 COMPONENTS = ("plain", "outlier", "value", "weight")
@@ -89,7 +89,7 @@ class Features:
 
 
 @dataclass(frozen=True, slots=True)
-class Effects:
+class ModelSensitivity:
     """Log scales of the noise components (order of COMPONENTS) and where they come from."""
 
     features: Features
@@ -114,7 +114,7 @@ class Effects:
 
 
 @dataclass(frozen=True)
-class Sensitivities:
+class FittedSensitivities:
     """The fitted scales of all models, families and the population (a fit's JSON)."""
 
     payload: Mapping[str, Any]
@@ -125,15 +125,15 @@ class Sensitivities:
         index = {name: i for i, name in enumerate(table["names"])}
         return index, np.array(table["mean"]), np.array(table["covariance"])
 
-    def known(self, key: str, features: Features) -> Effects:
+    def known(self, key: str, features: Features) -> ModelSensitivity:
         """A model with rows of its own."""
         model = self.payload["models"][key]
         mean, sd = np.array(model["mean"]), np.array(model["sd"])
         own = self.payload.get("own_noise") if key == self.payload.get("own") else None
         z = self.payload["z"]["known"] if own is None else own["z"]
-        return Effects(features, mean, sd, z, model["provenance"], own=own is not None)
+        return ModelSensitivity(features, mean, sd, z, model["provenance"], own=own is not None)
 
-    def unseen(self, features: Features, notes: tuple[str, ...] = ()) -> Effects:
+    def unseen(self, features: Features, notes: tuple[str, ...] = ()) -> ModelSensitivity:
         """A model without rows: its family's scales if that has rows, else the population's."""
         index, mean, covariance = self._population
         spread = self.payload["spread"]
@@ -164,7 +164,7 @@ class Sensitivities:
         )
         other = np.array([cache, cache, cache, weights])
         notes = (*notes, _OTHER_SIZE) if other.any() else notes
-        return Effects(features, np.array(means), sd, z, "transferred", notes, other)
+        return ModelSensitivity(features, np.array(means), sd, z, "transferred", notes, other)
 
     def _sizes_beyond(self, parameters_b: float, rows: str) -> float:
         """Doublings between this size and the class of the nearest model whose cache was
@@ -179,22 +179,22 @@ class Sensitivities:
         nearest = float(np.abs(np.log2(max(parameters_b, 1e-6) / np.array(sizes))).min())
         return max(nearest - SIZE_CLASS, 0.0)
 
-    def of(self, spec: ModelSpec) -> Effects:
+    def of(self, spec: ModelSpec) -> ModelSensitivity:
         """The scales that hold for a model description."""
         key, same_shape = self._identify(spec)
         features = features_of(spec, self._family(spec), self._outliers(key or same_shape))
         features = replace(features, ranges=self._ranges(spec, key or same_shape))
         if key is None and features.family is None and _cache_is_new(spec):
-            effects = self.unseen(features, (_NEW_CACHE,))
+            sensitivity = self.unseen(features, (_NEW_CACHE,))
             wider = [1.0 if name == "weight" else NEW_CACHE_SPREAD for name in COMPONENTS]
-            return replace(effects, sd=effects.sd * np.array(wider), provenance="unknown")
+            return replace(sensitivity, sd=sensitivity.sd * np.array(wider), provenance="unknown")
         if key is not None:
             return self.known(key, features)
         if same_shape is not None:
-            effects = self.known(same_shape, features)
+            sensitivity = self.known(same_shape, features)
             return replace(
-                effects,
-                sd=np.hypot(effects.sd, self.payload["spread"]["cache"]),
+                sensitivity,
+                sd=np.hypot(sensitivity.sd, self.payload["spread"]["cache"]),
                 z=self.payload["z"]["unseen"],
                 provenance="transferred",
                 notes=(f"not in the tables by name; rows of {same_shape}, of its shape, are used",),

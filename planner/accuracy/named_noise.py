@@ -25,7 +25,7 @@ from ..formats import named
 from ..formats.gguf_types import MIXES
 from ..light_dataclass import dataclass
 from ..models.spec import ModelSpec
-from .formula import WEIGHTS_BELOW_4, Floats, Formats
+from .formula import WEIGHTS_BELOW_4, Floats, FormatArrays
 
 ROTATED_HEADS = 64
 """llama.cpp rotates heads that are a multiple of this."""
@@ -81,7 +81,9 @@ _OTHER_BITS = {"fp8": 8.0, "int8": 8.0, "gptq8": 8.5, "awq": 4.0, "gptq4": 3.9, 
 RELEASED = "mxfp4"
 
 
-def with_names(formats: Formats, head_dim: int, pairs: Sequence[tuple[str, str]]) -> Formats:
+def with_names(
+    formats: FormatArrays, head_dim: int, pairs: Sequence[tuple[str, str]]
+) -> FormatArrays:
     """`formats` with the noise of the named ones: `pairs` are the names of keys and values, ""
     for sides that have bits."""
     if not any(k or v for k, v in pairs):

@@ -9,67 +9,24 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ... import profiles
 from ..formats.configuration import Configuration
-from ..light_dataclass import dataclass
 from ..models.spec import ModelSpec
 from . import calibrations
-from .formula import BLOCK, GRANULARITIES, OUTLIER, TENSOR, Floats, Formats
+from .format_arrays import formats_of, with_read_keys
+from .formula import Floats, FormatArrays
 from .measured_configs import MeasuredRetention
-from .model_sensitivity import Features, features_of
-from .named_noise import is_published, weight_equivalents, weight_notes, with_names
+from .named_noise import is_published, weight_equivalents, weight_notes
+from .notes import breaks_of, notes_of
+from .prediction import Accuracy, AccuracyGrid, TaskAccuracy
 from .predictor import Predictor, above_floor
-from .retention import OutlierLayers, protected_shares
-from .task_kinds import GENERATED_KINDS, OVERALL_KINDS, REPORTED_KINDS, Scored, headline_kinds
+from .task_kinds import OVERALL_KINDS, REPORTED_KINDS, ScoredTask, headline_kinds
 
 RELEASED_QUANTIZED = ("mxfp4",)
-
-
-@dataclass(frozen=True, slots=True)
-class TaskAccuracy:
-    """Retention on one kind of task."""
-
-    retention: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Accuracy:
-    """Predicted retention, the interval that holds it with probability `level`, and on what
-    it rests. `notes` say where the prediction goes beyond what was measured.
-
-    `retention`, `low` and `high` are those of the weakest generated kind of task, or of the kind
-    that was asked for; `task` names it. `tasks` has every kind.
-    """
-
-    retention: float
-    low: float
-    high: float
-    level: float
-    provenance: str
-    tasks: Mapping[str, TaskAccuracy]
-    task: str
-    notes: tuple[str, ...] = ()
-    breaks: tuple[str, ...] = ()
-    """Where the model, or such a configuration, was seen to fail at a context no longer."""
-
-
-@dataclass(frozen=True, slots=True)
-class AccuracyGrid:
-    """Retention of the weakest kind, and its interval, for W weight formats x F cache formats:
-    [W, F]."""
-
-    retention: Floats
-    low: Floats
-    high: Floats
-    level: float
-    provenance: str
 
 
 @lru_cache(maxsize=1)
@@ -96,7 +53,7 @@ def predict(
     context: int,
     predictor: Predictor | None = None,
     task: str | None = None,
-    scored: Scored | None = None,
+    scored: ScoredTask | None = None,
 ) -> Accuracy:
     """Retention of `config` on `spec` with `context` tokens in the cache.
 
@@ -112,18 +69,20 @@ def predict_many(
     context: int,
     predictor: Predictor | None = None,
     task: str | None = None,
-    scored: Scored | None = None,
+    scored: ScoredTask | None = None,
 ) -> list[Accuracy]:
     """`predict` for many configurations of one model at once."""
     chosen = calibrations.note(spec) if predictor is None else ()
     predictor = predictor or predictor_for(spec)
     headline = headline_kinds(predictor.measured.kinds, task)
-    effects = predictor.models.of(spec)
+    sensitivity = predictor.models.of(spec)
     formats = formats_of(spec, configs)
     protections = [c.protection for c in configs]
     layers = [p.layers if p else () for p in protections]
     kept_bits = np.array([float(p.k_bits) if p else 16.0 for p in protections])
-    formats, shares = _read(effects.features, formats, layers, np.arange(len(configs)), kept_bits)
+    formats, shares = with_read_keys(
+        sensitivity.features, formats, layers, np.arange(len(configs)), kept_bits
+    )
     protected = formats.with_bits(
         np.array([p.k_bits if p else 16 for p in protections]),
         np.array([p.v_bits if p else 16 for p in protections]),
@@ -131,11 +90,11 @@ def predict_many(
     weight_bits = _weight_bits(
         spec, [c.weight_bits for c in configs], [c.weight_format for c in configs]
     )
-    ends = effects.z, 0.0, -effects.z
+    ends = sensitivity.z, 0.0, -sensitivity.z
     parts = (
         [
             predictor.retention(
-                effects,
+                sensitivity,
                 formats,
                 protected,
                 shares,
@@ -150,12 +109,12 @@ def predict_many(
         if scored is not None
         else [
             predictor.retention(
-                effects, formats, protected, shares, context, weight_bits, REPORTED_KINDS, ends
+                sensitivity, formats, protected, shares, context, weight_bits, REPORTED_KINDS, ends
             )
         ]
     )
     kept = np.concatenate([cache * weights for cache, weights in parts], axis=1)
-    floors = np.array([predictor.floor(effects, kind, scored) for kind in REPORTED_KINDS])
+    floors = np.array([predictor.floor(sensitivity, kind, scored) for kind in REPORTED_KINDS])
     table = above_floor(kept, floors[:, None])  # [low, predicted, high; kind; configuration]
     predictions = [
         _headed(
@@ -167,11 +126,11 @@ def predict_many(
             level=predictor.level,
             provenance="published"
             if is_published(spec, config.weight_format) and not config.quantizes_kv
-            else effects.provenance,
+            else sensitivity.provenance,
             notes=(
-                *effects.notes,
+                *sensitivity.notes,
                 *weight_notes(spec, config.weight_format),
-                *_notes(predictor, config, context, headline),
+                *notes_of(predictor, config, context, headline),
             )
             if config.weight_bits < 16 or config.quantizes_kv
             else (),
@@ -183,7 +142,7 @@ def predict_many(
         for predicted, config in zip(predictions, configs, strict=True)
     ]
     return [
-        replace(one, notes=(*one.notes, *chosen), breaks=_breaks(predictor, config, context))
+        replace(one, notes=(*one.notes, *chosen), breaks=breaks_of(predictor, config, context))
         for one, config in zip(known, configs, strict=True)
     ]
 
@@ -232,7 +191,7 @@ def _with_measured(
 def predict_grid(
     spec: ModelSpec,
     weight_bits: Sequence[int],
-    formats: Formats,
+    formats: FormatArrays,
     context: int,
     *,
     weight_formats: Sequence[str] = (),
@@ -249,76 +208,28 @@ def predict_grid(
     `protections[protection[f]]` at `protected_bits`.
     """
     predictor = predictor or predictor_for(spec)
-    effects = predictor.models.of(spec)
+    sensitivity = predictor.models.of(spec)
     index = np.broadcast_to(np.asarray(protection, dtype=np.int64), formats.k_bits.shape)
-    formats, shares = _read(
-        effects.features, formats, protections, index, np.full(index.shape, float(protected_bits))
+    formats, shares = with_read_keys(
+        sensitivity.features,
+        formats,
+        protections,
+        index,
+        np.full(index.shape, float(protected_bits)),
     )
     protected = formats.with_bits(protected_bits, protected_bits)
     bits = _weight_bits(spec, weight_bits, weight_formats)
     kinds = headline_kinds(predictor.measured.kinds, task)
-    ends = effects.z, 0.0, -effects.z
+    ends = sensitivity.z, 0.0, -sensitivity.z
     cache, weights = predictor.retention(
-        effects, formats, protected, shares, context, bits, kinds, ends
+        sensitivity, formats, protected, shares, context, bits, kinds, ends
     )
     kept = weights[:, :, :, None] * cache[:, :, None, :]
-    floors = np.array([predictor.floor(effects, kind) for kind in kinds])
+    floors = np.array([predictor.floor(sensitivity, kind) for kind in kinds])
     if floors.any():
         kept = above_floor(kept, floors[:, None, None])
     low, middle, high = kept.min(axis=1)
-    return AccuracyGrid(middle, low, high, predictor.level, effects.provenance)
-
-
-def format_arrays(
-    spec: ModelSpec,
-    *,
-    k_bits: ArrayLike,
-    v_bits: ArrayLike,
-    granularity: Sequence[str],
-    group_size: ArrayLike,
-    block_tokens: ArrayLike,
-    smoothing: ArrayLike,
-    rotation: ArrayLike,
-    residual: ArrayLike,
-    kv_names: Sequence[tuple[str, str]] = (),
-) -> Formats:
-    """Cache formats of a space as arrays of one length F; 0 stands for a field's None.
-
-    `granularity` holds values of Granularity. Groups as wide as the head are the head. `kv_names`
-    are names of keys' and values' formats, "" for sides that have bits.
-    """
-    head = float(features_of(spec, None).head_dim)
-    names = {str(g): i for i, g in enumerate(GRANULARITIES)}
-    group = np.asarray(group_size, dtype=float)
-    turned = np.asarray(rotation, dtype=float)
-    formats = Formats(
-        k_bits=np.asarray(k_bits, dtype=float),
-        v_bits=np.asarray(v_bits, dtype=float),
-        granularity=np.array([names[str(g)] for g in granularity]),
-        group=np.where((group > 0) & (group < head), group, head),
-        block=np.maximum(np.asarray(block_tokens, dtype=float), 1.0),
-        smoothing=np.asarray(smoothing, dtype=float),
-        rotate_k=turned,
-        rotate_v=turned,
-        residual=np.asarray(residual, dtype=float),
-    )
-    return with_names(formats, int(head), kv_names)
-
-
-def formats_of(spec: ModelSpec, configs: Sequence[Configuration]) -> Formats:
-    """The cache formats of configurations."""
-    return format_arrays(
-        spec,
-        k_bits=[c.k_bits for c in configs],
-        v_bits=[c.v_bits for c in configs],
-        granularity=[c.granularity for c in configs],
-        group_size=[c.group_size or 0 for c in configs],
-        block_tokens=[c.block_tokens or 0 for c in configs],
-        smoothing=[c.smoothing for c in configs],
-        rotation=[c.rotation for c in configs],
-        residual=[c.residual for c in configs],
-        kv_names=[(c.k_format, c.v_format) for c in configs],
-    )
+    return AccuracyGrid(middle, low, high, predictor.level, sensitivity.provenance)
 
 
 def outlier_layers(spec: ModelSpec) -> tuple[int, ...]:
@@ -337,75 +248,3 @@ def _weight_bits(spec: ModelSpec, bits: Sequence[int], names: Sequence[str] = ()
     unquantized self to lose against. Formats with names are worth bits of their own."""
     released = spec.quantization is not None and spec.quantization.method in RELEASED_QUANTIZED
     return weight_equivalents(spec, names or [""] * len(bits), bits, released)
-
-
-def _read(
-    features: Features,
-    formats: Formats,
-    protections: Sequence[Collection[int]],
-    protection: NDArray[np.int64],
-    protected_bits: Floats,
-) -> tuple[Formats, Floats]:
-    """Formats with the key noise that was read from the checkpoint, where it was, and the share of
-    each component in protected layers [3, F]; what was read counts its protected layers itself.
-
-    Format f keeps the layers `protections[protection[f]]` at `protected_bits[f]`.
-    """
-    shares = _shares(features.outliers, features.layers, protections)[:, protection]
-    if features.ranges is None:
-        return formats, shares
-    read = features.ranges.noise(formats, protections, protection, protected_bits)
-    shares[OUTLIER] = 0.0
-    return replace(formats, read=read), shares
-
-
-def _shares(outliers: OutlierLayers, layers: int, protections: Sequence[Collection[int]]) -> Floats:
-    """Share of each component (plain, outlier, value) that each protection keeps out: [3, P]."""
-    shares = [protected_shares(outliers, layers, p) for p in protections]
-    return np.array([[s.plain, s.outlier, s.value] for s in shares]).T
-
-
-def _breaks(predictor: Predictor, config: Configuration, context: int) -> tuple[str, ...]:
-    """Plain warnings of contexts at which the model, or the configuration, was seen to fail."""
-    messages = []
-    itself = predictor.payload.get("breaks")
-    if itself is not None and context >= itself:
-        messages.append(
-            f"from {itself:,} tokens on this model, unquantized, scores less than half of its best "
-            "(measured): expect no good answers there, whatever the configuration"
-        )
-    broken = predictor.measured.broken(config, context)
-    if broken is not None:
-        run, first = broken
-        messages.append(
-            f"{run} was measured to keep less than half of the score from {first:,} tokens on"
-        )
-    return tuple(messages)
-
-
-def _notes(
-    predictor: Predictor, config: Configuration, context: int, headline: Sequence[str]
-) -> tuple[str, ...]:
-    """Where the configuration or the context lies beyond the rows of the fit."""
-    known: Mapping[str, Any] = predictor.payload["range"]
-    notes = []
-    if len(headline) > 1 and (missing := set(GENERATED_KINDS) - set(headline)):
-        named = " and ".join(sorted(missing)).replace("_", " ")
-        notes.append(
-            f"{named} was not measured on this model: --task {min(missing).replace('_', '-')} "
-            "plans by its prediction"
-        )
-    longest = predictor.measured.longest
-    if longest is not None and context > longest:
-        notes.append(f"beyond the longest context this model was measured at ({longest:,} tokens)")
-    elif context > known["context"][1]:
-        notes.append(f"beyond the longest context of the rows ({known['context'][1]:,} tokens)")
-    for name, used, words in (
-        ("smoothing", config.smoothing, "K-smoothing: its gain is a prior"),
-        ("per-block", config.granularity is GRANULARITIES[BLOCK], "scales per block of tokens"),
-        ("per-tensor", config.granularity is GRANULARITIES[TENSOR], "integer scales per tensor"),
-        ("sinks", config.sinks > 0, "sinks: no gain is assumed"),
-    ):
-        if used and not known["rows"].get(name, 0):
-            notes.append(f"no row has {words}")
-    return tuple(notes)

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from .calibrated_noise import CacheUse, CalibratedNoise
-from .formula import Floats, Formats, context_factor, noise, weight_noise
+from .formula import Floats, FormatArrays, context_factor, noise, weight_noise
 from .measured_configs import MeasuredConfigurations
-from .model_sensitivity import Effects, Sensitivities
+from .model_sensitivity import FittedSensitivities, ModelSensitivity
 from .retention import cache_retention, power_of, weight_retention
-from .task_kinds import Scored, task_group
+from .task_kinds import ScoredTask, task_group
 
 EXACT_KIND = "retrieval"
 """The kind whose noise grows faster with the context, and with the baseline's own decline."""
@@ -44,7 +44,7 @@ class Predictor:
 
     def __init__(self, payload: Mapping[str, Any]) -> None:
         self.payload = payload
-        self.models = Sensitivities(payload)
+        self.models = FittedSensitivities(payload)
         self.measured = MeasuredConfigurations(payload.get("measured", []), payload.get("broken"))
         self.level = float(payload["level"])
         own = payload.get("own_noise")
@@ -61,9 +61,9 @@ class Predictor:
 
     def retention(
         self,
-        effects: Effects,
-        formats: Formats,
-        protected: Formats,
+        sensitivity: ModelSensitivity,
+        formats: FormatArrays,
+        protected: FormatArrays,
         shares: Floats,
         context: Floats | float,
         weight_bits: Floats,
@@ -79,9 +79,9 @@ class Predictor:
         `protected` are the formats as protected layers keep them, `shares` [3, F] the part of
         each component that sits in those layers; `ends` are values of z.
         """
-        if effects.own and self.own is not None:
+        if sensitivity.own and self.own is not None:
             inputs = CacheUse.of(
-                formats, protected, shares, context, effects.features.attention_fraction
+                formats, protected, shares, context, sensitivity.features.attention_fraction
             )
             parts, own = self.own.components(inputs), self.own
             cache = [
@@ -96,16 +96,19 @@ class Predictor:
             unit = noise(formats, coefficients, tokens)
             if shares.any():
                 unit = unit * (1.0 - shares) + noise(protected, coefficients, tokens) * shares
-            unit = unit * effects.features.attention_fraction * np.exp(offset)
+            unit = unit * sensitivity.features.attention_fraction * np.exp(offset)
             cache.append(
-                [self._cache_retention(effects, unit, coefficients, tokens, k, z) for k in kinds]
+                [
+                    self._cache_retention(sensitivity, unit, coefficients, tokens, k, z)
+                    for k in kinds
+                ]
             )
-            weights.append([self._weight_retention(effects, weight_bits, k, z) for k in kinds])
+            weights.append([self._weight_retention(sensitivity, weight_bits, k, z) for k in kinds])
         return np.array(cache), np.array(weights)
 
     def _cache_retention(
         self,
-        effects: Effects,
+        sensitivity: ModelSensitivity,
         unit: Floats,
         coefficients: Mapping[str, float],
         tokens: Floats,
@@ -114,7 +117,7 @@ class Predictor:
     ) -> Floats:
         """What is left by cache noise `unit` [3, F], at unit model scale, on one kind of task."""
         wide = z * self._shape(kind)["width"]
-        scale = np.exp(effects.mean[:3] + wide * effects.spread[:3])
+        scale = np.exp(sensitivity.mean[:3] + wide * sensitivity.spread[:3])
         slope = coefficients["context"]
         if kind == EXACT_KIND:
             slope += coefficients["context_retrieval"]
@@ -123,25 +126,29 @@ class Predictor:
         steep = self.gamma * float(np.exp(self._shape(kind)["steepness"]))
         return cache_retention(total, power_of(kind, steep))
 
-    def _weight_retention(self, effects: Effects, bits: Floats, kind: str, z: float) -> Floats:
+    def _weight_retention(
+        self, sensitivity: ModelSensitivity, bits: Floats, kind: str, z: float
+    ) -> Floats:
         """What is left by weight formats alone, one for each entry of `bits`."""
         unit = weight_noise(bits, self.coefficients(z)["weight_8bit"])
         shape = self._shape(kind)
-        scale = effects.mean[3] + shape["weight"] + z * shape["width"] * effects.spread[3]
+        scale = sensitivity.mean[3] + shape["weight"] + z * shape["width"] * sensitivity.spread[3]
         return weight_retention(unit * float(np.exp(scale)))
 
     def _shape(self, kind: str) -> Mapping[str, float]:
         shape: Mapping[str, float] = self.payload["kind_shapes"].get(kind, _NO_SHAPE)
         return shape
 
-    def floor(self, effects: Effects, kind: str, scored: Scored | None = None) -> float:
+    def floor(
+        self, sensitivity: ModelSensitivity, kind: str, scored: ScoredTask | None = None
+    ) -> float:
         """What no noise takes away: chance over the baseline, of a task or usual for its kind. A
         model's own noise was fitted without."""
-        if effects.own and self.own is not None:
+        if sensitivity.own and self.own is not None:
             return 0.0
         return self._shape(kind)["floor"] if scored is None else scored.floor
 
-    def task_offset(self, kind: str, scored: Scored | None) -> float:
+    def task_offset(self, kind: str, scored: ScoredTask | None) -> float:
         """Log noise that a task has beside its kind's: its own in the rows, and on exact retrieval
         what the unquantized model's own score says."""
         if scored is None:

@@ -61,7 +61,7 @@ def headline_kinds(scored: Collection[str], task: str | None = None) -> tuple[st
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoredTask:
     """A task by name, and what is known of its scores: shares of all items, 0 to 1.
 
     `chance` is what guessing scores, which no noise takes away; `baseline` what the unquantized

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..accuracy import predict as accuracy
+from ..accuracy.format_arrays import format_arrays
+from ..accuracy.formula import FormatArrays
+from ..accuracy.prediction import Accuracy, AccuracyGrid
 from ..engine import Engine, KVBytes
 from ..formats.configuration import Configuration, Protection
 from ..formats.space import PROTECTED_BITS, KVLayout, Space
@@ -37,7 +40,7 @@ class Point:
     config: Configuration
     workload: Workload
     memory: MemoryEstimate
-    accuracy: accuracy.Accuracy
+    accuracy: Accuracy
     latency: latency.Latency | None
     placement: Placement | None = None
     """Where its parts lie, of engines that place them."""
@@ -161,7 +164,7 @@ def _with_measured(
     spec: ModelSpec,
     space: Space,
     context: int,
-    grid: accuracy.AccuracyGrid,
+    grid: AccuracyGrid,
     task: str | None,
 ) -> tuple[accuracy.Floats, accuracy.Floats]:
     """Retention and its lower end [W, F, C], with what was measured where it was."""
@@ -227,10 +230,10 @@ def predict_point(
     )
 
 
-def format_arrays_of(spec: ModelSpec, space: Space) -> accuracy.Formats:
+def format_arrays_of(spec: ModelSpec, space: Space) -> FormatArrays:
     """The space's cache formats as the accuracy's formula takes them."""
     granularity = [layout.granularity for layout in space.layouts]
-    return accuracy.format_arrays(
+    return format_arrays(
         spec,
         k_bits=space.k_bits,
         v_bits=space.v_bits,

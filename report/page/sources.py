@@ -11,11 +11,11 @@ from ...planner.errors import BadInput, one_line
 from ..saved_plan import SavedPlan, read_document, read_saved_plan
 
 
-class _Part(BaseModel):
+class _SourcePart(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, strict=True)
 
 
-class _Term(_Part):
+class _Term(_SourcePart):
     name: str
     unit: Literal["bytes", "seconds", "fraction"]
     predicted: float | None
@@ -25,7 +25,7 @@ class _Term(_Part):
     side: str | None
 
 
-class _Receipt(_Part):
+class _Receipt(_SourcePart):
     """What the page draws of a receipt."""
 
     schema_version: Literal[1] = Field(alias="schema")

@@ -27,7 +27,7 @@ from .row import RowCache, clear
 
 
 @dataclass(frozen=True)
-class Request:
+class PromptRequest:
     """A prompt's tokens and how many may follow; `number` names its answer."""
 
     number: int
@@ -57,7 +57,7 @@ class Counts:
 
 @dataclass
 class _Row:
-    request: Request
+    request: PromptRequest
     answer: Answer
 
 
@@ -67,7 +67,7 @@ class Queue:
     def __init__(
         self,
         forward: Forward,
-        requests: Sequence[Request],
+        requests: Sequence[PromptRequest],
         *,
         chunks: Callable[[int], list[int]],
         sampling: Sampling,
@@ -109,7 +109,7 @@ class Queue:
                 self._step(chosen)
                 self._join()
 
-    def _check(self, one: Request) -> None:
+    def _check(self, one: PromptRequest) -> None:
         room = self._cache.capacity
         if not one.tokens or one.most < 1:
             raise BadInput(
@@ -125,7 +125,7 @@ class Queue:
     def _begin(self) -> None:
         """The first sequences of an empty cache, all of whose prompts end at one place."""
         self._cache.reset()
-        chosen: list[Request] = []
+        chosen: list[PromptRequest] = []
         for one in list(self._waiting):
             if len(chosen) == len(self._rows):
                 break
@@ -156,12 +156,12 @@ class Queue:
                     self.counts.joined += 1
                     break
 
-    def _fits(self, one: Request, place: int) -> bool:
+    def _fits(self, one: PromptRequest, place: int) -> bool:
         """Whether an answer that begins at `place` has room; its last token is not appended."""
         return place + one.most - 1 <= self._cache.capacity
 
     @torch.inference_mode()
-    def _prefill(self, row: int, one: Request, place: int) -> None:
+    def _prefill(self, row: int, one: PromptRequest, place: int) -> None:
         self._waiting.remove(one)
         part, alone = self._parts[row]
         start = place - len(one.tokens)

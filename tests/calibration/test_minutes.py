@@ -9,10 +9,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from kvpareto.calibration.design.campaign import FIT_S, CalibrationPlan, Campaign
-from kvpareto.calibration.design.time_estimate import Part, TimeEstimate
+from kvpareto.calibration.design.time_estimate import ConfigurationTime, TimeEstimate
 from kvpareto.calibration.measure.divergence import divergence
 from kvpareto.calibration.measure.reference_logits import ReferenceLogits
-from kvpareto.calibration.measure.runner import ProfileIdentity, Runner
+from kvpareto.calibration.measure.runner import ConfigurationRunner, ProfileIdentity
 from kvpareto.calibration.records.record_file import Record
 from kvpareto.planner.accuracy import calibrations
 from kvpareto.planner.formats.configuration import Configuration
@@ -50,7 +50,7 @@ def spend(minutes: float, seconds: float, expected: float, spent: float) -> tupl
     """When a calibration of `minutes` ends that has `spent` seconds, its rows, and why it ended."""
     clock, records = Clock(), list[Record]()
     clock.now = spent
-    runner = Runner(
+    runner = ConfigurationRunner(
         Slow(clock, seconds),
         ProfileIdentity(LLAMA.name, calibrations.fingerprint(LLAMA), 0, ENVIRONMENT),
         records,
@@ -88,7 +88,7 @@ def test_without_minutes_all_runs_are_run() -> None:
     clock = Clock()
     plan = CalibrationPlan((4096,), (16,), 4, None, 0.0, 0, {4096: 1e9}, 1e9)
     records: list[Record] = []
-    runner = Runner(
+    runner = ConfigurationRunner(
         Slow(clock, 1e6),
         ProfileIdentity(LLAMA.name, calibrations.fingerprint(LLAMA), 0, ENVIRONMENT),
         records,
@@ -101,7 +101,9 @@ def test_without_minutes_all_runs_are_run() -> None:
 
 
 def test_shares_of_a_configuration_add_up() -> None:
-    forecast = TimeEstimate({512: Part(4.0, 0.5, 3), 1024: Part(8.0, 1.0, 3)})
+    forecast = TimeEstimate(
+        {512: ConfigurationTime(4.0, 0.5, 3), 1024: ConfigurationTime(8.0, 1.0, 3)}
+    )
     asked = begun(contexts=(512, 1024), items=8)  # 4 + 4 and 8 + 8 seconds
     rows = [(t, c) for c in (512, 1024) for t in ("divergence", "needle-multikey", "variables")]
     shares = [forecast.share(task, context, asked) for task, context in rows]

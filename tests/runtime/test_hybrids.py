@@ -13,7 +13,7 @@ from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import STATEFUL_RUN
 from kvpareto.planner.workload import Workload
 from kvpareto.runtime.model_class import check_class
-from kvpareto.runtime.serving.queue import Request
+from kvpareto.runtime.serving.queue import PromptRequest
 from tests.support.runtime_builders import TOLERANCE, RoundedCache, relative_error, session
 from tests.support.tiny_configs import CONFIGS
 
@@ -83,7 +83,7 @@ def test_sequences_join_and_leave(kind: str) -> None:
             expected += run.generate(prompt, count, stops=frozenset()).tokens
     with session(model, config, tokens=40, batch=2) as run:
         run.stops = frozenset()
-        asked = [Request(i, p, m) for i, (p, m) in enumerate(zip(prompts, most, strict=True))]
+        asked = [PromptRequest(i, p, m) for i, (p, m) in enumerate(zip(prompts, most, strict=True))]
         answers, counts = run.queue(asked)
         found = {answer.number: answer.tokens for answer in answers}
     assert [found[i] for i in range(4)] == expected

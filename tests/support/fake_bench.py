@@ -10,7 +10,7 @@ import numpy as np
 from kvpareto.calibration.design.campaign import CalibrationPlan, Campaign
 from kvpareto.calibration.measure.divergence import Divergence
 from kvpareto.calibration.measure.layer_sensitivity import Sensitivity
-from kvpareto.calibration.measure.runner import ProfileIdentity, Runner
+from kvpareto.calibration.measure.runner import ConfigurationRunner, ProfileIdentity
 from kvpareto.calibration.measure.trial import Speed
 from kvpareto.calibration.records.record_file import Memory, Record
 from kvpareto.calibration.tasks.scores import Score
@@ -84,7 +84,7 @@ def campaign(
     bench: MadeUpModel, records: list[Record], runs: int, append: Any = None
 ) -> tuple[Campaign, list[str]]:
     notices: list[str] = []
-    runner = Runner(
+    runner = ConfigurationRunner(
         bench,
         ProfileIdentity(LLAMA.name, calibrations.fingerprint(LLAMA), 0, ENVIRONMENT),
         records,

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from ...accuracy import predict as accuracy
+from ...accuracy.prediction import Accuracy
 from ...engine import Engine
 from ...errors import BadInput
 from ...formats.configuration import Configuration
@@ -142,7 +143,7 @@ def _times(placement: Placement) -> tuple[float, float]:
 
 
 def point_of(
-    config: Configuration, workload: Workload, placement: Placement, kept: accuracy.Accuracy
+    config: Configuration, workload: Workload, placement: Placement, kept: Accuracy
 ) -> Point:
     """A placed configuration with all predictions."""
     memory = memory_of(placement, workload)

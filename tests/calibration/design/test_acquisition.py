@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from kvpareto.calibration.design.acquisition import (
-    Beliefs,
     Candidates,
-    Choice,
     Measurement,
+    NextRun,
+    Posterior,
     choose,
     frontier_error,
     log_odds,
@@ -57,9 +57,9 @@ def error_after(seed: int, runs: int, *, at_random: bool) -> float:
         run(FORMATS.index((bits, bits, 64, False)))
     while len(measured) < runs:
         left = [i for i in range(len(FORMATS)) if i not in measured]
-        found = choose(Beliefs(candidates, measured), rng)
+        found = choose(Posterior(candidates, measured), rng)
         run(int(rng.choice(left)) if at_random else int(found.index))  # type: ignore[arg-type]
-    return frontier_error(candidates.memory, truth, Beliefs(candidates, measured).retention)
+    return frontier_error(candidates.memory, truth, Posterior(candidates, measured).retention)
 
 
 def test_chosen_runs_find_the_frontier_sooner_than_random_ones() -> None:
@@ -82,10 +82,10 @@ def two_candidates() -> Candidates:
 
 def test_nothing_is_left_to_choose_when_all_is_measured() -> None:
     both = {0: Measurement(0.8, 1e-6), 1: Measurement(0.9, 1e-6)}
-    found = choose(Beliefs(two_candidates(), both), np.random.default_rng(0))
+    found = choose(Posterior(two_candidates(), both), np.random.default_rng(0))
     assert found.index is None
     assert found.expected_error < 0.005
-    before = choose(Beliefs(two_candidates(), {}), np.random.default_rng(0))
+    before = choose(Posterior(two_candidates(), {}), np.random.default_rng(0))
     assert before.index is not None
     assert before.expected_error > found.expected_error
 
@@ -98,7 +98,7 @@ def test_a_measurement_moves_its_candidate_and_its_neighbours_with_it() -> None:
         low=np.full(3, 0.5),
         high=np.full(3, 0.98),
     )
-    after = Beliefs(candidates, {0: Measurement(0.6, 0.01)}).retention
+    after = Posterior(candidates, {0: Measurement(0.6, 0.01)}).retention
     assert after[0] == pytest.approx(0.6, abs=0.02)
     assert after[0] - 0.05 < after[1] < after[2] < 0.9  # the far one by the common part alone
 
@@ -119,9 +119,9 @@ def test_log_odds_bound_what_cannot_be_told_apart() -> None:
 
 def test_choice_is_repeatable() -> None:
     candidates, _ = simulated(3)
-    choices = [choose(Beliefs(candidates, {}), np.random.default_rng(5)) for _ in range(2)]
+    choices = [choose(Posterior(candidates, {}), np.random.default_rng(5)) for _ in range(2)]
     assert choices[0] == choices[1]
-    assert isinstance(choices[0], Choice)
+    assert isinstance(choices[0], NextRun)
 
 
 def test_candidates_hold_the_anchors_and_know_their_memory() -> None:
@@ -154,8 +154,8 @@ def test_several_frontiers_are_searched_as_one() -> None:
         front=np.array([1, 1, 2, 2]),
     )
     known = {2: Measurement(0.8, 1e-6), 3: Measurement(0.9, 1e-6)}
-    found = choose(Beliefs(both, known), np.random.default_rng(0))
+    found = choose(Posterior(both, known), np.random.default_rng(0))
     assert found.index in (0, 1)
-    alone = choose(Beliefs(one, {}), np.random.default_rng(0))
+    alone = choose(Posterior(one, {}), np.random.default_rng(0))
     assert found.expected_error < alone.expected_error
     assert [list(front) for front in both.fronts()] == [[0, 1], [2, 3]]

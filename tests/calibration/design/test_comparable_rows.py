@@ -11,15 +11,14 @@ import pytest
 from kvpareto.calibration.design.campaign import EveryRunFailed, check_any_ran
 from kvpareto.calibration.design.options import (
     ASKED,
+    CalibrationOptions,
     CalibrationSettings,
-    Options,
     asks_own_prose,
     check_comparable,
     settle,
 )
 from kvpareto.calibration.records.record_file import DIVERGENCE, LAYERS, ROWS, read_records
-from kvpareto.calibration.verify.verify import Options as VerifyOptions
-from kvpareto.calibration.verify.verify import verify
+from kvpareto.calibration.verify.verify import VerifyOptions, verify
 from kvpareto.cli import run
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.load_model import load_model
@@ -29,7 +28,7 @@ STORIES = str(Path(__file__).parents[2] / "data" / "stories260K-hf")
 SPEC = load_model(STORIES)
 BEGUN = CalibrationSettings(2, "arithmetic", (256,), 4, 0.005, 0, None, None, ("", ""))
 NOTHING = replace(
-    Options(**dict.fromkeys(Options.__dataclass_fields__)),  # type: ignore[arg-type]
+    CalibrationOptions(**dict.fromkeys(CalibrationOptions.__dataclass_fields__)),  # type: ignore[arg-type]
     resume=True,
     offline=True,
 )

@@ -8,12 +8,12 @@ import pytest
 
 from kvpareto.calibration.design.options import (
     ASKED,
+    CalibrationOptions,
     CalibrationSettings,
-    Options,
     default_contexts,
     settle,
 )
-from kvpareto.calibration.design.time_estimate import Part, TimeEstimate
+from kvpareto.calibration.design.time_estimate import ConfigurationTime, TimeEstimate
 from kvpareto.calibration.fit.collapse import broken_configurations
 from kvpareto.calibration.records.record_file import Record
 from kvpareto.planner.accuracy.measured_configs import MeasuredConfigurations
@@ -22,7 +22,7 @@ from kvpareto.planner.formats.configuration import Configuration
 from tests.support.fake_bench import LLAMA
 from tests.support.record_writer import row
 
-NOTHING = Options(
+NOTHING = CalibrationOptions(
     model="x",
     runs=None,
     minutes=None,
@@ -39,8 +39,8 @@ NOTHING = Options(
 )
 
 
-def options(**typed: Any) -> Options:
-    return Options(**{**vars(NOTHING), **typed})
+def options(**typed: Any) -> CalibrationOptions:
+    return CalibrationOptions(**{**vars(NOTHING), **typed})
 
 
 def begun(**terms: Any) -> CalibrationSettings:
@@ -103,7 +103,9 @@ def test_what_is_left_open_is_made_to_fit_the_minutes(
     minutes: float, free: tuple[bool, bool], items: int, contexts: tuple[int, ...]
 ) -> None:
     # 32 items: 1 + 16 and 2 + 32 s; 16: 9 and 18; 8: 5 and 10; eight configurations are to fit
-    forecast = TimeEstimate({512: Part(1.0, 0.5, 4), 1024: Part(2.0, 1.0, 4)})
+    forecast = TimeEstimate(
+        {512: ConfigurationTime(1.0, 0.5, 4), 1024: ConfigurationTime(2.0, 1.0, 4)}
+    )
     assert forecast.seconds(32, (512, 1024)) == 51.0
     asked = begun(contexts=(512, 1024), items=32)
     found = forecast.fit(asked, minutes, items=free[0], contexts=free[1])

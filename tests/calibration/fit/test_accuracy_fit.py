@@ -13,18 +13,18 @@ import pytest
 from kvpareto.calibration.evidence.accuracy_tables import NAMED, OURS, markdown_table
 from kvpareto.calibration.evidence.known_results import known_results_table
 from kvpareto.calibration.evidence.refit_published import main, to_text
-from kvpareto.calibration.fit.accuracy_rows import Row, read_rows
+from kvpareto.calibration.fit.accuracy_rows import AccuracyRow, read_rows
 from kvpareto.calibration.fit.coefficients import data_hash, to_payload
 from kvpareto.calibration.fit.cross_validation import groups, predict_rows, read_predicted
-from kvpareto.calibration.fit.mixed_effects import Model
+from kvpareto.calibration.fit.mixed_effects import KnownModel
 from kvpareto.calibration.fit.published import FOLDER, read_models
-from kvpareto.calibration.fit.regression import Fit, Problem, fit_rows
+from kvpareto.calibration.fit.regression import Fit, RegressionProblem, fit_rows
 from kvpareto.planner.accuracy.predictor import Predictor
 from kvpareto.planner.accuracy.retention import OutlierLayers
 
 SHIPPED = json.loads((FOLDER / "accuracy.json").read_text(encoding="utf-8"))
 ROWS = read_rows(FOLDER / "accuracy.csv")
-MODELS = {line["key"]: Model.read(line) for line in read_models(FOLDER / "models.csv")}
+MODELS = {line["key"]: KnownModel.read(line) for line in read_models(FOLDER / "models.csv")}
 Z = {"unseen": 1.0, "known": 1.0}
 
 ROOT = Path(__file__).parents[3]
@@ -118,7 +118,7 @@ def test_the_intervals_of_left_out_models_cover() -> None:
 def test_the_planner_evaluates_what_was_fitted(full: Fit) -> None:
     """The regression's own arithmetic against the planner's, on every row."""
     predictor = Predictor(to_payload(full, ROWS, MODELS, FOLDER, Z))
-    expected = Problem(ROWS, full.layout, MODELS).retention(full.theta)
+    expected = RegressionProblem(ROWS, full.layout, MODELS).retention(full.theta)
     for key in predictor.payload["models"]:
         own = [i for i, row in enumerate(ROWS) if row.model == key and not row.method]
         effects = predictor.models.known(key, MODELS[key].features)
@@ -127,7 +127,7 @@ def test_the_planner_evaluates_what_was_fitted(full: Fit) -> None:
 
 
 def test_derivatives_are_those_of_the_retention(full: Fit) -> None:
-    problem = Problem(ROWS, full.layout, MODELS)
+    problem = RegressionProblem(ROWS, full.layout, MODELS)
     exact = problem.jacobian(full.theta)
     rng = np.random.default_rng(1)
     for i in rng.choice(len(full.theta), 25, replace=False):
@@ -139,7 +139,7 @@ def test_derivatives_are_those_of_the_retention(full: Fit) -> None:
         assert exact[:, i] == pytest.approx(numeric, abs=1e-6), full.layout.names[i]
 
 
-def measured(model: str, retention: float) -> list[Row]:
+def measured(model: str, retention: float) -> list[AccuracyRow]:
     """Twelve calibrated rows of per-token int4 keys that keep `retention` of their score."""
     base = next(r for r in ROWS if r.task.startswith("120-case") and r.model == "qwen2.5-7b")
     return [
@@ -207,9 +207,9 @@ def test_a_score_that_is_guessed_has_a_floor(full: Fit) -> None:
     """No noise takes away what chance gives: two bits without a group on a task of four choices."""
     row = next(r for r in ROWS if r.kind == "likelihood" and r.k_bits == 2 and r.chance == 0.25)
     lost = replace(row, k_bits=1.0, v_bits=1.0, group_size=0)
-    problem = Problem([lost], full.layout, MODELS)
+    problem = RegressionProblem([lost], full.layout, MODELS)
     assert problem.retention(full.theta)[0] >= row.chance / row.baseline
-    free = Problem([replace(lost, chance=0.0)], full.layout, MODELS)
+    free = RegressionProblem([replace(lost, chance=0.0)], full.layout, MODELS)
     assert free.retention(full.theta)[0] < 0.1
 
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from kvpareto.calibration.fit.accuracy_rows import Row, read_rows, write_rows
+from kvpareto.calibration.fit.accuracy_rows import AccuracyRow, read_rows, write_rows
 from kvpareto.calibration.fit.published import FOLDER, RAW, clean
 from kvpareto.calibration.fit.published_more import FILE
 from kvpareto.calibration.fit.published_sources import BITS
@@ -18,7 +18,7 @@ from kvpareto.planner.accuracy.formula import span
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[Row]:
+def rows() -> list[AccuracyRow]:
     return read_rows(FOLDER / "accuracy.csv")
 
 
@@ -40,7 +40,7 @@ def test_every_raw_row_is_kept_or_has_a_reason() -> None:
         assert [line["reason"] for line in csv.DictReader(file)] == [e.reason for e in excluded]
 
 
-def test_every_row_names_its_source_and_is_in_range(rows: list[Row]) -> None:
+def test_every_row_names_its_source_and_is_in_range(rows: list[AccuracyRow]) -> None:
     for row in rows:
         assert row.source
         assert row.provenance == "published"
@@ -49,7 +49,7 @@ def test_every_row_names_its_source_and_is_in_range(rows: list[Row]) -> None:
         assert 0 < row.weight <= 1
 
 
-def test_reading_gives_back_what_was_written(rows: list[Row], tmp_path: Path) -> None:
+def test_reading_gives_back_what_was_written(rows: list[AccuracyRow], tmp_path: Path) -> None:
     odd = replace(
         rows[0],
         protected_layers=(0, 27),
@@ -77,7 +77,7 @@ def test_reading_gives_back_what_was_written(rows: list[Row], tmp_path: Path) ->
     ],
 )
 def test_a_row_by_hand(
-    rows: list[Row],
+    rows: list[AccuracyRow],
     model: str,
     task: str,
     bits: tuple[float, float],
@@ -90,7 +90,7 @@ def test_a_row_by_hand(
     assert found[0].weight == weight
 
 
-def test_which_side_is_rotated(rows: list[Row]) -> None:
+def test_which_side_is_rotated(rows: list[AccuracyRow]) -> None:
     table = [r for r in rows if "Table 11" in r.source and r.model == "llama-3.1-8b"]
     sides = [(r.rotate_k, r.rotate_v) for r in table[::4]]
     assert sides == [(True, True), (True, False), (False, True), (False, False)]
@@ -100,14 +100,14 @@ def test_which_side_is_rotated(rows: list[Row]) -> None:
     assert [(r.rotate_k, r.rotate_v) for r in one_sided] == [(True, False)]
 
 
-def test_sampling_error_by_hand(rows: list[Row]) -> None:
+def test_sampling_error_by_hand(rows: list[AccuracyRow]) -> None:
     row = next(r for r in rows if r.model == "llama-3.1-8b" and r.task == "gsm8k")
     # 76 % of 1,319 items, paired with correlation 0.7
     expected = math.sqrt(2 * 0.3 * 0.76 * 0.24 / 1319) / 0.76
     assert row.sd == pytest.approx(expected, rel=1e-4)
 
 
-def test_an_unknown_kind_is_refused(rows: list[Row]) -> None:
+def test_an_unknown_kind_is_refused(rows: list[AccuracyRow]) -> None:
     with pytest.raises(ValueError, match="unknown kind"):
         replace(rows[0], kind="vibes")
     with pytest.raises(ValueError, match="unknown provenance"):

@@ -10,7 +10,7 @@ import pytest
 from kvpareto.calibration.fit.engine_runs import RunRow, of_records
 from kvpareto.calibration.fit.fit_memory import contexts, slacks
 from kvpareto.calibration.fit.gpu import document, refit
-from kvpareto.calibration.fit.latency import COSTS, RATES, HeldOut, entry, fit
+from kvpareto.calibration.fit.latency import COSTS, RATES, HeldOutErrors, entry, fit
 from kvpareto.calibration.records.record_file import Environment, Memory, Record, RecordFile
 from kvpareto.planner.accuracy.calibrations import META, fingerprint, folder_of
 from kvpareto.planner.engines.kvpareto import KVPARETO
@@ -116,12 +116,12 @@ def test_rates_stay_within_the_datasheet() -> None:
 def test_ends_hold_what_was_left_out() -> None:
     rng = np.random.default_rng(0)
     errors = rng.normal(0, [0.10, 0.03], (400, 2))
-    low, high = HeldOut(errors).ends()
+    low, high = HeldOutErrors(errors).ends()
     inside = (errors > np.log(low)) & (errors < np.log(high))
     assert 0.94 <= inside[:, 0].mean() <= 0.99  # the wider of the two decides
-    assert HeldOut(np.zeros((400, 2))).ends() == pytest.approx((0.95, 1.05), abs=2e-3)
+    assert HeldOutErrors(np.zeros((400, 2))).ends() == pytest.approx((0.95, 1.05), abs=2e-3)
     # Four rows say little of the extremes.
-    assert HeldOut(errors[:4]).ends()[1] > float(np.exp(errors[:4].max()))
+    assert HeldOutErrors(errors[:4]).ends()[1] > float(np.exp(errors[:4].max()))
 
 
 def test_a_plan_on_a_measured_gpu_uses_its_coefficients(home: Path, slower: Coefficients) -> None:

@@ -12,9 +12,9 @@ from transformers import AutoTokenizer
 
 from kvpareto.calibration.grid import worker
 from kvpareto.calibration.grid.design import candidates, grid
-from kvpareto.calibration.grid.items import Batch, GridQuestion, make_batches
+from kvpareto.calibration.grid.items import GridQuestion, ItemBatch, make_batches
 from kvpareto.calibration.grid.reading import decode_items, encode_items
-from kvpareto.calibration.grid.runner import FULL, GridPlan, Runner, read_lines
+from kvpareto.calibration.grid.runner import FULL, GridPlan, JobRunner, read_lines
 from kvpareto.calibration.grid.score import score
 from kvpareto.calibration.grid.variants import GROUPS, VARIANTS, chosen, parts_of
 from kvpareto.calibration.tasks.arithmetic import Arithmetic
@@ -29,14 +29,14 @@ PADDING = torch.tensor([0, 3])
 ASKED, ANSWERED = 5, 6
 
 
-def batch_of(generated: list[list[int]], seed: int = 2) -> Batch:
+def batch_of(generated: list[list[int]], seed: int = 2) -> ItemBatch:
     """One question of five tokens a text, with these answers in parts of two tokens."""
     asked = torch.randint(3, 97, (2, ASKED), generator=torch.Generator().manual_seed(seed))
     ids = torch.cat([asked, torch.tensor(generated)], dim=1)
     asks = torch.zeros(2, ids.shape[1], dtype=torch.bool)
     asks[:, ASKED - 1 : -1] = True
     ends = torch.tensor([[6, 8, 10], [6, 8, 10]])
-    return Batch(TEXTS, PADDING, (GridQuestion(ids, asks, ends),))
+    return ItemBatch(TEXTS, PADDING, (GridQuestion(ids, asks, ends),))
 
 
 @pytest.mark.parametrize("text", ["k16v16", "k4v4-g32", "k4v4-g32+pc8", "k2v2-g32+rot"])
@@ -69,7 +69,7 @@ def test_a_question_does_not_see_the_one_before_it(text: str) -> None:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "_right", keep)
-            both = Batch(TEXTS, PADDING, (*first.questions, *second.questions))
+            both = ItemBatch(TEXTS, PADDING, (*first.questions, *second.questions))
             score(run, [both])
             score(run, [second])
     assert torch.equal(chosen[1], chosen[2])
@@ -158,11 +158,11 @@ def test_runs_are_scored_on_the_hardest_variants_the_model_can_do() -> None:
 
 
 def test_a_worker_answers_with_every_item(tmp_path: Path) -> None:
-    bench = worker.Bench(tmp_path, "cpu", seed=0, items=32, batch=2)
+    bench = worker.LoadedModels(tmp_path, "cpu", seed=0, items=32, batch=2)
     job = worker.Job(str(STORIES), "w16a16-k4v4-kc", 700, ("arithmetic-3",))
     answer = bench.run(job)
     assert answer["right"] == {"arithmetic-3": [0] * 32}
-    again = worker.Bench(tmp_path, "cpu", seed=0, items=32, batch=2).items(
+    again = worker.LoadedModels(tmp_path, "cpu", seed=0, items=32, batch=2).items(
         str(STORIES), 700, "arithmetic-3"
     )
     assert len(again) == 1
@@ -176,7 +176,7 @@ def test_what_is_on_disk_is_not_run_again(tmp_path: Path) -> None:
     full["tasks"] = {"needle-16": {"score": 0.9, "items": ""}, "arithmetic-3": {"score": 0.1}}
     second = {"model": "recall", "config": str(grid(10, weights=(16,))[1]), "context": 1024}
     out.write_text("\n".join(map(json.dumps, ({"environment": {}}, full, second))) + '\n{"torn')
-    runner = Runner(plan)
+    runner = JobRunner(plan)
     assert len(read_lines(out)) == 2
     assert {job.context for job in runner._ability_jobs()} == {4096}
     jobs = runner._grid_jobs()

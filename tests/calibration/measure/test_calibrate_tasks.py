@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from kvpareto.calibration.design.options import Options
+from kvpareto.calibration.design.options import CalibrationOptions
 from kvpareto.calibration.measure.prompts import PromptTexts
 from kvpareto.calibration.measure.trial import Bench
 from kvpareto.calibration.records.record_file import (
@@ -156,9 +156,9 @@ def test_a_model_never_seen_is_calibrated(
 
 
 def test_recall_is_calibrated_where_no_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Options] = []
+    asked: list[CalibrationOptions] = []
 
-    def calibrate(options: Options) -> dict[str, Any]:
+    def calibrate(options: CalibrationOptions) -> dict[str, Any]:
         asked.append(options)
         raise KeyboardInterrupt
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from kvpareto.calibration.design.acquisition import Beliefs, Candidates, Measurement, choose
-from kvpareto.calibration.fit.accuracy_rows import Row, row_of
+from kvpareto.calibration.design.acquisition import Candidates, Measurement, Posterior, choose
+from kvpareto.calibration.fit.accuracy_rows import AccuracyRow, row_of
 from kvpareto.calibration.fit.calibrated_noise import SHIFTS, LeftOut
 from kvpareto.calibration.fit.collapse import breaking_context, broken_configurations
 from kvpareto.calibration.fit.cross_validation import Z_GRID, HeldOut, conformal_z
-from kvpareto.calibration.fit.mixed_effects import Model
+from kvpareto.calibration.fit.mixed_effects import KnownModel
 from kvpareto.calibration.fit.profile import fit_profile, to_row
 from kvpareto.calibration.measure.early_stopping import MOST_KEPT, is_lost, retention_error
 from kvpareto.calibration.measure.layer_sensitivity import Sensitivity
@@ -20,9 +20,9 @@ from kvpareto.calibration.records.record_file import DIVERGENCE, LAYERS, Record
 from kvpareto.calibration.tasks.fit_length import largest
 from kvpareto.calibration.tasks.scores import Score, paired
 from kvpareto.planner.accuracy import predict as accuracy
+from kvpareto.planner.accuracy.calibration_files.check import check_payload
 from kvpareto.planner.accuracy.interval import LEVEL
 from kvpareto.planner.accuracy.measured_configs import MeasuredRetention
-from kvpareto.planner.accuracy.profile_check import check_payload
 from kvpareto.planner.accuracy.retention import OutlierLayers, protected_shares
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import Configuration
@@ -95,13 +95,13 @@ ROW = row_of(
     MeasuredRetention(0.9, 0.0),
 )
 FEATURES = accuracy.published().models.of(LLAMA).features
-MODELS = {"own:x": Model("own:x", FEATURES, ("x",), (4096, 32, 8))}
+MODELS = {"own:x": KnownModel("own:x", FEATURES, ("x",), (4096, 32, 8))}
 
 
 def held_out(needed: Sequence[float]) -> HeldOut:
     """Rows whose scores lie 0.4 below the prediction, with intervals that reach them at these z."""
     count = len(needed)
-    rows: list[Row] = [ROW] * count
+    rows: list[AccuracyRow] = [ROW] * count
     low = np.where(np.array(needed) <= Z_GRID[:, None] + 1e-9, 0.4, 0.99)
     return HeldOut(
         tuple(rows),
@@ -220,7 +220,7 @@ def test_beliefs_take_any_measurement() -> None:
         np.arange(3), np.zeros((3, 2)), 0.9 * ones, 0.9 * ones, 0.9 * ones
     )  # an interval of no width
     for found in (Measurement(0.0, 0.0), Measurement(1.0, 0.0), Measurement(1e304, 1e9)):
-        beliefs = Beliefs(candidates, {0: found})
+        beliefs = Posterior(candidates, {0: found})
         assert np.isfinite(beliefs.retention).all()
         assert math.isfinite(choose(beliefs, np.random.default_rng(0)).expected_error)
 

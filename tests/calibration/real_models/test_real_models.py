@@ -10,7 +10,7 @@ import torch
 from transformers import AutoTokenizer
 
 from kvpareto.calibration.real_models import grade_school, jobs, worker
-from kvpareto.calibration.real_models.campaign import Campaign
+from kvpareto.calibration.real_models.campaign import WorkerCampaign
 from kvpareto.calibration.real_models.design import divergence_design
 from kvpareto.calibration.real_models.forced import ForcingPlan
 from kvpareto.calibration.real_models.gguf_blocks import FORMATS
@@ -101,8 +101,8 @@ def test_points_are_measured_resumed_and_tabled(
     )
 
     def run(count: int) -> dict[str, dict[str, float]]:
-        settings = jobs.Settings(models, out, (64,), configurations=count)
-        Campaign(settings, gpus=0, workers=1, seconds=120).run()
+        settings = jobs.CampaignSettings(models, out, (64,), configurations=count)
+        WorkerCampaign(settings, gpus=0, workers=1, seconds=120).run()
         return {row["config"]: row for _, row in read_rows(out.glob("*.jsonl"))}
 
     first = run(2)

@@ -9,7 +9,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from kvpareto.planner.accuracy.predict import AccuracyGrid, format_arrays, predict_grid
+from kvpareto.planner.accuracy.format_arrays import format_arrays
+from kvpareto.planner.accuracy.predict import predict_grid
+from kvpareto.planner.accuracy.prediction import AccuracyGrid
 from kvpareto.planner.formats.configuration import Granularity
 from tests.support.accuracy_specs import (
     LATENT,

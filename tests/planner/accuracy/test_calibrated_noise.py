@@ -6,40 +6,43 @@ from itertools import product
 import numpy as np
 import pytest
 
-from kvpareto.calibration.fit.accuracy_rows import Row, row_of
+from kvpareto.calibration.fit.accuracy_rows import AccuracyRow, row_of
 from kvpareto.calibration.fit.calibrated_noise import (
     STEP,
-    Prior,
-    Rows,
-    fit_own,
+    NoisePrior,
+    NoiseRows,
+    fit_calibrated_noise,
     leave_out,
     prior_of,
 )
-from kvpareto.calibration.fit.mixed_effects import Model
+from kvpareto.calibration.fit.mixed_effects import KnownModel
 from kvpareto.calibration.grid.evaluate import FEATURES, FILE, SHAPE, WAYS, judge
 from kvpareto.calibration.grid.held_out import Judged, held_out_of, read_held_out
 from kvpareto.calibration.grid.reading import read_runs
 from kvpareto.planner.accuracy import predict as accuracy
 from kvpareto.planner.accuracy.calibrated_noise import CalibratedNoise
+from kvpareto.planner.accuracy.format_arrays import formats_of
 from kvpareto.planner.accuracy.interactions import TABLES
 from kvpareto.planner.accuracy.measured_configs import MeasuredRetention
 from kvpareto.planner.accuracy.predictor import Predictor
 from kvpareto.planner.formats.configuration import Configuration
 
-MODEL = Model("own:toy", FEATURES, ("toy",), SHAPE)
+MODEL = KnownModel("own:toy", FEATURES, ("toy",), SHAPE)
 SHIPPED = accuracy.published()
 PRIOR = prior_of(SHIPPED, SHIPPED.models.unseen(FEATURES))
 LAYOUTS = ("", "-g32", "-kc", "-pb64", "-pt", "+rot", "+smooth", "+smooth+rot", "-g32+res128")
 
 
-def rows_of(retention: dict[str, float], kind: str = "retrieval", context: int = 4096) -> list[Row]:
+def rows_of(
+    retention: dict[str, float], kind: str = "retrieval", context: int = 4096
+) -> list[AccuracyRow]:
     return [
         row_of(Configuration.parse(c), MODEL.key, kind, kind, context, MeasuredRetention(r, 0.003))
         for c, r in retention.items()
     ]
 
 
-def made_up(seed: int = 0) -> list[Row]:
+def made_up(seed: int = 0) -> list[AccuracyRow]:
     """Rows of a model whose every number differs from the prior."""
     rng = np.random.default_rng(seed)
     theta = PRIOR.mean + 0.5 * PRIOR.sd * rng.standard_normal(len(PRIOR.mean))
@@ -47,15 +50,15 @@ def made_up(seed: int = 0) -> list[Row]:
     texts = [f"w16a16-k{k}v{v}{x}" for k, v, x in product((8, 4, 2), (8, 4, 2), LAYOUTS)]
     rows = [r for c in (1024, 8192) for r in rows_of(dict.fromkeys(texts, 0.5), context=c)]
     rows += rows_of(dict.fromkeys(texts, 0.5), kind="reasoning")
-    found = Rows(rows, MODEL).predict(truth)
+    found = NoiseRows(rows, MODEL).predict(truth)
     return [replace(row, retention=float(r)) for row, r in zip(rows, found, strict=True)]
 
 
 def test_slopes_of_the_tables_are_the_derivatives() -> None:
     rows = made_up()[:40]
     protected = [replace(row, protected_layers=(0, 3), protected_bits=8.0) for row in rows[:10]]
-    data = Rows([*rows, *protected], MODEL)
-    own = fit_own(rows, MODEL, PRIOR)
+    data = NoiseRows([*rows, *protected], MODEL)
+    own = fit_calibrated_noise(rows, MODEL, PRIOR)
     found = data.slopes(own.noise)
     names = [name for entries in TABLES.values() for name in entries]
     for name in (
@@ -72,8 +75,8 @@ def test_slopes_of_the_tables_are_the_derivatives() -> None:
 def test_it_learns_a_model_that_no_shared_coefficients_describe() -> None:
     rows = made_up()
     kept, left = rows[::2], rows[1::2]
-    own = fit_own(kept, MODEL, PRIOR)
-    data = Rows(left, MODEL)
+    own = fit_calibrated_noise(kept, MODEL, PRIOR)
+    data = NoiseRows(left, MODEL)
     errors = np.abs(data.predict(own.noise) - data.observed)
     prior = CalibratedNoise(dict(zip(PRIOR.names, PRIOR.mean.tolist(), strict=True)), {})
     assert errors.mean() < 0.02
@@ -81,7 +84,7 @@ def test_it_learns_a_model_that_no_shared_coefficients_describe() -> None:
 
 
 def test_without_rows_to_speak_of_it_is_the_prior() -> None:
-    own = fit_own(rows_of({"w16a16-k8v8": 1.0}), MODEL, PRIOR)
+    own = fit_calibrated_noise(rows_of({"w16a16-k8v8": 1.0}), MODEL, PRIOR)
     found = np.array([own.values[name] for name in PRIOR.names])
     assert np.abs((found - PRIOR.mean) / PRIOR.sd).max() < 0.5
 
@@ -93,11 +96,11 @@ def test_more_bits_are_never_worse_whatever_was_measured(layout: str) -> None:
     wrong |= {f"w16a16-k16v{b}{layout}": r for b, r in ((8, 0.2), (4, 0.6), (2, 0.99))}
     if "smooth" in layout or "kc" in layout:
         wrong = {c: r for c, r in wrong.items() if "k16" not in c}
-    own = fit_own(rows_of(wrong), MODEL, PRIOR)
+    own = fit_calibrated_noise(rows_of(wrong), MODEL, PRIOR)
     sides = ("k{}v16", "k16v{}") if "k16" in "".join(wrong) else ("k{}v16",)
     for side in sides:
         ladder = [f"w16a16-{side.format(b)}{layout}" for b in (2, 4, 8)]
-        found = Rows(rows_of(dict.fromkeys(ladder, 0.5)), MODEL).predict(own.noise)
+        found = NoiseRows(rows_of(dict.fromkeys(ladder, 0.5)), MODEL).predict(own.noise)
         assert list(found) == sorted(found)
 
 
@@ -109,12 +112,12 @@ def test_intervals_hold_what_was_left_out() -> None:
     assert found.error < 0.06
 
 
-def format_of(row: Row) -> tuple[object, ...]:
+def format_of(row: AccuracyRow) -> tuple[object, ...]:
     return row.k_bits, row.v_bits, row.granularity, row.group_size, row.smoothing, row.rotate_k
 
 
 def test_plans_use_it_and_agree_with_themselves() -> None:
-    own = fit_own(rows_of({"w16a16-k4v4": 0.3, "w16a16-k8v8": 1.0}), MODEL, PRIOR)
+    own = fit_calibrated_noise(rows_of({"w16a16-k4v4": 0.3, "w16a16-k8v8": 1.0}), MODEL, PRIOR)
     noise = {"values": own.values, "formats": [list(x) for x in own.formats.items()], "z": 0.7}
     payload = {**SHIPPED.payload, "own": "llama-3.1-8b", "own_noise": noise}
     predictor = Predictor(payload)
@@ -123,7 +126,7 @@ def test_plans_use_it_and_agree_with_themselves() -> None:
     spec = spec_of(LLAMA31_8B)
     configs = [Configuration.parse(c) for c in ("w16a16-k4v4", "w4a16-k2v8-kc", "w16a16-k8v8-pt")]
     many = accuracy.predict_many(spec, configs, 4096, predictor)
-    formats = accuracy.formats_of(spec, configs)
+    formats = formats_of(spec, configs)
     grid = accuracy.predict_grid(spec, (16, 4), formats, 4096, predictor=predictor)
     for i, (one, weights) in enumerate(zip(many, (0, 1, 0), strict=True)):
         assert one.retention == pytest.approx(grid.retention[weights, i])
@@ -152,6 +155,6 @@ def _within_the_bars(judged: Judged) -> None:
 
 
 def test_a_prior_names_every_parameter_once() -> None:
-    assert isinstance(PRIOR, Prior)
+    assert isinstance(PRIOR, NoisePrior)
     assert len(set(PRIOR.names)) == len(PRIOR.names) == len(PRIOR.mean) == len(PRIOR.sd)
     assert (PRIOR.sd > 0).all()

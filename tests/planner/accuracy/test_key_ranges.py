@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kvpareto.calibration.fit.accuracy_rows import Row, read_rows
+from kvpareto.calibration.fit.accuracy_rows import AccuracyRow, read_rows
 from kvpareto.calibration.fit.coefficients import to_payload
 from kvpareto.calibration.fit.cross_validation import predict_rows
 from kvpareto.calibration.fit.measured_models import measured_rows
-from kvpareto.calibration.fit.mixed_effects import Model
+from kvpareto.calibration.fit.mixed_effects import KnownModel
 from kvpareto.calibration.fit.published import FOLDER, read_models
 from kvpareto.calibration.fit.regression import fit_rows
-from kvpareto.planner.accuracy.checkpoint_keys import key_layers
-from kvpareto.planner.accuracy.key_ranges import (
+from kvpareto.planner.accuracy.key_noise.checkpoint_keys import key_layers
+from kvpareto.planner.accuracy.key_noise.key_ranges import (
     BITS,
     STRUCTURES,
     TRANSFORMS,
@@ -24,7 +24,7 @@ from kvpareto.planner.accuracy.key_ranges import (
     bundled,
     bundled_ranges,
 )
-from kvpareto.planner.accuracy.key_simulation import key_ranges
+from kvpareto.planner.accuracy.key_noise.key_simulation import key_ranges
 from kvpareto.planner.accuracy.predictor import Predictor
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.models.checkpoint_tensors import CheckpointTensors
@@ -135,9 +135,9 @@ def test_the_order_of_formats_is_the_measured_one() -> None:
 
 
 @pytest.fixture(scope="module")
-def without_qwen25() -> tuple[Predictor, dict[str, Model]]:
+def without_qwen25() -> tuple[Predictor, dict[str, KnownModel]]:
     """A fit that has seen no Qwen2.5, nor what was made of one."""
-    models = {line["key"]: Model.read(line) for line in read_models(FOLDER / "models.csv")}
+    models = {line["key"]: KnownModel.read(line) for line in read_models(FOLDER / "models.csv")}
     kin = ("qwen2.5", "deepseek-r1-distill-qwen", "qwq")
     rows = [row for row in read_rows(FOLDER / "accuracy.csv") if not row.model.startswith(kin)]
     shipped = json.loads((FOLDER / "accuracy.json").read_text(encoding="utf-8"))
@@ -147,7 +147,7 @@ def without_qwen25() -> tuple[Predictor, dict[str, Model]]:
     return Predictor(payload), models
 
 
-def measured(task: str, **format_: object) -> Row:
+def measured(task: str, **format_: object) -> AccuracyRow:
     fields = {
         "granularity": "per-token", "group_size": 0, "residual": 0, "smoothing": False,
         "rotate_k": False, "weight_bits": 16.0, "k_bits": 4.0, "v_bits": 4.0,
@@ -178,7 +178,7 @@ def measured(task: str, **format_: object) -> Row:
     ],
 )
 def test_a_collapse_and_its_cure_are_foreseen_from_the_checkpoint(
-    without_qwen25: tuple[Predictor, dict[str, Model]], task: str, format_: dict[str, object]
+    without_qwen25: tuple[Predictor, dict[str, KnownModel]], task: str, format_: dict[str, object]
 ) -> None:
     """No row of Qwen2.5: the truth lies in an interval narrower than 0.4 even so."""
     predictor, models = without_qwen25
@@ -194,7 +194,7 @@ def test_a_collapse_and_its_cure_are_foreseen_from_the_checkpoint(
 
 
 def test_rotation_makes_large_biases_worse(
-    without_qwen25: tuple[Predictor, dict[str, Model]],
+    without_qwen25: tuple[Predictor, dict[str, KnownModel]],
 ) -> None:
     """27 % of needles are found with plain 4-bit keys, 9 % with rotated ones."""
     predictor, models = without_qwen25
@@ -206,7 +206,7 @@ def test_rotation_makes_large_biases_worse(
 
 
 def test_without_the_checkpoint_the_collapse_is_only_allowed_for(
-    without_qwen25: tuple[Predictor, dict[str, Model]],
+    without_qwen25: tuple[Predictor, dict[str, KnownModel]],
 ) -> None:
     predictor, models = without_qwen25
     features = replace(models["qwen2.5-coder-0.5b"].features, ranges=None)
@@ -222,7 +222,7 @@ def test_without_the_checkpoint_the_collapse_is_only_allowed_for(
 
 
 def test_layers_that_are_protected_take_their_noise_out(
-    without_qwen25: tuple[Predictor, dict[str, Model]],
+    without_qwen25: tuple[Predictor, dict[str, KnownModel]],
 ) -> None:
     """KL 2.3 with rotated keys, 0.2 with layer 0 kept at 8 bits."""
     predictor, models = without_qwen25

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kvpareto import profiles
+from kvpareto.planner.accuracy.format_arrays import format_arrays, formats_of
 from kvpareto.planner.accuracy.formula import weight_noise
 from kvpareto.planner.accuracy.named_noise import (
     KV_NOISE,
@@ -18,12 +19,7 @@ from kvpareto.planner.accuracy.named_noise import (
     weight_equivalents,
     with_names,
 )
-from kvpareto.planner.accuracy.predict import (
-    format_arrays,
-    formats_of,
-    predict_grid,
-    predict_many,
-)
+from kvpareto.planner.accuracy.predict import predict_grid, predict_many
 from kvpareto.planner.engines import find_engine
 from kvpareto.planner.formats import named
 from kvpareto.planner.formats.configuration import Configuration

@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import pytest
 
+from kvpareto.planner.accuracy.format_arrays import formats_of
 from kvpareto.planner.accuracy.predict import (
-    GENERATED_KINDS,
-    Accuracy,
     average,
-    formats_of,
     outlier_layers,
     predict,
     predict_grid,
     published,
 )
+from kvpareto.planner.accuracy.prediction import Accuracy
 from kvpareto.planner.accuracy.predictor import Predictor
+from kvpareto.planner.accuracy.task_kinds import GENERATED_KINDS
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
 from tests.support.accuracy_specs import (

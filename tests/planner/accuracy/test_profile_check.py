@@ -16,8 +16,8 @@ from kvpareto.calibration.records.profile_files import replace_file, to_text
 from kvpareto.calibration.records.record_file import ROWS, Record, RecordFile, read_records
 from kvpareto.cli import run
 from kvpareto.planner.accuracy import calibrations
-from kvpareto.planner.accuracy.profile_check import check_meta, check_payload
-from kvpareto.planner.accuracy.profile_values import DamagedCalibration
+from kvpareto.planner.accuracy.calibration_files.check import check_meta, check_payload
+from kvpareto.planner.accuracy.calibration_files.values import DamagedCalibration
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.load_model import load_model
 from tests.support.fake_bench import MadeUpModel, campaign

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from kvpareto.calibration.grid.held_out import FILE as GRID
-from kvpareto.calibration.grid.reading import Run, read_runs
+from kvpareto.calibration.grid.reading import GridRun, read_runs
 from kvpareto.planner.accuracy import model_sensitivity as model_effects
 from kvpareto.planner.accuracy.interval import inside
-from kvpareto.planner.accuracy.model_sensitivity import Effects, Sensitivities
+from kvpareto.planner.accuracy.model_sensitivity import FittedSensitivities, ModelSensitivity
 from kvpareto.planner.accuracy.predict import average, predict_many, published
 from kvpareto.planner.load_model import load_model
 from tests.support.accuracy_specs import UNSEEN, spec_of
@@ -20,7 +20,7 @@ RECALL = Path(__file__).parents[3] / "profiles" / "recall"
 
 
 @cache
-def grid() -> list[Run]:
+def grid() -> list[GridRun]:
     return read_runs(GRID)
 
 
@@ -55,7 +55,7 @@ def test_distance_from_the_measured_sizes_widens_and_is_said() -> None:
     models = published().models
     features = models.of(spec_of(UNSEEN)).features
 
-    def at(billions: float) -> Effects:
+    def at(billions: float) -> ModelSensitivity:
         return models.unseen(replace(features, parameters_b=billions))
 
     assert at(2.0).notes == at(400.0).notes  # within a doubling of 3.1 to 235
@@ -67,5 +67,5 @@ def test_distance_from_the_measured_sizes_widens_and_is_said() -> None:
         assert any("of about this size" in note for note in found.notes)
     # The reverse: measured at 7 million, asked about 7 billion.
     measured = {"recall": {**published().payload["models"]["qwen3-8b"], "parameters_b": 0.0074}}
-    only_tiny = Sensitivities({**published().payload, "models": measured})
+    only_tiny = FittedSensitivities({**published().payload, "models": measured})
     assert (only_tiny.unseen(replace(features, parameters_b=7.0)).spread > at(7.0).spread + 3).all()

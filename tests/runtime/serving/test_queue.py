@@ -6,7 +6,7 @@ import pytest
 
 from kvpareto.planner.errors import BadInput
 from kvpareto.runtime.generation.sampling import Sampling
-from kvpareto.runtime.serving.queue import Request
+from kvpareto.runtime.serving.queue import PromptRequest
 from tests.support.runtime_builders import session, small_model
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [9, 4, 3], list(range(20, 40)), [12], [33, 2, 14, 15, 60]]
@@ -25,8 +25,8 @@ def alone(model: Any, config: str, prompt: list[int], most: int) -> list[int]:
         return run.generate(prompt, most, stops=frozenset()).tokens[0]
 
 
-def requests() -> list[Request]:
-    return [Request(i, p, m) for i, (p, m) in enumerate(zip(PROMPTS, MOST, strict=True))]
+def requests() -> list[PromptRequest]:
+    return [PromptRequest(i, p, m) for i, (p, m) in enumerate(zip(PROMPTS, MOST, strict=True))]
 
 
 @pytest.mark.cpu
@@ -52,7 +52,7 @@ def test_a_stop_token_frees_the_row_for_who_waits() -> None:
     stop = free[3]
     with session(model, "w16a16-k16v16", tokens=64, batch=1) as run:
         run.stops = frozenset({stop})
-        answers, _ = run.queue([Request(0, PROMPTS[0], 12), Request(1, PROMPTS[1], 2)])
+        answers, _ = run.queue([PromptRequest(0, PROMPTS[0], 12), PromptRequest(1, PROMPTS[1], 2)])
         first, second = list(answers)
     assert first.stopped
     assert first.tokens == free[: free.index(stop) + 1]
@@ -85,5 +85,5 @@ def test_a_small_cache_begins_anew_as_often_as_it_must() -> None:
 def test_what_can_never_fit_is_refused_before_anything_runs() -> None:
     with session(small_model("llama"), "w16a16-k16v16", tokens=8, batch=2) as run:
         with pytest.raises(BadInput, match="request 1 has 7 tokens and asks for 3"):
-            run.queue([Request(0, [5], 2), Request(1, PROMPTS[0], 3)])
-        assert next(run.queue([Request(0, PROMPTS[0], 2)], Sampling())[0]).number == 0
+            run.queue([PromptRequest(0, [5], 2), PromptRequest(1, PROMPTS[0], 3)])
+        assert next(run.queue([PromptRequest(0, PROMPTS[0], 2)], Sampling())[0]).number == 0

@@ -1,6 +1,6 @@
 """Single values of a calibration's files: within their limits, or the file is damaged.
 
-profile_check.py reads whole files by them.
+check.py reads whole files by them.
 """
 
 import math

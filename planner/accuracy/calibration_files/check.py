@@ -11,16 +11,17 @@ there.
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import KVParetoError
-from ..formats.configuration import Configuration
-from .calibrated_noise import SLOPES
-from .formula import COEFFICIENTS
-from .interactions import TABLES
-from .key_ranges import bundled
-from .model_sensitivity import COMPONENTS
-from .predictor import Predictor
-from .profile_probe import check_evaluates
-from .profile_values import (
+from ...errors import KVParetoError
+from ...formats.configuration import Configuration
+from ..calibrated_noise import SLOPES
+from ..formula import COEFFICIENTS
+from ..interactions import TABLES
+from ..key_noise.key_ranges import bundled
+from ..model_sensitivity import COMPONENTS
+from ..predictor import Predictor
+from ..task_kinds import MOST_FLOOR
+from .evaluation import check_evaluates
+from .values import (
     LARGEST_LOG,
     MOST_KEPT,
     MOST_TOKENS,
@@ -33,7 +34,6 @@ from .profile_values import (
     listed,
     number,
 )
-from .task_kinds import MOST_FLOOR
 
 SCHEMA = 2
 """Of accuracy.json, whose coefficients a version evaluates."""

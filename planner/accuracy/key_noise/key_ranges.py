@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ... import profiles
-from ..light_dataclass import dataclass
-from ..models.spec import ModelSpec
+from .... import profiles
+from ...light_dataclass import dataclass
+from ...models.spec import ModelSpec
 
 Floats = NDArray[np.float64]
 LOST = 100.0

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.checkpoint_tensors import CheckpointTensors
-from ..models.spec import Attention, ModelSpec
+from ...models.checkpoint_tensors import CheckpointTensors
+from ...models.spec import Attention, ModelSpec
 from .key_simulation import KeyLayer
 
 Get = Callable[[str], NDArray[np.float32] | None]

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..light_dataclass import dataclass
+from ...light_dataclass import dataclass
 from .key_ranges import BITS, STRUCTURES, TRANSFORMS, KeyRanges
 
 Floats32 = NDArray[np.float32]

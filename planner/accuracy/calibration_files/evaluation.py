@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from .formula import GRANULARITIES, Floats, Formats
-from .model_sensitivity import REFERENCE_SIZE_B, Features
-from .predictor import Predictor
-from .profile_values import DamagedCalibration
-from .retention import OutlierLayers, protected_shares
+from ..formula import GRANULARITIES, Floats, FormatArrays
+from ..model_sensitivity import REFERENCE_SIZE_B, Features
+from ..predictor import Predictor
+from ..retention import OutlierLayers, protected_shares
+from .values import DamagedCalibration
 
 
 def check_evaluates(predictor: Predictor) -> None:
@@ -26,12 +26,12 @@ def check_evaluates(predictor: Predictor) -> None:
         part = protected_shares(outliers, layers, protected)
         kept = np.array([part.plain, part.outlier, part.value])
         shares = np.repeat(kept[:, None], len(formats.k_bits), axis=1)
-        for effects in (models.known(payload["own"], features), models.unseen(features)):
-            ends = effects.z, 0.0, -effects.z
+        for sensitivity in (models.known(payload["own"], features), models.unseen(features)):
+            ends = sensitivity.z, 0.0, -sensitivity.z
             for context in (1.0, 4096.0, 2.0**22):
                 with np.errstate(all="ignore"):
                     retention = predictor.retention(
-                        effects,
+                        sensitivity,
                         formats,
                         formats.with_bits(8, 8),
                         shares,
@@ -52,7 +52,7 @@ def _check_ends(ends: Floats) -> None:
         raise DamagedCalibration("the coefficients give an interval whose ends are swapped")
 
 
-def _probes() -> Formats:
+def _probes() -> FormatArrays:
     """Cache formats at the corners of the space."""
     bits = np.array([2.0, 4.0, 8.0, 16.0])
     grid = [
@@ -60,7 +60,7 @@ def _probes() -> Formats:
         for axis in np.meshgrid(bits, np.arange(len(GRANULARITIES)), [0.0, 1.0], indexing="ij")
     ]
     k_bits, granularity, on = grid
-    return Formats(
+    return FormatArrays(
         k_bits=k_bits,
         v_bits=k_bits,
         granularity=granularity.astype(np.int64),

@@ -1,0 +1,94 @@
+"""KV formats as arrays, from the fields of a space or from configurations, with what a checkpoint
+says of its keys and which layers are protected.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..formats.configuration import Configuration
+from ..models.spec import ModelSpec
+from .formula import GRANULARITIES, OUTLIER, Floats, FormatArrays
+from .model_sensitivity import Features, features_of
+from .named_noise import with_names
+from .retention import OutlierLayers, protected_shares
+
+
+def format_arrays(
+    spec: ModelSpec,
+    *,
+    k_bits: ArrayLike,
+    v_bits: ArrayLike,
+    granularity: Sequence[str],
+    group_size: ArrayLike,
+    block_tokens: ArrayLike,
+    smoothing: ArrayLike,
+    rotation: ArrayLike,
+    residual: ArrayLike,
+    kv_names: Sequence[tuple[str, str]] = (),
+) -> FormatArrays:
+    """Cache formats of a space as arrays of one length F; 0 stands for a field's None.
+
+    `granularity` holds values of Granularity. Groups as wide as the head are the head. `kv_names`
+    are names of keys' and values' formats, "" for sides that have bits.
+    """
+    head = float(features_of(spec, None).head_dim)
+    names = {str(g): i for i, g in enumerate(GRANULARITIES)}
+    group = np.asarray(group_size, dtype=float)
+    turned = np.asarray(rotation, dtype=float)
+    formats = FormatArrays(
+        k_bits=np.asarray(k_bits, dtype=float),
+        v_bits=np.asarray(v_bits, dtype=float),
+        granularity=np.array([names[str(g)] for g in granularity]),
+        group=np.where((group > 0) & (group < head), group, head),
+        block=np.maximum(np.asarray(block_tokens, dtype=float), 1.0),
+        smoothing=np.asarray(smoothing, dtype=float),
+        rotate_k=turned,
+        rotate_v=turned,
+        residual=np.asarray(residual, dtype=float),
+    )
+    return with_names(formats, int(head), kv_names)
+
+
+def formats_of(spec: ModelSpec, configs: Sequence[Configuration]) -> FormatArrays:
+    """The cache formats of configurations."""
+    return format_arrays(
+        spec,
+        k_bits=[c.k_bits for c in configs],
+        v_bits=[c.v_bits for c in configs],
+        granularity=[c.granularity for c in configs],
+        group_size=[c.group_size or 0 for c in configs],
+        block_tokens=[c.block_tokens or 0 for c in configs],
+        smoothing=[c.smoothing for c in configs],
+        rotation=[c.rotation for c in configs],
+        residual=[c.residual for c in configs],
+        kv_names=[(c.k_format, c.v_format) for c in configs],
+    )
+
+
+def with_read_keys(
+    features: Features,
+    formats: FormatArrays,
+    protections: Sequence[Collection[int]],
+    protection: NDArray[np.int64],
+    protected_bits: Floats,
+) -> tuple[FormatArrays, Floats]:
+    """Formats with the key noise that was read from the checkpoint, where it was, and the share of
+    each component in protected layers [3, F]; what was read counts its protected layers itself.
+
+    Format f keeps the layers `protections[protection[f]]` at `protected_bits[f]`.
+    """
+    shares = _shares(features.outliers, features.layers, protections)[:, protection]
+    if features.ranges is None:
+        return formats, shares
+    read = features.ranges.noise(formats, protections, protection, protected_bits)
+    shares[OUTLIER] = 0.0
+    return replace(formats, read=read), shares
+
+
+def _shares(outliers: OutlierLayers, layers: int, protections: Sequence[Collection[int]]) -> Floats:
+    """Share of each component (plain, outlier, value) that each protection keeps out: [3, P]."""
+    shares = [protected_shares(outliers, layers, p) for p in protections]
+    return np.array([[s.plain, s.outlier, s.value] for s in shares]).T

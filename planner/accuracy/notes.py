@@ -1,0 +1,55 @@
+"""Notes beside a prediction: where it goes beyond the rows of the fit, what was seen to fail."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..formats.configuration import Configuration
+from .formula import BLOCK, GRANULARITIES, TENSOR
+from .predictor import Predictor
+from .task_kinds import GENERATED_KINDS
+
+
+def breaks_of(predictor: Predictor, config: Configuration, context: int) -> tuple[str, ...]:
+    """Plain warnings of contexts at which the model, or the configuration, was seen to fail."""
+    messages = []
+    itself = predictor.payload.get("breaks")
+    if itself is not None and context >= itself:
+        messages.append(
+            f"from {itself:,} tokens on this model, unquantized, scores less than half of its best "
+            "(measured): expect no good answers there, whatever the configuration"
+        )
+    broken = predictor.measured.broken(config, context)
+    if broken is not None:
+        run, first = broken
+        messages.append(
+            f"{run} was measured to keep less than half of the score from {first:,} tokens on"
+        )
+    return tuple(messages)
+
+
+def notes_of(
+    predictor: Predictor, config: Configuration, context: int, headline: Sequence[str]
+) -> tuple[str, ...]:
+    """Where the configuration or the context lies beyond the rows of the fit."""
+    known: Mapping[str, Any] = predictor.payload["range"]
+    notes = []
+    if len(headline) > 1 and (missing := set(GENERATED_KINDS) - set(headline)):
+        named = " and ".join(sorted(missing)).replace("_", " ")
+        notes.append(
+            f"{named} was not measured on this model: --task {min(missing).replace('_', '-')} "
+            "plans by its prediction"
+        )
+    longest = predictor.measured.longest
+    if longest is not None and context > longest:
+        notes.append(f"beyond the longest context this model was measured at ({longest:,} tokens)")
+    elif context > known["context"][1]:
+        notes.append(f"beyond the longest context of the rows ({known['context'][1]:,} tokens)")
+    for name, used, words in (
+        ("smoothing", config.smoothing, "K-smoothing: its gain is a prior"),
+        ("per-block", config.granularity is GRANULARITIES[BLOCK], "scales per block of tokens"),
+        ("per-tensor", config.granularity is GRANULARITIES[TENSOR], "integer scales per tensor"),
+        ("sinks", config.sinks > 0, "sinks: no gain is assumed"),
+    ):
+        if used and not known["rows"].get(name, 0):
+            notes.append(f"no row has {words}")
+    return tuple(notes)
