@@ -8,6 +8,7 @@ import csv
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,9 @@ def to_payload(
 
 
 def data_hash(rows: Sequence[AccuracyRow], models: Sequence[KnownModel]) -> str:
-    """SHA-256 of the very rows and models of a fit, in their order."""
-    return hashlib.sha256("\n".join(map(repr, (*rows, *models))).encode()).hexdigest()
+    """SHA-256 of the values of a fit's rows and models, in their order."""
+    values = (repr(astuple(each)) for each in (*rows, *models))
+    return hashlib.sha256("\n".join(values).encode()).hexdigest()
 
 
 def read_families(folder: Path) -> dict[str, dict[str, Any]]:
