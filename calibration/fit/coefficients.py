@@ -76,8 +76,8 @@ def to_payload(
 
 def data_hash(rows: Sequence[AccuracyRow], models: Sequence[KnownModel]) -> str:
     """SHA-256 of the values of a fit's rows and models, in their order."""
-    values = (repr(astuple(each)) for each in (*rows, *models))
-    return hashlib.sha256("\n".join(values).encode()).hexdigest()
+    values = [astuple(row) for row in rows] + [astuple(model) for model in models]
+    return hashlib.sha256("\n".join(map(repr, values)).encode()).hexdigest()
 
 
 def read_families(folder: Path) -> dict[str, dict[str, Any]]:
