@@ -32,7 +32,7 @@ from kvpareto.planner.models.spec import ModelSpec
 from kvpareto.planner.search.recommend import Request, recommend
 from kvpareto.planner.units import GB
 from kvpareto.planner.workload import Workload
-from kvpareto.report.document import point
+from kvpareto.report.document_parts import point
 
 OUTPUT = 12  # tokens decoded in each run: few, since transformers takes 20 to 80 ms for each
 BASELINE_CHUNKS = (None, 4096, 1024)  # of transformers: the largest that fits

@@ -22,7 +22,7 @@ from kvpareto.planner.latency import predict as latency
 from kvpareto.planner.memory import estimate as memory
 from kvpareto.planner.units import GB
 from kvpareto.planner.workload import Workload
-from kvpareto.report.document import point
+from kvpareto.report.document_parts import point
 
 BARS = {"median": 0.01, "worst": 0.03}
 

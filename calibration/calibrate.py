@@ -4,17 +4,18 @@ Progress and notices go to stderr; the summary is the command's result.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..planner.accuracy.calibrations import ACCURACY, begin, fingerprint, folder_of
-from ..planner.errors import BadInput, KVParetoError, printable
+from ..planner.errors import BadInput, Interrupted
 from ..planner.formats.configuration import Configuration
 from ..planner.load_model import load_model
 from ..planner.models.spec import ModelSpec
+from ..report.progress import progress
+from .announcement import announce, announce_layers
 from .design.options import (
     ASKED,
     DEFAULT_MODEL,
@@ -26,22 +27,10 @@ from .design.options import (
 from .execution.device import as_loaded, check_size, choose, missing
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from .design.campaign import Ending
-    from .design.time_estimate import TimeEstimate
-    from .measure.layer_sensitivity import Sensitivity
     from .measure.prompts import PromptTexts
     from .measure.trial import Bench
-    from .records.record_file import Record, RecordFile
-
-Say = Callable[[str], None]
-
-
-class Interrupted(KVParetoError):
-    """Ctrl-C: exit code 130, like every interrupted command."""
-
-    exit_code = 130
+    from .records.record_file import RecordFile
 
 
 def calibrate(options: CalibrationOptions) -> dict[str, Any]:
@@ -71,11 +60,8 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
     from .records.record_file import LAYERS, Record, RecordFile, of_other_versions, read_records
 
     here = environment(device)
-    with RecordFile(folder) as file, _progress(asked.runs) as (progress, bar):
-
-        def say(text: str) -> None:
-            progress.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
-
+    with RecordFile(folder) as file, progress(asked.runs) as shown:
+        say = shown.say
         measured = any((folder / name).exists() for name in (ASKED, ACCURACY))  # not verify alone
         if file.records and measured and not options.resume:
             raise BadInput(
@@ -93,14 +79,14 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
         try:
             with _bench(source, spec, material, device, options) as bench:
                 begin(folder, spec)
-                asked, forecast = _announce(options, bench, asked, file.records, say, started)
+                asked, forecast = announce(options, bench, asked, file.records, say, started)
                 replace_file(folder / ASKED, asked.to_text())
                 weights = (16, 4) if device == "cuda" else (16,)
 
                 def append(record: Record) -> None:
                     file.append(record)
                     if record.task != LAYERS:
-                        progress.advance(bar, forecast.share(record.task, record.context, asked))
+                        shown.advance(forecast.share(record.task, record.context, asked))
 
                 runner = ConfigurationRunner(
                     bench,
@@ -111,12 +97,10 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
                     notice=say,
                     kinds=material.harness.kinds if material.harness else None,
                 )
-                _tell(runner.probe(), say)
+                announce_layers(runner.probe(), say)
 
                 def step(number: int, config: Configuration) -> None:
-                    progress.update(bar, completed=number, description=str(config))
-                    if not progress.console.is_terminal:
-                        say(f"{number + 1} of {asked.runs}  {config}")
+                    shown.step(str(config), number)
 
                 plan = CalibrationPlan(
                     asked.contexts,
@@ -129,7 +113,7 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
                     time.monotonic() - started,
                 )
                 ending = Campaign(spec, plan, runner, file.records, step).run()
-                progress.update(bar, completed=asked.runs, description="fitting")
+                shown.finish("fitting")
             meta = write_profile(folder, spec, file.records, here)
             refit(here.gpu, say)
             check_any_ran(folder, file.records)
@@ -146,8 +130,7 @@ def _material(asked: CalibrationSettings) -> "PromptTexts":
     MissingDependency where the harness is asked for and not installed."""
     from . import tasks
     from .measure.prompts import PromptTexts
-    from .tasks.harness_tasks import HarnessTasks
-    from .tasks.lm_eval import split_names
+    from .tasks.lm_eval import HarnessTasks, split_names
 
     generated, others = split_names(asked.tasks)
     return PromptTexts(
@@ -188,20 +171,20 @@ def _document(
 
 def _findings(meta: dict[str, Any]) -> list[str]:
     """What a person should know of the model, in sentences without their stops."""
-    found = []
+    findings = []
     if meta["breaks"] is not None:
-        found.append(
+        findings.append(
             f"From {meta['breaks']:,} tokens on the unquantized model itself scores less than half "
             "of its best"
         )
-    found += [
+    findings += [
         f"{broken['config']} keeps less than half from {broken['context']:,} tokens on"
         for broken in meta["broken"]
     ]
     if meta["protect"]:
         sets = " and ".join(f"{{{','.join(map(str, layers))}}}" for layers in meta["protect"])
-        found.append(f"Protected layers that plans now consider: {sets}")
-    return found
+        findings.append(f"Protected layers that plans now consider: {sets}")
+    return findings
 
 
 def _device(asked: str | None, spec: ModelSpec) -> str:
@@ -243,92 +226,3 @@ def _bench(
         yield bench
     finally:
         bench.close()
-
-
-def _announce(
-    options: CalibrationOptions,
-    bench: "Bench",
-    asked: CalibrationSettings,
-    records: Sequence["Record"],
-    say: Say,
-    begun: float,
-) -> tuple[CalibrationSettings, "TimeEstimate"]:
-    """Say what will run and how long it will take. The terms, with as many items and contexts as
-    fit the minutes since `begun` where these were left open, and the forecast."""
-    from .design.campaign import FIT_S
-    from .design.time_estimate import PROBE_SHARE, forecast, in_words
-    from .records.record_file import LAYERS
-
-    for context in asked.contexts:
-        fits = bench.fitting_tasks(context)
-        for name in bench.prompts.material.tasks:
-            if name not in fits:
-                if options.tasks is not None:
-                    bench.prompts.items(name, context)  # raises, and says how many tokens it needs
-                say(f"task {name} does not fit {context:,} tokens with this tokenizer: left out")
-    found = forecast(bench, asked.contexts)
-    seconds = None if options.minutes is None else 60 * options.minutes
-    bench.probe_tokens = found.probe_tokens(len(bench.spec.layers), seconds)
-    if options.minutes is not None and not records:
-        asked = found.fit(
-            asked,
-            (1 - PROBE_SHARE) * options.minutes - (time.monotonic() - begun + FIT_S) / 60,
-            items=options.items is None,
-            contexts=options.contexts is None,
-        )
-        bench.prompts.material = replace(
-            bench.prompts.material, items=asked.items, contexts=asked.contexts
-        )
-    done = len({record.config for record in records if record.task != LAYERS})
-    say(in_words(found, bench, asked, done, options.minutes))
-    one = found.seconds(asked.items, asked.contexts)
-    if options.minutes is not None and one > 60 * options.minutes / 2:
-        say("that is little time: a shorter --context, or fewer --tasks, leaves more to compare")
-    return asked, found
-
-
-def _tell(found: "Sensitivity | None", say: Say) -> None:
-    """What the probe of the layers says."""
-    if found is None:
-        say("the layers could not be probed: the planner's own sets of protected layers are tried")
-        return
-    proposed = found.proposals()
-    if not proposed:
-        say("layers probed: no few of them carry most of what 4-bit keys and values disturb")
-    for layers in proposed:
-        named = ", ".join(map(str, layers))
-        say(
-            f"layers probed: {len(layers)} of {len(found.keys)} ({named}) carry "
-            f"{found.carried(layers):.0%} of what 4-bit keys and values disturb; protecting them "
-            "is a candidate"
-        )
-
-
-@contextmanager
-def _progress(runs: int) -> Iterator[tuple["Progress", Any]]:
-    """A bar on stderr, with the remaining time."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False),
-    )
-    console = Console(stderr=True)
-    shown = console.is_terminal
-    with Progress(
-        *columns,
-        console=console,
-        transient=True,
-        disable=not shown,
-        speed_estimate_period=3600,  # of all rows: the last minute's are of one task
-    ) as progress:
-        yield progress, progress.add_task("loading", total=runs)

@@ -82,7 +82,7 @@ def readme() -> str:
 def recall_model() -> str:
     """docs/recall_model.md with its table of keys as the grid has it."""
     from kvpareto.calibration.evidence.accuracy_tables import with_tables
-    from kvpareto.calibration.evidence.keys_table import keys_table
+    from kvpareto.calibration.evidence.readme_table import keys_table
     from kvpareto.calibration.grid.held_out import FILE
     from kvpareto.calibration.grid.reading import read_runs
 

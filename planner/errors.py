@@ -46,6 +46,12 @@ class MissingDependency(KVParetoError):
     exit_code = 3
 
 
+class Interrupted(KVParetoError):
+    """Ctrl-C: exit code 130, like every interrupted command."""
+
+    exit_code = 130
+
+
 def printable(text: str) -> str:
     """`text` without characters that a terminal would obey: a replacement stands for each."""
     if text.isprintable():

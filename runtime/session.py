@@ -1,13 +1,12 @@
 """A loaded model under one configuration: prefill, generate, and what it takes of memory."""
 
 import gc
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from importlib.util import find_spec
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -26,28 +25,9 @@ from .generation.sampling import GREEDY, Sampling
 from .generation.teacher_forcing import forced_logits
 from .generation.tokenization import Prompt, encode, stop_tokens, stream_text
 from .loan import borrow, give_back
+from .one_call import OneCall
 from .serving.queue import Answer, Counts, PromptRequest, Queue
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryUse:
-    """Bytes. `allocated` and `peak` are torch's allocator on the model's GPU, None on a CPU."""
-
-    weights: int
-    kv: int
-    allocated: int | None
-    peak: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """Generated tokens of each sequence, stop token included, and their text if there is a
-    tokenizer (without special tokens)."""
-
-    tokens: list[list[int]]
-    text: list[str] | None
+from .session_results import Generation, MemoryUse, held_bytes
 
 
 class Session:
@@ -94,10 +74,8 @@ class Session:
         self._dynamic = dynamic
         self._owned = owned
         self.device = model.device
-        self._lock = threading.Lock()  # held while a call runs
-        self._call = 0  # counts calls: whose tokens the cache holds
+        self._one_call = OneCall()
         self._length = 0  # tokens that RoPE is held still for
-        self._closed = False
         self.cache = PackedCache(
             spec,
             config,
@@ -126,7 +104,7 @@ class Session:
         `max_new_tokens` is what will follow, for models whose RoPE depends on the length.
         Raises BadInput for a prompt that does not fit the cache, NothingFits for want of memory.
         """
-        with self._alone():
+        with self._one_call.alone():
             return self._prefill(prompt, max_new_tokens)
 
     def chunks(self, tokens: int) -> list[int]:
@@ -138,44 +116,15 @@ class Session:
     ) -> Iterator[Tensor]:
         """Teacher-forced: for each chunk the logits [B, n, V] at the `positions` within it.
 
-        See forced.py. `chunks` replaces the configuration's own chunks, to keep step with another
-        session. Raises BadInput for a prompt that does not fit, NothingFits for want of memory.
+        See teacher_forcing.py. `chunks` replaces the configuration's own chunks, to keep step with
+        another session. Raises BadInput for a prompt that does not fit, NothingFits for want of
+        memory.
         """
-        with self._alone():
+        with self._one_call.alone():
             ids, starts = self._admit(prompt)
             sizes = self.chunks(ids.shape[1]) if chunks is None else chunks
-            found = forced_logits(self.forward, ids, positions, sizes, starts=starts)
-            return self._in_turn(found, self._call)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """The session for one call. Raises BadInput while another runs, and once it is closed."""
-        if not self._lock.acquire(blocking=False):
-            raise BadInput(
-                "this session is running a call already, in another thread",
-                "load a session for each thread; sessions of one model share its weights",
-            )
-        try:
-            if self._closed:
-                raise BadInput("this session is closed", "load the model again")
-            yield
-        finally:
-            self._lock.release()
-
-    def _in_turn(self, items: Iterator[T], call: int) -> Iterator[T]:
-        """What a call leaves to be read, as long as no other has taken the cache."""
-        while True:
-            with self._alone():
-                if call != self._call:
-                    raise BadInput(
-                        "this stream is over: its session has begun another call since",
-                        "read a stream to its end first, or load a second session",
-                    )
-                try:
-                    item = next(items)
-                except StopIteration:
-                    return
-            yield item
+            logits = forced_logits(self.forward, ids, positions, sizes, starts=starts)
+            return self._one_call.readable(logits)
 
     def _turn(self) -> AbstractContextManager[None]:
         return self._loan.turn(self._length)
@@ -215,7 +164,7 @@ class Session:
                 f"a prompt of {ids.shape[1]} tokens does not fit a cache of {self.cache.capacity}",
                 "load with a longer context, or cut the prompt",
             )
-        self._call += 1
+        self._one_call.begin()
         self._length = ids.shape[1] + more
         return ids.to(self.device), starts.to(self.device)
 
@@ -231,9 +180,9 @@ class Session:
         Raises BadInput for what does not fit, NothingFits for want of memory; while it is read,
         NotFinite for logits that are no numbers, BadInput after another call has begun.
         """
-        with self._alone():
-            found = self._steps(prompt, max_new_tokens, sampling, stops)
-            return self._in_turn(found, self._call)
+        with self._one_call.alone():
+            tokens = self._steps(prompt, max_new_tokens, sampling, stops)
+            return self._one_call.readable(tokens)
 
     def _steps(
         self, prompt: Prompt, max_new_tokens: int, sampling: Sampling, stops: frozenset[int] | None
@@ -258,7 +207,7 @@ class Session:
     ) -> Generation:
         """Generate for every sequence of the prompt. `stops` replaces the model's stop tokens."""
         ends = self.stops if stops is None else stops
-        with self._alone():
+        with self._one_call.alone():
             columns = list(self._steps(prompt, max_new_tokens, sampling, stops))
         tokens = [_until(row, ends) for row in map(list, zip(*columns, strict=True))]
         text = None
@@ -275,8 +224,8 @@ class Session:
         Raises BadInput for a request that can never fit the cache; while answers are read,
         NotFinite, NothingFits, and BadInput after another call has begun.
         """
-        with self._alone():
-            found = Queue(
+        with self._one_call.alone():
+            queue = Queue(
                 self.forward,
                 requests,
                 chunks=self.chunks,
@@ -284,9 +233,9 @@ class Session:
                 stops=self.stops,
                 aligned=self.config.sinks > 0,
             )
-            self._call += 1
+            self._one_call.begin()
             self._length = max((len(r.tokens) + r.most for r in requests), default=0)
-            return self._in_turn(found.answers(), self._call), found.counts
+            return self._one_call.readable(queue.answers()), queue.counts
 
     def stream(
         self,
@@ -311,10 +260,9 @@ class Session:
         """Free the cache and the graphs; free the model too where the session loaded it, else
         give it its own attention back, once no other session is open on it. A closed session runs
         nothing any more; closing waits for a call that another thread runs."""
-        with self._lock:
-            if self._closed:
+        with self._one_call.closing() as was_open:
+            if not was_open:
                 return
-            self._closed = True
             self.forward.release()
             self.cache.layers = []
             self.cache.clock = Clock(1, torch.device("cpu"))  # kernels' buffers go with the old one
@@ -336,12 +284,6 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def held_bytes(model: torch.nn.Module) -> int:
-    """Bytes of a model's parameters and buffers, what is shared counted once."""
-    held = {t.data_ptr(): t.nbytes for t in (*model.parameters(), *model.buffers())}
-    return sum(held.values())
 
 
 def _until(row: list[int], ends: frozenset[int]) -> list[int]:

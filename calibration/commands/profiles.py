@@ -3,7 +3,6 @@
 Heavy imports stay inside the commands.
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,13 +67,15 @@ def register(app: typer.Typer, show: Show) -> None:
         \b
         kvpareto profiles check ~/models
         """
+        from ...report.progress import progress
         from ..config_check.check import check, configs_in, quiet, summary
 
         paths = configs_in(folder)
         quiet()
         checked = []
-        with typer.progressbar(paths, label="configs", file=sys.stderr) as bar:
-            for path in bar:
+        with progress(len(paths)) as shown:
+            for number, path in enumerate(paths):
+                shown.step(path.stem, number)
                 verdict = check(path)
                 if verdict is not None:
                     checked.append(verdict)

@@ -1,4 +1,4 @@
-"""What quantizing costs, in the lines by which a person chooses a format: README's table.
+"""Tables of README and docs/recall_model.md: what quantizing costs, by which a format is chosen.
 
 Everything is computed from shipped rows: the recall models' grid, with what was predicted for its
 formats where none of their runs was in the fit, and the published tables, with what was predicted
@@ -22,7 +22,7 @@ from ..fit.accuracy_rows import AccuracyRow, read_rows, row_of
 from ..fit.cross_validation import observed, read_predicted
 from ..fit.published import FOLDER
 from ..grid.held_out import FILE, HIGH, Judged, held_out_of, read_held_out
-from ..grid.reading import FULL, read_runs
+from ..grid.reading import FULL, GridRun, read_runs
 from ..grid.variants import ITEMS, WANTED
 from .accuracy_tables import markdown_table
 
@@ -36,6 +36,23 @@ PLAIN, SMOOTHED, ROTATED, BOTH = (False, False), (True, False), (False, True), (
 TURNS = (PLAIN, SMOOTHED, ROTATED, BOTH)
 """Keys smoothed, keys rotated."""
 UP_FROM_4 = (4, 6, 8, 16)
+
+
+KEYS_CONTEXT = 1024
+KEYS_MODELS = ("recall", "recall-outliers")
+KEYS_KINDS = {"retrieval": "needles", "reasoning": "variables, arithmetic"}
+CELLS = {
+    "w16a16-k4v8-pt+res128+pc256": "4 bits, one scale a tensor",
+    "w4a16-k4v8-pb64+pc256": "4 bits, tiles of 64 tokens",
+    "w16a16-k4v16+smooth+pc256": "4 bits, per token, smoothed",
+    "w16a16-k4v16+rot+res128": "rotated",
+    "w16a16-k4v8-pb64-g32+smooth+rot+res128": "tiles, smoothed and rotated",
+    "w16a16-k4v16-kc128": "4 bits, per channel",
+    "w16a16-k2v8+pc256": "2 bits, per token",
+    "w16a16-k2v8-kc+res128": "2 bits, per channel",
+}
+"""Of docs/recall_model.md's table of keys: cells whose values lose nothing, so that keys are all
+that differs."""
 
 
 @dataclass(frozen=True)
@@ -238,3 +255,20 @@ def _in_16_bits(row: AccuracyRow) -> bool:
 
 def _points(values: Floats) -> str:
     return f"{100 * float(np.mean(values)):.1f}"
+
+
+def keys_table(runs: Sequence[GridRun]) -> str:
+    """What formats make of keys with outliers and without: a line for each of CELLS."""
+    by_cell = {(run.model, str(run.config)): run for run in runs if run.context == KEYS_CONTEXT}
+    header = ["keys", "configuration"]
+    header += [f"{model}: {task}" for model in KEYS_MODELS for task in KEYS_KINDS.values()]
+    body: list[list[object]] = []
+    worst = 0.0
+    for config, words in CELLS.items():
+        kept = [by_cell[model, config].kinds[kind] for model in KEYS_MODELS for kind in KEYS_KINDS]
+        worst = max(worst, *(one.sd for one in kept))
+        body.append([words, f"`{config}`", *(min(one.retention, 1.0) for one in kept)])
+    return (
+        f"{markdown_table(header, body)}\n\nRetention at {KEYS_CONTEXT:,} tokens, {ITEMS} items a "
+        f"task, sampling error at most {worst:.3f}."
+    )

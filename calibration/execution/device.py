@@ -54,6 +54,6 @@ def as_loaded(spec: ModelSpec, device: str) -> ModelSpec:
         return spec
     import torch
 
-    from ...runtime.loading import dtype_on
+    from ...runtime.load_weights import dtype_on
 
     return in_dtype(spec, dtype_on(torch.device(device), spec.dtype))

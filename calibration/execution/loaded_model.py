@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ...planner.models.spec import ModelSpec
-from ...runtime.loading import load_weights
+from ...runtime.load_weights import load_weights
 from .memory_cap import DeviceMemory, memory_of, numbered
 
 

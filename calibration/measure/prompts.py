@@ -16,8 +16,8 @@ from ...planner.errors import BadInput
 from .. import tasks
 from ..design.user_text import read_user_text
 from ..tasks.base import Item
-from ..tasks.harness_tasks import HarnessTasks
 from ..tasks.haystack import Haystack, bundled_haystack
+from ..tasks.lm_eval import HarnessTasks
 from .divergence import text_windows
 
 

@@ -5,16 +5,15 @@ given up early when it is hopeless, by the rules of early_stopping.py. Running o
 any crash, ends the configuration at that context, and is a row.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Protocol
 
-from ...planner.errors import KVParetoError, one_line
+from ...planner.errors import KVParetoError
 from ...planner.formats.configuration import Configuration
 from ...runtime.failures import NotFinite, is_out_of_memory
-from ..records.record_file import DIVERGENCE, LAYERS, WINDOW, Environment, Record, now
+from ..records.record_file import DIVERGENCE, LAYERS, WINDOW, Record, now
 from ..tasks.scores import Score, paired
 from .early_stopping import (
     ABLE,
@@ -23,11 +22,11 @@ from .early_stopping import (
     HOPELESS,
     is_lost,
     is_unquantized,
-    kind_of,
     retention_error,
 )
 from .layer_probe import PROBED
 from .layer_sensitivity import Sensitivity
+from .rows import Measured, ProfileIdentity, RowMaker, check_finite, score_fields
 from .trial import Trial
 
 MOST_CRASHES = 3
@@ -50,16 +49,6 @@ class LoadsModel(Protocol):
     def probe(self) -> tuple[Sensitivity, int]: ...
 
 
-@dataclass(frozen=True)
-class ProfileIdentity:
-    """What every row of a calibration says alike."""
-
-    model: str
-    fingerprint: str
-    seed: int
-    environment: Environment
-
-
 class ConfigurationRunner:
     """Measures configurations and hands each row to `append` as soon as it is known."""
 
@@ -76,8 +65,8 @@ class ConfigurationRunner:
     ) -> None:
         """`records` are the rows so far, which `append` adds to; `kinds` says what tasks beside
         the generated ones ask of the cache."""
-        self._kinds = dict(kinds or {})
-        self._bench, self._identity, self._records = bench, identity, records
+        self._rows_of = RowMaker(identity, dict(kinds or {}))
+        self._bench, self._records = bench, records
         self._append, self._items, self._notice = append, items, notice
         self._crashes = 0
 
@@ -92,27 +81,24 @@ class ConfigurationRunner:
         left = [name for name in self._names(config, context) if name not in done]
         if not left or is_lost(done.get(DIVERGENCE)):
             return
-        at = _At(config, context, left[0], now())
+        at = Measured(config, context, left[0], now())
         try:
             with self._bench.open(config, context) as trial:
                 for name in left:
-                    at = _At(config, context, name, now())
+                    at = Measured(config, context, name, now())
                     measure = self._divergence if name == DIVERGENCE else self._task
                     row = measure(trial, at)
                     self._append(row)
                     if name == DIVERGENCE and is_lost(row):
                         break
         except NotFinite as error:
-            self._append(self._failure(at, error))
+            self._append(self._rows_of.failure(at, error))
             if is_unquantized(config):  # there is nothing to compare with
                 raise
         except Exception as error:
             if isinstance(error, KVParetoError) and not is_out_of_memory(error):
                 raise
-            row = self._failure(at, error)
-            if row.outcome == "out_of_memory":
-                self._append(row)
-                return
+            row = self._rows_of.failure(at, error)
             self._append(row)
             if row.outcome == "out_of_memory":
                 return
@@ -128,21 +114,21 @@ class ConfigurationRunner:
     def probe(self) -> Sensitivity | None:
         """How sensitive each layer is, as a row unless there is one; None where that failed."""
         if not any(row.task == LAYERS for row in self._records):
-            at = _At(PROBED, 0, LAYERS, now())
+            at = Measured(PROBED, 0, LAYERS, now())
             try:
-                found, tokens = self._bench.probe()
-                details = {"layers": float(len(found.keys))}
+                sensitivity, tokens = self._bench.probe()
+                details = {"layers": float(len(sensitivity.keys))}
                 self._append(
-                    self._row(
+                    self._rows_of.row(
                         replace(at, context=tokens),
-                        items=(*found.keys, *found.values),
+                        items=(*sensitivity.keys, *sensitivity.values),
                         details=details,
                     )
                 )
             except KVParetoError:
                 raise
             except Exception as error:
-                self._append(self._failure(at, error))
+                self._append(self._rows_of.failure(at, error))
         return Sensitivity.of(self._records)
 
     def reference(self, task: str, context: int) -> Record | None:
@@ -151,7 +137,7 @@ class ConfigurationRunner:
             same = (record.task, record.context) == (task, context)
             if (
                 same
-                and record.seed == self._identity.seed
+                and record.seed == self._rows_of.identity.seed
                 and record.outcome == "ok"
                 and is_unquantized(Configuration.parse(record.config))
             ):
@@ -170,29 +156,29 @@ class ConfigurationRunner:
         return row is not None and (row.score or 0.0) >= ABLE and row.reason is None
 
     def _rows(self, config: Configuration, context: int) -> list[Record]:
-        key = str(config), context, self._identity.seed
+        key = str(config), context, self._rows_of.identity.seed
         return [
             r for r in self._records if (r.config, r.context, r.seed) == key and r.task != LAYERS
         ]
 
-    def _divergence(self, trial: Trial, at: "_At") -> Record:
-        found = trial.divergence()
-        _check_finite(found.kl.value, found.nll.value, found.reference_nll.value)
+    def _divergence(self, trial: Trial, at: Measured) -> Record:
+        divergence = trial.divergence()
+        check_finite(divergence.kl.value, divergence.nll.value, divergence.reference_nll.value)
         speed = trial.speed()
-        kept = found.kept
-        row = self._row(
+        kept = divergence.kept
+        row = self._rows_of.row(
             at,
-            items=found.excess.per_item,
-            score=found.nll.value,
-            stderr=found.nll.stderr,
-            reference=found.reference_nll.value,
+            items=divergence.excess.per_item,
+            score=divergence.nll.value,
+            stderr=divergence.nll.stderr,
+            reference=divergence.reference_nll.value,
             retention=kept,
-            retention_sd=kept * found.excess.stderr,
+            retention_sd=kept * divergence.excess.stderr,
             details={
-                "kl": found.kl.value,
-                "kl_stderr": found.kl.stderr,
-                "top1": found.top1.value,
-                "positions": found.positions,
+                "kl": divergence.kl.value,
+                "kl_stderr": divergence.kl.stderr,
+                "top1": divergence.top1.value,
+                "positions": divergence.positions,
                 WINDOW: trial.window(),
             },
             memory=trial.memory(),
@@ -203,17 +189,17 @@ class ConfigurationRunner:
             row = row.model_copy(update={"reason": "no task was run: the text itself is lost"})
         return row
 
-    def _task(self, trial: Trial, at: "_At") -> Record:
+    def _task(self, trial: Trial, at: Measured) -> Record:
         if is_unquantized(at.config):
-            found, early = self._scored(trial, at.task, HOPELESS)
-            if found.value < ABLE or early:
+            score, early = self._scored(trial, at.task, HOPELESS)
+            if score.value < ABLE or early:
                 self._notice(
-                    f"the model itself scores {found.value:.2f} on {at.task} at {at.context:,} "
+                    f"the model itself scores {score.value:.2f} on {at.task} at {at.context:,} "
                     "tokens: no configuration is measured on it"
                 )
-            return self._row(
+            return self._rows_of.row(
                 at,
-                **_scores(found),
+                **score_fields(score),
                 details=self._details(trial, at.task),
                 memory=trial.memory(),
                 retention=1.0,
@@ -222,13 +208,13 @@ class ConfigurationRunner:
         reference = self.reference(at.task, at.context)
         if reference is None or reference.score is None:
             raise ValueError(f"{at.task} was not run on the unquantized model")
-        found, early = self._scored(trial, at.task, HALF * reference.score)
-        count = len(found.per_item)
+        score, early = self._scored(trial, at.task, HALF * reference.score)
+        count = len(score.per_item)
         same = Score.of(reference.items[:count])
-        pair = paired(same, found)
-        return self._row(
+        pair = paired(same, score)
+        return self._rows_of.row(
             at,
-            **_scores(found),
+            **score_fields(score),
             reference=same.value,
             retention=pair.retention,
             retention_sd=retention_error(pair.retention_stderr, count),
@@ -246,56 +232,11 @@ class ConfigurationRunner:
         ended early, in words."""
         first = min(FIRST, self._items)
         begun = Score.of(trial.score(task, 0, first))
-        _check_finite(*begun.per_item)
+        check_finite(*begun.per_item)
         if first == self._items:
             return begun, ""
         if begun.interval()[1] < least:
             return begun, f"ended after {len(begun.per_item)} of {self._items} items"
         rest = trial.score(task, first, self._items)
-        _check_finite(*rest)
+        check_finite(*rest)
         return Score.of([*begun.per_item, *rest]), ""
-
-    def _failure(self, at: "_At", error: Exception) -> Record:
-        """Memory that ran out, or a crash."""
-        if is_out_of_memory(error):
-            return self._row(at, outcome="out_of_memory", reason=one_line(str(error), 200))
-        said = str(error) if isinstance(error, NotFinite) else f"{type(error).__name__}: {error}"
-        return self._row(at, outcome="crashed", reason=one_line(said, 200))
-
-    def _row(self, at: "_At", **values: Any) -> Record:
-        return Record(
-            **{
-                "model": self._identity.model,
-                "fingerprint": self._identity.fingerprint,
-                "config": str(at.config),
-                "task": at.task,
-                "kind": self._kinds.get(at.task) or kind_of(at.task),
-                "context": at.context,
-                "seed": self._identity.seed,
-                "outcome": "ok",
-                "environment": self._identity.environment,
-                "started": at.started,
-                "ended": now(),
-                **values,
-            }
-        )
-
-
-@dataclass(frozen=True)
-class _At:
-    """What is being measured, since when."""
-
-    config: Configuration
-    context: int
-    task: str
-    started: str
-
-
-def _check_finite(*values: float) -> None:
-    """Raise FloatingPointError, which makes the run a crash, where a measurement is no number."""
-    if not all(map(math.isfinite, values)):
-        raise FloatingPointError("what the model says is not finite")
-
-
-def _scores(found: Score) -> dict[str, Any]:
-    return {"items": found.per_item, "score": found.value, "stderr": found.stderr}

@@ -18,7 +18,7 @@ from ...planner.formats.configuration import Configuration
 from ...planner.models.spec import ModelSpec, RecurrentState
 from ...runtime import Session
 from ...runtime.failures import is_out_of_memory
-from ...runtime.session import held_bytes
+from ...runtime.session_results import held_bytes
 from .. import tasks
 from ..execution.loaded_model import OpenModel, open_model
 from ..records.record_file import Memory

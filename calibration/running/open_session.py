@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...planner.engines.kvpareto import KVPARETO
-from ...planner.errors import BadInput, MissingDependency, NothingFits
+from ...planner.errors import BadInput, Interrupted, MissingDependency, NothingFits
 from ...planner.formats.configuration import Configuration
 from ...planner.load_model import load_model
 from ...planner.memory.estimate import estimate
@@ -24,7 +24,6 @@ from ...planner.search.request import Request
 from ...planner.units import format_bytes, parse_bytes, parse_tokens
 from ...planner.workload import Workload
 from ...report.saved_plan import read_plan
-from ..calibrate import Interrupted
 from ..execution.device import as_loaded, check_name, choose, missing
 
 if TYPE_CHECKING:
@@ -137,7 +136,8 @@ def open_session(options: RunOptions) -> Iterator[OpenSession]:
     import torch
 
     from ...runtime.generation.sampling import Sampling
-    from ...runtime.loading import dynamic_chunks, load_weights
+    from ...runtime.load_weights import load_weights
+    from ...runtime.loading import dynamic_chunks
     from ...runtime.session import Session
 
     where = torch.device(device)

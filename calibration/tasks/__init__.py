@@ -56,7 +56,6 @@ DOOR = (
     "base",
     "common_words",
     "fit_length",
-    "harness_tasks",
     "haystack",
     "lm_eval",
     "needle",

@@ -24,7 +24,7 @@ from ...planner.models.protected import check_layers
 from ...planner.models.spec import ModelSpec
 from ...planner.search.request import Request
 from ...planner.workload import Workload
-from ...report.document import point
+from ...report.document_parts import point
 from ...report.saved_plan import PlanFile, Planned, read_plan
 
 

@@ -15,7 +15,7 @@ from ...planner.formats.configuration import Configuration
 from ...planner.search.recommend import recommend
 from ...planner.search.request import Request
 from ...planner.units import format_bytes
-from ...report.document import point
+from ...report.document_parts import point
 from .judge import Term
 
 MARGIN = 0.05

@@ -19,7 +19,7 @@ from ...planner.search.recommend import recommend
 from ...planner.search.request import Request
 from ...planner.units import parse_bytes, split_tokens
 from ...planner.workload import Workload
-from ...report.document import point
+from ...report.document_parts import point
 from ...report.saved_plan import Planned
 from ..execution.device import as_loaded
 from .cases import VerificationCase, planned_of, predict

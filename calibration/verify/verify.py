@@ -1,17 +1,15 @@
 """`kvpareto verify` from what was typed to the document that is shown."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...planner.accuracy.calibrations import folder_of
-from ...planner.errors import BadInput, printable
+from ...planner.errors import BadInput, Interrupted
 from ...planner.hardware.gpu_names import find_gpu
 from ...planner.hardware.gpus import Hardware
+from ...report.progress import progress
 from ...report.saved_plan import Planned
-from ..calibrate import Interrupted
 from ..design.options import DEFAULT_TASKS
 from ..execution.device import check_name, check_size, choose, missing
 from .cases import VerificationCase, from_plan
@@ -76,8 +74,8 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
         options.trust_remote_code,
     )  # fmt: skip
     try:
-        with RecordFile(folder_of(question.spec)) as file, _progress() as notice:
-            verifier = Verifier(settings, file, notice)
+        with RecordFile(folder_of(question.spec)) as file, progress() as shown:
+            verifier = Verifier(settings, file, shown.step)
             if options.sweep is not None:
                 questions = [question.at(p) for p in _spread(question, options.sweep, device)]
             elif len(questions) + len(unplanned) == 1:
@@ -166,20 +164,3 @@ def _spread(question: VerificationCase, count: int, device: str) -> list[Planned
         return points
     last = len(points) - 1
     return [points[round(i * last / max(count - 1, 1))] for i in range(count)]
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """What is being done, on stderr: one line that is rewritten on a terminal, else a line each."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda text: console.print(
-            printable(text), highlight=False, markup=False, soft_wrap=True
-        )
-        return
-    with console.status("starting") as status:
-        from rich.markup import escape
-
-        yield lambda text: status.update(escape(printable(text)))

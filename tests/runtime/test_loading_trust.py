@@ -14,7 +14,7 @@ from kvpareto.calibration.execution.loaded_model import open_model
 from kvpareto.cli import run
 from kvpareto.planner.errors import BadInput
 from kvpareto.runtime import load
-from kvpareto.runtime.loading import load_weights
+from kvpareto.runtime.load_weights import load_weights
 from tests.support.damaged_models import copy, with_json
 
 CODE = """

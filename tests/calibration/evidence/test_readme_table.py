@@ -10,8 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kvpareto.calibration.evidence.keys_table import CELLS, keys_table
-from kvpareto.calibration.evidence.readme_table import LINES, Shipped, accuracy_lines, formats_table
+from kvpareto.calibration.evidence.readme_table import (
+    CELLS,
+    LINES,
+    Shipped,
+    accuracy_lines,
+    formats_table,
+    keys_table,
+)
 from kvpareto.calibration.fit.accuracy_rows import read_rows
 from kvpareto.calibration.fit.cross_validation import read_predicted
 from kvpareto.calibration.fit.published import FOLDER

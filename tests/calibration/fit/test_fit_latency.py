@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from kvpareto.calibration.fit.engine_runs import RunRow, of_records
-from kvpareto.calibration.fit.fit_memory import contexts, slacks
-from kvpareto.calibration.fit.gpu import document, refit
+from kvpareto.calibration.fit.gpu import contexts, document, refit, slacks
 from kvpareto.calibration.fit.latency import COSTS, RATES, HeldOutErrors, entry, fit
 from kvpareto.calibration.records.record_file import Environment, Memory, Record, RecordFile
 from kvpareto.planner.accuracy.calibrations import META, fingerprint, folder_of

@@ -1,0 +1,74 @@
+"""What `calibrate` says before it measures: what will run, how long it takes, what layers carry."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..report.progress import Say
+from .design.options import CalibrationOptions, CalibrationSettings
+
+if TYPE_CHECKING:
+    from .design.time_estimate import TimeEstimate
+    from .measure.layer_sensitivity import Sensitivity
+    from .measure.trial import Bench
+    from .records.record_file import Record
+
+
+def announce(
+    options: CalibrationOptions,
+    bench: "Bench",
+    asked: CalibrationSettings,
+    records: Sequence["Record"],
+    say: Say,
+    begun: float,
+) -> tuple[CalibrationSettings, "TimeEstimate"]:
+    """Say what will run and how long it will take. The terms, with as many items and contexts as
+    fit the minutes since `begun` where these were left open, and the time estimate."""
+    from .design.campaign import FIT_S
+    from .design.time_estimate import PROBE_SHARE, forecast, in_words
+    from .records.record_file import LAYERS
+
+    for context in asked.contexts:
+        fits = bench.fitting_tasks(context)
+        for name in bench.prompts.material.tasks:
+            if name not in fits:
+                if options.tasks is not None:
+                    bench.prompts.items(name, context)  # raises, and says how many tokens it needs
+                say(f"task {name} does not fit {context:,} tokens with this tokenizer: left out")
+    estimate = forecast(bench, asked.contexts)
+    seconds = None if options.minutes is None else 60 * options.minutes
+    bench.probe_tokens = estimate.probe_tokens(len(bench.spec.layers), seconds)
+    if options.minutes is not None and not records:
+        asked = estimate.fit(
+            asked,
+            (1 - PROBE_SHARE) * options.minutes - (time.monotonic() - begun + FIT_S) / 60,
+            items=options.items is None,
+            contexts=options.contexts is None,
+        )
+        bench.prompts.material = replace(
+            bench.prompts.material, items=asked.items, contexts=asked.contexts
+        )
+    done = len({record.config for record in records if record.task != LAYERS})
+    say(in_words(estimate, bench, asked, done, options.minutes))
+    one = estimate.seconds(asked.items, asked.contexts)
+    if options.minutes is not None and one > 60 * options.minutes / 2:
+        say("that is little time: a shorter --context, or fewer --tasks, leaves more to compare")
+    return asked, estimate
+
+
+def announce_layers(sensitivity: "Sensitivity | None", say: Say) -> None:
+    """What the probe of the layers says."""
+    if sensitivity is None:
+        say("the layers could not be probed: the planner's own sets of protected layers are tried")
+        return
+    proposed = sensitivity.proposals()
+    if not proposed:
+        say("layers probed: no few of them carry most of what 4-bit keys and values disturb")
+    for layers in proposed:
+        named = ", ".join(map(str, layers))
+        say(
+            f"layers probed: {len(layers)} of {len(sensitivity.keys)} ({named}) carry "
+            f"{sensitivity.carried(layers):.0%} of what 4-bit keys and values disturb; protecting "
+            "them is a candidate"
+        )

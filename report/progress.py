@@ -1,0 +1,72 @@
+"""The progress of long work, on stderr; stdout is for data.
+
+A terminal shows one line that is rewritten: a bar with the remaining time where the amount of work
+is known, else a spinner. Elsewhere every step is a line of its own.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
+
+from ..planner.errors import printable
+
+Say = Callable[[str], None]
+
+
+class Progress:
+    """Work that runs: what is being done, and how much of it is done."""
+
+    def __init__(self, bar: Bar, total: float | None) -> None:
+        self._bar, self._total = bar, total
+        self._task = bar.add_task("loading", total=total)
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._bar.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+
+    def step(self, text: str, number: int | None = None) -> None:
+        """The next step begins; `number` counts from 0 where the amount of work is known."""
+        if self._bar.console.is_terminal:
+            self._bar.update(self._task, completed=number, description=printable(text))
+        elif number is None:
+            self.say(text)
+        else:
+            self.say(f"{number + 1} of {self._total:g}  {text}")
+
+    def advance(self, share: float = 1.0) -> None:
+        """`share` more of the work is done."""
+        self._bar.advance(self._task, share)
+
+    def finish(self, text: str) -> None:
+        """All that was counted is done; `text` is what is left to do."""
+        self._bar.update(self._task, completed=self._total, description=printable(text))
+
+
+@contextmanager
+def progress(total: float | None = None) -> Iterator[Progress]:
+    """The progress of `total` units of work; None where it is not known how much there is."""
+    counted: tuple[ProgressColumn, ...] = (
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Bar(
+        *(counted if total is not None else (SpinnerColumn(),)),
+        TextColumn("{task.description}", markup=False),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        speed_estimate_period=3600,  # of all steps: the last minute's may be of one kind
+    ) as bar:
+        yield Progress(bar, total)
