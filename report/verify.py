@@ -22,6 +22,8 @@ LABELS = {
     "ttft": "TTFT",
     "tpot": "TPOT, median",
     "tpot_p95": "TPOT, 95 %",
+    "tokens": "tokens in the cache",
+    "throughput": "throughput",
 }
 _SIDES = {"inside": "inside", "better": "better", "worse": "WORSE", None: "-"}
 
@@ -178,6 +180,10 @@ def _value(value: float | None, unit: str) -> str:
         return "-"
     if unit == "bytes":
         return format_bytes(int(value))
+    if unit == "tokens":
+        return f"{value:,.0f}"
+    if unit == "tokens per second":
+        return f"{value:,.0f} tokens/s"
     return f"{1000 * value:.1f} ms" if value < 0.1 else f"{value:.2f} s"
 
 

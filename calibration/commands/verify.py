@@ -100,6 +100,7 @@ def register(app: typer.Typer, show: Show) -> None:
           --context 32k --random-weights
         kvpareto verify -m ./my-model --budget 8GB,12GB,16GB --context 8k,32k
         kvpareto verify --engine llama.cpp -m file.gguf --budget 4GB --context 2k
+        kvpareto verify --engine vllm -m Qwen/Qwen3-8B --context 8k --batch 16 --random-weights
         """
         if save is not None:
             from ...planner.whole_file import check_target
@@ -125,7 +126,9 @@ def register(app: typer.Typer, show: Show) -> None:
             "device": device,
             "trust_remote_code": trust_remote_code,
         }
-        if _is_llama_cpp(plan, engine):
+        if _asks(plan, engine, "vllm"):
+            document = _verify_vllm(asked, ours, binary)
+        elif _is_llama_cpp(plan, engine):
             document = _verify_llama_cpp(asked, ours, binary)
         else:
             from ..verify.verify import VerifyOptions
@@ -156,20 +159,41 @@ def register(app: typer.Typer, show: Show) -> None:
         return 0 if document["verified"] else 1
 
 
-def _is_llama_cpp(plan: Path | None, engine: str) -> bool:
-    """Whether llama.cpp is asked for, by its name or by the plan."""
-    from ...planner.engines import find_engine
-
-    if find_engine(engine).places:
+def _asks(plan: Path | None, engine: str, name: str) -> bool:
+    """Whether that engine is asked for, by its name or by the plan."""
+    if engine.lower() == name:
         return True
     if plan is None:
         return False
     from ...report.saved_plan import read_document
 
     try:
-        return bool(read_document(plan).get("engine") == "llama.cpp")
+        return bool(read_document(plan).get("engine") == name)
     except BadInput:  # said by whoever reads it for good
         return False
+
+
+def _is_llama_cpp(plan: Path | None, engine: str) -> bool:
+    """Whether llama.cpp is asked for, by any of its names or by the plan."""
+    from ...planner.engines import find_engine
+
+    return find_engine(engine).places or _asks(plan, engine, "llama.cpp")
+
+
+def _verify_vllm(
+    asked: dict[str, Any], ours: dict[str, Any], binary: Path | None
+) -> dict[str, Any]:
+    """By the vLLM that is installed. Raises BadInput for what only other engines take."""
+    from ..vllm.verify import Options
+    from ..vllm.verify import verify as run
+
+    taken = ("random_weights", "tasks", "items")
+    refused = {"binary": binary} | {n: v for n, v in ours.items() if n not in taken}
+    for name, value in refused.items():
+        if value:
+            option = name.replace("_", "-")
+            raise BadInput(f"--{option} is not for --engine vllm", "leave it out")
+    return run(Options(**asked, **{name: ours[name] for name in taken}))
 
 
 def _verify_llama_cpp(

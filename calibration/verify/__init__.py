@@ -8,5 +8,5 @@ corrected   what to run instead, where the prediction was wrong
 verify      the order of it all
 """
 
-DOOR = ("verify",)
+DOOR = ("judge", "score_tasks", "verify")
 """Modules that other rooms may import."""

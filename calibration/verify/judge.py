@@ -28,7 +28,7 @@ class Term:
     """`side` is None where nothing is judged, and then `note` says why."""
 
     name: str
-    unit: Literal["bytes", "seconds", "fraction"]
+    unit: Literal["bytes", "seconds", "fraction", "tokens", "tokens per second"]
     predicted: float | None
     low: float | None
     high: float | None

@@ -43,7 +43,7 @@ def receipt(
 ) -> dict[str, Any]:
     """`rows`: how many rows the calibration got."""
     planned = question.planned
-    tasks = [one.document(planned) for one in scored]
+    tasks = [one.document(planned.accuracy) for one in scored]
     kept = found.outcome == "ok"
     sides = [term.side for term in terms] + [task["side"] for task in tasks]
     verified = kept and "worse" not in sides

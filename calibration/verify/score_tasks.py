@@ -16,7 +16,7 @@ from typing import Any
 from ...planner.errors import BadInput
 from ...planner.formats.configuration import Configuration
 from ...planner.workload import Workload
-from ...report.saved_plan import Planned
+from ...report.saved_plan import Overall
 from ...runtime import Session
 from .. import tasks
 from ..execution.loaded_model import OpenModel
@@ -49,11 +49,11 @@ class TaskScore:
         half = NormalDist().inv_cdf(0.5 + level / 2) * self.sd
         return self.retention - half, self.retention + half
 
-    def document(self, planned: Planned) -> dict[str, Any]:
-        level = planned.accuracy.level
-        promised = planned.accuracy.tasks.get(self.kind, planned.accuracy)
+    def document(self, promise: Overall) -> dict[str, Any]:
+        level = promise.level
+        promised = promise.tasks.get(self.kind, promise)
         interval = self.interval(level)
-        side = self.side(planned)
+        side = self.side(promise)
         return {
             "task": self.task,
             "kind": self.kind,
@@ -75,12 +75,12 @@ class TaskScore:
             "note": self.note,
         }
 
-    def side(self, planned: Planned) -> Side | None:
+    def side(self, promise: Overall) -> Side | None:
         """Whether the measured interval meets the promised one."""
-        interval = self.interval(planned.accuracy.level)
+        interval = self.interval(promise.level)
         if interval is None:
             return None
-        promised = planned.accuracy.tasks.get(self.kind, planned.accuracy)
+        promised = promise.tasks.get(self.kind, promise)
         if interval[1] < promised.low:
             return "worse"
         return "better" if interval[0] > promised.high else "inside"

@@ -244,7 +244,7 @@ class Verifier:
         gpu = self._settings.gpu
         same_gpu = gpu is not None and gpu.name == question.plan_gpu
         terms = memory_terms(question.planned, found)
-        lost = any(one.side(question.planned) == "worse" for one in scored)
+        lost = any(one.side(question.planned.accuracy) == "worse" for one in scored)
         request = replace(question.request, hardware=gpu)
         again = None
         if found.outcome != "crashed":

@@ -43,5 +43,8 @@ DOOR = (
     "nearest",
     "transformers",
     "transformers_eager",
+    "vllm.settings",
+    "vllm.speed",
+    "vllm.start",
 )
 """Modules that other rooms may import, beside what stands above."""

@@ -44,7 +44,7 @@ class TermRecord(TypedDict):
     """A number beside its prediction; `side` is null where nothing is judged, `note` says why."""
 
     name: str
-    unit: Literal["bytes", "seconds", "fraction"]
+    unit: Literal["bytes", "seconds", "fraction", "tokens", "tokens per second"]
     predicted: float | None
     low: float | None
     high: float | None

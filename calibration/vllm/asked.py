@@ -1,0 +1,161 @@
+"""What `verify --engine vllm` is to start: from a plan's file, or from what was typed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...planner.accuracy.calibrations import fingerprint
+from ...planner.engines.vllm.settings import ServeSettings
+from ...planner.errors import BadInput
+from ...planner.formats.configuration import Configuration
+from ...planner.hardware.gpus import Hardware
+from ...planner.load_model import load_model
+from ...planner.models.spec import ModelSpec
+from ...planner.units import parse_bytes
+from ...planner.workload import Workload
+from ...report.saved_plan import read_document
+from .start import engine_arguments
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was typed."""
+
+    plan: Path | None = None
+    model: str | None = None
+    config: str | None = None
+    budget: str | None = None
+    context: str | None = None
+    output: str = "512"
+    batch: str = "1"
+    random_weights: bool = False
+    quick: bool = False
+    tasks: str | None = None
+    items: int | None = None
+    seed: int = 1
+    offline: bool = False
+
+
+@dataclass(frozen=True)
+class Asked:
+    """`source`: what vLLM loads. `plan_gpu`: the card that a plan's numbers are for; `hardware`:
+    the one that is here."""
+
+    spec: ModelSpec
+    source: str
+    settings: ServeSettings
+    config: Configuration
+    workload: Workload
+    hardware: Hardware
+    plan_gpu: str | None
+    random_weights: bool
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.spec)
+
+
+def asked_of(options: Options, hardware: Hardware) -> Asked:
+    """What to start on `hardware`. Raises BadInput."""
+    if options.plan is not None:
+        return _from_plan(options, options.plan, hardware)
+    if options.model is None:
+        raise BadInput(
+            "no plan, and no model", "kvpareto verify --engine vllm -m MODEL --context 16k"
+        )
+    spec = load_model(options.model, offline=options.offline)
+    workload = Workload.parse(options.context, options.output, options.batch, spec.max_context)
+    config = Configuration.parse(options.config) if options.config else Configuration()
+    settings = _typed_settings(options, config, workload, hardware)
+    return Asked(
+        spec, options.model, settings, config, workload, hardware, None, options.random_weights
+    )
+
+
+def _typed_settings(
+    options: Options, config: Configuration, workload: Workload, hardware: Hardware
+) -> ServeSettings:
+    """The engine's usual settings, with room for the prompt and the answer."""
+    more: dict[str, Any] = dict(cache_and_weights(config))
+    if options.budget is not None:
+        part = parse_bytes(options.budget) / hardware.memory_bytes
+        if part > 1:
+            raise BadInput(
+                f"{options.budget} is more than the {hardware.name} has", "give a smaller --budget"
+            )
+        more["gpu_memory_utilization"] = round(part, 4)
+    return ServeSettings(workload.context + workload.output, **more)
+
+
+def cache_and_weights(config: Configuration) -> dict[str, str]:
+    """A configuration's formats as vLLM's options. Raises BadInput for what it has no flag for."""
+    if config.k_format != config.v_format or config.k_bits != config.v_bits:
+        raise BadInput(
+            f"vLLM keeps keys and values alike, and {config} does not", "give both one format"
+        )
+    if config.k_bits < 16 and not config.k_format:
+        raise BadInput(
+            f"vLLM has no cache of {config.k_bits}-bit groups", "kfp8vfp8 is one that it has"
+        )
+    if config.weight_bits < 16 and not config.weight_format:
+        raise BadInput(
+            f"vLLM has no weights w{config.weight_bits} of its own", "wfp8, wawq and wgptq4 are"
+        )
+    cache = config.k_format if config.k_bits < 16 else "auto"
+    found = {"kv_cache_dtype": cache}
+    if config.weight_bits < 16:
+        found["quantization"] = config.weight_format
+    return found
+
+
+def _from_plan(options: Options, path: Path, hardware: Hardware) -> Asked:
+    plan = read_document(path)
+    try:
+        engine, best = plan["engine"], plan["recommended"]
+        if engine != "vllm":
+            raise BadInput(f"{path.name} is a plan for {engine}", f"--engine {engine}")
+        flags = _flags(best)
+        workload = Workload(plan["context"], plan["output"], plan["batch"])
+        config = Configuration.parse(best["config"])
+        source = options.model or plan.get("model_path") or plan["model"]
+        settings = settings_of(flags)
+    except (KeyError, TypeError, ValueError):
+        raise BadInput(
+            f"{path.name} is not a plan for vLLM",
+            "write one: kvpareto plan --engine vllm -m MODEL --gpu H100 --save plan.json",
+        ) from None
+    spec = load_model(source, offline=options.offline)
+    return Asked(
+        spec,
+        source,
+        settings,
+        config,
+        workload,
+        hardware,
+        plan.get("gpu"),
+        options.random_weights,
+    )
+
+
+def _flags(point: Mapping[str, Any]) -> Mapping[str, str]:
+    """The flags of a plan's point, wherever they are written."""
+    for name in ("serving", "placement"):
+        part = point.get(name)
+        if isinstance(part, Mapping) and isinstance(part.get("flags"), Mapping):
+            flags: Mapping[str, str] = part["flags"]
+            return flags
+    raise KeyError("flags")
+
+
+def settings_of(flags: Mapping[str, str]) -> ServeSettings:
+    """Flags read back. Raises BadInput for those that the planner does not know."""
+    values = engine_arguments(flags)
+    known = set(ServeSettings.__dataclass_fields__)
+    renamed = {
+        name.removesuffix("_size") if name.endswith("_parallel_size") else name: value
+        for name, value in values.items()
+    }
+    if unknown := sorted(set(renamed) - known):
+        raise BadInput(f"flags that are not planned for vLLM: {', '.join(unknown)}", "plan again")
+    return ServeSettings(**renamed)

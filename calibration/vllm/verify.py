@@ -1,0 +1,208 @@
+"""`kvpareto verify --engine vllm`: a plan's settings started for real, predicted beside measured.
+
+The engine's own account of its memory is what is measured, then a burst of the workload's users is
+timed, and where the weights are real the tasks are scored through it. Compared are answers of the
+same engine with a 16-bit cache, on the same items.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...planner.accuracy import predict as accuracy
+from ...planner.accuracy.predict import Accuracy
+from ...planner.engines.vllm.speed import ServingSpeed, serving_speed
+from ...planner.engines.vllm.start import Start, start
+from ...planner.errors import BadInput, MissingDependency
+from ...planner.hardware.detect_gpu import detect_gpu
+from ...planner.hardware.gpus import Hardware
+from ...planner.load_model import load_config, shipped_folder
+from ...planner.user_data import home
+from ..design.options import DEFAULT_TASKS
+from ..execution.device import missing
+from .asked import Asked, Options, asked_of
+from .random_checkpoint import vocabulary, write_checkpoint
+from .receipt import receipt
+from .start import INSTALL, Burst, Reading, is_installed, run_engine
+
+if TYPE_CHECKING:
+    from ..verify.score_tasks import Scored
+    from .exam import Exam
+
+__all__ = ["Options", "verify"]
+
+WARM_UP = Burst(2, 256, 3)
+"""Compiles what a first prompt compiles."""
+ITEMS, QUICK_ITEMS = 32, 8
+OUTPUT, QUICK_OUTPUT = 128, 32
+"""Tokens of each answer that is timed, at most."""
+
+
+def verify(options: Options) -> dict[str, Any]:
+    """Start it and judge it; the receipt. Raises BadInput, MissingDependency."""
+    asked = asked_of(options, _card())
+    promised = _promised(asked)
+    burst = _burst(asked, options)
+    speed = _speed(asked, promised, burst)
+    kept = accuracy.predict(asked.spec, asked.config, asked.workload.context)
+    with ExitStack() as folders:
+        source, vocab = _source(asked, folders)
+        exam = _exam(asked, source, options)
+        _notice("starting vLLM")
+        found = _run(asked, source, vocab, options, (WARM_UP, burst), exam)
+        tasks = _tasks(asked, source, vocab, options, exam, found) if exam else []
+    told = _documents(tasks, kept)
+    document = receipt(asked, promised, speed, kept, found, told)
+    _append(document)
+    return document
+
+
+def _documents(tasks: "Sequence[Scored]", kept: Accuracy) -> list[dict[str, Any]]:
+    if not tasks:
+        return []
+    from .exam import promise
+
+    return [one.document(promise(kept)) for one in tasks]
+
+
+def _card() -> Hardware:
+    """The GPU that is here. Raises MissingDependency without vLLM, or without a GPU."""
+    if not is_installed():
+        raise MissingDependency(
+            "vLLM is not here: vllm is missing", INSTALL, {"missing": "vllm", "install": INSTALL}
+        )
+    try:
+        return detect_gpu()
+    except MissingDependency as error:
+        raise MissingDependency(
+            "vLLM needs a GPU, and none was found in this machine", "run this where the GPU is"
+        ) from error
+
+
+def _burst(asked: Asked, options: Options) -> Burst:
+    most = QUICK_OUTPUT if options.quick else OUTPUT
+    workload = asked.workload
+    return Burst(workload.batch, workload.context, max(1, min(workload.output, most)))
+
+
+def _speed(asked: Asked, promised: Start | None, burst: Burst) -> ServingSpeed:
+    held = None
+    if promised is not None:
+        held = promised.pool.sequences(promised.cache.expected, burst.context + burst.output)
+    return serving_speed(
+        asked.spec,
+        asked.settings,
+        asked.hardware,
+        burst.users,
+        burst.context,
+        burst.output,
+        held or None,
+    )
+
+
+def _promised(asked: Asked) -> Start | None:
+    """What the planner says of this start; None for a card that it does not know."""
+    try:
+        return start(asked.spec, asked.hardware, asked.settings)
+    except BadInput:
+        return None
+
+
+def _source(asked: Asked, folders: ExitStack) -> tuple[str, int]:
+    """What vLLM loads, and its vocabulary. Raises BadInput where its weights are absent."""
+    loaded = load_config(asked.source)
+    vocab = vocabulary(loaded.config)
+    if asked.random_weights:
+        folder = Path(folders.enter_context(tempfile.TemporaryDirectory()))
+        write_checkpoint(loaded.config, folder, getattr(asked.settings, "quantization", ""))
+        return str(folder), vocab
+    shipped = shipped_folder(asked.source)
+    folder_ = shipped or loaded.folder
+    if folder_ is None or not any(folder_.glob("*.safetensors")):
+        raise BadInput(
+            f"the weights of {asked.source} are not on this machine",
+            "give their folder, or --random-weights for bytes and seconds alone",
+        )
+    return str(folder_), vocab
+
+
+def _exam(asked: Asked, source: str, options: Options) -> "Exam | None":
+    """None for random weights, whose answers say nothing. Raises MissingDependency."""
+    if asked.random_weights:
+        return None
+    count = options.items or (QUICK_ITEMS if options.quick else ITEMS)
+    names = options.tasks or ",".join(DEFAULT_TASKS)
+    try:
+        from .exam import Exam
+    except ImportError as error:
+        raise missing("scoring tasks", error, "runtime") from error
+    explicit = options.tasks is not None
+    return Exam(source, asked.workload, names, count, options.seed, _notice, explicit)
+
+
+def _run(
+    asked: Asked,
+    source: str,
+    vocab: int,
+    options: Options,
+    bursts: Sequence[Burst],
+    exam: "Exam | None",
+) -> Reading:
+    found = run_engine(
+        source,
+        asked.settings.flags(),
+        vocab=vocab,
+        bursts=bursts,
+        prompts=exam.prompts if exam else (),
+        answer=exam.answer if exam else (),
+        random_weights=asked.random_weights,
+        seed=options.seed,
+    )
+    return replace(found, bursts=found.bursts[1:]) if bursts else found
+
+
+def _tasks(
+    asked: Asked, source: str, vocab: int, options: Options, exam: "Exam", found: Reading
+) -> "Sequence[Scored]":
+    """Scores under the plan's settings, and without quantization by a second start."""
+    from .exam import scored
+
+    under = exam.scores(found)
+    settings = asked.settings
+    if not under:
+        return []
+    if settings.kv_cache_dtype == "auto" and asked.config.weight_bits == 16:
+        return scored(under, {}, "", "these are 16 bits: there is nothing to compare with")
+    if asked.config.weight_bits < 16 and asked.spec.quantization is not None:
+        return scored(under, {}, "", "the checkpoint has no 16-bit weights to compare with")
+    plain: dict[str, Any] = {"kv_cache_dtype": "auto"}
+    if asked.config.weight_bits < 16:
+        plain["quantization"] = ""
+    whole = replace(asked, settings=replace(settings, **plain))
+    _notice("starting vLLM again, without quantization")
+    reference = _run(whole, source, vocab, options, (), exam)
+    why_not = f"without quantization it does not start: {reference.error}"
+    return scored(under, exam.scores(reference), "vLLM, 16 bits", why_not)
+
+
+def _notice(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _append(document: dict[str, Any]) -> None:
+    """The receipt as a row of this machine's; on disk before anything else is said."""
+    folder = home() / "vllm"
+    folder.mkdir(parents=True, exist_ok=True)
+    row = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **document}
+    with (folder / "runs.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    document["rows_written"] = 1

@@ -1,0 +1,302 @@
+"""`verify --engine vllm`: receipts of a stand-in engine that answers as vLLM does."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvpareto.calibration.vllm import verify as verifier
+from kvpareto.calibration.vllm.log_lines import DIGIT, GIB, read_log
+from kvpareto.calibration.vllm.start import (
+    Burst,
+    engine_arguments,
+    read_events,
+    run_engine,
+)
+from kvpareto.cli import run
+from kvpareto.planner.engines.vllm.settings import ServeSettings
+from kvpareto.planner.engines.vllm.start import Start, start
+from kvpareto.planner.errors import BadInput, MissingDependency
+from kvpareto.planner.hardware.gpu_names import find_gpu
+from kvpareto.planner.load_model import load_model
+from tests.support.fake_vllm import install
+
+QWEN = ["verify", "--engine", "vllm", "-m", "Qwen/Qwen3-8B", "--context", "4k", "--batch", "4"]
+LOG = """\
+INFO 11-28 [model_runner.py:304] Model loading took 15.01 GiB memory and 2.1 seconds
+INFO 11-28 [gpu_worker.py:560] Available KV cache memory: 108.8 GiB
+INFO 11-28 [kv_cache_utils.py:2177] GPU KV cache size: 891,257 tokens
+INFO 11-28 [gpu_worker.py:858] Free memory on device (139.29/139.8 GiB) on startup. Desired GPU \
+memory utilization is (0.9, 125.82 GiB). Actual usage is 15.01 GiB for weight, 1.78 GiB for peak \
+activation, 0.23 GiB for non-torch memory, and 0.99 GiB for CUDAGraph memory. Replace …
+"""
+
+
+class Engine:
+    """vLLM as a test wants it, on an H200."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self._patch = monkeypatch
+        path = install(folder)
+        monkeypatch.setenv("PYTHONPATH", str(path))
+        monkeypatch.syspath_prepend(path)
+        monkeypatch.setattr(verifier, "detect_gpu", lambda: find_gpu("H200"))
+        self.answers()
+
+    def answers(self, **values: Any) -> None:
+        self._patch.setenv("FAKE_VLLM", json.dumps(values))
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
+    return Engine(monkeypatch, tmp_path / "stand-in")
+
+
+def _promised(context: int = 4096 + 512) -> Start:
+    spec = load_model("Qwen/Qwen3-8B", offline=True)
+    return start(spec, find_gpu("H200"), ServeSettings(context))
+
+
+def _as_promised(**but: Any) -> dict[str, Any]:
+    found = _promised()
+    return {
+        "weights": found.weights,
+        "activation": found.activation.expected,
+        "other": found.other.expected,
+        "cache": found.cache.expected,
+        "ttft": 0.27,
+        "tpot": 0.006,
+    } | but
+
+
+def _receipt(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, Any]]:
+    code = run([*QWEN, "--random-weights", "--json", "--offline", *words])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_log_of_vllm_0_26_read_back() -> None:
+    found = read_log(LOG)
+    assert found["weights"] == round(15.01 * GIB)
+    assert found["activation"] == round(1.78 * GIB)
+    assert found["cache"] == round(108.8 * GIB)
+    assert found["tokens"] == 891_257
+    assert found["graphs"] == round(0.99 * GIB)
+    assert read_log("nothing") == {}
+
+
+def test_flags_as_arguments() -> None:
+    flags = {"--max-model-len": "4096", "--kv-cache-dtype": "fp8", "--enforce-eager": ""}
+    more = {"--gpu-memory-utilization": "0.9", "--no-enable-prefix-caching": ""}
+    assert engine_arguments(flags | more) == {
+        "max_model_len": 4096,
+        "kv_cache_dtype": "fp8",
+        "enforce_eager": True,
+        "gpu_memory_utilization": 0.9,
+        "enable_prefix_caching": False,
+    }
+
+
+def test_of_several_workers_the_fullest_card_counts() -> None:
+    told = [
+        {"event": "memory", "rank": 0, "weights": 5, "cache": 90, "activation": 3},
+        {"event": "memory", "rank": 1, "weights": 6, "cache": 80, "activation": 2},
+        {"event": "started", "seconds": 3.0},
+    ]
+    found = read_events(told)
+    assert found.memory == {"weights": 6, "cache": 80, "activation": 3}
+    assert found.started
+    assert found.digit == 0
+    assert read_events([], LOG).digit == DIGIT
+
+
+def test_the_engine_is_started_with_every_flag(engine: Engine) -> None:
+    settings = ServeSettings(4608, "fp8", 2048, 64, 0.85)
+    burst = Burst(2, 300, 5)
+    found = run_engine("m", settings.flags(), vocab=1000, bursts=[burst], random_weights=True)
+    line = next(x for x in found.log.splitlines() if x.startswith("engine arguments"))
+    given = json.loads(line.removeprefix("engine arguments "))
+    assert given == {
+        "max_model_len": 4608,
+        "kv_cache_dtype": "fp8",
+        "max_num_batched_tokens": 2048,
+        "max_num_seqs": 64,
+        "gpu_memory_utilization": 0.85,
+        "skip_tokenizer_init": True,
+        "seed": 0,
+        "load_format": "dummy",
+        "model": "m",
+    }
+    assert found.bursts[0].ttft == 0.25
+    assert found.bursts[0].tpot == pytest.approx(0.005)
+    assert found.memory["graphs"] == 600_000_000
+    assert found.cache["groups"] == [[2, "SimpleNamespace", 16, 65536]]
+
+
+def test_a_start_as_promised_is_verified(
+    engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.answers(**_as_promised())
+    code, document = _receipt(capsys)
+    assert (code, document["verified"]) == (0, True)
+    sides = {term["name"]: term["side"] for term in document["terms"]}
+    assert set(sides) == {
+        *("weights", "activation", "overhead", "kv", "tokens"),
+        *("ttft", "tpot", "throughput"),
+    }
+    assert {sides[n] for n in ("weights", "activation", "overhead", "kv", "ttft", "tpot")} == {
+        "inside"
+    }
+    assert document["random_weights"] is True
+    assert document["execution"]["command"].startswith("vllm serve Qwen/Qwen3-8B --max-model-len")
+
+
+@pytest.mark.parametrize(
+    ("term", "but"),
+    [
+        ("weights", {"weights": 20_000_000_000}),
+        ("kv", {"cache": 60_000_000_000}),
+        ("activation", {"activation": 9_000_000_000}),
+        ("ttft", {"ttft": 20.0}),
+        ("tpot", {"tpot": 0.2}),
+    ],
+)
+def test_what_is_worse_than_promised_is_named(
+    engine: Engine, capsys: pytest.CaptureFixture[str], term: str, but: dict[str, Any]
+) -> None:
+    engine.answers(**_as_promised(**but))
+    code, document = _receipt(capsys)
+    assert (code, document["verified"]) == (1, False)
+    assert {t["name"] for t in document["terms"] if t["side"] == "worse"} >= {term}
+    assert any(line.startswith(term) for line in document["wrong"])
+
+
+def test_a_refused_start_is_no_crash(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    engine.answers(**_as_promised(refuses="No available memory for the cache blocks."))
+    code, document = _receipt(capsys)
+    assert (code, document["verified"]) == (1, False)
+    assert "No available memory for the cache blocks" in document["wrong"][0]
+    assert document["outcome"] == "refused"
+
+
+def test_an_engine_that_dies_or_stops_is_no_crash(
+    engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.answers(dies=True)
+    code, document = _receipt(capsys)
+    assert (code, document["outcome"]) == (1, "refused")
+    engine.answers(**_as_promised(stops="CUDA error: out of memory"))
+    code, document = _receipt(capsys)
+    assert code == 1
+    assert "CUDA error: out of memory" in document["wrong"][0]
+    assert document["terms"][0]["measured"] is not None  # what it told before stays
+
+
+def test_a_silent_release_is_read_from_its_log(
+    engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.answers(silent=True, prints=LOG.splitlines(), refuses="no more")
+    _, document = _receipt(capsys)
+    assert document["execution"]["memory"]["weights"] == round(15.01 * GIB)
+    assert document["execution"]["error_of_bytes"] == DIGIT
+
+
+def test_the_row_is_kept(
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("KVPARETO_HOME", str(tmp_path / "home"))
+    engine.answers(**_as_promised())
+    _receipt(capsys)
+    row = json.loads((tmp_path / "home" / "vllm" / "runs.jsonl").read_text())
+    assert row["engine"] == "vllm"
+    assert row["execution"]["memory"]["cache"] == _as_promised()["cache"]
+
+
+def test_without_vllm_exit_3_and_the_line_to_type(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    monkeypatch.setattr("kvpareto.calibration.vllm.verify.is_installed", lambda: False)
+    assert run([*QWEN, "--random-weights"]) == 3
+    said = capsys.readouterr().err
+    assert "vllm is missing" in said
+    assert "pip install vllm" in said
+
+
+def test_without_a_gpu_exit_3(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def none() -> None:
+        raise MissingDependency("no GPU was found", "name one")
+
+    monkeypatch.setattr(verifier, "detect_gpu", none)
+    assert run([*QWEN, "--random-weights"]) == 3
+    assert "vLLM needs a GPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--config", "w16a16-k4v4-g64"], "has no cache of 4-bit groups"),
+        (["--config", "w4a16-k16v16"], "no weights w4"),
+        (["--config", "w16a16-kfp8v16"], "keys and values alike"),
+        (["--sweep", "3"], "--sweep is not for --engine vllm"),
+        ([], "weights of Qwen/Qwen3-8B are not on this machine"),
+    ],
+)
+def test_what_cannot_be_asked_is_named(
+    engine: Engine, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert run([*QWEN, "--offline", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_tasks_are_scored_with_real_weights(
+    engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The shipped model, whose answers the stand-in gives: all of them wrong."""
+    pytest.importorskip("transformers")
+    engine.answers(answer=[1, 2, 3])
+    words = ["verify", "--engine", "vllm", "-m", "recall", "--context", "1k", "--config"]
+    words += ["w16a16-kfp8vfp8", "--tasks", "needle-multikey", "--items", "2", "--json"]
+    run(words)
+    document = json.loads(capsys.readouterr().out)
+    (task,) = document["tasks"]
+    assert (task["task"], task["items"], task["score"]) == ("needle-multikey", 2, 0.0)
+    assert task["reference"] == 0.0
+    assert "itself scores 0.00" in task["note"]
+
+
+def test_a_plan_of_another_engine_is_named(engine: Engine, tmp_path: Path) -> None:
+    from kvpareto.calibration.vllm.asked import Options, asked_of
+
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({"schema": 1, "engine": "kvpareto", "recommended": {}}))
+    with pytest.raises(BadInput, match="a plan for kvpareto"):
+        asked_of(Options(plan=path), find_gpu("H200"))
+
+
+def test_a_plan_is_started_with_its_own_flags(tmp_path: Path) -> None:
+    from kvpareto.calibration.vllm.asked import Options, asked_of
+
+    settings = ServeSettings(9000, "fp8", 4096, 32, 0.9)
+    plan = {
+        "schema": 1,
+        "engine": "vllm",
+        "model": "Qwen/Qwen3-8B",
+        "gpu": "NVIDIA H100 SXM5 80GB",
+        "context": 8192,
+        "output": 512,
+        "batch": 16,
+        "recommended": {"config": "w16a16-kfp8vfp8", "serving": {"flags": settings.flags()}},
+    }
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(plan))
+    asked = asked_of(Options(plan=path, offline=True), find_gpu("H200"))
+    assert asked.settings == settings
+    assert asked.workload.batch == 16
+    assert asked.plan_gpu == "NVIDIA H100 SXM5 80GB"
