@@ -6,12 +6,12 @@ ours to call, so vLLM needs none.
 
 from collections.abc import Sequence
 
-from ...planner.accuracy.predict import Accuracy
+from ...planner.accuracy.prediction import Accuracy
 from ...planner.workload import Workload
 from ...report.saved_plan import Overall, PromisedRetention
 from .. import tasks
 from ..tasks.scores import Score
-from ..verify.score_tasks import Examiner, Notice, Scored, compare
+from ..verify.score_tasks import Examiner, Notice, TaskScore, compare
 from .start import Reading
 
 
@@ -46,7 +46,7 @@ class Exam:
 
 def scored(
     under: dict[str, Score], whole: dict[str, Score], where: str, why_not: str
-) -> Sequence[Scored]:
+) -> Sequence[TaskScore]:
     """Each task's retention against `whole`, the same items without quantization."""
     return [
         compare(name, score, (whole[name], where) if name in whole else None, why_not)

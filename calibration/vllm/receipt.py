@@ -8,7 +8,7 @@ fitted on.
 from dataclasses import asdict
 from typing import Any
 
-from ...planner.accuracy.predict import Accuracy
+from ...planner.accuracy.prediction import Accuracy
 from ...planner.engine import Ends, Interval
 from ...planner.engines.vllm.speed import ServingSpeed
 from ...planner.engines.vllm.start import Start

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...planner.accuracy import predict as accuracy
-from ...planner.accuracy.predict import Accuracy
+from ...planner.accuracy.prediction import Accuracy
 from ...planner.engines.vllm.speed import ServingSpeed, serving_speed
 from ...planner.engines.vllm.start import Start, start
 from ...planner.errors import BadInput, MissingDependency
@@ -33,7 +33,7 @@ from .receipt import receipt
 from .start import INSTALL, Burst, Reading, is_installed, run_engine
 
 if TYPE_CHECKING:
-    from ..verify.score_tasks import Scored
+    from ..verify.score_tasks import TaskScore
     from .exam import Exam
 
 __all__ = ["Options", "verify"]
@@ -64,7 +64,7 @@ def verify(options: Options) -> dict[str, Any]:
     return document
 
 
-def _documents(tasks: "Sequence[Scored]", kept: Accuracy) -> list[dict[str, Any]]:
+def _documents(tasks: "Sequence[TaskScore]", kept: Accuracy) -> list[dict[str, Any]]:
     if not tasks:
         return []
     from .exam import promise
@@ -140,9 +140,12 @@ def _exam(asked: Asked, source: str, options: Options) -> "Exam | None":
     count = options.items or (QUICK_ITEMS if options.quick else ITEMS)
     names = options.tasks or ",".join(DEFAULT_TASKS)
     try:
-        from .exam import Exam
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
     except ImportError as error:
         raise missing("scoring tasks", error, "runtime") from error
+    from .exam import Exam
+
     explicit = options.tasks is not None
     return Exam(source, asked.workload, names, count, options.seed, _notice, explicit)
 
@@ -170,7 +173,7 @@ def _run(
 
 def _tasks(
     asked: Asked, source: str, vocab: int, options: Options, exam: "Exam", found: Reading
-) -> "Sequence[Scored]":
+) -> "Sequence[TaskScore]":
     """Scores under the plan's settings, and without quantization by a second start."""
     from .exam import scored
 

@@ -263,7 +263,7 @@ def test_tasks_are_scored_with_real_weights(
     engine.answers(answer=[1, 2, 3])
     words = ["verify", "--engine", "vllm", "-m", "recall", "--context", "1k", "--config"]
     words += ["w16a16-kfp8vfp8", "--tasks", "needle-multikey", "--items", "2", "--json"]
-    run(words)
+    assert run(words) == 1
     document = json.loads(capsys.readouterr().out)
     (task,) = document["tasks"]
     assert (task["task"], task["items"], task["score"]) == ("needle-multikey", 2, 0.0)
