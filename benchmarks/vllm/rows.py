@@ -1,8 +1,8 @@
 """Starts of vLLM on this machine's cards, one JSON line each: the rows that plans are held to.
 
     pip install vllm
-    CUDA_VISIBLE_DEVICES=0 python benchmarks/vllm_rows.py benchmarks/vllm_rows.json rows.jsonl
-    python benchmarks/vllm_rows.py DESIGN OUT --only l8-tp2 --until 300
+    CUDA_VISIBLE_DEVICES=0 python benchmarks/vllm/rows.py benchmarks/vllm/rows.json rows.jsonl
+    python benchmarks/vllm/rows.py DESIGN OUT --only l8-tp2 --until 300
 
 A design is a list of starts: `id`, `config` (a file of profiles/models, or a path), `weights`
 (bf16, awq, gptq4, fp8, own), `layers` (a depth to cut to, or null), settings by vLLM's own names,
@@ -28,7 +28,7 @@ from kvpareto.calibration.vllm.child import serve
 from kvpareto.calibration.vllm.random_checkpoint import vocabulary, write_checkpoint
 from kvpareto.calibration.vllm.start import Reading, read_events
 
-PROFILES = Path(__file__).parent.parent / "profiles" / "models"
+PROFILES = Path(__file__).parents[2] / "profiles" / "models"
 SETTINGS = (
     "max_model_len",
     "kv_cache_dtype",
