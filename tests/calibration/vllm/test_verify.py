@@ -21,7 +21,7 @@ from kvpareto.planner.engines.vllm.start import Start, start
 from kvpareto.planner.errors import BadInput, MissingDependency
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.load_model import load_model
-from tests.support.fake_vllm import install
+from tests.calibration.vllm.stand_in import install
 
 QWEN = ["verify", "--engine", "vllm", "-m", "Qwen/Qwen3-8B", "--context", "4k", "--batch", "4"]
 LOG = """\
