@@ -10,7 +10,7 @@ import gc
 import io
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,10 +18,6 @@ from typing import Annotated, Any
 import typer
 
 from . import interrupt
-from .calibration.commands import calibrate as calibrate_command
-from .calibration.commands import profiles as profiles_command
-from .calibration.commands import run as run_commands
-from .calibration.commands import verify as verify_command
 from .calibration.commands.shared_options import (
     AsJson,
     Batch,
@@ -36,15 +32,6 @@ from .command_options import Dtype, FullLogits, Gpu, Model, TaskKind, TrustRemot
 from .command_run import CommandOutput, run_command
 from .planner.errors import BadInput, one_line
 from .report import completion
-from .report.page import commands as report_commands
-
-app = typer.Typer(
-    name="kvpareto",
-    invoke_without_command=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
-)
 
 
 def _print_version(asked: bool) -> None:
@@ -55,8 +42,27 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def root(
+def application(arguments: Sequence[str] = ()) -> typer.Typer:
+    """The app with the command that `arguments` name; with all where they name none.
+
+    Reading the options of every command takes longer than a plan's arithmetic.
+    """
+    app = typer.Typer(
+        name="kvpareto",
+        invoke_without_command=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+    )
+    app.callback()(_root)
+    named = next((word for word in arguments if not word.startswith("-")), None)
+    registers = [_COMMANDS[named]] if named in _COMMANDS else _COMMANDS.values()
+    for register in dict.fromkeys(registers):
+        register(app)
+    return app
+
+
+def _root(
     context: typer.Context,
     as_json: AsJson = False,
     version: Annotated[
@@ -70,13 +76,14 @@ def root(
 
     Start with: kvpareto plan --model Qwen/Qwen2.5-7B-Instruct --budget 12GB
     """
+    if context.invoked_subcommand not in _SHORT:
+        gc.set_threshold(100_000, 50, 50)
     if not isinstance(context.obj, CommandOutput):
         context.obj = CommandOutput(as_json)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
-@app.command()
 def plan(
     context: typer.Context,
     argument: ModelArgument = None,
@@ -174,7 +181,6 @@ def plan(
     _show(context, as_json, document, "terminal", "print_longest" if max_context else printer)
 
 
-@app.command()
 def estimate(
     context: typer.Context,
     config: Annotated[
@@ -246,19 +252,55 @@ def _show(
         print_tables(document, module, printer)
 
 
-calibrate_command.register(app, _show)
-verify_command.register(app, _show)
-run_commands.register(app, _show)
-profiles_command.register(app, _show)
-report_commands.register(app, _show)
+def _calibrate(app: typer.Typer) -> None:
+    from .calibration.commands import calibrate
+
+    calibrate.register(app, _show)
+
+
+def _verify(app: typer.Typer) -> None:
+    from .calibration.commands import verify
+
+    verify.register(app, _show)
+
+
+def _run_and_chat(app: typer.Typer) -> None:
+    from .calibration.commands import run
+
+    run.register(app, _show)
+
+
+def _profiles(app: typer.Typer) -> None:
+    from .calibration.commands import profiles
+
+    profiles.register(app, _show)
+
+
+def _report_and_ui(app: typer.Typer) -> None:
+    from .report.page import commands
+
+    commands.register(app, _show)
+
+
+_COMMANDS: dict[str, Callable[[typer.Typer], object]] = {
+    "plan": lambda app: app.command()(plan),
+    "estimate": lambda app: app.command()(estimate),
+    "calibrate": _calibrate,
+    "verify": _verify,
+    "run": _run_and_chat,
+    "chat": _run_and_chat,
+    "profiles": _profiles,
+    "report": _report_and_ui,
+    "ui": _report_and_ui,
+}
+"""The commands as `--help` lists them, and what adds each to an app."""
+_SHORT = "plan", "estimate"
+"""Commands that are over before they leave garbage."""
 
 
 def main() -> None:
     """Entry point of the `kvpareto` script: exits with the code that says how it went."""
     interrupt.install()
-    # Imports and plans make many objects and little garbage: looking for it at the default
-    # threshold takes a twelfth of a plan's time.
-    gc.set_threshold(100_000, 50, 50)
     for name in ("stdout", "stderr"):  # a closed one is None to Python
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for the whole process
@@ -276,7 +318,7 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
-    return run_command(app, arguments)
+    return run_command(application(arguments), arguments)
 
 
 def _model(argument: str | None, option: str | None) -> str:

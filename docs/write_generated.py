@@ -54,9 +54,9 @@ def reference() -> str:
     os.environ["COLUMNS"] = os.environ["TERMINAL_WIDTH"] = "80"
     from typer.testing import CliRunner
 
-    from kvpareto.cli import app
+    from kvpareto.cli import application
 
-    pages = [HEADER]
+    app, pages = application(), [HEADER]
     for command in COMMANDS:
         shown = CliRunner().invoke(app, [*command, "--help"], prog_name="kvpareto").output
         text = "\n".join(line.rstrip() for line in shown.strip().splitlines())

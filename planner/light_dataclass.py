@@ -1,17 +1,20 @@
 """`dataclass`, quicker to define: every start of the program defines seventy of them.
 
 The standard decorator compiles up to seven methods of each class from text, which was a seventh of
-a cold plan. Here it compiles `__init__` alone; comparing, hashing and printing are the same code
-for all classes, over the tuple of their fields.
+a cold plan. Here one is: an `__init__` of one assignment a field. Comparing, hashing and printing
+are the same code for all classes, over the tuple of their fields.
 
 Type checkers are given the standard decorator and hold what `frozen` promises. At run time nothing
-does: the `__init__` of a frozen class is the longest of the texts.
+does. Fields are given or have a default; what else `field` can say is not needed here.
 """
 
 import dataclasses
 from collections.abc import Callable
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+_MADE = object()
+"""The default of a field whose value a factory makes anew."""
 
 if TYPE_CHECKING:
     from dataclasses import dataclass as dataclass
@@ -23,12 +26,37 @@ else:
             return lambda cls: dataclass(cls, eq=eq, frozen=frozen, slots=slots)
         if cls.__doc__ is None:
             cls.__doc__ = cls.__name__  # else the standard decorator writes its signature there
-        cls = dataclasses.dataclass(cls, eq=False, repr=False, slots=slots)
+        cls = dataclasses.dataclass(cls, eq=False, repr=False, init=False, slots=slots)
+        cls.__init__ = _init_of(cls)
         if eq:
             compared = [field.name for field in dataclasses.fields(cls) if field.compare]
             _compare_by(cls, attrgetter(*compared), hashed=frozen)
         cls.__repr__ = _repr
         return cls
+
+
+def _init_of(cls: Any) -> Callable[..., None]:
+    """`__init__` of the class's fields, as the standard decorator's."""
+    known: dict[str, object] = {"_MADE": _MADE}
+    parameters, lines = [], []
+    for number, field in enumerate(dataclasses.fields(cls)):
+        name = value = field.name
+        if field.default_factory is not dataclasses.MISSING:
+            known[f"_make{number}"] = field.default_factory
+            parameters.append(f"{name}=_MADE")
+            value = f"_make{number}() if {name} is _MADE else {name}"
+        elif field.default is not dataclasses.MISSING:
+            known[f"_default{number}"] = field.default
+            parameters.append(f"{name}=_default{number}")
+        else:
+            parameters.append(name)
+        lines.append(f" self.{name} = {value}")
+    if hasattr(cls, "__post_init__"):
+        lines.append(" self.__post_init__()")
+    exec(f"def __init__(self, {', '.join(parameters)}):\n" + "\n".join(lines or [" pass"]), known)
+    init: Any = known["__init__"]
+    init.__qualname__ = f"{cls.__qualname__}.__init__"
+    return cast("Callable[..., None]", init)
 
 
 def _compare_by(cls: Any, values: Callable[[object], object], *, hashed: bool) -> None:

@@ -15,10 +15,8 @@ from typing import NamedTuple
 
 from .. import profiles
 from .errors import BadInput, printable
-from .memory.weight_files import compare_with_files
 from .models import hub
 from .models.model_name import plain_name
-from .models.other_folders import ADAPTER, explain_adapter, explain_folder
 from .models.read_config import read_model
 from .models.spec import ModelSpec
 from .models.untrusted_json import read_json_object
@@ -66,7 +64,11 @@ def load_model(text: str, *, offline: bool = False, trust_remote_code: bool = Fa
         spec = replace(spec, bounds=(*spec.bounds, *kv_bounds(spec)))
     more = {"source": loaded.source, **_places(text, loaded), **_stretched(loaded.config)}
     spec = replace(spec, extra={**spec.extra, **more})
-    return compare_with_files(spec, loaded.folder) if loaded.folder is not None else spec
+    if loaded.folder is None:
+        return spec
+    from .memory.weight_files import compare_with_files
+
+    return compare_with_files(spec, loaded.folder)
 
 
 def gguf_path(text: str) -> Path | None:
@@ -256,8 +258,12 @@ def _from_disk(wanted: str) -> LoadedConfig | None:
         name = path.resolve().name or wanted
         return LoadedConfig(_read_folder(path), name, path, "folder")
     if is_folder and _find_bundled(wanted) is None:
+        from .models.other_folders import explain_folder
+
         raise explain_folder(path, wanted)
     if exists and not is_folder:
+        from .models.other_folders import ADAPTER, explain_adapter
+
         if path.name == ADAPTER:
             raise explain_adapter(path, wanted)
         name = path.resolve().parent.name if path.name == hub.CONFIG else path.stem

@@ -5,7 +5,7 @@ Bytes are ints, times seconds, fractions between 0 and 1; what is not known is n
 
 import shlex
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..planner.accuracy.calibrations import fingerprint
 from ..planner.accuracy.prediction import Accuracy
@@ -19,13 +19,15 @@ from ..planner.memory.estimate import MemoryEstimate
 from ..planner.models.spec import ModelSpec
 from ..planner.search.evaluate import REFERENCE_GPU
 from ..planner.search.gpu_memory import gpu_notes
-from ..planner.search.max_context import MaxContext
 from ..planner.search.notes import ends_at_training
 from ..planner.search.recommend import Plan, Point, Request
 from ..planner.units import exact_bytes, format_bytes
 from ..planner.workload import DEFAULT_OUTPUT, Workload
 from .document_parts import heading, placed, point, warnings_of
 from .elsewhere import elsewhere
+
+if TYPE_CHECKING:
+    from ..planner.search.max_context import MaxContext
 
 
 def estimate_document(
@@ -130,7 +132,7 @@ def _relative_latency(plan: Plan) -> dict[str, Any] | None:
     return {"gpu": REFERENCE_GPU, "points": points}
 
 
-def longest_document(request: Request, contexts: Sequence[MaxContext]) -> dict[str, Any]:
+def longest_document(request: Request, contexts: "Sequence[MaxContext]") -> dict[str, Any]:
     """The longest context that fits, for each configuration, longest first."""
     return {
         **_question(request),

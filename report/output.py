@@ -11,12 +11,12 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from ..planner.errors import printable
-from ..planner.whole_file import write_whole
 
 PAGE = 40
 """Lines above which the answer is said once more, however high the terminal is."""
@@ -58,9 +58,10 @@ def print_tables(document: Mapping[str, Any], module: str, printer: str) -> None
             """Leave a reader that went away to the command line; rich would exit with 1."""
             raise BrokenPipeError
 
-    console = PlainConsole()
+    make = partial(PlainConsole, emoji=False, markup=False, highlight=False)
+    console = make()
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = PlainConsole(width=UNWRAPPED)
+        console = make(width=UNWRAPPED)
     with console.capture() as captured:
         show = getattr(import_module(f".{module}", __package__), printer)
         reminder = show(_for_terminal(document), console)
@@ -77,18 +78,33 @@ def print_tables(document: Mapping[str, Any], module: str, printer: str) -> None
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:
     """Write `document` as JSON to `path`, whole or not at all. Raises BadInput."""
+    from ..planner.whole_file import write_whole
+
     write_whole(path, to_json(document, indent=1))
 
 
 def _for_terminal(document: Mapping[str, Any]) -> Mapping[str, Any]:
     """`document` without characters that a terminal would obey; itself where it has none."""
-    text = json.dumps(document, ensure_ascii=False, default=str)
-    # JSON writes control characters as escapes, and everything else as it is.
-    escapes = set(re.findall(r"\\(.)", text))
-    clean: Mapping[str, Any] = document
-    if escapes - {"n", '"', "\\"} or not text.isprintable():
-        clean = _printable(document)
+    texts: list[str] = []
+    _gather(document, texts)
+    if "".join(texts).replace("\n", "").isprintable():
+        return document
+    clean: Mapping[str, Any] = _printable(document)
     return clean
+
+
+def _gather(value: object, texts: list[str]) -> None:
+    """Put every string in `value`, keys too, into `texts`."""
+    if isinstance(value, str):
+        texts.append(value)
+    elif isinstance(value, dict):
+        texts.extend(map(str, value))
+        for one in value.values():
+            if one.__class__ is not float and one.__class__ is not int:
+                _gather(one, texts)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            _gather(one, texts)
 
 
 def _printable(value: Any) -> Any:

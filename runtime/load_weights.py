@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from ..planner.errors import BadInput, NothingFits
 from ..planner.load_model import DEMO, gguf_path, load_config, load_model, shipped_folder
 from ..planner.memory.run_dtype import in_dtype, sixteen_bits
-from ..planner.models.quantization.quantization_config import find_section
+from ..planner.models.quantization.section import find_section
 from ..planner.models.read_config import read_model
 from ..planner.models.spec import ModelSpec
 from .checkpoint import AGAIN, check_config, check_files, check_loaded, draft_layers

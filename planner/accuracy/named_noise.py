@@ -22,7 +22,6 @@ import numpy as np
 
 from ... import profiles
 from ..formats import named
-from ..formats.gguf_types import MIXES
 from ..light_dataclass import dataclass
 from ..models.spec import ModelSpec
 from .formula import WEIGHTS_BELOW_4, Floats, FormatArrays
@@ -113,7 +112,11 @@ def with_names(
 def is_file_itself(spec: ModelSpec, name: str) -> bool:
     """Whether the weights called `name` are those of the model's own GGUF file: there is nothing
     else to run, and what they keep is counted from them."""
-    own = MIXES.get(spec.gguf.mix) if spec.gguf is not None else None
+    own = None
+    if spec.gguf is not None:
+        from ..formats.gguf_types import MIXES  # a plan of other engines starts without them
+
+        own = MIXES.get(spec.gguf.mix)
     return spec.gguf is not None and bool(name) and (own is None or own.quantized)
 
 

@@ -126,7 +126,11 @@ class KVFormat:
                 f"our cache holds no {config.k_format or config.v_format}",
                 "give K and V as bits: k8v4-g64",
             )
-        k_bits, v_bits = config.layer_bits(layer)
+        return cls.at_bits(config, *config.layer_bits(layer))
+
+    @classmethod
+    def at_bits(cls, config: Configuration, k_bits: int, v_bits: int) -> "KVFormat":
+        """The format of a layer with these bits and the rest of `config`."""
         return _format(config, k_bits, v_bits)
 
     def buffers(

@@ -9,7 +9,7 @@ DOOR = (
     "model_name",
     "other_folders",
     "protected",
-    "quantization.quantization_config",
+    "quantization.section",
     "read_config",
     "spec",
     "untrusted_json",

@@ -13,8 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import BadInput, KVParetoError, MissingDependency
-from .hub_get import fetch_small
-from .other_folders import ADAPTER, adapter_error
 from .untrusted_json import read_json_object
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
@@ -71,6 +69,9 @@ def download_config(repo_id: str) -> Path:
 
 
 def _fetch(repo_id: str) -> Path:
+    from .hub_get import fetch_small
+    from .other_folders import ADAPTER, adapter_error
+
     # The library asks the endpoint for more than the file, and reads that answer without a limit.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:

@@ -18,7 +18,7 @@ from .families.unknown.encoders import refuse_encoders
 from .families.unknown.similar_types import class_stem, type_of_class
 from .families.unknown.unread import foreign_keys
 from .field_kinds import check_kinds
-from .quantization.quantization_config import quantization_notes, read_quantization
+from .quantization.section import find_section
 from .read_keys import ReadKeys
 from .spec import ModelSpec, Part, Reading, Role, TensorGroup
 from .tensor_list import Tensors
@@ -35,11 +35,15 @@ def read_model(config: Mapping[str, Any], name: str) -> ModelSpec:
     model_type = _model_type(config, notes)
     refuse_encoders(config, model_type)
     decoder, tensors, f = _read(config, model_type, notes)
-    quantization = read_quantization(config)
-    if quantization is not None:
-        for note in quantization_notes(config, quantization, tensors.groups()):
-            if note not in notes:
-                notes.append(note)
+    quantization = None
+    if find_section(config) is not None:
+        from .quantization.quantization_config import quantization_notes, read_quantization
+
+        quantization = read_quantization(config)
+        if quantization is not None:
+            for note in quantization_notes(config, quantization, tensors.groups()):
+                if note not in notes:
+                    notes.append(note)
     spec = ModelSpec(
         name=name,
         model_type=model_type,

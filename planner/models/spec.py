@@ -11,9 +11,9 @@ from dataclasses import field, replace
 from enum import StrEnum
 from functools import cached_property
 from math import prod
+from typing import TYPE_CHECKING
 
 from ..light_dataclass import dataclass
-from .gguf.tensors import StoredGguf
 from .layers import (
     FFN,
     Attention,
@@ -26,7 +26,10 @@ from .layers import (
     MoEFFN,
     RecurrentState,
 )
-from .quantization.module_rules import ModuleRule
+
+if TYPE_CHECKING:
+    from .gguf.tensors import StoredGguf
+    from .quantization.module_rules import ModuleRule
 
 __all__ = [
     "FFN",
@@ -105,7 +108,7 @@ class CheckpointQuantization:
     group_size: int | None
     ignored: tuple[str, ...] = ()
     details: tuple[tuple[str, str], ...] = ()
-    rules: tuple[ModuleRule, ...] = ()
+    rules: "tuple[ModuleRule, ...]" = ()
     """Which modules are stored how, first match first; what matches nothing is not quantized."""
     decoder_only: bool = False
     """The method works through the decoder's blocks: vision and audio towers are left alone."""
@@ -184,7 +187,7 @@ class ModelSpec:
     readings: tuple[Reading, ...] = ()
     """Every other reading lies between these, in each of its numbers; none where the model's
     sizes are known."""
-    gguf: StoredGguf | None = None
+    gguf: "StoredGguf | None" = None
     """The tensors of its GGUF files, where it was read from such."""
     understood: bool = True
     """Whether a family of this version reads the model; else how it runs is not known either."""

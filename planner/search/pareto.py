@@ -29,9 +29,10 @@ def pareto_mask(costs: list[Column]) -> Mask:
     A point dominates another if it is no worse in every objective and better in one. Equal
     points do not dominate each other: all of them stay or none does. NaN is not allowed.
     """
-    first, others = np.asarray(costs[0]), [np.asarray(column) for column in costs[1:]]
-    if len(first) == 0:
+    if len(costs[0]) == 0:
         return np.zeros(0, dtype=bool)
+    # The objective of most values is the one that needs no axis of the grid.
+    first, *others = sorted(map(np.asarray, costs), key=_levels, reverse=True)
     levels = [_levels(column) for column in others]
     whole = all(levels) and math.prod(levels) <= _MOST_CELLS
     if whole:

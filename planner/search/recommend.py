@@ -12,7 +12,6 @@ from ..light_dataclass import dataclass
 from . import choose as choice
 from .evaluate import Point
 from .explain import reasons_for, steps_from, warnings_for
-from .infeasible import infeasible_error
 from .placed.questions import evaluate_request
 from .request import Request
 
@@ -53,6 +52,8 @@ def recommend(request: Request) -> Plan:
     fitting = points.memory <= request.budget
     chosen = choice.choose(points, fitting, request.objective, loss, request.accept_risk)
     if chosen is None:
+        from .infeasible import infeasible_error
+
         raise infeasible_error(request, table, fitting)
     up = choice.next_up(points, chosen.index, request.budget, loss)
     down = choice.next_down(points, chosen.index, loss)

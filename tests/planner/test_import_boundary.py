@@ -34,3 +34,34 @@ def test_the_planner_and_the_command_line_import_nothing_heavy(tmp_path: Path) -
 @pytest.mark.parametrize("name", ["torch", "sklearn"])
 def test_the_guard_can_fail(name: str, tmp_path: Path) -> None:
     assert name in heavy_modules_loaded(f"import {name}", cwd=tmp_path).split()
+
+
+_PLAN = """
+import sys
+from kvpareto import cli
+code = cli.run(["plan", "-m", "Qwen/Qwen2.5-7B-Instruct", "--budget", "12GB", "--offline"])
+print(code, *sorted(sys.modules), file=sys.stderr)
+"""
+
+
+def test_a_plan_of_a_plain_model_imports_only_what_it_needs(tmp_path: Path) -> None:
+    """Each of these takes a hundredth of a cold plan, or several."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PLAN], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    code, *modules = done.stderr.split()
+    assert code == "0"
+    assert "kvpareto.planner.search.recommend" in modules
+    unneeded = {
+        *("pydantic", "huggingface_hub", "tempfile"),
+        "kvpareto.calibration.commands.calibrate",
+        "kvpareto.report.page.commands",
+        "kvpareto.planner.models.quantization.quantization_config",
+        "kvpareto.planner.models.hub_get",
+        "kvpareto.planner.memory.weight_files",
+        "kvpareto.planner.memory.activation.blocks.recurrent",
+        "kvpareto.planner.search.placed.table",
+        "kvpareto.planner.search.infeasible",
+        "kvpareto.planner.formats.gguf_types",
+    }
+    assert not unneeded & set(modules)

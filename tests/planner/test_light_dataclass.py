@@ -38,6 +38,28 @@ def test_fields_compare_hash_and_print_as_in_a_standard_dataclass():
     assert [field.name for field in dataclasses.fields(Point)] == ["x", "y", "label"]
 
 
+@dataclass
+class Filled:
+    given: int
+    made: list[int] = dataclasses.field(default_factory=list)
+    doubled: int = 0
+
+    def __post_init__(self) -> None:
+        self.doubled = 2 * self.given
+
+
+def test_init_takes_fields_by_place_and_by_name_and_makes_defaults_anew():
+    one, other = Filled(1), Filled(given=1, made=[3])
+    one.made.append(7)
+    assert (Filled(1).made, one.made, other.made) == ([], [7], [3])
+    assert (one.doubled, Filled(4, [], 5).doubled) == (2, 8)
+    assert Filled(1, None).made is None  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"Filled.__init__\(\) missing 1 required .*'given'"):
+        Filled()  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'other'"):
+        Filled(1, other=2)  # type: ignore[call-arg]
+
+
 def test_slots_and_mutability_follow_the_options():
     with pytest.raises(AttributeError):
         Point(1).other = 1

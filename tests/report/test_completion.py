@@ -28,7 +28,7 @@ def test_the_shell_gets_them() -> None:
         "_KVPARETO_COMPLETE": "complete_bash",
         "COMP_WORDS": "kvpareto plan --model Qwen/Qwen3-8",
     }
-    code = "from kvpareto.cli import app; app(prog_name='kvpareto')"
+    code = "from kvpareto.cli import application; application()(prog_name='kvpareto')"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **asked, "COMP_CWORD": "3"},

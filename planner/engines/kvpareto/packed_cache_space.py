@@ -63,7 +63,8 @@ class _Sides:
             [rows.setdefault(replace(x, rotation=False), len(rows)) for x in layouts]
         )
         self._layouts = list(rows)
-        self._formats = [tuple(_format(layout, bits) for bits in KV_BITS) for layout in rows]
+        plain = KVFormat.of(Configuration(), 0)
+        self._formats = [_formats_of(layout, plain) for layout in rows]
 
     def tables(
         self, mixer: Mixer, workload: Workload, chunks: Sequence[int | None]
@@ -108,6 +109,8 @@ def _along(
     def weigh(capacity: int) -> int:
         return sum(b.nbytes for b in side.buffers(batch, heads, dim, capacity)) if dim else 0
 
+    if len(capacities) == 1:
+        return [weigh(capacities[0])]
     linear = [c for c in capacities if c >= side.sinks + side.residual_capacity]
     nbytes = {c: weigh(c) for c in {*capacities} - {*linear}}
     if linear:
@@ -120,18 +123,15 @@ def _along(
     return [nbytes[c] for c in capacities]
 
 
-def _format(layout: KVLayout, bits: int) -> KVFormat:
-    config = (
-        Configuration(
-            k_bits=bits,
-            v_bits=bits,
-            granularity=layout.granularity,
-            group_size=layout.group_size,
-            block_tokens=layout.block_tokens,
-            smoothing=layout.smoothing,
-            residual=layout.residual,
-        )
-        if bits < 16
-        else Configuration()
+def _formats_of(layout: KVLayout, plain: KVFormat) -> tuple[KVFormat, ...]:
+    """The formats of a layout at each of KV_BITS; `plain` is that of 16 bits."""
+    packed = Configuration(
+        k_bits=PROTECTED_BITS,
+        v_bits=PROTECTED_BITS,
+        granularity=layout.granularity,
+        group_size=layout.group_size,
+        block_tokens=layout.block_tokens,
+        smoothing=layout.smoothing,
+        residual=layout.residual,
     )
-    return KVFormat.of(config, 0)
+    return tuple(KVFormat.at_bits(packed, bits, bits) if bits < 16 else plain for bits in KV_BITS)

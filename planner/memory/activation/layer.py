@@ -1,4 +1,7 @@
-"""One decoder layer: residual stream, norms, mixers and FFN, in the order of the family."""
+"""One decoder layer: residual stream, norms, mixers and FFN, in the order of the family.
+
+Blocks that few models have are imported where a layer has them: a plan starts without the others.
+"""
 
 from functools import lru_cache
 
@@ -14,11 +17,7 @@ from ...models.spec import (
 from .block_traits import Order
 from .blocks import ffn as dense
 from .blocks.attention import attention
-from .blocks.compressed import compressed_attention
-from .blocks.mla import latent_attention
-from .blocks.moe import moe
 from .blocks.norms import norm
-from .blocks.recurrent import recurrent
 from .forward_step import ForwardStep
 from .live_tensors import LiveTensors
 
@@ -105,10 +104,16 @@ def _mix(live: LiveTensors, layer: Layer, step: ForwardStep) -> int:
         if isinstance(mixer, Attention):
             part = attention(live, mixer, step)
         elif isinstance(mixer, LatentAttention):
+            from .blocks.mla import latent_attention
+
             part = latent_attention(live, mixer, step)
         elif isinstance(mixer, CompressedAttention):
+            from .blocks.compressed import compressed_attention
+
             part = compressed_attention(live, mixer, step)
         else:
+            from .blocks.recurrent import recurrent
+
             part = recurrent(live, mixer, step)
         if out:
             total = live.take(step.bytes(step.hidden))
@@ -122,6 +127,8 @@ def _feed(live: LiveTensors, ffn: FFN | None, step: ForwardStep, release: int = 
     if ffn is None:
         return 0
     if not isinstance(ffn, DenseFFN):
+        from .blocks.moe import moe
+
         return moe(live, ffn, step)
     if not ffn.gated:
         return dense.plain(live, ffn.activation, ffn.width, step, release)

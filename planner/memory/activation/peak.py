@@ -13,8 +13,6 @@ from ...formats.configuration import Configuration
 from ...models.spec import Attention, CompressedAttention, LatentAttention, Layer, Mixer, ModelSpec
 from ...workload import Workload
 from .blocks.attention import has_rotary
-from .blocks.compressed import compressed_bytes
-from .blocks.mla import latent_bytes
 from .blocks.norms import norm
 from .cache import as_cached, storage_bytes, stored_after, stored_before
 from .family_traits import block_traits_of
@@ -100,8 +98,12 @@ def _mixer_cache(mixer: Mixer, step: ForwardStep, after: bool) -> int:
         stored = stored_after if after else stored_before
         return sum(storage_bytes(as_cached(mixer), stored(reach(mixer), step), step))
     if isinstance(mixer, LatentAttention):
+        from .blocks.mla import latent_bytes
+
         return sum(latent_bytes(mixer, step.total if after else step.past, step))
     if isinstance(mixer, CompressedAttention):
+        from .blocks.compressed import compressed_bytes
+
         return compressed_bytes(mixer, step, after=after)
     if not after and not step.past:
         return 0

@@ -7,6 +7,9 @@ few queries over the GPU and sums the splits up in float32.
 
 from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
+
 from ...models.spec import Attention
 from .forward_step import ForwardStep
 from .live_tensors import LiveTensors
@@ -15,6 +18,8 @@ from .workspace import MULTIPROCESSORS, SEGMENT, segment_tokens
 STAGED_HEAD_DIM = 256  # widest head of the library's attention that staged segments go through
 MOST_SPLITS = 128
 ENOUGH = 0.85  # of the best efficiency: the fewest splits that reach it are taken
+
+Ints = npt.NDArray[np.int64]
 
 
 def stages_segments(mixer: Attention, batch: int, new: int, tokens: int) -> bool:
@@ -90,7 +95,9 @@ def _most_keys(mixer: Attention, new: int, past: int, chunks: bool) -> int:
     if chunks:
         again = segment_tokens(mixer.kv_heads, mixer.head_dim, mixer.value_dim, new) // 4
         lengths |= {_cut(mixer, new, at)[1] for at in range(past, max(-1, past - again), -new)}
-    return max(lengths, key=lambda keys: splits(mixer.query_heads, mixer.head_dim, new, keys))
+    ordered = sorted(lengths)
+    counts = _splits(mixer.query_heads, mixer.head_dim, new, np.array(ordered), MULTIPROCESSORS)
+    return ordered[int(counts.argmax())]
 
 
 def _parts(mixer: Attention, new: int) -> int:
@@ -102,23 +109,26 @@ def _parts(mixer: Attention, new: int) -> int:
     return parts
 
 
-@lru_cache(maxsize=65536)
 def splits(heads: int, dim: int, new: int, keys: int, processors: int = MULTIPROCESSORS) -> int:
     """Splits of the keys that FlashAttention 2 makes for one sequence (`num_splits_heuristic` in
     torch's aten/native/transformers/cuda/flash_attn/flash_api.cpp): the fewest that keep the device
     nearly as busy as any number would."""
+    return int(_splits(heads, dim, new, np.array([keys]), processors)[0])
+
+
+def _splits(heads: int, dim: int, new: int, keys: Ints, processors: int) -> Ints:
+    """`splits` of several numbers of keys [K]."""
     places = 2 * processors
     blocks = heads * -(-new // 64)
     if blocks >= 0.8 * places:
-        return 1
-    runs = -(-keys // (256 if dim <= 64 else 128 if dim <= 128 else 64))
-    efficiency = {}
-    for count in range(1, min(MOST_SPLITS, places, runs) + 1):
-        if count == 1 or -(-runs // count) != -(-runs // (count - 1)):
-            waves = blocks * count / places
-            efficiency[count] = waves / -(-blocks * count // places)
-    best = max(efficiency.values())
-    return min(count for count, x in efficiency.items() if x >= ENOUGH * best)
+        return np.ones_like(keys)
+    runs = -(-keys // (256 if dim <= 64 else 128 if dim <= 128 else 64))[:, None]
+    counts = np.arange(1, min(MOST_SPLITS, places) + 1)
+    efficiency = blocks * counts / places / -(-blocks * counts // places)
+    longest = -(-runs // counts)  # runs of a split; as many as with one split less: no better
+    better = np.diff(longest, axis=1, prepend=0) != 0
+    efficiency = np.where(better & (counts <= runs), efficiency, 0.0)
+    return counts[(efficiency >= ENOUGH * efficiency.max(axis=1, keepdims=True)).argmax(axis=1)]
 
 
 def _whole_width(dim: int) -> int:

@@ -9,7 +9,8 @@ from typing import Any
 
 from ...errors import BadConfig
 from ...formats.weight_format import MatrixFormat
-from .module_rules import HINT, ModuleRule, Section, all_modules, rules_for, whole
+from .module_rules import ModuleRule, Section, all_modules, rules_for, whole
+from .section import HINT
 
 NVFP4 = MatrixFormat("NVFP4", bits=4, tile_rows=1, tile_columns=16, scale_bytes=1, constant_bytes=8)
 """uint8 [out, in/2], fp8 scales [out, in/16], fp32 second-level and activation scales."""

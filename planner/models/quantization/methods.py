@@ -10,7 +10,8 @@ from dataclasses import replace
 from ...errors import BadConfig
 from ...formats.weight_format import AWQ, INT8, MatrixFormat
 from .grouped_methods import FP8_TENSOR, MXFP4, quantized_layers
-from .module_rules import HINT, ModuleRule, Section, all_modules, experts, rules_for, whole
+from .module_rules import ModuleRule, Section, all_modules, experts, rules_for, whole
+from .section import HINT
 
 
 def read_fp8(section: Section, config: Section) -> list[ModuleRule]:

@@ -19,7 +19,8 @@ from typing import Any
 from ...errors import BadConfig
 from ...formats.weight_format import MatrixFormat
 from ..spec import TensorGroup
-from .module_rules import HINT, ModuleRule, Section, canonical, rules_for, whole
+from .module_rules import ModuleRule, Section, canonical, rules_for, whole
+from .section import HINT
 
 _SETTINGS = ("bits", "group_size", "mode")
 _BLOCK_SCALED = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}

@@ -13,6 +13,7 @@ from typing import Any
 from ...errors import BadConfig
 from ...formats.weight_format import MatrixFormat
 from ...light_dataclass import dataclass
+from .section import HINT
 
 _PREFIXES = {"model", "language_model", "backbone", "transformer", "text_model", "base_model"}
 _SPELLINGS = {"block_sparse_moe": "mlp", "ffn": "mlp", "attn": "self_attn", "head": "lm_head"}
@@ -138,8 +139,6 @@ def _as_in_checkpoint(module: str) -> str:
     """Stacked experts by the name that one expert's matrix has in a checkpoint."""
     return re.sub(r"\.experts\.(?:gate_up|gate|up|down)_proj$", ".experts.*.down_proj", module)
 
-
-HINT = "give the original, unquantized model, and choose w8 or w4 for it"
 
 Section = Mapping[str, Any]
 

@@ -7,7 +7,6 @@ routers, biases, convolutions) are never quantized by any of them, the output he
 rule names it; MLX quantizes embeddings, head and routers as well (checkpoint_mlx).
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,8 @@ from ..spec import CheckpointQuantization, TensorGroup
 from . import grouped_methods as groups
 from . import methods as formats
 from . import mlx as mlx
-from .module_rules import HINT, ModuleRule, Section, rules_for, whole
+from .module_rules import ModuleRule, Section, rules_for, whole
+from .section import HINT, find_section, says_no
 
 READERS: dict[str, Callable[[Section, Section], list[ModuleRule]]] = {
     "fp8": formats.read_fp8,
@@ -36,8 +36,6 @@ READERS: dict[str, Callable[[Section, Section], list[ModuleRule]]] = {
 DECODER_ONLY = ("awq", "gptq", "auto-round", "mlx")
 """Methods that work through the decoder's blocks: vision and audio towers are left alone."""
 
-_SECTIONS = ("quantization_config", "compression_config", "quantization")
-_SPEAKS_OF_IT = re.compile(r"quant(?:i[sz]|_|$)|compression", re.IGNORECASE)
 _SKIP_LISTS = (
     "modules_to_not_convert",
     "ignored_layers",
@@ -81,39 +79,6 @@ def read_quantization(config: Mapping[str, Any]) -> CheckpointQuantization | Non
     )
 
 
-def find_section(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The object that says how the weights are quantized, wherever config.json has it.
-
-    Raises BadConfig for two that differ, and for a key that speaks of quantization and is not
-    understood: it is never passed over.
-    """
-    nested = (config.get(name) for name in ("text_config", "llm_config", "language_config"))
-    sections: dict[str, Mapping[str, Any]] = {}
-    for place in (config, *nested):
-        if not isinstance(place, Mapping):
-            continue
-        for name, value in place.items():
-            if not isinstance(name, str) or not _SPEAKS_OF_IT.match(name) or _says_no(value):
-                continue
-            if name not in _SECTIONS:
-                raise BadConfig(f"config.json: {name[:60]} is a quantization that is unknown", HINT)
-            if not isinstance(value, Mapping):
-                raise BadConfig(f"config.json: {name} is not an object", HINT)
-            sections.setdefault(name, value)
-    if not sections:
-        return None
-    (name, first), *others = sections.items()
-    for other, section in others:
-        if section != first:
-            raise BadConfig(f"config.json: {name} and {other} say different things", HINT)
-    return first
-
-
-def _says_no(value: object) -> bool:
-    """Whether a key that speaks of quantization says that there is none."""
-    return not value or (isinstance(value, str) and value.lower() in ("none", "no", "false"))
-
-
 def quantization_notes(
     config: Mapping[str, Any], quantization: CheckpointQuantization, tensors: Sequence[TensorGroup]
 ) -> list[str]:
@@ -148,9 +113,9 @@ def cache_scheme(section: Mapping[str, Any]) -> str:
     one that is no format.
     """
     scheme = section.get("kv_cache_scheme")
-    if _says_no(scheme):
+    if says_no(scheme):
         algorithm = section.get("kv_cache_quant_algo")
-        return "" if _says_no(algorithm) else str(algorithm)[:40]
+        return "" if says_no(algorithm) else str(algorithm)[:40]
     if not isinstance(scheme, Mapping):
         raise BadConfig("quantization_config: kv_cache_scheme is not an object", HINT)
     bits = whole(scheme, "num_bits", 8, (2, 3, 4, 6, 8, 16))

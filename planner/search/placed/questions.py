@@ -1,18 +1,24 @@
 """The table that answers a request: one device and an allocator, or placed on two sides."""
 
+from typing import TYPE_CHECKING, Union
+
 from ...formats.configuration import Configuration
 from ...memory import estimate as memory
 from ...workload import Workload
 from ..evaluate import EvaluatedSpace, Point, evaluate, predict_point
 from ..request import Request
-from .table import PlacedSpace, evaluate_placed, placed_point, placement_of
 
-Table = EvaluatedSpace | PlacedSpace
+if TYPE_CHECKING:
+    from .table import PlacedSpace
+
+Table = Union[EvaluatedSpace, "PlacedSpace"]
 
 
 def evaluate_request(request: Request) -> Table:
     """The table of what was asked."""
     if request.engine.places:
+        from .table import evaluate_placed  # only for the engines that place
+
         return evaluate_placed(request)
     return evaluate(request.spec, request.workload, request.engine, request.hardware, request.task)
 
@@ -20,6 +26,8 @@ def evaluate_request(request: Request) -> Table:
 def needed_bytes(request: Request, config: Configuration, workload: Workload) -> int:
     """Bytes that the budget must have for `config`: the upper end."""
     if request.engine.places:
+        from .table import placement_of
+
         return placement_of(request, config, workload).needed
     how = request.engine, request.hardware
     return memory.estimate(request.spec, config, workload, *how).total_high
@@ -28,6 +36,8 @@ def needed_bytes(request: Request, config: Configuration, workload: Workload) ->
 def requested_point(request: Request, config: Configuration, workload: Workload) -> Point:
     """All predictions of one configuration under another workload."""
     if request.engine.places:
+        from .table import placed_point
+
         return placed_point(request, config, workload)
     how = request.engine, request.hardware, request.task
     return predict_point(request.spec, config, workload, *how)

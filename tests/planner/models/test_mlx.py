@@ -10,7 +10,8 @@ from kvpareto.cli import run
 from kvpareto.planner.errors import BadConfig, BadInput
 from kvpareto.planner.load_model import load_config
 from kvpareto.planner.memory.weights import available_weight_bits, checkpoint_storage, weight_bytes
-from kvpareto.planner.models.quantization.quantization_config import find_section, read_quantization
+from kvpareto.planner.models.quantization.quantization_config import read_quantization
+from kvpareto.planner.models.quantization.section import find_section
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import ModelSpec, Role
 from kvpareto.runtime import load

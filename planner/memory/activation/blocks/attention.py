@@ -5,11 +5,9 @@ Projections, rotary embedding, cache, attention, output projection.
 
 from ....models.spec import Attention
 from ..cache import append, as_cached
-from ..eager import eager
 from ..forward_step import Attend, ForwardStep
 from ..kvpareto_engine import packed
 from ..live_tensors import LiveTensors
-from ..sdpa import sdpa
 from .norms import norm
 from .rotary import apply_rotary
 
@@ -82,5 +80,9 @@ def _attended(live: LiveTensors, mixer: Attention, step: ForwardStep) -> int:
     if step.attend is Attend.PACKED:
         return packed(live, mixer, step)
     if step.attend is Attend.EAGER:
+        from ..eager import eager
+
         return eager(live, mixer, step)
+    from ..sdpa import sdpa
+
     return sdpa(live, mixer, step)
