@@ -21,8 +21,8 @@ class BuildFromTree(build_py):
 
     def find_package_modules(self, package: str, package_dir: str) -> list[Any]:
         """The package's modules: this file lies beside them and is none."""
-        found = super().find_package_modules(package, package_dir)
-        return [module for module in found if module[1] != "setup"]
+        modules = super().find_package_modules(package, package_dir)
+        return [module for module in modules if module[1] != "setup"]
 
 
 setup(cmdclass={"build_py": BuildFromTree})

@@ -79,8 +79,8 @@ def milliseconds(calls: list[Callable[[], Any]], *, graph: bool) -> float:
     return do_bench(run, warmup=20, rep=80, return_mode="median") / len(calls)
 
 
-def error(found: Tensor, expected: Tensor) -> float:
-    gap = found.double() - expected.double()
+def error(measured: Tensor, expected: Tensor) -> float:
+    gap = measured.double() - expected.double()
     return float(gap.norm() / expected.double().norm())
 
 
@@ -102,11 +102,11 @@ def dense_decode(query: Tensor, heads: int, tokens: int) -> dict[str, float]:
         lambda k=k, v=v: scaled_dot_product_attention(query, k, v, enable_gqa=True)
         for k, v in pairs
     ]
-    found = {}
+    times = {}
     for name, backend in BACKENDS.items():
         with sdpa_kernel(backend):
-            found[name] = milliseconds(calls, graph=True)
-    return found
+            times[name] = milliseconds(calls, graph=True)
+    return times
 
 
 def bench_decode(args: argparse.Namespace, rate: float, write: Callable[..., None]) -> None:
@@ -154,9 +154,9 @@ def bench_chunks(args: argparse.Namespace, write: Callable[..., None]) -> None:
             state = random_state(text, args.heads, dim, args.tokens)
             few = query[:, :, -64:]  # the reference of all queries would take long
             expected = reference.attend(few.float(), state, scaling=scaling)
-            found = kernels.attend(query, state, scaling=scaling)
+            attended = kernels.attend(query, state, scaling=scaling)
             row: dict[str, Any] = {"what": "chunk", "chunk": n, "format": text}
-            row["error"] = error(found[:, :, -64:], expected)
+            row["error"] = error(attended[:, :, -64:], expected)
             if row["error"] <= TOLERANCE:
                 call = partial(kernels.attend, query, state, scaling=scaling)
                 row["ms"] = milliseconds([call], graph=False)

@@ -61,9 +61,9 @@ def loss(session: Session, windows: torch.Tensor, chunk: int) -> float:
             dim=1,
         )
         scores = torch.log_softmax(logits[:, :-1].float(), dim=-1)
-        found = scores.gather(-1, rows[:, 1:, None])
-        total -= float(found.sum())
-        count += found.numel()
+        log_probabilities = scores.gather(-1, rows[:, 1:, None])
+        total -= float(log_probabilities.sum())
+        count += log_probabilities.numel()
     return total / count
 
 

@@ -86,8 +86,8 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found.float() - expected.float()).norm() / expected.float().norm())
+def relative_error(measured: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((measured.float() - expected.float()).norm() / expected.float().norm())
 
 
 # --- correctness ----------------------------------------------------------------------------
@@ -110,9 +110,9 @@ def check(texts: list[str]) -> None:
             more = torch.tensor([[7]], device="cuda")
             expected_next = run.forward(more).clone()
         with Session(model, spec, config, tokens=1400) as run:
-            found = run.prefill(ids).clone()
+            logits = run.prefill(ids).clone()
             found_next = run.forward(more).clone()
-            errors = relative_error(found, expected), relative_error(found_next, expected_next)
+            errors = relative_error(logits, expected), relative_error(found_next, expected_next)
             captured = run.why_eager is None or config.granularity is Granularity.PER_TENSOR
             good = max(errors) < TOLERANCE and captured
             failed |= not good
@@ -139,16 +139,16 @@ def transformers_rows(model: Any, ids: torch.Tensor) -> dict[str, Any]:
         model(ids, past_key_values=cache, logits_to_keep=1)
 
     model(ids[:, :2048], logits_to_keep=1)
-    found: dict[str, Any] = {"ttft_s": seconds(prefill)}
-    found["peak_bytes"] = torch.cuda.max_memory_allocated()
-    found["weight_bytes"] = resident
+    row: dict[str, Any] = {"ttft_s": seconds(prefill)}
+    row["peak_bytes"] = torch.cuda.max_memory_allocated()
+    row["weight_bytes"] = resident
     token = ids[:, :1]
     steps = [seconds(lambda: model(token, past_key_values=cache)) for _ in range(16)]
-    found["tpot_dynamic_s"] = statistics.median(steps[8:])  # after the allocator has settled
+    row["tpot_dynamic_s"] = statistics.median(steps[8:])  # after the allocator has settled
     cache = None
     clean()
-    found["tpot_s"] = static_step(model, ids.shape[1])
-    return found
+    row["tpot_s"] = static_step(model, ids.shape[1])
+    return row
 
 
 def static_step(model: Any, context: int) -> float:
@@ -195,19 +195,19 @@ def our_rows(model: Any, spec: Any, text: str, ids: torch.Tensor) -> dict[str, A
     with session(model, spec, text, context) as run:
         run.prefill(ids[:, :WARM])  # compiles, captures, plans attention of every size
         torch.cuda.reset_peak_memory_stats()
-        found: dict[str, Any] = {"ttft_s": seconds(lambda: run.prefill(ids))}
+        row: dict[str, Any] = {"ttft_s": seconds(lambda: run.prefill(ids))}
         token = ids[:, :1]
         run.forward(token)
-        found["tpot_s"] = seconds(lambda: [run.forward(token) for _ in range(STEPS)]) / STEPS
+        row["tpot_s"] = seconds(lambda: [run.forward(token) for _ in range(STEPS)]) / STEPS
         use = run.memory()
-        found |= {"peak_bytes": use.peak, "weight_bytes": use.weights, "kv_bytes": use.kv}
-        found["reserved_bytes"] = torch.cuda.memory_reserved()
-        found["eager"] = run.why_eager
+        row |= {"peak_bytes": use.peak, "weight_bytes": use.weights, "kv_bytes": use.kv}
+        row["reserved_bytes"] = torch.cuda.memory_reserved()
+        row["eager"] = run.why_eager
     work = Workload(context=context, output=OUTPUT)
     config = Configuration.parse(text)
-    assert found["kv_bytes"] == kv_bytes(spec, config, work, KVPARETO).total
-    found["planner_peak_bytes"] = estimate(spec, config, work, KVPARETO, None).allocated_peak
-    return found
+    assert row["kv_bytes"] == kv_bytes(spec, config, work, KVPARETO).total
+    row["planner_peak_bytes"] = estimate(spec, config, work, KVPARETO, None).allocated_peak
+    return row
 
 
 def profile(model: Any, spec: Any, text: str, ids: torch.Tensor, path: Path) -> None:
@@ -248,14 +248,14 @@ def main() -> None:
     check(args.configs)
     clean()
     torch._C._cuda_clearCublasWorkspaces()  # those of the small model's sessions
-    found = load_config(args.model, offline=True)
-    spec = read_model(found.config, found.name)
+    source = load_config(args.model, offline=True)
+    spec = read_model(source.config, source.name)
     make = torch.Generator().manual_seed(0)
     prompt = torch.randint(0, 1000, (1, max(args.contexts)), generator=make).cuda()
 
     def record(row: dict[str, Any]) -> None:
         with args.results.open("a") as file:
-            file.write(json.dumps({"model": found.name, **row, **env}) + "\n")
+            file.write(json.dumps({"model": source.name, **row, **env}) + "\n")
         shown = {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}
         print(json.dumps(shown), flush=True)
 
@@ -263,7 +263,7 @@ def main() -> None:
     bits = bits if args.no_baseline or 16 in bits else [16, *bits]
     baseline: dict[int, dict[str, Any]] = {}
     for weight_bits in bits:
-        model = random_model(found.config, weight_bits, "cuda")
+        model = random_model(source.config, weight_bits, "cuda")
         if weight_bits == 16 and not args.no_baseline:
             for context in args.contexts:
                 row = transformers_rows(model, prompt[:, :context])

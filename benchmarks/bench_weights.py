@@ -77,15 +77,15 @@ def relative_error(got: torch.Tensor, want: torch.Tensor) -> float:
 
 def cases() -> list[tuple[int, int, int, torch.dtype, int]]:
     """(bits, inputs, outputs, dtype, rows): every kernel, even and ragged shapes."""
-    found = []
+    shapes = []
     for bits in (4, 8):
         for inputs, out in ((4096, 6144), (11008, 2048)):
-            found += [
+            shapes += [
                 (bits, inputs, out, torch.bfloat16, rows) for rows in (1, 2, 3, 7, 17, 64, 65)
             ]
-        found += [(bits, 2048, 1032, torch.bfloat16, rows) for rows in (1, 5, 17)]
-        found += [(bits, 4096, 6144, torch.float16, rows) for rows in (1, 2)]
-    return found
+        shapes += [(bits, 2048, 1032, torch.bfloat16, rows) for rows in (1, 5, 17)]
+        shapes += [(bits, 4096, 6144, torch.float16, rows) for rows in (1, 2)]
+    return shapes
 
 
 def check(share: slice) -> None:
@@ -144,7 +144,7 @@ def measure_shape(inputs: int, out: int) -> list[dict[str, Any]]:
     plain = plain_copies(inputs, out)
     packed = {bits: copies(bits, inputs, out) for bits in (8, 4)}
     workspace = Workspace(inputs * out, "cuda")
-    found = []
+    entries = []
     for rows in ROWS:
         x = torch.randn(rows, inputs, device="cuda", dtype=torch.bfloat16)
         entry: dict[str, Any] = {"inputs": inputs, "outputs": out, "rows": rows}
@@ -154,20 +154,20 @@ def measure_shape(inputs: int, out: int) -> list[dict[str, Any]]:
             for name, way in ways(rows).items():
                 calls = [partial(way, x, w, None, workspace) for w in weights]
                 entry[f"w{bits}_{name}_us"] = seconds(calls) * 1e6
-        found.append(entry)
-    return found
+        entries.append(entry)
+    return entries
 
 
 def ways(rows: int) -> dict[str, Callable[..., torch.Tensor]]:
     """What runs, and the ways it is chosen from."""
-    found: dict[str, Callable[..., torch.Tensor]] = {"run": multiply}
+    by_way: dict[str, Callable[..., torch.Tensor]] = {"run": multiply}
     if rows <= 4:
-        found["fp32"] = cuda_row.product
+        by_way["fp32"] = cuda_row.product
     if 1 < rows <= 64:
-        found["tiles"] = tiles
+        by_way["tiles"] = tiles
     if rows >= 64:
-        found["staged"] = staged
-    return found
+        by_way["staged"] = staged
+    return by_way
 
 
 def tiles(
@@ -245,11 +245,11 @@ def environment() -> dict[str, Any]:
 
 def append(rows: list[dict[str, Any]], file: Path) -> None:
     """Add rows, each with its environment."""
-    found = environment()
+    here = environment()
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as stream:
         for row in rows:
-            stream.write(json.dumps({**row, "environment": found}) + "\n")
+            stream.write(json.dumps({**row, "environment": here}) + "\n")
 
 
 def main() -> None:

@@ -43,19 +43,19 @@ def main() -> int:
     )
 
     torch.set_num_threads(1)
-    found: dict[str, dict[str, str]] = {mapping: {} for mapping in MAPPINGS}
+    verdicts: dict[str, dict[str, str]] = {mapping: {} for mapping in MAPPINGS}
     tally: Counter[tuple[str, str]] = Counter()
     for mapping, kind in all_types():
         configured = default_config if arguments.whole else small_config
         answer = answer_of(configured(mapping, kind))
-        found[mapping][kind] = answer.verdict
+        verdicts[mapping][kind] = answer.verdict
         tally[mapping, answer.verdict] += 1
         if arguments.each or answer.verdict == WRONG:
             print(f"{mapping} {kind}: {answer.verdict} {answer.reason[:160]}".rstrip(), flush=True)
     for (mapping, verdict), count in sorted(tally.items()):
         print(f"{count:4} {mapping} {verdict}")
     if arguments.write:
-        FILE.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        FILE.write_text(json.dumps(verdicts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return int(any(verdict == WRONG for _, verdict in tally))
 
 

@@ -41,8 +41,8 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def held(row: dict[str, Any]) -> int | None:
     """Bytes that the device held at its worst, of a row with an `execution`."""
-    found = row.get("execution", {})
-    measured: int | None = found.get("device_used", found.get("counted"))
+    execution = row.get("execution", {})
+    measured: int | None = execution.get("device_used", execution.get("counted"))
     return measured
 
 

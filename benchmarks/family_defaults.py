@@ -74,23 +74,23 @@ def all_facts() -> dict[str, dict[str, Any]]:
         modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
     ):
         waiting += [(name, CONFIG_MAPPING[name]) for name in mapping]
-    found: dict[str, dict[str, Any]] = {}
+    defaults: dict[str, dict[str, Any]] = {}
     while waiting:
         name, config_class = waiting.pop(0)
-        if name in found:
+        if name in defaults:
             continue
-        found[name] = facts(name, config_class)
+        defaults[name] = facts(name, config_class)
         for spec in config_class.sub_configs_defaults.values():
             known = spec.config_class
             if not hasattr(known, "default_config_fields"):
                 known = CONFIG_MAPPING[spec.model_type]
             waiting.append((spec.model_type, known))
-    return found
+    return defaults
 
 
 def main() -> None:
-    found = all_facts()
-    lines = [json.dumps(found[name], sort_keys=False) for name in sorted(found)]
+    defaults = all_facts()
+    lines = [json.dumps(defaults[name], sort_keys=False) for name in sorted(defaults)]
     DESTINATION.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{len(lines)} model types, {DESTINATION.stat().st_size} bytes", file=sys.stderr)
 

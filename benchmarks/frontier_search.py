@@ -165,7 +165,7 @@ def curves(case: FrontierProblem, seeds: int, most: float) -> dict[str, Floats]:
     }
 
 
-def plot(path: Path, found: dict[str, tuple[int, dict[str, Floats]]]) -> None:
+def plot(path: Path, results: dict[str, tuple[int, dict[str, Floats]]]) -> None:
     import matplotlib
 
     matplotlib.use("svg")
@@ -173,7 +173,7 @@ def plot(path: Path, found: dict[str, tuple[int, dict[str, Floats]]]) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(8, 3.5), sharex=True, sharey=True)
-    for axis, (name, (count, lines)) in zip(axes.ravel(), found.items(), strict=True):
+    for axis, (name, (count, lines)) in zip(axes.ravel(), results.items(), strict=True):
         for (label, line), style in zip(lines.items(), ("-", "--", ":"), strict=True):
             axis.plot(100 * np.arange(len(line)) / count, 100 * line, style, label=label)
         axis.axhline(1, color="grey", linewidth=0.5)
@@ -194,18 +194,18 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     runs = read_runs(options.grid)
-    found = {}
+    results = {}
     print("| model | runs | method | " + " | ".join(f"{100 * s:.0f} %" for s in SHARES) + " |")
     print("| --- | ---: | --- |" + " ---: |" * len(SHARES))
     for model in sorted({run.model for run in runs}):
         case = problem(runs, model)
         count = len(case.configs)
-        found[model] = count, curves(case, options.seeds, SHARES[-1])
-        for name, line in found[model][1].items():
+        results[model] = count, curves(case, options.seeds, SHARES[-1])
+        for name, line in results[model][1].items():
             cells = [f"{100 * line[int(s * count)]:.1f}" for s in SHARES]
             print(f"| {model} | {count} | {name} | " + " | ".join(cells) + " |", flush=True)
     if options.plot:
-        plot(options.plot, found)
+        plot(options.plot, results)
 
 
 if __name__ == "__main__":

@@ -117,9 +117,9 @@ class LlamaCppServer:
             "prompt": prompt, "n_predict": tokens, "temperature": 0, "n_probs": top,
             "cache_prompt": keep,
         }  # fmt: skip
-        found: Any = self.server.handle_completions(asked)
-        found = json.loads(found) if isinstance(found, str | bytes) else found
-        return list(found["choices"][0]["logprobs"]["content"])
+        answer: Any = self.server.handle_completions(asked)
+        answer = json.loads(answer) if isinstance(answer, str | bytes) else answer
+        return list(answer["choices"][0]["logprobs"]["content"])
 
     def answer(self, prompt: list[int], tokens: int) -> list[int]:
         return [entry["id"] for entry in self.ask(prompt, tokens, 1, keep=False)]
@@ -260,12 +260,12 @@ def _our_tops(session: Any, text: list[int]) -> list[dict[int, float]]:
 
     window = torch.tensor([text])
     places = torch.arange(len(text) - POSITIONS - 1, len(text) - 1)
-    found = []
+    tops = []
     for part in session.logits(window, places, session.chunks(len(text))):
         values, tokens = part[0].double().log_softmax(-1).topk(4 * TOP)
         for logs, ids in zip(values.tolist(), tokens.tolist(), strict=True):
-            found.append(dict(zip(ids, logs, strict=True)))
-    return found
+            tops.append(dict(zip(ids, logs, strict=True)))
+    return tops
 
 
 def main() -> None:

@@ -73,12 +73,12 @@ def main(path: Path) -> None:
                     continue
                 if not model.exists():
                     write_model(config, model)
-                found = run_library(model, run, patience=60).breakdown
+                breakdown = run_library(model, run, patience=60).breakdown
                 row = {"shape": name, "run": asdict(run), "build": build, "device": "cpu"}
-                file.write(json.dumps(row | found.row()) + "\n")
+                file.write(json.dumps(row | breakdown.row()) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-                print(name, run, found.compute, flush=True)
+                print(name, run, breakdown.compute, flush=True)
 
 
 if __name__ == "__main__":

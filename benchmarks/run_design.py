@@ -162,9 +162,9 @@ def design() -> list[Block]:
         special = [(table.get((model, bits)), batch) for table, batch in ((BATCHED, 4), (LONG, 1))]
         special_runs = [
             _run(bits, form, context, chunk, batch)
-            for found, batch in special
-            if found is not None
-            for context, chunk, form in [found]
+            for shape, batch in special
+            if shape is not None
+            for context, chunk, form in [shape]
         ]
         while len(runs) < count - len(special_runs):
             context, chunk, form = next(contexts), next(chunks), next(formats)

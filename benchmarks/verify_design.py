@@ -187,11 +187,11 @@ def _baseline(case: Case, spec: ModelSpec, gpu: Hardware) -> Case:
 
     for chunk in BASELINE_CHUNKS:
         config = Configuration(chunk=chunk)
-        found = memory.estimate(spec, config, case.workload, case.engine, gpu)
-        if found.total_high <= case.budget:
+        estimate = memory.estimate(spec, config, case.workload, case.engine, gpu)
+        if estimate.total_high <= case.budget:
             kept = accuracy.predict(spec, config, case.context)
             seconds = latency.predict(spec, config, case.workload, case.engine, gpu)
-            planned = point(config, found, kept, seconds)
+            planned = point(config, estimate, kept, seconds)
             return Case(
                 case.model, case.budget, case.context, case.objective, case.engine, config, planned
             )

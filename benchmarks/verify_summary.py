@@ -37,27 +37,27 @@ def error(row: dict[str, Any]) -> float | None:
 
 def waste(row: dict[str, Any]) -> float | None:
     """The part of the budget that the next better point would have used; see above."""
-    measured, found = held(row), row.get("execution", {})
+    measured, execution = held(row), row.get("execution", {})
     if not measured or row["outcome"] != "ok":
         return None
     up = row["next_up"]
     if up is None:
         return 0.0
     really = up["memory"]["total"] * measured / row["planned"]["memory"]["total"]
-    budget = found["budget"]
+    budget = execution["budget"]
     return max(0.0, (really - measured) / budget) if really <= budget else 0.0
 
 
 def one_line(row: dict[str, Any]) -> str:
-    found, planned = row["execution"], row["planned"]
-    text = f"{found['config']} {found['context']} in {found['budget'] / GB:g} GB: "
+    execution, planned = row["execution"], row["planned"]
+    text = f"{execution['config']} {execution['context']} in {execution['budget'] / GB:g} GB: "
     if row["outcome"] != "ok":
-        return f"{text}{row['outcome']} {found.get('term', '')}: {row['reason']}"
+        return f"{text}{row['outcome']} {execution.get('term', '')}: {row['reason']}"
     off = error(row)
     text += f"total {(held(row) or 0) / GB:.3f} GB ({0 if off is None else off:+.2%}), "
-    text += f"outside {found.get('context_bytes', 0) / 1e6:.0f} MB, "
-    text += f"TTFT {found['ttft_s']:.3f} ({planned['ttft_s'] or 0:.3f}), "
-    return text + f"TPOT {1e3 * found['tpot_s']:.2f} ms ({1e3 * (planned['tpot_s'] or 0):.2f})"
+    text += f"outside {execution.get('context_bytes', 0) / 1e6:.0f} MB, "
+    text += f"TTFT {execution['ttft_s']:.3f} ({planned['ttft_s'] or 0:.3f}), "
+    return text + f"TPOT {1e3 * execution['tpot_s']:.2f} ms ({1e3 * (planned['tpot_s'] or 0):.2f})"
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> Iterator[str]:

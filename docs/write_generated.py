@@ -71,10 +71,10 @@ def readme() -> str:
 
     shipped, page = Shipped.read(), _with_plan((ROOT / "README.md").read_text("utf-8"))
     for first, line in accuracy_lines(shipped).items():
-        page, found = re.subn(
+        page, replaced = re.subn(
             rf"^\| {re.escape(first)} \|.*$", lambda _, to=line: to, page, flags=re.M
         )
-        if found != 1:
+        if replaced != 1:
             raise SystemExit(f"README.md has no line {first!r}")
     return with_tables(page, {"formats": formats_table(shipped)})
 
@@ -95,18 +95,18 @@ def models() -> str:
     from kvpareto.calibration.evidence.accuracy_tables import with_tables
 
     page = (ROOT / "docs" / "models.md").read_text("utf-8")
-    found = json.loads((ROOT / "tests" / "data" / "coverage.json").read_text("utf-8"))
+    coverage = json.loads((ROOT / "tests" / "data" / "coverage.json").read_text("utf-8"))
     lines = [
         "| mapping | types | exact | bounded | unchecked | refused |",
         "|---|---|---|---|---|---|",
     ]
     others = []
     for mapping, title in (("causal", "causal LM"), ("image", "image and text to text")):
-        verdicts = list(found[mapping].values())
+        verdicts = list(coverage[mapping].values())
         counts = [verdicts.count(v) for v in ("exact", "bounded", "unchecked", "refused")]
         lines.append(f"| {title} | {len(verdicts)} | {' | '.join(map(str, counts))} |")
         for verdict in ("bounded", "unchecked"):
-            named = ", ".join(k for k, v in found[mapping].items() if v == verdict)
+            named = ", ".join(k for k, v in coverage[mapping].items() if v == verdict)
             others.append(f"- {title}, {verdict}: {named or 'none'}.")
     return with_tables(page, {"families": "\n".join([*lines, "", *others])})
 
@@ -161,13 +161,15 @@ def stale(name: str, text: str, generated: str) -> list[str]:
     """What a page says and should say, line by line with its number: empty if it is up to date."""
     said, wanted = text.splitlines(), generated.splitlines()
     matcher = difflib.SequenceMatcher(None, said, wanted, autojunk=False)
-    found = []
+    differences = []
     for kind, first, last, start, end in matcher.get_opcodes():
         if kind != "equal":
-            found.append(f"{name}:{first + 1}: is not what the program and the shipped rows say")
-            found += [f"  - {line}" for line in said[first:last]]
-            found += [f"  + {line}" for line in wanted[start:end]]
-    return found
+            differences.append(
+                f"{name}:{first + 1}: is not what the program and the shipped rows say"
+            )
+            differences += [f"  - {line}" for line in said[first:last]]
+            differences += [f"  + {line}" for line in wanted[start:end]]
+    return differences
 
 
 def _with_plan(page: str) -> str:
@@ -188,14 +190,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="docs/write_generated.py")
     parser.add_argument("--check", action="store_true", help="write nothing; 1 if a page is stale")
     options = parser.parse_args()
-    found: list[str] = []
+    differences: list[str] = []
     for name, generate in PAGES.items():
         path, generated = ROOT / name, generate()
-        found += stale(name, path.read_text("utf-8") if path.exists() else "", generated)
+        differences += stale(name, path.read_text("utf-8") if path.exists() else "", generated)
         if not options.check:
             path.write_text(generated, encoding="utf-8")
-    if options.check and found:
-        print("\n".join([*found, "hint: make docs"]))
+    if options.check and differences:
+        print("\n".join([*differences, "hint: make docs"]))
         return 1
     return 0
 

@@ -18,13 +18,13 @@ def elsewhere(request: Request, config: Configuration) -> list[dict[str, str]]:
     command that plans the same question for it."""
     if request.engine.name not in _OURS:
         return []
-    found = []
+    commands = []
     for engine in NAMES:
         near = nearest_configuration(engine, request.spec, config)
         if near is not None:
             command = f"{_same_question(request)} --engine {engine}"
-            found.append({"engine": engine, "config": near, "command": command})
-    return found
+            commands.append({"engine": engine, "config": near, "command": command})
+    return commands
 
 
 def _same_question(request: Request) -> str:

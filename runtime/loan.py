@@ -95,9 +95,9 @@ def _return(model: PreTrainedModel, holder: Any) -> None:
 def _attention_of(model: PreTrainedModel) -> dict[str, Any]:
     """The attention implementation of a model's config and of its parts, as transformers takes
     it back."""
-    found = {"": model.config._attn_implementation}
+    by_part = {"": model.config._attn_implementation}
     for name in model.config.sub_configs:
         part = getattr(model.config, name, None)
         if part is not None:
-            found[name] = part._attn_implementation
-    return found
+            by_part[name] = part._attn_implementation
+    return by_part

@@ -36,10 +36,10 @@ def configs_in(folder: Path) -> list[Path]:
     own = folder / "config.json"
     if own.is_file():
         return [own]
-    found = [*folder.glob("*/config.json"), *folder.glob("*.json")]
-    if not found:
+    paths = [*folder.glob("*/config.json"), *folder.glob("*.json")]
+    if not paths:
         raise BadInput(f"{folder} has no config.json", "give a folder of config.json files")
-    return sorted(found)
+    return sorted(paths)
 
 
 def check(path: Path) -> dict[str, Any] | None:

@@ -46,8 +46,8 @@ def instantiate(config: Any) -> Any:
     with torch.device("meta"):
         for name in config.architectures or ():
             if hasattr(transformers, name):
-                found = getattr(transformers, name)
-                return found._from_config(_own(found, config), dtype=dtype).eval()
+                model_class = getattr(transformers, name)
+                return model_class._from_config(_own(model_class, config), dtype=dtype).eval()
         for auto, names in _AUTOMATIC:
             if config.model_type in names:
                 return auto.from_config(config, dtype=dtype).eval()

@@ -94,9 +94,9 @@ class Posterior:
         """Posterior of the weights of the features: mean, and a root of the covariance."""
         count = self._basis.shape[1]
         precision, right = np.eye(count), np.zeros(count)
-        for i, found in self.measured.items():
-            kept = float(np.clip(found.retention, SMALLEST, 1 - SMALLEST))
-            error = np.hypot(found.sd / (kept * (1 - kept)), JITTER)
+        for i, measurement in self.measured.items():
+            kept = float(np.clip(measurement.retention, SMALLEST, 1 - SMALLEST))
+            error = np.hypot(measurement.sd / (kept * (1 - kept)), JITTER)
             row = self._basis[i]
             precision += np.outer(row, row) / error**2
             right += row * (log_odds(np.array(kept)) - self._prior[i]) / error**2
@@ -146,26 +146,26 @@ def missed(memory: npt.NDArray[np.int64], truth: Floats, predicted: Floats) -> F
     levels = _levels(memory[order])
     best = order[_best_below(truth[order])[levels]]
     picks = order[_best_below(predicted[order])[levels]]
-    found: Floats = truth[best] - truth[picks]
-    return found
+    losses: Floats = truth[best] - truth[picks]
+    return losses
 
 
 def log_odds(retention: Floats) -> Floats:
     """u of retentions."""
     kept = np.clip(retention, SMALLEST, 1 - SMALLEST)
-    found: Floats = np.log((1 - kept) / kept)
-    return found
+    odds: Floats = np.log((1 - kept) / kept)
+    return odds
 
 
 def _retention(odds: Floats) -> Floats:
-    found: Floats = 1.0 / (1.0 + np.exp(odds))
-    return found
+    retention: Floats = 1.0 / (1.0 + np.exp(odds))
+    return retention
 
 
 def _worth(retention: Floats) -> Floats:
     """What a retention is worth to a plan: below USABLE nothing is ever recommended."""
-    found: Floats = np.maximum(retention, USABLE)
-    return found
+    worth: Floats = np.maximum(retention, USABLE)
+    return worth
 
 
 def _levels(memory: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:

@@ -138,7 +138,7 @@ class Campaign:
             index = self._index.get(Configuration.parse(record.config))
             if index is not None and record.context == longest:
                 rows.setdefault(index, []).append(record)
-        return {index: _summary(found) for index, found in rows.items()}
+        return {index: _summary(of_one) for index, of_one in rows.items()}
 
 
 class _Times:

@@ -67,8 +67,8 @@ def enumerate_candidates(
     configs = [space.at(space.weights[w], f, chunk) for w, f in places]
     predictor = Predictor({**accuracy.published().payload, **probed})
     believed = [
-        accuracy.average(found)
-        for found in accuracy.predict_many(spec, configs, context, predictor)
+        accuracy.average(predicted)
+        for predicted in accuracy.predict_many(spec, configs, context, predictor)
     ]
     return configs, Candidates(
         memory=np.array([total[w, f, c] for w, f in places], dtype=np.int64),

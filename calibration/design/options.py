@@ -99,8 +99,8 @@ class CalibrationSettings:
     @classmethod
     def read(cls, folder: Path) -> Self | None:
         """What the calibration in `folder` was begun with; None where nothing usable is kept."""
-        found = read_json(folder / ASKED)
-        return None if found is None else cls.of(found)
+        saved = read_json(folder / ASKED)
+        return None if saved is None else cls.of(saved)
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self | None:
@@ -110,7 +110,7 @@ class CalibrationSettings:
             return None
         try:
             others = {int(seed): _terms(*terms) for seed, terms in document["others"].items()}
-            found = cls(
+            settings = cls(
                 **document
                 | {
                     "contexts": tuple(document["contexts"]),
@@ -118,20 +118,20 @@ class CalibrationSettings:
                     "others": others,
                 }
             )
-            _terms(*found.terms)
+            _terms(*settings.terms)
         except (TypeError, ValueError, AttributeError):
             return None
-        whole = (found.runs, found.seed, *found.contexts, *others)
+        whole = (settings.runs, settings.seed, *settings.contexts, *others)
         sound = (
             all(type(value) is int and 0 <= value < 2**63 for value in whole)
-            and found.runs > 0
-            and all(0 < context <= LONGEST_PROMPT for context in found.contexts)
-            and len(found.contexts) > 0
-            and isinstance(found.tasks, str)
-            and type(found.tolerance) in (int, float)
-            and 0 <= found.tolerance < math.inf
+            and settings.runs > 0
+            and all(0 < context <= LONGEST_PROMPT for context in settings.contexts)
+            and len(settings.contexts) > 0
+            and isinstance(settings.tasks, str)
+            and type(settings.tolerance) in (int, float)
+            and 0 <= settings.tolerance < math.inf
         )
-        return found if sound else None
+        return settings if sound else None
 
     @property
     def terms(self) -> Terms:
@@ -175,7 +175,7 @@ def settle(
             {"longest_context": most},
         )
     text, haystack = choose("text", None), choose("haystack", None)
-    found = CalibrationSettings(
+    settings = CalibrationSettings(
         runs=choose("runs", RUNS),
         tasks=choose("tasks", DEFAULT_TASKS),
         contexts=lengths,
@@ -190,9 +190,9 @@ def settle(
     if seed in known:
         before = known[seed]
         for option, place in (("--items", 0), ("--text", 3), ("--haystack", 4)):
-            if before[place] != found.terms[place]:
+            if before[place] != settings.terms[place]:
                 raise _other(option)
-    return found
+    return settings
 
 
 def check_comparable(
@@ -242,7 +242,7 @@ def _terms(
 ) -> Terms:
     """Raises TypeError for what are no terms."""
     paths = all(isinstance(path, str | None) for path in (text, haystack))
-    hashes = all(isinstance(found, str) for found in (of_text, of_haystack))
+    hashes = all(isinstance(digest, str) for digest in (of_text, of_haystack))
     if type(items) is not int or items < 1 or not paths or not hashes:
         raise TypeError("no terms")
     return items, text, haystack, of_text, of_haystack
@@ -257,13 +257,13 @@ def default_contexts(spec: ModelSpec, device: str) -> tuple[int, ...]:
 
 
 def _parsed(text: str) -> tuple[int, ...]:
-    found = tuple(sorted({parse_tokens(part) for part in split_tokens(text)}))
-    if max(found) > LONGEST_PROMPT:
+    contexts = tuple(sorted({parse_tokens(part) for part in split_tokens(text)}))
+    if max(contexts) > LONGEST_PROMPT:
         raise BadInput(
-            f"--context {max(found):,} is longer than any prompt that can be made",
+            f"--context {max(contexts):,} is longer than any prompt that can be made",
             f"at most {LONGEST_PROMPT:,} tokens; what the model is used with is worth measuring",
         )
-    return found
+    return contexts
 
 
 def _hash(path: str | None) -> str:

@@ -72,13 +72,13 @@ class TimeEstimate:
         are left open, until ENOUGH configurations fit the minutes or nothing is left to give."""
         counts = [ITEMS, ITEMS // 2, FEWEST] if items else [asked.items]
         lengths = range(len(asked.contexts), 0, -1) if contexts else [len(asked.contexts)]
-        found = asked
+        fitting = asked
         for length in lengths:
             for count in counts:
-                found = replace(asked, items=count, contexts=asked.contexts[:length])
-                if ENOUGH * self.seconds(found.items, found.contexts) <= 60 * minutes:
-                    return found
-        return found
+                fitting = replace(asked, items=count, contexts=asked.contexts[:length])
+                if ENOUGH * self.seconds(fitting.items, fitting.contexts) <= 60 * minutes:
+                    return fitting
+        return fitting
 
 
 def forecast(bench: Bench, contexts: tuple[int, ...]) -> TimeEstimate:
@@ -99,10 +99,14 @@ def forecast(bench: Bench, contexts: tuple[int, ...]) -> TimeEstimate:
 
 
 def in_words(
-    found: TimeEstimate, bench: Bench, asked: CalibrationSettings, done: int, minutes: float | None
+    estimate: TimeEstimate,
+    bench: Bench,
+    asked: CalibrationSettings,
+    done: int,
+    minutes: float | None,
 ) -> str:
     """One line; `done` configurations are measured already."""
-    one = found.seconds(asked.items, asked.contexts)
+    one = estimate.seconds(asked.items, asked.contexts)
     total = one * max(asked.runs - done, 1)
     if minutes is not None:
         total = min(total, 60 * minutes)

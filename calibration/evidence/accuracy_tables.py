@@ -159,11 +159,11 @@ def _coverage_table(*parts: tuple[str, float, HeldOut]) -> str:
 
 def _parts(held_out: HeldOut) -> dict[str, list[int]]:
     """Row numbers by who measured them and by what was quantized."""
-    found: dict[str, list[int]] = {}
+    parts: dict[str, list[int]] = {}
     for i, row in enumerate(held_out.rows):
         cache = "cache" if row.k_bits < 16 or row.v_bits < 16 else "weights alone"
-        found.setdefault(f"{row.provenance}, {cache}", []).append(i)
-    return dict(sorted(found.items(), reverse=True))
+        parts.setdefault(f"{row.provenance}, {cache}", []).append(i)
+    return dict(sorted(parts.items(), reverse=True))
 
 
 def _parts_table(parts: Mapping[str, Sequence[int]], unseen: HeldOut, covered: Floats) -> str:

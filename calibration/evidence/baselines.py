@@ -37,12 +37,12 @@ def bit_pair(
     kept: Sequence[AccuracyRow], left: Sequence[AccuracyRow], models: Mapping[str, KnownModel]
 ) -> Floats:
     """Mean of rows with the same bits; the mean of all rows where no row has them."""
-    found: dict[tuple[float, ...], list[float]] = {}
+    by_bits: dict[tuple[float, ...], list[float]] = {}
     for row in kept:
-        found.setdefault((row.weight_bits, row.k_bits, row.v_bits), []).append(row.retention)
+        by_bits.setdefault((row.weight_bits, row.k_bits, row.v_bits), []).append(row.retention)
     everything = [row.retention for row in kept]
     return np.array(
-        [np.mean(found.get((r.weight_bits, r.k_bits, r.v_bits), everything)) for r in left]
+        [np.mean(by_bits.get((r.weight_bits, r.k_bits, r.v_bits), everything)) for r in left]
     )
 
 

@@ -79,13 +79,13 @@ def known_results_table(
     """(header, lines): published retention, the fitted one and its interval, fact by fact."""
     lines: list[list[object]] = []
     for words, key in FACTS:
-        found = [r for r in rows if all(getattr(r, n) == v for n, v in key.items())]
-        model = models[found[0].model]
+        matching = [r for r in rows if all(getattr(r, n) == v for n, v in key.items())]
+        model = models[matching[0].model]
         effects = predictor.models.known(model.key, model.features)
         low, middle, high = (
-            float(predict_rows(predictor, effects, found, models, z).mean())
+            float(predict_rows(predictor, effects, matching, models, z).mean())
             for z in (effects.z, 0.0, -effects.z)
         )
-        published = float(np.mean([r.retention for r in found]))
+        published = float(np.mean([r.retention for r in matching]))
         lines.append([words, published, middle, f"{low:.3f} to {high:.3f}"])
     return ["fact", "published", "fitted", "90 % interval"], lines

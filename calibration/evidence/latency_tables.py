@@ -142,9 +142,9 @@ def held_out_table(rows: Sequence[RunRow], fitted: LatencyFit) -> str:
 def _predicted(
     spec: ModelSpec, config: Configuration, chunk: int | None, workload: Workload, engine: Engine
 ) -> Latency:
-    found = predict(spec, config.with_chunk(chunk), workload, engine, find_gpu("H200"))
-    assert found is not None
-    return found
+    latency = predict(spec, config.with_chunk(chunk), workload, engine, find_gpu("H200"))
+    assert latency is not None
+    return latency
 
 
 def summary(name: str, some: Sequence[LatencyRow]) -> str:

@@ -98,13 +98,13 @@ def fleet_rows() -> tuple[MemoryRow, ...]:
 @cache
 def baseline_rows() -> tuple[MemoryRow, ...]:
     """Llama-3.1-8B and Qwen2.5-3B, whole, to 131,072 tokens; DynamicCache and QuantizedCache."""
-    found = []
+    memory_rows = []
     for x in _lines("memory_h200_baseline.jsonl"):
         if "model" not in x or x["tag"] == "warmup":  # a process's first pass: no workspace yet
             continue
         quantized = x["tag"] in ("quanto4", "hqq4")
         text = "w16a16-k4v4-g64" if quantized else "w16a16-k16v16"
-        found.append(
+        memory_rows.append(
             _row(
                 x["model"],
                 f"{x['model']}-{x['tag']}-{x['ctx']}-{x['chunk']}",
@@ -115,7 +115,7 @@ def baseline_rows() -> tuple[MemoryRow, ...]:
                 x,
             )
         )
-    return tuple(found)
+    return tuple(memory_rows)
 
 
 def _row(
@@ -147,14 +147,14 @@ def table(rows: Iterable[MemoryRow]) -> str:
         "| model | rows | allocated_peak: median | worst | resident: worst |",
         "|---|---|---|---|---|",
     ]
-    for model, found in by_model.items():
-        errors = sorted(abs(row.error) for row in found)
-        resident = max(abs(r.predicted.allocated_resident / r.resident - 1) for r in found)
+    for model, of_model in by_model.items():
+        errors = sorted(abs(row.error) for row in of_model)
+        resident = max(abs(r.predicted.allocated_resident / r.resident - 1) for r in of_model)
         lines.append(
-            f"| {model} | {len(found)} | {statistics.median(errors):.3%} | {errors[-1]:.3%} "
+            f"| {model} | {len(of_model)} | {statistics.median(errors):.3%} | {errors[-1]:.3%} "
             f"| {resident:.3%} |"
         )
-    errors = sorted(abs(row.error) for found in by_model.values() for row in found)
+    errors = sorted(abs(row.error) for of_model in by_model.values() for row in of_model)
     median = statistics.median(errors)
     lines.append(f"| **all** | {len(errors)} | **{median:.3%}** | **{errors[-1]:.3%}** | |")
     return "\n".join(lines)
@@ -212,8 +212,8 @@ def runtime_table(rows: Iterable[RuntimeRow]) -> str:
         "| model | rows | allocated_peak: median | worst | resident: worst | total: median "
         "| worst | held |",
         "|---|---|---|---|---|---|---|---|",
-        *(_own_line(model, found) for model, found in by_model.items()),
-        _own_line("**all**", [row for found in by_model.values() for row in found]),
+        *(_own_line(model, of_model) for model, of_model in by_model.items()),
+        _own_line("**all**", [row for of_model in by_model.values() for row in of_model]),
     ]
     return "\n".join(lines)
 

@@ -185,21 +185,21 @@ def formats_table(shipped: Shipped) -> str:
     body, sampled = [], []
     for line in LINES:
         grids = [grid.of(line.holds) for grid in shipped.grids.values()]
-        found = tables.of(line.holds)
-        if not found.rows and not any(grid.rows for grid in grids):
+        published = tables.of(line.holds)
+        if not published.rows and not any(grid.rows for grid in grids):
             continue
         cells = [line.words, line.cache, sum(len(grid.rows) for grid in grids)]
         for grid in grids:
             cells += [grid.by_context(), grid.prediction()]
             sampled += [row.sd for row in grid.rows]
-        if found.rows:
-            models = {row.model for row in found.rows}
-            lowest = 100 * found.measured.min()
-            cells += [f"{len(found.rows)}, {len(models)}"]
-            cells += [f"{_points(found.measured)} ({lowest:.1f})"]
+        if published.rows:
+            models = {row.model for row in published.rows}
+            lowest = 100 * published.measured.min()
+            cells += [f"{len(published.rows)}, {len(models)}"]
+            cells += [f"{_points(published.measured)} ({lowest:.1f})"]
         else:
             cells += ["–", "–"]
-        body.append([*cells, found.prediction()])
+        body.append([*cells, published.prediction()])
     runs = sum(len(grid.rows) for grid in shipped.grids.values())
     error = [row.sd for row in tables.rows]
     says = f"""
@@ -222,7 +222,7 @@ def accuracy_lines(shipped: Shipped) -> dict[str, str]:
     unseen = shipped.unseen
     pair, linear = (100 * unseen["baseline_mae"][name] for name in ("bit pair", "linear"))
     runs = sum(len(judged.runs) for judged in shipped.formats)
-    found = [
+    lines = [
         (
             "accuracy of a model nobody measured",
             f"{unseen['rows']} published rows, its family left out",
@@ -237,7 +237,7 @@ def accuracy_lines(shipped: Shipped) -> dict[str, str]:
             f"{_judged(shipped.formats)} ([frontier](docs/frontier.md))",
         ),
     ]
-    return {cells[0]: f"| {' | '.join(cells)} |" for cells in found}
+    return {cells[0]: f"| {' | '.join(cells)} |" for cells in lines}
 
 
 def _judged(results: Sequence[Judged]) -> str:

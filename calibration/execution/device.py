@@ -30,12 +30,12 @@ def choose(asked: str | None) -> str:
     """cpu or cuda. Raises MissingDependency where the GPU that was asked for is not there."""
     import torch
 
-    found = torch.cuda.is_available()
-    if asked == "cuda" and not found:
+    has_gpu = torch.cuda.is_available()
+    if asked == "cuda" and not has_gpu:
         raise MissingDependency(
             "no CUDA GPU is available to torch", "use --device cpu, or install torch with CUDA"
         )
-    return asked or ("cuda" if found else "cpu")
+    return asked or ("cuda" if has_gpu else "cpu")
 
 
 def check_size(spec: ModelSpec, device: str, what: str, hint: str) -> None:

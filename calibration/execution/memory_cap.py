@@ -153,9 +153,9 @@ def allowed_bytes(budget: int, context: int) -> int:
 
 def numbered(device: str) -> torch.device:
     """A device by name; "cuda" with the number of the GPU that is in use, or is going to be."""
-    found = torch.device(device)
-    if found.type != "cuda" or found.index is not None:
-        return found
+    named = torch.device(device)
+    if named.type != "cuda" or named.index is not None:
+        return named
     return torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_initialized() else 0)
 
 

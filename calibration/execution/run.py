@@ -1,7 +1,7 @@
 """One configuration run for real, once: bytes by term and phase, seconds, or why it failed.
 
     with open_model(source, 4, device="cuda", random_weights=True) as opened:
-        found = execute(opened, Configuration.parse(text), Workload(32768, 128), budget=12 * GB)
+        execution = execute(opened, Configuration.parse(text), Workload(32768, 128), budget=12 * GB)
 
 Phases are load, cache, prefill and decode; what runs out of memory is an outcome that names its
 term, not an exception, and leaves nothing behind. Times are of the last run of the prompt

@@ -144,20 +144,20 @@ class RunRequest:
 
 def failure(error: BaseException, phase: Phase) -> dict[str, Any]:
     """The fields that say why and where a run failed."""
-    found: dict[str, Any] = {"phase": phase, "reason": one_line(str(error), 300)}
+    fields: dict[str, Any] = {"phase": phase, "reason": one_line(str(error), 300)}
     if isinstance(error, BadInput):
-        return found | {"outcome": "refused"}
+        return fields | {"outcome": "refused"}
     if isinstance(error, NotFinite):
-        return found | {"outcome": "crashed"}
+        return fields | {"outcome": "crashed"}
     cause = error.__cause__ if isinstance(error, NothingFits) and error.__cause__ else error
     outside = not isinstance(cause, torch.OutOfMemoryError) and is_outside_allocator(cause)
     if outside:
-        found["reason"] = one_line(str(cause), 300)
+        fields["reason"] = one_line(str(cause), 300)
     if outside or is_out_of_memory(error):
         term = "overhead" if outside else TERMS[phase]
-        return found | {"outcome": "out_of_memory", "term": term}
+        return fields | {"outcome": "out_of_memory", "term": term}
     reason = one_line(f"{type(error).__name__}: {error}", 300)
-    return found | {"outcome": "crashed", "reason": reason}
+    return fields | {"outcome": "crashed", "reason": reason}
 
 
 def is_outside_allocator(error: BaseException) -> bool:

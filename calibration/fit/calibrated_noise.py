@@ -126,11 +126,11 @@ class NoiseRows:
     def predict(self, noise: CalibratedNoise, shift: float = 0.0) -> Floats:
         """Retention of every row, with log noise moved by `shift`."""
         parts, tokens = noise.components(self.inputs), self.inputs.tokens
-        found: Floats = np.empty(len(self.rows))
+        retention: Floats = np.empty(len(self.rows))
         for kind, rows in self.kinds.items():
             cache = noise.cache_retention(parts[:, rows], tokens[rows], kind, shift)
-            found[rows] = cache * noise.weight_retention(self.weight_bits[rows], kind, shift)
-        return found
+            retention[rows] = cache * noise.weight_retention(self.weight_bits[rows], kind, shift)
+        return retention
 
     def slopes(self, noise: CalibratedNoise) -> Floats:
         """d retention / d entry, [N, entries], for all entries of the tables in their order, then
@@ -145,11 +145,11 @@ class NoiseRows:
             steep = -gamma * cache * (1 - cache) * weights
             by_log[:, rows] = steep * scaled / np.where(total > 0, total, 1.0)
         by_log = by_log / np.where(parts > 0, parts, 1.0)
-        found = [np.zeros((len(self.rows), len(entries))) for entries in TABLES.values()]
+        by_table = [np.zeros((len(self.rows), len(entries))) for entries in TABLES.values()]
         numbers = np.arange(len(self.rows))
         for layer in self.inputs.layers:
             weight = by_log * noise.of_layer(layer, self.inputs)
-            for (table, _), into in zip(TABLES.items(), found, strict=True):
+            for (table, _), into in zip(TABLES.items(), by_table, strict=True):
                 place = table.place(layer.places(table.name))
                 for c, names in enumerate(PARTS):
                     if table.name in names:
@@ -163,7 +163,7 @@ class NoiseRows:
         bend = np.cosh(noise.of_format(layer) / BOUND) ** -2
         by_format = (by_log * noise.of_layer(layer, self.inputs)).sum(axis=0) * bend
         own[numbers, np.searchsorted(self.codes, layer.codes)] = by_format
-        return np.concatenate([*found, own], axis=1)
+        return np.concatenate([*by_table, own], axis=1)
 
 
 @dataclass(frozen=True)
@@ -201,8 +201,8 @@ def fit_calibrated_noise(
 
     def trust(off: Floats) -> Floats:
         """Huber's weight: rows beyond HUBER count by their distance, not its square."""
-        found: Floats = np.sqrt(HUBER / np.maximum(np.abs(off), HUBER))
-        return found
+        weight: Floats = np.sqrt(HUBER / np.maximum(np.abs(off), HUBER))
+        return weight
 
     def residuals(theta: Floats) -> Floats:
         off = distance(data.predict(noise_of(theta)), data.observed, data.sd, MISFIT)
@@ -223,7 +223,7 @@ def fit_calibrated_noise(
         columns *= (inner / deviation(here, data.sd, MISFIT))[:, None]
         return np.vstack([columns, np.diag(1 / sd)])
 
-    found = least_squares(
+    solution = least_squares(
         residuals,
         mean,
         jacobian,
@@ -232,7 +232,7 @@ def fit_calibrated_noise(
         ftol=1e-5,
         max_nfev=80,
     )
-    return own_of(found.x)
+    return own_of(solution.x)
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ def leave_out(
 ) -> LeftOut:
     """Leave the groups out by folds. There are at least two."""
     fold = np.array(groups) % folds
-    found = np.zeros((3, len(rows)))
+    columns = np.zeros((3, len(rows)))
     for out in np.unique(fold):
         left = np.flatnonzero(fold == out)
         kept = [row for row, f in zip(rows, fold, strict=True) if f != out]
@@ -277,17 +277,17 @@ def leave_out(
             fit_calibrated_noise(kept, model, prior).noise,
             NoiseRows([rows[int(i)] for i in left], model),
         )
-        found[0, left] = data.predict(noise)
-        found[1, left] = np.minimum(data.observed, 1.0)
-        found[2, left] = _needed(noise, data)
-    return LeftOut(*found)
+        columns[0, left] = data.predict(noise)
+        columns[1, left] = np.minimum(data.observed, 1.0)
+        columns[2, left] = _needed(noise, data)
+    return LeftOut(*columns)
 
 
 def _needed(noise: CalibratedNoise, data: NoiseRows) -> Floats:
     """Smallest shift whose interval holds each row, sampling error in quadrature; inf for none."""
     seen, middle = np.minimum(data.observed, 1.0), data.predict(noise)
-    found = np.full(len(seen), np.inf)
+    shifts = np.full(len(seen), np.inf)
     for shift in SHIFTS[::-1]:
         low, high = data.predict(noise, shift), data.predict(noise, -shift)
-        found[inside(seen, middle, low, high, data.sd)] = shift
-    return found
+        shifts[inside(seen, middle, low, high, data.sd)] = shift
+    return shifts

@@ -19,9 +19,9 @@ def breaking_context(records: Iterable[Record]) -> int | None:
     for record in records:
         if _is_of_a_task(record) and is_unquantized(Configuration.parse(record.config)):
             scores.setdefault(record.context, []).append(record.score or 0.0)
-    means = {context: sum(found) / len(found) for context, found in scores.items()}
+    means = {context: sum(values) / len(values) for context, values in scores.items()}
     best = max(means, key=lambda context: (means[context], -context), default=0)
-    lost = [c for c, found in means.items() if c > best and found < HALF * means[best]]
+    lost = [c for c, values in means.items() if c > best and values < HALF * means[best]]
     return min(lost, default=None)
 
 
@@ -34,12 +34,12 @@ def broken_configurations(records: Iterable[Record]) -> list[dict[str, Any]]:
         measured = record.outcome == "ok" and record.retention is not None
         if measured and not is_unquantized(Configuration.parse(record.config)):
             kept.setdefault(record.config, {}).setdefault(record.context, []).append(record)
-    found = []
+    broken = []
     for config, by_context in kept.items():
         first = _first_broken({c: _mean(rows) for c, rows in by_context.items()})
         if first is not None:
-            found.append({"config": config, "context": first})
-    return found
+            broken.append({"config": config, "context": first})
+    return broken
 
 
 def _first_broken(kept: Mapping[int, float]) -> int | None:

@@ -60,8 +60,8 @@ class HeldOut:
 
     def covered(self, z: float, *, strict: bool = False) -> Floats:
         """1 where a row's score is inside the interval of `z`, else 0."""
-        found: Floats = (self.needed_z(strict=strict) <= z + 1e-9).astype(float)
-        return found
+        is_covered: Floats = (self.needed_z(strict=strict) <= z + 1e-9).astype(float)
+        return is_covered
 
 
 class Collector:
@@ -77,7 +77,7 @@ class Collector:
 
     def held_out(self, widths: Mapping[str, float] | None = None) -> HeldOut:
         """All that were added, with intervals that are this wide for each kind of task."""
-        found: dict[int, tuple[float, float, Floats]] = {}
+        by_row: dict[int, tuple[float, float, Floats]] = {}
         for own, predictor, sensitivity in self._parts:
             subset, fit = [self.rows[i] for i in own], _with_widths(predictor, widths or {})
             middle = predict_rows(fit, sensitivity, subset, self.models, 0.0)
@@ -86,13 +86,13 @@ class Collector:
             high = [predict_rows(fit, sensitivity, subset, self.models, -z) for z in Z_GRID]
             ends = np.array([low, high])
             for j, i in enumerate(own):
-                found[i] = (float(middle[j]), float(named[j]), ends[:, :, j])
-        order = sorted(found)
+                by_row[i] = (float(middle[j]), float(named[j]), ends[:, :, j])
+        order = sorted(by_row)
         return HeldOut(
             rows=tuple(self.rows[i] for i in order),
-            predicted=np.array([found[i][0] for i in order]),
-            named=np.array([found[i][1] for i in order]),
-            ends=np.stack([found[i][2] for i in order], axis=2),
+            predicted=np.array([by_row[i][0] for i in order]),
+            named=np.array([by_row[i][1] for i in order]),
+            ends=np.stack([by_row[i][2] for i in order], axis=2),
         )
 
 
@@ -113,11 +113,11 @@ def groups(
     rows: Sequence[AccuracyRow], models: Mapping[str, KnownModel]
 ) -> dict[tuple[object, ...], list[int]]:
     """Row numbers of what is left out together: one family and shape at a time."""
-    found: dict[tuple[object, ...], list[int]] = {}
+    members: dict[tuple[object, ...], list[int]] = {}
     for i, row in enumerate(rows):
         model = models[row.model]
-        found.setdefault((model.features.family, *model.shape), []).append(i)
-    return found
+        members.setdefault((model.features.family, *model.shape), []).append(i)
+    return members
 
 
 def hold_out_models(
@@ -127,15 +127,15 @@ def hold_out_models(
     start: Mapping[str, float],
 ) -> Collector:
     """Predict every row from a fit without its model: what an unseen model gets."""
-    found = Collector(rows, models)
+    collected = Collector(rows, models)
     for out in groups(rows, models).values():
         predictor = _without(out, rows, models, folder, start)
         for key in dict.fromkeys(rows[i].model for i in out):
             # Nobody knows the outlier layers of a model that was never measured.
             features = replace(models[key].features, outliers=OutlierLayers())
             own = [i for i in out if rows[i].model == key]
-            found.add(own, predictor, predictor.models.unseen(features))
-    return found
+            collected.add(own, predictor, predictor.models.unseen(features))
+    return collected
 
 
 def hold_out_configurations(
@@ -151,7 +151,7 @@ def hold_out_configurations(
     for row in rows:
         if of_model[row.model] > 1:
             number.setdefault(_configuration(row), len(number))
-    found = Collector(rows, models)
+    collected = Collector(rows, models)
     for fold in range(FOLDS):
         out = [i for i, r in enumerate(rows) if number.get(_configuration(r), -1) % FOLDS == fold]
         out = [i for i in out if _configuration(rows[i]) in number]
@@ -159,8 +159,8 @@ def hold_out_configurations(
         for key in dict.fromkeys(rows[i].model for i in out):
             if key in predictor.payload["models"]:
                 own = [i for i in out if rows[i].model == key]
-                found.add(own, predictor, predictor.models.known(key, models[key].features))
-    return found
+                collected.add(own, predictor, predictor.models.known(key, models[key].features))
+    return collected
 
 
 def _configuration(row: AccuracyRow) -> tuple[object, ...]:
@@ -210,8 +210,8 @@ def predict_rows(
     )
     place = np.array([kinds.index(r.kind) for r in rows]), np.arange(len(rows))
     floors = [predictor.floor(sensitivity, r.kind, s) for r, s in zip(rows, scored, strict=True)]
-    found: Floats = above_floor((cache * weights)[0][place], np.array(floors))
-    return found
+    retention: Floats = above_floor((cache * weights)[0][place], np.array(floors))
+    return retention
 
 
 def write_predicted(path: Path, held_out: HeldOut, z: float) -> None:
@@ -274,9 +274,9 @@ def conformal_z(held_out: HeldOut, models: Mapping[str, KnownModel]) -> float:
         return 0.0
     by_row = np.full(len(needed), 1.0 / len(needed))
     by_model = np.zeros(len(needed))
-    found = groups(held_out.rows, models)
-    for out in found.values():
-        by_model[out] = 1.0 / (len(found) * len(out))
+    by_group = groups(held_out.rows, models)
+    for out in by_group.values():
+        by_model[out] = 1.0 / (len(by_group) * len(out))
     found_z = max(_quantile(needed, w) for w in (by_row, by_model))
     return min(found_z, float(Z_GRID[-1]))
 

@@ -129,7 +129,7 @@ def sweeps(lines: Iterable[dict[str, Any]]) -> Iterator[RunRow]:
 
 def of_records(records: Sequence[Record], spec: ModelSpec) -> list[RunRow]:
     """The runs among a calibration's rows that belong to this model, each once."""
-    found: dict[tuple[object, ...], RunRow] = {}
+    by_key: dict[tuple[object, ...], RunRow] = {}
     for record in records:
         gpu, memory, more = record.environment.gpu, record.memory, record.details
         timed = record.outcome == "ok" and record.ttft_s is not None
@@ -140,7 +140,7 @@ def of_records(records: Sequence[Record], spec: ModelSpec) -> list[RunRow]:
             int(more.get("output", SPEED_OUTPUT)),
             batch=int(more.get("batch", 1)),
         )
-        found[gpu, record.config, workload, record.ttft_s, record.tpot_s] = RunRow(
+        by_key[gpu, record.config, workload, record.ttft_s, record.tpot_s] = RunRow(
             model=record.model,
             spec=spec,
             config=Configuration.parse(record.config),
@@ -154,7 +154,7 @@ def of_records(records: Sequence[Record], spec: ModelSpec) -> list[RunRow]:
             context_bytes=_whole(more.get("context_bytes")),
             device_used=_whole(more.get("device_used")),
         )
-    return list(found.values())
+    return list(by_key.values())
 
 
 def _whole(value: float | None) -> int | None:

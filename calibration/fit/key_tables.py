@@ -57,7 +57,7 @@ def by_norms(
     norms: Sequence[float], kv_heads: int, query_heads: int, like: Sequence[KeyLayer]
 ) -> list[KeyLayer]:
     """Layers whose key biases have these norms, shaped as those of a related model."""
-    found = []
+    layers = []
     for number, norm in enumerate(norms):
         known = like[0 if norm > LARGE else 1 + number % (len(like) - 1)]
         assert known.key_bias is not None
@@ -65,7 +65,7 @@ def by_norms(
         heads = np.resize(known.key_bias, (kv_heads, known.dim))
         asked = np.resize(known.query_bias, (query_heads, known.dim))
         scale = norm / np.linalg.norm(heads)
-        found.append(
+        layers.append(
             replace(
                 known,
                 kv_heads=kv_heads,
@@ -74,7 +74,7 @@ def by_norms(
                 query_bias=asked,
             )
         )
-    return found
+    return layers
 
 
 def main() -> None:

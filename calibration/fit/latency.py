@@ -78,11 +78,11 @@ class HeldOutErrors:
         quantiles of what was left out, never narrower than 5 %."""
         low, high = -0.05, 0.05
         for column in self.errors.T:
-            found = np.sort(column[np.isfinite(column)])
-            outside = int((1 - COVERED) / 2 * (len(found) + 1))
-            if len(found):
-                low = min(low, found[max(outside - 1, 0)])
-                high = max(high, found[min(len(found) - outside, len(found) - 1)])
+            ordered = np.sort(column[np.isfinite(column)])
+            outside = int((1 - COVERED) / 2 * (len(ordered) + 1))
+            if len(ordered):
+                low = min(low, ordered[max(outside - 1, 0)])
+                high = max(high, ordered[min(len(ordered) - outside, len(ordered) - 1)])
         few = 1 + 4 / max(len(self.errors), 1)  # the extremes of few rows are not yet extreme
         return float(np.exp(few * low)), float(np.exp(few * high))
 
@@ -108,10 +108,10 @@ class _Rows:
 
     def errors(self, coefficients: Coefficients) -> Floats:
         """log(measured / predicted), [rows, 2]."""
-        found = seconds(self.job, self.hardware, coefficients)
+        predicted = seconds(self.job, self.hardware, coefficients)
         columns = [
             np.broadcast_to(x, (len(self.measured), 1, 1)).reshape(-1)
-            for x in (found.ttft, found.tpot)
+            for x in (predicted.ttft, predicted.tpot)
         ]
         return self.measured - np.log(np.stack(columns, axis=1))
 
@@ -189,7 +189,7 @@ def _solve(
         )
         for begin in begins
     ]  # fmt: skip
-    return _with(start, names, min(tries, key=lambda found: found.cost).x)
+    return _with(start, names, min(tries, key=lambda solution: solution.cost).x)
 
 
 def _with(start: Coefficients, names: Sequence[str], theta: Floats) -> Coefficients:
@@ -228,14 +228,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     fitted = fit(rows, find_gpu("H200"), before_runs(KVPARETO), FROM_KERNELS)
     folds = fit(rows, find_gpu("H200"), before_runs(KVPARETO), FROM_KERNELS, by="run")
     models = len({row.model for row in rows})
-    found = entry(fitted, rows, f"fitted on {len(rows)} runs of {models} models on an H200")
-    print(json.dumps(found, indent=1))
+    fields = entry(fitted, rows, f"fitted on {len(rows)} runs of {models} models on an H200")
+    print(json.dumps(fields, indent=1))
     ttft, tpot = (folds.held_out.median(which) for which in (0, 1))
     print(f"runs left out in {FOLDS} folds: TTFT {ttft:.1%}, TPOT {tpot:.1%} at the median")
     if options.write:
         path = Path(__file__).parents[2] / "profiles" / "hardware" / "latency.json"
         whole = json.loads(path.read_text(encoding="utf-8"))
-        whole["engines"][KVPARETO.name] |= found
+        whole["engines"][KVPARETO.name] |= fields
         path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 

@@ -38,8 +38,8 @@ def measured_rows(folder: Path = SOURCES) -> list[AccuracyRow]:
     rows = []
     for path in sorted(folder.glob("real_*.jsonl")):
         points = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        found = [p for p in points if p.get("model") in MODELS and "error" not in p]
-        rows += [*_texts(found), *_tasks(found)]
+        usable = [p for p in points if p.get("model") in MODELS and "error" not in p]
+        rows += [*_texts(usable), *_tasks(usable)]
     return rows
 
 
@@ -53,9 +53,9 @@ def _texts(points: Sequence[Mapping[str, Any]]) -> list[AccuracyRow]:
         tail = point["tail"]
         kept = math.exp(-tail["excess"])
         key = str(config.with_chunk(None)), point["context"]
-        found = MeasuredRetention(kept, max(kept * tail["excess_se"], LEAST_SD))
+        retention = MeasuredRetention(kept, max(kept * tail["excess_se"], LEAST_SD))
         if key not in rows:
-            rows[key] = _row(point, config, "text", "perplexity", found, TEXT_WEIGHT, 0.0)
+            rows[key] = _row(point, config, "text", "perplexity", retention, TEXT_WEIGHT, 0.0)
     return list(rows.values())
 
 

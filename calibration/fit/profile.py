@@ -58,9 +58,9 @@ def fit_profile(spec: ModelSpec, records: Sequence[Record]) -> dict[str, Any] | 
         widths = {k: s["width"] for k, s in shipped.payload["kind_shapes"].items()}
         held_out = _hold_out(rows, own, models, start, widths)
     z = dict(shipped.payload["z"])
-    found = conformal_z(held_out, models) if held_out is not None else 0.0
+    held_out_z = conformal_z(held_out, models) if held_out is not None else 0.0
     few = held_out is None or len(held_out.rows) < FEW
-    z["known"] = max(found, z["known"]) if few else found
+    z["known"] = max(held_out_z, z["known"]) if few else held_out_z
     payload = to_payload(full, rows, models, FOLDER, z)
     for kind, width in widths.items():
         payload["kind_shapes"][kind]["width"] = width
@@ -127,15 +127,15 @@ def to_row(record: Record, key: str) -> AccuracyRow | None:
 def measured_configurations(records: Iterable[Record]) -> list[dict[str, Any]]:
     """Retention of each configuration that was run, by context and kind of task: the mean over
     the tasks of a kind, with the error of that mean."""
-    found: dict[tuple[str, int], dict[str, list[tuple[float, float]]]] = {}
+    by_run: dict[tuple[str, int], dict[str, list[tuple[float, float]]]] = {}
     for record in records:
         row = to_row(record, "")
         if row is not None:
-            kinds = found.setdefault((record.config, record.context), {})
+            kinds = by_run.setdefault((record.config, record.context), {})
             kinds.setdefault(record.kind, []).append((row.retention, row.sd))
     return [
         {"config": config, "context": context, "kinds": {k: mean(v) for k, v in kinds.items()}}
-        for (config, context), kinds in found.items()
+        for (config, context), kinds in by_run.items()
     ]
 
 
@@ -160,8 +160,8 @@ def _start(shipped: Predictor) -> dict[str, float]:
     """First guesses from the shipped fit: most of the way is gone already."""
     payload = shipped.payload
     population = payload["population"]
-    found = dict(zip(population["names"], population["mean"], strict=True))
-    return found | {name: mean for name, (mean, _) in payload["coefficients"].items()}
+    guesses = dict(zip(population["names"], population["mean"], strict=True))
+    return guesses | {name: mean for name, (mean, _) in payload["coefficients"].items()}
 
 
 def _hold_out(

@@ -127,20 +127,20 @@ class RegressionProblem:
         above = 1.0 - self.floor
         by_log = -gamma * cache * (1 - cache) * weights * above
         shares = by_log * parts[:3] / np.where(total > 0, total, 1.0)
-        found = shares[0][:, None] * self.scales[0]
-        found += shares[1][:, None] * self.scales[1]
-        found += shares[2][:, None] * self.scales[2]
-        found += by_log[:, None] * self.kinds
+        slopes = shares[0][:, None] * self.scales[0]
+        slopes += shares[1][:, None] * self.scales[1]
+        slopes += shares[2][:, None] * self.scales[2]
+        slopes += by_log[:, None] * self.kinds
         by_power = by_log * np.log(np.where(total > 0, total, 1.0)) * ~self.linear
-        found += by_power[:, None] * self.steepness
-        found += (-cache * weights * (1 - weights) * above)[:, None] * self.scales[3]
+        slopes += by_power[:, None] * self.steepness
+        slopes += (-cache * weights * (1 - weights) * above)[:, None] * self.scales[3]
         for i, name in enumerate(COEFFICIENTS):
             ends = [
                 self._retention({**coefficients, name: float(np.exp(theta[i] + step))}, *scaled)
                 for step in (STEP, -STEP)
             ]
-            found[:, i] = (ends[0] - ends[1]) / (2 * STEP)
-        return found
+            slopes[:, i] = (ends[0] - ends[1]) / (2 * STEP)
+        return slopes
 
     def deviation(self, score: Floats) -> Floats:
         """Standard deviation of rows where their true score is `score`: [..., N]."""
@@ -159,8 +159,8 @@ def deviation(score: Floats, sd: Floats, misfit: float, floor: Floats | float = 
     """
     inside = np.clip((score - floor) / (1.0 - floor), 0.0, 1.0)
     slope = TYPICAL_GAMMA * inside * (1.0 - inside) * (1.0 - floor)
-    found: Floats = np.hypot(sd, misfit * slope)
-    return found
+    sd_of_row: Floats = np.hypot(sd, misfit * slope)
+    return sd_of_row
 
 
 def distance(
@@ -173,8 +173,8 @@ def distance(
     """
     way = predicted - observed
     points = observed + np.multiply.outer((1.0 + _NODES) / 2.0, way)
-    found: Floats = way * (_NODE_WEIGHTS @ (1.0 / deviation(points, sd, misfit, floor))) / 2.0
-    return found
+    signed: Floats = way * (_NODE_WEIGHTS @ (1.0 / deviation(points, sd, misfit, floor))) / 2.0
+    return signed
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ def formats_and_shares(
         protected_shares(m.features.outliers, m.features.layers, r.protected_layers)
         for r, m in zip(rows, owners, strict=True)
     ]
-    found: Floats = np.array([[s.plain, s.outlier, s.value] for s in shares]).T
+    by_component: Floats = np.array([[s.plain, s.outlier, s.value] for s in shares]).T
     read: Floats = np.full(len(rows), np.nan)
     for key in dict.fromkeys(m.key for m in owners if m.features.ranges is not None):
         own = np.array([i for i, m in enumerate(owners) if m.key == key])
@@ -244,8 +244,8 @@ def formats_and_shares(
             np.arange(len(own)),
             np.array([rows[i].protected_bits for i in own]),
         )
-        found[OUTLIER, own] = 0.0
-    return (formats if np.isnan(read).all() else replace(formats, read=read)), found
+        by_component[OUTLIER, own] = 0.0
+    return (formats if np.isnan(read).all() else replace(formats, read=read)), by_component
 
 
 def formats_of(rows: Sequence[AccuracyRow], owners: Sequence[KnownModel]) -> FormatArrays:

@@ -57,7 +57,7 @@ def judge(
     fold = dict(zip(keys, np.random.default_rng(seed).permutation(len(keys)) % FOLDS, strict=True))
     shipped = accuracy.published()
     prior = prior_of(shipped, shipped.models.unseen(FEATURES))
-    found = []
+    results = []
     for name in sorted({run.model for run in runs}):
         model = KnownModel(name, FEATURES, (name,), SHAPE)
         own = [run for run in runs if run.model == name]
@@ -72,8 +72,8 @@ def judge(
                 zip(left, zip(*(end.tolist() for end in ends), strict=True), strict=True)
             )
         columns = np.array([judged[i] for i in range(len(own))]).T
-        found.append(Judged(tuple(own), *columns))
-    return found
+        results.append(Judged(tuple(own), *columns))
+    return results
 
 
 def _shift(
@@ -95,13 +95,13 @@ def _overall(runs: Sequence[GridRun], model: KnownModel, own: FittedNoise, shift
     return np.array([part.mean() for part in np.split(rows, ends[:-1])])
 
 
-def table(found: Mapping[str, Sequence[Judged]]) -> str:
+def table(by_way: Mapping[str, Sequence[Judged]]) -> str:
     """The figures of each way as a table."""
     lines = [
         "| model | left out | runs | MAE above 0.9 | MAE | 90 % intervals hold |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
-    for way, results in found.items():
+    for way, results in by_way.items():
         for judged in results:
             lines.append(
                 f"| {judged.runs[0].model} | {WAYS[way][0]} | {len(judged.runs)} "
@@ -118,10 +118,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     runs = read_runs(options.file)
     with threadpool_limits(1):
-        found = {way: judge(runs, alike) for way, (_, alike) in WAYS.items()}
-    print(table(found))
+        by_way = {way: judge(runs, alike) for way, (_, alike) in WAYS.items()}
+    print(table(by_way))
     if options.write:
-        write_held_out(held_out_of(options.file), found)
+        write_held_out(held_out_of(options.file), by_way)
 
 
 if __name__ == "__main__":

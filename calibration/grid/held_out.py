@@ -54,13 +54,13 @@ def held_out_of(file: Path) -> Path:
     return file.with_name(f"{file.stem}_held_out.csv")
 
 
-def write_held_out(path: Path, found: Mapping[str, Sequence[Judged]]) -> None:
-    """`found` is the result of each way of leaving out by its name, models in the same order."""
+def write_held_out(path: Path, by_way: Mapping[str, Sequence[Judged]]) -> None:
+    """`by_way` is the result of each way of leaving out by its name, models in the same order."""
     header = ["model", "config", "context", "retention"]
-    for way in found:
+    for way in by_way:
         header += [way, f"{way}_low", f"{way}_high"]
     lines: list[list[str]] = []
-    for ways in zip(*found.values(), strict=True):
+    for ways in zip(*by_way.values(), strict=True):
         runs, ends = ways[0].runs, [e for way in ways for e in (way.predicted, way.low, way.high)]
         for run, *values in zip(runs, ways[0].measured, *ends, strict=True):
             named = [run.model, str(run.config), str(run.context)]
@@ -77,7 +77,7 @@ def read_held_out(path: Path, runs: Sequence[GridRun], way: str) -> list[Judged]
     hint = "python -m kvpareto.calibration.grid.evaluate --write"
     if strange := set(keys) ^ lines.keys():
         raise BadInput(f"{path.name} and the grid do not agree about {min(strange)}", hint)
-    found = []
+    results = []
     for model in sorted({run.model for run in runs}):
         own = [(run, lines[k]) for run, k in zip(runs, keys, strict=True) if run.model == model]
         ends = [[float(line[way + end]) for _, line in own] for end in ("", "_low", "_high")]
@@ -85,5 +85,5 @@ def read_held_out(path: Path, runs: Sequence[GridRun], way: str) -> list[Judged]
         for run, measured, (_, line) in zip(judged.runs, judged.measured, own, strict=True):
             if abs(measured - float(line["retention"])) > TOLERANCE:
                 raise BadInput(f"{path.name} is out of date: {run.config} kept {measured}", hint)
-        found.append(judged)
-    return found
+        results.append(judged)
+    return results

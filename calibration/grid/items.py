@@ -73,12 +73,12 @@ def make_batches(
     def tokens(text: str) -> int:
         return len(_encode(tokenizer, text))
 
-    found = []
+    cut = []
     for index in range(texts):
         rng = random.Random(f"grid {task.name} {seed} {index}")
         puzzles = task.puzzles(rng, pile, length, tokens)[:questions]
-        found.append(_cut(puzzles, tokenizer, length))
-    return [_batch(found[at : at + batch]) for at in range(0, texts, batch)]
+        cut.append(_cut(puzzles, tokenizer, length))
+    return [_batch(cut[at : at + batch]) for at in range(0, texts, batch)]
 
 
 @dataclass(frozen=True)
@@ -182,17 +182,17 @@ def _question(rows: Sequence[tuple[list[int], int, list[int]]]) -> GridQuestion:
     width = max(len(ids) for ids, _, _ in rows)
     width = -(-width // MULTIPLE) * MULTIPLE
     parts = max(len(ends) for _, _, ends in rows)
-    found = GridQuestion(
+    question = GridQuestion(
         torch.zeros((len(rows), width), dtype=torch.long),
         torch.zeros((len(rows), width), dtype=torch.bool),
         torch.full((len(rows), parts), -1),
     )
     for row, (ids, start, ends) in enumerate(rows):
-        found.ids[row, : len(ids)] = torch.tensor(ids)
-        found.ids[row, len(ids) :] = ids[-1]
-        found.asks[row, start - 1 : len(ids) - 1] = True
-        found.ends[row, : len(ends)] = torch.tensor(ends)
-    return found
+        question.ids[row, : len(ids)] = torch.tensor(ids)
+        question.ids[row, len(ids) :] = ids[-1]
+        question.asks[row, start - 1 : len(ids) - 1] = True
+        question.ends[row, : len(ends)] = torch.tensor(ends)
+    return question
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool = False) -> list[int]:

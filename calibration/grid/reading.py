@@ -54,14 +54,14 @@ def read_runs(path: Path) -> list[GridRun]:
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     rows = [row for row in lines if "tasks" in row]
     whole = {(r["model"], r["context"]): r["tasks"] for r in rows if r["config"] == FULL}
-    found = []
+    runs = []
     for row in rows:
         key = row["model"], row["context"]
         if key not in whole:
             raise BadInput(f"{path}: {key} was not run unquantized", "measure the grid again")
         if row["config"] != FULL:
-            found.append(_run(row, whole[key]))
-    return found
+            runs.append(_run(row, whole[key]))
+    return runs
 
 
 def _run(row: Mapping[str, Any], whole: Mapping[str, Any]) -> GridRun:

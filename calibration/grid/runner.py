@@ -217,12 +217,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The runs of a file; none where there is no file. A torn last line is passed over."""
     if not path.exists():
         return []
-    found = []
+    lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             row = json.loads(line)
         except ValueError:
             continue
         if "config" in row:
-            found.append(row)
-    return found
+            lines.append(row)
+    return lines

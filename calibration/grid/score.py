@@ -33,24 +33,24 @@ def _score_batch(session: Session, batch: ItemBatch) -> Tensor:
         _run(session, texts[:, done : done + size], keep=1)
         done += size
     kept = _Snapshot(cache)
-    found = []
+    columns = []
     for question in batch.questions:
         kept.restore()
         logits = _run(session, question.ids.to(device), keep=0)
-        found.append(_right(question, logits.argmax(-1)))
-    return torch.stack(found, dim=1).cpu()
+        columns.append(_right(question, logits.argmax(-1)))
+    return torch.stack(columns, dim=1).cpu()
 
 
 def _run(session: Session, ids: Tensor, keep: int) -> Tensor:
     """Append [B, n] tokens; logits of the last `keep` positions, of all for 0."""
-    found = session.model(
+    output = session.model(
         input_ids=ids,
         position_ids=session.cache.clock.positions(ids.shape[1]),
         past_key_values=session.cache,
         use_cache=True,
         logits_to_keep=keep,
     )
-    logits: Tensor = found.logits
+    logits: Tensor = output.logits
     return logits
 
 

@@ -56,13 +56,13 @@ VARIANTS: Mapping[str, Variant] = {
 def chosen(scores: Mapping[str, float]) -> list[str]:
     """The variants to score runs on, from the unquantized model's scores of those that fit; the
     best one where it is able of none."""
-    found = []
+    names = []
     for group in GROUPS:
-        found += [v.name for v in group if scores.get(v.name, 0.0) >= ABLE][:1]
+        names += [v.name for v in group if scores.get(v.name, 0.0) >= ABLE][:1]
     for variant in SPARE:
-        if len(found) < WANTED and scores.get(variant.name, 0.0) >= ABLE:
-            found.append(variant.name)
-    return found or sorted(scores, key=lambda name: -scores[name])[:1]
+        if len(names) < WANTED and scores.get(variant.name, 0.0) >= ABLE:
+            names.append(variant.name)
+    return names or sorted(scores, key=lambda name: -scores[name])[:1]
 
 
 def parts_of(variant: Variant) -> int:

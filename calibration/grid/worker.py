@@ -58,7 +58,7 @@ class LoadedModels:
         begun = time.perf_counter()
         config = Configuration.parse(job.config)
         base = self.model(job.model, config.weight_bits)
-        found: dict[str, list[int]] = {}
+        right: dict[str, list[int]] = {}
         batches = {}
         for name in job.variants:
             try:
@@ -66,7 +66,7 @@ class LoadedModels:
             except BadInput as error:
                 if config.quantizes_kv or config.weight_bits < 16:
                     raise
-                found[name] = []
+                right[name] = []
                 print(f"{job.model} {name} at {job.context}: {error.message}", flush=True)
         if batches:
             room = max(batch.room for several in batches.values() for batch in several)
@@ -80,8 +80,8 @@ class LoadedModels:
                 graphs=False,
             ) as session:
                 for name, several in batches.items():
-                    found[name] = score(session, several)
-        return {"right": found, "seconds": round(time.perf_counter() - begun, 3)}
+                    right[name] = score(session, several)
+        return {"right": right, "seconds": round(time.perf_counter() - begun, 3)}
 
     def model(self, source: str, bits: int) -> Session:
         """A session of almost no room that holds the model with its weights at `bits`."""

@@ -53,25 +53,25 @@ class Breakdown:
 
 def read_breakdown(log: str) -> Breakdown:
     """The sizes in a log of verbosity 4 or more; of an engine that never loaded, nothing."""
-    found = Breakdown()
+    breakdown = Breakdown()
     for line in log.splitlines():
         if match := _EXACT.search(line):
-            found.compute[match[1]] = _bytes(match[2])
+            breakdown.compute[match[1]] = _bytes(match[2])
         elif match := _KV.search(line):
-            found.cells.append(int(match[1]))
-            found.keys += _bytes(match[6])
-            found.values += _bytes(match[8])
+            breakdown.cells.append(int(match[1]))
+            breakdown.keys += _bytes(match[6])
+            breakdown.values += _bytes(match[8])
         elif match := _BUFFER.search(line):
             device, kind, size = match[1], match[2], _bytes(match[3])
             if kind == "model":
-                found.model[device] = found.model.get(device, 0) + size
+                breakdown.model[device] = breakdown.model.get(device, 0) + size
             elif kind == "compute":
-                found.compute[device] = size
+                breakdown.compute[device] = size
             elif kind == "output":
-                found.output += size
+                breakdown.output += size
             elif kind == "RS":
-                found.states += size
-    return found
+                breakdown.states += size
+    return breakdown
 
 
 def _bytes(mib: str) -> int:

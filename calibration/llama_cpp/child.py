@@ -44,8 +44,8 @@ def main() -> None:
     ]
     time.sleep(0.4)  # a server that ends before its loop has begun waits for ever
     version = getattr(xllamacpp, "__version__", "")
-    found = {"answers": answers, "version": str(version), "resident": _peak_resident()}
-    print(json.dumps(found), flush=True)
+    measured = {"answers": answers, "version": str(version), "resident": _peak_resident()}
+    print(json.dumps(measured), flush=True)
 
 
 def _peak_resident() -> int | None:

@@ -30,11 +30,11 @@ def receipt(
     config: Configuration,
     placement: Placement,
     kept: Accuracy,
-    found: RunReadings,
+    readings: RunReadings,
     gpu: str | None,
 ) -> dict[str, Any]:
     """Everything that was promised beside what llama.cpp said."""
-    terms = [*_memory(request, placement, found), *_seconds(placement, found)]
+    terms = [*_memory(request, placement, readings), *_seconds(placement, readings)]
     worse = [term for term in terms if term["side"] == "worse"]
     wrong = [
         f"{term['name']}: {format_bytes(abs(term['difference']))} "
@@ -42,7 +42,7 @@ def receipt(
         for term in terms
         if term["side"] in ("worse", "better")
     ]
-    measured = found.breakdown.total
+    measured = readings.breakdown.total
     fits = measured <= request.budget or gpu is not None
     if not fits:
         wrong.insert(0, f"its buffers take {format_bytes(measured)}, more than the budget")
@@ -83,16 +83,16 @@ def receipt(
         "corrected": None,
         "cap": {"margin": None, "how": "no cap: llama.cpp allocates all of it at the start"},
         "command": placement.command,
-        "build": found.version,
-        "breakdown": found.breakdown.row(),
-        "peak_resident": found.resident,
+        "build": readings.version,
+        "breakdown": readings.breakdown.row(),
+        "peak_resident": readings.resident,
         "rows_written": 0,
-        "notes": _notes(found),
+        "notes": _notes(readings),
     }
 
 
-def _memory(request: Request, placement: Placement, found: RunReadings) -> list[dict[str, Any]]:
-    both, printed = (placement.device, placement.host), found.breakdown
+def _memory(request: Request, placement: Placement, readings: RunReadings) -> list[dict[str, Any]]:
+    both, printed = (placement.device, placement.host), readings.breakdown
     gguf = request.spec.gguf
     tensors = len(gguf.tensors) if gguf is not None else 0
     error = GRAPH_ERROR if known_graph(request.spec) else UNKNOWN_GRAPH_ERROR
@@ -114,11 +114,11 @@ def _memory(request: Request, placement: Placement, found: RunReadings) -> list[
     return [*terms, _term("total", "bytes", total, printed.total, sum(room.values()))]
 
 
-def _seconds(placement: Placement, found: RunReadings) -> list[dict[str, Any]]:
+def _seconds(placement: Placement, readings: RunReadings) -> list[dict[str, Any]]:
     terms = []
     for name, ends, measured in (
-        ("ttft", placement.ttft, found.ttft),
-        ("tpot", placement.tpot, found.tpot),
+        ("ttft", placement.ttft, readings.ttft),
+        ("tpot", placement.tpot, readings.tpot),
     ):
         terms.append(_unjudged(name, ends, measured))
     return terms
@@ -158,8 +158,8 @@ def _term(name: str, unit: str, predicted: int, measured: int, room: int) -> dic
     }
 
 
-def _notes(found: RunReadings) -> list[str]:
-    notes = [f"llama.cpp's own account of its buffers, by {found.version or 'an unknown build'}"]
-    if found.resident:
-        notes.append(f"its process held {format_bytes(found.resident)} at most, Python included")
+def _notes(readings: RunReadings) -> list[str]:
+    notes = [f"llama.cpp's own account of its buffers, by {readings.version or 'an unknown build'}"]
+    if readings.resident:
+        notes.append(f"its process held {format_bytes(readings.resident)} at most, Python included")
     return notes

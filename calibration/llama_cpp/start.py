@@ -158,8 +158,8 @@ def _ask(address: str, prompt: list[int], predict: int, patience: float) -> dict
         {"Content-Type": "application/json"},
     )
     with urlopen(request, timeout=patience) as answer:
-        found: dict[str, Any] = json.load(answer)
-    return found
+        document: dict[str, Any] = json.load(answer)
+    return document
 
 
 def _reading(

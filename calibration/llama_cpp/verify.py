@@ -70,9 +70,9 @@ def verify(options: LlamaCppOptions) -> dict[str, Any]:
         )
     point = requested_point(request, config, request.workload)
     assert point.placement is not None  # llama.cpp places
-    found = _run(options, request, config, point.placement)
+    readings = _run(options, request, config, point.placement)
     kept = accuracy.predict(spec, config, request.workload.context)
-    document = receipt(request, config, point.placement, kept, found, gpu)
+    document = receipt(request, config, point.placement, kept, readings, gpu)
     _append(document)
     return document
 

@@ -94,15 +94,15 @@ def divergence(
             f"no text to compare: windows of shape {tuple(windows.shape)}",
             "give a text of at least a few tokens",
         )
-    found = []
+    parts = []
     chunks = quantized.chunks(windows.shape[1])
     places = _spread(chunks, rows)
     for start in range(0, len(windows), batch):
         # a group that is not full is filled with its last window, whose copies are left out
         group = windows[[min(start + i, len(windows) - 1) for i in range(batch)]]
         real = min(batch, len(windows) - start)
-        found.append(_compare_group(reference, quantized, group, places, chunks)[:, :real])
-    values = torch.cat([part.flatten(1) for part in found], dim=1).numpy()  # [4, positions]
+        parts.append(_compare_group(reference, quantized, group, places, chunks)[:, :real])
+    values = torch.cat([part.flatten(1) for part in parts], dim=1).numpy()  # [4, positions]
     kl, top1, nll, reference_nll = values
     return Divergence(
         positions=kl.size,
@@ -165,8 +165,8 @@ def _spread(chunks: list[int], rows: int) -> Tensor:
         count = min(size, rows)
         places.append(done + torch.linspace(0, size - 1, count).round().long())
         done += size
-    found = torch.cat(places)
-    return found[found < done - 1]
+    spread = torch.cat(places)
+    return spread[spread < done - 1]
 
 
 def _compare_group(

@@ -114,6 +114,6 @@ class _DisturbedLayer(PackedLayer):
 def _rounded(x: Tensor, row: int, form: SideFormat) -> Tensor:
     """[B, H, n, D] with one row as it would come back from a quantized cache."""
     codes, pairs = quantize(x[row : row + 1], form)
-    found = x.clone()
-    found[row] = dequantize(codes, pairs, form)[0].to(x.dtype)
-    return found
+    rounded = x.clone()
+    rounded[row] = dequantize(codes, pairs, form)[0].to(x.dtype)
+    return rounded

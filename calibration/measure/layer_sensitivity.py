@@ -47,12 +47,12 @@ class Sensitivity:
         caching, total = int((cost > 0).sum()), float(cost.sum())
         order = np.argsort(-cost, kind="stable")
         carried = np.cumsum(cost[order])
-        found = []
+        layer_sets = []
         for share in CARRIED:
             count = int(np.searchsorted(carried, share * total)) + 1
             if total > 0 and count <= MOST * caching:
-                found.append(tuple(sorted(int(layer) for layer in order[:count])))
-        return tuple(dict.fromkeys(found))
+                layer_sets.append(tuple(sorted(int(layer) for layer in order[:count])))
+        return tuple(dict.fromkeys(layer_sets))
 
     def carried(self, layers: Iterable[int]) -> float:
         """The share of the whole disturbance that sits in `layers`; 0 where there is none."""
@@ -63,8 +63,8 @@ class Sensitivity:
     @property
     def outliers(self) -> OutlierLayers:
         """As the planner's arithmetic takes it."""
-        found = self.payload()
-        return OutlierLayers(keys=tuple(found["keys"]), values=tuple(found["values"]))
+        shares = self.payload()
+        return OutlierLayers(keys=tuple(shares["keys"]), values=tuple(shares["values"]))
 
     def payload(self) -> dict[str, Any]:
         """As the profile carries it: shares by layer, and the sets of layers to protect."""

@@ -53,8 +53,8 @@ class Prompts:
         too short for the task."""
         key = task, context
         if key not in self._items:
-            (found,) = tasks.find([task])
-            self._items[key] = found.items(
+            (task_of_name,) = tasks.find([task])
+            self._items[key] = task_of_name.items(
                 self._needed(),
                 context,
                 self.material.items,

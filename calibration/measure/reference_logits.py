@@ -32,15 +32,15 @@ class ReferenceLogits:
         if kept is not None:
             yield from kept
             return
-        found: list[Tensor] | None = []
+        tensors: list[Tensor] | None = []
         size = 0
         for logits in self.session.logits(ids, places, chunks):
             size += logits.nbytes
-            if found is not None and size <= self._left:
-                found.append(logits)
+            if tensors is not None and size <= self._left:
+                tensors.append(logits)
             else:
-                found = None
+                tensors = None
             yield logits
-        if found:
+        if tensors:
             self._left -= size
-            self._kept[key] = found
+            self._kept[key] = tensors

@@ -231,13 +231,13 @@ class RuntimeTrial:
         return self._harness_scores[task][first:last]
 
     def _generated(self, task: str, first: int, last: int) -> Sequence[float]:
-        (found,) = tasks.find([task])
+        (generated_task,) = tasks.find([task])
         items = self._bench.prompts.items(task, self._context)[first:last]
         while True:
             try:
                 if self._batched is None:
                     self._batched = self._bench.batched(self._session.config, self._context)
-                return tasks.evaluate(self._batched, found, items).per_item
+                return tasks.evaluate(self._batched, generated_task, items).per_item
             except Exception as error:
                 self.close()
                 if not is_out_of_memory(error) or not self._bench.fewer_at_once():
@@ -251,11 +251,11 @@ class RuntimeTrial:
         device = self._session.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        found = [self._time() for _ in range(SPEED_REPEATS if device.type == "cuda" else 1)]
+        timings = [self._time() for _ in range(SPEED_REPEATS if device.type == "cuda" else 1)]
         use = self._session.memory()
         if use.allocated is not None and use.peak is not None:
             self._allocator = use.allocated - self._before, use.peak - self._before
-        return Speed(min(s.ttft_s for s in found), min(s.tpot_s for s in found))
+        return Speed(min(s.ttft_s for s in timings), min(s.tpot_s for s in timings))
 
     def _time(self) -> Speed:
         # each list of tokens is on the host when it is yielded, so the clock needs no barrier

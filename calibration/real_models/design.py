@@ -49,10 +49,10 @@ def divergence_design(head: int, layers: int, outliers: Sequence[int] = ()) -> l
         list(_tiles()),
         list(_per_token(groups)),
     ]
-    found = dict.fromkeys([Configuration(), *kinds[0]])
+    chosen = dict.fromkeys([Configuration(), *kinds[0]])
     for turn in zip_longest(*kinds[1:]):
-        found.update(dict.fromkeys(config for config in turn if config is not None))
-    return list(found)
+        chosen.update(dict.fromkeys(config for config in turn if config is not None))
+    return list(chosen)
 
 
 def _per_token(groups: Sequence[str]) -> Iterator[Configuration]:

@@ -49,8 +49,8 @@ class ForcingPlan:
         """Sizes of the chunks of a window under a configuration."""
         body = self.windows.shape[1] - self.tail
         size = config.chunk or body
-        found = [min(size, body - at) for at in range(0, body, size)]
-        return found + [min(STEP, self.tail - at) for at in range(0, self.tail, STEP)]
+        sizes = [min(size, body - at) for at in range(0, body, size)]
+        return sizes + [min(STEP, self.tail - at) for at in range(0, self.tail, STEP)]
 
 
 class Teacher:
@@ -66,7 +66,7 @@ class Teacher:
 
     def compare(self, session: Session) -> dict[str, object]:
         """What a session, of one sequence, says at the same places (`row_of`)."""
-        plan, found = self.plan, []
+        plan, columns = self.plan, []
         chunks = plan.chunks(session.config)
         for row, ours in zip(plan.windows, self._logits, strict=True):
             targets = row[plan.places + 1][None].to(ours.device)
@@ -75,8 +75,8 @@ class Teacher:
                 here = slice(done, done + theirs.shape[1])
                 parts.append(compare(ours[:, here], theirs, targets[:, here]))
                 done += theirs.shape[1]
-            found.append(torch.cat(parts, dim=2)[:, 0])
-        values = torch.stack(found, dim=1).cpu()  # [4, windows, places]
+            columns.append(torch.cat(parts, dim=2)[:, 0])
+        values = torch.stack(columns, dim=1).cpu()  # [4, windows, places]
         body, tail = values[..., : plan.body_places], values[..., plan.body_places :]
         return {**row_of(body), "tail": row_of(tail)}
 
@@ -88,13 +88,13 @@ def row_of(values: Tensor) -> dict[str, object]:
     text's own next token; `excess`, how much that is above the unquantized model's.
     """
     kl, same, nll, reference = values.flatten(1).numpy()
-    found: dict[str, object] = {"n": kl.size}
+    row: dict[str, object] = {"n": kl.size}
     for name, each in (("kl", kl), ("top1", same), ("nll", nll), ("excess", nll - reference)):
         score = _block_score(each)
-        found[name] = rounded(score.value)
+        row[name] = rounded(score.value)
         if name != "nll":
-            found[f"{name}_se"] = rounded(score.stderr, 2)
-    return found
+            row[f"{name}_se"] = rounded(score.stderr, 2)
+    return row
 
 
 def rounded(value: float, digits: int = 4) -> float:

@@ -43,10 +43,10 @@ def prompts(tokenizer: Any, lines: Sequence[Mapping[str, str]]) -> dict[str, Any
 def number(text: str) -> str | None:
     """The final number of a solution, without thousands' commas or a trailing .0."""
     tail = text.rsplit("####", 1)[1] if "####" in text else text
-    found = _NUMBER.findall(tail)
-    if not found:
+    numbers = _NUMBER.findall(tail)
+    if not numbers:
         return None
-    plain = (found[0] if "####" in text else found[-1]).replace(",", "")
+    plain = (numbers[0] if "####" in text else numbers[-1]).replace(",", "")
     return plain.rstrip("0").rstrip(".") if "." in plain else plain
 
 
@@ -57,10 +57,10 @@ def room(held: Mapping[str, Any]) -> int:
 
 def digits(session: Session, held: Mapping[str, Any]) -> list[int]:
     """1 for each question that is answered with the right number, else 0."""
-    found = []
+    scores = []
     whole = [held["shared"] + row for row in held["rows"]]
     for at in range(0, len(whole), BATCH):
         texts = generated(session, whole[at : at + BATCH], NEW_TOKENS)
         wanted = held["answers"][at : at + BATCH]
-        found += [int(number(text) == right) for text, right in zip(texts, wanted, strict=True)]
-    return found
+        scores += [int(number(text) == right) for text, right in zip(texts, wanted, strict=True)]
+    return scores

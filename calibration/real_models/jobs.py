@@ -63,7 +63,7 @@ def model_name(folder: Path) -> str:
 
 def groups(settings: CampaignSettings) -> list[JobGroup]:
     """Of all models that are there by now, in order of importance."""
-    found: list[tuple[int, int, JobGroup]] = []
+    ranked: list[tuple[int, int, JobGroup]] = []
     folders = sorted(path for path in settings.models.iterdir() if (path / WEIGHTS).exists())
     for number, folder in enumerate(folders):
         content = json.loads((folder / "config.json").read_text())
@@ -74,13 +74,13 @@ def groups(settings: CampaignSettings) -> list[JobGroup]:
         if longest < max(settings.contexts) and longest not in contexts:
             contexts.append(longest)
         for rank, context in enumerate(contexts):
-            found.append((2 * rank, number, JobGroup(folder, name, spec, DIVERGENCE, context)))
+            ranked.append((2 * rank, number, JobGroup(folder, name, spec, DIVERGENCE, context)))
         asked = sorted({int(p.stem.rpartition("-")[2]) for p in folder.glob("needle-*-*")})
         for rank, context in enumerate(asked):
-            found.append((2 * rank + 1, number, JobGroup(folder, name, spec, TASKS, context)))
+            ranked.append((2 * rank + 1, number, JobGroup(folder, name, spec, TASKS, context)))
         if (folder / "gsm8k.json").exists():
-            found.append((2, number, JobGroup(folder, name, spec, TASKS, 0)))
-    return [group for _, _, group in sorted(found, key=lambda each: each[:2])]
+            ranked.append((2, number, JobGroup(folder, name, spec, TASKS, 0)))
+    return [group for _, _, group in sorted(ranked, key=lambda each: each[:2])]
 
 
 def configurations(
@@ -88,8 +88,8 @@ def configurations(
 ) -> list[Configuration]:
     """What the group measures. Tasks begin with the unquantized model."""
     if group.kind == TASKS:
-        found = [FULL, *marks()]
-        return [config.with_chunk(TASK_CHUNK) for config in found][: settings.configurations]
+        chosen = [FULL, *marks()]
+        return [config.with_chunk(TASK_CHUNK) for config in chosen][: settings.configurations]
     layers = group.spec.layers
     head = next(size for layer in layers if (size := _head(layer)))
     design = divergence_design(head, len(layers), outliers)

@@ -38,24 +38,24 @@ def write_page(paths: Iterable[Path], out: Path) -> None:
 
 
 def _model(model: str, source: Row, rows: Sequence[Row]) -> str:
-    found = {(r["config"], r["context"]): r for r in rows if r["kind"] == DIVERGENCE}
-    contexts = sorted({context for _, context in found})
+    by_key = {(r["config"], r["context"]): r for r in rows if r["kind"] == DIVERGENCE}
+    contexts = sorted({context for _, context in by_key})
     parts = [
         f"## {model}\n",
         f"{len(rows)} points. File `{source.get('file')}`, SHA-256 `{source.get('sha256')}`.\n",
     ]
-    if found:
-        main = max(contexts, key=lambda c: sum(context == c for _, context in found))
+    if by_key:
+        main = max(contexts, key=lambda c: sum(context == c for _, context in by_key))
         parts += [
             "KL of the tail, its error, and top-1 agreement there, by context:\n",
-            _table(_names(MARKS), contexts, lambda name, c: _tail(found.get((name, c)))),
+            _table(_names(MARKS), contexts, lambda name, c: _tail(by_key.get((name, c)))),
             f"Smoothing and rotation, KL of the body at {main:,} tokens:\n",
-            _methods(found, main),
+            _methods(by_key, main),
             f"Prefill chunks, KL of the body at {main:,} tokens:\n",
-            _changes(found, main, [(f"{n}", n) for n in _names(CHUNKED)],
+            _changes(by_key, main, [(f"{n}", n) for n in _names(CHUNKED)],
                      ["", *[f"+pc{size}" for size in CHUNKS]]),
             f"Weight bits, KL of the body at {main:,} tokens:\n",
-            _weights(found, main),
+            _weights(by_key, main),
         ]  # fmt: skip
     return "\n".join([*parts, _tasks([r for r in rows if r["kind"] == TASKS])])
 
@@ -84,19 +84,19 @@ def _table(names: Sequence[str], columns: Sequence[int], cell: Callable[[str, in
     return "\n".join(lines) + "\n"
 
 
-def _methods(found: dict[tuple[str, int], Row], context: int) -> str:
+def _methods(by_key: dict[tuple[str, int], Row], context: int) -> str:
     formats = [f"k{k}v{v}{g}" for k, v in ((8, 8), (4, 4), (4, 2), (2, 2)) for g in ("", "-g32")]
     heads = ["plain", "smoothed", "rotated", "both"]
     lines = ["| | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
     for name in formats:
-        cells = [_body(found.get((f"w16a16-{name}{turn}", context))) for turn in METHODS]
+        cells = [_body(by_key.get((f"w16a16-{name}{turn}", context))) for turn in METHODS]
         if set(cells) != {"–"}:
             lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def _changes(
-    found: dict[tuple[str, int], Row],
+    by_key: dict[tuple[str, int], Row],
     context: int,
     names: Sequence[tuple[str, str]],
     endings: Sequence[str],
@@ -104,17 +104,17 @@ def _changes(
     heads = [ending.removeprefix("+pc") or "one shot" for ending in endings]
     lines = ["| | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
     for label, name in names:
-        cells = [_body(found.get((name + ending, context))) for ending in endings]
+        cells = [_body(by_key.get((name + ending, context))) for ending in endings]
         if set(cells[1:]) != {"–"}:
             lines.append(f"| `{label}` | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _weights(found: dict[tuple[str, int], Row], context: int) -> str:
+def _weights(by_key: dict[tuple[str, int], Row], context: int) -> str:
     lines = ["| | 16 bits | 8 bits | 4 bits |", "|---|---|---|---|"]
     for name in _names(WEIGHED):
         keys = [name.replace("w16", f"w{bits}", 1) for bits in (16, 8, 4)]
-        cells = [_body(found.get((key, context))) for key in keys]
+        cells = [_body(by_key.get((key, context))) for key in keys]
         if set(cells[1:]) != {"–"}:
             lines.append(f"| `{name.removeprefix('w16a16-')}` | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -150,7 +150,7 @@ def _retention(whole: Row | None, task: Row | None) -> str:
         Score.of([digit / each["parts"] for digit in decode_items(each["items"])])
         for each in (whole, task)
     ]
-    found = paired(*scores)
-    if found.retention is None or found.retention_stderr is None:
+    pair = paired(*scores)
+    if pair.retention is None or pair.retention_stderr is None:
         return "–"
-    return f"{100 * found.retention:.0f} ± {100 * found.retention_stderr:.0f} %"
+    return f"{100 * pair.retention:.0f} ± {100 * pair.retention_stderr:.0f} %"

@@ -24,7 +24,7 @@ def key_of(row: Row) -> Key:
 def read_rows(paths: Iterable[Path]) -> list[tuple[Row, Row]]:
     """(header, point) of every line that holds a value, of each point the first. A torn last
     line, which a killed worker leaves, is passed over."""
-    found: dict[Key, tuple[Row, Row]] = {}
+    by_key: dict[Key, tuple[Row, Row]] = {}
     for path in sorted(paths):
         header: Row = {}
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -35,8 +35,8 @@ def read_rows(paths: Iterable[Path]) -> list[tuple[Row, Row]]:
             if "environment" in row:
                 header = row
             elif "error" not in row:
-                found.setdefault(key_of(row), (header, row))
-    return list(found.values())
+                by_key.setdefault(key_of(row), (header, row))
+    return list(by_key.values())
 
 
 def write_rows(path: Path, points: Sequence[tuple[Row, Row]]) -> None:

@@ -42,10 +42,10 @@ VARIANTS: Mapping[str, Variant] = {v.name: v for group in GROUPS for v in group}
 
 def chosen(scores: Mapping[str, float]) -> list[str]:
     """Of each group the first variant that the unquantized model is able of."""
-    found = []
+    able = []
     for names in (*([v.name for v in group] for group in GROUPS), [COMMON]):
-        found += [name for name in names if scores.get(name, 0.0) >= ABLE][:1]
-    return found
+        able += [name for name in names if scores.get(name, 0.0) >= ABLE][:1]
+    return able
 
 
 def available(folder: Path, context: int) -> list[str]:
@@ -75,14 +75,14 @@ class Exam:
         """Right parts of every item; the session's batch is BATCH."""
         if not self._items:
             return score(session, self._batches)
-        task, found = CommonWords(COMMON), []
+        task, scores = CommonWords(COMMON), []
         for at in range(0, len(self._items), BATCH):
             group = self._items[at : at + BATCH]
             prompts = [list(item.prompt_ids) for item in group]
             texts = generated(session, prompts, max(item.max_new_tokens for item in group))
             rights = [task.score(item, text) for item, text in zip(group, texts, strict=True)]
-            found += [round(self.parts * right) for right in rights]
-        return found
+            scores += [round(self.parts * right) for right in rights]
+        return scores
 
 
 def generated(session: Session, prompts: Sequence[Sequence[int]], tokens: int) -> list[str]:

@@ -65,12 +65,12 @@ class Worker:
         return added
 
     def _next_group(self) -> JobGroup | None:
-        found = []
+        open_groups = []
         for group in groups(self.settings):
             wanted = configurations(group, self.settings, self._outliers_of(group))
             if is_open(group, self.claims, wanted):
-                found.append(group)
-        return found[self.index % min(len(found), 8)] if found else None
+                open_groups.append(group)
+        return open_groups[self.index % min(len(open_groups), 8)] if open_groups else None
 
     def _through(self, group: JobGroup) -> int:
         """All jobs of a group that this worker gets."""
@@ -184,7 +184,7 @@ class _Tasks:
         if not rooms:
             return {"tasks": {}}
         base = self._worker.model(self._group, config.weight_bits)
-        found: Row = {}
+        task_rows: Row = {}
         with Session(
             base.model,
             self._group.spec,
@@ -195,10 +195,10 @@ class _Tasks:
             graphs=bool(self._gsm8k) or COMMON in self._exams,
         ) as session:
             for name, exam in self._exams.items():
-                found[name] = _task(exam.digits(session), exam.parts)
+                task_rows[name] = _task(exam.digits(session), exam.parts)
             if self._gsm8k:
-                found[GSM8K] = _task(grade_school.digits(session, self._gsm8k), 1)
-        return {"tasks": found}
+                task_rows[GSM8K] = _task(grade_school.digits(session, self._gsm8k), 1)
+        return {"tasks": task_rows}
 
 
 def _task(digits: list[int], parts: int) -> Row:

@@ -94,14 +94,14 @@ def write_card(folder: Path) -> str:
 def grid_rows(model: str) -> list[dict[str, Any]]:
     """What the unquantized model scored in the shipped grid, as rows of an evaluation."""
     lines = [json.loads(line) for line in GRID.read_text(encoding="utf-8").splitlines()]
-    found = []
+    rows = []
     for line in lines:
         if line.get("model") != model or line.get("config") != FULL:
             continue
         for name, task in line["tasks"].items():
             right = decode_items(task["items"])
             score = Score.of([value / parts_of(VARIANTS[name]) for value in right])
-            found.append(
+            rows.append(
                 {
                     "task": f"{name} (grid)",
                     "length": line["context"],
@@ -111,7 +111,7 @@ def grid_rows(model: str) -> list[dict[str, Any]]:
                     "how": _FED,
                 }
             )
-    return found
+    return rows
 
 
 def _shape(config: Mapping[str, Any]) -> str:
@@ -141,8 +141,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     for task in sorted({row["task"] for row in rows}):
         cells = []
         for length in lengths:
-            found = [r for r in rows if (r["task"], r["length"]) == (task, length)]
-            best = max(found, key=lambda row: row["items"], default=None)
+            matching = [r for r in rows if (r["task"], r["length"]) == (task, length)]
+            best = max(matching, key=lambda row: row["items"], default=None)
             cells.append(
                 f"{best['score']:.2f} ± {best['stderr']:.2f} ({best['items']}{marks[best['how']]})"
                 if best

@@ -50,9 +50,9 @@ class CurriculumStage(NamedTuple):
 
 def longest(stage: CurriculumStage) -> int:
     """The longest text at this stage, in tokens."""
-    found = max(256, 32 * int(stage.facts))
-    found = max([found, *(length for gone, length, _ in _PULL if stage.gone >= gone)])
-    return min(found, max(LENGTHS))
+    length_limit = max(256, 32 * int(stage.facts))
+    length_limit = max([length_limit, *(length for gone, length, _ in _PULL if stage.gone >= gone)])
+    return min(length_limit, max(LENGTHS))
 
 
 def draw_length(rng: Generator, stage: CurriculumStage) -> int:

@@ -55,7 +55,7 @@ def answers(model: Any, tokenizer: Any, items: Sequence[Item], tokens: int) -> l
     groups: dict[int, list[int]] = defaultdict(list)
     for place, item in enumerate(items):
         groups[len(item.prompt_ids)].append(place)
-    found = [""] * len(items)
+    texts = [""] * len(items)
     for length, places in groups.items():
         size = max(1, tokens // length)
         for start in range(0, len(places), size):
@@ -68,8 +68,8 @@ def answers(model: Any, tokenizer: Any, items: Sequence[Item], tokens: int) -> l
                 do_sample=False,
             )
             for place, row in zip(chosen, made[:, length:], strict=True):
-                found[place] = tokenizer.decode(row, skip_special_tokens=True)
-    return found
+                texts[place] = tokenizer.decode(row, skip_special_tokens=True)
+    return texts
 
 
 def evaluate(
@@ -88,7 +88,7 @@ def evaluate(
     JSON document `out` after each."""
     started = time.monotonic()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    found: list[dict[str, Any]] = json.loads(out.read_text())["rows"] if out.exists() else []
+    rows: list[dict[str, Any]] = json.loads(out.read_text())["rows"] if out.exists() else []
     with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
         jobs = {
             (length, name): pool.submit(make_items, str(folder), name, length, count)
@@ -124,11 +124,11 @@ def evaluate(
                 "right": list(items[0].answers),
             }
             same = (name, length, row["how"])
-            found = [r for r in found if (r["task"], r["length"], r["how"]) != same] + [row]
+            rows = [r for r in rows if (r["task"], r["length"], r["how"]) != same] + [row]
             told = time.monotonic() - started
             print(f"{told:6.1f} s  {length:6d}  {name:24s} {score.value:.3f}", flush=True)
-            out.write_text(json.dumps({"seed": SEED, "rows": found}, indent=1) + "\n")
-    return found
+            out.write_text(json.dumps({"seed": SEED, "rows": rows}, indent=1) + "\n")
+    return rows
 
 
 def main() -> None:

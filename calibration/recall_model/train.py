@@ -63,13 +63,13 @@ class TrainingScores:
         self.sums: dict[tuple[int, int], Tensor] = {}
         self.nats: list[Tensor] = []
 
-    def add(self, batch: TrainingBatch, found: Tensor) -> None:
+    def add(self, batch: TrainingBatch, losses: Tensor) -> None:
         asked = torch.stack([batch.kinds == kind for kind in range(len(KINDS))]).float()
-        sums = torch.stack([asked @ found[1], asked @ found[0], asked.sum(1)], 1)
+        sums = torch.stack([asked @ losses[1], asked @ losses[0], asked.sum(1)], 1)
         key = batch.ids.shape[1]
         self.sums[key, 0] = self.sums.get((key, 0), 0) + sums
         other = (batch.kinds < 0).float()
-        self.nats.append(torch.stack([(found[0] * other).sum(), other.sum()]))
+        self.nats.append(torch.stack([(losses[0] * other).sum(), other.sum()]))
 
     def close(self) -> dict[str, Any]:
         """{task: {length: [accuracy, nats]}} and the nats of other text; starts anew."""
@@ -169,16 +169,16 @@ def _steps(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(peak, step, gone)
         with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
-            found = runner(here.ids, here.places, here.labels)
-            loss = (found[0] * here.weights).sum() / here.weights.sum()
+            losses = runner(here.ids, here.places, here.labels)
+            loss = (losses[0] * here.weights).sum() / here.weights.sum()
             loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         silence(model)
-        found = found.detach()
-        progress.add(here, found)
-        pending.append(torch.stack([_accuracy(here.kinds, found[1], kinds) for kinds in moving]))
+        losses = losses.detach()
+        progress.add(here, losses)
+        pending.append(torch.stack([_accuracy(here.kinds, losses[1], kinds) for kinds in moving]))
         if len(pending) == 4:  # read back seldom: each time waits for the GPU
             for accuracies in torch.stack(pending).tolist():
                 for place, (level, accuracy) in enumerate(zip(levels, accuracies, strict=True)):

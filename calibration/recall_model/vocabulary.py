@@ -66,19 +66,19 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def _words() -> list[str]:
     """Every token, in the order of its number."""
-    found: dict[str, Any] = dict.fromkeys([END])
-    found.update(dict.fromkeys(f"<0x{byte:02X}>" for byte in range(256)))
-    found.update(dict.fromkeys(["\n", "\n\n", *map(chr, range(32, 127))]))
-    found.update(dict.fromkeys(f" {chr(code)}" for code in range(33, 127)))
+    entries: dict[str, Any] = dict.fromkeys([END])
+    entries.update(dict.fromkeys(f"<0x{byte:02X}>" for byte in range(256)))
+    entries.update(dict.fromkeys(["\n", "\n\n", *map(chr, range(32, 127))]))
+    entries.update(dict.fromkeys(f" {chr(code)}" for code in range(33, 127)))
     prose = " ".join(profiles.read(name) for name in ("haystack.md", "calibration_text.md"))
     for piece in re.findall(PIECES, f"{_PHRASES} {prose}"):
         word = piece.strip(" ")
         if word and word.isascii() and not word.isnumeric():
             starts_line = word[0].isupper() or word == "after"
-            found.update(dict.fromkeys([f" {word}", word] if starts_line else [piece]))
-    found.update(dict.fromkeys(f" {word}-" for word in ADJECTIVES))
-    found.update(dict.fromkeys(word for noun in NOUNS for word in (noun, f"{noun}-")))
+            entries.update(dict.fromkeys([f" {word}", word] if starts_line else [piece]))
+    entries.update(dict.fromkeys(f" {word}-" for word in ADJECTIVES))
+    entries.update(dict.fromkeys(word for noun in NOUNS for word in (noun, f"{noun}-")))
     pairs = [a + b for letters in (ascii_uppercase, "0123456789") for a in letters for b in letters]
-    found.update(dict.fromkeys(word for pair in pairs for word in (f" {pair}", pair)))
-    words = list(found)
+    entries.update(dict.fromkeys(word for pair in pairs for word in (f" {pair}", pair)))
+    words = list(entries)
     return words + [f"<|unused{i}|>" for i in range(-len(words) % MULTIPLE)]

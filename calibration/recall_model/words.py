@@ -36,15 +36,15 @@ class Words:
 
     def __call__(self, text: str) -> list[int]:
         """A phrase's tokens."""
-        found = self._phrases.get(text)
-        if found is None:
-            found = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-            self._phrases[text] = found
-        return found
+        ids = self._phrases.get(text)
+        if ids is None:
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            self._phrases[text] = ids
+        return ids
 
     def _whole(self, word: str) -> list[int]:
-        found: Any = self.tokenizer.convert_tokens_to_ids(word)
-        return [found]
+        token: Any = self.tokenizer.convert_tokens_to_ids(word)
+        return [token]
 
     def names(self, rng: Generator, count: int) -> list[list[int]]:
         """Different names such as ` amber-lantern`."""
@@ -66,15 +66,15 @@ class Words:
         text = str(value)
         if len(text) < 4:
             return [self.digits[int(d)][place > 0] for place, d in enumerate(text)]
-        found = [self.pairs[int(text[at : at + 2])][at > 0] for at in range(0, len(text) - 1, 2)]
-        return [*found, self.digits[int(text[-1])][1]] if len(text) % 2 else found
+        ids = [self.pairs[int(text[at : at + 2])][at > 0] for at in range(0, len(text) - 1, 2)]
+        return [*ids, self.digits[int(text[-1])][1]] if len(text) % 2 else ids
 
     def listed(self, entries: list[list[int]]) -> list[int]:
         """Entries with commas between them and a full stop."""
-        found = list(entries[0])
+        ids = list(entries[0])
         for entry in entries[1:]:
-            found += [self.comma, *entry]
-        return [*found, self.stop]
+            ids += [self.comma, *entry]
+        return [*ids, self.stop]
 
     def at_line_start(self, ids: list[int]) -> list[int]:
         """The same tokens without the space before the first."""
@@ -107,7 +107,7 @@ class Words:
 
 def distinct(rng: Generator, low: int, high: int, count: int) -> list[int]:
     """Different whole numbers from low up to, not including, high."""
-    found: dict[int, None] = {}
-    while len(found) < count:
-        found.update(dict.fromkeys(rng.integers(low, high, count - len(found)).tolist()))
-    return list(found)
+    numbers: dict[int, None] = {}
+    while len(numbers) < count:
+        numbers.update(dict.fromkeys(rng.integers(low, high, count - len(numbers)).tolist()))
+    return list(numbers)

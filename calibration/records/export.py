@@ -75,11 +75,11 @@ def import_profile(file: Path) -> Path:
 
 def _find(name: str) -> Path:
     wanted = name.rstrip("/").split("/")[-1].lower()
-    found = [f for f in folders() if wanted in (f.name, f.name.rsplit("-", 1)[0])]
-    if len(found) == 1:
-        return found[0]
-    known = ", ".join(folder.name for folder in found or folders())
-    if found:
+    matching = [f for f in folders() if wanted in (f.name, f.name.rsplit("-", 1)[0])]
+    if len(matching) == 1:
+        return matching[0]
+    known = ", ".join(folder.name for folder in matching or folders())
+    if matching:
         raise BadInput(f"{name} has several calibrations", f"name one of {known}")
     raise BadInput(
         f"no calibration of {name!r} on this machine",

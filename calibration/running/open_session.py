@@ -219,14 +219,14 @@ def _workload(options: RunOptions, spec: ModelSpec) -> Workload:
 
 def _check_memory(spec: ModelSpec, config: Configuration, work: Workload, device: str) -> None:
     """Raise NothingFits where weights and cache alone are more than what is free."""
-    found = estimate(spec, config, work, KVPARETO, None)
-    free = _free_memory(device)
-    if found.weights + found.kv > free:
+    estimated = estimate(spec, config, work, KVPARETO, None)
+    needed, free = estimated.weights + estimated.kv, _free_memory(device)
+    if needed > free:
         raise NothingFits(
-            f"{spec.name} under {config} takes {format_bytes(found.weights + found.kv)} of weights "
+            f"{spec.name} under {config} takes {format_bytes(needed)} of weights "
             f"and cache, {format_bytes(free)} are free",
             "fewer weight or KV bits, or a shorter --context",
-            {"needed_bytes": found.weights + found.kv, "budget": free},
+            {"needed_bytes": needed, "budget": free},
         )
 
 

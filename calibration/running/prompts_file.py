@@ -53,7 +53,7 @@ def read_lines(path: Path) -> list[PromptLine]:
         text = path.read_text("utf-8")
     except (UnicodeDecodeError, ValueError):
         raise BadInput(f"{path.name} is no text in UTF-8", _EXAMPLE) from None
-    found = []
+    lines = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -68,10 +68,10 @@ def read_lines(path: Path) -> list[PromptLine]:
             raise BadInput(f"{where} is no JSON", _EXAMPLE) from None
         if sum(x is not None for x in (one.prompt, one.messages, one.tokens)) != 1:
             raise BadInput(f"{where} needs one of prompt, messages, tokens", _EXAMPLE)
-        found.append(one)
-    if not found:
+        lines.append(one)
+    if not lines:
         raise BadInput(f"{path.name} has no prompts", _EXAMPLE)
-    return found
+    return lines
 
 
 @dataclass
@@ -110,9 +110,9 @@ def answers(
         most = min(line.max_tokens or opened.output, opened.output)
         requests.append(PromptRequest(number, _ids(opened, line, raw), most))
     started = time.perf_counter()
-    found, counts = opened.session.queue(requests, opened.sampling)
+    queued, counts = opened.session.queue(requests, opened.sampling)
     tokenizer: Any = opened.session.tokenizer
-    for answer in found:
+    for answer in queued:
         line = lines[answer.number]
         yield (
             {

@@ -96,13 +96,13 @@ class Task(ABC):
         def tokens(text: str) -> int:
             return len(_encode(tokenizer, text, special=False))
 
-        found = []
+        filled = []
         for index in range(count):
             # a string seeds Python's generator the same way in every process
             rng = random.Random(f"{self.name} {seed} {index}")
             puzzle = self.puzzles(rng, pile, length, tokens)[0]
-            found.append(_fill(puzzle, self.name, tokenizer, length, templated, tokens))
-        return found
+            filled.append(_fill(puzzle, self.name, tokenizer, length, templated, tokens))
+        return filled
 
 
 def _fill(

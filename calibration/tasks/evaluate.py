@@ -23,7 +23,7 @@ def evaluate(
     if session.tokenizer is None:
         raise BadInput("this model was loaded without a tokenizer", "pass one to load()")
     batch = session.cache.clock.starts.shape[0]
-    found: list[float] = []
+    scores: list[float] = []
     for start in range(0, len(items), batch):
         group = items[start : start + batch]
         filled = [*group, *[group[-1]] * (batch - len(group))]
@@ -31,7 +31,7 @@ def evaluate(
         texts = session.generate(prompts, max(item.max_new_tokens for item in group)).text
         assert texts is not None  # there is a tokenizer
         for item, text in zip(group, texts, strict=False):
-            found.append(task.score(item, text))
+            scores.append(task.score(item, text))
             if on_item is not None:
-                on_item(len(found) - 1, found[-1])
-    return Score.of(found)
+                on_item(len(scores) - 1, scores[-1])
+    return Score.of(scores)

@@ -35,15 +35,15 @@ def largest(count: Callable[[int], int], limit: int) -> int:
             n = min(max(n, low + 1), high - 1)
         else:
             n = (low + high) // 2
-        found = count(n)
-        if found <= limit and n > MOST_UNITS_A_TOKEN * max(found, 1):
+        tokens = count(n)
+        if tokens <= limit and n > MOST_UNITS_A_TOKEN * max(tokens, 1):
             raise BadInput(
-                f"this tokenizer makes {found} tokens of {n:,} words",
+                f"this tokenizer makes {tokens} tokens of {n:,} words",
                 "its tokenizer.json is damaged, or not this model's",
             )
-        if found <= limit:
-            rate = max((found - below) / (n - low), rate / 2)
-            low, below = n, found
+        if tokens <= limit:
+            rate = max((tokens - below) / (n - low), rate / 2)
+            low, below = n, tokens
         else:
-            high, above = n, found
+            high, above = n, tokens
     return low

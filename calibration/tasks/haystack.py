@@ -62,12 +62,12 @@ class Haystack:
 
 def sentences_of(text: str) -> Haystack:
     """The sentences of a text. Raises BadInput where there are none."""
-    found = [
+    parts = [
         " ".join(sentence.split())
         for paragraph in re.split(r"\n\s*\n", text)
         for sentence in _SENTENCE_END.split(paragraph)
     ]
-    kept = tuple(sentence for sentence in found if sentence)
+    kept = tuple(sentence for sentence in parts if sentence)
     if not kept:
         raise BadInput("the haystack is empty", "give a text file with some prose in it")
     return Haystack(kept)

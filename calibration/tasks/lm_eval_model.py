@@ -41,14 +41,14 @@ class SessionLM(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        found = self.tokenizer.eos_token_id
-        return min(self.session.stops, default=0) if found is None else found
+        token = self.tokenizer.eos_token_id
+        return min(self.session.stops, default=0) if token is None else token
 
     @property
     def prefix_token_id(self) -> int:
         """What stands before a text without context."""
-        found = self.tokenizer.bos_token_id
-        return self.eot_token_id if found is None else found
+        token = self.tokenizer.bos_token_id
+        return self.eot_token_id if token is None else token
 
     @property
     def tokenizer_name(self) -> str:
@@ -85,20 +85,20 @@ class SessionLM(TemplateLM):
         **kwargs: Any,
     ) -> list[tuple[float, bool]]:
         """(log p of the continuation, whether greedy decoding would give it) for each request."""
-        found: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
+        results: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
         # of like length together, to pad little
         order = sorted(range(len(requests)), key=lambda i: -sum(map(len, requests[i][1:])))
         for places in self._groups(order):
             pairs = [(requests[i][1], requests[i][2]) for i in places]
             for i, result in zip(places, self._score(pairs), strict=False):
-                found[i] = result
-        return found
+                results[i] = result
+        return results
 
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[float]:
         """log p of whole texts, in windows of the session's length."""
-        found = []
+        sums = []
         for request in requests:
             (text,) = request.args
             windows = utils.get_rolling_token_windows(
@@ -109,11 +109,11 @@ class SessionLM(TemplateLM):
             )
             pairs = [utils.make_disjoint_window(window) for window in windows]
             scores = self._loglikelihood_tokens([(("", text), *pair) for pair in pairs])
-            found.append(sum(score for score, _ in scores))
-        return found
+            sums.append(sum(score for score, _ in scores))
+        return sums
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        found = [""] * len(requests)
+        answers = [""] * len(requests)
         alike = defaultdict(list)  # requests of one batch share how they generate
         for i, request in enumerate(requests):
             alike[json.dumps(request.args[1], sort_keys=True)].append(i)
@@ -123,8 +123,8 @@ class SessionLM(TemplateLM):
                 prompts = [requests[i].args[0] for i in group]
                 texts = self._generate(prompts, **json.loads(settings))
                 for i, text in zip(group, texts, strict=False):
-                    found[i] = text
-        return found
+                    answers[i] = text
+        return answers
 
     def _groups(self, places: Sequence[int]) -> list[list[int]]:
         return [list(places[i : i + self.batch]) for i in range(0, len(places), self.batch)]

@@ -14,11 +14,11 @@ def share_found(answers: Sequence[str], text: str) -> float:
     thousands (1,234,567) is read as none.
     """
     plain = _THOUSANDS.sub("", text).casefold()
-    found = [
+    is_there = [
         re.search(rf"(?<!\w){re.escape(answer.casefold())}(?!\w)", plain) is not None
         for answer in answers
     ]
-    return sum(found) / len(answers)
+    return sum(is_there) / len(answers)
 
 
 def share_in_order(answers: Sequence[str], text: str) -> float:
@@ -26,9 +26,9 @@ def share_in_order(answers: Sequence[str], text: str) -> float:
     behind the one found before it, and one that is missing is passed over.
     """
     numbers = _NUMBER.findall(_THOUSANDS.sub("", text))
-    place, found = 0, 0
+    place, in_order = 0, 0
     for answer in answers:
         if answer in numbers[place:]:
             place = numbers.index(answer, place) + 1
-            found += 1
-    return found / len(answers)
+            in_order += 1
+    return in_order / len(answers)

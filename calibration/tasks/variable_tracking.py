@@ -62,7 +62,7 @@ class Variables(Task):
 
 def _variables(rng: random.Random, count: int) -> list[str]:
     """Different names of five capitals, as RULER's."""
-    found: dict[str, None] = {}
-    while len(found) < count:
-        found["".join(rng.choices(ascii_uppercase, k=5))] = None
-    return list(found)
+    names: dict[str, None] = {}
+    while len(names) < count:
+        names["".join(rng.choices(ascii_uppercase, k=5))] = None
+    return list(names)

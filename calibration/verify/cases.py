@@ -90,13 +90,13 @@ def from_plan(path: Path, model: str | None, offline: bool) -> VerificationCase:
 def predict(request: Request, config: Configuration, hardware: Hardware | None) -> Planned:
     """What the planner says of a configuration now, on `hardware`."""
     spec, workload, engine = request.spec, request.workload, request.engine
-    found = point(
+    planned_point = point(
         config,
         memory.estimate(spec, config, workload, engine, hardware),
         accuracy.predict(spec, config, workload.context, task=request.task),
         latency.predict(spec, config, workload, engine, hardware),
     )
-    return planned_of(found)
+    return planned_of(planned_point)
 
 
 def planned_of(document: Mapping[str, Any]) -> Planned:

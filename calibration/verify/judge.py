@@ -52,16 +52,16 @@ class Term:
         }
 
 
-def memory_terms(planned: Planned, found: Execution) -> list[Term]:
+def memory_terms(planned: Planned, execution: Execution) -> list[Term]:
     """The terms of memory, in the planner's order."""
     memory = planned.memory
     error = int(MODEL_ERROR * memory.activation)
     tensors = memory.weights + memory.kv + memory.activation
-    exact = {"weights": found.weights, "kv": found.kv}
+    exact = {"weights": execution.weights, "kv": execution.kv}
     terms = [
         _bytes(name, getattr(memory, name), 0, 0, measured) for name, measured in exact.items()
     ]
-    activation, overhead, total, note = _rest(found)
+    activation, overhead, total, note = _rest(execution)
     terms += [
         _bytes("activation", memory.activation, error, error, activation, note),
         _between(
@@ -74,30 +74,30 @@ def memory_terms(planned: Planned, found: Execution) -> list[Term]:
         ),
         _between("total", memory.total, memory.total_low, memory.total_high, total, note),
     ]
-    missing = note if found.device == "cpu" else ""
+    missing = note if execution.device == "cpu" else ""
     for name in ("allocated_resident", "allocated_peak"):
         expected = getattr(memory, name)
         slack = error + int(UNSPLIT * expected)
-        terms.append(_bytes(name, expected, slack, slack, getattr(found, name), missing))
+        terms.append(_bytes(name, expected, slack, slack, getattr(execution, name), missing))
     return terms
 
 
 def latency_terms(
-    planned: Planned, found: Execution, known_gpu: bool, same_gpu: bool
+    planned: Planned, execution: Execution, known_gpu: bool, same_gpu: bool
 ) -> list[Term]:
     """TTFT and TPOT. Judged where the promise is for the GPU that they were measured on."""
     latency = planned.latency if same_gpu else None
-    if found.device == "cpu":
+    if execution.device == "cpu":
         note = "a CPU's time is not predicted"
     elif not known_gpu:
-        note = f"{found.environment.gpu} is not among the known GPUs: its time is not predicted"
+        note = f"{execution.environment.gpu} is not among the known GPUs: its time is not predicted"
     else:
         note = "" if latency is not None else "no time was predicted for this GPU"
     return [
-        _seconds("ttft", planned.ttft_s, latency, found.ttft_s, note),
-        _seconds("tpot", planned.tpot_s, latency, found.tpot_s, note),
+        _seconds("ttft", planned.ttft_s, latency, execution.ttft_s, note),
+        _seconds("tpot", planned.tpot_s, latency, execution.tpot_s, note),
         Term(
-            "tpot_p95", "seconds", None, None, None, found.tpot_p95_s, None,
+            "tpot_p95", "seconds", None, None, None, execution.tpot_p95_s, None,
             "the median is what is predicted",
         ),
     ]  # fmt: skip
@@ -110,16 +110,16 @@ def judge(measured: float, low: float, high: float) -> Side:
     return "better" if measured < low else "inside"
 
 
-def _rest(found: Execution) -> tuple[int | None, int | None, int | None, str]:
+def _rest(execution: Execution) -> tuple[int | None, int | None, int | None, str]:
     """Measured activation, overhead and total, and a word where they are not."""
-    if found.device == "cpu":
+    if execution.device == "cpu":
         return None, None, None, "not measured: a CPU has no allocator to ask"
-    if found.device_used is None or found.weights is None or found.kv is None:
-        return None, None, found.device_used, "the run did not get that far"
-    tensors = found.weights + found.kv
-    peak = max(found.peaks.get(name, 0) for name in ("prefill", "decode"))
-    activation = peak - tensors - (found.workspace or 0)
-    return activation, found.device_used - tensors - activation, found.device_used, ""
+    if execution.device_used is None or execution.weights is None or execution.kv is None:
+        return None, None, execution.device_used, "the run did not get that far"
+    tensors = execution.weights + execution.kv
+    peak = max(execution.peaks.get(name, 0) for name in ("prefill", "decode"))
+    activation = peak - tensors - (execution.workspace or 0)
+    return activation, execution.device_used - tensors - activation, execution.device_used, ""
 
 
 def _bytes(

@@ -35,7 +35,7 @@ NAMES = {
 
 def receipt(
     question: VerificationCase,
-    found: Execution,
+    execution: Execution,
     terms: Sequence[Term],
     scored: Sequence[TaskScore],
     corrected: Mapping[str, Any] | None,
@@ -44,36 +44,36 @@ def receipt(
     """`rows`: how many rows the calibration got."""
     planned = question.planned
     tasks = [one.document(planned.accuracy) for one in scored]
-    kept = found.outcome == "ok"
+    kept = execution.outcome == "ok"
     sides = [term.side for term in terms] + [task["side"] for task in tasks]
     verified = kept and "worse" not in sides
     return {
         "schema": SCHEMA,
         "verified": verified,
-        "verdict": _verdict(found, verified, sides),
-        "wrong": [*_failed(found), *_wrong_terms(terms), *_wrong_tasks(tasks)],
-        "model": found.model,
-        "fingerprint": found.fingerprint,
-        "config": found.config,
-        "engine": found.engine,
-        "context": found.context,
-        "output": found.output,
-        "batch": found.batch,
-        "random_weights": found.random_weights,
-        "device": found.device,
-        "gpu": found.environment.gpu,
-        "budget": found.budget,
-        "outcome": found.outcome,
-        "term": found.term,
-        "cap": _cap(found),
+        "verdict": _verdict(execution, verified, sides),
+        "wrong": [*_failed(execution), *_wrong_terms(terms), *_wrong_tasks(tasks)],
+        "model": execution.model,
+        "fingerprint": execution.fingerprint,
+        "config": execution.config,
+        "engine": execution.engine,
+        "context": execution.context,
+        "output": execution.output,
+        "batch": execution.batch,
+        "random_weights": execution.random_weights,
+        "device": execution.device,
+        "gpu": execution.environment.gpu,
+        "budget": execution.budget,
+        "outcome": execution.outcome,
+        "term": execution.term,
+        "cap": _cap(execution),
         "terms": [term.document() for term in terms],
-        "peak_phase": found.peak_phase,
+        "peak_phase": execution.peak_phase,
         "tasks": tasks,
         "retention": _overall(planned, tasks),
         "corrected": corrected,
         "rows_written": rows,
-        "execution": found.model_dump(mode="json", by_alias=True),
-        "notes": [*without_effect(question.config, question.request.workload), *_notes(found)],
+        "execution": execution.model_dump(mode="json", by_alias=True),
+        "notes": [*without_effect(question.config, question.request.workload), *_notes(execution)],
     }
 
 
@@ -96,22 +96,22 @@ def sweep(
     }
 
 
-def _verdict(found: Execution, verified: bool, sides: Sequence[str | None]) -> str:
+def _verdict(execution: Execution, verified: bool, sides: Sequence[str | None]) -> str:
     judged = sum(1 for side in sides if side is not None)
-    if found.outcome != "ok":
-        crashed = found.outcome == "crashed"
+    if execution.outcome != "ok":
+        crashed = execution.outcome == "crashed"
         return f"not verified: {'it crashed' if crashed else 'it did not run within the budget'}"
     if not verified:
         return f"not verified: {sides.count('worse')} of {judged} numbers are worse than promised"
     better = sides.count("better")
     more = f", {better} of them better than that" if better else ""
-    if found.device == "cpu":
+    if execution.device == "cpu":
         return f"verified: {judged} numbers are as promised{more}; the total was not measured"
     return f"verified: it ran within the budget, {judged} numbers are as promised{more}"
 
 
-def _failed(found: Execution) -> list[str]:
-    if found.outcome == "ok":
+def _failed(execution: Execution) -> list[str]:
+    if execution.outcome == "ok":
         return []
     where = {
         "weights": "while the weights were loaded",
@@ -119,10 +119,10 @@ def _failed(found: Execution) -> list[str]:
         "activation": "for the activations",
         "overhead": "outside torch's allocator",
         None: "",
-    }[found.term]
-    phase = f" ({found.phase})" if found.phase else ""
-    what = "memory ran out " + where if found.outcome == "out_of_memory" else "it crashed"
-    return [f"{what}{phase}: {found.reason}"]
+    }[execution.term]
+    phase = f" ({execution.phase})" if execution.phase else ""
+    what = "memory ran out " + where if execution.outcome == "out_of_memory" else "it crashed"
+    return [f"{what}{phase}: {execution.reason}"]
 
 
 def _wrong_terms(terms: Sequence[Term]) -> list[str]:
@@ -150,8 +150,8 @@ def _wrong_tasks(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _cap(found: Execution) -> dict[str, Any]:
-    if found.device == "cpu":
+def _cap(execution: Execution) -> dict[str, Any]:
+    if execution.device == "cpu":
         how = (
             "on a CPU: bytes of the weights' and the cache's tensors, with the planner's "
             "activation and overhead, held to the budget"
@@ -163,12 +163,12 @@ def _cap(found: Execution) -> dict[str, Any]:
         )
     return {
         "how": how,
-        "budget": found.budget,
-        "allowed": found.allowed,
-        "context": found.context_bytes,
-        "margin": MARGIN if found.device == "cuda" else None,
-        "device_used": found.device_used,
-        "counted": found.counted,
+        "budget": execution.budget,
+        "allowed": execution.allowed,
+        "context": execution.context_bytes,
+        "margin": MARGIN if execution.device == "cuda" else None,
+        "device_used": execution.device_used,
+        "counted": execution.counted,
     }
 
 
@@ -195,14 +195,14 @@ def _overall(planned: Planned, tasks: Sequence[Mapping[str, Any]]) -> dict[str, 
     }
 
 
-def _notes(found: Execution) -> list[str]:
+def _notes(execution: Execution) -> list[str]:
     notes = []
-    if found.random_weights:
+    if execution.random_weights:
         notes.append("random weights: bytes and seconds are real, accuracy is not claimed")
-    if found.device == "cuda" and found.why_eager and found.engine == "kvpareto":
-        notes.append(f"without CUDA graphs: {found.why_eager}")
-    if found.warmup != "full":
+    if execution.device == "cuda" and execution.why_eager and execution.engine == "kvpareto":
+        notes.append(f"without CUDA graphs: {execution.why_eager}")
+    if execution.warmup != "full":
         notes.append("quick: the prompt was run once, after a short warm-up")
-    if found.device == "cuda" and "expandable_segments" not in (found.allocator or ""):
+    if execution.device == "cuda" and "expandable_segments" not in (execution.allocator or ""):
         notes.append("torch's allocator ran without expandable segments, and may hold more")
     return notes

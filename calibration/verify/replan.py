@@ -42,13 +42,13 @@ def correction(
         )
     if lost:
         why.append("the scores are part of the calibration now")
-    found: dict[str, Any] = {"budget": budget, "margin": margin, "because": "; ".join(why)}
+    fields: dict[str, Any] = {"budget": budget, "margin": margin, "because": "; ".join(why)}
     try:
         plan = recommend(replace(request, budget=budget))
     except NothingFits as error:
-        return found | {"fits": False, "recommended": None, "reason": error.message}
+        return fields | {"fits": False, "recommended": None, "reason": error.message}
     best = plan.recommended
-    return found | {
+    return fields | {
         "fits": True,
         "recommended": point(best.config, best.memory, best.accuracy, best.latency),
         "reason": "the same configuration, still" if best.config == config else plan.reasons[0],

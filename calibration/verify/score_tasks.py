@@ -102,18 +102,18 @@ class Examiner:
             return
         for task in tasks.find(names):
             try:
-                found = task.items(tokenizer, workload.context, count, seed)
+                items = task.items(tokenizer, workload.context, count, seed)
             except BadInput as error:
                 if explicit:
                     raise
                 notice(f"{error.message}: left out")
                 continue
-            self.items[task.name] = found
+            self.items[task.name] = items
 
     @property
     def room(self) -> int:
         """Tokens of a cache that holds the prompts and their longest answers."""
-        answers = [i.max_new_tokens for found in self.items.values() for i in found]
+        answers = [i.max_new_tokens for items in self.items.values() for i in items]
         return self.workload.context + max(answers, default=0)
 
     def score(
@@ -127,7 +127,7 @@ class Examiner:
         from ...runtime.loading import dynamic_chunks
 
         work = Workload(self.room, 0, self.workload.batch)
-        found: dict[str, Score] = {}
+        scores: dict[str, Score] = {}
         with Session(
             opened.model,
             opened.spec,
@@ -146,18 +146,18 @@ class Examiner:
                 def tell(number: int, value: float, name: str = name, total: int = total) -> None:
                     self._notice(f"{name} {number + 1}/{total}")
 
-                found[name] = tasks.evaluate(session, task, self.items[name], tell)
-        return found
+                scores[name] = tasks.evaluate(session, task, self.items[name], tell)
+        return scores
 
     def known(self, records: Sequence[Record]) -> dict[str, Score]:
         """Unquantized scores of these very items among the rows of a calibration."""
-        found: dict[str, Score] = {}
+        scores: dict[str, Score] = {}
         for record in records:
             same = (record.context, record.seed) == (self.workload.context, self.seed)
             whole = record.outcome == "ok" and len(record.items) >= self.count
             if same and whole and is_unquantized(Configuration.parse(record.config)):
-                found.setdefault(record.task, Score.of(record.items[: self.count]))
-        return {name: score for name, score in found.items() if name in self.items}
+                scores.setdefault(record.task, Score.of(record.items[: self.count]))
+        return {name: score for name, score in scores.items() if name in self.items}
 
 
 def compare(

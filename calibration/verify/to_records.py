@@ -20,59 +20,61 @@ EXECUTION = "execution"
 """The task, and the kind, of a row that says nothing about accuracy."""
 
 
-def execution_row(found: Execution, seed: int) -> Record | None:
+def execution_row(execution: Execution, seed: int) -> Record | None:
     """The run's bytes and seconds; None for what is no row: another engine, or a refusal."""
-    if found.engine != "kvpareto" or found.outcome == "refused":
+    if execution.engine != "kvpareto" or execution.outcome == "refused":
         return None
     details = {
-        "budget": found.budget,
-        "output": found.output,
-        "batch": found.batch,
-        "random_weights": float(found.random_weights),
-        "tpot_p95_s": found.tpot_p95_s,
-        "device_used": found.device_used,
-        "reserved_peak": found.reserved_peak,
-        "context_bytes": found.context_bytes,
+        "budget": execution.budget,
+        "output": execution.output,
+        "batch": execution.batch,
+        "random_weights": float(execution.random_weights),
+        "tpot_p95_s": execution.tpot_p95_s,
+        "device_used": execution.device_used,
+        "reserved_peak": execution.reserved_peak,
+        "context_bytes": execution.context_bytes,
     }
     return _row(
-        found,
+        execution,
         seed,
         task=EXECUTION,
         kind=EXECUTION,
-        outcome=found.outcome,
-        reason=found.reason,
+        outcome=execution.outcome,
+        reason=execution.reason,
         details={name: float(value) for name, value in details.items() if value is not None},
-        memory=memory_of(found),
-        ttft_s=found.ttft_s,
-        tpot_s=found.tpot_s,
+        memory=memory_of(execution),
+        ttft_s=execution.ttft_s,
+        tpot_s=execution.tpot_s,
     )
 
 
-def memory_of(found: Execution) -> Memory | None:
-    if found.weights is None or found.kv is None:
+def memory_of(execution: Execution) -> Memory | None:
+    if execution.weights is None or execution.kv is None:
         return None
     return Memory(
-        weights=found.weights,
-        kv=found.kv,
-        allocated=found.allocated_resident,
-        peak=found.allocated_peak,
+        weights=execution.weights,
+        kv=execution.kv,
+        allocated=execution.allocated_resident,
+        peak=execution.allocated_peak,
     )
 
 
-def task_rows(found: Execution, scored: Sequence[TaskScore], seed: int, ended: str) -> list[Record]:
+def task_rows(
+    execution: Execution, scored: Sequence[TaskScore], seed: int, ended: str
+) -> list[Record]:
     """Rows of the configuration's scores that could be judged."""
     return [
         _row(
-            found,
+            execution,
             seed,
             **_score(one.task, one.score),
             ended=ended,
             reference=one.reference.value,
             retention=one.retention,
             retention_sd=one.sd,
-            memory=memory_of(found),
-            ttft_s=found.ttft_s,
-            tpot_s=found.tpot_s,
+            memory=memory_of(execution),
+            ttft_s=execution.ttft_s,
+            tpot_s=execution.tpot_s,
         )
         for one in scored
         if one.reference is not None and one.retention is not None
@@ -80,12 +82,14 @@ def task_rows(found: Execution, scored: Sequence[TaskScore], seed: int, ended: s
 
 
 def reference_row(
-    found: Execution, config: Configuration, task: str, score: Score, seed: int, ended: str
+    execution: Execution, config: Configuration, task: str, score: Score, seed: int, ended: str
 ) -> Record:
     """The unquantized model's score of a task."""
     if not is_unquantized(config):
         raise ValueError(f"{config} is quantized")
-    return _row(found, seed, **_score(task, score), ended=ended, config=str(config), retention=1.0)
+    return _row(
+        execution, seed, **_score(task, score), ended=ended, config=str(config), retention=1.0
+    )
 
 
 def _score(task: str, score: Score) -> dict[str, Any]:
@@ -98,19 +102,19 @@ def _score(task: str, score: Score) -> dict[str, Any]:
     }
 
 
-def _row(found: Execution, seed: int, **values: Any) -> Record:
+def _row(execution: Execution, seed: int, **values: Any) -> Record:
     """A row of a run's model, place and time, as far as `values` say nothing else."""
     return Record(
         **{
-            "model": found.model,
-            "fingerprint": found.fingerprint,
-            "config": found.config,
-            "context": found.context,
+            "model": execution.model,
+            "fingerprint": execution.fingerprint,
+            "config": execution.config,
+            "context": execution.context,
             "seed": seed,
             "outcome": "ok",
-            "environment": found.environment,
-            "started": found.started,
-            "ended": found.ended,
+            "environment": execution.environment,
+            "started": execution.started,
+            "ended": execution.ended,
             **values,
         }
     )

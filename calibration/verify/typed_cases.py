@@ -54,8 +54,8 @@ def typed_cases(
             unplanned.append(Unplanned(request.budget, request.workload.context, error))
             continue
         gpu = hardware.name if hardware is not None else None
-        found = Configuration.parse(planned.config)
-        questions.append(VerificationCase(model, request, found, planned, gpu))
+        config_of_plan = Configuration.parse(planned.config)
+        questions.append(VerificationCase(model, request, config_of_plan, planned, gpu))
     return questions, unplanned
 
 

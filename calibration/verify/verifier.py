@@ -66,13 +66,13 @@ class Verifier:
     def verify(self, question: VerificationCase) -> dict[str, Any]:
         """Run, judge, write; the receipt. Raises BadInput for what cannot be run at all."""
         question = self._priced(question)
-        found, examiner, scores = self._run(question)
-        if found.outcome == "refused":
+        execution, examiner, scores = self._run(question)
+        if execution.outcome == "refused":
             raise BadInput(
-                f"{question.config} cannot be run: {found.reason}",
+                f"{question.config} cannot be run: {execution.reason}",
                 "docs/runtime.md says what the runtime refuses",
             )
-        rows = [execution_row(found, self._settings.seed)]
+        rows = [execution_row(execution, self._settings.seed)]
         scored: list[TaskScore] = []
         if examiner is not None and scores:
             references, why_not, measured = self._references(question, examiner, scores)
@@ -80,7 +80,7 @@ class Verifier:
             if self._is_comparable(examiner.count):
                 rows += [
                     reference_row(
-                        found, _unquantized(question), name, score, self._settings.seed, ended
+                        execution, _unquantized(question), name, score, self._settings.seed, ended
                     )
                     for name, score in measured.items()
                 ]
@@ -88,9 +88,9 @@ class Verifier:
                 compare(name, score, references.get(name), why_not)
                 for name, score in scores.items()
             ]
-            rows += task_rows(found, scored, self._settings.seed, ended)
+            rows += task_rows(execution, scored, self._settings.seed, ended)
         written = self._write(question.spec, [row for row in rows if row is not None])
-        return self._receipt(question, found, scored, written)
+        return self._receipt(question, execution, scored, written)
 
     def _priced(self, question: VerificationCase) -> VerificationCase:
         """With seconds predicted for the GPU that runs, where the plan's are for none or another;
@@ -119,18 +119,18 @@ class Verifier:
         try:
             with self._opened(question, config.weight_bits, request.budget) as opened:
                 self._notice(f"running {config} at {request.workload.context:,} tokens")
-                found = execute(
+                execution = execute(
                     opened, config, request.workload, engine=request.engine,
                     budget=request.budget, warmup=asked.warmup,
                     generate=QUICK_TOKENS if settings.quick else None,
                 )  # fmt: skip
-                if found.outcome != "ok" or not self._is_scored(question):
-                    return found, None, {}
+                if execution.outcome != "ok" or not self._is_scored(question):
+                    return execution, None, {}
                 examiner = Examiner(
                     opened.tokenizer, request.workload, settings.tasks, settings.items,
                     settings.seed, self._notice, settings.explicit,
                 )  # fmt: skip
-                return found, examiner, self._scores(question, opened, examiner)
+                return execution, examiner, self._scores(question, opened, examiner)
         except Exception as error:
             return load_failure(error, asked, started), None, {}
 
@@ -171,13 +171,13 @@ class Verifier:
         were measured now."""
         shared = self._is_comparable(None)
         rows = examiner.known(self._file.records) if shared else {}
-        found = {name: (score, "calibration rows") for name, score in rows.items()}
-        left = [name for name in names if name not in found]
+        references = {name: (score, "calibration rows") for name, score in rows.items()}
+        left = [name for name in names if name not in references]
         if not left:
-            return found, "", {}
+            return references, "", {}
         why_not = self._why_no_reference(question)
         if why_not:
-            return found, why_not, {}
+            return references, why_not, {}
         self._notice(f"scoring {question.spec.name} unquantized")
         try:
             with self._opened(question, 16, None) as opened:
@@ -185,9 +185,9 @@ class Verifier:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            return found, "the unquantized model does not fit this device", {}
-        found |= {name: (score, "measured now") for name, score in measured.items()}
-        return found, "", dict(measured)
+            return references, "the unquantized model does not fit this device", {}
+        references |= {name: (score, "measured now") for name, score in measured.items()}
+        return references, "", dict(measured)
 
     def _is_comparable(self, items: int | None) -> bool:
         """Whether the profile's rows of our seed are of our own prose; where `items` is given,
@@ -237,20 +237,20 @@ class Verifier:
     def _receipt(
         self,
         question: VerificationCase,
-        found: Execution,
+        execution: Execution,
         scored: Sequence[TaskScore],
         written: int,
     ) -> dict[str, Any]:
         gpu = self._settings.gpu
         same_gpu = gpu is not None and gpu.name == question.plan_gpu
-        terms = memory_terms(question.planned, found)
+        terms = memory_terms(question.planned, execution)
         lost = any(one.side(question.planned.accuracy) == "worse" for one in scored)
         request = replace(question.request, hardware=gpu)
         again = None
-        if found.outcome != "crashed":
-            again = correction(request, question.config, terms, found.outcome == "ok", lost)
-        seconds = latency_terms(question.planned, found, gpu is not None, same_gpu)
-        return receipt(question, found, [*terms, *seconds], scored, again, written)
+        if execution.outcome != "crashed":
+            again = correction(request, question.config, terms, execution.outcome == "ok", lost)
+        seconds = latency_terms(question.planned, execution, gpu is not None, same_gpu)
+        return receipt(question, execution, [*terms, *seconds], scored, again, written)
 
 
 def _unquantized(question: VerificationCase) -> Configuration:

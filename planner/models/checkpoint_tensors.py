@@ -33,18 +33,18 @@ class CheckpointTensors:
 
     def get(self, name: str) -> NDArray[np.float32] | None:
         """A tensor of floats, flat; None where there is none, or one that is no small vector."""
-        found = self._span(name)
-        if found is None or found[2] - found[1] > MOST_BYTES:
+        span = self._span(name)
+        if span is None or span[2] - span[1] > MOST_BYTES:
             return None
-        return self._floats(name, *found)
+        return self._floats(name, *span)
 
     def rows(self, name: str, count: int) -> NDArray[np.float32] | None:
         """`count` rows of a matrix of floats, evenly spread; None where there is no such matrix."""
-        found = self._span(name)
-        shape = self._places[name][2].get("shape") if found is not None else None
-        if found is None or not isinstance(shape, list) or len(shape) != 2 or 0 in shape:
+        span = self._span(name)
+        shape = self._places[name][2].get("shape") if span is not None else None
+        if span is None or not isinstance(shape, list) or len(shape) != 2 or 0 in shape:
             return None
-        path, first, last = found
+        path, first, last = span
         wide = (last - first) // shape[0]
         if wide > MOST_BYTES or wide * shape[0] != last - first:
             return None

@@ -36,8 +36,8 @@ def freeze_mean(mean: Tensor, key: Tensor, clock: Clock) -> None:
     taken = (places >= first[:, None]) & (places < first[:, None] + SMOOTHING_TOKENS)
     arrives = (first >= 0) & (first < tokens)
     weights = taken / taken.sum(-1, keepdim=True).clamp(min=1)
-    found = torch.einsum("bn,bhnd->bhd", weights, key.float())
-    mean.copy_(torch.where(arrives[:, None, None], found, mean))
+    means = torch.einsum("bn,bhnd->bhd", weights, key.float())
+    mean.copy_(torch.where(arrives[:, None, None], means, mean))
 
 
 def smooth(key: Tensor, mean: Tensor) -> Tensor:

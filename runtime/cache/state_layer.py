@@ -72,10 +72,10 @@ class StateLayer(LinearAttentionLayer):
                 self._whole._take_held(recurrent_states.shape[1:], recurrent_states.dtype)
 
     def update_conv_state(self, conv_states: Tensor, *args: object, **kwargs: object) -> Tensor:
-        found: Tensor = super().update_conv_state(conv_states, *args, **kwargs)  # type: ignore[arg-type]
+        updated: Tensor = super().update_conv_state(conv_states, *args, **kwargs)  # type: ignore[arg-type]
         if self._whole is not None:  # a row with a past makes the batch one with a past
             self._whole.has_previous_state = dict(self.has_previous_state)
-        return found
+        return updated
 
     def _take_conv(self, channels: torch.Size, kernel: int, dtype: torch.dtype) -> None:
         self.dtype, self.device = dtype, self._conv.device  # type: ignore[assignment]

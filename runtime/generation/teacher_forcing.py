@@ -56,7 +56,7 @@ def forced_logits(
 def _pass(forward: Forward, ids: Tensor, keep: Tensor) -> Tensor:
     try:
         with forward.turn(), own_stream(ids.device):
-            found = forward.model(
+            output = forward.model(
                 input_ids=ids,
                 position_ids=forward.cache.clock.positions(ids.shape[1]),
                 past_key_values=forward.cache,
@@ -74,4 +74,4 @@ def _pass(forward: Forward, ids: Tensor, keep: Tensor) -> Tensor:
             f"after {held} tokens",
             "a smaller prefill chunk (+pc256), or fewer positions",
         ) from error
-    return found.logits
+    return output.logits

@@ -64,13 +64,13 @@ def stop_tokens(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
 ) -> frozenset[int]:
     """End-of-sequence tokens that the model's generation config, its config or tokenizer name."""
-    found: set[int] = set()
+    stops: set[int] = set()
     named = [getattr(model.generation_config, "eos_token_id", None)]
     named.append(getattr(model.config.get_text_config(), "eos_token_id", None))
     named.append(getattr(tokenizer, "eos_token_id", None))
     for ids in named:
-        found.update([ids] if isinstance(ids, int) else ids or [])
-    return frozenset(found)
+        stops.update([ids] if isinstance(ids, int) else ids or [])
+    return frozenset(stops)
 
 
 def stream_text(

@@ -124,14 +124,14 @@ def _constants(
     device: int,
 ) -> tuple[tuple[str, int], ...]:
     channels = per_channel(key)
-    found = format_constants(key, value, dtype)
-    found |= {"GROUP": group, "TAIL": int(tail), "SOFTCAP": int(softcap)}
+    constants = format_constants(key, value, dtype)
+    constants |= {"GROUP": group, "TAIL": int(tail), "SOFTCAP": int(softcap)}
     block = key.form.block if channels else 32
     step = 16 * (_token_bytes(key) + _token_bytes(value)), 4 * key.dim if channels else 0
     warps, tiles, shared = _shape(key.dim, *step, block, device)
-    found |= {"WARPS": warps, "TILES": tiles}
-    found["SHARED"] = max(shared, warps * group * key.dim * 4)
-    return tuple(found.items())
+    constants |= {"WARPS": warps, "TILES": tiles}
+    constants["SHARED"] = max(shared, warps * group * key.dim * 4)
+    return tuple(constants.items())
 
 
 def _shape(dim: int, tile: int, extra: int, block: int, device: int) -> tuple[int, int, int]:

@@ -19,14 +19,14 @@ def per_channel(side: SideState) -> bool:
 
 def format_constants(key: SideState, value: SideState, dtype: torch.dtype) -> dict[str, int]:
     """D, KB, KG, KT, K_TENSOR, the same of V, KC and HALF: see decode.cu."""
-    found = {"D": key.dim, "KC": per_channel(key), "HALF": dtype == torch.float16}
+    constants = {"D": key.dim, "KC": per_channel(key), "HALF": dtype == torch.float16}
     for name, side in (("K", key), ("V", value)):
         tensor = side.form.quantized and side.form.granularity is Granularity.PER_TENSOR
-        found[f"{name}B"] = side.form.bits
-        found[f"{name}G"] = pair_width(side)
-        found[f"{name}T"] = side.form.block if side.form.quantized else 1
-        found[f"{name}_TENSOR"] = tensor
-    return {name: int(constant) for name, constant in found.items()}
+        constants[f"{name}B"] = side.form.bits
+        constants[f"{name}G"] = pair_width(side)
+        constants[f"{name}T"] = side.form.block if side.form.quantized else 1
+        constants[f"{name}_TENSOR"] = tensor
+    return {name: int(constant) for name, constant in constants.items()}
 
 
 def address(tensor: Tensor | None) -> int | None:

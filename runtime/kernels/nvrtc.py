@@ -64,10 +64,10 @@ def available() -> bool:
 @functools.cache
 def shared_memory(device: int) -> int:
     """Bytes of shared memory a thread block of this device may have at most."""
-    found = ctypes.c_int()
-    status = _driver().cuDeviceGetAttribute(ctypes.byref(found), _SHARED_OPTIN, device)
+    size = ctypes.c_int()
+    status = _driver().cuDeviceGetAttribute(ctypes.byref(size), _SHARED_OPTIN, device)
     _check(status, "read a device's shared memory")
-    return found.value
+    return size.value
 
 
 def compile_kernel(

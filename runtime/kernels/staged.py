@@ -69,15 +69,15 @@ def _segments(total: int, n: int, segment: int) -> list[tuple[int, int]]:
     fits the buffer.
     """
     past, quarter = total - n, segment // 4
-    found = [(at, at + segment) for at in range(0, past - segment + 1, segment)]
+    segments = [(at, at + segment) for at in range(0, past - segment + 1, segment)]
     at = past // segment * segment
     end = past // quarter * quarter
     if at < end:
-        found.append((at, end))
+        segments.append((at, end))
     if total - end > max(n, segment):
-        found.append((end, past))
+        segments.append((end, past))
         end = past
-    return [*found, (end, total)]
+    return [*segments, (end, total)]
 
 
 def _attend(

@@ -36,15 +36,15 @@ class StagingBuffers:
 
     def stage(self, first: int, count: int, parts: int) -> tuple[Tensor, Tensor]:
         """Write positions [first, first + count) out: K and V [parts, H, count / parts, D]."""
-        found = self._views.get((count, parts))
-        if found is None:
+        views = self._views.get((count, parts))
+        if views is None:
             shape = parts, self.heads, count // parts, self._dim
             size = self.heads * count * self._dim
-            found = self._keys[:size].view(shape), self._values[:size].view(shape)
+            views = self._keys[:size].view(shape), self._values[:size].view(shape)
             if count % (self.segment // 4) == 0:  # comes again; others are too many to keep
-                self._views[count, parts] = found
-        self.stager.stage(first, *found)
-        return found
+                self._views[count, parts] = views
+        self.stager.stage(first, *views)
+        return views
 
 
 class _Shared:

@@ -27,13 +27,13 @@ def installed() -> list[str]:
 
 def choose(library: str | None = None) -> str:
     """`library`, or the preferred one. Raises MissingDependency where it is not installed."""
-    found = installed()
-    if (library or next(iter(found), None)) not in found:
+    available = installed()
+    if (library or next(iter(available), None)) not in available:
         raise MissingDependency(
             f"{library or 'an AWQ library'} is not installed, and quantizing to 4 bits needs one",
             f"run {install_command('awq')}",
         )
-    return library or found[0]
+    return library or available[0]
 
 
 def search_and_save(

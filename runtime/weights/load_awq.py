@@ -114,16 +114,16 @@ def _put_packed(
 ) -> set[str]:
     """Replace every module the checkpoint stores packed; the names of the tensors used."""
     packed = {n.removesuffix(".qweight") for n in checkpoint.names() if n.endswith(".qweight")}
-    found = [
+    packed_modules = [
         (name, module)
         for name, module in model.named_modules()
         if name in packed or (is_stack_of_experts(module) and f"{name}.0.down_proj" in packed)
     ]
-    workspace = Workspace(max((_largest(m) for _, m in found), default=0), device)
+    workspace = Workspace(max((_largest(m) for _, m in packed_modules), default=0), device)
     model.add_module("weight_workspace", workspace)
     used: set[str] = set()
-    modules = dict(found)
-    for name, module in found:
+    modules = dict(packed_modules)
+    for name, module in packed_modules:
         path, _, leaf = name.rpartition(".")
         parent = model.get_submodule(path)
         if isinstance(module, torch.nn.Linear):

@@ -54,14 +54,14 @@ def matrices_of(module: torch.nn.Module) -> dict[str, tuple[int, int]]:
     """(out, in) of a module's matrices by parameter name; of stacked experts, of one's."""
     if isinstance(module, torch.nn.Linear):
         return {"weight": (module.out_features, module.in_features)}
-    found = {}
+    shapes = {}
     for name in EXPERT_MATRICES:
         parameter = module._parameters.get(name)
         if parameter is not None:
             _, first, second = parameter.shape
             transposed = getattr(module, "is_transposed", False)
-            found[name] = (second, first) if transposed else (first, second)
-    return found
+            shapes[name] = (second, first) if transposed else (first, second)
+    return shapes
 
 
 def spec_of(model: torch.nn.Module) -> ModelSpec:
@@ -79,7 +79,7 @@ def targets(model: torch.nn.Module, weight_bits: int, spec: ModelSpec) -> list[T
     groups = {group.name: group for group in spec.tensors}
     modules = dict(model.named_modules())
     head = model.get_output_embeddings()  # type: ignore[operator]
-    found = []
+    chosen_targets = []
     for name, module in modules.items():
         # The head is never quantized, and no tensor of its own where it is tied.
         if module is head or not (
@@ -93,9 +93,9 @@ def targets(model: torch.nn.Module, weight_bits: int, spec: ModelSpec) -> list[T
             and FORMATS[weight_bits].fits(*shape)
         }
         if chosen:
-            found.append(Target(name, modules[name.rpartition(".")[0]], module, chosen))
-    packed = {target.name: target.module for target in found}
-    return [replace(x, siblings=siblings_of(x.name, packed)) for x in found]
+            chosen_targets.append(Target(name, modules[name.rpartition(".")[0]], module, chosen))
+    packed = {target.name: target.module for target in chosen_targets}
+    return [replace(x, siblings=siblings_of(x.name, packed)) for x in chosen_targets]
 
 
 def _is_quantized(parameter: str, groups: Mapping[str, TensorGroup], spec: ModelSpec) -> bool:
@@ -109,10 +109,12 @@ def _is_quantized(parameter: str, groups: Mapping[str, TensorGroup], spec: Model
 
 
 def workspace_for(
-    model: torch.nn.Module, found: list[Target], device: torch.device | str
+    model: torch.nn.Module, chosen_targets: list[Target], device: torch.device | str
 ) -> Workspace:
     """The scratch of the largest target, attached to the model as `weight_workspace`."""
-    largest = max((prod(m) for target in found for m in target.matrices.values()), default=0)
+    largest = max(
+        (prod(m) for target in chosen_targets for m in target.matrices.values()), default=0
+    )
     workspace = Workspace(largest, device)
     model.add_module("weight_workspace", workspace)
     return workspace
@@ -126,15 +128,15 @@ def apply(model: torch.nn.Module, weight_bits: int, *, spec: ModelSpec | None = 
     """
     if weight_bits == 16:
         return
-    found = targets(model, weight_bits, spec or spec_of(model))
+    remaining = targets(model, weight_bits, spec or spec_of(model))
     device = next(model.parameters()).device
-    workspace = workspace_for(model, found, device)
+    workspace = workspace_for(model, remaining, device)
     make: Callable[..., QuantizedLinear] = (
         W4Linear.from_weight if weight_bits == 4 else W8Linear.from_weight
     )
-    while found:
+    while remaining:
         # Taken off the list, so that each old weight is freed before the next is packed.
-        target = found.pop(0)
+        target = remaining.pop(0)
         module = target.module
         if isinstance(module, torch.nn.Linear):
             bias = None if module.bias is None else module.bias.detach()

@@ -58,9 +58,9 @@ def _pack(
     dtype: torch.dtype,
 ) -> None:
     generator = torch.Generator(device).manual_seed(seed)
-    found = targets(model, weight_bits, spec_of(model))
-    workspace = workspace_for(model, found, device)
-    for target in found:
+    chosen_targets = targets(model, weight_bits, spec_of(model))
+    workspace = workspace_for(model, chosen_targets, device)
+    for target in chosen_targets:
         module = target.module
         if not isinstance(module, torch.nn.Linear):
             target.put(_experts(target, weight_bits, workspace, generator, dtype))

@@ -86,10 +86,10 @@ class TransformersMachine:
             yield
 
     def _pass(self, ids: Tensor) -> Tensor:
-        found = self._model(
+        output = self._model(
             input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1
         )
-        logits: Tensor = found.logits[:, -1]
+        logits: Tensor = output.logits[:, -1]
         return logits
 
     def weights(self) -> int:

@@ -55,12 +55,12 @@ def key_layers(spec: ModelSpec, folder: Path) -> tuple[KeyLayer, ...]:
         if mixer is None or mixer.value_dim != mixer.head_dim:
             return ()  # caches of more than keys and values are not simulated
         start = f"{chosen}{number}.self_attn."
-        found = _layer(mixer, partial(_tensor, tensors, start), config, number, spec)
+        layer_of_keys = _layer(mixer, partial(_tensor, tensors, start), config, number, spec)
         gain = tensors.get(f"{chosen}{number}.input_layernorm.weight")
         if gain is not None and spec.norm == "rms_offset":
             gain = gain + np.float32(1.0)
         spreads = (_spread(tensors.rows(f"{start}{s}_proj.weight", ROWS), gain) for s in "kq")
-        layers.append(replace(found, key_spread=next(spreads), query_spread=next(spreads)))
+        layers.append(replace(layer_of_keys, key_spread=next(spreads), query_spread=next(spreads)))
     return tuple(layers) if any(layer.tells for layer in layers) else ()
 
 
@@ -71,7 +71,7 @@ def _tensor(tensors: CheckpointTensors, start: str, what: str) -> NDArray[np.flo
 def _layer(
     mixer: Attention, get: Get, config: Mapping[str, Any], number: int, spec: ModelSpec
 ) -> KeyLayer:
-    found = {
+    tensors = {
         field: next((v for name in names if (v := get(name)) is not None), None)
         for field, names in _WANTED.items()
     }
@@ -81,10 +81,10 @@ def _layer(
         kv_heads=mixer.kv_heads,
         query_heads=mixer.query_heads // mixer.kv_heads * mixer.kv_heads,
         dim=dim,
-        key_bias=_heads(found["key_bias"], mixer.kv_heads, dim),
-        query_bias=_heads(found["query_bias"], mixer.query_heads, dim),
-        key_gain=_gain(found["key_gain"], dim, offset),
-        query_gain=_gain(found["query_gain"], dim, offset),
+        key_bias=_heads(tensors["key_bias"], mixer.kv_heads, dim),
+        query_bias=_heads(tensors["query_bias"], mixer.query_heads, dim),
+        key_gain=_gain(tensors["key_gain"], dim, offset),
+        query_gain=_gain(tensors["query_gain"], dim, offset),
         theta=_theta(config, number),
         rotary=mixer.rotary_dim if mixer.rope else 2,
         scale=_scale(config, dim),
@@ -107,8 +107,8 @@ def _spread(rows: NDArray[np.float32] | None, gain: NDArray[np.float32] | None) 
         return 1.0
     if gain is not None and gain.size == rows.shape[1]:
         rows = rows * gain
-    found = float(np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1).mean()))
-    return found if 1e-3 < found < 1e3 else 1.0
+    spread = float(np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1).mean()))
+    return spread if 1e-3 < spread < 1e3 else 1.0
 
 
 def _heads(bias: NDArray[np.float32] | None, heads: int, dim: int) -> NDArray[np.float32] | None:

@@ -109,8 +109,8 @@ def _at_bits(table: Floats, row: NDArray[np.int64], bits: Floats) -> Floats:
     below = np.floor(place).astype(np.int64)
     above = np.minimum(below + 1, len(BITS) - 1)
     ends = [np.log(np.maximum(table[row, i, wide], 1e-12)) for i in (below, above)]
-    found = np.exp(ends[0] + (place - below) * (ends[1] - ends[0]))
-    return np.where(bits >= 16, 0.0, np.where(table[row, below, wide] > 0, found, 0.0))
+    between = np.exp(ends[0] + (place - below) * (ends[1] - ends[0]))
+    return np.where(bits >= 16, 0.0, np.where(table[row, below, wide] > 0, between, 0.0))
 
 
 def ranges_of(spec: ModelSpec) -> KeyRanges | None:
@@ -127,5 +127,5 @@ def bundled_ranges(name: str) -> KeyRanges:
 @lru_cache(maxsize=1)
 def bundled() -> Collection[str]:
     """Hub ids whose tables are shipped."""
-    found: list[str] = json.loads(profiles.read(f"{FOLDER}/index.json"))
-    return found
+    names: list[str] = json.loads(profiles.read(f"{FOLDER}/index.json"))
+    return names

@@ -54,14 +54,14 @@ class KeyLayer:
 
 def key_ranges(layers: Sequence[KeyLayer], source: str) -> KeyRanges:
     """The table of a model with these layers that cache keys, in their order."""
-    found = np.stack(
+    variance = np.stack(
         [
             np.maximum(_layer(layer, seed) - _layer(_normal(layer), seed), 0.0)
             for seed, layer in enumerate(layers)
         ],
         axis=-1,
     )
-    return KeyRanges(_never_finer_worse(found), source)
+    return KeyRanges(_never_finer_worse(variance), source)
 
 
 def _normal(layer: KeyLayer) -> KeyLayer:

@@ -81,7 +81,7 @@ def serving_speed(
     each = -(-users // replicas)
     model = served(spec, settings, hardware, _link(hardware, profile))
     alone = timing(model, profile["rates"], Arrivals(1, prompt, 1, 1)).ttft
-    found = timing(model, profile["rates"], Arrivals(each, prompt, output, most))
+    timings = timing(model, profile["rates"], Arrivals(each, prompt, output, most))
     fitted = any(card in hardware.name for card in profile["fitted_on"]) and stages == 1
     low, high = profile["there" if fitted else "elsewhere"]
     # A token passes every stage; stages work side by side where there are sequences enough.
@@ -90,11 +90,11 @@ def serving_speed(
     def ends(seconds: float) -> Ends:
         return seconds, seconds * low / overlap, seconds * high
 
-    tokens = users * output / found.total
+    tokens = users * output / timings.total
     return ServingSpeed(
-        ttft=ends(found.ttft),
+        ttft=ends(timings.ttft),
         ttft_alone=ends(alone),
-        tpot=ends(found.tpot),
+        tpot=ends(timings.tpot),
         tokens_per_second=(tokens * overlap**0.5, tokens / high, tokens / low * overlap),
         kind="fitted" if fitted else "derived",
     )
