@@ -67,7 +67,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "considered": plan.considered,
         "fitting": plan.fitting,
         "runnable": KVPARETO.cannot_run(request.spec, request.hardware) is None,
-        **({"ram": request.ram, "host_only": request.host_only} if request.engine.places else {}),
+        **(_placing(request) if request.engine.places else {}),
         "commands": _commands(request, plan.recommended),
         "elsewhere": elsewhere(request, plan.recommended.config),
         "warnings": list(plan.warnings),
@@ -175,7 +175,14 @@ def _question(request: Request) -> dict[str, Any]:
         "max_loss": request.accepted_loss,
         "task": request.task,
         "accept_risk": request.accept_risk,
+        "full_logits": request.workload.full_logits,
     }
+
+
+def _placing(request: Request) -> dict[str, Any]:
+    """What only engines that fill host memory too are asked: its bytes, whether there is no device,
+    and the program that the engine runs in, where that was named."""
+    return {"ram": request.ram, "host_only": request.host_only, "front": request.engine.front}
 
 
 def _gpu(request: Request) -> str | None:

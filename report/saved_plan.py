@@ -74,6 +74,12 @@ class Planned(_Part):
     latency: SavedSpeed | None = None
 
 
+class GpuMemory(_Part):
+    """What of the GPU's memory was kept back; None where the budget was typed."""
+
+    reserve: int | None = None
+
+
 class PlanFile(_Part):
     """A plan as it was saved: what was asked, and what was promised."""
 
@@ -88,11 +94,16 @@ class PlanFile(_Part):
     parameters: int
     budget: int = Field(gt=0)
     gpu: str | None = None
+    gpu_memory: GpuMemory | None = None
     dtype: Literal["bfloat16", "float16", "float32"] | None = None
+    full_logits: bool = False
     objective: str = "accuracy"
     max_loss: float | None = None
     task: str | None = None
     accept_risk: bool = False
+    ram: int | None = None
+    host_only: bool = False
+    front: str = ""
     recommended: Planned
     next_up: Planned | None = None
     next_down: Planned | None = None
@@ -153,8 +164,8 @@ def _request(plan: PlanFile, offline: bool) -> Request:
         spec = in_dtype(spec, plan.dtype)
     return Request(
         spec=spec,
-        workload=Workload(plan.context, plan.output, plan.batch),
-        engine=find_engine(plan.engine),
+        workload=Workload(plan.context, plan.output, plan.batch, plan.full_logits),
+        engine=find_engine(plan.front or plan.engine),
         budget=plan.budget,
         hardware=gpus[0] if gpus else None,
         gpus=gpus if len(gpus) > 1 else (),
@@ -162,4 +173,7 @@ def _request(plan: PlanFile, offline: bool) -> Request:
         objective=plan.objective,
         task=plan.task,
         accept_risk=plan.accept_risk,
+        reserve=plan.gpu_memory.reserve if plan.gpu_memory is not None else None,
+        ram=plan.ram,
+        host_only=plan.host_only,
     )

@@ -34,6 +34,16 @@ class ContextAnswers:
     recommended: list[int | None]
 
 
+@dataclass(frozen=True)
+class PlacedAnswers:
+    """The answers at one context of an engine that fills host memory too, where every budget
+    places every configuration anew: for each budget some points of the frontier, by memory, and
+    the index of the recommended one; None where nothing safe fits."""
+
+    context: int
+    by_budget: list[tuple[list[Point], int | None]]
+
+
 def contexts_of(request: Request) -> list[int]:
     """Contexts to draw, ascending: powers of two from 1k to the model's maximum less the output,
     that end itself, and the one that was asked."""
@@ -50,6 +60,23 @@ def budgets_around(budget: int, count: int = 25) -> list[int]:
         raise BadInput(f"{count} budgets have no middle", "ask for an odd number")
     half = count // 2
     return [round(budget * 4 ** ((i - half) / half)) for i in range(count)]
+
+
+def placed_sweep(
+    request: Request, contexts: Sequence[int], budgets: Sequence[int], shown: int = 12
+) -> list[PlacedAnswers]:
+    """What is recommended at each context for each budget, each placed on its own."""
+    return [
+        PlacedAnswers(context, [_placed_answer(request, context, b, shown) for b in budgets])
+        for context in contexts
+    ]
+
+
+def _placed_answer(
+    request: Request, context: int, budget: int, shown: int
+) -> tuple[list[Point], int | None]:
+    (one,) = sweep(replace(request, budget=budget), [context], [budget], shown)
+    return one.points, one.recommended[0]
 
 
 def sweep(
@@ -81,15 +108,16 @@ def _at_context(
 
 
 def over_contexts(request: Request, config: Configuration, contexts: Sequence[int]) -> list[Point]:
-    """One configuration at each context; those it cannot be run at are left out."""
+    """One configuration at each context; those it cannot be run at, or placed, are left out."""
     return _predicted(request, [(config, replace(request.workload, context=c)) for c in contexts])
 
 
 def over_chunks(request: Request, config: Configuration) -> list[Point]:
     """One configuration with each prefill chunk up to the context, then in one shot."""
     context = request.workload.context
-    chunks: list[int | None] = [c for c in CHUNKS if c < context]
-    return _predicted(request, [(config.with_chunk(c), request.workload) for c in [*chunks, None]])
+    own = request.engine.chunks(request.workload)
+    chunks = own or (*(c for c in CHUNKS if c < context), None)
+    return _predicted(request, [(config.with_chunk(c), request.workload) for c in chunks])
 
 
 def _predicted(
@@ -98,7 +126,9 @@ def _predicted(
     points = []
     for config, workload in questions:
         try:
-            points.append(requested_point(request, config, workload))
+            point = requested_point(request, config, workload)
         except BadInput:  # a chunk or a window that this engine or this context does not take
             continue
+        if point.placement is None or point.placement.fits:
+            points.append(point)
     return points

@@ -14,6 +14,7 @@ from ..output import to_json
 
 MAX_BYTES = 2_000_000
 _LIBRARIES = ("d3.min.js", "plot.umd.min.js")
+_SCRIPTS = ("base.js", "figures.js", "page.js")
 
 
 def build_page(data: Mapping[str, Any], live: Mapping[str, Any] | None = None) -> str:
@@ -29,7 +30,9 @@ def build_page(data: Mapping[str, Any], live: Mapping[str, Any] | None = None) -
             _script((place / "vendor" / name).read_text(encoding="utf-8")) for name in _LIBRARIES
         ),
         "DATA": _inert({**data, "live": dict(live) if live is not None else None}),
-        "SCRIPT": _script((place / "page.js").read_text(encoding="utf-8")),
+        "SCRIPT": _script(
+            "\n".join((place / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+        ),
     }
     page = (place / "page.html").read_text(encoding="utf-8")
     before, *pieces = page.split("{{")

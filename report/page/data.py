@@ -12,30 +12,38 @@ from ...planner.search.evaluate import Point
 from ...planner.search.request import Request
 from ...planner.search.sweep import (
     ContextAnswers,
+    PlacedAnswers,
     budgets_around,
     contexts_of,
     over_chunks,
     over_contexts,
+    placed_sweep,
     sweep,
 )
 
 _MEMORY = ("weights", "kv", "activation", "overhead", "total", "total_low", "total_high")
+_BUDGETS, _PLACED_BUDGETS = 25, 7
+"""Budgets to choose among; each asks an engine that fills host memory too for a plan of its own."""
 _SECONDS = ("ttft_s", "tpot_s", "ttft_low", "ttft_high", "tpot_low", "tpot_high")
 
 
 def page_data(
     plans: Sequence[tuple[Mapping[str, Any], Request | None]],
     receipts: Sequence[Mapping[str, Any]] = (),
+    *,
+    is_live: bool = False,
 ) -> dict[str, Any]:
-    """The page's document. A plan without a Request is drawn from its own frontier alone."""
+    """The page's document. A plan without a Request is drawn from its own frontier alone. In a
+    live page (`is_live`) an engine that places is asked for what was typed alone: each budget
+    would be a plan of its own, and a person who types waits."""
     return {
         "schema": 1,
-        "plans": [_plan(document, request) for document, request in plans],
+        "plans": [_plan(document, request, is_live) for document, request in plans],
         "receipts": [dict(receipt) for receipt in receipts],
     }
 
 
-def _plan(document: Mapping[str, Any], request: Request | None) -> dict[str, Any]:
+def _plan(document: Mapping[str, Any], request: Request | None, is_live: bool) -> dict[str, Any]:
     kept = {key: value for key, value in document.items() if key not in ("frontier", "shown")}
     best = document["recommended"]
     shown = [best, *(document[step] for step in ("next_up", "next_down") if document.get(step))]
@@ -44,12 +52,19 @@ def _plan(document: Mapping[str, Any], request: Request | None) -> dict[str, Any
         frontier = [_row_of(p, document["context"]) for p in [*document.get("frontier", []), best]]
         answers = {"context": document["context"], "points": _once(frontier), "recommended": None}
         return {**named, "budgets": [document["budget"]], "answers": [answers], "configs": []}
-    budgets, contexts = budgets_around(request.budget), contexts_of(request)
+    places, contexts = request.engine.places, contexts_of(request)
+    if not places:
+        budgets = budgets_around(request.budget, _BUDGETS)
+        answers = [_answers(one) for one in sweep(request, contexts, budgets)]
+    else:
+        budgets = [request.budget] if is_live else budgets_around(request.budget, _PLACED_BUDGETS)
+        asked = [request.workload.context] if is_live else _thinned(request, contexts)
+        answers = [_placed(one) for one in placed_sweep(request, asked, budgets)]
     configs = [Configuration.parse(point["config"]) for point in shown]
     return {
         **named,
         "budgets": budgets,
-        "answers": [_answers(one) for one in sweep(request, contexts, budgets)],
+        "answers": answers,
         "configs": [
             {
                 "config": str(config),
@@ -69,6 +84,20 @@ def _answers(one: ContextAnswers) -> dict[str, Any]:
     }
 
 
+def _placed(one: PlacedAnswers) -> dict[str, Any]:
+    by_budget = [
+        {"points": [_row(point) for point in points], "recommended": index}
+        for points, index in one.by_budget
+    ]
+    return {"context": one.context, "by_budget": by_budget}
+
+
+def _thinned(request: Request, contexts: Sequence[int]) -> list[int]:
+    """Four of the contexts, and the one that was asked."""
+    step = max(1, len(contexts) // 3)
+    return sorted({*contexts[::-step][:4], request.workload.context})
+
+
 def _row(point: Point) -> dict[str, Any]:
     """One configuration at one context, flat: bytes, fractions, seconds."""
     memory, kept, seconds = point.memory, point.accuracy, point.latency
@@ -83,6 +112,21 @@ def _row(point: Point) -> dict[str, Any]:
         "provenance": kept.provenance,
         "tasks": {name: [t.retention, t.low, t.high] for name, t in kept.tasks.items()},
         **{name: getattr(seconds, name) if seconds else None for name in _SECONDS},
+        **_places(point),
+    }
+
+
+def _places(point: Point) -> dict[str, Any]:
+    """Where an engine that fills host memory puts it: bytes there, layers on the device, and how
+    it is started."""
+    placement = point.placement
+    if placement is None:
+        return {}
+    return {
+        "host": placement.host.total,
+        "layers": f"{placement.device_layers} of {placement.layers}",
+        "fits": placement.fits,
+        "command": placement.command,
     }
 
 

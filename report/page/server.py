@@ -15,9 +15,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
+from ...planner.accuracy.task_kinds import TASKS
 from ...planner.engines import NAMES
 from ...planner.errors import BadInput, KVParetoError
 from ...planner.search.recommend import Request, recommend
+from ...planner.search.request import OBJECTIVES
 from ...planner.typed_request import PlanWords, typed_request
 from ..document import plan_document
 from ..output import to_json
@@ -25,7 +27,10 @@ from ..profiles import list_document
 from .build import build_page
 from .data import page_data
 
-_FIELDS = ("model", "gpu", "budget", "context", "output", "batch", "engine", "dtype")
+_FIELDS = (
+    "model", "gpu", "budget", "context", "engine", "ram", "output", "batch", "dtype", "max_loss",
+    "objective", "task",
+)  # fmt: skip
 _MOST_QUERY = 2000
 Asked = Mapping[str, str | None]
 
@@ -109,7 +114,7 @@ def answer(asked: Asked) -> dict[str, Any]:
     try:
         request = request_of(asked)
         document = json.loads(to_json(plan_document(recommend(request))))
-        return page_data([(document, request)])
+        return page_data([(document, request)], is_live=True)
     except KVParetoError as error:
         return {"error": error.message, "hint": error.hint}
 
@@ -131,6 +136,8 @@ def _first_page(server: PlanServer) -> str:
         "models": known["models"],
         "gpus": known["gpus"],
         "engines": list(NAMES),
+        "objectives": list(OBJECTIVES),
+        "tasks": list(TASKS),
     }
     data = answer(server.asked)
     if "error" in data:

@@ -146,6 +146,7 @@ class QuestionRecord(TypedDict):
     max_loss: float | None
     task: str | None
     accept_risk: bool
+    full_logits: bool
 
 
 class RelativeTimesRecord(TypedDict):
@@ -196,6 +197,7 @@ class PlanRecord(QuestionRecord):
     runnable: bool
     ram: NotRequired[int | None]
     host_only: NotRequired[bool]
+    front: NotRequired[str]
     commands: list[CommandRecord]
     elsewhere: list[ElsewhereRecord]
     warnings: list[str]

@@ -9,11 +9,24 @@ import pytest
 from kvpareto.cli import run
 
 
+SMALL = "HuggingFaceTB/SmolLM2-1.7B-Instruct"
+
+
 @pytest.fixture(scope="session")
 def plan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("plan") / "plan.json"
     asked = ["plan", "-m", "Qwen/Qwen3-8B", "--budget", "12GB", "--context", "16k"]
     assert run([*asked, "--gpu", "4090", "--offline", "--save", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def placed_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plan that leaves layers in host memory."""
+    path = tmp_path_factory.mktemp("placed") / "plan.json"
+    asked = ["plan", "-m", SMALL, "--gpu", "4060", "--budget", "1500MB", "--ram", "8GB"]
+    rest = ["--context", "4k", "--engine", "llama.cpp", "--offline", "--save", str(path)]
+    assert run([*asked, *rest]) == 0
     return path
 
 

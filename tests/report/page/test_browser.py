@@ -61,6 +61,59 @@ def test_it_opens_without_error_or_request(browser: Any, report: Path, scheme: s
     watched.page.close()
 
 
+def test_a_plan_of_llama_cpp_says_what_lies_where(
+    browser: Any, placed_file: Path, plan_file: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "report.html"
+    assert run(["report", str(placed_file), "-o", str(output)]) == 0
+    watched = Watched(browser, output)
+    said = watched.page.text_content("#answer")
+    best = json.loads(placed_file.read_text(encoding="utf-8"))["recommended"]
+    assert watched.page.text_content("#answer .config") == best["config"]
+    assert f"{best['placement']['device_layers']} of {best['placement']['layers']} layers" in said
+    assert best["placement"]["command"] in said
+    watched.page.fill("#budget", "0")
+    assert best["placement"]["command"] not in watched.page.text_content("#answer")
+    assert watched.errors == []
+    watched.page.close()
+    both = [str(plan_file), str(placed_file)]
+    assert run(["report", "--compare", *both, "-o", str(output)]) == 0
+    watched = Watched(browser, output)
+    rows = watched.page.query_selector_all("figure#compare > .scroll tbody tr")
+    assert [best["config"] in row.text_content() for row in rows] == [False, True]
+    watched.page.select_option("#plan", "1")
+    assert watched.page.text_content("#answer .config") == best["config"]
+    assert watched.errors == []
+    watched.page.close()
+
+
+def test_open_numbers_stay_open_and_narrow_pages_fit(browser: Any, report: Path) -> None:
+    page = Watched(browser, report).page
+    page.click("figure#memory summary")
+    page.focus("#context")
+    page.keyboard.press("ArrowLeft")
+    assert page.query_selector("figure#memory details").get_attribute("open") is not None
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.wait_for_function("document.querySelector('figure#memory svg').clientWidth < 400")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    page.close()
+
+
+def test_everything_that_is_asked_for_has_a_name(browser: Any, report: Path) -> None:
+    page = Watched(browser, report).page
+    fields = page.query_selector_all("input, select")
+    assert len(fields) >= 3
+    for field in fields:
+        label = page.query_selector(f"label[for={field.get_attribute('id')}]")
+        assert label is not None
+        assert label.text_content().strip()
+    names = [b.get_attribute("aria-label") for b in page.query_selector_all(".tools button")]
+    assert len(set(names)) == len(names) == 2 * len(page.query_selector_all("figure.part"))
+    headings = [h.text_content() for h in page.query_selector_all("th")]
+    assert all(text and text.strip() for text in headings)
+    page.close()
+
+
 def test_sliders_show_the_answers_in_the_data(browser: Any, report: Path) -> None:
     watched = Watched(browser, report)
     page = watched.page
@@ -95,7 +148,7 @@ def test_keys_move_a_slider(browser: Any, report: Path) -> None:
 
 def test_hovering_a_point_names_its_configuration(browser: Any, report: Path) -> None:
     watched = Watched(browser, report)
-    box = watched.page.query_selector("figure#frontier g[aria-label=dot] > *").bounding_box()
+    box = watched.page.query_selector("figure#frontier g[data-mark=dot] > *").bounding_box()
     watched.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     watched.page.wait_for_selector("figure#frontier g[aria-label=tip] text")
     assert "keeps" in watched.page.text_content("figure#frontier g[aria-label=tip]")

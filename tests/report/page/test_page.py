@@ -6,11 +6,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
+import kvpareto
 from kvpareto.cli import run
 from kvpareto.report.page.build import MAX_BYTES, build_page
 from kvpareto.report.page.data import page_data
+from kvpareto.report.records.schemas import json_schema
 
 
 class _Elements(HTMLParser):
@@ -62,6 +65,28 @@ def test_the_numbers_are_those_of_the_plan(written: Path, plan_document: dict[st
     assert row["ttft_high"] == best["latency"]["ttft_high_s"]
     tasks = best["accuracy"]["tasks"]
     assert row["tasks"]["reasoning"][0] == tasks["reasoning"]["retention"]
+
+
+def test_each_budget_of_an_engine_that_places_is_a_plan(placed_file: Path, tmp_path: Path) -> None:
+    output = tmp_path / "report.html"
+    assert run(["report", str(placed_file), "-o", str(output)]) == 0
+    (plan,) = json.loads(page_of(output).data)["plans"]
+    document = json.loads(placed_file.read_text(encoding="utf-8"))
+    answers = next(a for a in plan["answers"] if a["context"] == document["context"])
+    for place in (plan["budgets"].index(document["budget"]), 5):
+        budget = plan["budgets"][place]
+        here = answers["by_budget"][place]
+        row = here["points"][here["recommended"]]
+        words = {"gpu": "4060", "ram": "8GB", "context": "4k", "engine": "llama.cpp"}
+        asked = kvpareto.plan(document["model"], budget=budget, offline=True, **words)
+        best = asked["recommended"]
+        assert (row["config"], row["total"]) == (best["config"], best["memory"]["total"])
+        assert row["host"] == best["placement"]["host"]["total"]
+        assert row["command"] == best["placement"]["command"]
+        assert (row["ttft_s"], row["tpot_s"]) == (best["ttft_s"], best["tpot_s"])
+    assert all(r["fits"] for one in plan["configs"] for r in one["over_contexts"])
+    chunks = [row["chunk"] for row in plan["configs"][0]["over_chunks"]]
+    assert chunks == [128, 256, 512, 1024, 2048]
 
 
 def test_the_page_is_small_and_refers_to_nothing(written: Path) -> None:
@@ -167,6 +192,7 @@ def test_json_says_what_was_written(
     output = tmp_path / "r.html"
     assert run(["report", str(plan_file), "-o", str(output), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
+    jsonschema.validate(said, json_schema("report"))
     assert said["report"] == str(output)
     assert said["bytes"] == output.stat().st_size
 

@@ -1,0 +1,45 @@
+"""A saved plan asks its question again, whole."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvpareto.planner.search.recommend import recommend
+from kvpareto.planner.search.request import Request
+from kvpareto.planner.typed_request import typed_request
+from kvpareto.report.document import plan_document
+from kvpareto.report.output import write_document
+from kvpareto.report.saved_plan import read_saved_plan
+
+QUESTIONS: list[dict[str, Any]] = [
+    {"budget": "12GB"},
+    {"gpu": "4090", "reserve": "1GB", "objective": "memory", "max_loss": "5%"},
+    {"gpu": "4090", "budget": "20GB", "task": "retrieval", "accept_risk": True, "batch": 2},
+    {"budget": "24GB", "full_logits": True, "output": 64, "dtype": "float16"},
+    {"gpu": "4060", "ram": "32GB", "engine": "llama.cpp"},
+    {"ram": "32GB", "engine": "llama.cpp", "context": "8k"},
+    {"gpu": "4060", "engine": "ollama", "context": "8k"},
+    {"budget": "24GB", "engine": "transformers-eager", "context": "4k"},
+]
+
+
+@pytest.mark.parametrize("words", QUESTIONS, ids=lambda words: " ".join(map(str, words.values())))
+def test_the_question_is_the_same(words: dict[str, Any], tmp_path: Path) -> None:
+    asked = typed_request("Qwen/Qwen3-8B", offline=True, **words)
+    write_document(tmp_path / "plan.json", plan_document(recommend(asked)))
+    again = read_saved_plan(tmp_path / "plan.json").request
+    assert again is not None
+    for field in fields(Request):
+        mine, theirs = getattr(asked, field.name), getattr(again, field.name)
+        if field.name == "max_loss":
+            mine, theirs = asked.accepted_loss, again.accepted_loss
+        elif field.name == "spec":
+            mine, theirs = (
+                (mine.name, mine.dtype, mine.tensors),
+                (theirs.name, theirs.dtype, theirs.tensors),
+            )
+        elif field.name == "engine":
+            mine, theirs = (mine.name, mine.front), (theirs.name, theirs.front)
+        assert mine == theirs, field.name
