@@ -8,7 +8,6 @@ import pytest
 
 from kvpareto.cli import run
 
-
 SMALL = "HuggingFaceTB/SmolLM2-1.7B-Instruct"
 
 
