@@ -50,8 +50,8 @@ def _plan(document: Mapping[str, Any], request: Request | None, is_live: bool) -
     named = {"recommended": best["config"], "document": kept}
     if request is None:
         frontier = [_row_of(p, document["context"]) for p in [*document.get("frontier", []), best]]
-        answers = {"context": document["context"], "points": _once(frontier), "recommended": None}
-        return {**named, "budgets": [document["budget"]], "answers": [answers], "configs": []}
+        alone = {"context": document["context"], "points": _once(frontier), "recommended": None}
+        return {**named, "budgets": [document["budget"]], "answers": [alone], "configs": []}
     places, contexts = request.engine.places, contexts_of(request)
     if not places:
         budgets = budgets_around(request.budget, _BUDGETS)
