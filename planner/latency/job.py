@@ -202,9 +202,7 @@ def _stored_weight(spec: ModelSpec, work: Work, bits: Sequence[int]) -> Floats:
 
 def _kind(spec: ModelSpec, workload: Workload, work: AttentionWork) -> AttentionGroup:
     mixer = work.mixer
-    staged = isinstance(mixer, Attention) and stages_segments(
-        mixer, workload.batch, 2, workload.tokens
-    )
+    staged = isinstance(mixer, Attention) and stages_segments(mixer, 2, workload.tokens)
     segment = SEGMENT
     if isinstance(mixer, Attention):
         dims = mixer.head_dim, mixer.value_dim

@@ -2,8 +2,8 @@
 
 The kvpareto engine takes a chunk's past in segments: each is written out in 16 bits, attended to by
 a library's kernel without a mask (`attention_packed`), and merged; the chunk's own tokens, and
-what slides, go through a causal kernel (`attention`). What cannot be staged (several sequences,
-capped scores) goes tile by tile (`attention_tiled`). transformers' chunks carry a mask.
+what slides, go through a causal kernel (`attention`), a sequence at a time. What cannot be staged
+(capped scores) goes tile by tile (`attention_tiled`). transformers' chunks carry a mask.
 """
 
 import numpy as np
@@ -83,7 +83,7 @@ def _staged(
 ) -> tuple[Number, Number]:
     c = card.c
     # A segment is cut into parts until its few queries fill the card; the chunk itself is not.
-    filled = card.filled(length * job.batch * kind.query_heads)
+    filled = card.filled(length * kind.query_heads)
     packed = (job.k_bits < 16) | (job.v_bits < 16)
     # The general kernel splits the keys where few queries would leave the card idle.
     parts = _parts(job, kind, length)
@@ -96,9 +96,10 @@ def _staged(
     level = pairs * np.minimum(kind.reach, length / 2) / own
     # The packed past is read, and its 16-bit copy written.
     both = (job.k_bits + job.v_bits) / 32  # of a 16-bit cache's bytes
-    bytes_each = 2.0 * kind.layers * kind.cache_elements * (both + c.staging_moves)
+    bytes_each = 2.0 * job.batch * kind.layers * kind.cache_elements * (both + c.staging_moves)
     written = kind.staged * bytes_each / card.stream
-    written = written + kind.staged * kind.layers * c.card_segment / _segment(kind, length)
+    segments = job.batch * kind.layers / _segment(kind, length)
+    written = written + kind.staged * c.card_segment * segments
     growth = np.where(slides | (job.chunk >= job.context), 0.0, pairs / past + written)
     return level, growth
 
@@ -145,7 +146,7 @@ def attention_host(job: LatencyJob, length: Number, card: Card) -> tuple[Number,
     level: Number = 0.0
     slope: Number = 0.0
     for kind in job.kinds:
-        each = kind.staged * kind.layers * card.c.launch_segment
+        each = job.batch * kind.staged * kind.layers * card.c.launch_segment
         slides = kind.reach < job.context
         windows = np.ceil(length / np.maximum(SEGMENT - kind.reach + 1, 1.0))
         segment = _segment(kind, length)

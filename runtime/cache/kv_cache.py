@@ -218,7 +218,7 @@ class PackedCache(Cache):
                 "recurrent layers would read the padding of the shorter prompts",
                 "prompts of one length, or Session.queue (`kvpareto run --batch`)",
             )
-        self.clock.starts.copy_(starts)
+        self.clock.begin(starts.tolist())
 
     def reset(self) -> None:
         self.clock.reset()

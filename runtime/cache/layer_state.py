@@ -11,8 +11,9 @@ Full layers never wrap; a layer that slides has room for its window and one chun
 Tokens move from residual to packed in whole blocks and are never quantized twice.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -34,15 +35,16 @@ class Clock:
     so a captured CUDA graph stays right as the cache grows; whoever replays a graph calls
     `follow`, since the replay moves the device counter only.
 
-    `starts`, int32 [B], is each sequence's number of padding tokens on the left; a batch of
-    one has none. `seam` is set while a pass is captured in pieces (piecewise_graphs.py): it then
-    stands between a layer's query and its attention.
+    `starts`, int32 [B], is each sequence's number of padding tokens on the left, `begins` the same
+    on the host; a batch of one has none. `seam` is set while a pass is captured in pieces
+    (piecewise_graphs.py): it then stands between a layer's query and its attention.
     """
 
     def __init__(self, batch: int, device: torch.device) -> None:
         self.host = 0
         self.device = torch.zeros(1, dtype=torch.int32, device=device)
         self.starts = torch.zeros(batch, dtype=torch.int32, device=device)
+        self.begins = [0] * batch
         self.seam: Seam | None = None
 
     @property
@@ -63,6 +65,11 @@ class Clock:
         self.host = tokens
         self.device.fill_(tokens)
 
+    def begin(self, starts: Sequence[int]) -> None:
+        """Set where each sequence begins, on both sides."""
+        self.begins = list(starts)
+        self.starts.copy_(torch.tensor(self.begins, dtype=torch.int32))
+
     def positions(self, tokens: int) -> Tensor:
         """RoPE positions int64 [B, tokens] of the next `tokens` tokens; 0 for padding."""
         places = torch.arange(tokens, device=self.device.device) + self.device
@@ -70,7 +77,7 @@ class Clock:
 
     def reset(self) -> None:
         self.place(0)
-        self.starts.zero_()
+        self.begin([0] * len(self.begins))
 
 
 @dataclass
@@ -101,6 +108,12 @@ class SideState:
     def tensors(self) -> tuple[Tensor, ...]:
         held = (self.values, self.scale, self.residual, self.sinks, self.mean)
         return tuple(t for t in held if t is not None)
+
+    def row(self, row: int) -> Self:
+        """One sequence's part: the same memory."""
+        names = ("values", "scale", "residual", "sinks", "mean")
+        held = {name: getattr(self, name) for name in names}
+        return replace(self, **{n: t[row : row + 1] for n, t in held.items() if t is not None})
 
 
 @dataclass
@@ -145,6 +158,15 @@ class LayerState:
         key = SideState(form.key, key_dim, **held["k"])
         value = SideState(form.value, value_dim, **held["v"])
         return cls(key, value, window, clock, rotated, kernels)
+
+    @cached_property
+    def rows(self) -> list[Self]:
+        """The parts of a batch's sequences, under the batch's clock."""
+        return [self.row(row, self.clock) for row in range(len(self.clock.begins))]
+
+    def row(self, row: int, clock: Clock) -> Self:
+        """One sequence's part of the layer, under `clock`: the same memory."""
+        return replace(self, key=self.key.row(row), value=self.value.row(row), clock=clock)
 
     @property
     def nbytes(self) -> int:

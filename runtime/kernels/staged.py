@@ -13,22 +13,21 @@ buffers, their views and the kernels' arguments are made once (staging_buffers.p
 import torch
 from torch import Tensor
 
-from ...planner.memory.activation.workspace import MULTIPROCESSORS, SEGMENT
+from ...planner.memory.activation.workspace import MULTIPROCESSORS, SEGMENT, goes_square
 from ..cache.layer_state import LayerState
 from . import nvrtc
 from .staging_buffers import StagingBuffers, staging_buffers_of
 
-_past_attention = torch.ops.aten._scaled_dot_product_cudnn_attention.default
+_library_attention = torch.ops.aten._scaled_dot_product_cudnn_attention.default
 _causal_attention = torch.ops.aten._flash_attention_forward.default
 
 
 def supports(state: LayerState, tokens: int) -> bool:
-    """One sequence; equal head sizes that fused attention takes; a window that fits a segment."""
+    """Equal head sizes that fused attention takes; a window that fits a segment."""
     dim = state.key.dim
     return (
         state.key.values.is_cuda
         and nvrtc.available()
-        and state.key.values.shape[0] == 1
         and dim == state.value.dim
         and dim % 8 == 0
         and dim <= 256
@@ -40,28 +39,56 @@ def supports(state: LayerState, tokens: int) -> bool:
 def attend(
     query: Tensor, state: LayerState, *, scaling: float, sinks: Tensor | None = None
 ) -> Tensor:
-    """Causal attention of the last n tokens, [1, Hq, n, D] -> [1, Hq, n, D]; host lengths."""
+    """Causal attention of the last n tokens, [B, Hq, n, D] -> [B, Hq, n, D]; host lengths.
+
+    A batch goes a sequence at a time through the same buffers; the output of padding is zero.
+    """
     query, total, n = query.contiguous(), state.clock.host, query.shape[2]
     out = torch.empty_like(query)
     logits = None if sinks is None else sinks.float()
+    for row, begin in enumerate(state.clock.begins):
+        asked, mixed = query[row : row + 1], out[row : row + 1]
+        padding = min(n, max(0, begin - (total - n)))
+        one = state if len(state.clock.begins) == 1 else state.rows[row]
+        if not padding:
+            _sequence(asked, one, begin, scaling, logits, mixed)
+            continue
+        mixed.zero_()
+        if padding < n:
+            asked = asked[:, :, padding:].contiguous()
+            found = torch.empty_like(asked)
+            _sequence(asked, one, begin, scaling, logits, found)
+            mixed[:, :, padding:] = found
+    return out
+
+
+def _sequence(
+    query: Tensor,
+    state: LayerState,
+    begin: int,
+    scaling: float,
+    logits: Tensor | None,
+    out: Tensor,
+) -> None:
+    """One sequence, which begins at position `begin`: its last n tokens, [1, Hq, n, D]."""
+    total, n = state.clock.host, query.shape[2]
     if state.window is None:
         room = staging_buffers_of(state, query)
-        _attend(query, room, total, _segments(total, n, room.segment), scaling, logits, out)
-        return out
+        _attend(query, room, total, _segments(begin, total, n, room.segment), scaling, logits, out)
+        return
     step = SEGMENT - state.window + 1  # queries whose windows fit a segment
     for at in range(0, n, step):
         piece = query[:, :, at : at + step].contiguous()
         end = total - n + at + piece.shape[2]
-        first = max(0, total - n + at - state.window + 1)
+        first = max(begin, total - n + at - state.window + 1)
         mixed = out if piece.shape[2] == n else torch.empty_like(piece)
         room = staging_buffers_of(state, piece)
         _attend(piece, room, end, [(first, end)], scaling, logits, mixed, state.window)
         if mixed is not out:
             out[:, :, at : at + step] = mixed
-    return out
 
 
-def _segments(total: int, n: int, segment: int) -> list[tuple[int, int]]:
+def _segments(begin: int, total: int, n: int, segment: int) -> list[tuple[int, int]]:
     """Positions [first, end) to stage in turn: bounded pieces of the past, then the chunk itself.
 
     The past goes in whole segments and one piece of 1, 2 or 3 quarters, because the library
@@ -69,15 +96,15 @@ def _segments(total: int, n: int, segment: int) -> list[tuple[int, int]]:
     fits the buffer.
     """
     past, quarter = total - n, segment // 4
-    segments = [(at, at + segment) for at in range(0, past - segment + 1, segment)]
-    at = past // segment * segment
-    end = past // quarter * quarter
-    if at < end:
-        segments.append((at, end))
+    whole = begin + (past - begin) // segment * segment
+    pieces = [(at, at + segment) for at in range(begin, whole, segment)]
+    end = begin + (past - begin) // quarter * quarter
+    if whole < end:
+        pieces.append((whole, end))
     if total - end > max(n, segment):
-        segments.append((end, past))
+        pieces.append((end, past))
         end = past
-    return [*segments, (end, total)]
+    return [*pieces, (end, total)]
 
 
 def _attend(
@@ -130,17 +157,34 @@ def _folded(query: Tensor, heads: int, parts: int) -> Tensor:
 
 def _past(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
     """Attention to tokens that every query sees: ([parts, H, rows, D], lse [parts, H, rows])."""
-    out, lse, *_ = _past_attention(query, key, value, None, True, 0.0, False, False, scale=scaling)
+    out, lse = _library(query, key, value, scaling, causal=False)
     return out.contiguous(), lse.contiguous()
+
+
+def _library(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float, *, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """cuDNN's attention: (result, log-sum-exp)."""
+    flags = None, True, 0.0, causal, False
+    out, lse, *_ = _library_attention(query, key, value, *flags, scale=scaling)
+    return out, lse
 
 
 def _causal(
     query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Attention aligned at the right edge: ([1, Hq, n, D], log-sum-exp [1, Hq, n])."""
+    """Attention aligned at the right edge: ([1, Hq, n, D], log-sum-exp [1, Hq, n]).
+
+    A whole chunk that meets itself alone goes through cuDNN, which is twice as fast there and
+    knows no other alignment; it compiles a plan for every length, so odd ones do not.
+    """
+    n, keys = query.shape[2], key.shape[2]
+    if window is None and goes_square(n, keys):
+        out, lse = _library(query, key, value, scaling, causal=True)
+        return out, lse.contiguous()
     out, lse, *_ = _causal_attention(
         query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), None, None,
-        query.shape[2], key.shape[2], 0.0, True, False, scale=scaling,
+        n, keys, 0.0, True, False, scale=scaling,
         window_size_left=None if window is None else window - 1,
         window_size_right=None if window is None else 0,
     )  # fmt: skip

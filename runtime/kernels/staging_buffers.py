@@ -13,7 +13,7 @@ from ...planner.memory.activation.workspace import merging_bytes, segment_tokens
 from ..cache.layer_state import Clock, LayerState
 from .cuda_stage import Stager
 
-MOST_ROOMS = 512  # layers times numbers of queries; last chunks of prompts may have any
+MOST_ROOMS = 8192  # layers times sequences times numbers of queries: last chunks may have any
 
 
 class StagingBuffers:

@@ -137,7 +137,7 @@ class Queue:
                 chosen.append(one)
         place = max(len(one.tokens) for one in chosen)
         self._cache.clock.place(place)
-        self._cache.clock.starts.fill_(place)
+        self._cache.clock.begin([place] * len(self._rows))
         for row, one in enumerate(chosen):
             self._prefill(row, one, place)
 
@@ -168,7 +168,8 @@ class Queue:
         part.begin(start)
         ids = torch.tensor([list(one.tokens)], device=self._cache.clock.device.device)
         logits = run_chunks(alone, ids, self._chunks(len(one.tokens)))
-        self._cache.clock.starts[row] = start
+        begins = self._cache.clock.begins
+        self._cache.clock.begin([*begins[:row], start, *begins[row + 1 :]])
         if self._logits is None:
             self._logits = logits.new_zeros(len(self._rows), logits.shape[-1])
         self._logits[row] = logits[0]

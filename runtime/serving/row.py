@@ -6,13 +6,12 @@ views on its row of every buffer, at positions [T - L, T), and takes part in the
 batch. Nothing is copied and no padding is computed.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ..cache.kv_cache import PackedCache, PackedLayer
-from ..cache.layer_state import Clock, LayerState, SideState
+from ..cache.layer_state import Clock
 from ..cache.state_layer import StateLayer
 
 
@@ -23,10 +22,10 @@ class RowClock(Clock):
     def padded(self) -> bool:
         return True
 
-    def begin(self, place: int) -> None:
+    def start_at(self, place: int) -> None:
         """Start a sequence at `place`: all before it is padding."""
         self.place(place)
-        self.starts.fill_(place)
+        self.begin([place])
 
 
 class RowCache(PackedCache):
@@ -44,7 +43,7 @@ class RowCache(PackedCache):
         """Forget the row's sequence; the next one starts at `place`."""
         for layer in self.layers:
             layer.reset()
-        self.clock.begin(place)
+        self.clock.start_at(place)
 
 
 @torch.inference_mode()
@@ -61,14 +60,4 @@ def _row_of(layer: Any, row: int, clock: Clock) -> Any:
         return layer.row(row)
     if not isinstance(layer, PackedLayer):
         return layer
-    state = layer.state
-    mine: LayerState = replace(
-        state, key=_side(state.key, row), value=_side(state.value, row), clock=clock
-    )
-    return PackedLayer(mine, layer.capacity, layer.leads)
-
-
-def _side(side: SideState, row: int) -> SideState:
-    names = ("values", "scale", "residual", "sinks", "mean")
-    held = {name: getattr(side, name) for name in names}
-    return replace(side, **{n: t[row : row + 1] for n, t in held.items() if t is not None})
+    return PackedLayer(layer.state.row(row, clock), layer.capacity, layer.leads)

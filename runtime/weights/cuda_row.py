@@ -59,7 +59,7 @@ def plan(weight: Packed, tiles: int, device: int) -> tuple[int, int]:
     four = isinstance(weight, Packed4)
     units = -(-inputs // (8 if four else 4) // UNIT)
     blocks = -(-outputs // COLUMNS) * tiles
-    processors = _processors(device)
+    processors = multiprocessors(device)
     warps = 8 if (not four or 4 * blocks >= 3 * processors) and units >= 8 else 4
     if four and warps == 8:
         return 8, 1
@@ -127,5 +127,5 @@ def _kernel(constants: tuple[tuple[str, int], ...], device: int) -> nvrtc.Kernel
 
 
 @functools.cache
-def _processors(device: int) -> int:
+def multiprocessors(device: int) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count

@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from . import cuda_row, kernels, kernels_tile
+from . import cuda_row, cuda_tile, kernels, kernels_tile
 from .layout import BLOCK4, Packed, Packed4
 from .workspace import COUNTERS, Workspace
 
@@ -139,6 +139,8 @@ def few_rows(
     rows = x.shape[0]
     if plan is None and cuda_row.faster(weight, rows) and cuda_row.takes(weight, x):
         return cuda_row.product(x, weight, bias, workspace)
+    if plan is None and isinstance(weight, Packed4) and cuda_tile.takes(weight, x):
+        return cuda_tile.product(x, weight, bias, workspace)
     plan = plan or few_rows_plan(weight, rows)
     y = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
     blocks, tiles = triton.cdiv(outputs, plan.columns), triton.cdiv(rows, plan.rows)

@@ -65,7 +65,7 @@ def filled_state(
         device=device,
     )  # fmt: skip
     if starts is not None:
-        state.clock.starts.copy_(torch.tensor(starts))
+        state.clock.begin(starts)
     shape = (batch, heads, tokens, dim)
     key = noise(*shape, seed=1, device=device, outliers=outliers)
     value = noise(*shape, seed=2, device=device, outliers=outliers)

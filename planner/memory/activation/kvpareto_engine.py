@@ -57,14 +57,14 @@ def scratch(
         held = form.capacity(window, workload.tokens, chunk)
         dim = mixer.head_dim
         for size in sizes:
-            if stages_segments(mixer, workload.batch, size, workload.tokens):
+            if stages_segments(mixer, size, workload.tokens):
                 staged = max(staged, staging_bytes(mixer.kv_heads, dim, dim, held, size))
                 merged = max(merged, merging_bytes(mixer.query_heads, dim, size))
         rows = workload.batch * mixer.kv_heads
         arguments = (workload.batch, mixer.query_heads, rows, mixer.value_dim, held)
         partial = max(partial, partial_bytes(*arguments, MULTIPROCESSORS, True))
     weights = weight_bytes(spec, config.weight_bits).workspace
-    held_over = _places(spec, new) if in_pieces(spec, workload, chunk) else 0
+    held_over = _places(spec, workload.batch * new) if in_pieces(spec, workload, chunk) else 0
     return sum(rounded(size) for size in (weights, staged, merged, partial)) + held_over
 
 
@@ -76,7 +76,7 @@ def in_pieces(spec: ModelSpec, workload: Workload, chunk: int | None) -> bool:
         and chunk <= PIECES_TO
         and workload.context >= GRAPH_FROM * chunk
         and all(
-            isinstance(x, Attention) and stages_segments(x, workload.batch, chunk, workload.tokens)
+            isinstance(x, Attention) and stages_segments(x, chunk, workload.tokens)
             for x, _ in spec.mixer_counts
         )
     )
@@ -105,7 +105,7 @@ def packed(live: LiveTensors, mixer: Attention, step: ForwardStep) -> int:
     """Take the attention output; queries belong to the caller."""
     size = step.bytes(mixer.query_heads * mixer.value_dim)
     queries = step.rows * mixer.query_heads
-    if stages_segments(mixer, step.batch, step.new, step.capacity):
+    if stages_segments(mixer, step.new, step.capacity):
         out = take_staged(live, mixer, step)
     elif step.new > 1:
         parts = _parts(mixer, step)

@@ -1,8 +1,9 @@
 """What a chunk's attention over staged segments allocates, as runtime/kernels/staged.py runs it.
 
 The past goes through cuDNN's attention in segments, in parts side by side where queries are few;
-the chunk itself, with what is left of the past, through FlashAttention, which splits the keys of
-few queries over the GPU and sums the splits up in float32.
+a whole chunk alone through it too; the chunk with what is left of the past, or within a window,
+through FlashAttention, which splits the keys of few queries over the GPU and sums the splits up in
+float32. A batch goes a sequence at a time.
 """
 
 from functools import lru_cache
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from ...models.spec import Attention
 from .forward_step import ForwardStep
 from .live_tensors import LiveTensors
-from .workspace import MULTIPROCESSORS, SEGMENT, segment_tokens
+from .workspace import MULTIPROCESSORS, SEGMENT, goes_square, segment_tokens
 
 STAGED_HEAD_DIM = 256  # widest head of the library's attention that staged segments go through
 MOST_SPLITS = 128
@@ -22,14 +23,13 @@ ENOUGH = 0.85  # of the best efficiency: the fewest splits that reach it are tak
 Ints = npt.NDArray[np.int64]
 
 
-def stages_segments(mixer: Attention, batch: int, new: int, tokens: int) -> bool:
+def stages_segments(mixer: Attention, new: int, tokens: int) -> bool:
     """Whether a chunk's attention goes through staged segments; else through Triton's kernel.
 
     `tokens` is what the cache was allocated for.
     """
     return (
-        batch == 1
-        and new > 1
+        new > 1
         and mixer.softcap is None
         and mixer.head_dim == mixer.value_dim <= STAGED_HEAD_DIM
         and mixer.head_dim % 8 == 0
@@ -70,9 +70,18 @@ def _result(
 def _own(live: LiveTensors, mixer: Attention, new: int, keys: int, step: ForwardStep) -> None:
     """The chunk's queries and the keys that end with them."""
     _result(live, mixer, new, step)
-    count = splits(mixer.query_heads, mixer.head_dim, new, keys)
+    slides = mixer.window_within(step.capacity) is not None
+    count = int(_last_splits(mixer, new, np.array([keys]), slides)[0])
     if count > 1:
         live.touch(count * new * mixer.query_heads * 4 * (_whole_width(mixer.head_dim) + 1))
+
+
+def _last_splits(mixer: Attention, new: int, keys: Ints, slides: bool) -> Ints:
+    """Splits of the last call, for numbers of keys [K]: none of a whole chunk that meets itself
+    alone."""
+    counts = _splits(mixer.query_heads, mixer.head_dim, new, keys, MULTIPROCESSORS)
+    alone = np.array([not slides and goes_square(new, int(k)) for k in keys])
+    return np.where(alone, 1, counts)
 
 
 def _bytes(mixer: Attention, new: int, step: ForwardStep) -> int:
@@ -96,7 +105,7 @@ def _most_keys(mixer: Attention, new: int, past: int, chunks: bool) -> int:
         again = segment_tokens(mixer.kv_heads, mixer.head_dim, mixer.value_dim, new) // 4
         lengths |= {_cut(mixer, new, at)[1] for at in range(past, max(-1, past - again), -new)}
     ordered = sorted(lengths)
-    counts = _splits(mixer.query_heads, mixer.head_dim, new, np.array(ordered), MULTIPROCESSORS)
+    counts = _last_splits(mixer, new, np.array(ordered), False)
     return ordered[int(counts.argmax())]
 
 

@@ -17,6 +17,7 @@ STAGED_BYTES = 2**25  # and as many more, by doublings, as this holds: it stays 
 FEW_QUERIES = 512  # up to so many in a chunk, launches and gaps between them cost more than that
 PIECES_TO = 1024  # tokens of a chunk up to which it runs as graphs between its attention calls
 GRAPH_FROM = 8  # chunks of one size that repay capturing a graph for them
+SQUARE_FROM = 512  # tokens of a chunk that meets itself alone, in whose multiples cuDNN plans it
 MAX_PARTS = 128  # thread blocks that may share a KV head's tokens in decoding
 TAIL_PARTS = (
     3  # more where sinks or a residual exist: sinks, keys waiting for their block, residual
@@ -31,6 +32,11 @@ def segment_tokens(heads: int, key_dim: int, value_dim: int, chunk: int) -> int:
     while 2 * tokens * heads * (key_dim + value_dim) * 2 <= STAGED_BYTES:
         tokens *= 2
     return 2 * tokens if chunk <= FEW_QUERIES else tokens
+
+
+def goes_square(chunk: int, keys: int) -> bool:
+    """Whether a chunk and the keys that end with it go through cuDNN's causal attention."""
+    return chunk == keys and chunk >= SQUARE_FROM and chunk % SQUARE_FROM == 0
 
 
 def staging_bytes(heads: int, key_dim: int, value_dim: int, held: int, chunk: int) -> int:

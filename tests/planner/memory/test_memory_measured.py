@@ -80,6 +80,9 @@ BEYOND = {
     "gpt-oss-20b-16bit w8a16-k16v16 16,384",
     "gpt-oss-20b-16bit w8a16-k16v16 24,576",
     "gpt-oss-20b-16bit w8a16-k16v16 32,768",
+    # run before the chunks of a batch were staged
+    "Qwen2.5-3B-Instruct w4a16-k16v16 2,048 x4",
+    "Qwen3-8B w4a16-k8v8+pc1024 4,096 x4",
     # run before all passes shared one stream, and so one workspace
     "Llama-3.2-3B-Instruct w4a16-k4v4+rot+res64+pc512 10,240",
     "Llama-3.2-3B-Instruct w8a16-k4v4-kc128+res128+pc2048 131,060",

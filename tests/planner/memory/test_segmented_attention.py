@@ -73,5 +73,5 @@ def test_cuts_are_the_runtimes(new: int) -> None:
 
     segment = segment_tokens(8, 128, 128, new)
     for past in (0, 1, 300, 2047, 2048, 4096, 5000, 8192, 16_383, 16_384, 31_744, 70_001):
-        *before, (first, end) = _segments(past + new, new, segment)
+        *before, (first, end) = _segments(0, past + new, new, segment)
         assert _cut(LLAMA_3B, new, past) == (len(before), end - first), past

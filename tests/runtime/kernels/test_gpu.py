@@ -115,3 +115,36 @@ def test_staged_chunks(
     check(
         state, 4, queries, sinks=torch.randn(8, generator=torch.Generator().manual_seed(3)).cuda()
     )
+
+
+@pytest.mark.parametrize("past", [0, 1024])
+@pytest.mark.parametrize("dim", [64, 128, 256])
+def test_a_whole_chunk_that_meets_itself_alone(
+    monkeypatch: pytest.MonkeyPatch, dim: int, past: int
+) -> None:
+    monkeypatch.setattr(staged_room, "segment_tokens", lambda *_: 1024)
+    state = filled_state("k4v4-g64", past + 1024, dim=dim, device="cuda")
+    check(state, 4, 1024, sinks=torch.linspace(-1, 2, 8).cuda())
+
+
+@pytest.mark.parametrize("window", [None, 300])
+@pytest.mark.parametrize("text", ["k4v4-g64", "k8v2-kc+res64", "k16v16", "k4v4-pt"])
+def test_staged_chunks_of_a_padded_batch(
+    monkeypatch: pytest.MonkeyPatch, text: str, window: int | None
+) -> None:
+    """Sequences that begin at 0, in the past, within the chunk and after it."""
+    monkeypatch.setattr(staged, "SEGMENT", 1024)
+    monkeypatch.setattr(staged_room, "segment_tokens", lambda *_: 1024)
+    capacity = None if window is None else window + 300
+    starts = (0, 1234, 1900, 2000)
+    state = filled_state(
+        text, 2000, batch=4, starts=starts, dim=128, window=window, capacity=capacity, device="cuda"
+    )
+    query = noise(4, 8, 256, 128, seed=9, device="cuda")
+    found = staged.attend(query, state, scaling=128**-0.5)
+    expected = reference.attend(query.float(), state, scaling=128**-0.5)
+    for row, begin in enumerate(starts):
+        seen = max(0, begin - (2000 - 256))
+        assert not found[row, :, :seen].any()
+        if seen < 256:
+            assert relative_error(found[row, :, seen:], expected[row, :, seen:]) < TOLERANCE

@@ -129,7 +129,7 @@ def test_workspace_bytes_by_hand() -> None:
     ("total", "n"), [(1000, 256), (33_068, 256), (131_072, 1024), (40_000, 20_000)]
 )
 def test_segments_cover_every_position_in_a_few_sizes(total: int, n: int) -> None:
-    found = staged._segments(total, n, 8192)
+    found = staged._segments(0, total, n, 8192)
     assert found[0][0] == 0
     assert found[-1][1] == total
     assert found[-1][0] <= total - n  # the chunk's own tokens are in the last, causal piece

@@ -1,0 +1,208 @@
+// Two to sixty-four rows of x times a 4-bit matrix on the tensor cores: decoding several sequences.
+// docs/weights_runtime.md derives it; layout.py draws the words; kernels_tile.py is the same in Triton.
+//
+// Compiled at run time by NVRTC (no headers), with these constants defined:
+//   GROUP   inputs that share a scale: 32, 64 or 128
+//   HALF    1: float16, 0: bfloat16     SCALES_HALF   1: scales are float16, 0: bfloat16
+//   WARPS   warps a block               BLOCKS  blocks that shall fit a multiprocessor
+//   TILES   tiles of 8 rows of x a block takes: 1, 2 or 4
+//
+// A warp takes 32 columns and walks down the inputs in units of 128, 16 rows of words. Thread
+// (g, t) of 8 x 4 loads the words of columns 4g to 4g + 3 in rows 4t to 4t + 3: whole lines of
+// memory, and just the operands that m16n8k16 wants of it, since a sum does not care about the
+// order of its inputs. The inputs of those words lie side by side in x, 16 bytes a plane. While a
+// unit is multiplied, the next one is on its way. grid.y blocks share the inputs.
+
+typedef unsigned int u32;
+typedef unsigned short u16;
+typedef long long i64;
+
+#define INLINE __device__ __forceinline__
+#define PARTS (128 / GROUP)  // groups a unit
+#define PLANES (GROUP / 32)  // planes of 32 inputs a group
+
+struct Args {
+    const u32* x;          // rows of inputs, 16-bit pairs
+    const u32* words;
+    const u32* zeros;
+    const u16* scales;
+    const u16* bias;       // null: none
+    u16* y;
+    float* partial;        // [splits][rows][outputs]
+    int* arrived;          // [grid.z][column blocks], zero between launches
+    int rows, inputs, outputs, words_row, zeros_row, scales_row;
+};
+
+INLINE float half_to_float(u32 h) { float f; asm("{.reg .b16 a; cvt.u16.u32 a, %1; cvt.f32.f16 %0, a;}" : "=f"(f) : "r"(h)); return f; }
+template <bool FP16> INLINE float low(u32 w) { return FP16 ? half_to_float(w & 0xffff) : __uint_as_float(w << 16); }
+template <bool FP16> INLINE float high(u32 w) { return FP16 ? half_to_float(w >> 16) : __uint_as_float(w & 0xffff0000u); }
+INLINE u32 pack_io(float lo, float hi) {
+    u32 d;
+    if (HALF) asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(hi), "f"(lo));
+    else asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(hi), "f"(lo));
+    return d;
+}
+INLINE u32 minus(u32 a, u32 b) {  // pairs of small whole numbers: exact
+    u32 d;
+    if (HALF) asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+    else asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(b), "r"(0xbf80bf80u), "r"(a));  // b * -1 + a
+    return d;
+}
+INLINE void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+    if (HALF)
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+    else
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+INLINE uint4 load_once(const u32* p) {  // weights are read once: keep them out of L1, for x
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+    return v;
+}
+INLINE float4 load_from_others(const float* p) {  // past L1, which may hold what was there before
+    float4 v;
+    asm volatile("ld.global.cg.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(p));
+    return v;
+}
+
+// The bits of 128 as bfloat16, of 1024 as float16: their last bit counts 1, so a code in the low
+// bits adds itself.
+#define WHOLE (HALF ? 0x64006400u : 0x43004300u)
+
+// Codes 2p and 2p + 1 of a word as a 16-bit pair, each with the whole number above added.
+INLINE u32 codes(u32 word, int p) {
+    u32 pair;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(pair) : "r"(word), "r"(word >> 4), "r"(0x4400 + 0x1111 * p));
+    return (pair & 0x000f000fu) | WHOLE;
+}
+
+struct Unit {
+    uint4 words[4];
+    uint2 scales[PARTS];
+    u32 zeros[PARTS];
+};
+
+extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS) tile(const Args args) {
+    __shared__ int last_block;
+    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const int column = (blockIdx.x * WARPS + threadIdx.x / 32) * 32 + 4 * g;
+    // Threads past the last column read the first columns instead, and store nothing.
+    const int safe = column < args.outputs ? column : 0;
+    const int units = args.inputs / 128, share = (units + gridDim.y - 1) / gridDim.y;
+    const int first = blockIdx.y * share, last = min(first + share, units);
+    const int top = blockIdx.z * 8 * TILES;
+
+    const uint4* x[TILES];
+#pragma unroll
+    for (int n = 0; n < TILES; n++) {
+        const int row = min(top + 8 * n + g, args.rows - 1);
+        x[n] = reinterpret_cast<const uint4*>(args.x + i64(row) * (args.inputs / 2)) + t;
+    }
+    auto load = [&](Unit& to, int unit) {
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            to.words[j] = load_once(args.words + i64(unit * 16 + 4 * t + j) * args.words_row + safe);
+#pragma unroll
+        for (int p = 0; p < PARTS; p++) {
+            const i64 group = i64(unit) * PARTS + p;
+            to.scales[p] = *reinterpret_cast<const uint2*>(args.scales + group * args.scales_row + safe);
+            to.zeros[p] = args.zeros[group * args.zeros_row + safe / 8] >> (safe % 8 * 4);
+        }
+    };
+
+    float total[TILES][2][4] = {};
+    Unit here, next;
+    if (first < last) load(here, first);
+    for (int unit = first; unit < last; unit++) {
+        if (unit + 1 < last) load(next, unit + 1);
+#pragma unroll
+        for (int p = 0; p < PARTS; p++) {
+            float sums[TILES][2][4] = {};
+            u32 zero[4];
+#pragma unroll
+            for (int c = 0; c < 4; c++) {
+                const u32 code = here.zeros[p] >> (4 * c) & 15;
+                zero[c] = (code | code << 16) + WHOLE;
+            }
+#pragma unroll
+            for (int q = 0; q < PLANES; q++) {
+                const int plane = p * PLANES + q;
+                uint4 inputs[TILES];
+#pragma unroll
+                for (int n = 0; n < TILES; n++) inputs[n] = x[n][unit * 16 + plane * 4];
+#pragma unroll
+                for (int j = 0; j < 4; j += 2) {
+                    const u32 one[4] = {here.words[j].x, here.words[j].y, here.words[j].z, here.words[j].w};
+                    const u32 two[4] = {here.words[j + 1].x, here.words[j + 1].y, here.words[j + 1].z, here.words[j + 1].w};
+#pragma unroll
+                    for (int h = 0; h < 2; h++) {
+                        const u32 a0 = minus(codes(one[2 * h], plane), zero[2 * h]);
+                        const u32 a1 = minus(codes(one[2 * h + 1], plane), zero[2 * h + 1]);
+                        const u32 a2 = minus(codes(two[2 * h], plane), zero[2 * h]);
+                        const u32 a3 = minus(codes(two[2 * h + 1], plane), zero[2 * h + 1]);
+#pragma unroll
+                        for (int n = 0; n < TILES; n++)
+                            mma(sums[n][h], a0, a1, a2, a3, j ? inputs[n].z : inputs[n].x, j ? inputs[n].w : inputs[n].y);
+                    }
+                }
+            }
+            const float scale[4] = {low<SCALES_HALF>(here.scales[p].x), high<SCALES_HALF>(here.scales[p].x),
+                                    low<SCALES_HALF>(here.scales[p].y), high<SCALES_HALF>(here.scales[p].y)};
+#pragma unroll
+            for (int n = 0; n < TILES; n++)
+#pragma unroll
+                for (int h = 0; h < 2; h++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++) total[n][h][i] += scale[2 * h + i / 2] * sums[n][h][i];
+        }
+        here = next;
+    }
+
+    const bool stores = column < args.outputs;
+    const i64 size = i64(args.rows) * args.outputs;
+    if (gridDim.y > 1) {
+#pragma unroll
+        for (int n = 0; n < TILES; n++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const int row = top + 8 * n + 2 * t + i;
+                if (stores && row < args.rows)
+                    *reinterpret_cast<float4*>(args.partial + blockIdx.y * size + i64(row) * args.outputs + column) =
+                        {total[n][0][i], total[n][0][2 + i], total[n][1][i], total[n][1][2 + i]};
+            }
+        __threadfence();
+        __syncthreads();
+        int* counter = args.arrived + blockIdx.z * gridDim.x + blockIdx.x;
+        if (threadIdx.x == 0) last_block = atomicAdd(counter, 1) == int(gridDim.y) - 1;
+        __syncthreads();
+        if (!last_block) return;
+        __threadfence();
+        if (threadIdx.x == 0) *counter = 0;
+    }
+    if (!stores) return;
+#pragma unroll
+    for (int n = 0; n < TILES; n++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int row = top + 8 * n + 2 * t + i;
+            if (row >= args.rows) continue;
+            float4 sum = {total[n][0][i], total[n][0][2 + i], total[n][1][i], total[n][1][2 + i]};
+            if (gridDim.y > 1) {
+                sum = {0.f, 0.f, 0.f, 0.f};
+                const float* from = args.partial + i64(row) * args.outputs + column;
+                for (int split = 0; split < int(gridDim.y); split++) {
+                    const float4 part = load_from_others(from + split * size);
+                    sum.x += part.x; sum.y += part.y; sum.z += part.z; sum.w += part.w;
+                }
+            }
+            if (args.bias) {
+                const uint2 bias = *reinterpret_cast<const uint2*>(args.bias + column);
+                sum.x += low<HALF>(bias.x); sum.y += high<HALF>(bias.x);
+                sum.z += low<HALF>(bias.y); sum.w += high<HALF>(bias.y);
+            }
+            *reinterpret_cast<uint2*>(args.y + i64(row) * args.outputs + column) = {pack_io(sum.x, sum.y), pack_io(sum.z, sum.w)};
+        }
+}
