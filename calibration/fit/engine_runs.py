@@ -30,6 +30,7 @@ from ..records.record_file import Record
 RUNS = tuple(f"calibrations/{name}_h200.jsonl" for name in ("runs", "verify", "paper"))
 SINCE = "2026-11-24"  # bench_runtime's rows before were of kernels that are gone
 BEFORE = "-pt"  # appended on the host then, which no pass is captured with
+STAGED_BATCHES = "2026-11-28T09"  # before, the chunks of a batch went tile by tile
 SWEEPS = "hardware/latency_h200_kvpareto.jsonl"
 OUTPUT = 64  # tokens that the caches of bench_runtime.py have room for beyond the context
 SPEED_OUTPUT = 16  # the same of a calibration's runs (trial.py), where a row does not say it
@@ -98,7 +99,7 @@ def runs(lines: Iterable[dict[str, Any]], engine: Engine = KVPARETO) -> Iterator
             config=Configuration.parse(x["config"]),
             workload=Workload(x["context"], x["output"], batch=x["batch"]),
             gpu=x["environment"]["gpu"],
-            ttft_s=x.get("ttft_s"),
+            ttft_s=None if _by_tiles(x) else x.get("ttft_s"),
             tpot_s=x.get("tpot_s"),
             captured="why_eager" not in x,
             allocated_resident=x["allocated_resident"],
@@ -108,6 +109,13 @@ def runs(lines: Iterable[dict[str, Any]], engine: Engine = KVPARETO) -> Iterator
             context_bytes=x["context_bytes"],
             device_used=x["device_used"],
         )
+
+
+def _by_tiles(line: dict[str, Any]) -> bool:
+    """Whether a run's prompts went through the kernel that batches no longer take."""
+    return (
+        line["batch"] > 1 and line["engine"] == KVPARETO.name and line["started"] < STAGED_BATCHES
+    )
 
 
 def sweeps(lines: Iterable[dict[str, Any]]) -> Iterator[RunRow]:

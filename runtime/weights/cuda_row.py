@@ -1,6 +1,6 @@
 """Host side of row.cu: what it takes, its constants, how the work is cut, its launch.
 
-Products of one to four rows on the plain fp32 units. kernels.py has the same in Triton, for
+Products of one or two rows on the plain fp32 units. kernels.py has the same in Triton, for
 machines without NVRTC; on an H200 this one is faster (docs/weights_runtime.md).
 """
 
@@ -43,10 +43,9 @@ def takes(weight: Packed, x: torch.Tensor) -> bool:
     return aligned and x.is_cuda and nvrtc.available()
 
 
-def faster(weight: Packed, rows: int) -> bool:
-    """Whether this beats the tensor cores' kernel for that many rows, measured on an H200."""
-    wide = isinstance(weight, Packed4) and weight.shape[1] >= 8192
-    return rows <= (4 if wide else 2)
+def faster(rows: int) -> bool:
+    """Whether this beats the tensor cores' kernels for that many rows, measured on an H200."""
+    return rows <= 2
 
 
 def plan(weight: Packed, tiles: int, device: int) -> tuple[int, int]:

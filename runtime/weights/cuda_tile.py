@@ -57,7 +57,7 @@ def takes(weight: Packed, x: torch.Tensor) -> bool:
 def cut_of(weight: Packed4, rows: int, device: int) -> Cut:
     """Blocks for every multiprocessor, each with as much of the inputs as that leaves."""
     tiles = 1 if rows <= 8 else 2 if rows <= 16 else 4
-    warps, blocks = (8, 1) if tiles == 4 else (8, 2)
+    warps, blocks = 4, 2 if tiles == 4 else 4
     inputs, outputs = weight.shape
     units = inputs // BLOCK4
     columns = -(-outputs // (WARP_COLUMNS * warps))

@@ -133,11 +133,11 @@ def few_rows(
 ) -> torch.Tensor:
     """y = x @ W + bias; x [rows, in] 16-bit contiguous, on the tensor cores.
 
-    Two to four rows run on the fp32 units where that is faster, unless a `plan` asks for tiles.
+    Two rows run on the fp32 units, which is faster there, unless a `plan` asks for tiles.
     """
     inputs, outputs = weight.shape
     rows = x.shape[0]
-    if plan is None and cuda_row.faster(weight, rows) and cuda_row.takes(weight, x):
+    if plan is None and cuda_row.faster(rows) and cuda_row.takes(weight, x):
         return cuda_row.product(x, weight, bias, workspace)
     if plan is None and isinstance(weight, Packed4) and cuda_tile.takes(weight, x):
         return cuda_tile.product(x, weight, bias, workspace)

@@ -186,7 +186,7 @@ def test_intervals_hold_nine_of_ten_measured_rows(
 
 def test_our_engine_keeps_to_its_interval() -> None:
     found = list(runtime_runs())
-    assert len(found) == 254
+    assert len(found) == 252
     assert np.mean([all(row.held) for row in found]) >= 0.95
 
 
@@ -204,9 +204,7 @@ def test_our_engine_on_the_runs_it_was_fitted_to() -> None:
     tpot = np.array([abs(1 / row.tpot_ratio - 1) for row in found])
     assert np.median(ttft) <= 0.07
     assert np.median(tpot) <= 0.04
-    batched = np.array([run.workload.batch > 1 for run in shipped_runs()])
-    assert batched.sum() == 2  # a third of their TPOT off, with nothing else to learn it from
-    assert tpot[~batched].max() <= 0.16
+    assert tpot.max() <= 0.16
     # The host, whose speed is the machine's of the day, decides short prompts and small chunks, and
     # families whose layers are transformers' own code.
     assert np.mean(ttft <= 0.15) >= 0.75
