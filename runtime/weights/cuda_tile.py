@@ -1,8 +1,8 @@
 """Host side of tile.cu: what it takes, how the work is cut, its launch.
 
-Products of two to thirty-two rows with 4-bit matrices on the tensor cores. kernels_tile.py has the
-same in Triton, for 8 bits, for more rows, and for machines without NVRTC; on an H200 this one is
-faster where it is taken (docs/weights_runtime.md).
+Products of three to sixty-four rows with 4-bit matrices on the tensor cores; more than 32 rows
+read the matrix twice. kernels_tile.py has the same in Triton, for 8 bits and for machines without
+NVRTC; on an H200 this one is faster, or for narrow matrices about as fast (docs/weights_runtime.md).
 """
 
 import ctypes
@@ -18,7 +18,7 @@ from .layout import BLOCK4, Packed, Packed4
 from .workspace import COUNTERS, Workspace
 
 WARP_COLUMNS = 32
-MOST_ROWS = 32
+MOST_ROWS = 64
 _SOURCE = Path(__file__).with_name("tile.cu")
 _POINTERS = ("x", "words", "zeros", "scales", "bias", "y", "partial", "arrived")
 _SIZES = ("rows", "inputs", "outputs", "words_row", "zeros_row", "scales_row")
@@ -59,8 +59,8 @@ def cut_of(weight: Packed4, rows: int, device: int) -> Cut:
     tiles = 1 if rows <= 8 else 2 if rows <= 16 else 4
     warps, blocks = 4, 2 if tiles == 4 else 4
     inputs, outputs = weight.shape
-    units = inputs // BLOCK4
-    columns = -(-outputs // (WARP_COLUMNS * warps))
+    units, passes = inputs // BLOCK4, -(-rows // (8 * tiles))
+    columns = -(-outputs // (WARP_COLUMNS * warps)) * passes
     splits = max(1, min(units, blocks * cuda_row.multiprocessors(device) // columns))
     return Cut(tiles, warps, blocks, -(-units // -(-units // splits)))
 
