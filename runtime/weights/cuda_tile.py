@@ -2,7 +2,8 @@
 
 Products of three to sixty-four rows with 4-bit matrices on the tensor cores; more than 32 rows
 read the matrix twice. kernels_tile.py has the same in Triton, for 8 bits and for machines without
-NVRTC; on an H200 this one is faster, or for narrow matrices about as fast (docs/weights_runtime.md).
+NVRTC; on an H200 this one is faster, or about as fast for narrow matrices
+(docs/weights_runtime.md).
 """
 
 import ctypes
