@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..planner.accuracy import calibrations
+from ..planner.accuracy.shipped_measurements import measured_as, measured_models
 from ..planner.errors import BadInput
 from ..planner.hardware.gpu_names import find_gpu
 from ..planner.hardware.gpus import Hardware, list_gpus
@@ -31,10 +32,20 @@ Document = Mapping[str, Any]
 
 
 def list_document() -> dict[str, Any]:
-    """Hub ids of the bundled models, names of the GPUs, and this machine's calibrations."""
+    """Hub ids of the bundled models and of those measured by this project, names of the GPUs, and
+    this machine's calibrations."""
     return {
         "schema": 1,
         "models": bundled_models(),
+        "measured": [
+            {
+                "model": name,
+                "points": known["points"],
+                "weights": known["weights"],
+                "gpu": known["gpu"],
+            }
+            for name, known in measured_models().items()
+        ],
         "gpus": [gpu.name for gpu in list_gpus()],
         "calibrations": [folder.name for folder in calibrations.folders()],
     }
@@ -63,11 +74,20 @@ def show_document(name: str) -> dict[str, Any]:
 
 def print_list(document: Document, console: Console) -> None:
     """Names, one a line under each heading, so that they can be searched and copied."""
-    kinds = (("Models", "models"), ("GPUs", "gpus"), ("Calibrations here", "calibrations"))
-    for title, key in kinds:
-        console.print(f"{title} ({len(document[key])})", style="bold", highlight=False)
-        for name in document[key]:
-            console.print(f"  {name}", highlight=False, markup=False)
+    kinds = (
+        ("Models", document["models"]),
+        ("Measured models", [_measured_line(one) for one in document["measured"]]),
+        ("GPUs", document["gpus"]),
+        ("Calibrations here", document["calibrations"]),
+    )
+    for title, names in kinds:
+        console.print(f"{title} ({len(names)})", style="bold", highlight=False)
+        for name in names:
+            console.print(f"  {name}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _measured_line(one: Mapping[str, Any]) -> str:
+    return f"{one['model']}  {one['points']} points on an {one['gpu']}, weights {one['weights']}"
 
 
 def print_profile(document: Document, console: Console) -> None:
@@ -165,6 +185,15 @@ def _model_document(spec: ModelSpec) -> dict[str, Any]:
     }
     if spec.quantization is not None:
         facts["weights"] = f"{spec.quantization.method}, {spec.quantization.bits:g} bits"
+    measured = measured_as(spec)
+    if measured is not None:
+        known = measured_models()[measured]
+        off, held = known["held_out"]["mae"], known["held_out"]["coverage"]
+        facts["measured"] = [
+            f"{known['points']} points on an {known['gpu']}",
+            f"weights: {known['weights']}",
+            f"left-out rows: {100 * off:.1f} points off in the mean, {held:.0%} held by intervals",
+        ]
     matched = calibrations.match(spec)
     meta = calibrations.read_meta(matched.folder) if matched else None
     if meta is not None:

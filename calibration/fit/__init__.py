@@ -8,6 +8,7 @@ DOOR = (
     "engine_runs",
     "gpu",
     "latency",
+    "measured_models",
     "mixed_effects",
     "profile",
     "published",

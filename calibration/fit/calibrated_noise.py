@@ -25,13 +25,13 @@ from ...planner.accuracy.calibrated_noise import (
 )
 from ...planner.accuracy.formula import COEFFICIENTS, Floats
 from ...planner.accuracy.interactions import PARTS, TABLES
-from ...planner.accuracy.interval import LEVEL, inside
+from ...planner.accuracy.interval import LEVEL, NORMAL_Z, inside
 from ...planner.accuracy.model_sensitivity import ModelSensitivity
 from ...planner.accuracy.predictor import Predictor
-from ...planner.accuracy.retention import cache_retention, protected_shares
+from ...planner.accuracy.retention import cache_retention
 from .accuracy_rows import KINDS, AccuracyRow
 from .mixed_effects import REFERENCE_KIND, KnownModel
-from .regression import deviation, distance, formats_of
+from .regression import deviation, distance, formats_and_shares
 
 FLOOR = 0.002
 """Standard deviation of a score beside sampling: runs differ by kernels alone."""
@@ -54,6 +54,8 @@ FORMAT_SD = 0.5
 """Spread of the tables' entries, and of what is a format's own."""
 FOLDS = 5
 SHIFTS = np.linspace(0.0, 4.0, 41)
+FEWEST = 10
+"""Rows of a kind that say how wide its intervals must be."""
 STEP = 1e-4
 
 
@@ -100,18 +102,14 @@ class NoiseRows:
 
     def __init__(self, rows: Sequence[AccuracyRow], model: KnownModel) -> None:
         self.rows = tuple(rows)
-        formats = formats_of(rows, [model] * len(rows))
+        formats, shares = formats_and_shares(rows, [model] * len(rows))
         bits = np.array([r.protected_bits for r in rows])
-        features = model.features
-        shares = [
-            protected_shares(features.outliers, features.layers, r.protected_layers) for r in rows
-        ]
         self.inputs = CacheUse.of(
             formats,
             formats.with_bits(bits, bits),
-            np.array([[s.plain, s.outlier, s.value] for s in shares]).T,
+            shares,
             np.array([float(r.context) for r in rows]),
-            features.attention_fraction,
+            model.features.attention_fraction,
         )
         self.weight_bits: Floats = np.array([r.weight_bits for r in rows])
         self.observed: Floats = np.array([r.retention for r in rows])
@@ -243,13 +241,30 @@ class LeftOut:
     predicted: Floats
     observed: Floats
     needed: Floats
+    kinds: tuple[str, ...]
+    """Of each row, its kind of task."""
 
     @property
     def shift(self) -> float:
-        """Half-width of the intervals in log noise that holds LEVEL of the rows; at most the
-        widest of SHIFTS, which is taken where rows that no interval holds would ask for more."""
-        rank = min(int(np.ceil(LEVEL * (len(self.needed) + 1))), len(self.needed))
-        return min(float(np.sort(self.needed)[rank - 1]), float(SHIFTS[-1]))
+        """Half-width of the intervals in log noise that holds LEVEL of the rows."""
+        return _quantile(self.needed)
+
+    def shifts(self, prior: NoisePrior) -> dict[str, float]:
+        """The half-width for each kind of task, never less than for all rows alike: what holds
+        LEVEL of a kind's own rows where there are FEWEST; for a kind that was not measured, what
+        the prior knows of it too."""
+        found = {}
+        for kind in KINDS:
+            own = np.array([k == kind for k in self.kinds])
+            if own.sum() >= FEWEST:
+                found[kind] = max(self.shift, _quantile(self.needed[own]))
+            elif not own.any():
+                known = f"kind:{kind}" in prior.names  # the reference kind has no effect of its own
+                spread = prior.sd[prior.names.index(f"kind:{kind}")] if known else EFFECT_SD["kind"]
+                found[kind] = float(np.hypot(self.shift, NORMAL_Z * spread))
+            else:
+                found[kind] = self.shift
+        return found
 
     @property
     def error(self) -> float:
@@ -258,6 +273,13 @@ class LeftOut:
     @property
     def coverage(self) -> float:
         return float((self.needed <= self.shift).mean())
+
+
+def _quantile(needed: Floats) -> float:
+    """The shift that holds LEVEL of the rows; at most the widest of SHIFTS, which is taken where
+    rows that no interval holds would ask for more."""
+    rank = min(int(np.ceil(LEVEL * (len(needed) + 1))), len(needed))
+    return min(float(np.sort(needed)[rank - 1]), float(SHIFTS[-1]))
 
 
 def leave_out(
@@ -269,7 +291,7 @@ def leave_out(
 ) -> LeftOut:
     """Leave the groups out by folds. There are at least two."""
     fold = np.array(groups) % folds
-    columns = np.zeros((3, len(rows)))
+    found = np.zeros((3, len(rows)))
     for out in np.unique(fold):
         left = np.flatnonzero(fold == out)
         kept = [row for row, f in zip(rows, fold, strict=True) if f != out]
@@ -277,10 +299,10 @@ def leave_out(
             fit_calibrated_noise(kept, model, prior).noise,
             NoiseRows([rows[int(i)] for i in left], model),
         )
-        columns[0, left] = data.predict(noise)
-        columns[1, left] = np.minimum(data.observed, 1.0)
-        columns[2, left] = _needed(noise, data)
-    return LeftOut(*columns)
+        found[0, left] = data.predict(noise)
+        found[1, left] = np.minimum(data.observed, 1.0)
+        found[2, left] = _needed(noise, data)
+    return LeftOut(found[0], found[1], found[2], tuple(row.kind for row in rows))
 
 
 def _needed(noise: CalibratedNoise, data: NoiseRows) -> Floats:

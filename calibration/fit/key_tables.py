@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ...planner.accuracy.key_noise.at_hand import payload_of
 from ...planner.accuracy.key_noise.checkpoint_keys import key_layers
-from ...planner.accuracy.key_noise.key_ranges import BITS, FOLDER, STRUCTURES, TRANSFORMS, KeyRanges
+from ...planner.accuracy.key_noise.key_ranges import FOLDER, KeyRanges
 from ...planner.accuracy.key_noise.key_simulation import KeyLayer, key_ranges
 from ...planner.load_model import load_model
 from ...planner.models.spec import Attention
@@ -29,19 +30,6 @@ from .published import FOLDER as PUBLISHED
 TABLES = PUBLISHED.parent / FOLDER
 LARGE = 100.0
 """Norm of a key bias beyond which a layer is one of the few that set the ranges."""
-
-
-def payload_of(ranges: KeyRanges) -> dict[str, object]:
-    """JSON values of a table, three significant digits each."""
-    rows = ranges.variance.reshape(-1, ranges.variance.shape[-1])
-    names = [f"{b} {t} {s}" for b in BITS for t in TRANSFORMS for s in STRUCTURES]
-    return {
-        "source": ranges.source,
-        "variance": {
-            name: [float(f"{value:.3g}") for value in row.tolist()]
-            for name, row in zip(names, rows, strict=True)
-        },
-    }
 
 
 def write(name: str, ranges: KeyRanges, folder: Path = TABLES) -> None:

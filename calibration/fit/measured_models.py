@@ -35,17 +35,22 @@ SOURCES = FOLDER.parent / "calibrations"
 
 def measured_rows(folder: Path = SOURCES) -> list[AccuracyRow]:
     """All rows, in the files' order."""
-    rows = []
+    return [row for _, row in measured_runs(folder)]
+
+
+def measured_runs(folder: Path = SOURCES) -> list[tuple[Configuration, AccuracyRow]]:
+    """All rows with the very configuration that was run, its prefill chunk too."""
+    runs: list[tuple[Configuration, AccuracyRow]] = []
     for path in sorted(folder.glob("real_*.jsonl")):
         points = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        usable = [p for p in points if p.get("model") in MODELS and "error" not in p]
-        rows += [*_texts(usable), *_tasks(usable)]
-    return rows
+        found = [p for p in points if p.get("model") in MODELS and "error" not in p]
+        runs += [*_texts(found), *_tasks(found)]
+    return runs
 
 
-def _texts(points: Sequence[Mapping[str, Any]]) -> list[AccuracyRow]:
+def _texts(points: Sequence[Mapping[str, Any]]) -> list[tuple[Configuration, AccuracyRow]]:
     """One row for each configuration and context, whatever the chunk it was read in."""
-    rows: dict[tuple[str, int], AccuracyRow] = {}
+    rows: dict[tuple[str, int], tuple[Configuration, AccuracyRow]] = {}
     for point in points:
         config = Configuration.parse(point["config"])
         if point["kind"] != "divergence" or _unquantized(config):
@@ -55,11 +60,12 @@ def _texts(points: Sequence[Mapping[str, Any]]) -> list[AccuracyRow]:
         key = str(config.with_chunk(None)), point["context"]
         retention = MeasuredRetention(kept, max(kept * tail["excess_se"], LEAST_SD))
         if key not in rows:
-            rows[key] = _row(point, config, "text", "perplexity", retention, TEXT_WEIGHT, 0.0)
+            row = _row(point, config, "text", "perplexity", retention, TEXT_WEIGHT, 0.0)
+            rows[key] = config, row
     return list(rows.values())
 
 
-def _tasks(points: Sequence[Mapping[str, Any]]) -> list[AccuracyRow]:
+def _tasks(points: Sequence[Mapping[str, Any]]) -> list[tuple[Configuration, AccuracyRow]]:
     whole = {
         point["context"]: point["tasks"]
         for point in points
@@ -78,20 +84,22 @@ def _tasks(points: Sequence[Mapping[str, Any]]) -> list[AccuracyRow]:
                 result["score"] / reference["score"], _paired_error(reference, result)
             )
             kind = "reasoning" if task == "gsm8k" else "retrieval"
-            rows.append(_row(point, config, task, kind, kept, TASK_WEIGHT, reference["score"]))
+            row = _row(point, config, task, kind, kept, TASK_WEIGHT, reference["score"])
+            rows.append((config, row))
     return rows
 
 
 def _paired_error(reference: Mapping[str, Any], result: Mapping[str, Any]) -> float:
-    """Standard error of the ratio of two scores on the same items, from how they differ."""
+    """Standard error of the ratio R of two scores on the same items: by how each item's score
+    differs from R times what it is unquantized."""
     parts = max(int(reference["parts"]), 1)
-    pairs = [
-        ((int(a, 16) - int(b, 16)) / parts)
+    ratio = result["score"] / reference["score"]
+    off = [
+        (int(b, 16) - ratio * int(a, 16)) / parts
         for a, b in zip(reference["items"], result["items"], strict=True)
     ]
-    count = len(pairs)
-    mean = sum(pairs) / count
-    spread = math.sqrt(sum((x - mean) ** 2 for x in pairs) / count**2)
+    count = len(off)
+    spread = math.sqrt(sum(x * x for x in off) / count**2)
     return max(spread / reference["score"], 0.5 / count)
 
 

@@ -15,8 +15,9 @@ from threadpoolctl import threadpool_limits
 
 from ...planner.accuracy import predict as accuracy
 from ...planner.accuracy.calibrations import fingerprint, name_of
+from ...planner.accuracy.key_noise.at_hand import payload_of
 from ...planner.accuracy.measured_configs import MeasuredRetention
-from ...planner.accuracy.model_sensitivity import shape_of
+from ...planner.accuracy.model_sensitivity import ModelSensitivity, shape_of
 from ...planner.accuracy.predictor import Predictor
 from ...planner.formats.configuration import Configuration
 from ...planner.models.spec import ModelSpec
@@ -72,6 +73,8 @@ def fit_profile(spec: ModelSpec, records: Sequence[Record]) -> dict[str, Any] | 
         "broken": broken_configurations(records),
         "held_out": {},
     }
+    if own.features.ranges is not None and not own.features.ranges.name:
+        payload["key_ranges"] = payload_of(own.features.ranges)  # the checkpoint may go away
     if probed is not None:
         payload["probed"] = probed.payload()
     if held_out is not None:
@@ -82,15 +85,16 @@ def fit_profile(spec: ModelSpec, records: Sequence[Record]) -> dict[str, Any] | 
             "coverage": round(float(held_out.covered(z["known"]).mean()), 3),
         }
     if len({_configuration(row) for row in measured}) >= MANY:
-        payload |= _own_noise(measured, own, shipped, spec)
+        payload |= own_noise(measured, own, shipped, shipped.models.of(spec))
     return json.loads(json.dumps(payload))
 
 
-def _own_noise(
-    measured: Sequence[AccuracyRow], own: KnownModel, shipped: Predictor, spec: ModelSpec
+def own_noise(
+    measured: Sequence[AccuracyRow], own: KnownModel, shipped: Predictor, effects: ModelSensitivity
 ) -> dict[str, Any]:
-    """The model's own noise, how wide its intervals must be, and what that was taken from."""
-    prior = prior_of(shipped, shipped.models.of(spec))
+    """The model's own noise, how wide its intervals must be, and what that was taken from; the
+    prior is what the shipped fit expects of a model with these `effects`."""
+    prior = prior_of(shipped, effects)
     number: dict[tuple[object, ...], int] = {}
     groups = [number.setdefault(_configuration(row), len(number)) for row in measured]
     with threadpool_limits(1):
@@ -101,6 +105,7 @@ def _own_noise(
             "values": {name: round(value, 5) for name, value in fitted.values.items()},
             "formats": [[code, round(value, 5)] for code, value in fitted.formats.items()],
             "z": left_out.shift,
+            "kind_z": {k: round(z, 4) for k, z in left_out.shifts(prior).items()},
         },
         "held_out": {
             "rows": len(measured),

@@ -1,4 +1,4 @@
-"""`python -m kvpareto.calibration.real_models`: unpack, prepare, measure, merge, table."""
+"""`python -m kvpareto.calibration.real_models`: from GGUF files to rows, a page and profiles."""
 
 import argparse
 from collections.abc import Sequence
@@ -47,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table.add_argument("rows", type=Path, nargs="+")
     table.add_argument("--out", type=Path, required=True)
     table.set_defaults(run=_table)
+
+    ship = commands.add_parser("profiles", help="what plans of measured models use, as it ships")
+    ship.set_defaults(run=_profiles)
 
     options = parser.parse_args(arguments)
     options.run(options)
@@ -108,6 +111,13 @@ def _table(options: argparse.Namespace) -> None:
     from .page import write_page
 
     write_page(options.rows, options.out)
+
+
+def _profiles(options: argparse.Namespace) -> None:
+    from .measured_profiles import write_profiles
+
+    del options
+    write_profiles()
 
 
 if __name__ == "__main__":

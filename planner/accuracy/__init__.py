@@ -9,6 +9,7 @@ DOOR = (
     "formula",
     "interactions",
     "interval",
+    "key_noise.at_hand",
     "key_noise.checkpoint_keys",
     "key_noise.key_ranges",
     "key_noise.key_simulation",
@@ -18,6 +19,7 @@ DOOR = (
     "prediction",
     "predictor",
     "retention",
+    "shipped_measurements",
     "task_kinds",
 )
 """Modules that other rooms may import."""

@@ -131,7 +131,8 @@ class CalibratedNoise:
         value = slopes["group_value"] * wide + slopes["context_value"] * above
         value = value + (slopes["residual_value"] - slopes["residual"]) * window
         value = value + (slopes["tile_value"] - slopes["tile"]) * tiles
-        spans = [np.log(span) for span in relative_spans(formats)]
+        # one value has no span, and needs none
+        spans = [np.log(np.maximum(span, 1e-6)) for span in relative_spans(formats)]
         plain = key + 2 * (slopes["span_key"] - 1) * spans[0]
         outlier = np.where(channel, plain, key)
         value = value + 2 * (slopes["span_value"] - 1) * spans[1]

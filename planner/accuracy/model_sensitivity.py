@@ -16,7 +16,8 @@ import numpy as np
 from ..light_dataclass import dataclass
 from ..models.spec import Attention, ModelSpec, RecurrentState
 from .formula import Floats
-from .key_noise.key_ranges import KeyRanges, bundled_ranges, ranges_of
+from .key_noise.at_hand import ranges_of
+from .key_noise.key_ranges import KeyRanges, bundled_ranges
 from .retention import OutlierLayers
 
 COMPONENTS = ("plain", "outlier", "value", "weight")
@@ -181,6 +182,12 @@ class FittedSensitivities:
 
     def of(self, spec: ModelSpec) -> ModelSensitivity:
         """The scales that hold for a model description."""
+        sensitivity = self._of(spec)
+        ranges = sensitivity.features.ranges
+        said = ranges.said() if ranges is not None else ""
+        return replace(sensitivity, notes=(*sensitivity.notes, said)) if said else sensitivity
+
+    def _of(self, spec: ModelSpec) -> ModelSensitivity:
         key, same_shape = self._identify(spec)
         features = features_of(spec, self._family(spec), self._outliers(key or same_shape))
         features = replace(features, ranges=self._ranges(spec, key or same_shape))
@@ -189,9 +196,9 @@ class FittedSensitivities:
             wider = [1.0 if name == "weight" else NEW_CACHE_SPREAD for name in COMPONENTS]
             return replace(sensitivity, sd=sensitivity.sd * np.array(wider), provenance="unknown")
         if key is not None:
-            return self.known(key, features)
+            return self._with_read_keys(self.known(key, features), key)
         if same_shape is not None:
-            sensitivity = self.known(same_shape, features)
+            sensitivity = self._with_read_keys(self.known(same_shape, features), same_shape)
             return replace(
                 sensitivity,
                 sd=np.hypot(sensitivity.sd, self.payload["spread"]["cache"]),
@@ -201,13 +208,31 @@ class FittedSensitivities:
             )
         return self.unseen(features)
 
+    def _with_read_keys(self, sensitivity: ModelSensitivity, key: str) -> ModelSensitivity:
+        """Of a model whose rows are of weights alone, key outliers as its checkpoint tells."""
+        if sensitivity.features.ranges is None or self.payload["models"][key]["cache_rows"]:
+            return sensitivity
+        outlier = np.array([name == "outlier" for name in COMPONENTS])
+        read = self.unseen(sensitivity.features)
+        return replace(
+            sensitivity,
+            mean=np.where(outlier, read.mean, sensitivity.mean),
+            sd=np.where(outlier, read.sd, sensitivity.sd),
+        )
+
     def _ranges(self, spec: ModelSpec, key: str | None) -> KeyRanges | None:
-        """The model's own table of key noise, or that by which the rows of `key` were fitted: their
-        key outliers are in its units."""
+        """The model's own table of key noise, where no rows of `key` say more: key outliers fitted
+        to rows without one are in other units."""
         if key is None:
             return ranges_of(spec)
-        name = self.payload["models"][key]["read"]
-        return bundled_ranges(name) if name else None
+        model = self.payload["models"][key]
+        if key == self.payload.get("own"):
+            kept = self.payload.get("key_ranges")
+            read = KeyRanges.read(kept) if kept else None
+            return read or (bundled_ranges(model["read"]) if model["read"] else None)
+        if model["cache_rows"] and not model["read"]:
+            return None
+        return ranges_of(spec) or (bundled_ranges(model["read"]) if model["read"] else None)
 
     def key_of(self, spec: ModelSpec) -> str | None:
         """The model of the fit that this is, if it has rows of its own."""

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from ... import profiles
 from ..formats.configuration import Configuration
 from ..models.spec import ModelSpec
-from . import calibrations
+from . import calibrations, shipped_measurements
 from .format_arrays import formats_of, with_read_keys
 from .formula import Floats, FormatArrays
 from .measured_configs import MeasuredRetention
@@ -36,8 +36,16 @@ def published() -> Predictor:
 
 
 def predictor_for(spec: ModelSpec) -> Predictor:
-    """The model's own calibration on this machine, else what is shipped."""
-    return calibrations.find(spec) or published()
+    """The model's own calibration on this machine; else the one that ships, where this project
+    measured the model; else the published rows'."""
+    return calibrations.find(spec) or shipped_measurements.find(spec) or published()
+
+
+def _said_of_calibration(spec: ModelSpec) -> tuple[str, ...]:
+    """What is to be said of the calibration that `predictor_for` takes."""
+    if calibrations.find(spec) is not None:
+        return calibrations.note(spec)
+    return shipped_measurements.note(spec)
 
 
 def average(accuracy: Accuracy, kinds: Sequence[str] = OVERALL_KINDS) -> TaskAccuracy:
@@ -72,7 +80,7 @@ def predict_many(
     scored: ScoredTask | None = None,
 ) -> list[Accuracy]:
     """`predict` for many configurations of one model at once."""
-    chosen = calibrations.note(spec) if predictor is None else ()
+    chosen = _said_of_calibration(spec) if predictor is None else ()
     predictor = predictor or predictor_for(spec)
     headline = headline_kinds(predictor.measured.kinds, task)
     sensitivity = predictor.models.of(spec)
@@ -238,9 +246,13 @@ def outlier_layers(spec: ModelSpec) -> tuple[int, ...]:
 
 
 def proposed_protections(spec: ModelSpec) -> tuple[tuple[int, ...], ...]:
-    """Sets of layers that a calibration of this model found worth protecting."""
-    probed = predictor_for(spec).payload.get("probed") or {}
-    return tuple(tuple(layers) for layers in probed.get("protect", ()))
+    """Sets of layers worth protecting: as a calibration of this model found, else as its keys say
+    where they were read."""
+    predictor = predictor_for(spec)
+    probed = predictor.payload.get("probed") or {}
+    found = tuple(tuple(layers) for layers in probed.get("protect", ()))
+    ranges = predictor.models.of(spec).features.ranges
+    return found or (ranges.proposals() if ranges is not None else ())
 
 
 def _weight_bits(spec: ModelSpec, bits: Sequence[int], names: Sequence[str] = ()) -> Floats:

@@ -48,6 +48,7 @@ class Predictor:
         self.measured = MeasuredConfigurations(payload.get("measured", []), payload.get("broken"))
         self.level = float(payload["level"])
         own = payload.get("own_noise")
+        self._kind_z: Mapping[str, float] = (own or {}).get("kind_z", {})
         self.own = None if own is None else CalibratedNoise(own["values"], dict(own["formats"]))
         self.gamma = float(np.exp(payload["coefficients"]["gamma"][0]))
 
@@ -84,10 +85,15 @@ class Predictor:
                 formats, protected, shares, context, sensitivity.features.attention_fraction
             )
             parts, own = self.own.components(inputs), self.own
+            wide = {kind: self._own_width(kind, sensitivity.z) for kind in kinds}
             cache = [
-                [own.cache_retention(parts, inputs.tokens, kind, z) for kind in kinds] for z in ends
+                [own.cache_retention(parts, inputs.tokens, kind, z * wide[kind]) for kind in kinds]
+                for z in ends
             ]
-            weights = [[own.weight_retention(weight_bits, kind, z) for kind in kinds] for z in ends]
+            weights = [
+                [own.weight_retention(weight_bits, kind, z * wide[kind]) for kind in kinds]
+                for z in ends
+            ]
             return np.array(cache), np.array(weights)
         tokens = np.asarray(context, dtype=float)
         cache, weights = [], []
@@ -105,6 +111,10 @@ class Predictor:
             )
             weights.append([self._weight_retention(sensitivity, weight_bits, k, z) for k in kinds])
         return np.array(cache), np.array(weights)
+
+    def _own_width(self, kind: str, z: float) -> float:
+        """How much wider the model's own intervals are for this kind of task than for all."""
+        return self._kind_z.get(kind, z) / z if z > 0 else 1.0
 
     def _cache_retention(
         self,

@@ -4,6 +4,7 @@ DOOR = (
     "checkpoint_tensors",
     "finite_json",
     "gguf.files",
+    "gguf.header",
     "gguf.read_gguf",
     "hub",
     "model_name",

@@ -5,11 +5,21 @@ from typing import Any, Literal
 from typing_extensions import TypedDict
 
 
+class MeasuredModelRecord(TypedDict):
+    """A pretrained model whose measurements ship: how many points, on which weights and GPU."""
+
+    model: str
+    points: int
+    weights: str
+    gpu: str
+
+
 class ProfilesListRecord(TypedDict):
     """`profiles list`."""
 
     schema: Literal[1]
     models: list[str]
+    measured: list[MeasuredModelRecord]
     gpus: list[str]
     calibrations: list[str]
 

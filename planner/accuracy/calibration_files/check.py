@@ -16,7 +16,7 @@ from ...formats.configuration import Configuration
 from ..calibrated_noise import SLOPES
 from ..formula import COEFFICIENTS
 from ..interactions import TABLES
-from ..key_noise.key_ranges import bundled
+from ..key_noise.key_ranges import KeyRanges, bundled
 from ..model_sensitivity import COMPONENTS
 from ..predictor import Predictor
 from ..task_kinds import MOST_FLOOR
@@ -120,6 +120,8 @@ def _check_fields(payload: Mapping[str, Any]) -> None:
     layers = int(payload["models"][own]["shape"][1])
     if payload.get("probed") is not None:
         _check_probed(payload["probed"], layers)
+    if payload.get("key_ranges") is not None:
+        _check_key_ranges(payload["key_ranges"], layers)
     if payload.get("own_noise") is not None:
         _check_own_noise(payload["own_noise"])
     _check_measured(payload, layers)
@@ -183,8 +185,16 @@ def _check_layers(protect: Any, layers: int) -> None:
             raise DamagedCalibration("probed.protect names a layer twice, or not in order")
 
 
+def _check_key_ranges(kept: Any, layers: int) -> None:
+    variance = KeyRanges.read(kept).variance
+    if variance.shape[-1] != layers or not (variance >= 0).all() or not (variance < 1e12).all():
+        raise DamagedCalibration("key_ranges are no table of this model's layers")
+
+
 def _check_own_noise(own: Mapping[str, Any]) -> None:
     number(own["z"], 0.0, WIDEST, "own_noise.z")
+    for kind, z in own.get("kind_z", {}).items():
+        number(z, 0.0, WIDEST, f"own_noise.kind_z.{kind}")
     needed = {*COEFFICIENTS, *SLOPES, *(f"scale:{name}" for name in COMPONENTS)}
     needed |= {name for entries in TABLES.values() for name in entries}
     if not needed <= set(own["values"]):

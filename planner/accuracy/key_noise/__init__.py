@@ -1,1 +1,7 @@
-"""Key noise foreseen from a checkpoint: its key biases and norms, before anything is run."""
+"""Key noise foreseen from a model's own key biases and norms.
+
+key_ranges       tables of what each format makes of a model's keys; those that ship
+key_simulation   a table from biases and norms
+checkpoint_keys  biases and norms from safetensors or a GGUF file
+at_hand          the table of whatever checkpoint lies on this machine, kept once made
+"""

@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 
 from .... import profiles
 from ...light_dataclass import dataclass
-from ...models.spec import ModelSpec
 
 Floats = NDArray[np.float64]
 LOST = 100.0
@@ -43,6 +42,13 @@ STRUCTURES = ("g16", "g32", "g64", "g128", "head", "kc32", "kc128")
 """Token scales by channels that share one, and channel scales by tokens that do."""
 _GROUPS = np.array([16.0, 32.0, 64.0, 128.0])
 FOLDER = "key_ranges"
+WORTH_PROTECTING = 0.03
+"""Variance of products under 4-bit keys per token, mean over the layers, from which on some are
+worth protecting: three times what 4 bits do to normal keys, (5.2 / 15)^2 / 12."""
+MOST = (0.6, 0.9)
+"""Shares of a model's key noise that a proposal takes out."""
+MOST_PROTECTED = 0.2
+"""Share of the layers that a proposal may name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +100,30 @@ class KeyRanges:
         ]
         return np.asarray(rows / rows.sum())
 
+    def proposals(self) -> tuple[tuple[int, ...], ...]:
+        """Sets of layers that are worth more bits than the rest: few layers that hold most of what
+        4-bit keys per token disturb. Empty where that is little, or spread over many layers."""
+        four = BITS.index(4), TRANSFORMS.index("plain"), STRUCTURES.index("head")
+        if self.variance[four].mean() < WORTH_PROTECTING:
+            return ()
+        shares = self.shares()
+        worst = np.argsort(-shares, kind="stable")
+        held = np.cumsum(shares[worst])
+        counts = dict.fromkeys(int(np.searchsorted(held, most)) + 1 for most in MOST)
+        few = [count for count in counts if count <= max(MOST_PROTECTED * len(shares), 1)]
+        return tuple(tuple(sorted(worst[:count].tolist())) for count in few)
+
+    def said(self) -> str:
+        """Which layers stand out, for a person; "" where none do."""
+        proposals = self.proposals()
+        if not proposals:
+            return ""
+        worst = proposals[-1]
+        layers = ", ".join(map(str, worst))
+        share = float(self.shares()[list(worst)].sum())
+        subject = f"layers {layers} hold" if len(worst) > 1 else f"layer {layers} holds"
+        return f"{subject} {share:.0%} of what 4-bit keys per token disturb, by {self.source}"
+
     def _places(self, formats: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         transform = (2 * formats.smoothing + formats.rotate_k).astype(np.int64)
         group = np.searchsorted(_GROUPS, formats.group)
@@ -111,11 +141,6 @@ def _at_bits(table: Floats, row: NDArray[np.int64], bits: Floats) -> Floats:
     ends = [np.log(np.maximum(table[row, i, wide], 1e-12)) for i in (below, above)]
     between = np.exp(ends[0] + (place - below) * (ends[1] - ends[0]))
     return np.where(bits >= 16, 0.0, np.where(table[row, below, wide] > 0, between, 0.0))
-
-
-def ranges_of(spec: ModelSpec) -> KeyRanges | None:
-    """The table of a bundled model; None for others."""
-    return bundled_ranges(spec.name) if spec.name in bundled() else None
 
 
 def bundled_ranges(name: str) -> KeyRanges:

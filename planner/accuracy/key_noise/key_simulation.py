@@ -23,6 +23,9 @@ FARTHEST = 4096
 """Queries stand at positions below this."""
 FIRST = 1000
 """Position of the first key."""
+QUIET_BIAS, QUIET_GAIN = 2.0, 2.0
+"""Largest bias in standard deviations of a channel, and largest gain against their root mean
+square, below which keys are like any model's: 128 normal values reach 2.6 either way."""
 _GROUPS = {"g16": 16, "g32": 32, "g64": 64, "g128": 128}
 _BLOCKS = {"kc32": 32, "kc128": 128}
 
@@ -51,17 +54,29 @@ class KeyLayer:
         """Whether there is anything to foresee: else keys are like any model's."""
         return self.key_bias is not None or self.key_gain is not None
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no channel stands out: most layers, which then need not be simulated."""
+        out = 0.0
+        if self.key_bias is not None:
+            out = float(np.abs(self.key_bias).max()) / self.key_spread / QUIET_BIAS
+        if self.key_gain is not None:
+            widest = np.abs(self.key_gain).max() / np.sqrt((self.key_gain**2).mean() + 1e-12)
+            out = max(out, float(widest) / QUIET_GAIN)
+        return out < 1.0
+
 
 def key_ranges(layers: Sequence[KeyLayer], source: str) -> KeyRanges:
     """The table of a model with these layers that cache keys, in their order."""
-    variance = np.stack(
-        [
-            np.maximum(_layer(layer, seed) - _layer(_normal(layer), seed), 0.0)
-            for seed, layer in enumerate(layers)
-        ],
-        axis=-1,
-    )
-    return KeyRanges(_never_finer_worse(variance), source)
+    found = np.stack([_beyond_normal(layer, seed) for seed, layer in enumerate(layers)], axis=-1)
+    return KeyRanges(_never_finer_worse(found), source)
+
+
+def _beyond_normal(layer: KeyLayer, seed: int) -> NDArray[np.float64]:
+    """V of one layer beyond that of normal keys [bits, transform, structure]."""
+    if layer.is_quiet:
+        return np.zeros((len(BITS), len(TRANSFORMS), len(STRUCTURES)))
+    return np.maximum(_layer(layer, seed) - _layer(_normal(layer), seed), 0.0)
 
 
 def _normal(layer: KeyLayer) -> KeyLayer:

@@ -49,6 +49,8 @@ class GgufFile:
     lengths: Mapping[str, int]
     tensors: tuple[GgufTensor, ...]
     file_bytes: int
+    starts: tuple[int, ...] = ()
+    """First byte of each tensor in the file."""
 
 
 def is_gguf(path: Path) -> bool:
@@ -81,6 +83,7 @@ class _Header:
         self.path, self.file = path, file
         self.size = os.fstat(file.fileno()).st_size
         self.data, self.at = bytearray(), 0
+        self.starts: tuple[int, ...] = ()
 
     def wrong(self, what: str, hint: str = HINT) -> NoReturn:
         raise BadConfig(f"{self.path.name}: {what}", hint)
@@ -137,7 +140,7 @@ class _Header:
             if value is not None:
                 metadata[name] = value
         described = self.tensors(tensors, metadata)
-        return GgufFile(self.path, metadata, lengths, described, self.size)
+        return GgufFile(self.path, metadata, lengths, described, self.size, self.starts)
 
     def value(self, name: str, lengths: dict[str, int]) -> Value | None:
         """The value of a key; None for what is not kept, with its length in `lengths`."""
@@ -187,7 +190,7 @@ class _Header:
         if not isinstance(alignment, int) or not 0 < alignment <= 2**20 or alignment % 8:
             self.wrong(f"alignment of {str(alignment)[:20]}, which GGUF does not allow")
         by_name: dict[str, GgufTensor] = {}
-        expected = 0
+        expected, offsets = 0, []
         for _ in range(number):
             name = self.text(MAX_NAME, "a tensor's name")
             if name in by_name:
@@ -200,10 +203,12 @@ class _Header:
             by_name[name] = tensor = self.tensor(name, shape, kind)
             if offset != expected:
                 self.wrong(f"the tensor {name[:80]!r} lies at {offset:,}, not at {expected:,}")
+            offsets.append(offset)
             expected += -(-tensor.nbytes // alignment) * alignment
         tensors = tuple(by_name.values())
         if tensors:
             start = -(-self.at // alignment) * alignment
+            self.starts = tuple(start + offset for offset in offsets)
             end = start + expected - -(-tensors[-1].nbytes // alignment) * alignment
             end += tensors[-1].nbytes
             if end > self.size:

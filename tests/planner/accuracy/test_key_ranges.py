@@ -1,7 +1,6 @@
 """Key noise read from a checkpoint: what it says of formats, and that it foresees a collapse."""
 
 import json
-import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,58 +27,14 @@ from kvpareto.planner.accuracy.key_noise.key_simulation import key_ranges
 from kvpareto.planner.accuracy.predictor import Predictor
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.models.checkpoint_tensors import CheckpointTensors
+from tests.planner.accuracy.key_checkpoints import DIM, HEADS, LAYERS, checkpoint
 
 CODER = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
-LAYERS, KV_HEADS, HEADS, DIM = 4, 2, 4, 32
 
 
 def at(ranges: KeyRanges, transform: str, structure: str = "head", bits: int = 4) -> float:
     place = BITS.index(bits), TRANSFORMS.index(transform), STRUCTURES.index(structure)
     return float(ranges.variance[place].sum())
-
-
-def write_safetensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    """float32 arrays as bfloat16."""
-    header: dict[str, object] = {}
-    body = b""
-    for name, array in tensors.items():
-        raw = (array.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
-        offsets = [len(body), len(body) + len(raw)]
-        header[name] = {"dtype": "BF16", "shape": list(array.shape), "data_offsets": offsets}
-        body += raw
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
-
-
-def checkpoint(folder: Path, bias: float) -> Path:
-    """A Qwen2 of four layers whose layer 2 has one key channel with a bias of this size."""
-    hidden = HEADS * DIM
-    config = {
-        "model_type": "qwen2",
-        "hidden_size": hidden,
-        "intermediate_size": 64,
-        "num_attention_heads": HEADS,
-        "num_key_value_heads": KV_HEADS,
-        "num_hidden_layers": LAYERS,
-        "vocab_size": 64,
-        "max_position_embeddings": 4096,
-        "rope_theta": 1e6,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    rng = np.random.default_rng(0)
-    tensors = {}
-    for i in range(LAYERS):
-        start = f"model.layers.{i}."
-        keys = np.zeros(KV_HEADS * DIM)
-        keys[DIM - 1] = bias if i == 2 else 0.1
-        tensors[f"{start}self_attn.k_proj.bias"] = keys
-        tensors[f"{start}self_attn.q_proj.bias"] = np.zeros(hidden)
-        tensors[f"{start}input_layernorm.weight"] = np.ones(hidden)
-        for side, rows in (("k", KV_HEADS * DIM), ("q", hidden)):
-            weight = rng.standard_normal((rows, hidden)) / hidden**0.5
-            tensors[f"{start}self_attn.{side}_proj.weight"] = weight
-    write_safetensors(folder / "model.safetensors", tensors)
-    return folder
 
 
 def test_a_biased_layer_of_a_checkpoint_is_found_and_what_it_does_to_formats(

@@ -1,0 +1,122 @@
+"""Pretrained models that were measured: plans of them rest on it, out of the box, and say so."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kvpareto.calibration.fit.measured_models import MODELS, measured_runs
+from kvpareto.planner.accuracy.calibration_files.check import check_payload
+from kvpareto.planner.accuracy.predict import predict, predictor_for, published
+from kvpareto.planner.accuracy.shipped_measurements import measured_as, measured_models
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.load_model import load_model
+from kvpareto.planner.models.spec import ModelSpec
+from kvpareto.report.profiles import list_document, show_document
+from tests.test_cli import document
+
+CODER, SMOL, GEMMA = (
+    "Qwen/Qwen2.5-Coder-0.5B-Instruct",
+    "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "google/gemma-3-270m",
+)
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_this_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KVPARETO_HOME", str(tmp_path))
+
+
+def spec_of(name: str) -> ModelSpec:
+    return load_model(name, offline=True)
+
+
+@pytest.mark.parametrize("name", [CODER, SMOL, GEMMA, "smollm2"])
+def test_a_plan_says_that_the_model_was_measured_and_on_which_weights(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = document(capsys, "plan", "-m", name, "--budget", "4GB", "--context", "4k")
+    assert {point["accuracy"]["provenance"] for point in found["frontier"]} <= {
+        "calibrated",
+        "measured",
+    }
+    said = [text for text in found["warnings"] if "16 bits mean that file's values" in text]
+    assert said or found["recommended"]["config"].startswith("w16a16-k16v16")
+    estimate = document(
+        capsys, "estimate", "-m", name, "--config", "w16a16-k4v4", "--context", "4k"
+    )
+    assert any("SHA-256" in note and "NVIDIA H200" in note for note in estimate["warnings"])
+
+
+def test_a_configuration_that_was_run_is_measured() -> None:
+    """At 1,024 tokens both kinds of the headline were: needles at 2,048, GSM8K at about 1,024."""
+    config = Configuration.parse("w16a16-k4v4-kc+pc1024")
+    runs = [
+        row.retention
+        for run, row in measured_runs()
+        if run == config and row.model == MODELS[CODER] and row.task == "gsm8k"
+    ]
+    found = predict(spec_of(CODER), config, 1024)
+    assert found.tasks["reasoning"].retention == pytest.approx(min(runs[0], 1.0), abs=1e-6)
+    needles = predict(spec_of(CODER), config, 8192)
+    assert needles.tasks["retrieval"].retention == pytest.approx(1.0, abs=0.02)
+    collapsed = predict(spec_of(CODER), Configuration.parse("w16a16-k4v4+pc1024"), 1024)
+    assert collapsed.tasks["reasoning"].high < 0.15
+
+
+def test_own_rows_bring_what_published_rows_do_not() -> None:
+    """Text and tasks of all runs: 13 to 18 points off by published rows, 3 to 8 by the own ones."""
+    runs = measured_runs()
+    for name, key in MODELS.items():
+        own = [(c, r) for c, r in runs if r.model == key and r.kind != "perplexity"]
+        errors = {"own": 0.0, "published": 0.0}
+        spec = spec_of(name)
+        for config, row in own:
+            for which, predictor in (("own", predictor_for(spec)), ("published", published())):
+                kept = predict(spec, config, row.context, predictor).tasks[row.kind].retention
+                errors[which] += abs(kept - min(row.retention, 1.0)) / len(own)
+        assert errors["own"] < 0.5 * errors["published"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param("Qwen/Qwen2.5-0.5B-Instruct", id="the same shape, another name"),
+        pytest.param("HuggingFaceTB/SmolLM2-360M-Instruct", id="another size"),
+        pytest.param("google/gemma-3-1b-it", id="another size of Gemma"),
+    ],
+)
+def test_relatives_do_not_share_it(other: str) -> None:
+    assert measured_as(spec_of(other)) is None
+    assert predict(spec_of(other), Configuration.parse("w16a16-k4v4"), 1024).provenance not in (
+        "measured",
+        "calibrated",
+    )
+
+
+def test_names_of_folders_and_files_count_and_shapes_must_agree() -> None:
+    spec = spec_of(CODER)
+    assert measured_as(replace(spec, name="/models/qwen2.5-coder-0.5b-instruct/")) is None
+    assert measured_as(replace(spec, name="qwen2.5-coder-0.5b-instruct")) == CODER
+    assert measured_as(replace(spec, name="someone/Qwen2.5-Coder-0.5B-Instruct")) is None
+    assert measured_as(replace(spec, hidden=897)) is None
+
+
+@pytest.mark.parametrize("name", [CODER, SMOL, GEMMA])
+def test_what_ships_is_a_whole_calibration(name: str) -> None:
+    predictor = check_payload(predictor_for(spec_of(name)).payload)
+    held_out = measured_models()[name]["held_out"]
+    assert held_out["coverage"] >= 0.88
+    assert held_out["mae"] < 0.1
+    assert predictor.measured.longest == {SMOL: 2048, CODER: 8192, GEMMA: 16384}[name]
+
+
+def test_profiles_name_them() -> None:
+    listed = {one["model"]: one for one in list_document()["measured"]}
+    assert set(listed) == {CODER, SMOL, GEMMA}
+    assert sum(one["points"] for one in listed.values()) == 1318
+    facts = show_document(CODER)["facts"]
+    assert any("Q4_K_M" in line for line in facts["measured"])
+    assert "measured" not in show_document("Qwen/Qwen2.5-7B-Instruct")["facts"]
+    json.dumps(listed)
