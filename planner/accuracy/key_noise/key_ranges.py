@@ -122,7 +122,8 @@ class KeyRanges:
         layers = ", ".join(map(str, worst))
         share = float(self.shares()[list(worst)].sum())
         subject = f"layers {layers} hold" if len(worst) > 1 else f"layer {layers} holds"
-        return f"{subject} {share:.0%} of what 4-bit keys per token disturb, by {self.source}"
+        by = "the table of its keys that ships" if self.name else self.source
+        return f"{subject} {share:.0%} of what 4-bit keys per token disturb, by {by}"
 
     def _places(self, formats: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         transform = (2 * formats.smoothing + formats.rotate_k).astype(np.int64)
