@@ -18,7 +18,6 @@ from ...models import hub
 from ...models.finite_json import read_json
 from ...models.spec import Attention, ModelSpec
 from ...user_data import home
-from ..weights_sample import file_fingerprint, weights_fingerprint
 from .key_ranges import BITS, STRUCTURES, TRANSFORMS, KeyRanges, bundled, bundled_ranges
 
 FOLDER = "key_ranges"
@@ -63,6 +62,9 @@ def _cached(name: str) -> str | None:
 
 @lru_cache(maxsize=8)
 def _of_checkpoint(model: _Model, place: str, is_gguf: bool) -> KeyRanges | None:
+    # here, since a plan without a checkpoint does without
+    from ..weights_sample import file_fingerprint, weights_fingerprint
+
     path = Path(place)
     mark = file_fingerprint(path) if is_gguf else weights_fingerprint(path)
     if mark is None:
