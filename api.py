@@ -69,9 +69,12 @@ def estimate(model: str, config: str, **words: "Unpack[EstimateWords]") -> "Esti
     from .planner.models.protected import check_layers
     from .planner.typed_request import (
         EstimateWords,
+        check_lengths,
         check_words,
         typed_gpus,
+        typed_parallel,
         typed_task,
+        typed_users,
         typed_workload,
     )
     from .planner.workload import DEFAULT_OUTPUT
@@ -86,18 +89,20 @@ def estimate(model: str, config: str, **words: "Unpack[EstimateWords]") -> "Esti
         hardware,
         context=words.get("context"),
         output=words.get("output", DEFAULT_OUTPUT),
-        batch=words.get("batch", 1),
+        batch=typed_users(words.get("users"), words.get("batch", 1)),
         dtype=words.get("dtype"),
         full_logits=words.get("full_logits", False),
         offline=words.get("offline", False),
     )
+    check_lengths(workload, engine)
     check_layers(chosen, spec)
+    parallel = typed_parallel(words.get("parallel"), engine)
     task = typed_task(words.get("task"))
     if engine.places:
         from .planner.search.placed.table import placed_anyway
         from .report.document import placed_document
 
-        point = placed_anyway(spec, chosen, workload, engine, gpus, task)
+        point = placed_anyway(spec, chosen, workload, engine, gpus, task, parallel)
         return cast("EstimateRecord", placed_document(spec, engine, point))
     document = estimate_document(
         spec,

@@ -28,7 +28,16 @@ from .calibration.commands.shared_options import (
     Output,
     chosen_model,
 )
-from .command_options import Dtype, FullLogits, Gpu, Model, TaskKind, TrustRemoteCode
+from .command_options import (
+    Dtype,
+    FullLogits,
+    Gpu,
+    Model,
+    ParallelSizes,
+    TaskKind,
+    TrustRemoteCode,
+    Users,
+)
 from .command_run import CommandOutput, run_command
 from .planner.errors import BadInput, one_line
 from .report import completion
@@ -95,7 +104,15 @@ def plan(
     prompt: Context = None,
     output: Output = "512",
     batch: Batch = "1",
+    users: Users = None,
     gpu: Gpu = None,
+    parallel: ParallelSizes = None,
+    ttft: Annotated[
+        str | None, typer.Option(help="Time within which the first token must come: 2s.")
+    ] = None,
+    tpot: Annotated[
+        str | None, typer.Option(help="Time within which each further token must come: 30ms.")
+    ] = None,
     reserve: Annotated[
         str | None,
         typer.Option(
@@ -146,6 +163,7 @@ def plan(
     kvpareto plan -m google/gemma-3-4b-it --budget 8GB --max-context
     kvpareto plan -m Qwen/Qwen3-8B --budget 24g --json --save plan.json
     kvpareto plan -m openai/gpt-oss-20b --engine llama.cpp --gpu 4060 --ram 32GB
+    kvpareto plan -m Qwen/Qwen3-8B --engine vllm --gpu H100 --users 16 --context 16k
     """
     from . import api
 
@@ -159,7 +177,11 @@ def plan(
         context=prompt,
         output=output,
         batch=batch,
+        users=users,
         gpu=gpu,
+        parallel=parallel,
+        ttft=ttft,
+        tpot=tpot,
         reserve=reserve,
         ram=ram,
         dtype=dtype,
@@ -191,7 +213,9 @@ def estimate(
     prompt: Context = None,
     output: Output = "512",
     batch: Batch = "1",
+    users: Users = None,
     gpu: Gpu = None,
+    parallel: ParallelSizes = None,
     dtype: Dtype = None,
     task: TaskKind = None,
     engine: EngineName = "kvpareto",
@@ -228,7 +252,9 @@ def estimate(
         context=prompt,
         output=output,
         batch=batch,
+        users=users,
         gpu=gpu,
+        parallel=parallel,
         dtype=dtype,
         task=task,
         engine=engine,

@@ -23,6 +23,16 @@ Gpu = Annotated[
         autocompletion=completion.gpus,
     ),
 ]
+Users = Annotated[
+    str | None,
+    typer.Option(help="Users whose sequences are there at once: another name of --batch."),
+]
+ParallelSizes = Annotated[
+    str | None,
+    typer.Option(
+        "--parallel", help="How cards share the model: tp4, tp2,pp2, tp2,dp4,ep.  [default: best]"
+    ),
+]
 Dtype = Annotated[
     str | None,
     typer.Option(

@@ -99,6 +99,9 @@ class Engine(ABC):
     """Whether it lays a model over memories by itself, of hosts or of several cards: place()."""
     several_cards: bool = False
     """Whether it fills more than one card."""
+    serves: bool = False
+    """Whether it holds the sequences of many users as there is room: several lengths may be asked,
+    and its placements say how it serves."""
 
     def __str__(self) -> str:
         return self.name
@@ -133,6 +136,10 @@ class Engine(ABC):
 
     def behind(self, front: str) -> "Engine":
         """The engine as the program `front` runs it."""
+        return self
+
+    def on(self, machine: Machine) -> "Engine":
+        """The engine with the formats that it has on these cards."""
         return self
 
     def chunks(self, workload: Workload) -> tuple[int | None, ...]:

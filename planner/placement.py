@@ -5,6 +5,7 @@ For engines that keep layers, experts or all of a model in host memory (`Engine.
 
 from .hardware.gpus import Hardware
 from .light_dataclass import dataclass
+from .serving import Parallel, Serving
 
 Ends = tuple[float, float, float]
 """An expected value, its low and its high end."""
@@ -34,6 +35,8 @@ class Machine:
     gpus: tuple[Hardware, ...]
     budgets: tuple[int, ...]
     ram: int | None = None
+    parallel: Parallel | None = None
+    """How the cards share the model; None: as the engine does best."""
 
     @property
     def gpu(self) -> Hardware | None:
@@ -79,6 +82,9 @@ class Placement:
     notes: tuple[str, ...] = ()
     ollama: tuple[tuple[str, object], ...] = ()
     """The same for ollama: `modelfile`, `environment`, and what it cannot say, `missing`."""
+
+    serving: Serving | None = None
+    """How it serves, of engines that hold sequences as there is room."""
 
     @property
     def on_host_only(self) -> bool:

@@ -17,7 +17,8 @@ from .memory.run_dtype import as_run, parse_dtype
 from .models.spec import ModelSpec
 from .search.gpu_memory import budget_of, system_share
 from .search.request import Request
-from .units import parse_bytes, parse_fraction
+from .serving import Parallel
+from .units import parse_bytes, parse_fraction, parse_seconds, parse_tokens
 from .workload import DEFAULT_OUTPUT, Workload
 
 EXAMPLE = "kvpareto plan --model Qwen/Qwen2.5-7B-Instruct --budget 12GB --context 32k"
@@ -31,7 +32,11 @@ class PlanWords(TypedDict, total=False):
     context: Size
     output: str | int
     batch: str | int
+    users: str | int | None
     gpu: str | None
+    parallel: str | None
+    ttft: str | float | None
+    tpot: str | float | None
     reserve: Size
     ram: Size
     dtype: str | None
@@ -50,7 +55,9 @@ class EstimateWords(TypedDict, total=False):
     context: Size
     output: str | int
     batch: str | int
+    users: str | int | None
     gpu: str | None
+    parallel: str | None
     dtype: str | None
     task: str | None
     engine: str
@@ -67,7 +74,8 @@ def typed_request(model: str, **words: Unpack[PlanWords]) -> Request:
     hardware = gpus[0] if gpus else None
     ram = _ram(words.get("ram"), engine)
     budget = words.get("budget")
-    host_only = engine.places and hardware is None and (ram is None or budget is None)
+    on_hosts = engine.places and not engine.serves
+    host_only = on_hosts and hardware is None and (ram is None or budget is None)
     if host_only and budget is None:
         budget = ram
     size, kept = _budget(budget, words.get("reserve"), gpus)
@@ -77,11 +85,12 @@ def typed_request(model: str, **words: Unpack[PlanWords]) -> Request:
         hardware,
         context=words.get("context"),
         output=words.get("output", DEFAULT_OUTPUT),
-        batch=words.get("batch", 1),
+        batch=typed_users(words.get("users"), words.get("batch", 1)),
         dtype=words.get("dtype"),
         full_logits=words.get("full_logits", False),
         offline=words.get("offline", False),
     )
+    check_lengths(workload, engine)
     return Request(
         spec=spec,
         workload=workload,
@@ -96,7 +105,51 @@ def typed_request(model: str, **words: Unpack[PlanWords]) -> Request:
         ram=None if host_only else ram,
         host_only=host_only,
         gpus=gpus if len(gpus) > 1 else (),
+        parallel=typed_parallel(words.get("parallel"), engine),
+        ttft=typed_target(words.get("ttft"), "ttft", hardware),
+        tpot=typed_target(words.get("tpot"), "tpot", hardware),
     )
+
+
+def typed_users(users: str | int | None, batch: str | int) -> str | int:
+    """Sequences at once: --users and --batch are two names of it. Raises BadInput for both."""
+    if users is None:
+        return batch
+    if str(batch) != "1":
+        raise BadInput("--users beside --batch", "both are sequences at once: give one of them")
+    return parse_tokens(str(users), what="users")
+
+
+def check_lengths(workload: Workload, engine: Engine) -> None:
+    """Raise BadInput for several lengths where the engine has one for all sequences."""
+    if workload.lengths and not engine.serves:
+        raise BadInput(
+            f"{engine.name} plans for one length, and --context gives {len(workload.lengths)}",
+            f"--context {workload.context}, the longest; or --engine vllm",
+        )
+
+
+def typed_parallel(text: str | None, engine: Engine) -> Parallel | None:
+    """How cards share the model. Raises BadInput."""
+    if text is None:
+        return None
+    if not engine.serves:
+        raise BadInput(
+            f"--parallel is for engines that share a model among cards, and {engine.name} does not",
+            "leave it out, or plan --engine vllm",
+        )
+    return Parallel.parse(text)
+
+
+def typed_target(text: str | float | None, name: str, gpu: Hardware | None) -> float | None:
+    """Seconds that --ttft or --tpot allows. Raises BadInput, and where no GPU says how fast."""
+    if text is None:
+        return None
+    if gpu is None:
+        raise BadInput(
+            f"--{name} needs a GPU: without one a plan has no seconds", "name it: --gpu H100"
+        )
+    return parse_seconds(text, name)
 
 
 def check_words(words: Mapping[str, object], known: type) -> None:
@@ -154,7 +207,7 @@ def _ram(ram: Size, engine: Engine) -> int | None:
     """Bytes of host memory for a part of the model. Raises BadInput for engines without one."""
     if ram is None:
         return None
-    if not engine.places:
+    if not engine.places or engine.serves:
         raise BadInput(
             f"--ram is a second budget, and {engine.name} keeps all of a model on one device",
             "leave it out, or plan --engine llama.cpp",

@@ -17,6 +17,7 @@ _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,12})?)\s*([kmgt]?)(i?)(b?)", re.ASCII | 
 _THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
 _TOKENS = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)([km]?)", re.ASCII | re.IGNORECASE)
 _UNITS = (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
+_SECONDS = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(s|ms|us|)", re.ASCII | re.IGNORECASE)
 _PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%")
 
 
@@ -100,6 +101,15 @@ def parse_fraction(text: str, what: str = "loss") -> float:
     if not 0 <= value <= 1:
         raise BadInput(f"not a {what} between 0 and 100 %: {text!r}", "write it like 3% or 0.03")
     return value
+
+
+def parse_seconds(value: str | float, what: str = "time") -> float:
+    """`2s`, `30ms`, `0.03` -> seconds. Raises BadInput for anything else, and for none."""
+    match = _SECONDS.fullmatch(str(value).strip())
+    seconds = float(match[1]) * {"ms": 0.001, "us": 1e-6}.get(match[2].lower(), 1.0) if match else 0
+    if not 0 < seconds < 1e6:
+        raise BadInput(f"not a time for {what}: {str(value)!r}", "write it like 2s or 30ms")
+    return seconds
 
 
 def format_bytes(size: int) -> str:

@@ -4,7 +4,7 @@ from typing import Self
 
 from .errors import BadInput
 from .light_dataclass import dataclass
-from .units import parse_tokens
+from .units import parse_fraction, parse_tokens, split_tokens
 
 DEFAULT_CONTEXT = 32768
 """Prompt tokens planned for when nobody says how many, or what the output
@@ -24,6 +24,9 @@ class Workload:
     batch: int = 1
     full_logits: bool = False
     """Keep logits of every prompt position, as a plain forward pass does; else the last only."""
+    lengths: tuple[tuple[int, float], ...] = ()
+    """Prompts of several lengths: (tokens, part of the sequences), the longest `context`; none:
+    all are of `context`."""
 
     def __post_init__(self) -> None:
         if self.context < 1 or self.output < 0 or self.batch < 1:
@@ -53,14 +56,51 @@ class Workload:
         `longest`, the model's maximum, if that is shorter. Raises BadInput."""
         generated = parse_tokens(output, minimum=0, what="output")
         left = max(1, (longest or MAX_TOTAL_TOKENS) - generated)
+        lengths = parse_lengths(context) if context is not None else ()
+        longest_asked = max((tokens for tokens, _ in lengths), default=min(DEFAULT_CONTEXT, left))
         return cls(
-            parse_tokens(context) if context is not None else min(DEFAULT_CONTEXT, left),
+            longest_asked,
             generated,
             parse_tokens(batch, what="batch"),
             full_logits,
+            lengths if len(lengths) > 1 else (),
         )
+
+    @property
+    def prompts(self) -> tuple[tuple[int, float], ...]:
+        """(prompt tokens, part of the sequences) of every length."""
+        return self.lengths or ((self.context, 1.0),)
+
+    @property
+    def mean_context(self) -> int:
+        """Prompt tokens on average."""
+        return round(sum(tokens * part for tokens, part in self.prompts))
 
     @property
     def tokens(self) -> int:
         """Tokens the cache must hold for each sequence."""
         return self.context + self.output
+
+
+def parse_lengths(text: str) -> tuple[tuple[int, float], ...]:
+    """`16k`, or a distribution `2k,16k:0.9,0.1` -> (tokens, part of the sequences) of each length.
+
+    Raises BadInput for parts that are not as many as lengths, or do not sum to 1.
+    """
+    if ":" not in text:
+        return ((parse_tokens(text), 1.0),)
+    left, _, right = text.partition(":")
+    lengths = [parse_tokens(one) for one in split_tokens(left)]
+    parts = [parse_fraction(one, "part") for one in right.split(",")]
+    if len(lengths) != len(parts):
+        raise BadInput(
+            f"{len(lengths)} lengths and {len(parts)} parts: --context {text!r}",
+            "give a part for each length: 2k,16k:0.9,0.1",
+        )
+    if abs(sum(parts) - 1) > 0.001 or len(set(lengths)) != len(lengths):
+        why = "a length is named twice" if len(set(lengths)) != len(lengths) else ""
+        raise BadInput(
+            f"--context {text!r}: " + (why or f"the parts sum to {sum(parts):g}, not to 1"),
+            "give each length once, with parts that sum to 1: 2k,16k:0.9,0.1",
+        )
+    return tuple(zip(lengths, parts, strict=True))

@@ -6,9 +6,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from ..planner.units import format_bytes, format_tokens
+from ..planner.units import format_bytes
 from .lines import print_command, print_line, print_whole
 from .numbers import percent, seconds
+from .serving import alone_words, asked_words, serves_line
 
 Document = Mapping[str, Any]
 _BAR = 24
@@ -46,6 +47,8 @@ def print_point(document: Document, best: Document, console: Console) -> None:
     print_line(console, "Memory", _memory(best, document["budget"], console.width))
     if document.get("host_only"):
         print_line(console, "Where", "all of it on the processor: --gpu NAME for a card")
+    if "serving" in best:
+        print_line(console, "Serves", serves_line(best))
     print_line(console, "Retention", _retention(document, best))
     print_line(console, "Speed", _speed(best))
 
@@ -66,8 +69,8 @@ def _near(document: Document, console: Console) -> None:
 def _asked(document: Document) -> str:
     parts = [
         f"{document['model']}  {document['parameters'] / 1e9:.2f} B parameters",
-        f"{format_tokens(document['context'])} + {document['output']} tokens",
-        f"batch {document['batch']}",
+        asked_words(document),
+        f"{'users' if 'serving' in document['recommended'] else 'batch'} {document['batch']}",
         f"engine {document['engine']}",
     ]
     return ", ".join(parts)
@@ -98,4 +101,4 @@ def _speed(best: Document) -> str:
     ends = best["latency"]
     first = f"TTFT {seconds(best['ttft_s'])}, at most {seconds(ends['ttft_high_s'])}"
     each = f"TPOT {seconds(best['tpot_s'])}, at most {seconds(ends['tpot_high_s'])}"
-    return f"{first}; {each}"
+    return f"{first}{alone_words(best) if 'serving' in best else ''}; {each}"

@@ -17,6 +17,7 @@ from ..planner.hardware.gpus import Hardware
 from ..planner.latency.predict import Latency
 from ..planner.memory.estimate import MemoryEstimate
 from ..planner.models.spec import ModelSpec
+from ..planner.placement import Placement
 from ..planner.search.evaluate import REFERENCE_GPU
 from ..planner.search.gpu_memory import gpu_notes
 from ..planner.search.notes import ends_at_training
@@ -67,7 +68,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "considered": plan.considered,
         "fitting": plan.fitting,
         "runnable": KVPARETO.cannot_run(request.spec, request.hardware) is None,
-        **(_placing(request) if request.engine.places else {}),
+        **_placing(request),
         "commands": _commands(request, plan.recommended),
         "elsewhere": elsewhere(request, plan.recommended.config),
         "warnings": list(plan.warnings),
@@ -82,6 +83,8 @@ def _typed_budget(budget: int, needed: int) -> str:
 
 def _commands(request: Request, best: Point) -> list[dict[str, str]]:
     """What to type next, each with its label, ready for a POSIX shell."""
+    if best.placement is not None and best.placement.serving is not None:
+        return _serve_commands(best.placement)
     if best.placement is not None:
         size = format_bytes(best.placement.file_bytes)
         commands = [
@@ -111,6 +114,13 @@ def _commands(request: Request, best: Point) -> list[dict[str, str]]:
         run = ["kvpareto", "run", "-m", model, "--config", config, "your prompt"]
         commands.insert(0, {"label": "Run it", "command": shlex.join(run)})
     return commands
+
+
+def _serve_commands(placement: Placement) -> list[dict[str, str]]:
+    """The checkpoint to get, where it is not the model as named, and the server's start."""
+    words = f"{placement.file}, {format_bytes(placement.file_bytes)}"
+    get = [{"label": "Get", "command": words}] if placement.file else []
+    return [*get, {"label": "Run it", "command": placement.command}]
 
 
 def _ollama(said: dict[str, Any]) -> list[dict[str, str]]:
@@ -176,12 +186,21 @@ def _question(request: Request) -> dict[str, Any]:
         "task": request.task,
         "accept_risk": request.accept_risk,
         "full_logits": request.workload.full_logits,
+        **_targets(request),
     }
+
+
+def _targets(request: Request) -> dict[str, float]:
+    """Seconds that were asked for; nothing where none were."""
+    asked = {"ttft_target_s": request.ttft, "tpot_target_s": request.tpot}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def _placing(request: Request) -> dict[str, Any]:
     """What only engines that fill host memory too are asked: its bytes, whether there is no device,
     and the program that the engine runs in, where that was named."""
+    if not request.engine.places or request.engine.serves:
+        return {}
     return {"ram": request.ram, "host_only": request.host_only, "front": request.engine.front}
 
 

@@ -12,6 +12,7 @@ from ..planner.models.spec import ModelSpec
 from ..planner.placement import Placement
 from ..planner.search.notes import configuration_notes
 from ..planner.workload import Workload
+from .serving import serving_document
 
 SCHEMA = 1
 _MEMORY = (
@@ -33,6 +34,8 @@ def placed(placement: Placement | None) -> dict[str, Any]:
     all on one device. Bytes; seconds are beside it."""
     if placement is None:
         return {}
+    if placement.serving is not None:
+        return {"serving": serving_document(placement.serving)}
     sides = {
         name: {"weights": s.weights, "kv": s.kv, "compute": s.compute, "total": s.total}
         for name, s in (("device", placement.device), ("host", placement.host))
@@ -62,11 +65,19 @@ def heading(spec: ModelSpec, engine: Engine, workload: Workload) -> dict[str, An
         "context": workload.context,
         "output": workload.output,
         "batch": workload.batch,
+        **_lengths(workload),
         "parameters": spec.parameters,
         "dtype": spec.dtype,
         "parameters_low": spec.parameter_range[0],
         "parameters_high": spec.parameter_range[1],
     }
+
+
+def _lengths(workload: Workload) -> dict[str, Any]:
+    """The prompts' lengths, where they are several."""
+    if not workload.lengths:
+        return {}
+    return {"lengths": [{"tokens": tokens, "part": part} for tokens, part in workload.lengths]}
 
 
 def point(

@@ -11,11 +11,12 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..planner.units import GiB, format_bytes, format_tokens
+from ..planner.units import GiB, format_bytes
 from .answer import print_answer, print_point, title
 from .frontier import print_frontier, print_rows
 from .lines import print_line, print_whole
 from .numbers import percent, seconds
+from .serving import asked_words, card_rows
 
 Document = Mapping[str, Any]
 Reminder = tuple[str, str]
@@ -122,7 +123,7 @@ def _print(console: Console, *parts: RenderableType) -> None:
 def _heading(document: Document, *, context: bool = True) -> Text:
     parts = [_parameters(document)]
     if context:
-        parts.append(f"{format_tokens(document['context'])} + {document['output']} tokens")
+        parts.append(asked_words(document))
     parts += [f"batch {document['batch']}", f"engine {document['engine']}"]
     return Text.assemble((document["model"], "bold"), "  " + ", ".join(parts))
 
@@ -143,7 +144,9 @@ def _point(point: Document, console: Console, budget: int | None = None) -> list
         low, high = memory[f"{key}_low"], memory[f"{key}_high"]
         if low < high:
             comments[key] = f"{format_bytes(low)} to {format_bytes(high)}, by how it is read"
-    rows = [(name, format_bytes(memory[key]), comments.get(key, "")) for key, name in _TERMS]
+    rows = list(card_rows(point)) if "serving" in point else []
+    rows += [("for what is asked:", "", "")] if rows else []
+    rows += [(name, format_bytes(memory[key]), comments.get(key, "")) for key, name in _TERMS]
     share = f"; at most {memory['total_high'] / budget:.0%} of the budget" if budget else ""
     low, high = format_bytes(memory["total_low"]), format_bytes(memory["total_high"])
     rows.append(("total", format_bytes(memory["total"]), f"{low} to {high} (95 %){share}"))

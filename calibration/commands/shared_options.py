@@ -22,8 +22,8 @@ Context = Annotated[
     str | None,
     typer.Option(
         "--context",
-        help="Prompt tokens: 32k, 10240.  [default: 32k, or what the output leaves of the "
-        "model's maximum]",
+        help="Prompt tokens: 32k, 10240; of users of a server also 2k,16k:0.9,0.1.  [default: "
+        "32k, or what the output leaves of the model's maximum]",
     ),
 ]
 Output = Annotated[str, typer.Option(help="Tokens to generate.")]
@@ -32,7 +32,7 @@ EngineName = Annotated[
     str,
     typer.Option(
         "--engine",
-        help="kvpareto, transformers, transformers-eager or llama.cpp (ollama too).",
+        help="kvpareto, transformers, transformers-eager, llama.cpp (ollama too) or vllm.",
         autocompletion=completion.engines,
     ),
 ]

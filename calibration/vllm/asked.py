@@ -138,13 +138,20 @@ def _from_plan(options: Options, path: Path, hardware: Hardware) -> Asked:
     )
 
 
+_RENAMED = {"enable_expert_parallel": "expert_parallel"}
+
+
+def _text(value: object) -> str:
+    """A flag's value as it is typed; nothing for one that is there or not."""
+    return "" if value is True else str(value)
+
+
 def _flags(point: Mapping[str, Any]) -> Mapping[str, str]:
     """The flags of a plan's point, wherever they are written."""
     for name in ("serving", "placement"):
         part = point.get(name)
         if isinstance(part, Mapping) and isinstance(part.get("flags"), Mapping):
-            flags: Mapping[str, str] = part["flags"]
-            return flags
+            return {_RENAMED.get(k, k): _text(v) for k, v in part["flags"].items() if k != "model"}
     raise KeyError("flags")
 
 

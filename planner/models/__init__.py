@@ -13,6 +13,7 @@ DOOR = (
     "quantization.section",
     "read_config",
     "spec",
+    "spec_key",
     "untrusted_json",
 )
 """Modules that other rooms may import."""

@@ -40,9 +40,11 @@ def enumerate_space(
         formats = engine.formats(spec, workload, groups, residuals, protections)
     rows = formats.rows
     names = tuple(engine.weight_formats(spec))
-    stored = (row for name in names if (row := weight_format(name)) is not None)
+    stored = (weight_format(name) for name in names)
     return Space(
-        weights=tuple(row.bits for row in stored) if names else available_weight_bits(spec),
+        weights=tuple(row.bits if row is not None else 16 for row in stored)
+        if names
+        else available_weight_bits(spec),
         chunks=engine.chunks(workload)
         or (None, *(chunk for chunk in CHUNKS if chunk < workload.context)),
         layouts=formats.layouts,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..memory import estimate as memory
+from ..serving import Serving
 from ..units import budget_for, format_bytes, format_tokens
 from .choose import Choice, outdone_by
 from .evaluate import Point
@@ -12,6 +13,7 @@ from .gpu_memory import gpu_notes
 from .notes import configuration_notes
 from .placed.questions import Table
 from .request import SAFE_LOSS, Request
+from .targets import target_notes
 
 
 def reasons_for(
@@ -109,6 +111,8 @@ def _where(request: Request, point: Point) -> tuple[str, ...]:
     placed = point.placement
     if placed is None:
         return ()
+    if placed.serving is not None:
+        return _serves(request, placed.serving)
     host = format_bytes(placed.host.total)
     if placed.on_host_only:
         return (f"All of it runs on the processor: {host} of host memory.",)
@@ -117,6 +121,18 @@ def _where(request: Request, point: Point) -> tuple[str, ...]:
     if placed.host_experts:
         here += f" (less the experts of the first {placed.host_experts})"
     return (f"The device holds {here}; host memory the rest and the token table, {host}.",)
+
+
+def _serves(request: Request, serving: Serving) -> tuple[str, ...]:
+    """For whom the cache has room, and how the cards share the model."""
+    each = (
+        f"At its low end the cache holds {serving.at_once_mean:,} sequences of the asked lengths "
+        f"at once, {serving.at_once_worst:,} if all are of the longest; it starts with "
+        f"max_model_len up to {serving.longest:,}."
+    )
+    if len(serving.cards) == 1:
+        return (each,)
+    return (each, f"{len(serving.cards)} cards share the model as {serving.parallel}.")
 
 
 def _why_weights(request: Request, table: Table, point: Point) -> tuple[str, ...]:
@@ -216,6 +232,7 @@ def warnings_for(request: Request, point: Point) -> tuple[str, ...]:
     if obstacle is not None:
         warnings.append(f"planned only: {obstacle}")
     warnings += _front_notes(request, point)
+    warnings += target_notes(request, point)
     warnings += gpu_notes(request)
     warnings += [note for note in point.memory.notes if note not in warnings]
     warnings += [f"accuracy: {note}" for note in point.accuracy.notes]

@@ -14,6 +14,7 @@ from .evaluate import Point
 from .explain import reasons_for, steps_from, warnings_for
 from .placed.questions import evaluate_request
 from .request import Request
+from .targets import fast_enough
 
 __all__ = ["Plan", "Point", "Request", "recommend"]
 
@@ -50,6 +51,9 @@ def recommend(request: Request) -> Plan:
     table = evaluate_request(request)
     points, loss = table.points, request.accepted_loss
     fitting = points.memory <= request.budget
+    if request.ttft is not None or request.tpot is not None:
+        table = fast_enough(request, table, fitting)
+        points = table.points
     chosen = choice.choose(points, fitting, request.objective, loss, request.accept_risk)
     if chosen is None:
         from .infeasible import infeasible_error

@@ -7,6 +7,7 @@ from ..hardware.gpus import Hardware
 from ..light_dataclass import dataclass
 from ..models.spec import ModelSpec
 from ..placement import Machine
+from ..serving import Parallel
 from ..workload import Workload
 
 OBJECTIVES = ("accuracy", "latency", "memory")
@@ -42,6 +43,11 @@ class Request:
     """There is no device: `budget` is of host memory."""
     gpus: tuple[Hardware, ...] = ()
     """Every card, where there are several: `hardware` is the first, `budget` of all together."""
+    parallel: Parallel | None = None
+    """How cards share the model; None: as the engine does best."""
+    ttft: float | None = None
+    """Seconds within which the first token must come, and each further one."""
+    tpot: float | None = None
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -62,10 +68,12 @@ class Request:
             return Machine((), (), self.budget)
         gpus = self.gpus or ((self.hardware,) if self.hardware is not None else ())
         if len(gpus) < 2:
-            return Machine(gpus, (self.budget,), self.ram)
-        sizes = [gpu.memory_bytes for gpu in gpus]
+            return Machine(gpus, (self.budget,), self.ram, self.parallel)
+        desktops = sum(gpu.consumer for gpu in gpus)
+        kept = (self.reserve or 0) // (desktops or len(gpus))
+        sizes = [max(1, gpu.memory_bytes - kept * (gpu.consumer or not desktops)) for gpu in gpus]
         shares = tuple(self.budget * size // sum(sizes) for size in sizes)
-        return Machine(gpus, shares, self.ram)
+        return Machine(gpus, shares, self.ram, self.parallel)
 
     @property
     def accepted_loss(self) -> float | None:

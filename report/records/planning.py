@@ -79,6 +79,79 @@ class PlacementRecord(TypedDict):
     ollama: dict[str, Any]
 
 
+class LengthRecord(TypedDict):
+    """Prompts of one length, and which part of the sequences they are."""
+
+    tokens: int
+    part: float
+
+
+class ParallelRecord(TypedDict):
+    """Sizes that share a model among cards; `experts`: whole experts are spread over the ranks."""
+
+    tensor: int
+    pipeline: int
+    data: int
+    experts: bool
+
+
+class CardRecord(TypedDict):
+    """Bytes of one card: of `requested`, what is not cache, and the cache; beside it the driver's
+    context, and graphs that the engine does not count."""
+
+    gpu: str
+    memory: int
+    requested: int
+    weights: int
+    activation: int
+    activation_low: int
+    activation_high: int
+    other: int
+    other_low: int
+    other_high: int
+    graphs: int
+    graphs_low: int
+    graphs_high: int
+    cache: int
+    cache_low: int
+    cache_high: int
+    context: int
+    context_low: int
+    context_high: int
+    graphs_beside: int
+    graphs_beside_low: int
+    graphs_beside_high: int
+
+
+class ServingRecord(TypedDict):
+    """How a server is started, whether it starts, and for how many sequences its cache has room:
+    of the asked lengths, and if all are of the longest, at the cache's low end. `measured`: its
+    constants were, on cards of this kind. `tokens_per_second`: output of all users together."""
+
+    version: str
+    measured: bool
+    starts: bool
+    may_start: bool
+    users: int
+    max_model_len: int
+    longest_max_model_len: int
+    cache_tokens: int
+    cache_tokens_low: int
+    cache_tokens_high: int
+    sequences_at_once: int
+    sequences_at_once_if_all_are_longest: int
+    parallel: ParallelRecord
+    tokens_per_second: float | None
+    tokens_per_second_low: float | None
+    tokens_per_second_high: float | None
+    ttft_alone_s: float | None
+    checkpoint: str | None
+    flags: dict[str, Any]
+    environment: dict[str, str]
+    command: str
+    cards: list[CardRecord]
+
+
 class PointRecord(TypedDict):
     """One configuration under one workload with everything that is predicted of it."""
 
@@ -105,6 +178,8 @@ class PointRecord(TypedDict):
     tpot_s: float | None
     latency: LatencyRecord | None
     placement: NotRequired[PlacementRecord]
+    serving: NotRequired[ServingRecord]
+    lengths: NotRequired[list[LengthRecord]]
 
 
 class EstimateRecord(PointRecord):
@@ -147,6 +222,9 @@ class QuestionRecord(TypedDict):
     task: str | None
     accept_risk: bool
     full_logits: bool
+    lengths: NotRequired[list[LengthRecord]]
+    ttft_target_s: NotRequired[float]
+    tpot_target_s: NotRequired[float]
 
 
 class RelativeTimesRecord(TypedDict):

@@ -14,13 +14,20 @@ ROOT = Path(__file__).parents[2]
 QWEN = ["-m", "Qwen/Qwen3-8B", "--offline"]
 
 LLAMA_CPP = ["plan", *QWEN, "--gpu", "4090", "--engine", "llama.cpp"]
+VLLM = ["--engine", "vllm", "--gpu", "2xH100", "--users", "4", "--context", "2k,8k:0.9,0.1"]
 LINES = {
-    "plan": [["plan", *QWEN, "--budget", "12GB"], ["plan", *QWEN, "--gpu", "4090"], LLAMA_CPP],
+    "plan": [
+        ["plan", *QWEN, "--budget", "12GB"],
+        ["plan", *QWEN, "--gpu", "4090"],
+        LLAMA_CPP,
+        ["plan", *QWEN, *VLLM],
+    ],
     "max_context": [["plan", *QWEN, "--budget", "8GB", "--max-context"]],
     "estimate": [
         ["estimate", *QWEN, "--config", "w4a16-k4v4-g64+pc256", "--gpu", "4090"],
         ["estimate", *QWEN, "--config", "w16a16-k16v16", "--engine", "transformers"],
         ["estimate", *QWEN, "--config", "wQ4_K_M-kq8_0vq8_0", "--engine", "llama.cpp"],
+        ["estimate", *QWEN, "--config", "wfp8-kfp8vfp8", *VLLM],
     ],
     "profiles_list": [["profiles", "list"]],
     "profiles_show": [["profiles", "show", "Qwen/Qwen3-8B"], ["profiles", "show", "4090"]],

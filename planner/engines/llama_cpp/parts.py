@@ -12,6 +12,7 @@ from ...formats.configuration import Configuration
 from ...light_dataclass import dataclass
 from ...memory.gguf_weights import GgufWeights, gguf_sizes, gguf_weight_bytes
 from ...models.spec import Attention, LatentAttention, ModelSpec, RecurrentState
+from ...models.spec_key import SpecKey
 from ...workload import Workload
 from .cache_bytes import mixer_bytes
 from .model_graph import compute_bytes
@@ -112,21 +113,6 @@ def host_compute(spec: ModelSpec, run: RunSettings) -> int:
     tokens = run.pass_tokens
     masks = sum((2 if run.flash else 4) * cells * tokens for _, cells in run.all_cells(spec))
     return 3 * 4 * spec.hidden * tokens + masks + 40 * tokens
-
-
-class SpecKey:
-    """A spec as a key: specs are long, and the same object within one plan."""
-
-    __slots__ = ("spec",)
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self.spec = spec
-
-    def __hash__(self) -> int:
-        return id(self.spec)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, SpecKey) and other.spec is self.spec
 
 
 @lru_cache(maxsize=64)

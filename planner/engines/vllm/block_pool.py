@@ -5,10 +5,13 @@ group, so that every group can take any block (v1/core/kv_cache_utils.py).
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ...errors import BadInput
+from ...hardware.compute_capability import Capability
 from ...models.spec import ModelSpec
-from .layer_pages import LayerPage, layer_pages
+from .layer_pages import HOPPER, LayerPage, layer_pages
 from .settings import ServeSettings
 
 PADDING = 1.5
@@ -24,9 +27,16 @@ class BlockPool:
     settings: ServeSettings
 
     @classmethod
-    def of(cls, spec: ModelSpec, settings: ServeSettings) -> "BlockPool":
-        """The pool of a model. Raises BadInput for layers that are not planned."""
-        pages = layer_pages(spec, settings)
+    def of(
+        cls, spec: ModelSpec, settings: ServeSettings, capability: Capability = HOPPER
+    ) -> "BlockPool":
+        """The pool of a model, or of what a rank has of it. Raises BadInput for layers that are not
+        planned."""
+        pages = layer_pages(spec, settings, capability)
+        if not pages:
+            raise BadInput(
+                f"{spec.model_type} keeps nothing that vLLM's cache would hold", "plan a decoder"
+            )
         if len({(page.kind, page.window) for page in pages}) == 1:
             blocks = {page.block for page in pages}
             if len(blocks) == 1:  # of one kind: one group, whatever the widths
@@ -56,6 +66,10 @@ class BlockPool:
         """Sequences of `tokens` tokens that are in the cache at once. One block stays empty."""
         held = (self.blocks(available) - 1) // self.blocks_of(tokens)
         return max(0, min(held, self.settings.max_num_seqs))
+
+    def blocks_of_mean(self, lengths: Sequence[tuple[int, float]]) -> float:
+        """Blocks that a sequence takes on average, of (tokens, part of the sequences) each."""
+        return sum(part * self.blocks_of(tokens) for tokens, part in lengths)
 
     def longest(self, available: int, most: int) -> int:
         """The largest max_model_len up to `most` with which vLLM starts; 0 if none."""

@@ -9,6 +9,7 @@ v1/kv_cache_interface.py, of vLLM 0.26.0).
 from dataclasses import dataclass, replace
 
 from ...errors import BadInput
+from ...hardware.compute_capability import Capability
 from ...models.spec import Attention, LatentAttention, Mixer, ModelSpec, RecurrentState
 from .settings import ServeSettings
 
@@ -16,6 +17,9 @@ BLOCK = 16
 """Tokens of a block, where nothing asks for more."""
 FLASHMLA_BLOCK = 64
 """Tokens of a block of FlashMLA, which Hopper cards take for a quantized latent."""
+FLASHINFER_MLA_BLOCK = 32
+"""The same of FlashInfer's latent attention, the first choice on Blackwell's data centre cards."""
+HOPPER: Capability = (9, 0)
 CONVOLUTION = 4
 """Taps of the short convolution before a state; vLLM keeps one fewer than transformers."""
 
@@ -40,12 +44,17 @@ class LayerPage:
         return -(-kept // self.block) + 1
 
 
-def layer_pages(spec: ModelSpec, settings: ServeSettings) -> tuple[LayerPage, ...]:
-    """The page of every layer that keeps anything. Raises BadInput for what is not planned."""
+def layer_pages(
+    spec: ModelSpec, settings: ServeSettings, capability: Capability = HOPPER
+) -> tuple[LayerPage, ...]:
+    """The page of every layer that keeps anything, on a card of that capability. Raises BadInput
+    for what is not planned."""
     mixers = [m for layer in spec.layers for m in layer.mixers]
     states = [m for m in mixers if isinstance(m, RecurrentState)]
     kept = [m for m in mixers if not (isinstance(m, Attention) and m.shares_kv_with is not None)]
-    pages = [_page(spec, m, settings) for m in kept if not isinstance(m, RecurrentState)]
+    pages = [
+        _page(spec, m, settings, capability) for m in kept if not isinstance(m, RecurrentState)
+    ]
     if not states:
         return tuple(pages)
     if not pages or any(page.kind != "full" for page in pages):
@@ -62,16 +71,18 @@ def layer_pages(spec: ModelSpec, settings: ServeSettings) -> tuple[LayerPage, ..
     return tuple(padded if isinstance(m, RecurrentState) else next(attention) for m in kept)
 
 
-def _page(spec: ModelSpec, mixer: Mixer, settings: ServeSettings) -> LayerPage:
+def _page(
+    spec: ModelSpec, mixer: Mixer, settings: ServeSettings, capability: Capability
+) -> LayerPage:
     dtype = settings.kv_cache_dtype
     element = 2 if dtype == "auto" else 1
     if isinstance(mixer, LatentAttention):
         if dtype not in ("auto", "fp8") or mixer.indexer is not None or mixer.window is not None:
             raise BadInput(
                 f"vLLM has no backend for the latent of {spec.model_type} as {dtype}",
-                "a latent without an indexer takes auto and fp8 on Hopper cards",
+                "a latent without an indexer takes auto and fp8",
             )
-        block = BLOCK if dtype == "auto" else FLASHMLA_BLOCK
+        block = _latent_block(dtype, capability)
         return LayerPage("full", block, block * (mixer.kv_rank + mixer.rope_dim) * element)
     if not isinstance(mixer, Attention) or mixer.local_chunk or mixer.indexer is not None:
         raise BadInput(
@@ -82,9 +93,18 @@ def _page(spec: ModelSpec, mixer: Mixer, settings: ServeSettings) -> LayerPage:
     # 0.26.0 halves int4 heads in full layers and forgets to in sliding ones.
     if dtype == "int4_per_token_head" and mixer.window is None:
         width = mixer.head_dim // 2 + mixer.value_dim // 2
+    if dtype == "nvfp4":  # codes of half a byte, and a byte's scale for each 16
+        width = sum(side // 2 + side // 16 for side in (mixer.head_dim, mixer.value_dim))
     scales = 2 * 4 if dtype.endswith("_per_token_head") else 0
     page = BLOCK * mixer.kv_heads * (width * element + scales)
     return LayerPage("sliding" if mixer.window else "full", BLOCK, page, mixer.window)
+
+
+def _latent_block(dtype: str, capability: Capability) -> int:
+    """Tokens of a latent's block: what the first backend that reads it asks for."""
+    if capability[0] == 10:
+        return FLASHINFER_MLA_BLOCK
+    return FLASHMLA_BLOCK if capability[0] == 9 and dtype != "auto" else BLOCK
 
 
 def _state_bytes(spec: ModelSpec, mixer: RecurrentState) -> int:

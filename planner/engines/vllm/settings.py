@@ -10,8 +10,13 @@ KV_DTYPES = (
     "fp8_per_token_head",
     "int8_per_token_head",
     "int4_per_token_head",
+    "nvfp4",
 )
-"""Values of --kv-cache-dtype that are planned. nvfp4 needs a Blackwell card and is not."""
+"""Values of --kv-cache-dtype that are planned; rules.py says which cards have them."""
+
+ONLINE = {"fp8": "fp8", "nf4": "bitsandbytes"}
+"""Weights that the engine makes itself of a checkpoint in 16 bits, by the value of
+--quantization."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,13 @@ class ServeSettings:
     max_num_seqs: int = 1024
     gpu_memory_utilization: float = 0.92
     enforce_eager: bool = False
+    quantization: str = ""
+    """The weights' named format; empty: 16 bits, or as the checkpoint stores them."""
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    data_parallel: int = 1
+    expert_parallel: bool = False
+    """Experts are spread whole over the tensor and data parallel ranks."""
 
     def __post_init__(self) -> None:
         if self.kv_cache_dtype not in KV_DTYPES:
@@ -39,6 +51,12 @@ class ServeSettings:
                 "max_model_len, max_num_batched_tokens and max_num_seqs are at least 1",
                 "give numbers of tokens and of sequences",
             )
+        parallel = self.tensor_parallel, self.pipeline_parallel, self.data_parallel
+        if min(parallel) < 1 or max(parallel) > 1024:
+            raise BadInput(
+                f"parallel sizes {', '.join(map(str, parallel))} share a model among no cards",
+                "tensor, pipeline and data parallel sizes are at least 1",
+            )
         if not 0 < self.gpu_memory_utilization <= 1:
             raise BadInput(
                 f"--gpu-memory-utilization {self.gpu_memory_utilization} is no part of a GPU",
@@ -47,11 +65,17 @@ class ServeSettings:
 
     @property
     def in_flight(self) -> int:
-        """Tokens scheduled and not settled: two batches overlap (asynchronous scheduling)."""
-        return 2 * self.max_num_batched_tokens
+        """Tokens scheduled and not settled: two batches overlap (asynchronous scheduling), or one
+        for each pipeline stage and another."""
+        return (self.pipeline_parallel + 1) * self.max_num_batched_tokens
+
+    @property
+    def cards(self) -> int:
+        """Cards that it fills."""
+        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
 
     def flags(self) -> dict[str, str]:
-        """Every option by its flag."""
+        """Every option by its flag; what is the default of one card is left out."""
         said = {
             "--max-model-len": str(self.max_model_len),
             "--kv-cache-dtype": self.kv_cache_dtype,
@@ -59,6 +83,13 @@ class ServeSettings:
             "--max-num-seqs": str(self.max_num_seqs),
             "--gpu-memory-utilization": f"{self.gpu_memory_utilization:g}",
         }
+        for name in ("tensor", "pipeline", "data"):
+            if (size := getattr(self, f"{name}_parallel")) > 1:
+                said[f"--{name}-parallel-size"] = str(size)
+        if self.expert_parallel:
+            said["--enable-expert-parallel"] = ""
+        if self.quantization in ONLINE:
+            said["--quantization"] = ONLINE[self.quantization]
         return said | ({"--enforce-eager": ""} if self.enforce_eager else {})
 
     def command(self, model: str) -> str:

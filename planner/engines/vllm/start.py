@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from math import ceil
 
 from ...engine import Interval
-from ...errors import BadInput
 from ...hardware.gpus import Hardware
-from ...memory.weights import weight_bytes
 from ...models.spec import Attention, DenseFFN, LatentAttention, ModelSpec, MoEFFN, RecurrentState
 from .block_pool import BlockPool
+from .rank import rank_spec
+from .rank_weights import rank_weights
+from .rules import capability_of
 from .settings import ServeSettings
 
 GIB = 2**30
@@ -24,22 +25,33 @@ CUBLAS = 33_554_432
 """cuBLAS's workspace on Hopper, taken through torch's allocator."""
 PROCESSORS = 132
 """Streaming multiprocessors of an H100 or H200: rows of the top-k kernel's buffer."""
-HOPPER = ("H100", "H200")
-"""Cards that starts were measured on, or are of one kind with."""
+MEASURED = ("H100", "H200")
+"""Cards that starts were measured on, or are of one kind with; elsewhere the constants below are
+an estimate."""
 LATENT_PREFILL = 65_536
 """Tokens of context that latent attention unpacks at once."""
 SECOND_RUNNER = ("deepseek_v2", "granitemoe", "qwen2_moe")
 """Types with experts that the second model runner takes by default."""
 OTHER = Interval(int(0.227 * GIB), int(0.15 * GIB), int(0.45 * GIB))
 GRAPHS = Interval(int(0.30 * GIB), int(0.05 * GIB), int(0.50 * GIB))
+"""What the first runner subtracts for CUDA graphs."""
+BESIDE = Interval(int(0.55 * GIB), int(0.15 * GIB), int(0.90 * GIB))
+"""CUDA graphs of the second runner, which it takes from what the utilization leaves."""
+LINKS = Interval(int(0.55 * GIB), int(0.15 * GIB), int(1.30 * GIB))
+"""NCCL's channels and the buffers of all-reduces, on each of several cards: an estimate."""
 ERROR = 0.35
 """The part of the activation that the derivation may miss in models that were not run."""
+PACKED_ERROR = 0.02
+"""The part of packed weights that the derivation may miss: gpt-oss's MXFP4 is held with 1.6 % of
+padding."""
+PLAIN_ERROR = 0.003
+NONE = Interval(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Bytes on the device, the cache's interval, and vLLM's answers. `fits`: it starts even at
-    the low end; `may_fit`: at the high end."""
+    """Bytes on one card, the cache's interval, and vLLM's answers. `fits`: it starts even at the
+    low end; `may_fit`: at the high end. `beside`: graphs that are not in the sum."""
 
     requested: int
     weights: int
@@ -48,6 +60,7 @@ class Start:
     graphs: Interval
     cache: Interval
     pool: BlockPool
+    beside: Interval = NONE
 
     @property
     def fits(self) -> bool:
@@ -63,38 +76,59 @@ class Start:
         ends = self.cache.expected, self.cache.low, self.cache.high
         return Interval(*(self.pool.tokens(end) for end in ends))
 
+    @property
+    def taken(self) -> Interval:
+        """What is not cache, of the requested bytes."""
+        low, high = self.requested - self.cache.high, self.requested - self.cache.low
+        return Interval(self.requested - self.cache.expected, low, high)
+
     def _holds(self, cache: int) -> bool:
         needed = self.pool.blocks_of(self.pool.settings.max_model_len) * self.pool.block_bytes
         return 0 < needed <= cache
 
 
 def start(
-    spec: ModelSpec, hardware: Hardware, settings: ServeSettings, weights: int | None = None
+    spec: ModelSpec,
+    hardware: Hardware,
+    settings: ServeSettings,
+    weights: int | None = None,
+    stage: int = 0,
 ) -> Start:
-    """vLLM's start on one card, for 16-bit weights where `weights` gives no other bytes.
+    """vLLM's start on one card, a rank of pipeline stage `stage`; `weights`: bytes that are known
+    better than rank_weights derives them.
 
-    Raises BadInput for caches that are not planned, and for cards other than H100 and H200: the
-    workspaces counted here are theirs.
+    Raises BadInput for caches and cards that are not planned and for sizes that do not divide the
+    model. The constants are Hopper's; on other cards they are an estimate (`measured_on`).
     """
-    if not any(card in hardware.name for card in HOPPER):
-        raise BadInput(
-            f"vLLM's memory on {hardware.name} is not known here", "H100 and H200 are planned"
-        )
-    pool = BlockPool.of(spec, settings)
+    here = rank_spec(spec, settings, stage)
+    pool = BlockPool.of(here, settings, capability_of(hardware))
+    slip = 0
     if weights is None:
-        weights = weight_bytes(spec, 16).total + rotary_bytes(spec)
+        weights = rank_weights(spec, settings).stages[stage] + rotary_bytes(spec)
+        packed = settings.quantization or spec.quantization is not None
+        slip = int(weights * (PACKED_ERROR if packed else PLAIN_ERROR))
     requested = ceil(hardware.memory_bytes * settings.gpu_memory_utilization)
-    peak = activation(spec, settings)
-    live = Interval(peak, int(peak * (1 - ERROR)), int(cold_activation(spec, settings, peak)))
-    none = Interval(0, 0, 0)
-    graphs = none if settings.enforce_eager or second_runner(spec) else GRAPHS
+    peak = activation(here, settings)
+    live = Interval(peak, int(peak * (1 - ERROR)), int(cold_activation(here, settings, peak)))
+    second = second_runner(spec)
+    graphs = NONE if settings.enforce_eager or second else GRAPHS
+    beside = BESIDE if second and not settings.enforce_eager else NONE
+    several = settings.tensor_parallel * settings.pipeline_parallel > 1 or (
+        settings.data_parallel > 1 and settings.expert_parallel
+    )
+    other = OTHER + LINKS if several else OTHER
     left = requested - weights
     cache = Interval(
-        left - live.expected - OTHER.expected - graphs.expected,
-        left - live.high - OTHER.high - graphs.high,
-        left - live.low - OTHER.low - graphs.low,
+        left - live.expected - other.expected - graphs.expected,
+        left - slip - live.high - other.high - graphs.high,
+        left - live.low - other.low - graphs.low,
     )
-    return Start(requested, weights, live, OTHER, graphs, cache, pool)
+    return Start(requested, weights, live, other, graphs, cache, pool, beside)
+
+
+def measured_on(hardware: Hardware) -> bool:
+    """Whether the constants were measured on such a card."""
+    return any(card in hardware.name for card in MEASURED)
 
 
 def second_runner(spec: ModelSpec) -> bool:
@@ -114,7 +148,9 @@ def activation(spec: ModelSpec, settings: ServeSettings) -> int:
     if any(isinstance(m, LatentAttention) for m, _ in spec.mixer_counts):
         step = 2 * (LATENT_PREFILL * _unpacked_width(spec) + 4 * tokens * spec.hidden)
     if second_runner(spec):
-        return lasting + step
+        # several ranks gather their parts of the logits
+        rows = min(settings.max_num_seqs, tokens) if settings.tensor_parallel > 1 else 0
+        return lasting + max(step, 2 * 2 * rows * spec.vocab + 2 * tokens * spec.hidden)
     rows = min(settings.max_num_seqs, tokens)
     # logits, their float32, what top-k leaves, noise
     sampler = rows * spec.vocab * (2 + 4 + 4 + 4) + 2 * tokens * spec.hidden

@@ -21,6 +21,7 @@ from ...light_dataclass import dataclass
 from ...memory.estimate import MemoryEstimate
 from ...models.spec import ModelSpec
 from ...placement import Machine, Placement
+from ...serving import Parallel
 from ...workload import Workload
 from ..choose import PointArrays
 from ..enumerate import enumerate_space
@@ -31,7 +32,11 @@ PACE = 3.0
 """How many times slower than the fastest a point may decode and still be preferred."""
 ANY = 2**60
 """A budget that holds everything."""
+NEVER = 1e9
+"""Seconds of what does not run."""
 DERIVED = "derived from bandwidths; no run behind it"
+
+SERVED = {"fitted": "fitted to runs of the engine on cards of this kind"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +49,8 @@ class PlacedSpace:
     hardware: Hardware | None
     space: Space
     points: PointArrays
-    placements: tuple[Placement, ...]
+    placements: tuple[Placement | None, ...]
+    """None where the engine refuses a configuration that its axes have."""
     request: Request
 
     def points_at(self, indices: Sequence[int]) -> list[Point]:
@@ -59,10 +65,11 @@ class PlacedSpace:
 
     def _shown(self, index: int) -> Placement:
         """The placement; of what does not fit, that within a budget of what it needs."""
-        placement = self.placements[index]
-        if placement.fits:
+        placement, config = self.placements[index], self.space.configuration(index)
+        if placement is None:
+            return placement_of(self.request, config, self.workload)
+        if placement.fits or self.request.engine.serves:
             return placement
-        config = self.space.configuration(index)
         for more in (1.0, 1.02, 1.05, 1.15):
             asked = replace(self.request, budget=int(placement.needed * more))
             placed = placement_of(asked, config, self.workload)
@@ -74,7 +81,7 @@ class PlacedSpace:
         """Bytes of the weights, wherever they are, for each of the space's."""
         each = len(self.placements) // len(self.space.weights)
         firsts = self.placements[::each]
-        return [p.device.weights + p.host.weights for p in firsts]
+        return [p.device.weights + p.host.weights if p is not None else ANY for p in firsts]
 
 
 def placement_of(request: Request, config: Configuration, workload: Workload) -> Placement:
@@ -86,12 +93,11 @@ def evaluate_placed(request: Request) -> PlacedSpace:
     """Place and predict everything that the engine can run."""
     spec, workload, engine = request.spec, request.workload, request.engine
     obstacle = engine.cannot_run(spec, request.hardware)
-    if obstacle is not None and spec.understood:
+    if obstacle is not None and (spec.understood or engine.serves):
         raise BadInput(f"{engine.name} cannot be planned for {spec.name}: {obstacle}", "")
-    space = enumerate_space(spec, workload, engine, ((),))
-    placements = tuple(
-        placement_of(request, space.configuration(i), workload) for i in range(len(space))
-    )
+    space = enumerate_space(spec, workload, engine.on(request.machine), ((),))
+    placements = _placements(request, space)
+    runs = np.array([placement is not None for placement in placements])
     grid = accuracy.predict_grid(
         spec,
         space.weights,
@@ -105,23 +111,41 @@ def evaluate_placed(request: Request) -> PlacedSpace:
     shape = space.shape
     times = np.array([_times(p) for p in placements])
     points = PointArrays(
-        memory=np.array([p.needed for p in placements], dtype=np.int64),
-        low=np.broadcast_to(grid.low[:, :, None], shape).ravel(),
-        retention=np.broadcast_to(grid.retention[:, :, None], shape).ravel(),
+        memory=np.array([p.needed if p is not None else ANY for p in placements], dtype=np.int64),
+        low=np.broadcast_to(grid.low[:, :, None], shape).ravel() * runs,
+        retention=np.broadcast_to(grid.retention[:, :, None], shape).ravel() * runs,
         ttft=times[:, 0],
         tpot=times[:, 1],
         time=times[:, 0] + workload.output * times[:, 1],
         complexity=space.complexity.ravel(),
-        allowed=np.ones(len(space), dtype=bool),
-        usual=(space.usual_chunk & ~space.two_bits).ravel()
+        allowed=runs,
+        usual=((space.usual_chunk | engine.serves) & ~space.two_bits).ravel()
         & _keeps_pace(request, placements, times[:, 1], grid.low, shape),
     )
     return PlacedSpace(spec, workload, engine, request.hardware, space, points, placements, request)
 
 
+def _placements(request: Request, space: Space) -> tuple[Placement | None, ...]:
+    """Every configuration placed. An engine of several cards may refuse some, as they share the
+    model; where it refuses all, the first reason is raised."""
+    placements: list[Placement | None] = []
+    refused: BadInput | None = None
+    for i in range(len(space)):
+        try:
+            placements.append(placement_of(request, space.configuration(i), request.workload))
+        except BadInput as error:
+            if not request.engine.serves:
+                raise
+            refused = refused or error
+            placements.append(None)
+    if refused is not None and not any(placements):
+        raise refused
+    return tuple(placements)
+
+
 def _keeps_pace(
     request: Request,
-    placements: Sequence[Placement],
+    placements: Sequence[Placement | None],
     tpot: accuracy.Floats,
     low: accuracy.Floats,
     shape: tuple[int, int, int],
@@ -130,12 +154,14 @@ def _keeps_pace(
     safe: layers in host memory cost far more time than bits that nobody misses."""
     loss = request.accepted_loss
     safe = np.broadcast_to(low[:, :, None], shape).ravel() >= (0 if loss is None else 1 - loss)
-    fast = tpot[safe & np.array([p.fits for p in placements])]
+    fast = tpot[safe & np.array([p is not None and p.fits for p in placements])]
     return tpot <= PACE * fast.min(initial=np.inf)
 
 
-def _times(placement: Placement) -> tuple[float, float]:
+def _times(placement: Placement | None) -> tuple[float, float]:
     """Expected seconds; without a device that is named, bytes that stand for them."""
+    if placement is None:
+        return NEVER, NEVER
     if placement.ttft is not None and placement.tpot is not None:
         return placement.ttft[0], placement.tpot[0]
     moved = placement.device.total + 10.0 * placement.host.total
@@ -163,11 +189,14 @@ def placed_anyway(
     engine: Engine,
     gpus: tuple[Hardware, ...],
     task: str | None,
+    parallel: Parallel | None = None,
 ) -> Point:
     """One configuration with all layers on its cards, whatever those have; on the processor where
     none is named."""
     engine.check_formats(config)
-    placement = engine.place(spec, config, workload, Machine(gpus, (ANY,) * len(gpus)))
+    placement = engine.place(
+        spec, config, workload, Machine(gpus, (ANY,) * len(gpus), parallel=parallel)
+    )
     kept = accuracy.predict(spec, config, workload.context, task=task)
     return point_of(config, workload, placement, kept)
 
@@ -190,7 +219,7 @@ def memory_of(placement: Placement, workload: Workload) -> MemoryEstimate:
         allocated_resident=share.total,
         allocated_peak=share.total,
         kv_bytes_per_token=growth,
-        kv_fixed_bytes=share.kv - growth * workload.tokens,
+        kv_fixed_bytes=share.kv - growth * (workload.mean_context + workload.output),
         prefill_peak=share.total,
         decode_peak=share.total,
         context_provenance="derived",
@@ -203,4 +232,6 @@ def latency_of(placement: Placement) -> Latency | None:
     if placement.ttft is None or placement.tpot is None:
         return None
     (ttft, ttft_low, ttft_high), (tpot, tpot_low, tpot_high) = placement.ttft, placement.tpot
-    return Latency(ttft, tpot, DERIVED, ttft_low, ttft_high, tpot_low, tpot_high)
+    served = placement.serving
+    kind = SERVED.get(served.speed_kind, DERIVED) if served is not None else DERIVED
+    return Latency(ttft, tpot, kind, ttft_low, ttft_high, tpot_low, tpot_high)

@@ -1,0 +1,73 @@
+"""What to type: `vllm serve` with every flag, and the checkpoint to get."""
+
+import shlex
+
+from ...models.spec import ModelSpec
+from ...serving import Flags
+from .settings import ONLINE, ServeSettings
+
+SUFFIXES = {"awq": "AWQ", "gptq4": "GPTQ-Int4", "gptq8": "GPTQ-Int8", "nvfp4": "NVFP4"} | {
+    "int8": "W8A8",
+    "mxfp4": "MXFP4",
+}
+"""How people call checkpoints in these formats: behind the model's name."""
+ABOUT = {
+    "awq": "AWQ, 4 bits in groups of 128",
+    "gptq4": "GPTQ, 4 bits in groups of 128",
+    "gptq8": "GPTQ, 8 bits in groups of 128",
+    "nvfp4": "NVFP4",
+    "int8": "8-bit integers of weights and activations (compressed-tensors)",
+    "mxfp4": "MXFP4 experts",
+}
+
+
+def model_argument(spec: ModelSpec, name: str) -> str:
+    """What is served: the model as named, or a checkpoint of it in the format."""
+    own = str(spec.extra.get("path") or spec.name)
+    if not name or name in ONLINE:
+        return own
+    return f"./{spec.name.rsplit('/', 1)[-1]}-{SUFFIXES[name]}"
+
+
+def checkpoint_words(spec: ModelSpec, name: str) -> str:
+    """The checkpoint to get or to make, in words; empty where it is the model as named."""
+    if not name or name in ONLINE:
+        return ""
+    return f"a checkpoint of {spec.name} in {ABOUT[name]} (made with llm-compressor, or published)"
+
+
+def flags_of(model: str, settings: ServeSettings) -> Flags:
+    """Every flag by its name without dashes, `-` as `_`, with its value as a field."""
+    fields: list[tuple[str, str | int | float | bool]] = [("model", model)]
+    for flag, text in settings.flags().items():
+        name = flag.removeprefix("--").replace("-", "_")
+        fields.append((name, _value(text)))
+    return tuple(fields)
+
+
+def command_line(program: tuple[str, ...], flags: Flags, first: str = "model") -> str:
+    """The line to type of these flags; `first` is an argument by its place."""
+    words = list(program)
+    for name, value in flags:
+        if name == first:
+            words.append(str(value))
+        elif value is True:
+            words.append("--" + name.replace("_", "-"))
+        else:
+            words += ["--" + name.replace("_", "-"), _text(value)]
+    return shlex.join(words)
+
+
+def _value(text: str) -> str | int | float | bool:
+    if not text:
+        return True
+    if text.isdigit():
+        return int(text)
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _text(value: str | int | float | bool) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

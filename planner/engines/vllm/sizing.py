@@ -1,0 +1,148 @@
+"""A layout on its cards: the utilization, every card's start, and the bytes that it needs.
+
+The utilization is the engine's default, or as much more as the card's real memory leaves beside
+the driver's context and the graphs; a smaller budget makes it smaller.
+"""
+
+from dataclasses import replace
+
+from ...engine import Interval
+from ...hardware.gpus import Hardware
+from ...light_dataclass import dataclass
+from ...memory.overhead import driver_context
+from ...models.spec import ModelSpec
+from ...placement import Machine
+from ...serving import Parallel, Sizes
+from ...workload import Workload
+from .layouts import with_layout
+from .settings import ServeSettings
+from .start import Start, start
+
+UTILIZATION = 0.92
+"""vLLM's default."""
+MOST = 0.97
+"""Of a card's memory; the rest is fragments and what libraries take late."""
+LEAST = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class SizedCard:
+    """A card with its start and the bytes that it needs at the high end."""
+
+    gpu: Hardware
+    budget: int
+    start: Start
+    context: Interval
+    needed: Sizes
+    """Bytes of the device for what was asked: expected, low, high."""
+    cache_needed: int
+
+    @property
+    def fits(self) -> bool:
+        start = self.start
+        room = start.cache.low >= self.cache_needed and start.fits
+        return room and self.needed[2] <= self.budget
+
+
+@dataclass(frozen=True, slots=True)
+class SizedLayout:
+    """A layout with the settings that go with it."""
+
+    layout: Parallel
+    settings: ServeSettings
+    cards: tuple[SizedCard, ...]
+
+    @property
+    def fits(self) -> bool:
+        return all(card.fits for card in self.cards)
+
+    @property
+    def needed(self) -> int:
+        """Bytes that all cards together must have; more than the budget where one lacks some."""
+        total = sum(card.needed[2] for card in self.cards)
+        if self.fits:
+            return total
+        budget = sum(card.budget for card in self.cards)
+        lack = max(card.needed[2] / card.budget for card in self.cards)
+        return max(total, budget + 1, int(budget * min(lack, 1e6)))
+
+
+def size_layout(
+    spec: ModelSpec,
+    settings: ServeSettings,
+    layout: Parallel,
+    workload: Workload,
+    machine: Machine,
+) -> SizedLayout:
+    """With CUDA graphs, or without where only that fits."""
+    each = -(-workload.batch // layout.data)
+    shared = with_layout(replace(settings, max_num_seqs=each), layout)
+    first = _sized(spec, shared, layout, workload, machine)
+    if first.fits:
+        return first
+    eager = _sized(spec, replace(shared, enforce_eager=True), layout, workload, machine)
+    return eager if eager.fits or eager.needed < first.needed else first
+
+
+def _sized(
+    spec: ModelSpec,
+    settings: ServeSettings,
+    layout: Parallel,
+    workload: Workload,
+    machine: Machine,
+) -> SizedLayout:
+    """The largest utilization that is needed and that every card has room for."""
+    stage = [i // layout.tensor % layout.pipeline for i in range(len(machine.gpus))]
+    contexts = [driver_context(gpu) for gpu in machine.gpus]
+    full = replace(settings, gpu_memory_utilization=1.0)
+    whole = {
+        (gpu, s): start(spec, gpu, full, stage=s)
+        for gpu, s in dict.fromkeys(zip(machine.gpus, stage, strict=True))
+    }
+    budgets = [
+        min(budget, gpu.memory_bytes)
+        for gpu, budget in zip(machine.gpus, machine.budgets, strict=True)
+    ]
+    most, wanted = MOST, LEAST
+    for gpu, s, context, budget in zip(machine.gpus, stage, contexts, budgets, strict=True):
+        one = whole[gpu, s]
+        room = (budget - context.high - one.beside.high) / gpu.memory_bytes
+        most = min(most, room)
+        needed = one.taken.high + cache_needed(one, settings, workload)
+        wanted = max(wanted, needed / gpu.memory_bytes)
+    # No more than the default where that is enough; more where it is not, as far as there is room.
+    chosen = min(most, max(min(UTILIZATION, most), wanted))
+    utilization = max(LEAST, int(chosen * 1000) / 1000)
+    settings = replace(settings, gpu_memory_utilization=utilization)
+    cards = []
+    for gpu, s, context, budget in zip(machine.gpus, stage, contexts, budgets, strict=True):
+        one = start(spec, gpu, settings, stage=s)
+        cache = cache_needed(one, settings, workload)
+        taken = one.taken
+        needs = [
+            end + cache + context_end + beside_end
+            for end, context_end, beside_end in zip(
+                (taken.expected, taken.low, taken.high),
+                (context.expected, context.low, context.high),
+                (one.beside.expected, one.beside.low, one.beside.high),
+                strict=True,
+            )
+        ]
+        cards.append(SizedCard(gpu, budget, one, context, (needs[0], needs[1], needs[2]), cache))
+    return SizedLayout(layout, settings, tuple(cards))
+
+
+def cache_needed(one: Start, settings: ServeSettings, workload: Workload) -> int:
+    """Bytes of cache for the longest sequence, and for a replica's users at their mean length."""
+    pool = one.pool
+    users = -(-workload.batch // settings.data_parallel)
+    load = 1 + _ceil(users * pool.blocks_of_mean(lengths_of(workload)))
+    return max(load, pool.blocks_of(settings.max_model_len)) * pool.block_bytes
+
+
+def lengths_of(workload: Workload) -> list[tuple[int, float]]:
+    return [(prompt + workload.output, part) for prompt, part in workload.prompts]
+
+
+def _ceil(value: float) -> int:
+    return -int(-value // 1)

@@ -1,0 +1,325 @@
+"""Plans for vLLM: does it start, for whom, with which flags, on one card and on several."""
+
+import json
+from typing import Any
+
+import pytest
+
+from kvpareto import api
+from kvpareto.cli import run
+from kvpareto.planner.engines import find_engine
+from kvpareto.planner.engines.vllm.layouts import layouts
+from kvpareto.planner.engines.vllm.rank import rank_spec, stage_layers, tensor_obstacle
+from kvpareto.planner.engines.vllm.rank_weights import rank_weights
+from kvpareto.planner.engines.vllm.rules import (
+    batch_defaults,
+    cache_dtypes,
+    cache_obstacle,
+    weight_obstacle,
+)
+from kvpareto.planner.engines.vllm.settings import ServeSettings
+from kvpareto.planner.errors import BadInput, NothingFits
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.hardware.compute_capability import compute_capability
+from kvpareto.planner.hardware.gpu_names import find_gpu
+from kvpareto.planner.hardware.gpus import list_gpus
+from kvpareto.planner.load_model import load_model
+from kvpareto.planner.models.spec import Attention, DenseFFN
+from kvpareto.planner.placement import Machine
+from kvpareto.planner.serving import Parallel
+from kvpareto.planner.workload import Workload, parse_lengths
+
+GIB = 2**30
+VLLM = find_engine("vllm")
+QWEN8, LLAMA8 = "Qwen/Qwen3-8B", "meta-llama/Llama-3.1-8B-Instruct"
+LLAMA70 = "meta-llama/Llama-3.1-70B-Instruct"
+
+
+def plan(model: str, **words: Any) -> dict[str, Any]:
+    return dict(api.plan(model, engine="vllm", offline=True, **words))
+
+
+def card(found: dict[str, Any]) -> dict[str, Any]:
+    return found["recommended"]["serving"]["cards"][0]
+
+
+def test_the_sum_of_a_card_is_the_engines_own() -> None:
+    found = plan(QWEN8, gpu="H100", users=16, context="16k")
+    one = card(found)
+    parts = one["weights"] + one["activation"] + one["other"] + one["graphs"] + one["cache"]
+    assert parts == one["requested"] <= 0.97 * one["memory"]
+    beside = one["context_high"] + one["graphs_beside_high"]
+    assert one["requested"] + beside <= one["memory"]
+    served = found["recommended"]["serving"]
+    assert served["starts"]
+    # A sequence of 16,896 tokens in 36 layers of 8 heads, K and V of 128 channels, two bytes each.
+    blocks = served["cache_tokens_low"] // 16
+    assert blocks == one["cache_low"] // (16 * 36 * 8 * 256 * 2)
+    assert served["sequences_at_once"] == (blocks - 1) // (16896 // 16)
+
+
+def test_every_flag_is_a_field_and_the_command_says_them() -> None:
+    served = plan(QWEN8, gpu="H100", users=16, context="16k")["recommended"]["serving"]
+    flags = served["flags"]
+    assert flags["model"] == QWEN8
+    assert (flags["max_model_len"], flags["max_num_seqs"]) == (16896, 16)
+    for name, value in flags.items():
+        if name != "model":
+            assert f"--{name.replace('_', '-')} {value}" in served["command"]
+    assert served["command"].startswith("vllm serve Qwen/Qwen3-8B ")
+
+
+def test_a_distribution_is_planned_for_its_mean_and_says_the_worst() -> None:
+    found = plan(QWEN8, gpu="4090", users=8, context="2k,16k:0.9,0.1")
+    served = found["recommended"]["serving"]
+    assert served["max_model_len"] == 16384 + 512
+    assert served["sequences_at_once_if_all_are_longest"] < served["sequences_at_once"]
+    assert served["sequences_at_once"] >= 8
+    assert found["lengths"] == [{"tokens": 2048, "part": 0.9}, {"tokens": 16384, "part": 0.1}]
+    low = served["sequences_at_once_if_all_are_longest"]
+    assert any(str(low) in note for note in found["warnings"]) == (low < 8)
+
+
+def test_two_cards_halve_what_can_be_cut() -> None:
+    """Llama 3.1 70B by hand: 80 layers, 64 heads of 128, 8 KV heads, FFN 28,672, width 8,192."""
+    spec = load_model(LLAMA70, offline=True)
+    layer = 8192 * (64 * 128 * 2 + 2 * 8 * 128 + 3 * 28672)
+    embedding = 128256 * 8192
+    for size in (1, 2, 8):
+        norms = (2 * 80 + 1) * 8192
+        by_hand = 2 * ((80 * layer + 2 * embedding) // size + norms)
+        assert rank_weights(spec, ServeSettings(4096, tensor_parallel=size)).stages == (by_hand,)
+    # 16 ranks share 8 KV heads: each has a whole one.
+    kv = 8192 * 2 * 8 * 128
+    by_hand = 2 * (80 * ((layer - kv) // 16 + kv // 8) + 2 * embedding // 16 + norms)
+    assert rank_weights(spec, ServeSettings(4096, tensor_parallel=16)).stages == (by_hand,)
+    rank = rank_spec(spec, ServeSettings(4096, tensor_parallel=16))
+    (mixer,) = (m for m, _ in rank.mixer_counts)
+    assert isinstance(mixer, Attention)
+    assert (mixer.query_heads, mixer.kv_heads) == (4, 1)
+    assert isinstance(rank.layers[0].ffn, DenseFFN)
+    assert rank.layers[0].ffn.width == 28672 // 16
+
+
+def test_a_vocabulary_is_padded_before_it_is_cut() -> None:
+    spec = load_model("microsoft/phi-4", offline=True)  # 100,352 tokens, a multiple of 64
+    assert tensor_obstacle(spec, 2) is None
+    assert "attention heads" in (tensor_obstacle(spec, 3) or "")
+
+
+def test_a_latent_is_copied_to_every_rank() -> None:
+    spec = load_model("deepseek-ai/DeepSeek-V3", offline=True)
+    found = plan("deepseek-ai/DeepSeek-V3", gpu="8xH200", users=8, context="8k")
+    served = found["recommended"]["serving"]
+    assert served["parallel"] == {"tensor": 8, "pipeline": 1, "data": 1, "experts": False}
+    per_token = len(spec.layers) * (512 + 64) * 2
+    assert found["recommended"]["kv_bytes_per_token"] == 8 * 8 * per_token  # ranks x users
+
+
+def test_stages_have_whole_layers_and_the_rest_goes_before_the_last() -> None:
+    assert [len(one) for one in stage_layers(28, 3)] == [9, 10, 9]
+    assert [len(one) for one in stage_layers(80, 8)] == [10] * 8
+    assert [len(one) for one in stage_layers(5, 2)] == [3, 2]
+    spec = load_model("Qwen/Qwen2.5-7B-Instruct", offline=True)
+    stages = rank_weights(spec, ServeSettings(4096, pipeline_parallel=3)).stages
+    whole = rank_weights(spec, ServeSettings(4096)).stages[0]
+    assert sum(stages) == pytest.approx(whole, rel=1e-4)
+
+
+def test_three_cards_become_stages_and_an_odd_size_is_refused() -> None:
+    found = plan("Qwen/Qwen2.5-7B-Instruct", gpu="3xL4", context="4k")
+    assert found["recommended"]["serving"]["parallel"]["tensor"] == 1
+    with pytest.raises(BadInput, match="32 attention heads are no multiple of 3") as caught:
+        plan(QWEN8, gpu="3xL4", parallel="tp3")
+    assert caught.value.hint.startswith("sizes that do: 1, 2, 4, 8")
+    with pytest.raises(BadInput, match="fills 4 cards"):
+        plan(QWEN8, gpu="2xL4", parallel="tp4")
+
+
+def test_cards_that_differ_are_as_good_as_the_smallest() -> None:
+    mixed = plan(QWEN8, gpu="3090+3060", users=2, context="8k")["recommended"]["serving"]
+    alike = plan(QWEN8, gpu="2x3060", users=2, context="8k")["recommended"]["serving"]
+    assert mixed["cards"][0]["memory"] > mixed["cards"][1]["memory"]
+    assert mixed["cache_tokens_low"] == pytest.approx(alike["cache_tokens_low"], rel=0.05)
+
+
+def test_a_group_of_packed_weights_is_not_cut() -> None:
+    """What vLLM's users ran into: 192 channels of an expert are no multiple of 128."""
+    fp8 = load_model("Qwen/Qwen3-30B-A3B-FP8", offline=True)
+    with pytest.raises(BadInput, match="192 of 768 channels"):
+        rank_weights(fp8, ServeSettings(4096, tensor_parallel=4))
+    found = plan("Qwen/Qwen3-30B-A3B-FP8", gpu="4xL40S", users=4, context="4k")
+    parallel = found["recommended"]["serving"]["parallel"]
+    assert parallel["tensor"] != 4 or parallel["experts"]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "model", "dtype", "says"),
+    [
+        ("H200", LLAMA8, "nvfp4", "cards of compute capability 10.x"),
+        ("A100 80GB", LLAMA8, "fp8_per_token_head", "needs compute capability 8.9"),
+        ("3090", "openai/gpt-oss-20b", "fp8", "sinks"),
+        ("3090", "microsoft/Phi-3-mini-4k-instruct", "fp8", "heads of 96"),
+        ("H200", "deepseek-ai/DeepSeek-V3", "int8_per_token_head", "a latent"),
+        ("A100 80GB", "deepseek-ai/DeepSeek-V3", "fp8", "latent attention"),
+        ("T4", LLAMA8, "fp8", "needs compute capability 8.0"),
+    ],
+)
+def test_caches_that_a_card_does_not_have(gpu: str, model: str, dtype: str, says: str) -> None:
+    obstacle = cache_obstacle(load_model(model, offline=True), dtype, find_gpu(gpu))
+    assert obstacle is not None
+    assert says in obstacle
+
+
+def test_caches_that_a_card_has() -> None:
+    llama = load_model(LLAMA8, offline=True)
+    per_head = ["fp8_per_token_head", "int8_per_token_head", "int4_per_token_head"]
+    assert list(cache_dtypes(llama, find_gpu("H200"))) == ["auto", "fp8", *per_head]
+    assert list(cache_dtypes(llama, find_gpu("A100 80GB"))) == ["auto", "fp8", *per_head[1:]]
+    assert list(cache_dtypes(llama, find_gpu("B200")))[-1] == "nvfp4"
+    assert weight_obstacle("mxfp4", find_gpu("T4")) is not None
+    assert weight_obstacle("awq", find_gpu("T4")) is None
+
+
+def test_cards_without_kernels_are_refused_by_name() -> None:
+    for gpu, says in (("V100 SXM2 32GB", "has no kernels"), ("MI300X", "is not planned")):
+        with pytest.raises(BadInput, match=says) as caught:
+            plan(QWEN8, gpu=gpu)
+        assert "llama.cpp" in caught.value.hint
+    for gpu in list_gpus():
+        assert (compute_capability(gpu) is None) == (gpu.vendor != "nvidia")
+
+
+def test_defaults_of_a_server() -> None:
+    assert batch_defaults(find_gpu("H200")) == (8192, 1024)
+    assert batch_defaults(find_gpu("A100 80GB")) == (2048, 256)
+    assert batch_defaults(find_gpu("4090")) == (2048, 256)
+
+
+def test_a_smaller_budget_is_a_smaller_utilization() -> None:
+    half = card(plan(QWEN8, gpu="H200", budget="40GB", users=2, context="8k"))
+    assert half["requested"] + half["context_high"] + half["graphs_beside_high"] <= 40 * 10**9
+    assert half["requested"] < 0.3 * half["memory"]
+
+
+def test_what_does_not_fit_is_said() -> None:
+    with pytest.raises(NothingFits) as caught:
+        plan(LLAMA70, gpu="4090", context="4k")
+    assert caught.value.details["needed_bytes"] > 24 * 10**9
+    with pytest.raises(BadInput, match="refuses --max-model-len") as refused:
+        plan(QWEN8, gpu="H200", context="64k")
+    assert "--context 40448" in refused.value.hint
+
+
+def test_a_checkpoint_that_is_quantized_runs_as_it_is() -> None:
+    found = plan("openai/gpt-oss-20b", gpu="H200", users=4, context="8k")
+    assert found["recommended"]["config"].startswith("w4a16-")
+    assert "quantization" not in found["recommended"]["serving"]["flags"]
+    with pytest.raises(BadInput, match="stored in mxfp4"):
+        api.estimate("openai/gpt-oss-20b", "wawq-k16v16", engine="vllm", gpu="H200", offline=True)
+
+
+def test_weights_made_at_the_start_and_weights_to_get() -> None:
+    def served(config: str) -> dict[str, Any]:
+        words: dict[str, Any] = {"engine": "vllm", "gpu": "H200", "offline": True}
+        return dict(api.estimate(LLAMA8, config, **words))["serving"]
+
+    assert served("wfp8-k16v16")["flags"]["quantization"] == "fp8"
+    assert served("wfp8-k16v16")["checkpoint"] is None
+    awq = served("wawq-kfp8vfp8")
+    assert awq["flags"]["model"] == "./Llama-3.1-8B-Instruct-AWQ"
+    assert "AWQ" in awq["checkpoint"]
+    assert awq["flags"]["kv_cache_dtype"] == "fp8"
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ("w4a16-k16v16", "no weights in w4a16"),
+        ("w16a16-k8v8", "no cache of"),
+        ("w16a16-kfp8v16", "no cache of"),
+        ("wQ4_K_M-k16v16", "does not run Q4_K_M"),
+        ("w16a16-k16v16+pcdyn", "no cache of"),
+    ],
+)
+def test_configurations_of_other_engines(config: str, says: str) -> None:
+    spec = load_model(QWEN8, offline=True)
+    machine = Machine((find_gpu("H200"),), (10**11,))
+    with pytest.raises(BadInput, match=says):
+        VLLM.place(spec, Configuration.parse(config), Workload(4096), machine)
+
+
+def test_targets_are_held_or_refused_with_the_fastest() -> None:
+    found = plan(QWEN8, gpu="H100", users=16, context="16k", tpot="20ms")
+    assert found["recommended"]["tpot_s"] <= 0.02
+    assert found["tpot_target_s"] == 0.02
+    with pytest.raises(NothingFits, match="as fast as asked") as caught:
+        plan(QWEN8, gpu="L4", users=16, context="16k", ttft="10ms", accept_risk=True)
+    assert caught.value.details["fastest_ttft_s"] > 0.01
+
+
+@pytest.mark.parametrize(
+    ("text", "lengths"),
+    [
+        ("16k", ((16384, 1.0),)),
+        ("2k,16k:0.9,0.1", ((2048, 0.9), (16384, 0.1))),
+        ("2k, 16k:90%,10%", ((2048, 0.9), (16384, 0.1))),
+    ],
+)
+def test_lengths(text: str, lengths: tuple[tuple[int, float], ...]) -> None:
+    assert parse_lengths(text) == lengths
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--users", "0"], "users out of range"),
+        (["--users", "-3"], "users"),
+        (["--users", "4", "--batch", "4"], "--users beside --batch"),
+        (["--context", "2k,16k:0.9,0.2"], "sum to 1.1"),
+        (["--context", "2k,16k:1"], "2 lengths and 1 parts"),
+        (["--context", "2k,2k:0.5,0.5"], "named twice"),
+        (["--parallel", "tp3"], "no multiple of 3"),
+        (["--parallel", "zork"], "no way to share"),
+        (["--parallel", "tp2,tp2"], "no way to share"),
+        (["--parallel", "tp0"], "no way to share"),
+        (["--ttft", "soon"], "not a time"),
+        (["--tpot", "0"], "not a time"),
+        (["--ram", "64GB"], "--ram is a second budget"),
+    ],
+)
+def test_bad_words_are_one_line_and_a_hint(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["plan", "-m", QWEN8, "--engine", "vllm", "--gpu", "2xH100", "--offline", *words]
+    assert run(line) == 2
+    error, hint = capsys.readouterr().err.strip().splitlines()
+    assert says in error
+    assert hint.startswith("hint: ")
+    assert run([*line, "--json"]) == 2
+    assert says in json.loads(capsys.readouterr().out)["error"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--budget", "24GB", "--engine", "vllm"], "no GPU is named"),
+        (["--budget", "24GB", "--context", "2k,16k:0.9,0.1"], "plans for one length"),
+        (["--budget", "24GB", "--parallel", "tp2"], "--parallel is for engines"),
+        (["--budget", "24GB", "--ttft", "2s"], "--ttft needs a GPU"),
+    ],
+)
+def test_words_that_need_another_engine_or_a_gpu(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["plan", "-m", QWEN8, "--offline", *words]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_layouts_fill_the_cards() -> None:
+    dense, experts = load_model(QWEN8, offline=True), load_model("Qwen/Qwen3-30B-A3B", offline=True)
+    assert layouts(dense, 4, None)[0] == Parallel(4, 1, 1)
+    assert all(one.cards == 4 for one in layouts(dense, 4, None))
+    assert not any(one.experts for one in layouts(dense, 4, None))
+    assert Parallel(1, 1, 4, experts=True) in layouts(experts, 4, None)
+    assert str(Parallel.parse("tp2, dp=4 ,ep")) == "tp2,dp4,ep"
