@@ -1,7 +1,7 @@
 """GPUs as their makers and drivers state them, and what was measured on this machine."""
 
 DOOR = (
-    "detect_gpu",
+    "compute_capability",
     "gpu_names",
     "gpu_set",
     "gpus",
