@@ -2,6 +2,7 @@
 
 DOOR = (
     "compute_capability",
+    "detect_gpu",
     "gpu_names",
     "gpu_set",
     "gpus",
