@@ -20,9 +20,6 @@ from ...models.spec import CompressedAttention, LatentAttention, ModelSpec
 from ...placement import Machine, Placement
 from ...workload import Workload
 
-VERSION = "0.26.0"
-"""The release whose source the rules of this folder were read from, and which was run."""
-
 CHUNKS = (2048, 4096, 8192, 16384)
 OFFERED = ("fp8", "awq", "gptq4", "gptq8", "nvfp4")
 """Formats that a 16-bit model can be had in, beside 16 bits: fp8 is made at the start."""

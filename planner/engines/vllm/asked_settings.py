@@ -6,9 +6,8 @@ from ...hardware.gpus import Hardware
 from ...memory.weights import available_weight_bits
 from ...models.spec import ModelSpec
 from ...workload import Workload
-from . import VERSION
 from .rules import batch_defaults, cache_obstacle, weight_obstacle
-from .settings import ServeSettings
+from .settings import VERSION, ServeSettings
 
 
 def settings_of(

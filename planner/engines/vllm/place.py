@@ -11,12 +11,12 @@ from ...models.spec import ModelSpec
 from ...placement import Machine, Placement, Share
 from ...serving import CardTerms, Parallel, Serving, Sizes
 from ...workload import Workload
-from . import VERSION
 from .asked_settings import settings_of
 from .command import checkpoint_words, command_line, flags_of, model_argument
 from .layouts import layouts, with_layout
 from .rank_weights import rank_weights
 from .rules import unpacked_on_the_way
+from .settings import VERSION
 from .sizing import SizedCard, SizedLayout, lengths_of, size_layout
 from .speed import ServingSpeed, serving_speed
 from .start import measured_on

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from ...errors import BadInput
 
+VERSION = "0.26.0"
+"""The release whose source the rules of this folder were read from, and which was run."""
 KV_DTYPES = (
     "auto",
     "fp8",
