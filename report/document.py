@@ -190,9 +190,13 @@ def _question(request: Request) -> dict[str, Any]:
     }
 
 
-def _targets(request: Request) -> dict[str, float]:
-    """Seconds that were asked for; nothing where none were."""
-    asked = {"ttft_target_s": request.ttft, "tpot_target_s": request.tpot}
+def _targets(request: Request) -> dict[str, Any]:
+    """Seconds and the way to share cards that were asked for; nothing where none were."""
+    asked = {
+        "ttft_target_s": request.ttft,
+        "tpot_target_s": request.tpot,
+        "parallel_asked": str(request.parallel) if request.parallel is not None else None,
+    }
     return {name: value for name, value in asked.items() if value is not None}
 
 

@@ -18,6 +18,7 @@ from ..planner.load_model import load_model
 from ..planner.memory.run_dtype import in_dtype
 from ..planner.models.untrusted_json import read_json_object
 from ..planner.search.request import Request
+from ..planner.serving import Parallel
 from ..planner.workload import Workload
 
 MOST_BYTES = 64 * 2**20
@@ -80,6 +81,13 @@ class GpuMemory(_Part):
     reserve: int | None = None
 
 
+class Length(_Part):
+    """Prompts of one length, and which part of the sequences they are."""
+
+    tokens: int
+    part: float
+
+
 class PlanFile(_Part):
     """A plan as it was saved: what was asked, and what was promised."""
 
@@ -104,6 +112,10 @@ class PlanFile(_Part):
     ram: int | None = None
     host_only: bool = False
     front: str = ""
+    lengths: list[Length] = []
+    ttft_target_s: float | None = None
+    tpot_target_s: float | None = None
+    parallel_asked: str | None = None
     recommended: Planned
     next_up: Planned | None = None
     next_down: Planned | None = None
@@ -160,11 +172,12 @@ def read_document(path: Path) -> dict[str, Any]:
 def _request(plan: PlanFile, offline: bool) -> Request:
     spec = load_model(plan.model_path or plan.model, offline=offline)
     gpus = find_gpus(plan.gpu) if plan.gpu is not None else ()
+    lengths = tuple((one.tokens, one.part) for one in plan.lengths)
     if plan.dtype is not None:
         spec = in_dtype(spec, plan.dtype)
     return Request(
         spec=spec,
-        workload=Workload(plan.context, plan.output, plan.batch, plan.full_logits),
+        workload=Workload(plan.context, plan.output, plan.batch, plan.full_logits, lengths),
         engine=find_engine(plan.front or plan.engine),
         budget=plan.budget,
         hardware=gpus[0] if gpus else None,
@@ -176,4 +189,7 @@ def _request(plan: PlanFile, offline: bool) -> Request:
         reserve=plan.gpu_memory.reserve if plan.gpu_memory is not None else None,
         ram=plan.ram,
         host_only=plan.host_only,
+        parallel=Parallel.parse(plan.parallel_asked) if plan.parallel_asked else None,
+        ttft=plan.ttft_target_s,
+        tpot=plan.tpot_target_s,
     )

@@ -225,6 +225,7 @@ class QuestionRecord(TypedDict):
     lengths: NotRequired[list[LengthRecord]]
     ttft_target_s: NotRequired[float]
     tpot_target_s: NotRequired[float]
+    parallel_asked: NotRequired[str]
 
 
 class RelativeTimesRecord(TypedDict):
