@@ -238,6 +238,7 @@ def estimate(
       -kc -kc128    keys per channel, in blocks of 32 or 128 tokens
       -pb128 -pt    tiles of 128 tokens; one scale for a whole tensor
       +smooth +rot  K-smoothing; Hadamard rotation
+      +rope8        latent attention's rotary keys at 8 or 4 bits, else in 16
       +res128       the last 128 tokens in 16 bits
       +sink4        the first 4 tokens in 16 bits
       +protect{0,27}:k8v8   layers that keep other bits

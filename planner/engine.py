@@ -95,6 +95,10 @@ class Engine(ABC):
 
     front: str = ""
     """The program that people run the engine in, where it was asked for by that name."""
+    quantizes_rope: bool = False
+    """Whether it keeps latent attention's rotary keys in fewer than 16 bits (`+rope8`)."""
+    recent_scans: bool = False
+    """Whether recurrent layers' memory is counted as transformers runs them since 5.20."""
     places: bool = False
     """Whether it lays a model over memories by itself, of hosts or of several cards: place()."""
     several_cards: bool = False
@@ -111,8 +115,18 @@ class Engine(ABC):
         this machine is meant."""
         return None
 
+    def loaded(self, spec: ModelSpec) -> ModelSpec:
+        """The model with the tensors that this engine loads."""
+        return spec
+
     def check_formats(self, config: Configuration) -> None:
-        """Raises BadInput for a named format (formats/named.py) that the engine does not run."""
+        """Raises BadInput for a named format (formats/named.py) that the engine does not run, and
+        for what only our runtime quantizes."""
+        if config.rope_bits < 16 and not self.quantizes_rope:
+            raise BadInput(
+                f"{self.name} keeps no rotary keys at {config.rope_bits} bits, in {config}",
+                "leave +rope out, or --engine kvpareto",
+            )
         weights, keys, values = config.weight_format, config.k_format, config.v_format
         rows = [named.weight_format(weights), named.kv_format(keys), named.kv_format(values)]
         for row in rows:

@@ -12,8 +12,7 @@ have already been applied to, and both read lengths from the state's clock, whic
 tokens being appended before the first layer appends them.
 """
 
-import logging
-from functools import cache, partial
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -21,12 +20,11 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from ..planner.errors import BadInput
-from . import reference
+from . import latent, reference
 from .cache.layer_state import LayerState
 from .cache.rotation import rotate, rotate_back
 from .cache.smoothing import freeze_mean, smooth
-
-logger = logging.getLogger(__name__)
+from .gpu_kernels import gpu_kernels
 
 ATTENTION_NAME = "kvpareto_packed"
 
@@ -108,6 +106,9 @@ def packed_attention(
             "pass past_key_values=PackedCache(...), or use kvpareto.runtime.load",
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if key.state.latent:
+        mixed = latent.attend(module, query, key.state, scale)
+        return mixed.transpose(1, 2).contiguous(), None
     mixed = attend(query, key.state, scaling=scale, softcap=softcap, sinks=s_aux)
     return mixed.transpose(1, 2).contiguous(), None
 
@@ -176,29 +177,20 @@ class Backend(Protocol):
 
 def capturable(state: LayerState, tokens: int) -> bool:
     """Whether a CUDA graph may capture a pass of `tokens` tokens: no length is read on the host."""
+    if state.latent:
+        return tokens == 1 and latent.supported_by_kernels(state)
     return _backend(state).capturable(state, tokens)
 
 
 def capturable_around(state: LayerState) -> bool:
     """Whether a pass may be captured but for its attention (piecewise_graphs.py)."""
-    return _backend(state).appends_on_device(state)
+    return not state.latent and _backend(state).appends_on_device(state)
 
 
 def _backend(state: LayerState) -> Backend:
     """The kernels where they take this layer, else the reference."""
     if state.kernels and state.clock.device.is_cuda:
-        kernels = _kernels()
+        kernels = gpu_kernels()
         if kernels is not None and kernels.supports(state):
             return kernels
     return reference
-
-
-@cache
-def _kernels() -> Any:
-    """The kernels, or None where Triton is not installed, with a warning."""
-    try:
-        from . import kernels
-    except ImportError as error:
-        logger.warning("attention runs on the slow reference: %s", error)
-        return None
-    return kernels

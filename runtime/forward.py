@@ -46,6 +46,9 @@ class Forward:
         self._pool: Any = None  # CUDA's handle of the memory that the graphs share
         self.turn: Callable[[], AbstractContextManager[None]] = nullcontext
         """Held during each pass: whoever else runs the model waits (loan.py)."""
+        # MiniMax's class refuses other caches than its own where it is told to use one, and uses
+        # what it is given.
+        self._use_cache = getattr(model.config, "model_type", "") != "minimax"
         self.why_eager = _why_eager(model, cache, graphs)
 
     def __call__(self, ids: Tensor) -> Tensor:
@@ -60,7 +63,7 @@ class Forward:
             input_ids=ids,
             position_ids=self.cache.clock.positions(ids.shape[1]),
             past_key_values=self.cache,
-            use_cache=True,
+            use_cache=self._use_cache,
             logits_to_keep=1,
         )
         return output.logits[:, -1]
@@ -105,6 +108,8 @@ class Forward:
     def _kind(self, tokens: int) -> "type[_Captured | _InPieces] | None":
         """How a pass of `tokens` tokens can be captured, if it can and gains by it."""
         states = self.cache.states
+        if tokens > 1 and self.cache.recurrent:  # a first chunk finds no state, and runs otherwise
+            return None
         if all(capturable(state, tokens) for state in states):
             return _Captured
         if tokens <= PIECES_TO and all(capturable_around(state) for state in states):
@@ -202,8 +207,6 @@ def _why_eager(model: PreTrainedModel, cache: PackedCache, graphs: bool) -> str 
         return "graphs are switched off"
     if cache.clock.device.device.type != "cuda":
         return "no CUDA device"
-    if cache.recurrent:
-        return "recurrent layers ask on the host whether a state is there"
     for index, state in enumerate(cache.states):
         if not capturable(state, 1):
             return f"attention layer {index} runs on the reference, which reads lengths on the host"

@@ -15,6 +15,8 @@ from weakref import WeakKeyDictionary, WeakSet
 from transformers import PreTrainedModel
 
 from .attention import ATTENTION_NAME
+from .latent import pass_latents
+from .latent import restore as restore_latents
 from .rope import FixedRope
 
 _loans: "WeakKeyDictionary[PreTrainedModel, Loan]" = WeakKeyDictionary()
@@ -31,6 +33,7 @@ class Loan:
         self._fused: list[Any] = []
         self._attention = _attention_of(model)
         self._rope = FixedRope(model)
+        self._latents = pass_latents(model)
         model.set_attn_implementation(ATTENTION_NAME)
 
     @contextmanager
@@ -60,6 +63,7 @@ class Loan:
         if self._holders:
             return False
         self._rope.restore()
+        restore_latents(self._latents)
         model.set_attn_implementation(self._attention)
         return True
 

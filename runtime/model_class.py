@@ -19,7 +19,9 @@ def check_class(config: Any, name: str) -> None:
     kind = causal_class(config, name)
     if kind is None:  # a class of the repository's own code: nothing is known of it
         return
-    if config.model_type in STATEFUL_RUN:  # held to transformers, whatever the class says of itself
+    if (
+        config.get_text_config().model_type in STATEFUL_RUN
+    ):  # held to transformers, whatever the class says of itself
         return
     if getattr(kind, "_is_stateful", False):
         raise _refused(config, name, "it carries states from token to token, not only a KV cache")

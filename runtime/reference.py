@@ -50,8 +50,8 @@ def attend(
     mixed = []
     for start in range(0, length, QUERY_BLOCK):
         block = query[:, :, start : start + QUERY_BLOCK]
-        hidden = _hidden(state, total - length + start, block.shape[2], oldest, total)
-        mixed.append(_attend_block(block, key, value, hidden, scaling, softcap, sinks))
+        hidden = hidden_pairs(state, total - length + start, block.shape[2], oldest, total)
+        mixed.append(attend_block(block, key, value, hidden, scaling, softcap, sinks))
     return torch.cat(mixed, dim=2).to(query.dtype)
 
 
@@ -150,7 +150,7 @@ def _write_packed(side: SideState, x: Tensor, first: int, last: int, state: Laye
     target[:, :, places] = pairs[:, None] if per_tensor else pairs
 
 
-def _hidden(state: LayerState, first: int, length: int, oldest: int, total: int) -> Tensor:
+def hidden_pairs(state: LayerState, first: int, length: int, oldest: int, total: int) -> Tensor:
     """True where queries at [first, first + length) must not look, bool [B or 1, length, keys]."""
     device = state.clock.starts.device
     asks = torch.arange(first, first + length, device=device)[:, None]
@@ -159,12 +159,16 @@ def _hidden(state: LayerState, first: int, length: int, oldest: int, total: int)
     if state.window is not None:
         hidden = hidden | (holds <= asks - state.window)
     hidden = hidden[None]
+    if state.window is not None and state.aligned:
+        start = state.clock.starts[:, None, None]
+        chunks = [(x[None] - start).div(state.window, rounding_mode="floor") for x in (asks, holds)]
+        hidden = hidden | (chunks[0] != chunks[1])
     if state.clock.padded:
         hidden = hidden | (holds[None] < state.clock.starts[:, None, None])
     return hidden
 
 
-def _attend_block(
+def attend_block(
     query: Tensor,
     key: Tensor,
     value: Tensor,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...planner.accuracy.calibrations import folder_of
+from ...planner.engines.kvpareto.where_runs import unknown_layers
 from ...planner.errors import BadInput, Interrupted
 from ...planner.hardware.gpu_names import find_gpu
 from ...planner.hardware.gpus import Hardware
@@ -57,7 +58,8 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
     question = questions[0]
     if options.engine == "kvpareto" and not question.spec.runnable:
         raise BadInput(
-            f"the kvpareto runtime cannot run {question.spec.name} ({question.spec.model_type})",
+            f"the kvpareto runtime cannot run {question.spec.name}: it has no kernels for "
+            f"{unknown_layers(question.spec.layers)} ({question.spec.model_type})",
             "--engine transformers runs what transformers can",
         )
     check_size(question.spec, device, "verify", "run this on a machine with a CUDA GPU")

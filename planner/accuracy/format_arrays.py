@@ -56,7 +56,7 @@ def formats_of(spec: ModelSpec, configs: Sequence[Configuration]) -> FormatArray
     """The cache formats of configurations."""
     return format_arrays(
         spec,
-        k_bits=[c.k_bits for c in configs],
+        k_bits=[min(c.k_bits, c.rope_bits) for c in configs],
         v_bits=[c.v_bits for c in configs],
         granularity=[c.granularity for c in configs],
         group_size=[c.group_size or 0 for c in configs],

@@ -36,6 +36,8 @@ DOOR = (
     "kv_bounds",
     "kvpareto",
     "kvpareto.configurations",
+    "kvpareto.packed_cache",
+    "kvpareto.where_runs",
     "llama_cpp",
     "llama_cpp.parts",
     "llama_cpp.place",

@@ -13,6 +13,8 @@ no window, no sinks, no protected layers, prefill in one shot.
     -pt     one scale and offset for a whole layer's K, and one for its V, of each chunk
     wQ4_K_M-kq8_0vq5_1   formats by their field's names (formats/named.py), for the engines that
                          run them: of the weights, of K and of V, each by itself
+    +rope8  latent attention's rotary keys at 8 bits (or 4); without it they stay in 16 bits, and
+            only the latents are quantized
     +pcdyn  the chunk follows a memory target as the cache fills
 
 Printing a parsed configuration gives its canonical text; parsing that gives it back.
@@ -39,6 +41,7 @@ __all__ = [
 
 WEIGHT_BITS = (16, 8, 4)
 KV_BITS = (16, 8, 4, 2)
+ROPE_BITS = (16, 8, 4)
 GROUP_SIZES = (32, 64, 128)
 CHUNKS = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
 MAX_TOKENS = 2**31
@@ -74,6 +77,8 @@ class Configuration:
     the grammar's own."""
     k_format: str = ""
     v_format: str = ""
+    rope_bits: int = 16
+    """Bits of the rotary keys that latent attention keeps beside its latents."""
 
     def __post_init__(self) -> None:
         if self.formats:
@@ -135,6 +140,7 @@ class Configuration:
         if self.group_size is not None:
             parts.append(f"-g{self.group_size}")
         parts += ["+smooth"] * self.smoothing + ["+rot"] * self.rotation
+        parts += [f"+rope{self.rope_bits}"] if self.rope_bits < 16 else []
         parts += [f"+res{self.residual}"] if self.residual else []
         parts += [f"+sink{self.sinks}"] if self.sinks else []
         if self.protection is not None:
@@ -156,8 +162,11 @@ def _check_names(config: Configuration) -> None:
     for row, name, bits in named_formats:
         if row is None or (row.name, row.bits) != (name, bits):
             raise BadInput(f"no format of {bits} bits is called {name!r}", HINT)
-    own = config.granularity, config.group_size, config.smoothing, config.rotation
-    plain = (Granularity.PER_TOKEN, None, False, False)
+    own = (
+        *(config.granularity, config.group_size, config.smoothing, config.rotation),
+        config.rope_bits,
+    )
+    plain = (Granularity.PER_TOKEN, None, False, False, 16)
     if (config.k_format or config.v_format) and (
         own != plain or config.residual or config.sinks or config.block_tokens
     ):
@@ -179,6 +188,10 @@ def _check_bits(config: Configuration) -> None:
         layers = config.protection.layers
         if not layers or list(layers) != sorted(set(layers)):
             raise BadInput("protected layers must be given once each, in order", HINT)
+    if config.rope_bits not in ROPE_BITS:
+        raise BadInput(
+            f"+rope{config.rope_bits} is not a format of rotary keys", "they take 16, 8 or 4 bits"
+        )
     for side, bits in pairs:
         if bits not in KV_BITS:
             raise BadInput(
@@ -205,6 +218,7 @@ def _check_granularity(config: Configuration) -> None:
         )
     plain = (config.granularity, config.group_size) == (Granularity.PER_TOKEN, None)
     needs_bits = not plain or config.smoothing or config.rotation or config.residual or config.sinks
+    needs_bits = needs_bits or config.rope_bits < 16
     if needs_bits and not config.quantizes_kv:
         raise BadInput(
             "nothing is quantized, so granularity, smoothing, rotation and windows mean nothing",

@@ -160,8 +160,8 @@ def _read_option(part: str, fields: Fields) -> None:
         _set(fields, part, rotation=True)
     elif part == "pcdyn":
         _set(fields, part, chunk=None, dynamic_chunk=True)
-    elif match := re.fullmatch(r"(res|sink|pc)([1-9]\d{0,9})", part, re.ASCII):
-        names = {"res": "residual", "sink": "sinks", "pc": "chunk"}
+    elif match := re.fullmatch(r"(res|sink|rope|pc)([1-9]\d{0,9})", part, re.ASCII):
+        names = {"res": "residual", "sink": "sinks", "rope": "rope_bits", "pc": "chunk"}
         _set(fields, part, **{names[match[1]]: int(match[2])})
     elif match := _PROTECT.fullmatch(part):
         layers = tuple(sorted({int(x) for x in match[1].split(",")}))
@@ -170,5 +170,6 @@ def _read_option(part: str, fields: Fields) -> None:
     else:
         raise BadInput(
             f"'+{part}' is not an option",
-            "options are +smooth, +rot, +res128, +sink4, +protect{0,27}:k8v8, +pc256 and +pcdyn",
+            "options are +smooth, +rot, +rope8, +res128, +sink4, +protect{0,27}:k8v8, +pc256 and "
+            "+pcdyn",
         )

@@ -19,6 +19,7 @@ A value is code * scale + offset: the offset is the group's minimum, not an inte
 point, because a key bias far from zero (Qwen2.5) would cost a zero point all its precision.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 from math import prod
 
@@ -133,12 +134,17 @@ class KVFormat:
         """The format of a layer with these bits and the rest of `config`."""
         return _format(config, k_bits, v_bits)
 
+    def of_latent(self, rope_bits: int) -> "KVFormat":
+        """The format of latent attention: latents are the keys, rotary keys the values."""
+        return KVFormat(self.key, replace(self.value, bits=rope_bits))
+
     def buffers(
         self, batch: int, heads: int, key_dim: int, value_dim: int, tokens: int
     ) -> tuple[Buffer, ...]:
         """All buffers of one layer that can hold `tokens` tokens.
 
-        A head without value channels (`value_dim` 0, as MLA's latent) has no V buffers.
+        A head without value channels (`value_dim` 0, a latent without rotary keys) has no V
+        buffers.
         """
         keys = self.key.buffers(batch, heads, key_dim, tokens)
         values = self.value.buffers(batch, heads, value_dim, tokens) if value_dim else ()

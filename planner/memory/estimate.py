@@ -112,7 +112,7 @@ def _of_reading(
 ) -> MemoryEstimate:
     """Memory of `config` as `spec` is read."""
     engine.check_formats(config)
-    stored = weights_of(spec, config.weight_bits, config.weight_format)
+    stored = weights_of(engine.loaded(spec), config.weight_bits, config.weight_format)
     kv = kv_bytes(spec, config, workload, engine)
     live = engine.activation(spec, config, workload)
     estimated = assemble(spec, config, workload, engine, hardware, stored.total, kv, live)
@@ -156,7 +156,7 @@ def assemble(
         prefill_peak=weights + live.prefill_peak + workspace,
         decode_peak=weights + live.decode_peak + workspace,
         context_provenance=overhead.context_provenance(hardware),
-        notes=_notes(spec),
+        notes=_notes(spec, engine),
     )
 
 
@@ -165,10 +165,15 @@ def activation_error(spec: ModelSpec) -> float:
     return MODEL_ERROR if spec.understood else NOT_UNDERSTOOD
 
 
-def _notes(spec: ModelSpec) -> tuple[str, ...]:
+def _notes(spec: ModelSpec, engine: Engine) -> tuple[str, ...]:
     if any(isinstance(mixer, RecurrentState) for mixer, _ in spec.mixer_counts):
+        code = (
+            "torch code since 5.20; older versions need more, Mamba-2 ten times as much, and"
+            if engine.recent_scans
+            else "5.17's torch code; newer versions and"
+        )
         return (
-            "activation of recurrent layers is that of transformers 5.17's torch code; newer "
-            "versions and the optional kernels (causal-conv1d, mamba-ssm, fla) need less",
+            f"activation of recurrent layers is that of transformers' {code} the optional "
+            "kernels (causal-conv1d, mamba-ssm, fla) less",
         )
     return ()

@@ -69,8 +69,9 @@ def _of_reading(
     engine: Engine,
     hardware: Hardware | None,
 ) -> SpaceMemory:
+    held = engine.loaded(spec)
     sizes = [
-        weights_of(spec, bits, space.weight_name(w)).total for w, bits in enumerate(space.weights)
+        weights_of(held, bits, space.weight_name(w)).total for w, bits in enumerate(space.weights)
     ]
     weights = np.array(sizes, dtype=np.int64).reshape(-1, 1, 1)
     kv = engine.kv_table(spec, space, workload)[None]

@@ -61,6 +61,12 @@ class Attention:
         """The window, None where it hides nothing of `tokens` tokens."""
         return None if self.window is None or self.window >= tokens else self.window
 
+    def reach_within(self, tokens: int) -> int | None:
+        """The window or the local chunk, None where it hides nothing of `tokens` tokens."""
+        if self.local_chunk is None:
+            return self.window_within(tokens)
+        return None if self.local_chunk >= tokens else self.local_chunk
+
 
 @dataclass(frozen=True, slots=True)
 class LatentAttention:
@@ -77,6 +83,12 @@ class LatentAttention:
     value_dim: int
     indexer: Indexer | None = None
     window: int | None = None
+
+    @property
+    def packed(self) -> bool:
+        """Whether the kvpareto runtime packs it: no indexer chooses tokens, no window hides any,
+        and a rotary key lies beside each latent."""
+        return self.indexer is None and self.window is None and self.rope_dim > 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,13 +147,24 @@ class Reading:
 
 
 STATEFUL_RUN = (
+    "bailing_hybrid",
     "bamba",
+    "falcon_h1",
     "granitemoehybrid",
     "jamba",
+    "kimi_linear",
     "lfm2",
+    "lfm2_moe",
+    "lfm3",
+    "minimax",
     "nemotron_h",
+    "olmo_hybrid",
+    "qwen3_5_moe_text",
     "qwen3_5_text",
     "qwen3_next",
+    "zamba",
+    "zamba2",
+    "zaya",
 )
 """Types with recurrent layers that the kvpareto runtime runs (runtime/cache/state_layer.py)."""
 
@@ -236,18 +247,24 @@ class ModelSpec:
     def _states_run(self) -> bool:
         """Whether the runtime runs this model's recurrent layers: some attention beside them, whose
         cache counts the tokens, and a type whose tokens are held to transformers'."""
-        attends = any(isinstance(m, Attention) for m, _ in self.mixer_counts)
-        return attends and self.model_type in STATEFUL_RUN
+        attends = any(isinstance(m, Attention | LatentAttention) for m, _ in self.mixer_counts)
+        return attends and self.decoder_type in STATEFUL_RUN
+
+    @property
+    def decoder_type(self) -> str:
+        """The model_type of what is run: the decoder's own, where the config nests it."""
+        return self.text_type or self.model_type
 
     @property
     def runnable(self) -> bool:
-        """Whether the kvpareto runtime has kernels for every layer: plain or sliding attention."""
+        """Whether the kvpareto runtime runs every layer: attention, plain, sliding, in aligned
+        chunks or latent, the recurrent layers of STATEFUL_RUN, or one of each side by side."""
         return all(
-            len(layer.mixers) == 1
-            and (
-                (isinstance(m, Attention) and m.local_chunk is None and m.indexer is None)
-                or (isinstance(m, RecurrentState) and self._states_run)
-            )
+            (isinstance(m, Attention) and m.indexer is None)
+            or (isinstance(m, LatentAttention) and m.packed)
+            or (isinstance(m, RecurrentState) and self._states_run)
+            for m, _ in self.mixer_counts
+        ) and all(
+            len({isinstance(m, RecurrentState) for m in layer.mixers}) == len(layer.mixers)
             for layer in self.layers
-            for m in layer.mixers
         )

@@ -1,9 +1,11 @@
 """The packed KV cache: layouts, packing, quantization, rotation, smoothing."""
 
 DOOR = (
+    "hybrid_layer",
     "kv_cache",
     "layer_shape",
     "layer_state",
+    "packed_layer",
     "packing",
     "quantize",
     "rotation",

@@ -7,116 +7,20 @@ model's attention a handle on the state instead of tensors (see attention.py).
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache
 
+from ...planner.engines.kvpareto.packed_cache import check_latents
 from ...planner.errors import BadInput, NothingFits
 from ...planner.formats.configuration import Configuration
 from ...planner.formats.kv_format import KVFormat
 from ...planner.models.spec import ModelSpec
 from ...planner.units import format_bytes
-from ..attention import PackedKV, append
 from ..failures import is_out_of_memory
+from .hybrid_layer import HybridLayer
 from .layer_shape import check_smoothing, layer_shape, state_of
 from .layer_state import Clock, LayerState
+from .packed_layer import EmptyLayer, PackedLayer, check_room
 from .state_layer import StateLayer
-
-
-class PackedLayer(CacheLayerMixin):
-    """One attention layer's keys and values, packed."""
-
-    is_croppable = False
-
-    def __init__(self, state: LayerState, capacity: int, leads: bool) -> None:
-        super().__init__()
-        self.state = state
-        self.capacity = capacity
-        self.leads = leads  # the first packed layer moves the clock that all share
-        self.is_sliding = state.window is not None
-        self.is_initialized = True
-
-    @property
-    def batch_size(self) -> int:
-        return self.state.key.values.shape[0]
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing to do: buffers are allocated with the cache."""
-
-    def update(  # type: ignore[override]
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[PackedKV, PackedKV]:
-        """Append [B, H, n, D] post-RoPE keys and values; the handle stands for both results."""
-        state = self.state
-        batch, heads, tokens, dim = key_states.shape
-        held = state.key.values.shape
-        if (batch, heads, dim) != (held[0], held[1], state.key.dim):
-            raise BadInput(
-                f"keys of {batch} x {heads} heads x {dim} do not fit a cache of "
-                f"{held[0]} x {held[1]} heads x {state.key.dim}",
-                "build the cache for this model and batch",
-            )
-        if self.leads:
-            _check_room(state.clock, tokens, self.capacity)
-            state.clock.advance(tokens)
-        append(state, key_states, value_states)
-        handle = PackedKV(state)
-        return handle, handle
-
-    def get_seq_length(self) -> int:
-        return self.state.clock.host
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.state.clock.host + query_length, 0
-
-    def get_max_length(self) -> int:
-        return self.capacity
-
-    get_max_cache_shape = get_max_length  # the name before transformers 5.20
-
-    def reset(self) -> None:
-        """Forget the tokens; the clock is reset by the cache, means with the first append."""
-        if self.state.key.mean is not None:
-            self.state.key.mean.zero_()
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        raise BadInput(
-            "beam search is not supported on a packed cache", "sample or decode greedily"
-        )
-
-    def crop(self, tokens_to_remove: int) -> None:
-        raise BadInput("a packed cache cannot be cut back", "reset it and prefill again")
-
-
-class EmptyLayer(CacheLayerMixin):
-    """The place of a layer that stores nothing: it reads another's cache, or has no mixer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.is_initialized = True
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing to allocate."""
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
-        raise BadInput(
-            "a layer that the model description says stores no keys tried to store some",
-            "this architecture is read wrongly; please report its config.json",
-        )
-
-    def get_seq_length(self) -> int:
-        return 0
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return query_length, 0
-
-    def get_max_length(self) -> int:
-        return -1
-
-    get_max_cache_shape = get_max_length
-
-    def reset(self) -> None:
-        """Nothing is held."""
 
 
 class PackedCache(Cache):
@@ -141,9 +45,10 @@ class PackedCache(Cache):
         where = torch.device(device)
         half = dtype if dtype == torch.float16 else torch.bfloat16
         shapes = [
-            layer_shape(layer, index, tokens, spec.model_type)
+            layer_shape(layer, index, tokens, spec.decoder_type)
             for index, layer in enumerate(spec.layers)
         ]
+        check_latents(spec, config)
         check_smoothing(spec, config)
         self.clock = Clock(batch, where)
         self.capacity = tokens
@@ -151,14 +56,16 @@ class PackedCache(Cache):
         leads = True
         try:
             for index, shape in enumerate(shapes):
-                recurrent = state_of(spec.layers[index], spec.model_type)
+                recurrent = state_of(spec.layers[index], spec.decoder_type)
+                memory = None
                 if recurrent is not None:
-                    layers.append(StateLayer.allocate(recurrent, batch, dtype, where))
-                    continue
+                    memory = StateLayer.memory(recurrent, batch, dtype, where)
                 if shape is None:
-                    layers.append(EmptyLayer())
+                    layers.append(EmptyLayer() if memory is None else StateLayer(*memory))
                     continue
                 form = KVFormat.of(config, index)
+                if shape.latent:
+                    form = form.of_latent(config.rope_bits)
                 state = LayerState.allocate(
                     form,
                     batch=batch,
@@ -171,8 +78,13 @@ class PackedCache(Cache):
                     dtype=half,
                     rotated=config.rotation,
                     kernels=kernels,
+                    aligned=shape.aligned,
+                    latent=shape.latent,
                 )
-                layers.append(PackedLayer(state, tokens, leads))
+                if memory is None:
+                    layers.append(PackedLayer(state, tokens, leads))
+                else:
+                    layers.append(HybridLayer(state, tokens, leads, *memory))
                 leads = False
         except Exception as error:
             if not is_out_of_memory(error):
@@ -204,7 +116,7 @@ class PackedCache(Cache):
 
     def check_room(self, tokens: int) -> None:
         """Raise BadInput where `tokens` more do not fit."""
-        _check_room(self.clock, tokens, self.capacity)
+        check_room(self.clock, tokens, self.capacity)
 
     def pad_left(self, starts: Tensor) -> None:
         """Say how many padding tokens each sequence begins with, int [B]; before any append."""
@@ -220,17 +132,20 @@ class PackedCache(Cache):
             )
         self.clock.begin(starts.tolist())
 
+    def get_linear_cache(self, layer_idx: int) -> Tensor | None:
+        """MiniMax's name for a recurrent state; None where no token has come yet."""
+        return self.get_recurrent_state(layer_idx)
+
+    def set_linear_cache(self, layer_idx: int, state: Tensor) -> None:
+        self.layers[layer_idx].keep(state)  # type: ignore[union-attr]
+
     def reset(self) -> None:
         self.clock.reset()
         super().reset()
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self.clock.host
-
-
-def _check_room(clock: Clock, tokens: int, capacity: int) -> None:
-    if clock.host + tokens > capacity:
-        raise BadInput(
-            f"{clock.host + tokens} tokens do not fit a cache of {capacity}",
-            "load with a longer context or output",
-        )
+    def get_seq_length(self, layer_idx: int = 0) -> int | Tensor:  # type: ignore[override]
+        """Tokens held. A layer that asks for itself (Llama 4's) has not appended yet, though the
+        clock has moved: it gets what was held before this pass, int32 [1] on the device."""
+        if layer_idx == 0:
+            return self.clock.host
+        return self.clock.device - self.clock.appending

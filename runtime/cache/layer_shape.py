@@ -2,10 +2,18 @@
 
 from dataclasses import dataclass
 
+from ...planner.engines.kvpareto.where_runs import unknown_layers
 from ...planner.errors import BadInput
 from ...planner.formats.configuration import Configuration
 from ...planner.formats.kv_format import KVFormat
-from ...planner.models.spec import STATEFUL_RUN, Attention, Layer, ModelSpec, RecurrentState
+from ...planner.models.spec import (
+    STATEFUL_RUN,
+    Attention,
+    LatentAttention,
+    Layer,
+    ModelSpec,
+    RecurrentState,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +24,10 @@ class LayerShape:
     key_dim: int
     value_dim: int
     window: int | None
+    aligned: bool = False
+    """Tokens see their own aligned chunk of `window` tokens (Llama 4)."""
+    latent: bool = False
+    """Latents are the keys, rotary keys the values."""
 
 
 def layer_shape(layer: Layer, index: int, tokens: int, kind: str) -> LayerShape | None:
@@ -25,32 +37,32 @@ def layer_shape(layer: Layer, index: int, tokens: int, kind: str) -> LayerShape 
     A window that `tokens` do not outgrow (Phi-3.5's of 262,144) is none: what is full attention has
     faster kernels than what may slide. Raises BadInput for mixers that keep no plain KV cache.
     """
-    if not layer.mixers or state_of(layer, kind) is not None:
+    state = state_of(layer, kind)
+    mixers = [mixer for mixer in layer.mixers if mixer is not state]
+    if not mixers:
         return None
-    if len(layer.mixers) > 1 or not isinstance(layer.mixers[0], Attention):
-        kinds = " + ".join(type(mixer).__name__ for mixer in layer.mixers)
+    mixer = mixers[0]
+    if len(mixers) == 1 and isinstance(mixer, LatentAttention) and mixer.packed:
+        return LayerShape(1, mixer.kv_rank, mixer.rope_dim, None, latent=True)
+    if len(mixers) > 1 or not isinstance(mixer, Attention) or mixer.indexer is not None:
         raise BadInput(
-            f"layer {index} of this {kind} keeps no plain KV cache ({kinds}), "
+            f"layer {index} of this {kind} keeps no plain KV cache ({unknown_layers([layer])}), "
             "which this runtime cannot run",
-            "use --engine transformers for this model",
-        )
-    mixer = layer.mixers[0]
-    if mixer.local_chunk is not None:
-        raise BadInput(
-            f"layer {index} of this {kind} attends within aligned chunks of "
-            f"{mixer.local_chunk} tokens, which this runtime cannot run",
             "use --engine transformers for this model",
         )
     if mixer.shares_kv_with is not None:
         return None
-    return LayerShape(mixer.kv_heads, mixer.head_dim, mixer.value_dim, mixer.window_within(tokens))
+    aligned = mixer.window is None and mixer.reach_within(tokens) is not None
+    return LayerShape(
+        *(mixer.kv_heads, mixer.head_dim, mixer.value_dim), mixer.reach_within(tokens), aligned
+    )
 
 
 def state_of(layer: Layer, kind: str) -> RecurrentState | None:
-    """The recurrent mixer of a layer that has no other, in a `kind` of model that the runtime runs;
-    None for every other layer."""
-    one = layer.mixers[0] if len(layer.mixers) == 1 else None
-    return one if isinstance(one, RecurrentState) and kind in STATEFUL_RUN else None
+    """The only recurrent mixer of a layer, in a `kind` of model that the runtime runs; None for
+    every other layer."""
+    found = [mixer for mixer in layer.mixers if isinstance(mixer, RecurrentState)]
+    return found[0] if len(found) == 1 and kind in STATEFUL_RUN else None
 
 
 def check_smoothing(spec: ModelSpec, config: Configuration) -> None:

@@ -42,6 +42,7 @@ class Clock:
 
     def __init__(self, batch: int, device: torch.device) -> None:
         self.host = 0
+        self.appending = 0  # tokens of the pass that moved it last
         self.device = torch.zeros(1, dtype=torch.int32, device=device)
         self.starts = torch.zeros(batch, dtype=torch.int32, device=device)
         self.begins = [0] * batch
@@ -53,6 +54,7 @@ class Clock:
         return self.starts.shape[0] > 1
 
     def advance(self, tokens: int) -> None:
+        self.appending = tokens
         self.host += tokens
         self.device += tokens
 
@@ -128,6 +130,11 @@ class LayerState:
     """Whether quantized sides hold rotated channels (see rotation.py)."""
     kernels: bool = True
     """Whether the GPU kernels may run this layer; False = the reference, to compare."""
+    aligned: bool = False
+    """Whether a token sees only its own aligned chunk of `window` tokens, counted from the end of
+    its sequence's padding, not the last `window` (Llama 4)."""
+    latent: bool = False
+    """Whether keys are latents and values rotary keys (runtime/latent.py)."""
 
     @classmethod
     def allocate(
@@ -144,6 +151,8 @@ class LayerState:
         dtype: torch.dtype,
         rotated: bool = False,
         kernels: bool = True,
+        aligned: bool = False,
+        latent: bool = False,
     ) -> Self:
         """Allocate the planner's buffers for `tokens` tokens.
 
@@ -157,7 +166,7 @@ class LayerState:
             held[side][name] = make(buffer.shape, dtype=kind, device=clock.device.device)
         key = SideState(form.key, key_dim, **held["k"])
         value = SideState(form.value, value_dim, **held["v"])
-        return cls(key, value, window, clock, rotated, kernels)
+        return cls(key, value, window, clock, rotated, kernels, aligned, latent)
 
     @cached_property
     def rows(self) -> list[Self]:

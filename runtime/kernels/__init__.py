@@ -49,7 +49,8 @@ def capturable(state: LayerState, tokens: int) -> bool:
     """
     from . import staged
 
-    return appends_on_device(state) and (tokens == 1 or not staged.supports(state, tokens))
+    stages = not state.aligned and staged.supports(state, tokens)
+    return appends_on_device(state) and (tokens == 1 or not stages)
 
 
 def appends_on_device(state: LayerState) -> bool:
@@ -82,6 +83,8 @@ def attend(
     from . import cuda_decode, staged, triton_attend
 
     n = query.shape[2]
+    if state.aligned:
+        return triton_attend.attend(query, state, scaling=scaling, softcap=softcap, sinks=sinks)
     if n == 1 and cuda_decode.supports(state, query):
         return cuda_decode.decode(query, state, scaling=scaling, softcap=softcap, sinks=sinks)
     half = query.dtype in (torch.bfloat16, torch.float16)
@@ -102,5 +105,5 @@ def _whole(state: LayerState, side: str) -> bool:
     return reads(state.key if side == "key" else state.value)
 
 
-DOOR = ("nvrtc",)
+DOOR = ("latent", "nvrtc")
 """Modules that other rooms may import, beside what stands above."""

@@ -29,6 +29,7 @@ def _attend(Q, OUT, LSE, CLOCK, STARTS,
             VV, VP, VR, VS, v_capacity, v_rows, v_sinks, v_buffered,
             n, heads, splits, window, scale, softcap,
             GROUP: tl.constexpr, CAPPED: tl.constexpr, WIDE_DOT: tl.constexpr,
+            ALIGNED: tl.constexpr,
             K_BITS: tl.constexpr, K_DIM: tl.constexpr, K_WIDTH: tl.constexpr,
             K_BLOCK: tl.constexpr, K_KIND: tl.constexpr, K_WORDS: tl.constexpr,
             K_HELD: tl.constexpr, K_FIRST: tl.constexpr,
@@ -78,6 +79,9 @@ def _attend(Q, OUT, LSE, CLOCK, STARTS,
         seen = valid[None, :] & (position[None, :] <= asks[:, None])
         if window > 0:
             seen = seen & (position[None, :] > asks[:, None] - window)
+        if ALIGNED:
+            own = (asks - start) // window
+            seen = seen & ((position - start)[None, :] // window == own[:, None])
         s = tl.where(seen, s, float("-inf"))
         new = tl.maximum(top, tl.max(s, 1))
         p = tl.exp2(s - new[:, None])
@@ -121,15 +125,15 @@ def attend(
         query.contiguous(), out, lse, state.clock.device, state.clock.starts,
         *k.tensors, *k.numbers, *v.tensors, *v.numbers,
         n, heads, splits, state.window or 0, scaling, softcap or 1.0,
-        group, softcap is not None, interpreted or query.dtype == torch.float32,
+        group, softcap is not None, interpreted or query.dtype == torch.float32, state.aligned,
         *k.constants, *v.constants,
         ROWS=rows, KEYS=64 if interpreted or state.key.dim <= 128 else 32, num_warps=4,
     )  # fmt: skip
     extra = None if sinks is None else sinks.float().view(1, heads, 1, group) * _LOG2E
-    return _merge(out, lse, extra).permute(0, 1, 3, 2, 4).flatten(1, 2).to(query.dtype)
+    return merge(out, lse, extra).permute(0, 1, 3, 2, 4).flatten(1, 2).to(query.dtype)
 
 
-def _merge(out: Tensor, lse: Tensor, sinks: Tensor | None) -> Tensor:
+def merge(out: Tensor, lse: Tensor, sinks: Tensor | None) -> Tensor:
     """Splits by their log2-sum-exp: [S, B, H, n, G, D] and [S, B, H, n, G] -> [B, H, n, G, D]."""
     top = lse.amax(0)
     if sinks is not None:

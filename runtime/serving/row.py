@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
-from ..cache.kv_cache import PackedCache, PackedLayer
+from ..cache.hybrid_layer import HybridLayer
+from ..cache.kv_cache import PackedCache
 from ..cache.layer_state import Clock
+from ..cache.packed_layer import PackedLayer
 from ..cache.state_layer import StateLayer
 
 
@@ -56,6 +58,8 @@ def clear(cache: PackedCache) -> None:
 
 def _row_of(layer: Any, row: int, clock: Clock) -> Any:
     """The part of a cache layer that one row has."""
+    if isinstance(layer, HybridLayer):
+        return layer.row_of(layer.state.row(row, clock), row)
     if isinstance(layer, StateLayer):
         return layer.row(row)
     if not isinstance(layer, PackedLayer):

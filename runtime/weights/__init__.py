@@ -20,6 +20,7 @@ random          models of the right shapes with random weights, built on the dev
 DOOR = (
     "build",
     "fused_projections",
+    "linear",
     "load_awq",
     "quantize_modules",
     "random",

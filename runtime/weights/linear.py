@@ -37,6 +37,19 @@ def multiply(
     return _affine(x, scratch, bias)
 
 
+def dense(layer: "QuantizedLinear", dtype: torch.dtype) -> torch.Tensor:
+    """The layer's weight [out, in]: on a GPU in the shared workspace, valid until its next use."""
+    packed = layer.packed
+    if not packed.words.is_cuda:
+        return packed.dequantized(dtype).mT
+    from . import launch
+
+    require_16_bits(dtype)
+    scratch = layer.workspace.weight(*packed.shape, dtype)
+    launch.dequantize(packed, scratch)
+    return scratch.mT
+
+
 def _affine(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     return x @ weight if bias is None else torch.addmm(bias, x, weight)
 

@@ -25,15 +25,11 @@ RUN = ("gemma4_unified_text", "flint", "beam", "persimmon", "biogpt", "ctrl")
 # Refused when the cache is made; the others when their attention is first run.
 NO_PLAIN_CACHE = (
     "recurrent_gemma",
-    "bailing_hybrid",
     "qwen4_exp_text",
-    "zaya",
-    "lfm3",
     "hy_v4",
     "axk2",
     "dots3_note_text",
     "inkling_text",
-    "zamba",
 )
 READS_THE_CACHE = ("jetmoe", "xglm", "gpt_neox_japanese", "doge")
 CONFIG = "w16a16-k16v16+pc8"

@@ -7,7 +7,7 @@ from torch import Tensor
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.formats.kv_format import KVFormat
-from kvpareto.planner.models.spec import LatentAttention, Layer
+from kvpareto.planner.models.spec import Indexer, LatentAttention, Layer
 from kvpareto.runtime.attention import append, attend
 from kvpareto.runtime.cache.kv_cache import PackedCache
 from kvpareto.runtime.cache.quantize import dequantize, quantize
@@ -268,7 +268,8 @@ def test_refusals_are_one_line() -> None:
         cache.update(torch.zeros(1, 2, 9, 64), torch.zeros(1, 2, 9, 64), 0)
     with pytest.raises(BadInput, match="do not fit a cache of 1 x 2 heads x 64"):
         cache.update(torch.zeros(1, 3, 1, 64), torch.zeros(1, 3, 1, 64), 0)
-    latent = Layer((LatentAttention(4, None, 16, 8, 8, 8),), None)
+    indexed = LatentAttention(4, None, 16, 8, 8, 8, indexer=Indexer(2, 8, 16))
+    latent = Layer((indexed,), None)
     with pytest.raises(BadInput, match="layer 0 of this x keeps no plain KV cache"):
         PackedCache(type(spec)("mla", "x", 8, 8, None, (latent,), ()), Configuration(), tokens=8)
     handle, _ = cache.update(torch.zeros(1, 2, 1, 64), torch.zeros(1, 2, 1, 64), 0)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ...engine import Activation, Engine, Formats, Interval, KVBytes, Slack
 from ...formats.configuration import Configuration
@@ -10,9 +11,10 @@ from ...hardware.gpus import Hardware
 from ...memory.activation import peak
 from ...memory.activation.forward_step import Attend
 from ...memory.kv_cache import growing, rates
-from ...models.spec import ModelSpec, MoEFFN
+from ...models.spec import ModelSpec, MoEFFN, Part
 from ...workload import Workload
 from . import configurations, overhead
+from .model_types import TEXT_ALONE
 from .packed_cache import packed_bytes
 from .packed_cache_space import packed_table
 from .sliding_notes import one_shot_note
@@ -23,9 +25,17 @@ class KVPareto(Engine):
     """See Engine."""
 
     name = "kvpareto"
+    quantizes_rope = True
+    recent_scans = True
 
     def cannot_run(self, spec: ModelSpec, hardware: Hardware | None = None) -> str | None:
         return why_planned_only(spec, hardware)
+
+    def loaded(self, spec: ModelSpec) -> ModelSpec:
+        if spec.model_type not in TEXT_ALONE:
+            return spec
+        text = tuple(t for t in spec.tensors if t.part in (Part.TEXT, Part.MTP))
+        return replace(spec, tensors=text, stored_weight_bytes=None)
 
     def cache_notes(
         self, spec: ModelSpec, config: Configuration, workload: Workload
@@ -55,7 +65,7 @@ class KVPareto(Engine):
 
     def activation(self, spec: ModelSpec, config: Configuration, workload: Workload) -> Activation:
         kv = self.kv_bytes(spec, config, workload).total
-        return peak(spec, config, workload, Attend.PACKED, kv)
+        return peak(spec, config, workload, Attend.PACKED, kv, recent=self.recent_scans)
 
     def weight_kinds(self, spec: ModelSpec, weights: Sequence[int]) -> Sequence[object]:
         """Packed experts run one by one, plain ones all at once."""

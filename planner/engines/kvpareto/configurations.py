@@ -8,7 +8,7 @@ import numpy as np
 from ...engine import Formats
 from ...formats.configuration import KV_BITS, Granularity
 from ...formats.space import PLAIN, PROTECTED_BITS, Ints, KVLayout
-from ...models.spec import Attention, ModelSpec
+from ...models.spec import Attention, LatentAttention, ModelSpec
 
 CHANNEL_BLOCKS = (32, 64, 128)
 TILE_BLOCKS = (64, 128)
@@ -28,6 +28,8 @@ def formats(
         for m, _ in spec.mixer_counts
     )
     layouts = (KVLayout(), *_layouts(groups, residuals, smooths))
+    if any(isinstance(m, LatentAttention) for m, _ in spec.mixer_counts):
+        layouts = tuple(x for x in layouts if _packs_latents(x))
     return Formats(layouts, protections, _packed_formats(layouts, len(protections), latent))
 
 
@@ -48,6 +50,12 @@ def _packed_formats(layouts: Sequence[KVLayout], presets: int, latent: bool) -> 
     if latent:
         kept &= k == v
     return np.concatenate([PLAIN, np.stack([layout, k, v, preset], axis=1)[kept]])
+
+
+def _packs_latents(layout: KVLayout) -> bool:
+    """Whether latents are packed so (packed_cache.check_latents)."""
+    by_token = layout.granularity is Granularity.PER_TOKEN
+    return by_token and not (layout.smoothing or layout.rotation)
 
 
 def _layouts(

@@ -47,6 +47,10 @@ _READS_CACHE = frozenset({"jetmoe", "doge"})
 """Attention that reads keys or values after the cache was updated."""
 
 
+TEXT_ALONE = _types("llama4 qwen3_5 qwen3_5_moe")
+"""Of a model with a vision tower, transformers' causal LM is the decoder alone."""
+
+
 def why_not(model_type: str) -> str | None:
     """Why the runtime cannot run a known model type; None where nothing is known against it."""
     if model_type in _NO_CLASS:

@@ -15,7 +15,7 @@ from ...formats.configuration import KV_BITS, Configuration
 from ...formats.kv_format import KVFormat, SideFormat
 from ...formats.space import PROTECTED_BITS, Ints, KVLayout, Space
 from ...memory.kv_cache import state_bytes
-from ...models.spec import Mixer, ModelSpec
+from ...models.spec import LatentAttention, Mixer, ModelSpec
 from ...workload import Workload
 from .packed_cache import PackedPart, packed_part
 
@@ -81,7 +81,10 @@ class _Sides:
                 seen[key] = _along(side, workload.batch, heads, dim, capacities)
             return seen[key]
 
+        latent = isinstance(mixer, LatentAttention)
         for row, (layout, formats) in enumerate(zip(self._layouts, self._formats, strict=True)):
+            if latent:  # rotary keys stay in 16 bits
+                formats = tuple(f.of_latent(16) for f in formats)
             block = layout.block_tokens
             if block not in of_block:
                 # A 16-bit side beside a packed one has the packed one's capacity.

@@ -1,17 +1,21 @@
 """Whether the kvpareto runtime can run a plan for a model and a GPU, and why not.
 
 Its kernels are for Linux on x86-64 and CUDA GPUs that compute in bfloat16, and for models in 16
-bits with plain or sliding attention, whose checkpoint is not quantized or AWQ's.
+bits, whose checkpoint is not quantized or AWQ's. Which layers it runs: ModelSpec.runnable.
 """
 
 import os
 import sys
+from collections.abc import Iterable
 
 from ...hardware.gpus import Hardware
 from ...models.spec import (
     Attention,
     CompressedAttention,
+    Indexer,
     LatentAttention,
+    Layer,
+    Mixer,
     ModelSpec,
     RecurrentState,
 )
@@ -27,7 +31,7 @@ def why_planned_only(spec: ModelSpec, hardware: Hardware | None) -> str | None:
     Without a GPU named, this machine is meant.
     """
     if not spec.runnable:
-        return f"{_RUNTIME} has no kernels for {_unknown_layers(spec)} ({spec.model_type})"
+        return f"{_RUNTIME} has no kernels for {unknown_layers(spec.layers)} ({spec.model_type})"
     if not spec.understood:
         return f"{_RUNTIME} does not know how {spec.model_type} computes"
     refused = why_not(spec.model_type) or why_not(spec.text_type)
@@ -52,13 +56,27 @@ def why_planned_only(spec: ModelSpec, hardware: Hardware | None) -> str | None:
     return None
 
 
-def _unknown_layers(spec: ModelSpec) -> str:
-    names = {
-        LatentAttention: "latent attention",
-        CompressedAttention: "compressed attention",
-        RecurrentState: "recurrent layers",
-    }
-    kinds = [names.get(type(m), "attention in aligned chunks") for m, _ in spec.mixer_counts]
-    local = [isinstance(m, Attention) and m.local_chunk is None for m, _ in spec.mixer_counts]
-    missing = dict.fromkeys(kind for kind, plain in zip(kinds, local, strict=True) if not plain)
-    return " and ".join(missing)
+def unknown_layers(layers: Iterable[Layer]) -> str:
+    """What of layers it cannot run, by name."""
+    found = [_why_not(mixer) for layer in layers for mixer in layer.mixers]
+    if not any(found):
+        found = ["several of these mixers in one layer"]
+    return " and ".join(dict.fromkeys(filter(None, found)))
+
+
+def _why_not(mixer: Mixer) -> str:
+    """What a mixer is, where the runtime does not run it in any model; recurrent layers are run by
+    the model's type."""
+    match mixer:
+        case CompressedAttention():
+            return "compressed attention"
+        case Attention(indexer=Indexer()) | LatentAttention(indexer=Indexer()):
+            return "a sparse indexer that chooses tokens"
+        case LatentAttention(window=int()):
+            return "latent attention in a window"
+        case LatentAttention(rope_dim=0):
+            return "latent attention without rotary keys"
+        case RecurrentState():
+            return "recurrent layers"
+        case _:
+            return ""

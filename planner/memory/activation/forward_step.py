@@ -41,6 +41,9 @@ class ForwardStep:
     attend: Attend = Attend.SDPA
     capacity: int = 0
     """Tokens that a cache allocated before prefill has room for."""
+    recent: bool = False
+    """Recurrent layers are those of transformers 5.20 and later, not 5.17's, which make far larger
+    products in Mamba-2's scan."""
     fused_layer: bool = False
     """kvpareto runs a whole layer's code, not its norms, rotary embeddings and gates alone."""
     packed_weights: bool = False

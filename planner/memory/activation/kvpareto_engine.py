@@ -107,7 +107,7 @@ def packed(live: LiveTensors, mixer: Attention, step: ForwardStep) -> int:
     queries = step.rows * mixer.query_heads
     if stages_segments(mixer, step.new, step.capacity):
         out = take_staged(live, mixer, step)
-    elif step.new > 1:
+    elif step.new > 1 or (mixer.local_chunk or step.capacity) < step.capacity:
         parts = _parts(mixer, step)
         sums = live.take(parts * queries * (mixer.value_dim + 1) * 4)
         # Each part's sums weighted, and their total divided by the norm.

@@ -30,11 +30,18 @@ Softmax = Attention | LatentAttention
 
 
 def peak(
-    spec: ModelSpec, config: Configuration, workload: Workload, attend: Attend, kv: int
+    spec: ModelSpec,
+    config: Configuration,
+    workload: Workload,
+    attend: Attend,
+    kv: int,
+    *,
+    recent: bool = False,
 ) -> Activation:
     """Live bytes of prefill and decode where attention is computed by `attend`.
 
-    `kv`: bytes of a cache whose size the passes do not change; 0 where it grows by concatenation.
+    `recent`: recurrent layers as transformers runs them since 5.20. `kv`: bytes of a cache whose
+    size the passes do not change; 0 where it grows by concatenation.
     """
     chunk = DYNAMIC_CHUNK if config.dynamic_chunk else config.chunk
     kind = spec.text_type or spec.model_type
@@ -49,6 +56,7 @@ def peak(
         traits=block_traits_of(kind),
         attend=attend,
         capacity=workload.tokens,
+        recent=recent,
         fused_layer=attend is Attend.PACKED and kind in FUSED_LAYERS,
         packed_weights=attend is Attend.PACKED and config.weight_bits < 16,
     )

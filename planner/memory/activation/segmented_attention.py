@@ -31,6 +31,7 @@ def stages_segments(mixer: Attention, new: int, tokens: int) -> bool:
     return (
         new > 1
         and mixer.softcap is None
+        and (mixer.local_chunk is None or mixer.local_chunk >= tokens)
         and mixer.head_dim == mixer.value_dim <= STAGED_HEAD_DIM
         and mixer.head_dim % 8 == 0
         and (mixer.window_within(tokens) or 0) <= SEGMENT // 2

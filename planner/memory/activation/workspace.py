@@ -78,6 +78,26 @@ def tile_rows(queries: Number) -> Ints:
     return np.clip(wide, 16, 64).astype(np.int64)
 
 
+LATENT_ROWS = 16  # (query, head) rows of one program of the latents' kernel
+LATENT_KEYS = 32  # tokens of a tile of it
+EXPANDED_BYTES = 2**26  # keys and values of a piece of latents, expanded in 16 bits for all heads
+
+
+def latent_splits(queries: int, batch: int, held: int, processors: int) -> int:
+    """Parts of a cache of `held` tokens that the latents' kernel attends to apart, so that
+    `queries` rows of (query, head) of each of `batch` sequences fill the device."""
+    programs = -(-queries // LATENT_ROWS) * batch
+    return max(1, min(2 * processors // programs, -(-held // 256)))
+
+
+def latent_piece(heads: int, width: int) -> int:
+    """Latents expanded at a time, `width` key and value channels for each head: a power of two."""
+    tokens = 8192
+    while tokens > 256 and 2 * tokens * heads * width > EXPANDED_BYTES:
+        tokens //= 2
+    return tokens
+
+
 def partial_bytes(
     batch: int, query_heads: int, rows: int, value_dim: int, held: int, processors: int, tail: bool
 ) -> int:

@@ -79,8 +79,10 @@ def test_batch_multiplies_everything() -> None:
     assert layer_bytes(text, 777, batch=3) == 3 * layer_bytes(text, 777)
 
 
-def test_a_latent_has_no_values() -> None:
+def test_a_latent_is_the_key_and_its_rotary_key_the_value() -> None:
     format_ = KVFormat.of(Configuration.parse("w16a16-k4v4-g64"), 0)
+    assert format_.of_latent(16).nbytes(1, 1, 512, 64, 10) == 10 * (256 + 8 * 4 + 64 * 2)
+    assert format_.of_latent(8).nbytes(1, 1, 512, 64, 10) == 10 * (256 + 8 * 4 + 64 + 4)
     assert format_.nbytes(1, 1, 512, 0, 10) == 10 * (256 + 8 * 4)
     assert {b.name[0] for b in format_.buffers(1, 1, 512, 0, 10)} == {"k"}
 

@@ -8,6 +8,8 @@ state in a few copies. (modeling_qwen3_next.torch_chunk_gated_delta_rule.)
 from ....models.spec import RecurrentState
 from ..forward_step import ForwardStep
 from ..live_tensors import LiveTensors
+from .convolution import convolved
+from .gated_delta_blocks import recent_blocks
 from .norms import norm
 
 BLOCK = 64  # tokens
@@ -19,13 +21,44 @@ def gated_delta(live: LiveTensors, mixer: RecurrentState, step: ForwardStep) -> 
     mixed = mixer.width - values
     keys = (mixed - values) // 2
     projected = _projected(live, mixer, values, step)
-    inner = _convolved(live, mixed, step)
     grouped = mixer.heads * mixer.key_dim > keys
+    if step.recent:
+        return _recent(live, mixer, step, projected, mixed, grouped)
+    inner = _convolved(live, mixed, step)
     repeated = live.take(2 * step.bytes(mixer.heads * mixer.key_dim)) if grouped else 0
     out = _step(live, mixer, step) if step.new == 1 and step.past else _blocks(live, mixer, step)
     live.take(_new_state(mixer, step))
     normed = _gated_norm(live, values, step)
     live.drop(out, inner, repeated)
+    result = live.take(step.bytes(step.hidden))
+    live.drop(normed, projected)
+    return result
+
+
+def _recent(
+    live: LiveTensors,
+    mixer: RecurrentState,
+    step: ForwardStep,
+    projected: int,
+    mixed: int,
+    grouped: bool,
+) -> int:
+    """The rest of the mixer as transformers runs it since 5.20, `projected` taken."""
+    values = mixer.heads * mixer.value_dim
+    joined = live.take(step.bytes(mixed))
+    inner = convolved(live, mixed, mixer.conv // mixed, step)
+    live.drop(joined)
+    if step.new == 1 and step.past:
+        repeated = live.take(2 * step.bytes(mixer.heads * mixer.key_dim)) if grouped else 0
+        live.touch(3 * step.batch * mixer.state * 4)
+        live.drop(repeated)
+        out = live.take(step.bytes(values))
+    else:
+        out = recent_blocks(live, mixer, step, grouped)
+    if not step.past and not step.fused:  # states are made by the first pass
+        live.take(_new_state(mixer, step))
+    normed = _gated_norm(live, values, step)
+    live.drop(out, inner)
     result = live.take(step.bytes(step.hidden))
     live.drop(normed, projected)
     return result

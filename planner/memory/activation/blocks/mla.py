@@ -6,6 +6,7 @@ from ..eager import softmax
 from ..forward_step import Attend, ForwardStep
 from ..live_tensors import LiveTensors, rounded
 from ..masks import needs_mask
+from ..packed_latents import packed_latents
 from .norms import norm
 
 
@@ -37,8 +38,12 @@ def latent_attention(live: LiveTensors, mixer: LatentAttention, step: ForwardSte
     _append(live, mixer, step)
     live.drop(latent, rotated_key)
     query = live.take(step.bytes(heads * head_dim))
-    seen = step.new if step.attend is Attend.PACKED else step.total
-    expanded = step.batch * seen * heads * step.element
+    if step.attend is Attend.PACKED:
+        out = packed_latents(live, mixer, step)
+        result = live.take(step.bytes(step.hidden))
+        live.drop(out, query, rotated, compressed, projected)
+        return result
+    expanded = step.batch * step.total * heads * step.element
     both = live.take(expanded * (mixer.nope_dim + mixer.value_dim))  # values stay a view of it
     keys = live.take(expanded * head_dim)
     chosen = _choose(live, mixer.indexer, step) if mixer.indexer is not None else 0

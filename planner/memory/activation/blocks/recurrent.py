@@ -9,11 +9,14 @@ from ....models.spec import RecurrentState
 from ..forward_step import ForwardStep
 from ..live_tensors import LiveTensors
 from .gated_delta import gated_delta
+from .mamba2 import mamba2
 from .state_space import state_space
 
 
 def recurrent(live: LiveTensors, mixer: RecurrentState, step: ForwardStep) -> int:
     """Take the mixer's output; the normalised input belongs to the caller."""
+    if mixer.kind == "mamba2" and step.recent:
+        return mamba2(live, mixer, step)
     if mixer.kind == "gated_delta":
         return gated_delta(live, mixer, step)
     return state_space(live, mixer, step)

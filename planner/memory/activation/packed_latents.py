@@ -1,0 +1,89 @@
+"""What attention over packed latents allocates, as runtime/kernels/latent.py runs it.
+
+A chunk of one sequence expands the latents piece by piece and merges what its queries find in each
+in float32; one token, and chunks of several sequences, meet the latents themselves.
+"""
+
+from ...models.spec import LatentAttention
+from .forward_step import ForwardStep
+from .live_tensors import LiveTensors
+from .workspace import MULTIPROCESSORS, latent_piece, latent_splits
+
+LSE_ROWS = 32  # torch's fused attention rounds the queries of its log-sum-exps up to these
+
+
+def packed_latents(live: LiveTensors, mixer: LatentAttention, step: ForwardStep) -> int:
+    """Take the attention output, token-major; queries belong to the caller."""
+    chunk = step.batch == 1 and step.new > 1
+    out = _expanded(live, mixer, step) if chunk else _absorbed(live, mixer, step)
+    ordered = live.take(step.bytes(mixer.query_heads * mixer.value_dim))
+    live.drop(out)
+    return ordered
+
+
+def _expanded(live: LiveTensors, mixer: LatentAttention, step: ForwardStep) -> int:
+    """Queries in blocks as long as a piece; the last block meets the most pieces."""
+    heads, element = mixer.query_heads, step.element
+    piece = latent_piece(heads, mixer.nope_dim + mixer.value_dim)
+    size = step.bytes(heads * mixer.value_dim)
+    block = min(piece, step.new)
+    blocks = -(-step.new // piece)
+    done = live.take(size - block * heads * mixer.value_dim * element) if blocks > 1 else 0
+    past = step.total - (step.new - (blocks - 1) * piece)
+    queries = block * heads * mixer.value_dim
+    before = live.nbytes
+    if past:
+        live.take(queries * 4)  # sums
+        live.take(block * heads * 4)
+        _piece(live, mixer, min(piece, past), block, element)
+        live.drop(live.nbytes - before)
+        live.take(queries * 4)
+        live.take(block * heads * 4)
+    part = _piece(live, mixer, min(block, step.new), block, element)
+    if past:
+        live.touch(queries * 4 + 3 * block * heads * 4)  # the part in float32, and its weight
+        live.touch(queries * element)
+    live.drop(live.nbytes - before)
+    if blocks == 1:
+        return live.take(queries * element)
+    del part
+    done += live.take(queries * element)
+    out = live.take(size)
+    live.drop(done)
+    return out
+
+
+def _piece(
+    live: LiveTensors, mixer: LatentAttention, tokens: int, queries: int, element: int
+) -> int:
+    """Attend to a piece of `tokens` latents: take the result and its log-sum-exps."""
+    heads = mixer.query_heads
+    held = [live.take(tokens * width * element) for width in (mixer.kv_rank, mixer.rope_dim)]
+    both = live.take(tokens * heads * (mixer.nope_dim + mixer.value_dim) * element)
+    keys = live.take(tokens * heads * (mixer.nope_dim + mixer.rope_dim) * element)
+    live.drop(*held)
+    out = live.take(queries * heads * mixer.value_dim * element)
+    out += live.take(-(-queries // LSE_ROWS) * LSE_ROWS * heads * 4)
+    live.drop(both, keys)
+    return out
+
+
+def _absorbed(live: LiveTensors, mixer: LatentAttention, step: ForwardStep) -> int:
+    heads, rank = mixer.query_heads, mixer.kv_rank
+    rows = live.take(step.bytes(heads * mixer.nope_dim))
+    asked = live.take(step.bytes(heads * rank))
+    live.drop(rows)
+    contiguous = live.take(step.bytes(heads * rank)) if step.batch > 1 else 0
+    contiguous += live.take(step.bytes(heads * mixer.rope_dim))
+    parts = latent_splits(step.new * heads, step.batch, step.capacity, MULTIPROCESSORS)
+    sums = live.take(parts * step.rows * heads * rank * 4)
+    sums += live.take(parts * step.rows * heads * 4)
+    live.drop(contiguous)
+    # each part's sums weighted, and their total divided by the norm
+    live.touch((parts + 1) * step.rows * heads * rank * 4 + (parts + 2) * step.rows * heads * 4)
+    mixed = live.take(step.bytes(heads * rank))
+    live.drop(sums, asked)
+    copied = live.take(step.bytes(heads * rank))
+    out = live.take(step.bytes(heads * mixer.value_dim))
+    live.drop(copied, mixed)
+    return out

@@ -1,0 +1,114 @@
+"""Layers of the packed cache as transformers sees them: attention's, and what stores nothing."""
+
+from torch import Tensor
+from transformers.cache_utils import CacheLayerMixin
+
+from ...planner.errors import BadInput
+from ..attention import PackedKV, append
+from .layer_state import Clock, LayerState
+
+
+class PackedLayer(CacheLayerMixin):
+    """One attention layer's keys and values, packed."""
+
+    is_croppable = False
+
+    def __init__(self, state: LayerState, capacity: int, leads: bool) -> None:
+        super().__init__()
+        self.state = state
+        self.capacity = capacity
+        self.leads = leads  # the first packed layer moves the clock that all share
+        self.is_sliding = state.window is not None
+        self.is_initialized = True
+
+    @property
+    def batch_size(self) -> int:
+        return self.state.key.values.shape[0]
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing to do: buffers are allocated with the cache."""
+
+    def update(  # type: ignore[override]
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[PackedKV, PackedKV]:
+        """Append [B, H, n, D] post-RoPE keys and values; the handle stands for both results."""
+        state = self.state
+        batch, heads, tokens, dim = key_states.shape
+        held = state.key.values.shape
+        if (batch, heads, dim) != (held[0], held[1], state.key.dim):
+            raise BadInput(
+                f"keys of {batch} x {heads} heads x {dim} do not fit a cache of "
+                f"{held[0]} x {held[1]} heads x {state.key.dim}",
+                "build the cache for this model and batch",
+            )
+        if self.leads:
+            check_room(state.clock, tokens, self.capacity)
+            state.clock.advance(tokens)
+        append(state, key_states, value_states)
+        handle = PackedKV(state)
+        return handle, handle
+
+    def get_seq_length(self) -> int:
+        return self.state.clock.host
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.state.clock.host + query_length, 0
+
+    def get_max_length(self) -> int:
+        return self.capacity
+
+    get_max_cache_shape = get_max_length  # the name before transformers 5.20
+
+    def reset(self) -> None:
+        """Forget the tokens; the clock is reset by the cache, means with the first append."""
+        if self.state.key.mean is not None:
+            self.state.key.mean.zero_()
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        raise BadInput(
+            "beam search is not supported on a packed cache", "sample or decode greedily"
+        )
+
+    def crop(self, tokens_to_remove: int) -> None:
+        raise BadInput("a packed cache cannot be cut back", "reset it and prefill again")
+
+
+class EmptyLayer(CacheLayerMixin):
+    """The place of a layer that stores nothing: it reads another's cache, or has no mixer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing to allocate."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        raise BadInput(
+            "a layer that the model description says stores no keys tried to store some",
+            "this architecture is read wrongly; please report its config.json",
+        )
+
+    def get_seq_length(self) -> int:
+        return 0
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return query_length, 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+    get_max_cache_shape = get_max_length
+
+    def reset(self) -> None:
+        """Nothing is held."""
+
+
+def check_room(clock: Clock, tokens: int, capacity: int) -> None:
+    if clock.host + tokens > capacity:
+        raise BadInput(
+            f"{clock.host + tokens} tokens do not fit a cache of {capacity}",
+            "load with a longer context or output",
+        )

@@ -1,0 +1,49 @@
+"""Llama 4's aligned chunks: a token sees its own chunk, counted from its sequence's beginning."""
+
+import pytest
+import torch
+
+from kvpareto.planner.engines.kvpareto import KVPARETO
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.memory.kv_cache import kv_bytes
+from kvpareto.planner.models.read_config import read_model
+from kvpareto.planner.workload import Workload
+from tests.runtime.test_hybrids import by_transformers, hybrid
+from tests.support.runtime_builders import TOLERANCE, relative_error, session
+
+pytestmark = pytest.mark.cpu
+
+
+@pytest.mark.parametrize("chunk", ["", "+pc5", "+pc9"])
+def test_sixteen_bits_equal_transformers(chunk: str) -> None:
+    """Chunks of 9 tokens; temperature of attention grows with the position."""
+    model = hybrid("llama4_text")
+    for layer in model.model.layers:
+        layer.self_attn.floor_scale, layer.self_attn.attn_temperature_tuning = 4, True
+    ids = torch.randint(3, 90, (1, 31), generator=torch.Generator().manual_seed(1))
+    logits, tokens = by_transformers(model, ids, 10)
+    with session(model, "w16a16-k16v16" + chunk, tokens=48) as run:
+        for _ in range(2):
+            assert relative_error(run.prefill(ids), logits) < TOLERANCE
+        assert run.generate(ids, 10, stops=frozenset()).tokens == [tokens]
+
+
+def test_the_cache_takes_what_the_planner_counts() -> None:
+    model = hybrid("llama4_text")
+    spec = read_model(model.config.to_dict() | {"dtype": "float32"}, "test")
+    assert spec.runnable
+    config = Configuration.parse("w16a16-k4v4-g32+pc8")
+    predicted = kv_bytes(spec, config, Workload(30, 10, 2), KVPARETO).total
+    with session(model, str(config), tokens=40, batch=2) as run:
+        assert run.cache.nbytes == predicted
+
+
+def test_padding_is_not_counted() -> None:
+    """A shorter prompt beside a longer one, chunks counted from where each begins."""
+    model = hybrid("llama4_text")
+    prompts = [list(range(10, 31)), list(range(40, 54))]
+    with session(model, "w16a16-k16v16", tokens=40, batch=2) as run:
+        together = run.prefill(prompts)
+    for row, prompt in enumerate(prompts):
+        with session(model, "w16a16-k16v16", tokens=40) as run:
+            assert relative_error(together[row], run.prefill(prompt)[0]) < TOLERANCE
