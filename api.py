@@ -36,11 +36,32 @@ def plan(model: str, **words: "Unpack[PlanWords]") -> "PlanRecord":
 
     Raises BadInput for what cannot be understood, NothingFits where nothing may be recommended.
     """
-    from .planner.search.recommend import recommend
-    from .planner.typed_request import typed_request
-    from .report.document import plan_document
+    snippet = words.pop("snippet", None)
+    if snippet is not None:
+        from .report.snippets import check_kind
 
-    return cast("PlanRecord", plan_document(recommend(typed_request(model, **words))))
+        check_kind(snippet)
+    if str(words.get("engine", "")).strip().lower() == "any":
+        from .planner.compare_engines import compare_engines
+        from .report.compared import compared_document
+
+        document = compared_document(compare_engines(model, **words))
+    elif words.get("gpus") is not None:
+        from .planner.fewest_cards import plan_cards
+        from .report.document import plan_document
+
+        document = plan_document(plan_cards(model, **words))
+    else:
+        from .planner.search.recommend import recommend
+        from .planner.typed_request import typed_request
+        from .report.document import plan_document
+
+        document = plan_document(recommend(typed_request(model, **words)))
+    if snippet is not None:
+        from .report.snippets import snippet as written
+
+        document["snippet"] = written(snippet, document)
+    return cast("PlanRecord", document)
 
 
 def max_context(model: str, **words: "Unpack[PlanWords]") -> "MaxContextRecord":
@@ -52,6 +73,9 @@ def max_context(model: str, **words: "Unpack[PlanWords]") -> "MaxContextRecord":
     from .planner.typed_request import typed_request
     from .report.document import longest_document
 
+    for word in ("gpus", "snippet"):
+        if words.pop(word, None) is not None:  # type: ignore[misc]
+            raise BadInput(f"--{word} is for a plan", "leave --max-context or it out")
     request = typed_request(model, **words)
     return cast("MaxContextRecord", longest_document(request, max_contexts(request)))
 

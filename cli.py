@@ -106,6 +106,9 @@ def plan(
     batch: Batch = "1",
     users: Users = None,
     gpu: Gpu = None,
+    gpus: Annotated[
+        str | None, typer.Option(help="How many of --gpu: 4, or auto for the fewest that do.")
+    ] = None,
     parallel: ParallelSizes = None,
     ttft: Annotated[
         str | None, typer.Option(help="Time within which the first token must come: 2s.")
@@ -145,6 +148,10 @@ def plan(
         typer.Option("--max-context", help="Show the longest contexts that fit."),
     ] = False,
     full_logits: FullLogits = False,
+    snippet: Annotated[
+        str | None,
+        typer.Option(help="Write a server's start out as well: docker or k8s (Kubernetes)."),
+    ] = None,
     details: Annotated[
         bool,
         typer.Option("--details", help="Show terms, why, next steps and frontier on any terminal."),
@@ -179,7 +186,9 @@ def plan(
         batch=batch,
         users=users,
         gpu=gpu,
+        gpus=gpus,
         parallel=parallel,
+        snippet=snippet,
         ttft=ttft,
         tpot=tpot,
         reserve=reserve,

@@ -4,6 +4,7 @@ For engines that fill a part of the device with a cache and take sequences as th
 """
 
 import re
+import shlex
 from typing import Self
 
 from .errors import BadInput
@@ -107,3 +108,20 @@ class Serving:
     measured: bool = False
     """Whether the constants were measured on cards of this kind; else they are an estimate."""
     environment: tuple[tuple[str, str], ...] = ()
+
+
+def command_line(program: tuple[str, ...], flags: Flags, first: str = "model") -> str:
+    """The line to type of these flags; `first` is an argument by its place."""
+    words = list(program)
+    for name, value in flags:
+        if name == first:
+            words.append(str(value))
+        elif value is True:
+            words.append("--" + name.replace("_", "-"))
+        else:
+            words += ["--" + name.replace("_", "-"), _text(value)]
+    return shlex.join(words)
+
+
+def _text(value: str | int | float | bool) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

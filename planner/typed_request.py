@@ -34,7 +34,9 @@ class PlanWords(TypedDict, total=False):
     batch: str | int
     users: str | int | None
     gpu: str | None
+    gpus: str | int | None
     parallel: str | None
+    snippet: str | None
     ttft: str | float | None
     tpot: str | float | None
     reserve: Size

@@ -9,7 +9,7 @@ from rich.text import Text
 from ..planner.units import format_bytes
 from .lines import print_command, print_line, print_whole
 from .numbers import percent, seconds
-from .serving import alone_words, asked_words, serves_line
+from .serving import alone_words, asked_words, compared_words, own_words, serves_line
 
 Document = Mapping[str, Any]
 _BAR = 24
@@ -29,6 +29,10 @@ def print_answer(document: Document, console: Console, *, more: bool) -> None:
             print_whole(console, label, Text(command))
         else:
             print_command(console, label, command)
+    for other in document.get("compared") or ():
+        print_line(console, other["engine"], compared_words(other, document["because"]))
+    if own := document.get("own_runtime"):
+        print_line(console, "Our runtime", own_words(own))
     if more:
         _near(document, console)
         print_line(console, "More", "--details: terms, why, next steps, frontier")
@@ -97,7 +101,7 @@ def _retention(document: Document, best: Document) -> str:
 
 def _speed(best: Document) -> str:
     if best["latency"] is None:
-        return "name a GPU with --gpu"
+        return "not predicted for this engine" if "serving" in best else "name a GPU with --gpu"
     ends = best["latency"]
     first = f"TTFT {seconds(best['ttft_s'])}, at most {seconds(ends['ttft_high_s'])}"
     each = f"TPOT {seconds(best['tpot_s'])}, at most {seconds(ends['tpot_high_s'])}"

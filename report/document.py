@@ -70,6 +70,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "runnable": KVPARETO.cannot_run(request.spec, request.hardware) is None,
         **_placing(request),
         "commands": _commands(request, plan.recommended),
+        **_against_own(plan),
         "elsewhere": elsewhere(request, plan.recommended.config),
         "warnings": list(plan.warnings),
     }
@@ -188,6 +189,15 @@ def _question(request: Request) -> dict[str, Any]:
         "full_logits": request.workload.full_logits,
         **_targets(request),
     }
+
+
+def _against_own(plan: Plan) -> dict[str, Any]:
+    """Our own runtime's plan beside that of a server."""
+    if not plan.request.engine.serves:
+        return {}
+    from .own_runtime import own_runtime
+
+    return {"own_runtime": own_runtime(plan)}
 
 
 def _targets(request: Request) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..planner.serving import CardTerms, Serving, Sizes
 from ..planner.units import GiB, format_bytes, format_tokens
-from .numbers import seconds
+from .numbers import percent, seconds
 
 Document = Mapping[str, Any]
 
@@ -108,6 +108,27 @@ _TERMS = (
     ("context", "beside it: the driver's context"),
     ("graphs_beside", "beside it: CUDA graphs"),
 )
+
+
+def compared_words(row: Document, because: str) -> str:
+    """One engine's plan of several, in a line."""
+    if row["config"] is None:
+        return f"none: {row['why_not']}"
+    times = ""
+    if row["ttft_s"] is not None:
+        times = f", TTFT {seconds(row['ttft_s'])}, TPOT {seconds(row['tpot_s'])}"
+    kept = f"{percent(row['retention'])}, at least {percent(row['low'])}"
+    text = f"{row['config']}: at most {format_bytes(row['total_high'])}, {kept}{times}"
+    return f"{text}  <- taken: {because}" if row["taken"] else text
+
+
+def own_words(own: Document) -> str:
+    """Our own runtime's plan for the same question, against a server's."""
+    more, lost = own["bytes_more"], own["retention_lost"]
+    memory = f"{format_bytes(abs(more))} {'less' if more > 0 else 'more'}"
+    kept = "keeps as much" if abs(lost) < 0.001 else f"keeps {percent(abs(lost))} "
+    kept += "" if abs(lost) < 0.001 else "more" if lost > 0 else "less"
+    return f"{own['config']} needs {memory} and {kept}"
 
 
 def alone_words(point: Document) -> str:

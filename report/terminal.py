@@ -53,6 +53,9 @@ def print_plan(document: Document, console: Console) -> Reminder:
         return print_plan_details(document, console)
     print_answer(document, console, more=True)
     _print(console, *_notes(document))
+    if snippet := document.get("snippet"):
+        _print(console, "")
+        print_whole(console, "", Text(snippet["text"]))
     return _reminder(document)
 
 
@@ -71,6 +74,9 @@ def print_plan_details(document: Document, console: Console) -> Reminder:
     )
     print_frontier(document, console)
     _print(console, *_notes(document))
+    if snippet := document.get("snippet"):
+        _print(console, "")
+        print_whole(console, "", Text(snippet["text"]))
     return _reminder(document)
 
 
@@ -193,7 +199,7 @@ def _fixed(size: int) -> str:
 
 def _latency_comment(point: Document, key: str) -> str:
     if point["latency"] is None:
-        return "name a GPU with --gpu"
+        return "not predicted for this engine" if "serving" in point else "name a GPU with --gpu"
     low, high = point["latency"][f"{key}_low_s"], point["latency"][f"{key}_high_s"]
     return f"{seconds(low)} to {seconds(high)} ({point['latency']['kind']})"
 

@@ -32,7 +32,8 @@ EngineName = Annotated[
     str,
     typer.Option(
         "--engine",
-        help="kvpareto, transformers, transformers-eager, llama.cpp (ollama too) or vllm.",
+        help="kvpareto, transformers, transformers-eager, llama.cpp (ollama too), vllm or sglang; "
+        "of a plan also any, which compares.",
         autocompletion=completion.engines,
     ),
 ]

@@ -8,7 +8,7 @@ from importlib import import_module
 from ..engine import Engine
 from ..errors import BadInput
 
-NAMES = ("kvpareto", "transformers", "transformers-eager", "llama.cpp", "vllm")
+NAMES = ("kvpareto", "transformers", "transformers-eager", "llama.cpp", "vllm", "sglang")
 """Names of the folders here, as --engine takes them: `-` and `.` for `_`."""
 
 FRONTS = {"llamacpp": "llama.cpp", "ollama": "llama.cpp", "lmstudio": "llama.cpp"}

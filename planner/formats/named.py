@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from ..light_dataclass import dataclass
 
-LLAMA_CPP, VLLM = "llama.cpp", "vllm"
+LLAMA_CPP, VLLM, SGLANG = "llama.cpp", "vllm", "sglang"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,10 @@ def _vllm(name: str, bits: int, block: int, size: int, *aliases: str) -> NamedFo
     return NamedFormat(name, bits, block, size, (VLLM,), aliases)
 
 
+def _served(name: str, bits: int, block: int, size: int, *aliases: str) -> NamedFormat:
+    return NamedFormat(name, bits, block, size, (VLLM, SGLANG), aliases)
+
+
 WEIGHTS = (
     _gguf("F32", 32, 1, 4),
     _gguf("F16", 16, 1, 2),
@@ -87,26 +91,26 @@ WEIGHTS = (
     _mix("TQ2_0", 2, 66),
     _mix("TQ1_0", 2, 54),
     NamedFormat("mxfp4", 4, 32, 17, (LLAMA_CPP, VLLM), ("mxfp4_moe",)),
-    _vllm("fp8", 8, 1, 1, "fp8_e4m3"),
+    _served("fp8", 8, 1, 1, "fp8_e4m3"),
     _vllm("nvfp4", 4, 16, 9, "modelopt_fp4"),
     _vllm("int8", 8, 1, 1, "int8_w8a8"),
-    _vllm("awq", 4, 128, 68, "awq4"),
-    _vllm("gptq8", 8, 128, 130),
-    _vllm("gptq4", 4, 128, 66, "gptq"),
+    _served("awq", 4, 128, 68, "awq4"),
+    _served("gptq8", 8, 128, 130),
+    _served("gptq4", 4, 128, 66, "gptq"),
     _vllm("nf4", 4, 64, 34, "bitsandbytes"),
 )
 
 KV = (
     _gguf("f32", 32, 1, 4),
-    NamedFormat("f16", 16, 1, 2, (LLAMA_CPP, VLLM), ("float16", "half")),
-    NamedFormat("bf16", 16, 1, 2, (LLAMA_CPP, VLLM), ("bfloat16",)),
+    NamedFormat("f16", 16, 1, 2, (LLAMA_CPP, VLLM, SGLANG), ("float16", "half")),
+    NamedFormat("bf16", 16, 1, 2, (LLAMA_CPP, VLLM, SGLANG), ("bfloat16",)),
     _gguf("q8_0", 8, 32, 34),
     _gguf("q5_1", 5, 32, 24),
     _gguf("q5_0", 5, 32, 22),
     _gguf("q4_1", 4, 32, 20),
     _gguf("q4_0", 4, 32, 18),
     _gguf("iq4_nl", 4, 32, 18),
-    _vllm("fp8", 8, 1, 1, "fp8_e4m3"),
+    _served("fp8", 8, 1, 1, "fp8_e4m3"),
     _vllm("fp8_e5m2", 8, 1, 1),
     _vllm("fp8_per_token_head", 8, 0, 4),
     _vllm("int8_per_token_head", 8, 0, 4),

@@ -257,6 +257,40 @@ class ElsewhereRecord(TypedDict):
     command: str
 
 
+class OwnRuntimeRecord(TypedDict):
+    """Our own runtime's plan for the same question, and what a server's plan takes more (bytes)
+    and loses (retention) against it."""
+
+    config: str
+    total_high: int
+    retention: float
+    low: float
+    bytes_more: int
+    retention_lost: float
+
+
+class ComparedRecord(TypedDict):
+    """One engine's plan of `--engine any`; nulls and `why_not` where it has none."""
+
+    engine: str
+    taken: bool
+    why_not: str | None
+    config: str | None
+    retention: float | None
+    low: float | None
+    total_high: int | None
+    ttft_s: float | None
+    tpot_s: float | None
+    command: str | None
+
+
+class SnippetRecord(TypedDict):
+    """A server's start as docker or k8s text."""
+
+    kind: Literal["docker", "k8s"]
+    text: str
+
+
 class PlanRecord(QuestionRecord):
     """`plan`: the recommendation, the frontier it stands on, and the words about both."""
 
@@ -278,6 +312,10 @@ class PlanRecord(QuestionRecord):
     host_only: NotRequired[bool]
     front: NotRequired[str]
     commands: list[CommandRecord]
+    own_runtime: NotRequired[OwnRuntimeRecord | None]
+    because: NotRequired[str]
+    compared: NotRequired[list[ComparedRecord]]
+    snippet: NotRequired[SnippetRecord]
     elsewhere: list[ElsewhereRecord]
     warnings: list[str]
 

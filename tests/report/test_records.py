@@ -15,12 +15,16 @@ QWEN = ["-m", "Qwen/Qwen3-8B", "--offline"]
 
 LLAMA_CPP = ["plan", *QWEN, "--gpu", "4090", "--engine", "llama.cpp"]
 VLLM = ["--engine", "vllm", "--gpu", "2xH100", "--users", "4", "--context", "2k,8k:0.9,0.1"]
+SGLANG = ["plan", *QWEN, "--engine", "sglang", "--gpu", "H200", "--snippet", "docker"]
+ANY = ["plan", *QWEN, "--engine", "any", "--gpu", "4090", "--gpus", "1", "--context", "8k"]
 LINES = {
     "plan": [
         ["plan", *QWEN, "--budget", "12GB"],
         ["plan", *QWEN, "--gpu", "4090"],
         LLAMA_CPP,
         ["plan", *QWEN, *VLLM],
+        SGLANG,
+        ANY,
     ],
     "max_context": [["plan", *QWEN, "--budget", "8GB", "--max-context"]],
     "estimate": [

@@ -1,7 +1,5 @@
 """What to type: `vllm serve` with every flag, and the checkpoint to get."""
 
-import shlex
-
 from ...models.spec import ModelSpec
 from ...serving import Flags
 from .settings import ONLINE, ServeSettings
@@ -45,19 +43,6 @@ def flags_of(model: str, settings: ServeSettings) -> Flags:
     return tuple(fields)
 
 
-def command_line(program: tuple[str, ...], flags: Flags, first: str = "model") -> str:
-    """The line to type of these flags; `first` is an argument by its place."""
-    words = list(program)
-    for name, value in flags:
-        if name == first:
-            words.append(str(value))
-        elif value is True:
-            words.append("--" + name.replace("_", "-"))
-        else:
-            words += ["--" + name.replace("_", "-"), _text(value)]
-    return shlex.join(words)
-
-
 def _value(text: str) -> str | int | float | bool:
     if not text:
         return True
@@ -67,7 +52,3 @@ def _value(text: str) -> str | int | float | bool:
         return float(text)
     except ValueError:
         return text
-
-
-def _text(value: str | int | float | bool) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

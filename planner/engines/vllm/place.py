@@ -9,10 +9,10 @@ from ...errors import BadInput
 from ...formats.configuration import Configuration
 from ...models.spec import ModelSpec
 from ...placement import Machine, Placement, Share
-from ...serving import CardTerms, Parallel, Serving, Sizes
+from ...serving import CardTerms, Parallel, Serving, Sizes, command_line
 from ...workload import Workload
 from .asked_settings import settings_of
-from .command import checkpoint_words, command_line, flags_of, model_argument
+from .command import checkpoint_words, flags_of, model_argument
 from .layouts import layouts, with_layout
 from .rank_weights import rank_weights
 from .rules import unpacked_on_the_way

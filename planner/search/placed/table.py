@@ -119,7 +119,8 @@ def evaluate_placed(request: Request) -> PlacedSpace:
         time=times[:, 0] + workload.output * times[:, 1],
         complexity=space.complexity.ravel(),
         allowed=runs,
-        usual=((space.usual_chunk | engine.serves) & ~space.two_bits).ravel()
+        usual=_in_graphs(placements)
+        & ((space.usual_chunk | engine.serves) & ~space.two_bits).ravel()
         & _keeps_pace(request, placements, times[:, 1], grid.low, shape),
     )
     return PlacedSpace(spec, workload, engine, request.hardware, space, points, placements, request)
@@ -141,6 +142,16 @@ def _placements(request: Request, space: Space) -> tuple[Placement | None, ...]:
     if refused is not None and not any(placements):
         raise refused
     return tuple(placements)
+
+
+def _in_graphs(placements: Sequence[Placement | None]) -> np.ndarray:
+    """Points whose server captures CUDA graphs: without them every step waits for the host."""
+    return np.array(
+        [
+            p is None or p.serving is None or "enforce_eager" not in dict(p.serving.flags)
+            for p in placements
+        ]
+    )
 
 
 def _keeps_pace(

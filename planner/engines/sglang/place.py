@@ -1,0 +1,255 @@
+"""One configuration on its cards: what SGLang's pool holds, and what is typed."""
+
+from ...engine import Interval
+from ...errors import BadInput
+from ...formats.configuration import Configuration
+from ...hardware.compute_capability import compute_capability
+from ...hardware.gpus import Hardware
+from ...light_dataclass import dataclass
+from ...memory.overhead import driver_context
+from ...models.spec import ModelSpec
+from ...placement import Machine, Placement, Share
+from ...serving import CardTerms, Flags, Parallel, Serving, Sizes, command_line
+from ...workload import Workload
+from ..vllm.asked_settings import cache_dtype, weight_name
+from ..vllm.command import checkpoint_words, model_argument
+from ..vllm.layouts import layouts, with_layout
+from ..vllm.rank import rank_spec
+from ..vllm.rank_weights import rank_weights
+from ..vllm.settings import ServeSettings
+from .pool import AFTER_CAPTURE, GIB, OTHER, VERSION, bytes_per_token, reserve
+
+PROGRAM = ("python", "-m", "sglang.launch_server")
+WEIGHT_ERROR = 0.02
+NONE: Sizes = (0, 0, 0)
+UNHELD = (
+    "SGLang 0.5.23 was read, not run: its pool's arithmetic is held to published logs, what is "
+    "resident beside the weights is an estimate, and seconds are not predicted"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Card:
+    """A card: the bytes free before the model is loaded, its weights, its pool."""
+
+    gpu: Hardware
+    budget: int
+    free: int
+    fraction: float
+    weights: int
+    pool: Sizes
+    token: int
+    needed: Sizes
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    parallel: Parallel
+    settings: ServeSettings
+    cards: tuple[_Card, ...]
+    tokens: int
+    """Tokens of the pool that one replica needs."""
+
+    @property
+    def fits(self) -> bool:
+        return all(
+            c.pool[1] >= self.tokens * c.token and c.needed[2] <= c.budget for c in self.cards
+        )
+
+    @property
+    def needed(self) -> int:
+        total = sum(card.needed[2] for card in self.cards)
+        if self.fits:
+            return total
+        lack = max(card.needed[2] / card.budget for card in self.cards)
+        budget = sum(card.budget for card in self.cards)
+        return max(total, budget + 1, int(budget * min(lack, 1e6)))
+
+
+def place(
+    spec: ModelSpec, config: Configuration, workload: Workload, machine: Machine
+) -> Placement:
+    """On the machine's cards. Raises BadInput for what the release refuses or nothing here plans,
+    and where no card is named."""
+    if not machine.gpus:
+        raise BadInput("SGLang takes a part of a card, and no GPU is named", "name it: --gpu H100")
+    name, dtype = weight_name(spec, config), cache_dtype(config)
+    if dtype not in ("auto", "fp8"):
+        raise BadInput(
+            f"SGLang's cache as {dtype} is not planned", "auto and fp8 are: k16v16, kfp8vfp8"
+        )
+    for gpu in dict.fromkeys(machine.gpus):
+        _check_card(gpu, dtype)
+    if spec.max_context is not None and workload.tokens > spec.max_context:
+        raise BadInput(
+            f"SGLang refuses --context-length {workload.tokens}: the model was made for "
+            f"{spec.max_context:,} tokens",
+            f"--context {max(1, spec.max_context - workload.output)} or less",
+        )
+    chunk = config.chunk or 4096
+    settings = ServeSettings(workload.tokens, dtype, chunk, workload.batch, quantization=name)
+    tried, refused = [], None
+    for layout in layouts(spec, len(machine.gpus), machine.parallel):
+        try:
+            tried.append(_sized(spec, with_layout(settings, layout), layout, workload, machine))
+        except BadInput as error:
+            refused = error
+    if not tried:
+        raise refused or BadInput(
+            f"{len(machine.gpus)} cards do not share {spec.name}", "name another number of cards"
+        )
+    fitting = [one for one in tried if one.fits]
+    chosen = fitting[0] if fitting else min(tried, key=lambda one: one.needed)
+    return _placement(spec, workload, chosen)
+
+
+def fp8_obstacle(gpu: Hardware) -> str | None:
+    """Why a card has no fp8 cache."""
+    capability = compute_capability(gpu)
+    if capability is not None and capability < (8, 9):
+        return f"an fp8 cache needs compute capability 8.9, not {capability[0]}.{capability[1]}"
+    return None
+
+
+def _check_card(gpu: Hardware, dtype: str) -> None:
+    capability = compute_capability(gpu)
+    if capability is None or capability < (7, 5):
+        raise BadInput(f"SGLang on {gpu.name} is not planned", "NVIDIA cards from Turing on are")
+    if dtype == "fp8" and (obstacle := fp8_obstacle(gpu)) is not None:
+        raise BadInput(f"SGLang {VERSION} on {gpu.name}: {obstacle}", "choose another format")
+
+
+def _sized(
+    spec: ModelSpec,
+    settings: ServeSettings,
+    layout: Parallel,
+    workload: Workload,
+    machine: Machine,
+) -> _Layout:
+    each = -(-workload.batch // layout.data)
+    mean = sum(part * (prompt + workload.output) for prompt, part in workload.prompts)
+    tokens = max(workload.tokens, -int(-each * mean // 1)) + each
+    stages = rank_weights(spec, settings).stages
+    cards = []
+    for i, (gpu, budget) in enumerate(zip(machine.gpus, machine.budgets, strict=True)):
+        stage = i // layout.tensor % layout.pipeline
+        token = bytes_per_token(rank_spec(spec, settings, stage), settings.kv_cache_dtype)
+        context = driver_context(gpu)
+        budget = min(budget, gpu.memory_bytes)
+        free = gpu.memory_bytes - context.expected
+        kept = reserve(spec, gpu, settings.max_num_batched_tokens, layout.cards)
+        # A budget below the card's memory is held by a smaller fraction.
+        static = min(free, budget - context.high) - kept
+        fraction = max(0.01, int(static / free * 1000) / 1000)
+        weights = stages[stage]
+        budgeted = int(free * fraction)
+        ends = (
+            budgeted - weights - OTHER.expected,
+            budgeted - int(weights * (1 + WEIGHT_ERROR)) - OTHER.high - AFTER_CAPTURE,
+            budgeted - weights - OTHER.low,
+        )
+        pool = ends[0], max(0, ends[1]), ends[2]
+        used = tokens * token + kept
+        needed = (
+            context.expected + weights + OTHER.expected + used,
+            context.low + weights + OTHER.low + used,
+            context.high + int(weights * (1 + WEIGHT_ERROR)) + OTHER.high + AFTER_CAPTURE + used,
+        )
+        cards.append(_Card(gpu, budget, free, fraction, weights, pool, token, needed))
+    return _Layout(layout, settings, tuple(cards), tokens)
+
+
+def _flags(spec: ModelSpec, workload: Workload, chosen: _Layout) -> Flags:
+    settings, layout = chosen.settings, chosen.parallel
+    each = -(-workload.batch // layout.data)
+    fraction = min(card.fraction for card in chosen.cards)
+    fields: list[tuple[str, str | int | float | bool]] = [
+        ("model_path", model_argument(spec, settings.quantization)),
+        ("context_length", settings.max_model_len),
+        ("kv_cache_dtype", "fp8_e4m3" if settings.kv_cache_dtype == "fp8" else "auto"),
+        ("chunked_prefill_size", settings.max_num_batched_tokens),
+        ("max_running_requests", each),
+        ("mem_fraction_static", fraction),
+    ]
+    sizes = (("tp", layout.tensor), ("pp", layout.pipeline), ("dp", layout.data))
+    fields += [(f"{name}_size", size) for name, size in sizes if size > 1]
+    if layout.experts:
+        fields.append(("ep_size", layout.tensor * layout.data))
+    if settings.quantization == "fp8":
+        fields.append(("quantization", "fp8"))
+    return tuple(fields)
+
+
+def _placement(spec: ModelSpec, workload: Workload, chosen: _Layout) -> Placement:
+    settings, cards, layout = chosen.settings, chosen.cards, chosen.parallel
+    flags = _flags(spec, workload, chosen)
+    held = [max(0, min(c.pool[end] // c.token for c in cards)) for end in (0, 1, 2)]
+    mean = sum(part * (prompt + workload.output) for prompt, part in workload.prompts)
+    serving = Serving(
+        version=VERSION,
+        starts=held[1] > 0,
+        may_start=held[2] > 0,
+        users=workload.batch,
+        max_model_len=settings.max_model_len,
+        longest=min(held[1], spec.max_context or 2**24),
+        cache_tokens=(held[0] * layout.data, held[1] * layout.data, held[2] * layout.data),
+        at_once_mean=int(held[1] / mean) * layout.data,
+        at_once_worst=held[1] // workload.tokens * layout.data,
+        flags=flags,
+        command=command_line(PROGRAM, flags, first=""),
+        checkpoint=checkpoint_words(spec, settings.quantization),
+        cards=tuple(_terms(card) for card in cards),
+        parallel=layout,
+    )
+    kv = chosen.tokens * sum(card.token for card in cards)
+    weights = sum(card.weights for card in cards)
+    compute = sum(card.free - int(card.free * card.fraction) for card in cards)
+    notes = [UNHELD]
+    if workload.lengths and serving.at_once_worst < workload.batch:
+        notes.append(
+            f"if more than {serving.at_once_worst} sequences of {workload.context:,} tokens come "
+            "together, the others wait: the pool is planned for the mean length"
+        )
+    if serving.checkpoint:
+        notes.append(f"it needs {serving.checkpoint}")
+    overhead = sum(card.needed[0] - card.weights - kv // len(cards) for card in cards) - compute
+    return Placement(
+        device=Share(weights, kv, compute),
+        host=Share(0, 0, 0),
+        layers=len(spec.layers),
+        device_layers=len(spec.layers),
+        host_experts=0,
+        overhead=max(0, overhead),
+        device_ends=(sum(card.needed[1] for card in cards), sum(card.needed[2] for card in cards)),
+        kv_bytes_per_token=-(-workload.batch // layout.data) * sum(card.token for card in cards),
+        fits=chosen.fits,
+        needed=chosen.needed,
+        command=serving.command,
+        flags=(),
+        file=serving.checkpoint,
+        file_bytes=rank_weights(spec, with_layout(settings, Parallel())).whole,
+        notes=tuple(notes),
+        serving=serving,
+    )
+
+
+def _terms(card: _Card) -> CardTerms:
+    requested = int(card.free * card.fraction)
+    kept = card.free - requested
+    context = driver_context(card.gpu)
+    return CardTerms(
+        gpu=card.gpu.name,
+        memory=card.gpu.memory_bytes,
+        requested=requested,
+        weights=card.weights,
+        activation=NONE,
+        other=_sizes(OTHER),
+        graphs=NONE,
+        cache=card.pool,
+        context=_sizes(context),
+        beside=(kept, min(kept, GIB), kept),
+    )
+
+
+def _sizes(term: Interval) -> Sizes:
+    return term.expected, term.low, term.high

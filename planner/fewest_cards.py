@@ -1,0 +1,45 @@
+"""`--gpus auto`: the fewest cards of one kind that hold what is asked; `--gpus 4`: that many."""
+
+from typing import Unpack
+
+from .errors import BadInput, NothingFits
+from .hardware.gpu_set import MOST, find_gpus
+from .search.recommend import Plan, recommend
+from .typed_request import PlanWords, typed_request
+
+COUNTS = (1, 2, 4, 8)
+"""Cards that machines are sold with."""
+
+
+def plan_cards(model: str, **words: Unpack[PlanWords]) -> Plan:
+    """The plan of these words on as many cards as `gpus` says. Raises BadInput, and NothingFits
+    where not even the most of COUNTS would do."""
+    asked = words.pop("gpus", None)
+    if asked is None:
+        return recommend(typed_request(model, **words))
+    gpu = words.get("gpu")
+    if gpu is None or len(find_gpus(gpu)) != 1:
+        raise BadInput(
+            "--gpus counts cards of one kind, and --gpu names " + ("none" if gpu is None else gpu),
+            "name one card: --gpu H100 --gpus auto",
+        )
+    last: NothingFits | None = None
+    for count in _counts(asked):
+        words["gpu"] = gpu if count == 1 else f"{count}x{gpu}"
+        try:
+            return recommend(typed_request(model, **words))
+        except NothingFits as error:
+            last = error
+    assert last is not None
+    if str(asked).strip().lower() != "auto":
+        raise last
+    raise NothingFits(f"not even with {COUNTS[-1]} cards: {last.message}", last.hint, last.details)
+
+
+def _counts(asked: str | int) -> tuple[int, ...]:
+    text = str(asked).strip().lower()
+    if text == "auto":
+        return COUNTS
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST:
+        raise BadInput(f"no number of cards: --gpus {asked!r}", f"auto, or 1 to {MOST}")
+    return (int(text),)

@@ -1,0 +1,37 @@
+"""Plans of several engines in one document: the one to take, and the others beside it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..planner.compare_engines import EnginePlan, take
+from .document import plan_document
+
+
+def compared_document(answers: Sequence[EnginePlan]) -> dict[str, Any]:
+    """The plan to take, with `compared` and `because`."""
+    chosen, because = take(answers)
+    assert chosen.plan is not None
+    return {
+        **plan_document(chosen.plan),
+        "because": because,
+        "compared": [_row(one, taken=one is chosen) for one in answers],
+    }
+
+
+def _row(one: EnginePlan, *, taken: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {"engine": one.engine, "taken": taken, "why_not": one.why_not or None}
+    empty = ("config", "retention", "low", "total_high", "ttft_s", "tpot_s", "command")
+    if one.plan is None:
+        return row | dict.fromkeys(empty)
+    best = one.plan.recommended
+    commands = plan_document(one.plan)["commands"]
+    run = [c["command"] for c in commands if c["label"] == "Run it"]
+    return row | {
+        "config": str(best.config),
+        "retention": best.accuracy.retention,
+        "low": best.accuracy.low,
+        "total_high": best.memory.total_high,
+        "ttft_s": best.latency.ttft_s if best.latency else None,
+        "tpot_s": best.latency.tpot_s if best.latency else None,
+        "command": run[0] if run else None,
+    }

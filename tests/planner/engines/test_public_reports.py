@@ -1,0 +1,136 @@
+"""What people's servers said, answered by the planner: vLLM and SGLang reports with numbers."""
+
+import pytest
+
+from kvpareto import api
+from kvpareto.planner.engines.sglang.pool import bytes_per_token
+from kvpareto.planner.engines.vllm.block_pool import BlockPool
+from kvpareto.planner.engines.vllm.layouts import layouts
+from kvpareto.planner.engines.vllm.rank import rank_spec, tensor_obstacle
+from kvpareto.planner.engines.vllm.rank_weights import rank_weights
+from kvpareto.planner.engines.vllm.settings import ServeSettings
+from kvpareto.planner.engines.vllm.start import rotary_bytes
+from kvpareto.planner.errors import BadInput, NothingFits
+from kvpareto.planner.load_model import load_model
+from kvpareto.planner.serving import Parallel
+
+GIB = 2**30
+
+CODER = "Qwen/Qwen3-Coder-480B-A35B-Instruct"
+LENGTHS = [
+    # (report, model, cache, tensor parallel, asked length, GiB left, GiB it said are needed,
+    #  the length that it named or None)
+    ("vllm#34076", "Qwen/Qwen3-30B-A3B", "auto", 1, 262144, 3.18, 24.0, 34736),
+    (
+        "vllm recipes#12",
+        CODER,
+        "auto",
+        1,
+        262144,
+        48.66,
+        62.0,
+        205728,
+    ),
+    (
+        "vllm recipes#12",
+        CODER,
+        "auto",
+        1,
+        262144,
+        55.65,
+        62.0,
+        235296,
+    ),
+    # The report names no model; weights of 29.09 GiB and this cache are Qwen3-30B-A3B's in FP8.
+    ("vllm#25350", "Qwen/Qwen3-30B-A3B-FP8", "fp8", 1, 221000, 5.59, 10.12, 122080),
+    ("vllm#13061", "Qwen/Qwen2.5-14B-Instruct", "auto", 2, 131072, 8.69, None, None),
+]
+
+
+@pytest.mark.parametrize("report", LENGTHS, ids=lambda r: f"{r[0]} {r[5]} GiB")
+def test_a_length_that_was_refused(
+    report: tuple[str, str, str, int, int, float, float | None, int | None],
+) -> None:
+    """The bytes left are rounded to 0.01 GiB in the logs, lengths to blocks."""
+    _, model, dtype, tensor, asked, left, needs, named = report
+    spec = load_model(model, offline=True)
+    settings = ServeSettings(asked, dtype, tensor_parallel=tensor)
+    pool = BlockPool.of(rank_spec(spec, settings), settings)
+    needed = pool.blocks_of(asked) * pool.block_bytes
+    assert needed > (left + 0.005) * GIB
+    if needs is not None:
+        assert needed / GIB == pytest.approx(needs, abs=0.006)
+    if named is not None:
+        low, high = (pool.longest(int((left + off) * GIB), 2**19) for off in (-0.005, 0.005))
+        assert low <= named <= high + 15
+
+
+@pytest.mark.parametrize(
+    ("report", "model", "tensor", "gib"),
+    [
+        ("vllm#17469", "Qwen/Qwen3-30B-A3B", 4, 14.2474),
+        ("vllm#25350", "Qwen/Qwen3-30B-A3B-FP8", 1, 29.09),
+        ("vllm#10517", "meta-llama/Llama-3.1-8B-Instruct", 1, 14.9888),
+    ],
+)
+def test_weights_that_a_rank_loaded(report: str, model: str, tensor: int, gib: float) -> None:
+    spec = load_model(model, offline=True)
+    settings = ServeSettings(4096, tensor_parallel=tensor)
+    held = rank_weights(spec, settings).stages[0] + rotary_bytes(spec)
+    assert held / GIB == pytest.approx(gib, rel=0.003), report
+
+
+def test_tokens_of_what_was_left_on_four_cards() -> None:
+    """vllm#21348: 8.11 GiB on the card that prints, 178,880 tokens by the card that has least."""
+    spec = load_model("Qwen/Qwen3-235B-A22B", offline=True)
+    settings = ServeSettings(40960, tensor_parallel=4)
+    pool = BlockPool.of(rank_spec(spec, settings), settings)
+    assert pool.tokens(int(8.11 * GIB)) == pytest.approx(178880, rel=0.012)
+
+
+@pytest.mark.parametrize(
+    ("report", "model", "tensor", "tokens", "gib"),
+    [
+        ("vllm#21348", "Qwen/Qwen3-235B-A22B", 4, 367404, 2 * 8.23),
+        ("sglang#18263", "Qwen/Qwen3-30B-A3B", 1, 1669816, 2 * 76.44),
+    ],
+)
+def test_pools_that_sglang_allocated(
+    report: str, model: str, tensor: int, tokens: int, gib: float
+) -> None:
+    spec = load_model(model, offline=True)
+    rank = rank_spec(spec, ServeSettings(4096, tensor_parallel=tensor))
+    assert tokens * bytes_per_token(rank, "auto") / GIB == pytest.approx(gib, abs=0.011), report
+
+
+@pytest.mark.parametrize(
+    ("report", "model", "size", "heads"),
+    [
+        ("gpustack#2259", "google/gemma-3-27b-it", 3, 32),
+        ("vllm#11797", "Qwen/Qwen2-7B-Instruct", 8, 28),
+        ("vllm#4232", "Qwen/Qwen2.5-32B-Instruct", 6, 40),
+    ],
+)
+def test_sizes_that_do_not_divide_heads(report: str, model: str, size: int, heads: int) -> None:
+    spec = load_model(model, offline=True)
+    assert f"{heads} attention heads" in (tensor_obstacle(spec, size) or ""), report
+    with pytest.raises(BadInput, match="does not divide"):
+        layouts(spec, size, Parallel(size))
+    assert layouts(spec, size, None)  # stages or replicas fill as many cards
+
+
+def test_thirty_billion_in_fp8_on_a_card_of_32_gb() -> None:
+    """vllm#41695: out of memory on an RTX 5090 with 16,384 tokens, whatever the utilization."""
+    with pytest.raises(NothingFits):
+        api.plan("Qwen/Qwen3-30B-A3B-FP8", gpu="5090", context=15872, engine="vllm", offline=True)
+
+
+def test_a_32b_model_in_16_bits_on_two_cards_of_48_gb() -> None:
+    """vllm#4429 asks whether two L40 hold such a model: with a short length they do."""
+    words = {"engine": "vllm", "gpu": "2xL40", "offline": True}
+    found = api.estimate("Qwen/Qwen2.5-32B-Instruct", "w16a16-k16v16", context=4096, **words)
+    served = found["serving"]
+    assert served["starts"]
+    assert served["cache_tokens_low"] < 131072  # and no length of an older config's 128k
+    with pytest.raises(NothingFits):
+        api.plan("Qwen/Qwen2.5-32B-Instruct", users=8, context="32000", max_loss="0.1%", **words)

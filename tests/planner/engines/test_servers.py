@@ -1,0 +1,175 @@
+"""What servers share: SGLang's pool, containers, the fewest cards, and which engine to take."""
+
+import json
+import shlex
+from typing import Any
+
+import pytest
+
+from kvpareto import api
+from kvpareto.cli import run
+from kvpareto.planner.compare_engines import COMPARED
+from kvpareto.planner.engines.sglang.pool import MIB, bytes_per_token, decode_graph, reserve
+from kvpareto.planner.errors import BadInput, NothingFits
+from kvpareto.planner.hardware.gpu_names import find_gpu
+from kvpareto.planner.load_model import load_model
+from kvpareto.planner.serving import Parallel
+
+QWEN8, LLAMA70 = "Qwen/Qwen3-8B", "meta-llama/Llama-3.1-70B-Instruct"
+
+
+def plan(model: str, **words: Any) -> dict[str, Any]:
+    return dict(api.plan(model, offline=True, **words))
+
+
+def test_sglangs_reserve_by_hand() -> None:
+    """0.5.23 on 24 GB: 512 + 1.5 a token + 128 a card + 2 a sequence + 8 a prefill graph, MiB."""
+    spec, card = load_model(QWEN8, offline=True), find_gpu("4090")
+    assert decode_graph(card, 1) == 48
+    assert decode_graph(card, 4) == 160
+    assert reserve(spec, card, 4096, 1) == (512 + 6144 + 128 + 96 + 8 * 58) * MIB
+    assert reserve(spec, find_gpu("H200"), 8192, 1) >= 10 * 1024 * MIB
+    assert bytes_per_token(spec, "auto") == 36 * 8 * 256 * 2
+    assert bytes_per_token(spec, "fp8") == 36 * 8 * 256
+    latent = load_model("deepseek-ai/DeepSeek-V3", offline=True)
+    assert bytes_per_token(latent, "auto") == 61 * (512 + 64) * 2
+
+
+def test_a_plan_for_sglang_is_marked_as_not_run() -> None:
+    found = plan(QWEN8, engine="sglang", gpu="H200", users=16, context="16k")
+    served = found["recommended"]["serving"]
+    assert served["starts"]
+    assert not served["measured"]
+    assert found["recommended"]["ttft_s"] is None
+    assert any("not run" in note for note in found["warnings"])
+    flags = served["flags"]
+    assert flags["context_length"] == 16896
+    assert served["command"].startswith("python -m sglang.launch_server --model-path Qwen/Qwen3-8B")
+    assert f"--mem-fraction-static {flags['mem_fraction_static']:g}" in served["command"]
+    card = served["cards"][0]
+    assert card["requested"] - card["weights"] - card["other"] == card["cache"]
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "gpu", "says"),
+    [
+        ("google/gemma-3-4b-it", "w16a16-k16v16", "H200", "windows, states"),
+        (QWEN8, "w16a16-kint8_per_token_headvint8_per_token_head", "H200", "does not run int8"),
+        (QWEN8, "w16a16-kfp8vfp8", "3090", "needs compute capability 8.9"),
+        (QWEN8, "w16a16-k16v16", "MI300X", "is not planned"),
+    ],
+)
+def test_what_sglang_is_not_planned_for(model: str, config: str, gpu: str, says: str) -> None:
+    with pytest.raises(BadInput, match=says) as caught:
+        api.estimate(model, config, engine="sglang", gpu=gpu, offline=True, context=4096)
+    assert caught.value.hint
+
+
+def test_the_fewest_cards_that_hold_a_model() -> None:
+    words: dict[str, Any] = {"engine": "vllm", "gpu": "H100", "context": "8k", "max_loss": "0.1%"}
+    found = plan(LLAMA70, gpus="auto", **words)
+    assert found["gpus"] == ["NVIDIA H100 SXM5 80GB"] * 2
+    with pytest.raises(NothingFits):
+        plan(LLAMA70, **words)
+    assert plan(QWEN8, engine="vllm", gpu="H100", gpus=2, context="8k")["gpus"]
+    with pytest.raises(NothingFits, match="not even with 8 cards"):
+        plan(LLAMA70, engine="vllm", gpu="3060 8GB", gpus="auto", context="8k", max_loss="0.1%")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"gpus": "auto"}, "--gpu names none"),
+        ({"gpus": "auto", "gpu": "2xH100"}, "counts cards of one kind"),
+        ({"gpus": "many", "gpu": "H100"}, "no number of cards"),
+        ({"gpus": 0, "gpu": "H100"}, "no number of cards"),
+        ({"gpus": 2, "gpu": "H100", "engine": "kvpareto"}, "kvpareto fills one"),
+    ],
+)
+def test_bad_numbers_of_cards(words: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        plan(QWEN8, **{"engine": "vllm", **words})
+
+
+def test_engines_are_compared_and_one_is_taken() -> None:
+    found = plan(QWEN8, engine="any", gpu="4090", context="8k", users=4)
+    rows = {row["engine"]: row for row in found["compared"]}
+    assert tuple(rows) == COMPARED
+    (taken,) = (row for row in found["compared"] if row["taken"])
+    assert taken["engine"] == found["engine"]
+    assert taken["config"] == found["recommended"]["config"]
+    timed = [
+        row["ttft_s"] + found["output"] * row["tpot_s"]
+        for row in found["compared"]
+        if row["ttft_s"] is not None and row["low"] >= taken["low"] - 0.01
+    ]
+    assert taken["ttft_s"] + found["output"] * taken["tpot_s"] == min(timed)
+    assert rows["sglang"]["ttft_s"] is None
+
+
+def test_an_engine_without_a_plan_says_why() -> None:
+    found = plan("Qwen/Qwen3-Next-80B-A3B-Instruct", engine="any", gpu="2xH200", context="8k")
+    rows = {row["engine"]: row for row in found["compared"]}
+    assert found["engine"] == "vllm"
+    assert "fills one" in rows["kvpareto"]["why_not"]
+    assert "windows, states" in rows["sglang"]["why_not"]
+    with pytest.raises(NothingFits):
+        plan(LLAMA70, engine="any", gpu="3060 8GB", context="8k")
+
+
+def test_what_our_own_runtime_would_do() -> None:
+    own = plan(QWEN8, engine="vllm", gpu="4090", context="8k")["own_runtime"]
+    alone = plan(QWEN8, gpu="4090", context="8k")["recommended"]
+    assert own["config"] == alone["config"]
+    assert own["total_high"] == alone["memory"]["total_high"]
+    assert plan(QWEN8, engine="vllm", gpu="2x4090", context="8k")["own_runtime"] is None
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_docker_has_every_flag(engine: str) -> None:
+    found = plan(QWEN8, engine=engine, gpu="2xH200", context="8k", snippet="docker")
+    words = shlex.split(found["snippet"]["text"].replace("\\\n", " "))
+    assert words[:5] == ["docker", "run", "--rm", "--gpus", "2"]
+    for name, value in found["recommended"]["serving"]["flags"].items():
+        flag = "--" + name.replace("_", "-")
+        assert flag in words
+        assert value is True or words[words.index(flag) + 1] == str(value)
+
+
+def test_kubernetes_is_yaml_with_as_many_gpus() -> None:
+    yaml = pytest.importorskip("yaml")
+    found = plan(QWEN8, engine="sglang", gpu="4xL40S", context="8k", snippet="k8s")
+    document = yaml.safe_load(found["snippet"]["text"])
+    (box,) = document["spec"]["template"]["spec"]["containers"]
+    assert box["resources"]["limits"]["nvidia.com/gpu"] == 4
+    assert box["command"] == ["python3", "-m", "sglang.launch_server"]
+    assert "--mem-fraction-static" in box["args"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--engine", "vllm", "--gpu", "H200", "--snippet", "helm"], "no snippet"),
+        (["--budget", "24GB", "--snippet", "docker"], "--snippet is for servers"),
+        (["--gpu", "H200", "--engine", "vllm", "--max-context", "--snippet", "k8s"], "for a plan"),
+        (["--gpu", "H200", "--engine", "any", "--max-context"], "no engine is called 'any'"),
+    ],
+)
+def test_bad_words(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", "-m", QWEN8, "--offline", *words, "--json"]) == 2
+    failure = json.loads(capsys.readouterr().out)
+    assert says in failure["error"]
+    assert failure["hint"]
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("tp4", Parallel(4)),
+        ("tp2,pp2", Parallel(2, 2)),
+        ("TP=2, dp=4, ep", Parallel(2, 1, 4, experts=True)),
+    ],
+)
+def test_parallel_sizes_are_read(text: str, read: Parallel) -> None:
+    assert Parallel.parse(text) == read
+    assert Parallel.parse(str(read)) == read
