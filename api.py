@@ -38,12 +38,12 @@ def plan(model: str, **words: "Unpack[PlanWords]") -> "PlanRecord":
     """
     snippet = words.pop("snippet", None)
     if snippet is not None:
-        from .report.snippets import check_kind
+        from .report.servers.snippets import check_kind
 
         check_kind(snippet)
     if str(words.get("engine", "")).strip().lower() == "any":
         from .planner.compare_engines import compare_engines
-        from .report.compared import compared_document
+        from .report.servers.compared import compared_document
 
         document = compared_document(compare_engines(model, **words))
     elif words.get("gpus") is not None:
@@ -58,7 +58,7 @@ def plan(model: str, **words: "Unpack[PlanWords]") -> "PlanRecord":
 
         document = plan_document(recommend(typed_request(model, **words)))
     if snippet is not None:
-        from .report.snippets import snippet as written
+        from .report.servers.snippets import snippet as written
 
         document["snippet"] = written(snippet, document)
     return cast("PlanRecord", document)

@@ -9,7 +9,7 @@ from rich.text import Text
 from ..planner.units import format_bytes
 from .lines import print_command, print_line, print_whole
 from .numbers import percent, seconds
-from .serving import alone_words, asked_words, compared_words, own_words, serves_line
+from .servers.serving import alone_words, asked_words, compared_words, own_words, serves_line
 
 Document = Mapping[str, Any]
 _BAR = 24

@@ -195,7 +195,7 @@ def _against_own(plan: Plan) -> dict[str, Any]:
     """Our own runtime's plan beside that of a server."""
     if not plan.request.engine.serves:
         return {}
-    from .own_runtime import own_runtime
+    from .servers.own_runtime import own_runtime
 
     return {"own_runtime": own_runtime(plan)}
 

@@ -12,7 +12,7 @@ from ..planner.models.spec import ModelSpec
 from ..planner.placement import Placement
 from ..planner.search.notes import configuration_notes
 from ..planner.workload import Workload
-from .serving import serving_document
+from .servers.serving import serving_document
 
 SCHEMA = 1
 _MEMORY = (

@@ -16,7 +16,7 @@ from .answer import print_answer, print_point, title
 from .frontier import print_frontier, print_rows
 from .lines import print_line, print_whole
 from .numbers import percent, seconds
-from .serving import asked_words, card_rows
+from .servers.serving import asked_words, card_rows
 
 Document = Mapping[str, Any]
 Reminder = tuple[str, str]
@@ -54,8 +54,8 @@ def print_plan(document: Document, console: Console) -> Reminder:
     print_answer(document, console, more=True)
     _print(console, *_notes(document))
     if snippet := document.get("snippet"):
-        _print(console, "")
-        print_whole(console, "", Text(snippet["text"]))
+        console.print()
+        console.print(Text(snippet["text"].rstrip()), soft_wrap=True, highlight=False)
     return _reminder(document)
 
 
@@ -75,8 +75,8 @@ def print_plan_details(document: Document, console: Console) -> Reminder:
     print_frontier(document, console)
     _print(console, *_notes(document))
     if snippet := document.get("snippet"):
-        _print(console, "")
-        print_whole(console, "", Text(snippet["text"]))
+        console.print()
+        console.print(Text(snippet["text"].rstrip()), soft_wrap=True, highlight=False)
     return _reminder(document)
 
 

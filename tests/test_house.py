@@ -40,6 +40,8 @@ PLANNER_GROUND = {
 def _floor(module: str) -> int:
     if module in PLANNER_GROUND or module == "planner":
         return -1
+    if module in ("planner.fewest_cards", "planner.compare_engines"):  # ask typed requests
+        return len(PLANNER_FLOORS) + 2
     if module in ("planner.load_model", "planner.typed_request"):
         return len(PLANNER_FLOORS) + 1
     room = room_of(module)

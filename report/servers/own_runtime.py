@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
-from ..planner.engines.kvpareto import KVPARETO
-from ..planner.errors import KVParetoError
-from ..planner.search.recommend import Plan, recommend
+from ...planner.engines.kvpareto import KVPARETO
+from ...planner.errors import KVParetoError
+from ...planner.search.recommend import Plan, recommend
 
 
 def own_runtime(plan: Plan) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from ..planner.errors import BadInput
+from ...planner.errors import BadInput
 
 Document = Mapping[str, Any]
 KINDS = ("docker", "k8s")

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ..planner.compare_engines import EnginePlan, take
-from .document import plan_document
+from ...planner.compare_engines import EnginePlan, take
+from ..document import plan_document
 
 
 def compared_document(answers: Sequence[EnginePlan]) -> dict[str, Any]:

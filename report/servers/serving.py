@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..planner.serving import CardTerms, Serving, Sizes
-from ..planner.units import GiB, format_bytes, format_tokens
-from .numbers import percent, seconds
+from ...planner.serving import CardTerms, Serving, Sizes
+from ...planner.units import GiB, format_bytes, format_tokens
+from ..numbers import percent, seconds
 
 Document = Mapping[str, Any]
 
