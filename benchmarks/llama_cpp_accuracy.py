@@ -30,7 +30,7 @@ TYPES = (
 )  # fmt: skip
 ASKED = (
     ("f16", "f16"), ("q8_0", "q8_0"), ("q5_1", "q5_1"), ("q4_0", "q4_0"), ("iq4_nl", "iq4_nl"),
-    ("q8_0", "q4_0"),
+    ("q8_0", "q4_0"), ("q8_0", "q5_1"), ("f16", "q4_0"), ("q4_0", "q8_0"),
 )  # fmt: skip
 """Those that tasks are answered under; the divergence is measured under all."""
 OURS = ("w16a16-k8v8-g32", "w16a16-k4v4-g32", "w16a16-k4v4-g32+rot", "w16a16-k8v4-g32")
@@ -166,11 +166,11 @@ def tasks_of(name: str) -> list[tuple[str, Any, int, int]]:
             ("needle-16", Needle("needle-multikey", keys=16), 1024, 12),
             ("variables-4x4", Variables("variables", 4, 4), 1024, 12),
         ]
-    return [("needle-2", Needle("needle-multikey", keys=2), 512, 8)]
+    return [("needle-4", Needle("needle-multikey", keys=4), 256, 16)]
 
 
 def rows_of(
-    name: str, folder: Path, model: Path, done: set[str], *, tasks: bool
+    name: str, folder: Path, model: Path, done: set[str], *, tasks: bool, divergence: bool
 ) -> Iterator[dict[str, Any]]:
     from transformers import AutoTokenizer
 
@@ -186,21 +186,24 @@ def rows_of(
     text = tokenizer(words, add_special_tokens=False)["input_ids"][:640]
     reference: list[dict[int, float]] = []
     mix = load_model(str(model)).extra["gguf"]
-    for k, v in TYPES:
+    for k, v in TYPES if divergence else ASKED:
         config = f"w{mix}-k{k}v{v}"
         wanted = [title for title, *_ in exams if (k, v) in ASKED] or ["divergence"]
-        if {f"{name} {config} {title}" for title in wanted} <= done and k != "f16":
+        if {f"{name} {config} {title}" for title in wanted} <= done and not (
+            divergence and k == v == "f16"
+        ):
             continue
         engine = LlamaCppServer(model, k, v, 2048)
         started = time.time()
-        tops = [engine.top(text[:at]) for at in range(len(text) - POSITIONS, len(text))]
-        if k == v == "f16":
-            reference = tops
-        yield {
-            "engine": "llama.cpp", "model": name, "config": config, "kind": "divergence",
-            "context": len(text), **compared(reference, tops),
-            "seconds": round(time.time() - started, 1),
-        }  # fmt: skip
+        if divergence:
+            tops = [engine.top(text[:at]) for at in range(len(text) - POSITIONS, len(text))]
+            if k == v == "f16":
+                reference = tops
+            yield {
+                "engine": "llama.cpp", "model": name, "config": config, "kind": "divergence",
+                "context": len(text), **compared(reference, tops),
+                "seconds": round(time.time() - started, 1),
+            }  # fmt: skip
         for title, task, length, items in exams if (k, v) in ASKED else ():
             started = time.time()
             scores = []
@@ -214,6 +217,8 @@ def rows_of(
                 "items": [round(x, 4) for x in scores], "seconds": round(time.time() - started, 1),
             }  # fmt: skip
         del engine
+    if not divergence:
+        return
     yield from our_rows(name, folder, tokenizer, exams, text, done)
 
 
@@ -272,6 +277,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--no-tasks", action="store_true", help="the divergence alone")
+    parser.add_argument("--only-tasks", action="store_true", help="llama.cpp's tasks alone")
     parser.add_argument("models", nargs="+")
     asked = parser.parse_args()
     from kvpareto.planner.load_model import shipped_folder
@@ -292,7 +298,10 @@ def main() -> None:
                 else:
                     places = rest.split("=")
                     folder, model = Path(places[0]), Path(places[1])
-                for row in rows_of(name, folder, model, done, tasks=not asked.no_tasks):
+                for row in rows_of(
+                    name, folder, model, done,
+                    tasks=not asked.no_tasks, divergence=not asked.only_tasks,
+                ):  # fmt: skip
                     out.write(json.dumps(row) + "\n")
                     out.flush()
                     print({k: v for k, v in row.items() if k != "items"}, flush=True)

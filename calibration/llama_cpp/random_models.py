@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from ...planner.formats.gguf_types import GGUF_TYPES
 
 ARCHITECTURES = {
     "llama": "llama",
@@ -28,26 +31,75 @@ ARCHITECTURES = {
 """config.json's model_type -> GGUF's architecture."""
 
 
-def write_model(config: Mapping[str, Any], path: Path, seed: int = 0) -> None:
-    """A GGUF file of 16-bit matrices (norms and biases in 32 bits) as `config` describes it."""
-    from gguf import GGUFWriter
+def write_model(
+    config: Mapping[str, Any], path: Path, seed: int = 0, weights: str = "F16", data: bool = True
+) -> None:
+    """A GGUF file of matrices of one type (norms, biases and routers in 32 bits) as `config`
+    describes it. Without `data` the file has its whole length and no weights: a hole on disk.
+
+    MXFP4 is the type of experts, beside Q8_0. Rows that are no whole number of blocks stay 16 bits.
+    """
+    from gguf import GGMLQuantizationType, GGUFWriter
 
     kind = config["model_type"]
     writer = GGUFWriter(str(path), ARCHITECTURES[kind])
     _metadata(writer, config)
     _vocabulary(writer, config["vocab_size"])
     random = np.random.default_rng(seed)
+    sizes = []
 
     def matrix(name: str, *shape: int, wide: bool = False) -> None:
-        sample = random.standard_normal(min(4096, int(np.prod(shape)))) * 0.02
-        values = np.resize(sample.astype(np.float32 if wide else np.float16), shape)
-        writer.add_tensor(name, values)
+        stored = "F32" if wide else _stored(weights, name, shape[-1])
+        raw = GGMLQuantizationType[stored]
+        rows, row = int(np.prod(shape[:-1])), GGUF_TYPES[stored].row_bytes(shape[-1])
+        if data:
+            blocks = random_blocks(stored, random, 512)
+            values = np.resize(blocks, (*shape[:-1], row))
+            writer.add_tensor(name, values, raw_dtype=raw)
+        else:
+            sizes.append(rows * row)
+            writer.add_tensor_info(name, shape, np.dtype(np.float32), rows * row, raw)
 
     _tensors(config, matrix)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
+    if data:
+        writer.write_tensors_to_file()
+        writer.close()
+        return
+    writer.write_ti_data_to_file()
     writer.close()
+    with path.open("r+b") as file:
+        padded = [-(-size // ALIGNMENT) * ALIGNMENT for size in sizes]
+        file.truncate(-(-path.stat().st_size // ALIGNMENT) * ALIGNMENT + sum(padded))
+
+
+ALIGNMENT = 32
+
+
+def _stored(weights: str, name: str, row: int) -> str:
+    """The type that a matrix is stored in."""
+    if weights == "MXFP4" and "_exps" not in name:
+        weights = "Q8_0"
+    return weights if row % GGUF_TYPES[weights].block == 0 else "F16"
+
+
+def random_blocks(stored: str, random: np.random.Generator, count: int) -> NDArray[np.uint8]:
+    """Bytes of `count` blocks whose values are about as large as a model's weights."""
+    kind = GGUF_TYPES[stored]
+    if stored in ("F16", "F32"):
+        values = random.standard_normal(8 * count) * 0.02
+        return values.astype(np.float16 if stored == "F16" else np.float32).view(np.uint8)
+    blocks = random.integers(0, 256, (count, kind.block_bytes), dtype=np.uint8)
+    if stored == "MXFP4":
+        blocks[:, 0] = 119  # an exponent: 2**(119 - 127)
+        return blocks.reshape(-1)
+    scale = {"Q8_0": 3e-4, "Q4_0": 3e-3, "Q6_K": 2e-5, "Q5_K": 3e-5, "Q4_K": 6e-5}[stored]
+    at = kind.block_bytes - 2 if stored == "Q6_K" else 0
+    blocks[:, at : at + 2] = np.float16(scale).reshape(1).view(np.uint8)
+    if stored in ("Q4_K", "Q5_K"):  # the minimum's scale
+        blocks[:, 2:4] = np.float16(scale * 7).reshape(1).view(np.uint8)
+    return blocks.reshape(-1)
 
 
 def _head_dim(config: Mapping[str, Any]) -> int:

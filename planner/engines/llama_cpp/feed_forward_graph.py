@@ -2,7 +2,7 @@
 
 from ...models.spec import DenseFFN, ModelSpec, MoEFFN
 from .graph_allocator import Graph, Tensor
-from .graph_nodes import activated, binary, matmul, strided, view
+from .graph_nodes import activated, binary, kept_until_here, matmul, strided, view
 
 
 def dense_layer(ffn: DenseFFN, normed: Tensor, hidden: int) -> Tensor:
@@ -13,8 +13,11 @@ def dense_layer(ffn: DenseFFN, normed: Tensor, hidden: int) -> Tensor:
     return matmul(hidden, Tensor("glu", gate.shape, [gate, up]))
 
 
-def expert_layer(graph: Graph, spec: ModelSpec, ffn: MoEFFN, normed: Tensor) -> Tensor:
-    """Routed experts and the shared one; every chosen expert's output is alive at once."""
+def expert_layer(
+    graph: Graph, spec: ModelSpec, ffn: MoEFFN, normed: Tensor, on_device: bool = False
+) -> Tensor:
+    """Routed experts and the shared one; every chosen expert's output is alive at once. CUDA sums
+    them in one kernel, for which the outputs stay beside their weighted copies."""
     expand, hidden = graph.expand, spec.hidden
     rows = normed.shape[1]
     late = spec.model_type == "gpt_oss"  # softmax behind the choice of experts
@@ -54,6 +57,8 @@ def expert_layer(graph: Graph, spec: ModelSpec, ffn: MoEFFN, normed: Tensor) -> 
     for part in parts[1:]:
         out = binary("add", out, part)
         expand(out)
+    if on_device and len(parts) > 1:
+        expand(kept_until_here(down, weights))
     if len(parts) == 1:
         out = Tensor("cont", (hidden, rows), [out])
     if ffn.shared_width:

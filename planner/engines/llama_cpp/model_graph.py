@@ -41,9 +41,18 @@ from .graph_nodes import (
 from .run_settings import RunSettings
 
 
-def compute_bytes(spec: ModelSpec, run: RunSettings, alignment: int = 32) -> int:
-    """Bytes of the compute buffer where all layers are on one device."""
-    return buffer_bytes(_Pass(spec, run).graph(), alignment)
+CUDA_ALIGNMENT = 128
+
+
+def compute_bytes(spec: ModelSpec, run: RunSettings) -> int:
+    """Bytes of the compute buffer where all runs on the processor."""
+    return buffer_bytes(_Pass(spec, run).graph())
+
+
+def device_compute_bytes(spec: ModelSpec, run: RunSettings) -> int:
+    """The same of a CUDA device that holds all layers: tokens are looked up in host memory, and
+    flash attention on a quantized cache has 16-bit copies of a layer's K and V."""
+    return buffer_bytes(_Pass(spec, run, on_device=True).graph(), CUDA_ALIGNMENT)
 
 
 def built_layers(layers: Sequence[Layer]) -> list[Layer]:
@@ -60,8 +69,8 @@ def built_layers(layers: Sequence[Layer]) -> list[Layer]:
 class _Pass:
     """One pass of a full micro-batch."""
 
-    def __init__(self, spec: ModelSpec, run: RunSettings) -> None:
-        self.spec, self.run = spec, run
+    def __init__(self, spec: ModelSpec, run: RunSettings, on_device: bool = False) -> None:
+        self.spec, self.run, self.on_device = spec, run, on_device
         sequences = run.sequences
         self.tokens = -(-run.pass_tokens // sequences) * sequences
         self.streams = 1 if run.unified else sequences
@@ -95,12 +104,16 @@ class _Pass:
     def _embedded(self) -> Tensor:
         """Embeddings of tokens; the branches for vectors and for both are in the graph too."""
         hidden, tokens = self.spec.hidden, self.tokens
-        ids = graph_input(tokens)
-        self._graph.expand(embedded := Tensor("get_rows", (hidden, tokens), [ids]))
-        self._graph.expand(graph_input(hidden, tokens))
-        mixed_ids, slots = graph_input(tokens), graph_input(tokens, item=8)
+        if self.on_device:  # looked up on the other side, and copied
+            embedded, rows = graph_input(hidden, tokens), graph_input(hidden, tokens)
+        else:
+            embedded = Tensor("get_rows", (hidden, tokens), [graph_input(tokens)])
+            rows = Tensor("get_rows", (hidden, tokens), [graph_input(tokens)])
+        self._graph.expand(embedded)
+        if not self.on_device:
+            self._graph.expand(graph_input(hidden, tokens))
+        slots = graph_input(tokens, item=8)
         mixed = Tensor("dup", (hidden, tokens), [graph_input(hidden, tokens)])
-        rows = Tensor("get_rows", (hidden, tokens), [mixed_ids])
         self._graph.expand(Tensor("set_rows", (hidden, tokens), [rows, slots, mixed], base=mixed))
         kind = self.spec.text_type or self.spec.model_type
         if kind.startswith("gemma3"):  # scaled where rows are tokens
@@ -141,7 +154,9 @@ class _Pass:
             return middle
         normed = normalized(middle)
         if isinstance(layer.ffn, MoEFFN):
-            out = expert_layer(self._graph, self.spec, layer.ffn, normed)
+            out = expert_layer(
+                self._graph, self.spec, layer.ffn, normed, self.on_device
+            )
         else:
             out = dense_layer(layer.ffn, normed, self.spec.hidden)
         if layer.sandwich_norms:
@@ -264,6 +279,19 @@ class _Pass:
         expand(out)
         return matmul(self.spec.hidden, out)
 
+    def _flash(
+        self, shape: Sequence[int], queries: Tensor, mask: Tensor, widths: tuple[int, int]
+    ) -> Tensor:
+        """Flash attention; on a device with room for 16-bit copies of keys and values of `widths`
+        channels a cell (values 0: they are the keys)."""
+        out = Tensor("flash_attn", shape, [queries, mask])
+        if self.on_device:
+            cells = mask.shape[0] * self.streams
+            for width, kept in zip(widths, (self.run.keys, self.run.values), strict=True):
+                if kept != "f16" and width:
+                    out.nbytes = -(-out.nbytes // 128) * 128 + 2 * cells * width
+        return out
+
     def _attend_latent(self, mixer: LatentAttention, queries: Tensor, mask: Tensor) -> Tensor:
         heads, rank, streams = mixer.query_heads, mixer.kv_rank, self.streams
         each = self.tokens // streams
@@ -271,7 +299,8 @@ class _Pass:
         turned = strided(split, (rank + mixer.rope_dim, each, heads, streams))
         wide = mixer.value_dim * heads, self.tokens
         if self.run.flash:
-            attended = Tensor("flash_attn", (rank, heads, each, streams), [turned, mask])
+            shape, width = (rank, heads, each, streams), rank + mixer.rope_dim
+            attended = self._flash(shape, turned, mask, (width, 0))
             attended = strided(attended, (rank, each, heads, streams))
         else:
             scores = Tensor("mul_mat", (mask.shape[0], each, heads, streams), [turned])
@@ -289,7 +318,9 @@ class _Pass:
         split = view(queries, (width, heads, each, streams))
         turned = strided(split, (width, each, heads, streams))
         if self.run.flash:
-            out = Tensor("flash_attn", (mixer.value_dim, heads, each, streams), [turned, mask])
+            shape = mixer.value_dim, heads, each, streams
+            both = mixer.kv_heads * mixer.head_dim, mixer.kv_heads * mixer.value_dim
+            out = self._flash(shape, turned, mask, both)
             return view(out, (mixer.value_dim * heads, self.tokens))
         scores = Tensor("mul_mat", (mask.shape[0], each, heads, streams), [turned])
         if mixer.softcap is not None:
