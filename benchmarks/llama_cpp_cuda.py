@@ -137,9 +137,6 @@ def measure(folder: Path, binary: Path, out: Path, part: str) -> None:
                     binary, flags_of(folder / f"{shape}.gguf", run, more), prompts, PREDICT, 60
                 )
             row |= reading.breakdown.row() | {"ttft": reading.ttft, "tpot": reading.tpot}
-            (out.parent / f"{out.stem}-{shape}-{len(more)}-{run.context}.log").write_text(
-                reading.log[:200_000]
-            )
         except Exception as error:  # a row that fails must not cost the others
             row["failed"] = str(error)[:400]
         row |= {"before": watch.before, "most": watch.most, "took": round(time.time() - started, 1)}

@@ -50,6 +50,20 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
+class CardShare:
+    """What one of several cards holds: its layers, bytes beside its share, the ends of its total
+    and its budget. `index`: its place among the cards that were named."""
+
+    gpu: str | None
+    index: int
+    layers: int
+    share: Share
+    overhead: int
+    ends: tuple[int, int]
+    budget: int
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """One configuration placed within two budgets.
 
@@ -82,6 +96,8 @@ class Placement:
     notes: tuple[str, ...] = ()
     ollama: tuple[tuple[str, object], ...] = ()
     """The same for ollama: `modelfile`, `environment`, and what it cannot say, `missing`."""
+    cards: tuple[CardShare, ...] = ()
+    """Of `device`, each card's part; cards that stay empty are not there."""
 
     serving: Serving | None = None
     """How it serves, of engines that hold sequences as there is room."""

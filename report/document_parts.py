@@ -9,7 +9,7 @@ from ..planner.hardware.gpus import Hardware
 from ..planner.latency.predict import Latency
 from ..planner.memory.estimate import MemoryEstimate
 from ..planner.models.spec import ModelSpec
-from ..planner.placement import Placement
+from ..planner.placement import CardShare, Placement
 from ..planner.search.notes import configuration_notes
 from ..planner.workload import Workload
 from .servers.serving import serving_document
@@ -46,6 +46,7 @@ def placed(placement: Placement | None) -> dict[str, Any]:
             "layers": placement.layers,
             "device_layers": placement.device_layers,
             "host_experts": placement.host_experts,
+            "cards": [_card(card) for card in placement.cards],
             "fits": placement.fits,
             "file": placement.file,
             "file_bytes": placement.file_bytes,
@@ -53,6 +54,24 @@ def placed(placement: Placement | None) -> dict[str, Any]:
             "command": placement.command,
             "ollama": dict(placement.ollama),
         }
+    }
+
+
+def _card(card: CardShare) -> dict[str, Any]:
+    low, high = card.ends
+    share = card.share
+    return {
+        "gpu": card.gpu,
+        "index": card.index,
+        "layers": card.layers,
+        "weights": share.weights,
+        "kv": share.kv,
+        "compute": share.compute,
+        "overhead": card.overhead,
+        "total": share.total + card.overhead,
+        "total_low": low,
+        "total_high": high,
+        "budget": card.budget,
     }
 
 

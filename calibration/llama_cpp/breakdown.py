@@ -14,6 +14,8 @@ _KV = re.compile(
     r"llama_kv_cache: size = +[\d.]+ MiB \( *(\d+) cells, +(\d+) layers, +(\d+)/(\d+) seqs\), "
     r"K \((\w+)\): +([\d.]+) MiB, V \((\w+)\): +([\d.]+) MiB"
 )
+_NEW_MODEL = "llama_model_loader: loaded meta data"
+_NEW_CONTEXT = "llama_context: constructing llama_context"
 _FLASH = re.compile(r"Flash Attention (enabled|disabled)|flash_attn += (\w+)")
 
 
@@ -52,10 +54,18 @@ class Breakdown:
 
 
 def read_breakdown(log: str) -> Breakdown:
-    """The sizes in a log of verbosity 4 or more; of an engine that never loaded, nothing."""
+    """The sizes in a log of verbosity 4 or more; of an engine that never loaded, nothing.
+
+    llama-server sizes a model and its context before it loads them (--fit), and prints both: what
+    was printed last counts.
+    """
     breakdown = Breakdown()
     for line in log.splitlines():
-        if match := _EXACT.search(line):
+        if _NEW_MODEL in line:
+            breakdown = Breakdown()
+        elif _NEW_CONTEXT in line:
+            breakdown = Breakdown(model=breakdown.model)
+        elif match := _EXACT.search(line):
             breakdown.compute[match[1]] = _bytes(match[2])
         elif match := _KV.search(line):
             breakdown.cells.append(int(match[1]))

@@ -20,6 +20,8 @@ from .breakdown import Breakdown, read_breakdown
 CHILD = Path(__file__).with_name("child.py")
 PATIENCE = 600.0
 """Seconds after which a run is given up."""
+VERBOSITY = "4"
+"""Sizes are printed; at 5 a debug log costs a server seconds for each prompt."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def run_binary(
     """
     port = _free_port()
     words = [word for flag in flags for word in flag if word is not None]
-    command = [str(binary), *words, "--host", "127.0.0.1", "--port", str(port), "-lv", "5"]
+    command = [str(binary), *words, "--host", "127.0.0.1", "--port", str(port), "-lv", VERBOSITY]
     with tempfile.TemporaryFile("w+", errors="replace") as log:
         try:
             server = subprocess.Popen(command, stdout=log, stderr=log)

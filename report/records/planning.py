@@ -63,6 +63,22 @@ class DeviceRecord(TypedDict):
     total: int
 
 
+class CardRecord(TypedDict):
+    """Bytes on one of the cards that layers lie on, and its budget."""
+
+    gpu: str | None
+    index: int
+    layers: int
+    weights: int
+    kv: int
+    compute: int
+    overhead: int
+    total: int
+    total_low: int
+    total_high: int
+    budget: int
+
+
 class PlacementRecord(TypedDict):
     """How an engine that fills several memories lays a model over them, and how it is started."""
 
@@ -71,6 +87,7 @@ class PlacementRecord(TypedDict):
     layers: int
     device_layers: int
     host_experts: int
+    cards: list[CardRecord]
     fits: bool
     file: str
     file_bytes: int

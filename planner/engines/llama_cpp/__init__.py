@@ -18,9 +18,10 @@ from ...models.spec import CompressedAttention, LatentAttention, ModelSpec
 from ...placement import Machine, Placement
 from ...workload import Workload
 from .cache_bytes import cache_bytes
+from .card_overhead import UNIFIED_CONTEXT, UNKNOWN_BASE
 from .command import OLLAMA_CACHES
-from .parts import parts_of, run_settings
-from .place import DEVICE_CONTEXT, UNIFIED_CONTEXT, place
+from .parts import parts_of, run_settings, unblocked_head
+from .place import place
 from .run_settings import rounded
 
 MIXES = ("BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K")
@@ -35,6 +36,7 @@ class LlamaCpp(Engine):
 
     name = NAME
     places = True
+    several_cards = True
 
     def __init__(self, front: str = "") -> None:
         self.front = front
@@ -70,6 +72,8 @@ class LlamaCpp(Engine):
     ) -> Formats:
         latent = any(isinstance(m, LatentAttention) for m, _ in spec.mixer_counts)
         pairs = [(name, name) for name in SAME] + list(() if latent else MIXED)
+        if unblocked_head(spec) is not None:
+            pairs = [("f16", "f16")]
         if self.front == "ollama":
             pairs = [(k, v) for k, v in pairs if k == v and k in OLLAMA_CACHES]
         rows = np.array([[0, _bits(k), _bits(v), 0] for k, v in pairs], dtype=np.int64)
@@ -94,11 +98,10 @@ class LlamaCpp(Engine):
         self, spec: ModelSpec, config: Configuration, workload: Workload, machine: Machine
     ) -> Placement:
         self.check_formats(config)
-        where = machine.gpu, machine.budget, machine.ram
-        return place(spec, config, workload, *where)
+        return place(spec, config, workload, machine)
 
     def context(self, hardware: Hardware | None) -> Interval:
-        return UNIFIED_CONTEXT if hardware is not None and hardware.unified else DEVICE_CONTEXT
+        return UNIFIED_CONTEXT if hardware is not None and hardware.unified else UNKNOWN_BASE
 
     def slack(self, config: Configuration, hardware: Hardware | None) -> Slack:
         return Slack((0.0, 0.0, 0.0))

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import PurePath
 
 from ...models.spec import ModelSpec
@@ -29,18 +30,19 @@ def file_words(spec: ModelSpec, mix: str) -> str:
 def command_flags(
     run: RunSettings,
     file: str,
-    layers: int,
-    device_layers: int,
+    device_layers: int | None,
     host_experts: int,
-    budget: int | None,
+    card_flags: Sequence[tuple[str, str | None]] = (),
 ) -> Flags:
-    """llama-server's flags, each with its value; None for those without."""
-    on_device = 0 if budget is None else device_layers + 1  # the head counts as a layer
+    """llama-server's flags, each with its value; None for those without. `device_layers`: None
+    where there is no card."""
+    on_device = 0 if device_layers is None else device_layers + 1  # the head counts as a layer
     flags: list[tuple[str, str | None]] = [
         ("-m", file),
         ("-c", str(run.total_context)),
         ("-ngl", str(on_device)),
     ]
+    flags += card_flags
     if host_experts:
         flags.append(("--n-cpu-moe", str(host_experts)))
     flags += [

@@ -40,7 +40,6 @@ from .graph_nodes import (
 )
 from .run_settings import RunSettings
 
-
 CUDA_ALIGNMENT = 128
 
 
@@ -154,9 +153,7 @@ class _Pass:
             return middle
         normed = normalized(middle)
         if isinstance(layer.ffn, MoEFFN):
-            out = expert_layer(
-                self._graph, self.spec, layer.ffn, normed, self.on_device
-            )
+            out = expert_layer(self._graph, self.spec, layer.ffn, normed, self.on_device)
         else:
             out = dense_layer(layer.ffn, normed, self.spec.hidden)
         if layer.sandwich_norms:

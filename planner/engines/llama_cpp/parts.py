@@ -15,10 +15,11 @@ from ...models.spec import Attention, LatentAttention, ModelSpec, RecurrentState
 from ...models.spec_key import SpecKey
 from ...workload import Workload
 from .cache_bytes import mixer_bytes
-from .model_graph import compute_bytes
+from .model_graph import compute_bytes, device_compute_bytes
 from .run_settings import DEFAULT_MICRO_BATCH, RunSettings
 
-CUDA_ALIGNMENT = 128
+BLOCK = 32
+"""Elements of a block of every quantized cache type."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,16 @@ class Parts:
     """What the head takes on a device: its own matrix, or a copy of the token table."""
     tied: bool
     compute: int
+    """The compute buffer of the side that has all layers."""
     host_compute: int
     output: int
     """Logits of every sequence, in host memory."""
     file: int
     derived: bool
+    wide: bool
+    """Weights of 16 bits."""
+    pass_inputs: int
+    """What a card copies of each pass: masks, embedded tokens and the branches beside them."""
 
     @property
     def weights(self) -> int:
@@ -69,6 +75,13 @@ def run_settings(spec: ModelSpec, config: Configuration, workload: Workload) -> 
             f"a latent is key and value at once: llama.cpp takes one type for both, not {config}",
             f"write k{sides[0]}v{sides[0]}",
         )
+    bad = None if sides == ["f16", "f16"] else unblocked_head(spec)
+    if bad is not None and any(side not in ("f16", "bf16") for side in sides):
+        raise BadInput(
+            f"llama.cpp quantizes caches in blocks of 32 channels, and {spec.name} has heads of "
+            f"{bad}: {config} does not start",
+            "its cache can be f16 or bf16: kf16vf16",
+        )
     return RunSettings(
         context=workload.tokens,
         sequences=workload.batch,
@@ -76,6 +89,18 @@ def run_settings(spec: ModelSpec, config: Configuration, workload: Workload) -> 
         keys=sides[0],
         values=sides[1],
     )
+
+
+def unblocked_head(spec: ModelSpec) -> int | None:
+    """Channels of a head that are no whole number of blocks: the cache cannot be quantized."""
+    for mixer, _ in spec.mixer_counts:
+        if isinstance(mixer, Attention):
+            for width in (mixer.head_dim, mixer.value_dim):
+                if width % BLOCK:
+                    return width
+        elif isinstance(mixer, LatentAttention) and (mixer.kv_rank + mixer.rope_dim) % BLOCK:
+            return mixer.kv_rank + mixer.rope_dim
+    return None
 
 
 def weight_name(spec: ModelSpec, config: Configuration) -> str:
@@ -87,10 +112,14 @@ def weight_name(spec: ModelSpec, config: Configuration) -> str:
     raise BadInput(f"llama.cpp has no w{config.weight_bits}a16", "name a GGUF type: wQ8_0, wQ4_K_M")
 
 
-def parts_of(spec: ModelSpec, config: Configuration, workload: Workload) -> Parts:
-    """Raises BadInput for formats that llama.cpp, or this model, does not have."""
+def parts_of(
+    spec: ModelSpec, config: Configuration, workload: Workload, cuda: bool = False
+) -> Parts:
+    """`cuda`: compute buffers are those of a card. Raises BadInput for formats that llama.cpp, or
+    this model, does not have."""
     run = run_settings(spec, config, workload)
-    weights = _weights(SpecKey(spec), weight_name(spec, config))
+    name = weight_name(spec, config)
+    weights = _weights(SpecKey(spec), name)
     tied = not weights.output
     return Parts(
         layers=_padded(weights.by_layer, len(spec.layers)),
@@ -99,20 +128,35 @@ def parts_of(spec: ModelSpec, config: Configuration, workload: Workload) -> Part
         embedding=weights.embedding + weights.other,
         head=weights.output or weights.embedding,
         tied=tied,
-        compute=_compute(SpecKey(spec), _of_graph(run)),
+        compute=_compute(SpecKey(spec), _of_graph(run), cuda),
         host_compute=host_compute(spec, run),
         output=4 * spec.vocab * run.sequences,
         file=weights.file,
         derived=weights.derived,
+        pass_inputs=12 * spec.hidden * run.pass_tokens + masks(spec, run),
+        wide=name.upper() in ("BF16", "F16", "F32"),
     )
 
 
 def host_compute(spec: ModelSpec, run: RunSettings) -> int:
-    """What the processor's side of a pass takes where the layers are on a device: the embedded
-    tokens with their unused branches, indices and masks."""
+    """What the processor's side of a pass takes where the layers are on a card: inputs, masks,
+    rotations, and the embedded tokens with their unused branches."""
     tokens = run.pass_tokens
-    masks = sum((2 if run.flash else 4) * cells * tokens for _, cells in run.all_cells(spec))
-    return 3 * 4 * spec.hidden * tokens + masks + 40 * tokens
+    widest = max((m.kv_heads * m.value_dim for m in run.attentions(spec)), default=1)
+    total = 16 * spec.hidden * tokens + 20 * tokens
+    total += masks(spec, run)
+    for sliding, _ in run.all_cells(spec):
+        total += 8 * tokens * (2 if run.flash else 1 + widest)
+        total += sum(4 * width**2 for width in run.rotations(spec, sliding))
+    if (spec.text_type or spec.model_type).startswith("gemma3"):
+        total += 4 * tokens
+    return total
+
+
+def masks(spec: ModelSpec, run: RunSettings) -> int:
+    """Bytes of every cache's mask."""
+    item = 2 if run.flash else 4
+    return sum(item * cells * run.pass_tokens for _, cells in run.all_cells(spec))
 
 
 @lru_cache(maxsize=64)
@@ -127,14 +171,14 @@ def _caches(key: SpecKey, run: RunSettings) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=256)
-def _compute(key: SpecKey, run: RunSettings) -> int:
-    return compute_bytes(key.spec, run)
+def _compute(key: SpecKey, run: RunSettings, cuda: bool) -> int:
+    return (device_compute_bytes if cuda else compute_bytes)(key.spec, run)
 
 
 def _of_graph(run: RunSettings) -> RunSettings:
     """The settings with names of formats that give the same graph."""
-    keys = "q8_0" if run.key_format.block > 1 else "f16"
-    values = "q8_0" if run.value_format.block > 1 else "f16"
+    keys = "q8_0" if run.key_format.block > 1 else run.keys
+    values = "q8_0" if run.value_format.block > 1 else run.values
     return RunSettings(
         run.context, run.sequences, run.micro_batch, keys, values, run.flash, run.swa_full,
         run.unified,

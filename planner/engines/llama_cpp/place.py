@@ -1,91 +1,98 @@
-"""What goes where: all on the device, experts or layers in host memory, or all on the processor.
+"""What goes where: all on cards, experts or layers in host memory, or all on the processor.
 
-llama.cpp puts the last -ngl layers on the device, the head counting as one, and a layer's cache
-beside its weights; with --n-cpu-moe N the experts of the first N layers stay in host memory. The
-token table is always looked up there. Experts are moved first: a token reads few of them, and
-attention stays where the cache is.
+llama.cpp puts the last -ngl layers on cards, the head counting as one, and a layer's cache beside
+its weights; with --n-cpu-moe N the experts of the first N layers stay in host memory. The token
+table is always looked up there. Experts are moved first: a token reads few of them, and attention
+stays where the cache is. Of several cards the fastest that hold the model are used (cards.py).
 """
 
 from bisect import bisect_left
-from dataclasses import replace
+from collections.abc import Sequence
 
-from ...engine import Interval
 from ...formats.configuration import Configuration
 from ...hardware.gpus import Hardware
 from ...light_dataclass import dataclass
 from ...models.spec import ModelSpec, MoEFFN
-from ...placement import Placement, Share
+from ...placement import CardShare, Machine, Placement, Share
 from ...workload import Workload
 from .cache_bytes import growth
+from .card_overhead import card_overhead
+from .cards import Card, Filled, Split, fastest_first, fill
 from .command import command_flags, command_line, file_name, file_words, modelfile
 from .parts import Parts, known_graph, parts_of, run_settings, weight_name
-from .speed import Load, seconds
+from .speed import CardLoad, Load, seconds
 
 HOST_PROCESS = 80_000_000
 """Bytes of the process beside buffers: code, vocabulary, graphs."""
 GRAPH_ERROR, UNKNOWN_GRAPH_ERROR = 0.02, 0.5
 """Parts of the compute buffer: the worst where shapes are held to runs, and where they are not."""
-DEVICE_CONTEXT = Interval(420_000_000, 150_000_000, 700_000_000)
-"""Bytes of the driver, the kernels and scratch pools of a CUDA build; derived, no card was run."""
-UNIFIED_CONTEXT = Interval(120_000_000, 20_000_000, 300_000_000)
 
-
-@dataclass(frozen=True, slots=True)
-class _Split:
-    """The last `layers` layers on the device, experts of the first `experts` layers not."""
-
-    layers: int
-    experts: int
+FAST = {("f16", "f16"), ("bf16", "bf16"), ("q8_0", "q8_0"), ("q4_0", "q4_0")}
+"""Pairs of K and V that CUDA builds have kernels for by default (GGML_CUDA_FA_QUANTS)."""
 
 
 def place(
-    spec: ModelSpec,
-    config: Configuration,
-    workload: Workload,
-    hardware: Hardware | None,
-    budget: int | None,
-    ram: int | None,
+    spec: ModelSpec, config: Configuration, workload: Workload, machine: Machine
 ) -> Placement:
-    """Within `budget` bytes of a device (None: there is none) and `ram` bytes of host memory (None:
-    nobody said, and layers stay on the device). Raises BadInput for formats it does not have."""
-    parts = parts_of(spec, config, workload)
-    limits = _Limits(budget, ram, hardware is not None and hardware.unified, _graph_error(spec))
-    asked = spec, config, workload, hardware, parts, limits
-    whole = _Split(len(parts.layers) if budget is not None else 0, 0)
-    sized = _sized(parts, whole, limits)
-    if sized.fits or budget is None or ram is None:
-        return _finished(*asked, whole, sized)
+    """Within the budgets of cards (none: there is no card) and of host memory (None: nobody said,
+    and layers stay on cards). Raises BadInput for formats it does not have."""
+    gpu = machine.gpu
+    unified = gpu is not None and gpu.unified
+    cuda = bool(machine.budgets) and not unified
+    parts = parts_of(spec, config, workload, cuda)
+    run = run_settings(spec, config, workload)
+    gpus = machine.gpus or (None,) * len(machine.budgets)
+    cards = tuple(
+        Card(i, gpu, budget, card_overhead(spec, run, parts.wide, gpu))
+        for i, (gpu, budget) in enumerate(zip(gpus, machine.budgets, strict=True))
+    )
+    ask = _Ask(spec, config, workload, parts, cards, machine.ram, unified, _graph_error(spec))
+    if not cards:
+        return _finished(ask, Split(0, 0), _on_host(ask))
+    whole = Split(len(parts.layers), 0)
+    for some in fastest_first(cards):
+        sized = _sized(ask, whole, some)
+        if sized.fits:
+            return _finished(ask, whole, sized)
+    if machine.ram is None:
+        return _finished(ask, whole, sized)
     splits = _fewer(parts)
-    # Each has less on the device than the one before it, and more in host memory.
-    first = bisect_left(splits, True, key=lambda s: _sized(parts, s, limits).high <= budget)
+    # Each has less on the cards than the one before it, and more in host memory.
+    first = bisect_left(splits, True, key=lambda s: _sized(ask, s, cards).on_cards)
     chosen = splits[min(first, len(splits) - 1)]
-    best = _sized(parts, chosen, limits)
+    best = _sized(ask, chosen, cards)
     if not best.fits:
         host_least = parts.embedding + parts.host_compute + parts.output + HOST_PROCESS
-        needed = max(budget + 1, sized.high - max(0, ram - host_least))
-        best = replace(best, needed=needed)
-    return _finished(*asked, chosen, best)
+        more = sized.high - max(0, machine.ram - host_least)
+        best.needed = max(sum(machine.budgets) + 1, more)
+    return _finished(ask, chosen, best)
 
 
 @dataclass(frozen=True, slots=True)
-class _Limits:
-    """The budgets of place(), whether they are one memory, and the graph's part of error."""
+class _Ask:
+    """The arguments of place(), the parts, and the graph's part of error."""
 
-    budget: int | None
+    spec: ModelSpec
+    config: Configuration
+    workload: Workload
+    parts: Parts
+    cards: tuple[Card, ...]
     ram: int | None
     unified: bool
     error: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Sized:
-    """A split's bytes; `low`, `high`: ends of the device's total, or of the host's alone."""
+    """A split's bytes; `low`, `high`: ends of the cards' total, or of the host's alone."""
 
-    device: Share
+    filled: list[Filled]
     host: Share
     low: int
     high: int
     overhead: int
+    on_cards: bool
+    """Whether every card holds what it is given."""
     fits: bool
     needed: int
 
@@ -94,75 +101,71 @@ def _graph_error(spec: ModelSpec) -> float:
     return GRAPH_ERROR if known_graph(spec) else UNKNOWN_GRAPH_ERROR
 
 
-def _fewer(parts: Parts) -> list[_Split]:
-    """Ever less on the device: experts first, if there are any, then whole layers."""
+def _fewer(parts: Parts) -> list[Split]:
+    """Ever less on the cards: experts first, if there are any, then whole layers."""
     layers = len(parts.layers)
     moved = [i + 1 for i in range(layers) if parts.experts[i]]
-    experts = [_Split(layers, count) for count in moved]
+    experts = [Split(layers, count) for count in moved]
     every = moved[-1] if moved else 0
-    return [*experts, *(_Split(count, every) for count in range(layers - 1, -1, -1))]
+    return [*experts, *(Split(count, every) for count in range(layers - 1, -1, -1))]
 
 
-def _sized(parts: Parts, split: _Split, limits: _Limits) -> _Sized:
-    budget, ram = limits.budget, limits.ram
-    if budget is None:
-        host = Share(parts.weights, sum(parts.caches), parts.compute + parts.output)
-        high = host.total + HOST_PROCESS + int(limits.error * parts.compute)
-        fits = ram is None or high <= ram
-        return _Sized(Share(0, 0, 0), host, host.total, high, HOST_PROCESS, fits, high)
+def _on_host(ask: _Ask) -> _Sized:
+    parts = ask.parts
+    host = Share(parts.weights, sum(parts.caches), parts.compute + parts.output)
+    high = host.total + HOST_PROCESS + int(ask.error * parts.compute)
+    fits = ask.ram is None or high <= ask.ram
+    return _Sized([], host, host.total, high, HOST_PROCESS, True, fits, high)
+
+
+def _sized(ask: _Ask, split: Split, cards: Sequence[Card]) -> _Sized:
+    parts = ask.parts
+    filled = fill(parts, split, cards, ask.unified, ask.error)
     first = len(parts.layers) - split.layers
     moved = sum(parts.experts[first : max(first, split.experts)])
-    # Host weights of a long pass are multiplied on the device, in a copy of one tensor.
-    copied = 0
-    if first or moved:
-        copied = max(e or w for e, w in zip(parts.experts, parts.layers, strict=True)) // 3
-    weights = sum(parts.layers[first:]) - moved + parts.head
-    if limits.unified and not parts.tied:
-        weights += parts.embedding
-    device = Share(weights, sum(parts.caches[first:]), parts.compute + copied)
     host = Share(
         parts.embedding + sum(parts.layers[:first]) + moved,
         sum(parts.caches[:first]),
         parts.host_compute + parts.output + (parts.compute if first else 0),
     )
-    context = UNIFIED_CONTEXT if limits.unified else DEVICE_CONTEXT
-    slip = int(limits.error * parts.compute) + copied
-    low = device.total - parts.host_compute - slip + context.low
-    high = device.total + slip + context.high
-    fits = high <= budget
-    if ram is not None and not limits.unified:
-        fits = fits and host.total + HOST_PROCESS <= ram
-    return _Sized(device, host, low, high, context.expected, fits, high)
+    on_cards = all(one.fits for one in filled)
+    fits = on_cards
+    if ask.ram is not None and not ask.unified:
+        fits = fits and host.total + HOST_PROCESS <= ask.ram
+    high = sum(one.high for one in filled)
+    needed = high if on_cards else max(high, sum(card.budget for card in ask.cards) + 1)
+    overhead = sum(card.overhead.expected for card in cards)
+    low = sum(one.low for one in filled)
+    return _Sized(filled, host, low, high, overhead, on_cards, fits, needed)
 
 
-def _finished(
-    spec: ModelSpec,
-    config: Configuration,
-    workload: Workload,
-    hardware: Hardware | None,
-    parts: Parts,
-    limits: _Limits,
-    split: _Split,
-    sized: _Sized,
-) -> Placement:
+def _finished(ask: _Ask, split: Split, sized: _Sized) -> Placement:
     """The placement of a split: its seconds, its flags, and what to know of it."""
-    run, budget = run_settings(spec, config, workload), limits.budget
+    spec, parts, workload = ask.spec, ask.parts, ask.workload
+    run = run_settings(spec, ask.config, workload)
     count = len(parts.layers)
-    first = count - split.layers
-    load = _load(spec, parts, split, first, split.layers > 0)
-    timed = hardware is not None or budget is None
+    hardware = ask.cards[0].gpu if ask.cards else None
+    load = _load(spec, parts, split, sized.filled)
+    timed = hardware is not None or not ask.cards
     ttft, tpot = (
-        seconds(spec, load, hardware, workload.context, run.micro_batch, workload.batch)
+        seconds(spec, load, workload.context, run.micro_batch, workload.batch)
         if timed
         else (None, None)
     )
-    mix = weight_name(spec, config)
-    flags = command_flags(run, file_name(spec, mix), count, split.layers, split.experts, budget)
+    mix = weight_name(spec, ask.config)
+    flags = command_flags(
+        run,
+        file_name(spec, mix),
+        split.layers if ask.cards else None,
+        split.experts,
+        _card_flags(ask, sized.filled),
+    )
+    shares = [one.share for one in sized.filled]
     return Placement(
-        device=sized.device,
+        device=Share(*(sum(getattr(s, n) for s in shares) for n in ("weights", "kv", "compute"))),
         host=sized.host,
         layers=count,
-        device_layers=split.layers if budget is not None else 0,
+        device_layers=split.layers if ask.cards else 0,
         host_experts=split.experts,
         overhead=sized.overhead,
         device_ends=(sized.low, sized.high),
@@ -175,44 +178,80 @@ def _finished(
         file_bytes=parts.file,
         ttft=ttft,
         tpot=tpot,
-        notes=_notes(spec, parts, run.keys, run.values, hardware),
+        notes=_notes(ask, run.keys, run.values, hardware, len(sized.filled)),
         ollama=tuple(modelfile(flags).items()),
+        cards=tuple(_card_share(one) for one in sized.filled),
     )
 
 
-def _load(spec: ModelSpec, parts: Parts, split: _Split, first: int, device: bool) -> Load:
+def _card_share(one: Filled) -> CardShare:
+    gpu = one.card.gpu
+    return CardShare(
+        gpu=gpu.name if gpu is not None else None,
+        index=one.card.index,
+        layers=one.end - one.first,
+        share=one.share,
+        overhead=one.card.overhead.expected,
+        ends=(one.low, one.high),
+        budget=one.card.budget,
+    )
+
+
+def _card_flags(ask: _Ask, filled: Sequence[Filled]) -> list[tuple[str, str | None]]:
+    """Which of several cards, and how many layers each; the head counts as one."""
+    flags: list[tuple[str, str | None]] = []
+    if 0 < len(filled) < len(ask.cards):
+        flags.append(("-dev", ",".join(f"CUDA{one.card.index}" for one in filled)))
+    if len(filled) > 1:
+        counts = [one.end - one.first for one in filled]
+        counts[-1] += 1
+        flags.append(("-ts", ",".join(map(str, counts))))
+    return flags
+
+
+def _load(spec: ModelSpec, parts: Parts, split: Split, filled: Sequence[Filled]) -> Load:
     experts = [layer.ffn for layer in spec.layers if isinstance(layer.ffn, MoEFFN)]
     share = experts[0].top_k / experts[0].experts if experts else 1.0
-    on_device = in_host = moved = 0.0
+    first = len(parts.layers) - split.layers
+    on_card = [0.0] * len(parts.layers)
+    in_host = moved = 0.0
     for index, (size, routed) in enumerate(zip(parts.layers, parts.experts, strict=True)):
         plain, active = size - routed, routed * share
         if index < first:
             in_host += plain + active
             moved += size
         elif index < split.experts:
-            on_device += plain
+            on_card[index] = plain
             in_host += active
             moved += routed
         else:
-            on_device += plain + active
-    if device:
-        on_device += parts.head
-    else:
+            on_card[index] = plain + active
+    if not filled:
         in_host += parts.head
-    return Load(
-        device_weights=on_device,
-        host_weights=in_host,
-        device_kv=sum(parts.caches[first:]),
-        host_kv=sum(parts.caches[:first]),
-        host_all=moved,
-        layers=split.layers,
+    cards = tuple(
+        CardLoad(
+            hardware=one.card.gpu,
+            weights=sum(on_card[one.first : one.end]) + (parts.head if one is filled[-1] else 0),
+            kv=one.share.kv,
+            layers=one.end - one.first,
+        )
+        for one in filled
     )
+    return Load(cards, in_host, sum(parts.caches[:first]), moved, bool(experts))
 
 
 def _notes(
-    spec: ModelSpec, parts: Parts, keys: str, values: str, hardware: Hardware | None
+    ask: _Ask, keys: str, values: str, hardware: Hardware | None, used: int
 ) -> tuple[str, ...]:
+    spec, parts = ask.spec, ask.parts
     notes = []
+    if len(ask.cards) > 1:
+        notes.append(
+            "cards are numbered as --gpu names them: CUDA0 is the first (CUDA_VISIBLE_DEVICES "
+            "changes their order)"
+        )
+    if used > 1:
+        notes.append("no run on several cards is behind the copies that a pipeline keeps")
     if parts.derived:
         notes.append("bytes of weights are derived from llama-quantize's rule, not from a file")
     if not known_graph(spec):
@@ -220,10 +259,10 @@ def _notes(
             f"llama.cpp's buffers for {spec.text_type or spec.model_type} are derived from graphs "
             "of other models: no run was held against them"
         )
-    if hardware is not None and hardware.vendor == "nvidia" and keys != values:
+    if hardware is not None and hardware.vendor == "nvidia" and (keys, values) not in FAST:
         notes.append(
-            "CUDA builds have fast attention for K and V of different types only with "
-            "GGML_CUDA_FA_ALL_QUANTS=ON"
+            f"CUDA builds decode with K {keys} and V {values} by a slower path, unless they are "
+            f'made with -DGGML_CUDA_FA_QUANTS="{keys}-{values}" (older: GGML_CUDA_FA_ALL_QUANTS=ON)'
         )
-    notes.append("seconds are derived from bandwidths, with no run of llama.cpp behind them")
+    notes.append("seconds are derived from bandwidths and runs on one H200: another card's differ")
     return tuple(notes)

@@ -1,10 +1,13 @@
-"""Seconds of llama.cpp from bandwidths and rates: derived, not fitted, and so wide.
+"""Seconds of llama.cpp from bandwidths and rates, and from runs on one H200.
 
-Decoding reads every active weight and the whole cache once a token, each from where it lies.
-Prefill multiplies: on the device at a part of its dense rate; weights that lie in host memory are
-copied over the link once for every micro-batch (--op-offload), or multiplied by the processor
-where there is no device. An interval holds what people report for cards and boards from small to
-large; a machine that is measured says more (`kvpareto verify`).
+Decoding reads every active weight and the whole cache once a token, each from where it lies, and
+starts its kernels layer by layer. Prefill multiplies: on a card at a part of its dense rate;
+weights that lie in host memory are copied over the link once for every micro-batch (--op-offload),
+or multiplied by the processor where there is no card. Cards work one after the other.
+
+One stream of tokens does not fill a card of a data centre: what the runs reached there
+(profiles/llama_cpp/memory_cuda.jsonl) is the most that is expected of any card. Intervals hold what
+people report for cards and boards from small to large; `kvpareto verify` says more of a machine.
 """
 
 from functools import lru_cache
@@ -17,70 +20,84 @@ from .parts import SpecKey
 
 # Expected, least and most; times take the most for their low end.
 DEVICE_STREAM: Ends = (0.70, 0.45, 0.90)
-"""Of a device's bandwidth, in decoding."""
+"""Of a card's bandwidth, in decoding."""
+STREAM_MOST: Ends = (1.1e12, 0.6e12, 2.6e12)
+"""Bytes a second of one stream on any card; expected as on the H200."""
 DEVICE_MATMUL: Ends = (0.50, 0.12, 0.90)
 """Of its dense 16-bit rate, in prefill."""
+MATMUL_MOST: Ends = (164e12, 100e12, 450e12)
+"""Operations a second of a micro-batch on any card; expected as on the H200."""
 HOST_BANDWIDTH: Ends = (45e9, 18e9, 90e9)
 """Bytes a second that a desktop's processor reads: two channels of DDR4 or DDR5."""
 HOST_FLOPS: Ends = (0.35e12, 0.06e12, 1.6e12)
 """Operations a second of a desktop's processor on quantized weights."""
 LINK: Ends = (18e9, 6e9, 50e9)
 """Bytes a second over PCIe 3.0 x16 to 5.0 x16."""
-LAUNCH: Ends = (6e-6, 2e-6, 15e-6)
-"""Seconds for each kernel of a decode step that is not hidden."""
-KERNELS_A_LAYER = 14
+LAYER: Ends = (50e-6, 100e-6, 20e-6)
+"""Seconds of a layer's kernels in a decode step that no bytes explain."""
+EXPERT_LAYER: Ends = (113e-6, 200e-6, 40e-6)
+"""The same of layers with experts."""
+PASS_LAYER: Ends = (360e-6, 900e-6, 60e-6)
+"""Seconds of a layer of a pass that no operations explain."""
+
+
+@dataclass(frozen=True, slots=True)
+class CardLoad:
+    """What a card reads for a token: bytes of active weights, and of the cache."""
+
+    hardware: Hardware | None
+    weights: float
+    kv: float
+    layers: int
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a token moves and computes. Bytes of active weights and of the cache on each side."""
+    """What a token moves and computes, on each card and in host memory."""
 
-    device_weights: float
+    cards: tuple[CardLoad, ...]
     host_weights: float
-    device_kv: float
     host_kv: float
     host_all: float
     """All weights in host memory that belong to layers, active or not."""
-    layers: int
+    routed: bool
+    """Whether layers have experts."""
 
 
 def seconds(
-    spec: ModelSpec,
-    load: Load,
-    hardware: Hardware | None,
-    context: int,
-    micro_batch: int,
-    batch: int,
+    spec: ModelSpec, load: Load, context: int, micro_batch: int, batch: int
 ) -> tuple[Ends, Ends]:
     """(TTFT, TPOT), each expected, low and high, for prompts of `context` tokens in `batch`
-    sequences at once."""
-    at_ends = [_at(spec, load, hardware, context, micro_batch, batch, end) for end in (0, 2, 1)]
+    sequences at once. Every card of the load is named."""
+    at_ends = [_at(spec, load, context, micro_batch, batch, end) for end in (0, 2, 1)]
     ttft, tpot = zip(*at_ends, strict=True)
     return ttft, tpot
 
 
 def _at(
-    spec: ModelSpec,
-    load: Load,
-    hardware: Hardware | None,
-    context: int,
-    micro_batch: int,
-    batch: int,
-    end: int,
+    spec: ModelSpec, load: Load, context: int, micro_batch: int, batch: int, end: int
 ) -> tuple[float, float]:
     tokens = context * batch
     active, scores = _work(SpecKey(spec), context)
     work = 2 * active * tokens + scores * batch
     host_read = (load.host_weights + load.host_kv) / HOST_BANDWIDTH[end]
-    if hardware is None:
+    if not load.cards:
         return work / HOST_FLOPS[end], host_read
     passes = max(1, -(-tokens // micro_batch))
-    link = min(HOST_BANDWIDTH[end], LINK[end]) if not hardware.unified else HOST_BANDWIDTH[end]
-    ttft = work / (DEVICE_MATMUL[end] * hardware.fp16_flops) + passes * load.host_all / link
-    rate = DEVICE_STREAM[end] * hardware.bandwidth
-    tpot = (load.device_weights + load.device_kv) / rate + host_read
-    tpot += LAUNCH[2 if end == 1 else 1 if end == 2 else 0] * KERNELS_A_LAYER * load.layers
-    return ttft + tpot, tpot
+    layer = (EXPERT_LAYER if load.routed else LAYER)[end]
+    layers = max(1, sum(card.layers for card in load.cards))
+    ttft, tpot = 0.0, host_read
+    for card in load.cards:
+        assert card.hardware is not None
+        rate = min(DEVICE_MATMUL[end] * card.hardware.fp16_flops, MATMUL_MOST[end])
+        # Layers in host memory are multiplied on the card too, in copies.
+        ttft += work * max(card.layers, 1 / len(load.cards)) / layers / rate
+        ttft += passes * card.layers * PASS_LAYER[end]
+        stream = min(DEVICE_STREAM[end] * card.hardware.bandwidth, STREAM_MOST[end])
+        tpot += (card.weights + card.kv) / stream + layer * card.layers
+    unified = load.cards[0].hardware is not None and load.cards[0].hardware.unified
+    link = HOST_BANDWIDTH[end] if unified else min(HOST_BANDWIDTH[end], LINK[end])
+    return ttft + passes * load.host_all / link + tpot, tpot
 
 
 @lru_cache(maxsize=64)

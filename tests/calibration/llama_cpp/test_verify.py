@@ -86,6 +86,15 @@ def test_a_log_is_read_as_it_is_printed() -> None:
     assert read_breakdown("nothing\n").total == 0
 
 
+def test_a_server_that_sizes_first_is_counted_once() -> None:
+    """llama-server prints a model and a context that it only sizes (--fit), then the real ones."""
+    begin = "0.00.1 I llama_model_loader: loaded meta data with 20 key-value pairs and 48 tensors\n"
+    context = "0.00.2 I llama_context: constructing llama_context\n"
+    model, rest = LOG.split("0.00.019.252", 1)
+    once = begin + model + context + "0.00.019.252" + rest
+    assert read_breakdown(once + once).row() == read_breakdown(LOG).row()
+
+
 def test_a_receipt_from_the_real_engine(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("xllamacpp", reason="xllamacpp runs llama.cpp")
     words = ["verify", "--engine", "llama.cpp", "-m", str(model), "--budget", "400MB"]

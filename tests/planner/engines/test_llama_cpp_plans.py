@@ -9,19 +9,35 @@ from kvpareto.planner.engines import find_engine
 from kvpareto.planner.engines.llama_cpp import LLAMA_CPP
 from kvpareto.planner.engines.llama_cpp.command import modelfile
 from kvpareto.planner.engines.llama_cpp.parts import parts_of
-from kvpareto.planner.engines.llama_cpp.place import HOST_PROCESS, place
+from kvpareto.planner.engines.llama_cpp.place import HOST_PROCESS
+from kvpareto.planner.engines.llama_cpp.place import place as place_on
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpu_names import find_gpu
+from kvpareto.planner.hardware.gpus import Hardware
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory.gguf_weights import gguf_weight_bytes
-from kvpareto.planner.placement import Machine
+from kvpareto.planner.models.spec import ModelSpec
+from kvpareto.planner.placement import Machine, Placement
 from kvpareto.planner.workload import Workload
 
 GB = 10**9
 CARD = find_gpu("RTX 3060 12GB")
 WORK = Workload(8192, 512)
 Q4 = Configuration.parse("wQ4_K_M-kq8_0vq8_0+pc512")
+
+
+def place(
+    spec: ModelSpec,
+    config: Configuration,
+    work: Workload,
+    card: Hardware | None,
+    budget: int | None,
+    ram: int | None,
+) -> Placement:
+    """On one card, or on none."""
+    cards = () if card is None else (card,)
+    return place_on(spec, config, work, Machine(cards, () if budget is None else (budget,), ram))
 
 
 def test_everything_on_the_device_is_everything() -> None:
