@@ -1,6 +1,6 @@
 """llama.cpp on cards: rows of one H200, layers over several cards, and what cannot start.
 
-The rows are profiles/llama_cpp/memory_cuda.jsonl (benchmarks/llama_cpp_cuda.py makes them).
+The rows are profiles/llama_cpp/memory_cuda.jsonl (benchmarks/llama_cpp/cuda.py makes them).
 """
 
 import json

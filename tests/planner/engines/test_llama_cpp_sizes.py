@@ -1,6 +1,6 @@
 """llama.cpp's caches and buffers, held to what llama.cpp printed for small models of every kind.
 
-The rows are profiles/llama_cpp/memory_cpu.jsonl (benchmarks/llama_cpp_memory.py makes them). It
+The rows are profiles/llama_cpp/memory_cpu.jsonl (benchmarks/llama_cpp/memory.py makes them). It
 prints MiB with two decimals, compute buffers with four: a size is exact when it rounds to them.
 """
 

@@ -1,7 +1,7 @@
 """llama.cpp on NVIDIA cards: its own buffers, the driver's total, and seconds, row by row.
 
-    python benchmarks/llama_cpp_cuda.py write FOLDER
-    python benchmarks/llama_cpp_cuda.py run FOLDER llama-server rows.jsonl [first|second|both|host]
+    python benchmarks/llama_cpp/cuda.py write FOLDER
+    python benchmarks/llama_cpp/cuda.py run FOLDER llama-server rows.jsonl [first|second|both|host]
 
 Each shape of profiles/llama_cpp/shapes_cuda.json is a GGUF file with random weights in FOLDER. A
 run is a llama-server with the flags that a plan prints, one prompt and 64 tokens; a thread asks the

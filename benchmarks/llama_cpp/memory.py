@@ -1,7 +1,7 @@
 """llama.cpp's own sizes for small models of many shapes: the rows that predictions are held to.
 
     pip install "kvpareto[llamacpp]" gguf
-    python benchmarks/llama_cpp_memory.py profiles/llama_cpp/memory_cpu.jsonl
+    python benchmarks/llama_cpp/memory.py profiles/llama_cpp/memory_cpu.jsonl
 
 Each shape of profiles/llama_cpp/shapes.json is written as a GGUF file with random weights and
 loaded under several settings; what llama.cpp prints is appended to the file. Rows that are there

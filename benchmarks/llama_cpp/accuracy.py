@@ -1,8 +1,8 @@
 """What llama.cpp's cache formats keep, answered by llama.cpp itself, beside ours on the same items.
 
     pip install xllamacpp gguf
-    python benchmarks/llama_cpp_accuracy.py --out rows.jsonl recall recall-outliers
-    python benchmarks/llama_cpp_accuracy.py --out rows.jsonl NAME=FOLDER=FILE.gguf ...
+    python benchmarks/llama_cpp/accuracy.py --out rows.jsonl recall recall-outliers
+    python benchmarks/llama_cpp/accuracy.py --out rows.jsonl NAME=FOLDER=FILE.gguf ...
 
 A model is one that ships (its weights are written as GGUF, bfloat16), or a name, a transformers
 folder and the GGUF file that the folder was dequantized from. For each pair of cache types:
