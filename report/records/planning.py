@@ -63,7 +63,7 @@ class DeviceRecord(TypedDict):
     total: int
 
 
-class CardRecord(TypedDict):
+class CardShareRecord(TypedDict):
     """Bytes on one of the cards that layers lie on, and its budget."""
 
     gpu: str | None
@@ -87,7 +87,7 @@ class PlacementRecord(TypedDict):
     layers: int
     device_layers: int
     host_experts: int
-    cards: list[CardRecord]
+    cards: list[CardShareRecord]
     fits: bool
     file: str
     file_bytes: int
