@@ -64,6 +64,17 @@ def reference() -> str:
     return "\n".join(pages)
 
 
+def man() -> str:
+    """docs/kvpareto.1, the manual page."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    import typer
+    from man_page import man_page
+
+    from kvpareto.cli import application
+
+    return man_page(typer.main.get_command(application()))
+
+
 def readme() -> str:
     """README.md with the output of its first command, and its figures of accuracy, as they are."""
     from kvpareto.calibration.evidence.accuracy_tables import with_tables
@@ -151,6 +162,7 @@ PAGES = {
     **{f"docs/schemas/{name}.json": partial(_schema, name) for name in SCHEMAS},
     "planner/models/families/model_types.json": model_types,
     "docs/cli.md": reference,
+    "docs/kvpareto.1": man,
     "README.md": readme,
     "docs/recall_model.md": recall_model,
     "docs/models.md": models,

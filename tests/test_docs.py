@@ -3,6 +3,8 @@
 import importlib.util
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 from types import ModuleType
 
@@ -42,6 +44,27 @@ def test_what_the_docs_quote_is_what_the_program_says(monkeypatch: pytest.Monkey
     written = load("docs/write_generated.py")
     for name, generate in written.PAGES.items():
         assert written.stale(name, (ROOT / name).read_text("utf-8"), generate()) == []
+
+
+def test_the_manual_page_has_every_command_and_option() -> None:
+    page = (ROOT / "docs" / "kvpareto.1").read_text("utf-8").replace(r"\-", "-")
+    assert page.isascii()
+    reference = (ROOT / "docs" / "cli.md").read_text("utf-8")
+    sections = re.split(r"^## kvpareto ?", reference, flags=re.M)[2:]
+    assert len(sections) >= 14
+    for section in sections:
+        name, help_text = section.split("\n", 1)
+        assert f".SS kvpareto {name}\n" in page
+        part = page.split(f".SS kvpareto {name}\n")[1].split(".SS ")[0]
+        for option in re.findall(r"^  (?:-\w, )?(--[a-z-]+)", help_text, flags=re.M):
+            assert option == "--help" or option in part, f"{name} {option}"
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
+def test_the_manual_page_is_good_roff() -> None:
+    command = ["groff", "-man", "-ww", "-z", str(ROOT / "docs" / "kvpareto.1")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert said.stderr == ""
 
 
 def load(path: str) -> ModuleType:

@@ -56,7 +56,9 @@ def test_a_removed_module_is_in_no_later_wheel(wheel_names: list[str]) -> None:
 
 def test_only_kvpareto_is_installed(wheel_names: list[str]) -> None:
     tops = {name.split("/")[0] for name in wheel_names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"kvpareto"}
+    assert {top for top in tops if not top.endswith((".dist-info", ".data"))} == {"kvpareto"}
+    beside = [name.split(".data/")[1] for name in wheel_names if ".data/" in name]
+    assert beside == ["data/share/man/man1/kvpareto.1"]
     inside = {name.split("/")[1] for name in wheel_names if name.startswith("kvpareto/")}
     assert not inside & NOT_SHIPPED
 
