@@ -13,7 +13,7 @@ from .servers.serving import alone_words, asked_words, compared_words, own_words
 
 Document = Mapping[str, Any]
 _BAR = 24
-_NO_COMMAND = ("Get", "Modelfile")
+_NO_COMMAND = ("Get",)
 """Labels of what is no line for a shell."""
 
 
@@ -25,7 +25,10 @@ def print_answer(document: Document, console: Console, *, more: bool) -> None:
     print_whole(console, title(document), Text(best["config"], "bold"))
     print_point(document, best, console)
     for label, command in run_lines(document):
-        if label in _NO_COMMAND:
+        if "\n" in command:  # the text of a file
+            console.print(Text(label, "dim"))
+            console.print(Text(command), soft_wrap=True, highlight=False)
+        elif label in _NO_COMMAND:
             print_whole(console, label, Text(command))
         else:
             print_command(console, label, command)
@@ -57,6 +60,12 @@ def print_point(document: Document, best: Document, console: Console) -> None:
     print_line(console, "Speed", _speed(best))
 
 
+def engine_of(document: Document) -> str:
+    """The engine's name; behind the program's that people run it in, where that was named."""
+    front = document.get("front")
+    return f"{front} ({document['engine']})" if front else str(document["engine"])
+
+
 def run_lines(document: Document) -> list[tuple[str, str]]:
     """What to type, with a label each: the engine's own start, or a verification by our runtime."""
     return [(one["label"], one["command"]) for one in document.get("commands") or []]
@@ -75,7 +84,7 @@ def _asked(document: Document) -> str:
         f"{document['model']}  {document['parameters'] / 1e9:.2f} B parameters",
         asked_words(document),
         f"{'users' if 'serving' in document['recommended'] else 'batch'} {document['batch']}",
-        f"engine {document['engine']}",
+        f"engine {engine_of(document)}",
     ]
     return ", ".join(parts)
 

@@ -17,7 +17,7 @@ from . import choose as choice
 from .choose import USABLE
 from .evaluate import Point
 from .max_context import longest_safe, max_context_of, safe_fitting
-from .placed.questions import Table, needed_bytes
+from .placed.questions import Table, evaluate_request, needed_bytes
 from .request import Request
 
 STEP = 256
@@ -43,13 +43,14 @@ def _nothing_safe(request: Request, table: Table, fitting: np.ndarray) -> Nothin
     held = points.low[fitting & points.allowed & (points.retention >= USABLE)].max(initial=0.0)
     if held >= USABLE:
         hints.append(f"--max-loss {np.ceil(1000 * (1 - held)) / 10:.1f}%")
-    hints.append("--accept-risk, to run it all the same")
+    others, found = _engines_with_host_memory(request)
+    hints += [*others, "--accept-risk, to run it all the same"]
     return NothingFits(
         f"nothing is safe here: none that fits keeps {1 - loss:.1%} of {task} at the lower end of "
         f"its interval; risky: {risky.config}, predicted to keep {kept.retention:.1%}, at least "
         f"{kept.low:.1%}",
         "this would do: " + "; or ".join(hints),
-        {**_asked(request), **details, "risky": _numbers(risky)},
+        {**_asked(request), **details, **found, "risky": _numbers(risky)},
     )
 
 
@@ -128,6 +129,8 @@ def _nothing_usable(request: Request, table: Table) -> NothingFits:
         hints.append(f"--context {context} ({format_tokens(context)} tokens)")
     if batch is not None:
         hints.append(f"--batch {batch}")
+    others, found = _engines_with_host_memory(request)
+    hints += others
     most, unsure = "up to ", ""
     if request.spec.ends:  # judged by the largest of the readings
         most, unsure = "at most ", f" ({request.spec.model_type} is not known)"
@@ -144,8 +147,37 @@ def _nothing_usable(request: Request, table: Table) -> NothingFits:
             "missing_bytes": need - request.budget,
             "needed_config": str(config),
             "would_fit": would_fit,
+            **found,
         },
     )
+
+
+def _engines_with_host_memory(request: Request) -> tuple[list[str], dict[str, Any]]:
+    """What engines that may leave layers in host memory would run here, in words and as fields."""
+    from ..engines import all_engines  # only on the way to an error
+
+    hints, elsewhere = [], []
+    for engine in all_engines():
+        if not engine.places or request.engine.places:
+            continue
+        if engine.cannot_run(request.spec, request.hardware) is not None:
+            continue
+        asked = replace(request, engine=engine, host_only=request.hardware is None)
+        table = evaluate_request(asked)
+        how = request.objective, request.accepted_loss, request.accept_risk
+        chosen = choice.choose(table.points, table.points.memory <= request.budget, *how)
+        if chosen is None:
+            continue
+        (best,) = table.points_at([chosen.index])
+        where, placement = "", best.placement
+        if placement is not None and placement.on_host_only:
+            where = " on the processor"
+        elif placement is not None and placement.host.total:
+            layers = f"{placement.device_layers} of {placement.layers} layers"
+            where = f" ({layers} on the device, {format_bytes(placement.host.total)} on the host)"
+        hints.append(f"--engine {engine}, for {best.config}{where}")
+        elsewhere.append({"engine": engine.name, "config": str(best.config)})
+    return hints, {"elsewhere": elsewhere}
 
 
 def _asked(request: Request) -> dict[str, Any]:

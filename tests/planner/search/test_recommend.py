@@ -371,3 +371,18 @@ def test_the_text_says_why_a_better_point_of_the_table_is_not_recommended(
         and plan.relative_latency[str(point.config)][0] <= 1
     ]
     assert bool(better) <= any("passed over" in reason for reason in plan.reasons)
+
+
+def test_where_nothing_fits_an_engine_with_host_memory_is_named() -> None:
+    import kvpareto
+
+    asked = {"gpu": "3060", "context": "16k", "offline": True}
+    with pytest.raises(NothingFits, match="nothing fits") as caught:
+        kvpareto.plan("Qwen/Qwen2.5-14B-Instruct", **asked)
+    (other,) = caught.value.details["elsewhere"]
+    assert f"--engine {other['engine']}, for {other['config']}" in caught.value.hint
+    there = kvpareto.plan("Qwen/Qwen2.5-14B-Instruct", engine=other["engine"], **asked)
+    assert there["recommended"]["config"] == other["config"]
+    with pytest.raises(NothingFits) as caught:
+        kvpareto.plan("Qwen/Qwen3-8B", budget="50MB", offline=True)
+    assert caught.value.details["elsewhere"] == []
