@@ -76,6 +76,11 @@ def max_context(model: str, **words: "Unpack[PlanWords]") -> "MaxContextRecord":
     for word in ("gpus", "snippet"):
         if words.pop(word, None) is not None:  # type: ignore[misc]
             raise BadInput(f"--{word} is for a plan", "leave --max-context or it out")
+    if words.get("context") is not None:
+        raise BadInput(
+            "--context beside --max-context: the longest context is what is asked for",
+            "leave one of them out",
+        )
     request = typed_request(model, **words)
     return cast("MaxContextRecord", longest_document(request, max_contexts(request)))
 

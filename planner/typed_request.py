@@ -15,7 +15,7 @@ from .hardware.gpus import Hardware
 from .load_model import load_model
 from .memory.run_dtype import as_run, parse_dtype
 from .models.spec import ModelSpec
-from .search.gpu_memory import budget_of, system_share
+from .search.gpu_memory import budget_of, system_share, within_cards
 from .search.request import Request
 from .serving import Parallel
 from .units import parse_bytes, parse_fraction, parse_seconds, parse_tokens
@@ -230,7 +230,8 @@ def _budget(budget: Size, reserve: Size, gpus: tuple[Hardware, ...]) -> tuple[in
     if budget is None:
         each = [budget_of(gpu, _bytes_text(reserve)) for gpu in gpus]
         return sum(size for size, _ in each), sum(kept for _, kept in each)
-    return (budget if isinstance(budget, int) else parse_bytes(budget or "")), None
+    size = budget if isinstance(budget, int) else parse_bytes(budget or "")
+    return within_cards(size, gpus), None
 
 
 def _text(value: Size) -> str | None:

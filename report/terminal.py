@@ -158,9 +158,10 @@ def _point(point: Document, console: Console, budget: int | None = None) -> list
     rows.append(("total", format_bytes(memory["total"]), f"{low} to {high} (95 %){share}"))
     accuracy = point["accuracy"]
     rows.append(("retention", *_kept(accuracy, accuracy)))
-    for kind, kept in accuracy["tasks"].items():
-        weakest = ", shown above" if kind == accuracy["task"] else ""
-        rows.append((f"  {kind.replace('_', ' ')}", *_kept(kept, None, weakest)))
+    for kinds, numbers in _alike(accuracy["tasks"]):
+        weakest = ", shown above" if accuracy["task"] in kinds else ""
+        names = ", ".join(kind.replace("_", " ") for kind in kinds)
+        rows.append((f"  {names}", numbers[0], numbers[1] + weakest))
     for key, label in (("ttft", "TTFT"), ("tpot", "TPOT")):
         rows.append((label, seconds(point[f"{key}_s"]), _latency_comment(point, key)))
     if console.width < _BESIDE:
@@ -185,12 +186,20 @@ def _stacked(rows: Sequence[tuple[str, str, str]]) -> Text:
     return Text("\n".join(lines))
 
 
-def _kept(kept: Document, whole: Document | None, more: str = "") -> tuple[str, str]:
+def _kept(kept: Document, whole: Document | None) -> tuple[str, str]:
     """A retention, and its interval; `whole` says the level and the provenance."""
     ends = f"{percent(kept['low'])} to {percent(kept['high'])}"
     if whole is not None:
         ends += f" ({whole['level']:.0%}, {whole['provenance']})"
-    return percent(kept["retention"]), ends + more
+    return percent(kept["retention"]), ends
+
+
+def _alike(tasks: Document) -> list[tuple[list[str], tuple[str, str]]]:
+    """Kinds of tasks with what is kept of them; kinds that are shown alike are one row."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for kind, kept in tasks.items():
+        rows.setdefault(_kept(kept, None), []).append(kind)
+    return [(kinds, numbers) for numbers, kinds in rows.items()]
 
 
 def _fixed(size: int) -> str:

@@ -14,6 +14,8 @@ from .shared_options import AsJson, Device, Offline, Show, TrustRemoteCode, chos
 if TYPE_CHECKING:
     from ..running.open_session import RunOptions
 
+AT_ONCE = 8
+"""Sequences of a file of prompts that run at once, unless said."""
 Model = Annotated[
     str | None,
     typer.Option("--model", "-m", help="A folder with weights, or a hub id; smollm2 to try it."),
@@ -67,7 +69,7 @@ def register(app: typer.Typer, show: Show) -> None:
         ] = None,
         at_once: Annotated[
             int, typer.Option("--at-once", help="Sequences that --batch runs at once.")
-        ] = 8,
+        ] = AT_ONCE,
         raw: Annotated[
             bool, typer.Option("--raw", help="The text as it is, without the chat template.")
         ] = False,
@@ -95,6 +97,12 @@ def register(app: typer.Typer, show: Show) -> None:
         )  # fmt: skip
         if batch is not None and prompt is not None:
             raise BadInput("a prompt beside --batch", "put it into the file, or leave one out")
+        if batch is not None and system is not None:
+            raise BadInput(
+                "--system beside --batch", "the file's lines have messages, the system's first"
+            )
+        if batch is None and at_once != AT_ONCE:
+            raise BadInput("--at-once without --batch", "one prompt is one sequence")
         if raw and system is not None:
             raise BadInput("--system beside --raw", "the chat template places a system message")
         quiet = as_json or context.find_root().obj.as_json

@@ -9,7 +9,7 @@ term, not an exception, and leaves nothing behind. Times are of the last run of 
 
 On a GPU the allocator is capped (memory_cap.py), terms are the sizes of the real tensors, and
 what the device holds is the driver's number. On a CPU there is no allocator to ask: weights and
-cache are the sizes of the real tensors, and `counted` adds the planner's activation and overhead
+cache are the sizes of the real tensors, and `counted` adds the planner's activation
 to them; that sum is what is held to the budget.
 """
 
@@ -173,7 +173,7 @@ class _Run:
         """On a CPU: tensors' bytes and what the planner adds to them, within the budget."""
         asked, budget = self.asked, self.asked.budget
         planned = estimate(asked.spec, asked.config, asked.workload, asked.engine, None)
-        rest = planned.activation + planned.overhead  # of no tensor that is counted
+        rest = planned.activation  # of no tensor that is counted
         weights, kv = machine.weights(), machine.kv() or planned.kv
         self.values |= {"weights": weights, "kv": kv, "counted": weights + kv + rest}
         if budget is None or weights + kv + rest <= budget:
@@ -182,7 +182,7 @@ class _Run:
         machine.close()
         raise NothingFits(
             f"{format_bytes(weights)} of weights and {format_bytes(kv)} of cache, with the "
-            f"{format_bytes(rest)} that activations and overhead are planned to take, are more "
+            f"{format_bytes(rest)} that activations are planned to take, are more "
             f"than the budget of {format_bytes(budget)}"
         )
 

@@ -85,7 +85,7 @@ class Execution(BaseModel):
     device_used: int | None = None
     """context_bytes + reserved_peak: the most that the driver can have counted."""
     counted: int | None = None
-    """On a CPU: tensors' bytes and the planner's activation and overhead."""
+    """On a CPU: tensors' bytes and the planner's activation."""
     ttft_s: float | None = None
     ttft_cold_s: float | None = None
     """The first run of the whole prompt, with compiling, capturing and loading of libraries."""

@@ -118,6 +118,11 @@ def check(options: RunOptions) -> None:
             f"temperature {options.temperature}, top-k {options.top_k}, top-p {options.top_p}",
             "temperature is at least 0, top-k at least 1, top-p above 0 and at most 1",
         )
+    if options.temperature == 0 and (options.top_k is not None or options.top_p < 1):
+        raise BadInput(
+            "--top-k and --top-p choose nothing at --temperature 0, which is greedy",
+            "--temperature 0.7, or leave them out",
+        )
     check_name(options.device)
 
 

@@ -50,7 +50,7 @@ def receipt(
     return {
         "schema": SCHEMA,
         "verified": verified,
-        "verdict": _verdict(execution, verified, sides),
+        "verdict": _verdict(execution, verified, terms, tasks),
         "wrong": [*_failed(execution), *_wrong_terms(terms), *_wrong_tasks(tasks)],
         "model": execution.model,
         "fingerprint": execution.fingerprint,
@@ -96,8 +96,14 @@ def sweep(
     }
 
 
-def _verdict(execution: Execution, verified: bool, sides: Sequence[str | None]) -> str:
-    judged = sum(1 for side in sides if side is not None)
+def _verdict(
+    execution: Execution,
+    verified: bool,
+    terms: Sequence[Term],
+    tasks: Sequence[Mapping[str, Any]],
+) -> str:
+    sides = [side for side in (*(t.side for t in terms), *(t["side"] for t in tasks)) if side]
+    judged = len(sides)
     if execution.outcome != "ok":
         crashed = execution.outcome == "crashed"
         return f"not verified: {'it crashed' if crashed else 'it did not run within the budget'}"
@@ -106,8 +112,19 @@ def _verdict(execution: Execution, verified: bool, sides: Sequence[str | None]) 
     better = sides.count("better")
     more = f", {better} of them better than that" if better else ""
     if execution.device == "cpu":
-        return f"verified: {judged} numbers are as promised{more}; the total was not measured"
+        return f"verified: {_judged(terms, tasks)} as promised{more}; the total was not measured"
     return f"verified: it ran within the budget, {judged} numbers are as promised{more}"
+
+
+def _judged(terms: Sequence[Term], tasks: Sequence[Mapping[str, Any]]) -> str:
+    """What was judged, by name; tasks whose promise no score could break are none of it."""
+    names = [NAMES[term.name] for term in terms if term.side is not None]
+    scored = sum(1 for task in tasks if task["side"] is not None)
+    names += [f"retention of {scored} task" + "s" * (scored > 1)] * bool(scored)
+    if not names:
+        return "nothing could be judged"
+    every = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return f"{every} {'is' if len(names) == 1 else 'are'}"
 
 
 def _failed(execution: Execution) -> list[str]:
@@ -154,7 +171,7 @@ def _cap(execution: Execution) -> dict[str, Any]:
     if execution.device == "cpu":
         how = (
             "on a CPU: bytes of the weights' and the cache's tensors, with the planner's "
-            "activation and overhead, held to the budget"
+            "activation, held to the budget"
         )
     else:
         how = (

@@ -5,11 +5,12 @@ calibration rows where the same items were scored before, else from the 16-bit m
 if it fits there; it runs after the verified configuration, never beside it.
 
 Retention's interval is of the paired ratio (scores.py); it is inside the promise where the two
-intervals meet. With few items that is a weak test, and `items` says how many there were.
+intervals meet. With few items that is a weak test, and `items` says how many there were; where no
+score at all could fail it, nothing is judged.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -27,6 +28,8 @@ from ..tasks.scores import Score, paired
 from .judge import Side
 
 Notice = Callable[[str], None]
+
+_WEAK = "not judged: with so few items even a score of 0 would meet the promise"
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class TaskScore:
             "predicted_high": promised.high,
             "inside": None if side is None else side == "inside",
             "side": side,
-            "note": self.note,
+            "note": self.note or (_WEAK if self._cannot_fail(promise) else ""),
         }
 
     def side(self, promise: Overall) -> Side | None:
@@ -83,7 +86,17 @@ class TaskScore:
         promised = promise.tasks.get(self.kind, promise)
         if interval[1] < promised.low:
             return "worse"
-        return "better" if interval[0] > promised.high else "inside"
+        if interval[0] > promised.high:
+            return "better"
+        return None if self._cannot_fail(promise) else "inside"
+
+    def _cannot_fail(self, promise: Overall) -> bool:
+        """Whether so few items, none of them answered, would still meet the promise."""
+        if self.retention is None:
+            return False
+        nothing = replace(self, retention=0.0, sd=retention_error(0.0, len(self.score.per_item)))
+        reached = nothing.interval(promise.level)
+        return reached is not None and reached[1] >= promise.tasks.get(self.kind, promise).low
 
 
 class Examiner:

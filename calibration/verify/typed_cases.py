@@ -23,6 +23,7 @@ from ...report.document_parts import point
 from ...report.saved_plan import Planned
 from ..execution.device import as_loaded
 from .cases import VerificationCase, planned_of, predict
+from .on_cpu import gpu_only_bytes
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def typed_cases(
     unplanned: list[Unplanned] = []
     for request in requests:
         try:
-            planned = _planned(request, chosen, hardware)
+            planned = _planned(request, chosen, hardware, device)
         except NothingFits as error:
             unplanned.append(Unplanned(request.budget, request.workload.context, error))
             continue
@@ -74,9 +75,14 @@ def _requests(
             yield Request(spec, workload, kind, size)
 
 
-def _planned(request: Request, config: Configuration | None, hardware: Hardware | None) -> Planned:
+def _planned(
+    request: Request, config: Configuration | None, hardware: Hardware | None, device: str
+) -> Planned:
     """What is promised of `config`, or of what is recommended. Raises NothingFits."""
     if config is not None:
         return predict(request, config, hardware)
-    best = recommend(replace(request, hardware=hardware)).recommended
+    budget = request.budget + (
+        gpu_only_bytes(request.spec, request.engine) if device == "cpu" else 0
+    )
+    best = recommend(replace(request, hardware=hardware, budget=budget)).recommended
     return planned_of(point(best.config, best.memory, best.accuracy, best.latency))

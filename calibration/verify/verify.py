@@ -1,6 +1,6 @@
 """`kvpareto verify` from what was typed to the document that is shown."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,13 @@ from ...planner.engines.kvpareto.where_runs import unknown_layers
 from ...planner.errors import BadInput, Interrupted
 from ...planner.hardware.gpu_names import find_gpu
 from ...planner.hardware.gpus import Hardware
+from ...planner.workload import DEFAULT_OUTPUT
 from ...report.progress import progress
 from ...report.saved_plan import Planned
 from ..design.options import DEFAULT_TASKS
 from ..execution.device import check_name, check_size, choose, missing
 from .cases import VerificationCase, from_plan
+from .on_cpu import on_cpu
 from .typed_cases import Unplanned, typed_cases
 
 ITEMS = 32
@@ -55,6 +57,11 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
     questions, unplanned = _questions(options, gpu, device)
     if not questions:
         raise unplanned[0].error
+    if device == "cpu":
+        questions = [
+            replace(q, planned=on_cpu(q.planned), frontier=tuple(map(on_cpu, q.frontier)))
+            for q in questions
+        ]
     question = questions[0]
     if options.engine == "kvpareto" and not question.spec.runnable:
         raise BadInput(
@@ -99,6 +106,13 @@ def _check(options: VerifyOptions) -> None:
     elif options.config is not None or options.budget is not None or options.context is not None:
         raise BadInput(
             "--plan says what to run: no --config, --budget or --context beside it", hint
+        )
+    elif (options.output, options.batch) != (str(DEFAULT_OUTPUT), "1"):
+        raise BadInput("--plan says what to run: no --output or --batch beside it", hint)
+    if options.random_weights and (options.tasks is not None or options.items is not None):
+        raise BadInput(
+            "--tasks and --items beside --random-weights: random weights keep nothing to score",
+            "leave one of them out",
         )
     for name, least in (("items", 1), ("sweep", 1)):
         value = getattr(options, name)

@@ -5,6 +5,8 @@ takes a sixteenth of some cards, and Metal recommends three quarters of an Apple
 consumer card a desktop holds some more, unless nothing is attached to it.
 """
 
+from collections.abc import Sequence
+
 from ..errors import BadInput
 from ..hardware.gpus import Hardware
 from ..units import GiB, format_bytes, parse_bytes
@@ -17,6 +19,11 @@ DESKTOP_RESERVE = 500_000_000
 def system_share(ram: int) -> int:
     """Bytes of a machine's memory that are left to its system: a tenth, 1 GB at least."""
     return min(ram // 2, max(10**9, ram // 10))
+
+
+def machine_with(free: int) -> int:
+    """Bytes of a machine of which `free` are left by `system_share`."""
+    return max(free + min(free, 10**9), -(-free * 10 // 9))
 
 
 def parse_reserve(text: str) -> int:
@@ -38,6 +45,28 @@ def budget_of(gpu: Hardware, reserve: str | None) -> tuple[int, int]:
             "reserve less",
         )
     return gpu.memory_bytes - kept, kept
+
+
+def within_cards(budget: int, gpus: Sequence[Hardware]) -> int:
+    """A budget that was typed beside GPUs: no more of it than they give programs.
+
+    Who types the size that a card is sold with means all of it. Where what it gives is an estimate,
+    or the system's to set (a unified memory), the typed size counts up to that. Raises BadInput for
+    more than the cards are sold with.
+    """
+    sold = sum(gpu.marketing_bytes for gpu in gpus)
+    gives = sum(gpu.memory_bytes for gpu in gpus)
+    if not gpus or budget <= gives:
+        return budget
+    names = " and ".join(dict.fromkeys(gpu.name for gpu in gpus))
+    if budget > sold:
+        raise BadInput(
+            f"a budget of {format_bytes(budget)} is more than {names} has: programs get "
+            f"{format_bytes(gives)}",
+            "leave --budget out to plan for all of it, or --gpu to plan for other memory",
+        )
+    soft = any(gpu.memory_estimated or gpu.unified for gpu in gpus)
+    return budget if soft else gives
 
 
 def gpu_notes(request: Request) -> list[str]:
@@ -63,6 +92,8 @@ def gpu_notes(request: Request) -> list[str]:
         notes.append(f"{gpu.name} gives programs {gives}{about}{left if request.reserve else ''}")
     elif request.budget > gpu.memory_bytes:
         notes.append(f"the budget is more than {gpu.name} has: it gives programs {gives}")
+    elif request.budget == gpu.memory_bytes:
+        notes.append(f"the budget ends where {gpu.name} does: it gives programs {gives}")
     if gpu.usual:
         notes.append(gpu.note)
     if gpu.unified:

@@ -16,6 +16,7 @@ from ..units import budget_for, format_bytes, format_tokens
 from . import choose as choice
 from .choose import USABLE
 from .evaluate import Point
+from .host_memory import room_hints, typed_host_memory
 from .max_context import longest_safe, max_context_of, safe_fitting
 from .placed.questions import Table, evaluate_request, needed_bytes
 from .request import Request
@@ -68,7 +69,8 @@ def _safe_elsewhere(
         need = int(points.memory[smallest.index])
         config = str(table.space.configuration(smallest.index))
         details |= {"needed_bytes": need, "needed_config": config}
-        hints.append(f"a budget of {budget_for(need)}, for {config}")
+        room = room_hints(request, table.space.configuration(smallest.index), need)
+        hints += [f"{each}, for {config}" for each in room]
     longest = _longest_safe(request)
     if longest is not None:
         context, config = longest
@@ -118,13 +120,14 @@ def _nothing_usable(request: Request, table: Table) -> NothingFits:
     need = int(points.memory[smallest])
     config = table.space.configuration(smallest)
     context, batch = _smaller_workloads(request, config)
-    would_fit = {
+    would_fit: dict[str, Any] = {
         "budget": budget_for(need),
         "budget_bytes": need,
         "context": context,
         "batch": batch,
     }
-    hints = [f"a budget of {budget_for(need)}"]
+    would_fit["ram"] = typed_host_memory(request, config, need)
+    hints = room_hints(request, config, need)
     if context is not None:
         hints.append(f"--context {context} ({format_tokens(context)} tokens)")
     if batch is not None:

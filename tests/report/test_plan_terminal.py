@@ -1,6 +1,7 @@
 """A plan on terminals of every width: the answer first, configurations whole, readable marks."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -151,3 +152,13 @@ def test_terms_fit_a_terminal_of_40_columns() -> None:
     low, high = document["latency"]["ttft_low_s"], document["latency"]["ttft_high_s"]
     assert f"    {seconds(low)} to {seconds(high)} (" in text
     assert len([line for line in lines if line.startswith(" ")]) < 34
+
+
+def test_kinds_of_tasks_that_keep_the_same_are_one_row(document: dict[str, Any]) -> None:
+    kept = {"retention": 0.991, "low": 0.98, "high": 0.995}
+    tasks = {"reasoning": kept, "retrieval": dict(kept), "reading": kept | {"low": 0.97}}
+    best = json.loads(json.dumps(document["recommended"]))
+    best["accuracy"] |= {"tasks": tasks, "task": "retrieval"}
+    text = "\n".join(shown(document | {"recommended": best}, 200))
+    assert re.search(r"reasoning, retrieval +99.1 % +98.0 % to 99.5 %, shown above *\n", text)
+    assert re.search(r"\n +reading +99.1 % +97.0 % to 99.5 % *\n", text)

@@ -9,6 +9,7 @@ from ..evaluate import EvaluatedSpace, Point, evaluate, predict_point
 from ..request import Request
 
 if TYPE_CHECKING:
+    from ...placement import Placement
     from .table import PlacedSpace
 
 Table = Union[EvaluatedSpace, "PlacedSpace"]
@@ -26,11 +27,16 @@ def evaluate_request(request: Request) -> Table:
 def needed_bytes(request: Request, config: Configuration, workload: Workload) -> int:
     """Bytes that the budget must have for `config`: the upper end."""
     if request.engine.places:
-        from .table import placement_of
-
         return placement_of(request, config, workload).needed
     how = request.engine, request.hardware
     return memory.estimate(request.spec, config, workload, *how).total_high
+
+
+def placement_of(request: Request, config: Configuration, workload: Workload) -> "Placement":
+    """Where one configuration lies within the request's budgets; of an engine that places."""
+    from .table import placement_of
+
+    return placement_of(request, config, workload)
 
 
 def requested_point(request: Request, config: Configuration, workload: Workload) -> Point:

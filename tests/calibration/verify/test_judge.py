@@ -1,5 +1,6 @@
 """A prediction beside a measurement: inside, better or worse, and the plan that is better then."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -60,7 +61,7 @@ def test_what_a_cpu_does_not_measure_is_not_judged() -> None:
         assert "not measured" in shown["note"]
     seconds = latency_terms(PLANNED, found, False, False)
     answered = receipt(QUESTION, found, [*terms.values(), *seconds], [], None, 0)
-    assert answered["verdict"].startswith("verified: 2 numbers are as promised")
+    assert answered["verdict"].startswith("verified: the weights and the KV cache are as promised")
     assert answered["verdict"].endswith("the total was not measured")
     assert answered["cap"]["device_used"] is None
     assert answered["cap"]["counted"] == PLANNED.memory.total
@@ -135,18 +136,33 @@ def test_retention_is_inside_where_the_intervals_meet() -> None:
     for wrong, side in ((0, "inside"), (20, "worse")):
         score = Score.of([0.0] * wrong + [1.0] * (40 - wrong))
         scored = compare("needle", score, (reference, "rows"), "")
-        document = scored.document(PLANNED)
+        document = scored.document(PLANNED.accuracy)
         assert document["side"] == side
         assert document["predicted_low"] == kind.low
         assert document["retention"] == 1 - wrong / 40
         assert document["retention_sd"] >= 1 / 42
-    assert compare("needle", reference, None, "it does not fit").side(PLANNED) is None
+    assert compare("needle", reference, None, "it does not fit").side(PLANNED.accuracy) is None
     lost = receipt(QUESTION, measured(), [], [scored], None, 0)
     assert lost["wrong"] == [
         f"needle keeps 50.0 % of its score, predicted were {100 * kind.low:.1f} % to "
         f"{100 * kind.high:.1f} %"
     ]
     assert not lost["verified"]
+
+
+def test_a_task_that_no_score_could_fail_is_not_judged() -> None:
+    """1.645 / (n + 2) is as far as n answers reach: 3 items say nothing of a promise of 30 %."""
+    promise = PLANNED.accuracy.model_copy(update={"low": 0.3, "high": 0.9, "tasks": {}})
+    for items, side, judged in ((3, None, 0), (4, "inside", 1)):
+        score = Score.of([1.0, *[0.0] * (items - 1)])
+        scored = compare("needle", score, (Score.of([1.0] * items), "rows"), "")
+        assert scored.side(promise) == side
+        assert ("not judged" in scored.document(promise)["note"]) is (side is None)
+        question = replace(QUESTION, planned=PLANNED.model_copy(update={"accuracy": promise}))
+        verdict = receipt(question, measured(device="cpu"), [], [scored], None, 0)["verdict"]
+        assert ("retention of 1 task is as promised" in verdict) is bool(judged)
+    lost = compare("needle", Score.of([0.0] * 4), (Score.of([1.0] * 4), "rows"), "")
+    assert lost.side(promise) == "worse"
 
 
 def total(measured: float | None, side: Any) -> list[Term]:

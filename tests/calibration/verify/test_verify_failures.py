@@ -102,7 +102,7 @@ def test_a_cpu_is_held_to_tensors_and_the_planners_rest(
     budget: int | None, phase: str | None, term: str | None, opened: OpenModel
 ) -> None:
     planned = estimate(SPEC, CONFIG, WORK, KVPARETO, None)
-    rest = planned.activation + planned.overhead
+    rest = planned.activation
     size = planned.total if budget is None else rest + budget * (planned.weights + planned.kv - 1)
     found = execute(opened, CONFIG, WORK, budget=size)
     assert (found.outcome == "ok") is (budget is None)

@@ -28,18 +28,19 @@ def test_without_a_configuration_what_is_recommended_is_verified(
     assert code == 0
     assert found["config"] == recommended["config"]
     (total,) = [term for term in found["terms"] if term["name"] == "total"]
-    assert total["predicted"] == recommended["memory"]["total"]
+    memory = recommended["memory"]
+    assert total["predicted"] == memory["total"] - memory["overhead"]
 
 
 def test_every_budget_with_every_context(capsys: pytest.CaptureFixture[str]) -> None:
-    table = ["--budget", "100MB,2GB,3GB", "--context", "96,0.25k"]
+    table = ["--budget", "0.1MB,2GB,3GB", "--context", "96,0.25k"]
     code, found = verify(capsys, *ASKED, *table)
     assert code == 0
     shapes = [(one["context"], one["budget"]) for one in found["receipts"]]
     assert shapes == [(c, b) for c in (96, 256) for b in (2 * 10**9, 3 * 10**9)]
     assert [(none["context"], none["budget"]) for none in found["unplanned"]] == [
-        (96, 10**8),
-        (256, 10**8),
+        (96, 10**5),
+        (256, 10**5),
     ]
     assert found["unplanned"][0]["reason"].startswith("nothing fits")
     assert found["verdict"] == "4 of 4 verified; nothing fits 2 more"
@@ -61,7 +62,7 @@ def test_one_configuration_over_contexts(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_budget_that_nothing_fits_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run([*ASKED, "--budget", "100MB", "--device", "cpu"]) == 1
+    assert run([*ASKED, "--budget", "0.1MB", "--device", "cpu"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[-2].startswith("error: nothing fits")
     assert lines[-1].startswith("hint: this would fit: a budget of")

@@ -9,7 +9,14 @@ from kvpareto.cli import run
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.hardware.gpus import list_gpus
-from kvpareto.planner.search.gpu_memory import DESKTOP_RESERVE, budget_of, parse_reserve
+from kvpareto.planner.search.gpu_memory import (
+    DESKTOP_RESERVE,
+    budget_of,
+    machine_with,
+    parse_reserve,
+    system_share,
+    within_cards,
+)
 
 GIB = 2**30
 MIB = 2**20
@@ -64,6 +71,27 @@ def test_no_budget_is_above_what_torch_was_seen_to_have(name: str, gib: float) -
 def test_no_budget_is_above_what_the_driver_keeps_of_its_total(name: str, mib: int) -> None:
     # 451 MiB of a T4 and 881 of an A100 80GB were seen to be kept
     assert 0.95 * mib * MIB < find_gpu(name).memory_bytes <= (mib - 900) * MIB
+
+
+def test_a_budget_that_was_typed_ends_where_the_card_does() -> None:
+    """Who types the size that a card is sold with means all of it; more is a mistake."""
+    card = find_gpu("4090")
+    assert within_cards(12 * 10**9, (card,)) == 12 * 10**9
+    assert within_cards(24 * GIB, (card,)) == card.memory_bytes < 24 * GIB
+    assert within_cards(48 * GIB, (card, card)) == 2 * card.memory_bytes
+    assert within_cards(80 * GIB, ()) == 80 * GIB
+    with pytest.raises(BadInput, match="more than NVIDIA GeForce RTX 4090 has"):
+        within_cards(24 * GIB + 1, (card,))
+
+
+def test_a_budget_counts_where_what_the_card_gives_is_unsure_or_set_by_its_owner() -> None:
+    apple = find_gpu("M2 Max 64GB")
+    assert apple.unified
+    assert within_cards(60 * GIB, (apple,)) == 60 * GIB
+    with pytest.raises(BadInput):
+        within_cards(65 * GIB, (apple,))
+    unsure = next(gpu for gpu in list_gpus() if gpu.memory_estimated and not gpu.unified)
+    assert within_cards(unsure.marketing_bytes, (unsure,)) == unsure.marketing_bytes
 
 
 def test_the_budget_of_every_card_is_less_than_it_is_sold_with() -> None:
@@ -124,7 +152,8 @@ def test_a_plan_says_what_the_card_gives_and_what_is_left_to_others(
     assert found["budget"] == gpu.memory_bytes
     code, found, _ = plan(capsys, *asked, "--budget", "24GiB")
     assert found["gpu_memory"]["reserve"] is None
-    assert any("more than NVIDIA GeForce RTX 4090 has" in w for w in found["warnings"])
+    assert found["budget"] == gpu.memory_bytes
+    assert any("ends where NVIDIA GeForce RTX 4090 does" in w for w in found["warnings"])
     code, _, err = plan(capsys, *asked, "--budget", "8GB", "--reserve", "1GB")
     assert code == 2
     assert "--reserve beside --budget" in err
@@ -179,3 +208,11 @@ def test_the_file_marks_every_memory_as_seen_or_estimated() -> None:
     for row in json.loads(file.read_text("utf-8"))["gpus"]:
         if "sizes_gib" not in row:
             assert ("seen" in row["reported"]) != ("estimate" in row["reported"]), row["name"]
+
+
+@pytest.mark.parametrize("free", [1, 3 * 10**8, 10**9, 9 * 10**9, 9 * 10**9 + 1, 10**11])
+def test_a_machine_of_that_size_leaves_what_is_needed(free: int) -> None:
+    size = machine_with(free)
+    assert size - system_share(size) >= free
+    less = size - 2
+    assert less - system_share(less) < free

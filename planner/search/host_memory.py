@@ -1,0 +1,42 @@
+"""What to type where a configuration needs more memory: a budget, or a machine's host memory.
+
+Engines that place a model on two devices have two budgets. The smallest `--ram` that would do is
+found by placing the configuration again.
+"""
+
+from dataclasses import replace
+
+from ..formats.configuration import Configuration
+from ..units import budget_for
+from .gpu_memory import machine_with
+from .placed.questions import placement_of
+from .request import Request
+
+
+def room_hints(request: Request, config: Configuration, need: int) -> list[str]:
+    """What to type for a configuration that needs `need` bytes: host memory, or a budget. Where
+    there is no device the budget is host memory, and `--ram` is how it is typed."""
+    host = typed_host_memory(request, config, need)
+    budget = [] if request.host_only else [f"a budget of {budget_for(need)}"]
+    return [f"--ram {host}"] * (host is not None) + budget
+
+
+def typed_host_memory(request: Request, config: Configuration, need: int) -> str | None:
+    """The `--ram` with which this configuration would fit, the rest of it in host memory; None for
+    engines that keep all of a model on one device, and where more host memory would not do."""
+    if not request.engine.places or (request.hardware is not None and request.hardware.unified):
+        return None
+    if request.host_only:
+        return budget_for(machine_with(need))
+
+    def fits(ram: int) -> bool:
+        asked = replace(request, ram=ram)
+        return placement_of(asked, config, request.workload).needed <= request.budget
+
+    low, high = 0, 2**43
+    if not fits(high):
+        return None
+    while high - low > 10**7:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return budget_for(machine_with(high))

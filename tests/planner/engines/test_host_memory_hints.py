@@ -1,0 +1,42 @@
+"""Where a model is too large for the card, the hint says how much host memory would do."""
+
+import re
+
+import pytest
+
+from kvpareto import api
+from kvpareto.planner.errors import NothingFits
+
+
+def hinted(**words: str) -> str:
+    """The `--ram` of the hint."""
+    with pytest.raises(NothingFits) as raised:
+        api.plan(words.pop("model"), engine="llama.cpp", offline=True, **words)  # type: ignore[arg-type]
+    (size, *_) = re.findall(r"--ram ([0-9.]+GB)", raised.value.hint or "")
+    assert "budget" in (raised.value.hint or "") or "gpu" not in words
+    return str(size)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"model": "openai/gpt-oss-20b", "gpu": "3060"},
+        {"model": "Qwen/Qwen3-8B", "budget": "2GB"},
+    ],
+    ids=lambda words: str(words["model"]),
+)
+def test_the_host_memory_that_is_named_would_do(words: dict[str, str]) -> None:
+    size = hinted(**words)
+    asked = {name: value for name, value in words.items() if name != "model"}
+    plan = api.plan(words["model"], engine="llama.cpp", ram=size, offline=True, **asked)  # type: ignore[arg-type]
+    assert plan["fits"]
+    less = f"{float(size[:-2]) / 2:.2f}GB"
+    with pytest.raises(NothingFits):
+        api.plan(words["model"], engine="llama.cpp", ram=less, offline=True, **asked)  # type: ignore[arg-type]
+
+
+def test_without_a_card_the_budget_is_typed_as_host_memory() -> None:
+    with pytest.raises(NothingFits) as raised:
+        api.plan("Qwen/Qwen3-8B", engine="llama.cpp", ram="4GB", offline=True)
+    assert "--ram" in (raised.value.hint or "")
+    assert "a budget of" not in (raised.value.hint or "")
