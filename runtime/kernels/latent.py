@@ -28,6 +28,7 @@ from ..cache.layer_state import LayerState, SideState
 from .triton_attend import merge
 from .triton_read import read_tile, source
 
+WARPS, STAGES = 8, 2  # with fewer warps, or longer tiles, 8-bit latents of 512 channels spill
 _efficient_attention = torch.ops.aten._scaled_dot_product_efficient_attention.default
 
 
@@ -102,7 +103,7 @@ def attend_tile(Q, T, OUT, LSE, CLOCK, STARTS,
 
 
 @triton.jit
-def _write_out(OUT, CLOCK, first, count, VALUES, PAIRS, RESIDUAL, SINKS, capacity, residual_rows,
+def write_tile(OUT, CLOCK, first, count, VALUES, PAIRS, RESIDUAL, SINKS, capacity, residual_rows,
                sinks, buffered, BITS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
                BLOCK: tl.constexpr, KIND: tl.constexpr, WORDS: tl.constexpr, HELD: tl.constexpr,
                FIRST: tl.constexpr, KEYS: tl.constexpr):  # fmt: skip
@@ -130,7 +131,7 @@ def attend(query: Tensor, turned: Tensor, state: LayerState, scaling: float) -> 
         query.contiguous(), turned.contiguous(), out, lse, state.clock.device, state.clock.starts,
         *k.tensors, *k.numbers, *v.tensors, *v.numbers, n, splits, scaling,
         group, interpreted or query.dtype == torch.float32, *k.constants, *v.constants,
-        ROWS=LATENT_ROWS, KEYS=LATENT_KEYS, num_warps=8, num_stages=2,
+        ROWS=LATENT_ROWS, KEYS=LATENT_KEYS, num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip
     return merge(out, lse, None).transpose(1, 2).to(query.dtype)
 
@@ -221,8 +222,8 @@ def write_out(
     """Positions [first, first + count) of one sequence's side in 16 bits, [1, count, D]."""
     out = torch.empty((1, count, side.dim), dtype=dtype, device=side.values.device)
     held = source(side)
-    _write_out[(triton.cdiv(count, LATENT_KEYS),)](
+    write_tile[(triton.cdiv(count, LATENT_KEYS),)](
         out, state.clock.device, first, count, *held.tensors, *held.numbers, *held.constants,
-        KEYS=LATENT_KEYS, num_warps=8,
+        KEYS=LATENT_KEYS, num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip
     return out

@@ -9,10 +9,12 @@ from transformers.models.minimax.modeling_minimax import MiniMaxCache
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import STATEFUL_RUN
 from kvpareto.planner.workload import Workload
+from kvpareto.runtime.cache.kv_cache import PackedCache
 from kvpareto.runtime.cache.state_layer import StateLayer
 from kvpareto.runtime.model_class import check_class
 from kvpareto.runtime.serving.queue import PromptRequest
@@ -110,3 +112,21 @@ def test_padding_that_a_state_would_read_is_refused() -> None:
         pytest.raises(BadInput, match="would read the padding"),
     ):
         run.generate([[5, 6, 7], [8]], 2)
+
+
+@pytest.mark.parametrize("text", ["k16v16", "k8v8-g64+pc512", "k4v4-g32+res128+sink4+pc1024"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Qwen/Qwen3-Next-80B-A3B-Instruct",
+        "Qwen/Qwen3.5-27B",
+        "deepseek-ai/DeepSeek-V2-Lite-Chat",
+        "meta-llama/Llama-4-Scout-17B-16E-Instruct",
+        "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16",
+    ],
+)
+def test_bytes_at_real_shapes(name: str, text: str) -> None:
+    """Published models, two sequences of 20,000 tokens, allocated on the meta device."""
+    spec, config = load_model(name, offline=True), Configuration.parse(f"w16a16-{text}")
+    predicted = kv_bytes(spec, config, Workload(19_990, 10, 2), KVPARETO).total
+    assert PackedCache(spec, config, tokens=20_000, batch=2, device="meta").nbytes == predicted
