@@ -20,6 +20,8 @@ def elsewhere(request: Request, config: Configuration) -> list[dict[str, str]]:
         return []
     commands = []
     for engine in NAMES:
+        if engine == "vllm" and request.hardware is None:
+            continue  # its plans are of cards
         near = nearest_configuration(engine, request.spec, config)
         if near is not None:
             command = f"{_same_question(request)} --engine {engine}"

@@ -12,14 +12,33 @@ _GGUF_CACHE = {16: "f16", 8: "q8_0", 5: "q5_1", 4: "q4_0"}
 _GGUF_PAIRS = (("f16", "q8_0"), ("q8_0", "q5_1"), ("q8_0", "q4_0"))
 """Keys and values of two types that its attention kernels are built for; of one type all are."""
 _GGUF_CHUNKS = (128, 256, 512, 1024, 2048)
+_VLLM_WEIGHTS = {16: "16a16", 8: "fp8", 4: "awq"}
+_VLLM_CACHE = {16: "16", 8: "fp8", 4: "int4_per_token_head"}
+_VLLM_CHUNK = 2048
+"""The shortest step that its plans choose among."""
 
 
 def nearest_configuration(engine: str, spec: ModelSpec, config: Configuration) -> str | None:
     """The configuration of `engine` that is nearest to `config` from above: no format of fewer
     bits, the chunk not longer where there is one as short. None where the engine has no such
     names, or it is not known whether it runs the model."""
-    if not spec.understood or engine != "llama.cpp":
+    if not spec.understood or spec.gguf is not None:
         return None
+    if engine == "llama.cpp":
+        return _llama_cpp(spec, config)
+    return _vllm(spec, config) if engine == "vllm" else None
+
+
+def _vllm(spec: ModelSpec, config: Configuration) -> str | None:
+    """Keys and values are of one format there; a quantized checkpoint keeps its own."""
+    if spec.quantization is not None:
+        return None
+    cache = _at_least(_VLLM_CACHE, max(config.k_bits, config.v_bits))
+    weights = _at_least(_VLLM_WEIGHTS, config.weight_bits)
+    return f"w{weights}-k{cache}v{cache}+pc{_VLLM_CHUNK}"
+
+
+def _llama_cpp(spec: ModelSpec, config: Configuration) -> str:
     keys = _at_least(_GGUF_CACHE, config.k_bits)
     values = _at_least(_GGUF_CACHE, config.v_bits)
     latent = any(isinstance(mixer, LatentAttention) for mixer, _ in spec.mixer_counts)

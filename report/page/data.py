@@ -20,6 +20,8 @@ from ...planner.search.sweep import (
     placed_sweep,
     sweep,
 )
+from ..document_parts import placed
+from ..servers.serving import serves_line
 
 _MEMORY = ("weights", "kv", "activation", "overhead", "total", "total_low", "total_high")
 _BUDGETS, _PLACED_BUDGETS = 25, 7
@@ -122,9 +124,14 @@ def _places(point: Point) -> dict[str, Any]:
     placement = point.placement
     if placement is None:
         return {}
-    return {
+    split = {
         "host": placement.host.total,
         "layers": f"{placement.device_layers} of {placement.layers}",
+    }
+    serving = placement.serving
+    return {
+        **(split if placement.host.total else {}),
+        **({"serves": serves_line(placed(placement))} if serving is not None else {}),
         "fits": placement.fits,
         "command": placement.command,
     }

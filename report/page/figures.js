@@ -105,8 +105,8 @@ function memory() {
   if (!one || one.over_contexts.length < 2) return null;
   const points = one.over_contexts;
   const rows = points.flatMap((p) => TERMS.map((term) => ({ context: p.context, term, bytes: p[term] })));
-  const places = points[0].host !== undefined;
-  const beside = (p) => (places ? `\non the host ${gigabytes(p.host)}; ${p.layers} layers on the device` : "");
+  const places = points.some((p) => p.host);
+  const beside = (p) => (p.host ? `\non the host ${gigabytes(p.host)}; ${p.layers} layers on the device` : "");
   const svg = Plot.plot({
     ...common(360), x: overContexts(points), y: { label: "GB", grid: true },
     color: { domain: TERMS, range: TERM_COLORS },
@@ -121,7 +121,7 @@ function memory() {
     : `${one.config}: what each term takes; the dashed line is the budget.`;
   return figure("memory", "Memory against context", caption, svg,
     [["context", (p) => tokens(p.context)], ...TERMS.map((t) => [TERM_NAMES[t], (p) => gigabytes(p[t])]), ["total", (p) => gigabytes(p.total)], ["at most", (p) => gigabytes(p.total_high)],
-      ...(places ? [["on the host", (p) => gigabytes(p.host)], ["layers on the device", (p) => p.layers]] : [])],
+      ...(places ? [["on the host", (p) => gigabytes(p.host ?? 0)], ["layers on the device", (p) => p.layers ?? "all"]] : [])],
     points, { legend: TERMS.map((t, i) => [TERM_NAMES[t], TERM_COLORS[i]]) });
 }
 
@@ -168,7 +168,7 @@ function accuracy() {
   const place = (d) => ({ fx: kinds.indexOf(d.task) % columns, fy: Math.floor(kinds.indexOf(d.task) / columns) });
   const at = { fx: (d) => place(d).fx, fy: (d) => place(d).fy, x: "context" };
   const svg = Plot.plot({ ...common(170 * Math.ceil(kinds.length / columns)), fx: { axis: null, padding: 0.08 }, fy: { axis: null, padding: 0.14 }, x: overContexts(points, 4),
-    y: { label: "retention, %", grid: true, percent: true, ticks: 4, nice: true }, marks: [
+    y: { label: "retention, %", grid: true, percent: true, ticks: 4, domain: [100 * Math.min(0.99, ...rows.map((d) => d.low)), 100.2] }, marks: [
       Plot.frame({ stroke: "var(--line)" }),
       Plot.areaY(rows, { ...at, y1: "low", y2: "high", fill: "var(--fits)", fillOpacity: 0.2 }),
       Plot.lineY(rows, { ...at, y: "kept", stroke: "var(--fits)", strokeWidth: 2, marker: "dot" }),

@@ -68,6 +68,7 @@ function answer() {
     el("dl", {},
       ...line("memory", `${gigabytes(best.total)}, at most ${gigabytes(best.total_high)}`),
       ...line("of that", el("span", { class: "legend" }, ...terms)),
+      ...(best.serves ? line("serves", best.serves) : []),
       ...(best.layers ? line("where", `${best.layers} layers on the device, ${gigabytes(best.host)} in host memory`) : []),
       ...line("retention", `${percent(best.retention)}, at least ${percent(best.low)} (${best.provenance})`),
       ...line("TTFT", seconds(best.ttft_s) + between(best.ttft_low, best.ttft_high)),

@@ -8,6 +8,7 @@ import pytest
 import kvpareto
 from kvpareto.planner.engines.llama_cpp import LLAMA_CPP
 from kvpareto.planner.engines.nearest import nearest_configuration
+from kvpareto.planner.engines.vllm import VLLM
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.workload import Workload
@@ -36,6 +37,24 @@ def test_the_nearest_is_what_llama_cpp_runs_and_no_narrower(model: str) -> None:
                 assert theirs.chunk == 256
                 if weights == 16 and model != "openai/gpt-oss-20b":
                     assert theirs.weight_bits == 16
+
+
+def test_the_nearest_of_vllm_has_one_cache_format_and_no_fewer_bits() -> None:
+    spec = load_model("Qwen/Qwen3-8B", offline=True)
+    for weights in (16, 8, 4):
+        for keys, values in ((16, 16), (8, 8), (8, 4), (4, 2), (2, 2)):
+            ours = Configuration.parse(f"w{weights}a16-k{keys}v{values}+pc256")
+            near = nearest_configuration("vllm", spec, ours)
+            assert near is not None
+            theirs = Configuration.parse(near)
+            VLLM.check_formats(theirs)
+            assert theirs.weight_format in ("", *VLLM.weight_formats(spec))
+            assert theirs.weight_bits >= weights
+            assert theirs.k_format == theirs.v_format
+            assert theirs.k_bits == theirs.v_bits >= max(keys, values)
+            assert theirs.chunk in VLLM.chunks(Workload(8192))
+    stored = load_model("openai/gpt-oss-20b", offline=True)
+    assert nearest_configuration("vllm", stored, Configuration.parse("w4a16-k8v8")) is None
 
 
 def test_nothing_is_named_where_nobody_knows() -> None:
