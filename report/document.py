@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from ..planner.search.max_context import MaxContext
 
 
+VERIFIED = ("vllm",)
+"""Servers that `verify` starts."""
+
+
 def estimate_document(
     spec: ModelSpec,
     config: Configuration,
@@ -85,7 +89,7 @@ def _typed_budget(budget: int, needed: int) -> str:
 def _commands(request: Request, best: Point) -> list[dict[str, str]]:
     """What to type next, each with its label, ready for a POSIX shell."""
     if best.placement is not None and best.placement.serving is not None:
-        return _serve_commands(best.placement)
+        return _serve_commands(request, best, best.placement)
     if best.placement is not None:
         size = format_bytes(best.placement.file_bytes)
         commands = [
@@ -117,11 +121,19 @@ def _commands(request: Request, best: Point) -> list[dict[str, str]]:
     return commands
 
 
-def _serve_commands(placement: Placement) -> list[dict[str, str]]:
-    """The checkpoint to get, where it is not the model as named, and the server's start."""
+def _serve_commands(request: Request, best: Point, placement: Placement) -> list[dict[str, str]]:
+    """The checkpoint to get, where it is not the model as named, and the server's start; for an
+    engine that is verified, on one card, the line that does."""
     words = f"{placement.file}, {format_bytes(placement.file_bytes)}"
     get = [{"label": "Get", "command": words}] if placement.file else []
-    return [*get, {"label": "Run it", "command": placement.command}]
+    run = {"label": "Run it", "command": placement.command}
+    if request.engine.name not in VERIFIED or request.gpus or placement.file:
+        return [*get, run]
+    model = str(request.spec.extra.get("path") or request.spec.name)
+    words = ["kvpareto", "verify", "-m", model, "--engine", request.engine.name]
+    words += ["--config", str(best.config), "--context", str(request.workload.context)]
+    words += ["--batch", str(request.workload.batch)] if request.workload.batch > 1 else []
+    return [*get, run, {"label": "Check it", "command": shlex.join(words)}]
 
 
 def _ollama(said: dict[str, Any]) -> list[dict[str, str]]:

@@ -56,10 +56,10 @@ KV_NOISE = {
     # Floats: their error is relative, so that neither group nor offset matters much.
     "fp8": KVNoise(5.5),
     "fp8_e5m2": KVNoise(4.54),
-    "fp8_per_token_head": KVNoise(5.5),
+    "fp8_per_token_head": KVNoise(5.64),
     "nvfp4": KVNoise(3.74),
-    "int8_per_token_head": KVNoise(7.78, group=0, minimum=False),
-    "int4_per_token_head": KVNoise(4.0, group=0, rotates="always"),
+    "int8_per_token_head": KVNoise(7.86, group=0, minimum=False),
+    "int4_per_token_head": KVNoise(3.99, group=0, rotates="always"),
 }
 
 _AWQ_KL = 0.03

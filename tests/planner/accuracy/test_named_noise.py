@@ -81,6 +81,53 @@ ROUNDING: dict[str, Callable[[Values], Values]] = {
 }
 
 
+HEADS: Values = np.random.default_rng(1).standard_normal((5_000, 128))
+"""Heads, for formats with one scale a token and head."""
+
+
+def e4m3(x: Values) -> Values:
+    """Four bits of exponent, three of fraction; 448 at most, denormals below 2^-6."""
+    exponent = np.maximum(np.floor(np.log2(np.maximum(np.abs(x), 1e-30))), -6)
+    step = 2.0 ** (exponent - 3)
+    return np.clip(np.rint(x / step) * step, -448, 448)
+
+
+def e4m3_by_head(x: Values) -> Values:
+    scale = np.abs(x).max(1, keepdims=True) / 448
+    return e4m3(x / scale) * scale
+
+
+def int8_by_head(x: Values) -> Values:
+    scale = np.abs(x).max(1, keepdims=True) / 127
+    return np.rint(x / scale) * scale
+
+
+def int4_by_head(x: Values) -> Values:
+    """A whole zero point of four bits, as vLLM hides it in the scale."""
+    low, high = x.min(1, keepdims=True), x.max(1, keepdims=True)
+    scale = (high - low) / 15
+    zero = np.clip(np.rint(-low / scale), 0, 15)
+    return (np.clip(np.rint(x / scale + zero), 0, 15) - zero) * scale
+
+
+SERVED: dict[str, tuple[Callable[[Values], Values], Values]] = {
+    "fp8": (e4m3, X),
+    "fp8_per_token_head": (e4m3_by_head, X),
+    "int8_per_token_head": (int8_by_head, HEADS),
+    "int4_per_token_head": (int4_by_head, HEADS),
+}
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_servers_formats_too_over_the_group_that_they_have(name: str) -> None:
+    """Floats have no group: they are judged over 32, heads over their 128 channels."""
+    rounding, x = SERVED[name]
+    steps = np.sqrt(error(asymmetric(x, 4), x) * 15**2 / error(rounding(x), x))
+    assert KV_NOISE[name].bits == pytest.approx(np.log2(steps + 1), abs=0.06)
+    assert KV_NOISE[name].group == (0 if x is HEADS else 32)
+    assert (KV_NOISE[name].rotates == "always") == (name == "int4_per_token_head")
+
+
 def error(y: Values, x: Values = X) -> float:
     return float(((y - x) ** 2).mean())
 
