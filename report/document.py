@@ -124,8 +124,8 @@ def _commands(request: Request, best: Point) -> list[dict[str, str]]:
 def _serve_commands(request: Request, best: Point, placement: Placement) -> list[dict[str, str]]:
     """The checkpoint to get, where it is not the model as named, and the server's start; for an
     engine that is verified, on one card, the line that does."""
-    words = f"{placement.file}, {format_bytes(placement.file_bytes)}"
-    get = [{"label": "Get", "command": words}] if placement.file else []
+    checkpoint = f"{placement.file}, {format_bytes(placement.file_bytes)}"
+    get = [{"label": "Get", "command": checkpoint}] if placement.file else []
     run = {"label": "Run it", "command": placement.command}
     if request.engine.name not in VERIFIED or request.gpus or placement.file:
         return [*get, run]

@@ -77,7 +77,14 @@ def _page(
     dtype = settings.kv_cache_dtype
     element = 2 if dtype == "auto" else 1
     if isinstance(mixer, LatentAttention):
-        if dtype not in ("auto", "fp8") or mixer.indexer is not None or mixer.window is not None:
+        if mixer.indexer is not None or mixer.window is not None:
+            raise BadInput(
+                f"vLLM's cache of {spec.model_type} is not planned: its latent attention chooses "
+                "tokens by an indexer, or sees a window",
+                "full, sliding and plain latent attention are planned, and states of Mamba-2 and "
+                "gated delta",
+            )
+        if dtype not in ("auto", "fp8"):
             raise BadInput(
                 f"vLLM has no backend for the latent of {spec.model_type} as {dtype}",
                 "a latent without an indexer takes auto and fp8",

@@ -35,6 +35,8 @@ def place(
     tried: list[SizedLayout] = []
     refused: BadInput | None = None
     for layout in layouts(spec, len(machine.gpus), machine.parallel):
+        if layout.data == 1 and any(one.fits for one in tried):
+            continue  # the ranks that share the most fit: stages would be slower
         try:
             one = size_layout(spec, settings, layout, workload, machine)
         except BadInput as error:  # a cut through a group of packed weights
