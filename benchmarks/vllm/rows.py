@@ -72,7 +72,7 @@ def main() -> None:
         if start["id"] in done or (only and start["id"] not in only):
             continue
         left = asked.until - (time.monotonic() - begun)
-        if left < 20:
+        if left < 40:
             print(f"{start['id']}: no time left", flush=True)
             continue
         at = time.monotonic()
@@ -113,7 +113,7 @@ def measure(start: dict[str, Any], patience: float, log: Path) -> dict[str, Any]
             file.write(f"=== {start['id']}\n{text}\n")
         lines = [json.loads(line) for line in told.read_text().splitlines()]
     runner = next((e["runner"] for e in lines if e["event"] == "memory"), None)
-    return _row(start, read_events(lines, text), runner, ended, text)
+    return _row(start, read_events(lines, text, None if ended else patience), runner, ended, text)
 
 
 def _forked(wanted: dict[str, Any], log: Path, patience: float) -> bool:

@@ -8,6 +8,7 @@ DOOR = (
     "engine_runs",
     "gpu",
     "latency",
+    "least_squares",
     "measured_models",
     "mixed_effects",
     "profile",

@@ -1,11 +1,12 @@
 """What `verify --engine vllm` is to start: from a plan's file, or from what was typed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...planner.accuracy.calibrations import fingerprint
+from ...planner.engines.vllm import asked_settings
 from ...planner.engines.vllm.settings import ServeSettings
 from ...planner.errors import BadInput
 from ...planner.formats.configuration import Configuration
@@ -67,46 +68,29 @@ def asked_of(options: Options, hardware: Hardware) -> Asked:
     spec = load_model(options.model, offline=options.offline)
     workload = Workload.parse(options.context, options.output, options.batch, spec.max_context)
     config = Configuration.parse(options.config) if options.config else Configuration()
-    settings = _typed_settings(options, config, workload, hardware)
+    settings = _typed_settings(options, spec, config, workload, hardware)
     return Asked(
         spec, options.model, settings, config, workload, hardware, None, options.random_weights
     )
 
 
 def _typed_settings(
-    options: Options, config: Configuration, workload: Workload, hardware: Hardware
+    options: Options,
+    spec: ModelSpec,
+    config: Configuration,
+    workload: Workload,
+    hardware: Hardware,
 ) -> ServeSettings:
-    """The engine's usual settings, with room for the prompt and the answer."""
-    more: dict[str, Any] = dict(cache_and_weights(config))
-    if options.budget is not None:
-        part = parse_bytes(options.budget) / hardware.memory_bytes
-        if part > 1:
-            raise BadInput(
-                f"{options.budget} is more than the {hardware.name} has", "give a smaller --budget"
-            )
-        more["gpu_memory_utilization"] = round(part, 4)
-    return ServeSettings(workload.context + workload.output, **more)
-
-
-def cache_and_weights(config: Configuration) -> dict[str, str]:
-    """A configuration's formats as vLLM's options. Raises BadInput for what it has no flag for."""
-    if config.k_format != config.v_format or config.k_bits != config.v_bits:
+    """The engine's usual settings, with room for the prompt and the answer of every user."""
+    settings = asked_settings.settings_of(spec, config, workload, (hardware,))
+    if options.budget is None:
+        return settings
+    part = parse_bytes(options.budget) / hardware.memory_bytes
+    if part > 1:
         raise BadInput(
-            f"vLLM keeps keys and values alike, and {config} does not", "give both one format"
+            f"{options.budget} is more than the {hardware.name} has", "give a smaller --budget"
         )
-    if config.k_bits < 16 and not config.k_format:
-        raise BadInput(
-            f"vLLM has no cache of {config.k_bits}-bit groups", "kfp8vfp8 is one that it has"
-        )
-    if config.weight_bits < 16 and not config.weight_format:
-        raise BadInput(
-            f"vLLM has no weights w{config.weight_bits} of its own", "wfp8, wawq and wgptq4 are"
-        )
-    cache = config.k_format if config.k_bits < 16 else "auto"
-    found = {"kv_cache_dtype": cache}
-    if config.weight_bits < 16:
-        found["quantization"] = config.weight_format
-    return found
+    return replace(settings, gpu_memory_utilization=round(part, 4))
 
 
 def _from_plan(options: Options, path: Path, hardware: Hardware) -> Asked:
@@ -126,6 +110,13 @@ def _from_plan(options: Options, path: Path, hardware: Hardware) -> Asked:
             "write one: kvpareto plan --engine vllm -m MODEL --gpu H100 --save plan.json",
         ) from None
     spec = load_model(source, offline=options.offline)
+    # Weights that are a checkpoint of their own have no flag; the configuration names them.
+    settings = replace(settings, quantization=asked_settings.weight_name(spec, config))
+    if settings.data_parallel > 1:
+        raise BadInput(
+            f"{path.name} is for {settings.data_parallel} replicas, and verify starts one",
+            "plan one: kvpareto plan --engine vllm --parallel tp2",
+        )
     return Asked(
         spec,
         source,

@@ -14,7 +14,9 @@ import contextlib
 import json
 import os
 import random
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -40,6 +42,7 @@ def serve(wanted: dict[str, Any]) -> None:
         with open(wanted["out"], "a", encoding="utf-8") as file:
             file.write(json.dumps({"event": event, **values}) + "\n")
 
+    _end_with_parent()
     started = time.monotonic()
     try:
         import vllm
@@ -60,6 +63,19 @@ def serve(wanted: dict[str, Any]) -> None:
     except Exception as error:
         tell("failed", error=f"{type(error).__name__}: {error}"[:2000])
         raise
+
+
+def _end_with_parent() -> None:
+    """Whoever asked may be killed; an engine that nobody reads would keep the card."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.killpg(0, signal.SIGKILL)
+
+    if os.getpgrp() == os.getpid():  # a group of its own, which holds nobody else
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def _environment() -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...planner.accuracy import predict as accuracy
 from ...planner.accuracy.prediction import Accuracy
+from ...planner.engines.vllm.settings import ONLINE
 from ...planner.engines.vllm.speed import ServingSpeed, serving_speed
 from ...planner.engines.vllm.start import Start, start
 from ...planner.errors import BadInput, MissingDependency
@@ -121,7 +122,8 @@ def _source(asked: Asked, folders: ExitStack) -> tuple[str, int]:
     vocab = vocabulary(loaded.config)
     if asked.random_weights:
         folder = Path(folders.enter_context(tempfile.TemporaryDirectory()))
-        write_checkpoint(loaded.config, folder, getattr(asked.settings, "quantization", ""))
+        name = asked.settings.quantization
+        write_checkpoint(loaded.config, folder, "" if name in ONLINE else name)
         return str(folder), vocab
     shipped = shipped_folder(asked.source)
     folder_ = shipped or loaded.folder
@@ -138,7 +140,7 @@ def _exam(asked: Asked, source: str, options: Options) -> "Exam | None":
     if asked.random_weights:
         return None
     count = options.items or (QUICK_ITEMS if options.quick else ITEMS)
-    names = options.tasks or ",".join(DEFAULT_TASKS)
+    names = options.tasks or DEFAULT_TASKS
     try:
         import torch  # noqa: F401
         import transformers  # noqa: F401

@@ -45,8 +45,10 @@ DOOR = (
     "nearest",
     "transformers",
     "transformers_eager",
+    "vllm.asked_settings",
     "vllm.settings",
     "vllm.speed",
     "vllm.start",
+    "vllm.step_time",
 )
 """Modules that other rooms may import, beside what stands above."""

@@ -19,7 +19,7 @@ from ...light_dataclass import dataclass
 from ...models.spec import ModelSpec
 from .schedule import schedule
 from .settings import ServeSettings
-from .step_time import Served, served, step_seconds
+from .step_time import Served, efficiencies_of, served, step_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class ServingSpeed:
 
     `ttft`: the first token of the `users` that arrive together, on average; `ttft_alone`: of one
     prompt on an idle server. `tpot`: between a user's tokens, on average. `tokens_per_second`:
-    output tokens of all users over the whole time. `kind`: "fitted" to runs of this kind of card,
-    else "derived" from its datasheet.
+    output tokens of all users over the whole time. `kind`: "fitted" to runs of this card
+    with such formats, else "derived" from its datasheet.
     """
 
     ttft: Ends
@@ -77,13 +77,12 @@ def serving_speed(
     most = min(settings.max_num_seqs, at_once or settings.max_num_seqs)
     if min(users, prompt, output, most) < 1:
         raise BadInput("users, prompt and output are at least 1", "give whole numbers")
-    replicas, stages = _parallel(settings, "data"), _parallel(settings, "pipeline")
+    replicas, stages = settings.data_parallel, settings.pipeline_parallel
     each = -(-users // replicas)
     model = served(spec, settings, hardware, _link(hardware, profile))
     alone = timing(model, profile["rates"], Arrivals(1, prompt, 1, 1)).ttft
     timings = timing(model, profile["rates"], Arrivals(each, prompt, output, most))
-    fitted = any(card in hardware.name for card in profile["fitted_on"]) and stages == 1
-    low, high = profile["there" if fitted else "elsewhere"]
+    fitted, (low, high) = _certainty(model, profile, stages)
     # A token passes every stage; stages work side by side where there are sequences enough.
     overlap = min(stages, each)
 
@@ -114,8 +113,16 @@ def timing(model: Served, rates: Mapping[str, float], asked: Arrivals) -> Timing
     return Timing(float(first.mean()), float(later.mean()), float(ends[-1]))
 
 
-def _parallel(settings: ServeSettings, kind: str) -> int:
-    return int(getattr(settings, f"{kind}_parallel", 1))
+def _certainty(
+    model: Served, profile: dict[str, Any], stages: int
+) -> tuple[bool, tuple[float, float]]:
+    """Whether runs of such a card and such formats are behind it, and the ends of the interval:
+    of models left out of the fit, wider for what was not run, widest for other cards."""
+    run = stages == 1 and efficiencies_of(model) <= set(profile["measured"])
+    if any(card in model.hardware.name for card in profile["fitted_on"]):
+        return run, profile["there" if run else "untried"]
+    near = any(card in model.hardware.name for card in profile["near"])
+    return False, profile["untried" if near and run else "elsewhere"]
 
 
 @lru_cache(maxsize=1)

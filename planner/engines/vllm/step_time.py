@@ -60,11 +60,19 @@ class Served:
     """Bytes a second that an all-reduce moves at (NCCL's bus bandwidth)."""
 
 
-def served(spec: ModelSpec, settings: ServeSettings, hardware: Hardware, link: float) -> Served:
-    """Raises BadInput for weights in a format that has no speed here."""
+def served(
+    spec: ModelSpec,
+    settings: ServeSettings,
+    hardware: Hardware,
+    link: float,
+    weights: str | None = None,
+    cards: int | None = None,
+) -> Served:
+    """`weights`, `cards`: where not the settings' own. Raises BadInput for weights in a format that
+    has no speed here."""
     work = work_of(spec)
-    weights = str(getattr(settings, "quantization", "")).lower()
-    cards = int(getattr(settings, "tensor_parallel", 1))
+    weights = settings.quantization if weights is None else weights
+    cards = cards or settings.tensor_parallel
     if not weights:
         dense, expert, weights = _own_format(spec, work)
     elif weights in WEIGHTS:
@@ -90,6 +98,18 @@ def _own_format(spec: ModelSpec, work: Work) -> tuple[float, float, str]:
     if "fp8" in method or (bits == 8 and "fp8" in str(spec.quantization.details)):
         return each, each, "fp8"
     return each, each, "gptq8" if bits == 8 else "gptq4" if method == "gptq" else "awq"
+
+
+def efficiencies_of(model: Served) -> set[str]:
+    """Names of the efficiencies that are its own: of its formats and kinds of layers."""
+    names = {f"weights.{_dense_like(model)}", f"cache.{_cache_like(model.settings.kv_cache_dtype)}"}
+    if model.work.expert:
+        names.add(f"experts.{_expert_like(model)}")
+    if model.work.state:
+        names.add("states")
+    if any(kind.latent for kind in model.work.attention):
+        names.add("latent")
+    return names
 
 
 def step_seconds(model: Served, plan: Schedule, rates: Mapping[str, float]) -> Floats:

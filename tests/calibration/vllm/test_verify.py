@@ -241,9 +241,9 @@ def test_without_a_gpu_exit_3(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--config", "w16a16-k4v4-g64"], "has no cache of 4-bit groups"),
-        (["--config", "w4a16-k16v16"], "no weights w4"),
-        (["--config", "w16a16-kfp8v16"], "keys and values alike"),
+        (["--config", "w16a16-k4v4-g64"], "no cache of w16a16-k4v4-g64"),
+        (["--config", "w4a16-k16v16"], "no weights in w4a16"),
+        (["--config", "w16a16-kfp8v16"], "no cache of w16a16-kfp8v16"),
         (["--sweep", "3"], "--sweep is not for --engine vllm"),
         ([], "weights of Qwen/Qwen3-8B are not on this machine"),
     ],

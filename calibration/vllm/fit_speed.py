@@ -1,0 +1,197 @@
+"""Fit the efficiencies of vLLM's steps to the runs of profiles/vllm, and say how right they are.
+
+    python -m kvpareto.calibration.vllm.fit_speed            # errors, each model left out once
+    python -m kvpareto.calibration.vllm.fit_speed --write    # and profiles/vllm/speed.json anew
+
+Every efficiency has a prior (PRIORS, wide), so that what no run tells stays what the hardware says.
+A burst within which Triton compiled a kernel (`compiled_within`) is neither fitted nor counted: the
+same burst of another start took one to two seconds less.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from ... import profiles
+from ...planner.accuracy.formula import Floats
+from ...planner.engines.vllm.settings import ServeSettings
+from ...planner.engines.vllm.speed import Arrivals, timing
+from ...planner.engines.vllm.step_time import Served, served
+from ...planner.hardware.gpu_names import find_gpu
+from ...planner.load_model import load_model
+from ..fit.least_squares import least_squares
+
+MODELS = {
+    "llama8": "meta-llama/Llama-3.1-8B-Instruct",
+    "qwen30a3": "Qwen/Qwen3-30B-A3B",
+    "gemma3_4": str(Path(profiles.__file__).parent / "vllm" / "gemma-3-4b-text.json"),
+    "qwen8": "Qwen/Qwen3-8B",
+    "gptoss20": "openai/gpt-oss-20b",
+    "dsv2lite": "deepseek-ai/DeepSeek-V2-Lite-Chat",
+}
+FORMATS = {"bf16": "", "own": "", "awq": "awq", "gptq4": "gptq4", "fp8": "fp8"}
+NOISE = 0.04
+"""Of a time's logarithm: what two runs of one thing differ by."""
+FIRM = 2.5
+"""Deviations beyond which a run counts less (Huber)."""
+COMPILED = {("s-q30-auto", 32), ("s-q30-auto", 64)}
+"""Such bursts of rows that were written before it was seen: row and users."""
+PRIORS = {
+    "matmul.bf16": (0.68, 0.2), "matmul.fp8": (0.6, 0.3), "matmul.int8": (0.6, 0.3),
+    "weights.bf16": (0.85, 0.15), "weights.fp8": (0.8, 0.2), "weights.awq": (0.5, 0.4),
+    "experts.bf16": (0.6, 0.4), "experts.fp8": (0.5, 0.5), "experts.mxfp4": (0.4, 0.6),
+    "grouped": (0.7, 0.4), "attention.auto": (0.65, 0.2), "attention.fp8": (0.8, 0.3),
+    "attention.scaled": (0.2, 0.7), "attention.int4": (0.05, 0.7), "cache.auto": (0.85, 0.2),
+    "cache.fp8": (0.7, 0.3), "cache.scaled": (0.4, 0.5), "cache.int4": (0.2, 0.6),
+    "states": (0.6, 0.5), "scan": (0.05, 0.7), "moved": (0.8, 0.3), "link": (0.8, 0.4),
+    "layer": (2e-5, 0.6), "expert_layer": (1e-5, 0.8), "state_layer": (1e-5, 0.8),
+    "exchange": (1e-5, 0.7), "step": (3e-4, 0.6), "host_step": (1.5e-3, 0.6),
+    "host_user": (1.5e-5, 0.7), "host_layer": (1.5e-4, 0.6), "request": (2e-3, 0.8),
+}  # fmt: skip
+"""A value and the deviation of its logarithm."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One measured time of one burst: `what` is ttft, tpot or total of `asked`."""
+
+    row: str
+    shape: str
+    what: str
+    served: Served
+    asked: Arrivals
+    seconds: float
+
+    def predicted(self, rates: Mapping[str, float]) -> float:
+        return float(getattr(timing(self.served, rates, self.asked), self.what))
+
+
+def read_runs() -> list[Seen]:
+    """Every time of every burst that is fitted."""
+    found: list[Seen] = []
+    for name in ("starts_0.26_h200", "speeds_0.26_h200"):
+        for line in profiles.read(f"vllm/{name}.jsonl").splitlines():
+            row = json.loads(line)
+            if row.get("triton", True):
+                found += [seen for run in row.get("speed", ()) for seen in _seen(row, run)]
+    return found
+
+
+def _seen(row: Mapping[str, Any], run: Mapping[str, Any]) -> list[Seen]:
+    if run.get("compiled_within") or (row["id"], run["users"]) in COMPILED:
+        return []
+    settings = ServeSettings(
+        row["max_model_len"],
+        row["kv_cache_dtype"],
+        row["max_num_batched_tokens"],
+        row["max_num_seqs"],
+        row["gpu_memory_utilization"],
+        row["enforce_eager"],
+    )
+    spec = load_model(MODELS[row["shape"]], offline=True)
+    link = _links()[row["gpu"].split()[-1]]
+    weights, cards = FORMATS[row["weights"]], row.get("cards", 1)
+    model = served(spec, settings, find_gpu(row["gpu"]), link, weights, cards)
+    most = row["max_num_seqs"]
+
+    def one(what: str, output: int, seconds: float) -> Seen:
+        asked = Arrivals(run["users"], run["context"], output, most)
+        return Seen(row["id"], row["shape"], what, model, asked, seconds)
+
+    if "ttft_s" in run:
+        names = ("ttft", "ttft_s"), ("tpot", "tpot_s"), ("total", "total_s")
+        return [one(what, run["output"], run[key]) for what, key in names]
+    # earlier starts: until each has one token, until each has `output` further ones
+    return [one("total", 1, run["prefill_s"]), one("total", run["output"] + 1, run["total_s"])]
+
+
+def _links() -> dict[str, float]:
+    links: dict[str, float] = json.loads(profiles.read("vllm/speed.json"))["links"]
+    return links
+
+
+def fit(runs: Sequence[Seen]) -> dict[str, float]:
+    """The efficiencies that make these times most likely."""
+    names = list(PRIORS)
+    centre = np.log([PRIORS[name][0] for name in names])
+    spread = np.array([PRIORS[name][1] for name in names])
+    measured = np.log([seen.seconds for seen in runs])
+
+    def logs(x: Floats) -> Floats:
+        rates = dict(zip(names, np.exp(centre + spread * x), strict=True))
+        return np.log([seen.predicted(rates) for seen in runs]) - measured
+
+    def residuals(x: Floats) -> Floats:
+        off = logs(x) / NOISE
+        far = np.maximum(np.abs(off), FIRM)
+        firm = np.where(np.abs(off) <= FIRM, off, np.sign(off) * np.sqrt(2 * FIRM * far - FIRM**2))
+        return np.concatenate([firm, x])
+
+    def slopes(x: Floats) -> Floats:
+        step = 1e-4
+        base = residuals(x)
+        return np.stack(
+            [(residuals(x + step * row) - base) / step for row in np.eye(len(x))], axis=1
+        )
+
+    found = least_squares(residuals, slopes, np.zeros(len(names)))
+    return dict(zip(names, map(float, np.exp(centre + spread * found)), strict=True))
+
+
+def errors(runs: Sequence[Seen], rates: Mapping[str, float]) -> dict[tuple[str, str], list[float]]:
+    """Signed relative errors by (shape, what)."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for seen in runs:
+        off = seen.predicted(rates) / seen.seconds - 1
+        found.setdefault((seen.shape, seen.what), []).append(off)
+    return found
+
+
+def main() -> None:
+    """Fit, leave each model out, and print both; with --write, replace the profile."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true")
+    write = parser.parse_args().write
+    runs = read_runs()
+    rates = fit(runs)
+    print(f"{len(runs)} times of {len({r.shape for r in runs})} models")
+    everything = _table("fitted", errors(runs, rates))
+    left_out: dict[tuple[str, str], list[float]] = {}
+    for shape in sorted({seen.shape for seen in runs}):
+        others = fit([seen for seen in runs if seen.shape != shape])
+        left_out |= errors([seen for seen in runs if seen.shape == shape], others)
+    held = _table("left out", left_out)
+    if not write:
+        return
+    path = Path(profiles.__file__).parent / "vllm" / "speed.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    low, high = (float(np.quantile(1 / (1 + held), q)) for q in (0.05, 0.95))
+    # three models say little of how far a fourth may be
+    document["there"] = [round(min(low, 0.85), 3), round(max(high, 1.2), 3)]
+    document["rates"] = {name: float(f"{value:.4g}") for name, value in rates.items()}
+    document["errors"] = {
+        "times": len(runs),
+        "fitted_median": round(float(np.median(np.abs(everything))), 4),
+        "left_out_median": round(float(np.median(np.abs(held))), 4),
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _table(title: str, found: Mapping[tuple[str, str], Sequence[float]]) -> Floats:
+    """Print medians and the worst of each; all of them together."""
+    every = np.array([off for offs in found.values() for off in offs])
+    print(f"{title}: median {100 * median(abs(every)):.1f} %, worst {100 * max(abs(every)):.0f} %")
+    for (shape, what), offs in sorted(found.items()):
+        middle, worst = 100 * median(map(abs, offs)), 100 * max(offs, key=abs)
+        print(f"  {shape:10} {what:6} {len(offs):3}  {middle:5.1f} %  worst {worst:+.0f} %")
+    return every
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""vLLM's starts of profiles/vllm/speeds: what its cache holds, on one card and on two."""
+
+import json
+from statistics import median
+from typing import Any
+
+import pytest
+
+from kvpareto.calibration.vllm.fit_speed import FORMATS, MODELS
+from kvpareto.planner.engines.vllm.settings import ServeSettings
+from kvpareto.planner.engines.vllm.start import Start, start
+from kvpareto.planner.hardware.gpu_names import find_gpu
+from kvpareto.planner.load_model import load_model
+from kvpareto.profiles import read
+
+LINES = read("vllm/speeds_0.26_h200.jsonl").splitlines()
+ROWS = [row for row in map(json.loads, LINES) if "blocks" in row]
+
+
+def _start(row: dict[str, Any], weights: int | None = None) -> Start:
+    settings = ServeSettings(
+        row["max_model_len"],
+        row["kv_cache_dtype"],
+        row["max_num_batched_tokens"],
+        row["max_num_seqs"],
+        row["gpu_memory_utilization"],
+        row["enforce_eager"],
+        quantization=FORMATS[row["weights"]],
+        tensor_parallel=row["cards"],
+    )
+    spec = load_model(MODELS[row["shape"]], offline=True)
+    return start(spec, find_gpu(row["gpu"]), settings, weights)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda r: r["id"])
+def test_blocks_and_tokens_of_the_bytes_that_vllm_had(row: dict[str, Any]) -> None:
+    pool = _start(row).pool
+    assert pool.blocks(row["available"]) == row["blocks"]
+    assert pool.tokens(row["available"]) == row["tokens"]
+
+
+def test_tokens_predicted_from_the_config_alone() -> None:
+    """Weights too; none of these starts was looked at before the rules were written."""
+    errors = {row["id"]: _start(row).tokens.expected / row["tokens"] - 1 for row in ROWS}
+    assert len(errors) == 7
+    assert median(map(abs, errors.values())) <= 0.01
+    assert max(map(abs, errors.values())) <= 0.03, errors
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda r: r["id"])
+def test_the_interval_holds_what_was_found(row: dict[str, Any]) -> None:
+    found = _start(row)
+    assert found.fits
+    assert found.tokens.low <= row["tokens"] <= found.tokens.high
