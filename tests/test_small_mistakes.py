@@ -7,6 +7,8 @@ import pytest
 from kvpareto.cli import run
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.hardware.gpu_names import find_gpu
+from kvpareto.planner.models.model_name import plain_name
 from kvpareto.planner.units import parse_bytes
 
 QWEN = ["-m", "Qwen/Qwen3-8B", "--offline"]
@@ -16,6 +18,8 @@ QWEN = ["-m", "Qwen/Qwen3-8B", "--offline"]
     ("line", "error", "hint"),
     [
         (["plan", *QWEN, "--budget", "0"], "out of range", "between"),
+        (["plan", *QWEN, "--gpu", " "], "names no GPU", "profiles list"),
+        (["plan", "-m", "ollama:q:8b", "--budget", "9GB"], "an Ollama name", "or ollama:q:8b if"),
         (["plan", *QWEN, "--budget", "12GB", "--save", "-"], "- is no file", "--json"),
         (["profiles", "import", "none.json"], "there is none", "profiles export"),
         (["profiles", "import", "."], "it is no file", "profiles export"),
@@ -83,3 +87,23 @@ def test_a_gpus_memory_is_said_in_one_unit(capsys: pytest.CaptureFixture[str]) -
     out = capsys.readouterr().out
     assert "24 GiB" in out
     assert "23.5" in out
+
+
+def test_a_budget_that_is_much_too_small_says_what_would_fit(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Engines that must have a card by name are not asked what they would do without one."""
+    assert run(["plan", *QWEN, "--budget", "12MB"]) == 1
+    assert capsys.readouterr().err.startswith("error: nothing fits")
+
+
+def test_a_card_may_be_typed_with_the_memory_it_has() -> None:
+    assert find_gpu("L4 24GB") is find_gpu("L4")
+    assert find_gpu("nvidia t4 16 GiB") is find_gpu("T4")
+    for wrong in ("L4 48GB", "zork 24GB"):
+        with pytest.raises(BadInput, match="unknown GPU"):
+            find_gpu(wrong)
+
+
+def test_an_address_of_a_file_is_its_path(tmp_path: Path) -> None:
+    assert plain_name(f"file://{tmp_path}/my%20model") == f"{tmp_path}/my model"

@@ -71,7 +71,18 @@ def candidates(name: str) -> tuple[Hardware, ...]:
     words = _words(name)
     if not words:
         return ()
-    return tuple(gpu for gpu, names in named_gpus() if any(words <= _words(n) for n in names))
+    held = tuple(gpu for gpu, names in named_gpus() if any(words <= _words(n) for n in names))
+    return held or _of_size(name)
+
+
+def _of_size(name: str) -> tuple[Hardware, ...]:
+    """The GPUs that `name` means with its size left out, if that is their size: `L4 24GB`."""
+    sizes = _SIZE.findall(name.lower())
+    without = _SIZE.sub(" ", name.lower())
+    if len(sizes) != 1 or not _words(without):
+        return ()
+    size = int(sizes[0])
+    return tuple(gpu for gpu in candidates(without) if round(gpu.marketing_bytes / 2**30) == size)
 
 
 def gpu_argument(gpu: Hardware) -> str:

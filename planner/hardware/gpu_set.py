@@ -25,6 +25,8 @@ def find_gpus(text: str) -> tuple[Hardware, ...]:
     Raises BadInput for a name that is not known or means two cards, for no card and for more than
     MOST; MissingDependency where `auto` finds none.
     """
+    if not text.strip():
+        raise BadInput("--gpu names no GPU", "`kvpareto profiles list` names the known ones")
     gpus: list[Hardware] = []
     for part in text.split("+"):
         if not part.strip():

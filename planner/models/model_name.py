@@ -27,6 +27,8 @@ def plain_name(text: str) -> str:
     """The hub id in an address, else `text` as it is. Raises BadInput for an address that is not
     of a model's main revision, and for names with a tag."""
     wanted = text.strip()
+    if wanted.lower().startswith("file://"):
+        return unquote(urlsplit(wanted).path)
     address = _address(wanted)
     if address is not None:
         return _repo_of(wanted, *address)
@@ -37,8 +39,8 @@ def plain_name(text: str) -> str:
         if "/" not in name:
             raise BadInput(
                 f"{wanted!r} is an Ollama name, which says nothing of the model's shape",
-                f"give the hub id of the original model, as org/name, or ollama:{wanted} if it is "
-                "on this machine",
+                "give the hub id of the original model, as org/name, or "
+                f"ollama:{wanted.removeprefix('ollama:')} if it is on this machine",
             )
         what = "revision" if "@" in wanted else "tag"
         raise BadInput(f"{wanted!r} names the {what} {tag!r}", f"only main is read: give {name}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import NothingFits
+from ..errors import BadInput, NothingFits
 from ..formats.configuration import Configuration
 from ..units import budget_for, format_bytes, format_tokens
 from . import choose as choice
@@ -166,7 +166,10 @@ def _engines_with_host_memory(request: Request) -> tuple[list[str], dict[str, An
         if engine.cannot_run(request.spec, request.hardware) is not None:
             continue
         asked = replace(request, engine=engine, host_only=request.hardware is None)
-        table = evaluate_request(asked)
+        try:
+            table = evaluate_request(asked)
+        except BadInput:  # it cannot be asked so: vLLM takes a card that is named
+            continue
         how = request.objective, request.accepted_loss, request.accept_risk
         chosen = choice.choose(table.points, table.points.memory <= request.budget, *how)
         if chosen is None:
