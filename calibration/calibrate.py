@@ -80,6 +80,8 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
             with _bench(source, spec, material, device, options) as bench:
                 begin(folder, spec)
                 asked, forecast = announce(options, bench, asked, file.records, say, started)
+                end = started + 60 * options.minutes if options.minutes is not None else None
+                shown.expect(forecast.seconds(asked.items, asked.contexts), end)
                 replace_file(folder / ASKED, asked.to_text())
                 weights = (16, 4) if device == "cuda" else (16,)
 

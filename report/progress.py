@@ -4,8 +4,10 @@ A terminal shows one line that is rewritten: a bar with the remaining time where
 is known, else a spinner. Elsewhere every step is a line of its own.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import (
@@ -13,14 +15,31 @@ from rich.progress import (
     MofNCompleteColumn,
     ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.progress import Progress as Bar
+from rich.text import Text
 
 from ..planner.errors import printable
 
 Say = Callable[[str], None]
+
+
+class Remaining(ProgressColumn):
+    """The time that is left: by what was expected of a unit until one is done, then by the pace so
+    far, and never more than the limit that was set (`Progress.expect`)."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        left, each, end = task.time_remaining, task.fields.get("each"), task.fields.get("end")
+        if each is not None and task.total is not None and (left is None or task.completed < 1):
+            left = each * (task.total - task.completed)
+        if left is not None and end is not None:
+            left = min(left, max(0.0, end - time.monotonic()))
+        text = "-:--:--" if left is None else str(timedelta(seconds=int(left)))
+        return Text(text, style="progress.remaining")
 
 
 class Progress:
@@ -43,6 +62,10 @@ class Progress:
         else:
             self.say(f"{number + 1} of {self._total:g}  {text}")
 
+    def expect(self, each: float, end: float | None) -> None:
+        """A unit is expected to take `each` seconds; all ends at `end` (time.monotonic) at most."""
+        self._bar.update(self._task, each=each, end=end)
+
     def advance(self, share: float = 1.0) -> None:
         """`share` more of the work is done."""
         self._bar.advance(self._task, share)
@@ -58,7 +81,7 @@ def progress(total: float | None = None) -> Iterator[Progress]:
     counted: tuple[ProgressColumn, ...] = (
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        Remaining(),
     )
     console = Console(stderr=True)
     with Bar(

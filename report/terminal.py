@@ -160,8 +160,12 @@ def _point(point: Document, console: Console, budget: int | None = None) -> list
     rows.append(("retention", *_kept(accuracy, accuracy)))
     for kinds, numbers in _alike(accuracy["tasks"]):
         weakest = ", shown above" if accuracy["task"] in kinds else ""
-        names = ", ".join(kind.replace("_", " ") for kind in kinds)
-        rows.append((f"  {names}", numbers[0], numbers[1] + weakest))
+        first, *same = [kind.replace("_", " ") for kind in kinds]
+        if len(kinds) == len(accuracy["tasks"]):
+            rows.append(("  every kind", *numbers))
+            continue
+        others = f"; {', '.join(same)} too" if same else ""
+        rows.append((f"  {first}", numbers[0], numbers[1] + weakest + others))
     for key, label in (("ttft", "TTFT"), ("tpot", "TPOT")):
         rows.append((label, seconds(point[f"{key}_s"]), _latency_comment(point, key)))
     if console.width < _BESIDE:

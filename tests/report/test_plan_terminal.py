@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from kvpareto.cli import run
+from kvpareto.planner.units import format_bytes
 from kvpareto.report.answer import print_answer
 from kvpareto.report.frontier import print_frontier
 from kvpareto.report.lines import shell_lines
@@ -142,6 +143,18 @@ def test_commands_are_broken_where_a_shell_takes_them(document: dict[str, Any], 
     assert shell_lines("say 'it is", 4) == ["say 'it is"]
 
 
+@pytest.mark.parametrize("config", ["w16a16-k16v16", "w4a16-k4v4-g64+pc256"])
+def test_terms_are_whole_at_80_columns(config: str) -> None:
+    import kvpareto
+
+    document: Any = kvpareto.estimate("Qwen/Qwen3-8B", config, gpu="4090", offline=True)
+    text = "\n".join(shown(document, 80, print_estimate))
+    memory = document["memory"]
+    for term in ("weights", "kv", "activation", "overhead", "total"):
+        assert f" {format_bytes(memory[term])} " in text.replace("\n", " \n")
+    assert "…" not in text
+
+
 def test_terms_fit_a_terminal_of_40_columns() -> None:
     import kvpareto
 
@@ -160,5 +173,5 @@ def test_kinds_of_tasks_that_keep_the_same_are_one_row(document: dict[str, Any])
     best = json.loads(json.dumps(document["recommended"]))
     best["accuracy"] |= {"tasks": tasks, "task": "retrieval"}
     text = "\n".join(shown(document | {"recommended": best}, 200))
-    assert re.search(r"reasoning, retrieval +99.1 % +98.0 % to 99.5 %, shown above *\n", text)
+    assert re.search(r"reasoning +99.1 % +98.0 % to 99.5 %, shown above; retrieval too *\n", text)
     assert re.search(r"\n +reading +99.1 % +97.0 % to 99.5 % *\n", text)
