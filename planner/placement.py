@@ -96,6 +96,8 @@ class Placement:
     notes: tuple[str, ...] = ()
     ollama: tuple[tuple[str, object], ...] = ()
     """The same for ollama: `modelfile`, `environment`, and what it cannot say, `missing`."""
+    file_address: str = ""
+    """Where to look for the file; empty where it is at hand."""
     cards: tuple[CardShare, ...] = ()
     """Of `device`, each card's part; cards that stay empty are not there."""
 

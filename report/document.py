@@ -86,6 +86,12 @@ def _typed_budget(budget: int, needed: int) -> str:
     return exact_bytes(rounded if rounded >= needed else budget)
 
 
+def _to_get(placement: Placement, size: str) -> str:
+    """The file in words, and where to look for it."""
+    where = f": {placement.file_address}" if placement.file_address else ""
+    return f"{placement.file}, {size}{where}"
+
+
 def _commands(request: Request, best: Point) -> list[dict[str, str]]:
     """What to type next, each with its label, ready for a POSIX shell."""
     if best.placement is not None and best.placement.serving is not None:
@@ -93,7 +99,7 @@ def _commands(request: Request, best: Point) -> list[dict[str, str]]:
     if best.placement is not None:
         size = format_bytes(best.placement.file_bytes)
         commands = [
-            {"label": "Get", "command": f"{best.placement.file}, {size}"},
+            {"label": "Get", "command": _to_get(best.placement, size)},
             {"label": "Run it", "command": best.placement.command},
         ]
         if request.engine.front == "ollama":

@@ -50,6 +50,7 @@ def placed(placement: Placement | None) -> dict[str, Any]:
             "fits": placement.fits,
             "file": placement.file,
             "file_bytes": placement.file_bytes,
+            "file_address": placement.file_address,
             "flags": dict(placement.flags),
             "command": placement.command,
             "ollama": dict(placement.ollama),

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ..light_dataclass import dataclass
 from .configuration import Configuration, Granularity, Protection
+from .named import LLAMA_CPP, weight_format
 
 PROTECTED_BITS = 8
 """K and V bits of protected layers."""
@@ -107,6 +108,14 @@ class Space:
         values = [getattr(layout, name) or 0 for layout in self.layouts]
         return np.array(values)[self.layout]
 
+    def _of_weights(self) -> Ints:
+        """Halvings of the weights' bits, or steps from what people run of GGUF files."""
+        bits = np.array(self.weights)
+        steps = _halvings(bits)
+        if not any(_is_gguf(name) for name in self.weight_formats):
+            return steps
+        return np.where(bits >= 16, 1, np.where(bits >= 5, 0, steps))
+
     @cached_property
     def complexity(self) -> Ints:
         """How far a point is from what people run, [W, F, C]. Between equals, the least is
@@ -115,7 +124,8 @@ class Space:
             8  K and V that differ
             4  tiles or per-tensor scales; protected layers
             2  scales per channel; a group size; smoothing; rotation; a window of recent tokens
-            2  each halving of the bits of weights, of keys, of values
+            2  each halving of the bits of weights, of keys, of values; of GGUF files, those of 5
+               to 8 bits are what people run, and 16 bits are one step from them
             1  a chunk
         """
         common = Granularity.PER_TOKEN, Granularity.PER_CHANNEL
@@ -127,7 +137,7 @@ class Space:
         of_format += np.array(weight)[self.layout]
         for name in ("group_size", "smoothing", "rotation", "residual"):
             of_format += self.of_layout(name) != 0
-        of_weights = _halvings(np.array(self.weights))
+        of_weights = self._of_weights()
         of_chunk = np.array([chunk is not None for chunk in self.chunks], dtype=np.int64)
         of_layers = 2 * (of_weights[:, None, None] + of_format[None, :, None])
         return of_layers + of_chunk[None, None, :]
@@ -144,6 +154,11 @@ class Space:
         least, most = USUAL_CHUNKS
         usual = np.array([c is None or least <= c <= most for c in self.chunks])
         return np.broadcast_to(usual[None, None, :], self.shape)
+
+
+def _is_gguf(name: str) -> bool:
+    row = weight_format(name) if name else None
+    return row is not None and row.engines == (LLAMA_CPP,)
 
 
 def _halvings(bits: Ints) -> Ints:

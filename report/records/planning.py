@@ -91,6 +91,7 @@ class PlacementRecord(TypedDict):
     fits: bool
     file: str
     file_bytes: int
+    file_address: str
     flags: dict[str, Any]
     command: str
     ollama: dict[str, Any]

@@ -27,6 +27,14 @@ def file_words(spec: ModelSpec, mix: str) -> str:
     return f"{_short(spec)} {mix}"
 
 
+def file_address(spec: ModelSpec, mix: str) -> str:
+    """Where such a file is looked for: who publishes it is not known here, and llama-server gets
+    one by itself with `-hf OWNER/REPOSITORY:TYPE`. Empty where the model is a file."""
+    if spec.gguf is not None:
+        return ""
+    return f"https://huggingface.co/models?search={_short(spec)}+GGUF"
+
+
 def command_flags(
     run: RunSettings,
     file: str,

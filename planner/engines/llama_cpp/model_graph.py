@@ -21,7 +21,6 @@ from ...models.spec import (
     MoEFFN,
     RecurrentState,
 )
-from .cache_bytes import kept_inputs
 from .feed_forward_graph import dense_layer, expert_layer
 from .graph_allocator import Graph, Tensor, buffer_bytes
 from .graph_nodes import (
@@ -38,9 +37,16 @@ from .graph_nodes import (
     strided,
     view,
 )
+from .other_mixers import Inputs, OtherMixers
 from .run_settings import RunSettings
 
 CUDA_ALIGNMENT = 128
+
+
+NORMS_BEHIND = frozenset({"olmo2", "olmo3", "exaone4"})
+"""Model types with norms behind attention and feed-forward layers alone."""
+FUSED = frozenset({"phi3"})
+"""Model types whose queries, keys and values are one product, of which they are views."""
 
 
 def compute_bytes(spec: ModelSpec, run: RunSettings) -> int:
@@ -65,7 +71,7 @@ def built_layers(layers: Sequence[Layer]) -> list[Layer]:
     return kinds
 
 
-class _Pass:
+class _Pass(OtherMixers):
     """One pass of a full micro-batch."""
 
     def __init__(self, spec: ModelSpec, run: RunSettings, on_device: bool = False) -> None:
@@ -74,6 +80,7 @@ class _Pass:
         self.tokens = -(-run.pass_tokens // sequences) * sequences
         self.streams = 1 if run.unified else sequences
         self._graph = Graph()
+        self._kind = spec.text_type or spec.model_type
 
     def graph(self) -> Graph:
         spec = self.spec
@@ -124,7 +131,7 @@ class _Pass:
         """Indices, masks and rotations, one set for full attention and one for windows."""
         run = self.run
         widths = [m.kv_heads * m.value_dim for m in run.attentions(self.spec)]
-        sets = {}
+        sets: dict[bool, Inputs] = {}
         for sliding in run.caches(self.spec):
             cells = run.cells(sliding, self.spec)
             keys = graph_input(self.tokens, item=8)
@@ -143,20 +150,21 @@ class _Pass:
 
     def _layer(self, layer: Layer, hidden: Tensor, picks: bool) -> Tensor:
         residual = middle = hidden
+        behind = self._kind in NORMS_BEHIND
         if layer.mixers:
-            normed = normalized(hidden)
+            normed = hidden if behind else normalized(hidden)
             attended = self._mixed(layer.mixers[0], normed)
             for mixer in layer.mixers[1:]:
                 attended = binary("add", attended, self._mixed(mixer, normed))
             middle = self._joined(layer, attended, residual, picks)
         if layer.ffn is None:
             return middle
-        normed = normalized(middle)
+        normed = middle if behind else normalized(middle)
         if isinstance(layer.ffn, MoEFFN):
             out = expert_layer(self._graph, self.spec, layer.ffn, normed, self.on_device)
         else:
             out = dense_layer(layer.ffn, normed, self.spec.hidden)
-        if layer.sandwich_norms:
+        if layer.sandwich_norms or behind:
             out = normalized(out)
         return binary("add", out, middle)
 
@@ -165,7 +173,7 @@ class _Pass:
         if picks:
             attended = picked_rows(self.spec.hidden, self.outputs, attended)
             residual = picked_rows(self.spec.hidden, self.outputs, residual)
-        if layer.sandwich_norms:
+        if layer.sandwich_norms or self._kind in NORMS_BEHIND:
             attended = normalized(attended)
         return binary("add", attended, residual)
 
@@ -182,40 +190,19 @@ class _Pass:
             "use --engine transformers",
         )
 
-    def _recurrent(self, mixer: RecurrentState, normed: Tensor) -> Tensor:
-        """Short convolutions as they are; else roughly a wide projection, its convolution and the
-        scan's output, which no run of llama.cpp was held against."""
-        if mixer.kind == "short_conv":
-            return self._short_convolution(mixer, normed)
-        wide = matmul(mixer.width + mixer.heads * (2 * mixer.key_dim + mixer.value_dim), normed)
-        convolved = Tensor("ssm_conv", wide.shape, [wide])
-        scanned = Tensor("ssm_scan", (mixer.width, self.tokens), [convolved, wide])
-        return matmul(self.spec.hidden, scanned)
-
-    def _short_convolution(self, mixer: RecurrentState, normed: Tensor) -> Tensor:
-        """LFM2: three parts b, c, x; c * conv(state, b * x)."""
-        hidden, sequences = self.spec.hidden, self.run.sequences
-        each = self.tokens // sequences
-        kept = kept_inputs(mixer) // hidden
-        parts = matmul(3 * hidden, view(normed, (hidden, each, sequences)))
-        b, c, x = (strided(parts, (hidden, each, sequences)) for _ in range(3))
-        product = Tensor("mul", b.shape, [b, x])
-        turned = strided(product, (each, hidden, sequences))
-        state = Tensor("get_rows", (kept * hidden, sequences), [self.state_ids])
-        state = view(state, (kept, hidden, sequences))
-        joined = Tensor("concat", (kept + each, hidden, sequences), [state, turned])
-        tail = stored(strided(joined, (kept, hidden, sequences)))
-        self._graph.expand(tail)
-        convolved = Tensor("ssm_conv", (hidden, each, sequences), [joined])
-        out = matmul(hidden, Tensor("mul", c.shape, [c, convolved]))
-        return view(out, (hidden, self.tokens))
-
     def _attention(self, mixer: Attention, normed: Tensor) -> Tensor:
         tokens, expand = self.tokens, self._graph.expand
         sliding = self.run.slides(mixer, self.spec)
         key_ids, value_ids, mask, key_rotation, value_rotation = self.inputs[sliding]
-        shape = mixer.head_dim, mixer.query_heads, tokens
-        queries = rotated(view(matmul(shape[0] * shape[1], normed), shape), self.positions, mixer)
+        fused = self._fused(mixer, normed) if self._kind in FUSED else None
+
+        def projected(*shape: int) -> Tensor:
+            if fused is not None:
+                return strided(fused, shape)
+            return view(matmul(shape[0] * shape[1], normed), shape)
+
+        queries = projected(mixer.head_dim, mixer.query_heads, tokens)
+        queries = rotated(queries, self.positions, mixer)
         if self.spec.model_type.startswith("gemma"):
             queries = scaled(queries)
         if key_rotation is not None:
@@ -223,11 +210,9 @@ class _Pass:
         keys: Tensor | None = None
         values: Tensor | None = None
         if mixer.shares_kv_with is None:
-            shape = mixer.head_dim, mixer.kv_heads, tokens
-            keys = view(matmul(shape[0] * shape[1], normed), shape)
+            keys = projected(mixer.head_dim, mixer.kv_heads, tokens)
             keys = rotated(keys, self.positions, mixer)
-            shape = mixer.value_dim, mixer.kv_heads, tokens
-            values = view(matmul(shape[0] * shape[1], normed), shape)
+            values = projected(mixer.value_dim, mixer.kv_heads, tokens)
             if key_rotation is not None:
                 keys = hadamard(keys, key_rotation)
             if value_rotation is not None:
@@ -246,68 +231,9 @@ class _Pass:
             out = hadamard(out, value_rotation)
         return matmul(self.spec.hidden, out)
 
-    def _latent(self, mixer: LatentAttention, normed: Tensor) -> Tensor:
-        """MLA with the absorbed matrices: one wide KV head, whose latent is the value too."""
-        tokens, expand, heads = self.tokens, self._graph.expand, mixer.query_heads
-        key_ids, _, mask, _, _ = self.inputs[False]  # a latent is not rotated
-        width, rank, rope = mixer.nope_dim + mixer.rope_dim, mixer.kv_rank, mixer.rope_dim
-        queries = normed
-        if mixer.query_rank is not None:
-            queries = normalized(matmul(mixer.query_rank, normed))
-        queries = view(matmul(width * heads, queries), (width, heads, tokens))
-        both = matmul(rank + rope, normed)
-        turned_key = strided(both, (rope, 1, tokens))
-        turned_key = Tensor("rope", turned_key.shape, [turned_key, self.positions])
-        latent = normalized(strided(both, (rank, tokens)))
-        turned = strided(queries, (rope, heads, tokens))
-        turned = Tensor("rope", turned.shape, [turned, self.positions])
-        plain = strided(
-            strided(queries, (mixer.nope_dim, heads, tokens)), (mixer.nope_dim, tokens, heads)
-        )
-        absorbed = strided(matmul(rank, plain), (rank, heads, tokens))
-        asked = Tensor("concat", (rank + rope, heads, tokens), [absorbed, turned])
-        latent = view(latent, (rank, 1, tokens))
-        keys = Tensor("concat", (rank + rope, 1, tokens), [latent, turned_key])
-        expand(asked)
-        expand(latent)
-        expand(keys)
-        expand(stored(view(keys, (rank + rope, tokens)), key_ids))
-        out = self._attend_latent(mixer, asked, mask)
-        expand(out)
-        return matmul(self.spec.hidden, out)
-
-    def _flash(
-        self, shape: Sequence[int], queries: Tensor, mask: Tensor, widths: tuple[int, int]
-    ) -> Tensor:
-        """Flash attention; on a device with room for 16-bit copies of keys and values of `widths`
-        channels a cell (values 0: they are the keys)."""
-        out = Tensor("flash_attn", shape, [queries, mask])
-        if self.on_device:
-            cells = mask.shape[0] * self.streams
-            for width, kept in zip(widths, (self.run.keys, self.run.values), strict=True):
-                if kept != "f16" and width:
-                    out.nbytes = -(-out.nbytes // 128) * 128 + 2 * cells * width
-        return out
-
-    def _attend_latent(self, mixer: LatentAttention, queries: Tensor, mask: Tensor) -> Tensor:
-        heads, rank, streams = mixer.query_heads, mixer.kv_rank, self.streams
-        each = self.tokens // streams
-        split = view(queries, (rank + mixer.rope_dim, heads, each, streams))
-        turned = strided(split, (rank + mixer.rope_dim, each, heads, streams))
-        wide = mixer.value_dim * heads, self.tokens
-        if self.run.flash:
-            shape, width = (rank, heads, each, streams), rank + mixer.rope_dim
-            attended = self._flash(shape, turned, mask, (width, 0))
-            attended = strided(attended, (rank, each, heads, streams))
-        else:
-            scores = Tensor("mul_mat", (mask.shape[0], each, heads, streams), [turned])
-            weights = Tensor("soft_max", scores.shape, [scores, mask])
-            # The latent is stored by rows: V is a transposed copy of it.
-            values = Tensor("cont", (mask.shape[0], rank, 1, streams), item=2)
-            attended = Tensor("mul_mat", (rank, each, heads, streams), [values, weights])
-        out = matmul(mixer.value_dim, attended)
-        out = strided(out, (mixer.value_dim, heads, each, streams))
-        return view(Tensor("cont", (mixer.value_dim, heads, each, streams), [out]), wide)
+    def _fused(self, mixer: Attention, normed: Tensor) -> Tensor:
+        rows = (mixer.query_heads + mixer.kv_heads) * mixer.head_dim
+        return matmul(rows + mixer.kv_heads * mixer.value_dim, normed)
 
     def _attend(self, mixer: Attention, queries: Tensor, mask: Tensor) -> Tensor:
         width, heads, streams = mixer.head_dim, mixer.query_heads, self.streams

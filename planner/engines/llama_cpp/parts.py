@@ -203,9 +203,13 @@ def has_states(spec: ModelSpec) -> bool:
 
 
 HELD = frozenset(
-    {"llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gemma2", "gemma3_text"}
-    | {"gpt_oss", "deepseek_v2", "gemma", "smollm3"}
+    {"llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "gemma", "gemma2"}
+    | {"gemma3_text", "gpt_oss", "deepseek_v2", "smollm3", "phi3", "granite", "granitemoe"}
+    | {"granitemoeshared", "olmo", "olmo2", "olmo3", "starcoder2", "seed_oss", "arcee", "ernie4_5"}
+    | {"glm4", "glm4_moe", "hunyuan_v1_dense", "hunyuan_v1_moe", "hy_v3", "llama4_text"}
+    | {"nemotron", "gpt_bigcode", "bloom"}
 )
-"""Model types whose graph llama.cpp was run with, or that it converts to one of those."""
+"""Model types whose graph llama.cpp was run with, or that it converts to one of those
+(profiles/llama_cpp: memory_cpu.jsonl, memory_architectures.jsonl)."""
 
 __all__ = ["GgufWeights", "Parts", "gguf_sizes", "parts_of", "run_settings", "weight_name"]

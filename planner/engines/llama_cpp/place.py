@@ -18,7 +18,7 @@ from ...workload import Workload
 from .cache_bytes import growth
 from .card_overhead import card_overhead
 from .cards import Card, Filled, Split, fastest_first, fill
-from .command import command_flags, command_line, file_name, file_words, modelfile
+from .command import command_flags, command_line, file_address, file_name, file_words, modelfile
 from .parts import Parts, known_graph, parts_of, run_settings, weight_name
 from .speed import CardLoad, Load, seconds
 
@@ -176,6 +176,7 @@ def _finished(ask: _Ask, split: Split, sized: _Sized) -> Placement:
         flags=flags,
         file=file_words(spec, mix),
         file_bytes=parts.file,
+        file_address=file_address(spec, mix),
         ttft=ttft,
         tpot=tpot,
         notes=_notes(ask, run.keys, run.values, hardware, len(sized.filled)),

@@ -3,7 +3,9 @@
 import json
 
 from kvpareto import profiles
+from kvpareto.planner.accuracy.predict import predict
 from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.load_model import load_model
 
 ENVIRONMENT, *ROWS = [
     json.loads(line) for line in profiles.read("calibrations/llama_cpp.jsonl").splitlines()
@@ -40,3 +42,33 @@ def test_our_rotated_4_bits_are_q4_1() -> None:
         ours = DIVERGENCE[model, "w16a16-k4v4-g32+rot"]
         error = (theirs["kl_se"] ** 2 + ours["kl_se"] ** 2) ** 0.5
         assert abs(theirs["kl"] - ours["kl"]) < 2 * error
+
+
+NEEDLE = {
+    (row["model"], row["config"]): row["score"] for row in ROWS if row.get("task") == "needle-4"
+}
+
+
+def test_keys_with_biases_lose_needles_below_8_bits_and_values_do_not() -> None:
+    scores = {
+        pair: NEEDLE[QWEN, f"wQ4_K_M-{pair}"]
+        for pair in ("kf16vf16", "kq8_0vq8_0", "kq8_0vq5_1", "kq8_0vq4_0", "kf16vq4_0")
+    }
+    assert set(scores.values()) == {1.0}
+    for pair in ("kq5_1vq5_1", "kq4_0vq4_0", "kiq4_nlviq4_nl", "kq4_0vq8_0"):
+        assert NEEDLE[QWEN, f"wQ4_K_M-{pair}"] < 0.75
+
+
+def test_no_more_is_promised_than_was_measured() -> None:
+    """The lower end of what is predicted for Qwen2.5-Coder-0.5B, whose keys have biases, is at most
+    what 16 items kept and two of their errors."""
+    spec = load_model("Qwen/Qwen2.5-Coder-0.5B-Instruct", offline=True)
+    for (model, config), score in NEEDLE.items():
+        if model != QWEN:
+            continue
+        asked = Configuration.parse(config.replace("wQ4_K_M", "wBF16"))
+        low = predict(spec, asked, 256, task="retrieval").low
+        assert low <= score + 2 * (0.25 / 16) ** 0.5, config
+        keys = asked.k_format
+        if keys in ("q5_1", "q4_0", "iq4_nl"):
+            assert low < 0.5, config  # nobody is told that it is safe

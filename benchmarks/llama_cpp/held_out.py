@@ -1,0 +1,111 @@
+"""Random shapes and settings that no rule was made from, run by llama.cpp and held to the plan.
+
+    python benchmarks/llama_cpp/held_out.py SEED COUNT
+
+Prints what is off: caches beyond the printed digit, compute buffers beyond it and in percent.
+"""
+
+import json
+import random
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from kvpareto import profiles
+from kvpareto.calibration.llama_cpp.random_models import write_model
+from kvpareto.calibration.llama_cpp.start import run_library
+from kvpareto.planner.engines.llama_cpp.cache_bytes import cache_bytes
+from kvpareto.planner.engines.llama_cpp.model_graph import compute_bytes
+from kvpareto.planner.engines.llama_cpp.run_settings import RunSettings
+from kvpareto.planner.errors import BadInput
+from kvpareto.planner.models.read_config import read_model
+
+MIB = 2**20
+TYPES = ("f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+SHAPES: dict[str, dict[str, Any]] = json.loads(profiles.read("llama_cpp/shapes.json"))
+
+
+def shape(draw: random.Random) -> dict[str, Any]:
+    """A shape of profiles/llama_cpp/shapes.json with every size drawn anew."""
+    config = dict(draw.choice(list(SHAPES.values())))
+    head = draw.choice((32, 64, 96, 128, 256))
+    config |= {
+        "hidden_size": 64 * draw.randint(3, 14),
+        "intermediate_size": 32 * draw.randint(8, 120),
+        "vocab_size": draw.randint(400, 20000),
+        "head_dim": head,
+    }
+    if "layer_types" not in config:
+        config["num_hidden_layers"] = draw.randint(2, 9)
+    kv_heads = draw.choice((1, 2, 3, 4))
+    config["num_key_value_heads"] = kv_heads
+    config["num_attention_heads"] = kv_heads * draw.choice((1, 2, 4, 5))
+    if config["model_type"] in ("llama", "mixtral", "qwen2", "lfm2", "smollm3"):
+        config["hidden_size"] = head * config["num_attention_heads"]
+    if "kv_lora_rank" in config:
+        config |= {
+            "num_key_value_heads": config["num_attention_heads"],
+            "kv_lora_rank": 64 * draw.randint(2, 6),
+            "q_lora_rank": 32 * draw.randint(2, 8),
+            "qk_nope_head_dim": 32 * draw.randint(1, 4),
+            "v_head_dim": 32 * draw.randint(1, 4),
+        }
+        config.pop("head_dim")
+    for key in ("num_experts", "num_local_experts", "n_routed_experts"):
+        if key in config:
+            config[key] = draw.choice((4, 8, 12, 20))
+            config["num_experts_per_tok"] = draw.randint(1, 4)
+    if "moe_intermediate_size" in config:
+        config["moe_intermediate_size"] = 32 * draw.randint(2, 20)
+    if config.get("sliding_window"):
+        config["sliding_window"] = draw.choice((64, 200, 512, 1000))
+    return config
+
+
+def settings(draw: random.Random, latent: bool) -> RunSettings:
+    flash = draw.random() < 0.85
+    keys, values = draw.choice(TYPES), draw.choice(TYPES) if flash else "f16"
+    return RunSettings(
+        context=draw.randint(100, 20000),
+        sequences=draw.choice((1, 1, 1, 2, 3)),
+        micro_batch=draw.choice((32, 100, 128, 256, 512, 777, 1024)),
+        keys=keys if flash else "f16",
+        values=(keys if latent else values) if flash else "f16",
+        flash=flash,
+    )
+
+
+def main(seed: int, count: int) -> None:
+    draw, worst, done, refused = random.Random(seed), 0.0, 0, 0
+    with tempfile.TemporaryDirectory() as folder:
+        while done < count:
+            config = shape(draw)
+            run = settings(draw, "kv_lora_rank" in config)
+            model = Path(folder) / "model.gguf"
+            try:
+                spec = read_model(config, config["model_type"])
+                write_model(config, model)
+                found = run_library(model, run, patience=90).breakdown
+            except (BadInput, ValueError) as error:
+                refused += 1
+                print("not run:", config["model_type"], str(error)[:120], flush=True)
+                continue
+            done += 1
+            caches, compute = cache_bytes(spec, run), compute_bytes(spec, run)
+            (printed,) = found.compute.values()
+            share = abs(compute / printed - 1)
+            worst = max(worst, share if abs(compute - printed) > 60 else 0.0)
+            off = [
+                side
+                for side, digits in (("keys", 2), ("values", 2), ("states", 1))
+                if abs(getattr(caches, side) - getattr(found, side)) > digits * 0.005 * MIB + 1
+            ]
+            said = f"{done} {config['model_type']} {run.keys} {run.values} -c {run.context}"
+            said += f" -ub {run.micro_batch} flash {run.flash} off: {off} {compute - printed}"
+            print(said, f"{share:.4%}", flush=True)
+    print(f"{done} runs, compute buffer {worst:.3%} off at worst, {refused} did not start")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,94 @@
+"""Every architecture that is read: held to a run of llama.cpp, or with wide bounds and a note.
+
+The rows are profiles/llama_cpp/memory_architectures.jsonl: a small model of each header that
+llama.cpp's own converter wrote (tests/data/gguf_headers.jsonl), loaded with random weights.
+"""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from kvpareto import profiles
+from kvpareto.planner.engines.llama_cpp import LLAMA_CPP
+from kvpareto.planner.engines.llama_cpp.cache_bytes import cache_bytes
+from kvpareto.planner.engines.llama_cpp.model_graph import compute_bytes
+from kvpareto.planner.engines.llama_cpp.parts import HELD, known_graph
+from kvpareto.planner.engines.llama_cpp.place import GRAPH_ERROR, UNKNOWN_GRAPH_ERROR
+from kvpareto.planner.engines.llama_cpp.run_settings import RunSettings
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.load_model import load_model
+from kvpareto.planner.models.gguf.architectures import ARCHITECTURES
+from kvpareto.planner.models.spec import ModelSpec
+from kvpareto.planner.placement import Machine
+from kvpareto.planner.workload import Workload
+from tests.support.gguf_files import headers, tensors_of, write_gguf
+
+MIB = 2**20
+HEADERS = headers()
+BUILD, *ROWS = [
+    json.loads(line) for line in profiles.read("llama_cpp/memory_architectures.jsonl").splitlines()
+]
+RAN = [row for row in ROWS if "compute" in row]
+IDS = [f"{row['name']}-{row['run']['context']}" for row in RAN]
+SHAPES = json.loads(profiles.read("llama_cpp/shapes.json"))
+ELSEWHERE = {shape["model_type"] for shape in SHAPES.values()} | {"mistral"}
+"""Held by memory_cpu.jsonl."""
+FULL_HERE = {"exaone4"}
+"""llama.cpp gives them windows at 64 layers alone; the planner counts those of the header."""
+
+
+@lru_cache(maxsize=128)
+def spec_of(name: str, without: tuple[str, ...] = ()) -> ModelSpec:
+    row = HEADERS[name]
+    tensors = [t for t in tensors_of(row) if not t[0].endswith(without)] if without else (
+        tensors_of(row)
+    )  # fmt: skip
+    with TemporaryDirectory() as folder:
+        return load_model(str(write_gguf(Path(folder) / "model.gguf", row["keys"], tensors)))
+
+
+def kind_of(spec: ModelSpec) -> str:
+    return spec.text_type or spec.model_type
+
+
+@pytest.mark.parametrize("row", RAN, ids=IDS)
+def test_caches_and_states_are_exact(row: dict[str, Any]) -> None:
+    if row["name"] in FULL_HERE:
+        assert not known_graph(spec_of(row["name"], tuple(row["without"])))
+        return
+    spec = spec_of(row["name"], tuple(row["without"]))
+    found = cache_bytes(spec, RunSettings(**row["run"]))
+    for side, digits in (("keys", 2), ("values", 2), ("states", 1)):
+        assert abs(getattr(found, side) - row[side]) <= digits * 0.005 * MIB + 1, side
+
+
+@pytest.mark.parametrize("row", RAN, ids=IDS)
+def test_compute_buffers_are_within_what_is_said(row: dict[str, Any]) -> None:
+    spec = spec_of(row["name"], tuple(row["without"]))
+    found = compute_bytes(spec, RunSettings(**row["run"]))
+    (printed,) = row["compute"].values()
+    error = GRAPH_ERROR if known_graph(spec) else UNKNOWN_GRAPH_ERROR
+    assert abs(found - printed) <= error * found + 60
+
+
+def test_what_is_called_held_was_run() -> None:
+    ran = {kind_of(spec_of(row["name"], tuple(row["without"]))) for row in RAN}
+    assert ran | ELSEWHERE >= HELD
+    assert len(ran) >= 35
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_is_held_or_says_that_it_is_not(architecture: str) -> None:
+    """Of those that a header is here for; the others are Llama by another name, or not held."""
+    names = [n for n, r in HEADERS.items() if r["keys"]["general.architecture"] == architecture]
+    for name in names:
+        spec = spec_of(name)
+        if known_graph(spec) or LLAMA_CPP.cannot_run(spec) is not None:
+            continue
+        asked = Configuration.parse("wBF16-kf16vf16+pc128")
+        placed = LLAMA_CPP.place(spec, asked, Workload(512, 64), Machine((), (), 10**12))
+        assert any("no run was held against them" in note for note in placed.notes), name
