@@ -111,6 +111,8 @@ class RecurrentState:
     conv_dtype: str | None = None
     block: int = 0
     """Tokens of a block of the scan, where it works in blocks of a size the config names."""
+    decays_by_channel: bool = False
+    """A gated delta net whose every key channel decays on its own (Kimi delta attention)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,30 @@ SHAPES: dict[str, tuple[dict[str, Any], float]] = {
         },
         0.05,
     ),
+    "kimi_linear": (
+        SHARED | {
+            "hidden_size": 1024, "num_attention_heads": 8, "num_key_value_heads": 8,
+            "intermediate_size": 2048, "q_lora_rank": None, "kv_lora_rank": 512,
+            "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+            "moe_intermediate_size": 512, "num_experts": 8, "num_experts_per_token": 2,
+            "linear_attn_config": {
+                "full_attn_layers": [2], "kda_layers": [1, 3], "num_heads": 8, "head_dim": 128,
+                "short_conv_kernel_size": 4,
+            },
+        },
+        0.01,
+    ),
+    "bailing_hybrid": (
+        SHARED | {
+            "hidden_size": 1024, "num_attention_heads": 8, "num_key_value_heads": 8,
+            "intermediate_size": 2048, "kv_lora_rank": 512, "qk_nope_head_dim": 128,
+            "qk_rope_head_dim": 64, "v_head_dim": 128, "moe_intermediate_size": 512,
+            "num_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1, "n_group": 1,
+            "topk_group": 1, "first_k_dense_replace": 1, "linear_head_dim": 128,
+            "linear_num_heads": 8, "linear_conv_kernel_dim": 4, "layer_group_size": 3,
+        },
+        0.01,
+    ),
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from ....models.spec import RecurrentState
 from ..forward_step import ForwardStep
 from ..live_tensors import LiveTensors
 from .convolution import convolved
-from .gated_delta_blocks import recent_blocks
+from .gated_delta_blocks import by_channel_blocks, recent_blocks
 from .norms import norm
 
 BLOCK = 64  # tokens
@@ -22,7 +22,7 @@ def gated_delta(live: LiveTensors, mixer: RecurrentState, step: ForwardStep) -> 
     keys = (mixed - values) // 2
     projected = _projected(live, mixer, values, step)
     grouped = mixer.heads * mixer.key_dim > keys
-    if step.recent:
+    if step.recent or mixer.decays_by_channel:
         return _recent(live, mixer, step, projected, mixed, grouped)
     inner = _convolved(live, mixed, step)
     repeated = live.take(2 * step.bytes(mixer.heads * mixer.key_dim)) if grouped else 0
@@ -53,6 +53,8 @@ def _recent(
         live.touch(3 * step.batch * mixer.state * 4)
         live.drop(repeated)
         out = live.take(step.bytes(values))
+    elif mixer.decays_by_channel:
+        out = by_channel_blocks(live, mixer, step)
     else:
         out = recent_blocks(live, mixer, step, grouped)
     if not step.past and not step.fused:  # states are made by the first pass

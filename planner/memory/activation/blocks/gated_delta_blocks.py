@@ -12,6 +12,37 @@ from ..live_tensors import LiveTensors
 BLOCK = 64  # tokens
 
 
+def by_channel_blocks(live: LiveTensors, mixer: RecurrentState, step: ForwardStep) -> int:
+    """The same where every key channel decays on its own (Kimi delta attention): decays between the
+    tokens of a block are (block x block x channels) a head, and three of them are alive together.
+    (modeling_kimi_linear.chunk_kimi_delta_attention, in 5.17 too.)"""
+    heads = mixer.heads
+    tokens = step.batch * -(-step.new // BLOCK) * BLOCK
+    key, value = (tokens * heads * d * 4 for d in (mixer.key_dim, mixer.value_dim))
+    state, decays = step.batch * mixer.state * 4, tokens * heads * BLOCK * mixer.key_dim * 4
+    start = live.nbytes
+    live.take(step.rows * heads * mixer.key_dim * 4)  # decays, as they come
+    for size in (
+        key,
+        key,
+        value,
+        value,
+        key,
+        key,
+    ):  # values and keys, times beta too; summed decays
+        live.take(size)
+    live.take(decays)
+    live.touch(2 * decays)  # times keys and queries, before their sum
+    live.touch(2 * decays * BLOCK // tokens)
+    for size in (value, key, value, value):  # solved values and keys, the output, and that joined
+        live.take(size)
+    live.touch(4 * state)
+    live.take(state)
+    out = live.take(step.bytes(heads * mixer.value_dim))
+    live.drop(live.nbytes - start - out)
+    return out + live.take(state)
+
+
 def recent_blocks(
     live: LiveTensors, mixer: RecurrentState, step: ForwardStep, grouped: bool
 ) -> int:

@@ -166,6 +166,7 @@ def delta_state(heads: int, dim: int, kernel: int) -> RecurrentState:
         value_dim=dim,
         width=4 * heads * dim,
         state_dtype="float32",
+        decays_by_channel=True,
     )
 
 
