@@ -22,34 +22,46 @@ def packed_latents(live: LiveTensors, mixer: LatentAttention, step: ForwardStep)
 
 
 def _expanded(live: LiveTensors, mixer: LatentAttention, step: ForwardStep) -> int:
-    """Queries in blocks as long as a piece; the last block meets the most pieces."""
-    heads, element = mixer.query_heads, step.element
-    piece = latent_piece(heads, mixer.nope_dim + mixer.value_dim)
-    size = step.bytes(heads * mixer.value_dim)
-    block = min(piece, step.new)
+    """Queries in blocks as long as a piece, of which the last two can take most."""
+    row = mixer.query_heads * mixer.value_dim * step.element
+    piece = latent_piece(mixer.query_heads, mixer.nope_dim + mixer.value_dim)
     blocks = -(-step.new // piece)
-    done = live.take(size - block * heads * mixer.value_dim * element) if blocks > 1 else 0
-    past = step.total - (step.new - (blocks - 1) * piece)
-    queries = block * heads * mixer.value_dim
-    before = live.nbytes
-    if past:
-        live.take(queries * 4)  # sums
-        live.take(block * heads * 4)
-        _piece(live, mixer, min(piece, past), block, element)
-        live.drop(live.nbytes - before)
-        live.take(queries * 4)
-        live.take(block * heads * 4)
-    part = _piece(live, mixer, min(block, step.new), block, element)
-    if past:
-        live.touch(queries * 4 + 3 * block * heads * 4)  # the part in float32, and its weight
-        live.touch(queries * element)
-    live.drop(live.nbytes - before)
+    for index in range(max(0, blocks - 2), blocks):
+        done = live.take(index * piece * row)
+        queries = min(piece, step.new - index * piece)
+        live.drop(done, _block(live, mixer, queries, step.past + index * piece, step.element))
+    joined = live.take(step.new * row)
     if blocks == 1:
-        return live.take(queries * element)
-    del part
-    done += live.take(queries * element)
-    out = live.take(size)
-    live.drop(done)
+        return joined
+    out = live.take(step.new * row)
+    live.drop(joined)
+    return out
+
+
+def _block(live: LiveTensors, mixer: LatentAttention, queries: int, past: int, element: int) -> int:
+    """Take what `queries` find in `past` tokens and their own."""
+    heads = mixer.query_heads
+    piece = latent_piece(heads, mixer.nope_dim + mixer.value_dim)
+    values, each = queries * heads * mixer.value_dim, queries * heads * 4
+    own = min(piece, queries)
+    if not past:
+        return _piece(live, mixer, own, queries, element)
+    start = live.nbytes
+    part = _piece(live, mixer, min(piece, past), queries, element)
+    live.take(values * 4)  # the sums
+    for number, tokens in enumerate((min(piece, past), own)):
+        if number == 0 and past <= piece:
+            continue
+        found = _piece(live, mixer, tokens, queries, element)  # while the part before has its name
+        live.drop(part)
+        part = found
+        top = live.take(each)
+        live.touch(values * 4 + 2 * each)  # the part in float32, and its weight
+        live.drop(top)
+    live.drop(live.nbytes - start - part)
+    live.take(values * 4)
+    out = live.take(values * element)
+    live.drop(live.nbytes - start - out)
     return out
 
 
