@@ -115,9 +115,9 @@ def test_a_plan_of_a_model_that_is_elsewhere_asks_for_it(
             "too many to verify on a CPU",
         ),
         (
-            ["-m", "deepseek-ai/DeepSeek-V3", "--config", "w16a16-k4v4", "--budget", "9GB"],
+            ["-m", "deepseek-ai/DeepSeek-V3.2", "--config", "w16a16-k4v4", "--budget", "9GB"],
             2,
-            "cannot run deepseek-ai/DeepSeek-V3",
+            "cannot run deepseek-ai/DeepSeek-V3.2",
         ),
     ],
     ids=lambda value: " ".join(value)[-32:] if isinstance(value, list) else "",
