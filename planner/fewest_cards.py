@@ -24,16 +24,21 @@ def plan_cards(model: str, **words: Unpack[PlanWords]) -> Plan:
             "name one card: --gpu H100 --gpus auto",
         )
     last: NothingFits | None = None
+    tried = 0
     for count in _counts(asked):
         words["gpu"] = gpu if count == 1 else f"{count}x{gpu}"
         try:
             return recommend(typed_request(model, **words))
         except NothingFits as error:
-            last = error
+            last, tried = error, count
+        except BadInput:
+            if last is None:
+                raise
+            break  # an engine of one card, or no way to share the model among so many
     assert last is not None
-    if str(asked).strip().lower() != "auto":
+    if str(asked).strip().lower() != "auto" or tried == 1:
         raise last
-    raise NothingFits(f"not even with {COUNTS[-1]} cards: {last.message}", last.hint, last.details)
+    raise NothingFits(f"not even with {tried} cards: {last.message}", last.hint, last.details)
 
 
 def _counts(asked: str | int) -> tuple[int, ...]:

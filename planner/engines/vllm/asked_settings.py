@@ -6,7 +6,7 @@ from ...hardware.gpus import Hardware
 from ...memory.weights import available_weight_bits
 from ...models.spec import ModelSpec
 from ...workload import Workload
-from .rules import batch_defaults, cache_obstacle, weight_obstacle
+from .rules import batch_defaults, cache_obstacle, own_obstacle, weight_obstacle
 from .settings import VERSION, ServeSettings
 
 
@@ -14,10 +14,16 @@ def settings_of(
     spec: ModelSpec, config: Configuration, workload: Workload, gpus: tuple[Hardware, ...]
 ) -> ServeSettings:
     """Options for one configuration, before cards share the model. Raises BadInput."""
+    if spec.dtype == "float32":
+        raise BadInput(
+            "servers are planned in 16 bits, and float32 was asked", "--dtype bfloat16 or float16"
+        )
     name = weight_name(spec, config)
     dtype = cache_dtype(config)
+    own = spec.quantization.method if spec.quantization is not None else ""
     for gpu in dict.fromkeys(gpus):
-        for obstacle in (cache_obstacle(spec, dtype, gpu), weight_obstacle(name, gpu)):
+        weights = weight_obstacle(name, gpu) or own_obstacle(own, gpu)
+        for obstacle in (cache_obstacle(spec, dtype, gpu), weights):
             if obstacle is not None:
                 raise BadInput(f"vLLM {VERSION} on {gpu.name}: {obstacle}", "choose another format")
     if spec.max_context is not None and workload.tokens > spec.max_context:

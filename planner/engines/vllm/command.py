@@ -34,11 +34,20 @@ def checkpoint_words(spec: ModelSpec, name: str) -> str:
     return f"a checkpoint of {spec.name} in {ABOUT[name]} (made with llm-compressor, or published)"
 
 
-def flags_of(model: str, settings: ServeSettings) -> Flags:
-    """Every flag by its name without dashes, `-` as `_`, with its value as a field."""
+def keeps_16_bits(spec: ModelSpec) -> bool:
+    """Whether the checkpoint names a cache of fewer bits, which `auto` would take: a cache of 16
+    bits is then asked for by its dtype."""
+    return spec.quantization is not None and bool(spec.quantization.kv_cache)
+
+
+def flags_of(model: str, settings: ServeSettings, by_dtype: bool = False) -> Flags:
+    """Every flag by its name without dashes, `-` as `_`, with its value as a field. `by_dtype`: a
+    cache of 16 bits goes by its dtype."""
     fields: list[tuple[str, str | int | float | bool]] = [("model", model)]
     for flag, text in settings.flags().items():
         name = flag.removeprefix("--").replace("-", "_")
+        if by_dtype and (name, text) == ("kv_cache_dtype", "auto"):
+            text = "bfloat16"
         fields.append((name, _value(text)))
     return tuple(fields)
 

@@ -12,7 +12,7 @@ from ...placement import Machine, Placement, Share
 from ...serving import CardTerms, Parallel, Serving, Sizes, command_line
 from ...workload import Workload
 from .asked_settings import settings_of
-from .command import checkpoint_words, flags_of, model_argument
+from .command import checkpoint_words, flags_of, keeps_16_bits, model_argument
 from .layouts import layouts, with_layout
 from .rank_weights import rank_weights
 from .rules import unpacked_on_the_way
@@ -107,7 +107,7 @@ def _serving(
 ) -> Serving:
     settings, cards, layout = tried.settings, tried.cards, tried.layout
     model = model_argument(spec, settings.quantization)
-    flags = flags_of(model, settings)
+    flags = flags_of(model, settings, keeps_16_bits(spec))
     least = min(cards, key=lambda card: card.start.pool.blocks(card.start.cache.low))
     pool = least.start.pool
     blocks = pool.blocks(least.start.cache.low)

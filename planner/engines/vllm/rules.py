@@ -126,6 +126,12 @@ def weight_obstacle(name: str, gpu: Hardware) -> str | None:
     )
 
 
+def own_obstacle(method: str, gpu: Hardware) -> str | None:
+    """Why this card cannot run a checkpoint stored by that method; None where it can, or where
+    nothing is known of the method."""
+    return weight_obstacle(method, gpu) if method in _weights() else None
+
+
 def unpacked_on_the_way(name: str, gpu: Hardware) -> bool:
     """Whether the card multiplies in 16 bits and unpacks such weights first."""
     rule = _weights().get(name)

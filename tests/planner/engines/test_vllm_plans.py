@@ -323,3 +323,52 @@ def test_layouts_fill_the_cards() -> None:
     assert not any(one.experts for one in layouts(dense, 4, None))
     assert Parallel(1, 1, 4, experts=True) in layouts(experts, 4, None)
     assert str(Parallel.parse("tp2, dp=4 ,ep")) == "tp2,dp4,ep"
+
+
+def test_experts_are_cut_or_spread() -> None:
+    """Qwen3-30B-A3B by hand: 48 layers of 128 experts of 768, width 2,048, 32 heads of 128, 4 KV
+    heads, a vocabulary of 151,936."""
+    spec = load_model("Qwen/Qwen3-30B-A3B", offline=True)
+    experts = 128 * 3 * 768 * 2048
+    attention, router = 2048 * 128 * (2 * 32 + 2 * 4), 128 * 2048
+    norms = 48 * (2 * 2048 + 2 * 128) + 2048
+    embedding = 151936 * 2048
+    cut = ServeSettings(4096, tensor_parallel=4)
+    whole_layers = 48 * ((experts + attention) // 4 + router)
+    assert rank_weights(spec, cut).stages == (2 * (whole_layers + norms + 2 * embedding // 4),)
+    # Two replicas of two ranks: each rank has 32 experts whole, and half of the attention.
+    spread = ServeSettings(4096, tensor_parallel=2, data_parallel=2, expert_parallel=True)
+    layers = 48 * (experts // 4 + attention // 2 + router)
+    assert rank_weights(spec, spread).stages == (2 * (layers + norms + 2 * embedding // 2),)
+    found = plan("Qwen/Qwen3-30B-A3B", gpu="4xH100", users=8, context="4k", parallel="tp2,dp2,ep")
+    served = found["recommended"]["serving"]
+    assert served["flags"]["enable_expert_parallel"] is True
+    assert "--enable-expert-parallel" in served["command"]
+    assert served["flags"]["max_num_seqs"] == 4  # of eight users each replica has a half
+
+
+def test_a_checkpoint_that_names_an_fp8_cache_keeps_16_bits_only_if_asked() -> None:
+    """vLLM's `auto` takes the checkpoint's own cache format."""
+    name = "nvidia/Llama-3.1-70B-Instruct-FP8"
+    assert load_model(name, offline=True).quantization is not None
+    served = plan(name, gpu="2xH200", users=2, context="4k")["recommended"]
+    expected = "bfloat16" if "-k16v16" in served["config"] else "fp8"
+    assert served["serving"]["flags"]["kv_cache_dtype"] == expected
+
+
+def test_cards_and_dtypes_that_a_server_does_not_take() -> None:
+    with pytest.raises(BadInput, match=r"mxfp4 needs compute capability 8\.0"):
+        plan("openai/gpt-oss-20b", gpu="T4")
+    with pytest.raises(BadInput, match="float32 was asked"):
+        plan(QWEN8, gpu="H200", dtype="float32")
+
+
+def test_graphs_are_given_up_last() -> None:
+    """Where both fit, the plan captures CUDA graphs."""
+    found = plan(QWEN8, gpu="4090", users=4, context="8k")
+    assert "enforce_eager" not in found["recommended"]["serving"]["flags"]
+    tight = api.estimate(
+        QWEN8, "w16a16-k16v16+pc2048", engine="vllm", gpu="4090", users=4, context="8k",
+        offline=True,
+    )  # fmt: skip
+    assert tight["serving"]["cards"][0]["requested"] < tight["serving"]["cards"][0]["memory"]
