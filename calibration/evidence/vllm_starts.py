@@ -20,14 +20,12 @@ from ...planner.hardware.gpu_names import find_gpu
 from ...planner.load_model import load_model
 from ...planner.models.spec import ModelSpec
 from ...profiles import read
+from ..vllm.fit_speed import FORMATS, MODELS
 
 ROWS = "vllm/starts_0.26_h200.jsonl"
-MODELS = {
-    "llama8": "meta-llama/Llama-3.1-8B-Instruct",
-    "qwen8": "Qwen/Qwen3-8B",
-    "qwen30a3": "Qwen/Qwen3-30B-A3B",
-    "gptoss20": "openai/gpt-oss-20b",
-    "dsv2lite": "deepseek-ai/DeepSeek-V2-Lite-Chat",
+LATER = "vllm/speeds_0.26_h200.jsonl"
+"""Starts that were made when the rules stood, on one card and on two."""
+SHAPES = MODELS | {
     "qwennext": "Qwen/Qwen3-Next-80B-A3B-Instruct",
     "qwen25_7": "Qwen/Qwen2.5-7B-Instruct",
     "llama1": "meta-llama/Llama-3.2-1B-Instruct",
@@ -36,29 +34,29 @@ MODELS = {
     "phi4": "microsoft/phi-4",
     "nemotron": "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16",
 }
-"""Shapes of the rows that are bundled models."""
-TEXT_ALONE = ("gemma3_4",)
-"""Run without the vision tower that the bundled config has."""
+"""Shapes of the rows that are bundled models, or lie beside them."""
 LOOKED_AT = {
     *("q30-auto", "oss-auto", "ds-auto", "gr-auto", "s-l8-auto", "l8-int8"),
     *("q30-fp8", "nemo-auto", "qn-fp8"),
 }
 """Rows that were looked at while the rules of the activation were written."""
-WEIGHTS = {"bf16": "", "own": "", "fp8": "fp8", "awq": "awq", "gptq": "gptq4"}
-
 Row = dict[str, Any]
 
 
 def rows() -> list[Row]:
     """Starts of an unchanged engine; in others Triton was missing."""
-    lines = (json.loads(line) for line in read(ROWS).splitlines())
-    return [row for row in lines if row["triton"] and row["shape"] in MODELS]
+    lines = (json.loads(line) for name in (ROWS, LATER) for line in read(name).splitlines())
+    return [
+        {"starts": True, **row}
+        for row in lines
+        if "blocks" in row and row.get("triton", True) and row["shape"] in SHAPES
+    ]
 
 
 @cache
 def model(shape: str, layers: int | None) -> ModelSpec:
     """The shape of a row, cut to its layers."""
-    spec = load_model(MODELS[shape], offline=True)
+    spec = load_model(SHAPES[shape], offline=True)
     return replace(spec, layers=spec.layers[:layers]) if layers else spec
 
 
@@ -71,8 +69,8 @@ def settings_of(row: Row) -> ServeSettings:
         row["max_num_seqs"],
         row["gpu_memory_utilization"],
         row["enforce_eager"],
-        quantization=WEIGHTS[row["weights"]],
-        tensor_parallel=row.get("tensor_parallel", 1),
+        quantization=FORMATS.get(row["weights"], ""),
+        tensor_parallel=row.get("cards", 1),
     )
 
 
