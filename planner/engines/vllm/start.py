@@ -38,8 +38,8 @@ GRAPHS = Interval(int(0.30 * GIB), int(0.05 * GIB), int(0.60 * GIB))
 BESIDE = Interval(int(0.55 * GIB), int(0.15 * GIB), int(0.90 * GIB))
 """CUDA graphs of the second runner, which it takes from what the utilization leaves."""
 SHARED = Interval(int(0.09 * GIB), int(0.05 * GIB), int(0.60 * GIB))
-"""The same on each of several cards, with NCCL and buffers of all-reduces: 0.066 and 0.109 GiB on two
-H200s; the high end is for more cards and slower links, an estimate."""
+"""The same on each of several cards, with NCCL and buffers of all-reduces: 0.066 and 0.109 GiB on
+two H200s. The high end is for more cards and slower links, an estimate."""
 ERROR = 0.35
 """The part of the activation that the derivation may miss in models that were not run."""
 PACKED_ERROR = 0.02
