@@ -17,11 +17,15 @@ def models(incomplete: str) -> list[str]:
 
 
 def gpus(incomplete: str) -> list[str]:
-    """Names as --gpu takes them, shortest form."""
+    """Names as --gpu takes them, as one word of the shell: `RTX-4090`; `4090` where that is how
+    the word begins, since a shell offers nothing that begins otherwise."""
     from ..planner.hardware.gpu_names import gpu_argument
     from ..planner.hardware.gpus import list_gpus
 
-    return _going_on(["auto", *(gpu_argument(gpu) for gpu in list_gpus())], incomplete)
+    names = ["-".join(gpu_argument(gpu).split()) for gpu in list_gpus()]
+    if incomplete[:1].isdigit():
+        names = [name.split("-", 1)[1] for name in names if name.startswith(("RTX-", "RX-"))]
+    return _going_on(["auto", *names], incomplete)
 
 
 def engines(incomplete: str) -> list[str]:

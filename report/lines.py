@@ -4,6 +4,7 @@ What a person copies stays whole: a configuration is never folded, and a command
 the terminal goes on behind a backslash, so that a shell takes all of it.
 """
 
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -12,9 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 LABEL = 13
+KEPT = "\N{NO-BREAK SPACE}"
 _NARROW = 60
 """Columns below which a command begins on a line of its own."""
 _INDENT = 4
+
+
+def together(text: str) -> str:
+    """`text` whose numbers are not folded away from their units; output.py puts blanks back."""
+    return re.sub(r"(?<=\d) (?=(?:[kMGT]i?B|B|m?s|%|tokens)(?![a-z]))", KEPT, text)
 
 
 def print_line(console: Console, label: str, text: str) -> None:
@@ -25,7 +32,7 @@ def print_line(console: Console, label: str, text: str) -> None:
     line = Table.grid()
     line.add_column(width=LABEL, style="dim", no_wrap=True)
     line.add_column()
-    line.add_row(Text(label), Text(text))
+    line.add_row(Text(label), Text(together(text)))
     console.print(line)
 
 

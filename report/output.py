@@ -50,7 +50,7 @@ def print_tables(document: Mapping[str, Any], module: str, printer: str) -> None
     from rich.console import Console
     from rich.text import Text
 
-    from .lines import print_whole
+    from .lines import KEPT, print_whole
     from .marks import encodable
 
     class PlainConsole(Console):
@@ -72,7 +72,7 @@ def print_tables(document: Mapping[str, Any], module: str, printer: str) -> None
             console.print()
             print_whole(console, reminder[0], Text(reminder[1], "bold"))
         text += captured.get()
-    lines = [line.rstrip(" ") for line in text.split("\n")]
+    lines = [line.rstrip(" ") for line in text.replace(KEPT, " ").split("\n")]
     sys.stdout.write(encodable("\n".join(lines), sys.stdout.encoding or "utf-8"))
 
 

@@ -14,7 +14,7 @@ from kvpareto.cli import run
 from kvpareto.planner.units import format_bytes
 from kvpareto.report.answer import print_answer
 from kvpareto.report.frontier import print_frontier
-from kvpareto.report.lines import shell_lines
+from kvpareto.report.lines import KEPT, shell_lines, together
 from kvpareto.report.marks import encodable
 from kvpareto.report.numbers import seconds
 from kvpareto.report.output import print_tables
@@ -33,7 +33,7 @@ def shown(document: dict[str, Any], width: int, printer: Any = print_plan, **how
     console = Console(width=width, force_terminal=True, no_color=True, highlight=False)
     with console.capture() as captured:
         printer(document, console, **how)
-    return Text.from_ansi(captured.get()).plain.splitlines()
+    return Text.from_ansi(captured.get()).plain.replace(KEPT, " ").splitlines()
 
 
 def test_at_80_columns_the_answer_is_all_and_has_ten_lines_at_most(
@@ -141,6 +141,14 @@ def test_commands_are_broken_where_a_shell_takes_them(document: dict[str, Any], 
     assert shlex.split("\n".join(lines).replace("\\\n", "")) == shlex.split(command)
     assert any(f"--config {shlex.quote(document['recommended']['config'])}" in x for x in lines)
     assert shell_lines("say 'it is", 4) == ["say 'it is"]
+
+
+def test_a_number_keeps_its_unit_at_a_fold() -> None:
+    said = "22.27 GB of 24.73 GB, at most 65.9 ms; 99.1 % of 3 users, 8 sold, 12 s"
+    kept = together(said).split(" ")
+    assert kept[0] == f"22.27{KEPT}GB"
+    assert f"99.1{KEPT}%" in kept
+    assert kept[-5:] == ["3", "users,", "8", "sold,", f"12{KEPT}s"]
 
 
 @pytest.mark.parametrize("config", ["w16a16-k16v16", "w4a16-k4v4-g64+pc256"])
