@@ -116,7 +116,7 @@ class Campaign:
         """The anchors, and whatever was begun: a run that was cut short is completed first."""
         chunk = chunk_for(max(self._plan.contexts))
         begun = [Configuration.parse(r.config).with_chunk(chunk) for r in _runs(self._records)]
-        return list(dict.fromkeys([*anchors(self._plan.weights, chunk), *begun]))
+        return list(dict.fromkeys([*anchors(self._plan.weights, chunk, self._plan.runs), *begun]))
 
     def _choose(self, number: int) -> tuple[Configuration | None, float]:
         rng = np.random.default_rng([self._plan.seed, number])

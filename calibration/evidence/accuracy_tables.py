@@ -18,6 +18,9 @@ from .known_results import known_results_table
 
 OURS = "this regression"
 NAMED = "the same, task named"
+MEAN_OF_NORMAL = (2.0 / np.pi) ** 0.5
+"""Mean absolute error of a normal variable, in its standard deviations: what sampling alone leaves
+of a perfect prediction."""
 
 Errors = Mapping[str, Floats]
 """Of each way to predict, ours first: the absolute error of every row."""
@@ -168,7 +171,9 @@ def _parts(held_out: HeldOut) -> dict[str, list[int]]:
 
 def _parts_table(parts: Mapping[str, Sequence[int]], unseen: HeldOut, covered: Floats) -> str:
     """Errors and coverage by part, of all rows and of those that lose a tenth or more."""
-    header = ["rows", "number", "MAE", "task named", "coverage", "below 0.9", "MAE", "coverage"]
+    header = ["rows", "number", "MAE", "task named", "sampling alone", "coverage"]
+    header += ["below 0.9", "MAE", "coverage"]
+    sampling = MEAN_OF_NORMAL * np.array([r.sd for r in unseen.rows])
     scores, errors = _scores(unseen), _errors(unseen)
     named = np.abs(scores - unseen.named)
     lines: list[list[object]] = []
@@ -179,7 +184,7 @@ def _parts_table(parts: Mapping[str, Sequence[int]], unseen: HeldOut, covered: F
             [
                 name,
                 len(own),
-                *(float(values[own].mean()) for values in (errors, named, covered)),
+                *(float(values[own].mean()) for values in (errors, named, sampling, covered)),
                 len(low),
                 *(float(values[low].mean()) if len(low) else 1.0 for values in (errors, covered)),
             ]

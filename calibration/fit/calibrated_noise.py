@@ -43,10 +43,13 @@ BETWEEN_MODELS = 0.5
 SLOPE_PRIORS = {
     "group_key": (0.1, 1.0),
     "group_value": (0.1, 1.0),
-    "span_key": (0.8, 0.5),
-    "span_value": (0.8, 0.5),
+    "span_key": (0.8, 0.8),
+    "span_value": (0.8, 0.8),
 }
 """Median, and sd of its logarithm; the others are the shared fit's own."""
+NOT_PUBLISHED = {"smoothing": 1.5, "tile": 1.5, "tile_value": 1.5}
+"""Spreads of what no published row speaks of: there the shared fit has no more than a belief, which
+a model's own run overrules."""
 EFFECT_SD = {"kind": 0.5, "value": 0.5, "gamma": 0.3, "weight": 0.7, "below": 0.3}
 FREE_SD = 0.5
 BITS_SD = 0.4
@@ -82,6 +85,7 @@ def prior_of(shipped: Predictor, sensitivity: ModelSensitivity) -> NoisePrior:
             mean[name], sd[name] = mean[name.split("_")[0]], BETWEEN_MODELS * 2
     for name, value, spread in zip(SCALES, sensitivity.mean, sensitivity.sd, strict=True):
         mean[f"scale:{name}"], sd[f"scale:{name}"] = float(value), float(spread)
+    sd |= NOT_PUBLISHED
     names = names_of(KINDS, REFERENCE_KIND)
     for name in names:
         effect, _, kind = name.partition(":")

@@ -79,9 +79,9 @@ def test_measured_rows_move_the_prediction_to_them(
     assert set(predictor.payload["held_out"]) == {"rows", "mae", "coverage"}
     assert kept["w16a16-k16v16"] == 1.0
     assert kept["w16a16-k8v8"] == pytest.approx(1.0, abs=0.02)
-    assert kept["w16a16-k2v2"] is not None
-    assert kept["w16a16-k2v2"] < 0.5
-    assert accuracy.predict(spec, Configuration(k_bits=2, v_bits=2), 256).retention < 0.5
+    assert kept["w16a16-k2v16"] is not None
+    assert kept["w16a16-k2v16"] < 0.5
+    assert accuracy.predict(spec, Configuration(k_bits=2, v_bits=16), 256).retention < 0.5
 
 
 def test_rows_carry_bytes_times_and_environment(home: Path) -> None:
@@ -96,7 +96,7 @@ def test_rows_carry_bytes_times_and_environment(home: Path) -> None:
         assert row.environment.torch == torch.__version__
         assert (row.ttft_s or 1) > 0 < (row.tpot_s or 1)
     sizes = {row.config: row.memory.kv for row in rows if row.memory}
-    assert sizes["w16a16-k2v2"] < sizes["w16a16-k4v4"] < sizes["w16a16-k16v16"]
+    assert sizes["w16a16-k4v4"] < sizes["w16a16-k2v16"] < sizes["w16a16-k16v16"]
 
 
 def test_export_and_import(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,17 +127,21 @@ def test_choice_is_repeatable() -> None:
 def test_candidates_hold_the_anchors_and_know_their_memory() -> None:
     spec = load_model("meta-llama/Llama-3.1-8B-Instruct", offline=True)
     configs, candidates = enumerate_candidates(spec, 8192, (16, 4))
-    first = anchors((16, 4), chunk_for(8192))
+    first = anchors((16, 4), chunk_for(8192), 8)
     assert [str(c) for c in first] == [
         "w16a16-k16v16+pc1024",
         "w16a16-k8v8+pc1024",
         "w16a16-k4v4+pc1024",
-        "w16a16-k2v2+pc1024",
+        "w16a16-k2v16+pc1024",
+        "w16a16-k16v2+pc1024",
         "w4a16-k16v16+pc1024",
     ]
-    assert set(first) <= set(configs)
+    longer = anchors((16, 4), chunk_for(8192), 16)
+    assert longer[: len(first)] == first
+    assert len(longer) == 10
+    assert set(longer) <= set(configs)
     assert len(configs) == len(set(configs)) == len(candidates.memory)
-    unquantized, quarter = (configs.index(first[i]) for i in (0, 4))
+    unquantized, quarter = (configs.index(first[i]) for i in (0, 5))
     assert candidates.memory[quarter] < 0.5 * candidates.memory[unquantized]
     assert candidates.retention[unquantized] == 1
 

@@ -1,0 +1,297 @@
+"""A calibration replayed on rows that are there: how right are a few runs about all others?
+
+    python -m kvpareto.calibration.evidence.replay [--write]
+
+The design chooses runs among configurations that were measured (the recall models' grid, three
+pretrained models), sees their rows alone, and the fit predicts the rest. Shown are the error over
+all of the rest, and what matters to a plan: of the points that it may recommend (their lower end
+keeps nine tenths), along the frontier that is predicted, how far each pick is from what was
+promised, and from the best that was measured for no more memory. `--write` puts
+the table into docs/accuracy.md.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ...planner.accuracy.formula import Floats
+from ...planner.accuracy.model_sensitivity import shape_of
+from ...planner.accuracy.predict import predict_many, published
+from ...planner.formats.configuration import Configuration
+from ...planner.formats.kv_format import KVFormat
+from ...planner.load_model import load_model
+from ...planner.models.spec import Attention, ModelSpec
+from ..design.acquisition import Candidates, Measurement, Posterior, choose
+from ..design.candidates import ANCHORS, METHOD_ANCHORS, place_of
+from ..fit.accuracy_rows import AccuracyRow
+from ..fit.calibrated_noise import NoiseRows, fit_calibrated_noise, leave_out, prior_of
+from ..fit.measured_models import MODELS, measured_runs
+from ..fit.mixed_effects import KnownModel
+from ..grid.held_out import FILE
+from ..grid.reading import read_runs, to_rows
+from .accuracy_tables import markdown_table, with_tables
+
+KEY = "replayed"
+MOST_KEPT = 1.2
+SMALL_CACHE = 0.2
+"""Share of the unquantized cache's bytes below which picks are apart: there formats fail."""
+SAFE = 0.9
+"""What the lower end of a pick's interval keeps, or a plan does not recommend it."""
+TIE = 0.002
+TOKENS = 8192
+"""In the caches that are compared."""
+FIFTH = 0.2
+Point = tuple[Configuration, int]
+"""A configuration and a context."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All measured points of one model: rows by configuration and context."""
+
+    spec: ModelSpec
+    rows: Mapping[Configuration, Mapping[int, Sequence[AccuracyRow]]]
+
+    @property
+    def contexts(self) -> list[int]:
+        return sorted({context for by in self.rows.values() for context in by})
+
+    def kept(self, config: Configuration, context: int) -> Measurement | None:
+        """Mean retention over the kinds of one point; None where it was not measured."""
+        rows = self.rows[config].get(context)
+        if not rows:
+            return None
+        kept = float(np.mean([min(row.retention, 1.0) for row in rows]))
+        return Measurement(kept, float(np.sqrt(sum(r.sd**2 for r in rows)) / len(rows)))
+
+    def share(self, config: Configuration) -> float:
+        """Bytes of the cache for a long context, as a share of the unquantized one's, weights left
+        out."""
+        whole = Configuration()
+        return _cache_bytes(self.spec, config) / _cache_bytes(self.spec, whole)
+
+
+def recall_grid(name: str) -> Measured:
+    """The shipped grid of one recall model."""
+    rows: dict[Configuration, dict[int, list[AccuracyRow]]] = {}
+    for run in read_runs(FILE):
+        if run.model == name:
+            here = rows.setdefault(run.config, {}).setdefault(run.context, [])
+            here += [replace(row, model=KEY) for row in to_rows([run])]
+    return Measured(load_model(name, offline=True), rows)
+
+
+def pretrained(hub_id: str) -> Measured:
+    """The text's probability of one measured pretrained model, under each format of cache and
+    weights, whatever the chunk it was read in."""
+    rows: dict[Configuration, dict[int, list[AccuracyRow]]] = {}
+    for config, row in measured_runs():
+        if row.model == MODELS[hub_id] and row.kind == "perplexity":
+            plain = config.with_chunk(None)
+            rows.setdefault(plain, {}).setdefault(row.context, [replace(row, model=KEY)])
+    return Measured(load_model(hub_id, offline=True), rows)
+
+
+def chosen_runs(measured: Measured, count: int) -> list[Configuration]:
+    """What a calibration of `count` runs measures, among what there is: its anchors, or what is
+    nearest to them, then what the design asks for at the longest context that all have."""
+    context = max(
+        measured.contexts, key=lambda c: (sum(c in by for by in measured.rows.values()), c)
+    )
+    configs = [config for config, by in measured.rows.items() if context in by]
+    found = predict_many(measured.spec, configs, context, published())
+    ends = [[getattr(one, end) for one in found] for end in ("retention", "low", "high")]
+    candidates = Candidates(
+        np.array([round(1e9 * measured.share(config)) for config in configs], dtype=np.int64),
+        np.array([place_of(config) for config in configs]),
+        *(np.array(end) for end in ends),
+    )
+    done: dict[int, Measurement] = {}
+
+    def run(i: int) -> None:
+        kept = measured.kept(configs[i], context)
+        assert kept is not None  # it is one of those with this context
+        done.setdefault(i, kept)
+
+    for text in (*ANCHORS[1:], *METHOD_ANCHORS):
+        if len(done) < count:
+            run(_nearest(configs, Configuration.parse(text)))
+    while len(done) < min(count, len(configs)):
+        rng = np.random.default_rng(len(done))
+        index = choose(Posterior(candidates, done), rng).index
+        left = [i for i in range(len(configs)) if i not in done]
+        run(int(rng.choice(left)) if index is None else index)
+    return [configs[i] for i in done]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Predictions after some runs: of points that were not run, and of the frontier's picks."""
+
+    runs: int
+    points: int
+    error: float
+    """Mean absolute error of the points that were not run."""
+    error_usable: float
+    """The same where nine tenths are kept."""
+    promise: float
+    """Largest difference between a pick's promise and its measurement, at SMALL_CACHE or more."""
+    promise_small: float
+    """The same for smaller caches."""
+    short: float
+    """Largest gap of a pick to the best that was measured for no more memory."""
+
+
+def replay(measured: Measured, count: int) -> Replay:
+    """Choose `count` runs, fit them, and hold the rest to it."""
+    chosen = chosen_runs(measured, count)
+    predicted, low = _predicted(measured, chosen)
+    errors, usable = [], []
+    promise, promise_small, short = [0.0], [0.0], [0.0]
+    for context in measured.contexts:
+        points = []
+        for config, by in measured.rows.items():
+            kept = measured.kept(config, context)
+            if context not in by or kept is None:
+                continue
+            known = config in chosen
+            said = kept.retention if known else predicted[config, context]
+            if not known:
+                errors.append(abs(said - kept.retention))
+                usable += [errors[-1]] * (kept.retention >= 0.9)
+            least = kept.retention if known else low[config, context]
+            points.append((measured.share(config), said, kept.retention, least, config.weight_bits))
+        for bits in {point[4] for point in points}:
+            front = sorted((p for p in points if p[4] == bits), key=lambda p: (p[0], -p[1]))
+            best_said = best_kept = 0.0
+            for share, said, kept_here, least, _ in front:
+                best_kept = max(best_kept, kept_here)
+                if least >= SAFE and said > best_said + TIE:
+                    best_said = said
+                    place = promise_small if share < SMALL_CACHE else promise
+                    place.append(abs(said - kept_here))
+                    short.append(best_kept - kept_here)
+    return Replay(
+        runs=len(chosen),
+        points=len(errors),
+        error=float(np.mean(errors)),
+        error_usable=float(np.mean(usable)),
+        promise=max(promise),
+        promise_small=max(promise_small),
+        short=max(short),
+    )
+
+
+def _predicted(
+    measured: Measured, chosen: Sequence[Configuration]
+) -> tuple[dict[Point, float], dict[Point, float]]:
+    """Retention of every point by a fit of the chosen runs' rows, and the interval's lower end."""
+    shipped = published()
+    sensitivity = shipped.models.of(measured.spec)
+    model = KnownModel(KEY, sensitivity.features, (), shape_of(measured.spec))
+    rows, groups = [], []
+    for number, config in enumerate(chosen):
+        for by in measured.rows[config].values():
+            rows += [_bounded(row) for row in by]
+            groups += [number] * len(by)
+    prior = prior_of(shipped, sensitivity)
+    noise = fit_calibrated_noise(rows, model, prior).noise
+    shift = leave_out(rows, groups, model, prior).shift
+    places, every = [], []
+    for config, contexts in measured.rows.items():
+        for context, here in contexts.items():
+            places += [(config, context)] * len(here)
+            every += list(here)
+    data = NoiseRows(every, model)
+    return _means(places, data.predict(noise)), _means(places, data.predict(noise, shift))
+
+
+def _means(places: Sequence[Point], kept: Floats) -> dict[Point, float]:
+    """The mean over the kinds of each point."""
+    found: dict[Point, list[float]] = {}
+    for place, one in zip(places, kept.tolist(), strict=True):
+        found.setdefault(place, []).append(one)
+    return {place: sum(values) / len(values) for place, values in found.items()}
+
+
+def _bounded(row: AccuracyRow) -> AccuracyRow:
+    return replace(row, retention=min(max(row.retention, 0.0), MOST_KEPT))
+
+
+def _nearest(configs: Sequence[Configuration], wanted: Configuration) -> int:
+    """The measured configuration that is most like an anchor: bits first, then what shares a
+    scale, then transforms and windows."""
+
+    def distance(config: Configuration) -> tuple[float, str]:
+        bits = sum(
+            abs(np.log2(getattr(config, name) / getattr(wanted, name)))
+            for name in ("weight_bits", "k_bits", "v_bits")
+        )
+        other = 8 * (config.granularity is not wanted.granularity)
+        other += 5 * (config.smoothing != wanted.smoothing) + 5 * (
+            config.rotation != wanted.rotation
+        )
+        other += 3 * (config.residual > 0) + 2 * (config.protection is not None)
+        other += 0.3 * ((config.group_size or 64) != (wanted.group_size or 64))
+        return 9 * float(bits) + other, str(config)
+
+    return min(range(len(configs)), key=lambda i: distance(configs[i]))
+
+
+def _cache_bytes(spec: ModelSpec, config: Configuration) -> int:
+    total = 0
+    for number, layer in enumerate(spec.layers):
+        for mixer in layer.mixers:
+            if isinstance(mixer, Attention):
+                heads, dims = mixer.kv_heads, (mixer.head_dim, mixer.value_dim)
+                total += KVFormat.of(config, number).nbytes(1, heads, *dims, TOKENS)
+    return total
+
+
+def table(replays: Mapping[str, Sequence[Replay]]) -> str:
+    """A line for each model and number of runs, in points."""
+    header = ["model", "runs", "points left", "MAE", "where 0.9 is kept"]
+    header += ["a pick's promise", "below a fifth of the cache", "short of the best"]
+    lines: list[list[object]] = [
+        [
+            name,
+            one.runs,
+            one.points,
+            one.error,
+            one.error_usable,
+            one.promise,
+            one.promise_small,
+            one.short,
+        ]
+        for name, ones in replays.items()
+        for one in ones
+    ]
+    return markdown_table(header, lines)
+
+
+def all_replays() -> dict[str, list[Replay]]:
+    """16 runs of the recall models, and a fifth of the runs of each pretrained one."""
+    found = {name: [replay(recall_grid(name), 16)] for name in ("recall", "recall-outliers")}
+    for hub_id in MODELS:
+        measured = pretrained(hub_id)
+        found[hub_id] = [replay(measured, round(FIFTH * len(measured.rows)))]
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    from .refit_published import DOCS
+
+    parser = argparse.ArgumentParser(prog="kvpareto.calibration.evidence.replay")
+    parser.add_argument("--write", action="store_true", help="into docs/accuracy.md")
+    options = parser.parse_args(arguments)
+    text = table(all_replays())
+    if options.write:
+        page = DOCS.read_text(encoding="utf-8")
+        DOCS.write_text(with_tables(page, {"replay": text}), encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
