@@ -1,0 +1,50 @@
+"""A few runs of a calibration, replayed on rows that are there, against all the others."""
+
+import pytest
+
+from kvpareto.calibration.design.candidates import ANCHORS
+from kvpareto.calibration.evidence.replay import chosen_runs, pretrained, recall_grid, replay
+from kvpareto.planner.formats.configuration import Configuration
+
+SMOL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    # 0.029 and 0.049; by the design before, without sides and methods apart, 0.064 and 0.128
+    [("recall", 0.032), ("recall-outliers", 0.054)],
+)
+def test_sixteen_runs_foresee_the_grid(name: str, error: float) -> None:
+    found = replay(recall_grid(name), 16)
+    assert found.points == 484
+    assert found.error <= error
+    assert found.error_usable <= 0.012
+    assert found.promise <= 0.01
+    assert found.promise_small <= 0.03
+    assert found.short <= 0.01
+
+
+def test_a_fifth_of_a_pretrained_models_runs_finds_its_frontier() -> None:
+    measured = pretrained(SMOL)
+    found = replay(measured, round(len(measured.rows) / 5))
+    assert found.promise <= 0.01
+    assert found.short <= 0.01
+
+
+def test_both_sides_are_measured_apart_before_anything_is_chosen() -> None:
+    """Of the grid, what is nearest to the anchors: keys alone at 2 bits, values alone at 2 bits."""
+    runs = chosen_runs(recall_grid("recall"), len(ANCHORS) - 1)
+    sides = [(config.k_bits, config.v_bits) for config in runs]
+    assert (2, 16) in sides
+    assert (16, 2) in sides
+    assert (2, 2) not in sides
+    assert runs.index(next(c for c in runs if c.k_bits == 2)) < len(ANCHORS)
+
+
+def test_shares_of_the_cache_count_scales() -> None:
+    measured = recall_grid("recall")
+    half, coarse, fine = (
+        measured.share(Configuration.parse(text))
+        for text in ("w16a16-k8v8", "w16a16-k4v4", "w16a16-k4v4-g32")
+    )
+    assert 0.25 < coarse < fine < half < 0.6
