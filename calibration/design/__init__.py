@@ -1,6 +1,7 @@
 """Which configurations a calibration measures next, and how long that will take."""
 
 DOOR = (
+    "acquisition",
     "campaign",
     "candidates",
     "options",
