@@ -229,7 +229,7 @@ def _nearest(configs: Sequence[Configuration], wanted: Configuration) -> int:
             abs(np.log2(getattr(config, name) / getattr(wanted, name)))
             for name in ("weight_bits", "k_bits", "v_bits")
         )
-        other = 8 * (config.granularity is not wanted.granularity)
+        other = 8.0 * (config.granularity is not wanted.granularity)
         other += 5 * (config.smoothing != wanted.smoothing) + 5 * (
             config.rotation != wanted.rotation
         )

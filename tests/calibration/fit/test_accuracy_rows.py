@@ -45,7 +45,9 @@ def test_every_row_names_its_source_and_is_in_range(rows: list[AccuracyRow]) -> 
         assert row.source
         assert row.provenance == "published"
         assert 0 <= row.retention < 1.2
-        assert 0.001 < row.sd < 0.2
+        assert (
+            0.001 < row.sd < 0.17
+        )  # the largest: 0.165, 164 problems of which Gemma-7B solves 12 %
         assert 0 < row.weight <= 1
 
 

@@ -149,8 +149,9 @@ def test_left_out_points_of_the_shipped_grid_are_predicted_within_the_bars() -> 
 
 
 def _within_the_bars(judged: Judged) -> None:
-    assert judged.error(0.9) <= 0.01
-    assert judged.error() <= 0.03
+    assert judged.error(0.9) <= 0.01  # 0.0095 at most
+    assert judged.error() <= 0.025  # 0.0225 at most
+    # 0.929 to 0.972: where neighbours of a format were run the intervals are too wide, a little
     assert 0.86 <= judged.coverage() <= 0.975
 
 
