@@ -50,8 +50,8 @@ def test_the_unquantized_model_keeps_everything(model: str) -> None:
         pytest.param(QWEN25_7B, "w16a16-k4v4-g64+res128", "reasoning", (0, 0.1), id="qwen-k4-g64"),
         # llama.cpp#21385: rotation does not cure it
         pytest.param(QWEN25_7B, "w16a16-k4v4+rot", "reasoning", (0.0, 0.3), id="qwen-k4-rot"),
-        # 0.976 here, 0.994 +- 0.009 in the table: of its key biases only norms are public, and their
-        # spread over the channels is another model's (docs/LOG.md), which costs two points
+        # 0.976 here, 0.994 +- 0.009 in the table: only norms of its key biases are public, and
+        # how they spread over the channels is another model's (docs/LOG.md): two points
         pytest.param(QWEN25_7B, "w16a16-k8v8-g64", "reasoning", (0.97, 1.0), id="qwen-k8"),
         pytest.param(QWEN25_7B, "w16a16-k8v4-g64", "reasoning", (0.97, 1.0), id="qwen-k8v4"),
         pytest.param(QWEN25_7B, "w16a16-k4v4-kc+res128", "retrieval", (0.9, 1.0), id="qwen-kc"),
