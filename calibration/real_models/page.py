@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..grid.reading import decode_items
 from ..tasks.scores import Score, paired
+from .claims import sections
 from .design import CHUNKED, CHUNKS, MARKS, SMALL, WEIGHED
 from .jobs import FULL, TASK_CHUNK
 from .rows import DIVERGENCE, TASKS, Row, read_rows
@@ -30,7 +31,9 @@ METHODS = ("", "+smooth", "+rot", "+smooth+rot")
 
 def write_page(paths: Iterable[Path], out: Path) -> None:
     rows = [(header["source"], row) for header, row in read_rows(paths)]
-    parts = [INTRODUCTION]
+    models = sorted({row["model"] for _, row in rows})
+    by_model = {m: [row for _, row in rows if row["model"] == m] for m in models}
+    parts = [INTRODUCTION, sections(by_model)]
     for model in sorted({row["model"] for _, row in rows}):
         source = next(source for source, row in rows if row["model"] == model)
         parts.append(_model(model, source, [row for _, row in rows if row["model"] == model]))

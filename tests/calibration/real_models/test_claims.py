@@ -1,0 +1,50 @@
+"""The frontiers and the claims on the page of real models, from the rows."""
+
+import math
+
+import pytest
+
+from kvpareto.calibration.fit.measured_models import SOURCES
+from kvpareto.calibration.real_models.claims import cache_share, frontier, kept, points_of, sections
+from kvpareto.calibration.real_models.rows import read_rows
+from kvpareto.planner.formats.configuration import Configuration
+
+CODER = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, list[dict[str, object]]]:
+    found: dict[str, list[dict[str, object]]] = {}
+    for _, row in read_rows(SOURCES.glob("real_*.jsonl")):
+        found.setdefault(row["model"], []).append(row)
+    return found
+
+
+def test_a_frontier_rises_and_nothing_smaller_matches_it(
+    rows: dict[str, list[dict[str, object]]],
+) -> None:
+    points = points_of(rows[CODER])
+    front = frontier(CODER, points)
+    assert [share for share, _, _ in front] == sorted(share for share, _, _ in front)
+    assert [kept_ for _, kept_, _ in front] == sorted(kept_ for _, kept_, _ in front)
+    names = [name for _, _, name in front]
+    assert "w16a16-k4v4-kc" in names
+    assert "w16a16-k4v4" not in names  # 30 points of the text are lost at the same bytes
+
+
+def test_what_is_kept_is_of_the_tail_and_at_most_all() -> None:
+    assert kept({"tail": {"excess": 0.1}}) == pytest.approx(math.exp(-0.1))
+    assert kept({"tail": {"excess": -0.1}}) == 1.0
+
+
+def test_shares_count_scales() -> None:
+    """4 bits and a scale and zero of 32 bits for 64 channels: (4 + 0.5) / 16."""
+    assert cache_share(CODER, Configuration.parse("w16a16-k4v4")) == pytest.approx(4.5 / 16)
+
+
+def test_the_sections_answer_each_claim(rows: dict[str, list[dict[str, object]]]) -> None:
+    text = sections({CODER: rows[CODER]})
+    assert "real_frontiers.svg" in text
+    lost = 100 * (1 - kept(points_of(rows[CODER])["w16a16-k4v4", 4096]))
+    assert f"| K4V4 per token alone | {lost:.1f} |" in text
+    assert text.count("\n- **") == 7
