@@ -21,6 +21,9 @@ from .sizing import SizedCard, SizedLayout, lengths_of, size_layout
 from .speed import ServingSpeed, serving_speed
 from .start import measured_on
 
+MEASURED_CARDS = 2
+"""Cards of one machine that starts were measured on."""
+
 
 def place(
     spec: ModelSpec, config: Configuration, workload: Workload, machine: Machine
@@ -137,7 +140,7 @@ def _serving(
         parallel=layout,
         speed=(speed.tokens_per_second, speed.ttft_alone) if speed is not None else None,
         speed_kind=speed.kind if speed is not None else "",
-        measured=all(measured_on(card.gpu) for card in cards) and len(cards) == 1,
+        measured=all(measured_on(card.gpu) for card in cards) and len(cards) <= MEASURED_CARDS,
     )
 
 
@@ -193,7 +196,7 @@ def _notes(
             f"vLLM's workspaces and graphs on {', '.join(names)} are an estimate from an H200; the "
             "rest of the sum is its own arithmetic"
         )
-    if len(tried.cards) > 1:
+    if len(tried.cards) > MEASURED_CARDS or (names and len(tried.cards) > 1):
         notes.append("buffers between cards (NCCL, all-reduces) are an estimate")
     if settings.quantization and unpacked_on_the_way(settings.quantization, gpu):
         notes.append(f"{gpu.name} unpacks {settings.quantization} weights to 16 bits to multiply")

@@ -372,3 +372,15 @@ def test_graphs_are_given_up_last() -> None:
         offline=True,
     )  # fmt: skip
     assert tight["serving"]["cards"][0]["requested"] < tight["serving"]["cards"][0]["memory"]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "measured"), [("H200", True), ("2xH200", True), ("4xH200", False), ("4090", False)]
+)
+def test_constants_that_no_run_stands_behind_are_called_estimates(gpu: str, measured: bool) -> None:
+    found = plan(QWEN8, gpu=gpu, context="4k")
+    assert found["recommended"]["serving"]["measured"] is measured
+    assert any("an estimate" in note and "H200" in note for note in found["warnings"]) == (
+        gpu == "4090"
+    )
+    assert any("buffers between cards" in note for note in found["warnings"]) == (gpu == "4xH200")
