@@ -105,7 +105,7 @@ def _memory(request: Request, placement: Placement, readings: RunReadings) -> li
         "activation": slip,
     }
     sums = {
-        "weights": (sum(side.weights for side in both), sum(printed.model.values())),
+        "weights": (sum(side.weights for side in both), printed.weights),
         "kv": (sum(side.kv for side in both), printed.kv),
         "activation": (compute, buffers),
     }
@@ -160,6 +160,12 @@ def _term(name: str, unit: str, predicted: int, measured: int, room: int) -> dic
 
 def _notes(readings: RunReadings) -> list[str]:
     notes = [f"llama.cpp's own account of its buffers, by {readings.version or 'an unknown build'}"]
+    if readings.breakdown.repacked:
+        size = format_bytes(readings.breakdown.repacked)
+        notes.append(
+            f"{size} of the weights are stored again in an order that suits this processor; the "
+            "file's pages behind them can be given back"
+        )
     if readings.resident:
         notes.append(f"its process held {format_bytes(readings.resident)} at most, Python included")
     return notes

@@ -18,8 +18,9 @@ from .parts import Parts
 
 COPIES = 4
 """Inputs of a pass that are kept with pipeline parallelism (GGML_SCHED_MAX_COPIES)."""
-PIPELINE_ERROR = 0.5
-"""Of those copies: no run on two cards was held to them."""
+PIPELINE_ERROR = 0.3
+"""Of those copies: two devices of a processor's build have them and less
+(profiles/llama_cpp/memory_split.jsonl), two cards were not run."""
 ALIKE = 1.1
 """Cards whose bandwidths differ by less share layers by their size."""
 

@@ -43,7 +43,7 @@ class Parts:
     wide: bool
     """Weights of 16 bits."""
     pass_inputs: int
-    """What a card copies of each pass: masks, embedded tokens and the branches beside them."""
+    """What a card copies of each pass: all that the host's side of it holds."""
 
     @property
     def weights(self) -> int:
@@ -133,7 +133,7 @@ def parts_of(
         output=4 * spec.vocab * run.sequences,
         file=weights.file,
         derived=weights.derived,
-        pass_inputs=12 * spec.hidden * run.pass_tokens + masks(spec, run),
+        pass_inputs=host_compute(spec, run),
         wide=name.upper() in ("BF16", "F16", "F32"),
     )
 

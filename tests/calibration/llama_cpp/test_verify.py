@@ -86,6 +86,17 @@ def test_a_log_is_read_as_it_is_printed() -> None:
     assert read_breakdown("nothing\n").total == 0
 
 
+def test_repacked_weights_are_counted_once() -> None:
+    """A mapped file holds them too; without a mapped file, what is repacked lies nowhere else."""
+    line = "0.00.019.003 I load_tensors:   CPU_REPACK model buffer size =     2.00 MiB\n"
+    mapped = read_breakdown(line + LOG)
+    assert mapped.repacked == 2 * MIB
+    assert mapped.total == read_breakdown(LOG).total
+    loaded = read_breakdown(line + LOG.replace("CPU_Mapped", "CPU"))
+    assert loaded.repacked == 0
+    assert loaded.total == read_breakdown(LOG).total + 2 * MIB
+
+
 def test_a_server_that_sizes_first_is_counted_once() -> None:
     """llama-server prints a model and a context that it only sizes (--fit), then the real ones."""
     begin = "0.00.1 I llama_model_loader: loaded meta data with 20 key-value pairs and 48 tensors\n"
