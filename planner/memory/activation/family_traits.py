@@ -86,6 +86,7 @@ _FAMILIES: dict[str, BlockTraits] = {
     "granitemoe_swa": _GRANITE,
     "granite_swa": _GRANITE,
     "hunyuan_v1_moe": BlockTraits(float_routing=True, shared_first=True),
+    "lfm3": BlockTraits(float_rotary=True),
     "llama4": _LLAMA4,
     "llama4_text": _LLAMA4,
     "mimo_v2_flash": BlockTraits(eager_only=True, native_softmax=True, float_routing=True),
