@@ -6,9 +6,12 @@ cuBLAS. The pool follows from the operations (ggml/src/ggml-cuda): activations o
 8-bit blocks or in 16 bits, and partial sums of the product's tiles. Other cards have intervals.
 """
 
+from functools import lru_cache
+
 from ...engine import Interval
 from ...hardware.gpus import Hardware
 from ...models.spec import Attention, DenseFFN, LatentAttention, ModelSpec, MoEFFN
+from .parts import SpecKey
 from .run_settings import RunSettings
 
 GRANULE = 2**21
@@ -40,7 +43,7 @@ def card_overhead(
         base = Interval(expected, round(expected * (1 - EXACT)), round(expected * (1 + EXACT)))
     extra = pool_bytes(spec, run, wide) + 3 * GRANULE // 2  # three buffers, half a granule each
     ends = [base.expected + extra, base.low + extra // 2, base.high + extra + 3 * GRANULE]
-    if wide or any(isinstance(layer.ffn, MoEFFN) for layer in spec.layers):
+    if wide or _widths(SpecKey(spec))[2]:
         known = measured is not None
         ends[0] += CUBLAS.expected
         ends[1] += round(0.95 * CUBLAS.expected) if known else CUBLAS.low
@@ -51,7 +54,7 @@ def card_overhead(
 def pool_bytes(spec: ModelSpec, run: RunSettings, wide: bool) -> int:
     """Scratch of the largest product of a full pass, in whole granules."""
     tokens = run.pass_tokens
-    inputs, outputs, rows = _widths(spec)
+    inputs, outputs, rows = _widths(SpecKey(spec))
     if wide:
         most = 2 * tokens * (inputs + outputs)
         if rows:
@@ -63,8 +66,10 @@ def pool_bytes(spec: ModelSpec, run: RunSettings, wide: bool) -> int:
     return -(-most // GRANULE) * GRANULE
 
 
-def _widths(spec: ModelSpec) -> tuple[int, int, int]:
+@lru_cache(maxsize=16)
+def _widths(key: SpecKey) -> tuple[int, int, int]:
     """Widest input and output of a product, and inputs of a token's experts together."""
+    spec = key.spec
     inputs = outputs = spec.hidden
     rows = 0
     for layer in spec.layers:

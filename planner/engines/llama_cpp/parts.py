@@ -120,6 +120,7 @@ def parts_of(
     run = run_settings(spec, config, workload)
     name = weight_name(spec, config)
     weights = _weights(SpecKey(spec), name)
+    beside = _host_compute(SpecKey(spec), _of_graph(run))
     tied = not weights.output
     return Parts(
         layers=_padded(weights.by_layer, len(spec.layers)),
@@ -129,11 +130,11 @@ def parts_of(
         head=weights.output or weights.embedding,
         tied=tied,
         compute=_compute(SpecKey(spec), _of_graph(run), cuda),
-        host_compute=host_compute(spec, run),
+        host_compute=beside,
         output=4 * spec.vocab * run.sequences,
         file=weights.file,
         derived=weights.derived,
-        pass_inputs=host_compute(spec, run),
+        pass_inputs=beside,
         wide=name.upper() in ("BF16", "F16", "F32"),
     )
 
@@ -173,6 +174,11 @@ def _caches(key: SpecKey, run: RunSettings) -> tuple[int, ...]:
 @lru_cache(maxsize=256)
 def _compute(key: SpecKey, run: RunSettings, cuda: bool) -> int:
     return (device_compute_bytes if cuda else compute_bytes)(key.spec, run)
+
+
+@lru_cache(maxsize=256)
+def _host_compute(key: SpecKey, run: RunSettings) -> int:
+    return host_compute(key.spec, run)
 
 
 def _of_graph(run: RunSettings) -> RunSettings:
