@@ -10,37 +10,23 @@ import gc
 import io
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from . import interrupt
-from .calibration.commands.shared_options import (
-    AsJson,
-    Batch,
-    Context,
-    EngineName,
-    ModelArgument,
-    Offline,
-    Output,
-    chosen_model,
-)
-from .command_options import (
-    Dtype,
-    FullLogits,
-    Gpu,
-    Model,
-    ParallelSizes,
-    TaskKind,
-    TrustRemoteCode,
-    Users,
+from .calibration.commands.shared_options import AsJson
+from .command_groups import (
+    register_calibrate,
+    register_profiles,
+    register_report_and_ui,
+    register_run_and_chat,
+    register_verify,
 )
 from .command_run import CommandOutput, run_command
-from .planner.errors import BadInput, one_line
-from .report import completion
+from .planning_commands import estimate, plan
 
 
 def _print_version(asked: bool) -> None:
@@ -93,241 +79,16 @@ def _root(
         typer.echo(context.get_help())
 
 
-def plan(
-    context: typer.Context,
-    argument: ModelArgument = None,
-    model: Model = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(help="Memory that a run may use: 12GB, 11.5GiB.  [default: what --gpu has]"),
-    ] = None,
-    prompt: Context = None,
-    output: Output = "512",
-    batch: Batch = "1",
-    users: Users = None,
-    gpu: Gpu = None,
-    gpus: Annotated[
-        str | None, typer.Option(help="How many of --gpu: 4, or auto for the fewest that do.")
-    ] = None,
-    parallel: ParallelSizes = None,
-    ttft: Annotated[
-        str | None, typer.Option(help="Time within which the first token must come: 2s.")
-    ] = None,
-    tpot: Annotated[
-        str | None, typer.Option(help="Time within which each further token must come: 30ms.")
-    ] = None,
-    reserve: Annotated[
-        str | None,
-        typer.Option(
-            help="Memory of --gpu to leave to other programs.  [default: 500MB on consumer cards]"
-        ),
-    ] = None,
-    ram: Annotated[
-        str | None,
-        typer.Option(
-            help="Host memory that may hold a part of the model (llama.cpp): 64GB; alone: no GPU."
-        ),
-    ] = None,
-    dtype: Dtype = None,
-    max_loss: Annotated[
-        str | None,
-        typer.Option(help="Largest loss at the interval's lower end: 3%.  [default: 10%]"),
-    ] = None,
-    task: TaskKind = None,
-    accept_risk: Annotated[
-        bool,
-        typer.Option("--accept-risk", help="Recommend even if the lower end is beyond --max-loss."),
-    ] = False,
-    objective: Annotated[
-        str,
-        typer.Option(help="accuracy, latency or memory.", autocompletion=completion.objectives),
-    ] = "accuracy",
-    engine: EngineName = "kvpareto",
-    max_context: Annotated[
-        bool,
-        typer.Option("--max-context", help="Show the longest contexts that fit."),
-    ] = False,
-    full_logits: FullLogits = False,
-    snippet: Annotated[
-        str | None,
-        typer.Option(help="Write a server's start out as well: docker or k8s (Kubernetes)."),
-    ] = None,
-    details: Annotated[
-        bool,
-        typer.Option("--details", help="Show terms, why, next steps and frontier on any terminal."),
-    ] = False,
-    save: Annotated[Path | None, typer.Option(help="Write the plan as JSON to this file.")] = None,
-    offline: Offline = False,
-    trust_remote_code: TrustRemoteCode = False,
-    as_json: AsJson = False,
-) -> None:
-    """Recommend a configuration for a model within a memory budget.
-
-    \b
-    kvpareto plan -m Qwen/Qwen2.5-7B-Instruct --budget 12GB --context 32k
-    kvpareto plan -m meta-llama/Llama-3.1-8B-Instruct --gpu 4090 --max-loss 2%
-    kvpareto plan -m ./my-model --budget 16GiB --objective latency --gpu L4
-    kvpareto plan -m google/gemma-3-4b-it --budget 8GB --max-context
-    kvpareto plan -m Qwen/Qwen3-8B --budget 24g --json --save plan.json
-    kvpareto plan -m openai/gpt-oss-20b --engine llama.cpp --gpu 4060 --ram 32GB
-    kvpareto plan -m Qwen/Qwen3-8B --engine vllm --gpu H100 --users 16 --context 16k
-    """
-    from . import api
-
-    if save is not None:
-        from .planner.whole_file import check_target
-
-        check_target(save)
-    document = (api.max_context if max_context else api.plan)(
-        _model(argument, model),
-        budget=budget,
-        context=prompt,
-        output=output,
-        batch=batch,
-        users=users,
-        gpu=gpu,
-        gpus=gpus,
-        parallel=parallel,
-        snippet=snippet,
-        ttft=ttft,
-        tpot=tpot,
-        reserve=reserve,
-        ram=ram,
-        dtype=dtype,
-        max_loss=max_loss,
-        task=task,
-        accept_risk=accept_risk,
-        objective=objective,
-        engine=engine,
-        full_logits=full_logits,
-        offline=offline,
-    )
-    del trust_remote_code  # a model is planned from its config alone
-    if save is not None:
-        from .report.output import write_document
-
-        write_document(save, document)
-        typer.echo(one_line(f"saved to {save}", 4096), err=True)
-    printer = "print_plan_details" if details else "print_plan"
-    _show(context, as_json, document, "terminal", "print_longest" if max_context else printer)
-
-
-def estimate(
-    context: typer.Context,
-    config: Annotated[
-        str, typer.Option(help="The configuration, for example w4a16-k4v4-g64+pc256; see below.")
-    ],
-    argument: ModelArgument = None,
-    model: Model = None,
-    prompt: Context = None,
-    output: Output = "512",
-    batch: Batch = "1",
-    users: Users = None,
-    gpu: Gpu = None,
-    parallel: ParallelSizes = None,
-    dtype: Dtype = None,
-    task: TaskKind = None,
-    engine: EngineName = "kvpareto",
-    full_logits: FullLogits = False,
-    offline: Offline = False,
-    trust_remote_code: TrustRemoteCode = False,
-    as_json: AsJson = False,
-) -> None:
-    """Show the memory and latency of one configuration, term by term.
-
-    \b
-    kvpareto estimate -m Qwen/Qwen3-8B --config w4a16-k4v4-g64+pc256
-    kvpareto estimate -m ./config.json --config w16a16-k16v16 --engine transformers
-
-    \b
-    The parts of a configuration; a part that is left out has its default:
-      w4a16         weights at 16, 8 or 4 bits; activations at 16
-      -k4v2         keys and values at 16, 8, 4 or 2 bits
-      -g64          a scale for 32, 64 or 128 channels; default: for a head
-      -kc -kc128    keys per channel, in blocks of 32 or 128 tokens
-      -pb128 -pt    tiles of 128 tokens; one scale for a whole tensor
-      +smooth +rot  K-smoothing; Hadamard rotation
-      +rope8        latent attention's rotary keys at 8 or 4 bits, else in 16
-      +res128       the last 128 tokens in 16 bits
-      +sink4        the first 4 tokens in 16 bits
-      +protect{0,27}:k8v8   layers that keep other bits
-      +pc256 +pcdyn prefill in chunks of 256 tokens, or as memory allows
-      wQ4_K_M-kq8_0vq5_1   formats by name, of the engines that run them
-    """
-    from . import api
-
-    document = api.estimate(
-        _model(argument, model),
-        config,
-        context=prompt,
-        output=output,
-        batch=batch,
-        users=users,
-        gpu=gpu,
-        parallel=parallel,
-        dtype=dtype,
-        task=task,
-        engine=engine,
-        full_logits=full_logits,
-        offline=offline,
-    )
-    del trust_remote_code
-    _show(context, as_json, document, "terminal", "print_estimate")
-
-
-def _show(
-    context: typer.Context, as_json: bool, document: Mapping[str, Any], module: str, printer: str
-) -> None:
-    """The document on stdout: as JSON (`run` prints it), or through `report.<module>.<printer>`."""
-    answer: CommandOutput = context.find_root().obj
-    if as_json or answer.as_json:
-        answer.as_json, answer.document = True, document
-    else:
-        from .report.output import print_tables
-
-        print_tables(document, module, printer)
-
-
-def _calibrate(app: typer.Typer) -> None:
-    from .calibration.commands import calibrate
-
-    calibrate.register(app, _show)
-
-
-def _verify(app: typer.Typer) -> None:
-    from .calibration.commands import verify
-
-    verify.register(app, _show)
-
-
-def _run_and_chat(app: typer.Typer) -> None:
-    from .calibration.commands import run
-
-    run.register(app, _show)
-
-
-def _profiles(app: typer.Typer) -> None:
-    from .calibration.commands import profiles
-
-    profiles.register(app, _show)
-
-
-def _report_and_ui(app: typer.Typer) -> None:
-    from .report.page import commands
-
-    commands.register(app, _show)
-
-
 _COMMANDS: dict[str, Callable[[typer.Typer], object]] = {
     "plan": lambda app: app.command()(plan),
     "estimate": lambda app: app.command()(estimate),
-    "calibrate": _calibrate,
-    "verify": _verify,
-    "run": _run_and_chat,
-    "chat": _run_and_chat,
-    "profiles": _profiles,
-    "report": _report_and_ui,
-    "ui": _report_and_ui,
+    "calibrate": register_calibrate,
+    "verify": register_verify,
+    "run": register_run_and_chat,
+    "chat": register_run_and_chat,
+    "profiles": register_profiles,
+    "report": register_report_and_ui,
+    "ui": register_report_and_ui,
 }
 """The commands as `--help` lists them, and what adds each to an app."""
 _SHORT = "plan", "estimate"
@@ -355,13 +116,3 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     return run_command(application(arguments), arguments)
-
-
-def _model(argument: str | None, option: str | None) -> str:
-    """The model that was named, before or behind `--model`. Raises BadInput for none."""
-    model = chosen_model(argument, option)
-    if model is None:
-        from .planner.typed_request import EXAMPLE
-
-        raise BadInput("no model", f"name one: {EXAMPLE}")
-    return model

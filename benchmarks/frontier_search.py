@@ -5,7 +5,7 @@
 The measured grid (profiles/calibrations/recall_grid.jsonl) is the oracle: a search sees the
 retention of what it has run, and picks for every level of memory the configuration it believes
 best. Its error there is the retention it misses of the best one in the grid. The rule is
-`calibration/design/acquisition.py` as a calibration runs it; random choice is judged by the same
+`calibration/design/next_run.py` as a calibration runs it; random choice is judged by the same
 beliefs; the sweep goes as the paper does, first the group for a 4-bit cache, then the bits, and
 believes what it has run. Retention below 0.5 counts as 0.5: nothing there is ever recommended.
 """
@@ -17,14 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kvpareto.calibration.design.acquisition import (
-    Candidates,
-    Measurement,
-    Posterior,
-    choose,
-    missed,
-)
 from kvpareto.calibration.design.candidates import place_of
+from kvpareto.calibration.design.next_run import Candidates, Measurement, Posterior, choose, missed
 from kvpareto.calibration.grid.reading import GridRun, read_runs
 from kvpareto.planner.accuracy import predict as accuracy
 from kvpareto.planner.accuracy.formula import Floats

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from evidence import read
+from measure.row_file import read
 
 from kvpareto.cli import run
 from kvpareto.planner.engines.kvpareto import KVPARETO

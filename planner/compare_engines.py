@@ -11,8 +11,8 @@ from typing import Unpack
 from .errors import BadInput, KVParetoError, NothingFits
 from .fewest_cards import plan_cards
 from .light_dataclass import dataclass
-from .search.choose import NOISE
 from .search.recommend import Plan
+from .search.tie_breaking import NOISE
 from .typed_request import PlanWords
 
 COMPARED = ("vllm", "sglang", "llama.cpp", "kvpareto")

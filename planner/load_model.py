@@ -9,13 +9,13 @@ executed, and a config that names them is planned from its numbers.
 
 import json
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from .. import profiles
 from .errors import BadInput, printable
 from .models import hub
+from .models.bundled import bundled_index, bundled_models, find_bundled, find_by_name
 from .models.model_name import plain_name
 from .models.read_config import read_model
 from .models.spec import ModelSpec
@@ -153,7 +153,7 @@ def load_config(text: str, *, offline: bool = False) -> LoadedConfig:
     local = _from_disk(wanted)
     if local is not None:
         return local
-    entry = _find_bundled(wanted) or _find_by_name(wanted)
+    entry = find_bundled(wanted) or find_by_name(wanted)
     repo_id = entry or wanted
     if hub.REPO_ID.fullmatch(repo_id):
         snapshot = hub.cached_snapshot(repo_id)
@@ -191,41 +191,8 @@ def demo_folder() -> Path:
     return home() / "models" / DEMO
 
 
-def bundled_models() -> list[str]:
-    """Hub ids (aliases too) whose configs are part of this package, sorted."""
-    index = _index()
-    return sorted([*index["models"], *index["aliases"]], key=str.lower)
-
-
-@cache
-def _index() -> dict[str, dict]:
-    return json.loads(profiles.read("models/index.json"))
-
-
-def _find_bundled(wanted: str) -> str | None:
-    """The bundled id that equals `wanted` but for case."""
-    index = _index()
-    if wanted in index["models"] or wanted in index["aliases"]:
-        return wanted
-    lower = wanted.lower()
-    return next((name for table in index.values() for name in table if name.lower() == lower), None)
-
-
-def _find_by_name(wanted: str) -> str | None:
-    """The one bundled id whose name without the owner equals `wanted` but for case. Raises BadInput
-    where several owners have it."""
-    if "/" in wanted:
-        return None
-    lower, index = wanted.lower(), _index()
-    every = (*index["models"], *index["aliases"])
-    owned = [name for name in every if name.lower().endswith(f"/{lower}")]
-    if len(owned) > 1:
-        raise BadInput(f"several models are called {wanted!r}", f"name one: {', '.join(owned)}")
-    return owned[0] if owned else None
-
-
 def _read_bundled(name: str) -> LoadedConfig:
-    index = _index()
+    index = bundled_index()
     entry = index["models"][index["aliases"].get(name, name)]
     config: dict[str, object] = json.loads(profiles.read(f"models/{entry['file']}"))
     if "quantization_file" in entry:
@@ -257,7 +224,7 @@ def _from_disk(wanted: str) -> LoadedConfig | None:
     if is_folder and (path / hub.CONFIG).exists():
         name = path.resolve().name or wanted
         return LoadedConfig(_read_folder(path), name, path, "folder")
-    if is_folder and _find_bundled(wanted) is None:
+    if is_folder and find_bundled(wanted) is None:
         from .models.other_folders import explain_folder
 
         raise explain_folder(path, wanted)

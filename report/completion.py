@@ -11,7 +11,8 @@ _MOST = 40
 
 def models(incomplete: str) -> list[str]:
     """Hub ids of the bundled models, and the models that ship."""
-    from ..planner.load_model import SHIPPED, bundled_models
+    from ..planner.load_model import SHIPPED
+    from ..planner.models.bundled import bundled_models
 
     return _going_on([*SHIPPED, *bundled_models()], incomplete)
 

@@ -14,7 +14,8 @@ from ..planner.accuracy.shipped_measurements import measured_as, measured_models
 from ..planner.errors import BadInput
 from ..planner.hardware.gpu_names import find_gpu
 from ..planner.hardware.gpus import Hardware, list_gpus
-from ..planner.load_model import bundled_models, load_model
+from ..planner.load_model import load_model
+from ..planner.models.bundled import bundled_models
 from ..planner.models.spec import (
     FFN,
     Attention,

@@ -38,6 +38,27 @@ def test_every_local_link_leads_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_every_path_of_contributing_exists() -> None:
+    """Paths in backticks, from the root or beside the last one named; the tree's own entries."""
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    named = re.findall(r"`((?:[\w.-]+/)+(?:[\w.-]+)?)`", text)
+    assert len(named) > 15
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    tree = text.split("## Where things are")[1].split("```")[1].strip("\n").splitlines()
+    folders: list[str] = []
+    missing = []
+    for line in tree:
+        depth = (len(line) - len(line.lstrip())) // 2
+        for name in line.strip().split("  ")[0].split(", "):
+            path = "".join(folders[:depth]) + name
+            if not (ROOT / path).exists():
+                missing.append(path)
+            if name.endswith("/"):
+                folders[depth:] = [name]
+    assert len(tree) > 30
+    assert missing == []
+
+
 def test_what_the_docs_quote_is_what_the_program_says(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("COLUMNS", "TERMINAL_WIDTH", "KVPARETO_HOME"):
         monkeypatch.setenv(name, "")

@@ -1,5 +1,6 @@
 """The order of the house: small folders, no import circle, imports that run downwards."""
 
+import ast
 import subprocess
 from importlib import import_module
 from pathlib import Path
@@ -112,3 +113,41 @@ def test_no_folder_has_more_than_a_person_can_see() -> None:
             count[Path(line).parent] = count.get(Path(line).parent, 0) + 1
     crowded = {str(folder): n for folder, n in count.items() if n > MOST_FILES}
     assert not crowded
+
+
+MOST_LINES = 300
+LONGER = {
+    "benchmarks/layers/verify_layers.py": "one script and its cases",
+    "planner/engines/llama_cpp/model_graph.py": "one graph, node after node as its engine builds",
+    "report/records/planning.py": "a table: the fields of the documents of a plan",
+}
+"""Files that may be longer, each with its reason."""
+
+
+def _code_files() -> list[str]:
+    """Code outside the tests: a test's file may be as long as its subject has cases."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "*.py"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    return [line for line in listed if not line.startswith("tests/") and (ROOT / line).exists()]
+
+
+def test_no_file_is_longer_than_a_person_reads_at_once() -> None:
+    lines = {f: len((ROOT / f).read_text(encoding="utf-8").splitlines()) for f in _code_files()}
+    assert lines["cli.py"] > 100
+    assert not {f: n for f, n in lines.items() if n > MOST_LINES and f not in LONGER}
+
+
+def test_a_class_has_its_name_to_itself() -> None:
+    """One name, one thing: what begins with an underscore stays within its module."""
+    homes: dict[str, list[str]] = {}
+    for file in _code_files():
+        for node in ast.parse((ROOT / file).read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(file)
+    assert homes["ModelSpec"] == ["planner/models/spec.py"]
+    assert not {name: files for name, files in homes.items() if len(files) > 1}

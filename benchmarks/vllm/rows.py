@@ -26,7 +26,7 @@ from typing import Any
 
 from kvpareto.calibration.vllm.child import serve
 from kvpareto.calibration.vllm.random_checkpoint import vocabulary, write_checkpoint
-from kvpareto.calibration.vllm.start import Reading, read_events
+from kvpareto.calibration.vllm.start import StartReading, read_events
 
 PROFILES = Path(__file__).parents[2] / "profiles" / "models"
 SETTINGS = (
@@ -158,15 +158,15 @@ def _wait_for_memory() -> None:
 
 
 def _row(
-    start: dict[str, Any], found: Reading, runner: str | None, ended: bool, log: str
+    start: dict[str, Any], reading: StartReading, runner: str | None, ended: bool, log: str
 ) -> dict[str, Any]:
     """As profiles/vllm has them: bytes by the names of the earlier rows."""
-    memory, cache = found.memory, found.cache
-    timed = [burst for burst in found.bursts if burst.context != WARM_UP["context"]]
+    memory, cache = reading.memory, reading.cache
+    timed = [burst for burst in reading.bursts if burst.context != WARM_UP["context"]]
     return {
         "id": start["id"],
-        "engine": f"vllm {found.version}",
-        "gpu": found.gpu,
+        "engine": f"vllm {reading.version}",
+        "gpu": reading.gpu,
         "date": datetime.now(UTC).date().isoformat(),
         "weights_random": True,
         "config": start["config"],
@@ -184,10 +184,10 @@ def _row(
         "graphs_estimate": memory.get("graphs_estimate"),
         "graphs": memory.get("graphs"),
         "available": memory.get("cache"),
-        "starts": found.started,
-        "error": found.error,
+        "starts": reading.started,
+        "error": reading.error,
         "ended": ended,
-        "start_s": found.seconds,
+        "start_s": reading.seconds,
         **cache,
         "speed": [
             {

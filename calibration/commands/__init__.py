@@ -1,11 +1,5 @@
 """The command lines of `calibrate`, `verify` and `profiles`: options parsed, work called, output
 shown."""
 
-DOOR = (
-    "calibrate",
-    "profiles",
-    "run",
-    "shared_options",
-    "verify",
-)
+DOOR = ("shared_options",)
 """Modules that other rooms may import."""

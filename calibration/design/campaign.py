@@ -24,8 +24,8 @@ from ..measure.layer_sensitivity import Sensitivity
 from ..measure.runner import ConfigurationRunner
 from ..records.profile_files import replace_file, to_text
 from ..records.record_file import DIVERGENCE, LAYERS, Environment, Record, of_other_versions
-from .acquisition import Measurement, Posterior, choose
 from .candidates import anchors, chunk_for, enumerate_candidates
+from .next_run import Measurement, Posterior, choose
 
 FIRST = 1
 """Configurations that are begun however little time there is: the unquantized model, without

@@ -16,7 +16,7 @@ from ...planner.search.enumerate import enumerate_space
 from ...planner.search.protected_layers import protection_presets
 from ...planner.workload import Workload
 from ..measure.layer_sensitivity import Sensitivity
-from .acquisition import Candidates
+from .next_run import Candidates
 
 CHUNK = 1024
 """Prefill chunk of calibration runs with longer prompts: small beside any cache worth packing."""

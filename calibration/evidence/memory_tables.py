@@ -4,7 +4,7 @@ kvpareto.calibration.evidence.memory_tables`.
 The rows lie in profiles/calibrations: transformers on whole models to 131,072 tokens
 (memory_h200_baseline) and on sixteen architectures cut to a few layers (memory_h200, made by
 benchmarks/measure_memory.py); the kvpareto engine on ten whole models (runs_h200, made by
-benchmarks/measure_runs.py). The tests hold every row; this prints the tables of docs/memory.md.
+benchmarks/measure runs). The tests hold every row; this prints the tables of docs/memory.md.
 """
 
 import json

@@ -28,7 +28,7 @@ from ...planner.memory.estimate import estimate
 from ...planner.units import format_bytes
 from ...planner.workload import Workload
 from ..records.record_file import now
-from .engines import Machine, start
+from .engines import ReadyRun, start
 from .loaded_model import OpenModel
 from .memory_cap import Cap, DeviceMemory
 from .peak_memory import PeakMemory
@@ -68,7 +68,7 @@ def execute(
     )  # fmt: skip
     tokens = workload.output if generate is None else min(generate, workload.output)
     run = _Run(opened, asked, tokens)
-    machine: Machine | None = None
+    machine: ReadyRun | None = None
     try:
         if memory is not None:
             memory.settle()
@@ -111,7 +111,7 @@ class _Run:
             "peaks": self.marks.peaks,  # to be filled
         }
 
-    def open(self) -> Machine:
+    def open(self) -> ReadyRun:
         asked = self.asked
         if asked.config.weight_bits != self.opened.weight_bits:
             raise BadInput(
@@ -123,7 +123,7 @@ class _Run:
             self._count(machine)
         return machine
 
-    def time(self, machine: Machine, cap: Cap | None) -> None:
+    def time(self, machine: ReadyRun, cap: Cap | None) -> None:
         """Prefill and decode, with their times and marks."""
         self.phase = "prefill"
         workload, warmup, memory = self.asked.workload, self.asked.warmup, self.memory
@@ -169,7 +169,7 @@ class _Run:
             f"of {format_bytes(budget)}: {outside} of it outside torch's allocator",
         }
 
-    def _count(self, machine: Machine) -> None:
+    def _count(self, machine: ReadyRun) -> None:
         """On a CPU: tensors' bytes and what the planner adds to them, within the budget."""
         asked, budget = self.asked, self.asked.budget
         planned = estimate(asked.spec, asked.config, asked.workload, asked.engine, None)

@@ -18,7 +18,7 @@ from ...planner.models.spec import Attention, ModelSpec
 from ...planner.workload import Workload
 from ...runtime.failures import check_finite
 from ...runtime.generation.prefill import GRAPH_FROM
-from .engines import Machine
+from .engines import ReadyRun
 from .memory_cap import DeviceMemory
 
 WARM_ONE_SHOT = 2048  # tokens of a short warm-up for a prompt in one shot
@@ -50,7 +50,7 @@ def warm_tokens(spec: ModelSpec, config: Configuration, context: int) -> int:
 
 
 def first_token(
-    machine: Machine, ids: Tensor, output: int, memory: DeviceMemory | None
+    machine: ReadyRun, ids: Tensor, output: int, memory: DeviceMemory | None
 ) -> tuple[float, Tensor]:
     """Prefill `ids` [B, T]: seconds to the first token, and the logits it was taken from. The
     cache has room for `output` more. Raises NotFinite."""
@@ -65,7 +65,7 @@ def first_token(
 
 
 def step_seconds(
-    machine: Machine, logits: Tensor, tokens: int, memory: DeviceMemory | None
+    machine: ReadyRun, logits: Tensor, tokens: int, memory: DeviceMemory | None
 ) -> list[float]:
     """Seconds between tokens. The runtime launches a step before it hands out the token
     before it: on a GPU that token comes at once and the first interval is none; on a CPU the

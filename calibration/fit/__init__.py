@@ -8,6 +8,7 @@ DOOR = (
     "engine_runs",
     "gpu",
     "latency",
+    "leave_out",
     "least_squares",
     "measured_models",
     "mixed_effects",

@@ -25,7 +25,6 @@ from ...planner.accuracy.calibrated_noise import (
 )
 from ...planner.accuracy.formula import COEFFICIENTS, Floats
 from ...planner.accuracy.interactions import PARTS, TABLES
-from ...planner.accuracy.interval import LEVEL, NORMAL_Z, inside
 from ...planner.accuracy.model_sensitivity import ModelSensitivity
 from ...planner.accuracy.predictor import Predictor
 from ...planner.accuracy.retention import cache_retention
@@ -55,10 +54,6 @@ FREE_SD = 0.5
 BITS_SD = 0.4
 FORMAT_SD = 0.5
 """Spread of the tables' entries, and of what is a format's own."""
-FOLDS = 5
-SHIFTS = np.linspace(0.0, 4.0, 41)
-FEWEST = 10
-"""Rows of a kind that say how wide its intervals must be."""
 STEP = 1e-4
 
 
@@ -235,85 +230,3 @@ def fit_calibrated_noise(
         max_nfev=80,
     )
     return own_of(solution.x)
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """Rows predicted from fits without their group: retention, the score, and the smallest shift
-    of log noise whose interval holds it (inf where none of SHIFTS does), [N] each."""
-
-    predicted: Floats
-    observed: Floats
-    needed: Floats
-    kinds: tuple[str, ...]
-    """Of each row, its kind of task."""
-
-    @property
-    def shift(self) -> float:
-        """Half-width of the intervals in log noise that holds LEVEL of the rows."""
-        return _quantile(self.needed)
-
-    def shifts(self, prior: NoisePrior) -> dict[str, float]:
-        """The half-width for each kind of task, never less than for all rows alike: what holds
-        LEVEL of a kind's own rows where there are FEWEST; for a kind that was not measured, what
-        the prior knows of it too."""
-        found = {}
-        for kind in KINDS:
-            own = np.array([k == kind for k in self.kinds])
-            if own.sum() >= FEWEST:
-                found[kind] = max(self.shift, _quantile(self.needed[own]))
-            elif not own.any():
-                known = f"kind:{kind}" in prior.names  # the reference kind has no effect of its own
-                spread = prior.sd[prior.names.index(f"kind:{kind}")] if known else EFFECT_SD["kind"]
-                found[kind] = float(np.hypot(self.shift, NORMAL_Z * spread))
-            else:
-                found[kind] = self.shift
-        return found
-
-    @property
-    def error(self) -> float:
-        return float(np.abs(self.predicted - self.observed).mean())
-
-    @property
-    def coverage(self) -> float:
-        return float((self.needed <= self.shift).mean())
-
-
-def _quantile(needed: Floats) -> float:
-    """The shift that holds LEVEL of the rows; at most the widest of SHIFTS, which is taken where
-    rows that no interval holds would ask for more."""
-    rank = min(int(np.ceil(LEVEL * (len(needed) + 1))), len(needed))
-    return min(float(np.sort(needed)[rank - 1]), float(SHIFTS[-1]))
-
-
-def leave_out(
-    rows: Sequence[AccuracyRow],
-    groups: Sequence[int],
-    model: KnownModel,
-    prior: NoisePrior,
-    folds: int = FOLDS,
-) -> LeftOut:
-    """Leave the groups out by folds. There are at least two."""
-    fold = np.array(groups) % folds
-    found = np.zeros((3, len(rows)))
-    for out in np.unique(fold):
-        left = np.flatnonzero(fold == out)
-        kept = [row for row, f in zip(rows, fold, strict=True) if f != out]
-        noise, data = (
-            fit_calibrated_noise(kept, model, prior).noise,
-            NoiseRows([rows[int(i)] for i in left], model),
-        )
-        found[0, left] = data.predict(noise)
-        found[1, left] = np.minimum(data.observed, 1.0)
-        found[2, left] = _needed(noise, data)
-    return LeftOut(found[0], found[1], found[2], tuple(row.kind for row in rows))
-
-
-def _needed(noise: CalibratedNoise, data: NoiseRows) -> Floats:
-    """Smallest shift whose interval holds each row, sampling error in quadrature; inf for none."""
-    seen, middle = np.minimum(data.observed, 1.0), data.predict(noise)
-    shifts = np.full(len(seen), np.inf)
-    for shift in SHIFTS[::-1]:
-        low, high = data.predict(noise, shift), data.predict(noise, -shift)
-        shifts[inside(seen, middle, low, high, data.sd)] = shift
-    return shifts

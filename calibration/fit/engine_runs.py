@@ -1,10 +1,10 @@
 """Whole runs of the kvpareto engine, wherever they were written down: what time and memory are
 fitted to.
 
-    profiles/calibrations/runs_h200.jsonl          benchmarks/measure_runs.py, and configs of models
+    profiles/calibrations/runs_h200.jsonl          benchmarks/measure runs, and configs of models
                                                    that were not run as they are bundled
-                          verify_h200.jsonl        benchmarks/verify_many.py: a hundred plans
-                          paper_h200.jsonl         benchmarks/paper_measured.py
+                          verify_h200.jsonl        benchmarks/measure verify: a hundred plans
+                          paper_h200.jsonl         benchmarks/measure paper
     profiles/hardware/latency_h200_kvpareto.jsonl  benchmarks/bench_runtime.py
     a calibration's rows.jsonl                     `kvpareto calibrate` and `verify` on this machine
 """

@@ -16,7 +16,8 @@ import numpy as np
 
 from ...planner.accuracy.formula import COEFFICIENTS, Floats
 from ...planner.accuracy.key_noise.key_ranges import bundled_ranges
-from ...planner.accuracy.model_sensitivity import COMPONENTS, Features
+from ...planner.accuracy.model_features import Features
+from ...planner.accuracy.model_sensitivity import COMPONENTS
 from ...planner.accuracy.retention import OutlierLayers
 from ...planner.accuracy.task_kinds import task_group
 

@@ -17,7 +17,8 @@ from ...planner.accuracy import predict as accuracy
 from ...planner.accuracy.calibrations import fingerprint, name_of
 from ...planner.accuracy.key_noise.at_hand import payload_of
 from ...planner.accuracy.measured_configs import MeasuredRetention
-from ...planner.accuracy.model_sensitivity import ModelSensitivity, shape_of
+from ...planner.accuracy.model_features import shape_of
+from ...planner.accuracy.model_sensitivity import ModelSensitivity
 from ...planner.accuracy.predictor import Predictor
 from ...planner.formats.configuration import Configuration
 from ...planner.models.spec import ModelSpec
@@ -25,10 +26,11 @@ from ..measure.early_stopping import MOST_KEPT
 from ..measure.layer_sensitivity import Sensitivity
 from ..records.record_file import WINDOW, Record
 from .accuracy_rows import AccuracyRow, read_rows, row_of
-from .calibrated_noise import fit_calibrated_noise, leave_out, prior_of
+from .calibrated_noise import fit_calibrated_noise, prior_of
 from .coefficients import to_payload
 from .collapse import breaking_context, broken_configurations
 from .cross_validation import Collector, HeldOut, conformal_z, observed
+from .leave_out import leave_out
 from .mixed_effects import KnownModel
 from .published import FOLDER, read_models
 from .regression import fit_rows

@@ -18,15 +18,15 @@ from threadpoolctl import threadpool_limits
 
 from ...planner.accuracy import predict as accuracy
 from ...planner.accuracy.formula import Floats
-from ...planner.accuracy.model_sensitivity import Features
+from ...planner.accuracy.model_features import Features
 from ..fit.calibrated_noise import (
     FittedNoise,
     NoisePrior,
     NoiseRows,
     fit_calibrated_noise,
-    leave_out,
     prior_of,
 )
+from ..fit.leave_out import leave_out
 from ..fit.mixed_effects import KnownModel
 from .held_out import FILE, HIGH, Judged, held_out_of, write_held_out
 from .reading import GridRun, read_runs, to_rows

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...planner.accuracy.model_sensitivity import shape_of
+from ...planner.accuracy.model_features import shape_of
 from ...planner.accuracy.predict import published
 from ...planner.accuracy.shipped_measurements import FOLDER
 from ...planner.formats.configuration import Configuration

@@ -54,7 +54,7 @@ def available(folder: Path, context: int) -> list[str]:
     return names + [COMMON] * (folder / f"{COMMON}-{context}.json").exists()
 
 
-class Exam:
+class TaskExam:
     """One task at one context, on a device: how much room it takes, and what a session scores."""
 
     def __init__(self, folder: Path, name: str, context: int, device: str) -> None:

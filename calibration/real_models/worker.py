@@ -29,7 +29,7 @@ from .jobs import (
 )
 from .material import windows
 from .rows import DIVERGENCE, TASKS, Row, Writer, read_rows
-from .tasks import BATCH, COMMON, Exam, available, chosen
+from .tasks import BATCH, COMMON, TaskExam, available, chosen
 
 TOKENS = 65536
 """Of text that a configuration reads at a context, in at least 3 and at most 16 windows."""
@@ -169,7 +169,7 @@ class _Tasks:
                 scores = {name: task["score"] for name, task in row["tasks"].items()}
                 self._names = [GSM8K] if group.context == 0 else chosen(scores)
         self._exams = {
-            name: Exam(group.folder, name, group.context, worker.device)
+            name: TaskExam(group.folder, name, group.context, worker.device)
             for name in self._names
             if name != GSM8K
         }

@@ -18,6 +18,7 @@ from ...planner.errors import BadInput, one_line
 from ...planner.formats.configuration import Configuration
 from ...planner.whole_file import sync_folder
 from .lock import ProfileLock
+from .torn_line import set_torn_line_aside, whole_lines
 
 ROWS = "rows.jsonl"
 LOCK = "rows.lock"
@@ -141,7 +142,7 @@ class RecordFile:
     def __enter__(self) -> Self:
         self._lock.__enter__()
         try:
-            self.torn = _set_torn_line_aside(self.path)
+            self.torn = set_torn_line_aside(self.path)
             self.records = read_records(self.path)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
             self._descriptor = os.open(self.path, flags, 0o666)
@@ -196,7 +197,7 @@ def read_records(path: Path) -> list[Record]:
         return []
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
-    lines = data[: _whole(data)].splitlines()
+    lines = data[: whole_lines(data)].splitlines()
     return [parse_record(line, f"{path}, line {i}") for i, line in enumerate(lines, 1)]
 
 
@@ -216,29 +217,3 @@ def parse_record(line: bytes | str, where: str) -> Record:
 def of_other_versions(records: Sequence[Record], here: Environment) -> list[Record]:
     """Rows measured by other versions of torch, transformers or kvpareto than `here`."""
     return [r for r in records if r.environment.versions() != here.versions()]
-
-
-def _whole(data: bytes) -> int:
-    """Bytes of `data` that whole lines take. A line is torn if it has no end, or if it is the
-    last and is not JSON: a crash of the machine can leave a line's length without its bytes."""
-    end = data.rfind(b"\n") + 1
-    last = data.rfind(b"\n", 0, max(end - 1, 0)) + 1
-    line = data[last:end].strip()
-    return end if line.startswith(b"{") and line.endswith(b"}") and b"\0" not in line else last
-
-
-def _set_torn_line_aside(path: Path) -> bool:
-    if not path.exists():
-        return False
-    data = path.read_bytes()
-    end = _whole(data)
-    if end == len(data):
-        return False
-    with path.with_name(path.name + ".torn").open("ab") as aside:
-        aside.write(data[end:].rstrip(b"\n") + b"\n")
-        aside.flush()
-        os.fsync(aside.fileno())
-    with path.open("r+b") as file:
-        file.truncate(end)
-        os.fsync(file.fileno())
-    return True

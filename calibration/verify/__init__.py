@@ -8,5 +8,9 @@ corrected   what to run instead, where the prediction was wrong
 verify      the order of it all
 """
 
-DOOR = ("judge", "score_tasks", "verify")
+DOOR = (
+    "judge",
+    "score_tasks",
+    "verify",
+)
 """Modules that other rooms may import."""

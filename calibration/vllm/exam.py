@@ -12,10 +12,10 @@ from ...report.saved_plan import Overall, PromisedRetention
 from .. import tasks
 from ..tasks.scores import Score
 from ..verify.score_tasks import Examiner, Notice, TaskScore, compare
-from .start import Reading
+from .start import StartReading
 
 
-class Exam:
+class ServedExam:
     """`prompts` and `answer` (tokens that each may take) of all tasks, one after another."""
 
     def __init__(
@@ -32,7 +32,7 @@ class Exam:
         self.prompts = [item.prompt_ids for _, item in self._items]
         self.answer = [item.max_new_tokens for _, item in self._items]
 
-    def scores(self, found: Reading) -> dict[str, Score]:
+    def scores(self, found: StartReading) -> dict[str, Score]:
         """Each task's score; empty where vLLM did not answer."""
         if len(found.answers) != len(self._items):
             return {}

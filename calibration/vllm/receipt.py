@@ -15,7 +15,7 @@ from ...planner.engines.vllm.start import Start
 from ...planner.units import format_bytes
 from ..verify.judge import Side, Term
 from .asked import Asked
-from .start import Reading
+from .start import StartReading
 
 SCHEMA = 1
 WEIGHTS_ERROR = 0.005
@@ -29,7 +29,7 @@ def receipt(
     promised: Start | None,
     speed: ServingSpeed | None,
     kept: Accuracy,
-    found: Reading,
+    found: StartReading,
     tasks: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Everything that was promised beside what vLLM said."""
@@ -117,7 +117,7 @@ def receipt(
     }
 
 
-def _memory(promised: Start | None, found: Reading) -> list[Term]:
+def _memory(promised: Start | None, found: StartReading) -> list[Term]:
     measured, digit = found.memory, found.digit
     if promised is None:
         names = ("weights", "activation", "other", "cache")
@@ -159,7 +159,7 @@ def _term(
     return Term(name, unit, ends.expected, low, high, measured, side, note)
 
 
-def _seconds(speed: ServingSpeed | None, found: Reading) -> list[Term]:
+def _seconds(speed: ServingSpeed | None, found: StartReading) -> list[Term]:
     burst = found.bursts[-1] if found.bursts else None
     rows: tuple[tuple[str, str, Ends | None, float | None], ...] = (
         ("ttft", "seconds", speed.ttft if speed else None, burst.ttft if burst else None),
@@ -195,7 +195,7 @@ def _said(term: Term) -> str:
     return f"{term.name}: {size} {how} than predicted"
 
 
-def _notes(asked: Asked, found: Reading) -> list[str]:
+def _notes(asked: Asked, found: StartReading) -> list[str]:
     notes = [f"vLLM's own account of its memory, by {found.version or 'an unknown build'}"]
     if found.digit:
         notes.append("its workers told no bytes: read from its log, to 0.01 GiB")

@@ -38,7 +38,7 @@ class Burst:
 
 
 @dataclass(frozen=True)
-class Reading:
+class StartReading:
     """What one start told.
 
     `memory`: bytes of a card by name: total, requested, weights, activation, other,
@@ -92,7 +92,7 @@ def run_engine(
     random_weights: bool = False,
     seed: int = 1,
     patience: float = PATIENCE,
-) -> Reading:
+) -> StartReading:
     """Start vLLM, time the bursts, answer the prompts. A start that vLLM refuses is a Reading too.
 
     Raises MissingDependency without vLLM.
@@ -145,7 +145,7 @@ def _run_child(settings: Path, log: Path, patience: float) -> tuple[str, bool]:
 
 def read_events(
     told: Sequence[Mapping[str, Any]], log: str = "", cut: float | None = None
-) -> Reading:
+) -> StartReading:
     """A Reading of a child's lines; the log fills in what they lack. `cut`: seconds after which it
     was ended from outside, before it was done."""
     version = next((e for e in told if e["event"] == "version"), {})
@@ -169,7 +169,7 @@ def read_events(
         cache["tokens"] = printed["tokens"]
     if "longest" in printed:
         cache["longest"] = printed["longest"]
-    return Reading(
+    return StartReading(
         started=started is not None,
         error=_said(wrong, "" if cut else log) if started is None or wrong else "",
         version=str(version.get("vllm", "")),

@@ -31,11 +31,11 @@ from ..execution.device import missing
 from .asked import Asked, Options, asked_of
 from .random_checkpoint import vocabulary, write_checkpoint
 from .receipt import receipt
-from .start import INSTALL, Burst, Reading, is_installed, run_engine
+from .start import INSTALL, Burst, StartReading, is_installed, run_engine
 
 if TYPE_CHECKING:
     from ..verify.score_tasks import TaskScore
-    from .exam import Exam
+    from .exam import ServedExam
 
 __all__ = ["Options", "verify"]
 
@@ -135,7 +135,7 @@ def _source(asked: Asked, folders: ExitStack) -> tuple[str, int]:
     return str(folder_), vocab
 
 
-def _exam(asked: Asked, source: str, options: Options) -> "Exam | None":
+def _exam(asked: Asked, source: str, options: Options) -> "ServedExam | None":
     """None for random weights, whose answers say nothing. Raises MissingDependency."""
     if asked.random_weights:
         return None
@@ -146,10 +146,10 @@ def _exam(asked: Asked, source: str, options: Options) -> "Exam | None":
         import transformers  # noqa: F401
     except ImportError as error:
         raise missing("scoring tasks", error, "runtime") from error
-    from .exam import Exam
+    from .exam import ServedExam
 
     explicit = options.tasks is not None
-    return Exam(source, asked.workload, names, count, options.seed, _notice, explicit)
+    return ServedExam(source, asked.workload, names, count, options.seed, _notice, explicit)
 
 
 def _run(
@@ -158,8 +158,8 @@ def _run(
     vocab: int,
     options: Options,
     bursts: Sequence[Burst],
-    exam: "Exam | None",
-) -> Reading:
+    exam: "ServedExam | None",
+) -> StartReading:
     found = run_engine(
         source,
         asked.settings.flags(),
@@ -174,7 +174,7 @@ def _run(
 
 
 def _tasks(
-    asked: Asked, source: str, vocab: int, options: Options, exam: "Exam", found: Reading
+    asked: Asked, source: str, vocab: int, options: Options, exam: "ServedExam", found: StartReading
 ) -> "Sequence[TaskScore]":
     """Scores under the plan's settings, and without quantization by a second start."""
     from .exam import scored

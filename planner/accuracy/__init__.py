@@ -14,6 +14,7 @@ DOOR = (
     "key_noise.key_ranges",
     "key_noise.key_simulation",
     "measured_configs",
+    "model_features",
     "model_sensitivity",
     "predict",
     "prediction",

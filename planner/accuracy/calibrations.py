@@ -23,7 +23,7 @@ from ..light_dataclass import dataclass
 from ..models.finite_json import read_json
 from ..models.spec import Attention, ModelSpec
 from ..user_data import home
-from .model_sensitivity import shape_of
+from .model_features import shape_of
 from .predictor import Predictor
 
 FOLDER = "calibrations"

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..formats.configuration import Configuration
 from ..models.spec import ModelSpec
 from .formula import GRANULARITIES, OUTLIER, Floats, FormatArrays
-from .model_sensitivity import Features, features_of
+from .model_features import Features, features_of
 from .named_noise import with_names
 from .retention import OutlierLayers, protected_shares
 

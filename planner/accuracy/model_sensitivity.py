@@ -14,21 +14,14 @@ from typing import Any
 import numpy as np
 
 from ..light_dataclass import dataclass
-from ..models.spec import Attention, ModelSpec, RecurrentState
+from ..models.spec import Attention, ModelSpec
 from .formula import Floats
 from .key_noise.at_hand import ranges_of
 from .key_noise.key_ranges import KeyRanges, bundled_ranges
+from .model_features import _NOT_KNOWN, Features, features_of, shape_of
 from .retention import OutlierLayers
 
 COMPONENTS = ("plain", "outlier", "value", "weight")
-EFFECTS = {
-    "plain": ("cache",),
-    "outlier": ("cache", "outlier"),
-    "value": ("cache",),
-    "weight": ("weight",),
-}
-"""Random effects that move each component's scale."""
-REFERENCE_SIZE_B = 8.0
 VOCAB_SLACK = 1024
 """A fine-tune adds a few tokens; Llama 2 and 3 are 96,256 apart."""
 NEW_CACHE_SPREAD = 2.0
@@ -44,49 +37,6 @@ parameters ask for, eight doublings below, and three of 0.1 to 0.5 billion, two 
 (docs/accuracy.md)."""
 _NEW_CACHE = "nothing is published on caches like this model's: take the bounds, not the middle"
 _OTHER_SIZE = "no model of about this size was measured: the interval is wider for it"
-_NOT_KNOWN = OutlierLayers()
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """What a config says about a model's sensitivity. `parameters_b` in 10^9."""
-
-    family: str | None
-    parameters_b: float
-    qkv_bias: bool
-    qk_norm: bool
-    head_dim: int
-    layers: int
-    attention_fraction: float
-    """Share of layers that cache something by token: the others add no cache noise."""
-    outliers: OutlierLayers = _NOT_KNOWN
-    ranges: KeyRanges | None = None
-    """Key noise by the model's own checkpoint, where it was read."""
-
-    def scale(self, component: str) -> str:
-        """The population's scale that a component has: key outliers that were read from the
-        checkpoint are in units of their own."""
-        return "read" if component == "outlier" and self.ranges is not None else component
-
-    def effects(self, component: str) -> tuple[tuple[str, str], ...]:
-        """(effect, name of its spread between models) of all that move one component's scale."""
-        if component == "outlier" and self.ranges is not None:
-            return (("cache", "cache"), ("outlier", "read"))
-        biased = "biased_outlier" if self.qkv_bias else "outlier"
-        return tuple((name, biased if name == "outlier" else name) for name in EFFECTS[component])
-
-    def covariates(self, component: str) -> dict[str, float]:
-        """Covariate -> its value in one component's log scale."""
-        doublings = float(np.log2(max(self.parameters_b, 0.01) / REFERENCE_SIZE_B))
-        if component == "weight":
-            return {"size_weight": doublings}
-        covariates = {"size_cache": doublings}
-        if component == "outlier" and self.ranges is None:
-            covariates |= {
-                "bias_outlier": float(self.qkv_bias),
-                "norm_outlier": float(self.qk_norm),
-            }
-        return covariates
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,31 +239,3 @@ class FittedSensitivities:
 
 def _cache_is_new(spec: ModelSpec) -> bool:
     return any(not isinstance(mixer, Attention) for mixer, _ in spec.mixer_counts)
-
-
-def shape_of(spec: ModelSpec) -> tuple[int, int, int]:
-    """(hidden width, layers, KV heads): what tells models of one family apart."""
-    heads = [m.kv_heads for m, _ in spec.mixer_counts if isinstance(m, Attention)]
-    return spec.hidden, len(spec.layers), max(heads, default=0)
-
-
-def features_of(
-    spec: ModelSpec, family: str | None, outliers: OutlierLayers = _NOT_KNOWN
-) -> Features:
-    """Read the features off a model description."""
-    caching = [
-        layer
-        for layer in spec.layers
-        if any(not isinstance(m, RecurrentState) for m in layer.mixers)
-    ]
-    mixers = [m for m, _ in spec.mixer_counts if isinstance(m, Attention)]
-    return Features(
-        family=family,
-        parameters_b=spec.parameters / 1e9,
-        qkv_bias=any(m.qkv_bias for m in mixers),
-        qk_norm=any(m.qk_norm for m in mixers),
-        head_dim=max((m.head_dim for m in mixers), default=128),
-        layers=len(spec.layers),
-        attention_fraction=len(caching) / max(len(spec.layers), 1),
-        outliers=outliers,
-    )

@@ -16,7 +16,7 @@ from typing import Any
 
 from ... import profiles
 from ..models.spec import ModelSpec
-from .model_sensitivity import shape_of
+from .model_features import shape_of
 from .predictor import Predictor
 
 FOLDER = "measured"

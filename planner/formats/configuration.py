@@ -26,7 +26,8 @@ from typing import Self
 from ..errors import BadInput
 from ..light_dataclass import dataclass
 from . import named
-from .grammar import DEFAULT_CHANNEL_BLOCK, HINT, Granularity, Protection, read_fields
+from .grammar import DEFAULT_CHANNEL_BLOCK, HINT, Protection, read_fields
+from .granularity import Granularity
 
 __all__ = [
     "CHUNKS",

@@ -8,11 +8,11 @@ there too.
 """
 
 import re
-from enum import StrEnum
 
 from ..errors import BadInput
 from ..light_dataclass import dataclass
 from . import named
+from .granularity import Granularity
 
 DEFAULT_CHANNEL_BLOCK = 32  # tokens a per-channel key block spans: KIVI's choice (arXiv 2402.02750)
 
@@ -25,15 +25,6 @@ _WEIGHTS = re.compile(r"w?(16|8|4)(?:a16)?", re.ASCII)
 _PROTECT = re.compile(r"protect\{(\d{1,6}(?:,\d{1,6})*)\}:k(\d+)v(\d+)", re.ASCII)
 
 Fields = dict[str, object]
-
-
-class Granularity(StrEnum):
-    """What shares one scale and one offset."""
-
-    PER_TOKEN = "per-token"
-    PER_CHANNEL = "per-channel"
-    PER_BLOCK = "per-block"
-    PER_TENSOR = "per-tensor"
 
 
 @dataclass(frozen=True, slots=True)

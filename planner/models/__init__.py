@@ -1,6 +1,7 @@
 """From a config.json to a ModelSpec: shapes of every tensor, layer and cache."""
 
 DOOR = (
+    "bundled",
     "checkpoint_tensors",
     "finite_json",
     "gguf.files",

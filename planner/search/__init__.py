@@ -12,5 +12,6 @@ DOOR = (
     "recommend",
     "request",
     "sweep",
+    "tie_breaking",
 )
 """Modules that other rooms may import."""

@@ -25,56 +25,24 @@ With the risk accepted, a loss is held by the prediction itself, and points near
 end are left to choose from.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from ..light_dataclass import dataclass
 from .pareto import pareto_mask
+from .point_arrays import Column, Ints, Mask, PointArrays
+from .tie_breaking import NOISE, SAME_MEMORY, SAME_TIME, filters, near_least
 
 USABLE = 0.5
-NOISE = 0.01
-"""Difference of retention that a benchmark of a few hundred items does not resolve."""
-SAME_TIME = 0.05
-"""Relative difference of time that a roofline does not resolve."""
 SLOW_PREFILL = 4.0
 """Times the fastest safe point's TTFT that nobody would wait: packed experts, launched one by one
 for each short chunk, take up to a hundred times as long."""
-SAME_MEMORY = 0.02
 WORTH = 0.01
 """Retention that a step up must add to be worth more memory."""
 RETENTION_STEP, MEMORY_STEP = 0.0025, 1.005
 """Resolution of the frontier: below it, differences are no differences."""
 SHOWN, SHOWN_RETENTION = 10, 0.9
-
-Column = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Filter = Callable[[Ints], Mask]
-
-
-@dataclass(frozen=True, eq=False)
-class PointArrays:
-    """What decides, one flat array of length N each; smaller is better but for retention.
-
-    `memory` is the upper end in bytes, `low` and `retention` the lower end and the prediction.
-    """
-
-    memory: Ints
-    low: Floats
-    retention: Floats
-    ttft: Floats
-    tpot: Floats
-    time: Floats
-    """Seconds (or units of a reference) for the whole prompt and output."""
-    complexity: Ints
-    allowed: Mask
-    """Whether the point may be recommended at all; a risk that is accepted overrides it."""
-    usual: Mask
-    """Whether people run such formats and chunks: preferred where one is safe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +76,7 @@ def choose(
     if objective != "memory":
         left = left[points.ttft[left] <= SLOW_PREFILL * points.ttft[left].min()]
     alike = 0
-    for leave in _filters(points)[objective]:
+    for leave in filters(points)[objective]:
         left = left[leave(left)]
         alike = alike or len(left)
     order = np.lexsort((points.memory[left], points.complexity[left]))
@@ -121,30 +89,6 @@ def safe_points(points: PointArrays, loss: float | None) -> Mask:
     if loss is None:
         return np.zeros(len(points.low), dtype=bool)
     return points.allowed & (points.low >= 1 - loss) & (points.retention >= USABLE)
-
-
-def _filters(points: PointArrays) -> dict[str, list[Filter]]:
-    """Each objective's filters in order: indices -> which of them are as good as the best."""
-
-    def kept(left: Ints) -> Mask:
-        best = left[np.argmax(points.low[left])]
-        resolved = max(points.retention[best] - points.low[best], NOISE)
-        return _near_best(points.low[left], resolved)
-
-    def fast(left: Ints) -> Mask:
-        return _near_least(points.time[left], SAME_TIME)
-
-    def small(left: Ints) -> Mask:
-        return _near_least(points.memory[left], SAME_MEMORY)
-
-    def simple(left: Ints) -> Mask:
-        return _near_least(points.complexity[left], 0.0)
-
-    return {
-        "accuracy": [kept, simple, fast],
-        "latency": [fast, kept, simple, fast],
-        "memory": [small, kept, simple, fast],
-    }
 
 
 def frontier(points: PointArrays, among: Mask | None = None) -> Ints:
@@ -220,7 +164,7 @@ def next_up(points: PointArrays, chosen: int, budget: int, loss: float | None) -
     left = np.flatnonzero(better & (points.low >= points.low[chosen] + WORTH))
     if not len(left):
         return None
-    near = left[_near_least(points.memory[left], SAME_MEMORY)]
+    near = left[near_least(points.memory[left], SAME_MEMORY)]
     order = np.lexsort((points.memory[near], points.time[near], points.complexity[near]))
     return int(near[order[0]])
 
@@ -229,15 +173,6 @@ def next_down(points: PointArrays, chosen: int, loss: float | None) -> int | Non
     """What is recommended to who has a tenth less memory than the chosen point takes."""
     smaller = choose(points, points.memory <= 0.9 * points.memory[chosen], "accuracy", loss)
     return smaller.index if smaller is not None else None
-
-
-def _near_best(values: Column, tolerance: float) -> Mask:
-    return values >= values.max(initial=-np.inf) - tolerance
-
-
-def _near_least(values: Column, tolerance: float) -> Mask:
-    near: Mask = values <= values.min() * (1 + tolerance)
-    return near
 
 
 def _log_steps(values: Column, step: float) -> Ints:

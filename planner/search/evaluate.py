@@ -24,8 +24,8 @@ from ..memory.kv_cache import kv_bytes
 from ..models.spec import ModelSpec
 from ..placement import Placement
 from ..workload import Workload
-from .choose import PointArrays
 from .enumerate import enumerate_space
+from .point_arrays import PointArrays
 from .protected_layers import protection_presets
 
 REFERENCE_GPU = "NVIDIA GeForce RTX 4090"

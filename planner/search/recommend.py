@@ -11,10 +11,10 @@ import numpy as np
 from ..light_dataclass import dataclass
 from . import choose as choice
 from .evaluate import Point
-from .explain import reasons_for, steps_from, warnings_for
 from .placed.questions import evaluate_request
 from .request import Request
 from .targets import fast_enough
+from .why import reasons_for, steps_from, warnings_for
 
 __all__ = ["Plan", "Point", "Request", "recommend"]
 

@@ -9,9 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import NothingFits
-from .choose import USABLE, Mask, safe_points
+from .choose import USABLE, safe_points
 from .evaluate import Point
 from .placed.questions import Table
+from .point_arrays import Mask
 from .request import Request
 
 

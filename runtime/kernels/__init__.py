@@ -105,5 +105,8 @@ def _whole(state: LayerState, side: str) -> bool:
     return reads(state.key if side == "key" else state.value)
 
 
-DOOR = ("latent", "nvrtc")
+DOOR = (
+    "latent",
+    "nvrtc",
+)
 """Modules that other rooms may import, beside what stands above."""

@@ -15,7 +15,7 @@ from ....runtime import Session
 from ..loaded_model import OpenModel
 
 
-class Machine(Protocol):
+class ReadyRun(Protocol):
     """A configuration ready to run. Each call may run out of memory: NothingFits says on what,
     torch.OutOfMemoryError does not."""
 
@@ -43,11 +43,11 @@ class Machine(Protocol):
 
 def start(
     opened: OpenModel, config: Configuration, workload: Workload, engine: Engine, target: int | None
-) -> Machine:
+) -> ReadyRun:
     """A machine for `config`. `target` is the total that dynamic chunks stay within.
 
     Raises BadInput for what the engine does not run, NothingFits where the cache does not fit.
     """
     module = import_module(f".{engine.name.replace('-', '_')}", __package__)
-    machine: Machine = module.start(opened, config, workload, target)
+    machine: ReadyRun = module.start(opened, config, workload, target)
     return machine

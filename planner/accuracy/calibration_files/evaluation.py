@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..formula import GRANULARITIES, Floats, FormatArrays
-from ..model_sensitivity import REFERENCE_SIZE_B, Features
+from ..model_features import REFERENCE_SIZE_B, Features
 from ..predictor import Predictor
 from ..retention import OutlierLayers, protected_shares
 from .values import DamagedCalibration

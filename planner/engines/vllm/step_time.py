@@ -23,7 +23,7 @@ from ...memory.weights import available_weight_bits, weight_bytes
 from ...models.spec import ModelSpec, Part
 from .schedule import Floats, Schedule
 from .settings import ServeSettings
-from .work import AttentionKind, Work, work_of
+from .work import AttentionKind, VllmWork, work_of
 
 WEIGHTS = {
     "bf16": 2.0,
@@ -49,7 +49,7 @@ class Served:
     """A model in one format, on `cards` cards of one kind, as one card sees it."""
 
     spec: ModelSpec
-    work: Work
+    work: VllmWork
     settings: ServeSettings
     hardware: Hardware
     weights: str
@@ -85,7 +85,7 @@ def served(
     return Served(spec, work, settings, hardware, weights, dense, expert, cards, link)
 
 
-def _own_format(spec: ModelSpec, work: Work) -> tuple[float, float, str]:
+def _own_format(spec: ModelSpec, work: VllmWork) -> tuple[float, float, str]:
     """Bytes of a weight of dense products and of experts, and the format most like them."""
     bits = available_weight_bits(spec)[0]
     if bits == 16 or spec.quantization is None:

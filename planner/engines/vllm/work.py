@@ -37,7 +37,7 @@ class AttentionKind:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class VllmWork:
     """`linear`, `expert`, `head`, `embedding`: weights of dense products, of all experts, of the
     output head, and of an embedding that is only looked up. `expert_share`: part of the experts
     that a token passes. `state`: elements of a sequence's recurrent states. `moved`: elements of
@@ -56,7 +56,7 @@ class Work:
     attention: tuple[AttentionKind, ...]
 
 
-def work_of(spec: ModelSpec) -> Work:
+def work_of(spec: ModelSpec) -> VllmWork:
     """Count a model's text tower."""
     weights: Counter[Role] = Counter()
     for group in spec.tensors:
@@ -69,7 +69,7 @@ def work_of(spec: ModelSpec) -> Work:
     routed = [layer.ffn for layer in spec.layers if isinstance(layer.ffn, MoEFFN)]
     experts = sum(ffn.experts for ffn in routed)
     states = [(m, n) for m, n in spec.mixer_counts if isinstance(m, RecurrentState)]
-    return Work(
+    return VllmWork(
         layers=len(spec.layers),
         routed_layers=len(routed),
         recurrent_layers=sum(n for _, n in states),

@@ -23,9 +23,9 @@ from ...models.spec import ModelSpec
 from ...placement import Machine, Placement
 from ...serving import Parallel
 from ...workload import Workload
-from ..choose import PointArrays
 from ..enumerate import enumerate_space
 from ..evaluate import Point, format_arrays_of
+from ..point_arrays import PointArrays
 from ..request import Request
 
 PACE = 3.0

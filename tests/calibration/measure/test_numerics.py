@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from kvpareto.calibration.design.acquisition import Candidates, Measurement, Posterior, choose
+from kvpareto.calibration.design.next_run import Candidates, Measurement, Posterior, choose
 from kvpareto.calibration.fit.accuracy_rows import AccuracyRow, row_of
-from kvpareto.calibration.fit.calibrated_noise import SHIFTS, LeftOut
 from kvpareto.calibration.fit.collapse import breaking_context, broken_configurations
 from kvpareto.calibration.fit.cross_validation import Z_GRID, HeldOut, conformal_z
+from kvpareto.calibration.fit.leave_out import SHIFTS, LeftOut
 from kvpareto.calibration.fit.mixed_effects import KnownModel
 from kvpareto.calibration.fit.profile import fit_profile, to_row
 from kvpareto.calibration.measure.early_stopping import MOST_KEPT, is_lost, retention_error

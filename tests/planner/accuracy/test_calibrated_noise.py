@@ -12,9 +12,9 @@ from kvpareto.calibration.fit.calibrated_noise import (
     NoisePrior,
     NoiseRows,
     fit_calibrated_noise,
-    leave_out,
     prior_of,
 )
+from kvpareto.calibration.fit.leave_out import leave_out
 from kvpareto.calibration.fit.mixed_effects import KnownModel
 from kvpareto.calibration.grid.evaluate import FEATURES, FILE, SHAPE, WAYS, judge
 from kvpareto.calibration.grid.held_out import Judged, held_out_of, read_held_out

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from kvpareto import profiles
-from kvpareto.planner.load_model import bundled_models, load_config, load_model
+from kvpareto.planner.load_model import load_config, load_model
 from kvpareto.planner.memory.weights import available_weight_bits, weight_bytes
+from kvpareto.planner.models.bundled import bundled_models
 
 MODELS = Path(profiles.__file__).parent / "models"
 INDEX = json.loads((MODELS / "index.json").read_text(encoding="utf-8"))

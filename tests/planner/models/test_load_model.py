@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from kvpareto.planner.errors import BadConfig, BadInput
-from kvpareto.planner.load_model import bundled_models, load_config, load_model
+from kvpareto.planner.load_model import load_config, load_model
 from kvpareto.planner.models import hub
+from kvpareto.planner.models.bundled import bundled_models
 from kvpareto.planner.models.untrusted_json import parse_json_object
 from tests.support.tiny_llama import CONFIG
 

@@ -5,17 +5,16 @@ from dataclasses import replace
 import numpy as np
 
 from kvpareto.planner.search.choose import (
-    NOISE,
-    SAME_TIME,
     SLOW_PREFILL,
     USABLE,
-    PointArrays,
     choose,
     frontier,
     next_down,
     next_up,
     spread,
 )
+from kvpareto.planner.search.point_arrays import PointArrays
+from kvpareto.planner.search.tie_breaking import NOISE, SAME_TIME
 
 GB = 10**9
 

@@ -18,12 +18,14 @@ from kvpareto.planner.latency import predict as latency
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory import estimate as memory
 from kvpareto.planner.models.spec import Indexer, LatentAttention, ModelSpec
-from kvpareto.planner.search.choose import NOISE, PointArrays, outdone_by, safe_points
+from kvpareto.planner.search.choose import outdone_by, safe_points
 from kvpareto.planner.search.evaluate import evaluate
 from kvpareto.planner.search.infeasible import STEP
 from kvpareto.planner.search.max_context import max_context_of, max_contexts
+from kvpareto.planner.search.point_arrays import PointArrays
 from kvpareto.planner.search.recommend import Plan, Request, recommend
 from kvpareto.planner.search.request import SAFE_LOSS
+from kvpareto.planner.search.tie_breaking import NOISE
 from kvpareto.planner.units import parse_bytes, parse_fraction
 from kvpareto.planner.workload import Workload
 

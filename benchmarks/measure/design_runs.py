@@ -1,70 +1,35 @@
-"""Which runs benchmarks/measure_runs.py makes: ten models, and a spread over the rest of the space.
+"""`runs`: ten models, and a spread over the rest of the space: time, memory, and the prediction.
 
 A block is one model at one number of weight bits, whose weights are built once. Blocks come in
 passes, so that a run cut short has seen every model before it sees one again. Within a block,
 contexts, chunks and KV formats are dealt from decks that are shuffled anew when they are through:
 every value comes up about equally often, beside others each time.
 
-The paper's five shapes (arXiv 2512.01953), Qwen3-8B, Gemma-3-4B (windows, heads of 256 channels)
-and gpt-oss-20b (experts, sinks, windows). The runtime refuses recurrent layers, so of the Granite 4
-hybrids there are two relatives that it runs: `granite-4.0-micro-like`, dense, 40 heads of 64
-channels; and `granite-4.0-tiny-like`, the hybrid's experts and widths with attention throughout.
+The paper's five shapes (arXiv 2512.01953), Qwen3-8B, Gemma-3-4B (windows, heads of 256 channels),
+gpt-oss-20b (experts, sinks, windows), and two relatives of Granite 4 (real_shapes.py).
 """
 
+import argparse
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
+from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import Configuration
-from kvpareto.planner.load_model import load_config
+from kvpareto.planner.hardware.gpu_names import find_gpu
+from kvpareto.planner.hardware.gpus import Hardware
+from kvpareto.planner.latency.predict import predict
+from kvpareto.planner.memory.estimate import estimate
 from kvpareto.planner.workload import Workload
+
+from .planned_run import PlannedRun
+from .real_shapes import spec_of
 
 T = TypeVar("T")
 
 OUTPUT = 24  # tokens decoded in each run
 SEED = 4
-
-_GRANITE: dict[str, Any] = {
-    "model_type": "granitemoehybrid",
-    "hidden_size": 2560,
-    "num_hidden_layers": 40,
-    "layer_types": ["attention"] * 40,
-    "num_attention_heads": 40,
-    "num_key_value_heads": 8,
-    "intermediate_size": 8192,
-    "shared_intermediate_size": 8192,
-    "num_local_experts": 0,
-    "num_experts_per_tok": 0,
-    "mamba_n_heads": 80,
-    "mamba_d_head": 64,
-    "position_embedding_type": "rope",
-    "vocab_size": 100352,
-    "max_position_embeddings": 131072,
-    "tie_word_embeddings": True,
-    "embedding_multiplier": 12,
-    "attention_multiplier": 0.015625,
-    "residual_multiplier": 0.22,
-    "logits_scaling": 10,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 1e7,
-    "dtype": "bfloat16",
-}
-_TINY = {
-    "hidden_size": 1536,
-    "num_attention_heads": 12,
-    "num_key_value_heads": 4,
-    "intermediate_size": 512,
-    "shared_intermediate_size": 1024,
-    "num_local_experts": 64,
-    "num_experts_per_tok": 6,
-    "mamba_n_heads": 48,
-}
-MADE_UP: dict[str, dict[str, Any]] = {
-    "granite-4.0-micro-like": _GRANITE,
-    "granite-4.0-tiny-like": _GRANITE | _TINY,
-}
-UNPACKED = {"gpt-oss-20b-16bit": "openai/gpt-oss-20b"}  # published in 4-bit floats; run in 16 bits
+RUN_S = 1.2  # a guess: a run's captures, warm-up and steps, beside its prefill
 
 PASSES: tuple[tuple[tuple[str, int, int], ...], ...] = (
     # (model, weight bits, runs)
@@ -126,60 +91,84 @@ MOST_CHUNKS = 80  # of a deck's run: 32,000 tokens in chunks of 128 would be 250
 NO_SMOOTHING = ("gpt-oss",)  # a sink logit would see it
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    config: Configuration
-    workload: Workload
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Runs of one model with its weights at so many bits."""
-
-    model: str
-    weight_bits: int
-    runs: tuple[Run, ...]
-
-
-def architecture(model: str) -> dict[str, Any] | None:
-    """The config of a model that is not bundled as it is run."""
-    if model in MADE_UP:
-        return MADE_UP[model]
-    if model in UNPACKED:
-        config = dict(load_config(UNPACKED[model], offline=True).config)
-        config.pop("quantization_config", None)
-        return config
-    return None
-
-
-def design() -> list[Block]:
-    """All blocks in the order they are run."""
-    make = random.Random(SEED)
-    contexts, chunks, formats = (_deck(make, deck) for deck in (CONTEXTS, CHUNKS, FORMATS))
-    blocks = []
+def runs(options: argparse.Namespace) -> list[PlannedRun]:
+    """All runs in the order they are made."""
+    gpu = find_gpu(options.gpu)
+    shuffle = random.Random(SEED)
+    contexts, chunks, formats = (_deck(shuffle, deck) for deck in (CONTEXTS, CHUNKS, FORMATS))
+    planned = []
     for model, bits, count in (block for blocks in PASSES for block in blocks):
-        runs = []
-        special = [(table.get((model, bits)), batch) for table, batch in ((BATCHED, 4), (LONG, 1))]
-        special_runs = [
-            _run(bits, form, context, chunk, batch)
-            for shape, batch in special
-            if shape is not None
-            for context, chunk, form in [shape]
+        special = [
+            (shape, batch)
+            for table, batch in ((BATCHED, 4), (LONG, 1))
+            if (shape := table.get((model, bits))) is not None
         ]
-        while len(runs) < count - len(special_runs):
+        shapes = []
+        while len(shapes) < count - len(special):
             context, chunk, form = next(contexts), next(chunks), next(formats)
             while chunk is not None and (chunk >= context or context > MOST_CHUNKS * chunk):
                 chunk = next(chunks)
             while any(name in model for name in NO_SMOOTHING) and "smooth" in form:
                 form = next(formats)
-            runs.append(_run(bits, form, context, chunk, 1))
-        blocks.append(Block(model, bits, (*runs, *special_runs)))
-    return blocks
+            shapes.append(((context, chunk, form), 1))
+        for (context, chunk, form), batch in (*shapes, *special):
+            config = Configuration.parse(f"w{bits}a16-{form}").with_chunk(chunk)
+            planned.append((model, config, Workload(context, OUTPUT, batch=batch)))
+    wanted = options.only.lower()
+    return [_planned(*run, gpu) for run in planned if wanted in run[0].lower()]
 
 
-def _run(bits: int, form: str, context: int, chunk: int | None, batch: int) -> Run:
-    config = Configuration.parse(f"w{bits}a16-{form}").with_chunk(chunk)
-    return Run(config, Workload(context, OUTPUT, batch=batch))
+def _planned(model: str, config: Configuration, workload: Workload, gpu: Hardware) -> PlannedRun:
+    """The planner's numbers before the run, to stand beside what is measured."""
+    spec = spec_of(model)
+    size = estimate(spec, config, workload, KVPARETO, gpu)
+    seconds = predict(spec, config, workload, KVPARETO, gpu)
+    assert seconds is not None
+    predicted = {
+        "allocated_resident": size.allocated_resident,
+        "allocated_peak": size.allocated_peak,
+        "total": size.total,
+        "total_low": size.total_low,
+        "total_high": size.total_high,
+        "ttft_s": seconds.ttft_s,
+        "tpot_s": seconds.tpot_s,
+    }
+    return PlannedRun(
+        key=(model, str(config), workload.context, workload.batch),
+        model=model,
+        config=config,
+        workload=workload,
+        engine=KVPARETO,
+        seconds=RUN_S + seconds.ttft_s,
+        fields={"predicted": predicted},
+    )
+
+
+def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What was run. Rows of earlier files are bare executions; of one that describes a model, only
+    the model is a key."""
+    if "key" in row:
+        return tuple(row["key"])
+    return tuple(row.get(name) for name in ("model", "config", "context", "batch"))
+
+
+def line(row: dict[str, Any]) -> str:
+    """Measured beside predicted, in one line."""
+    run, predicted = row["execution"], row["predicted"]
+    if row["outcome"] != "ok":
+        return f"{run['config']} {run['context']}: {row['outcome']}: {row['reason']}"
+    return (
+        f"{run['config']} {run['context']}: TTFT {run['ttft_s']:.3f} s "
+        f"({predicted['ttft_s']:.3f}), TPOT {1e3 * run['tpot_s']:.2f} ms "
+        f"({1e3 * predicted['tpot_s']:.2f}), peak {run.get('allocated_peak', 0)} "
+        f"({predicted['allocated_peak']})"
+    )
+
+
+def summary(rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> Iterator[str]:
+    """How many went well; kvpareto.calibration.evidence.memory_tables makes tables of them."""
+    good = sum(row.get("execution", row).get("outcome") == "ok" for row in rows)
+    yield f"{good} of {sum('architecture' not in row for row in rows)} runs went well"
 
 
 def _deck(make: random.Random, values: tuple[T, ...]) -> Iterator[T]:

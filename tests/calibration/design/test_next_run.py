@@ -5,7 +5,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from kvpareto.calibration.design.acquisition import (
+from kvpareto.calibration.design.candidates import anchors, chunk_for, enumerate_candidates
+from kvpareto.calibration.design.next_run import (
     Candidates,
     Measurement,
     NextRun,
@@ -14,7 +15,6 @@ from kvpareto.calibration.design.acquisition import (
     frontier_error,
     log_odds,
 )
-from kvpareto.calibration.design.candidates import anchors, chunk_for, enumerate_candidates
 from kvpareto.planner.load_model import load_model
 
 RUNS = 8

@@ -1,4 +1,4 @@
-"""What the rows of benchmarks/verify_many.py say: errors, waste, and the bars.
+"""What the rows of the `verify` design say: errors, waste, and the bars.
 
 out of memory   runs that did not stay within their budget, by torch's allocator or by the driver
 total error     |predicted - measured| / measured, of what the device holds at its worst
@@ -11,9 +11,6 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from evidence import held
-from verify_design import spec_of
-
 from kvpareto.planner.accuracy import predict as accuracy
 from kvpareto.planner.engines import find_engine
 from kvpareto.planner.formats.configuration import Configuration
@@ -23,6 +20,9 @@ from kvpareto.planner.memory import estimate as memory
 from kvpareto.planner.units import GB
 from kvpareto.planner.workload import Workload
 from kvpareto.report.document_parts import point
+
+from .real_shapes import spec_of
+from .row_file import held
 
 BARS = {"median": 0.01, "worst": 0.03}
 
@@ -60,7 +60,7 @@ def one_line(row: dict[str, Any]) -> str:
     return text + f"TPOT {1e3 * execution['tpot_s']:.2f} ms ({1e3 * (planned['tpot_s'] or 0):.2f})"
 
 
-def summary(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     """The table by model, then the bars."""
     yield "| model | runs | out of memory | other | total error: median | worst | TTFT | TPOT |"
     yield "|---|---|---|---|---|---|---|---|"

@@ -1,9 +1,5 @@
-"""What the scripts that gather evidence on a GPU share: a file of rows, and its options.
+"""A file of measured rows: JSON lines, appended with fsync; what is there is not made again."""
 
-Rows are JSON lines, appended with fsync as they are measured; a file that is there is gone on with.
-"""
-
-import argparse
 import json
 import os
 from collections.abc import Callable
@@ -44,21 +40,3 @@ def held(row: dict[str, Any]) -> int | None:
     execution = row.get("execution", {})
     measured: int | None = execution.get("device_used", execution.get("counted"))
     return measured
-
-
-def with_summary(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser.add_argument("--summary", action="store_true", help="of the rows that are there")
-    return parser
-
-
-def options(about: str) -> argparse.ArgumentParser:
-    """A parser with what all of them take."""
-    parser = argparse.ArgumentParser(description=about.splitlines()[0])
-    parser.add_argument("output", type=Path, nargs="?", help="rows are appended to this file")
-    parser.add_argument("--seconds", type=float, default=1e9, help="start no run after this long")
-    parser.add_argument("--only", default="", help="models whose name contains this")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--gpu", default="H200", help="what is planned for")
-    parser.add_argument("--commit", help="what is run, where git cannot say")
-    parser.add_argument("--plan-only", action="store_true", help="print what would be run")
-    return parser

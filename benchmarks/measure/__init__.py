@@ -1,0 +1,1 @@
+"""Whole runs measured on one GPU by three designs: `python -m benchmarks.measure`."""

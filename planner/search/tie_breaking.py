@@ -1,0 +1,51 @@
+"""Which of several points are as good as the best: the order in which ties are broken.
+
+Each objective has filters. A filter leaves the points that are as good as the best by one measure,
+within what that measure resolves; the next filter breaks the ties that are left.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .point_arrays import Column, Ints, Mask, PointArrays
+
+NOISE = 0.01
+"""Difference of retention that a benchmark of a few hundred items does not resolve."""
+SAME_TIME = 0.05
+"""Relative difference of time that a roofline does not resolve."""
+SAME_MEMORY = 0.02
+Filter = Callable[[Ints], Mask]
+
+
+def filters(points: PointArrays) -> dict[str, list[Filter]]:
+    """Each objective's filters in order: indices -> which of them are as good as the best."""
+
+    def kept(left: Ints) -> Mask:
+        best = left[np.argmax(points.low[left])]
+        resolved = max(points.retention[best] - points.low[best], NOISE)
+        return near_best(points.low[left], resolved)
+
+    def fast(left: Ints) -> Mask:
+        return near_least(points.time[left], SAME_TIME)
+
+    def small(left: Ints) -> Mask:
+        return near_least(points.memory[left], SAME_MEMORY)
+
+    def simple(left: Ints) -> Mask:
+        return near_least(points.complexity[left], 0.0)
+
+    return {
+        "accuracy": [kept, simple, fast],
+        "latency": [fast, kept, simple, fast],
+        "memory": [small, kept, simple, fast],
+    }
+
+
+def near_best(values: Column, tolerance: float) -> Mask:
+    return values >= values.max(initial=-np.inf) - tolerance
+
+
+def near_least(values: Column, tolerance: float) -> Mask:
+    near: Mask = values <= values.min() * (1 + tolerance)
+    return near
