@@ -66,7 +66,7 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
         if file.records and measured and not options.resume:
             raise BadInput(
                 f"{spec.name} is calibrated already: {len(file.records)} rows in {folder}",
-                "--resume goes on with it; to start anew, move that folder away",
+                "--resume continues it; to start again, move that folder away",
             )
         check_comparable(asked, begun, file.records)
         if options.model is None:

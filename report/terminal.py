@@ -151,7 +151,7 @@ def _point(point: Document, console: Console, budget: int | None = None) -> list
         if low < high:
             comments[key] = f"{format_bytes(low)} to {format_bytes(high)}, by how it is read"
     rows = list(card_rows(point)) if "serving" in point else []
-    rows += [("for what is asked:", "", "")] if rows else []
+    rows += [("for this request:", "", "")] if rows else []
     rows += [(name, format_bytes(memory[key]), comments.get(key, "")) for key, name in _TERMS]
     share = f"; at most {memory['total_high'] / budget:.0%} of the budget" if budget else ""
     low, high = format_bytes(memory["total_low"]), format_bytes(memory["total_high"])

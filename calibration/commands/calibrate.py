@@ -69,7 +69,10 @@ def register(app: typer.Typer, show: Show) -> None:
             int | None, typer.Option(help="Of the items and of the choices.  [default: 0]")
         ] = None,
         resume: Annotated[
-            bool, typer.Option("--resume", help="Go on as begun, but for what is typed anew.")
+            bool,
+            typer.Option(
+                "--resume", help="Continue an earlier run. Options given now replace its own."
+            ),
         ] = False,
         device: Device = None,
         offline: Offline = False,

@@ -184,7 +184,7 @@ def _verify_vllm(
     asked: dict[str, Any], ours: dict[str, Any], binary: Path | None
 ) -> dict[str, Any]:
     """By the vLLM that is installed. Raises BadInput for what only other engines take."""
-    from ..vllm.verify import Options
+    from ..vllm.verify import VllmOptions
     from ..vllm.verify import verify as run
 
     taken = ("random_weights", "tasks", "items")

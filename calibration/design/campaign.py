@@ -220,7 +220,7 @@ def check_any_ran(folder: Path, records: Sequence[Record]) -> None:
     if runs and all(record.outcome != "ok" for record in runs):
         raise EveryRunFailed(
             f"all {len(runs)} runs failed, the last with {runs[-1].reason}",
-            f"mend this; what failed is not tried again, so move {folder} away before you measure",
+            f"remove the cause; failed runs are not repeated, so move {folder} away first",
         )
 
 

@@ -210,7 +210,7 @@ def check_comparable(
             raise BadInput(
                 f"what the rows of seed {asked.seed} were measured on is not known: {ASKED} is "
                 "gone",
-                "measure anew beside them with another --seed, or move the folder away",
+                "measure with another --seed, or move the folder away",
             )
         if rows and asked.hashes[1]:
             raise _other("--haystack")
@@ -233,7 +233,7 @@ def asks_own_prose(folder: Path, records: Sequence[Record], seed: int, items: in
 def _other(option: str) -> BadInput:
     return BadInput(
         f"the rows so far were measured with another {option}, and cannot be compared",
-        f"leave {option} as it was, or measure anew beside them with another --seed",
+        f"keep {option} as it was, or measure with another --seed",
     )
 
 

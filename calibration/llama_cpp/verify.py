@@ -5,12 +5,9 @@ prints each. The plan's settings are what it is started with; a plan for a GPU n
 that has one (`--binary`).
 """
 
-import json
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +24,10 @@ from ...planner.search.recommend import recommend
 from ...planner.search.request import Request
 from ...planner.typed_request import typed_gpus
 from ...planner.units import parse_bytes
-from ...planner.user_data import home
 from ...planner.workload import Workload
 from ...report.saved_plan import read_document
+from ..records.receipt_rows import append_receipt
+from ..verify.shared_options import SharedVerifyOptions
 from .receipt import receipt
 from .start import RunReadings, run_binary, run_library
 
@@ -38,19 +36,9 @@ FIRST_TOKEN = 300
 
 
 @dataclass(frozen=True)
-class LlamaCppOptions:
-    """What was typed."""
+class LlamaCppOptions(SharedVerifyOptions):
+    """What was typed, with what this engine alone takes."""
 
-    plan: Path | None = None
-    model: str | None = None
-    config: str | None = None
-    budget: str | None = None
-    context: str | None = None
-    output: str = "512"
-    batch: str = "1"
-    quick: bool = False
-    seed: int = 1
-    offline: bool = False
     binary: Path | None = None
 
 
@@ -73,7 +61,7 @@ def verify(options: LlamaCppOptions) -> dict[str, Any]:
     readings = _run(options, request, config, point.placement)
     kept = accuracy.predict(spec, config, request.workload.context)
     document = receipt(request, config, point.placement, kept, readings, gpu)
-    _append(document)
+    append_receipt("llama_cpp", document)
     return document
 
 
@@ -145,15 +133,3 @@ def _prompts(spec: ModelSpec, workload: Workload, options: LlamaCppOptions) -> S
     ids = range(min(FIRST_TOKEN, spec.vocab - 1), spec.vocab)
     count = 1 if options.quick else 2
     return [draw.choices(ids, k=workload.context) for _ in range(count)]
-
-
-def _append(document: dict[str, Any]) -> None:
-    """The receipt as a row of this machine's; on disk before anything else is said."""
-    folder = home() / "llama_cpp"
-    folder.mkdir(parents=True, exist_ok=True)
-    row = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **document}
-    with (folder / "runs.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    document["rows_written"] = 1

@@ -106,7 +106,7 @@ class ConfigurationRunner:
             if self._crashes >= MOST_CRASHES:
                 raise TooManyCrashes(
                     f"{MOST_CRASHES} configurations in a row crashed, the last with {row.reason}",
-                    "what was measured is kept; mend this, then go on with --resume",
+                    "measured rows are kept; remove the cause, then continue with --resume",
                 ) from error
         else:
             self._crashes = 0

@@ -4,6 +4,7 @@ DOOR = (
     "environment",
     "export",
     "profile_files",
+    "receipt_rows",
     "record_file",
 )
 """Modules that other rooms may import."""

@@ -11,6 +11,7 @@ verify      the order of it all
 DOOR = (
     "judge",
     "score_tasks",
+    "shared_options",
     "verify",
 )
 """Modules that other rooms may import."""

@@ -1,7 +1,6 @@
 """`kvpareto verify` from what was typed to the document that is shown."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ...planner.accuracy.calibrations import folder_of
@@ -16,6 +15,7 @@ from ..design.options import DEFAULT_TASKS
 from ..execution.device import check_name, check_size, choose, missing
 from .cases import VerificationCase, from_plan
 from .on_cpu import on_cpu
+from .shared_options import SharedVerifyOptions
 from .typed_cases import Unplanned, typed_cases
 
 ITEMS = 32
@@ -23,25 +23,15 @@ QUICK_ITEMS = 8
 
 
 @dataclass(frozen=True)
-class VerifyOptions:
-    """What was typed."""
+class VerifyOptions(SharedVerifyOptions):
+    """What was typed, with what our runtime and transformers take."""
 
-    plan: Path | None = None
-    model: str | None = None
-    config: str | None = None
-    budget: str | None = None
-    context: str | None = None
-    output: str = "512"
-    batch: str = "1"
     engine: str = "kvpareto"
     random_weights: bool = False
-    quick: bool = False
     sweep: int | None = None
     tasks: str | None = None
     items: int | None = None
-    seed: int = 1
     device: str | None = None
-    offline: bool = False
     trust_remote_code: bool = False
 
 

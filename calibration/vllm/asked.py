@@ -16,26 +16,17 @@ from ...planner.models.spec import ModelSpec
 from ...planner.units import parse_bytes
 from ...planner.workload import Workload
 from ...report.saved_plan import read_document
+from ..verify.shared_options import SharedVerifyOptions
 from .start import engine_arguments
 
 
 @dataclass(frozen=True)
-class Options:
-    """What was typed."""
+class VllmOptions(SharedVerifyOptions):
+    """What was typed, with what this engine alone takes."""
 
-    plan: Path | None = None
-    model: str | None = None
-    config: str | None = None
-    budget: str | None = None
-    context: str | None = None
-    output: str = "512"
-    batch: str = "1"
     random_weights: bool = False
-    quick: bool = False
     tasks: str | None = None
     items: int | None = None
-    seed: int = 1
-    offline: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,7 +48,7 @@ class Asked:
         return fingerprint(self.spec)
 
 
-def asked_of(options: Options, hardware: Hardware) -> Asked:
+def asked_of(options: VllmOptions, hardware: Hardware) -> Asked:
     """What to start on `hardware`. Raises BadInput."""
     if options.plan is not None:
         return _from_plan(options, options.plan, hardware)
@@ -75,7 +66,7 @@ def asked_of(options: Options, hardware: Hardware) -> Asked:
 
 
 def _typed_settings(
-    options: Options,
+    options: VllmOptions,
     spec: ModelSpec,
     config: Configuration,
     workload: Workload,
@@ -93,7 +84,7 @@ def _typed_settings(
     return replace(settings, gpu_memory_utilization=round(part, 4))
 
 
-def _from_plan(options: Options, path: Path, hardware: Hardware) -> Asked:
+def _from_plan(options: VllmOptions, path: Path, hardware: Hardware) -> Asked:
     plan = read_document(path)
     try:
         engine, best = plan["engine"], plan["recommended"]

@@ -5,14 +5,11 @@ timed, and where the weights are real the tasks are scored through it. Compared 
 same engine with a 16-bit cache, on the same items.
 """
 
-import json
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +22,10 @@ from ...planner.errors import BadInput, MissingDependency
 from ...planner.hardware.detect_gpu import detect_gpu
 from ...planner.hardware.gpus import Hardware
 from ...planner.load_model import load_config, shipped_folder
-from ...planner.user_data import home
 from ..design.options import DEFAULT_TASKS
 from ..execution.device import missing
-from .asked import Asked, Options, asked_of
+from ..records.receipt_rows import append_receipt
+from .asked import Asked, VllmOptions, asked_of
 from .random_checkpoint import vocabulary, write_checkpoint
 from .receipt import receipt
 from .start import INSTALL, Burst, StartReading, is_installed, run_engine
@@ -37,7 +34,7 @@ if TYPE_CHECKING:
     from ..verify.score_tasks import TaskScore
     from .exam import ServedExam
 
-__all__ = ["Options", "verify"]
+__all__ = ["VllmOptions", "verify"]
 
 WARM_UP = Burst(2, 256, 3)
 """Compiles what a first prompt compiles."""
@@ -46,7 +43,7 @@ OUTPUT, QUICK_OUTPUT = 128, 32
 """Tokens of each answer that is timed, at most."""
 
 
-def verify(options: Options) -> dict[str, Any]:
+def verify(options: VllmOptions) -> dict[str, Any]:
     """Start it and judge it; the receipt. Raises BadInput, MissingDependency."""
     asked = asked_of(options, _card())
     promised = _promised(asked)
@@ -61,7 +58,7 @@ def verify(options: Options) -> dict[str, Any]:
         tasks = _tasks(asked, source, vocab, options, exam, found) if exam else []
     told = _documents(tasks, kept)
     document = receipt(asked, promised, speed, kept, found, told)
-    _append(document)
+    append_receipt("vllm", document)
     return document
 
 
@@ -87,7 +84,7 @@ def _card() -> Hardware:
         ) from error
 
 
-def _burst(asked: Asked, options: Options) -> Burst:
+def _burst(asked: Asked, options: VllmOptions) -> Burst:
     most = QUICK_OUTPUT if options.quick else OUTPUT
     workload = asked.workload
     return Burst(workload.batch, workload.context, max(1, min(workload.output, most)))
@@ -135,7 +132,7 @@ def _source(asked: Asked, folders: ExitStack) -> tuple[str, int]:
     return str(folder_), vocab
 
 
-def _exam(asked: Asked, source: str, options: Options) -> "ServedExam | None":
+def _exam(asked: Asked, source: str, options: VllmOptions) -> "ServedExam | None":
     """None for random weights, whose answers say nothing. Raises MissingDependency."""
     if asked.random_weights:
         return None
@@ -156,7 +153,7 @@ def _run(
     asked: Asked,
     source: str,
     vocab: int,
-    options: Options,
+    options: VllmOptions,
     bursts: Sequence[Burst],
     exam: "ServedExam | None",
 ) -> StartReading:
@@ -174,7 +171,12 @@ def _run(
 
 
 def _tasks(
-    asked: Asked, source: str, vocab: int, options: Options, exam: "ServedExam", found: StartReading
+    asked: Asked,
+    source: str,
+    vocab: int,
+    options: VllmOptions,
+    exam: "ServedExam",
+    found: StartReading,
 ) -> "Sequence[TaskScore]":
     """Scores under the plan's settings, and without quantization by a second start."""
     from .exam import scored
@@ -199,15 +201,3 @@ def _tasks(
 
 def _notice(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _append(document: dict[str, Any]) -> None:
-    """The receipt as a row of this machine's; on disk before anything else is said."""
-    folder = home() / "vllm"
-    folder.mkdir(parents=True, exist_ok=True)
-    row = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **document}
-    with (folder / "runs.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    document["rows_written"] = 1

@@ -99,6 +99,6 @@ def _experts_in_chunks(
     seconds = f", {chunked:,.0f} s instead of {at_once:,.0f}" if hardware is not None else ""
     return (
         f"prefill in chunks of {format_tokens(config.chunk)} takes {chunked / at_once:.0f} times "
-        f"as long as in one shot{seconds}: the host launches every packed expert anew for each "
+        f"as long as in one shot{seconds}: the host launches every packed expert again for each "
         "chunk; a longer chunk is faster",
     )

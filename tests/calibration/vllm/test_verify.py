@@ -272,16 +272,16 @@ def test_tasks_are_scored_with_real_weights(
 
 
 def test_a_plan_of_another_engine_is_named(engine: Engine, tmp_path: Path) -> None:
-    from kvpareto.calibration.vllm.asked import Options, asked_of
+    from kvpareto.calibration.vllm.asked import VllmOptions, asked_of
 
     path = tmp_path / "plan.json"
     path.write_text(json.dumps({"schema": 1, "engine": "kvpareto", "recommended": {}}))
     with pytest.raises(BadInput, match="a plan for kvpareto"):
-        asked_of(Options(plan=path), find_gpu("H200"))
+        asked_of(VllmOptions(plan=path), find_gpu("H200"))
 
 
 def test_a_plan_is_started_with_its_own_flags(tmp_path: Path) -> None:
-    from kvpareto.calibration.vllm.asked import Options, asked_of
+    from kvpareto.calibration.vllm.asked import VllmOptions, asked_of
 
     settings = ServeSettings(9000, "fp8", 4096, 32, 0.9)
     plan = {
@@ -296,7 +296,7 @@ def test_a_plan_is_started_with_its_own_flags(tmp_path: Path) -> None:
     }
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(plan))
-    asked = asked_of(Options(plan=path, offline=True), find_gpu("H200"))
+    asked = asked_of(VllmOptions(plan=path, offline=True), find_gpu("H200"))
     assert asked.settings == settings
     assert asked.workload.batch == 16
     assert asked.plan_gpu == "NVIDIA H100 SXM5 80GB"
