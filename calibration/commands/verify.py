@@ -193,7 +193,7 @@ def _verify_vllm(
         if value:
             option = name.replace("_", "-")
             raise BadInput(f"--{option} is not for --engine vllm", "leave it out")
-    return run(Options(**asked, **{name: ours[name] for name in taken}))
+    return run(VllmOptions(**asked, **{name: ours[name] for name in taken}))
 
 
 def _verify_llama_cpp(
