@@ -34,7 +34,7 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class PlannedCard:
     """A card that layers may lie on. `index`: its place among all cards."""
 
     index: int
@@ -47,7 +47,7 @@ class Card:
 class Filled:
     """A card with its layers [first, end). `low`, `high`: ends of all that it holds."""
 
-    card: Card
+    card: PlannedCard
     first: int
     end: int
     share: Share
@@ -60,7 +60,7 @@ class Filled:
 
 
 def fill(
-    parts: Parts, split: Split, cards: Sequence[Card], unified: bool, error: float
+    parts: Parts, split: Split, cards: Sequence[PlannedCard], unified: bool, error: float
 ) -> list[Filled]:
     """The layers of `split` laid over all of `cards`; whether each fits is theirs to say."""
     count = len(parts.layers)
@@ -94,7 +94,7 @@ def fill(
 
 
 def _ranges(
-    sizes: Sequence[int], rooms: Sequence[int], cards: Sequence[Card]
+    sizes: Sequence[int], rooms: Sequence[int], cards: Sequence[PlannedCard]
 ) -> list[tuple[int, int]]:
     """[first, end) of each card: to its target, else to its room; the last takes what is left."""
     if len(cards) == 1:
@@ -114,7 +114,7 @@ def _ranges(
     return ranges
 
 
-def _targets(total: int, rooms: Sequence[int], cards: Sequence[Card]) -> list[int]:
+def _targets(total: int, rooms: Sequence[int], cards: Sequence[PlannedCard]) -> list[int]:
     """Bytes for each card: the fastest first, alike ones by their room."""
     targets = [0] * len(cards)
     left = total
@@ -131,11 +131,11 @@ def _targets(total: int, rooms: Sequence[int], cards: Sequence[Card]) -> list[in
     return targets
 
 
-def bandwidth(card: Card) -> float:
+def bandwidth(card: PlannedCard) -> float:
     return card.gpu.bandwidth if card.gpu is not None else 0.0
 
 
-def fastest_first(cards: Sequence[Card]) -> list[tuple[Card, ...]]:
+def fastest_first(cards: Sequence[PlannedCard]) -> list[tuple[PlannedCard, ...]]:
     """The fastest card, the two fastest, ..., all; each in the order of the cards."""
     order = sorted(cards, key=lambda card: -bandwidth(card))
     sets = accumulate(([card] for card in order), lambda one, more: one + more)

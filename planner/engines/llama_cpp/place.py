@@ -17,7 +17,7 @@ from ...placement import CardShare, Machine, Placement, Share
 from ...workload import Workload
 from .cache_bytes import growth
 from .card_overhead import card_overhead
-from .cards import Card, Filled, Split, fastest_first, fill
+from .cards import PlannedCard, Filled, Split, fastest_first, fill
 from .command import command_flags, command_line, file_address, file_name, file_words, modelfile
 from .parts import Parts, known_graph, parts_of, run_settings, weight_name
 from .speed import CardLoad, Load, seconds
@@ -43,7 +43,7 @@ def place(
     run = run_settings(spec, config, workload)
     gpus = machine.gpus or (None,) * len(machine.budgets)
     cards = tuple(
-        Card(i, gpu, budget, card_overhead(spec, run, parts.wide, gpu))
+        PlannedCard(i, gpu, budget, card_overhead(spec, run, parts.wide, gpu))
         for i, (gpu, budget) in enumerate(zip(gpus, machine.budgets, strict=True))
     )
     ask = _Ask(spec, config, workload, parts, cards, machine.ram, unified, _graph_error(spec))
@@ -76,7 +76,7 @@ class _Ask:
     config: Configuration
     workload: Workload
     parts: Parts
-    cards: tuple[Card, ...]
+    cards: tuple[PlannedCard, ...]
     ram: int | None
     unified: bool
     error: float
@@ -118,7 +118,7 @@ def _on_host(ask: _Ask) -> _Sized:
     return _Sized([], host, host.total, high, HOST_PROCESS, True, fits, high)
 
 
-def _sized(ask: _Ask, split: Split, cards: Sequence[Card]) -> _Sized:
+def _sized(ask: _Ask, split: Split, cards: Sequence[PlannedCard]) -> _Sized:
     parts = ask.parts
     filled = fill(parts, split, cards, ask.unified, ask.error)
     first = len(parts.layers) - split.layers
