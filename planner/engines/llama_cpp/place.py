@@ -17,7 +17,7 @@ from ...placement import CardShare, Machine, Placement, Share
 from ...workload import Workload
 from .cache_bytes import growth
 from .card_overhead import card_overhead
-from .cards import PlannedCard, Filled, Split, fastest_first, fill
+from .cards import Filled, PlannedCard, Split, fastest_first, fill
 from .command import command_flags, command_line, file_address, file_name, file_words, modelfile
 from .parts import Parts, known_graph, parts_of, run_settings, weight_name
 from .speed import CardLoad, Load, seconds
