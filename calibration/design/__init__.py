@@ -1,7 +1,6 @@
 """Which configurations a calibration measures next, and how long that will take."""
 
 DOOR = (
-    "acquisition",
     "campaign",
     "candidates",
     "options",

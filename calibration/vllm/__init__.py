@@ -4,5 +4,8 @@ Needs vLLM and its GPU for a run, nothing of either for the rest. The planner's 
 planner/engines/vllm/.
 """
 
-DOOR = ("fit_speed", "verify")
+DOOR = (
+    "fit_speed",
+    "verify",
+)
 """Modules that other rooms may import."""
