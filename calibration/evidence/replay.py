@@ -26,7 +26,8 @@ from ...planner.models.spec import Attention, ModelSpec
 from ..design.acquisition import Candidates, Measurement, Posterior, choose
 from ..design.candidates import ANCHORS, METHOD_ANCHORS, place_of
 from ..fit.accuracy_rows import AccuracyRow
-from ..fit.calibrated_noise import NoiseRows, fit_calibrated_noise, leave_out, prior_of
+from ..fit.calibrated_noise import NoiseRows, fit_calibrated_noise, prior_of
+from ..fit.leave_out import leave_out
 from ..fit.measured_models import MODELS, measured_runs
 from ..fit.mixed_effects import KnownModel
 from ..grid.held_out import FILE
