@@ -24,7 +24,7 @@ class ProfileIdentity:
 
 
 @dataclass(frozen=True)
-class Measured:
+class RowSubject:
     """What is being measured, since when."""
 
     config: Configuration
@@ -41,7 +41,7 @@ class RowMaker:
     identity: ProfileIdentity
     kinds: Mapping[str, str]
 
-    def row(self, measured: Measured, **values: Any) -> Record:
+    def row(self, measured: RowSubject, **values: Any) -> Record:
         """The row of what was measured, which ends now."""
         return Record(
             **{
@@ -60,7 +60,7 @@ class RowMaker:
             }
         )
 
-    def failure(self, measured: Measured, error: Exception) -> Record:
+    def failure(self, measured: RowSubject, error: Exception) -> Record:
         """The row of memory that ran out, or of a crash."""
         if is_out_of_memory(error):
             return self.row(measured, outcome="out_of_memory", reason=one_line(str(error), 200))

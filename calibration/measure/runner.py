@@ -26,7 +26,7 @@ from .early_stopping import (
 )
 from .layer_probe import PROBED
 from .layer_sensitivity import Sensitivity
-from .rows import Measured, ProfileIdentity, RowMaker, check_finite, score_fields
+from .rows import ProfileIdentity, RowMaker, RowSubject, check_finite, score_fields
 from .trial import Trial
 
 MOST_CRASHES = 3
@@ -81,11 +81,11 @@ class ConfigurationRunner:
         left = [name for name in self._names(config, context) if name not in done]
         if not left or is_lost(done.get(DIVERGENCE)):
             return
-        at = Measured(config, context, left[0], now())
+        at = RowSubject(config, context, left[0], now())
         try:
             with self._bench.open(config, context) as trial:
                 for name in left:
-                    at = Measured(config, context, name, now())
+                    at = RowSubject(config, context, name, now())
                     measure = self._divergence if name == DIVERGENCE else self._task
                     row = measure(trial, at)
                     self._append(row)
@@ -114,7 +114,7 @@ class ConfigurationRunner:
     def probe(self) -> Sensitivity | None:
         """How sensitive each layer is, as a row unless there is one; None where that failed."""
         if not any(row.task == LAYERS for row in self._records):
-            at = Measured(PROBED, 0, LAYERS, now())
+            at = RowSubject(PROBED, 0, LAYERS, now())
             try:
                 sensitivity, tokens = self._bench.probe()
                 details = {"layers": float(len(sensitivity.keys))}
@@ -161,7 +161,7 @@ class ConfigurationRunner:
             r for r in self._records if (r.config, r.context, r.seed) == key and r.task != LAYERS
         ]
 
-    def _divergence(self, trial: Trial, at: Measured) -> Record:
+    def _divergence(self, trial: Trial, at: RowSubject) -> Record:
         divergence = trial.divergence()
         check_finite(divergence.kl.value, divergence.nll.value, divergence.reference_nll.value)
         speed = trial.speed()
@@ -189,7 +189,7 @@ class ConfigurationRunner:
             row = row.model_copy(update={"reason": "no task was run: the text itself is lost"})
         return row
 
-    def _task(self, trial: Trial, at: Measured) -> Record:
+    def _task(self, trial: Trial, at: RowSubject) -> Record:
         if is_unquantized(at.config):
             score, early = self._scored(trial, at.task, HOPELESS)
             if score.value < ABLE or early:
