@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from ..planner.search.request import SAFE_LOSS
 from ..planner.units import format_bytes
 from .lines import print_command, print_line, print_whole
 from .numbers import percent, seconds
@@ -105,7 +106,16 @@ def _retention(document: Document, best: Document) -> str:
     which = f"{kind}" if document["task"] else f"{kind}, the weakest kind"
     risk = "" if document.get("safe", True) else "; the risk is accepted"
     text = f"{percent(accuracy['retention'])}, at least {percent(accuracy['low'])}"
-    return f"{text} ({which}; {accuracy['provenance']}){risk}"
+    doubts = "" if document["task"] else _less_certain(accuracy)
+    return f"{text} ({which}; {accuracy['provenance']}){doubts}{risk}"
+
+
+def _less_certain(accuracy: Document) -> str:
+    """Kinds of task outside the promise that may lose more than a safe plan does."""
+    promised = min(1 - SAFE_LOSS, accuracy["low"])
+    kinds = [kind for kind, kept in accuracy["tasks"].items() if kept["low"] < promised]
+    named = " and ".join(kind.replace("_", " ") for kind in kinds)
+    return f"; {named} may keep less" if named else ""
 
 
 def _speed(best: Document) -> str:

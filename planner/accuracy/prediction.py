@@ -38,6 +38,10 @@ class Accuracy:
     breaks: tuple[str, ...] = ()
     """Where the model, or such a configuration, was seen to fail at a context no longer."""
 
+    def less_certain(self, kept: float) -> tuple[str, ...]:
+        """Kinds of task outside the promise that may keep less than `kept` and than it promises."""
+        return tuple(kind for kind, x in self.tasks.items() if x.low < min(kept, self.low))
+
 
 @dataclass(frozen=True, slots=True)
 class AccuracyGrid:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..accuracy.prediction import Accuracy
 from ..memory import estimate as memory
 from ..serving import Serving
 from ..units import budget_for, format_bytes, format_tokens
@@ -228,6 +229,9 @@ def warnings_for(request: Request, point: Point) -> tuple[str, ...]:
             f"{point.accuracy.task.replace('_', ' ')}, {_percent(1 - point.accuracy.retention)} "
             "by the prediction: think of a smaller model, a shorter context or more memory"
         )
+    elif request.task is None:
+        kinds = point.accuracy.less_certain(1 - SAFE_LOSS)
+        warnings += [_less_certain(point.accuracy, kind) for kind in kinds]
     obstacle = request.engine.cannot_run(spec, request.hardware)
     if obstacle is not None:
         warnings.append(f"planned only: {obstacle}")
@@ -237,6 +241,14 @@ def warnings_for(request: Request, point: Point) -> tuple[str, ...]:
     warnings += [note for note in point.memory.notes if note not in warnings]
     warnings += [f"accuracy: {note}" for note in point.accuracy.notes]
     return tuple(warnings)
+
+
+def _less_certain(accuracy: Accuracy, kind: str) -> str:
+    low, named = accuracy.tasks[kind].low, kind.replace("_", " ")
+    return (
+        f"accuracy: {named} is not in the promise: its rows tell little of such a model, and it "
+        f"may keep as little as {_percent(low)}; --task {kind.replace('_', '-')} plans for it"
+    )
 
 
 def _percent(share: float) -> str:
