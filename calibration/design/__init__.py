@@ -3,6 +3,7 @@
 DOOR = (
     "campaign",
     "candidates",
+    "next_run",
     "options",
     "time_estimate",
     "user_text",

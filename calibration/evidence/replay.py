@@ -23,8 +23,8 @@ from ...planner.formats.configuration import Configuration
 from ...planner.formats.kv_format import KVFormat
 from ...planner.load_model import load_model
 from ...planner.models.spec import Attention, ModelSpec
-from ..design.acquisition import Candidates, Measurement, Posterior, choose
 from ..design.candidates import ANCHORS, METHOD_ANCHORS, place_of
+from ..design.next_run import Candidates, Measurement, Posterior, choose
 from ..fit.accuracy_rows import AccuracyRow
 from ..fit.calibrated_noise import NoiseRows, fit_calibrated_noise, prior_of
 from ..fit.leave_out import leave_out

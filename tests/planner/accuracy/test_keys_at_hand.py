@@ -51,12 +51,13 @@ def test_a_folder_with_a_biased_layer_is_foreseen_to_collapse_and_to_be_cured(
     biased, harmless = folder(tmp_path, LARGE, "biased"), folder(tmp_path, SMALL, "harmless")
     assert retention(biased, "w16a16-k4v4")[2] < 0.3
     assert retention(harmless, "w16a16-k4v4")[1] > 0.9
+    alone = tmp_path / "config.json"
+    shutil.copy(biased / "config.json", alone)
     for cure in ("k4v4-kc", "k4v4+smooth", f"k4v4+protect{{{BIASED}}}:k16v16"):
         low, middle, high = retention(biased, f"w16a16-{cure}")
         assert middle > 0.9
-        assert high - low < 0.4
-    alone = tmp_path / "config.json"
-    shutil.copy(biased / "config.json", alone)
+        before, _, above = retention(alone, f"w16a16-{cure}")
+        assert high - low < 0.55 * (above - before), cure
     low, _, high = retention(alone, "w16a16-k4v4")
     assert high - low > 0.5
 
