@@ -4,8 +4,9 @@ Progress and notices go to stderr; the summary is the command's result.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from ..planner.errors import BadInput, Interrupted
 from ..planner.formats.configuration import Configuration
 from ..planner.load_model import load_model
 from ..planner.models.spec import ModelSpec
-from ..report.progress import progress
+from ..report.progress import Progress, progress
 from .announcement import announce, announce_layers
 from .design.options import (
     ASKED,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from .design.campaign import Ending
     from .measure.prompts import PromptTexts
     from .measure.trial import Bench
-    from .records.record_file import RecordFile
+    from .records.record_file import Environment, RecordFile
 
 
 def calibrate(options: CalibrationOptions) -> dict[str, Any]:
@@ -47,19 +48,27 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
             f"the kvpareto runtime cannot run {spec.name} ({spec.model_type})",
             "`kvpareto plan` works from published rows",
         )
-    device, folder = _device(options.device, spec), folder_of(spec)
-    spec = as_loaded(spec, device)
+    _check_installed()
+    cluster = None
+    if options.ray is not None:
+        from .cluster.run import connect, device_of
+
+        cluster = connect(options.ray)
+        device = device_of(cluster, options.device)
+    else:
+        device = _device(options.device, spec)
+        spec = as_loaded(spec, device)
+    folder = folder_of(spec)
     begun = CalibrationSettings.read(folder) if options.resume else None
     asked = settle(options, spec, device, begun)
     material = _material(asked)
-    from .design.campaign import CalibrationPlan, Campaign, check_any_ran, write_profile
+    from .design.campaign import check_any_ran, write_profile
     from .fit.gpu import refit
-    from .measure.runner import ConfigurationRunner, ProfileIdentity
     from .records.environment import environment
     from .records.profile_files import replace_file
-    from .records.record_file import LAYERS, Record, RecordFile, of_other_versions, read_records
+    from .records.record_file import RecordFile, of_other_versions, read_records
 
-    here = environment(device)
+    here = environment(device if cluster is None else "cpu")
     with RecordFile(folder) as file, progress(asked.runs) as shown:
         say = shown.say
         measured = any((folder / name).exists() for name in (ASKED, ACCURACY))  # not verify alone
@@ -77,45 +86,14 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
         if old:
             say(f"{len(old)} rows were measured by other versions; they are kept and marked")
         try:
-            with _bench(source, spec, material, device, options) as bench:
-                begin(folder, spec)
-                asked, forecast = announce(options, bench, asked, file.records, say, started)
-                end = started + 60 * options.minutes if options.minutes is not None else None
-                shown.expect(forecast.seconds(asked.items, asked.contexts), end)
+            begin(folder, spec)
+            run = _Run(options, spec, source, asked, material, device, file, shown, started)
+            if cluster is None:
+                ending = _measure_here(run, folder, here)
+            else:
                 replace_file(folder / ASKED, asked.to_text())
-                weights = (16, 4) if device == "cuda" else (16,)
-
-                def append(record: Record) -> None:
-                    file.append(record)
-                    if record.task != LAYERS:
-                        shown.advance(forecast.share(record.task, record.context, asked))
-
-                runner = ConfigurationRunner(
-                    bench,
-                    ProfileIdentity(spec.name, fingerprint(spec), asked.seed, here),
-                    file.records,
-                    append,
-                    items=asked.items,
-                    notice=say,
-                    kinds=material.harness.kinds if material.harness else None,
-                )
-                announce_layers(runner.probe(), say)
-
-                def step(number: int, config: Configuration) -> None:
-                    shown.step(str(config), number)
-
-                plan = CalibrationPlan(
-                    asked.contexts,
-                    weights,
-                    asked.runs,
-                    options.minutes,
-                    asked.tolerance,
-                    asked.seed,
-                    {at: forecast.seconds(asked.items, (at,)) for at in asked.contexts},
-                    time.monotonic() - started,
-                )
-                ending = Campaign(spec, plan, runner, file.records, step).run()
-                shown.finish("fitting")
+                ending, here = _measure_on(cluster, run)
+            shown.finish("fitting")
             meta = write_profile(folder, spec, file.records, here)
             refit(here.gpu, say)
             check_any_ran(folder, file.records)
@@ -125,6 +103,88 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
                 f"interrupted; {kept} rows are kept, and --resume goes on with them"
             ) from None
         return _document(spec, folder, meta, file, ending)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a calibration measures with, here or on a cluster."""
+
+    options: CalibrationOptions
+    spec: ModelSpec
+    source: str
+    asked: CalibrationSettings
+    material: "PromptTexts"
+    device: str
+    file: "RecordFile"
+    shown: Progress
+    started: float
+
+
+def _measure_here(run: _Run, folder: Path, here: "Environment") -> "Ending":
+    """On this machine's device, one configuration after another."""
+    from .design.campaign import CalibrationPlan, Campaign
+    from .measure.runner import ConfigurationRunner, ProfileIdentity
+    from .records.profile_files import replace_file
+    from .records.record_file import LAYERS, Record
+
+    options, spec, file, shown, material = run.options, run.spec, run.file, run.shown, run.material
+    with _bench(run.source, spec, material, run.device, options) as bench:
+        asked, forecast = announce(options, bench, run.asked, file.records, shown.say, run.started)
+        end = run.started + 60 * options.minutes if options.minutes is not None else None
+        shown.expect(forecast.seconds(asked.items, asked.contexts), end)
+        replace_file(folder / ASKED, asked.to_text())
+
+        def append(record: Record) -> None:
+            file.append(record)
+            if record.task != LAYERS:
+                shown.advance(forecast.share(record.task, record.context, asked))
+
+        runner = ConfigurationRunner(
+            bench,
+            ProfileIdentity(spec.name, fingerprint(spec), asked.seed, here),
+            file.records,
+            append,
+            items=asked.items,
+            notice=shown.say,
+            kinds=material.harness.kinds if material.harness else None,
+        )
+        announce_layers(runner.probe(), shown.say)
+
+        def step(number: int, config: Configuration) -> None:
+            shown.step(str(config), number)
+
+        plan = CalibrationPlan(
+            asked.contexts,
+            (16, 4) if run.device == "cuda" else (16,),
+            asked.runs,
+            options.minutes,
+            asked.tolerance,
+            asked.seed,
+            {at: forecast.seconds(asked.items, (at,)) for at in asked.contexts},
+            time.monotonic() - run.started,
+        )
+        return Campaign(spec, plan, runner, file.records, step).run()
+
+
+def _measure_on(cluster: Mapping[str, float], run: _Run) -> "tuple[Ending, Environment]":
+    """Over a Ray cluster's cards; this process alone writes rows."""
+    from .cluster.run import measure
+
+    def step(number: int, config: Configuration) -> None:
+        run.shown.step(str(config), number)
+
+    return measure(
+        run.options,
+        run.spec,
+        run.source,
+        run.asked,
+        run.material,
+        run.device,
+        cluster,
+        run.file,
+        step,
+        run.shown.say,
+    )
 
 
 def _material(asked: CalibrationSettings) -> "PromptTexts":
@@ -189,14 +249,18 @@ def _findings(meta: dict[str, Any]) -> list[str]:
     return findings
 
 
-def _device(asked: str | None, spec: ModelSpec) -> str:
-    """cpu or cuda. Raises MissingDependency without the extra, or a GPU that is needed."""
+def _check_installed() -> None:
+    """Raises MissingDependency without the extra."""
     try:
         import sklearn  # noqa: F401 - the fit needs it, and says so before anything is measured
         import torch  # noqa: F401
         import transformers  # noqa: F401
     except ImportError as error:
         raise missing("calibrate", error, "calibrate") from error
+
+
+def _device(asked: str | None, spec: ModelSpec) -> str:
+    """cpu or cuda. Raises MissingDependency without a GPU that is needed."""
     device = choose(asked)
     check_size(
         spec,

@@ -74,6 +74,13 @@ def register(app: typer.Typer, show: Show) -> None:
                 "--resume", help="Continue an earlier run. Options given now replace its own."
             ),
         ] = False,
+        ray: Annotated[
+            str | None,
+            typer.Option(
+                help="Measure on a Ray cluster, a worker a GPU: its address, auto, or local for "
+                "this machine's."
+            ),
+        ] = None,
         device: Device = None,
         offline: Offline = False,
         trust_remote_code: TrustRemoteCode = False,
@@ -86,6 +93,7 @@ def register(app: typer.Typer, show: Show) -> None:
         kvpareto calibrate -m ./my-model --runs 12
         kvpareto calibrate -m Qwen/Qwen3-8B --context 4k,16k --minutes 30
         kvpareto calibrate -m Qwen/Qwen3-8B --context 4k,16k --runs 40 --resume
+        kvpareto calibrate -m Qwen/Qwen3-8B --ray auto --runs 64  # over a Ray cluster's GPUs
         """
         from ..calibrate import calibrate as run
         from ..design.options import CalibrationOptions
@@ -105,5 +113,6 @@ def register(app: typer.Typer, show: Show) -> None:
             device=device,
             offline=offline,
             trust_remote_code=trust_remote_code,
+            ray=ray,
         )
         show(context, as_json, run(options), "calibration", "print_calibration")

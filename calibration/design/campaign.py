@@ -89,7 +89,7 @@ class Campaign:
 
     def run(self) -> Ending:
         """Run configurations, at all contexts each; the order depends on the rows alone."""
-        times = _Times(self._plan, self._clock)
+        times = RunTimes(self._plan, self._clock)
         done: list[Configuration] = []
         while len(done) < self._plan.runs:
             if len(done) >= FIRST and not times.allow(self._plan.contexts):
@@ -141,7 +141,7 @@ class Campaign:
         return {index: _summary(of_one) for index, of_one in rows.items()}
 
 
-class _Times:
+class RunTimes:
     """What runs took, and whether another ends in time: by the longest of the recent ones at each
     context, before there are any by the forecast, corrected by what others took against theirs."""
 

@@ -58,6 +58,8 @@ class CalibrationOptions:
     device: str | None = None
     offline: bool = False
     trust_remote_code: bool = False
+    ray: str | None = None
+    """Address of a Ray cluster to measure on, "local" for one of this machine; None: no cluster."""
 
     def check(self) -> None:
         """Raises BadInput for numbers that measure nothing, and for unknown devices."""
