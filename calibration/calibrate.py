@@ -86,11 +86,11 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
         if old:
             say(f"{len(old)} rows were measured by other versions; they are kept and marked")
         try:
-            begin(folder, spec)
             run = _Run(options, spec, source, asked, material, device, file, shown, started)
             if cluster is None:
                 ending = _measure_here(run, folder, here)
             else:
+                begin(folder, spec)
                 replace_file(folder / ASKED, asked.to_text())
                 ending, here = _measure_on(cluster, run)
             shown.finish("fitting")
@@ -129,6 +129,7 @@ def _measure_here(run: _Run, folder: Path, here: "Environment") -> "Ending":
 
     options, spec, file, shown, material = run.options, run.spec, run.file, run.shown, run.material
     with _bench(run.source, spec, material, run.device, options) as bench:
+        begin(folder, spec)
         asked, forecast = announce(options, bench, run.asked, file.records, shown.say, run.started)
         end = run.started + 60 * options.minutes if options.minutes is not None else None
         shown.expect(forecast.seconds(asked.items, asked.contexts), end)
