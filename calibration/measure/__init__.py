@@ -6,6 +6,7 @@ DOOR = (
     "layer_probe",
     "layer_sensitivity",
     "prompts",
+    "rows",
     "runner",
     "trial",
 )
