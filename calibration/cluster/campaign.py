@@ -13,7 +13,7 @@ from ...planner.models.spec import ModelSpec
 from ..design.acquisition import Measurement
 from ..design.campaign import FIRST, NOT_KNOWN, CalibrationPlan, Campaign, Ending, RunTimes
 from ..design.candidates import chunk_for
-from ..measure.rows import Measured, RowMaker
+from ..measure.rows import RowMaker, RowSubject
 from ..records.record_file import DIVERGENCE, LAYERS, Record, now, parse_record
 from .worker import Job
 from .workers import Event, Workers
@@ -139,6 +139,6 @@ class ClusterCampaign(Campaign):
         tasks = sorted({r.task for r in self._records if r.task not in (DIVERGENCE, LAYERS)})
         left = [DIVERGENCE, *tasks]
         task = next((t for t in left if (config, context, t) not in done), DIVERGENCE)
-        at = Measured(Configuration.parse(config), context, task, now())
+        at = RowSubject(Configuration.parse(config), context, task, now())
         lost = self._way.lost[event.job]
         return self._rows.failure(at, WorkerLost(f"{lost} workers were lost at it"))

@@ -1,6 +1,6 @@
 """One card's part of a calibration: configurations measured, each row handed on when it is known.
 
-A Worker is the body of a Ray actor, and an ordinary object where there is no Ray. It imports torch
+A CardWorker is the body of a Ray actor, and an ordinary object where there is no Ray. It imports torch
 when it is made, on its own node.
 """
 
@@ -17,7 +17,7 @@ Job = tuple[str, tuple[tuple[str, int], ...]]
 """A configuration's name, and what is run of it: the configuration of each context."""
 
 
-class Worker:
+class CardWorker:
     """`make_bench` loads the model; `identity` is what rows say alike but for where they ran."""
 
     def __init__(

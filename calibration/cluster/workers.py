@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from ...planner.errors import KVParetoError, MissingDependency
 from ...planner.install import install_command
-from .worker import Job, Worker
+from .worker import CardWorker, Job
 
 ANSWER_S = 600.0
 """Seconds within which one worker at least has its model loaded."""
@@ -67,7 +67,7 @@ class Workers:
     """`count` actors, one for each card (or processor where `gpus` is 0)."""
 
     def __init__(self, make: Callable[[], Any], count: int) -> None:
-        """`make` starts an actor of Worker."""
+        """`make` starts an actor of CardWorker."""
         self._make = make
         self._starting = {self._start(): None for _ in range(count)}
         self._idle: list[Any] = []
@@ -78,10 +78,10 @@ class Workers:
 
     @classmethod
     def of(cls, count: int, gpu: bool, *args: Any) -> "Workers":
-        """Actors of Worker(*args)."""
+        """Actors of CardWorker(*args)."""
         import ray
 
-        kind = ray.remote(num_gpus=1 if gpu else 0, num_cpus=1)(Worker)
+        kind = ray.remote(num_gpus=1 if gpu else 0, num_cpus=1)(CardWorker)
         return cls(lambda: kind.remote(*args), count)
 
     def _start(self) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kvpareto.calibration.cluster.campaign import ClusterCampaign
-from kvpareto.calibration.cluster.worker import Job, Worker
+from kvpareto.calibration.cluster.worker import CardWorker, Job
 from kvpareto.calibration.cluster.workers import Event, Workers, connect
 from kvpareto.calibration.design.campaign import CalibrationPlan, Ending
 from kvpareto.calibration.measure.rows import ProfileIdentity, RowMaker
@@ -48,7 +48,7 @@ class Here:
     def events(self) -> Iterator[Event]:
         job, known = self._waiting.pop(0)
         self.idle += 1
-        worker = Worker(MadeUpModel, *IDENTITY, ITEMS, "cpu")
+        worker = CardWorker(MadeUpModel, *IDENTITY, ITEMS, "cpu")
         for number, row in enumerate(worker.rows(job, known)):
             if self._lose(job, number):
                 yield Event("lost", job, reason="ActorDiedError")
@@ -192,7 +192,7 @@ def test_without_ray_exit_3_and_the_line_to_type(
 
 
 def test_a_row_of_a_worker_is_a_row_of_the_file() -> None:
-    worker = Worker(MadeUpModel, *IDENTITY, ITEMS, "cpu")
+    worker = CardWorker(MadeUpModel, *IDENTITY, ITEMS, "cpu")
     job: Job = ("w16a16-k16v16", (("w16a16-k16v16+pc512", 2048),))
     rows = [parse_record(row, "here") for row in worker.rows(job, [])]
     assert rows[0].task == DIVERGENCE
