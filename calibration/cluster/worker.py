@@ -1,7 +1,7 @@
 """One card's part of a calibration: configurations measured, each row handed on when it is known.
 
-A CardWorker is the body of a Ray actor, and an ordinary object where there is no Ray. It imports torch
-when it is made, on its own node.
+A CardWorker is the body of a Ray actor, and an ordinary object where there is no Ray. It imports
+torch when it is made, on its own node.
 """
 
 from collections.abc import Callable, Iterator, Sequence
