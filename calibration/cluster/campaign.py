@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from ...planner.formats.configuration import Configuration
 from ...planner.models.spec import ModelSpec
-from ..design.acquisition import Measurement
 from ..design.campaign import FIRST, NOT_KNOWN, CalibrationPlan, Campaign, Ending, RunTimes
 from ..design.candidates import chunk_for
+from ..design.next_run import Measurement
 from ..measure.rows import RowMaker, RowSubject
 from ..records.record_file import DIVERGENCE, LAYERS, Record, now, parse_record
 from .worker import Job
