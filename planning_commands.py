@@ -36,7 +36,9 @@ def plan(
     model: Model = None,
     budget: Annotated[
         str | None,
-        typer.Option(help="Memory that a run may use: 12GB, 11.5GiB.  [default: what --gpu has]"),
+        typer.Option(
+            help="Memory that a run may use: 12GB, 11.5GiB.  [default: the memory of --gpu]"
+        ),
     ] = None,
     prompt: Context = None,
     output: Output = "512",
@@ -44,40 +46,46 @@ def plan(
     users: Users = None,
     gpu: Gpu = None,
     gpus: Annotated[
-        str | None, typer.Option(help="How many of --gpu: 4, or auto for the fewest that do.")
+        str | None, typer.Option(help="Number of GPUs: 4, or auto for the fewest that suffice.")
     ] = None,
     parallel: ParallelSizes = None,
-    ttft: Annotated[
-        str | None, typer.Option(help="Time within which the first token must come: 2s.")
-    ] = None,
+    ttft: Annotated[str | None, typer.Option(help="Longest time to the first token: 2s.")] = None,
     tpot: Annotated[
-        str | None, typer.Option(help="Time within which each further token must come: 30ms.")
+        str | None, typer.Option(help="Longest time for each further token: 30ms.")
     ] = None,
     reserve: Annotated[
         str | None,
         typer.Option(
-            help="Memory of --gpu to leave to other programs.  [default: 500MB on consumer cards]"
+            help="GPU memory that is left to other programs.  [default: 500MB on consumer cards]"
         ),
     ] = None,
     ram: Annotated[
         str | None,
         typer.Option(
-            help="Host memory that may hold a part of the model (llama.cpp): 64GB; alone: no GPU."
+            help="Host memory that may hold a part of the model, for llama.cpp: 64GB. Without "
+            "--gpu the plan is for the CPU."
         ),
     ] = None,
     dtype: Dtype = None,
     max_loss: Annotated[
         str | None,
-        typer.Option(help="Largest loss at the interval's lower end: 3%.  [default: 10%]"),
+        typer.Option(
+            help="Largest loss of score, at the lower end of the interval: 3%.  [default: 10%]"
+        ),
     ] = None,
     task: TaskKind = None,
     accept_risk: Annotated[
         bool,
-        typer.Option("--accept-risk", help="Recommend even if the lower end is beyond --max-loss."),
+        typer.Option(
+            "--accept-risk", help="Recommend even if the loss at the lower end exceeds --max-loss."
+        ),
     ] = False,
     objective: Annotated[
         str,
-        typer.Option(help="accuracy, latency or memory.", autocompletion=completion.objectives),
+        typer.Option(
+            help="What to optimize: accuracy, latency or memory.",
+            autocompletion=completion.objectives,
+        ),
     ] = "accuracy",
     engine: EngineName = "kvpareto",
     max_context: Annotated[
@@ -87,11 +95,14 @@ def plan(
     full_logits: FullLogits = False,
     snippet: Annotated[
         str | None,
-        typer.Option(help="Write a server's start out as well: docker or k8s (Kubernetes)."),
+        typer.Option(help="Also print how to start the server: docker or k8s (Kubernetes)."),
     ] = None,
     details: Annotated[
         bool,
-        typer.Option("--details", help="Show terms, why, next steps and frontier on any terminal."),
+        typer.Option(
+            "--details",
+            help="Show terms, reasons, next steps and frontier on a narrow terminal too.",
+        ),
     ] = False,
     save: Annotated[Path | None, typer.Option(help="Write the plan as JSON to this file.")] = None,
     offline: Offline = False,
@@ -152,7 +163,10 @@ def plan(
 def estimate(
     context: typer.Context,
     config: Annotated[
-        str, typer.Option(help="The configuration, for example w4a16-k4v4-g64+pc256; see below.")
+        str,
+        typer.Option(
+            help="The configuration, for example w4a16-k4v4-g64+pc256. Its parts are listed above."
+        ),
     ],
     argument: ModelArgument = None,
     model: Model = None,
@@ -177,19 +191,19 @@ def estimate(
     kvpareto estimate -m ./config.json --config w16a16-k16v16 --engine transformers
 
     \b
-    The parts of a configuration; a part that is left out has its default:
+    The parts of a configuration. A part that is not given has its default.
       w4a16         weights at 16, 8 or 4 bits; activations at 16
       -k4v2         keys and values at 16, 8, 4 or 2 bits
-      -g64          a scale for 32, 64 or 128 channels; default: for a head
+      -g64          one scale for 32, 64 or 128 channels; default: one for a head
       -kc -kc128    keys per channel, in blocks of 32 or 128 tokens
       -pb128 -pt    tiles of 128 tokens; one scale for a whole tensor
       +smooth +rot  K-smoothing; Hadamard rotation
-      +rope8        latent attention's rotary keys at 8 or 4 bits, else in 16
+      +rope8        rotary keys of latent attention at 8 or 4 bits; default: 16
       +res128       the last 128 tokens in 16 bits
       +sink4        the first 4 tokens in 16 bits
       +protect{0,27}:k8v8   layers that keep other bits
       +pc256 +pcdyn prefill in chunks of 256 tokens, or as memory allows
-      wQ4_K_M-kq8_0vq5_1   formats by name, of the engines that run them
+      wQ4_K_M-kq8_0vq5_1   format names, for the engines that run them
     """
     from . import api
 

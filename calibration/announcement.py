@@ -35,7 +35,7 @@ def announce(
             if name not in fits:
                 if options.tasks is not None:
                     bench.prompts.items(name, context)  # raises, and says how many tokens it needs
-                say(f"task {name} does not fit {context:,} tokens with this tokenizer: left out")
+                say(f"task {name} is left out: it needs more than {context:,} tokens")
     estimate = forecast(bench, asked.contexts)
     seconds = None if options.minutes is None else 60 * options.minutes
     bench.probe_tokens = estimate.probe_tokens(len(bench.spec.layers), seconds)
@@ -53,22 +53,22 @@ def announce(
     say(in_words(estimate, bench, asked, done, options.minutes))
     one = estimate.seconds(asked.items, asked.contexts)
     if options.minutes is not None and one > 60 * options.minutes / 2:
-        say("that is little time: a shorter --context, or fewer --tasks, leaves more to compare")
+        say("few configurations fit in this time: give a shorter --context or fewer --tasks")
     return asked, estimate
 
 
 def announce_layers(sensitivity: "Sensitivity | None", say: Say) -> None:
     """What the probe of the layers says."""
     if sensitivity is None:
-        say("the layers could not be probed: the planner's own sets of protected layers are tried")
+        say("the layers could not be probed: the default sets of protected layers are candidates")
         return
     proposed = sensitivity.proposals()
     if not proposed:
-        say("layers probed: no few of them carry most of what 4-bit keys and values disturb")
+        say("layers probed: no small set of them has most of the error of 4-bit keys and values")
     for layers in proposed:
         named = ", ".join(map(str, layers))
         say(
-            f"layers probed: {len(layers)} of {len(sensitivity.keys)} ({named}) carry "
-            f"{sensitivity.carried(layers):.0%} of what 4-bit keys and values disturb; protecting "
+            f"layers probed: {len(layers)} of {len(sensitivity.keys)} ({named}) have "
+            f"{sensitivity.carried(layers):.0%} of the error of 4-bit keys and values; protecting "
             "them is a candidate"
         )

@@ -79,9 +79,11 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
             )
         check_comparable(asked, begun, file.records)
         if options.model is None:
-            say(f"no --model: calibrating {DEFAULT_MODEL}, the small model that ships with this")
+            say(
+                f"no --model: calibrating {DEFAULT_MODEL}, the small model that ships with kvpareto"
+            )
         if file.torn:
-            say(f"a torn last row was set aside in {file.path.name}.torn")
+            say(f"the last row was incomplete; it is kept in {file.path.name}.torn")
         old = of_other_versions(file.records, here)
         if old:
             say(f"{len(old)} rows were measured by other versions; they are kept and marked")
@@ -100,7 +102,7 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
         except KeyboardInterrupt:
             kept = len(read_records(file.path))  # one may be on the disk that is not yet counted
             raise Interrupted(
-                f"interrupted; {kept} rows are kept, and --resume goes on with them"
+                f"interrupted; {kept} rows are kept, and --resume continues"
             ) from None
         return _document(spec, folder, meta, file, ending)
 
@@ -237,11 +239,11 @@ def _findings(meta: dict[str, Any]) -> list[str]:
     findings = []
     if meta["breaks"] is not None:
         findings.append(
-            f"From {meta['breaks']:,} tokens on the unquantized model itself scores less than half "
-            "of its best"
+            f"From {meta['breaks']:,} tokens on, the unquantized model scores less than half of "
+            "its best score"
         )
     findings += [
-        f"{broken['config']} keeps less than half from {broken['context']:,} tokens on"
+        f"{broken['config']} keeps less than half of its score from {broken['context']:,} tokens on"
         for broken in meta["broken"]
     ]
     if meta["protect"]:

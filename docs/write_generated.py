@@ -1,4 +1,4 @@
-"""Writes what the docs quote from the program: the command reference, README's first plan, and the
+"""Writes what the docs quote from the program: the command reference, README's plans, and the
 tables that shipped rows decide.
 
     python docs/write_generated.py            # rewrites the pages: `make docs`
@@ -17,6 +17,7 @@ import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,11 +77,11 @@ def man() -> str:
 
 
 def readme() -> str:
-    """README.md with the output of its first command, and its figures of accuracy, as they are."""
+    """README.md with the output of its commands, and its figures of accuracy, as they are."""
     from kvpareto.calibration.evidence.accuracy_tables import with_tables
     from kvpareto.calibration.evidence.readme_table import Shipped, accuracy_lines, formats_table
 
-    shipped, page = Shipped.read(), _with_plan((ROOT / "README.md").read_text("utf-8"))
+    shipped, page = Shipped.read(), _with_plans((ROOT / "README.md").read_text("utf-8"))
     for first, line in accuracy_lines(shipped).items():
         page, replaced = re.subn(
             rf"^\| {re.escape(first)} \|.*$", lambda _, to=line: to, page, flags=re.M
@@ -184,18 +185,27 @@ def stale(name: str, text: str, generated: str) -> list[str]:
     return differences
 
 
-def _with_plan(page: str) -> str:
-    """README's first console block with what its command prints."""
+def _with_plans(page: str) -> str:
+    """README's console blocks with what their commands print on a terminal of 96 columns."""
     from kvpareto.cli import run
 
-    block = re.search(r"```console\n\$ kvpareto (.*?)\n(.*?)```", page, re.DOTALL)
-    if block is None:
+    terminal = {"FORCE_COLOR": "1", "TERM": "dumb", "COLUMNS": "96", "LINES": "99"}
+
+    def shown(block: re.Match[str]) -> str:
+        with (
+            patch.dict(os.environ, terminal | {"KVPARETO_HOME": os.devnull}),
+            contextlib.redirect_stdout(io.StringIO()) as printed,
+        ):
+            run(shlex.split(block[1]))
+        lines = (line.rstrip() + "\n" for line in printed.getvalue().splitlines())
+        return f"```console\n$ kvpareto {block[1]}\n{''.join(lines)}```"
+
+    page, blocks = re.subn(
+        r"```console\n\$ kvpareto (.*?)\n(?:.*?)```", shown, page, flags=re.DOTALL
+    )
+    if not blocks:
         raise SystemExit("README.md has no console block")
-    os.environ["COLUMNS"], os.environ["KVPARETO_HOME"] = "100", os.devnull
-    with contextlib.redirect_stdout(io.StringIO()) as shown:
-        run(shlex.split(block[1]))
-    text = "".join(line.rstrip() + "\n" for line in shown.getvalue().splitlines())
-    return page[: block.start(2)] + text + page[block.end(2) :]
+    return page
 
 
 def main() -> int:

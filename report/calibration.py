@@ -24,15 +24,16 @@ def print_calibration(document: Mapping[str, Any], console: Console) -> None:
     held_out = document["held_out"]
     if held_out:
         lines.append(
-            f"Left out, {held_out['rows']} rows were predicted to {100 * held_out['mae']:.1f} "
-            f"points; {held_out['coverage']:.0%} lie within their 90 % intervals."
+            f"Predictions of {held_out['rows']} rows that the fit did not have: mean error "
+            f"{100 * held_out['mae']:.1f} points; {held_out['coverage']:.0%} lie within their 90 % "
+            "intervals."
         )
     lines += [f"{line}." for line in document["findings"]]
     lines.append(f"Profile: {document['folder']}")
     lines.append(
-        "`kvpareto plan` uses it from now on."
+        "`kvpareto plan` now uses this profile."
         if document["fitted"]
-        else "Nothing quantized was measured, so there is no profile yet; --resume goes on."
+        else "No quantized configuration was measured, so there is no fit yet. --resume continues."
     )
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -80,7 +80,7 @@ def _receipt(document: Document) -> list[RenderableType]:
         parts += [_listed("Run instead", _corrected(document["corrected"])), ""]
     parts += [_terms(document)]
     if document["peak_phase"]:
-        parts.append(f"the high-water mark was set in {document['peak_phase']}")
+        parts.append(f"the peak was reached in {document['peak_phase']}")
     parts += ["", *_tasks(document)]
     parts += [_listed("Cap", _cap(document["cap"]))]
     if document["notes"]:
@@ -143,7 +143,7 @@ def _corrected(corrected: Document) -> list[str]:
     lines = [corrected["because"] + f"; that leaves {format_bytes(corrected['budget'])}"]
     best = corrected["recommended"]
     if best is None:
-        return [*lines, f"nothing fits that: {corrected['reason']}"]
+        return [*lines, f"nothing fits in that: {corrected['reason']}"]
     total, accuracy = best["memory"]["total_high"], best["accuracy"]
     return [
         *lines,

@@ -28,17 +28,18 @@ def register(app: typer.Typer, show: Show) -> None:
             typer.Option(
                 "--model",
                 "-m",
-                help="A folder with weights, or a hub id.  [default: recall, which ships]",
+                help="A folder with weights, or a hub id.  [default: recall, included]",
             ),
         ] = None,
         runs: Annotated[
-            int | None, typer.Option(help="Configurations to run at most.  [default: 16]")
+            int | None, typer.Option(help="Maximum number of configurations.  [default: 16]")
         ] = None,
-        minutes: Annotated[float | None, typer.Option(help="Minutes to spend at most.")] = None,
+        minutes: Annotated[float | None, typer.Option(help="Maximum time in minutes.")] = None,
         tasks: Annotated[
             str | None,
             typer.Option(
-                help="Names with commas, or all; lm_eval:NAME for one of the evaluation harness.  "
+                help="Task names, separated by commas, or all. lm_eval:NAME is a task of "
+                "lm-evaluation-harness.  "
                 "[default: needle-multikey,variables,arithmetic]"
             ),
         ] = None,
@@ -46,39 +47,42 @@ def register(app: typer.Typer, show: Show) -> None:
             str | None,
             typer.Option(
                 "--context",
-                help="Prompt tokens, several with commas.  [default: 4k,16k; 512,1k on a CPU]",
+                help="Prompt tokens, separated by commas.  [default: 4k,16k; 512,1k on a CPU]",
             ),
         ] = None,
         items: Annotated[
             int | None,
-            typer.Option(help="Items of each task.  [default: 32, or what --minutes allow]"),
+            typer.Option(help="Items of each task.  [default: 32, or fewer within --minutes]"),
         ] = None,
         text: Annotated[
-            Path | None, typer.Option(help="Text for the divergence.  [default: own prose]")
+            Path | None,
+            typer.Option(help="Text file for the divergence.  [default: the included text]"),
         ] = None,
         haystack: Annotated[
-            Path | None, typer.Option(help="Text that facts are hidden in.  [default: own prose]")
+            Path | None,
+            typer.Option(help="Text file in which facts are hidden.  [default: the included text]"),
         ] = None,
         tolerance: Annotated[
             float | None,
             typer.Option(
-                help="Expected error of the frontier at which it is settled.  [default: 0.005]"
+                help="Stop when the frontier's expected error is below this.  [default: 0.005]"
             ),
         ] = None,
         seed: Annotated[
-            int | None, typer.Option(help="Of the items and of the choices.  [default: 0]")
+            int | None,
+            typer.Option(help="Seed of the items and of the chosen configurations.  [default: 0]"),
         ] = None,
         resume: Annotated[
             bool,
             typer.Option(
-                "--resume", help="Continue an earlier run. Options given now replace its own."
+                "--resume", help="Continue an earlier run. New options replace its options."
             ),
         ] = False,
         ray: Annotated[
             str | None,
             typer.Option(
-                help="Measure on a Ray cluster, a worker a GPU: its address, auto, or local for "
-                "this machine's."
+                help="Measure on a Ray cluster, one worker for each GPU. Give its address, auto, "
+                "or local for this machine."
             ),
         ] = None,
         device: Device = None,
@@ -86,14 +90,14 @@ def register(app: typer.Typer, show: Show) -> None:
         trust_remote_code: TrustRemoteCode = False,
         as_json: AsJson = False,
     ) -> None:
-        """Measure a model under chosen configurations; `plan` uses the result at once.
+        """Measure a model under chosen configurations. `plan` then uses the result.
 
         \b
-        kvpareto calibrate --minutes 2                # the model that ships, to try it
+        kvpareto calibrate --minutes 2                # tries the included model
         kvpareto calibrate -m ./my-model --runs 12
         kvpareto calibrate -m Qwen/Qwen3-8B --context 4k,16k --minutes 30
         kvpareto calibrate -m Qwen/Qwen3-8B --context 4k,16k --runs 40 --resume
-        kvpareto calibrate -m Qwen/Qwen3-8B --ray auto --runs 64  # over a Ray cluster's GPUs
+        kvpareto calibrate -m Qwen/Qwen3-8B --ray auto --runs 64  # on a Ray cluster
         """
         from ..calibrate import calibrate as run
         from ..design.options import CalibrationOptions

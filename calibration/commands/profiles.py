@@ -15,7 +15,7 @@ from .shared_options import AsJson, Show
 def register(app: typer.Typer, show: Show) -> None:
     """Add the commands; `show` puts a document on stdout through a printer of `report`."""
     profiles_app = typer.Typer(
-        help="What is known about which model and GPU.",
+        help="Show the known models, GPUs and calibrations.",
         invoke_without_command=True,
         rich_markup_mode=None,
     )
@@ -23,14 +23,14 @@ def register(app: typer.Typer, show: Show) -> None:
 
     @profiles_app.callback()
     def profiles_root(context: typer.Context, as_json: AsJson = False) -> None:
-        """What is known about which model and GPU."""
+        """Show the known models, GPUs and calibrations."""
         del as_json  # the command line reads it wherever it stands
         if context.invoked_subcommand is None:
             typer.echo(context.get_help())
 
     @profiles_app.command("list")
     def profiles_list(context: typer.Context, as_json: AsJson = False) -> None:
-        """Name every bundled model, every known GPU, and this machine's calibrations."""
+        """List the bundled models, the known GPUs and this machine's calibrations."""
         from ...report.profiles import list_document
 
         show(context, as_json, list_document(), "profiles", "print_list")
@@ -43,7 +43,7 @@ def register(app: typer.Typer, show: Show) -> None:
         ],
         as_json: AsJson = False,
     ) -> None:
-        """Show what is known about a model, a GPU or a calibration, and where it comes from.
+        """Show the data of a model, a GPU or a calibration, with their sources.
 
         \b
         kvpareto profiles show Qwen/Qwen3-8B
@@ -59,7 +59,7 @@ def register(app: typer.Typer, show: Show) -> None:
         folder: Annotated[Path, typer.Argument(help="A folder of config.json files.")],
         as_json: AsJson = False,
     ) -> int:
-        """Compare how the planner reads configs with the models that transformers makes of them.
+        """Compare the planner's reading of configs with the models that transformers builds.
 
         Parameters are compared group by group, and the caches of two prompts by their bytes. No
         weights are loaded. The exit code is 1 if anything differs or is refused.
@@ -114,7 +114,7 @@ def register(app: typer.Typer, show: Show) -> None:
         file: Annotated[Path, typer.Argument(help="A file that `export` wrote.")],
         as_json: AsJson = False,
     ) -> None:
-        """Take over a calibration that was made on another machine.
+        """Import a calibration from another machine.
 
         \b
         kvpareto profiles import my-model.json

@@ -18,19 +18,21 @@ AT_ONCE = 8
 """Sequences of a file of prompts that run at once, unless said."""
 Model = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="A folder with weights, or a hub id; smollm2 to try it."),
+    typer.Option(
+        "--model", "-m", help="A folder with weights, or a hub id. smollm2 is a small one."
+    ),
 ]
-Plan = Annotated[Path | None, typer.Option("--plan", help="What `kvpareto plan --save` wrote.")]
+Plan = Annotated[Path | None, typer.Option("--plan", help="File that `plan --save` wrote.")]
 Config = Annotated[
     str | None,
     typer.Option(
         "--config",
-        help="What to run: w4a16-k4v4-g64+pc256.  [default: what is recommended]",
+        help="Configuration to run: w4a16-k4v4-g64+pc256.  [default: the recommended one]",
     ),
 ]
 Budget = Annotated[
     str | None,
-    typer.Option("--budget", help="Recommend for this memory.  [default: what is free here]"),
+    typer.Option("--budget", help="Memory to plan for.  [default: free memory of the device]"),
 ]
 Length = Annotated[
     str | None,
@@ -41,11 +43,11 @@ Length = Annotated[
 Output = Annotated[
     str | None, typer.Option("--output", help="Tokens to generate.  [default: 512, or the plan's]")
 ]
-Temperature = Annotated[float, typer.Option("--temperature", help="0 is greedy.")]
-TopK = Annotated[int | None, typer.Option("--top-k", help="Choose among that many tokens.")]
-TopP = Annotated[float, typer.Option("--top-p", help="Choose among tokens of this probability.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of the choices.")]
-System = Annotated[str | None, typer.Option("--system", help="A message of the system's, first.")]
+Temperature = Annotated[float, typer.Option("--temperature", help="0 takes the likeliest token.")]
+TopK = Annotated[int | None, typer.Option("--top-k", help="Sample from the k likeliest tokens.")]
+TopP = Annotated[float, typer.Option("--top-p", help="Sample from this probability mass.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of sampling.")]
+System = Annotated[str | None, typer.Option("--system", help="System message.")]
 
 
 def register(app: typer.Typer, show: Show) -> None:
@@ -55,7 +57,7 @@ def register(app: typer.Typer, show: Show) -> None:
     def run(
         context: typer.Context,
         prompt: Annotated[
-            str | None, typer.Argument(help="Text; without it, or as -, stdin's.")
+            str | None, typer.Argument(help="Text. Without it, or with -, stdin is read.")
         ] = None,
         model: Model = None,
         plan: Plan = None,
@@ -65,14 +67,12 @@ def register(app: typer.Typer, show: Show) -> None:
         output: Output = None,
         batch: Annotated[
             Path | None,
-            typer.Option("--batch", help='Prompts, a JSON line each: {"prompt": "…"}.'),
+            typer.Option("--batch", help='File of prompts, one JSON line each: {"prompt": "…"}.'),
         ] = None,
         at_once: Annotated[
-            int, typer.Option("--at-once", help="Sequences that --batch runs at once.")
+            int, typer.Option("--at-once", help="Sequences of --batch that run together.")
         ] = AT_ONCE,
-        raw: Annotated[
-            bool, typer.Option("--raw", help="The text as it is, without the chat template.")
-        ] = False,
+        raw: Annotated[bool, typer.Option("--raw", help="Do not apply the chat template.")] = False,
         system: System = None,
         temperature: Temperature = 0.0,
         top_k: TopK = None,
@@ -83,7 +83,7 @@ def register(app: typer.Typer, show: Show) -> None:
         trust_remote_code: TrustRemoteCode = False,
         as_json: AsJson = False,
     ) -> None:
-        """Generate text with the recommended configuration, as it comes.
+        """Generate text with the recommended configuration. Tokens are printed at once.
 
         \b
         kvpareto run -m ./my-model "Once upon a time"
@@ -132,7 +132,7 @@ def register(app: typer.Typer, show: Show) -> None:
         trust_remote_code: TrustRemoteCode = False,
         as_json: AsJson = False,
     ) -> None:
-        """Talk with a model under its recommended configuration; Ctrl-D or an end of input ends.
+        """Chat with a model under its recommended configuration. Ctrl-D ends the chat.
 
         \b
         kvpareto chat -m ./my-model

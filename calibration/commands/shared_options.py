@@ -22,29 +22,27 @@ Context = Annotated[
     str | None,
     typer.Option(
         "--context",
-        help="Prompt tokens: 32k, 10240; of users of a server also 2k,16k:0.9,0.1.  [default: "
-        "32k, or what the output leaves of the model's maximum]",
+        help="Prompt tokens: 32k, 10240. For a server also lengths with shares: 2k,16k:0.9,0.1.  "
+        "[default: 32k, or the model's maximum less --output]",
     ),
 ]
 Output = Annotated[str, typer.Option(help="Tokens to generate.")]
-Batch = Annotated[str, typer.Option(help="Sequences at once.")]
+Batch = Annotated[str, typer.Option(help="Sequences that run at the same time.")]
 EngineName = Annotated[
     str,
     typer.Option(
         "--engine",
-        help="kvpareto, transformers, transformers-eager, llama.cpp (ollama too), vllm or sglang; "
-        "of a plan also any, which compares.",
+        help="kvpareto, transformers, transformers-eager, llama.cpp (also ollama), vllm or sglang. "
+        "`plan` also takes any, which compares engines.",
         autocompletion=completion.engines,
     ),
 ]
-Device = Annotated[
-    str | None, typer.Option(help="cpu or cuda.  [default: cuda where there is one]")
-]
-Offline = Annotated[bool, typer.Option("--offline", help="Never ask the hub.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda.  [default: cuda if available]")]
+Offline = Annotated[bool, typer.Option("--offline", help="Do not access the hub.")]
 TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run the code that a checkpoint brings.")
+    bool, typer.Option("--trust-remote-code", help="Run the checkpoint's own code.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 Show = Callable[[typer.Context, bool, Mapping[str, Any], str, str], None]
 """(context, as JSON?, document, module, printer): puts a document on stdout, as JSON or through

@@ -28,7 +28,7 @@ def register(app: typer.Typer, show: Show) -> None:
         context: typer.Context,
         argument: ModelArgument = None,
         plan: Annotated[
-            Path | None, typer.Option(help="What `kvpareto plan --save` wrote.")
+            Path | None, typer.Option(help="File that `kvpareto plan --save` wrote.")
         ] = None,
         model: Annotated[
             str | None,
@@ -37,18 +37,19 @@ def register(app: typer.Typer, show: Show) -> None:
         config: Annotated[
             str | None,
             typer.Option(
-                help="What to run: w4a16-k4v4-g64+pc256.  [default: what plan recommends]"
+                help="Configuration to run: w4a16-k4v4-g64+pc256.  [default: the recommended one]"
             ),
         ] = None,
         budget: Annotated[
-            str | None, typer.Option(help="The cap: 12GB; several with commas: a table.")
+            str | None,
+            typer.Option(help="Memory cap: 12GB. Several, separated by commas, give a table."),
         ] = None,
         prompt: Annotated[
             str | None,
             typer.Option(
                 "--context",
-                help="Prompt tokens: 32k; several with commas.  [default: 32k, or what the "
-                "output leaves of the model's maximum]",
+                help="Prompt tokens: 32k. Several are separated by commas.  [default: 32k, or the "
+                "model's maximum less --output]",
             ),
         ] = None,
         output: Output = "512",
@@ -57,41 +58,42 @@ def register(app: typer.Typer, show: Show) -> None:
         random_weights: Annotated[
             bool,
             typer.Option(
-                "--random-weights", help="Bytes and seconds without a download; no accuracy."
+                "--random-weights", help="Measure memory and time without a download; no accuracy."
             ),
         ] = False,
         quick: Annotated[
             bool,
-            typer.Option("--quick", help="One prefill, fewer tokens and items: a first answer."),
+            typer.Option("--quick", help="Run one prefill, fewer tokens and fewer items."),
         ] = False,
         sweep: Annotated[
-            int | None, typer.Option(help="Verify that many points of the plan's frontier.")
+            int | None, typer.Option(help="Number of points of the plan's frontier to verify.")
         ] = None,
         tasks: Annotated[
             str | None,
             typer.Option(
-                help="Names with commas, or all.  [default: needle-multikey,variables,arithmetic]"
+                help="Task names, separated by commas, or all.  "
+                "[default: needle-multikey,variables,arithmetic]"
             ),
         ] = None,
         items: Annotated[
             int | None, typer.Option(help="Items of each task.  [default: 32, quick 8]")
         ] = None,
-        seed: Annotated[int, typer.Option(help="Of the items; calibrate's are of seed 0.")] = 1,
+        seed: Annotated[int, typer.Option(help="Seed of the items. `calibrate` has 0.")] = 1,
         binary: Annotated[
             Path | None,
             typer.Option(
-                help="A llama-server to run, for --engine llama.cpp.  [default: its wheel]"
+                help="llama-server to run, for --engine llama.cpp.  [default: the wheel xllamacpp]"
             ),
         ] = None,
-        save: Annotated[Path | None, typer.Option(help="Write the receipt as JSON.")] = None,
+        save: Annotated[Path | None, typer.Option(help="File for the receipt.")] = None,
         device: Device = None,
         offline: Offline = False,
         trust_remote_code: TrustRemoteCode = False,
         as_json: AsJson = False,
     ) -> int:
-        """Run a plan for real under its budget; predicted beside measured, and a verdict.
+        """Run a plan under its budget. Compare each prediction with the measurement.
 
-        Exit code 0: verified; 1: not.
+        Exit code 0: verified. Exit code 1: not verified.
 
         \b
         kvpareto verify --plan plan.json
@@ -141,7 +143,7 @@ def register(app: typer.Typer, show: Show) -> None:
             document |= {
                 "fits": False,
                 "error": document["verdict"],
-                "hint": "`wrong` lists what was worse than promised, `corrected` what to run",
+                "hint": "`wrong` lists what was worse than promised; `corrected` says what to run",
                 "exit_code": 1,
             }
         if save is not None:

@@ -114,8 +114,8 @@ def in_words(
     kinds = ", ".join(["divergence", *bench.fitting_tasks(max(asked.contexts))])
     return (
         f"{bench.spec.name} on {bench.device}: at most {asked.runs} configurations at {where} "
-        f"tokens; {kinds}; {asked.items} items a task; at most about {_duration(total)} "
-        f"in all, {_duration(one)} for a configuration"
+        f"tokens; {kinds}; {asked.items} items for each task; at most about {_duration(total)} "
+        f"in total, {_duration(one)} for each configuration"
     )
 
 

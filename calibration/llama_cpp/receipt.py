@@ -22,7 +22,7 @@ DIGIT = MIB // 200 + 1
 """Half of the last digit that is printed."""
 PADDING = 32
 """Bytes to which each tensor of a file is padded."""
-_DERIVED = "not judged: derived from bandwidths, with no run of this machine behind it"
+_DERIVED = "not judged: derived from bandwidths, without a run on this machine"
 
 
 def receipt(

@@ -194,8 +194,8 @@ class ConfigurationRunner:
             score, early = self._scored(trial, at.task, HOPELESS)
             if score.value < ABLE or early:
                 self._notice(
-                    f"the model itself scores {score.value:.2f} on {at.task} at {at.context:,} "
-                    "tokens: no configuration is measured on it"
+                    f"the unquantized model scores {score.value:.2f} on {at.task} at "
+                    f"{at.context:,} tokens: no configuration is measured there"
                 )
             return self._rows_of.row(
                 at,

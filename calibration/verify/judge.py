@@ -98,7 +98,7 @@ def latency_terms(
         _seconds("tpot", planned.tpot_s, latency, execution.tpot_s, note),
         Term(
             "tpot_p95", "seconds", None, None, None, execution.tpot_p95_s, None,
-            "the median is what is predicted",
+            "only the median is predicted",
         ),
     ]  # fmt: skip
 
@@ -113,9 +113,9 @@ def judge(measured: float, low: float, high: float) -> Side:
 def _rest(execution: Execution) -> tuple[int | None, int | None, int | None, str]:
     """Measured activation, overhead and total, and a word where they are not."""
     if execution.device == "cpu":
-        return None, None, None, "not measured: a CPU has no allocator to ask"
+        return None, None, None, "not measured on a CPU: it has no allocator statistics"
     if execution.device_used is None or execution.weights is None or execution.kv is None:
-        return None, None, execution.device_used, "the run did not get that far"
+        return None, None, execution.device_used, "the run ended before this"
     tensors = execution.weights + execution.kv
     peak = max(execution.peaks.get(name, 0) for name in ("prefill", "decode"))
     activation = peak - tensors - (execution.workspace or 0)
@@ -133,7 +133,7 @@ def _between(
 ) -> Term:
     side = None if measured is None else judge(measured, low, high)
     if side is None and not note:
-        note = "the run did not get that far"
+        note = "the run ended before this"
     return Term(name, "bytes", predicted, low, high, measured, side, "" if side else note)
 
 
@@ -148,5 +148,5 @@ def _seconds(
         return Term(name, "seconds", None, None, None, measured, None, note)
     low, high = getattr(latency, f"{name}_low_s"), getattr(latency, f"{name}_high_s")
     side = None if measured is None else judge(measured, low, high)
-    late = "" if side else "the run did not get that far"
+    late = "" if side else "the run ended before this"
     return Term(name, "seconds", predicted, low, high, measured, side, late)

@@ -26,8 +26,8 @@ NAMES = {
     "activation": "the activations",
     "overhead": "the overhead",
     "total": "the total",
-    "allocated_resident": "what was allocated after prefill",
-    "allocated_peak": "the most that was allocated",
+    "allocated_resident": "the allocation after prefill",
+    "allocated_peak": "the peak allocation",
     "ttft": "the time to the first token",
     "tpot": "the time for each further token",
 }
@@ -110,7 +110,7 @@ def _verdict(
     if not verified:
         return f"not verified: {sides.count('worse')} of {judged} numbers are worse than promised"
     better = sides.count("better")
-    more = f", {better} of them better than that" if better else ""
+    more = f", {better} of them better" if better else ""
     if execution.device == "cpu":
         return f"verified: {_judged(terms, tasks)} as promised{more}; the total was not measured"
     return f"verified: it ran within the budget, {judged} numbers are as promised{more}"
@@ -160,7 +160,7 @@ def _wrong_terms(terms: Sequence[Term]) -> list[str]:
 
 def _wrong_tasks(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
-        f"{task['task']} keeps {100 * task['retention']:.1f} % of its score, predicted were "
+        f"{task['task']} keeps {100 * task['retention']:.1f} % of its score; predicted: "
         f"{100 * task['predicted_low']:.1f} % to {100 * task['predicted_high']:.1f} %"
         for task in sorted(tasks, key=lambda task: task["side"] != "worse")
         if task["side"] in ("worse", "better")
@@ -170,13 +170,13 @@ def _wrong_tasks(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
 def _cap(execution: Execution) -> dict[str, Any]:
     if execution.device == "cpu":
         how = (
-            "on a CPU: bytes of the weights' and the cache's tensors, with the planner's "
-            "activation, held to the budget"
+            "on a CPU the tensors of weights and cache, with the predicted activation, are held "
+            "to the budget"
         )
     else:
         how = (
-            "torch's allocator held to the budget less the CUDA context and a margin, both "
-            "measured again after the first pass; what the driver counts compared at the end"
+            "torch's allocator is held to the budget less the CUDA context and a margin; both are "
+            "measured again after the first pass; the driver's count is compared at the end"
         )
     return {
         "how": how,
@@ -215,11 +215,11 @@ def _overall(planned: Planned, tasks: Sequence[Mapping[str, Any]]) -> dict[str, 
 def _notes(execution: Execution) -> list[str]:
     notes = []
     if execution.random_weights:
-        notes.append("random weights: bytes and seconds are real, accuracy is not claimed")
+        notes.append("random weights: memory and time are measured, accuracy is not")
     if execution.device == "cuda" and execution.why_eager and execution.engine == "kvpareto":
         notes.append(f"without CUDA graphs: {execution.why_eager}")
     if execution.warmup != "full":
         notes.append("quick: the prompt was run once, after a short warm-up")
     if execution.device == "cuda" and "expandable_segments" not in (execution.allocator or ""):
-        notes.append("torch's allocator ran without expandable segments, and may hold more")
+        notes.append("torch's allocator ran without expandable segments; it may hold more memory")
     return notes

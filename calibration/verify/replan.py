@@ -37,11 +37,11 @@ def correction(
     if margin:
         known = _beyond(terms) > 0
         why.append(
-            f"{format_bytes(margin)} are taken off the budget: "
-            + ("what was measured beyond the prediction" if known else "the run did not end")
+            f"the budget is reduced by {format_bytes(margin)}: "
+            + ("the measurement exceeds the prediction" if known else "the run did not finish")
         )
     if lost:
-        why.append("the scores are part of the calibration now")
+        why.append("the calibration now includes the scores")
     fields: dict[str, Any] = {"budget": budget, "margin": margin, "because": "; ".join(why)}
     try:
         plan = recommend(replace(request, budget=budget))
@@ -51,7 +51,9 @@ def correction(
     return fields | {
         "fits": True,
         "recommended": point(best.config, best.memory, best.accuracy, best.latency),
-        "reason": "the same configuration, still" if best.config == config else plan.reasons[0],
+        "reason": "the same configuration is still recommended"
+        if best.config == config
+        else plan.reasons[0],
     }
 
 

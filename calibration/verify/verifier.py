@@ -161,7 +161,7 @@ class Verifier:
             if not is_out_of_memory(error):
                 raise
             reason = one_line(str(error), 120)
-            self._notice(f"no task is scored: the answers' cache does not fit too ({reason})")
+            self._notice(f"no task is scored: the cache of the answers does not fit ({reason})")
             return {}
 
     def _references(

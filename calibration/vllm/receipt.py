@@ -20,7 +20,7 @@ from .start import StartReading
 SCHEMA = 1
 WEIGHTS_ERROR = 0.005
 """Of the weights' bytes: buffers that a model's code makes beside them."""
-UNFITTED = "not judged: derived from the datasheet, no run of this kind of card is behind it"
+UNFITTED = "not judged: derived from the datasheet, without a run on this kind of GPU"
 NO_PREDICTION = "not predicted for this card"
 
 
@@ -44,7 +44,7 @@ def receipt(
     if not found.started:
         wrong.insert(0, f"vLLM does not start: {found.error}")
     elif surprise:
-        wrong.insert(0, "vLLM starts, and was promised not to")
+        wrong.insert(0, "vLLM starts, but the plan says that it does not")
     elif found.error:
         wrong.insert(0, f"vLLM stopped: {found.error}")
     verified = found.started and not (worse or lost or found.error)
@@ -155,7 +155,7 @@ def _term(
         above, below = measured > high, measured < low
         better, worse = (above, below) if more else (below, above)
         side = "worse" if worse else "better" if better else "inside"
-    note = "" if measured is not None else "vLLM did not say"
+    note = "" if measured is not None else "vLLM did not report it"
     return Term(name, unit, ends.expected, low, high, measured, side, note)
 
 
@@ -175,7 +175,7 @@ def _seconds(speed: ServingSpeed | None, found: StartReading) -> list[Term]:
     for name, unit, ends, measured in rows:
         predicted, low, high = ends if ends is not None else (None, None, None)
         side: Side | None = None
-        note = "vLLM did not say" if measured is None else ""
+        note = "vLLM did not report it" if measured is None else ""
         if speed is not None and speed.kind != "fitted":
             note = UNFITTED
         elif measured is not None and low is not None and high is not None:
@@ -198,7 +198,7 @@ def _said(term: Term) -> str:
 def _notes(asked: Asked, found: StartReading) -> list[str]:
     notes = [f"vLLM's own account of its memory, by {found.version or 'an unknown build'}"]
     if found.digit:
-        notes.append("its workers told no bytes: read from its log, to 0.01 GiB")
+        notes.append("its workers reported no bytes: values are from its log, to 0.01 GiB")
     notes += [f"promised for {asked.plan_gpu}"] if asked.plan_gpu not in (None, found.gpu) else []
     if asked.workload.batch > 1:
         notes.append(f"TTFT is the mean over {asked.workload.batch} prompts that arrive together")

@@ -99,7 +99,9 @@ def run_engine(
     """
     if not is_installed():
         raise MissingDependency(
-            "vLLM is not here: vllm is missing", INSTALL, {"missing": "vllm", "install": INSTALL}
+            "vLLM is not installed: vllm is missing",
+            INSTALL,
+            {"missing": "vllm", "install": INSTALL},
         )
     with tempfile.TemporaryDirectory() as folder:
         out, settings = Path(folder, "told.jsonl"), Path(folder, "settings.json")

@@ -74,7 +74,9 @@ def _card() -> Hardware:
     """The GPU that is here. Raises MissingDependency without vLLM, or without a GPU."""
     if not is_installed():
         raise MissingDependency(
-            "vLLM is not here: vllm is missing", INSTALL, {"missing": "vllm", "install": INSTALL}
+            "vLLM is not installed: vllm is missing",
+            INSTALL,
+            {"missing": "vllm", "install": INSTALL},
         )
     try:
         return detect_gpu()

@@ -11,7 +11,7 @@ import typer
 
 from ...planner.errors import BadInput, one_line
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Show = Callable[[typer.Context, bool, Mapping[str, Any], str, str], None]
 _MOST_PLANS = 4
 
@@ -24,7 +24,7 @@ def register(app: typer.Typer, show: Show) -> None:
         context: typer.Context,
         files: Annotated[
             list[Path] | None,
-            typer.Argument(metavar="FILE...", help="Plans and receipts, as --save wrote them."),
+            typer.Argument(metavar="FILE...", help="Plans and receipts that --save wrote."),
         ] = None,
         output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path(
             "report.html"
@@ -34,11 +34,11 @@ def register(app: typer.Typer, show: Show) -> None:
             typer.Option(help="Also write the figures as SVG and PNG into this folder."),
         ] = None,
         compare: Annotated[
-            bool, typer.Option("--compare", help="Draw several plans side by side.")
+            bool, typer.Option("--compare", help="Show several plans side by side.")
         ] = False,
         as_json: AsJson = False,
     ) -> None:
-        """Write a plan's frontier, memory, speed and receipts as one page of pictures.
+        """Write a plan and its receipts as one HTML page with figures.
 
         \b
         kvpareto plan -m Qwen/Qwen3-8B --gpu 4090 --save plan.json
@@ -90,16 +90,16 @@ def register(app: typer.Typer, show: Show) -> None:
     @app.command()
     def ui(
         model: Annotated[
-            str | None, typer.Argument(metavar="[MODEL]", help="The model to begin with.")
+            str | None, typer.Argument(metavar="[MODEL]", help="The first model.")
         ] = None,
-        gpu: Annotated[str | None, typer.Option(help="GPU to begin with.")] = None,
-        budget: Annotated[str | None, typer.Option(help="Budget to begin with.")] = None,
-        port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 0,
+        gpu: Annotated[str | None, typer.Option(help="The first GPU.")] = None,
+        budget: Annotated[str | None, typer.Option(help="The first budget.")] = None,
+        port: Annotated[int, typer.Option(help="Port. 0 takes a free port.")] = 0,
         no_browser: Annotated[
-            bool, typer.Option("--no-browser", help="Only print the address.")
+            bool, typer.Option("--no-browser", help="Print the address; open no browser.")
         ] = False,
     ) -> None:
-        """Plan in the browser, on this machine alone: the page answers as you type.
+        """Plan in the browser. The page is served on this machine only.
 
         \b
         kvpareto ui

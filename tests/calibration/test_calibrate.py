@@ -234,7 +234,7 @@ def test_ctrl_c_keeps_the_rows_and_exits_130(tmp_path: Path) -> None:
     assert "Traceback" not in err
     kept = len(read_records(rows))
     assert err.splitlines()[-1] == (
-        f"error: interrupted; {kept} rows are kept, and --resume goes on with them"
+        f"error: interrupted; {kept} rows are kept, and --resume continues"
     )
 
 

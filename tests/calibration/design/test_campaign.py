@@ -104,7 +104,7 @@ def test_a_task_beyond_the_model_is_measured_once() -> None:
     # 2 of 40 items are right; of the first 8 none is, which leaves room for 0.25 at most
     assert bench.scored == [(unquantized, task, 8) for task in TASKS]
     assert len(notices) == 2
-    assert all("the model itself scores 0.00" in notice for notice in notices)
+    assert all("the unquantized model scores 0.00" in notice for notice in notices)
 
 
 def test_a_death_at_any_row_changes_nothing_in_the_end(tmp_path: Path) -> None:

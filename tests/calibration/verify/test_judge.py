@@ -144,7 +144,7 @@ def test_retention_is_inside_where_the_intervals_meet() -> None:
     assert compare("needle", reference, None, "it does not fit").side(PLANNED.accuracy) is None
     lost = receipt(QUESTION, measured(), [], [scored], None, 0)
     assert lost["wrong"] == [
-        f"needle keeps 50.0 % of its score, predicted were {100 * kind.low:.1f} % to "
+        f"needle keeps 50.0 % of its score; predicted: {100 * kind.low:.1f} % to "
         f"{100 * kind.high:.1f} %"
     ]
     assert not lost["verified"]
