@@ -329,7 +329,7 @@ def test_a_name_without_its_owner_is_enough_where_one_model_has_it(typed: str, n
 
 def test_a_name_of_several_owners_is_asked_back(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = {"models": {"a/Twin-1B": {}, "b/twin-1b": {}}, "aliases": {}}
-    monkeypatch.setattr("kvpareto.planner.load_model._index", lambda: entry)
+    monkeypatch.setattr("kvpareto.planner.models.bundled.bundled_index", lambda: entry)
     with pytest.raises(BadInput, match="several models are called 'TWIN-1B'") as caught:
         load_model("TWIN-1B", offline=True)
     assert caught.value.hint == "name one: a/Twin-1B, b/twin-1b"
