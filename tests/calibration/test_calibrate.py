@@ -248,7 +248,7 @@ def test_ctrl_c_keeps_the_rows_and_exits_130(tmp_path: Path) -> None:
         (["-m", STORIES, "--minutes", "-1"], 2, "--minutes -1 is no time"),
         (["-m", STORIES, "--tasks", "juggling"], 2, "no task is called 'juggling'"),
         (["-m", STORIES, "--context", "long"], 2, "not a number of tokens"),
-        (["-m", "deepseek-ai/DeepSeek-V3"], 2, "cannot run deepseek-ai/DeepSeek-V3"),
+        (["-m", "deepseek-ai/DeepSeek-V3.2"], 2, "cannot run deepseek-ai/DeepSeek-V3.2"),
     ],
     ids=lambda value: " ".join(value)[-30:] if isinstance(value, list) else "",
 )

@@ -184,16 +184,17 @@ def _global() -> list[Line]:
 
 
 def _plans(things: dict[str, str]) -> list[Line]:
-    plan = ("plan", QWEN, "--budget", "12GB", "--context", "8k")
+    longest = ("plan", QWEN, "--budget", "12GB")
+    plan = (*longest, "--context", "8k")
     good = [
         plan, ("plan", "-m", QWEN, "--budget", "12GB"), ("plan", QWEN + "/", "--budget", "12GB"),
         ("plan", f"https://huggingface.co/{QWEN}/tree/main", "--budget", "12GiB"),
         ("plan", f"https://huggingface.co/{QWEN}/blob/main/config.json", "--budget", "24g"),
-        ("plan", f"hf.co/{QWEN}", "--gpu", "4090"), (*plan, "--max-context"),
+        ("plan", f"hf.co/{QWEN}", "--gpu", "4090"), (*longest, "--max-context"),
         (*plan, "--save", things["new"]), (*plan, "--save", things["link"]),
         (*plan, "--save", things["dangling"]), (*plan, "--objective", "memory"),
         (*plan, "--engine", "transformers"), ("plan", STORIES, "--budget", "2GB"),
-        (*plan, "--engine", "llama.cpp"), (*plan, "--engine", "ollama", "--max-context"),
+        (*plan, "--engine", "llama.cpp"), (*longest, "--engine", "ollama", "--max-context"),
         ("plan", QWEN, "--gpu", "4060", "--ram", "32GB", "--engine", "llama.cpp"),
         ("plan", f"{STORIES}/config.json", "--budget", "2GB"),
         ("plan", things["escape"], "--budget", "2GB"),
@@ -221,6 +222,7 @@ def _plans(things: dict[str, str]) -> list[Line]:
     bad += [("plan", model, "--budget", "12GB") for model in models]
     bad += [("plan", things[name], "--budget", "12GB") for name in names]
     options = (
+        ("--context", "8k", "--max-context"),
         ("--context", "0"), ("--context", "2147483649"), ("--context", "x"), ("--output", "-1"),
         ("--batch", "0"), ("--batch", "99999999999"), ("--max-loss", "200%"), ("--max-loss", "nan"),
         ("--objective", "fun"), ("--engine", "vroom"), ("--gpu", "nonsense"), ("--gpu", ""),
@@ -267,7 +269,7 @@ def _measuring(things: dict[str, str]) -> list[Line]:
         (*calibrate, "--tolerance", "nan"), (*calibrate, "--items", "-1"),
         ("calibrate", "-m", STORIES, "--device", "tpu"), ("calibrate", "-m", "nobody/nothing"),
         ("calibrate", "-m", things["lora"]), ("calibrate", things["gguf"]),
-        ("calibrate", "a", "-m", "b"), ("calibrate", "-m", "deepseek-ai/DeepSeek-V3"),
+        ("calibrate", "a", "-m", "b"), ("calibrate", "-m", "deepseek-ai/DeepSeek-V3.2"),
         ("verify", "--plan", "x.json", "--budget", "2GB"),
         ("verify", "-m", STORIES), ("verify", "--budget", "2GB"), (*verify, "--sweep", "2"),
         (*verify, "--items", "0"), ("verify", "-m", STORIES, "--budget", "2GB", "--device", "tpu"),
