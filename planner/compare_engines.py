@@ -1,8 +1,9 @@
 """`--engine any`: the same question to every engine, and which of their plans to take.
 
-Among plans that keep as much as the best one does (its interval's lower end, within what a
-benchmark resolves) the one is taken whose seconds are the fewest; an engine without seconds only
-where no other has any; then the one of the least memory.
+Plans that can run on the machine come before those that are planned only. Among those that keep
+as much as the best one does (its interval's lower end, within what a benchmark resolves) the one is
+taken whose seconds are the fewest; an engine without seconds only where no other has any; then the
+one of the least memory.
 """
 
 from collections.abc import Sequence
@@ -32,6 +33,14 @@ class EnginePlan:
         """Seconds for prompt and output, where they are predicted."""
         return self.plan.recommended.seconds if self.plan is not None else None
 
+    @property
+    def planned_only(self) -> str | None:
+        """Why the engine cannot run its plan on the machine that was asked; None where it can."""
+        if self.plan is None:
+            return None
+        asked = self.plan.request
+        return asked.engine.cannot_run(asked.spec, asked.hardware)
+
 
 def compare_engines(model: str, **words: Unpack[PlanWords]) -> list[EnginePlan]:
     """The answers in the order of COMPARED. Raises what the first says where none has a plan."""
@@ -50,27 +59,39 @@ def compare_engines(model: str, **words: Unpack[PlanWords]) -> list[EnginePlan]:
     return answers
 
 
-def take(answers: Sequence[EnginePlan]) -> tuple[EnginePlan, str]:
-    """The answer to take, and why."""
+def take(answers: Sequence[EnginePlan]) -> tuple[EnginePlan, str, dict[str, str]]:
+    """The answer to take, why, and why each of the others is not taken, by engine."""
     with_plan = [one for one in answers if one.plan is not None]
-    best = max(_low(one) for one in with_plan)
-    alike = [one for one in with_plan if _low(one) >= best - NOISE]
+    runs = [one for one in with_plan if one.planned_only is None]
+    best = max(_low(one) for one in runs or with_plan)
+    alike = [one for one in runs or with_plan if _low(one) >= best - NOISE]
     timed = [one for one in alike if one.seconds is not None]
-    if not timed:
+    if timed:
+        chosen = min(timed, key=lambda one: (one.seconds or 0.0, _memory(one)))
+        because = "the fewest seconds for prompt and output of those that keep as much"
+    else:
         chosen = min(alike, key=_memory)
-        return chosen, "no engine's seconds are predicted here, so the least memory decides"
-    chosen = min(timed, key=lambda one: (one.seconds or 0.0, _memory(one)))
-    others = [one for one in with_plan if one is not chosen]
-    if not others:
-        return chosen, "no other engine has a plan"
-    lost = [one.engine for one in with_plan if one not in alike]
-    because = "the fewest seconds for prompt and output of those that keep as much"
-    if lost:
-        because += f"; {' and '.join(lost)} would keep less"
-    unknown = [one.engine for one in alike if one.seconds is None]
-    if unknown:
-        because += f"; the seconds of {' and '.join(unknown)} are not predicted"
-    return chosen, because
+        because = "no engine's seconds are predicted here, so the least memory decides"
+    if len(with_plan) == 1:
+        because = "no other engine has a plan"
+    elif len(runs) == 1:
+        because = "no other engine with a plan runs it there"
+    if not runs:
+        because += f"; planned only: {chosen.planned_only}"
+    why = {one.engine: _why_not(one, chosen, best) for one in answers if one is not chosen}
+    return chosen, because, why
+
+
+def _why_not(one: EnginePlan, chosen: EnginePlan, best: float) -> str:
+    if one.plan is None:
+        return one.why_not
+    if one.planned_only is not None and chosen.planned_only is None:
+        return f"planned only: {one.planned_only}"
+    if _low(one) < best - NOISE:
+        return "it would keep less"
+    if one.seconds is None and chosen.seconds is not None:
+        return "its seconds are not predicted"
+    return "more memory" if one.seconds == chosen.seconds else "more seconds"
 
 
 def _low(one: EnginePlan) -> float:

@@ -3,12 +3,9 @@
 from typing import Unpack
 
 from .errors import BadInput, NothingFits
-from .hardware.gpu_set import MOST, find_gpus
+from .hardware.gpu_set import COUNTS, MOST, find_gpus
 from .search.recommend import Plan, recommend
 from .typed_request import PlanWords, typed_request
-
-COUNTS = (1, 2, 4, 8)
-"""Cards that machines are sold with."""
 
 
 def plan_cards(model: str, **words: Unpack[PlanWords]) -> Plan:

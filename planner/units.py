@@ -112,6 +112,11 @@ def parse_seconds(value: str | float, what: str = "time") -> float:
     return seconds
 
 
+def format_seconds(seconds: float) -> str:
+    """Seconds in three digits, as `parse_seconds` reads them: `2 s`, `30 ms`."""
+    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
 def format_bytes(size: int) -> str:
     """Bytes for a person, in the decimal unit that keeps the number readable: `11.42 GB`."""
     magnitude = abs(size)

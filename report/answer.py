@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..planner.search.request import SAFE_LOSS
-from ..planner.units import format_bytes
+from ..planner.units import format_bytes, format_seconds
 from .lines import print_command, print_line, print_whole
 from .numbers import percent, seconds
 from .servers.serving import alone_words, asked_words, compared_words, own_words, serves_line
@@ -58,7 +58,19 @@ def print_point(document: Document, best: Document, console: Console) -> None:
     if "serving" in best:
         print_line(console, "Serves", serves_line(best))
     print_line(console, "Retention", _retention(document, best))
-    print_line(console, "Speed", _speed(best))
+    print_line(console, "Speed", _speed(best) + _within(document, best))
+
+
+def _within(document: Document, best: Document) -> str:
+    """The targets that were asked for and that the expected seconds meet, in a few words."""
+    asked = [
+        f"--{name} {format_seconds(document[f'{name}_target_s'])}"
+        for name in ("ttft", "tpot")
+        if document.get(f"{name}_target_s") is not None
+        and best[f"{name}_s"] is not None
+        and best[f"{name}_s"] <= document[f"{name}_target_s"]
+    ]
+    return f"; within {', '.join(asked)}" if asked else ""
 
 
 def engine_of(document: Document) -> str:

@@ -1,10 +1,13 @@
 """What a plan of our runtime names of other engines: the nearest configuration, and its plan."""
 
 import shlex
+from dataclasses import replace
 
-from ..planner.engines import NAMES
+from ..planner.engines import NAMES, find_engine
 from ..planner.engines.nearest import nearest_configuration
+from ..planner.errors import BadInput, NothingFits
 from ..planner.formats.configuration import Configuration
+from ..planner.search.recommend import recommend
 from ..planner.search.request import Request
 from ..planner.units import exact_bytes
 from ..planner.workload import DEFAULT_OUTPUT
@@ -14,8 +17,8 @@ _OURS = ("kvpareto", "transformers", "transformers-eager")
 
 
 def elsewhere(request: Request, config: Configuration) -> list[dict[str, str]]:
-    """For each other engine that may run the model: what is nearest there by its names, and the
-    command that plans the same question for it."""
+    """For each other engine that has a plan there: what is nearest by its names, and the command
+    that plans the same question for it."""
     if request.engine.name not in _OURS:
         return []
     commands = []
@@ -23,10 +26,37 @@ def elsewhere(request: Request, config: Configuration) -> list[dict[str, str]]:
         if engine == "vllm" and request.hardware is None:
             continue  # its plans are of cards
         near = nearest_configuration(engine, request.spec, config)
-        if near is not None:
+        if near is not None and _has_plan(request, engine, near):
             command = f"{_same_question(request)} --engine {engine}"
             commands.append({"engine": engine, "config": near, "command": command})
     return commands
+
+
+def _has_plan(request: Request, engine: str, near: str) -> bool:
+    """Whether the engine's plan of this question is not refused. Of a card its own placement of
+    the nearest configuration says so; all are searched only where that one does not do, and where
+    times or a loss must be held."""
+    held = request.ttft is not None or request.tpot is not None or request.max_loss is not None
+    if engine == "llama.cpp" and not held:
+        return True  # it runs on every card, and leaves in host memory what has no room there
+    asked = replace(request, engine=find_engine(engine), host_only=request.hardware is None)
+    try:
+        if not held and _fits(asked, near):
+            return True
+    except BadInput:  # of this configuration, or of all
+        pass
+    try:
+        recommend(asked)
+    except (BadInput, NothingFits):
+        return False
+    return True
+
+
+def _fits(asked: Request, config: str) -> bool:
+    placed = asked.engine.place(
+        asked.spec, Configuration.parse(config), asked.workload, asked.machine
+    )
+    return placed.fits
 
 
 def _same_question(request: Request) -> str:
@@ -45,5 +75,7 @@ def _same_question(request: Request) -> str:
     words += ["--objective", request.objective] if request.objective != "accuracy" else []
     words += ["--max-loss", f"{request.max_loss:.6g}"] if request.max_loss is not None else []
     words += ["--task", request.task.replace("_", "-")] if request.task is not None else []
+    words += ["--ttft", f"{request.ttft:.6g}s"] if request.ttft is not None else []
+    words += ["--tpot", f"{request.tpot:.6g}s"] if request.tpot is not None else []
     words += ["--accept-risk"] * request.accept_risk
     return shlex.join(words)

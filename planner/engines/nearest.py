@@ -5,7 +5,7 @@ with the engine, and that plan decides. Names of the formats are rows of formats
 """
 
 from ..formats.configuration import Configuration
-from ..models.spec import LatentAttention, ModelSpec
+from ..models.spec import CompressedAttention, LatentAttention, ModelSpec
 
 _GGUF_WEIGHTS = {16: "BF16", 8: "Q8_0", 6: "Q6_K", 5: "Q5_K_M", 4: "Q4_K_M", 3: "Q3_K_M", 2: "Q2_K"}
 _GGUF_CACHE = {16: "f16", 8: "q8_0", 5: "q5_1", 4: "q4_0"}
@@ -24,6 +24,8 @@ def nearest_configuration(engine: str, spec: ModelSpec, config: Configuration) -
     names, or it is not known whether it runs the model."""
     if not spec.understood or spec.gguf is not None:
         return None
+    if any(isinstance(mixer, CompressedAttention) for mixer, _ in spec.mixer_counts):
+        return None  # neither engine is planned for its caches
     if engine == "llama.cpp":
         return _llama_cpp(spec, config)
     return _vllm(spec, config) if engine == "vllm" else None

@@ -15,6 +15,8 @@ from .gpus import Hardware
 
 MOST = 64
 """Cards of one text: more than one machine has is a cluster, which nothing here plans."""
+COUNTS = (1, 2, 4, 8)
+"""Cards of one kind that machines are sold with."""
 _BEFORE = re.compile(r"(\d{1,9})\s*[x×*]\s*(\S.*)", re.IGNORECASE)
 _BEHIND = re.compile(r"(.+\d(?:gb?)?|.+\s)[x×*]\s*(\d{1,9})", re.IGNORECASE)
 
@@ -52,6 +54,14 @@ def gpus_text(gpus: Sequence[Hardware]) -> str:
         else:
             parts.append((name, 1))
     return "+".join(name if count == 1 else f"{count}x{name}" for name, count in parts)
+
+
+def more_cards(gpus: Sequence[Hardware]) -> tuple[Hardware, ...]:
+    """The next larger of COUNTS of these cards; none where they differ or no count is larger."""
+    larger = [count for count in COUNTS if count > len(gpus)]
+    if not larger or len(set(gpus)) != 1:
+        return ()
+    return (gpus[0],) * larger[0]
 
 
 def _counted(part: str, text: str) -> tuple[int, str]:

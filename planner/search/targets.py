@@ -4,11 +4,13 @@ The expected time decides, as it does everywhere; where the interval's high end 
 target, a note says so.
 """
 
+import shlex
 from dataclasses import replace
 
 import numpy as np
 
-from ..errors import NothingFits
+from ..errors import BadInput, NothingFits
+from ..units import format_seconds
 from .choose import USABLE, safe_points
 from .evaluate import Point
 from .placed.questions import Table
@@ -18,7 +20,7 @@ from .request import Request
 
 def fast_enough(request: Request, table: Table, fitting: Mask) -> Table:
     """The table without what is too slow. Raises NothingFits where nothing that fits is fast
-    enough, with the fastest that is."""
+    enough, with the fastest that is; BadInput where no seconds are predicted."""
     points = table.points
     kept = np.ones(len(points.memory), dtype=bool)
     if request.ttft is not None:
@@ -28,8 +30,12 @@ def fast_enough(request: Request, table: Table, fitting: Mask) -> Table:
     good = fitting & (points.retention >= USABLE)
     if request.accepted_loss is not None and not request.accept_risk:
         good &= safe_points(points, request.accepted_loss)
+    timed = _predicted(table)
+    if good.any() and not (good & timed).any():
+        raise _not_predicted(request)
+    kept &= timed
     if good.any() and not (good & kept).any():
-        raise _too_slow(request, table, good)
+        raise _too_slow(request, table, good & timed)
     usable = np.where(kept, points.retention, 0.0)
     low = np.where(kept, points.low, 0.0)
     narrowed = replace(points, retention=usable, low=low, allowed=points.allowed & kept)
@@ -46,8 +52,8 @@ def target_notes(request: Request, point: Point) -> list[str]:
         ("TPOT", request.tpot, latency.tpot_high),
     )
     return [
-        f"{name} is within {_words(target)} as expected, and {_words(high)} at the high end of its "
-        "interval"
+        f"{name} is within {format_seconds(target)} as expected, and {format_seconds(high)} at the "
+        "high end of its interval"
         for name, target, high in ends
         if target is not None and high > target
     ]
@@ -56,18 +62,17 @@ def target_notes(request: Request, point: Point) -> list[str]:
 def _too_slow(request: Request, table: Table, good: Mask) -> NothingFits:
     points, left = table.points, np.flatnonzero(good)
     asked = [("TTFT", request.ttft, points.ttft), ("TPOT", request.tpot, points.tpot)]
-    said = [
-        f"{name} {_words(target)} (the fastest has {_words(float(times[left].min()))})"
-        for name, target, times in asked
-        if target is not None
+    given = [(name, target, times[left]) for name, target, times in asked if target is not None]
+    missed = [
+        f"{name} {format_seconds(target)} (the fastest has {format_seconds(float(times.min()))})"
+        for name, target, times in given
+        if times.min() > target
     ]
-    hint = "a faster GPU, or more of them (--gpu 2xH100), fewer users, a shorter context"
-    if not request.engine.several_cards:
-        hint = "a faster GPU or a shorter context"
+    both = " and ".join(f"{name} {format_seconds(target)}" for name, target, _ in given)
     fastest = int(left[np.argmin(points.time[left])])
     return NothingFits(
-        f"nothing that fits is as fast as asked: {' and '.join(said)}",
-        f"this would do: {hint}",
+        f"nothing that fits is as fast as asked: {' and '.join(missed) or f'{both} together'}",
+        f"this would do: {_faster_hint(request)}",
         {
             "model": request.spec.name,
             "budget": request.budget,
@@ -80,5 +85,31 @@ def _too_slow(request: Request, table: Table, good: Mask) -> NothingFits:
     )
 
 
-def _words(seconds: float) -> str:
-    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+def _faster_hint(request: Request) -> str:
+    """What would be faster. More cards are for an engine that shares each layer among them."""
+    from ..hardware.gpu_set import gpus_text, more_cards
+
+    ways = ["a faster GPU"]
+    more = more_cards(request.machine.gpus) if request.engine.serves else ()
+    if more:
+        ways.append(f"more of them (--gpu {shlex.quote(gpus_text(more))})")
+    if request.workload.batch > 1:
+        ways.append("fewer users" if request.engine.serves else "a smaller batch")
+    return f"{', '.join(ways)} or a shorter context"
+
+
+def _predicted(table: Table) -> Mask:
+    """Points whose seconds are predicted; others hold bytes that stand for them."""
+    placements = getattr(table, "placements", None)
+    if placements is None:
+        return np.ones(len(table.points.memory), dtype=bool)
+    return np.array([p is not None and p.ttft is not None for p in placements])
+
+
+def _not_predicted(request: Request) -> BadInput:
+    asked = (("--ttft", request.ttft), ("--tpot", request.tpot))
+    names = " and ".join(name for name, target in asked if target is not None)
+    return BadInput(
+        f"{request.engine.name}'s speed is not predicted here, so nothing can be held to {names}",
+        f"leave {names} out, or --engine any, which takes one whose seconds are predicted",
+    )

@@ -121,7 +121,13 @@ def _where(request: Request, point: Point) -> tuple[str, ...]:
     here = "all layers" if whole else f"{placed.device_layers} of {placed.layers} layers"
     if placed.host_experts:
         here += f" (less the experts of the first {placed.host_experts})"
-    return (f"The device holds {here}; host memory the rest and the token table, {host}.",)
+    unified = request.hardware is not None and request.hardware.unified
+    if unified and whole and not placed.host_experts:
+        return ("The device holds all layers, in memory that is the host's too.",)
+    rest = [] if whole else ["the other layers"]
+    rest += ["those experts"] if placed.host_experts else []
+    held = ", ".join([*rest, "the token table and the buffers beside it"])
+    return (f"The device holds {here}; host memory {held}, {host}.",)
 
 
 def _serves(request: Request, serving: Serving) -> tuple[str, ...]:

@@ -288,7 +288,8 @@ class OwnRuntimeRecord(TypedDict):
 
 
 class ComparedRecord(TypedDict):
-    """One engine's plan of `--engine any`; nulls and `why_not` where it has none."""
+    """One engine's plan of `--engine any`; nulls where it has none. `why_not`: why it is not
+    taken."""
 
     engine: str
     taken: bool

@@ -9,17 +9,17 @@ from ..document import plan_document
 
 def compared_document(answers: Sequence[EnginePlan]) -> dict[str, Any]:
     """The plan to take, with `compared` and `because`."""
-    chosen, because = take(answers)
+    chosen, because, why = take(answers)
     assert chosen.plan is not None
     return {
         **plan_document(chosen.plan),
         "because": because,
-        "compared": [_row(one, taken=one is chosen) for one in answers],
+        "compared": [_row(one, why.get(one.engine)) for one in answers],
     }
 
 
-def _row(one: EnginePlan, *, taken: bool) -> dict[str, Any]:
-    row: dict[str, Any] = {"engine": one.engine, "taken": taken, "why_not": one.why_not or None}
+def _row(one: EnginePlan, why_not: str | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"engine": one.engine, "taken": why_not is None, "why_not": why_not}
     empty = ("config", "retention", "low", "total_high", "ttft_s", "tpot_s", "command")
     if one.plan is None:
         return row | dict.fromkeys(empty)

@@ -119,7 +119,9 @@ def compared_words(row: Document, because: str) -> str:
         times = f", TTFT {seconds(row['ttft_s'])}, TPOT {seconds(row['tpot_s'])}"
     kept = f"{percent(row['retention'])}, at least {percent(row['low'])}"
     text = f"{row['config']}: at most {format_bytes(row['total_high'])}, {kept}{times}"
-    return f"{text}  <- taken: {because}" if row["taken"] else text
+    return (
+        f"{text}  <- taken: {because}" if row["taken"] else f"{text}; not taken: {row['why_not']}"
+    )
 
 
 def own_words(own: Document) -> str:

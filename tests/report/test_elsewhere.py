@@ -89,3 +89,39 @@ def test_the_budget_of_a_gpu_is_left_to_the_gpu() -> None:
     document = kvpareto.plan("Qwen/Qwen3-8B", gpu="4090", offline=True)
     assert "--budget" not in document["elsewhere"][0]["command"]
     assert "--gpu 'RTX 4090'" in document["elsewhere"][0]["command"]
+
+
+@pytest.mark.parametrize(
+    ("words", "engines"),
+    [
+        ({"gpu": "4090"}, ["llama.cpp", "vllm"]),
+        ({"gpu": "M3 Max 64GB"}, ["llama.cpp"]),
+        ({"gpu": "MI300X"}, ["llama.cpp"]),
+        ({"gpu": "RX 7900 XTX"}, ["llama.cpp"]),
+        ({"gpu": "M3 Max 64GB", "tpot": "60ms"}, ["llama.cpp"]),
+        ({"gpu": "4090", "ttft": "1.7s"}, ["llama.cpp", "vllm"]),
+        ({"gpu": "4090", "budget": "8GB"}, ["llama.cpp"]),
+        ({"budget": "20GB"}, ["llama.cpp"]),
+    ],
+)
+def test_no_command_is_named_that_is_refused(
+    words: dict[str, Any], engines: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kvpareto.cli import run
+
+    document = kvpareto.plan("Qwen/Qwen3-8B", context="8k", offline=True, **words)
+    assert [one["engine"] for one in document["elsewhere"]] == engines
+    for one in document["elsewhere"]:
+        assert run([*shlex.split(one["command"])[1:], "--offline", "--json"]) == 0
+    capsys.readouterr()
+
+
+def test_targets_are_a_part_of_the_question() -> None:
+    document = kvpareto.plan("Qwen/Qwen3-8B", gpu="H100", ttft="5s", tpot="30ms", offline=True)
+    assert "--ttft 5s --tpot 0.03s" in document["elsewhere"][0]["command"]
+
+
+def test_nothing_is_named_for_caches_that_no_engine_is_planned_for() -> None:
+    spec = load_model("deepseek-ai/DeepSeek-V4-Flash", offline=True)
+    for engine in ("llama.cpp", "vllm"):
+        assert nearest_configuration(engine, spec, Configuration.parse("w4a16-k8v8")) is None

@@ -117,6 +117,90 @@ def test_an_engine_without_a_plan_says_why() -> None:
         plan(LLAMA70, engine="any", gpu="3060 8GB", context="8k")
 
 
+@pytest.mark.parametrize("gpu", ["M3 Max 64GB", "MI300X", "RX 7900 XTX"])
+def test_a_plan_that_runs_is_taken_before_one_that_does_not(gpu: str) -> None:
+    found = plan(QWEN8, engine="any", gpu=gpu, context="8k")
+    rows = {row["engine"]: row for row in found["compared"]}
+    assert found["engine"] == "llama.cpp"
+    assert rows["llama.cpp"]["taken"]
+    assert rows["llama.cpp"]["why_not"] is None
+    assert "planned only" in rows["kvpareto"]["why_not"]
+    assert rows["kvpareto"]["config"] is not None
+    assert "is not planned" in rows["vllm"]["why_not"]
+
+
+def test_every_engine_that_is_not_taken_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["plan", "-m", QWEN8, "--engine", "any", "--gpu", "H100", "--context", "8k", "--offline"]
+    assert run([*line, "--json"]) == 0
+    rows = {row["engine"]: row for row in json.loads(capsys.readouterr().out)["compared"]}
+    assert rows["vllm"]["taken"]
+    assert rows["llama.cpp"]["why_not"] == "more seconds"
+    assert rows["sglang"]["why_not"] == "its seconds are not predicted"
+    assert run(line) == 0
+    assert "not taken: its seconds are not predicted" in capsys.readouterr().out
+
+
+def test_an_engine_without_seconds_is_not_held_to_targets() -> None:
+    with pytest.raises(BadInput, match=r"sglang's speed is not predicted.*--ttft and --tpot"):
+        plan(QWEN8, engine="sglang", gpu="H100", context="8k", ttft="2s", tpot="30ms")
+    with pytest.raises(BadInput, match=r"held to --tpot$"):
+        plan(QWEN8, engine="sglang", gpu="H100", context="8k", tpot="1ms")
+    found = plan(QWEN8, engine="any", gpu="H100", context="8k", tpot="30ms")
+    rows = {row["engine"]: row for row in found["compared"]}
+    assert "not predicted" in rows["sglang"]["why_not"]
+    assert rows["sglang"]["config"] is None
+
+
+@pytest.mark.parametrize(
+    ("engine", "gpu", "says", "hints"),
+    [
+        ("vllm", "2xH100", ["TTFT 2 ms (the fastest"], "--gpu '4xH100 SXM5 80GB'"),
+        ("vllm", "8xH100", ["TTFT 2 ms (the fastest"], "a faster GPU or a shorter context"),
+        ("vllm", "RTX 4090+RTX 3090", ["TTFT 2 ms"], "a faster GPU or a shorter context"),
+        ("kvpareto", "H100", ["TTFT 2 ms (the fastest"], "a faster GPU or a shorter context"),
+        ("llama.cpp", "H100", ["TTFT 2 ms (the fastest"], "a faster GPU or a shorter context"),
+    ],
+)
+def test_only_missed_targets_are_named(engine: str, gpu: str, says: list[str], hints: str) -> None:
+    words: dict[str, Any] = {"engine": engine, "gpu": gpu, "context": "8k"}
+    with pytest.raises(NothingFits) as caught:
+        plan(QWEN8, ttft="2ms", tpot="60ms", **words)
+    assert all(one in caught.value.message for one in says)
+    assert "TPOT" not in caught.value.message
+    assert hints in caught.value.hint
+    assert gpu not in caught.value.hint
+    with pytest.raises(NothingFits) as caught:
+        plan(QWEN8, ttft="2ms", tpot="0.01ms", **words)
+    assert "TTFT 2 ms" in caught.value.message
+    assert "TPOT 0.01 ms" in caught.value.message
+
+
+def test_targets_that_are_met_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["plan", "-m", QWEN8, "--engine", "vllm", "--gpu", "H100", "--context", "8k"]
+    assert run([*line, "--offline", "--ttft", "2s", "--tpot", "30ms"]) == 0
+    assert "; within --ttft 2 s, --tpot 30 ms" in capsys.readouterr().out
+    assert run([*line, "--offline"]) == 0
+    assert "within --" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "says"),
+    [
+        (QWEN8, {"gpu": "M3 Max 64GB"}, "holds all layers, in memory that is the host's too."),
+        (QWEN8, {"gpu": "4090"}, "holds all layers; host memory the token table and the buffers"),
+        (QWEN8, {"gpu": "3060 8GB", "ram": "32GB", "max_loss": "0.5%"}, "the other layers, the"),
+        ("Qwen/Qwen3-30B-A3B", {"gpu": "3060", "ram": "64GB"}, "memory those experts, the token"),
+    ],
+)
+def test_a_headline_names_what_is_in_host_memory(
+    model: str, words: dict[str, Any], says: str
+) -> None:
+    found = plan(model, engine="llama.cpp", context="8k", **words)
+    (line,) = (one for one in found["reasons"] if one.startswith("The device holds"))
+    assert says in line
+    assert "the rest" not in line
+
+
 def test_what_our_own_runtime_would_do() -> None:
     own = plan(QWEN8, engine="vllm", gpu="4090", context="8k")["own_runtime"]
     alone = plan(QWEN8, gpu="4090", context="8k")["recommended"]
