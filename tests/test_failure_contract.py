@@ -52,7 +52,7 @@ def test_every_command_line_ends_as_it_should(
         outcome = run_here(line, lambda: capsys.readouterr(), as_json=as_json)
         said = contract(line, outcome, as_json=as_json, is_light=is_light)
         wrong += [(line.arguments, said)] if said else []
-    assert wrong == []
+    assert wrong == [], "\n".join(map(str, wrong))
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "fifo").is_fifo()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]

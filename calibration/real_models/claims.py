@@ -129,7 +129,7 @@ def _claims(points: Mapping[str, Points]) -> str:
         usable = [
             share for share, retention, _ in frontier(model, points[model]) if retention > 0.9
         ]
-        return f"{min(usable):.0%} of the cache"
+        return f"{min(usable):.0%} of the cache" if usable else "–"
 
     lines = [
         "## The paper's claims, one by one\n",

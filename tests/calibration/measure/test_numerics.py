@@ -125,7 +125,7 @@ def test_the_conformal_quantile_is_that_of_one_row_more() -> None:
 def test_a_shift_is_the_quantile_of_one_row_more() -> None:
     def shift(*needed: float) -> float:
         values = np.array(needed)
-        return LeftOut(values, values, values).shift
+        return LeftOut(values, values, values, ("retrieval",) * len(values)).shift
 
     assert shift(*np.arange(1, 10) / 10) == 0.9  # of 9: ceil(0.9 x 10), the last
     assert shift(*np.arange(1, 20) / 10) == 1.8
@@ -139,7 +139,7 @@ def test_rows_that_no_interval_holds_widen_it_to_the_widest_and_are_not_covered(
     assert found.covered(z).sum() == 5
     assert conformal_z(held_out([0.1] * 30 + [math.inf]), MODELS) == pytest.approx(0.1)
     needed = np.array([0.5, math.inf, math.inf])
-    left = LeftOut(np.zeros(3), np.zeros(3), needed)
+    left = LeftOut(np.zeros(3), np.zeros(3), needed, ("retrieval",) * 3)
     assert left.shift == SHIFTS[-1]
     assert left.coverage == pytest.approx(1 / 3)
 

@@ -39,7 +39,7 @@ def test_a_default_context_leaves_room_for_the_output() -> None:
 def test_experts_in_short_chunks_are_said_to_be_slow() -> None:
     said = notes("Qwen/Qwen3-30B-A3B", "w4a16-k8v8+pc512", Workload(32_768), "4090")
     assert "prefill in chunks of 512 takes 17 times as long as in one shot" in said
-    assert "every packed expert anew for each chunk" in said
+    assert "every packed expert again for each chunk" in said
     for config in ("w4a16-k8v8", "w16a16-k8v8+pc512"):
         assert notes("Qwen/Qwen3-30B-A3B", config, Workload(32_768), "4090") == ""
     assert notes("Qwen/Qwen3-8B", "w4a16-k8v8+pc512", Workload(32_768), "4090") == ""
