@@ -95,7 +95,8 @@ class Placement:
     tpot: Ends | None = None
     notes: tuple[str, ...] = ()
     ollama: tuple[tuple[str, object], ...] = ()
-    """The same for ollama: `modelfile`, `environment`, and what it cannot say, `missing`."""
+    """The same for ollama: `modelfile`, the model's `name`, `environment`, and what it cannot say,
+    `missing`."""
     file_address: str = ""
     """Where to look for the file; empty where it is at hand."""
     cards: tuple[CardShare, ...] = ()

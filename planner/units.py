@@ -126,6 +126,27 @@ def format_bytes(size: int) -> str:
     return f"{size} B"
 
 
+def format_percent(share: float, *, upper: bool = False) -> str:
+    """`0.979` -> `97.9 %`. What is below 1 is never shown as `100.0 %`, unless it is the `upper`
+    end of an interval, which is rounded to nearest."""
+    if share < 1 - 1e-9 and not upper:
+        share = min(share, 0.999)
+    return f"{100 * share:.1f} %"
+
+
+def format_seconds(value: float, like: float | None = None) -> str:
+    """Seconds or milliseconds with what a prediction resolves, in the unit of `like`, which
+    stands on the same line: `46.3 ms`, `7.65 s`, `171 s`."""
+    if (value if like is None else like) < 0.1:
+        return f"{1000 * value:,.1f} ms"
+    return f"{value:.2f} s" if value < 100 else f"{value:,.0f} s"
+
+
+def format_count(count: int, noun: str) -> str:
+    """`1 user`, `2 users`, `4,096 sequences`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def exact_bytes(size: int) -> str:
     """`size` as `parse_bytes` reads it back to the byte, in the largest unit: `12GB`, `1.5GB`."""
     for unit, factor in _UNITS:

@@ -116,10 +116,22 @@ def _retention(document: Document, best: Document) -> str:
     accuracy = best["accuracy"]
     kind = accuracy["task"].replace("_", " ")
     which = f"{kind}" if document["task"] else f"{kind}, the weakest kind"
+    ends = lowest_kind(accuracy)
+    which += f", at least that of {ends.replace('_', ' ')}" if ends != accuracy["task"] else ""
     risk = "" if document.get("safe", True) else "; the risk is accepted"
     text = f"{percent(accuracy['retention'])}, at least {percent(accuracy['low'])}"
     doubts = "" if document["task"] else _less_certain(accuracy)
     return f"{text} ({which}; {accuracy['provenance']}){doubts}{risk}"
+
+
+def lowest_kind(accuracy: Document) -> str:
+    """The kind of task whose lower end is the promise: the weakest kind, or one that is predicted
+    to keep more and is less certain."""
+    tasks = accuracy["tasks"]
+    if percent(tasks[accuracy["task"]]["low"]) == percent(accuracy["low"]):
+        return str(accuracy["task"])
+    lowest = (kind for kind, kept in tasks.items() if kept["low"] == accuracy["low"])
+    return next(lowest, str(accuracy["task"]))
 
 
 def _less_certain(accuracy: Document) -> str:
@@ -134,6 +146,7 @@ def _speed(best: Document) -> str:
     if best["latency"] is None:
         return "not predicted for this engine" if "serving" in best else "name a GPU with --gpu"
     ends = best["latency"]
-    first = f"TTFT {seconds(best['ttft_s'])}, at most {seconds(ends['ttft_high_s'])}"
-    each = f"TPOT {seconds(best['tpot_s'])}, at most {seconds(ends['tpot_high_s'])}"
+    ttft, tpot = best["ttft_s"], best["tpot_s"]
+    first = f"TTFT {seconds(ttft)}, at most {seconds(ends['ttft_high_s'], like=ttft)}"
+    each = f"TPOT {seconds(tpot)}, at most {seconds(ends['tpot_high_s'], like=tpot)}"
     return f"{first}{alone_words(best) if 'serving' in best else ''}; {each}"

@@ -94,6 +94,8 @@ def _to_get(placement: Placement, size: str) -> str:
 
 def _commands(request: Request, best: Point) -> list[dict[str, str]]:
     """What to type next, each with its label, ready for a POSIX shell."""
+    if best.placement is not None and not request.spec.understood:
+        return []  # whether the engine has such a model is not known, nor whether a file exists
     if best.placement is not None and best.placement.serving is not None:
         return _serve_commands(request, best, best.placement)
     if best.placement is not None:
@@ -143,11 +145,13 @@ def _serve_commands(request: Request, best: Point, placement: Placement) -> list
 
 
 def _ollama(said: dict[str, Any]) -> list[dict[str, str]]:
-    """The Modelfile, and the environment that ollama is started with."""
+    """The Modelfile, the environment that ollama is started with, and the model made and run."""
     environment = " ".join(f"{name}={value}" for name, value in said["environment"].items())
     return [
         {"label": "Modelfile", "command": said["modelfile"].rstrip()},
         {"label": "Serve", "command": f"{environment} ollama serve"},
+        {"label": "Create", "command": f"ollama create {said['name']} -f Modelfile"},
+        {"label": "Run it", "command": f"ollama run {said['name']}"},
     ]
 
 

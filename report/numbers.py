@@ -1,15 +1,13 @@
 """Fractions and seconds as a person reads them."""
 
-
-def percent(value: float) -> str:
-    """`0.979` -> `97.9 %`."""
-    return f"{100 * value:.1f} %"
+from ..planner.units import format_percent, format_seconds
 
 
-def seconds(value: float | None) -> str:
-    """Seconds or milliseconds with what a prediction resolves; `-` for none."""
-    if value is None:
-        return "-"
-    if value < 0.1:
-        return f"{1000 * value:.1f} ms"
-    return f"{value:.2f} s" if value < 100 else f"{value:,.0f} s"
+def percent(value: float, *, upper: bool = False) -> str:
+    """`0.979` -> `97.9 %`; see `format_percent`."""
+    return format_percent(value, upper=upper)
+
+
+def seconds(value: float | None, like: float | None = None) -> str:
+    """`format_seconds`; `-` for none."""
+    return "-" if value is None else format_seconds(value, like)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..planner.units import GiB, format_bytes
-from .answer import print_answer, print_point, title
+from .answer import lowest_kind, print_answer, print_point, title
 from .frontier import print_frontier, print_rows
 from .lines import print_line, print_whole
 from .numbers import percent, seconds
@@ -44,7 +44,7 @@ _TERMS = (
 
 def print_estimate(document: Document, console: Console) -> None:
     """One configuration: memory term by term, accuracy, latency."""
-    _print(console, _heading(document), "", *_point(document, console), *_notes(document))
+    _print(console, _heading(document), "", *_point(document, document, console), *_notes(document))
 
 
 def print_plan(document: Document, console: Console) -> Reminder:
@@ -67,7 +67,7 @@ def print_plan_details(document: Document, console: Console) -> Reminder:
         console,
         "",
         _budget(document),
-        *_point(best, console, budget=document["budget"]),
+        *_point(document, best, console),
         "",
         *_listed("Why", document["reasons"]),
         *_listed("Next steps", document["steps"]),
@@ -140,12 +140,14 @@ def _parameters(document: Document) -> str:
     return count if low == high else f"{count} ({low / 1e9:.2f} to {high / 1e9:.2f})"
 
 
-def _point(point: Document, console: Console, budget: int | None = None) -> list[RenderableType]:
+def _point(document: Document, point: Document, console: Console) -> list[RenderableType]:
     """A line a term: its name, its value and a comment, which has a line of its own where the
     terminal is narrow."""
     memory = point["memory"]
-    growth = point["kv_bytes_per_token"]
-    comments = {"kv": f"{growth:,} bytes a token" + _fixed(point["kv_fixed_bytes"])}
+    growth, batch = point["kv_bytes_per_token"], document["batch"]
+    budget = document.get("budget")
+    each = " of each sequence" if batch > 1 else ""
+    comments = {"kv": f"{growth // batch:,} bytes a token{each}{_fixed(point['kv_fixed_bytes'])}"}
     for key in ("weights", "kv"):
         low, high = memory[f"{key}_low"], memory[f"{key}_high"]
         if low < high:
@@ -159,7 +161,7 @@ def _point(point: Document, console: Console, budget: int | None = None) -> list
     accuracy = point["accuracy"]
     rows.append(("retention", *_kept(accuracy, accuracy)))
     for kinds, numbers in _alike(accuracy["tasks"]):
-        weakest = ", shown above" if accuracy["task"] in kinds else ""
+        weakest = _shown_above(accuracy, kinds)
         first, *same = [kind.replace("_", " ") for kind in kinds]
         if len(kinds) == len(accuracy["tasks"]):
             rows.append(("  every kind", *numbers))
@@ -190,9 +192,17 @@ def _stacked(rows: Sequence[tuple[str, str, str]]) -> Text:
     return Text("\n".join(lines))
 
 
+def _shown_above(accuracy: Document, kinds: Sequence[str]) -> str:
+    """Which of what stands above these kinds of task are the source."""
+    weakest, lowest = accuracy["task"] in kinds, lowest_kind(accuracy) in kinds
+    if weakest and lowest:
+        return ", shown above"
+    return ", the prediction above" if weakest else ", the lower end above" if lowest else ""
+
+
 def _kept(kept: Document, whole: Document | None) -> tuple[str, str]:
     """A retention, and its interval; `whole` says the level and the provenance."""
-    ends = f"{percent(kept['low'])} to {percent(kept['high'])}"
+    ends = f"{percent(kept['low'])} to {percent(kept['high'], upper=True)}"
     if whole is not None:
         ends += f" ({whole['level']:.0%}, {whole['provenance']})"
     return percent(kept["retention"]), ends
@@ -214,7 +224,8 @@ def _latency_comment(point: Document, key: str) -> str:
     if point["latency"] is None:
         return "not predicted for this engine" if "serving" in point else "name a GPU with --gpu"
     low, high = point["latency"][f"{key}_low_s"], point["latency"][f"{key}_high_s"]
-    return f"{seconds(low)} to {seconds(high)} ({point['latency']['kind']})"
+    like = point[f"{key}_s"]
+    return f"{seconds(low, like)} to {seconds(high, like)} ({point['latency']['kind']})"
 
 
 def _listed(title: str, lines: list[str]) -> list[RenderableType]:

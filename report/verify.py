@@ -7,7 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..planner.units import GiB, format_bytes, format_tokens
+from ..planner.units import GiB, format_bytes, format_percent, format_seconds, format_tokens
 
 Document = Mapping[str, Any]
 
@@ -184,8 +184,8 @@ def _value(value: float | None, unit: str) -> str:
         return f"{value:,.0f}"
     if unit == "tokens per second":
         return f"{value:,.0f} tokens/s"
-    return f"{1000 * value:.1f} ms" if value < 0.1 else f"{value:.2f} s"
+    return format_seconds(value)
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"
+    return "-" if value is None else format_percent(value)

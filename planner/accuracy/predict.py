@@ -27,6 +27,9 @@ from .predictor import Predictor, above_floor
 from .task_kinds import OVERALL_KINDS, REPORTED_KINDS, ScoredTask, headline_kinds
 
 RELEASED_QUANTIZED = ("mxfp4",)
+OF_THE_MODEL = ("calibrated", "published")
+"""What a prediction rests on where the model has rows of its own. A published table of another
+model says no more of a model without rows than its own predictor does."""
 
 
 @lru_cache(maxsize=1)
@@ -133,7 +136,9 @@ def predict_many(
             },
             level=predictor.level,
             provenance="published"
-            if is_published(spec, config.weight_format) and not config.quantizes_kv
+            if sensitivity.provenance in OF_THE_MODEL
+            and is_published(spec, config.weight_format)
+            and not config.quantizes_kv
             else sensitivity.provenance,
             notes=(
                 *sensitivity.notes,

@@ -38,6 +38,13 @@ class Accuracy:
     breaks: tuple[str, ...] = ()
     """Where the model, or such a configuration, was seen to fail at a context no longer."""
 
+    @property
+    def low_task(self) -> str:
+        """The kind whose lower end `low` is: the weakest, or one that is less certain."""
+        if self.tasks[self.task].low == self.low:
+            return self.task
+        return next((kind for kind, x in self.tasks.items() if x.low == self.low), self.task)
+
     def less_certain(self, kept: float) -> tuple[str, ...]:
         """Kinds of task outside the promise that may keep less than `kept` and than it promises."""
         return tuple(kind for kind, x in self.tasks.items() if x.low < min(kept, self.low))

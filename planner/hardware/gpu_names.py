@@ -19,6 +19,7 @@ _SERIES_WORDS = ("rtx", "rx")  # "4090" alone is what people type
 _NO_WORDS = ("gpu", "graphics")
 _WORD = re.compile(r"[a-z0-9]+")
 _SIZE = re.compile(r"(?<![a-z0-9])(\d+)\s*(?:gib|gb|g)(?![a-z0-9])")
+_BARE = re.compile(r"(.*[a-z]|.*[a-z0-9][\s-]+)(\d{1,3})")
 _SEVERAL = re.compile(
     r"(\d{1,2})\s*[x×*]\s*(\S.*)|(.+\d(?:gb?)?|.+\s)[x×*]\s*(\d{1,2})", re.IGNORECASE
 )
@@ -72,7 +73,7 @@ def candidates(name: str) -> tuple[Hardware, ...]:
     if not words:
         return ()
     held = tuple(gpu for gpu, names in named_gpus() if any(words <= _words(n) for n in names))
-    return held or _of_size(name)
+    return held or _of_size(name) or _of_bare_size(name)
 
 
 def _of_size(name: str) -> tuple[Hardware, ...]:
@@ -83,6 +84,12 @@ def _of_size(name: str) -> tuple[Hardware, ...]:
         return ()
     size = int(sizes[0])
     return tuple(gpu for gpu in candidates(without) if round(gpu.marketing_bytes / 2**30) == size)
+
+
+def _of_bare_size(name: str) -> tuple[Hardware, ...]:
+    """The GPUs that `name` means where its last number is their size: `M3 Max 64`, `3060 12`."""
+    match = _BARE.fullmatch(name.strip().lower())
+    return candidates(f"{match[1]} {match[2]}gb") if match else ()
 
 
 def gpu_argument(gpu: Hardware) -> str:

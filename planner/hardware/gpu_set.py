@@ -1,7 +1,8 @@
 """Several GPUs by one text: what `--gpu` takes, for every engine.
 
-    H100    2xH100    H100x2    3090+3060    2x3090 + 3060    auto
+    H100    2xH100    H100x2    2 H100    3090+3060    2x3090, 3060    auto
 
+A text that is a card's name is no count: `7900xtx` is one card.
 `auto` is this machine's one kind of card. An engine that fills one card says so itself
 (`Engine.several_cards`).
 """
@@ -10,15 +11,23 @@ import re
 from collections.abc import Sequence
 
 from ..errors import BadInput
-from .gpu_names import find_gpu, gpu_argument
+from .gpu_names import candidates, find_gpu, gpu_argument
 from .gpus import Hardware
 
 MOST = 64
 """Cards of one text: more than one machine has is a cluster, which nothing here plans."""
 COUNTS = (1, 2, 4, 8)
 """Cards of one kind that machines are sold with."""
-_BEFORE = re.compile(r"(\d{1,9})\s*[x×*]\s*(\S.*)", re.IGNORECASE)
-_BEHIND = re.compile(r"(.+\d(?:gb?)?|.+\s)[x×*]\s*(\d{1,9})", re.IGNORECASE)
+_JOINED = re.compile(r"[+,;&]")
+_BEFORE = re.compile(r"(?P<count>\d{1,9})\s*[x×*]\s*(?P<name>\S.*)", re.IGNORECASE)
+_WORDS = {"dual": 2, "two": 2, "three": 3, "quad": 4, "four": 4, "eight": 8}
+_COUNTED = (
+    _BEFORE,
+    re.compile(r"(?P<name>.+?)\s*\(?[x×*]\s*(?P<count>\d{1,9})\)?", re.IGNORECASE),
+    re.compile(r"[x×*]\s*(?P<count>\d{1,9})\s+(?P<name>\S.*)", re.IGNORECASE),
+    re.compile(rf"(?P<count>\d{{1,3}}|{'|'.join(_WORDS)})\s+(?P<name>\S.*)", re.IGNORECASE),
+)
+"""Where a count may stand. Which of them is meant is told by the name that is left."""
 
 
 def find_gpus(text: str) -> tuple[Hardware, ...]:
@@ -30,7 +39,7 @@ def find_gpus(text: str) -> tuple[Hardware, ...]:
     if not text.strip():
         raise BadInput("--gpu names no GPU", "`kvpareto profiles list` names the known ones")
     gpus: list[Hardware] = []
-    for part in text.split("+"):
+    for part in _JOINED.split(text):
         if not part.strip():
             raise BadInput(
                 f"--gpu {text.strip()!r} has an empty part", "join names by +: 3090+3060"
@@ -66,14 +75,28 @@ def more_cards(gpus: Sequence[Hardware]) -> tuple[Hardware, ...]:
 
 def _counted(part: str, text: str) -> tuple[int, str]:
     """(how many, of which name) of one part."""
-    count, name = 1, part
-    if match := _BEFORE.fullmatch(part):
-        count, name = int(match[1]), match[2]
-    elif match := _BEHIND.fullmatch(part):
-        count, name = int(match[2]), match[1]
+    count, name = (1, part) if _is_known(part) else _reading(part)
     if count < 1:
         raise BadInput(f"--gpu {text.strip()!r} names no GPU", "give one at least: 1xH100")
-    return count, name.strip()
+    return count, name
+
+
+def _reading(part: str) -> tuple[int, str]:
+    """(how many, of which name) by the first reading that leaves a known name; of an unknown one
+    as many as a machine may have."""
+    for pattern in _COUNTED:
+        match = pattern.fullmatch(part)
+        if match and _is_known(match["name"]):
+            count = match["count"].lower()
+            return _WORDS.get(count) or int(count), match["name"].strip()
+    match = _BEFORE.fullmatch(part)
+    if match and int(match["count"]) <= MOST:
+        return int(match["count"]), match["name"].strip()
+    return 1, part
+
+
+def _is_known(name: str) -> bool:
+    return name.strip().lower() == "auto" or bool(candidates(name))
 
 
 def _one(name: str) -> Hardware:

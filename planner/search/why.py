@@ -7,7 +7,14 @@ import numpy as np
 from ..accuracy.prediction import Accuracy
 from ..memory import estimate as memory
 from ..serving import Serving
-from ..units import budget_for, format_bytes, format_tokens
+from ..units import (
+    budget_for,
+    format_bytes,
+    format_count,
+    format_percent,
+    format_seconds,
+    format_tokens,
+)
 from .choose import Choice, outdone_by
 from .evaluate import Point
 from .gpu_memory import gpu_notes
@@ -50,9 +57,11 @@ def _fits(request: Request, point: Point) -> str:
 def _best(request: Request, table: Table, fitting: np.ndarray, choice: Choice, point: Point) -> str:
     low, kept = table.points.low[choice.index], table.points.retention[choice.index]
     count = f"Of {len(table.space):,} configurations {int(fitting.sum()):,} fit"
-    promise = f"{_percent(kept)} of the score predicted, at least {_percent(low)}"
+    promise = f"{format_percent(kept)} of the score predicted, at least {format_percent(low)}"
+    if point.accuracy.low_task != point.accuracy.task:
+        promise += f" of {point.accuracy.low_task.replace('_', ' ')}"
     loss = request.accepted_loss
-    limit = "" if loss is None else f" that keep at least {_percent(1 - loss)} of the score"
+    limit = "" if loss is None else f" that keep at least {format_percent(1 - loss)} of the score"
     if loss is not None and not choice.safe:
         limit += " by the prediction, though no interval promises it,"
     task = f" of {point.accuracy.task.replace('_', ' ')}"
@@ -82,7 +91,7 @@ def _why_not_another(table: Table, chosen: int, shown: Sequence[int]) -> tuple[s
     gains = [f"needs {format_bytes(less)} less"] if less else ["needs no more memory"]
     pace = points.ttft[chosen] / points.ttft[first]
     gains.append(f"has its first token {pace:.2f}x as fast" if pace > 1.005 else "is no slower")
-    gains.append(f"promises no less ({_percent(points.low[first])})")
+    gains.append(f"promises no less ({format_percent(points.low[first])})")
     if not points.usual[first]:
         why = "its bits or its chunks are not what people run"
     elif not points.allowed[first]:
@@ -133,9 +142,9 @@ def _where(request: Request, point: Point) -> tuple[str, ...]:
 def _serves(request: Request, serving: Serving) -> tuple[str, ...]:
     """For whom the cache has room, and how the cards share the model."""
     each = (
-        f"At its low end the cache holds {serving.at_once_mean:,} sequences of the asked lengths "
-        f"at once, {serving.at_once_worst:,} if all are of the longest; it starts with "
-        f"max_model_len up to {serving.longest:,}."
+        f"At its low end the cache holds {format_count(serving.at_once_mean, 'sequence')} of the "
+        f"asked lengths at once, {serving.at_once_worst:,} if all are of the longest; it starts "
+        f"with max_model_len up to {serving.longest:,}."
     )
     if len(serving.cards) == 1:
         return (each,)
@@ -187,8 +196,8 @@ def _time(request: Request, point: Point) -> tuple[str, ...]:
         return ()
     return (
         f"On {request.hardware.name} the first token is predicted after "
-        f"{_seconds(point.latency.ttft_s)} and each further one after "
-        f"{_seconds(point.latency.tpot_s)} ({point.latency.kind}).",
+        f"{format_seconds(point.latency.ttft_s)} and each further one after "
+        f"{format_seconds(point.latency.tpot_s)} ({point.latency.kind}).",
     )
 
 
@@ -199,17 +208,20 @@ def steps_from(point: Point, up: Point | None, down: Point | None) -> tuple[str,
         more = up.memory.total_high - point.memory.total_high
         steps.append(
             f"Up: {up.config} needs up to {budget_for(up.memory.total_high, ' ')} "
-            f"({format_bytes(more)} more) and keeps {_percent(up.accuracy.retention)}, at least "
-            f"{_percent(up.accuracy.low)}{_faster(point, up)}."
+            f"({format_bytes(more)} more) and keeps {_kept(up)}{_faster(point, up)}."
         )
     if down is not None:
         less = point.memory.total_high - down.memory.total_high
         steps.append(
-            f"Down: {down.config} saves {format_bytes(less)} and keeps "
-            f"{_percent(down.accuracy.retention)}, at least {_percent(down.accuracy.low)}"
+            f"Down: {down.config} saves {format_bytes(less)} and keeps {_kept(down)}"
             f"{_faster(point, down)}."
         )
     return tuple(steps)
+
+
+def _kept(point: Point) -> str:
+    kept = point.accuracy
+    return f"{format_percent(kept.retention)}, at least {format_percent(kept.low)}"
 
 
 def _faster(point: Point, other: Point) -> str:
@@ -231,9 +243,10 @@ def warnings_for(request: Request, point: Point) -> tuple[str, ...]:
     warnings += point.accuracy.breaks
     if point.accuracy.low < 1 - SAFE_LOSS:
         warnings.append(
-            f"this may lose {_percent(1 - point.accuracy.low)} of the score of "
-            f"{point.accuracy.task.replace('_', ' ')}, {_percent(1 - point.accuracy.retention)} "
-            "by the prediction: think of a smaller model, a shorter context or more memory"
+            f"this may lose {format_percent(1 - point.accuracy.low)} of the score of "
+            f"{point.accuracy.task.replace('_', ' ')}, "
+            f"{format_percent(1 - point.accuracy.retention)} by the prediction: think of a smaller "
+            "model, a shorter context or more memory"
         )
     elif request.task is None:
         kinds = point.accuracy.less_certain(1 - SAFE_LOSS)
@@ -253,13 +266,5 @@ def _less_certain(accuracy: Accuracy, kind: str) -> str:
     low, named = accuracy.tasks[kind].low, kind.replace("_", " ")
     return (
         f"accuracy: {named} is not in the promise: its rows tell little of such a model, and it "
-        f"may keep as little as {_percent(low)}; --task {kind.replace('_', '-')} plans for it"
+        f"may keep as little as {format_percent(low)}; --task {kind.replace('_', '-')} plans for it"
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _seconds(value: float) -> str:
-    return f"{1000 * value:.1f} ms" if value < 0.1 else f"{value:.2f} s"

@@ -21,7 +21,7 @@ const el = (tag, attributes = {}, ...children) => {
 };
 
 const gigabytes = (bytes) => `${(bytes / 1e9).toFixed(2)} GB`;
-const percent = (part) => `${(100 * part).toFixed(1)} %`;
+const percent = (part) => `${(part < 1 - 1e-9 ? Math.min(100 * part, 99.9) : 100 * part).toFixed(1)} %`;
 const seconds = (value) =>
   value == null ? "not predicted: no GPU named" : value < 0.1 ? `${+(1000 * value).toPrecision(3)} ms` : `${+value.toPrecision(3)} s`;
 const tokens = (n) => n.toLocaleString("en");

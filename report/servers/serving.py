@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...planner.serving import CardTerms, Serving, Sizes
-from ...planner.units import GiB, format_bytes, format_tokens
+from ...planner.units import GiB, format_bytes, format_count, format_tokens
 from ..numbers import percent, seconds
 
 Document = Mapping[str, Any]
@@ -68,11 +68,11 @@ def serves_line(point: Document) -> str:
     if not one["starts"]:
         return "it does not start, or may not"
     low, worst = one["sequences_at_once"], one["sequences_at_once_if_all_are_longest"]
-    room = f"room for {low:,} sequences at once"
+    room = f"room for {format_count(low, 'sequence')} at once"
     if worst != low:
         room += f", {worst:,} if all are of the longest"
-    rate = one["tokens_per_second"]
-    speed = f"; {rate:,.0f} tokens a second for {one['users']} users" if rate else ""
+    rate, users = one["tokens_per_second"], format_count(one["users"], "user")
+    speed = f"; {rate:,.0f} tokens a second for {users}" if rate else ""
     return f"{room}; cache {one['cache_tokens_low']:,} tokens at least{speed}"
 
 
@@ -136,7 +136,7 @@ def own_words(own: Document) -> str:
 def alone_words(point: Document) -> str:
     """The first token of one prompt on an idle server; nothing where it is not known."""
     alone = point["serving"]["ttft_alone_s"]
-    return f"; alone {seconds(alone)}" if alone else ""
+    return f"; alone {seconds(alone, like=point['ttft_s'])}" if alone else ""
 
 
 def asked_words(document: Document) -> str:

@@ -5,6 +5,9 @@ import pytest
 from kvpareto.planner.errors import BadInput, one_line
 from kvpareto.planner.units import (
     format_bytes,
+    format_count,
+    format_percent,
+    format_seconds,
     format_tokens,
     parse_bytes,
     parse_fraction,
@@ -99,3 +102,24 @@ def test_a_person_reads_gb_and_tokens() -> None:
 def test_messages_are_one_printable_line() -> None:
     assert one_line("a\n b\x1b[0m") == "a b\N{REPLACEMENT CHARACTER}[0m"
     assert len(one_line("x" * 1000)) == 400
+
+
+def test_what_is_below_all_is_not_printed_as_all() -> None:
+    assert format_percent(1.0) == "100.0 %"
+    assert [format_percent(x) for x in (0.9996, 0.99999, 0.979)] == ["99.9 %", "99.9 %", "97.9 %"]
+    assert format_percent(0.9997, upper=True) == "100.0 %"
+
+
+def test_seconds_of_a_line_have_one_unit() -> None:
+    assert [format_seconds(x) for x in (0.0463, 0.12, 7.65, 170.97)] == [
+        "46.3 ms",
+        "0.12 s",
+        "7.65 s",
+        "171 s",
+    ]
+    assert format_seconds(0.116, like=0.0463) == "116.0 ms"
+    assert format_seconds(0.06, like=0.12) == "0.06 s"
+
+
+def test_one_is_singular() -> None:
+    assert [format_count(n, "user") for n in (0, 1, 2000)] == ["0 users", "1 user", "2,000 users"]

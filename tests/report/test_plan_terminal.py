@@ -183,3 +183,37 @@ def test_kinds_of_tasks_that_keep_the_same_are_one_row(document: dict[str, Any])
     text = "\n".join(shown(document | {"recommended": best}, 200))
     assert re.search(r"reasoning +99.1 % +98.0 % to 99.5 %, shown above; retrieval too *\n", text)
     assert re.search(r"\n +reading +99.1 % +97.0 % to 99.5 % *\n", text)
+
+
+def test_a_lower_end_of_another_kind_is_named(document: dict[str, Any]) -> None:
+    best = json.loads(json.dumps(document["recommended"]))
+    tasks = {
+        "reasoning": {"retention": 0.984, "low": 0.972, "high": 0.99},
+        "long_reasoning": {"retention": 0.985, "low": 0.961, "high": 0.991},
+        "retrieval": {"retention": 0.999, "low": 0.9996, "high": 1.0},
+    }
+    best["accuracy"] |= {"tasks": tasks, "task": "reasoning"}
+    best["accuracy"] |= {"retention": 0.984, "low": 0.961, "high": 0.99}
+    text = "\n".join(shown(document | {"recommended": best}, 200))
+    assert "98.4 %, at least 96.1 % (reasoning, the weakest kind, at least that of long" in text
+    assert re.search(r"\n +reasoning +98.4 % +97.2 % to 99.0 %, the prediction above *\n", text)
+    assert re.search(r"\n +long reasoning +98.5 % +96.1 % to 99.1 %, the lower end above *\n", text)
+    assert re.search(r"\n +retrieval +99.9 % +99.9 % to 100.0 % *\n", text)
+
+
+def test_times_of_a_line_have_one_unit(document: dict[str, Any]) -> None:
+    best = json.loads(json.dumps(document["recommended"]))
+    best |= {"tpot_s": 0.0463}
+    best["latency"] |= {"tpot_low_s": 0.02, "tpot_high_s": 0.12}
+    text = "\n".join(shown(document | {"recommended": best}, 200))
+    assert "TPOT 46.3 ms, at most 120.0 ms" in text
+    assert "20.0 ms to 120.0 ms (" in text
+
+
+def test_a_token_of_the_cache_is_of_one_sequence(document: dict[str, Any]) -> None:
+    best = json.loads(json.dumps(document["recommended"])) | {"kv_bytes_per_token": 4_194_304}
+    text = "\n".join(shown(document | {"recommended": best, "batch": 32}, 200))
+    assert " 131,072 bytes a token of each sequence" in text
+    one = "\n".join(shown(document | {"recommended": best}, 200))
+    assert " 4,194,304 bytes a token" in one
+    assert "of each sequence" not in one

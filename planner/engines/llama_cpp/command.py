@@ -74,7 +74,8 @@ def command_line(flags: Flags, program: str = "llama-server") -> str:
 
 
 def modelfile(flags: Flags) -> dict[str, object]:
-    """An ollama Modelfile for the same plan, the environment it needs, and what it cannot say."""
+    """An ollama Modelfile for the same plan, the name of what is made of it, the environment it
+    needs, and what it cannot say."""
     said = dict(flags)
     lines = [
         f"FROM {said['-m']}",
@@ -91,7 +92,18 @@ def modelfile(flags: Flags) -> dict[str, object]:
         missing.append(f"ollama has one cache type of {', '.join(OLLAMA_CACHES)} for K and V")
     if "--n-cpu-moe" in said:
         missing.append("ollama places experts by itself: it has no --n-cpu-moe")
-    return {"modelfile": "\n".join(lines) + "\n", "environment": environment, "missing": missing}
+    return {
+        "modelfile": "\n".join(lines) + "\n",
+        "name": _ollama_name(str(said["-m"])),
+        "environment": environment,
+        "missing": missing,
+    }
+
+
+def _ollama_name(file: str) -> str:
+    """What ollama may call the model of this file: letters, digits, `.`, `-` and `_`."""
+    stem = PurePath(file).name.removesuffix(".gguf").lower()
+    return re.sub(r"[^a-z0-9._-]", "_", stem).lstrip("._-") or "model"
 
 
 def _short(spec: ModelSpec) -> str:

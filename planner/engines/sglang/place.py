@@ -10,6 +10,7 @@ from ...memory.overhead import driver_context
 from ...models.spec import ModelSpec
 from ...placement import Machine, Placement, Share
 from ...serving import CardTerms, Flags, Parallel, Serving, Sizes, command_line
+from ...units import format_count
 from ...workload import Workload
 from ..vllm.asked_settings import cache_dtype, weight_name
 from ..vllm.command import checkpoint_words, model_argument
@@ -207,8 +208,9 @@ def _placement(spec: ModelSpec, workload: Workload, chosen: _Layout) -> Placemen
     notes = [UNHELD]
     if workload.lengths and serving.at_once_worst < workload.batch:
         notes.append(
-            f"if more than {serving.at_once_worst} sequences of {workload.context:,} tokens come "
-            "together, the others wait: the pool is planned for the mean length"
+            f"if more than {format_count(serving.at_once_worst, 'sequence')} of "
+            f"{workload.context:,} tokens come together, the others wait: the pool is planned "
+            "for the mean length"
         )
     if serving.checkpoint:
         notes.append(f"it needs {serving.checkpoint}")

@@ -10,6 +10,7 @@ from ...formats.configuration import Configuration
 from ...models.spec import ModelSpec
 from ...placement import Machine, Placement, Share
 from ...serving import CardTerms, Parallel, Serving, Sizes, command_line
+from ...units import format_count
 from ...workload import Workload
 from .asked_settings import settings_of
 from .command import checkpoint_words, flags_of, keeps_16_bits, model_argument
@@ -183,8 +184,9 @@ def _notes(
     notes, settings, gpu = list[str](), tried.settings, tried.cards[0].gpu
     if workload.lengths and serving.at_once_worst < workload.batch:
         notes.append(
-            f"if more than {serving.at_once_worst} sequences of {workload.context:,} tokens come "
-            f"together, the others wait: the cache is planned for the mean length"
+            f"if more than {format_count(serving.at_once_worst, 'sequence')} of "
+            f"{workload.context:,} tokens come together, the others wait: the cache is planned "
+            "for the mean length"
         )
     if settings.enforce_eager:
         notes.append("CUDA graphs do not fit beside it: --enforce-eager costs time in every step")

@@ -94,7 +94,12 @@ def evaluate_placed(request: Request) -> PlacedSpace:
     spec, workload, engine = request.spec, request.workload, request.engine
     obstacle = engine.cannot_run(spec, request.hardware)
     if obstacle is not None and (spec.understood or engine.serves):
-        raise BadInput(f"{engine.name} cannot be planned for {spec.name}: {obstacle}", "")
+        raise BadInput(
+            f"{engine.name} cannot be planned for {spec.name}: {obstacle}",
+            "without --engine the plan is for kvpareto's own runtime"
+            if spec.gguf is None
+            else "--engine llama.cpp plans GGUF files",
+        )
     space = enumerate_space(spec, workload, engine.on(request.machine), ((),))
     placements = _placements(request, space)
     runs = np.array([placement is not None for placement in placements])

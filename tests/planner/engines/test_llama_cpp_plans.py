@@ -1,6 +1,7 @@
 """Plans for llama.cpp: what goes where, what is typed, what is refused."""
 
 import json
+import re
 
 import pytest
 
@@ -243,7 +244,11 @@ def test_ollama_is_given_what_it_can_be_told(capsys: pytest.CaptureFixture[str])
     document = json.loads(capsys.readouterr().out)
     assert document["engine"] == "llama.cpp"
     labels = [one["label"] for one in document["commands"]]
-    assert labels == ["Get", "Modelfile", "Serve"]
+    assert labels == ["Get", "Modelfile", "Serve", "Create", "Run it"]
+    name = document["recommended"]["placement"]["ollama"]["name"]
+    assert re.fullmatch(r"qwen2\.5-7b-instruct-[a-z0-9_]+", name)
+    said = [one["command"] for one in document["commands"][3:]]
+    assert said == [f"ollama create {name} -f Modelfile", f"ollama run {name}"]
     assert document["commands"][1]["command"].startswith("FROM Qwen2.5-7B-Instruct-")
     for point in document["frontier"]:
         flags = point["placement"]["flags"]

@@ -27,6 +27,45 @@ def test_texts_and_what_they_mean(text: str, names: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "name", "count"),
+    [
+        ("7900xtx", "7900 XTX", 1),
+        ("7900 xtx", "7900 XTX", 1),
+        ("7900XT", "7900 XT", 1),
+        ("rx7900xtx", "7900 XTX", 1),
+        ("2x7900xtx", "7900 XTX", 2),
+        ("7900xtx x2", "7900 XTX", 2),
+        ("7900xtx,7900 xtx", "7900 XTX", 2),
+        ("H100,H100", "H100", 2),
+        ("3090 & 3090", "3090", 2),
+        ("m3max 64", "M3 Max 64GB", 1),
+        ("M3Max64", "M3 Max 64GB", 1),
+        ("m3 max 64 gb", "M3 Max 64GB", 1),
+        ("m4pro 48", "M4 Pro 48GB", 1),
+        ("3060 12", "3060 12GB", 1),
+        ("a100-80", "A100 80GB", 1),
+        ("4090 24", "4090", 1),
+        ("2 H100", "H100", 2),
+        ("4 A100 80GB", "A100 80GB", 4),
+        ("2x 4090", "4090", 2),
+        ("2X4090", "4090", 2),
+        ("4090 x 2", "4090", 2),
+        ("4090 *2", "4090", 2),
+        ("4090 (x2)", "4090", 2),
+        ("x2 4090", "4090", 2),
+        ("dual 3090", "3090", 2),
+        ("Two 4090", "4090", 2),
+        ("l40sx2", "L40S", 2),
+        ("mi300xx2", "MI300X", 2),
+        ("mi250x2", "MI250", 2),
+        ("mi300x", "MI300X", 1),
+    ],
+)
+def test_odd_spellings(text: str, name: str, count: int) -> None:
+    assert list(find_gpus(text)) == [find_gpu(name)] * count
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("0xH100", "names no GPU"),
@@ -36,6 +75,10 @@ def test_texts_and_what_they_mean(text: str, names: list[str]) -> None:
         ("3090+", "empty part"),
         ("+", "empty part"),
         ("2xZork", "unknown GPU"),
+        ("7800xt", "unknown GPU: '7800xt'; near: AMD Radeon RX 7900 XT"),
+        ("9070 xt", "unknown GPU: '9070 xt'"),
+        ("65 H200", "more than 64"),
+        ("3090,", "empty part"),
         ("2xM3 Max", "more than one GPU"),
     ],
 )
