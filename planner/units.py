@@ -134,7 +134,7 @@ def format_percent(share: float, *, upper: bool = False) -> str:
     return f"{100 * share:.1f} %"
 
 
-def format_seconds(value: float, like: float | None = None) -> str:
+def format_time(value: float, like: float | None = None) -> str:
     """Seconds or milliseconds with what a prediction resolves, in the unit of `like`, which
     stands on the same line: `46.3 ms`, `7.65 s`, `171 s`."""
     if (value if like is None else like) < 0.1:

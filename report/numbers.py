@@ -1,6 +1,6 @@
 """Fractions and seconds as a person reads them."""
 
-from ..planner.units import format_percent, format_seconds
+from ..planner.units import format_percent, format_time
 
 
 def percent(value: float, *, upper: bool = False) -> str:
@@ -9,5 +9,5 @@ def percent(value: float, *, upper: bool = False) -> str:
 
 
 def seconds(value: float | None, like: float | None = None) -> str:
-    """`format_seconds`; `-` for none."""
-    return "-" if value is None else format_seconds(value, like)
+    """`format_time`; `-` for none."""
+    return "-" if value is None else format_time(value, like)

@@ -7,7 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..planner.units import GiB, format_bytes, format_percent, format_seconds, format_tokens
+from ..planner.units import GiB, format_bytes, format_percent, format_time, format_tokens
 
 Document = Mapping[str, Any]
 
@@ -184,7 +184,7 @@ def _value(value: float | None, unit: str) -> str:
         return f"{value:,.0f}"
     if unit == "tokens per second":
         return f"{value:,.0f} tokens/s"
-    return format_seconds(value)
+    return format_time(value)
 
 
 def _percent(value: float | None) -> str:

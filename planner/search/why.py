@@ -12,7 +12,7 @@ from ..units import (
     format_bytes,
     format_count,
     format_percent,
-    format_seconds,
+    format_time,
     format_tokens,
 )
 from .choose import Choice, outdone_by
@@ -196,8 +196,8 @@ def _time(request: Request, point: Point) -> tuple[str, ...]:
         return ()
     return (
         f"On {request.hardware.name} the first token is predicted after "
-        f"{format_seconds(point.latency.ttft_s)} and each further one after "
-        f"{format_seconds(point.latency.tpot_s)} ({point.latency.kind}).",
+        f"{format_time(point.latency.ttft_s)} and each further one after "
+        f"{format_time(point.latency.tpot_s)} ({point.latency.kind}).",
     )
 
 

@@ -7,7 +7,7 @@ from kvpareto.planner.units import (
     format_bytes,
     format_count,
     format_percent,
-    format_seconds,
+    format_time,
     format_tokens,
     parse_bytes,
     parse_fraction,
@@ -111,14 +111,14 @@ def test_what_is_below_all_is_not_printed_as_all() -> None:
 
 
 def test_seconds_of_a_line_have_one_unit() -> None:
-    assert [format_seconds(x) for x in (0.0463, 0.12, 7.65, 170.97)] == [
+    assert [format_time(x) for x in (0.0463, 0.12, 7.65, 170.97)] == [
         "46.3 ms",
         "0.12 s",
         "7.65 s",
         "171 s",
     ]
-    assert format_seconds(0.116, like=0.0463) == "116.0 ms"
-    assert format_seconds(0.06, like=0.12) == "0.06 s"
+    assert format_time(0.116, like=0.0463) == "116.0 ms"
+    assert format_time(0.06, like=0.12) == "0.06 s"
 
 
 def test_one_is_singular() -> None:
