@@ -1,13 +1,19 @@
 """The entry point of `kvpareto` and `python -m kvpareto`: Ctrl-C first, then the command line."""
 
-import gc
+try:
+    from . import interrupt
+except KeyboardInterrupt:  # in the milliseconds before it is ours
+    import os
 
-from . import interrupt
+    os.write(2, b"interrupted\n")
+    os._exit(130)
 
 
 def main() -> None:
-    """Run the command line; what it imports can be interrupted without a traceback."""
+    """Run the command line; it can be interrupted at any moment without a traceback."""
     interrupt.install()
+    import gc
+
     # Imports and plans make many objects and little garbage: looking for it takes a twelfth of a
     # plan's time at the default threshold. cli.py lowers it again for what runs longer.
     gc.set_threshold(1_000_000, 50, 50)

@@ -9,11 +9,13 @@ Nothing is printed. Sizes and counts are texts as the command line takes them (`
 KVParetoError, with `message` and `hint`: BadInput, NothingFits, MissingDependency.
 """
 
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 from .planner.errors import BadInput, KVParetoError, MissingDependency, NothingFits
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .planner.typed_request import EstimateWords, PlanWords
     from .report.records.measuring import CalibrationRecord, ReceiptRecord, SweepRecord
     from .report.records.planning import EstimateRecord, MaxContextRecord, PlanRecord
@@ -30,12 +32,15 @@ __all__ = [
     "verify",
 ]
 
+_T = TypeVar("_T")
 
-def plan(model: str, **words: "Unpack[PlanWords]") -> "PlanRecord":
+
+def plan(model: "str | Path", **words: "Unpack[PlanWords]") -> "PlanRecord":
     """The configuration to run, the frontier it stands on, and why: `kvpareto plan --json`.
 
     Raises BadInput for what cannot be understood, NothingFits where nothing may be recommended.
     """
+    model, words = _plan_words(model, words)
     snippet = words.pop("snippet", None)
     if snippet is not None:
         from .report.servers.snippets import check_kind
@@ -64,7 +69,7 @@ def plan(model: str, **words: "Unpack[PlanWords]") -> "PlanRecord":
     return cast("PlanRecord", document)
 
 
-def max_context(model: str, **words: "Unpack[PlanWords]") -> "MaxContextRecord":
+def max_context(model: "str | Path", **words: "Unpack[PlanWords]") -> "MaxContextRecord":
     """The longest context that fits, by configuration: `kvpareto plan --max-context --json`.
 
     Raises BadInput, and NothingFits where not one token fits.
@@ -73,6 +78,7 @@ def max_context(model: str, **words: "Unpack[PlanWords]") -> "MaxContextRecord":
     from .planner.typed_request import typed_request
     from .report.document import longest_document
 
+    model, words = _plan_words(model, words)
     for word in ("gpus", "snippet"):
         if words.pop(word, None) is not None:  # type: ignore[misc]
             raise BadInput(f"--{word} is for a plan", "leave --max-context or it out")
@@ -85,7 +91,9 @@ def max_context(model: str, **words: "Unpack[PlanWords]") -> "MaxContextRecord":
     return cast("MaxContextRecord", longest_document(request, max_contexts(request)))
 
 
-def estimate(model: str, config: str, **words: "Unpack[EstimateWords]") -> "EstimateRecord":
+def estimate(
+    model: "str | Path", config: str, **words: "Unpack[EstimateWords]"
+) -> "EstimateRecord":
     """Memory, accuracy and speed of one configuration: `kvpareto estimate --json`.
 
     `config` in the grammar of configurations: `"w4a16-k4v4-g64+pc256"`. Raises BadInput.
@@ -99,17 +107,18 @@ def estimate(model: str, config: str, **words: "Unpack[EstimateWords]") -> "Esti
     from .planner.typed_request import (
         EstimateWords,
         check_lengths,
-        check_words,
         typed_gpus,
         typed_parallel,
         typed_task,
         typed_users,
         typed_workload,
     )
+    from .planner.typed_words import typed_model, typed_words
     from .planner.workload import DEFAULT_OUTPUT
     from .report.document import estimate_document
 
-    check_words(words, EstimateWords)
+    model, config = typed_model(model), typed_model(config, name="config")
+    words = cast("EstimateWords", typed_words(words, EstimateWords.__annotations__))
     chosen, engine = Configuration.parse(config), find_engine(words.get("engine", "kvpareto"))
     gpus = typed_gpus(words.get("gpu"), engine)
     hardware = gpus[0] if gpus else None
@@ -146,7 +155,7 @@ def estimate(model: str, config: str, **words: "Unpack[EstimateWords]") -> "Esti
     return cast("EstimateRecord", document)
 
 
-def calibrate(model: str | None = None, **words: Any) -> "CalibrationRecord":
+def calibrate(model: "str | Path | None" = None, **words: Any) -> "CalibrationRecord":
     """Measure a model under chosen configurations: `kvpareto calibrate --json`.
 
     `words`: runs, minutes, tasks, contexts, items, tolerance, seed, text, haystack (Paths), resume,
@@ -156,10 +165,10 @@ def calibrate(model: str | None = None, **words: Any) -> "CalibrationRecord":
     from .calibration.calibrate import calibrate as run
     from .calibration.design.options import CalibrationOptions
 
-    return cast("CalibrationRecord", run(CalibrationOptions(model=model, **words)))
+    return cast("CalibrationRecord", run(_options(CalibrationOptions, model, words)))
 
 
-def verify(model: str | None = None, **words: Any) -> "ReceiptRecord | SweepRecord":
+def verify(model: "str | Path | None" = None, **words: Any) -> "ReceiptRecord | SweepRecord":
     """Run a plan for real under its budget, predicted beside measured: `kvpareto verify --json`.
 
     `words`: plan (a Path), config, budget, context, output, batch, engine, random_weights, quick,
@@ -170,4 +179,23 @@ def verify(model: str | None = None, **words: Any) -> "ReceiptRecord | SweepReco
     from .calibration.verify.verify import VerifyOptions
     from .calibration.verify.verify import verify as run
 
-    return cast("ReceiptRecord | SweepRecord", run(VerifyOptions(model=model, **words)))
+    return cast("ReceiptRecord | SweepRecord", run(_options(VerifyOptions, model, words)))
+
+
+def _plan_words(model: object, words: "PlanWords") -> "tuple[str, PlanWords]":
+    """Model and words of a plan, of their types. Raises BadInput."""
+    from .planner.typed_request import PlanWords
+    from .planner.typed_words import typed_model, typed_words
+
+    return typed_model(model), cast("PlanWords", typed_words(words, PlanWords.__annotations__))
+
+
+def _options(kind: type[_T], model: object, words: dict[str, Any]) -> _T:
+    """A dataclass of what was typed. Raises BadInput for words that it lacks and other types."""
+    from dataclasses import fields
+
+    from .planner.typed_words import typed_model, typed_words
+
+    known = {one.name: one.type for one in fields(cast(Any, kind)) if one.name != "model"}
+    named = None if model is None else typed_model(model)
+    return kind(model=named, **typed_words(words, known))  # type: ignore[call-arg]

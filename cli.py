@@ -73,6 +73,7 @@ def _root(
     """
     if context.invoked_subcommand not in _SHORT:
         gc.set_threshold(100_000, 50, 50)
+        interrupt.raise_it(True)  # they have files, devices or processes to close
     if not isinstance(context.obj, CommandOutput):
         context.obj = CommandOutput(as_json)
     if context.invoked_subcommand is None:
@@ -92,7 +93,7 @@ _COMMANDS: dict[str, Callable[[typer.Typer], object]] = {
 }
 """The commands as `--help` lists them, and what adds each to an app."""
 _SHORT = "plan", "estimate"
-"""Commands that are over before they leave garbage."""
+"""Commands that are over before they leave garbage, and have nothing to close."""
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from . import interrupt
 from .planner.light_dataclass import dataclass
 
 if TYPE_CHECKING:
@@ -41,8 +42,12 @@ def run_command(app: typer.Typer, arguments: Sequence[str]) -> int:
         else:
             with redirect_stdout(io.StringIO()) as said:
                 code, failure = _call(app, arguments, answer)
-            _print_answer(answer, failure, said.getvalue())
-        sys.stdout.flush()
+            with interrupt.waits():
+                _print_answer(answer, failure, said.getvalue())
+                sys.stdout.flush()
+                interrupt.answered(True)
+        with interrupt.waits():
+            sys.stdout.flush()
     except BrokenPipeError:
         _drop_stdout()
         return 0
@@ -59,7 +64,12 @@ def _call(
 ) -> tuple[int, "Failure | None"]:
     """The exit code of the command, and what went wrong where something did."""
     try:
-        code = app(list(arguments), prog_name="kvpareto", standalone_mode=False, obj=answer)
+        try:
+            code = app(list(arguments), prog_name="kvpareto", standalone_mode=False, obj=answer)
+        finally:
+            interrupt.raise_it(False)
+        if code == interrupt.CODE:  # what typer makes of KeyboardInterrupt
+            return _failed(KeyboardInterrupt())
         return code if isinstance(code, int) else 0, None
     except SystemExit as leaving:  # shell completion leaves so
         return leaving.code if isinstance(leaving.code, int) else 0, None

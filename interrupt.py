@@ -1,37 +1,79 @@
 """Ctrl-C at any moment: one line, exit code 130, never a traceback.
 
-Python turns Ctrl-C into an exception at whatever line it happens to be. Inside an import that
-line may be in a library that swallows it, or wraps it into an ImportError; so there the process
-ends at once, nothing having been begun that an import could lose. Elsewhere KeyboardInterrupt is
-raised as ever, so that a calibration closes its files; a second Ctrl-C ends that too.
+Python turns Ctrl-C into an exception at whatever line it happens to be, in an import, a callback or
+the very line that ends the program, where nobody catches it. So the process ends at once, but for
+commands that have something to close: between `raise_it(True)` and `raise_it(False)` Ctrl-C is
+KeyboardInterrupt as ever, so that a calibration closes its files. Inside an import it is not even
+then: a library may swallow it there. A second Ctrl-C ends the process.
 
+While an answer or a file is written Ctrl-C waits (`waits`): nothing is cut off.
 This module imports next to nothing: it is what runs first.
 """
 
 import os
 import signal
 import sys
-from types import FrameType
+from types import FrameType, TracebackType
 
 CODE = 130
 _JSON = b'{"schema": 1, "fits": false, "error": "interrupted", "hint": "", "exit_code": 130}\n'
 
 
+class _Handler:
+    def __init__(self) -> None:
+        self.raises = False
+        self.answered = False
+        self._asked = False
+        self._waiting = 0
+        self._came = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self._waiting:
+            self._came = True
+            return
+        self.act(frame)
+
+    def act(self, frame: FrameType | None) -> None:
+        """End the process, or raise KeyboardInterrupt where somebody is to close something."""
+        if self._asked or not self.raises or _importing(frame):
+            _end(self.answered)
+        self._asked = True
+        raise KeyboardInterrupt
+
+    def __enter__(self) -> None:
+        self._waiting += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
+    ) -> None:
+        self._waiting -= 1
+        if self._came and not self._waiting and kind is None:
+            self._came = False
+            self.act(sys._getframe())
+
+
+_handler = _Handler()
+
+
 def install() -> None:
     """Take Ctrl-C over for the rest of the process. Where it is ignored (nohup) it stays so."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _Handler())
+        signal.signal(signal.SIGINT, _handler)
 
 
-class _Handler:
-    def __init__(self) -> None:
-        self._asked = False
+def waits() -> _Handler:
+    """The context in which Ctrl-C waits; it comes when the context is left."""
+    return _handler
 
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self._asked or _importing(frame):
-            _end()
-        self._asked = True
-        raise KeyboardInterrupt
+
+def raise_it(wanted: bool) -> None:
+    """Whether Ctrl-C raises KeyboardInterrupt from now on, or ends the process."""
+    _handler.raises = wanted
+
+
+def answered(is_whole: bool) -> None:
+    """Whether stdout has its JSON document: then ending the process adds none."""
+    _handler.answered = is_whole
 
 
 def _importing(frame: FrameType | None) -> bool:
@@ -43,9 +85,11 @@ def _importing(frame: FrameType | None) -> bool:
     return False
 
 
-def _end() -> None:
+def _end(is_answered: bool) -> None:
     """Say so and leave, without what is at work having a say."""
-    if "--json" in sys.argv:
-        os.write(1, _JSON)
-    os.write(2, b"interrupted\n")
-    os._exit(CODE)
+    try:
+        if "--json" in sys.argv and not is_answered:
+            os.write(1, _JSON)
+        os.write(2, b"interrupted\n")
+    finally:  # whoever reads may be gone
+        os._exit(CODE)

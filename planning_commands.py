@@ -123,9 +123,9 @@ def plan(
     from . import api
 
     if save is not None:
-        from .planner.whole_file import check_target
+        from .planner.whole_file import check_output
 
-        check_target(save)
+        check_output(save)
     document = (api.max_context if max_context else api.plan)(
         _model(argument, model),
         budget=budget,

@@ -4,8 +4,7 @@ Sizes and counts are texts as a person types them (`12GB`, `32k`, `3%`) or numbe
 a fraction).
 """
 
-from collections.abc import Mapping
-from typing import TypedDict, Unpack
+from typing import TypedDict, Unpack, cast
 
 from .engine import Engine
 from .engines import find_engine
@@ -18,6 +17,7 @@ from .models.spec import ModelSpec
 from .search.gpu_memory import budget_of, system_share, within_cards
 from .search.request import Request
 from .serving import Parallel
+from .typed_words import typed_model, typed_words
 from .units import parse_bytes, parse_fraction, parse_seconds, parse_tokens
 from .workload import DEFAULT_OUTPUT, Workload
 
@@ -33,7 +33,7 @@ class PlanWords(TypedDict, total=False):
     output: str | int
     batch: str | int
     users: str | int | None
-    gpu: str | None
+    gpu: str | int | None
     gpus: str | int | None
     parallel: str | None
     snippet: str | None
@@ -58,7 +58,7 @@ class EstimateWords(TypedDict, total=False):
     output: str | int
     batch: str | int
     users: str | int | None
-    gpu: str | None
+    gpu: str | int | None
     parallel: str | None
     dtype: str | None
     task: str | None
@@ -70,7 +70,8 @@ class EstimateWords(TypedDict, total=False):
 def typed_request(model: str, **words: Unpack[PlanWords]) -> Request:
     """The Request that these words ask. Raises BadInput for what cannot be understood, and where
     neither a budget nor a GPU says how much memory there is."""
-    check_words(words, PlanWords)
+    model = typed_model(model)
+    words = cast(PlanWords, typed_words(words, PlanWords.__annotations__))
     engine = find_engine(words.get("engine", "kvpareto"))
     gpus = typed_gpus(words.get("gpu"), engine)
     hardware = gpus[0] if gpus else None
@@ -154,17 +155,6 @@ def typed_target(text: str | float | None, name: str, gpu: Hardware | None) -> f
     return parse_seconds(text, name)
 
 
-def check_words(words: Mapping[str, object], known: type) -> None:
-    """Raise BadInput for a word that is none of `known`'s: it would be left out in silence."""
-    for word in words:
-        if word not in known.__annotations__:
-            from difflib import get_close_matches
-
-            names = list(known.__annotations__)
-            near = get_close_matches(word, names, n=1) or [", ".join(names)]
-            raise BadInput(f"unknown word: {word}", f"did you mean {near[0]}?")
-
-
 def typed_workload(
     model: str,
     hardware: Hardware | None,
@@ -182,13 +172,14 @@ def typed_workload(
     return spec, Workload.parse(*words, full_logits=full_logits)
 
 
-def typed_gpus(name: str | None, engine: Engine) -> tuple[Hardware, ...]:
+def typed_gpus(asked: str | int | None, engine: Engine) -> tuple[Hardware, ...]:
     """The GPUs of this text (hardware/gpu_set.py), none where none is named. Raises BadInput for
     several where the engine fills one."""
-    if name is None:
+    if asked is None:
         return ()
     from .hardware.gpu_set import find_gpus
 
+    name = str(asked)
     gpus = find_gpus(name)
     if len(gpus) > 1 and not engine.several_cards:
         raise BadInput(
@@ -214,7 +205,7 @@ def _ram(ram: Size, engine: Engine) -> int | None:
             f"--ram is a second budget, and {engine.name} keeps all of a model on one device",
             "leave it out, or plan --engine llama.cpp",
         )
-    size = ram if isinstance(ram, int) else parse_bytes(ram)
+    size = parse_bytes(_bytes_text(ram) or "")
     return size - system_share(size)
 
 
@@ -230,7 +221,7 @@ def _budget(budget: Size, reserve: Size, gpus: tuple[Hardware, ...]) -> tuple[in
     if budget is None:
         each = [budget_of(gpu, _bytes_text(reserve)) for gpu in gpus]
         return sum(size for size, _ in each), sum(kept for _, kept in each)
-    size = budget if isinstance(budget, int) else parse_bytes(budget or "")
+    size = parse_bytes(_bytes_text(budget) or "")
     return within_cards(size, gpus), None
 
 

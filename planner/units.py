@@ -17,6 +17,8 @@ _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,12})?)\s*([kmgt]?)(i?)(b?)", re.ASCII | 
 _THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
 _TOKENS = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)([km]?)", re.ASCII | re.IGNORECASE)
 _UNITS = (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
+_COUNTED = {"users": ("users", "4 or 16"), "batch": ("sequences", "4 or 16")}
+"""What is counted that are no tokens: its unit, and how it is written."""
 _SECONDS = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(s|ms|us|)", re.ASCII | re.IGNORECASE)
 _PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%")
 
@@ -65,14 +67,15 @@ def parse_tokens(text: str, *, minimum: int = 1, what: str = "context") -> int:
     Context lengths are named that way by the models themselves (a "128k" model has 131,072).
     """
     match = _TOKENS.fullmatch(text.strip().replace("_", "").replace(",", ""))
+    unit, example = _COUNTED.get(what, ("tokens", "32k or 10240"))
     if match is None:
-        raise BadInput(f"not a number of tokens for {what}: {text!r}", "write it like 32k or 10240")
+        raise BadInput(f"not a number of {unit} for {what}: {text!r}", f"write it like {example}")
     exact = float(match[1]) * {"": 1, "k": 2**10, "m": 2**20}[match[2].lower()]
     if exact != math.floor(exact):
-        raise BadInput(f"not a whole number of tokens for {what}: {text!r}", "write 32k or 10240")
+        raise BadInput(f"not a whole number of {unit} for {what}: {text!r}", f"write {example}")
     if not minimum <= exact <= 2**31:
         raise BadInput(
-            f"{what} out of range: {text!r}", f"it must be between {minimum} and {2**31} tokens"
+            f"{what} out of range: {text!r}", f"it must be between {minimum} and {2**31} {unit}"
         )
     return int(exact)
 

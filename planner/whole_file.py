@@ -6,15 +6,24 @@ and no litter. Only regular files are written: a device, a pipe or a folder is r
 stays a link (its target is what is written).
 """
 
+import errno
+import json
 import os
 import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from ..interrupt import waits
 from .errors import BadInput
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+MAKE_ROOM = "make room on the disk; nothing is wrong with what was asked"
+_NAME = "give the name of a file in it"
 _HINT = "choose a file you may write"
+_MOST_BYTES = 2**28
+_OURS = ("recommended", "max_context", "verified", "rows")
+"""Fields of which every document that is written to a file has one."""
 _NOT_FILES = ("/dev", "/proc", "/sys")
 
 
@@ -23,7 +32,8 @@ def write_whole(path: Path, text: str) -> None:
     target = check_target(path)
     try:
         data = text.encode("utf-8", "surrogateescape")
-        replace(target, data)
+        with waits():  # Ctrl-C would leave litter
+            replace(target, data)
     except (OSError, ValueError) as error:
         raise _refused(path, error) from error
 
@@ -50,6 +60,50 @@ def check_target(path: Path) -> Path:
     return target
 
 
+def check_output(path: Path, *reads: Path | None) -> Path:
+    """check_target for the file that a person wants an answer in: what is there is replaced only
+    where it is empty or of this program, and is none of the files that the command `reads`.
+
+    Raises BadInput.
+    """
+    target = check_target(path)
+    if any(one is not None and _is_same(target, one) for one in reads):
+        raise BadInput(f"cannot write {path}: this command reads it", "name another file")
+    try:
+        if target.exists() and not _is_ours(target):
+            raise BadInput(
+                f"cannot write {path}: it is there, and kvpareto did not write it",
+                "name another file, or move that one away",
+            )
+    except OSError as error:
+        raise _refused(path, error) from error
+    return target
+
+
+def _is_same(target: Path, other: Path) -> bool:
+    with suppress(OSError, ValueError, RuntimeError):
+        return target.samefile(other.expanduser())
+    return False
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether `file` is empty, a JSON document of this program or its page of pictures."""
+    with file.open("rb") as opened:
+        start = opened.read(4096)
+        if not start.strip() and len(start) < 4096:
+            return True
+        if start.startswith(b"<!doctype html>"):
+            return b"kvpareto" in start
+        if not start.lstrip().startswith(b"{") or file.stat().st_size > _MOST_BYTES:
+            return False
+        try:
+            document = json.loads(start + opened.read())
+        except (ValueError, RecursionError):
+            return False
+    is_document = isinstance(document, dict) and document.get("schema") == 1
+    return is_document and any(name in document for name in _OURS)
+
+
 def _refuse_special(path: Path, target: Path) -> None:
     """Raise BadInput for what is there and is no regular file."""
     named = Path(os.path.abspath(path))
@@ -62,8 +116,10 @@ def _refuse_special(path: Path, target: Path) -> None:
         mode = os.lstat(target).st_mode
     except FileNotFoundError:
         return
+    if stat.S_ISDIR(mode) and str(path) == ".":  # what an empty name becomes too
+        raise BadInput("no file is named: '' and . are no names (it is a folder)", _NAME)
     if stat.S_ISDIR(mode):
-        raise BadInput(f"cannot write {path}: it is a folder", "give the name of a file in it")
+        raise BadInput(f"cannot write {path}: it is a folder", _NAME)
     if stat.S_ISLNK(mode):
         raise BadInput(f"cannot write {path}: its links go round in a circle", _HINT)
     if not stat.S_ISREG(mode):
@@ -113,5 +169,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def _refused(path: Path, error: BaseException) -> BadInput:
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        reason = (error.strerror or "no room").strip()
+        return BadInput(f"cannot write {path}: the disk is full ({reason})", MAKE_ROOM)
     reason = getattr(error, "strerror", None) or str(error)
     return BadInput(f"cannot write {path}: {reason}", _HINT)

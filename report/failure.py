@@ -12,6 +12,7 @@ from typing import Any
 
 from ..planner.errors import KVParetoError, MissingDependency, one_line
 from ..planner.install import install_command
+from ..planner.whole_file import DISK_FULL, MAKE_ROOM
 
 SCHEMA = 1
 INTERRUPTED = 130
@@ -19,6 +20,7 @@ TRACEBACK = "KVPARETO_TRACEBACK"
 """Environment variable with which a fault of the program is shown as Python shows it."""
 
 _CTRL_C = "interrupted"
+_FULL = "the disk is full"
 _EXTRA_OF = {
     "torch": "runtime",
     "transformers": "runtime",
@@ -34,8 +36,8 @@ _EXTRA_OF = {
 }
 """Modules that only an extra brings, and the extra."""
 _HINTS = {
-    errno.ENOSPC: "make room on the disk",
-    errno.EDQUOT: "make room on the disk",
+    errno.ENOSPC: MAKE_ROOM,
+    errno.EDQUOT: MAKE_ROOM,
     errno.EACCES: "choose a place you may read and write",
     errno.EPERM: "choose a place you may read and write",
     errno.EROFS: "choose a place you may write",
@@ -87,7 +89,7 @@ def failure_of(error: BaseException) -> Failure:
         return Failure("this machine's memory ran out", "ask for less at once", 2)
     if isinstance(error, OSError):
         hint = _HINTS.get(error.errno or 0, "the system refused a file; is it there, is it yours?")
-        return Failure(str(error), hint, 2)
+        return Failure(_FULL if error.errno in DISK_FULL else str(error), hint, 2)
     return Failure(
         f"a fault of kvpareto itself: {type(error).__name__}: {error}",
         f"{TRACEBACK}=1 shows where; please report it with the command",

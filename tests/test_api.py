@@ -1,14 +1,21 @@
 """The Python face gives the documents that the command line prints, and prints nothing."""
 
 import json
+import math
 import subprocess
 import sys
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import kvpareto
+from kvpareto.calibration.design.options import CalibrationOptions
+from kvpareto.calibration.verify.verify import VerifyOptions
 from kvpareto.cli import run
+from kvpareto.planner.load_model import load_config
+from kvpareto.planner.typed_request import EstimateWords, PlanWords
 
 MODEL = "Qwen/Qwen3-8B"
 
@@ -81,3 +88,52 @@ def test_an_unknown_word_is_refused() -> None:
     assert plan.value.hint == "did you mean context?"
     with pytest.raises(kvpareto.BadInput, match="zork"):
         kvpareto.estimate(MODEL, "w16a16-k16v16", zork=1, offline=True)
+
+
+def test_numbers_are_bytes_and_cards_and_paths_are_models(tmp_path: Path) -> None:
+    as_text = kvpareto.plan(MODEL, budget="16GB", offline=True)
+    assert kvpareto.plan(MODEL, budget=16e9, context=32768.0, offline=True) == as_text
+    named = kvpareto.plan(MODEL, gpu="4090", offline=True)
+    assert kvpareto.plan(MODEL, gpu=4090, offline=True) == named
+    (tmp_path / "config.json").write_text(json.dumps(load_config(MODEL, offline=True).config))
+    there = kvpareto.estimate(tmp_path, "w16a16-k16v16", context=1024, offline=True)
+    by_name = kvpareto.estimate(MODEL, "w16a16-k16v16", context=1024, offline=True)
+    assert there["memory"] == by_name["memory"]
+
+
+WRONG = (None, True, 0, -5, 7.5, math.nan, math.inf, "x", "", Path("x"), [1], {}, object())
+
+
+@pytest.mark.parametrize("word", ["model", "config", *EstimateWords.__annotations__])
+def test_no_value_of_an_estimate_is_a_fault_inside(word: str) -> None:
+    for value in WRONG:
+        asked: dict[str, Any] = {"model": MODEL, "config": "w16a16-k16v16", "offline": True}
+        refused_or_done(kvpareto.estimate, **asked | {word: value})
+
+
+@pytest.mark.parametrize("word", ["model", *PlanWords.__annotations__])
+def test_no_value_of_a_plan_is_a_fault_inside(word: str) -> None:
+    for value in WRONG:
+        gpu = word in ("ttft", "tpot", "reserve", "gpus")
+        asked: dict[str, Any] = {"model": MODEL, "context": "1k", "offline": True}
+        asked |= {"gpu": "4090"} if gpu else {"budget": "1GB"}  # too little: no search
+        refused_or_done(kvpareto.plan, **asked | {word: value})
+
+
+@pytest.mark.parametrize("call", [kvpareto.calibrate, kvpareto.verify])
+def test_no_type_of_a_measurement_is_a_fault_inside(call: Any) -> None:
+    kind = CalibrationOptions if call is kvpareto.calibrate else VerifyOptions
+    for word in (one.name for one in fields(kind)):
+        with pytest.raises(kvpareto.BadInput, match=f"not a value for {word}") as caught:
+            call(**{"model": "recall", "offline": True, word: [1]})
+        assert caught.value.hint
+    with pytest.raises(kvpareto.BadInput, match="unknown word: sed"):
+        call("recall", sed=1)
+
+
+def refused_or_done(call: Any, **asked: Any) -> None:
+    try:
+        said = call(**asked)["schema"] == 1
+    except kvpareto.KVParetoError as error:
+        said = bool(error.hint)
+    assert said, asked

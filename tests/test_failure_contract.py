@@ -228,3 +228,58 @@ def test_ctrl_c_inside_an_import_ends_the_command(as_json: bool, tmp_path: Path)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, "interrupted\n")
     assert (json.loads(out)["exit_code"] == 130) if as_json else out == ""
+
+
+_CTRL_C_AT = """
+import os, signal, sys
+from kvpareto import __main__ as entry
+from kvpareto.report import output
+def at(module, name, when):
+    whole = getattr(module, name)
+    def cut(*given, **named):
+        if when == "before":
+            os.kill(os.getpid(), signal.SIGINT)
+        found = whole(*given, **named)
+        if when == "after":
+            os.kill(os.getpid(), signal.SIGINT)
+        return found
+    setattr(module, name, cut)
+{patch}
+sys.argv = ["kvpareto", *{arguments!r}]
+entry.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("patch", "is_whole"),
+    [
+        ("from kvpareto import api; at(api, 'plan', 'before')", False),
+        ("from kvpareto import command_run; at(command_run, '_call', 'after')", False),
+        ("at(output, 'to_json', 'before')", True),
+        ("at(output, 'print_json', 'after')", True),
+        ("from kvpareto import cli; at(cli, 'run', 'after')", True),
+    ],
+    ids=["planning", "planned", "writing", "written", "leaving"],
+)
+def test_ctrl_c_leaves_one_whole_document(patch: str, is_whole: bool) -> None:
+    arguments = ["plan", QWEN, "--budget", "12GB", "--offline", "--json"]
+    code = _CTRL_C_AT.format(patch=patch, arguments=arguments)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stderr.splitlines()[:1] == ["interrupted"]
+    assert found.returncode == 130
+    document = json.loads(found.stdout)
+    assert ("recommended" in document) if is_whole else document["exit_code"] == 130
+
+
+def test_ctrl_c_of_a_command_that_closes_something_is_a_failure() -> None:
+    patch = "from kvpareto.calibration import calibrate as c; at(c, 'load_model', 'before')"
+    code = _CTRL_C_AT.format(patch=patch, arguments=["calibrate", STORIES, "--json"])
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (130, "interrupted\n")
+    assert json.loads(found.stdout)["error"] == "interrupted"
+
+
+def test_a_full_disk_is_called_one() -> None:
+    failure = failure_of(OSError(28, "No space left on device"))
+    assert (failure.message, failure.code) == ("the disk is full", 2)
+    assert "make room" in failure.hint

@@ -1,5 +1,6 @@
 """Small mistakes in what is typed: each says what is wrong, and what to type instead."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from kvpareto.cli import run
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpu_names import find_gpu
+from kvpareto.planner.load_model import load_config
 from kvpareto.planner.models.model_name import plain_name
 from kvpareto.planner.units import parse_bytes
 
@@ -21,6 +23,20 @@ QWEN = ["-m", "Qwen/Qwen3-8B", "--offline"]
         (["plan", *QWEN, "--gpu", " "], "names no GPU", "profiles list"),
         (["plan", "-m", "ollama:q:8b", "--budget", "9GB"], "an Ollama name", "or ollama:q:8b if"),
         (["plan", *QWEN, "--budget", "12GB", "--save", "-"], "- is no file", "--json"),
+        (["plan", *QWEN, "--budget", "12GB", "--save", ""], "no file is named", "name of a file"),
+        (
+            ["plan", *QWEN, "--budget", "9GB", "--users", "0"],
+            "users out of range",
+            f"{2**31} users",
+        ),
+        (["plan", *QWEN, "--budget", "9GB", "--users", "x"], "number of users", "4 or 16"),
+        (["plan", *QWEN, "--budget", "9GB", "--batch", "0"], "batch out of range", "sequences"),
+        (
+            ["plan", *QWEN, "--budget", "9GB", "--engine", "lama.cpp"],
+            "no engine",
+            "mean llama.cpp?",
+        ),
+        (["plan", *QWEN, "--budget", "9GB", "--engine", "zork"], "no engine", "engines are kvp"),
         (["profiles", "import", "none.json"], "there is none", "profiles export"),
         (["profiles", "import", "."], "it is no file", "profiles export"),
         (["profiles", "show", "zork"], "no model, no GPU and no calibration", "profiles list"),
@@ -107,3 +123,19 @@ def test_a_card_may_be_typed_with_the_memory_it_has() -> None:
 
 def test_an_address_of_a_file_is_its_path(tmp_path: Path) -> None:
     assert plain_name(f"file://{tmp_path}/my%20model") == f"{tmp_path}/my model"
+
+
+def test_a_model_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = json.dumps(load_config("Qwen/Qwen3-8B", offline=True).config)
+    Path("config.json").write_text(config)
+    asked = ["plan", "-m", ".", "--budget", "24GB", "--context", "2k", "--save"]
+    assert run([*asked, "config.json"]) == 2
+    assert "kvpareto did not write it" in capsys.readouterr().err
+    assert Path("config.json").read_text() == config
+    assert [run([*asked, "plan.json"]) for _ in range(2)] == [0, 0]
+    capsys.readouterr()
+    assert run(["verify", "--plan", "plan.json", "--save", "./plan.json"]) == 2
+    assert "this command reads it" in capsys.readouterr().err

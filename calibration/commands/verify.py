@@ -105,9 +105,9 @@ def register(app: typer.Typer, show: Show) -> None:
         kvpareto verify --engine vllm -m Qwen/Qwen3-8B --context 8k --batch 16 --random-weights
         """
         if save is not None:
-            from ...planner.whole_file import check_target
+            from ...planner.whole_file import check_output
 
-            check_target(save)  # before minutes of measuring
+            check_output(save, plan)  # before minutes of measuring
         asked: dict[str, Any] = {
             "plan": plan,
             "model": chosen_model(argument, model),

@@ -16,7 +16,7 @@ from ...planner.accuracy.calibrations import ACCURACY, FOLDER, META, folders
 from ...planner.errors import BadInput
 from ...planner.models.finite_json import read_json
 from ...planner.user_data import home
-from ...planner.whole_file import check_target, write_whole
+from ...planner.whole_file import check_output, write_whole
 from ..design.options import ASKED, CalibrationSettings
 from .lock import ProfileLock
 from .profile_files import replace_file, to_text
@@ -30,7 +30,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,200}-[0-9a-f]{8}")
 def export_profile(name: str, output: Path) -> int:
     """Write the calibration called `name` (a folder's name, or a model's) to `output`; its number
     of rows. Raises BadInput where there is none, or more than one, or no writing."""
-    check_target(output)
+    check_output(output)
     folder = _find(name)
     rows = read_records(folder / ROWS)
     document = {

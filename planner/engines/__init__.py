@@ -21,7 +21,12 @@ def find_engine(name: str) -> Engine:
     front = wanted if wanted in FRONTS and FRONTS[wanted] != wanted else ""
     wanted = FRONTS.get(wanted, wanted)
     if wanted not in NAMES:
-        raise BadInput(f"no engine is called {name!r}", f"engines are {', '.join(NAMES)}")
+        from difflib import get_close_matches  # only on the way to an error
+
+        known = f"engines are {', '.join(NAMES)}"
+        near = get_close_matches(wanted, [*NAMES, *FRONTS], n=1)
+        hint = f"did you mean {near[0]}? {known}" if near else known
+        raise BadInput(f"no engine is called {name!r}", hint)
     folder = wanted.replace("-", "_").replace(".", "_")
     engine: Engine = getattr(import_module(f".{folder}", __package__), folder.upper())
     return engine.behind(front) if front else engine

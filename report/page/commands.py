@@ -46,7 +46,7 @@ def register(app: typer.Typer, show: Show) -> None:
         kvpareto report plan.json receipt.json -o report.html
         kvpareto report --compare a.json b.json -o report.html
         """
-        from ...planner.whole_file import check_target, write_whole
+        from ...planner.whole_file import check_output, write_whole
         from .build import build_page
         from .data import page_data
         from .sources import read_sources
@@ -55,8 +55,7 @@ def register(app: typer.Typer, show: Show) -> None:
             raise BadInput(
                 "no plan to draw", "kvpareto plan -m MODEL --budget 12GB --save plan.json makes one"
             )
-        if check_target(output) in {path.resolve() for path in files}:
-            raise BadInput(f"-o {output} is one of the files to draw", "name another file")
+        check_output(output, *files)
         sources = read_sources(files)
         if len(sources.plans) > 1 and not compare:
             raise BadInput(f"{len(sources.plans)} plans", "--compare draws them side by side")

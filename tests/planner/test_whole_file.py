@@ -9,7 +9,7 @@ import pytest
 
 from kvpareto.planner import whole_file
 from kvpareto.planner.errors import BadInput
-from kvpareto.planner.whole_file import check_target, write_whole
+from kvpareto.planner.whole_file import check_output, check_target, write_whole
 
 
 def test_a_file_is_written_and_replaced_with_its_permissions(tmp_path: Path) -> None:
@@ -104,3 +104,36 @@ def test_parallel_writers_leave_one_whole_file(tmp_path: Path) -> None:
 def test_a_target_is_checked_without_being_touched(tmp_path: Path) -> None:
     assert check_target(tmp_path / "new") == tmp_path / "new"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "is_replaced"),
+    [
+        ('{"schema": 1, "recommended": {}}', True), ('{"schema": 1, "verified": true}', True),
+        ("<!doctype html><title>x: kvpareto</title>", True), ("", True),
+        ('{"model_type": "llama"}', False), ('{"schema": 1}', False), ("GGUF", False),
+        ("<!doctype html><title>mine</title>", False), ("[1]", False), ("{", False),
+    ],
+)  # fmt: skip
+def test_only_own_documents_are_replaced(text: str, is_replaced: bool, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text(text)
+    if is_replaced:
+        assert check_output(file) == file
+        with pytest.raises(BadInput, match="this command reads it"):
+            check_output(file, None, tmp_path / "." / "file")
+    else:
+        with pytest.raises(BadInput, match="kvpareto did not write it") as caught:
+            check_output(file)
+        assert caught.value.hint
+    assert file.read_text() == text
+
+
+def test_a_full_disk_is_called_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(whole_file.os, "fsync", full)
+    with pytest.raises(BadInput, match="the disk is full") as caught:
+        write_whole(tmp_path / "plan.json", "new")
+    assert "make room" in caught.value.hint

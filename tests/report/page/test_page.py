@@ -210,5 +210,5 @@ def test_figures_are_files(plan_file: Path, receipt_file: Path, tmp_path: Path) 
 def test_a_plan_is_not_written_over(plan_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = plan_file.read_bytes()
     assert run(["report", str(plan_file), "-o", str(plan_file)]) == 2
-    assert "one of the files to draw" in capsys.readouterr().err
+    assert "this command reads it" in capsys.readouterr().err
     assert plan_file.read_bytes() == before

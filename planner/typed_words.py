@@ -1,0 +1,88 @@
+"""Words of a Python call held to their types: what fits is taken, the rest is one BadInput.
+
+Texts may be numbers where the option counts something: bytes, tokens, sequences. A number that is
+counted may be a float of a whole value (16e9 bytes). A path may be a text or a Path.
+"""
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from numbers import Integral, Real
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args
+
+from .errors import BadInput, one_line
+
+_TEXTS = {
+    "budget": "{}B", "context": "{}", "contexts": "{}", "output": "{}", "batch": "{}", "gpu": "{}",
+}  # fmt: skip
+"""Words that are texts below, and how a whole number is written as one."""
+_SAID = {str: "a text", int: "a whole number", float: "a number", bool: "True or False",
+         Path: "a path", NoneType: "None"}  # fmt: skip
+
+
+def typed_words(words: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """`words` as values of the types that `known` names. Raises BadInput for a word that is none of
+    `known`'s (it would be left out in silence) and for a value of another type."""
+    for word in words:
+        if word not in known:
+            near = get_close_matches(word, known, n=1) or [", ".join(known)]
+            raise BadInput(f"unknown word: {word}", f"did you mean {near[0]}?")
+    return {word: _typed(word, value, known[word]) for word, value in words.items()}
+
+
+def typed_model(model: object, *, name: str = "model") -> str:
+    """The model as a text: a Path is one of this disk, never a name. Raises BadInput."""
+    if isinstance(model, os.PathLike):
+        path = os.fspath(model)
+        if isinstance(path, str):
+            return path if path.startswith(("/", "~")) else os.path.join(".", path)
+    return str(_typed(name, model, str))
+
+
+def _typed(word: str, value: Any, annotation: Any) -> Any:
+    """`value` where it is of one of the types, or means one. Raises BadInput."""
+    kinds = get_args(annotation) or (annotation,)
+    if value is None and NoneType in kinds:
+        return None
+    if isinstance(value, bool):
+        if bool in kinds:
+            return value
+    elif isinstance(value, str):
+        if str in kinds:
+            return value
+        if Path in kinds:
+            return Path(value)
+    elif isinstance(value, Path):
+        if Path in kinds:
+            return value
+    elif isinstance(value, Real):
+        if float in kinds:
+            return float(value)
+        whole = _whole(value)
+        if whole is not None and int in kinds:
+            return whole
+        if whole is not None and word in _TEXTS:
+            return _TEXTS[word].format(whole)
+    said = [_SAID.get(kind, str(kind)) for kind in kinds]
+    if word in _TEXTS and int not in kinds:
+        said.insert(1, _SAID[int])
+    raise BadInput(f"not a value for {word}: {_shown(value)}", f"{word} is {' or '.join(said)}")
+
+
+def _whole(value: Any) -> int | None:
+    """The whole number that `value` is, None for any other."""
+    if isinstance(value, Integral):
+        return int(value)
+    number = float(value)
+    return int(number) if number.is_integer() else None
+
+
+def _shown(value: object) -> str:
+    """`value` and its type in a few words; a value may fail to say what it is."""
+    try:
+        text = one_line(repr(value), 60)
+    except Exception:
+        text = "?"
+    return f"{text} ({type(value).__name__})"
