@@ -14,7 +14,8 @@ def plan_cards(model: str, **words: Unpack[PlanWords]) -> Plan:
     asked = words.pop("gpus", None)
     if asked is None:
         return recommend(typed_request(model, **words))
-    gpu = words.get("gpu")
+    named = words.get("gpu")
+    gpu = None if named is None else str(named)
     if gpu is None or len(find_gpus(gpu)) != 1:
         raise BadInput(
             "--gpus counts cards of one kind, and --gpu names " + ("none" if gpu is None else gpu),

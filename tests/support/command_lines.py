@@ -143,7 +143,7 @@ def write_things(place: Path) -> dict[str, str]:
     }  # fmt: skip
     folder("models/one", config__json=config)
     os.mkfifo(things["fifo"])
-    (place / "target").write_text("old")
+    (place / "target").write_text('{"schema": 1, "recommended": {}}')
     os.symlink(place / "target", things["link"])
     os.symlink(place / "gone", things["dangling"])
     os.symlink(things["loop"], things["loop"])
@@ -229,7 +229,7 @@ def _plans(things: dict[str, str]) -> list[Line]:
         ("-m", "another/model"),
         *(("--save", target) for target in (
             "", "/", ".", "/dev/null", "/dev/full", "/dev/stdout", "/proc/x", "\udcff/x",
-            things["fifo"], things["loop"], things["missing"], things["empty"],
+            things["fifo"], things["loop"], things["missing"], things["empty"], things["binary"],
         )),
     )  # fmt: skip
     bad += [(*plan, *option) for option in options]
