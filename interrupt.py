@@ -42,10 +42,13 @@ class _Handler:
 
     def __enter__(self) -> None:
         self._waiting += 1
+        _block(True)  # a signal cuts a write to a full pipe short, whoever handles it
 
     def __exit__(
         self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
     ) -> None:
+        if self._waiting == 1:
+            _block(False)
         self._waiting -= 1
         if self._came and not self._waiting and kind is None:
             self._came = False
@@ -74,6 +77,13 @@ def raise_it(wanted: bool) -> None:
 def answered(is_whole: bool) -> None:
     """Whether stdout has its JSON document: then ending the process adds none."""
     _handler.answered = is_whole
+
+
+def _block(wanted: bool) -> None:
+    """Keep SIGINT from this thread, or let it come; Windows has no such masks."""
+    if hasattr(signal, "pthread_sigmask"):
+        how = signal.SIG_BLOCK if wanted else signal.SIG_UNBLOCK
+        signal.pthread_sigmask(how, {signal.SIGINT})
 
 
 def _importing(frame: FrameType | None) -> bool:

@@ -283,3 +283,19 @@ def test_a_full_disk_is_called_one() -> None:
     failure = failure_of(OSError(28, "No space left on device"))
     assert (failure.message, failure.code) == ("the disk is full", 2)
     assert "make room" in failure.hint
+
+
+def test_ctrl_c_while_a_pipe_is_full_cuts_nothing() -> None:
+    patch = "at(output, 'to_json', 'after')"
+    code = _CTRL_C_AT.format(
+        patch=patch, arguments=["plan", QWEN, "--budget", "24GB", "--offline", "--json"]
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, "interrupted\n")
+    assert "recommended" in json.loads(out)
