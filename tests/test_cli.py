@@ -229,7 +229,7 @@ def test_a_full_disk_and_a_poor_terminal_are_no_tracebacks() -> None:
             check=False,
         )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: [Errno 28]")
+    assert done.stderr.startswith("error: the disk is full\n")
     poor = run_module(*PLAN, PYTHONIOENCODING="ascii")
     assert (poor.returncode, poor.stderr) == (0, "")
     assert MODEL in poor.stdout
