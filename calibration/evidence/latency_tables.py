@@ -132,9 +132,10 @@ def held_out_table(rows: Sequence[RunRow], fitted: LatencyFit) -> str:
         some = models == model if model != "**all**" else np.full(len(rows), True)
         cells = [model, str(int(some.sum()))]
         for which in (0, 1):
-            column = errors[some, which]
+            timed = some & ~np.isnan(errors[:, which])
+            column = errors[timed, which]
             cells += [f"{np.median(column):.1%}", f"{np.quantile(column, 0.9):.1%}"]
-            cells += [f"{inside[some, which].mean():.0%}"]
+            cells += [f"{inside[timed, which].mean():.0%}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

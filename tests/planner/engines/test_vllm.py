@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kvpareto.calibration.evidence.vllm_starts import LOOKED_AT, SHAPES
 from kvpareto.planner.engines.vllm.block_pool import BlockPool
 from kvpareto.planner.engines.vllm.layer_pages import layer_pages
 from kvpareto.planner.engines.vllm.settings import ServeSettings
@@ -19,27 +20,6 @@ from kvpareto.planner.models.spec import Attention, ModelSpec, MoEFFN, Recurrent
 from kvpareto.profiles import read
 
 ROWS = [json.loads(line) for line in read("vllm/starts_0.26_h200.jsonl").splitlines()]
-MODELS = {
-    "llama8": "meta-llama/Llama-3.1-8B-Instruct",
-    "qwen8": "Qwen/Qwen3-8B",
-    "qwen30a3": "Qwen/Qwen3-30B-A3B",
-    "gptoss20": "openai/gpt-oss-20b",
-    "dsv2lite": "deepseek-ai/DeepSeek-V2-Lite-Chat",
-    "qwennext": "Qwen/Qwen3-Next-80B-A3B-Instruct",
-    "qwen25_7": "Qwen/Qwen2.5-7B-Instruct",
-    "llama1": "meta-llama/Llama-3.2-1B-Instruct",
-    "mistral7": "mistralai/Mistral-7B-Instruct-v0.3",
-    "gemma2_9": "google/gemma-2-9b-it",
-    "phi4": "microsoft/phi-4",
-    "nemotron": "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16",
-    "gemma3_4": "google/gemma-3-4b-it",
-}
-FITTED = {"q30-auto", "oss-auto", "ds-auto", "gr-auto", "s-l8-auto", "l8-int8"} | {
-    "q30-fp8",
-    "nemo-auto",
-    "qn-fp8",
-}
-"""Rows that were looked at while the rules of the activation were written."""
 TRUE_RUNNER = [row for row in ROWS if row["triton"]]
 """Starts of an unchanged vLLM; in the others Triton was missing, and the first runner ran."""
 LLAMA = ServeSettings(131072)
@@ -47,7 +27,7 @@ LLAMA = ServeSettings(131072)
 
 @cache
 def _model(name: str, layers: int | None) -> ModelSpec:
-    spec = _granite() if name == "granite_tiny" else load_model(MODELS[name], offline=True)
+    spec = _granite() if name == "granite_tiny" else load_model(SHAPES[name], offline=True)
     return replace(spec, layers=spec.layers[:layers]) if layers else spec
 
 
@@ -99,14 +79,14 @@ def _off(row: dict[str, Any]) -> float:
 
 
 def test_tokens_of_rows_nobody_looked_at() -> None:
-    errors = [_off(row) for row in TRUE_RUNNER if row["id"] not in FITTED]
+    errors = [_off(row) for row in TRUE_RUNNER if row["id"] not in LOOKED_AT]
     assert len(errors) == 6
     assert median(errors) <= 0.01
     assert max(errors) <= 0.03
 
 
 def test_tokens_of_rows_that_were_looked_at() -> None:
-    errors = [_off(row) for row in TRUE_RUNNER if row["id"] in FITTED]
+    errors = [_off(row) for row in TRUE_RUNNER if row["id"] in LOOKED_AT]
     assert max(errors) <= 0.01
 
 

@@ -129,6 +129,15 @@ def test_few_rows(bits: int, inputs: int, out: int, rows: int, dtype: torch.dtyp
     assert not workspace.counters.any()
 
 
+@pytest.mark.parametrize("rows", [33, 64])
+def test_more_rows_than_one_pass_takes(rows: int) -> None:
+    weight, x = packed_weight(4, 128, 24), activations(rows, 128, torch.bfloat16)
+    workspace = Workspace(128 * 24 * rows, DEVICE)
+    y = launch.few_rows(x, weight, None, workspace)
+    assert relative_error(y, exact(x, weight)) < TOLERANCE[torch.bfloat16]
+    assert not workspace.counters.any()
+
+
 @DTYPES
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize(("inputs", "out"), [*SHAPES, (384, 264)])
