@@ -9,8 +9,8 @@ that few models have: tensors that llama.cpp does not take are left out. What st
 is a row too, with what llama.cpp said.
 """
 
+import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -111,4 +111,7 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rows", type=Path)
+    given = parser.parse_args()
+    main(given.rows)

@@ -10,10 +10,10 @@ before. `first` and `second` are runs on one card each, which may go on side by 
 two cards; `host` runs have layers or experts in host memory. Needs `gguf` and `nvidia-ml-py`.
 """
 
+import argparse
 import json
 import os
 import random
-import sys
 import threading
 import time
 from dataclasses import asdict
@@ -153,9 +153,19 @@ def write(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "write":
-        write(Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    steps = parser.add_subparsers(dest="step", required=True)
+    for step in ("write", "run"):
+        steps.add_parser(step).add_argument("folder", type=Path)
+    running = steps.choices["run"]
+    running.add_argument("server", type=Path)
+    running.add_argument("rows", type=Path)
+    running.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all where none is named")
+    given = parser.parse_args()
+    if strange := set(getattr(given, "parts", ())) - set(PARTS):
+        parser.error(f"no part is called {min(strange)}")
+    if given.step == "write":
+        write(given.folder)
     else:
-        _, _, models, server, rows, *parts = sys.argv
-        for part in parts or list(PARTS):
-            measure(Path(models), Path(server), Path(rows), part)
+        for part in given.parts or list(PARTS):
+            measure(given.folder, given.server, given.rows, part)

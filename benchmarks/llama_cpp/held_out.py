@@ -5,9 +5,9 @@
 Prints what is off: caches beyond the printed digit, compute buffers beyond it and in percent.
 """
 
+import argparse
 import json
 import random
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -108,4 +108,8 @@ def main(seed: int, count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("seed", type=int)
+    parser.add_argument("count", type=int)
+    given = parser.parse_args()
+    main(given.seed, given.count)

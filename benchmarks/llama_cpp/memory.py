@@ -8,9 +8,9 @@ loaded under several settings; what llama.cpp prints is appended to the file. Ro
 already are not run again.
 """
 
+import argparse
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -82,4 +82,7 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rows", type=Path)
+    given = parser.parse_args()
+    main(given.rows)

@@ -6,10 +6,10 @@ Both programs are of one build with GGML_RPC=ON; two RPC servers are the devices
 profiles/llama_cpp/shapes.json are split as --tensor-split says; sizes are what llama.cpp prints.
 """
 
+import argparse
 import json
 import re
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -79,4 +79,9 @@ def main(server: str, devices: str, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("llama_server")
+    parser.add_argument("rpc_server")
+    parser.add_argument("rows", type=Path)
+    given = parser.parse_args()
+    main(given.llama_server, given.rpc_server, given.rows)
