@@ -33,6 +33,11 @@ def export_profile(name: str, output: Path) -> int:
     check_output(output)
     folder = _find(name)
     rows = read_records(folder / ROWS)
+    if not rows:
+        raise BadInput(
+            f"the calibration in {folder} has no rows",
+            "measure the model again: kvpareto calibrate --model MODEL",
+        )
     document = {
         "kind": KIND,
         "schema": SCHEMA,

@@ -54,6 +54,15 @@ def exported(at: Callable[[str], Path], tmp_path: Path) -> Path:
     return tmp_path / "out.json"
 
 
+def test_a_calibration_whose_rows_are_gone_is_not_exported(
+    at: Callable[[str], Path], tmp_path: Path
+) -> None:
+    calibrate(at("here") / NAME, rows=0)
+    with pytest.raises(BadInput, match="has no rows"):
+        export_profile("made-up", tmp_path / "out.json")
+    assert not (tmp_path / "out.json").exists()
+
+
 def test_rows_facts_and_settings_arrive(exported: Path) -> None:
     folder = import_profile(exported)
     assert folder.name == NAME
