@@ -137,6 +137,12 @@ class Engine(ABC):
                     f"{row.engines[0]}",
                 )
 
+        if self.name != named.OURS and (keys or values) and config.has_layout:
+            raise BadInput(
+                f"in {self.name}, {keys or values} says itself what shares a scale: {config}",
+                "leave granularity and options out, or --engine kvpareto",
+            )
+
     def weight_formats(self, spec: ModelSpec) -> Sequence[str]:
         """The named formats of weights that it can run this model in; none: it takes the
         grammar's bits, as the checkpoint allows."""

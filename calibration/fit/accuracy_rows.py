@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ...planner.accuracy.coded_noise import worth
 from ...planner.accuracy.measured_configs import MeasuredRetention
 from ...planner.accuracy.task_kinds import REPORTED_KINDS, ScoredTask
 from ...planner.formats.configuration import Configuration, Granularity
@@ -74,17 +75,20 @@ def row_of(
     context: int,
     kept: MeasuredRetention,
     source: str = "measured",
+    head_dim: int = 128,
 ) -> AccuracyRow:
-    """A measured retention as a row of the regression."""
+    """A measured retention as a row of the regression; heads of `head_dim` channels decide what
+    tables and clipped ranges over a whole head are worth."""
     protected = config.protection
+    k_bits, v_bits = worth(config, head_dim)
     return AccuracyRow(
         model=model,
         task=task,
         kind=kind,
         context=context,
         weight_bits=float(config.weight_bits),
-        k_bits=float(config.k_bits),
-        v_bits=float(config.v_bits),
+        k_bits=k_bits,
+        v_bits=v_bits,
         granularity=str(config.granularity),
         group_size=config.group_size or 0,
         block_tokens=config.block_tokens or 1,

@@ -5,6 +5,7 @@ DOOR = (
     "calibration_files.check",
     "calibration_files.values",
     "calibrations",
+    "coded_noise",
     "format_arrays",
     "formula",
     "interactions",

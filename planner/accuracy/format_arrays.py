@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..formats.code_tables import CODED
 from ..formats.configuration import Configuration
 from ..models.spec import ModelSpec
+from .coded_noise import worth
 from .formula import GRANULARITIES, OUTLIER, Floats, FormatArrays
 from .model_features import Features, features_of
 from .named_noise import with_names
@@ -54,10 +56,12 @@ def format_arrays(
 
 def formats_of(spec: ModelSpec, configs: Sequence[Configuration]) -> FormatArrays:
     """The cache formats of configurations."""
+    head = int(features_of(spec, None).head_dim)
+    bits = [(c.k_bits, c.v_bits) if _served(c) else worth(c, head) for c in configs]
     return format_arrays(
         spec,
-        k_bits=[min(c.k_bits, c.rope_bits) for c in configs],
-        v_bits=[c.v_bits for c in configs],
+        k_bits=[min(k, c.rope_bits) for c, (k, _) in zip(configs, bits, strict=True)],
+        v_bits=[v for _, v in bits],
         granularity=[c.granularity for c in configs],
         group_size=[c.group_size or 0 for c in configs],
         block_tokens=[c.block_tokens or 0 for c in configs],
@@ -66,6 +70,11 @@ def formats_of(spec: ModelSpec, configs: Sequence[Configuration]) -> FormatArray
         residual=[c.residual for c in configs],
         kv_names=[(c.k_format, c.v_format) for c in configs],
     )
+
+
+def _served(config: Configuration) -> bool:
+    """Whether its formats have names that are engines' own, which named_noise.py knows."""
+    return any(name and name not in CODED for name in (config.k_format, config.v_format))
 
 
 def with_read_keys(

@@ -22,6 +22,7 @@ import numpy as np
 
 from ... import profiles
 from ..formats import named
+from ..formats.code_tables import CODED
 from ..light_dataclass import dataclass
 from ..models.spec import ModelSpec
 from .formula import WEIGHTS_BELOW_4, Floats, FormatArrays
@@ -93,8 +94,8 @@ def with_names(
     }
     for i, (k, v) in enumerate(pairs):
         for side, name in (("k", k), ("v", v)):
-            if not name:
-                continue
+            if not name or (name in CODED and name not in KV_NOISE):
+                continue  # coded_noise.py knows what ours are worth in their groups
             noise = KV_NOISE[name]
             rotated = noise.rotates == "always" or (
                 noise.rotates == "heads" and head_dim % ROTATED_HEADS == 0
@@ -103,8 +104,9 @@ def with_names(
             if side == "k" and not noise.minimum and not rotated:
                 bits -= NO_MINIMUM
             columns[f"{side}_bits"][i] = bits
-            columns[f"rotate_{side}"][i] = float(rotated and noise.bits < 16)
-            if noise.bits < 16:
+            if name not in CODED:
+                columns[f"rotate_{side}"][i] = float(rotated and noise.bits < 16)
+            if noise.bits < 16 and k and v:  # beside integers, theirs is the group
                 columns["group"][i] = min(noise.group or head_dim, head_dim)
     return replace(formats, **columns)
 

@@ -1,6 +1,7 @@
 """The grammar of configurations, and the bytes of KV and weight formats. Knows no model."""
 
 DOOR = (
+    "code_tables",
     "configuration",
     "dtypes",
     "gguf_mix",

@@ -13,6 +13,10 @@ no window, no sinks, no protected layers, prefill in one shot.
     -pt     one scale and offset for a whole layer's K, and one for its V, of each chunk
     wQ4_K_M-kq8_0vq5_1   formats by their field's names (formats/named.py), for the engines that
                          run them: of the weights, of K and of V, each by itself
+    kfp8vfp8, knf4v4, klloyd3vlloyd2
+            8-bit floats and tables of levels (code_tables.py), which our own cache holds too:
+            every granularity and option goes with them
+    +clip70 sides of 2 and 3 bits span the middle 70 % of a group's range and clamp the rest
     +rope8  latent attention's rotary keys at 8 bits (or 4); without it they stay in 16 bits, and
             only the latents are quantized
     +pcdyn  the chunk follows a memory target as the cache fills
@@ -26,6 +30,7 @@ from typing import Self
 from ..errors import BadInput
 from ..light_dataclass import dataclass
 from . import named
+from .code_tables import CODED
 from .grammar import DEFAULT_CHANNEL_BLOCK, HINT, Protection, read_fields
 from .granularity import Granularity
 
@@ -34,6 +39,7 @@ __all__ = [
     "DEFAULT_CHANNEL_BLOCK",
     "GROUP_SIZES",
     "KV_BITS",
+    "SPACE_BITS",
     "WEIGHT_BITS",
     "Configuration",
     "Granularity",
@@ -41,8 +47,12 @@ __all__ = [
 ]
 
 WEIGHT_BITS = (16, 8, 4)
-KV_BITS = (16, 8, 4, 2)
+KV_BITS = (16, 8, 6, 5, 4, 3, 2)
+SPACE_BITS = (16, 8, 4, 2)
+"""Those that a plan tries: the widths that every kernel reads at full speed."""
 ROPE_BITS = (16, 8, 4)
+CLIPPED = (2, 3)
+"""Bits of integers that +clip narrows: with more, normal values lose by it."""
 GROUP_SIZES = (32, 64, 128)
 CHUNKS = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
 MAX_TOKENS = 2**31
@@ -80,6 +90,8 @@ class Configuration:
     v_format: str = ""
     rope_bits: int = 16
     """Bits of the rotary keys that latent attention keeps beside its latents."""
+    clip: int = 100
+    """Percent of a group's range that codes of CLIPPED bits span."""
 
     def __post_init__(self) -> None:
         if self.formats:
@@ -110,6 +122,16 @@ class Configuration:
         return self.k_bits < 16 or self.v_bits < 16 or protected
 
     @property
+    def has_layout(self) -> bool:
+        """Whether it says more of the cache than formats: what shares a scale, smoothing, rotation,
+        clipping, windows, bits of rotary keys."""
+        own = (
+            *(self.granularity, self.group_size, self.block_tokens, self.smoothing, self.rotation),
+            *(self.rope_bits, self.clip, self.residual, self.sinks),
+        )
+        return own != (Granularity.PER_TOKEN, None, None, False, False, 16, 100, 0, 0)
+
+    @property
     def largest_chunk(self) -> int | None:
         """The most tokens appended at once; None = the whole prompt."""
         return CHUNKS[-1] if self.dynamic_chunk else self.chunk
@@ -119,6 +141,12 @@ class Configuration:
         if self.protection is not None and layer in self.protection.layers:
             return self.protection.k_bits, self.protection.v_bits
         return self.k_bits, self.v_bits
+
+    def layer_tables(self, layer: int) -> tuple[str, str]:
+        """(K, V) names of one layer's formats, "" for integers: protected layers have integers."""
+        if self.protection is not None and layer in self.protection.layers:
+            return "", ""
+        return self.k_format, self.v_format
 
     def with_chunk(self, chunk: int | None) -> Self:
         return replace(self, chunk=chunk, dynamic_chunk=False)
@@ -141,6 +169,7 @@ class Configuration:
         if self.group_size is not None:
             parts.append(f"-g{self.group_size}")
         parts += ["+smooth"] * self.smoothing + ["+rot"] * self.rotation
+        parts += [f"+clip{self.clip}"] if self.clip < 100 else []
         parts += [f"+rope{self.rope_bits}"] if self.rope_bits < 16 else []
         parts += [f"+res{self.residual}"] if self.residual else []
         parts += [f"+sink{self.sinks}"] if self.sinks else []
@@ -163,15 +192,9 @@ def _check_names(config: Configuration) -> None:
     for row, name, bits in named_formats:
         if row is None or (row.name, row.bits) != (name, bits):
             raise BadInput(f"no format of {bits} bits is called {name!r}", HINT)
-    own = (
-        *(config.granularity, config.group_size, config.smoothing, config.rotation),
-        config.rope_bits,
-    )
-    plain = (Granularity.PER_TOKEN, None, False, False, 16)
-    if (config.k_format or config.v_format) and (
-        own != plain or config.residual or config.sinks or config.block_tokens
-    ):
-        name = config.k_format or config.v_format
+    sides = [name for name in (config.k_format, config.v_format) if name not in CODED]
+    if any(sides) and config.has_layout:
+        name = next(filter(None, sides))
         raise BadInput(
             f"{name} says itself what shares a scale, so granularity, smoothing, rotation and "
             "windows mean nothing beside it",
@@ -196,8 +219,15 @@ def _check_bits(config: Configuration) -> None:
     for side, bits in pairs:
         if bits not in KV_BITS:
             raise BadInput(
-                f"{side}{bits} is not a KV format", "keys and values take 16, 8, 4 or 2 bits"
+                f"{side}{bits} is not a KV format",
+                "keys and values take 16, 8, 6, 5, 4, 3 or 2 bits",
             )
+    clips = [bits in CLIPPED for _, bits in pairs]
+    if not 50 <= config.clip <= 100 or (config.clip < 100 and not any(clips)):
+        raise BadInput(
+            f"+clip{config.clip} clips nothing, or too much",
+            "keys or values of 2 or 3 bits can be clipped to 50 to 99 % of their range: +clip70",
+        )
 
 
 def _check_granularity(config: Configuration) -> None:

@@ -92,7 +92,8 @@ def _read_kv(token: str, text: str) -> Fields:
             return {"k_bits": k[0], "k_format": k[1], "v_bits": v[0], "v_format": v[1]}
     raise BadInput(
         f"not a configuration: 'k{token}' names no KV formats",
-        f"keys and values are 16, 8, 4 or 2 bits or {', '.join(named.names(named.KV))}: kq8_0vq5_1",
+        "keys and values are 16, 8, 6, 5, 4, 3 or 2 bits or "
+        f"{', '.join(named.names(named.KV))}: kq8_0vq5_1",
     )
 
 
@@ -151,8 +152,9 @@ def _read_option(part: str, fields: Fields) -> None:
         _set(fields, part, rotation=True)
     elif part == "pcdyn":
         _set(fields, part, chunk=None, dynamic_chunk=True)
-    elif match := re.fullmatch(r"(res|sink|rope|pc)([1-9]\d{0,9})", part, re.ASCII):
+    elif match := re.fullmatch(r"(res|sink|rope|clip|pc)([1-9]\d{0,9})", part, re.ASCII):
         names = {"res": "residual", "sink": "sinks", "rope": "rope_bits", "pc": "chunk"}
+        names |= {"clip": "clip"}
         _set(fields, part, **{names[match[1]]: int(match[2])})
     elif match := _PROTECT.fullmatch(part):
         layers = tuple(sorted({int(x) for x in match[1].split(",")}))
@@ -161,6 +163,6 @@ def _read_option(part: str, fields: Fields) -> None:
     else:
         raise BadInput(
             f"'+{part}' is not an option",
-            "options are +smooth, +rot, +rope8, +res128, +sink4, +protect{0,27}:k8v8, +pc256 and "
-            "+pcdyn",
+            "options are +smooth, +rot, +clip70, +rope8, +res128, +sink4, +protect{0,27}:k8v8, "
+            "+pc256 and +pcdyn",
         )

@@ -6,7 +6,8 @@ together to the byte for every format.
 
 Layouts, for B sequences, H KV heads, D channels, P packed tokens, G groups of g channels:
 
-    {k,v}_values    uint8  [B, H, P, D_bytes]    codes (16 bits: bfloat16 [B, H, P, D])
+    {k,v}_values    uint8  [B, H, P, D_bytes]    codes (16 bits: bfloat16 [B, H, P, D]); 3, 5 and
+                                                 6 bits in two parts (code_tables.planes)
     {k,v}_scale     fp16   [B, H, P, G, 2]       (scale, offset), per token
                            [B, H, P/b, D, 2]     per channel, blocks of b tokens (keys only)
                            [B, H, P/b, G, 2]     per block
@@ -15,7 +16,8 @@ Layouts, for B sequences, H KV heads, D channels, P packed tokens, G groups of g
     {k,v}_sinks     bf16   [B, H, S, D]          first tokens, never packed
     k_mean          fp32   [B, H, D]             K-smoothing
 
-A value is code * scale + offset: the offset is the group's minimum, not an integer zero
+A value is level(code) * scale + offset, with the code itself as the level of integers, and the
+others of code_tables.py. The offset is the group's minimum, not an integer zero
 point, because a key bias far from zero (Qwen2.5) would cost a zero point all its precision.
 """
 
@@ -25,7 +27,8 @@ from math import prod
 
 from ..errors import BadInput
 from ..light_dataclass import dataclass
-from .configuration import Configuration, Granularity
+from .code_tables import CODED, row_bytes
+from .configuration import CLIPPED, Configuration, Granularity
 from .dtypes import DTYPE_BYTES
 
 
@@ -58,6 +61,10 @@ class SideFormat:
     buffered: int
     sinks: int
     smoothing: bool
+    table: str = ""
+    """What codes stand for, a name of code_tables.CODED; "" = integers."""
+    clip: int = 100
+    """Percent of a group's range that the codes span."""
 
     @property
     def quantized(self) -> bool:
@@ -75,6 +82,16 @@ class SideFormat:
     def group_width(self, dim: int) -> int:
         return min(self.group_size or dim, dim)
 
+    def shared_values(self, dim: int) -> int:
+        """Values that share a scale, in heads of `dim` channels."""
+        match self.granularity:
+            case Granularity.PER_TENSOR:
+                return 2**20
+            case Granularity.PER_CHANNEL:
+                return self.block
+            case _:
+                return self.group_width(dim) * self.block
+
     def packed_tokens(self, tokens: int) -> int:
         """Tokens held as codes once `tokens` have been appended: whole blocks only."""
         if not self.quantized:
@@ -88,7 +105,7 @@ class SideFormat:
         if not self.quantized:
             return (Buffer(f"{s}_values", (batch, heads, packed, dim), "bfloat16"),)
         buffers = [
-            Buffer(f"{s}_values", (batch, heads, packed, -(-dim * self.bits // 8)), "uint8"),
+            Buffer(f"{s}_values", (batch, heads, packed, row_bytes(dim, self.bits)), "uint8"),
             Buffer(f"{s}_scale", self._scale_shape(batch, heads, dim, packed), "float16"),
         ]
         residual = min(self.residual_capacity, max(0, tokens - self.sinks))
@@ -121,22 +138,20 @@ class KVFormat:
 
     @classmethod
     def of(cls, config: Configuration, layer: int) -> "KVFormat":
-        """The format of `layer`. Raises BadInput for named formats, which are other engines'."""
-        if config.k_format or config.v_format:
-            raise BadInput(
-                f"our cache holds no {config.k_format or config.v_format}",
-                "give K and V as bits: k8v4-g64",
-            )
-        return cls.at_bits(config, *config.layer_bits(layer))
+        """The format of `layer`. Raises BadInput for formats that other engines alone have."""
+        for name in (config.k_format, config.v_format):
+            if name and name not in CODED:
+                raise BadInput(f"our cache holds no {name}", "give K and V as bits: k8v4-g64")
+        return _format(config, *config.layer_bits(layer), *config.layer_tables(layer))
 
     @classmethod
     def at_bits(cls, config: Configuration, k_bits: int, v_bits: int) -> "KVFormat":
-        """The format of a layer with these bits and the rest of `config`."""
+        """The format of a layer with integers of these bits and the rest of `config`."""
         return _format(config, k_bits, v_bits)
 
     def of_latent(self, rope_bits: int) -> "KVFormat":
         """The format of latent attention: latents are the keys, rotary keys the values."""
-        return KVFormat(self.key, replace(self.value, bits=rope_bits))
+        return KVFormat(self.key, replace(self.value, bits=rope_bits, table="", clip=100))
 
     def buffers(
         self, batch: int, heads: int, key_dim: int, value_dim: int, tokens: int
@@ -168,12 +183,14 @@ class KVFormat:
 
 
 @lru_cache(maxsize=4096)
-def _format(config: Configuration, k_bits: int, v_bits: int) -> KVFormat:
+def _format(
+    config: Configuration, k_bits: int, v_bits: int, k_table: str = "", v_table: str = ""
+) -> KVFormat:
     per_channel = config.granularity is Granularity.PER_CHANNEL
     value_granularity = Granularity.PER_TOKEN if per_channel else config.granularity
     value_block = 1 if per_channel else config.block_tokens or 1
 
-    def side(name: str, bits: int, granularity: Granularity, block: int) -> SideFormat:
+    def side(name: str, bits: int, table: str, granularity: Granularity, block: int) -> SideFormat:
         return SideFormat(
             side=name,
             bits=bits,
@@ -183,11 +200,13 @@ def _format(config: Configuration, k_bits: int, v_bits: int) -> KVFormat:
             buffered=config.residual,
             sinks=config.sinks,
             smoothing=name == "k" and config.smoothing and bits < 16,
+            table=table,
+            clip=100 if table or bits not in CLIPPED else config.clip,
         )
 
     return KVFormat(
-        key=side("k", k_bits, config.granularity, config.block_tokens or 1),
-        value=side("v", v_bits, value_granularity, value_block),
+        key=side("k", k_bits, k_table, config.granularity, config.block_tokens or 1),
+        value=side("v", v_bits, v_table, value_granularity, value_block),
     )
 
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 from ..light_dataclass import dataclass
 
 LLAMA_CPP, VLLM, SGLANG = "llama.cpp", "vllm", "sglang"
+OURS = "kvpareto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,10 @@ KV = (
     _gguf("q4_1", 4, 32, 20),
     _gguf("q4_0", 4, 32, 18),
     _gguf("iq4_nl", 4, 32, 18),
-    _served("fp8", 8, 1, 1, "fp8_e4m3"),
+    NamedFormat("fp8", 8, 1, 1, (VLLM, SGLANG, OURS), ("fp8_e4m3",)),
+    NamedFormat("nf4", 4, 0, 4, (OURS,)),
+    NamedFormat("lloyd3", 3, 0, 4, (OURS,)),
+    NamedFormat("lloyd2", 2, 0, 4, (OURS,)),
     _vllm("fp8_e5m2", 8, 1, 1),
     _vllm("fp8_per_token_head", 8, 0, 4),
     _vllm("int8_per_token_head", 8, 0, 4),

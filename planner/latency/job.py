@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..formats.configuration import Configuration, Granularity
+from ..formats.code_tables import CODED
+from ..formats.configuration import SPACE_BITS, Configuration, Granularity
 from ..formats.space import Space
 from ..light_dataclass import dataclass
 from ..memory.activation.kvpareto_engine import stages_segments
@@ -46,6 +47,8 @@ class ConfigurationAxes:
     """1 where a pair belongs to a channel of keys."""
     per_tensor: Floats
     """1 where a pair spans a layer's tensor, which torch's own operations append."""
+    coded: Floats
+    """1 where the decode kernel takes a side neither as integers of 8, 4 or 2 bits nor in 16."""
     chunks: tuple[int | None, ...]
 
     @classmethod
@@ -62,6 +65,8 @@ class ConfigurationAxes:
             "smoothed": packed and config.smoothing,
             "by_channel": config.granularity is Granularity.PER_CHANNEL,
             "per_tensor": packed and config.granularity is Granularity.PER_TENSOR,
+            "coded": any(name in CODED for name in (config.k_format, config.v_format))
+            or not {config.k_bits, config.v_bits} <= {*SPACE_BITS},
         }
         arrays = {name: np.array([float(value)]) for name, value in values.items()}
         return cls(weights=(config.weight_bits,), chunks=(config.chunk,), **arrays)
@@ -83,6 +88,7 @@ class ConfigurationAxes:
             smoothed=packed * (space.of_layout("smoothing") != 0),
             by_channel=np.array(channels, dtype=float)[space.layout],
             per_tensor=packed * np.array(whole)[space.layout],
+            coded=np.zeros(len(packed)),
             chunks=space.chunks,
         )
 
@@ -101,6 +107,7 @@ _OF_FORMAT = (
     "smoothed",
     "by_channel",
     "per_tensor",
+    "coded",
 )
 
 
@@ -161,6 +168,7 @@ class LatencyJob:
     smoothed: Number
     by_channel: Number
     per_tensor: Number
+    coded: Number
     chunk: Number
     """Tokens of a prefill chunk, at most the context."""
     kinds: tuple[AttentionGroup, ...]

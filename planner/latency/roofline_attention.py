@@ -17,6 +17,11 @@ LAST_SEGMENTS = 1.25  # the chunk, with what is less than a quarter; beside it t
 # one piece of quarters, while on average half a segment is counted by length
 
 
+GENERAL_DECODE = 0.2
+"""Of `stream`, a step over widths and tables that the decode kernel does not take: the general
+kernel unpacks codes one by one (4-bit codes at 131,072 tokens, before that kernel, H200)."""
+
+
 class Card:
     """The rates a GPU reaches: datasheet x efficiency."""
 
@@ -49,6 +54,7 @@ def decode_cache(job: LatencyJob, card: Card) -> Number:
     by_channel = (job.by_channel > 0) & (job.k_bits < 16)
     k_rate = _reached(job.k_bits, card) * np.where(by_channel, c.packed_channels, 1.0)
     sides = job.k_bits / k_rate + job.v_bits / _reached(job.v_bits, card)
+    sides = np.where(job.coded > 0, (job.k_bits + job.v_bits) / GENERAL_DECODE, sides)
     return job.kv_bytes * sides / (job.k_bits + job.v_bits) / card.stream
 
 

@@ -198,16 +198,21 @@ def _find(space: Space, config: Configuration) -> tuple[int, int] | None:
     )
     protected = config.protection
     layers = protected.layers if protected is not None else ()
+    named = (config.k_format, config.v_format)
     kept = Protection(layers, PROTECTED_BITS, PROTECTED_BITS) if layers else None
     if (
         config.weight_bits not in space.weights
         or layers not in space.protections
         or protected != kept
+        or config.clip < 100
+        or (any(named) and named not in space.kv_formats)
     ):
         return None
     same = np.array([other == layout for other in space.layouts])[space.layout]
     same &= (space.k_bits == config.k_bits) & (space.v_bits == config.v_bits)
     same &= space.protection == space.protections.index(layers)
+    if space.kv_formats:
+        same &= np.array([pair == named for pair in space.kv_formats])
     places = np.flatnonzero(same)
     return (space.weights.index(config.weight_bits), int(places[0])) if len(places) else None
 

@@ -3,7 +3,8 @@
 The planner's KVFormat fixes names, shapes and dtypes of the cache's buffers, so their bytes;
 this module fixes the order inside a row. Kernels and reference both follow it.
 
-A head's row of D channels at b bits is ceil(D*b/8) bytes: codes in channel order, low bits first.
+A head's row of D channels at b bits is row_bytes(D, b) bytes: codes in channel order, low bits
+first.
 
     4 bits   byte 0            byte 1
              7  4 3  0         7  4 3  0
@@ -19,16 +20,43 @@ A head's row of D channels at b bits is ceil(D*b/8) bytes: codes in channel orde
 
     8 bits   one code a byte.
 
-A row that does not fill its last byte is padded with zero codes. Pairs (scale, offset) are
+Codes of 3, 5 and 6 bits lie in two parts: a row of their low 2 or 4 bits, then one of the bits
+above (planner/formats/code_tables.py: planes), so that a lane takes whole words of either.
+
+    6 bits   D/2 bytes of low nibbles, D/4 bytes of the two bits above them
+
+A part that does not fill its last byte is padded with zero codes. Pairs (scale, offset) are
 innermost in their buffers, 32 bits together.
 """
 
 import torch
 from torch import Tensor
 
+from ...planner.formats.code_tables import planes
+
 
 def pack(codes: Tensor, bits: int) -> Tensor:
-    """Codes uint8 [..., D], each below 2^bits, -> packed rows uint8 [..., ceil(D*bits/8)]."""
+    """Codes uint8 [..., D], each below 2^bits, -> packed rows uint8 [..., row_bytes(D, bits)]."""
+    parts, shift = [], 0
+    for part in planes(bits):
+        parts.append(_pack((codes >> shift) & ((1 << part) - 1), part))
+        shift += part
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+
+def unpack(packed: Tensor, bits: int, dim: int) -> Tensor:
+    """Packed rows uint8 [..., row_bytes(dim, bits)] -> codes uint8 [..., dim]."""
+    codes, at, shift = None, 0, 0
+    for part in planes(bits):
+        width = -(-dim * part // 8)
+        plane = _unpack(packed[..., at : at + width], part, dim) << shift
+        codes = plane if codes is None else codes | plane
+        at, shift = at + width, shift + part
+    assert codes is not None  # every width has parts
+    return codes
+
+
+def _pack(codes: Tensor, bits: int) -> Tensor:
     if bits == 8:
         return codes
     dim, per_byte = codes.shape[-1], 8 // bits
@@ -41,8 +69,7 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     return packed
 
 
-def unpack(packed: Tensor, bits: int, dim: int) -> Tensor:
-    """Packed rows uint8 [..., ceil(dim*bits/8)] -> codes uint8 [..., dim]."""
+def _unpack(packed: Tensor, bits: int, dim: int) -> Tensor:
     if bits == 8:
         return packed
     mask = (1 << bits) - 1

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...planner.formats.code_tables import planes
 from ...planner.formats.configuration import Granularity
 from ...planner.memory.activation.workspace import TAIL_PARTS, decode_splits
 from ..cache.layer_state import Clock, LayerState, SideState
@@ -56,6 +57,8 @@ def _deals(side: SideState, lanes: int) -> bool:
     """Whether a group's bytes divide evenly among lanes, into pieces a lane can take codes from."""
     if not side.form.quantized:
         return True
+    if side.form.table or len(planes(side.form.bits)) > 1:
+        return False
     width = pair_width(side)
     if side.dim % width or width % 16 or width * side.form.bits % (8 * lanes):
         return False

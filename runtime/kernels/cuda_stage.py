@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..cache.layer_state import LayerState, SideState
 from . import nvrtc
-from .formats import address, format_constants, ring_rows
+from .formats import address, format_constants, levels_of, ring_rows
 
 _SOURCE = Path(__file__).with_name("stage.cu")
 _THREADS = 256
@@ -25,6 +25,7 @@ class _Side(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("values", "pairs", "residual", "sinks", "out")),
         *((name, ctypes.c_int) for name in ("capacity", "residual_rows", "sink_rows")),
         *((name, ctypes.c_int) for name in ("buffered", "block")),
+        ("levels", ctypes.c_void_p),
     ]
 
 
@@ -107,5 +108,5 @@ def _side(side: SideState) -> _Side:
     buffers = (side.values, side.scale, side.residual, side.sinks, None)
     return _Side(
         *map(address, buffers), side.values.shape[2], ring_rows(side.residual), side.sink_tokens,
-        side.form.buffered, side.form.block,
+        side.form.buffered, side.form.block, address(levels_of(side)),
     )  # fmt: skip

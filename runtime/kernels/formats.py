@@ -3,8 +3,13 @@
 import torch
 from torch import Tensor
 
+from ...planner.formats.code_tables import FP8, planes
 from ...planner.formats.configuration import Granularity
 from ..cache.layer_state import SideState
+from ..cache.quantize import level_table
+
+INTEGERS, FLOATS, TABLE = range(3)
+"""What codes stand for: themselves, e4m3, a table's levels."""
 
 
 def pair_width(side: SideState) -> int:
@@ -18,15 +23,28 @@ def per_channel(side: SideState) -> bool:
 
 
 def format_constants(key: SideState, value: SideState, dtype: torch.dtype) -> dict[str, int]:
-    """D, KB, KG, KT, K_TENSOR, the same of V, KC and HALF: see decode.cu."""
+    """D, KB, KX, KG, KT, K_TENSOR, K_TABLE, the same of V, KC and HALF: see decode.cu, stage.cu."""
     constants = {"D": key.dim, "KC": per_channel(key), "HALF": dtype == torch.float16}
     for name, side in (("K", key), ("V", value)):
         tensor = side.form.quantized and side.form.granularity is Granularity.PER_TENSOR
-        constants[f"{name}B"] = side.form.bits
+        main, *more = planes(side.form.bits)
+        constants[f"{name}B"], constants[f"{name}X"] = main, sum(more)
+        constants[f"{name}_TABLE"] = table_kind(side)
         constants[f"{name}G"] = pair_width(side)
         constants[f"{name}T"] = side.form.block if side.form.quantized else 1
         constants[f"{name}_TENSOR"] = tensor
     return {name: int(constant) for name, constant in constants.items()}
+
+
+def table_kind(side: SideState) -> int:
+    table = side.form.table
+    return INTEGERS if not table else FLOATS if table == FP8 else TABLE
+
+
+def levels_of(side: SideState) -> Tensor:
+    """Levels and boundaries of a table's codes; where there are none, any tensor in their place."""
+    levels = level_table(side.form, side.dim, side.values.device)
+    return side.values if levels is None else levels
 
 
 def address(tensor: Tensor | None) -> int | None:

@@ -34,15 +34,17 @@ _efficient_attention = torch.ops.aten._scaled_dot_product_efficient_attention.de
 
 @triton.jit
 def attend_tile(Q, T, OUT, LSE, CLOCK, STARTS,
-                KV, KP, KR, KS, k_capacity, k_rows, k_sinks, k_buffered,
-                VV, VP, VR, VS, v_capacity, v_rows, v_sinks, v_buffered,
+                KV, KP, KR, KS, k_capacity, k_rows, k_sinks, k_buffered, KM, KL,
+                VV, VP, VR, VS, v_capacity, v_rows, v_sinks, v_buffered, VM, VL,
                 n, splits, scale, GROUP: tl.constexpr, WIDE_DOT: tl.constexpr,
                 K_BITS: tl.constexpr, K_DIM: tl.constexpr, K_WIDTH: tl.constexpr,
                 K_BLOCK: tl.constexpr, K_KIND: tl.constexpr, K_WORDS: tl.constexpr,
                 K_HELD: tl.constexpr, K_FIRST: tl.constexpr,
+                K_EXTRA: tl.constexpr, K_TABLE: tl.constexpr,
                 V_BITS: tl.constexpr, V_DIM: tl.constexpr, V_WIDTH: tl.constexpr,
                 V_BLOCK: tl.constexpr, V_KIND: tl.constexpr, V_WORDS: tl.constexpr,
                 V_HELD: tl.constexpr, V_FIRST: tl.constexpr,
+                V_EXTRA: tl.constexpr, V_TABLE: tl.constexpr,
                 ROWS: tl.constexpr, KEYS: tl.constexpr):  # fmt: skip
     """Rows are (query, head); OUT float32 [splits, B, n * GROUP, K_DIM], LSE log2."""
     total = tl.load(CLOCK)
@@ -71,11 +73,11 @@ def attend_tile(Q, T, OUT, LSE, CLOCK, STARTS,
         position = at + tl.arange(0, KEYS)
         valid = position < last
         c = read_tile(position, valid, KV, KP, KR, KS, batch, 1, k_capacity, k_rows, k_sinks,
-                      k_buffered, total, K_BITS, K_DIM, K_WIDTH, K_BLOCK, K_KIND, K_WORDS, K_HELD,
-                      K_FIRST)  # fmt: skip
+                      k_buffered, total, KM, KL, K_BITS, K_DIM, K_WIDTH, K_BLOCK, K_KIND, K_WORDS,
+                      K_HELD, K_FIRST, K_EXTRA, K_TABLE)  # fmt: skip
         r = read_tile(position, valid, VV, VP, VR, VS, batch, 1, v_capacity, v_rows, v_sinks,
-                      v_buffered, total, V_BITS, V_DIM, V_WIDTH, V_BLOCK, V_KIND, V_WORDS, V_HELD,
-                      V_FIRST)  # fmt: skip
+                      v_buffered, total, VM, VL, V_BITS, V_DIM, V_WIDTH, V_BLOCK, V_KIND, V_WORDS,
+                      V_HELD, V_FIRST, V_EXTRA, V_TABLE)  # fmt: skip
         if WIDE_DOT:
             s = tl.dot(q.to(tl.float32), tl.trans(c), input_precision="ieee")
             s += tl.dot(t.to(tl.float32), tl.trans(r), input_precision="ieee")
@@ -104,15 +106,16 @@ def attend_tile(Q, T, OUT, LSE, CLOCK, STARTS,
 
 @triton.jit
 def write_tile(OUT, CLOCK, first, count, VALUES, PAIRS, RESIDUAL, SINKS, capacity, residual_rows,
-               sinks, buffered, BITS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
-               BLOCK: tl.constexpr, KIND: tl.constexpr, WORDS: tl.constexpr, HELD: tl.constexpr,
-               FIRST: tl.constexpr, KEYS: tl.constexpr):  # fmt: skip
+               sinks, buffered, MORE, LEVELS, BITS: tl.constexpr, DIM: tl.constexpr,
+               WIDTH: tl.constexpr, BLOCK: tl.constexpr, KIND: tl.constexpr, WORDS: tl.constexpr,
+               HELD: tl.constexpr, FIRST: tl.constexpr, EXTRA: tl.constexpr, TABLE: tl.constexpr,
+               KEYS: tl.constexpr):  # fmt: skip
     """Positions [first, first + count) of one sequence, dequantized: OUT [count, DIM]."""
     row = tl.program_id(0) * KEYS + tl.arange(0, KEYS)
     valid = row < count
     x = read_tile(first + row, valid, VALUES, PAIRS, RESIDUAL, SINKS, 0, 1, capacity,
-                  residual_rows, sinks, buffered, tl.load(CLOCK), BITS, DIM, WIDTH, BLOCK, KIND,
-                  WORDS, HELD, FIRST)  # fmt: skip
+                  residual_rows, sinks, buffered, tl.load(CLOCK), MORE, LEVELS, BITS, DIM, WIDTH,
+                  BLOCK, KIND, WORDS, HELD, FIRST, EXTRA, TABLE)  # fmt: skip
     channel = tl.arange(0, WORDS * (32 // BITS))
     mask = valid[:, None] & (channel < DIM)[None, :]
     tl.store(OUT + row[:, None].to(tl.int64) * DIM + channel[None, :], x, mask=mask)
@@ -129,7 +132,7 @@ def attend(query: Tensor, turned: Tensor, state: LayerState, scaling: float) -> 
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"  # its bfloat16 products are wrong
     attend_tile[(rows, batch, splits)](
         query.contiguous(), turned.contiguous(), out, lse, state.clock.device, state.clock.starts,
-        *k.tensors, *k.numbers, *v.tensors, *v.numbers, n, splits, scaling,
+        *k.tensors, *k.numbers, *k.codes, *v.tensors, *v.numbers, *v.codes, n, splits, scaling,
         group, interpreted or query.dtype == torch.float32, *k.constants, *v.constants,
         ROWS=LATENT_ROWS, KEYS=LATENT_KEYS, num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip
@@ -223,7 +226,8 @@ def write_out(
     out = torch.empty((1, count, side.dim), dtype=dtype, device=side.values.device)
     held = source(side)
     write_tile[(triton.cdiv(count, LATENT_KEYS),)](
-        out, state.clock.device, first, count, *held.tensors, *held.numbers, *held.constants,
+        out, state.clock.device, first, count, *held.tensors, *held.numbers, *held.codes,
+        *held.constants,
         KEYS=LATENT_KEYS, num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip
     return out

@@ -1,7 +1,8 @@
 // Staging for a library's attention: packed rows written out in 16 bits, and its results merged.
 //
 // Compiled at run time by NVRTC, with decode.cu's names for the format: D, KB VB, KG VG, KT VT,
-// KC, K_TENSOR V_TENSOR, HALF. A division costs as much as unpacking two channels: rings are
+// KC, K_TENSOR V_TENSOR, HALF; KX VX are bits of the codes' second part, K_TABLE V_TABLE what codes
+// stand for: 0 themselves, 1 e4m3, 2 levels. A division costs as much as unpacking two channels: rings are
 // wrapped only where they wrap, and a part of a segment is a grid index, not a quotient.
 #include "instructions.cuh"
 
@@ -11,6 +12,7 @@ struct StageSide {
     const u16 *residual, *sinks;
     u16* out;             // [parts, H, part_rows, D]
     int capacity, residual_rows, sink_rows, buffered, block;
+    const float* levels;
 };
 
 struct StageArgs {
@@ -22,8 +24,15 @@ struct StageArgs {
 // A place in a ring of n rows.
 INLINE int wrapped(int place, int n) { return place < n ? place : place % n; }
 
+template <int TABLE>
+INLINE float level(const StageSide& s, u32 code) {
+    if constexpr (TABLE == 1) return f16_lo((code & 127) << 7 | (code & 128) << 8);
+    else if constexpr (TABLE == 2) return s.levels[code];
+    else return (float)code;
+}
+
 // Eight channels of one position: 16 bytes out.
-template <int BITS, int WIDTH, int TOKENS, bool CHANNELS, bool TENSOR>
+template <int BITS, int EXTRA, int TABLE, int WIDTH, int TOKENS, bool CHANNELS, bool TENSOR>
 INLINE uint4 eight(const StageSide& s, int head, int heads, int position, int settled, int channel) {
     if constexpr (BITS == 16)
         return *(const uint4*)((const u16*)s.values + ((long long)head * s.capacity + wrapped(position, s.capacity)) * D + channel);
@@ -32,9 +41,10 @@ INLINE uint4 eight(const StageSide& s, int head, int heads, int position, int se
         if (row < 0) return *(const uint4*)(s.sinks + ((long long)head * s.sink_rows + position) * D + channel);
         if (row >= settled) return *(const uint4*)(s.residual + ((long long)head * s.residual_rows + wrapped(row, s.residual_rows)) * D + channel);
         const int slot = wrapped(row, s.capacity);
-        const u8* codes = (const u8*)s.values + ((long long)head * s.capacity + slot) * (D * BITS / 8) + channel * BITS / 8;
-        u32 w[2] = {0, 0};
-        load<BITS>(codes, w);
+        const u8* codes = (const u8*)s.values + ((long long)head * s.capacity + slot) * (D * (BITS + EXTRA) / 8);
+        u32 w[2] = {0, 0}, more = 0;
+        load<BITS>(codes + channel * BITS / 8, w);
+        if constexpr (EXTRA > 0) load<EXTRA>(codes + D * BITS / 8 + channel * EXTRA / 8, &more);
         u32 pair[8];
         if constexpr (CHANNELS) {
             const u32* from = s.pairs + ((long long)head * (s.capacity / TOKENS) + slot / TOKENS) * D + channel;
@@ -50,14 +60,15 @@ INLINE uint4 eight(const StageSide& s, int head, int heads, int position, int se
         float x[8];
 #pragma unroll
         for (int i = 0; i < 8; i++) {
-            const u32 code = w[i * BITS / 32] >> (i * BITS % 32) & ((1u << BITS % 32) - 1);
-            x[i] = __fadd_rn(__fmul_rn((float)code, f16_lo(pair[i])), f16_hi(pair[i]));
+            u32 code = w[i * BITS / 32] >> (i * BITS % 32) & ((1u << BITS % 32) - 1);
+            if constexpr (EXTRA > 0) code |= (more >> (i * EXTRA) & ((1u << EXTRA) - 1)) << BITS;
+            x[i] = __fadd_rn(__fmul_rn(level<TABLE>(s, code), f16_lo(pair[i])), f16_hi(pair[i]));
         }
         return {pack_io(x[0], x[1]), pack_io(x[2], x[3]), pack_io(x[4], x[5]), pack_io(x[6], x[7])};
     }
 }
 
-template <int BITS, int WIDTH, int TOKENS, bool CHANNELS, bool TENSOR>
+template <int BITS, int EXTRA, int TABLE, int WIDTH, int TOKENS, bool CHANNELS, bool TENSOR>
 INLINE void stage_side(const StageSide& s, const StageArgs& a) {
     constexpr int pieces = D / 8;
     const int head = blockIdx.y, part = blockIdx.z / 2;
@@ -68,13 +79,13 @@ INLINE void stage_side(const StageSide& s, const StageArgs& a) {
     for (int i = 0; i < 4; i++) {
         const int at = (blockIdx.x * 4 + i) * blockDim.x + threadIdx.x, token = at / pieces, channel = at % pieces * 8;
         if (token >= a.part_rows) return;
-        *(uint4*)(out + (long long)token * D + channel) = eight<BITS, WIDTH, TOKENS, CHANNELS, TENSOR>(s, head, a.heads, first + token, settled, channel);
+        *(uint4*)(out + (long long)token * D + channel) = eight<BITS, EXTRA, TABLE, WIDTH, TOKENS, CHANNELS, TENSOR>(s, head, a.heads, first + token, settled, channel);
     }
 }
 
 extern "C" __global__ void __launch_bounds__(256) stage(const StageArgs a) {
-    if (blockIdx.z % 2 == 0) stage_side<KB, KG, KT, KC, K_TENSOR>(a.k, a);
-    else stage_side<VB, VG, VT, false, V_TENSOR>(a.v, a);
+    if (blockIdx.z % 2 == 0) stage_side<KB, KX, K_TABLE, KG, KT, KC, K_TENSOR>(a.k, a);
+    else stage_side<VB, VX, V_TABLE, VG, VT, false, V_TENSOR>(a.v, a);
 }
 
 struct MergeArgs {

@@ -18,8 +18,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...planner.formats.code_tables import planes
 from ...planner.formats.configuration import Granularity
 from ..cache.layer_state import LayerState, SideState
+from ..cache.quantize import clip_margin
+from .formats import levels_of, table_kind
 from .tensor_append import pack_tensor
 
 _TOKENS = 16  # tokens a program packs where each has its own pair
@@ -32,11 +35,41 @@ def _round(x):
 
 
 @triton.jit
-def _pack(X, RESIDUAL, VALUES, PAIRS, CLOCK, n, heads, x_batch, x_head, x_token,
-          capacity, residual_rows, sinks, buffered, row_bytes,
+def _float_codes(x):
+    # Codes of e4m3, x being at 2^-8 of its scale. The quantum of a number's exponent is a power of
+    # two, so that dividing by it, rounding and multiplying are exact but for the rounding meant.
+    size = tl.minimum(tl.abs(x) * 256.0, 448.0)
+    exponent = tl.maximum(size.to(tl.int32, bitcast=True) >> 23, 121)  # 2^-6: subnormals below
+    quantum = ((exponent - 3) << 23).to(tl.float32, bitcast=True)
+    inverse = ((257 - exponent) << 23).to(tl.float32, bitcast=True)
+    rounded = _round(size * inverse) * quantum * 0.00390625
+    code = rounded.to(tl.float16).to(tl.int16, bitcast=True).to(tl.int32) >> 7
+    return code | tl.where(x < 0, 128, 0)
+
+
+@triton.jit
+def _store_plane(VALUES, codes, slot, row_bytes, base, due, BITS: tl.constexpr, DIM: tl.constexpr,
+                 WIDTH: tl.constexpr, WIDE: tl.constexpr, MANY: tl.constexpr,
+                 TOKENS: tl.constexpr):  # fmt: skip
+    # Codes of one byte lie side by side: shifted apart, their sum is the byte.
+    per: tl.constexpr = 8 // BITS
+    codes = (codes & (2**BITS - 1)).to(tl.int32)
+    shifts = tl.arange(0, per) * BITS
+    codes = tl.reshape(codes, [TOKENS, MANY * WIDE // per, per]) << shifts[None, None, :]
+    first = tl.arange(0, MANY * WIDE // per) * per
+    channel = first // WIDE * WIDTH + first % WIDE
+    real = (first % WIDE < WIDTH) & (channel < DIM)
+    tl.store(VALUES + slot[:, None] * row_bytes + base + (channel * BITS // 8)[None, :],
+             tl.sum(codes, 2).to(tl.uint8), mask=due[:, None] & real[None, :])  # fmt: skip
+
+
+@triton.jit
+def _pack(X, RESIDUAL, VALUES, PAIRS, CLOCK, LEVELS, n, heads, x_batch, x_head, x_token,
+          capacity, residual_rows, sinks, buffered, row_bytes, margin,
           BLOCK: tl.constexpr, BITS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
           GROUPS: tl.constexpr, WIDE: tl.constexpr, MANY: tl.constexpr, TOKENS: tl.constexpr,
-          CHANNELS: tl.constexpr, WAITED: tl.constexpr):  # fmt: skip
+          CHANNELS: tl.constexpr, WAITED: tl.constexpr, MAIN: tl.constexpr,
+          TABLE: tl.constexpr, CLIPS: tl.constexpr):  # fmt: skip
     total = tl.load(CLOCK)
     before = total - n
     packed = tl.maximum(before - sinks - buffered, 0) // BLOCK * BLOCK
@@ -65,7 +98,13 @@ def _pack(X, RESIDUAL, VALUES, PAIRS, CLOCK, n, heads, x_batch, x_head, x_token,
         low, high = tl.min(low, 2)[:, :, None], tl.max(high, 2)[:, :, None]
         if BLOCK > 1:
             low, high = tl.min(low, 0)[None, :, :], tl.max(high, 0)[None, :, :]
-    levels: tl.constexpr = 2**BITS - 1
+    levels: tl.constexpr = 1.75 if TABLE == 1 else 2**BITS - 1
+    if TABLE == 1:
+        high = tl.maximum(high, -low)
+        low = tl.zeros(low.shape, tl.float32)
+    if CLIPS:
+        cut = (high - low) * margin
+        low, high = low + cut, high - cut
     offset = tl.minimum(tl.maximum(low, -65504.0), 65504.0).to(tl.float16)
     scale = tl.minimum(tl.div_rn(high - low, tl.full([1], levels, tl.float32)), 65504.0)
     scale = scale.to(tl.float16)
@@ -73,19 +112,21 @@ def _pack(X, RESIDUAL, VALUES, PAIRS, CLOCK, n, heads, x_batch, x_head, x_token,
     inverse = tl.where(
         wide > 0, tl.div_rn(tl.full([1], 1, tl.float32), tl.where(wide > 0, wide, 1.0)), 0.0
     )
-    codes = _round((x - offset.to(tl.float32)) * inverse)
-    codes = tl.minimum(tl.maximum(codes, 0.0), levels).to(tl.int32)
+    level = (x - offset.to(tl.float32)) * inverse
+    if TABLE == 1:
+        codes = _float_codes(level)
+    elif TABLE == 2:
+        codes = tl.zeros([TOKENS, MANY, WIDE], tl.int32)
+        for i in tl.static_range(2**BITS - 1):  # boundaries stand behind the levels
+            codes += (level > tl.load(LEVELS + 2**BITS + i)).to(tl.int32)
+    else:
+        codes = tl.minimum(tl.maximum(_round(level), 0.0), levels).to(tl.int32)
 
-    # Codes of one byte lie side by side: shifted apart, their sum is the byte.
     slot = head * capacity + row % capacity
-    per: tl.constexpr = 8 // BITS
-    shifts = tl.arange(0, per) * BITS
-    codes = tl.reshape(codes, [TOKENS, MANY * WIDE // per, per]) << shifts[None, None, :]
-    first = tl.arange(0, MANY * WIDE // per) * per
-    channel = first // WIDE * WIDTH + first % WIDE
-    real = (first % WIDE < WIDTH) & (channel < DIM)
-    tl.store(VALUES + slot[:, None] * row_bytes + (channel * BITS // 8)[None, :],
-             tl.sum(codes, 2).to(tl.uint8), mask=(row < end)[:, None] & real[None, :])  # fmt: skip
+    _store_plane(VALUES, codes, slot, row_bytes, 0, row < end, MAIN, DIM, WIDTH, WIDE, MANY, TOKENS)
+    if BITS > MAIN:
+        _store_plane(VALUES, codes >> MAIN, slot, row_bytes, DIM * MAIN // 8, row < end,
+                     BITS - MAIN, DIM, WIDTH, WIDE, MANY, TOKENS)  # fmt: skip
 
     word = offset.to(tl.int16, bitcast=True).to(tl.int32) << 16
     word = word | (scale.to(tl.int16, bitcast=True).to(tl.int32) & 0xFFFF)
@@ -144,7 +185,10 @@ def supports(side: SideState) -> bool:
     form = side.form
     if not form.quantized:
         return True
-    return side.dim * form.bits % 32 == 0 and form.group_width(side.dim) % (8 // form.bits) == 0
+    width = form.group_width(side.dim)
+    return side.dim * form.bits % 32 == 0 and all(
+        width * part % 8 == 0 for part in planes(form.bits)
+    )
 
 
 def append(state: LayerState, key: Tensor, value: Tensor) -> None:
@@ -179,10 +223,11 @@ def _launch_pack(side: SideState, x: Tensor, state: LayerState) -> None:
     wide, many = triton.next_power_of_2(width), triton.next_power_of_2(groups)
     _pack[(tiles, batch * heads)](
         x, residual, side.values, side.scale.view(torch.int32), state.clock.device,
-        n, heads, *x.stride()[:3], side.values.shape[2], residual.shape[2], form.sinks,
-        form.buffered, side.values.shape[3],
+        levels_of(side), n, heads, *x.stride()[:3], side.values.shape[2], residual.shape[2],
+        form.sinks, form.buffered, side.values.shape[3], clip_margin(form),
         BLOCK=form.block, BITS=form.bits, DIM=dim, WIDTH=width, GROUPS=groups, WIDE=wide,
         MANY=many, TOKENS=tokens, CHANNELS=channels, WAITED=side.residual is not None,
+        MAIN=planes(form.bits)[0], TABLE=table_kind(side), CLIPS=form.clip < 100,
         num_warps=max(1, min(8, tokens * wide * many // 1024)),
         enable_fp_fusion=False,  # a fused multiply-add would round ties unlike the reference
     )  # fmt: skip

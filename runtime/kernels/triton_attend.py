@@ -25,17 +25,19 @@ _LOG2E = 1.4426950408889634
 
 @triton.jit
 def _attend(Q, OUT, LSE, CLOCK, STARTS,
-            KV, KP, KR, KS, k_capacity, k_rows, k_sinks, k_buffered,
-            VV, VP, VR, VS, v_capacity, v_rows, v_sinks, v_buffered,
+            KV, KP, KR, KS, k_capacity, k_rows, k_sinks, k_buffered, KM, KL,
+            VV, VP, VR, VS, v_capacity, v_rows, v_sinks, v_buffered, VM, VL,
             n, heads, splits, window, scale, softcap,
             GROUP: tl.constexpr, CAPPED: tl.constexpr, WIDE_DOT: tl.constexpr,
             ALIGNED: tl.constexpr,
             K_BITS: tl.constexpr, K_DIM: tl.constexpr, K_WIDTH: tl.constexpr,
             K_BLOCK: tl.constexpr, K_KIND: tl.constexpr, K_WORDS: tl.constexpr,
             K_HELD: tl.constexpr, K_FIRST: tl.constexpr,
+            K_EXTRA: tl.constexpr, K_TABLE: tl.constexpr,
             V_BITS: tl.constexpr, V_DIM: tl.constexpr, V_WIDTH: tl.constexpr,
             V_BLOCK: tl.constexpr, V_KIND: tl.constexpr, V_WORDS: tl.constexpr,
             V_HELD: tl.constexpr, V_FIRST: tl.constexpr,
+            V_EXTRA: tl.constexpr, V_TABLE: tl.constexpr,
             ROWS: tl.constexpr, KEYS: tl.constexpr):  # fmt: skip
     """Rows are (query, head of the group); OUT float32 [splits, B, H, n * GROUP, DV], LSE log2."""
     total = tl.load(CLOCK)
@@ -64,11 +66,11 @@ def _attend(Q, OUT, LSE, CLOCK, STARTS,
         position = at + tl.arange(0, KEYS)
         valid = position < last
         k = read_tile(position, valid, KV, KP, KR, KS, head, heads, k_capacity, k_rows, k_sinks,
-                      k_buffered, total, K_BITS, K_DIM, K_WIDTH, K_BLOCK, K_KIND, K_WORDS, K_HELD,
-                      K_FIRST)  # fmt: skip
+                      k_buffered, total, KM, KL, K_BITS, K_DIM, K_WIDTH, K_BLOCK, K_KIND, K_WORDS,
+                      K_HELD, K_FIRST, K_EXTRA, K_TABLE)  # fmt: skip
         v = read_tile(position, valid, VV, VP, VR, VS, head, heads, v_capacity, v_rows, v_sinks,
-                      v_buffered, total, V_BITS, V_DIM, V_WIDTH, V_BLOCK, V_KIND, V_WORDS, V_HELD,
-                      V_FIRST)  # fmt: skip
+                      v_buffered, total, VM, VL, V_BITS, V_DIM, V_WIDTH, V_BLOCK, V_KIND, V_WORDS,
+                      V_HELD, V_FIRST, V_EXTRA, V_TABLE)  # fmt: skip
         if WIDE_DOT:
             s = tl.dot(q.to(tl.float32), tl.trans(k), input_precision="ieee") * scale
         else:
@@ -123,7 +125,7 @@ def attend(
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"  # its bfloat16 products are wrong
     _attend[(blocks, batch * heads, splits)](
         query.contiguous(), out, lse, state.clock.device, state.clock.starts,
-        *k.tensors, *k.numbers, *v.tensors, *v.numbers,
+        *k.tensors, *k.numbers, *k.codes, *v.tensors, *v.numbers, *v.codes,
         n, heads, splits, state.window or 0, scaling, softcap or 1.0,
         group, softcap is not None, interpreted or query.dtype == torch.float32, state.aligned,
         *k.constants, *v.constants,

@@ -13,17 +13,22 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...planner.formats.code_tables import planes
 from ...planner.formats.configuration import Granularity
 from ..cache.layer_state import SideState
+from .formats import levels_of, table_kind
 
 
 @triton.jit
 def read_tile(position, valid, VALUES, PAIRS, RESIDUAL, SINKS, head, heads, capacity,
-              residual_rows, sinks, buffered, total,
+              residual_rows, sinks, buffered, total, MORE, LEVELS,
               BITS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
               KIND: tl.constexpr, WORDS: tl.constexpr, HELD: tl.constexpr,
-              FIRST: tl.constexpr):  # fmt: skip
+              FIRST: tl.constexpr, EXTRA: tl.constexpr, TABLE: tl.constexpr):  # fmt: skip
     """float32 [len(position), WORDS * 32 / BITS] of one head; zero where not `valid` or past DIM.
+
+    BITS are those of the codes' first part, EXTRA of their second (packing.py), whose elements of
+    MORE hold as many codes as a word of VALUES. TABLE: 1 for e4m3, 2 for LEVELS.
 
     WORDS is a power of two of 32-bit words that covers a row. KIND 0: pairs per token (or
     block); 1: per channel; 2: per tensor. HELD: a residual exists; FIRST: sinks exist.
@@ -42,9 +47,16 @@ def read_tile(position, valid, VALUES, PAIRS, RESIDUAL, SINKS, head, heads, capa
         ring = row % capacity
         slot = (head * capacity + ring)[:, None]
         inside = packed[:, None] & (word * per < DIM)[None, :]
-        codes = tl.load(VALUES + slot * (DIM // per) + word[None, :], mask=inside, other=0)
+        row_words: tl.constexpr = DIM * (BITS + EXTRA) // 32
+        codes = tl.load(VALUES + slot * row_words + word[None, :], mask=inside, other=0)
         shifts = tl.arange(0, per) * BITS
         codes = (codes[:, :, None] >> shifts[None, None, :]) & (2**BITS - 1)
+        if EXTRA > 0:
+            size: tl.constexpr = per * EXTRA  # bits of an element of MORE: 8 or 16
+            at = slot * (row_words * 32 // size) + DIM * BITS // size + word[None, :]
+            more = tl.load(MORE + at, mask=inside, other=0).to(tl.int32)
+            ups = tl.arange(0, per) * EXTRA
+            codes |= ((more[:, :, None] >> ups[None, None, :]) & (2**EXTRA - 1)) << BITS
         tile = head * (capacity // BLOCK) + ring // BLOCK
         if KIND == 1:
             channel = word[:, None] * per + tl.arange(0, per)[None, :]
@@ -60,7 +72,14 @@ def read_tile(position, valid, VALUES, PAIRS, RESIDUAL, SINKS, head, heads, capa
             pairs = tl.load(PAIRS + at, mask=inside, other=0)[:, :, None]
         scale = (pairs & 0xFFFF).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
         offset = (pairs >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
-        x = tl.reshape(codes.to(tl.float32) * scale + offset, [position.shape[0], WORDS * per])
+        if TABLE == 1:
+            half = ((codes & 127) << 7) | ((codes & 128) << 8)
+            level = half.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+        elif TABLE == 2:
+            level = tl.load(LEVELS + codes)
+        else:
+            level = codes.to(tl.float32)
+        x = tl.reshape(level * scale + offset, [position.shape[0], WORDS * per])
         flat = tl.arange(0, WORDS * per)
         if HELD:
             held = valid & (row >= end)
@@ -80,7 +99,9 @@ class Source(NamedTuple):
 
     tensors: tuple[Tensor, Tensor, Tensor, Tensor]
     numbers: tuple[int, int, int, int]
-    constants: tuple[int, int, int, int, int, int, bool, bool]
+    codes: tuple[Tensor, Tensor]
+    """The codes' second parts, and their levels."""
+    constants: tuple[int, int, int, int, int, int, bool, bool, int, int]
 
 
 def source(side: SideState) -> Source:
@@ -90,20 +111,27 @@ def source(side: SideState) -> Source:
     kind = kinds.get(form.granularity, 0) if form.quantized else 0
     width = form.group_width(dim) if kind == 0 else dim
     pairs = values if side.scale is None else side.scale.view(torch.int32)
+    main, extra = (*planes(form.bits), 0)[:2]
+    more = values
     if form.quantized:
         values = values.view(torch.int32)
-    words = triton.next_power_of_2(-(-dim * form.bits // 32))
+        more = more.view(torch.int16) if 32 // main * extra == 16 else more
+    words = triton.next_power_of_2(-(-dim * main // 32))
     residual = values if side.residual is None else side.residual
     sinks = values if side.sinks is None else side.sinks
     return Source(
         (values, pairs, residual, sinks),
         (side.values.shape[2], residual.shape[2], side.sink_tokens, form.buffered),
-        (form.bits, dim, width, form.block, kind, words,
-         side.residual is not None, side.sinks is not None),
+        (more, levels_of(side)),
+        (main, dim, width, form.block, kind, words,
+         side.residual is not None, side.sinks is not None, extra, table_kind(side)),
     )  # fmt: skip
 
 
 def supports(side: SideState) -> bool:
     """Rows of whole 32-bit words whose codes share a group within a word."""
     form = side.form
-    return not form.quantized or side.dim * form.bits % 32 == 0
+    if not form.quantized:
+        return True
+    whole = side.dim * planes(form.bits)[0] % 32 == 0
+    return whole and side.dim * form.bits % 32 == 0

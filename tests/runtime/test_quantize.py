@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from kvpareto.planner.formats.code_tables import row_bytes
 from kvpareto.planner.formats.configuration import Configuration, Granularity
 from kvpareto.planner.formats.kv_format import KVFormat, SideFormat
 from kvpareto.runtime.cache.packing import pack, unpack
@@ -11,9 +12,15 @@ from tests.support.runtime_builders import FORMATS
 
 
 def side(
-    bits: int, granularity: str = "per-token", group: int | None = None, block: int = 1
+    bits: int,
+    granularity: str = "per-token",
+    group: int | None = None,
+    block: int = 1,
+    table: str = "",
+    clip: int = 100,
 ) -> SideFormat:
-    return SideFormat("k", bits, Granularity(granularity), group, block, 0, 0, False)
+    kind = Granularity(granularity)
+    return SideFormat("k", bits, kind, group, block, 0, 0, False, table, clip)
 
 
 def as_heads(rows: list[list[float]]) -> torch.Tensor:
@@ -84,7 +91,7 @@ def test_a_large_offset_keeps_its_precision() -> None:
     assert torch.equal(dequantize(codes, pairs, side(4)), x)
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
 def test_error_is_within_half_a_step_and_fp16(bits: int) -> None:
     x = torch.randn(2, 3, 5, 96, generator=torch.Generator().manual_seed(3)) * 4 + 2
     form = side(bits, group=32)
@@ -107,15 +114,75 @@ def test_pairs_have_the_planners_shape(text: str) -> None:
         assert tuple(pack(codes, one.bits).shape) == shapes[f"{one.side}_values"]
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
 @pytest.mark.parametrize("dim", [8, 64, 80, 96, 128, 256, 13])
 def test_unpacking_undoes_packing(bits: int, dim: int) -> None:
     codes = torch.randint(0, 2**bits, (3, 2, 5, dim), dtype=torch.uint8)
     packed = pack(codes, bits)
-    assert packed.shape[-1] == -(-dim * bits // 8)
+    assert packed.shape[-1] == row_bytes(dim, bits)
+    assert packed.shape[-1] <= -(-dim * bits // 8) + (1 if dim % 8 else 0)
     assert torch.equal(unpack(packed, bits, dim), codes)
 
 
 def test_packed_bytes_by_hand() -> None:
     assert pack(torch.tensor([1, 2, 15, 4, 7], dtype=torch.uint8), 4).tolist() == [0x21, 0x4F, 7]
     assert pack(torch.tensor([0, 1, 2, 3], dtype=torch.uint8), 2).tolist() == [0b11_10_01_00]
+
+
+def test_widths_that_divide_no_byte_lie_in_two_parts() -> None:
+    # 6 bits: low nibbles 0x1 0xF, 0x4 0x7 in two bytes, then their upper two bits 2 3 0 1
+    codes = torch.tensor([0x21, 0x3F, 0x04, 0x17], dtype=torch.uint8)
+    assert pack(codes, 6).tolist() == [0xF1, 0x74, 0b01_00_11_10]
+    # 5 bits: nibbles, then a bit each; 3 bits: pairs of bits, then a bit each
+    assert pack(torch.tensor([16, 1, 31, 2], dtype=torch.uint8), 5).tolist() == [0x10, 0x2F, 0b0101]
+    assert pack(torch.tensor([4, 1, 7, 2], dtype=torch.uint8), 3).tolist() == [
+        0b10_11_01_00,
+        0b0101,
+    ]
+
+
+def test_lloyd_levels_by_hand() -> None:
+    # a range of 0 to 3, so scale 1: levels of 32 values at .398 1.1702 1.8298 2.602
+    x = torch.zeros(32)
+    x[1:6] = torch.tensor([3.0, 0.78, 0.79, 1.51, 2.25])
+    form = side(2, group=32, table="lloyd2")
+    codes, pairs = quantize(x.view(1, 1, 1, 32), form)
+    assert codes.flatten()[:6].tolist() == [0, 3, 0, 1, 2, 3]
+    assert pairs.flatten().tolist() == [1.0, 0.0]
+    back = dequantize(codes, pairs, form).flatten()[:2]
+    assert torch.allclose(back, torch.tensor([1.5 - 1.1018, 1.5 + 1.1018]))
+
+
+def test_nf4_has_the_ends_and_the_middle_of_a_range() -> None:
+    x = as_heads([[-4.0, 2.0, 11.0, 3.5]])  # middle 3.5, half 7.5: scale 1
+    form = side(4, table="nf4")
+    codes, pairs = quantize(x, form)
+    assert codes.flatten().tolist() == [0, 5, 15, 7]  # -.2 of the half is nearest to -.1848
+    assert pairs.flatten().tolist() == [1.0, -4.0]
+    assert dequantize(codes, pairs, form)[0, 0, 0, 3] == 3.5
+
+
+def test_floats_keep_three_bits_of_every_size() -> None:
+    # largest 448: scale 256, so that codes are e4m3's own
+    x = as_heads([[448.0, -1.0, 1.0625, 0.0625, 2.0**-9, -300.0]])
+    form = side(8, table="fp8")
+    codes, pairs = quantize(x, form)
+    assert pairs.flatten().tolist() == [256.0, 0.0]
+    assert codes.flatten().tolist() == [0x7E, 0xB8, 0x38, 0x18, 0x01, 0xF9]  # 1.0625: to even
+    back = dequantize(codes, pairs, form).flatten().tolist()
+    assert back == [448.0, -1.0, 1.0, 0.0625, 2.0**-9, -288.0]
+
+
+def test_a_clip_narrows_the_range_about_its_middle() -> None:
+    form = side(2, clip=50)
+    codes, pairs = quantize(as_heads([[0.0, 12.0, 6.1, 5.9]]), form)  # 3 to 9 in steps of 2
+    assert pairs.flatten().tolist() == [2.0, 3.0]
+    assert codes.flatten().tolist() == [0, 3, 2, 1]
+
+
+@pytest.mark.parametrize("table", ["fp8", "nf4", "lloyd3", "lloyd2"])
+def test_equal_values_and_zeros_come_back(table: str) -> None:
+    form = side({"fp8": 8, "nf4": 4, "lloyd3": 3, "lloyd2": 2}[table], table=table)
+    for value in (0.0, -3.5):
+        x = torch.full((1, 1, 2, 64), value)
+        assert torch.equal(dequantize(*quantize(x, form), form), x)

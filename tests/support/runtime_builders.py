@@ -35,6 +35,11 @@ FORMATS = (
     "w16a16-k4v4-g64+smooth+rot",
     "w16a16-k4v4-g32+res100+sink4",
     "w16a16-k2v2-kc+sink5+smooth+rot",
+    "w16a16-k6v5-g32",
+    "w16a16-k3v3-kc-g64+res64",
+    "w16a16-kfp8vfp8-pt",
+    "w16a16-knf4vlloyd3-g32+smooth+rot",
+    "w16a16-klloyd2v2-g64+clip70+sink4",
 )
 
 

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 
 from ...engine import Formats
-from ...formats.configuration import KV_BITS, Granularity
+from ...formats.configuration import SPACE_BITS, Granularity
 from ...formats.space import PLAIN, PROTECTED_BITS, Ints, KVLayout
 from ...models.spec import Attention, LatentAttention, ModelSpec
 
@@ -41,7 +41,7 @@ def _packed_formats(layouts: Sequence[KVLayout], presets: int, latent: bool) -> 
     layout, k, v, preset = (
         axis.ravel()
         for axis in np.meshgrid(
-            np.arange(1, len(layouts)), KV_BITS, KV_BITS, np.arange(presets), indexing="ij"
+            np.arange(1, len(layouts)), SPACE_BITS, SPACE_BITS, np.arange(presets), indexing="ij"
         )
     )
     narrow, wide = np.minimum(k, v), np.maximum(k, v)

@@ -44,7 +44,7 @@ def check_latents(spec: ModelSpec, config: Configuration) -> None:
     pairs = [(config.k_bits, config.v_bits)]
     if config.protection is not None:
         pairs.append((config.protection.k_bits, config.protection.v_bits))
-    if any(k != v for k, v in pairs):
+    if any(k != v for k, v in pairs) or config.k_format != config.v_format:
         raise BadInput(
             f"a latent is key and value at once: K and V take the same bits, not {config}",
             "k8v8 or k4v4; +rope8 is for the rotary keys, which stay in 16 bits without it",

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...formats.configuration import KV_BITS, Configuration
+from ...formats.configuration import SPACE_BITS, Configuration
 from ...formats.kv_format import KVFormat, SideFormat
 from ...formats.space import PROTECTED_BITS, Ints, KVLayout, Space
 from ...memory.kv_cache import state_bytes
@@ -22,8 +22,8 @@ from .packed_cache import PackedPart, packed_part
 
 def packed_table(spec: ModelSpec, space: Space, workload: Workload) -> Ints:
     """KV bytes at context + output tokens, [F, C], or [F, 1] where the chunk changes nothing."""
-    of_bits = np.zeros(max(KV_BITS) + 1, dtype=np.int64)  # bits -> column of the tables
-    of_bits[list(KV_BITS)] = range(len(KV_BITS))
+    of_bits = np.zeros(max(SPACE_BITS) + 1, dtype=np.int64)  # bits -> column of the tables
+    of_bits[list(SPACE_BITS)] = range(len(SPACE_BITS))
     k_index, v_index = of_bits[space.k_bits], of_bits[space.v_bits]
     kept = of_bits[PROTECTED_BITS]
     sides = _Sides(space.layouts)
@@ -69,8 +69,8 @@ class _Sides:
     def tables(
         self, mixer: Mixer, workload: Workload, chunks: Sequence[int | None]
     ) -> tuple[Ints, Ints]:
-        """K and V bytes of one layer, [rows, KV_BITS, chunks]."""
-        keys = np.zeros((len(self._formats), len(KV_BITS), len(chunks)), dtype=np.int64)
+        """K and V bytes of one layer, [rows, SPACE_BITS, chunks]."""
+        keys = np.zeros((len(self._formats), len(SPACE_BITS), len(chunks)), dtype=np.int64)
         values = np.zeros_like(keys)
         of_block: dict[int | None, list[PackedPart | None]] = {}
         seen: dict[tuple[SideFormat, int, tuple[int, ...]], list[int]] = {}
@@ -127,7 +127,7 @@ def _along(
 
 
 def _formats_of(layout: KVLayout, plain: KVFormat) -> tuple[KVFormat, ...]:
-    """The formats of a layout at each of KV_BITS; `plain` is that of 16 bits."""
+    """The formats of a layout at each of SPACE_BITS; `plain` is that of 16 bits."""
     packed = Configuration(
         k_bits=PROTECTED_BITS,
         v_bits=PROTECTED_BITS,
@@ -137,4 +137,6 @@ def _formats_of(layout: KVLayout, plain: KVFormat) -> tuple[KVFormat, ...]:
         smoothing=layout.smoothing,
         residual=layout.residual,
     )
-    return tuple(KVFormat.at_bits(packed, bits, bits) if bits < 16 else plain for bits in KV_BITS)
+    return tuple(
+        KVFormat.at_bits(packed, bits, bits) if bits < 16 else plain for bits in SPACE_BITS
+    )

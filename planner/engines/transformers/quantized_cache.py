@@ -7,7 +7,7 @@ import numpy as np
 
 from ...engine import Formats
 from ...errors import BadInput
-from ...formats.configuration import KV_BITS, Configuration, Granularity
+from ...formats.configuration import SPACE_BITS, Configuration, Granularity
 from ...formats.dtypes import DTYPE_BYTES
 from ...formats.space import PLAIN, KVLayout
 from ...light_dataclass import dataclass
@@ -27,7 +27,7 @@ def formats(spec: ModelSpec, groups: Sequence[int | None], residuals: Sequence[i
         if any(_not_quantized_cache(reading, probe) for reading in (spec, *spec.ends)):
             continue
         layouts.append(KVLayout(group_size=group, residual=residual))
-        rows += [np.array([len(layouts) - 1, b, b, 0]) for b in KV_BITS if b < 16]
+        rows += [np.array([len(layouts) - 1, b, b, 0]) for b in SPACE_BITS if b < 16]
     return Formats(tuple(layouts), ((),), np.stack(rows))
 
 
@@ -59,6 +59,10 @@ def _not_quantized_cache(spec: ModelSpec, config: Configuration) -> str | None:
         if isinstance(m, Attention)
     ):
         return "it takes models with full attention in every layer only"
+    if config.k_bits not in SPACE_BITS or config.v_bits not in SPACE_BITS:
+        return "of its widths, 8, 4 and 2 bits are planned"
+    if config.clip < 100:
+        return "it clips no range"
     if config.k_bits != config.v_bits or config.protection is not None:
         return "it has one width for all keys and values"
     if config.granularity is not Granularity.PER_TOKEN:

@@ -23,6 +23,11 @@ def layer_bytes(text: str, tokens: int, *, batch: int = 1, dim: int = 128, heads
         ("w16a16-k2v2-g32", 3.0),
         ("w16a16-k2v2-g64", 2.5),
         ("w16a16-k4v2-g64", 3.5),
+        ("w16a16-k6v5-g64", 6.0),
+        ("w16a16-k3v3", 3.25),
+        ("w16a16-kfp8vfp8", 8.25),
+        ("w16a16-knf4vlloyd2-g128", 3.25),
+        ("w16a16-klloyd3vlloyd3-g32", 4.0),
     ],
 )
 def test_scales_and_offsets_are_counted(text: str, bits_per_value: float) -> None:
@@ -106,3 +111,18 @@ def test_protected_layers_have_their_own_format() -> None:
 )
 def test_window_capacity(window: int | None, tokens: int, chunk: int | None, capacity: int) -> None:
     assert window_capacity(window, tokens, chunk) == capacity
+
+
+def test_protected_layers_hold_integers_and_are_not_clipped() -> None:
+    config = Configuration.parse("w16a16-knf4v2+clip70+protect{1}:k4v8")
+    first, second = KVFormat.of(config, 0), KVFormat.of(config, 1)
+    assert (first.key.table, first.key.clip, first.value.clip) == ("nf4", 100, 70)
+    assert (second.key.table, second.key.bits, second.value.clip) == ("", 4, 100)
+
+
+@pytest.mark.parametrize(
+    ("text", "shared"),
+    [("k3v3", 80), ("k3v3-g64", 64), ("k3v3-kc64", 64), ("k3v3-pb128-g32", 4096)],
+)
+def test_values_that_share_a_scale(text: str, shared: int) -> None:
+    assert KVFormat.of(Configuration.parse(f"w16a16-{text}"), 0).key.shared_values(80) == shared

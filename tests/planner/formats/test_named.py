@@ -59,11 +59,12 @@ def test_any_case_and_alias_is_printed_one_way(written: str, canonical: str) -> 
         ("w4a16-kq8_0v", "names no KV formats"),
         ("w4a8-kq8_0vq8_0", "activations are 16-bit"),
         ("w5a16-kq8_0vq8_0", "w5 is not a weight format"),
-        ("w4a16-kq8_0v5", "v5 is not a KV format"),
+        ("w4a16-kq8_0v7", "v7 is not a KV format"),
         ("w4a16-kq8_0vq8_0-g64", "q8_0 says itself what shares a scale"),
         ("w4a16-kq8_0v4+rot", "q8_0 says itself"),
         ("w4a16-k4vq8_0-kc", "q8_0 says itself"),
-        ("w4a16-kfp8vfp8+res128", "fp8 says itself"),
+        ("w16a16-knvfp4vfp8+res128", "nvfp4 says itself"),
+        ("w16a16-kfp8vq4_0+rot", "q4_0 says itself"),
     ],
 )
 def test_mistakes_are_named(text: str, says: str) -> None:
@@ -115,11 +116,25 @@ def test_bytes_of_rows() -> None:
 
 
 @pytest.mark.parametrize("engine", ["kvpareto", "transformers", "transformers-eager"])
-@pytest.mark.parametrize("text", ["wQ4_K_M-k4v4", "w16a16-kq8_0v16", "w16a16-k8vfp8"])
+@pytest.mark.parametrize("text", ["wQ4_K_M-k4v4", "w16a16-kq8_0v16", "w16a16-k8vnvfp4"])
 def test_our_own_engines_refuse_names(engine: str, text: str) -> None:
     with pytest.raises(BadInput, match=f"^{engine} does not run ") as error:
         find_engine(engine).check_formats(Configuration.parse(text))
     assert "--engine" in error.value.hint
+
+
+@pytest.mark.parametrize("text", ["kfp8vfp8", "knf4v4-g64", "klloyd2vlloyd3-kc+res128+rot"])
+def test_our_runtime_holds_floats_and_tables_and_transformers_does_not(text: str) -> None:
+    config = Configuration.parse(f"w16a16-{text}")
+    find_engine("kvpareto").check_formats(config)
+    with pytest.raises(BadInput, match=r"^transformers does not run "):
+        find_engine("transformers").check_formats(config)
+
+
+def test_a_servers_own_format_takes_no_layout() -> None:
+    find_engine("vllm").check_formats(Configuration.parse("w16a16-kfp8vfp8"))
+    with pytest.raises(BadInput, match="in vllm, fp8 says itself what shares a scale"):
+        find_engine("vllm").check_formats(Configuration.parse("w16a16-kfp8vfp8-g64"))
 
 
 def test_our_buffers_hold_no_named_format() -> None:

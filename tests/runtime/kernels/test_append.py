@@ -25,6 +25,18 @@ FORMATS = [
     ("k4v4-pt", 64),
     ("k8v2-pt+res8+sink4", 64),
     ("k16v4-pt+res16", 80),
+    ("k6v5-g32", 64),
+    ("k3v6-g32", 96),
+    ("k5v3+res8+sink4", 128),
+    ("k3v3-kc-g64+res16+sink2", 64),
+    ("k6v3-pb16-g32+clip80", 64),
+    ("kfp8vfp8-g32", 80),
+    ("kfp8v4-kc", 64),
+    ("kfp8v3-pt", 64),
+    ("knf4vnf4-g64", 128),
+    ("klloyd3vlloyd2-g32", 64),
+    ("klloyd2vnf4-kc", 64),
+    ("k2v3-g64+clip65", 128),
 ]
 
 

@@ -85,15 +85,20 @@ def test_constants_name_the_format() -> None:
     state = empty_state("k4v2-kc-g32", dim=64, tokens=64)
     found = format_constants(state.key, state.value, torch.bfloat16)
     assert found == {
-        "D": 64, "KC": 1, "HALF": 0, "KB": 4, "KG": 64, "KT": 32, "K_TENSOR": 0,
-        "VB": 2, "VG": 32, "VT": 1, "V_TENSOR": 0,
+        "D": 64, "KC": 1, "HALF": 0, "KB": 4, "KX": 0, "KG": 64, "KT": 32, "K_TENSOR": 0,
+        "K_TABLE": 0, "VB": 2, "VX": 0, "VG": 32, "VT": 1, "V_TENSOR": 0, "V_TABLE": 0,
     }  # fmt: skip
+    coded = empty_state("k6vlloyd3-g32", dim=64, tokens=64)
+    found = format_constants(coded.key, coded.value, torch.bfloat16)
+    assert [found[name] for name in ("KB", "KX", "K_TABLE")] == [4, 2, 0]
+    assert [found[name] for name in ("VB", "VX", "V_TABLE")] == [2, 1, 2]
 
 
 @pytest.mark.parametrize(
     ("text", "dim", "taken"),
     [("k4v4-g64", 128, True), ("k2v2-g32", 128, True), ("k4v4", 80, True), ("k8v8", 96, True),
-     ("k4v4-g64", 80, False), ("k4v4-g64", 96, False), ("k16v2", 80, False)],
+     ("k4v4-g64", 80, False), ("k4v4-g64", 96, False), ("k16v2", 80, False), ("k6v4", 128, False),
+     ("k8vfp8", 128, False), ("knf4v4", 128, False), ("k4v3", 128, False)],
 )  # fmt: skip
 def test_groups_must_divide_a_head_among_lanes(text: str, dim: int, taken: bool) -> None:
     state = empty_state(text, dim=dim, tokens=8)

@@ -1,0 +1,72 @@
+"""What tables and clipped ranges are worth, by rounding normal values again."""
+
+import numpy as np
+import pytest
+
+from kvpareto.planner.accuracy.coded_noise import WIDTHS, worth
+from kvpareto.planner.accuracy.format_arrays import formats_of
+from kvpareto.planner.formats.code_tables import boundaries, levels
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.load_model import load_model
+
+NORMAL = np.random.default_rng(3).standard_normal(1_000_000)
+
+
+def squared_error(grid: np.ndarray, edges: np.ndarray, width: int) -> float:
+    """Of normal values in groups of `width`, rounded to a grid whose last integer is the range."""
+    x = NORMAL[: NORMAL.size // width * width].reshape(-1, width)
+    low, high = x.min(1, keepdims=True), x.max(1, keepdims=True)
+    most = len(grid) - 1
+    scaled = (x - low) / (high - low) * most
+    rounded = grid[np.searchsorted(edges, scaled)]
+    return float((((rounded - scaled) * (high - low) / most) ** 2).mean())
+
+
+def integers(bits: int, clip: int = 100) -> tuple[np.ndarray, np.ndarray]:
+    middle = (2**bits - 1) / 2
+    grid = (np.arange(2.0**bits) - middle) * clip / 100 + middle
+    return grid, (grid[1:] + grid[:-1]) / 2
+
+
+def as_bits(bits: int, error: float, whole: float) -> float:
+    return float(np.log2(1 + (2**bits - 1) / np.sqrt(error / whole)))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("name", "bits"), [("nf4", 4), ("lloyd3", 3), ("lloyd2", 2)])
+def test_tables(name: str, bits: int, width: int) -> None:
+    config = Configuration.parse(f"w16a16-k{name}v{name}")
+    whole = squared_error(*integers(bits), width)
+    found = squared_error(levels(name, width), boundaries(name, width), width)
+    assert worth(config, width) == pytest.approx([as_bits(bits, found, whole)] * 2, abs=0.02)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("bits", "clip"), [(2, 90), (2, 70), (2, 50), (3, 90), (3, 80)])
+def test_clipped_ranges(bits: int, clip: int, width: int) -> None:
+    config = Configuration.parse(f"w16a16-k{bits}v{bits}+clip{clip}")
+    whole = squared_error(*integers(bits), width)
+    found = squared_error(*integers(bits, clip), width)
+    assert worth(config, width) == pytest.approx([as_bits(bits, found, whole)] * 2, abs=0.02)
+
+
+def test_what_says_nothing_of_levels_is_worth_its_bits() -> None:
+    assert worth(Configuration.parse("w16a16-k6v3-g64+rot"), 128) == (6.0, 3.0)
+    assert worth(Configuration.parse("w16a16-k4v2+clip70"), 128)[0] == 4.0
+    protected = Configuration.parse("w16a16-k2v2+clip70+protect{0,1}:k8v8")
+    assert worth(protected, 64) == worth(Configuration.parse("w16a16-k2v2+clip70"), 64)
+
+
+def test_between_widths_and_beside_integers() -> None:
+    low, middle, high = (
+        worth(Configuration.parse("w16a16-klloyd2v4"), d)[0] for d in (64, 96, 128)
+    )
+    assert low < middle < high
+    assert worth(Configuration.parse("w16a16-klloyd2v4-kc"), 128)[0] == pytest.approx(2.237)
+    spec = load_model("Qwen/Qwen3-8B", offline=True)
+    texts = ("kfp8v4-g64+rot", "knf4v4-g64", "kfp8vfp8", "k3v3")
+    found = formats_of(spec, [Configuration.parse(f"w16a16-{text}") for text in texts])
+    assert found.k_bits.tolist() == [5.5, 3.989, 5.5, 3.0]
+    assert found.v_bits.tolist() == [4.0, 4.0, 5.5, 3.0]
+    assert found.group.tolist() == [64.0, 64.0, 32.0, 128.0]
+    assert found.rotate_k.tolist() == [1.0, 0.0, 0.0, 0.0]
