@@ -20,6 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,9 @@ SETTINGS = (
     "max_num_seqs",
     "gpu_memory_utilization",
     "enforce_eager",
+    "kv_cache_memory_bytes",
 )
+"""vLLM's own names; the last one, where it is given, instead of a profile of the memory."""
 USUAL: dict[str, Any] = {
     "layers": None,
     "weights": "bf16",
@@ -81,65 +85,94 @@ def main() -> None:
             file.write(json.dumps(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        print(f"{time.monotonic() - begun:5.0f} s {_line(row)} ({time.monotonic() - at:.0f} s)")
+        print(f"{time.monotonic() - begun:5.0f} s {line_of(row)} ({time.monotonic() - at:.0f} s)")
         sys.stdout.flush()
 
 
 def measure(start: dict[str, Any], patience: float, log: Path) -> dict[str, Any]:
     """One start in a forked child, its row; the engine's log goes to the end of `log`."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(start["config"])
-        config = json.loads((path if path.exists() else PROFILES / path).read_text())
-        model = Path(folder, start["id"])
-        write_checkpoint(config, model, start["weights"].replace("own", ""), start["layers"])
-        told = Path(folder, "told.jsonl")
-        told.touch()
-        runs = [
-            dict(zip(("users", "context", "output"), run, strict=True)) for run in start["runs"]
-        ]
-        wanted = {
-            "out": str(told),
-            "model": str(model),
-            "engine": {name: start[name] for name in SETTINGS}
-            | {"load_format": "dummy", "skip_tokenizer_init": True, "dtype": "bfloat16"}
-            | {"enable_prefix_caching": False, "tensor_parallel_size": start["cards"], "seed": 0},
-            "vocab": vocabulary(config),
-            "runs": [WARM_UP, *runs] if runs else [],
-        }
-        said = Path(folder, "log")
-        ended = _forked(wanted, said, patience)
-        text = said.read_text(errors="replace")
-        with log.open("a") as file:
-            file.write(f"=== {start['id']}\n{text}\n")
-        lines = [json.loads(line) for line in told.read_text().splitlines()]
+        child = spawn(prepared(start, Path(folder)), Path(folder, "log"))
+        late = time.monotonic() + patience
+        while not child.ended() and time.monotonic() < late:
+            time.sleep(0.1)
+        ended = child.ended()
+        child.end()
+        _wait_for_memory()
+        return row_of(start, Path(folder), patience, ended, log)
+
+
+def prepared(start: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A child's settings for one start; its model and what it tells lie in `folder`."""
+    path = Path(start["config"])
+    config = json.loads((path if path.exists() else PROFILES / path).read_text())
+    model = folder / start["id"]
+    write_checkpoint(config, model, start["weights"].replace("own", ""), start["layers"])
+    told = folder / "told.jsonl"
+    told.write_text("")
+    runs = [dict(zip(("users", "context", "output"), run, strict=True)) for run in start["runs"]]
+    return {
+        "out": str(told),
+        "model": str(model),
+        "engine": {name: start[name] for name in SETTINGS if name in start}
+        | {"load_format": "dummy", "skip_tokenizer_init": True, "dtype": "bfloat16"}
+        | {"enable_prefix_caching": False, "tensor_parallel_size": start["cards"], "seed": 0},
+        "vocab": vocabulary(config),
+        "runs": [WARM_UP, *runs] if runs else [],
+    }
+
+
+def row_of(
+    start: dict[str, Any], folder: Path, patience: float, ended: bool, log: Path
+) -> dict[str, Any]:
+    """What a start told that is over; its log goes to the end of `log`."""
+    text = (folder / "log").read_text(errors="replace")
+    with log.open("a") as file:
+        file.write(f"=== {start['id']}\n{text}\n")
+    lines = [json.loads(line) for line in (folder / "told.jsonl").read_text().splitlines()]
     runner = next((e["runner"] for e in lines if e["event"] == "memory"), None)
     return _row(start, read_events(lines, text, None if ended else patience), runner, ended, text)
 
 
-def _forked(wanted: dict[str, Any], log: Path, patience: float) -> bool:
-    """Whether the child ended by itself; it and the engine's processes are gone afterwards."""
+@dataclass
+class Child:
+    """A forked process and the engine's processes, which are of its group."""
+
+    pid: int
+    over: bool = False
+
+    def ended(self) -> bool:
+        """Whether it ended by itself."""
+        self.over = self.over or os.waitpid(self.pid, os.WNOHANG)[0] != 0
+        return self.over
+
+    def signal(self, which: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, which)
+
+    def end(self) -> None:
+        """It and the engine's processes are gone afterwards."""
+        self.signal(signal.SIGKILL)
+        if not self.over:
+            os.waitpid(self.pid, 0)
+            self.over = True
+
+
+def spawn(wanted: dict[str, Any], log: Path, environment: Mapping[str, str] | None = None) -> Child:
+    """A forked child that starts the engine; what it prints goes to `log`."""
     child = os.fork()
-    if not child:
-        os.setsid()
-        with log.open("w") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        try:
-            serve(wanted)
-        except BaseException as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        os._exit(0)
-    late = time.monotonic() + patience
-    ended = False
-    while not ended and time.monotonic() < late:
-        ended = os.waitpid(child, os.WNOHANG)[0] != 0
-        time.sleep(0.1)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)
-    if not ended:
-        os.waitpid(child, 0)
-    _wait_for_memory()
-    return ended
+    if child:
+        return Child(child)
+    os.setsid()
+    os.environ.update(environment or {})
+    with log.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        serve(wanted)
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    os._exit(0)
 
 
 def _wait_for_memory() -> None:
@@ -162,7 +195,11 @@ def _row(
 ) -> dict[str, Any]:
     """As profiles/vllm has them: bytes by the names of the earlier rows."""
     memory, cache = reading.memory, reading.cache
-    timed = [burst for burst in reading.bursts if burst.context != WARM_UP["context"]]
+    timed = {
+        (burst.users, burst.context, burst.output): burst  # of several alike, the last
+        for burst in reading.bursts
+        if burst.context != WARM_UP["context"]
+    }.values()
     return {
         "id": start["id"],
         "engine": f"vllm {reading.version}",
@@ -172,7 +209,7 @@ def _row(
         "config": start["config"],
         "layers": start["layers"],
         "weights": start["weights"],
-        **{name: start[name] for name in SETTINGS},
+        **{name: start[name] for name in SETTINGS if name in start},
         "cards": start["cards"],
         "model_runner": runner,
         "compiled_before": "Directly load" in log,
@@ -204,7 +241,8 @@ def _row(
     }
 
 
-def _line(row: dict[str, Any]) -> str:
+def line_of(row: dict[str, Any]) -> str:
+    """What is printed of a row."""
     if not row["starts"]:
         return f"{row['id']}: does not start: {row['error'][:300]}"
     bursts = ", ".join(

@@ -27,6 +27,15 @@ ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK"
 """Nothing is fetched and nothing is told to anybody."""
 FIRST_TOKEN = 300
 """Token ids below it may be special: prompts are made of those above."""
+PROFILED = {
+    "requested": "requested_memory",
+    "activation": "peak_activation_memory",
+    "other": "non_torch_memory",
+    "graphs_estimate": "cudagraph_memory_estimate",
+}
+"""What a worker's profile leaves on it, by our names."""
+UNKNOWN = (AttributeError, TypeError, KeyError)
+"""Where a release has not what is looked at: the log's lines are read instead."""
 
 
 def main() -> None:
@@ -103,30 +112,38 @@ def _watch(tell: Callable[..., None]) -> None:
 
     def determine(self: Any) -> int:
         left = int(available(self))
-        runner = self.model_runner
+        with contextlib.suppress(*UNKNOWN):
+            tell_memory(self, left)
+        return left
+
+    def tell_memory(self: Any, left: int) -> None:
+        rank, runner = getattr(self, "rank", 0), self.model_runner
+        # A cache whose bytes were given (kv_cache_memory_bytes) is not profiled.
+        profiled = {name: int(getattr(self, n)) for name, n in PROFILED.items() if hasattr(self, n)}
         tell(
             "memory",
-            rank=getattr(self, "rank", 0),
+            rank=rank,
             total=int(self.init_snapshot.total_memory),
-            requested=int(self.requested_memory),
             weights=int(runner.model_memory_usage),
-            activation=int(self.peak_activation_memory),
-            other=int(self.non_torch_memory),
-            graphs_estimate=int(self.cudagraph_memory_estimate),
             cache=left,
             runner="v2" if getattr(self, "use_v2_model_runner", False) else "v1",
+            **profiled,
         )
         capture = runner.capture_model
 
         def captured(*args: Any, **kwargs: Any) -> int:
             taken = int(capture(*args, **kwargs))
-            tell("graphs", rank=getattr(self, "rank", 0), graphs=taken)
+            tell("graphs", rank=rank, graphs=taken)
             return taken
 
         runner.capture_model = captured
-        return left
 
     def initialize(self: Any, config: Any) -> None:
+        with contextlib.suppress(*UNKNOWN):
+            tell_cache(self, config)
+        allocate(self, config)
+
+    def tell_cache(self: Any, config: Any) -> None:
         tokens, _ = get_kv_cache_capacity(self.vllm_config, config)
         specs = [(group.layer_names, group.kv_cache_spec) for group in config.kv_cache_groups]
         tell(
@@ -140,22 +157,9 @@ def _watch(tell: Callable[..., None]) -> None:
                 for names, spec in specs
             ],
         )
-        allocate(self, config)
 
-    Worker.determine_available_memory = _quiet(determine, available)
-    Worker.initialize_from_config = _quiet(initialize, allocate)
-
-
-def _quiet(watching: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
-    """`watching`; where a release has not what it looks at, `plain` again and no more."""
-
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return watching(self, *args, **kwargs)
-        except (AttributeError, TypeError, KeyError):
-            return plain(self, *args, **kwargs)
-
-    return call
+    Worker.determine_available_memory = determine
+    Worker.initialize_from_config = initialize
 
 
 def _timed(engine: Any, run: dict[str, int], vocab: int, draw: random.Random) -> dict[str, Any]:
