@@ -52,9 +52,10 @@ def layer_pages(
     mixers = [m for layer in spec.layers for m in layer.mixers]
     states = [m for m in mixers if isinstance(m, RecurrentState)]
     kept = [m for m in mixers if not (isinstance(m, Attention) and m.shares_kv_with is not None)]
-    pages = [
-        _page(spec, m, settings, capability) for m in kept if not isinstance(m, RecurrentState)
-    ]
+    tokens = [m for m in kept if not isinstance(m, RecurrentState)]
+    alike = {id(m): m for m in tokens}  # layers of one kind share a mixer
+    of = {key: _page(spec, m, settings, capability) for key, m in alike.items()}
+    pages = [of[id(m)] for m in tokens]
     if not states:
         return tuple(pages)
     if not pages or any(page.kind != "full" for page in pages):

@@ -4,6 +4,7 @@ The scheduler (v1/core/sched/scheduler.py of 0.26.0): sequences that decode take
 what is left of max_num_batched_tokens goes to prompts in the order they came, the last one cut.
 """
 
+from collections import deque
 from functools import lru_cache
 
 import numpy as np
@@ -47,53 +48,78 @@ def schedule(users: int, prompt: int, output: int, chunk: int, at_once: int) -> 
 
     `at_once`: sequences that run together; the others wait for one to end.
     """
-    done, made = [0] * users, [0] * users  # prompt tokens computed, tokens sampled
-    first, last = [0] * users, [0] * users
-    steps: list[tuple[int, int, float, int]] = []
-    pieces: list[tuple[int, int, int]] = []
-    running: list[int] = []
-    waiting = 0
-    while waiting < users or running:
-        while waiting < users and len(running) < at_once:
-            running.append(waiting)
-            waiting += 1
-        decoding = [i for i in running if made[i]]
-        filling = [i for i in running if not made[i]]
-        length = sum(prompt + made[i] for i in decoding) / max(1, len(decoding))
-        if not filling:  # the same until a sequence ends
-            times = min(output - made[i] for i in decoding)
-            steps.append((times, len(decoding), length + (times - 1) / 2, 0))
-            for i in decoding:
-                made[i] += times
-                last[i] = len(steps) - 1
-            running = [i for i in running if made[i] < output]
-            continue
-        free, finished = max(1, chunk - len(decoding)), 0
-        for i in decoding:
-            made[i] += 1
-            last[i] = len(steps)
-        for i in filling:
-            rows = min(free, prompt - done[i])
-            if not rows:
-                break
-            pieces.append((len(steps), done[i], rows))
-            done[i] += rows
-            free -= rows
-            if done[i] == prompt:
-                made[i], first[i], last[i] = 1, len(steps), len(steps)
-                finished += 1
-        steps.append((1, len(decoding), length, finished))
-        running = [i for i in running if made[i] < output]
-    count, decode, length_, ends = np.array(steps, dtype=np.float64).T
-    step, start, rows_ = np.array(pieces, dtype=np.float64).T
+    first, last = np.zeros(users, dtype=np.intp), np.zeros(users, dtype=np.intp)
+    taken = [0]  # tokens of prompts computed before each step, prompts one after another
+    several: dict[int, int] = {}  # steps that stand for more than one round
+    over: dict[int, int] = {}  # users who end with a step
+    # Users take their turns in order: those that ended, that decode, that are filled, that wait.
+    # Those with one first step end together, `output - 1` rounds after it.
+    groups: deque[tuple[int, int]] = deque()  # (rounds when it ends, users)
+    ended = filled = rounds = 0
+    while ended < users:
+        before, limit = taken[-1], min(users, ended + at_once) * prompt
+        due = groups[0][0] if groups else None
+        if before == limit:  # nobody to fill: the same until a group ends
+            assert due is not None
+            several[len(taken) - 1] = due - rounds
+            taken.append(before)
+            rounds = due
+        else:  # the same until a prompt is done, or a group ends
+            free = max(1, chunk - (filled - ended))
+            times = -(-((filled + 1) * prompt - before) // free)
+            times = times if due is None else min(times, due - rounds)
+            taken.extend(range(before + free, before + times * free, free))
+            taken.append(min(before + times * free, limit))
+            rounds += times
+            if (done := taken[-1] // prompt) > filled:
+                first[filled:done] = len(taken) - 2
+                groups.append((rounds + output - 1, done - filled))
+                filled = done
+        if groups and groups[0][0] == rounds:
+            size = groups.popleft()[1]
+            last[ended : ended + size] = len(taken) - 2
+            over[len(taken) - 2] = size
+            ended += size
+    return _described(np.array(taken), several, over, first, last, prompt, output)
+
+
+def _described(
+    taken: npt.NDArray[np.int64],
+    several: dict[int, int],
+    over: dict[int, int],
+    first: npt.NDArray[np.intp],
+    last: npt.NDArray[np.intp],
+    prompt: int,
+    output: int,
+) -> Schedule:
+    """The schedule of what was decided."""
+    rounds = np.ones(len(taken) - 1, dtype=np.int64)
+    ending = np.zeros_like(rounds)
+    rounds[list(several)] = list(several.values())
+    ending[list(over)] = list(over.values())
+    finished = np.diff(taken // prompt)
+    decoding = _before(finished - ending)
+    tokens = _before(
+        rounds * decoding + finished * (prompt + 1) - ending * (prompt + output)
+    )  # of those that decode, all together
+    length = tokens / np.maximum(1, decoding) + (rounds - 1) / 2
+    # A piece ends where a step does, or a prompt.
+    ends = np.unique(np.concatenate([taken, np.arange(0, taken[-1], prompt)]))
+    starts = ends[:-1]
     return Schedule(
-        count,
-        decode,
-        length_,
-        ends,
-        step.astype(np.intp),
-        start,
-        rows_,
-        np.array(first, dtype=np.intp),
-        np.array(last, dtype=np.intp),
+        rounds.astype(np.float64),
+        decoding.astype(np.float64),
+        length,
+        finished.astype(np.float64),
+        np.searchsorted(taken, starts, side="right") - 1,
+        (starts % prompt).astype(np.float64),
+        np.diff(ends).astype(np.float64),
+        first,
+        last,
     )
+
+
+def _before(changes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The sum of all earlier changes."""
+    sums: npt.NDArray[np.int64] = np.cumsum(changes) - changes
+    return sums

@@ -16,7 +16,7 @@ from ...serving import Parallel, Sizes
 from ...workload import Workload
 from .layouts import with_layout
 from .settings import ServeSettings
-from .start import Start, start
+from .start import Start, requested, start
 
 UTILIZATION = 0.92
 """vLLM's default."""
@@ -105,19 +105,22 @@ def _sized(
     ]
     most, wanted = MOST, LEAST
     for gpu, s, context, budget in zip(machine.gpus, stage, contexts, budgets, strict=True):
-        one = whole[gpu, s]
-        room = (budget - context.high - one.beside.high) / gpu.memory_bytes
+        room = (budget - context.high - whole[gpu, s].beside.high) / gpu.memory_bytes
         most = min(most, room)
+    for (gpu, _), one in whole.items():
         needed = one.taken.high + cache_needed(one, settings, workload)
         wanted = max(wanted, needed / gpu.memory_bytes)
     # No more than the default where that is enough; more where it is not, as far as there is room.
     chosen = min(most, max(min(UTILIZATION, most), wanted))
     utilization = max(LEAST, int(chosen * 1000) / 1000)
     settings = replace(settings, gpu_memory_utilization=utilization)
+    alike = {
+        (gpu, s): one.of_requested(requested(gpu, settings)) for (gpu, s), one in whole.items()
+    }
+    caches = {key: cache_needed(one, settings, workload) for key, one in alike.items()}
     cards = []
     for gpu, s, context, budget in zip(machine.gpus, stage, contexts, budgets, strict=True):
-        one = start(spec, gpu, settings, stage=s)
-        cache = cache_needed(one, settings, workload)
+        one, cache = alike[gpu, s], caches[gpu, s]
         taken = one.taken
         needs = [
             end + cache + context_end + beside_end

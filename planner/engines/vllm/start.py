@@ -8,7 +8,7 @@ samples in place and does not count CUDA graphs; the first, for most experts and
 warms up a sampler over max_num_seqs rows of logits and subtracts an estimate of the graphs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from ...engine import Interval
@@ -83,6 +83,12 @@ class Start:
         low, high = self.requested - self.cache.high, self.requested - self.cache.low
         return Interval(self.requested - self.cache.expected, low, high)
 
+    def of_requested(self, requested: int) -> "Start":
+        """The same with so many bytes of the card: the cache alone differs."""
+        more = requested - self.requested
+        ends = (end + more for end in (self.cache.expected, self.cache.low, self.cache.high))
+        return replace(self, requested=requested, cache=Interval(*ends))
+
     def _holds(self, cache: int) -> bool:
         needed = self.pool.blocks_of(self.pool.settings.max_model_len) * self.pool.block_bytes
         return 0 < needed <= cache
@@ -108,7 +114,7 @@ def start(
         weights = rank_weights(spec, settings).stages[stage] + rotary_bytes(spec)
         packed = settings.quantization or spec.quantization is not None
         slip = int(weights * (PACKED_ERROR if packed else PLAIN_ERROR))
-    requested = ceil(hardware.memory_bytes * settings.gpu_memory_utilization)
+    asked = requested(hardware, settings)
     peak = activation(here, settings)
     live = Interval(peak, int(peak * (1 - ERROR)), int(cold_activation(here, settings, peak)))
     second = second_runner(spec)
@@ -118,13 +124,18 @@ def start(
         settings.data_parallel > 1 and settings.expert_parallel
     )
     other = SHARED if several else OTHER
-    left = requested - weights
+    left = asked - weights
     cache = Interval(
         left - live.expected - other.expected - graphs.expected,
         left - slip - live.high - other.high - graphs.high,
         left - live.low - other.low - graphs.low,
     )
-    return Start(requested, weights, live, other, graphs, cache, pool, beside)
+    return Start(asked, weights, live, other, graphs, cache, pool, beside)
+
+
+def requested(hardware: Hardware, settings: ServeSettings) -> int:
+    """Bytes of a card that vLLM may take."""
+    return ceil(hardware.memory_bytes * settings.gpu_memory_utilization)
 
 
 def measured_on(hardware: Hardware) -> bool:

@@ -1,0 +1,77 @@
+"""vLLM's scheduler in closed stretches, held to one that makes every step of every user."""
+
+import random
+
+import numpy as np
+import pytest
+
+from kvpareto.planner.engines.vllm.schedule import Schedule, schedule
+
+FIELDS = tuple(Schedule.__dataclass_fields__)
+
+
+def plain(users: int, prompt: int, output: int, chunk: int, at_once: int) -> dict[str, list[float]]:
+    """The same, user by user; steps in which nothing but decoding happens count as one."""
+    done, made = [0] * users, [0] * users
+    first, last = [0] * users, [0] * users
+    found: dict[str, list[float]] = {name: [] for name in FIELDS}
+    running: list[int] = []
+    waiting = step = 0
+    while waiting < users or running:
+        while waiting < users and len(running) < at_once:
+            running.append(waiting)
+            waiting += 1
+        decoding = [i for i in running if made[i]]
+        filling = [i for i in running if not made[i]]
+        times = 1 if filling else min(output - made[i] for i in decoding)
+        length = sum(prompt + made[i] for i in decoding) / max(1, len(decoding))
+        for i in decoding:
+            made[i] += times
+            last[i] = step
+        free, finished = max(1, chunk - len(decoding)), 0
+        for i in filling:
+            rows = min(free, prompt - done[i])
+            if not rows:
+                break
+            found["piece_step"].append(step)
+            found["piece_start"].append(done[i])
+            found["piece_rows"].append(rows)
+            done[i] += rows
+            free -= rows
+            if done[i] == prompt:
+                made[i], first[i], last[i] = 1, step, step
+                finished += 1
+        found["count"].append(times)
+        found["decoding"].append(len(decoding))
+        found["length"].append(length + (times - 1) / 2)
+        found["finished"].append(finished)
+        running = [i for i in running if made[i] < output]
+        step += 1
+    return found | {"first": list(map(float, first)), "last": list(map(float, last))}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_each_step_is_that_of_the_plain_scheduler(seed: int) -> None:
+    draw = random.Random(seed)
+    for _ in range(40):
+        asked = (
+            draw.randint(1, 30),
+            draw.choice([1, 2, 3, 17, 64, 300]),
+            draw.randint(1, 25),
+            draw.choice([1, 2, 7, 16, 64, 500, 5000]),
+            draw.randint(1, 35),
+        )
+        found, wanted = schedule(*asked), plain(*asked)
+        for name in FIELDS:
+            assert np.array_equal(getattr(found, name), wanted[name]), (asked, name)
+
+
+def test_two_thousand_users_in_as_many_steps_as_their_prompts_take() -> None:
+    """2,000 prompts of 16,384 tokens in chunks of 2,048, of which those that decode take a part."""
+    found = schedule(2000, 16384, 512, 2048, 2000)
+    assert found.prompt_rows.sum() == 2000 * 16384
+    decoded = (found.count * found.decoding).sum()
+    assert decoded == 2000 * (512 - 1)  # the first token comes of the prompt
+    filled = found.prompt_rows > 0
+    assert (found.prompt_rows + found.decoding)[filled][:-1].max() == 2048
+    assert len(found.count) < 20_000
