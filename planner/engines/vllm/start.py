@@ -15,6 +15,7 @@ from ...engine import Interval
 from ...hardware.gpus import Hardware
 from ...models.spec import Attention, DenseFFN, LatentAttention, ModelSpec, MoEFFN, RecurrentState
 from .block_pool import BlockPool
+from .mxfp4 import padding_bytes
 from .rank import rank_spec
 from .rank_weights import rank_weights
 from .rules import capability_of
@@ -43,8 +44,7 @@ two H200s. The high end is for more cards and slower links, an estimate."""
 ERROR = 0.35
 """The part of the activation that the derivation may miss in models that were not run."""
 PACKED_ERROR = 0.02
-"""The part of packed weights that the derivation may miss: gpt-oss's MXFP4 is held with 1.6 % of
-padding."""
+"""The part of packed weights that the derivation may miss."""
 PLAIN_ERROR = 0.003
 NONE = Interval(0, 0, 0)
 
@@ -107,11 +107,12 @@ def start(
     Raises BadInput for caches and cards that are not planned and for sizes that do not divide the
     model. The constants are Hopper's; on other cards they are an estimate (`measured_on`).
     """
-    here = rank_spec(spec, settings, stage)
-    pool = BlockPool.of(here, settings, capability_of(hardware))
+    here, capability = rank_spec(spec, settings, stage), capability_of(hardware)
+    pool = BlockPool.of(here, settings, capability)
     slip = 0
     if weights is None:
         weights = rank_weights(spec, settings).stages[stage] + rotary_bytes(spec)
+        weights += padding_bytes(here, settings, capability)
         packed = settings.quantization or spec.quantization is not None
         slip = int(weights * (PACKED_ERROR if packed else PLAIN_ERROR))
     asked = requested(hardware, settings)

@@ -9,8 +9,9 @@ from kvpareto.planner.engines.vllm.layouts import layouts
 from kvpareto.planner.engines.vllm.rank import rank_spec, tensor_obstacle
 from kvpareto.planner.engines.vllm.rank_weights import rank_weights
 from kvpareto.planner.engines.vllm.settings import ServeSettings
-from kvpareto.planner.engines.vllm.start import rotary_bytes
+from kvpareto.planner.engines.vllm.start import rotary_bytes, start
 from kvpareto.planner.errors import BadInput, NothingFits
+from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.serving import Parallel
 
@@ -78,6 +79,20 @@ def test_weights_that_a_rank_loaded(report: str, model: str, tensor: int, gib: f
     settings = ServeSettings(4096, tensor_parallel=tensor)
     held = rank_weights(spec, settings).stages[0] + rotary_bytes(spec)
     assert held / GIB == pytest.approx(gib, rel=0.003), report
+
+
+@pytest.mark.parametrize(
+    ("report", "model", "gpu", "gib"),
+    [
+        # Marlin's layout, which 0.26.0 takes on every card but Hopper and data-centre Blackwell
+        ("vllm#23278", "openai/gpt-oss-120b", "A100-80GB", 65.9651),
+        ("a run of 0.26.0", "openai/gpt-oss-20b", "H200", 13990115328 / GIB),
+    ],
+)
+def test_mxfp4_experts_are_padded_to_tiles(report: str, model: str, gpu: str, gib: float) -> None:
+    spec = load_model(model, offline=True)
+    found = start(spec, find_gpu(gpu), ServeSettings(8192))
+    assert found.weights / GIB == pytest.approx(gib, rel=0.0015), report
 
 
 def test_tokens_of_what_was_left_on_four_cards() -> None:
