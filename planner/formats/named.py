@@ -24,7 +24,8 @@ class NamedFormat:
     `bits`: bits of a code, what the grammar's integers would call it. `block` elements of a row
     take `block_bytes`, scales included; `block` 0: a head's codes take `bits` an element and
     `block_bytes` go beside them. A mix of types (`mixed`) has the block of the type it is named
-    for; its size follows from the mix's rule.
+    for; its size follows from the mix's rule. `at_start`: the engine makes such weights itself of a
+    16-bit checkpoint; others are a checkpoint to get or to make.
     """
 
     name: str
@@ -34,6 +35,12 @@ class NamedFormat:
     engines: tuple[str, ...]
     aliases: tuple[str, ...] = ()
     mixed: bool = False
+    at_start: bool = False
+
+    @property
+    def of_files(self) -> bool:
+        """Whether llama.cpp alone has it."""
+        return self.engines == (LLAMA_CPP,)
 
     def nbytes(self, elements: int) -> int:
         """Bytes of a row of `elements`, whole blocks (a head's of them where `block` is 0)."""
@@ -92,13 +99,13 @@ WEIGHTS = (
     _mix("TQ2_0", 2, 66),
     _mix("TQ1_0", 2, 54),
     NamedFormat("mxfp4", 4, 32, 17, (LLAMA_CPP, VLLM), ("mxfp4_moe",)),
-    _served("fp8", 8, 1, 1, "fp8_e4m3"),
+    NamedFormat("fp8", 8, 1, 1, (VLLM, SGLANG), ("fp8_e4m3",), at_start=True),
     _vllm("nvfp4", 4, 16, 9, "modelopt_fp4"),
     _vllm("int8", 8, 1, 1, "int8_w8a8"),
     _served("awq", 4, 128, 68, "awq4"),
     _served("gptq8", 8, 128, 130),
     _served("gptq4", 4, 128, 66, "gptq"),
-    _vllm("nf4", 4, 64, 34, "bitsandbytes"),
+    NamedFormat("nf4", 4, 64, 34, (VLLM,), ("bitsandbytes",), at_start=True),
 )
 
 KV = (

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..light_dataclass import dataclass
 from .configuration import Configuration, Granularity, Protection
-from .named import LLAMA_CPP, weight_format
+from .named import kv_format, weight_format
 
 PROTECTED_BITS = 8
 """K and V bits of protected layers."""
@@ -112,9 +112,23 @@ class Space:
         """Halvings of the weights' bits, or steps from what people run of GGUF files."""
         bits = np.array(self.weights)
         steps = _halvings(bits)
-        if not any(_is_gguf(name) for name in self.weight_formats):
+        rows = [weight_format(name) for name in self.weight_formats if name]
+        if any(row is not None and row.of_files for row in rows):
+            return np.where(bits >= 16, 1, np.where(bits >= 5, 0, steps))
+        if not rows:
             return steps
-        return np.where(bits >= 16, 1, np.where(bits >= 5, 0, steps))
+        named = [weight_format(name) if name else None for name in self.weight_formats]
+        return steps + np.array([row is not None and not row.at_start for row in named])
+
+    def _of_values(self) -> Ints:
+        """Halvings of the values' bits [F]. A server names both sides by one flag: nothing then,
+        or a step where scales a token and head leave it one backend."""
+        steps = _halvings(self.v_bits)
+        for f, (keys, values) in enumerate(self.kv_formats):
+            row = kv_format(values) if keys == values else None
+            if row is not None and not row.of_files:
+                steps[f] = not row.block
+        return steps
 
     @cached_property
     def complexity(self) -> Ints:
@@ -125,14 +139,16 @@ class Space:
             4  tiles or per-tensor scales; protected layers
             2  scales per channel; a group size; smoothing; rotation; a window of recent tokens
             2  each halving of the bits of weights, of keys, of values; of GGUF files, those of 5
-               to 8 bits are what people run, and 16 bits are one step from them
+               to 8 bits are what people run, and 16 bits are one step from them; a server's cache
+               has one flag for both sides (a step more with scales a token and head), and weights
+               that it does not make at its start are a checkpoint of their own, a step more
             1  a chunk
         """
         common = Granularity.PER_TOKEN, Granularity.PER_CHANNEL
         weight = [
             common.index(x.granularity) if x.granularity in common else 2 for x in self.layouts
         ]
-        of_format = _halvings(self.k_bits) + _halvings(self.v_bits)
+        of_format = _halvings(self.k_bits) + self._of_values()
         of_format += 4 * (self.k_bits != self.v_bits) + 2 * (self.protection > 0)
         of_format += np.array(weight)[self.layout]
         for name in ("group_size", "smoothing", "rotation", "residual"):
@@ -154,11 +170,6 @@ class Space:
         least, most = USUAL_CHUNKS
         usual = np.array([c is None or least <= c <= most for c in self.chunks])
         return np.broadcast_to(usual[None, None, :], self.shape)
-
-
-def _is_gguf(name: str) -> bool:
-    row = weight_format(name) if name else None
-    return row is not None and row.engines == (LLAMA_CPP,)
 
 
 def _halvings(bits: Ints) -> Ints:

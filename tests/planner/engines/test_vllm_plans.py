@@ -8,6 +8,7 @@ import pytest
 from kvpareto import api
 from kvpareto.cli import run
 from kvpareto.planner.engines import find_engine
+from kvpareto.planner.engines.vllm import Vllm
 from kvpareto.planner.engines.vllm.layouts import layouts
 from kvpareto.planner.engines.vllm.rank import rank_spec, stage_layers, tensor_obstacle
 from kvpareto.planner.engines.vllm.rank_weights import rank_weights
@@ -26,6 +27,7 @@ from kvpareto.planner.hardware.gpus import list_gpus
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.models.spec import Attention, DenseFFN
 from kvpareto.planner.placement import Machine
+from kvpareto.planner.search.enumerate import enumerate_space
 from kvpareto.planner.serving import Parallel
 from kvpareto.planner.workload import Workload, parse_lengths
 
@@ -230,6 +232,29 @@ def test_weights_made_at_the_start_and_weights_to_get() -> None:
     assert awq["flags"]["model"] == "./Llama-3.1-8B-Instruct-AWQ"
     assert "AWQ" in awq["checkpoint"]
     assert awq["flags"]["kv_cache_dtype"] == "fp8"
+
+
+def test_fp8_made_at_the_start_comes_before_a_checkpoint_of_four_bits() -> None:
+    """Llama 3.1 70B on two H100: weights and cache in fp8 are two flags, keep more, are faster."""
+    best = plan(LLAMA70, gpu="2xH100", users=16, context="16k")
+    assert best["recommended"]["config"].startswith("wfp8-kfp8vfp8")
+
+
+def test_how_far_a_servers_formats_are_from_what_people_run() -> None:
+    spec = load_model("Qwen/Qwen3-8B", offline=True)
+    workload = Workload(4096, 512, 1)
+    space = enumerate_space(spec, workload, Vllm((find_gpu("H100"),)), ((),))
+    weights = dict(zip(space.weight_formats, space.complexity[:, 0, 0].tolist(), strict=True))
+    # a chunk is one; halvings of bits are two each; a checkpoint of its own two more
+    assert weights == {"": 1, "fp8": 3, "awq": 7, "gptq4": 7, "gptq8": 5, "nvfp4": 7}
+    caches = [name for name, _ in space.kv_formats]
+    assert dict(zip(caches, (space.complexity[0, :, 0] - 1).tolist(), strict=True)) == {
+        "": 0,
+        "fp8": 2,
+        "fp8_per_token_head": 4,
+        "int8_per_token_head": 4,
+        "int4_per_token_head": 6,
+    }
 
 
 @pytest.mark.parametrize(
