@@ -20,8 +20,9 @@ from ..memory.activation.kvpareto_engine import stages_segments
 from ..memory.activation.workspace import FEW_QUERIES, SEGMENT, segment_tokens
 from ..memory.weights import weight_bytes
 from ..models.spec import Attention, ModelSpec, Part
+from ..models.token_work import AttentionWork
 from ..workload import Workload
-from .work import AttentionWork, Work, work_of
+from .work import Work, work_of
 
 Floats = npt.NDArray[np.float64]
 Number = Floats | float

@@ -1,26 +1,15 @@
-"""Operations and bytes that a model's tokens take, for any engine: the roofline's numerators.
+"""Operations, bytes and launches that a model's tokens take in our runtime and in transformers.
 
-Counted from the weight tensors and the mixers of a ModelSpec. A multiply and an add are two
-operations. Only the text tower counts: a plan is for text.
+What a token passes is counted in planner/models/token_work.py; here it becomes the kernels of a
+forward pass.
 """
 
 import numpy as np
 import numpy.typing as npt
 
 from ..light_dataclass import dataclass
-from ..models.spec import (
-    Attention,
-    CompressedAttention,
-    DenseFFN,
-    LatentAttention,
-    Layer,
-    Mixer,
-    ModelSpec,
-    MoEFFN,
-    Part,
-    RecurrentState,
-    Role,
-)
+from ..models.spec import Attention, DenseFFN, Layer, ModelSpec, MoEFFN, RecurrentState
+from ..models.token_work import AttentionWork, token_work
 from .kernel_launches import (
     PACKED_ROUTED,
     TORCH_CALL,
@@ -33,22 +22,6 @@ from .kernel_launches import (
 )
 
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class AttentionWork:
-    """`layers` layers of one kind. `reach`: tokens a query sees at most; None = all before it."""
-
-    layers: int
-    query_heads: int
-    flops_per_pair: int
-    """Operations for one query and one key over all heads: q·k and p·v."""
-    cache_elements: int
-    """Elements cached for each token, K and V of all KV heads."""
-    group: int
-    """Query heads that share a KV head."""
-    reach: int | None
-    mixer: Mixer
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,39 +68,21 @@ class Work:
 
 def work_of(spec: ModelSpec) -> Work:
     """Count a model's work."""
-    linear = expert = embedding = head = matrices = 0
-    for group in spec.tensors:
-        if group.part is not Part.TEXT:
-            continue
-        match group.role:
-            case Role.LINEAR | Role.ROUTER:
-                linear += group.parameters
-                matrices += group.count
-            case Role.EXPERT:
-                expert += group.parameters
-            case Role.EMBEDDING:
-                embedding += group.parameters
-            case Role.LM_HEAD:
-                head += group.parameters
-            case _:
-                pass
-    if spec.tied_embeddings and not head:
-        head, embedding = spec.vocab * spec.hidden, max(0, embedding - spec.vocab * spec.hidden)
+    passed = token_work(spec)
     routed_layers = sum(isinstance(layer.ffn, MoEFFN) for layer in spec.layers)
     saved = sum(joinable(layer) for layer in spec.layers)
     dense = all(isinstance(layer.ffn, DenseFFN) for layer in spec.layers)
     # q, k, v and gate, up that the checkpoint itself has as one matrix (Phi-3)
     apart = sum(_products(layer) for layer in spec.layers)
-    joined = min(saved, max(0, apart - matrices)) if dense else 0
-    kinds = [work for mixer, count in spec.mixer_counts if (work := _attention(mixer, count))]
+    joined = min(saved, max(0, apart - passed.matrices)) if dense else 0
     return Work(
         layers=sum(bool(layer.mixers) for layer in spec.layers),
-        linear=linear,
-        expert=expert,
-        expert_share=_expert_share(spec),
+        linear=passed.linear,
+        expert=passed.expert,
+        expert_share=passed.expert_share,
         top_k=max((x.ffn.top_k for x in spec.layers if isinstance(x.ffn, MoEFFN)), default=0),
-        head=head,
-        embedding=embedding,
+        head=passed.head,
+        embedding=passed.embedding,
         scan_flops=sum(
             6 * mixer.state * count
             for mixer, count in spec.mixer_counts
@@ -142,54 +97,10 @@ def work_of(spec: ModelSpec) -> Work:
         routed_launches=routed_layers * routed_launches(spec),
         packed_routed_launches=routed_layers * PACKED_ROUTED,
         joined_launches=saved - joined,
-        matrices=matrices,
+        matrices=passed.matrices,
         experts=sum(x.ffn.experts for x in spec.layers if isinstance(x.ffn, MoEFFN)),
-        attention=tuple(kinds),
+        attention=passed.attention,
     )
-
-
-def _attention(mixer: object, count: int) -> AttentionWork | None:
-    if isinstance(mixer, Attention):
-        cached = 0 if mixer.shares_kv_with is not None else mixer.head_dim + mixer.value_dim
-        return AttentionWork(
-            layers=count,
-            query_heads=mixer.query_heads,
-            flops_per_pair=2 * mixer.query_heads * (mixer.head_dim + mixer.value_dim),
-            cache_elements=mixer.kv_heads * cached,
-            group=max(1, mixer.query_heads // max(1, mixer.kv_heads)),
-            reach=mixer.window or mixer.local_chunk,
-            mixer=mixer,
-        )
-    if isinstance(mixer, LatentAttention):
-        wide = mixer.nope_dim + mixer.rope_dim + mixer.value_dim
-        return AttentionWork(
-            layers=count,
-            query_heads=mixer.query_heads,
-            flops_per_pair=2 * mixer.query_heads * wide,
-            cache_elements=mixer.kv_rank + mixer.rope_dim,
-            group=mixer.query_heads,
-            reach=mixer.indexer.top_k if mixer.indexer else mixer.window,
-            mixer=mixer,
-        )
-    if isinstance(mixer, CompressedAttention):
-        chosen = mixer.indexer.top_k if mixer.indexer else 0
-        return AttentionWork(
-            layers=count,
-            query_heads=mixer.query_heads,
-            flops_per_pair=4 * mixer.query_heads * mixer.head_dim,
-            cache_elements=mixer.head_dim,
-            group=mixer.query_heads,
-            reach=mixer.window + chosen,
-            mixer=mixer,
-        )
-    return None
-
-
-def _expert_share(spec: ModelSpec) -> float:
-    """Experts a token passes over experts there are, weighted by the layers that have them."""
-    routed = [layer.ffn for layer in spec.layers if isinstance(layer.ffn, MoEFFN)]
-    experts = sum(ffn.experts for ffn in routed)
-    return sum(ffn.top_k for ffn in routed) / experts if experts else 0.0
 
 
 def _products(layer: Layer) -> int:

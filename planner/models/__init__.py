@@ -15,6 +15,7 @@ DOOR = (
     "read_config",
     "spec",
     "spec_key",
+    "token_work",
     "untrusted_json",
 )
 """Modules that other rooms may import."""

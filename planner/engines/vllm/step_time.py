@@ -20,10 +20,11 @@ from ...errors import BadInput
 from ...hardware.gpus import Hardware
 from ...light_dataclass import dataclass
 from ...memory.weights import available_weight_bits, weight_bytes
-from ...models.spec import ModelSpec, Part
+from ...models.spec import Attention, LatentAttention, ModelSpec, Part
+from ...models.token_work import AttentionWork, TokenWork
 from .schedule import Floats, Schedule
 from .settings import ServeSettings
-from .work import AttentionKind, VllmWork, work_of
+from .work import VllmWork, work_of
 
 WEIGHTS = {
     "bf16": 2.0,
@@ -74,7 +75,7 @@ def served(
     weights = settings.quantization if weights is None else weights
     cards = cards or settings.tensor_parallel
     if not weights:
-        dense, expert, weights = _own_format(spec, work)
+        dense, expert, weights = _own_format(spec, work.passed)
     elif weights in WEIGHTS:
         dense = expert = WEIGHTS[weights]
     else:
@@ -85,7 +86,7 @@ def served(
     return Served(spec, work, settings, hardware, weights, dense, expert, cards, link)
 
 
-def _own_format(spec: ModelSpec, work: VllmWork) -> tuple[float, float, str]:
+def _own_format(spec: ModelSpec, work: TokenWork) -> tuple[float, float, str]:
     """Bytes of a weight of dense products and of experts, and the format most like them."""
     bits = available_weight_bits(spec)[0]
     if bits == 16 or spec.quantization is None:
@@ -103,11 +104,11 @@ def _own_format(spec: ModelSpec, work: VllmWork) -> tuple[float, float, str]:
 def efficiencies_of(model: Served) -> set[str]:
     """Names of the efficiencies that are its own: of its formats and kinds of layers."""
     names = {f"weights.{_dense_like(model)}", f"cache.{_cache_like(model.settings.kv_cache_dtype)}"}
-    if model.work.expert:
+    if model.work.passed.expert:
         names.add(f"experts.{_expert_like(model)}")
     if model.work.state:
         names.add("states")
-    if any(kind.latent for kind in model.work.attention):
+    if any(isinstance(kind.mixer, LatentAttention) for kind in model.work.passed.attention):
         names.add("latent")
     return names
 
@@ -129,11 +130,11 @@ def step_seconds(model: Served, plan: Schedule, rates: Mapping[str, float]) -> F
 
 
 def _products(model: Served, plan: Schedule, rows: Floats, rates: Mapping[str, float]) -> Floats:
-    linear = model.work.linear / model.cards
+    linear = model.work.passed.linear / model.cards
     reading = linear * model.dense_bytes / _stream(model, rates, f"weights.{_dense_like(model)}")
     computing = 2 * linear * rows / _matmul(model, _dense_like(model), rates)
     body = np.maximum(reading, computing)
-    head = model.work.head / model.cards
+    head = model.work.passed.head / model.cards
     sampled = plan.decoding + plan.finished
     return body + np.maximum(
         2.0 * head / _stream(model, rates, "weights.bf16") * (sampled > 0),
@@ -143,7 +144,7 @@ def _products(model: Served, plan: Schedule, rows: Floats, rates: Mapping[str, f
 
 def _experts(model: Served, rows: Floats, rates: Mapping[str, float]) -> Floats:
     """Grouped products: few rows read the experts they reach, each at a slow rate."""
-    work = model.work
+    work = model.work.passed
     if not work.expert:
         return np.zeros_like(rows)
     expert = work.expert / model.cards
@@ -158,10 +159,10 @@ def _prompt_attention(model: Served, plan: Schedule, rates: Mapping[str, float])
     """Operations of the pairs of queries and keys of every piece of a prompt."""
     total = np.zeros(len(plan.count))
     ends = plan.piece_start + plan.piece_rows
-    for kind in model.work.attention:
+    for kind in model.work.passed.attention:
         pairs = _pairs(ends, kind.reach) - _pairs(plan.piece_start, kind.reach)
         per_step = np.bincount(plan.piece_step, pairs, len(total))
-        total += kind.layers * kind.pair_flops * per_step
+        total += kind.layers * kind.flops_per_pair * per_step
     cache = _cache_like(model.settings.kv_cache_dtype)
     return total / model.cards / (model.hardware.fp16_flops * rates[f"attention.{cache}"])
 
@@ -177,20 +178,21 @@ def _cache(model: Served, plan: Schedule, rates: Mapping[str, float]) -> Floats:
     """Bytes of keys and values that the decoding sequences read."""
     total = np.zeros(len(plan.count))
     dtype = model.settings.kv_cache_dtype
-    for kind in model.work.attention:
+    for kind in model.work.passed.attention:
         seen = np.minimum(plan.length, kind.reach or np.inf)
         total += kind.layers * _token_bytes(kind, dtype, model.cards) * seen * plan.decoding
     return total / _stream(model, rates, f"cache.{_cache_like(dtype)}")
 
 
-def _token_bytes(kind: AttentionKind, dtype: str, cards: int) -> float:
+def _token_bytes(kind: AttentionWork, dtype: str, cards: int) -> float:
     """Bytes of one token in one layer on one card."""
-    if kind.latent:
-        return kind.cached * CACHES.get(dtype, 1.0)
-    share = max(1, -(-kind.heads // cards)) / kind.heads
-    scales = 2 * 4 * kind.heads if dtype.endswith("_per_token_head") else 0
+    if not isinstance(kind.mixer, Attention):  # a latent, whole on each card
+        return kind.cache_elements * CACHES.get(dtype, 1.0)
+    heads = kind.mixer.kv_heads
+    share = max(1, -(-heads // cards)) / heads
+    scales = 2 * 4 * heads if dtype.endswith("_per_token_head") else 0
     element = CACHES.get(dtype, 0.5 if dtype.startswith("int4") else 1.0)
-    return (kind.cached * element + scales) * share
+    return (kind.cache_elements * element + scales) * share
 
 
 def _states(model: Served, plan: Schedule, rates: Mapping[str, float]) -> Floats:
