@@ -1,8 +1,8 @@
 """Models whose layers are no plain attention, run for real under the planner's upper end as a cap.
 
-    python benchmarks/layers/verify_layers.py rows.jsonl --seconds 200
-    python benchmarks/layers/verify_layers.py --plan-only
-    python benchmarks/layers/verify_layers.py rows.jsonl --summary
+    python -m benchmarks.layers.verify_layers rows.jsonl --seconds 200
+    python -m benchmarks.layers.verify_layers --plan-only
+    python -m benchmarks.layers.verify_layers rows.jsonl --summary
 
 Random weights at published shapes, cut in depth; one GPU. Each model is first checked: greedy
 tokens in CUDA graphs equal those without, and logits those of the plain reference where the layers
@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,10 +21,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # what the scripts share
-
-from evidence import RowFile, held, options, read, with_summary
 
 from kvpareto.calibration.execution.memory_cap import prefer_expandable_segments
 from kvpareto.planner.engines.kvpareto import KVPARETO
@@ -36,6 +31,8 @@ from kvpareto.planner.memory.estimate import estimate
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import ModelSpec
 from kvpareto.planner.workload import Workload
+
+from ..measure.row_file import RowFile, held, read
 
 OUTPUT = 24
 RUN_S, BUILD_S = 4.0, 4.0
@@ -293,8 +290,15 @@ def summary(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser: argparse.ArgumentParser = with_summary(options(__doc__))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("output", type=Path, nargs="?", help="rows are appended to this file")
+    parser.add_argument("--seconds", type=float, default=1e9, help="start no run after this long")
+    parser.add_argument("--only", default="", help="models whose name contains this")
+    parser.add_argument("--plan-only", action="store_true", help="print what would be run")
+    parser.add_argument("--summary", action="store_true", help="of the rows that are there")
     chosen = parser.parse_args()
+    if chosen.output is None and not chosen.plan_only:
+        parser.error("a file for the rows, or --plan-only")
     wanted = [case for case in cases() if chosen.only in case.model]
     if chosen.plan_only:
         gpu = find_gpu("H200")
