@@ -20,7 +20,7 @@ _THREADS = 256
 _TURNS = 4  # pieces of 8 channels a thread stages
 
 
-class _Side(ctypes.Structure):
+class StageSide(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("values", "pairs", "residual", "sinks", "out")),
         *((name, ctypes.c_int) for name in ("capacity", "residual_rows", "sink_rows")),
@@ -31,7 +31,7 @@ class _Side(ctypes.Structure):
 
 class _StageArgs(ctypes.Structure):
     _fields_ = [
-        *((name, _Side) for name in ("k", "v")),
+        *((name, StageSide) for name in ("k", "v")),
         ("clock", ctypes.c_void_p),
         *((name, ctypes.c_int) for name in ("heads", "batch_heads", "first", "part_rows")),
     ]
@@ -56,7 +56,7 @@ class Stager:
         self._merge = _kernel("merge", constants, device)
         # the cache's buffers stay where they are: only the positions change from call to call
         self._args = _StageArgs(
-            _side(state.key), _side(state.value), address(state.clock.device),
+            stage_side(state.key), stage_side(state.value), address(state.clock.device),
             state.key.values.shape[1],
         )  # fmt: skip
 
@@ -104,9 +104,9 @@ def _kernel(name: str, constants: tuple[tuple[str, int], ...], device: int) -> n
     return nvrtc.compile_kernel(_SOURCE, name, dict(constants), device, 0)
 
 
-def _side(side: SideState) -> _Side:
+def stage_side(side: SideState) -> StageSide:
     buffers = (side.values, side.scale, side.residual, side.sinks, None)
-    return _Side(
+    return StageSide(
         *map(address, buffers), side.values.shape[2], ring_rows(side.residual), side.sink_tokens,
         side.form.buffered, side.form.block, address(levels_of(side)),
     )  # fmt: skip

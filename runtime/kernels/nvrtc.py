@@ -71,11 +71,18 @@ def shared_memory(device: int) -> int:
 
 
 def compile_kernel(
-    source: Path, name: str, constants: Mapping[str, int], device: int, shared_bytes: int
+    source: Path,
+    name: str,
+    constants: Mapping[str, int],
+    device: int,
+    shared_bytes: int,
+    *,
+    own: bool = False,
 ) -> Kernel:
     """Compile `source` with -D constants for a device and load its kernel `name`.
 
-    The source may include the .cuh files beside it.
+    The source may include the .cuh files beside it and those of the folder above. `own` allows the
+    instructions that only this generation of devices has (sm_90a: products of warpgroups).
 
     Raises MissingDependency without NVRTC, RuntimeError with the compiler's log.
     """
@@ -85,7 +92,7 @@ def compile_kernel(
             "install a CUDA build of torch: its wheel brings libnvrtc",
         )
     major, minor = torch.cuda.get_device_capability(device)
-    options = [f"--gpu-architecture=sm_{major}{minor}", "--std=c++17"]
+    options = [f"--gpu-architecture=sm_{major}{minor}{'a' if own else ''}", "--std=c++17"]
     options += [f"-D{key}={value}" for key, value in constants.items()]
     cubin = _compile(source, options)
     driver = _driver()
@@ -104,7 +111,7 @@ def compile_kernel(
 def _compile(source: Path, options: list[str]) -> bytes:
     nvrtc, name = _nvrtc(), source.name
     program, size = ctypes.c_void_p(), ctypes.c_size_t()
-    headers = sorted(source.parent.glob("*.cuh"))
+    headers = [h for place in source.parents[:2] for h in sorted(place.glob("*.cuh"))]
     strings = ctypes.c_char_p * len(headers)
     texts = strings(*(header.read_bytes() for header in headers))
     names = strings(*(header.name.encode() for header in headers))

@@ -45,7 +45,7 @@ def declared(source: str, name: str) -> list[tuple[str, str]]:
     ("source", "name", "fields"),
     [
         ("decode.cu", "Args", cuda_decode._Args._fields_),
-        ("stage.cu", "StageSide", cuda_stage._Side._fields_),
+        ("stage_rows.cuh", "StageSide", cuda_stage.StageSide._fields_),
         ("stage.cu", "StageArgs", cuda_stage._StageArgs._fields_),
         ("stage.cu", "MergeArgs", cuda_stage._MergeArgs._fields_),
     ],
@@ -56,7 +56,7 @@ def test_arguments_lie_as_the_kernel_declares_them(
     wanted = declared(source, name)
     assert [field for field, _ in wanted] == [field for field, _ in fields]
     for (field, kind), (_, given) in zip(wanted, fields, strict=True):
-        expected = ctypes.c_void_p if kind == "*" else C_TYPES.get(kind, cuda_stage._Side)
+        expected = ctypes.c_void_p if kind == "*" else C_TYPES.get(kind, cuda_stage.StageSide)
         assert given is expected, field
 
 
