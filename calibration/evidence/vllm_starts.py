@@ -71,6 +71,7 @@ def settings_of(row: Row) -> ServeSettings:
         row["enforce_eager"],
         quantization=FORMATS.get(row["weights"], ""),
         tensor_parallel=row.get("cards", 1),
+        prefix_caching=False,
     )
 
 

@@ -120,7 +120,10 @@ def _from_plan(options: VllmOptions, path: Path, hardware: Hardware) -> Asked:
     )
 
 
-_RENAMED = {"enable_expert_parallel": "expert_parallel"}
+_RENAMED = {
+    "enable_expert_parallel": "expert_parallel",
+    "enable_prefix_caching": "prefix_caching",
+}
 
 
 def _text(value: object) -> str:
@@ -133,7 +136,7 @@ def _flags(point: Mapping[str, Any]) -> Mapping[str, str]:
     for name in ("serving", "placement"):
         part = point.get(name)
         if isinstance(part, Mapping) and isinstance(part.get("flags"), Mapping):
-            return {_RENAMED.get(k, k): _text(v) for k, v in part["flags"].items() if k != "model"}
+            return {k: _text(v) for k, v in part["flags"].items() if k != "model"}
     raise KeyError("flags")
 
 
@@ -142,7 +145,8 @@ def settings_of(flags: Mapping[str, str]) -> ServeSettings:
     values = engine_arguments(flags)
     known = set(ServeSettings.__dataclass_fields__)
     renamed = {
-        name.removesuffix("_size") if name.endswith("_parallel_size") else name: value
+        _RENAMED.get(name)
+        or (name.removesuffix("_size") if name.endswith("_parallel_size") else name): value
         for name, value in values.items()
     }
     if unknown := sorted(set(renamed) - known):

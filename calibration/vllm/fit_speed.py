@@ -12,8 +12,10 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,13 +26,16 @@ from ...planner.engines.vllm.settings import ServeSettings
 from ...planner.engines.vllm.speed import Arrivals, timing
 from ...planner.engines.vllm.step_time import Served, served
 from ...planner.hardware.gpu_names import find_gpu
-from ...planner.load_model import load_model
+from ...planner.load_model import load_config, load_model
+from ...planner.models.spec import ModelSpec
 from ..fit.least_squares import least_squares
+from .random_checkpoint import write_checkpoint
 
 MODELS = {
     "llama8": "meta-llama/Llama-3.1-8B-Instruct",
     "qwen30a3": "Qwen/Qwen3-30B-A3B",
     "gemma3_4": str(Path(profiles.__file__).parent / "vllm" / "gemma-3-4b-text.json"),
+    "granite_tiny": str(Path(profiles.__file__).parent / "vllm" / "granite-4.0-h-tiny.json"),
     "qwen8": "Qwen/Qwen3-8B",
     "gptoss20": "openai/gpt-oss-20b",
     "dsv2lite": "deepseek-ai/DeepSeek-V2-Lite-Chat",
@@ -93,8 +98,9 @@ def _seen(row: Mapping[str, Any], run: Mapping[str, Any]) -> list[Seen]:
         row["max_num_seqs"],
         row["gpu_memory_utilization"],
         row["enforce_eager"],
+        prefix_caching=False,
     )
-    spec = load_model(MODELS[row["shape"]], offline=True)
+    spec = model(row["shape"], row["layers"])
     link = _links()[row["gpu"].split()[-1]]
     weights, cards = FORMATS[row["weights"]], row.get("cards", 1)
     model = served(spec, settings, find_gpu(row["gpu"]), link, weights, cards)
@@ -109,6 +115,16 @@ def _seen(row: Mapping[str, Any], run: Mapping[str, Any]) -> list[Seen]:
         return [one(what, run["output"], run[key]) for what, key in names]
     # earlier starts: until each has one token, until each has `output` further ones
     return [one("total", 1, run["prefill_s"]), one("total", run["output"] + 1, run["total_s"])]
+
+
+@cache
+def model(shape: str, layers: int | None) -> ModelSpec:
+    """The shape of a row, cut to its layers."""
+    if layers is None:
+        return load_model(MODELS[shape], offline=True)
+    with TemporaryDirectory() as folder:
+        write_checkpoint(load_config(MODELS[shape]).config, Path(folder), layers=layers)
+        return load_model(folder, offline=True)
 
 
 def _links() -> dict[str, float]:

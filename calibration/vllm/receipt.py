@@ -11,7 +11,7 @@ from typing import Any
 from ...planner.accuracy.prediction import Accuracy
 from ...planner.engine import Ends, Interval
 from ...planner.engines.vllm.speed import ServingSpeed
-from ...planner.engines.vllm.start import Start
+from ...planner.engines.vllm.start import BUFFERS, Start
 from ...planner.units import format_bytes
 from ..verify.judge import Side, Term
 from .asked import Asked
@@ -19,7 +19,7 @@ from .start import StartReading
 
 SCHEMA = 1
 WEIGHTS_ERROR = 0.005
-"""Of the weights' bytes: buffers that a model's code makes beside them."""
+"""Of the weights' bytes; a model's code may make buffers beside them, up to start.BUFFERS."""
 UNFITTED = "not judged: derived from the datasheet, without a run on this kind of GPU"
 NO_PREDICTION = "not predicted for this card"
 
@@ -128,7 +128,7 @@ def _memory(promised: Start | None, found: StartReading) -> list[Term]:
     weights = promised.weights
     room = int(WEIGHTS_ERROR * weights)
     ends: dict[str, Interval] = {
-        "weights": Interval(weights, weights - room, weights + room),
+        "weights": Interval(weights, weights - room, weights + room + BUFFERS),
         "activation": promised.activation,
         "other": promised.other,
         "cache": promised.cache,

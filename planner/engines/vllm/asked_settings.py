@@ -6,6 +6,7 @@ from ...hardware.gpus import Hardware
 from ...memory.weights import available_weight_bits
 from ...models.spec import ModelSpec
 from ...workload import Workload
+from .layer_pages import STATE_A_BLOCK
 from .rules import batch_defaults, cache_obstacle, own_obstacle, weight_obstacle
 from .settings import VERSION, ServeSettings
 
@@ -40,6 +41,7 @@ def settings_of(
         max_num_batched_tokens=max(chunk, workload.batch),
         max_num_seqs=workload.batch,
         quantization=name,
+        prefix_caching=spec.model_type not in STATE_A_BLOCK,
     )
 
 

@@ -20,6 +20,13 @@ FLASHMLA_BLOCK = 64
 FLASHINFER_MLA_BLOCK = 32
 """The same of FlashInfer's latent attention, the first choice on Blackwell's data centre cards."""
 HOPPER: Capability = (9, 0)
+STATE_A_BLOCK = (
+    "falcon_h1", "granitemoehybrid", "jamba", "mamba", "mamba2", "nemotron_h", "zamba2",
+)  # fmt: skip
+"""Types that keep a state for each block of tokens where prefixes are cached: many times the cache.
+They are planned without; the others keep two states a sequence (mode "align" of 0.26.0)."""
+FLOAT32_STATES = ("nemotron_h", "qwen3_5", "qwen3_5_moe", "qwen3_5_text", "qwen3_5_moe_text")
+"""Types whose configs ask for states in float32 (`mamba_ssm_cache_dtype`, `mamba_ssm_dtype`)."""
 CONVOLUTION = 4
 """Taps of the short convolution before a state; vLLM keeps one fewer than transformers."""
 
@@ -36,7 +43,7 @@ class LayerPage:
     def pages(self, tokens: int, settings: ServeSettings) -> int:
         """Pages that a sequence of `tokens` tokens takes at most."""
         if self.kind == "state":
-            return 1
+            return 2 if settings.prefix_caching else 1
         if self.window is None:
             return -(-tokens // self.block)
         # The window, what is in flight, and one block more, since a window starts anywhere.
@@ -52,6 +59,12 @@ def layer_pages(
     mixers = [m for layer in spec.layers for m in layer.mixers]
     states = [m for m in mixers if isinstance(m, RecurrentState)]
     kept = [m for m in mixers if not (isinstance(m, Attention) and m.shares_kv_with is not None)]
+    if states and settings.prefix_caching and spec.model_type in STATE_A_BLOCK:
+        raise BadInput(
+            f"vLLM's cache of {spec.model_type} with cached prefixes is not planned: it keeps a "
+            "state for each block of tokens",
+            "--no-enable-prefix-caching",
+        )
     tokens = [m for m in kept if not isinstance(m, RecurrentState)]
     alike = {id(m): m for m in tokens}  # layers of one kind share a mixer
     of = {key: _page(spec, m, settings, capability) for key, m in alike.items()}
@@ -116,11 +129,11 @@ def _latent_block(dtype: str, capability: Capability) -> int:
 
 
 def _state_bytes(spec: ModelSpec, mixer: RecurrentState) -> int:
-    """A state in the model's dtype, in float32 where its config asks for that (Nemotron-H)."""
+    """A state in the model's dtype, in float32 where its config asks for that."""
     if mixer.kind not in ("mamba2", "gated_delta"):
         raise BadInput(
             f"vLLM's state of {mixer.kind} layers is not planned",
             "states of Mamba-2 and gated delta layers are",
         )
-    element = 4 if spec.model_type == "nemotron_h" else 2
+    element = 4 if spec.model_type in FLOAT32_STATES else 2
     return mixer.state * element + mixer.conv // CONVOLUTION * (CONVOLUTION - 1) * 2

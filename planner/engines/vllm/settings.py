@@ -40,6 +40,8 @@ class ServeSettings:
     data_parallel: int = 1
     expert_parallel: bool = False
     """Experts are spread whole over the tensor and data parallel ranks."""
+    prefix_caching: bool = True
+    """What a prompt begins with is kept for others. Recurrent states are then kept twice."""
 
     def __post_init__(self) -> None:
         if self.kv_cache_dtype not in KV_DTYPES:
@@ -90,6 +92,8 @@ class ServeSettings:
                 said[f"--{name}-parallel-size"] = str(size)
         if self.expert_parallel:
             said["--enable-expert-parallel"] = ""
+        if not self.prefix_caching:
+            said["--no-enable-prefix-caching"] = ""
         if self.quantization in ONLINE:
             said["--quantization"] = ONLINE[self.quantization]
         return said | ({"--enforce-eager": ""} if self.enforce_eager else {})

@@ -46,6 +46,10 @@ ERROR = 0.35
 PACKED_ERROR = 0.02
 """The part of packed weights that the derivation may miss."""
 PLAIN_ERROR = 0.003
+BUFFERS = 2**26
+"""Bytes that a model's code may leave beside its tensors and tables: 0 to 61 MB were seen."""
+OWN_BASE = "gemma3"
+"""Types whose sliding layers turn by a base of their own."""
 NONE = Interval(0, 0, 0)
 
 
@@ -114,7 +118,7 @@ def start(
         weights = rank_weights(spec, settings).stages[stage] + rotary_bytes(spec)
         weights += padding_bytes(here, settings, capability)
         packed = settings.quantization or spec.quantization is not None
-        slip = int(weights * (PACKED_ERROR if packed else PLAIN_ERROR))
+        slip = int(weights * (PACKED_ERROR if packed else PLAIN_ERROR)) + BUFFERS
     asked = requested(hardware, settings)
     peak = activation(here, settings)
     live = Interval(peak, int(peak * (1 - ERROR)), int(cold_activation(here, settings, peak)))
@@ -180,13 +184,16 @@ def cold_activation(spec: ModelSpec, settings: ServeSettings, warm: int) -> int:
 
 
 def rotary_bytes(spec: ModelSpec) -> int:
-    """The table of sines and cosines, one for each width that turns."""
-    widths = {
-        m.rotary_dim or m.head_dim
-        for m, _ in spec.mixer_counts
-        if isinstance(m, Attention) and m.rope
-    }
-    return 2 * (spec.max_context or 0) * sum(widths)
+    """The tables of sines and cosines: one for each width that turns, and one more where sliding
+    layers turn by another base."""
+    tables = set[tuple[int, bool]]()
+    for mixer, _ in spec.mixer_counts:
+        if isinstance(mixer, Attention) and mixer.rope:
+            own_base = spec.model_type.startswith(OWN_BASE) and mixer.window is not None
+            tables.add((mixer.rotary_dim or mixer.head_dim, own_base))
+        elif isinstance(mixer, LatentAttention) and mixer.rope_dim:
+            tables.add((mixer.rope_dim, False))
+    return 2 * (spec.max_context or 0) * sum(width for width, _ in tables)
 
 
 def _expert_buffers(spec: ModelSpec, tokens: int) -> int:

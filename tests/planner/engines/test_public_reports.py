@@ -45,6 +45,20 @@ LENGTHS = [
     # The report names no model; weights of 29.09 GiB and this cache are Qwen3-30B-A3B's in FP8.
     ("vllm#25350", "Qwen/Qwen3-30B-A3B-FP8", "fp8", 1, 221000, 5.59, 10.12, 122080),
     ("vllm#13061", "Qwen/Qwen2.5-14B-Instruct", "auto", 2, 131072, 8.69, None, None),
+    ("vllm#10517", "meta-llama/Llama-3.1-8B-Instruct", "auto", 1, 29000, 2.89, None, 23648),
+    ("vllm#11230", "Qwen/Qwen2.5-72B-Instruct", "auto", 1, 8192, 0.39, None, 1280),
+]
+LLAMA8, QWEN7 = "meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-7B-Instruct"
+TOKENS = [
+    # (report, model, cache, tensor parallel, length, GiB left, tokens that they hold)
+    ("club-3090#612", "Qwen/Qwen3.6-35B-A3B", "fp8", 1, 131072, 5.98, 567978),
+    # The report's Qwen3.8-27B has the layers of Qwen3.6-27B.
+    ("talos-argocd-proxmox#1995", "Qwen/Qwen3.6-27B", "fp8", 2, 131072, 4.99, 302921),
+    ("llm-d-planner#205", LLAMA8, "auto", 1, 16384, 58.11, 476016),
+    ("llm-d-planner#205", LLAMA8, "fp8", 1, 8192, 58.11, 952032),
+    ("llm-d-planner#205", QWEN7, "auto", 1, 8192, 58.53, 1096000),
+    ("llm-d-planner#205", QWEN7, "fp8", 1, 8192, 58.53, 2192000),
+    ("vllm#10517", LLAMA8, "auto", 1, 20000, 3.81, 1952 * 16),
 ]
 
 
@@ -66,17 +80,50 @@ def test_a_length_that_was_refused(
         assert low <= named <= high + 15
 
 
+@pytest.mark.parametrize("report", TOKENS, ids=lambda r: f"{r[0]} {r[1]} {r[2]}")
+def test_tokens_of_the_bytes_left(report: tuple[str, str, str, int, int, float, int]) -> None:
+    """Within what 0.01 GiB of the log leaves open; states of hybrids are kept twice where prefixes
+    are cached, and in float32 in Qwen3.5 and later (blocks of 1,568 and 2,096 tokens)."""
+    _, model, dtype, tensor, length, left, tokens = report
+    settings = ServeSettings(length, dtype, tensor_parallel=tensor)
+    pool = BlockPool.of(rank_spec(load_model(model, offline=True), settings), settings)
+    low, high = (pool.tokens(int((left + off) * GIB)) for off in (-0.005, 0.005))
+    assert low <= tokens <= high
+
+
+def test_a_state_for_each_block_is_not_kept_unasked() -> None:
+    """Nemotron-H and others would keep one where prefixes are cached, which is vLLM's default."""
+    words = {"engine": "vllm", "gpu": "H100", "offline": True}
+    model = "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16"
+    found = api.estimate(model, "w16a16-kfp8vfp8", context=8192, **words)
+    assert found["serving"]["flags"]["no_enable_prefix_caching"] is True
+    assert "--no-enable-prefix-caching" in found["serving"]["command"]
+    other = api.estimate("Qwen/Qwen3.6-35B-A3B", "wfp8-kfp8vfp8", context=8192, **words)
+    assert "prefix" not in other["serving"]["command"]
+
+
 @pytest.mark.parametrize(
-    ("report", "model", "tensor", "gib"),
+    ("report", "model", "tensor", "pipeline", "name", "gib"),
     [
-        ("vllm#17469", "Qwen/Qwen3-30B-A3B", 4, 14.2474),
-        ("vllm#25350", "Qwen/Qwen3-30B-A3B-FP8", 1, 29.09),
-        ("vllm#10517", "meta-llama/Llama-3.1-8B-Instruct", 1, 14.9888),
+        ("vllm#17469", "Qwen/Qwen3-30B-A3B", 4, 1, "", 14.2474),
+        ("vllm#25350", "Qwen/Qwen3-30B-A3B-FP8", 1, 1, "", 29.09),
+        ("vllm#10517", LLAMA8, 1, 1, "", 14.9888),
+        ("llm-d-planner#205", LLAMA8, 2, 1, "", 7.51),
+        ("llm-d-planner#205", LLAMA8, 4, 1, "", 3.77),
+        ("llm-d-planner#205", LLAMA8, 1, 2, "", 7.51),
+        ("llm-d-planner#205", LLAMA8, 1, 4, "", 4.26),
+        ("llm-d-planner#205", LLAMA8, 1, 1, "fp8", 8.49),
+        ("vllm#10511", "meta-llama/Meta-Llama-3-8B-Instruct", 1, 1, "", 14.96),
+        ("vllm#10511", "meta-llama/Meta-Llama-3-8B-Instruct", 2, 1, "", 7.48),
     ],
 )
-def test_weights_that_a_rank_loaded(report: str, model: str, tensor: int, gib: float) -> None:
+def test_weights_that_a_rank_loaded(
+    report: str, model: str, tensor: int, pipeline: int, name: str, gib: float
+) -> None:
     spec = load_model(model, offline=True)
-    settings = ServeSettings(4096, tensor_parallel=tensor)
+    settings = ServeSettings(
+        4096, quantization=name, tensor_parallel=tensor, pipeline_parallel=pipeline
+    )
     held = rank_weights(spec, settings).stages[0] + rotary_bytes(spec)
     assert held / GIB == pytest.approx(gib, rel=0.003), report
 

@@ -52,6 +52,7 @@ def _settings(row: dict[str, Any]) -> ServeSettings:
         row["max_num_seqs"],
         row["gpu_memory_utilization"],
         row["enforce_eager"],
+        prefix_caching=False,
     )
 
 

@@ -27,6 +27,7 @@ def _start(row: dict[str, Any], weights: int | None = None) -> Start:
         row["enforce_eager"],
         quantization=FORMATS[row["weights"]],
         tensor_parallel=row["cards"],
+        prefix_caching=False,
     )
     spec = load_model(MODELS[row["shape"]], offline=True)
     return start(spec, find_gpu(row["gpu"]), settings, weights)
