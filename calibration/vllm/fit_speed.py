@@ -100,7 +100,7 @@ def _seen(row: Mapping[str, Any], run: Mapping[str, Any]) -> list[Seen]:
         row["enforce_eager"],
         prefix_caching=False,
     )
-    spec = model(row["shape"], row["layers"])
+    spec = shape_of(row["shape"], row["layers"])
     link = _links()[row["gpu"].split()[-1]]
     weights, cards = FORMATS[row["weights"]], row.get("cards", 1)
     model = served(spec, settings, find_gpu(row["gpu"]), link, weights, cards)
@@ -118,7 +118,7 @@ def _seen(row: Mapping[str, Any], run: Mapping[str, Any]) -> list[Seen]:
 
 
 @cache
-def model(shape: str, layers: int | None) -> ModelSpec:
+def shape_of(shape: str, layers: int | None) -> ModelSpec:
     """The shape of a row, cut to its layers."""
     if layers is None:
         return load_model(MODELS[shape], offline=True)
