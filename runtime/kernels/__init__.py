@@ -108,5 +108,9 @@ def _whole(state: LayerState, side: str) -> bool:
 DOOR = (
     "latent",
     "nvrtc",
+    "paged.decode_pages",
+    "paged.page_format",
+    "paged.stage_pages",
+    "paged.write_pages",
 )
 """Modules that other rooms may import, beside what stands above."""

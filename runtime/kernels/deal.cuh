@@ -5,13 +5,13 @@
 #define LOG2E 1.4426950408889634f
 
 // How a row of D codes of BITS bits, in groups of WIDTH channels, is dealt to LANES lanes: in
-// each group a lane takes pieces of contiguous bytes, 16 at most.
-template <int BITS, int WIDTH, int LANES>
+// each group a lane takes pieces of contiguous bytes, MOST at most.
+template <int BITS, int WIDTH, int LANES, int MOST = 16>
 struct Deal {
     static constexpr int groups = D / WIDTH;
     static constexpr int lane_bytes = WIDTH * BITS / 8 / LANES;         // of one group
     static constexpr int whole = lane_bytes & -lane_bytes;              // largest power of two in it
-    static constexpr int piece = whole < 16 ? whole : 16;
+    static constexpr int piece = whole < MOST ? whole : MOST;
     static constexpr int pieces = lane_bytes / piece;                   // in one group
     static constexpr int words = piece < 4 ? 1 : piece / 4;             // in one piece
     static constexpr int group_words = pieces * words;
@@ -42,10 +42,9 @@ INLINE u32 field(u32 x, int j) {
 // A piece of two bytes: to the low bytes of two halves.
 template <int PIECE> INLINE u32 spread(u32 w) { return PIECE == 2 ? prmt(w, 0, 0x4140) : w; }
 
-// Queries as the B operand that fits Deal<BITS, WIDTH, 4>, and what folds out of the products.
-template <int BITS, int WIDTH, bool CHANNELS>
+// Queries as the B operand that fits keys dealt as K, and what folds out of the products.
+template <class K, int BITS, int WIDTH, bool CHANNELS>
 struct Query {
-    using K = Deal<BITS, WIDTH, 4>;
     u32 q[D / 16][2];
     float factor[2];                 // of heads 2t, 2t + 1: product -> score in log2 units
     float sum[2][D / WIDTH];         // sum over a group's channels, in score units
@@ -60,7 +59,7 @@ struct Query {
         for (int w = 0; w < K::row_words; w++)
 #pragma unroll
             for (int j = 0; j < K::codes; j += 2) {
-                const u32 bits = __ldg((const u32*)(head + K::channel(w, t) + j));
+                const u32 bits = *(const u32*)(head + K::channel(w, t) + j);
                 x[w * K::codes + j] = real * io_lo(bits);
                 x[w * K::codes + j + 1] = real * io_hi(bits);
                 top = fmaxf(top, fmaxf(fabsf(x[w * K::codes + j]), fabsf(x[w * K::codes + j + 1])));

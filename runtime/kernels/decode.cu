@@ -16,6 +16,7 @@
 // columns), values the A operand of the second product (16 channels x 16 tokens). A code is used
 // as the float16 subnormal whose bits it is, code * 2^-24, exact and without any conversion.
 
+#include "buffers.cuh"
 #include "merge.cuh"
 
 struct Args {
@@ -38,27 +39,22 @@ INLINE Side sixteen(const u8* buffer, int head, int capacity) {
 }
 
 // One part of a range: block `block` of `blocks` that share positions [begin, end), to one partial.
-template <class R>
+template <class P>
 INLINE void attend(const u16* q, const Side& k, const Side& v, int k_origin, int v_origin, int begin, int end, int low,
                    int block, int blocks, float scaling, float softcap, float* out, float* lm) {
+    using R = Range<P>;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, lowest = max(begin, low);
     Acc acc;
-#pragma unroll
-    for (int c = 0; c < 2; c++) {
-        acc.m[c] = EMPTY;
-        acc.l[c] = 0.f;
-#pragma unroll
-        for (int i = 0; i < D / VG; i++) acc.po[c][i] = 0.f;
-#pragma unroll
-        for (int i = 0; i < D / 16; i++) acc.o[i][c] = acc.o[i][2 + c] = 0.f;
-    }
+    acc.clear();
     // A block takes contiguous steps, its warps in turn, so that they read memory in order.
     const int origin = begin + (lowest - begin) / R::step * R::step;
     const int units = max(0, end - origin + R::step - 1) / R::step;
     const int from = origin + ((int)((long long)units * block / blocks) + warp) * R::step;
     const int to = min(end, origin + (int)((long long)units * (block + 1) / blocks) * R::step);
-    if (warp < R::warps)
-        R::run(acc, q, k, v, k_origin, v_origin, origin, from, to, R::warps * R::step, lowest, scaling, softcap, warp, lane);
+    if (warp < R::warps) {
+        typename P::Reader reader(k, v, k_origin, v_origin, origin);
+        R::run(acc, q, reader, from, to, R::warps * R::step, lowest, scaling, softcap, warp, lane);
+    }
     merge_warps<R>(acc, out, lm);
 }
 
@@ -72,7 +68,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 1) decode(const Args a)
     const int pk = KB < 16 ? settled / a.k_block * a.k_block : held;
     const int pv = VB < 16 ? settled / a.v_block * a.v_block : held;
 
-    using Main = Range<KB, KG, KT, KC, VB, VG, VT>;
+    using Main = Buffers<KB, KG, KT, KC, VB, VG, VT>;
     const Side k = {a.k_values + (long long)bh * a.k_capacity * Main::K::row_bytes,
                     a.k_scale + (K_TENSOR ? (long long)b * a.k_capacity : (long long)bh * (a.k_capacity / KT) * (KC ? D : Main::K::groups)),
                     a.k_capacity};
@@ -101,14 +97,16 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 1) decode(const Args a)
         const Side ks = KB == 16 ? k : which == 1 ? sixteen(a.k_sinks, bh, a.sinks) : sixteen(a.k_residual, bh, a.residual_k);
         const int ko = KB == 16 || which == 1 ? 0 : a.sinks;
         if (VB < 16 && KB < 16 && which == 2) {
-            attend<Range<16, D, 1, false, VB, VG, VT>>(q, ks, v, ko, v_origin, begin, end, low, 0, 1, a.scaling, a.softcap, out, lm);
+            attend<Buffers<16, D, 1, false, VB, VG, VT>>(q, ks, v, ko, v_origin, begin, end, low, 0, 1, a.scaling, a.softcap, out, lm);
             continue;
         }
         const Side vs = VB == 16 ? v : which == 1 ? sixteen(a.v_sinks, bh, a.sinks) : sixteen(a.v_residual, bh, a.residual_v);
         const int vo = VB == 16 || which == 1 ? 0 : a.sinks;
-        attend<Range<16, D, 1, false, 16, D, 1>>(q, ks, vs, ko, vo, begin, end, low, 0, 1, a.scaling, a.softcap, out, lm);
+        attend<Buffers<16, D, 1, false, 16, D, 1>>(q, ks, vs, ko, vo, begin, end, low, 0, 1, a.scaling, a.softcap, out, lm);
 #endif
     }
     u16* result = a.out + ((long long)b * a.query_heads + first_head) * D;
-    merge_splits(all, all_lm, parts, result, a.logits ? a.logits + first_head : nullptr, a.arrived + head, a.splits);
+    const auto slot = [](int part) { return part; };
+    const auto emit = [&](int i, float4 x) { *(uint2*)(result + i) = {pack_io(x.x, x.y), pack_io(x.z, x.w)}; };
+    merge_splits(all, all_lm, parts, slot, emit, a.logits ? a.logits + first_head : nullptr, a.arrived + head, a.splits);
 }

@@ -49,14 +49,16 @@ INLINE void merge_warps(Acc& acc, float* out, float* lm) {
     }
 }
 
-// The last block of a head to arrive merges the partials, always in the same order.
-INLINE void merge_splits(const float* out, const float* lm, int parts, u16* result, const float* logits, int* arrived, int blocks) {
+// The last of `blocks` to arrive merges the partials, always in the same order: part p lies at
+// `slot(p)`; `emit(i, mix)` takes channels i to i + 3 of [GROUP, D]. True in the block that merged.
+template <class Slot, class Emit>
+INLINE bool merge_splits(const float* out, const float* lm, int parts, const Slot& slot, const Emit& emit, const float* logits, int* arrived, int blocks) {
     __shared__ bool last;
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) last = atomicAdd(arrived, 1) == blocks - 1;
     __syncthreads();
-    if (!last) return;
+    if (!last) return false;
     __threadfence();
     for (int i = threadIdx.x * 4; i < GROUP * D; i += WARPS * 128) {
         const int head = i / D;
@@ -67,7 +69,7 @@ INLINE void merge_splits(const float* out, const float* lm, int parts, u16* resu
             float2 lms[16];
 #pragma unroll
             for (int n = 0; n < 16; n++) {
-                const int from = min(p + n, parts - 1);
+                const int from = slot(min(p + n, parts - 1));
                 lms[n] = __ldcg((const float2*)(lm + (from * GROUP + head) * 2));
                 o[n] = __ldcg((const float4*)(out + from * (GROUP * D) + i));
             }
@@ -87,7 +89,8 @@ INLINE void merge_splits(const float* out, const float* lm, int parts, u16* resu
             }
         }
         const float scale = total > 0.f ? 1.f / total : 0.f;
-        *(uint2*)(result + i) = {pack_io(sum.x * scale, sum.y * scale), pack_io(sum.z * scale, sum.w * scale)};
+        emit(i, make_float4(sum.x * scale, sum.y * scale, sum.z * scale, sum.w * scale));
     }
     if (threadIdx.x == 0) *arrived = 0;
+    return true;
 }

@@ -1,6 +1,5 @@
 // Attention of one warp over a range of tokens: copy ahead, scores, weights, mix.
 #pragma once
-#include "copy.cuh"
 #include "deal.cuh"
 
 #define EMPTY (-1e30f)
@@ -9,47 +8,42 @@ struct Acc {            // C layout: rows 16 channels (lane / 4, + 8), columns h
     float m[2], l[2];
     float o[D / 16][4];
     float po[2][D / VG];
+
+    INLINE void clear() {
+#pragma unroll
+        for (int c = 0; c < 2; c++) {
+            m[c] = EMPTY;
+            l[c] = 0.f;
+#pragma unroll
+            for (int i = 0; i < D / VG; i++) po[c][i] = 0.f;
+#pragma unroll
+            for (int i = 0; i < D / 16; i++) o[i][c] = o[i][2 + c] = 0.f;
+        }
+    }
 };
 
-// Attention over positions [first, last) of one buffer of keys and one of values.
-template <int BITS_K, int WIDTH_K, int TOKENS_K, bool CHANNELS, int BITS_V, int WIDTH_V, int TOKENS_V>
+// Attention over positions [first, last) of keys and values that lie as PLACE says (buffers.cuh,
+// paged/pages.cuh): how rows are copied to a stage of shared memory, and what is where in a stage.
+template <class PLACE>
 struct Range {
-    using K = Deal<BITS_K, WIDTH_K, 4>;
-    using V = Deal<BITS_V, WIDTH_V, 8>;
+    using K = typename PLACE::K;
+    using V = typename PLACE::V;
+    static constexpr int BITS_K = PLACE::bits_k, WIDTH_K = PLACE::width_k, BITS_V = PLACE::bits_v;
+    static constexpr bool CHANNELS = PLACE::channels;
     static constexpr bool QK = BITS_K < 16, QV = BITS_V < 16;
     static constexpr int bits_v = BITS_V;
     static constexpr int halves = V::codes * BITS_V > 16 ? 2 : 1, fields = V::codes / halves;  // of a word
-    static constexpr int step = 16 * TILES;
-    static_assert(!CHANNELS || TOKENS_K % step == 0, "a step lies in one block of keys");
-    // One stage of the ring: rows, then pairs.
-    static constexpr int k_pair_bytes = CHANNELS ? D * 4 : QK ? K::groups * 4 : 0, k_pair_rows = CHANNELS ? 1 : step;
-    static constexpr int v_pair_bytes = QV ? V::groups * 4 : 0;
-    static constexpr int v_at = step * K::row_bytes, kp_at = v_at + step * V::row_bytes;
-    static constexpr int vp_at = kp_at + k_pair_rows * k_pair_bytes, stage_bytes = vp_at + step * v_pair_bytes;
+    static constexpr int step = PLACE::step, stage_bytes = PLACE::stage_bytes;
     // Warps that work: all, unless 16-bit rows leave no room for a stage each.
     static constexpr int warps = SHARED / stage_bytes < WARPS ? SHARED / stage_bytes : WARPS;
     static constexpr int stages = SHARED / warps / stage_bytes < 6 ? SHARED / warps / stage_bytes : 6;
     static_assert(stage_bytes % 16 == 0, "stages are aligned");
+    using Queries = Query<K, BITS_K, WIDTH_K, CHANNELS>;
 
-    // Row of C layout r holds token `row(r)` of its tile, so that a lane group's values lie together.
-    INLINE static int row(int r) { return (r & 8) + (r & 1) * 4 + (r & 7) / 2; }
-
-    INLINE static void fetch(u32 stage, const Side& k, const Side& v, int done, int valid, int kbase, int vbase, bool opens, int lane) {
-        int ks = kbase + done, vs = vbase + done;
-        ks = ks >= k.capacity ? ks - k.capacity : ks;
-        vs = vs >= v.capacity ? vs - v.capacity : vs;
-        copy_rows<step, K::row_bytes, 1>(stage, k.rows, ks, valid, k.capacity, lane);
-        copy_rows<step, V::row_bytes, 1>(stage + v_at, v.rows, vs, valid, v.capacity, lane);
-        if constexpr (QK && !CHANNELS)
-            copy_rows<step, k_pair_bytes, TOKENS_K>(stage + kp_at, (const u8*)k.pairs, ks, valid, k.capacity, lane);
-        if constexpr (CHANNELS)
-            if (opens) copy_rows<1, k_pair_bytes, 1>(stage + kp_at, (const u8*)k.pairs, ks / TOKENS_K, 1, k.capacity / TOKENS_K, lane);
-        if constexpr (QV)
-            copy_rows<step, v_pair_bytes, TOKENS_V>(stage + vp_at, (const u8*)v.pairs, vs, valid, v.capacity, lane);
-    }
+    INLINE static int row(int r) { return PLACE::row(r); }
 
     // Per-channel keys: the block's scales go into the queries, its offsets into one product.
-    INLINE static void fold_block(const u32* pairs, const Query<BITS_K, WIDTH_K, CHANNELS>& q, u32 (&qs)[D / 16][2], float (&start)[4], int t) {
+    INLINE static void fold_block(const u32* pairs, const Queries& q, u32 (&qs)[D / 16][2], float (&start)[4], int t) {
         float c[4] = {0.f, 0.f, 0.f, 0.f};
         constexpr int half = K::codes / 2;
 #pragma unroll
@@ -75,14 +69,14 @@ struct Range {
         for (int i = 0; i < 4; i++) start[i] = c[i] * 5.9604644775390625e-08f;  // 2^-24
     }
 
-    INLINE static void scores(float (&x)[4], const u8* stage, int tile, const Query<BITS_K, WIDTH_K, CHANNELS>& q, const u32 (&qs)[D / 16][2], const float (&start)[4], int lane) {
+    INLINE static void scores(float (&x)[4], const u8* stage, int tile, const Queries& q, const u32 (&qs)[D / 16][2], const float (&start)[4], int lane) {
         float s[K::groups][4];
         u32 codes[2][K::row_words], pairs_k[2][K::groups];
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             const int at = tile * 16 + row((lane >> 2) + 8 * r);
-            K::fetch(stage + at * K::row_bytes, lane & 3, codes[r]);
-            if constexpr (QK && !CHANNELS) load_pairs<K::groups>((const u32*)(stage + kp_at) + at * K::groups, pairs_k[r]);
+            PLACE::k_codes(stage, at, lane & 3, codes[r]);
+            if constexpr (QK && !CHANNELS) load_pairs<K::groups>(PLACE::k_pairs(stage, at), pairs_k[r]);
         }
         constexpr int pairs = K::codes / 2;
 #pragma unroll
@@ -113,8 +107,8 @@ struct Range {
                     float scaled = 0.f, shift = 0.f;
 #pragma unroll
                     for (int i = 0; i < K::groups; i++) {
-                        scaled = fmaf(f16_lo(pairs_k[r][i]), s[i][2 * r + c], scaled);
-                        shift = fmaf(f16_hi(pairs_k[r][i]), q.sum[c][i], shift);
+                        scaled = fmaf(PLACE::k_scale(pairs_k[r][i]), s[i][2 * r + c], scaled);
+                        shift = fmaf(PLACE::k_offset(pairs_k[r][i]), q.sum[c][i], shift);
                     }
                     x[2 * r + c] = fmaf(q.factor[c], scaled, shift);
                 }
@@ -151,9 +145,9 @@ struct Range {
             for (int r = 0; r < 2; r++) {
                 top[i][r] = QV ? 0.f : 1.f;
                 if constexpr (QV) {
-                    load_pairs<V::groups>((const u32*)(stage + vp_at) + (i * 16 + row((lane >> 2) + 8 * r)) * V::groups, pairs[i][r]);
+                    load_pairs<V::groups>(PLACE::v_pairs(stage, i * 16 + row((lane >> 2) + 8 * r)), pairs[i][r]);
 #pragma unroll
-                    for (int n = 0; n < V::groups; n++) top[i][r] = fmaxf(top[i][r], f16_lo(pairs[i][r][n]));
+                    for (int n = 0; n < V::groups; n++) top[i][r] = fmaxf(top[i][r], PLACE::v_scale(pairs[i][r][n]));
                 }
             }
 #pragma unroll
@@ -177,7 +171,7 @@ struct Range {
 #pragma unroll
                 for (int r = 0; r < 2; r++) {
                     if constexpr (QV) {
-                        const float s = f16_lo(pairs[i][r][n]), o = f16_hi(pairs[i][r][n]);
+                        const float s = PLACE::v_scale(pairs[i][r][n]), o = PLACE::v_offset(pairs[i][r][n]);
 #pragma unroll
                         for (int c = 0; c < 2; c++) acc.po[c][n] = fmaf(p[i][2 * r + c], o, acc.po[c][n]);
                         b[i][n][r] = transpose8x8(pack_f16(p[i][2 * r] * s, p[i][2 * r + 1] * s));
@@ -192,7 +186,7 @@ struct Range {
         constexpr bool BF = !QV && !HALF;
         u32 v[4][V::row_words];
 #pragma unroll
-        for (int r = 0; r < 4; r++) V::fetch(stage + v_at + (tile * 16 + 4 * r + (lane & 3)) * V::row_bytes, lane >> 2, v[r]);
+        for (int r = 0; r < 4; r++) PLACE::v_codes(stage, tile * 16 + row(2 * (lane & 3) + (r & 1) + (r >> 1) * 8), lane >> 2, v[r]);
 #pragma unroll
         for (int w = 0; w < V::row_words; w++) {
             const int i = w / V::group_words;
@@ -215,22 +209,21 @@ struct Range {
         }
     }
 
-    // Steps first, first + stride, ... below last. `k_origin`, `v_origin`: the positions of slot 0
-    // before any wrap; `origin`: the first of the range's. Tokens below `lowest` are hidden.
-    INLINE static void run(Acc& acc, const u16* heads, const Side& k, const Side& v, int k_origin, int v_origin, int origin,
-                           int first, int last, int stride, int lowest, float scaling, float softcap, int warp, int lane) {
+    // Steps first, first + stride, ... below last; the reader copies them in this order. Tokens
+    // below `lowest` are hidden.
+    INLINE static void run(Acc& acc, const u16* heads, typename PLACE::Reader& reader, int first, int last, int stride, int lowest,
+                           float scaling, float softcap, int warp, int lane) {
         if (first >= last) return;
-        const int kbase = (origin - k_origin) % k.capacity, vbase = (origin - v_origin) % v.capacity;
         const u8* ring = shared + warp * stages * stage_bytes;
         const u32 ring_at = (u32)__cvta_generic_to_shared(ring);
-        const auto opens = [&](int at) { return at == first || (at - k_origin) / TOKENS_K != (at - stride - k_origin) / TOKENS_K; };
+        reader.begin(first, last, stride, lane);
         const auto prefetch = [&](int at, int stage) {
-            if (at < last) fetch(ring_at + stage * stage_bytes, k, v, at - origin, last - at, kbase, vbase, opens(at), lane);
+            if (at < last) reader.fetch(ring_at + stage * stage_bytes, at, last - at, lane);
             commit();
         };
 #pragma unroll
         for (int i = 0; i < stages - 1; i++) prefetch(first + i * stride, i);
-        Query<BITS_K, WIDTH_K, CHANNELS> q;
+        Queries q;
         q.read(heads, scaling, lane);
         u32 qs[D / 16][2];
         float start[4];
@@ -243,7 +236,7 @@ struct Range {
             if (stages > 1) prefetch(at + (stages - 1) * stride, free);
             const u8* here = ring + stage * stage_bytes;
             if constexpr (CHANNELS)
-                if (opens(at)) fold_block((const u32*)(here + kp_at), q, qs, start, lane & 3);
+                if (reader.opens(at)) fold_block(PLACE::k_pairs(here, 0), q, qs, start, lane & 3);
             float x[TILES][4];
             u32 b[TILES][V::groups][2];
 #pragma unroll

@@ -19,10 +19,17 @@ from kvpareto.planner.memory.activation.workspace import (
 )
 from kvpareto.runtime.kernels import cuda_decode, cuda_stage, nvrtc, staged
 from kvpareto.runtime.kernels.formats import format_constants
+from kvpareto.runtime.kernels.paged import decode_pages
+from kvpareto.runtime.kernels.paged.page_format import PageFormat
 from tests.support.kernel_states import empty_state
 
 SOURCES = Path(nvrtc.__file__).parent
-C_TYPES = {"int": ctypes.c_int, "float": ctypes.c_float, "long long": ctypes.c_longlong}
+C_TYPES = {
+    "int": ctypes.c_int,
+    "float": ctypes.c_float,
+    "long long": ctypes.c_longlong,
+    "u32[8]": ctypes.c_uint32 * 8,
+}
 
 
 def declared(source: str, name: str) -> list[tuple[str, str]]:
@@ -37,7 +44,8 @@ def declared(source: str, name: str) -> list[tuple[str, str]]:
             continue
         for field in match[2].split(","):
             pointer = "*" in field or "*" in words.split()[0]
-            found.append((field.strip(" *\n"), "*" if pointer else match[1]))
+            named, _, many = field.strip(" *\n").partition("[")
+            found.append((named, "*" if pointer else match[1] + (f"[{many}" if many else "")))
     return found
 
 
@@ -48,6 +56,7 @@ def declared(source: str, name: str) -> list[tuple[str, str]]:
         ("stage_rows.cuh", "StageSide", cuda_stage.StageSide._fields_),
         ("stage.cu", "StageArgs", cuda_stage._StageArgs._fields_),
         ("stage.cu", "MergeArgs", cuda_stage._MergeArgs._fields_),
+        ("paged/decode_pages.cu", "Args", decode_pages._Args._fields_),
     ],
 )
 def test_arguments_lie_as_the_kernel_declares_them(
@@ -79,6 +88,21 @@ def test_a_launch_fits_the_shared_memory(
     assert constants["SHARED"] >= constants["WARPS"] * 4 * dim * 4  # what the warps' merge needs
     if constants["KC"]:
         assert constants["KT"] % step == 0
+
+
+@pytest.mark.parametrize("limit", [232_448, 166_912, 101_376], ids=["H100", "A100", "RTX4090"])
+@pytest.mark.parametrize(
+    ("bits", "dim"), [(4, 64), (4, 128), (4, 256), (8, 80), (8, 128), (8, 256)]
+)
+def test_a_launch_over_pages_fits_the_shared_memory(
+    monkeypatch: pytest.MonkeyPatch, bits: int, dim: int, limit: int
+) -> None:
+    monkeypatch.setattr(nvrtc, "shared_memory", lambda device: limit)
+    form = PageFormat(bits, dim)
+    warps, tiles, shared = decode_pages._shape(form, 8, 0)
+    stage = 16 * tiles * form.row_bytes
+    assert warps * stage * 2 <= shared <= limit - decode_pages._STATIC_SHARED
+    assert shared >= warps * 8 * dim * 4  # what the warps' merge needs
 
 
 def test_constants_name_the_format() -> None:

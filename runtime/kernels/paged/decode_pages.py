@@ -1,0 +1,157 @@
+"""Host side of decode_pages.cu: which caches it takes, its constants, its workspace, its launch."""
+
+import ctypes
+import functools
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import nvrtc
+from ..formats import address
+from .page_format import PageFormat, signs
+
+_SOURCE = Path(__file__).with_name("decode_pages.cu")
+MOST_SEQUENCES = 1024  # of one launch
+_STATIC_SHARED = 20 * 1024  # bytes of shared memory that decode_pages.cu declares, at most
+
+
+class _Args(ctypes.Structure):
+    """`Args` of decode_pages.cu, field by field."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("q", "pool", "table", "lengths", "logits", "out")),
+        *((name, ctypes.c_void_p) for name in ("partial", "arrived")),
+        *((name, ctypes.c_longlong) for name in ("page_stride", "head_stride", "table_stride")),
+        *((name, ctypes.c_longlong) for name in ("q_stride", "out_stride")),
+        *((name, ctypes.c_int) for name in ("heads", "query_heads", "head_blocks", "sequences")),
+        ("window", ctypes.c_int),
+        *((name, ctypes.c_float) for name in ("scaling", "softcap")),
+        ("signs", ctypes.c_uint32 * 8),
+    ]
+
+
+def supports(form: PageFormat, dtype: torch.dtype, group: int, device: torch.device) -> bool:
+    """Whether decode_pages.cu takes heads of this format, `group` query heads to a KV head."""
+    return (
+        device.type == "cuda"
+        and dtype in (torch.bfloat16, torch.float16)
+        and form.dim % 16 == 0
+        and 32 <= form.dim <= 256
+        and _taken(group) is not None
+        and nvrtc.available()
+        and torch.cuda.get_device_capability(device) >= (8, 0)
+    )
+
+
+def fits(pages: Tensor, form: PageFormat) -> bool:
+    """Whether rows of one head lie one after the other, pieces of 16 bytes aligned."""
+    return (
+        pages.stride(3) == 1
+        and pages.stride(2) == pages.shape[3] == form.row_bytes
+        and pages.shape[2] % 16 == 0
+        and pages.data_ptr() % 16 == pages.stride(0) % 16 == pages.stride(1) % 16 == 0
+    )
+
+
+def _taken(group: int) -> int | None:
+    """Query heads of one KV head that a block takes: all, or equal parts of 8 at most."""
+    return next((n for n in range(min(8, group), 0, -1) if group % n == 0), None)
+
+
+class PageDecoder:
+    """Decode attention of layers of one shape, with the workspace that they share.
+
+    Made once, before any graph is captured; a call launches one kernel and allocates nothing.
+    """
+
+    def __init__(
+        self,
+        form: PageFormat,
+        heads: int,
+        query_heads: int,
+        page_tokens: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        softcap: bool = False,
+    ) -> None:
+        group = query_heads // heads
+        taken = _taken(group)
+        assert taken is not None  # `supports` holds
+        index = device.index or 0
+        self.form, self.heads, self.query_heads = form, heads, query_heads
+        self._blocks = torch.cuda.get_device_properties(device).multi_processor_count
+        self._head_blocks = group // taken
+        warps, tiles, shared = _shape(form, taken, index)
+        constants = {
+            "D": form.dim, "VG": form.dim, "GROUP": taken, "HALF": int(dtype == torch.float16),
+            "SOFTCAP": int(softcap), "WARPS": warps, "TILES": tiles, "SHARED": shared,
+            "CODE_BITS": form.bits, "PAGE": page_tokens, "ROTATED": int(form.rotated),
+            "SEQUENCES": MOST_SEQUENCES, "LEAST": 2 * warps,
+        }  # fmt: skip
+        self._threads = warps * 32
+        self._kernel = _kernel(tuple(constants.items()), index)
+        floats = 2 * self._blocks * taken * (form.dim + 2)
+        self._partial = torch.empty(floats, dtype=torch.float32, device=device)
+        rows = MOST_SEQUENCES * heads * self._head_blocks
+        self._arrived = torch.zeros(rows, dtype=torch.int32, device=device)
+        self._signs = _sign_words(form.dim) if form.rotated else (ctypes.c_uint32 * 8)()
+
+    def __call__(
+        self,
+        query: Tensor,
+        pages: Tensor,
+        table: Tensor,
+        lengths: Tensor,
+        out: Tensor,
+        *,
+        scaling: float,
+        softcap: float = 0.0,
+        sinks: Tensor | None = None,
+        window: int = 0,
+    ) -> None:
+        """query [n, query heads, D] over sequences `lengths` [n] -> `out` of the same shape.
+
+        `table` int32 [>= n, pages of a sequence]; rows of `query` and `out` hold their heads one
+        after the other. `sinks`, float32 [query heads]; `window` as in reference.py. A sequence
+        of length 0 gives zeros.
+        """
+        step = MOST_SEQUENCES
+        for at in range(0, query.shape[0], step):
+            part = slice(at, min(at + step, query.shape[0]))
+            args = _Args(
+                *map(address, (query[part], pages, table[part], lengths[part], sinks, out[part])),
+                *map(address, (self._partial, self._arrived)),
+                *(pages.stride(0), pages.stride(1), table.stride(0)),
+                *(query.stride(0), out.stride(0)),
+                *(self.heads, self.query_heads, self._head_blocks, part.stop - part.start),
+                *(window, scaling * self.form.query_factor, softcap, self._signs),
+            )
+            self._kernel.launch((self._blocks, 1, 1), self._threads, args)
+
+
+def _shape(form: PageFormat, taken: int, device: int) -> tuple[int, int, int]:
+    """(warps a block, tiles of 16 tokens a step, bytes of shared memory): three steps in flight."""
+    room = nvrtc.shared_memory(device) - _STATIC_SHARED
+    tile = 16 * form.row_bytes
+    most = 16 if form.dim <= 128 else 8  # what leaves each thread the registers its sums need
+    for warps, tiles in ((most, 2), (most * 3 // 4, 2), (most, 1), (most // 2, 1), (4, 1)):
+        if warps * 3 * tiles * tile <= room:
+            return warps, tiles, max(warps * 3 * tiles * tile, warps * taken * form.dim * 4)
+    warps = max(1, room // (2 * tile))
+    return warps, 1, max(warps * 2 * tile, warps * taken * form.dim * 4)
+
+
+def _sign_words(dim: int) -> ctypes.Array[ctypes.c_uint32]:
+    negative = (signs(dim, torch.device("cpu")) < 0).tolist()
+    words = (ctypes.c_uint32 * 8)()
+    for channel, minus in enumerate(negative):
+        words[channel // 32] |= int(minus) << channel % 32
+    return words
+
+
+@functools.lru_cache(maxsize=64)
+def _kernel(constants: tuple[tuple[str, int], ...], device: int) -> nvrtc.Kernel:
+    named = dict(constants)
+    return nvrtc.compile_kernel(_SOURCE, "decode_pages", named, device, named["SHARED"])
