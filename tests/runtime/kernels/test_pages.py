@@ -23,11 +23,10 @@ SHAPES = [("int4_per_token_head", 64), ("int8_per_token_head", 48)]
 
 
 @pytest.fixture
-def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+def interpreted() -> None:
     pytest.importorskip("triton")
     if torch.cuda.is_available():
         pytest.skip("kernels run for real: test_pages_gpu.py")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
 
 
 @pytest.mark.parametrize("name", NAMES)
