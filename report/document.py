@@ -138,7 +138,8 @@ def _serve_commands(request: Request, best: Point, placement: Placement) -> list
     if request.engine.name not in VERIFIED or request.gpus or placement.file:
         return [*get, run]
     model = str(request.spec.extra.get("path") or request.spec.name)
-    words = ["kvpareto", "verify", "-m", model, "--engine", request.engine.name]
+    engine = request.engine.front or request.engine.name
+    words = ["kvpareto", "verify", "-m", model, "--engine", engine]
     words += ["--config", str(best.config), "--context", str(request.workload.context)]
     words += ["--batch", str(request.workload.batch)] if request.workload.batch > 1 else []
     return [*get, run, {"label": "Check it", "command": shlex.join(words)}]
@@ -233,9 +234,11 @@ def _targets(request: Request) -> dict[str, Any]:
 
 
 def _placing(request: Request) -> dict[str, Any]:
-    """What only engines that fill host memory too are asked: its bytes, whether there is no device,
-    and the program that the engine runs in, where that was named."""
-    if not request.engine.places or request.engine.serves:
+    """What only engines that fill host memory too are asked: its bytes, whether there is no device;
+    and the other name that the engine was asked for by, where there is one."""
+    if request.engine.serves:
+        return {"front": request.engine.front} if request.engine.front else {}
+    if not request.engine.places:
         return {}
     return {"ram": request.ram, "host_only": request.host_only, "front": request.engine.front}
 

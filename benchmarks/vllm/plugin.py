@@ -112,9 +112,7 @@ def _measure(name: str, asked: argparse.Namespace) -> None:
     def took(given: list[dict[str, list[int]]], tokens: int) -> float:
         from vllm import SamplingParams
 
-        plan = SamplingParams(
-            max_tokens=tokens, ignore_eos=True, temperature=0.0, detokenize=False
-        )
+        plan = SamplingParams(max_tokens=tokens, ignore_eos=True, temperature=0.0, detokenize=False)
         start = time.perf_counter()
         llm.generate(given, plan, use_tqdm=False)
         return time.perf_counter() - start

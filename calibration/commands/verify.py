@@ -85,6 +85,10 @@ def register(app: typer.Typer, show: Show) -> None:
                 help="llama-server to run, for --engine llama.cpp.  [default: the wheel xllamacpp]"
             ),
         ] = None,
+        plugin: Annotated[
+            bool,
+            typer.Option("--plugin", help="With --engine vllm: attention is kvpareto's plugin."),
+        ] = False,
         save: Annotated[Path | None, typer.Option(help="File for the receipt.")] = None,
         device: Device = None,
         offline: Offline = False,
@@ -103,6 +107,7 @@ def register(app: typer.Typer, show: Show) -> None:
         kvpareto verify -m ./my-model --budget 8GB,12GB,16GB --context 8k,32k
         kvpareto verify --engine llama.cpp -m file.gguf --budget 4GB --context 2k
         kvpareto verify --engine vllm -m Qwen/Qwen3-8B --context 8k --batch 16 --random-weights
+        kvpareto verify --engine vllm --plugin -m Qwen/Qwen3-8B --context 32k
         """
         if save is not None:
             from ...planner.whole_file import check_output
@@ -128,8 +133,11 @@ def register(app: typer.Typer, show: Show) -> None:
             "device": device,
             "trust_remote_code": trust_remote_code,
         }
-        if _asks(plan, engine, "vllm"):
-            document = _verify_vllm(asked, ours, binary)
+        behind = engine.lower() == "vllm-plugin"
+        if behind or _asks(plan, engine, "vllm"):
+            document = _verify_vllm(asked | {"plugin": plugin or behind}, ours, binary)
+        elif plugin:
+            raise BadInput("--plugin is vLLM's", "use it with --engine vllm")
         elif _is_llama_cpp(plan, engine):
             document = _verify_llama_cpp(asked, ours, binary)
         else:

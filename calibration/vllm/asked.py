@@ -19,6 +19,9 @@ from ...report.saved_plan import read_document
 from ..verify.shared_options import SharedVerifyOptions
 from .start import engine_arguments
 
+PLUGIN_CACHE = "w16a16-kint4_per_token_headvint4_per_token_head"
+"""What the plugin is verified with where no configuration is named."""
+
 
 @dataclass(frozen=True)
 class VllmOptions(SharedVerifyOptions):
@@ -27,6 +30,7 @@ class VllmOptions(SharedVerifyOptions):
     random_weights: bool = False
     tasks: str | None = None
     items: int | None = None
+    plugin: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ def asked_of(options: VllmOptions, hardware: Hardware) -> Asked:
         )
     spec = load_model(options.model, offline=options.offline)
     workload = Workload.parse(options.context, options.output, options.batch, spec.max_context)
-    config = Configuration.parse(options.config) if options.config else Configuration()
+    written = options.config or (PLUGIN_CACHE if options.plugin else "")
+    config = Configuration.parse(written) if written else Configuration()
     settings = _typed_settings(options, spec, config, workload, hardware)
     return Asked(
         spec, options.model, settings, config, workload, hardware, None, options.random_weights
@@ -73,7 +78,9 @@ def _typed_settings(
     hardware: Hardware,
 ) -> ServeSettings:
     """The engine's usual settings, with room for the prompt and the answer of every user."""
-    settings = asked_settings.settings_of(spec, config, workload, (hardware,))
+    settings = asked_settings.settings_of(
+        spec, config, workload, (hardware,), plugin=options.plugin
+    )
     if options.budget is None:
         return settings
     part = parse_bytes(options.budget) / hardware.memory_bytes

@@ -22,6 +22,7 @@ from ...planner.errors import BadInput, MissingDependency
 from ...planner.hardware.detect_gpu import detect_gpu
 from ...planner.hardware.gpus import Hardware
 from ...planner.load_model import load_config, shipped_folder
+from ...runtime.vllm_plugin.registration import why_not
 from ..design.options import DEFAULT_TASKS
 from ..execution.device import missing
 from ..records.receipt_rows import append_receipt
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VllmOptions", "verify"]
 
+PLUGIN_INSTALL = 'pip install "kvpareto[vllm]"'
 WARM_UP = Burst(2, 256, 3)
 """Compiles what a first prompt compiles."""
 ITEMS, QUICK_ITEMS = 32, 8
@@ -46,6 +48,8 @@ OUTPUT, QUICK_OUTPUT = 128, 32
 def verify(options: VllmOptions) -> dict[str, Any]:
     """Start it and judge it; the receipt. Raises BadInput, MissingDependency."""
     asked = asked_of(options, _card())
+    if asked.settings.attention_backend:
+        _check_plugin()
     promised = _promised(asked)
     burst = _burst(asked, options)
     speed = _speed(asked, promised, burst)
@@ -86,13 +90,28 @@ def _card() -> Hardware:
         ) from error
 
 
+def _check_plugin() -> None:
+    """Raises MissingDependency where vLLM would not find the plugin."""
+    from importlib.metadata import entry_points
+
+    reason = why_not()
+    if reason is None and not entry_points(group="vllm.general_plugins", name="kvpareto"):
+        reason = "kvpareto is not installed as a package, where vLLM looks for plugins"
+    if reason is not None:
+        told = {"missing": "kvpareto[vllm]", "install": PLUGIN_INSTALL}
+        raise MissingDependency(f"vLLM has no plugin here: {reason}", PLUGIN_INSTALL, told)
+
+
 def _burst(asked: Asked, options: VllmOptions) -> Burst:
     most = QUICK_OUTPUT if options.quick else OUTPUT
     workload = asked.workload
     return Burst(workload.batch, workload.context, max(1, min(workload.output, most)))
 
 
-def _speed(asked: Asked, promised: Start | None, burst: Burst) -> ServingSpeed:
+def _speed(asked: Asked, promised: Start | None, burst: Burst) -> ServingSpeed | None:
+    """None with the plugin, whose speed is not predicted."""
+    if asked.settings.attention_backend:
+        return None
     held = None
     if promised is not None:
         held = promised.pool.sequences(promised.cache.expected, burst.context + burst.output)
@@ -191,7 +210,7 @@ def _tasks(
         return scored(under, {}, "", "these are 16 bits: there is nothing to compare with")
     if asked.config.weight_bits < 16 and asked.spec.quantization is not None:
         return scored(under, {}, "", "the checkpoint has no 16-bit weights to compare with")
-    plain: dict[str, Any] = {"kv_cache_dtype": "auto"}
+    plain: dict[str, Any] = {"kv_cache_dtype": "auto", "attention_backend": ""}
     if asked.config.weight_bits < 16:
         plain["quantization"] = ""
     whole = replace(asked, settings=replace(settings, **plain))

@@ -11,7 +11,12 @@ from ..errors import BadInput
 NAMES = ("kvpareto", "transformers", "transformers-eager", "llama.cpp", "vllm", "sglang")
 """Names of the folders here, as --engine takes them: `-` and `.` for `_`."""
 
-FRONTS = {"llamacpp": "llama.cpp", "ollama": "llama.cpp", "lmstudio": "llama.cpp"}
+FRONTS = {
+    "llamacpp": "llama.cpp",
+    "ollama": "llama.cpp",
+    "lmstudio": "llama.cpp",
+    "vllm-plugin": "vllm",
+}
 """Other names of an engine, and programs that run it."""
 
 

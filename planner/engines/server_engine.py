@@ -35,8 +35,9 @@ class ServerEngine(Engine):
     several_cards = True
     serves = True
 
-    def __init__(self, gpus: tuple[Hardware, ...] = ()) -> None:
+    def __init__(self, gpus: tuple[Hardware, ...] = (), front: str = "") -> None:
         self._gpus = tuple(dict.fromkeys(gpus))
+        self.front = front
 
     @abstractmethod
     def obstacle(self, spec: ModelSpec) -> str | None:
@@ -44,10 +45,10 @@ class ServerEngine(Engine):
 
     @abstractmethod
     def caches(self, spec: ModelSpec) -> Sequence[str]:
-        """Named formats of the cache that every card has, beside 16 bits."""
+        """Named formats of the cache that every card has; "" is 16 bits."""
 
     def on(self, machine: Machine) -> Self:
-        return type(self)(machine.gpus)
+        return type(self)(machine.gpus, self.front)
 
     def cannot_run(self, spec: ModelSpec, hardware: Hardware | None = None) -> str | None:
         if not spec.understood:
@@ -70,7 +71,7 @@ class ServerEngine(Engine):
         residuals: Sequence[int],
         protections: tuple[tuple[int, ...], ...],
     ) -> Formats:
-        names = ("", *self.caches(spec))
+        names = tuple(self.caches(spec))
         rows = np.array([[0, _bits(name), _bits(name), 0] for name in names], dtype=np.int64)
         return Formats((KVLayout(),), ((),), rows, tuple((name, name) for name in names))
 

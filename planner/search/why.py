@@ -110,6 +110,8 @@ def _front_notes(request: Request, point: Point) -> list[str]:
     front = request.engine.front
     if not front:
         return []
+    if request.engine.serves:
+        return []  # the engine says what it needs
     said = dict(point.placement.ollama) if point.placement is not None else {}
     missing = said.get("missing", []) if front == "ollama" else []
     notes = [f"{front} runs {request.engine.name}: the bytes are those of {request.engine.name}"]

@@ -8,3 +8,5 @@ backend.py. docs/vllm_plugin.md describes the pages and what the interface allow
 from .registration import register
 
 __all__ = ["register"]
+DOOR = ("registration",)
+"""Modules that other rooms may import."""

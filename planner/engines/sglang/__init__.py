@@ -38,7 +38,7 @@ class Sglang(ServerEngine):
     def caches(self, spec: ModelSpec) -> Sequence[str]:
         from .place import fp8_obstacle
 
-        return () if any(fp8_obstacle(gpu) for gpu in self._gpus) else ("fp8",)
+        return ("",) if any(fp8_obstacle(gpu) for gpu in self._gpus) else ("", "fp8")
 
     def place(
         self, spec: ModelSpec, config: Configuration, workload: Workload, machine: Machine

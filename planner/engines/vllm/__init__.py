@@ -23,7 +23,8 @@ DTYPES = (
 
 
 class Vllm(ServerEngine):
-    """See Engine. fp8 weights are made at the start, the others are checkpoints of their own."""
+    """See Engine. fp8 weights are made at the start, the others are checkpoints of their own. Behind
+    the front `vllm-plugin` its attention is this project's (plugin.py)."""
 
     name, title = NAME, "vLLM"
     offered = ("fp8", "awq", "gptq4", "gptq8", "nvfp4")
@@ -31,7 +32,14 @@ class Vllm(ServerEngine):
     def obstacle(self, spec: ModelSpec) -> str | None:
         if any(isinstance(m, CompressedAttention) for m, _ in spec.mixer_counts):
             return f"caches of {spec.model_type}'s compressed attention are not planned"
+        if self.front:
+            from .plugin import model_obstacle
+
+            return model_obstacle(spec)
         return None
+
+    def behind(self, front: str) -> "Vllm":
+        return Vllm(self._gpus, front)
 
     def weight_formats(self, spec: ModelSpec) -> Sequence[str]:
         from .rules import weight_obstacle
@@ -47,7 +55,12 @@ class Vllm(ServerEngine):
 
         latent = any(isinstance(m, LatentAttention) for m, _ in spec.mixer_counts)
         names = ("fp8",) if latent else DTYPES
-        return [n for n in names if not any(cache_obstacle(spec, n, gpu) for gpu in self._gpus)]
+        kept = [n for n in names if not any(cache_obstacle(spec, n, gpu) for gpu in self._gpus)]
+        if self.front:
+            from .plugin import cache_obstacle as plugin_obstacle
+
+            return [name for name in kept if plugin_obstacle(spec, name) is None]
+        return ["", *kept]
 
     def place(
         self, spec: ModelSpec, config: Configuration, workload: Workload, machine: Machine
@@ -55,7 +68,7 @@ class Vllm(ServerEngine):
         self.check_formats(config)
         from .place import place
 
-        return place(spec, config, workload, machine)
+        return place(spec, config, workload, machine, plugin=bool(self.front))
 
 
 VLLM = Vllm()

@@ -7,14 +7,22 @@ from ...memory.weights import available_weight_bits
 from ...models.spec import ModelSpec
 from ...workload import Workload
 from .layer_pages import STATE_A_BLOCK
+from .plugin import BACKEND
+from .plugin import cache_obstacle as plugin_obstacle
 from .rules import batch_defaults, cache_obstacle, own_obstacle, weight_obstacle
 from .settings import VERSION, ServeSettings
 
 
 def settings_of(
-    spec: ModelSpec, config: Configuration, workload: Workload, gpus: tuple[Hardware, ...]
+    spec: ModelSpec,
+    config: Configuration,
+    workload: Workload,
+    gpus: tuple[Hardware, ...],
+    *,
+    plugin: bool = False,
 ) -> ServeSettings:
-    """Options for one configuration, before cards share the model. Raises BadInput."""
+    """Options for one configuration, before cards share the model. `plugin`: attention is this
+    project's. Raises BadInput."""
     if spec.dtype == "float32":
         raise BadInput(
             "servers are planned in 16 bits, and float32 was asked", "--dtype bfloat16 or float16"
@@ -27,6 +35,11 @@ def settings_of(
         for obstacle in (cache_obstacle(spec, dtype, gpu), weights):
             if obstacle is not None:
                 raise BadInput(f"vLLM {VERSION} on {gpu.name}: {obstacle}", "choose another format")
+    if plugin and (obstacle := plugin_obstacle(spec, dtype)) is not None:
+        raise BadInput(
+            f"vLLM with the plugin: {obstacle}",
+            "kint4_per_token_headvint4_per_token_head or kint8_per_token_headvint8_per_token_head",
+        )
     if spec.max_context is not None and workload.tokens > spec.max_context:
         raise BadInput(
             f"vLLM refuses --max-model-len {workload.tokens}: the model was made for "
@@ -42,6 +55,7 @@ def settings_of(
         max_num_seqs=workload.batch,
         quantization=name,
         prefix_caching=spec.model_type not in STATE_A_BLOCK,
+        attention_backend=BACKEND if plugin else "",
     )
 
 

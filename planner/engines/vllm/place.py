@@ -15,6 +15,7 @@ from ...workload import Workload
 from .asked_settings import settings_of
 from .command import checkpoint_words, flags_of, keeps_16_bits, model_argument
 from .layouts import layouts, with_layout
+from .plugin import INSTALL_NOTE
 from .rank_weights import rank_weights
 from .rules import unpacked_on_the_way
 from .settings import VERSION
@@ -27,15 +28,20 @@ MEASURED_CARDS = 2
 
 
 def place(
-    spec: ModelSpec, config: Configuration, workload: Workload, machine: Machine
+    spec: ModelSpec,
+    config: Configuration,
+    workload: Workload,
+    machine: Machine,
+    *,
+    plugin: bool = False,
 ) -> Placement:
-    """On the machine's cards, as they share the model best. Raises BadInput for what the release
-    refuses, and where no card is named."""
+    """On the machine's cards, as they share the model best; `plugin`: with this project's
+    attention. Raises BadInput for what the release refuses, and where no card is named."""
     if not machine.gpus:
         raise BadInput(
             "vLLM takes a part of a card, and no GPU is named", "name it: --gpu H100, --gpu 2x4090"
         )
-    settings = settings_of(spec, config, workload, machine.gpus)
+    settings = settings_of(spec, config, workload, machine.gpus, plugin=plugin)
     tried: list[SizedLayout] = []
     refused: BadInput | None = None
     for layout in layouts(spec, len(machine.gpus), machine.parallel):
@@ -166,7 +172,10 @@ def _sizes(term: Interval) -> Sizes:
 
 
 def _speed(spec: ModelSpec, workload: Workload, tried: SizedLayout) -> ServingSpeed | None:
-    """Of prompts of the mean length; None where the speed of such weights is not known."""
+    """Of prompts of the mean length; None where the speed of such weights, or of the plugin's
+    kernels, is not known."""
+    if tried.settings.attention_backend:
+        return None
     card = min(tried.cards, key=lambda one: one.gpu.bandwidth)
     pool = card.start.pool
     held = (pool.blocks(card.start.cache.expected) - 1) / pool.blocks_of_mean(lengths_of(workload))
@@ -202,6 +211,8 @@ def _notes(
         notes.append("buffers between cards (NCCL, all-reduces) are an estimate")
     if settings.quantization and unpacked_on_the_way(settings.quantization, gpu):
         notes.append(f"{gpu.name} unpacks {settings.quantization} weights to 16 bits to multiply")
+    if settings.attention_backend:
+        notes.append(INSTALL_NOTE)
     if serving.checkpoint:
         notes.append(f"it needs {serving.checkpoint}")
     return tuple(notes)

@@ -42,6 +42,8 @@ class ServeSettings:
     """Experts are spread whole over the tensor and data parallel ranks."""
     prefix_caching: bool = True
     """What a prompt begins with is kept for others. Recurrent states are then kept twice."""
+    attention_backend: str = ""
+    """Empty: as vLLM chooses; CUSTOM: this project's plugin."""
 
     def __post_init__(self) -> None:
         if self.kv_cache_dtype not in KV_DTYPES:
@@ -94,6 +96,8 @@ class ServeSettings:
             said["--enable-expert-parallel"] = ""
         if not self.prefix_caching:
             said["--no-enable-prefix-caching"] = ""
+        if self.attention_backend:
+            said["--attention-backend"] = self.attention_backend
         if self.quantization in ONLINE:
             said["--quantization"] = ONLINE[self.quantization]
         return said | ({"--enforce-eager": ""} if self.enforce_eager else {})

@@ -16,6 +16,7 @@ from ...hardware.gpus import Hardware
 from ...models.spec import Attention, DenseFFN, LatentAttention, ModelSpec, MoEFFN, RecurrentState
 from .block_pool import BlockPool
 from .mxfp4 import padding_bytes
+from .plugin import staging_bytes
 from .rank import rank_spec
 from .rank_weights import rank_weights
 from .rules import capability_of
@@ -162,6 +163,8 @@ def activation(spec: ModelSpec, settings: ServeSettings) -> int:
     # gate and up beside their product, the residual, its norm and what the layer adds
     step = 2 * tokens * (3 * max(wide, default=0) + 3 * spec.hidden)
     lasting = CUBLAS + _expert_buffers(spec, tokens)
+    if settings.attention_backend:
+        lasting += staging_bytes(spec, settings)
     if any(isinstance(m, LatentAttention) for m, _ in spec.mixer_counts):
         step = 2 * (LATENT_PREFILL * _unpacked_width(spec) + 4 * tokens * spec.hidden)
     if second_runner(spec):

@@ -300,3 +300,54 @@ def test_a_plan_is_started_with_its_own_flags(tmp_path: Path) -> None:
     assert asked.settings == settings
     assert asked.workload.batch == 16
     assert asked.plan_gpu == "NVIDIA H100 SXM5 80GB"
+
+
+PLUGIN = ["verify", "--engine", "vllm", "--plugin", "-m", "Qwen/Qwen3-8B", "--context", "4k",
+          "--batch", "4", "--random-weights", "--json"]  # fmt: skip
+
+
+def test_the_plugin_is_started_by_its_backend(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(verifier, "why_not", lambda: None)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **asked: [asked["name"]])
+    started: list[dict[str, str]] = []
+
+    def run_engine_(source: str, flags: dict[str, str], **rest: Any) -> Any:
+        started.append(flags)
+        return run_engine(source, flags, **rest)
+
+    monkeypatch.setattr(verifier, "run_engine", run_engine_)
+    run(PLUGIN)
+    document = json.loads(capsys.readouterr().out)
+    assert started[0]["--attention-backend"] == "CUSTOM"
+    assert started[0]["--kv-cache-dtype"] == "int4_per_token_head"
+    speeds = [term for term in document["terms"] if term["name"] in ("ttft", "tpot")]
+    assert speeds
+    assert all(term["predicted"] is None for term in speeds)
+
+
+@pytest.mark.parametrize(
+    ("reason", "found", "said"),
+    [("it needs an NVIDIA GPU", ["kvpareto"], "it needs an NVIDIA GPU"),
+     (None, [], "not installed as a package")],
+)  # fmt: skip
+def test_without_the_plugin_exit_3_and_the_line_to_type(
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    reason: str | None,
+    found: list[str],
+    said: str,
+) -> None:
+    monkeypatch.setattr(verifier, "why_not", lambda: reason)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **asked: found)
+    assert run(PLUGIN) == 3
+    document = json.loads(capsys.readouterr().out)
+    assert said in document["error"]
+    assert document["install"] == 'pip install "kvpareto[vllm]"'
+
+
+def test_the_plugin_is_vllms_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["verify", "--plugin", "-m", "Qwen/Qwen3-8B"]) == 2
+    assert "--engine vllm" in capsys.readouterr().err

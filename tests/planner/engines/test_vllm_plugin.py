@@ -1,0 +1,84 @@
+"""`--engine vllm-plugin`: vLLM with this project's attention, as plans know it."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kvpareto.cli import run
+from kvpareto.planner.engines import find_engine
+from kvpareto.planner.engines.vllm.plugin import cache_obstacle, model_obstacle, staging_bytes
+from kvpareto.planner.engines.vllm.settings import ServeSettings
+from kvpareto.planner.engines.vllm.start import start
+from kvpareto.planner.hardware.gpu_names import find_gpu
+from kvpareto.planner.load_model import load_model
+
+INT4, INT8 = "int4_per_token_head", "int8_per_token_head"
+LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
+PLAN = ["plan", "--engine", "vllm-plugin", "-m", LLAMA, "--gpu", "H200", "--context", "16k",
+        "--users", "16", "--json"]  # fmt: skip
+
+
+def planned(capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
+    run([*PLAN, *more])
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return document
+
+
+def test_a_plan_names_the_backend_and_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    document = planned(capsys)
+    assert (document["engine"], document["front"]) == ("vllm", "vllm-plugin")
+    best = document["recommended"]
+    assert best["serving"]["flags"]["attention_backend"] == "CUSTOM"
+    assert "--attention-backend CUSTOM" in best["serving"]["command"]
+    assert best["ttft_s"] is None
+    assert best["tpot_s"] is None
+    assert any('pip install "kvpareto[vllm]"' in note for note in document["warnings"])
+    caches = {point["serving"]["flags"]["kv_cache_dtype"] for point in document["frontier"]}
+    assert caches == {INT4, INT8}
+    assert any("--engine vllm-plugin" in one["command"] for one in document["commands"])
+
+
+def test_vllm_by_itself_is_planned_as_before() -> None:
+    assert find_engine("vllm").front == ""
+    assert "--attention-backend" not in ServeSettings(1000).flags()
+
+
+@pytest.mark.parametrize(
+    ("model", "dtype", "said"),
+    [(LLAMA, INT4, None), (LLAMA, INT8, None), (LLAMA, "fp8", "not fp8"),
+     ("deepseek-ai/DeepSeek-V3", INT4, "latents"),
+     ("microsoft/Phi-3-mini-4k-instruct", INT4, "96 channels"),
+     ("microsoft/Phi-3-mini-4k-instruct", INT8, None)],
+)  # fmt: skip
+def test_which_caches_it_takes(model: str, dtype: str, said: str | None) -> None:
+    obstacle = cache_obstacle(load_model(model, offline=True), dtype)
+    assert obstacle is None if said is None else said in str(obstacle)
+
+
+def test_a_model_it_cannot_serve_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert model_obstacle(load_model("microsoft/Phi-3-mini-4k-instruct", offline=True)) is None
+    code = run(["plan", "--engine", "vllm-plugin", "-m", "deepseek-ai/DeepSeek-V3", "--gpu",
+                "8xH200"])  # fmt: skip
+    assert code == 2
+    assert "keeps latents" in capsys.readouterr().err
+
+
+def test_a_cache_it_does_not_read_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    code = run(["estimate", "--engine", "vllm-plugin", "-m", LLAMA, "--gpu", "H200",
+                "--config", "w16a16-kfp8vfp8"])  # fmt: skip
+    assert code == 2
+    assert "not fp8" in capsys.readouterr().err
+
+
+def test_the_workspace_by_hand() -> None:
+    spec = load_model(LLAMA, offline=True)
+    settings = ServeSettings(131_072, kv_cache_dtype=INT4, attention_backend="CUSTOM")
+    # 131,072 tokens x 8 heads x 128 channels x K and V x 2 bytes; 8,192 x 32 x 128 x 2 of queries
+    assert staging_bytes(spec, settings) == 536_870_912 + 67_108_864
+    assert staging_bytes(spec, replace(settings, kv_cache_dtype=INT8)) == 536_870_912
+    gpu = find_gpu("H200")
+    with_plugin = start(spec, gpu, settings).activation.expected
+    without = start(spec, gpu, replace(settings, attention_backend="")).activation.expected
+    assert with_plugin - without == 603_979_776
