@@ -15,7 +15,7 @@ from kvpareto.runtime.kernels.paged.page_format import (
     rotate_back,
     unpack,
 )
-from tests.support.paged_batch import paged_batch
+from tests.runtime.kernels.paged_batch import paged_batch
 
 SAVED = Path(__file__).parents[2] / "data" / "vllm_pages" / "pages_0.26.json"
 NAMES = ["int4_per_token_head", "int8_per_token_head"]

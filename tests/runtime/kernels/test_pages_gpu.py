@@ -12,7 +12,7 @@ from kvpareto.runtime.kernels.paged.decode_pages import PageDecoder, fits, suppo
 from kvpareto.runtime.kernels.paged.page_format import rotate, rotate_back
 from kvpareto.runtime.kernels.paged.stage_pages import rotate_rows, stage_pages
 from kvpareto.runtime.kernels.paged.write_pages import write_pages
-from tests.support.paged_batch import PagedBatch, paged_batch
+from tests.runtime.kernels.paged_batch import PagedBatch, paged_batch
 from tests.support.runtime_builders import relative_error
 
 pytestmark = [

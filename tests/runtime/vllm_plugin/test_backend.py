@@ -1,6 +1,6 @@
 """The backend's flow: which rows go where, what is written, what is left to vLLM's own kernels.
 
-vLLM is faked (tests/support/fake_vllm.py), the decode kernel and FlashAttention are their
+vLLM is faked (fake_vllm.py), the decode kernel and FlashAttention are their
 references; writing, staging and rotating run in Triton's interpreter.
 """
 
@@ -14,8 +14,8 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 from kvpareto.runtime.kernels.paged import reference
-from tests.support import fake_vllm
-from tests.support.paged_batch import PagedBatch, paged_batch
+from tests.runtime.kernels.paged_batch import PagedBatch, paged_batch
+from tests.runtime.vllm_plugin import fake_vllm
 from tests.support.runtime_builders import relative_error
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="kernels need their own device")

@@ -8,7 +8,7 @@ from importlib import import_module, metadata
 import pytest
 
 from kvpareto.runtime.vllm_plugin import registration
-from tests.support import fake_vllm
+from tests.runtime.vllm_plugin import fake_vllm
 
 
 def absent(name: str) -> str:
