@@ -23,8 +23,8 @@ DTYPES = (
 
 
 class Vllm(ServerEngine):
-    """See Engine. fp8 weights are made at the start, the others are checkpoints of their own. Behind
-    the front `vllm-plugin` its attention is this project's (plugin.py)."""
+    """See Engine. fp8 weights are made at the start, the others are checkpoints of their own.
+    Behind the front `vllm-plugin` its attention is this project's (plugin.py)."""
 
     name, title = NAME, "vLLM"
     offered = ("fp8", "awq", "gptq4", "gptq8", "nvfp4")
