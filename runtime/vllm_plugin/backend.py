@@ -15,7 +15,7 @@ from vllm.v1.attention.backends.triton_attn import TritonAttentionBackend, Trito
 
 from ..kernels.paged.decode_pages import PageDecoder, fits, supports
 from ..kernels.paged.page_format import PageFormat
-from ..kernels.paged.stage_pages import rotate_rows, stage_pages
+from ..kernels.paged.stage_pages import PADDING, rotate_rows, stage_pages
 from ..kernels.paged.write_pages import write_pages
 from .dense import dense_attention, dense_version
 from .metadata import PackedMetadata, PackedMetadataBuilder, StagedPrompts, staging_room
@@ -200,7 +200,8 @@ def _warm(
     ones = torch.ones(1, dtype=torch.int32, device=device)
     write_pages(pages, row, row, torch.zeros(1, dtype=torch.int64, device=device), form)
     table = torch.zeros(1, 1, dtype=torch.int32, device=device)
-    stage_pages(pages, table, ones, table[0], row, row.clone(), 1, form)
+    staged = torch.zeros(1 + PADDING, heads, form.dim, dtype=dtype, device=device)
+    stage_pages(pages, table, ones, table[0], staged, staged.clone(), 1, form)
     if form.rotated:
         rotate_rows(row, row.clone())
         rotate_rows(row, row.clone(), back=True)

@@ -13,6 +13,8 @@ INSTALL_NOTE = (
 )
 CODE_BITS = {"int4_per_token_head": 4, "int8_per_token_head": 8}
 LARGEST_HEAD = 256
+PADDING = 256
+"""Rows of zeros behind what is staged (runtime/kernels/paged/stage_pages.py)."""
 
 
 def model_obstacle(spec: ModelSpec) -> str | None:
@@ -42,7 +44,7 @@ def cache_obstacle(spec: ModelSpec, dtype: str) -> str | None:
 def staging_bytes(spec: ModelSpec, settings: ServeSettings) -> int:
     """The workspace of one rank: keys and values of the longest sequence of one layer in 16 bits,
     and a chunk's rotated queries (staging_buffers in runtime/vllm_plugin/workspace.py)."""
-    room = max(settings.max_model_len, settings.max_num_batched_tokens)
+    room = max(settings.max_model_len, settings.max_num_batched_tokens) + PADDING
     turned = settings.max_num_batched_tokens if CODE_BITS[settings.kv_cache_dtype] == 4 else 0
     return max(
         (

@@ -16,6 +16,7 @@ from torch import Tensor
 from .page_format import PageFormat, hadamard, signs
 from .write_pages import exact, turn
 
+PADDING = 256  # rows of zeros after the last sequence: a dense kernel's tile reaches beyond it
 _TOKENS = 32  # tokens a program stages
 _ROWS = 64  # rows a program rotates
 
@@ -23,11 +24,13 @@ _ROWS = 64  # rows a program rotates
 @triton.jit
 def _stage(PAGES, WORDS, TABLE, LENGTHS, STARTS, K, V, heads, page_stride, head_stride,
            table_stride, PAGE: tl.constexpr, DIM: tl.constexpr, WIDE: tl.constexpr,
-           SIDE: tl.constexpr, BITS: tl.constexpr, TOKENS: tl.constexpr):  # fmt: skip
+           SIDE: tl.constexpr, BITS: tl.constexpr, TOKENS: tl.constexpr,
+           AFTER: tl.constexpr):  # fmt: skip
     sequence = tl.program_id(2)
     length = tl.load(LENGTHS + sequence)
+    end = length + tl.where(sequence == tl.num_programs(2) - 1, AFTER, 0)
     first = tl.program_id(0) * TOKENS
-    if first >= length:
+    if first >= end:
         return
     token = first + tl.arange(0, TOKENS)
     head = tl.program_id(1).to(tl.int64)
@@ -36,6 +39,7 @@ def _stage(PAGES, WORDS, TABLE, LENGTHS, STARTS, K, V, heads, page_stride, head_
     row = page.to(tl.int64) * page_stride + head * head_stride + token % PAGE * (2 * SIDE)
     at = tl.arange(0, WIDE)
     inside = there[:, None] & (at < DIM)[None, :]
+    written = (token < end)[:, None] & (at < DIM)[None, :]
     to = (tl.load(STARTS + sequence) + token).to(tl.int64) * heads + head
     for side in tl.static_range(2):
         here = row + side * SIDE
@@ -49,7 +53,7 @@ def _stage(PAGES, WORDS, TABLE, LENGTHS, STARTS, K, V, heads, page_stride, head_
             x = byte.to(tl.int8, bitcast=True).to(tl.float32)
             x *= word.to(tl.float32, bitcast=True)[:, None]
         OUT = K if side == 0 else V
-        tl.store(OUT + to[:, None] * DIM + at[None, :], x.to(OUT.dtype.element_ty), mask=inside)
+        tl.store(OUT + to[:, None] * DIM + at[None, :], x.to(OUT.dtype.element_ty), mask=written)
 
 
 @triton.jit
@@ -82,17 +86,18 @@ def stage_pages(
     longest: int,
     form: PageFormat,
 ) -> None:
-    """Sequences' pages to rows `starts[i]` on of `key` and `value` [tokens, heads, D], contiguous.
+    """Sequences' pages to rows `starts[i]` on of `key` and `value` [tokens, heads, D], contiguous,
+    then PADDING rows of zeros.
 
     `table` [sequences, pages], `lengths` and `starts` [sequences] are int32 on the device;
     `longest` is no less than any length.
     """
     heads = pages.shape[1]
-    _stage[(triton.cdiv(longest, _TOKENS), heads, lengths.shape[0])](
+    _stage[(triton.cdiv(longest + PADDING, _TOKENS), heads, lengths.shape[0])](
         pages.view(torch.uint8), pages.view(torch.int32), table, lengths, starts, key, value, heads,
         pages.stride(0), pages.stride(1), table.stride(0), PAGE=pages.shape[2], DIM=form.dim,
         WIDE=triton.next_power_of_2(form.dim), SIDE=form.side_bytes, BITS=form.bits,
-        TOKENS=_TOKENS, num_warps=4,
+        TOKENS=_TOKENS, AFTER=PADDING, num_warps=4,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from kvpareto.cli import run
 from kvpareto.planner.engines import find_engine
+from kvpareto.planner.engines.vllm import plugin
 from kvpareto.planner.engines.vllm.plugin import cache_obstacle, model_obstacle, staging_bytes
 from kvpareto.planner.engines.vllm.settings import ServeSettings
 from kvpareto.planner.engines.vllm.start import start
@@ -75,10 +76,18 @@ def test_a_cache_it_does_not_read_is_refused(capsys: pytest.CaptureFixture[str])
 def test_the_workspace_by_hand() -> None:
     spec = load_model(LLAMA, offline=True)
     settings = ServeSettings(131_072, kv_cache_dtype=INT4, attention_backend="CUSTOM")
-    # 131,072 tokens x 8 heads x 128 channels x K and V x 2 bytes; 8,192 x 32 x 128 x 2 of queries
-    assert staging_bytes(spec, settings) == 536_870_912 + 67_108_864
-    assert staging_bytes(spec, replace(settings, kv_cache_dtype=INT8)) == 536_870_912
+    # 131,072 + 256 tokens x 8 heads x 128 channels x K and V x 2 bytes
+    # 8,192 queries x 32 heads x 128 channels x 2 bytes
+    assert staging_bytes(spec, settings) == 537_919_488 + 67_108_864
+    assert staging_bytes(spec, replace(settings, kv_cache_dtype=INT8)) == 537_919_488
     gpu = find_gpu("H200")
     with_plugin = start(spec, gpu, settings).activation.expected
     without = start(spec, gpu, replace(settings, attention_backend="")).activation.expected
-    assert with_plugin - without == 603_979_776
+    assert with_plugin - without == 605_028_352
+
+
+def test_the_padding_is_the_kernels() -> None:
+    pytest.importorskip("triton")
+    from kvpareto.runtime.kernels.paged import stage_pages
+
+    assert plugin.PADDING == stage_pages.PADDING

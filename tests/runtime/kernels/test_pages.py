@@ -101,10 +101,11 @@ def test_the_writer_writes_the_references_bytes(interpreted: None, name: str, di
 
 @pytest.mark.parametrize(("name", "dim"), SHAPES)
 def test_staged_rows_are_the_pages(interpreted: None, name: str, dim: int) -> None:
-    from kvpareto.runtime.kernels.paged.stage_pages import stage_pages
+    from kvpareto.runtime.kernels.paged.stage_pages import PADDING, stage_pages
 
     batch = paged_batch(name, dim, 2, [33, 0, 7], page=32)
-    shape = (sum(batch.lengths) + 1, 2, dim)
+    total = sum(batch.lengths)
+    shape = (total + PADDING + 1, 2, dim)
     key, value = (torch.full(shape, float("nan")) for _ in "kv")
     stage_pages(batch.pages, batch.table, batch.device_lengths, batch.starts, key, value, 33,
                 batch.form)  # fmt: skip
@@ -114,6 +115,8 @@ def test_staged_rows_are_the_pages(interpreted: None, name: str, dim: int) -> No
         expected = reference.read(batch.pages, batch.table[i], length, batch.form)
         for mine, theirs in zip(found, expected, strict=True):
             assert torch.equal(mine.transpose(0, 1), theirs)
+    assert not key[total:-1].any()
+    assert not value[total:-1].any()
     assert bool(key[-1].isnan().all())
 
 

@@ -10,7 +10,7 @@ pytest.importorskip("triton")
 from kvpareto.runtime.kernels.paged import reference
 from kvpareto.runtime.kernels.paged.decode_pages import PageDecoder, fits, supports
 from kvpareto.runtime.kernels.paged.page_format import rotate, rotate_back
-from kvpareto.runtime.kernels.paged.stage_pages import rotate_rows, stage_pages
+from kvpareto.runtime.kernels.paged.stage_pages import PADDING, rotate_rows, stage_pages
 from kvpareto.runtime.kernels.paged.write_pages import write_pages
 from tests.runtime.kernels.paged_batch import PagedBatch, paged_batch
 from tests.support.runtime_builders import relative_error
@@ -92,7 +92,8 @@ def test_writing_and_staging(name: str, dim: int) -> None:
     write_pages(written, batch.key, batch.value, batch.slots, batch.form)
     # a GPU's divisions may differ in the last place, and so a code in a hundred or fewer
     assert (written != batch.pages).float().mean() < 0.02
-    key, value = (torch.full_like(batch.key, float("nan")) for _ in "kv")
+    shape = (len(batch.key) + PADDING, *batch.key.shape[1:])
+    key, value = (torch.full(shape, float("nan"), dtype=batch.key.dtype).cuda() for _ in "kv")
     stage_pages(batch.pages, batch.table, batch.device_lengths, batch.starts, key, value, 700,
                 batch.form)  # fmt: skip
     for i, length in enumerate(batch.lengths):
@@ -101,6 +102,8 @@ def test_writing_and_staging(name: str, dim: int) -> None:
         for mine, theirs in zip((key, value), expected, strict=True):
             rows = mine[first : first + length].transpose(0, 1)
             assert torch.equal(rows, theirs.to(mine.dtype))
+    assert not key[len(batch.key) :].any()
+    assert not value[len(batch.key) :].any()
 
 
 def test_rotation_there_and_back() -> None:
