@@ -199,6 +199,7 @@ def estimate(
       -kc -kc128    keys per channel, in blocks of 32 or 128 tokens
       -pb128 -pt    tiles of 128 tokens; one scale for a whole tensor
       +smooth +rot  K-smoothing; Hadamard rotation
+      +affine       maps that `calibrate --affine` learnt, in place of both
       +clip70       2- and 3-bit codes span 70 % of a group's range
       +rope8        rotary keys of latent attention at 8 or 4 bits; default: 16
       +res128       the last 128 tokens in 16 bits

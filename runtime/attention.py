@@ -21,7 +21,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from ..planner.errors import BadInput
 from . import latent, reference
-from .cache.layer_state import LayerState
+from .cache.affine import map_in, map_out
+from .cache.layer_state import LayerState, SideState
 from .cache.rotation import rotate, rotate_back
 from .cache.smoothing import freeze_mean, smooth
 from .gpu_kernels import gpu_kernels
@@ -115,10 +116,7 @@ def packed_attention(
 
 def append(state: LayerState, key: Tensor, value: Tensor) -> None:
     """Append post-RoPE keys and values [B, H, n, D] that `state.clock` already counts."""
-    if state.rotated and state.key.form.quantized:
-        key = rotate(key)
-    if state.rotated and state.value.form.quantized:
-        value = rotate(value)
+    key, value = _turned(state.key, key, state.rotated), _turned(state.value, value, state.rotated)
     if state.key.mean is not None:
         if key.shape[2] > 1 or state.clock.host == 1:  # decoding finds it frozen
             freeze_mean(state.key.mean, key, state.clock)
@@ -147,12 +145,23 @@ def _attend(
     softcap: float | None,
     sinks: Tensor | None,
 ) -> Tensor:
-    if state.rotated and state.key.form.quantized:
+    if state.key.affine is not None:
+        query = map_out(query, state.key.affine)
+    elif state.rotated and state.key.form.quantized:
         query = rotate(query)
     mixed = _backend(state).attend(query, state, scaling=scaling, softcap=softcap, sinks=sinks)
+    if state.value.affine is not None:
+        return map_out(mixed, state.value.affine)
     if state.rotated and state.value.form.quantized:
         mixed = rotate_back(mixed)
     return mixed
+
+
+def _turned(side: SideState, x: Tensor, rotated: bool) -> Tensor:
+    """Keys or values as the side stores them."""
+    if side.affine is not None:
+        return map_in(x, side.affine)
+    return rotate(x) if rotated and side.form.quantized else x
 
 
 class Backend(Protocol):

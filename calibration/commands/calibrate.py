@@ -85,6 +85,13 @@ def register(app: typer.Typer, show: Show) -> None:
                 "or local for this machine."
             ),
         ] = None,
+        affine: Annotated[
+            bool,
+            typer.Option(
+                "--affine",
+                help="Learn affine maps of keys and values first, from the text: +affine.",
+            ),
+        ] = False,
         device: Device = None,
         offline: Offline = False,
         trust_remote_code: TrustRemoteCode = False,
@@ -97,6 +104,7 @@ def register(app: typer.Typer, show: Show) -> None:
         kvpareto calibrate -m ./my-model --runs 12
         kvpareto calibrate -m Qwen/Qwen3-8B --context 4k,16k --minutes 30
         kvpareto calibrate -m Qwen/Qwen3-8B --context 4k,16k --runs 40 --resume
+        kvpareto calibrate -m ./my-model --affine     # then run --config w16a16-k2v2+affine+clip70
         kvpareto calibrate -m Qwen/Qwen3-8B --ray auto --runs 64  # on a Ray cluster
         """
         from ..calibrate import calibrate as run
@@ -118,5 +126,6 @@ def register(app: typer.Typer, show: Show) -> None:
             offline=offline,
             trust_remote_code=trust_remote_code,
             ray=ray,
+            affine=affine,
         )
         show(context, as_json, run(options), "calibration", "print_calibration")

@@ -60,6 +60,8 @@ class CalibrationOptions:
     trust_remote_code: bool = False
     ray: str | None = None
     """Address of a Ray cluster to measure on, "local" for one of this machine; None: no cluster."""
+    affine: bool = False
+    """Whether affine maps are learnt before anything is measured."""
 
     def check(self) -> None:
         """Raises BadInput for numbers that measure nothing, and for unknown devices."""
@@ -78,6 +80,11 @@ class CalibrationOptions:
             raise BadInput(
                 f"--tolerance {self.tolerance:g} is no error of a retention",
                 "give a part of the score: 0.005",
+            )
+        if self.affine and self.ray is not None:
+            raise BadInput(
+                "affine maps are learnt on this machine, not on a Ray cluster",
+                "calibrate --affine without --ray first, then --resume --ray",
             )
         check_name(self.device)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ... import profiles
 from ...planner.errors import BadInput
 from .. import tasks
 from ..design.user_text import read_user_text
@@ -101,6 +102,13 @@ class Prompts:
             for i in range(count)
         ]
         return torch.cat(rows)
+
+    def long_text(self, most: int) -> Tensor:
+        """Up to `most` tokens [T] of the user's text, else of prose that is in no prompt. Raises
+        BadInput for a text that cannot be read."""
+        path = self.material.text
+        text = profiles.read("calibration_text.md") if path is None else read_user_text(path)
+        return text_windows(self._needed(), text, most, 1)[0]
 
     def _generated(self, context: int) -> list[str]:
         return [name for name in self.material.tasks if self._fits(name, context)]

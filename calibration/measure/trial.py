@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from ...planner.errors import BadInput
 from ...planner.formats.configuration import Configuration
@@ -22,6 +23,8 @@ from ...runtime.session_results import held_bytes
 from .. import tasks
 from ..execution.loaded_model import OpenModel, open_model
 from ..records.record_file import Memory
+from .affine_maps import TOKENS as AFFINE_TOKENS
+from .affine_maps import learn_maps
 from .divergence import Divergence, divergence
 from .layer_probe import TOKENS, probe_layers
 from .layer_sensitivity import Sensitivity
@@ -129,6 +132,11 @@ class Bench:
         if self.device == "cpu":  # a quarter of the text: seconds, where it would be a minute
             windows = windows[:1, : self.probe_tokens]
         return probe_layers(self._model(16), windows), int(windows.shape[1])
+
+    def affine_maps(self) -> tuple[dict[str, Tensor], int]:
+        """Affine maps of keys and values, and the number of tokens that they are learnt from."""
+        text = self.prompts.long_text(AFFINE_TOKENS)
+        return learn_maps(self._model(16), text), len(text)
 
     def batched(self, config: Configuration, context: int) -> Session:
         """A session of as many prompts at once as memory allows, up to BATCH, for the caller to

@@ -27,6 +27,8 @@ from .model_features import shape_of
 from .predictor import Predictor
 
 FOLDER = "calibrations"
+AFFINE = "affine.safetensors"
+"""Maps of keys and values (runtime/cache/affine.py)."""
 ACCURACY = "accuracy.json"
 META = "meta.json"
 _NOT_COMPARED = "its calibration was chosen by the config alone: {why}"

@@ -13,6 +13,8 @@ from ..formats.code_tables import CODED
 from ..formats.configuration import CLIPPED, Configuration
 from ..formats.kv_format import KVFormat, SideFormat
 
+AFFINE_BITS = 0.6
+"""What affine maps add to a rotation, both sides taken as one."""
 WIDTHS = 32, 64, 128, 256
 """Values that share a scale, by which the numbers below are given."""
 _TABLES = {
@@ -35,12 +37,15 @@ whole range, by WIDTHS."""
 
 def worth(config: Configuration, head_dim: int) -> tuple[float, float]:
     """Bits that the keys and values of unprotected layers are worth, in heads of `head_dim`."""
-    if config.clip == 100 and not {config.k_format, config.v_format} & CODED.keys():
+    coded = bool({config.k_format, config.v_format} & CODED.keys())
+    if config.clip == 100 and not coded and not config.affine:
         return float(config.k_bits), float(config.v_bits)
     taken = (*config.protection.layers,) if config.protection is not None else ()
     layer = next(i for i in range(len(taken) + 1) if i not in taken)
     form = KVFormat.of(config, layer)
-    return _bits(form.key, head_dim), _bits(form.value, head_dim)
+    more = AFFINE_BITS if config.affine else 0.0
+    keys, values = (_bits(side, head_dim) for side in (form.key, form.value))
+    return keys + more * (keys < 16), values + more * (values < 16)
 
 
 def _bits(side: SideFormat, dim: int) -> float:

@@ -65,8 +65,8 @@ def formats_of(spec: ModelSpec, configs: Sequence[Configuration]) -> FormatArray
         granularity=[c.granularity for c in configs],
         group_size=[c.group_size or 0 for c in configs],
         block_tokens=[c.block_tokens or 0 for c in configs],
-        smoothing=[c.smoothing for c in configs],
-        rotation=[c.rotation for c in configs],
+        smoothing=[c.smoothing or c.affine for c in configs],
+        rotation=[c.rotation or c.affine for c in configs],
         residual=[c.residual for c in configs],
         kv_names=[(c.k_format, c.v_format) for c in configs],
     )

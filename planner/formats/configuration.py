@@ -16,6 +16,8 @@ no window, no sinks, no protected layers, prefill in one shot.
     kfp8vfp8, knf4v4, klloyd3vlloyd2
             8-bit floats and tables of levels (code_tables.py), which our own cache holds too:
             every granularity and option goes with them
+    +affine keys and values under the affine maps that `calibrate --affine` learnt (runtime/cache/
+            affine.py), which take the place of +smooth and +rot
     +clip70 sides of 2 and 3 bits span the middle 70 % of a group's range and clamp the rest
     +rope8  latent attention's rotary keys at 8 bits (or 4); without it they stay in 16 bits, and
             only the latents are quantized
@@ -92,6 +94,8 @@ class Configuration:
     """Bits of the rotary keys that latent attention keeps beside its latents."""
     clip: int = 100
     """Percent of a group's range that codes of CLIPPED bits span."""
+    affine: bool = False
+    """Keys and values under calibrated affine maps."""
 
     def __post_init__(self) -> None:
         if self.formats:
@@ -127,9 +131,9 @@ class Configuration:
         clipping, windows, bits of rotary keys."""
         own = (
             *(self.granularity, self.group_size, self.block_tokens, self.smoothing, self.rotation),
-            *(self.rope_bits, self.clip, self.residual, self.sinks),
+            *(self.rope_bits, self.clip, self.affine, self.residual, self.sinks),
         )
-        return own != (Granularity.PER_TOKEN, None, None, False, False, 16, 100, 0, 0)
+        return own != (Granularity.PER_TOKEN, None, None, False, False, 16, 100, False, 0, 0)
 
     @property
     def largest_chunk(self) -> int | None:
@@ -169,6 +173,7 @@ class Configuration:
         if self.group_size is not None:
             parts.append(f"-g{self.group_size}")
         parts += ["+smooth"] * self.smoothing + ["+rot"] * self.rotation
+        parts += ["+affine"] * self.affine
         parts += [f"+clip{self.clip}"] if self.clip < 100 else []
         parts += [f"+rope{self.rope_bits}"] if self.rope_bits < 16 else []
         parts += [f"+res{self.residual}"] if self.residual else []
@@ -249,7 +254,11 @@ def _check_granularity(config: Configuration) -> None:
         )
     plain = (config.granularity, config.group_size) == (Granularity.PER_TOKEN, None)
     needs_bits = not plain or config.smoothing or config.rotation or config.residual or config.sinks
-    needs_bits = needs_bits or config.rope_bits < 16
+    needs_bits = needs_bits or config.rope_bits < 16 or config.affine
+    if config.affine and (config.smoothing or config.rotation):
+        raise BadInput(
+            "+affine rotates and centres keys itself", "leave +smooth and +rot out beside it"
+        )
     if needs_bits and not config.quantizes_kv:
         raise BadInput(
             "nothing is quantized, so granularity, smoothing, rotation and windows mean nothing",

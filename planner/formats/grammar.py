@@ -150,6 +150,8 @@ def _read_option(part: str, fields: Fields) -> None:
         _set(fields, part, smoothing=True)
     elif part == "rot":
         _set(fields, part, rotation=True)
+    elif part == "affine":
+        _set(fields, part, affine=True)
     elif part == "pcdyn":
         _set(fields, part, chunk=None, dynamic_chunk=True)
     elif match := re.fullmatch(r"(res|sink|rope|clip|pc)([1-9]\d{0,9})", part, re.ASCII):
@@ -163,6 +165,6 @@ def _read_option(part: str, fields: Fields) -> None:
     else:
         raise BadInput(
             f"'+{part}' is not an option",
-            "options are +smooth, +rot, +clip70, +rope8, +res128, +sink4, +protect{0,27}:k8v8, "
-            "+pc256 and +pcdyn",
+            "options are +smooth, +rot, +affine, +clip70, +rope8, +res128, +sink4, "
+            "+protect{0,27}:k8v8, +pc256 and +pcdyn",
         )

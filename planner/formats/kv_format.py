@@ -15,6 +15,7 @@ Layouts, for B sequences, H KV heads, D channels, P packed tokens, G groups of g
     {k,v}_residual  bf16   [B, H, R, D]          tokens not packed (yet)
     {k,v}_sinks     bf16   [B, H, S, D]          first tokens, never packed
     k_mean          fp32   [B, H, D]             K-smoothing
+    {k,v}_affine    fp16   [H, 2 D + 1, D]       affine maps: there, back, mean
 
 A value is level(code) * scale + offset, with the code itself as the level of integers, and the
 others of code_tables.py. The offset is the group's minimum, not an integer zero
@@ -65,6 +66,7 @@ class SideFormat:
     """What codes stand for, a name of code_tables.CODED; "" = integers."""
     clip: int = 100
     """Percent of a group's range that the codes span."""
+    affine: bool = False
 
     @property
     def quantized(self) -> bool:
@@ -115,6 +117,8 @@ class SideFormat:
             buffers.append(Buffer(f"{s}_sinks", (batch, heads, self.sinks, dim), "bfloat16"))
         if self.smoothing:
             buffers.append(Buffer(f"{s}_mean", (batch, heads, dim), "float32"))
+        if self.affine:
+            buffers.append(Buffer(f"{s}_affine", (heads, 2 * dim + 1, dim), "float16"))
         return tuple(buffers)
 
     def _scale_shape(self, batch: int, heads: int, dim: int, packed: int) -> tuple[int, ...]:
@@ -151,7 +155,9 @@ class KVFormat:
 
     def of_latent(self, rope_bits: int) -> "KVFormat":
         """The format of latent attention: latents are the keys, rotary keys the values."""
-        return KVFormat(self.key, replace(self.value, bits=rope_bits, table="", clip=100))
+        return KVFormat(
+            self.key, replace(self.value, bits=rope_bits, table="", clip=100, affine=False)
+        )
 
     def buffers(
         self, batch: int, heads: int, key_dim: int, value_dim: int, tokens: int
@@ -202,6 +208,7 @@ def _format(
             smoothing=name == "k" and config.smoothing and bits < 16,
             table=table,
             clip=100 if table or bits not in CLIPPED else config.clip,
+            affine=config.affine and bits < 16,
         )
 
     return KVFormat(

@@ -62,7 +62,7 @@ class ConfigurationAxes:
             "v_bits": config.v_bits,
             "kv_bytes": kv_bytes,
             "tail": packed and tail,
-            "rotated": packed and config.rotation,
+            "rotated": packed and (config.rotation or config.affine),
             "smoothed": packed and config.smoothing,
             "by_channel": config.granularity is Granularity.PER_CHANNEL,
             "per_tensor": packed and config.granularity is Granularity.PER_TENSOR,

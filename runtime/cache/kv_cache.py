@@ -16,6 +16,7 @@ from ...planner.formats.kv_format import KVFormat
 from ...planner.models.spec import ModelSpec
 from ...planner.units import format_bytes
 from ..failures import is_out_of_memory
+from .affine import Maps, fill_maps, find_maps
 from .hybrid_layer import HybridLayer
 from .layer_shape import check_smoothing, layer_shape, state_of
 from .layer_state import Clock, LayerState
@@ -41,7 +42,9 @@ class PackedCache(Cache):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.bfloat16,
         kernels: bool = True,
+        maps: Maps | None = None,
     ) -> None:
+        """`maps` are those of a configuration with +affine; None: what `calibrate` learnt."""
         where = torch.device(device)
         half = dtype if dtype == torch.float16 else torch.bfloat16
         shapes = [
@@ -50,6 +53,8 @@ class PackedCache(Cache):
         ]
         check_latents(spec, config)
         check_smoothing(spec, config)
+        if config.affine and maps is None:
+            maps = find_maps(spec)
         self.clock = Clock(batch, where)
         self.capacity = tokens
         layers: list[PackedLayer | EmptyLayer | StateLayer] = []
@@ -81,6 +86,8 @@ class PackedCache(Cache):
                     aligned=shape.aligned,
                     latent=shape.latent,
                 )
+                if maps is not None:
+                    fill_maps(state, maps, index)
                 if memory is None:
                     layers.append(PackedLayer(state, tokens, leads))
                 else:

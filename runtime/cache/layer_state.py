@@ -93,6 +93,8 @@ class SideState:
     residual: Tensor | None = None
     sinks: Tensor | None = None
     mean: Tensor | None = None
+    affine: Tensor | None = None
+    """Affine maps, the same for every sequence (affine.py)."""
 
     @property
     def sink_tokens(self) -> int:
@@ -108,7 +110,7 @@ class SideState:
         return kept if kept > self.sink_tokens else 0
 
     def tensors(self) -> tuple[Tensor, ...]:
-        held = (self.values, self.scale, self.residual, self.sinks, self.mean)
+        held = (self.values, self.scale, self.residual, self.sinks, self.mean, self.affine)
         return tuple(t for t in held if t is not None)
 
     def row(self, row: int) -> Self:

@@ -49,7 +49,8 @@ def check_latents(spec: ModelSpec, config: Configuration) -> None:
             f"a latent is key and value at once: K and V take the same bits, not {config}",
             "k8v8 or k4v4; +rope8 is for the rotary keys, which stay in 16 bits without it",
         )
-    if config.granularity is not Granularity.PER_TOKEN or config.smoothing or config.rotation:
+    turned = config.smoothing or config.rotation or config.affine
+    if config.granularity is not Granularity.PER_TOKEN or turned:
         raise BadInput(
             f"latents are packed with one scale a token and group, not as {config} says",
             "k8v8-g64 or k4v4-g64, without +smooth and +rot",

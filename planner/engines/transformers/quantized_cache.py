@@ -61,8 +61,8 @@ def _not_quantized_cache(spec: ModelSpec, config: Configuration) -> str | None:
         return "it takes models with full attention in every layer only"
     if config.k_bits not in SPACE_BITS or config.v_bits not in SPACE_BITS:
         return "of its widths, 8, 4 and 2 bits are planned"
-    if config.clip < 100:
-        return "it clips no range"
+    if config.clip < 100 or config.affine:
+        return "it neither clips a range nor knows affine maps"
     if config.k_bits != config.v_bits or config.protection is not None:
         return "it has one width for all keys and values"
     if config.granularity is not Granularity.PER_TOKEN:

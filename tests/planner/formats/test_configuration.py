@@ -46,6 +46,10 @@ from kvpareto.planner.formats.configuration import (
             ),
         ),
         (
+            "w16a16-k2v4+affine+clip70+sink4",
+            Configuration(k_bits=2, v_bits=4, affine=True, clip=70, sinks=4),
+        ),
+        (
             "w16a16-k6v3-g64+rot+clip80",
             Configuration(k_bits=6, v_bits=3, group_size=64, rotation=True, clip=80),
         ),
@@ -93,6 +97,8 @@ def test_order_and_defaults_are_printed_one_way(written: str, canonical: str) ->
         ("w4a16-k7v4", "k7 is not a KV format"),
         ("w4a16-k4v4+clip70", "+clip70 clips nothing"),
         ("w4a16-k2v2+clip40", "or too much"),
+        ("w4a16-k2v2+affine+rot", "+affine rotates and centres"),
+        ("w4a16-k16v16+affine", "nothing is quantized"),
         ("w4a16-klloyd2v4+clip70", "+clip70 clips nothing"),
         ("w4a16-k2v2+clip0", "is not an option"),
         ("w4a16-k4v4-g48", "-g48 is not a group size"),
