@@ -1,6 +1,7 @@
 """The packed KV cache: layouts, packing, quantization, rotation, smoothing."""
 
 DOOR = (
+    "affine",
     "hybrid_layer",
     "kv_cache",
     "layer_shape",
