@@ -153,7 +153,7 @@ def _measure_here(run: _Run, folder: Path, here: "Environment") -> "Ending":
         )
         announce_layers(runner.probe(), shown.say)
         if options.affine:
-            _learn_affine(run, bench, folder)
+            shown.say(bench.learn_affine(folder))
 
         def step(number: int, config: Configuration) -> None:
             shown.step(str(config), number)
@@ -169,19 +169,6 @@ def _measure_here(run: _Run, folder: Path, here: "Environment") -> "Ending":
             time.monotonic() - run.started,
         )
         return Campaign(spec, plan, runner, file.records, step).run()
-
-
-def _learn_affine(run: _Run, bench: "Bench", folder: Path) -> None:
-    """Affine maps from the calibration's text, put beside its rows."""
-    from ..runtime.cache.affine import write_maps
-
-    begun = time.monotonic()
-    maps, tokens = bench.affine_maps()
-    write_maps(folder, maps)
-    run.shown.say(
-        f"affine maps of {len(maps) // 2} layers, from {tokens:,} tokens in "
-        f"{time.monotonic() - begun:.1f} s: configurations with +affine run now"
-    )
 
 
 def _measure_on(cluster: Mapping[str, float], run: _Run) -> "tuple[Ending, Environment]":

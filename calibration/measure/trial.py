@@ -9,15 +9,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from ...planner.errors import BadInput
 from ...planner.formats.configuration import Configuration
 from ...planner.models.spec import ModelSpec, RecurrentState
 from ...runtime import Session
+from ...runtime.cache.affine import write_maps
 from ...runtime.failures import is_out_of_memory
 from ...runtime.session_results import held_bytes
 from .. import tasks
@@ -133,10 +134,16 @@ class Bench:
             windows = windows[:1, : self.probe_tokens]
         return probe_layers(self._model(16), windows), int(windows.shape[1])
 
-    def affine_maps(self) -> tuple[dict[str, Tensor], int]:
-        """Affine maps of keys and values, and the number of tokens that they are learnt from."""
+    def learn_affine(self, folder: Path) -> str:
+        """Put affine maps of keys and values beside the calibration in `folder`, and say so."""
+        begun = time.monotonic()
         text = self.prompts.long_text(AFFINE_TOKENS)
-        return learn_maps(self._model(16), text), len(text)
+        maps = learn_maps(self._model(16), text)
+        write_maps(folder, maps)
+        return (
+            f"affine maps of {len(maps) // 2} layers, from {len(text):,} tokens in "
+            f"{time.monotonic() - begun:.1f} s: configurations with +affine run now"
+        )
 
     def batched(self, config: Configuration, context: int) -> Session:
         """A session of as many prompts at once as memory allows, up to BATCH, for the caller to
