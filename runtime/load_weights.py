@@ -209,8 +209,9 @@ def _plain(
 ) -> Any:
     """The model of a 16-bit checkpoint, rounded to `weight_bits` where these are fewer.
 
-    `section` is the `quantization_config` of one that is dequantized on the way. What is to be rounded for a GPU is loaded and rounded in the host's memory, so that the 16-bit
-    weights never lie on the device.
+    `section` is the `quantization_config` of one that is dequantized on the way. What is to be
+    rounded for a GPU is loaded and rounded in the host's memory, so that the 16-bit weights never
+    lie on the device.
     """
     on_host = device.type == "cuda" and weight_bits < 16
     with reading(f"the weights of {folder.name}", AGAIN), _quiet():

@@ -2,7 +2,7 @@
 
     8 bits     NAME         e4m3, e5m2 or int8 [.., out, in]
                NAME_scale, or NAME_scale_inv: of the tensor, [out, 1], or of blocks of R x C
-               [ceil(out / R), ceil(in / C)]; in fp32, 16 bits, or exponents alone (e8m0, also as bytes)
+               [ceil(out / R), ceil(in / C)]; in fp32, 16 bits, or exponents alone (e8m0, bytes)
                NAME_zero_point: int8 like the scales, where there is one
                value = (code - zero point) * scale
     MXFP4      NAME_blocks  uint8 [experts, out, in / 32, 16], two e2m1 codes a byte, low first
