@@ -83,7 +83,9 @@ def _measure(name: str, asked: argparse.Namespace) -> None:
     vocab = vocabulary(config)
     layers = asked.layers or config["num_hidden_layers"]
     token = 2 * config["num_key_value_heads"] * 128 * layers * BYTES_PER_CHANNEL[cache]
-    size: dict[str, Any] = {"kv_cache_memory_bytes": int(asked.cache_tokens * token)}
+    # vLLM starts only where its utilization is free, which then says nothing of the cache
+    size: dict[str, Any] = {"gpu_memory_utilization": 0.05}
+    size["kv_cache_memory_bytes"] = int(asked.cache_tokens * token)
     if asked.alone:
         size = {"gpu_memory_utilization": 0.92}
     begun = time.monotonic()
@@ -94,7 +96,7 @@ def _measure(name: str, asked: argparse.Namespace) -> None:
     register()  # where the package is not installed, vLLM finds no entry point of it
     llm = LLM(
         model=str(folder), skip_tokenizer_init=True, load_format="dummy", dtype="bfloat16",
-        max_model_len=135_000, seed=0, enable_prefix_caching=True,
+        max_model_len=135_000, max_num_batched_tokens=8192, seed=0, enable_prefix_caching=True,
         compilation_config={"cudagraph_capture_sizes": [1, 2, 4, 8, 16, 32, 64]},
         **CACHES[cache], **size,
     )  # fmt: skip
