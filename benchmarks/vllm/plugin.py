@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--cache-tokens", type=int, default=280_000)
     parser.add_argument("--cache-gb", type=float, default=1e9, help="Of each engine, at most.")
     parser.add_argument("--alone", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="Without torch.compile, for a start.")
     parser.add_argument("--until", type=float, default=1e9, help="Seconds after which to give up.")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -98,7 +99,7 @@ def _measure(name: str, asked: argparse.Namespace) -> None:
     llm = LLM(
         model=str(folder), skip_tokenizer_init=True, load_format="dummy", dtype="bfloat16",
         max_model_len=135_000, max_num_batched_tokens=8192, seed=0, enable_prefix_caching=True,
-        compilation_config={"cudagraph_capture_sizes": [1, 2, 4, 8, 16, 32, 64]},
+        compilation_config=_compilation(asked.quick),
         **CACHES[cache], **size,
     )  # fmt: skip
     held = llm.llm_engine.vllm_config.cache_config
@@ -134,6 +135,14 @@ def _measure(name: str, asked: argparse.Namespace) -> None:
     with open(asked.out, "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
     os._exit(0)  # vLLM's end takes seconds
+
+
+def _compilation(quick: bool) -> dict[str, Any]:
+    """Graphs of few sizes; `quick`: of decode steps alone, of layers as they are written."""
+    if quick:
+        sizes = {"cudagraph_capture_sizes": [1, 16]}
+        return {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY", **sizes}
+    return {"cudagraph_capture_sizes": [1, 2, 4, 8, 16, 32, 64]}
 
 
 def _long(prompts: Callable[..., Any], took: Callable[..., float]) -> dict[str, float]:
