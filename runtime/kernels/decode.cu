@@ -53,7 +53,6 @@ INLINE void attend(const u16* q, const Side& k, const Side& v, int k_origin, int
     const int to = min(end, origin + (int)((long long)units * (block + 1) / blocks) * R::step);
     if (warp < R::warps) {
         typename P::Reader reader(k, v, k_origin, v_origin, origin);
-        R::open(reader, from, to, R::warps * R::step, warp, lane);
         R::run(acc, q, reader, from, to, R::warps * R::step, lowest, scaling, softcap, warp, lane);
     }
     merge_warps<R>(acc, out, lm);

@@ -209,24 +209,35 @@ struct Range {
         }
     }
 
-    INLINE static void copy(typename PLACE::Reader& reader, int at, int last, int stage, int warp, int lane) {
-        if (at < last) reader.fetch((u32)__cvta_generic_to_shared(shared + (warp * stages + stage) * stage_bytes), at, last - at, lane);
-        commit();
-    }
-
-    // Begins to copy steps first, first + stride, ... below last, in this order; `run` goes on.
+    // Begins to copy what `run<true>` attends to, with the same arguments.
     INLINE static void open(typename PLACE::Reader& reader, int first, int last, int stride, int warp, int lane) {
         if (first >= last) return;
+        const u32 ring_at = (u32)__cvta_generic_to_shared(shared + warp * stages * stage_bytes);
         reader.begin(first, last, stride, lane);
 #pragma unroll
-        for (int i = 0; i < stages - 1; i++) copy(reader, first + i * stride, last, i, warp, lane);
+        for (int i = 0; i < stages - 1; i++) {
+            const int at = first + i * stride;
+            if (at < last) reader.fetch(ring_at + i * stage_bytes, at, last - at, lane);
+            commit();
+        }
     }
 
-    // Attends to the steps that `open` began to copy. Tokens below `lowest` are hidden.
+    // Steps first, first + stride, ... below last; the reader copies them in this order. Tokens
+    // below `lowest` are hidden.
+    template <bool OPENED = false>
     INLINE static void run(Acc& acc, const u16* heads, typename PLACE::Reader& reader, int first, int last, int stride, int lowest,
                            float scaling, float softcap, int warp, int lane) {
         if (first >= last) return;
         const u8* ring = shared + warp * stages * stage_bytes;
+        const u32 ring_at = (u32)__cvta_generic_to_shared(ring);
+        if constexpr (!OPENED) reader.begin(first, last, stride, lane);
+        const auto prefetch = [&](int at, int stage) {
+            if (at < last) reader.fetch(ring_at + stage * stage_bytes, at, last - at, lane);
+            commit();
+        };
+        if constexpr (!OPENED)
+#pragma unroll
+            for (int i = 0; i < stages - 1; i++) prefetch(first + i * stride, i);
         Queries q;
         q.read(heads, scaling, lane);
         u32 qs[D / 16][2];
@@ -234,10 +245,10 @@ struct Range {
         int stage = 0, free = stages - 1;
 #pragma unroll 1
         for (int at = first; at < last; at += stride) {
-            if (stages == 1) { __syncwarp(); copy(reader, at, last, 0, warp, lane); }
+            if (stages == 1) { __syncwarp(); prefetch(at, 0); }
             wait_group<(stages > 2 ? stages - 2 : 0)>();
             __syncwarp();
-            if (stages > 1) copy(reader, at + (stages - 1) * stride, last, free, warp, lane);
+            if (stages > 1) prefetch(at + (stages - 1) * stride, free);
             const u8* here = ring + stage * stage_bytes;
             if constexpr (CHANNELS)
                 if (reader.opens(at)) fold_block(PLACE::k_pairs(here, 0), q, qs, start, lane & 3);

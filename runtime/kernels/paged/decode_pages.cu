@@ -216,7 +216,7 @@ INLINE void attend(const Args& a, const Segment& s, bool cut, u16* turned, float
 #endif
     Acc acc;
     acc.clear();
-    if (warp < R::warps) R::run(acc, q, reader, first, last, R::warps * R::step, lowest, a.scaling, a.softcap, warp, lane);
+    if (warp < R::warps) R::run<true>(acc, q, reader, first, last, R::warps * R::step, lowest, a.scaling, a.softcap, warp, lane);
     const float* logits = a.logits ? a.logits + first_head : nullptr;
     if (s.parts == 1) {
         merge_warps<R>(acc, mix, mix_lm);
