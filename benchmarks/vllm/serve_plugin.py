@@ -30,7 +30,7 @@ PORT = 8123
 
 
 @dataclass
-class Load:
+class ServedLoad:
     """What the streams saw."""
 
     requests: int = 0
@@ -83,8 +83,8 @@ def _wait(server: "subprocess.Popen[bytes]") -> float:
     raise SystemExit(f"the server ended with code {server.returncode}")
 
 
-async def _run(asked: argparse.Namespace) -> tuple[Load, int, int]:
-    load, end = Load(), time.monotonic() + asked.seconds
+async def _run(asked: argparse.Namespace) -> tuple[ServedLoad, int, int]:
+    load, end = ServedLoad(), time.monotonic() + asked.seconds
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as session:
         await _complete(session, load, random.Random(0), asked.longest)
         first = _memory()
@@ -94,7 +94,7 @@ async def _run(asked: argparse.Namespace) -> tuple[Load, int, int]:
 
 
 async def _stream(
-    session: aiohttp.ClientSession, load: Load, seed: int, longest: int, end: float
+    session: aiohttp.ClientSession, load: ServedLoad, seed: int, longest: int, end: float
 ) -> None:
     draw = random.Random(seed)
     while time.monotonic() < end:
@@ -105,7 +105,7 @@ async def _stream(
 
 
 async def _complete(
-    session: aiohttp.ClientSession, load: Load, draw: random.Random, longest: int
+    session: aiohttp.ClientSession, load: ServedLoad, draw: random.Random, longest: int
 ) -> None:
     """One streamed completion. Raises ValueError for an answer that is none."""
     prompt = draw.choices(range(300, 3000), k=draw.randint(1, longest))
