@@ -33,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measure.add_argument("--seconds", type=float, default=600.0, help="ends there")
     measure.add_argument("--contexts", default="4096,1024,16384,32768", help="of divergence")
     measure.add_argument("--configurations", type=int, help="of the design, the first so many")
+    measure.add_argument("--design", choices=("divergence", "bytes"), default="divergence")
+    measure.add_argument("--windows", type=int, help="of text; by default 3 to 16")
+    measure.add_argument("--places", type=int, help="compared in the bodies together")
     measure.add_argument("--wait", action="store_true", help="models may still come")
     measure.add_argument("--commit", help="of this code, where it is no checkout")
     measure.set_defaults(run=_measure)
@@ -47,6 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table.add_argument("rows", type=Path, nargs="+")
     table.add_argument("--out", type=Path, required=True)
     table.set_defaults(run=_table)
+
+    same = commands.add_parser("bytes", help="docs/formats_measured.md from the rows")
+    same.add_argument("rows", type=Path, nargs="+")
+    same.add_argument("--out", type=Path, required=True)
+    same.set_defaults(run=_bytes)
 
     ship = commands.add_parser("profiles", help="what plans of measured models use, as it ships")
     ship.set_defaults(run=_profiles)
@@ -87,6 +95,9 @@ def _measure(options: argparse.Namespace) -> None:
         contexts=_numbers(options.contexts),
         configurations=options.configurations,
         commit=options.commit,
+        design=options.design,
+        windows=options.windows,
+        places=options.places,
     )
     WorkerCampaign(
         settings,
@@ -111,6 +122,12 @@ def _table(options: argparse.Namespace) -> None:
     from .page import write_page
 
     write_page(options.rows, options.out)
+
+
+def _bytes(options: argparse.Namespace) -> None:
+    from .same_bytes import write_table
+
+    write_table(options.rows, options.out)
 
 
 def _profiles(options: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ from ...planner.models.spec import ModelSpec
 from .design import divergence_design, marks
 from .gguf_folder import SOURCE, WEIGHTS
 from .rows import DIVERGENCE, TASKS, Key, read_rows
+from .same_bytes import same_bytes_design
 from .tasks import available
 
 GSM8K = "gsm8k"
@@ -39,6 +40,11 @@ class CampaignSettings:
     configurations: int | None = None
     seed: int = 0
     commit: str | None = None
+    design: str = "divergence"
+    """Of the divergences: design.py's, or "bytes", same_bytes.py's."""
+    windows: int | None = None
+    places: int | None = None
+    """Of text, and compared in their bodies; None: what worker.py says."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,8 @@ def configurations(
     if group.kind == TASKS:
         chosen = [FULL, *marks()]
         return [config.with_chunk(TASK_CHUNK) for config in chosen][: settings.configurations]
+    if settings.design == "bytes":
+        return same_bytes_design()[: settings.configurations]
     layers = group.spec.layers
     head = next(size for layer in layers if (size := _head(layer)))
     design = divergence_design(head, len(layers), outliers)

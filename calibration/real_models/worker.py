@@ -8,10 +8,16 @@ from typing import Any
 import torch
 import transformers
 
+from ... import profiles
+from ...planner.accuracy.calibrations import begin, folder_of
 from ...planner.errors import KVParetoError, one_line
 from ...planner.formats.configuration import Configuration
 from ...runtime import Session, load
+from ...runtime.cache.affine import write_maps
 from ..grid.reading import encode_items
+from ..measure.affine_maps import TOKENS as AFFINE_TOKENS
+from ..measure.affine_maps import learn_maps
+from ..measure.divergence import text_windows
 from ..records.environment import environment
 from . import grade_school
 from .forced import ForcingPlan, Teacher, key_bias_order, sessions_room, single
@@ -144,17 +150,31 @@ class _Divergence:
 
     def __init__(self, worker: Worker, group: JobGroup) -> None:
         self._worker, self._group = worker, group
-        count = min(16, max(3, TOKENS // group.context))
+        count = worker.settings.windows or min(16, max(3, TOKENS // group.context))
         tail = 128 if group.context < 16384 else 256
         text = windows(group.folder, group.context, count)
-        plan = ForcingPlan.of(text, min(tail, group.context // 4), PLACES // len(text))
+        places = (worker.settings.places or PLACES) // len(text)
+        plan = ForcingPlan.of(text, min(tail, group.context // 4), places)
         with single(worker.model(group, 16), group.spec, FULL, group.context) as session:
             self._teacher = Teacher(session, plan)
+        if any(config.affine for config in configurations(group, worker.settings, ())):
+            _learn_affine(worker.model(group, 16))
 
     def row(self, config: Configuration) -> Row:
         model = self._worker.model(self._group, config.weight_bits)
         with single(model, self._group.spec, config, self._group.context) as session:
             return self._teacher.compare(session)
+
+
+def _learn_affine(model: Session) -> None:
+    """Affine maps from the included prose, beside the model's calibration."""
+    folder = folder_of(model.spec)
+    folder.mkdir(parents=True, exist_ok=True)
+    begin(folder, model.spec)
+    prose = profiles.read("calibration_text.md")
+    assert model.tokenizer is not None  # a measured folder has one
+    tokens = text_windows(model.tokenizer, prose, AFFINE_TOKENS, 1)[0]
+    write_maps(folder, learn_maps(model, tokens))
 
 
 class _Tasks:

@@ -1,0 +1,71 @@
+"""Each method at the same bytes: sizes, classes, and the page from rows."""
+
+from pathlib import Path
+
+import pytest
+
+from kvpareto.calibration.real_models import jobs
+from kvpareto.calibration.real_models.rows import DIVERGENCE, Row, write_rows
+from kvpareto.calibration.real_models.same_bytes import (
+    FIRST,
+    REST,
+    bits_a_value,
+    same_bytes_design,
+    write_table,
+)
+from kvpareto.planner.formats.configuration import Configuration
+
+SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"  # heads of 64
+GEMMA = "google/gemma-3-270m"  # one KV head of 256
+
+
+def test_every_configuration_is_there_once() -> None:
+    design = same_bytes_design()
+    assert len(set(design)) == len(design) == 1 + len(FIRST) + len(REST)
+    assert design[0] == Configuration()
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "bits"),
+    [
+        (SMOLLM2, "k16v16", 16.0),
+        (SMOLLM2, "k2v2", 2.5),
+        (SMOLLM2, "k2v2+affine+clip70+sink4", 2.5),  # what does not grow is not in it
+        (SMOLLM2, "k2v2-kc128", (2.25 + 2.5) / 2),
+        (SMOLLM2, "k6v5", 6.0),
+        (GEMMA, "k2v2", 2 + 32 / 256),
+        (GEMMA, "kfp8vfp8", 8 + 32 / 256),
+    ],
+)
+def test_bits_count_scales(model: str, text: str, bits: float) -> None:
+    assert bits_a_value(model, Configuration.parse(f"w16a16-{text}")) == pytest.approx(bits)
+
+
+def test_the_design_is_asked_for_by_name(tmp_path: Path) -> None:
+    settings = jobs.CampaignSettings(tmp_path, tmp_path, (64,), design="bytes", configurations=3)
+    group = jobs.JobGroup(tmp_path, "m", None, DIVERGENCE, 64)  # type: ignore[arg-type]
+    texts = [str(config) for config in jobs.configurations(group, settings, ())]
+    assert texts == ["w16a16-k16v16", "w16a16-k2v2", "w16a16-k2v2+smooth+rot"]
+
+
+def test_the_page_is_made_of_the_rows(tmp_path: Path) -> None:
+    def row(text: str, kl: float, tail: float) -> Row:
+        one = {"n": 300, "kl": kl, "kl_se": 0.03, "top1": 0.5, "top1_se": 0.03}
+        end = {"n": 100, "kl": tail, "kl_se": 0.04, "top1": 0.9, "top1_se": 0.0}
+        key = {"model": SMOLLM2, "kind": DIVERGENCE, "config": f"w16a16-{text}", "context": 64}
+        return {**key, **one, "tail": end}
+
+    header = {
+        "environment": {"torch": "2.13.0", "gpu": None},
+        "source": {"file": "s.gguf", "sha256": "ab" * 32},
+        "seed": 0,
+    }
+    rows = [row("k2v2", 2.0, 1.0), row("k2v2+rot", 1.0, 1.0), row("klloyd2vlloyd2", 0.25, 0.65)]
+    write_rows(tmp_path / "rows.jsonl", [(header, each) for each in rows])
+    write_table([tmp_path / "rows.jsonl"], tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text()
+    assert "| SmolLM2-135M-Instruct | 2.5 | `klloyd2vlloyd2` | 0.35 | 60.0 % | 1.75 | 1 |" in page
+    # errors of 300 and 100 places: sqrt((300 x .03)^2 + (100 x .04)^2) / 400
+    assert "| `k2v2+rot` | 2.50 | 1 | 0.025 | 60.0 % | 2.2 |" in page
+    assert "`s.gguf`, SHA-256 `abababababababab…`" in page
+    assert "400 places; a CPU, torch 2.13.0" in page
