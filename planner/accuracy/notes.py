@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..formats.code_tables import CODED
 from ..formats.configuration import Configuration
 from .formula import BLOCK, GRANULARITIES, TENSOR
 from .predictor import Predictor
@@ -27,6 +28,10 @@ def breaks_of(predictor: Predictor, config: Configuration, context: int) -> tupl
     return tuple(messages)
 
 
+def _coded(config: Configuration) -> bool:
+    return any(name in CODED for name in (config.k_format, config.v_format))
+
+
 def notes_of(
     predictor: Predictor, config: Configuration, context: int, headline: Sequence[str]
 ) -> tuple[str, ...]:
@@ -49,6 +54,9 @@ def notes_of(
         ("per-block", config.granularity is GRANULARITIES[BLOCK], "scales per block of tokens"),
         ("per-tensor", config.granularity is GRANULARITIES[TENSOR], "integer scales per tensor"),
         ("sinks", config.sinks > 0, "sinks: no gain is assumed"),
+        ("coded", _coded(config), "8-bit floats or tables: judged by their error of normal values"),
+        ("clip", config.clip < 100, "clipped ranges: judged by their error of normal values"),
+        ("affine", config.affine, "affine maps: their gain is that of three small models"),
     ):
         if used and not known["rows"].get(name, 0):
             notes.append(f"no row has {words}")
