@@ -9,12 +9,13 @@ the numbers. What an outlier does to a clipped range is not in them.
 
 import numpy as np
 
-from ..formats.code_tables import CODED
+from ..formats.code_tables import CODED, FP8
 from ..formats.configuration import CLIPPED, Configuration
 from ..formats.kv_format import KVFormat, SideFormat
 
 AFFINE_BITS = 0.6
 """What affine maps add to a rotation, both sides taken as one."""
+AFFINE_DOUBT, CODED_DOUBT = 0.5, 0.2
 WIDTHS = 32, 64, 128, 256
 """Values that share a scale, by which the numbers below are given."""
 _TABLES = {
@@ -46,6 +47,12 @@ def worth(config: Configuration, head_dim: int) -> tuple[float, float]:
     more = AFFINE_BITS if config.affine else 0.0
     keys, values = (_bits(side, head_dim) for side in (form.key, form.value))
     return keys + more * (keys < 16), values + more * (values < 16)
+
+
+def doubt(config: Configuration) -> float:
+    """Bits by which `worth` may be off, either way, at the ends of an interval."""
+    coded = bool({config.k_format, config.v_format} & CODED.keys() - {FP8})
+    return AFFINE_DOUBT * config.affine + CODED_DOUBT * (coded or config.clip < 100)
 
 
 def _bits(side: SideFormat, dim: int) -> float:

@@ -17,9 +17,11 @@ from ... import profiles
 from ..formats.configuration import Configuration
 from ..models.spec import ModelSpec
 from . import calibrations, shipped_measurements
+from .coded_noise import doubt
 from .format_arrays import formats_of, with_read_keys
 from .formula import Floats, FormatArrays
 from .measured_configs import MeasuredRetention
+from .model_sensitivity import ModelSensitivity
 from .named_noise import is_published, weight_equivalents, weight_notes
 from .notes import breaks_of, notes_of
 from .prediction import Accuracy, AccuracyGrid, TaskAccuracy
@@ -88,6 +90,66 @@ def predict_many(
     headline = headline_kinds(predictor.measured.kinds, task)
     sensitivity = predictor.models.of(spec)
     formats = formats_of(spec, configs)
+    table = _table(spec, configs, formats, context, predictor, sensitivity, scored)
+    doubts = np.array([doubt(config) for config in configs])
+    if doubts.any():
+        ends = [
+            _table(spec, configs, moved, context, predictor, sensitivity, scored)
+            for moved in (_worth_more(formats, -doubts), _worth_more(formats, doubts))
+        ]
+        table = np.stack([ends[0][0], table[1], ends[1][2]])
+    predictions = [
+        _headed(
+            headline,
+            {
+                kind: TaskAccuracy(*(float(table[end, k, i]) for end in (1, 0, 2)))
+                for k, kind in enumerate(REPORTED_KINDS)
+            },
+            level=predictor.level,
+            provenance="published"
+            if sensitivity.provenance in OF_THE_MODEL
+            and is_published(spec, config.weight_format)
+            and not config.quantizes_kv
+            else sensitivity.provenance,
+            notes=(
+                *sensitivity.notes,
+                *weight_notes(spec, config.weight_format),
+                *notes_of(predictor, config, context, headline),
+            )
+            if config.weight_bits < 16 or config.quantizes_kv
+            else (),
+        )
+        for i, config in enumerate(configs)
+    ]
+    known = [
+        _with_measured(predicted, predictor.measured.of(config, context), headline)
+        for predicted, config in zip(predictions, configs, strict=True)
+    ]
+    return [
+        replace(one, notes=(*one.notes, *chosen), breaks=breaks_of(predictor, config, context))
+        for one, config in zip(known, configs, strict=True)
+    ]
+
+
+def _worth_more(formats: FormatArrays, bits: Floats) -> FormatArrays:
+    """The formats as if quantized sides were worth so many more bits [F]."""
+    k, v = (
+        np.where(side < 16, np.clip(side + bits, 1.0, 15.0), side)
+        for side in (formats.k_bits, formats.v_bits)
+    )
+    return formats.with_bits(k, v)
+
+
+def _table(
+    spec: ModelSpec,
+    configs: Sequence[Configuration],
+    formats: FormatArrays,
+    context: int,
+    predictor: Predictor,
+    sensitivity: ModelSensitivity,
+    scored: ScoredTask | None,
+) -> Floats:
+    """Retention [low, predicted, high; kind; configuration]."""
     protections = [c.protection for c in configs]
     layers = [p.layers if p else () for p in protections]
     kept_bits = np.array([float(p.k_bits) if p else 16.0 for p in protections])
@@ -126,38 +188,7 @@ def predict_many(
     )
     kept = np.concatenate([cache * weights for cache, weights in parts], axis=1)
     floors = np.array([predictor.floor(sensitivity, kind, scored) for kind in REPORTED_KINDS])
-    table = above_floor(kept, floors[:, None])  # [low, predicted, high; kind; configuration]
-    predictions = [
-        _headed(
-            headline,
-            {
-                kind: TaskAccuracy(*(float(table[end, k, i]) for end in (1, 0, 2)))
-                for k, kind in enumerate(REPORTED_KINDS)
-            },
-            level=predictor.level,
-            provenance="published"
-            if sensitivity.provenance in OF_THE_MODEL
-            and is_published(spec, config.weight_format)
-            and not config.quantizes_kv
-            else sensitivity.provenance,
-            notes=(
-                *sensitivity.notes,
-                *weight_notes(spec, config.weight_format),
-                *notes_of(predictor, config, context, headline),
-            )
-            if config.weight_bits < 16 or config.quantizes_kv
-            else (),
-        )
-        for i, config in enumerate(configs)
-    ]
-    known = [
-        _with_measured(predicted, predictor.measured.of(config, context), headline)
-        for predicted, config in zip(predictions, configs, strict=True)
-    ]
-    return [
-        replace(one, notes=(*one.notes, *chosen), breaks=breaks_of(predictor, config, context))
-        for one, config in zip(known, configs, strict=True)
-    ]
+    return above_floor(kept, floors[:, None])
 
 
 def _headed(

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from kvpareto.planner.accuracy import coded_noise
 from kvpareto.planner.accuracy.coded_noise import WIDTHS, worth
 from kvpareto.planner.accuracy.format_arrays import formats_of
+from kvpareto.planner.accuracy.predict import predict_many, published
 from kvpareto.planner.formats.code_tables import boundaries, levels
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
@@ -70,3 +72,31 @@ def test_between_widths_and_beside_integers() -> None:
     assert found.v_bits.tolist() == [4.0, 4.0, 5.5, 3.0]
     assert found.group.tolist() == [64.0, 64.0, 32.0, 128.0]
     assert found.rotate_k.tolist() == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_what_no_row_has_is_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = load_model("Qwen/Qwen3-8B", offline=True)
+    texts = ("k3v3-g64+rot", "klloyd3vlloyd3-g64+rot", "k3v3-g64+rot+clip90", "k3v3-g64+affine")
+    configs = [Configuration.parse(f"w16a16-{text}") for text in texts]
+    wide = predict_many(spec, configs, 8192, published())
+    for name in ("CODED_DOUBT", "AFFINE_DOUBT"):
+        monkeypatch.setattr(coded_noise, name, 0.0)
+    narrow = predict_many(spec, configs, 8192, published())
+    assert wide[0] == narrow[0]
+    for one, other in zip(wide[1:], narrow[1:], strict=True):
+        assert one.retention == other.retention
+        assert one.low < other.low < other.high < one.high
+    said = [" ".join(each.notes) for each in wide]
+    assert "no row has" not in said[0]
+    assert "tables: judged by their error of normal values" in said[1]
+    assert "clipped ranges" in said[2]
+    assert "affine maps: their gain is that of three small models" in said[3]
+    assert narrow[0].retention < narrow[1].retention < narrow[3].retention
+
+
+@pytest.mark.parametrize(
+    ("text", "bits"),
+    [("k4v4", 0.0), ("kfp8vfp8", 0.0), ("knf4v4", 0.2), ("k2v2+clip70", 0.2), ("k4v4+affine", 0.5)],
+)
+def test_doubt(text: str, bits: float) -> None:
+    assert coded_noise.doubt(Configuration.parse(f"w16a16-{text}")) == bits
