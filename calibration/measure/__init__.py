@@ -1,6 +1,7 @@
 """What a configuration costs in accuracy, measured: task scores, divergence, layer by layer."""
 
 DOOR = (
+    "affine_maps",
     "divergence",
     "early_stopping",
     "layer_probe",
