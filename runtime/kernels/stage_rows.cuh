@@ -21,7 +21,36 @@ INLINE float level(const StageSide& s, u32 code) {
     else return (float)code;
 }
 
-// Eight channels of one position: 16 bytes out.
+// Eight channels of one packed slot: 16 bytes out.
+template <int BITS, int EXTRA, int TABLE, int WIDTH, int TOKENS, bool CHANNELS, bool TENSOR>
+INLINE uint4 eight_packed(const StageSide& s, int head, int heads, int slot, int channel) {
+    const u8* codes = (const u8*)s.values + ((long long)head * s.capacity + slot) * (D * (BITS + EXTRA) / 8);
+    u32 w[2] = {0, 0}, more = 0;
+    load<BITS>(codes + channel * BITS / 8, w);
+    if constexpr (EXTRA > 0) load<EXTRA>(codes + D * BITS / 8 + channel * EXTRA / 8, &more);
+    u32 pair[8];
+    if constexpr (CHANNELS) {
+        const u32* from = s.pairs + ((long long)head * (s.capacity / TOKENS) + slot / TOKENS) * D + channel;
+        load<16>((const u8*)from, pair);
+        load<16>((const u8*)(from + 4), pair + 4);
+    } else {
+        const long long tile = (long long)head * (s.capacity / TOKENS) + slot / TOKENS;
+        const u32 one = TENSOR ? s.pairs[(long long)(head / heads) * s.capacity + slot]
+                               : s.pairs[tile * ((D + WIDTH - 1) / WIDTH) + channel / WIDTH];
+#pragma unroll
+        for (int i = 0; i < 8; i++) pair[i] = one;
+    }
+    float x[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        u32 code = w[i * BITS / 32] >> (i * BITS % 32) & ((1u << BITS % 32) - 1);
+        if constexpr (EXTRA > 0) code |= (more >> (i * EXTRA) & ((1u << EXTRA) - 1)) << BITS;
+        x[i] = __fadd_rn(__fmul_rn(level<TABLE>(s, code), f16_lo(pair[i])), f16_hi(pair[i]));
+    }
+    return {pack_io(x[0], x[1]), pack_io(x[2], x[3]), pack_io(x[4], x[5]), pack_io(x[6], x[7])};
+}
+
+// The same of any position.
 template <int BITS, int EXTRA, int TABLE, int WIDTH, int TOKENS, bool CHANNELS, bool TENSOR>
 INLINE uint4 eight(const StageSide& s, int head, int heads, int position, int settled, int channel) {
     if constexpr (BITS == 16)
@@ -30,30 +59,6 @@ INLINE uint4 eight(const StageSide& s, int head, int heads, int position, int se
         const int row = position - s.sink_rows;
         if (row < 0) return *(const uint4*)(s.sinks + ((long long)head * s.sink_rows + position) * D + channel);
         if (row >= settled) return *(const uint4*)(s.residual + ((long long)head * s.residual_rows + wrapped(row, s.residual_rows)) * D + channel);
-        const int slot = wrapped(row, s.capacity);
-        const u8* codes = (const u8*)s.values + ((long long)head * s.capacity + slot) * (D * (BITS + EXTRA) / 8);
-        u32 w[2] = {0, 0}, more = 0;
-        load<BITS>(codes + channel * BITS / 8, w);
-        if constexpr (EXTRA > 0) load<EXTRA>(codes + D * BITS / 8 + channel * EXTRA / 8, &more);
-        u32 pair[8];
-        if constexpr (CHANNELS) {
-            const u32* from = s.pairs + ((long long)head * (s.capacity / TOKENS) + slot / TOKENS) * D + channel;
-            load<16>((const u8*)from, pair);
-            load<16>((const u8*)(from + 4), pair + 4);
-        } else {
-            const long long tile = (long long)head * (s.capacity / TOKENS) + slot / TOKENS;
-            const u32 one = TENSOR ? s.pairs[(long long)(head / heads) * s.capacity + slot]
-                                   : s.pairs[tile * ((D + WIDTH - 1) / WIDTH) + channel / WIDTH];
-#pragma unroll
-            for (int i = 0; i < 8; i++) pair[i] = one;
-        }
-        float x[8];
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-            u32 code = w[i * BITS / 32] >> (i * BITS % 32) & ((1u << BITS % 32) - 1);
-            if constexpr (EXTRA > 0) code |= (more >> (i * EXTRA) & ((1u << EXTRA) - 1)) << BITS;
-            x[i] = __fadd_rn(__fmul_rn(level<TABLE>(s, code), f16_lo(pair[i])), f16_hi(pair[i]));
-        }
-        return {pack_io(x[0], x[1]), pack_io(x[2], x[3]), pack_io(x[4], x[5]), pack_io(x[6], x[7])};
+        return eight_packed<BITS, EXTRA, TABLE, WIDTH, TOKENS, CHANNELS, TENSOR>(s, head, heads, wrapped(row, s.capacity), channel);
     }
 }

@@ -6,6 +6,9 @@ own tokens go last, causal. Writing a segment out costs a few percent of attendi
 chunk of 1024 queries, and the library's kernel runs at several times the rate of one that
 dequantizes tile by tile (docs/kernels.md). There is never a full 16-bit copy.
 
+On Hopper, chunks over a cache of 4 bits or fewer go another way: staged in 8 bits, whole heads at
+a time in the same buffers, and attended to by one kernel of our own (eight_bits/chunk8.py).
+
 A small chunk is short work for the device, so what the host does for a segment is kept small:
 buffers, their views and the kernels' arguments are made once (staging_buffers.py).
 """
@@ -16,6 +19,7 @@ from torch import Tensor
 from ...planner.memory.activation.workspace import MULTIPROCESSORS, SEGMENT, goes_square
 from ..cache.layer_state import LayerState
 from . import nvrtc
+from .eight_bits import chunk8
 from .staging_buffers import StagingBuffers, staging_buffers_of
 
 _library_attention = torch.ops.aten._scaled_dot_product_cudnn_attention.default
@@ -44,22 +48,36 @@ def attend(
     A batch goes a sequence at a time through the same buffers; the output of padding is zero.
     """
     query, total, n = query.contiguous(), state.clock.host, query.shape[2]
-    out = torch.empty_like(query)
+    at_once = _heads_in_8_bits(query, state) if sinks is None else 0
+    if at_once:  # rows lie as the output projection reads them
+        out = query.new_empty(query.shape[0], n, *query.shape[1::2]).transpose(1, 2)
+    else:
+        out = torch.empty_like(query)
     logits = None if sinks is None else sinks.float()
     for row, begin in enumerate(state.clock.begins):
         asked, mixed = query[row : row + 1], out[row : row + 1]
         padding = min(n, max(0, begin - (total - n)))
         one = state if len(state.clock.begins) == 1 else state.rows[row]
         if not padding:
-            _sequence(asked, one, begin, scaling, logits, mixed)
+            _sequence(asked, one, begin, scaling, logits, mixed, at_once)
             continue
         mixed.zero_()
         if padding < n:
             asked = asked[:, :, padding:].contiguous()
             found = torch.empty_like(asked)
-            _sequence(asked, one, begin, scaling, logits, found)
+            _sequence(asked, one, begin, scaling, logits, found, at_once)
             mixed[:, :, padding:] = found
     return out
+
+
+def _heads_in_8_bits(query: Tensor, state: LayerState) -> int:
+    """KV heads that a launch in 8 bits takes; 0 where the chunk is attended to in 16."""
+    if not chunk8.supports(state, query.dtype):
+        return 0
+    first = state if len(state.clock.begins) == 1 else state.rows[0]
+    room = staging_buffers_of(first, query[:1])
+    tokens = state.clock.host - min(state.clock.begins)
+    return chunk8.heads_at_once(query, tokens, state.key.values.shape[1], room.spare)
 
 
 def _sequence(
@@ -69,11 +87,18 @@ def _sequence(
     scaling: float,
     logits: Tensor | None,
     out: Tensor,
+    at_once: int,
 ) -> None:
-    """One sequence, which begins at position `begin`: its last n tokens, [1, Hq, n, D]."""
+    """One sequence, which begins at position `begin`: its last n tokens, [1, Hq, n, D].
+
+    `at_once`: KV heads of a launch in 8 bits, or 0.
+    """
     total, n = state.clock.host, query.shape[2]
     if state.window is None:
         room = staging_buffers_of(state, query)
+        if at_once and room.eight is not None:
+            room.eight.attend(query, begin, total, scaling, room.spare, out, at_once)
+            return
         _attend(query, room, total, _segments(begin, total, n, room.segment), scaling, logits, out)
         return
     step = SEGMENT - state.window + 1  # queries whose windows fit a segment

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...planner.memory.activation.workspace import merging_bytes, segment_tokens, staging_bytes
 from ..cache.layer_state import Clock, LayerState
 from .cuda_stage import Stager
+from .eight_bits import chunk8
 
 MOST_ROOMS = 8192  # layers times sequences times numbers of queries: last chunks may have any
 
@@ -20,7 +21,8 @@ class StagingBuffers:
     """Where n queries of one layer are staged and summed up.
 
     `segment`: tokens of a full segment; `mix` [Hq, n, D] and `tops` [2, Hq * n], float32: the
-    sums over segments and their log-sum-exps; `stager`: the layer's kernels.
+    sums over segments and their log-sum-exps; `stager`: the layer's kernels; `eight`: those of
+    8 bits, where they take it, and `spare`, the bytes that they stage in.
     """
 
     def __init__(self, state: LayerState, query: Tensor, shared: "_Shared") -> None:
@@ -32,6 +34,10 @@ class StagingBuffers:
         self._keys, self._values = shared.staged[:half], shared.staged[half : 2 * half]
         cut = query_heads * n * dim
         self.mix, self.tops = shared.sums[:cut], shared.sums[cut:whole].view(2, -1)
+        self.eight: chunk8.Chunk8 | None = None
+        if chunk8.supports(state, query.dtype):
+            self.eight = chunk8.Chunk8(state, query.dtype)
+        self.spare = max(shared.staged, shared.sums, key=lambda x: x.nbytes).view(torch.uint8)
         self._views: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
     def stage(self, first: int, count: int, parts: int) -> tuple[Tensor, Tensor]:

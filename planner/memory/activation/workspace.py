@@ -18,6 +18,12 @@ FEW_QUERIES = 512  # up to so many in a chunk, launches and gaps between them co
 PIECES_TO = 1024  # tokens of a chunk up to which it runs as graphs between its attention calls
 GRAPH_FROM = 8  # chunks of one size that repay capturing a graph for them
 SQUARE_FROM = 512  # tokens of a chunk that meets itself alone, in whose multiples cuDNN plans it
+EIGHT_DIM = 128  # channels of a head whose chunks Hopper attends to in 8 bits
+EIGHT_BITS = 4  # of keys and of values at most: what 8-bit operands cost is little beside it
+EIGHT_TILE = 128  # tokens that are staged in 8 bits under one scale
+EIGHT_ROWS = 192  # queries of one head that a thread block takes there
+EIGHT_BLOCKS = 96  # thread blocks from which that is faster than segments in 16 bits
+EIGHT_ONES = 8  # rows behind the values' channels, of which one is ones
 MAX_PARTS = 128  # thread blocks that may share a KV head's tokens in decoding
 TAIL_PARTS = (
     3  # more where sinks or a residual exist: sinks, keys waiting for their block, residual
@@ -48,9 +54,27 @@ def staging_bytes(heads: int, key_dim: int, value_dim: int, held: int, chunk: in
     return heads * min(longest, max(held, chunk)) * (key_dim + value_dim) * 2
 
 
-def merging_bytes(query_heads: int, value_dim: int, chunk: int) -> int:
+def merging_bytes(query_heads: Any, value_dim: int, chunk: Any) -> Any:
     """Float32 sums over segments, and two log-sum-exps, of a chunk's queries."""
     return query_heads * chunk * (value_dim + 2) * 4
+
+
+def eight_head_bytes(tokens: Number, dim: int) -> Number:
+    """What one KV head of `tokens` tokens takes when staged in 8 bits: both sides, two scales a
+    tile, the keys' mean."""
+    return -(-tokens // EIGHT_TILE) * (EIGHT_TILE * (2 * dim + EIGHT_ONES) + 32) + 4 * dim
+
+
+def eight_heads(
+    room: Number, new: Number, tokens: Number, query_heads: Number, kv_heads: Number
+) -> Number:
+    """KV heads that a launch takes in 8 bits, of chunks of `new` queries over `tokens` tokens in
+    `room` bytes; 0 where they are too few to fill the device."""
+    at_once = np.minimum(kv_heads, room // eight_head_bytes(tokens, EIGHT_DIM))
+    launches = -(-kv_heads // np.maximum(at_once, 1))
+    alike = -(-kv_heads // launches)
+    blocks = -(-new // EIGHT_ROWS) * alike * (query_heads // kv_heads)
+    return np.where((at_once > 0) & (blocks >= EIGHT_BLOCKS), alike, 0)
 
 
 def decode_splits(rows: int, processors: int, held: int) -> int:

@@ -18,6 +18,7 @@ from kvpareto.planner.memory.activation.workspace import (
     staging_bytes,
 )
 from kvpareto.runtime.kernels import cuda_decode, cuda_stage, nvrtc, staged
+from kvpareto.runtime.kernels.eight_bits import chunk8
 from kvpareto.runtime.kernels.formats import format_constants
 from kvpareto.runtime.kernels.paged import decode_pages
 from kvpareto.runtime.kernels.paged.page_format import PageFormat
@@ -57,6 +58,8 @@ def declared(source: str, name: str) -> list[tuple[str, str]]:
         ("stage.cu", "StageArgs", cuda_stage._StageArgs._fields_),
         ("stage.cu", "MergeArgs", cuda_stage._MergeArgs._fields_),
         ("paged/decode_pages.cu", "Args", decode_pages._Args._fields_),
+        ("eight_bits/stage8.cu", "Stage8Args", chunk8._StageArgs._fields_),
+        ("eight_bits/chunk8.cu", "ChunkArgs", chunk8._ChunkArgs._fields_),
     ],
 )
 def test_arguments_lie_as_the_kernel_declares_them(
@@ -101,10 +104,8 @@ def test_a_launch_over_pages_fits_the_shared_memory(
     form = PageFormat(bits, dim)
     warps, tiles, shared = decode_pages._shape(form, 8, 0)
     stage = 16 * tiles * form.row_bytes
-    each = shared + decode_pages._static_shared(form, 8) + 1024  # the system's part of a block
-    assert decode_pages._BLOCKS * each <= limit + 1024
-    assert shared >= warps * stage
-    assert shared >= (warps + 1) * 8 * dim * 4  # the warps' merge and its result
+    assert warps * stage * 2 <= shared <= limit - decode_pages._STATIC_SHARED
+    assert shared >= warps * 8 * dim * 4  # what the warps' merge needs
 
 
 def test_constants_name_the_format() -> None:

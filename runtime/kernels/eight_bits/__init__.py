@@ -1,0 +1,1 @@
+"""Attention of prompts' chunks in 8 bits on Hopper: staging, the kernel, and what both compute."""
