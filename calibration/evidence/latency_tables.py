@@ -11,7 +11,7 @@ runs, each model predicted by a fit that did not see it.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from ...planner.engines.transformers import TRANSFORMERS
 from ...planner.engines.transformers_eager import TRANSFORMERS_EAGER
 from ...planner.formats.configuration import Configuration
 from ...planner.hardware.gpu_names import find_gpu
+from ...planner.hardware.gpus import Hardware
 from ...planner.latency.efficiency import before_runs
 from ...planner.latency.predict import Latency, predict
 from ...planner.load_model import load_model
@@ -32,6 +33,7 @@ from ..fit.engine_runs import RunRow, shipped_executions, shipped_runs
 from ..fit.latency import FROM_KERNELS, LatencyFit, fit
 from .memory_tables import spec_of
 
+H200 = find_gpu("H200")
 OUTPUT = 32  # tokens generated in every run of a whole model
 _INT4 = Configuration(k_bits=4, v_bits=4, group_size=64)
 _CACHES = {"dynamic": Configuration(), "quanto int4": _INT4, "hqq int4": _INT4}
@@ -113,7 +115,8 @@ def _rows(runs: Sequence[RunRow], engine: Engine) -> Iterator[LatencyRow]:
         if run.ttft_s is None or run.tpot_s is None:
             continue
         config = run.config
-        predicted = _predicted(run.spec, config, config.chunk, run.workload, engine)
+        gpu = H200 if run.eight else replace(H200, fp8_flops=None)  # no attention in 8 bits then
+        predicted = _predicted(run.spec, config, config.chunk, run.workload, engine, gpu)
         measured = run.workload.context, config.chunk, run.ttft_s, run.tpot_s
         yield LatencyRow(run.model, engine, str(config), *measured, predicted)
 
@@ -141,9 +144,14 @@ def held_out_table(rows: Sequence[RunRow], fitted: LatencyFit) -> str:
 
 
 def _predicted(
-    spec: ModelSpec, config: Configuration, chunk: int | None, workload: Workload, engine: Engine
+    spec: ModelSpec,
+    config: Configuration,
+    chunk: int | None,
+    workload: Workload,
+    engine: Engine,
+    gpu: Hardware = H200,
 ) -> Latency:
-    latency = predict(spec, config.with_chunk(chunk), workload, engine, find_gpu("H200"))
+    latency = predict(spec, config.with_chunk(chunk), workload, engine, gpu)
     assert latency is not None
     return latency
 

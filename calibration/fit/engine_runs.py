@@ -31,6 +31,7 @@ RUNS = tuple(f"calibrations/{name}_h200.jsonl" for name in ("runs", "verify", "p
 SINCE = "2026-11-24"  # bench_runtime's rows before were of kernels that are gone
 BEFORE = "-pt"  # appended on the host then, which no pass is captured with
 STAGED_BATCHES = "2026-11-28T09"  # before, the chunks of a batch went tile by tile
+EIGHT_BITS = "2026-11-28T14"  # before, chunks over 4 bits or fewer were attended to in 16
 SWEEPS = "hardware/latency_h200_kvpareto.jsonl"
 OUTPUT = 64  # tokens that the caches of bench_runtime.py have room for beyond the context
 SPEED_OUTPUT = 16  # the same of a calibration's runs (trial.py), where a row does not say it
@@ -49,6 +50,8 @@ class RunRow:
     tpot_s: float | None
     captured: bool = True
     """Whether passes ran as CUDA graphs."""
+    eight: bool = True
+    """Whether the engine attended to chunks in 8 bits where it does now."""
     allocated_resident: int | None = None
     allocated_peak: int | None = None
     workspace: int | None = None
@@ -102,6 +105,7 @@ def runs(lines: Iterable[dict[str, Any]], engine: Engine = KVPARETO) -> Iterator
             ttft_s=None if _by_tiles(x) else x.get("ttft_s"),
             tpot_s=x.get("tpot_s"),
             captured="why_eager" not in x,
+            eight=x["started"] >= EIGHT_BITS,
             allocated_resident=x["allocated_resident"],
             allocated_peak=max(x["peaks"][name] for name in ("prefill", "decode")),
             workspace=x.get("workspace"),
@@ -132,6 +136,7 @@ def sweeps(lines: Iterable[dict[str, Any]]) -> Iterator[RunRow]:
                 ttft_s=x["ttft_s"],
                 tpot_s=x["tpot_s"],
                 captured=x.get("eager") is None,
+                eight=x["time"] >= EIGHT_BITS,
             )
 
 

@@ -34,9 +34,9 @@ from .engine_runs import RunRow, shipped_runs
 Floats = npt.NDArray[np.float64]
 
 RATES = (
-    "matmul", "grouped", "stream", "attention", "attention_packed", "attention_tiled",
-    "tiled_packed", "weights_16", "weights_8", "weights_4", "experts_16", "packed_8", "packed_4",
-    "packed_2", "packed_channels",
+    "matmul", "grouped", "stream", "attention", "attention_packed", "attention_eight",
+    "attention_tiled", "tiled_packed", "weights_16", "weights_8", "weights_4", "experts_16",
+    "packed_8", "packed_4", "packed_2", "packed_channels",
 )  # fmt: skip
 HOST = (
     "launch_prefill", "launch_packed", "launch_expert", "launch_piece", "launch_segment",
@@ -50,8 +50,9 @@ COSTS = (
 PRIOR = 0.7
 """Standard deviation of a coefficient's logarithm before any row is seen."""
 FROM_KERNELS = {
-    "stream": 0.04, "matmul": 0.15, "attention_packed": 0.10, "packed_8": 0.10, "packed_4": 0.10,
-    "packed_2": 0.15, "weights_16": 0.15, "weights_8": 0.15, "weights_4": 0.15,
+    "stream": 0.04, "matmul": 0.15, "attention_packed": 0.10, "attention_eight": 0.10,
+    "packed_8": 0.10, "packed_4": 0.10, "packed_2": 0.15,
+    "weights_16": 0.15, "weights_8": 0.15, "weights_4": 0.15,
     "dequantize_bytes": 0.30, "staging_moves": 0.30, "attention_tiled": 0.15, "tiled_packed": 0.15,
 }  # fmt: skip
 """The same of what kernels were timed for, on the GPU where they were. The general kernel's
@@ -118,7 +119,8 @@ class _Rows:
 
 def _job(row: RunRow) -> LatencyJob:
     size = kv_bytes(row.spec, row.config, row.workload, KVPARETO).total
-    return job_of(row.spec, row.workload, ConfigurationAxes.of(row.config, size))
+    job = job_of(row.spec, row.workload, ConfigurationAxes.of(row.config, size))
+    return replace(job, eight=float(row.eight))
 
 
 def fit(

@@ -89,8 +89,7 @@ def from_plan(path: Path, model: str | None, offline: bool) -> VerificationCase:
 
 def predict(request: Request, config: Configuration, hardware: Hardware | None) -> Planned:
     """What the planner says of a configuration now, on `hardware`."""
-    workload, engine = request.workload, request.engine
-    spec = engine.dequantized(request.spec)
+    spec, workload, engine = request.spec, request.workload, request.engine
     planned_point = point(
         config,
         memory.estimate(spec, config, workload, engine, hardware),

@@ -30,6 +30,8 @@ class Coefficients:
     """The same with an explicit mask (transformers in chunks)."""
     attention_packed: float
     """The same over a chunk's past, staged in 16 bits: no mask, another kernel."""
+    attention_eight: float
+    """Of the dense 8-bit rate, a chunk's attention in 8 bits on Hopper; 0 where there is none."""
     attention_tiled: float
     """The same of the general kernel, which takes what cannot be staged, over a 16-bit cache."""
     tiled_packed: float
@@ -111,6 +113,7 @@ class EfficiencyProfile:
 
 _RATES = (
     "matmul", "stream", "attention", "attention_masked", "attention_packed", "attention_tiled",
+    "attention_eight",
 )  # fmt: skip
 _CARD = ("card_layer", "card_launch", "card_segment", "tail_layer", "turn_layer")
 _HOST = (
@@ -126,7 +129,9 @@ def profile_of(engine: Engine, hardware: Hardware) -> EfficiencyProfile:
     if entry is None:
         return _shipped(engine, hardware.name)
     try:
-        return _profile(entry, entry["there"])
+        # a fit by an older release knows nothing of what is newer: that is as shipped
+        known = _load()[engine.name]["coefficients"] | entry["coefficients"]
+        return _profile(entry | {"coefficients": known}, entry["there"])
     except (KeyError, TypeError):
         raise damaged(path_of(hardware.name)) from None
 

@@ -17,7 +17,7 @@ from ..formats.configuration import SPACE_BITS, Configuration, Granularity
 from ..formats.space import Space
 from ..light_dataclass import dataclass
 from ..memory.activation.kvpareto_engine import stages_segments
-from ..memory.activation.workspace import FEW_QUERIES, SEGMENT, segment_tokens
+from ..memory.activation.workspace import EIGHT_DIM, FEW_QUERIES, SEGMENT, segment_tokens
 from ..memory.weights import weight_bytes
 from ..models.spec import Attention, ModelSpec, Part
 from ..models.token_work import AttentionWork
@@ -128,6 +128,8 @@ class AttentionGroup:
     """1 where a chunk's past is written out in segments for a library's attention."""
     segment: Number
     """Tokens of a segment of a chunk of more than FEW_QUERIES tokens."""
+    eight: Number
+    """1 where Hopper's kernel of 8 bits takes heads of this size, which see all tokens before."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,6 +174,8 @@ class LatencyJob:
     coded: Number
     chunk: Number
     """Tokens of a prefill chunk, at most the context."""
+    eight: Number
+    """1 where the engine has that kernel: runs from before it are described by 0."""
     kinds: tuple[AttentionGroup, ...]
 
 
@@ -189,6 +193,7 @@ def job_of(spec: ModelSpec, workload: Workload, axes: ConfigurationAxes) -> Late
         full_logits=float(workload.full_logits),
         weight=_stored_weight(spec, work, axes.weights).reshape(-1, 1, 1),
         chunk=np.array(chunks, dtype=np.float64).reshape(1, 1, -1),
+        eight=1.0,
         kinds=tuple(_kind(spec, workload, kind) for kind in work.attention),
         **values,
     )
@@ -212,7 +217,7 @@ def _stored_weight(spec: ModelSpec, work: Work, bits: Sequence[int]) -> Floats:
 def _kind(spec: ModelSpec, workload: Workload, work: AttentionWork) -> AttentionGroup:
     mixer = work.mixer
     staged = isinstance(mixer, Attention) and stages_segments(mixer, 2, workload.tokens)
-    segment = SEGMENT
+    segment, kv_heads = SEGMENT, work.query_heads // max(1, work.group)
     if isinstance(mixer, Attention):
         dims = mixer.head_dim, mixer.value_dim
         segment = segment_tokens(mixer.kv_heads, *dims, FEW_QUERIES + 1)
@@ -225,10 +230,11 @@ def _kind(spec: ModelSpec, workload: Workload, work: AttentionWork) -> Attention
         float(work.reach or _NO_LIMIT),
         float(staged),
         float(segment),
+        float(staged and work.reach is None and work.cache_elements == 2 * EIGHT_DIM * kv_heads),
     )
 
 
-_NOTHING = AttentionGroup(0.0, 1.0, 0.0, 0.0, 1.0, _NO_LIMIT, 0.0, float(SEGMENT))
+_NOTHING = AttentionGroup(0.0, 1.0, 0.0, 0.0, 1.0, _NO_LIMIT, 0.0, float(SEGMENT), 0.0)
 
 
 def stack(jobs: Sequence[LatencyJob]) -> LatencyJob:

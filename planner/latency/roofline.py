@@ -60,7 +60,7 @@ def sweep(
     card = Card(hardware, coefficients)
     # Prefill knows no more of a format than this, so most of a space's are alike to it.
     alike = (axes.k_bits * 32 + axes.v_bits) * 2 + axes.per_tensor
-    alike = (alike * 4 + axes.rotated) * 2 + axes.smoothed
+    alike = ((alike * 4 + axes.rotated) * 2 + axes.smoothed) * 2 + (axes.tail > 0)
     # A dict, since np.unique imports numpy.ma, which takes longer than a plan's prefill.
     number: dict[float, int] = {}
     which = np.array([number.setdefault(key, len(number)) for key in alike.tolist()])

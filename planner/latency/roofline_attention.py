@@ -2,20 +2,34 @@
 
 The kvpareto engine takes a chunk's past in segments: each is written out in 16 bits, attended to by
 a library's kernel without a mask (`attention_packed`), and merged; the chunk's own tokens, and
-what slides, go through a causal kernel (`attention`), a sequence at a time. What cannot be staged
-(capped scores) goes tile by tile (`attention_tiled`). transformers' chunks carry a mask.
+what slides, go through a causal kernel (`attention`), a sequence at a time. On Hopper a chunk over
+a cache of 4 bits or fewer is staged in 8 and attended to at once (`attention_eight`). What cannot
+be staged (capped scores) goes tile by tile (`attention_tiled`). transformers' chunks carry a mask.
 """
 
 import numpy as np
 
 from ..hardware.gpus import Hardware
-from ..memory.activation.workspace import FEW_QUERIES, MULTIPROCESSORS, SEGMENT, tile_splits
+from ..memory.activation.workspace import (
+    EIGHT_BITS,
+    EIGHT_DIM,
+    EIGHT_ROWS,
+    FEW_QUERIES,
+    MULTIPROCESSORS,
+    SEGMENT,
+    eight_heads,
+    merging_bytes,
+    tile_splits,
+)
 from .efficiency import Coefficients
 from .job import AttentionGroup, Floats, LatencyJob, Number
 
 LAST_SEGMENTS = 1.25  # the chunk, with what is less than a quarter; beside it three of four times
 # one piece of quarters, while on average half a segment is counted by length
 
+
+HOPPER = ("H100", "H200", "H800", "H20")
+"""In the names of the GPUs that have its instructions."""
 
 GENERAL_DECODE = 0.2
 """Of `stream`, a step over widths and tables that the decode kernel does not take: the general
@@ -32,6 +46,8 @@ class Card:
         self.attention = hardware.fp16_flops * coefficients.attention
         self.masked = hardware.fp16_flops * coefficients.attention_masked
         self.packed = hardware.fp16_flops * coefficients.attention_packed
+        hopper = any(chip in hardware.name for chip in HOPPER)
+        self.eight = (hardware.fp8_flops or 0.0) * coefficients.attention_eight * hopper
         self.tiled = hardware.fp16_flops * coefficients.attention_tiled
         self.tiled_packed = self.tiled * coefficients.tiled_packed
         # A faster card needs more query rows to be full.
@@ -107,7 +123,35 @@ def _staged(
     segments = job.batch * kind.layers / _segment(kind, length)
     written = written + kind.staged * c.card_segment * segments
     growth = np.where(slides | (job.chunk >= job.context), 0.0, pairs / past + written)
-    return level, growth
+    if not card.eight:
+        return level, growth
+    # In 8 bits, past and chunk alike, where the format is, and enough queries are.
+    heads = heads_in_8_bits(job, kind, length)
+    eight = heads > 0
+    # The last thread blocks of a launch leave a part of the card idle.
+    blocks = -(-length // EIGHT_ROWS) * np.maximum(heads, 1) * kind.group / MULTIPROCESSORS
+    rate = card.eight * blocks / np.ceil(blocks)
+    bytes_each = bytes_each * (both + 0.5 * c.staging_moves) / (both + c.staging_moves)
+    return (
+        np.where(eight, pairs * length / 2 / rate, level),
+        np.where(eight, pairs / rate + bytes_each / card.stream, growth),
+    )
+
+
+def heads_in_8_bits(job: LatencyJob, kind: AttentionGroup, length: Number) -> Number:
+    """KV heads of a launch in which Hopper attends to chunks of `length` tokens in 8 bits, the last
+    of a prompt too; 0 where it does not."""
+    few = (job.k_bits <= EIGHT_BITS) & (job.v_bits <= EIGHT_BITS) & (job.tail == 0)
+    kv_heads = kind.query_heads // np.maximum(kind.group, 1)
+    staged = (
+        4
+        * kv_heads
+        * EIGHT_DIM
+        * np.minimum(np.maximum(_segment(kind, length), length), job.tokens)
+    )
+    room = np.maximum(staged, merging_bytes(kind.query_heads, EIGHT_DIM, length))
+    heads = eight_heads(room, length, job.context, kind.query_heads, kv_heads)
+    return np.where(few & (np.asarray(kind.eight * job.eight) > 0), heads, 0)
 
 
 def _parts(job: LatencyJob, kind: AttentionGroup, length: Number) -> Number:

@@ -46,13 +46,10 @@ def picked_rows(width: int, ids: Tensor, tensor: Tensor) -> Tensor:
     return Tensor("get_rows", (width, ids.shape[0]), [tensor, ids])
 
 
-def rotated(tensor: Tensor, positions: Tensor, mixer: Attention, turns: bool = True) -> Tensor:
-    """Normed where heads are, and turned by RoPE where the model does."""
+def rotated(tensor: Tensor, positions: Tensor, mixer: Attention) -> Tensor:
     if mixer.qk_norm:
         tensor = normalized(tensor)
-    if not (mixer.rope and turns):
-        return tensor
-    return Tensor("rope", tensor.shape, [tensor, positions])
+    return Tensor("rope", tensor.shape, [tensor, positions]) if mixer.rope else tensor
 
 
 def hadamard(tensor: Tensor, rotation: Tensor) -> Tensor:

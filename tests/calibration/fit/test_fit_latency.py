@@ -182,6 +182,17 @@ def test_few_rows_say_nothing_of_overheads() -> None:
     assert document(rows, GPU) is None
 
 
+def test_a_file_of_an_older_release_lacks_what_is_new(home: Path) -> None:
+    path = path_of(GPU.name)
+    path.parent.mkdir()
+    there = {end: {"card": 1.0, "host": 1.0, "plan": 0.0} for end in ("low", "high")}
+    entry = {"coefficients": {"matmul": 0.31}, "there": there | {"kind": "fitted here"}}
+    path.write_text(json.dumps({"schema": 1, "gpu": GPU.name, "engines": {"kvpareto": entry}}))
+    forget()
+    found = profile_of(KVPARETO, GPU).coefficients
+    assert found == replace(shipped(KVPARETO), matmul=0.31)
+
+
 def test_a_damaged_file_is_said(home: Path) -> None:
     path = path_of(GPU.name)
     path.parent.mkdir()

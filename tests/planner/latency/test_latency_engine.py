@@ -145,3 +145,44 @@ def test_packed_experts_take_turns_from_the_first_choice_too_many_on() -> None:
     few, many = (times(moe, f"w4a16-k16v16+pc{chunk}", 64 * chunk)[0] / 64 for chunk in (8, 64))
     assert few < 0.2 * turns
     assert many > 0.9 * turns  # all but a fiftieth of the experts are passed
+
+
+@pytest.mark.parametrize(
+    ("config", "context", "taken"),
+    [
+        ("w4a16-k4v4-g64+pc8192", 131_000, True),
+        ("w4a16-k2v4-g64+pc512", 8192, True),  # 3 blocks of queries for each of 32 heads
+        ("w4a16-k4v4-g64+pc256", 8192, False),  # 2 blocks: too few
+        ("w4a16-k4v4-g64+pc1024", 131_000, False),  # the room of such a chunk holds no head
+        ("w4a16-k8v4-g64+pc8192", 131_000, False),
+        ("w4a16-k4v4-g64+res128+pc8192", 131_000, False),
+        ("w4a16-k4v4-kc-g64+pc8192", 131_000, False),
+    ],
+)
+def test_which_chunks_hopper_attends_to_in_8_bits(config: str, context: int, taken: bool) -> None:
+    without = replace(OURS, attention_eight=0.0)
+    now, before = times(LLAMA, config, context)[0], times(LLAMA, config, context, without)[0]
+    assert (now < before) == taken
+    assert (now == before) != taken
+
+
+def test_attention_in_8_bits_by_hand() -> None:
+    # 131,072 tokens in chunks of 8,192: 4 * 128 * 32 operations for each of n^2 / 2 pairs, 32-fold;
+    # 43 blocks of queries, 12 heads a launch: 516 blocks in 4 rounds of 132.
+    only = replace(OURS, attention_eight=0.5)
+    twice = replace(OURS, attention_eight=1.0)
+    slow, fast = (times(LLAMA, "w4a16-k4v4-g64+pc8192", 131_072, c)[0] for c in (only, twice))
+    operations = 32 * 4 * 128 * 32 * 131_072**2 / 2
+    assert slow - fast == pytest.approx(operations / 1978.9e12 * 528 / 516, rel=1e-3)
+
+
+def test_other_gpus_and_runs_from_before_have_no_attention_in_8_bits() -> None:
+    config, workload = Configuration.parse("w4a16-k4v4-g64+pc8192"), Workload(65_536, 16)
+    size = kv_bytes(LLAMA, config, workload, KVPARETO).total
+    job = job_of(LLAMA, workload, ConfigurationAxes.of(config, size))
+    now = float(seconds(job, H200, OURS).ttft.item())
+    before = float(seconds(replace(job, eight=0.0), H200, OURS).ttft.item())
+    elsewhere = float(seconds(job, replace(H200, name="NVIDIA B200"), OURS).ttft.item())
+    assert now < 0.85 * before
+    assert elsewhere == before
+    assert not any(row.eight for row in shipped_runs())
