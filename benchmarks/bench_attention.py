@@ -5,8 +5,9 @@
 One layer of 32 query and 8 KV heads of 128 channels unless told otherwise. Correctness first:
 no format is timed whose output is not within tolerance of the reference. One token is timed as
 replays of a CUDA graph over several caches in turn, together larger than the L2, so that each
-read comes from device memory; chunks as single calls, whose own traffic flushes it. Ratios are
-to torch's attention on bf16 tensors in the same run.
+read comes from device memory; chunks as single calls, whose own traffic flushes it, also by the
+16-bit way where 8 bits are taken (`ms_16_bits`). Ratios are to torch's attention on bf16 tensors in
+the same run.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from kvpareto.planner.formats.kv_format import KVFormat
 from kvpareto.runtime import kernels, reference
 from kvpareto.runtime.cache.layer_state import Clock, LayerState
 from kvpareto.runtime.kernels import triton_attend
+from kvpareto.runtime.kernels.eight_bits import chunk8
 
 TOLERANCE = 1e-2
 DECODE = (
@@ -36,7 +38,7 @@ DECODE = (
     "k4v4-kc-g64", "k4v4-kc128-g64", "k4v2-g64", "k2v2-g32", "k2v2-g64",
 )  # fmt: skip
 CHUNK = ("k16v16", "k8v8-g64", "k4v4-g64", "k4v4-kc-g64", "k2v2-g64")
-CHUNKS = (256, 1024, 4096)
+CHUNKS = (256, 1024, 4096, 8192)
 BACKENDS = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTENTION}
 
 
@@ -161,6 +163,10 @@ def bench_chunks(args: argparse.Namespace, write: Callable[..., None]) -> None:
                 call = partial(kernels.attend, query, state, scaling=scaling)
                 row["ms"] = milliseconds([call], graph=False)
                 row["ratio"] = dense / row["ms"]
+                takes = chunk8.heads_at_once
+                chunk8.heads_at_once = lambda *_: 0
+                row["ms_16_bits"] = milliseconds([call], graph=False)
+                chunk8.heads_at_once = takes
             write(**row)
 
 
