@@ -50,7 +50,8 @@ class PackedAttentionImpl(TritonAttentionImpl):
         config = get_current_vllm_config()
         form = PageFormat.of(self.kv_cache_dtype, self.head_size)
         plain = self.alibi_slopes is None and self.chunk_lookback == -1
-        if not plain or self.attn_type != AttentionType.DECODER:
+        overlapped = config.parallel_config.use_ubatching  # two batches would share one workspace
+        if not plain or overlapped or self.attn_type != AttentionType.DECODER:
             form = None
         self._form: PageFormat | None = form
         self._room = staging_room(config)

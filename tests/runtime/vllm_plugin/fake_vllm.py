@@ -101,6 +101,7 @@ def config(longest: int = 100, step: int = 64) -> Any:
         model_config=SimpleNamespace(max_model_len=longest),
         scheduler_config=SimpleNamespace(max_num_batched_tokens=step),
         cache_config=SimpleNamespace(block_size=16),
+        parallel_config=SimpleNamespace(use_ubatching=False),
     )
 
 

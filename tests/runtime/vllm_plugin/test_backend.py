@@ -133,6 +133,19 @@ def test_what_is_not_taken_is_the_parents(
     assert layer.asked == ["forward"]
 
 
+def test_batches_that_overlap_are_the_parents(
+    backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = fake_vllm.config()
+    config.parallel_config.use_ubatching = True
+    monkeypatch.setattr(backend, "get_current_vllm_config", lambda: config)
+    batch = paged_batch(INT4, DIM, HEADS, [20])
+    layer = backend.PackedAttentionImpl(QUERY_HEADS, DIM, 0.125, HEADS, None, INT4)
+    query = torch.zeros(1, QUERY_HEADS, DIM).half()
+    layer.forward(None, query, query, query, batch.pages, step(backend, batch, [1]), query)
+    assert layer.asked == ["forward"]
+
+
 def test_a_fused_output_format_is_the_parents(backend: Any) -> None:
     batch = paged_batch(INT4, DIM, HEADS, [20])
     layer = backend.PackedAttentionImpl(QUERY_HEADS, DIM, 0.125, HEADS, None, INT4)
