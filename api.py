@@ -142,14 +142,15 @@ def estimate(
 
         point = placed_anyway(spec, chosen, workload, engine, gpus, task, parallel)
         return cast("EstimateRecord", placed_document(spec, engine, point))
+    run = engine.dequantized(spec)
     document = estimate_document(
         spec,
         chosen,
         engine,
         workload,
         memory.estimate(spec, chosen, workload, engine, hardware),
-        accuracy.predict(spec, chosen, workload.context, task=task),
-        latency.predict(spec, chosen, workload, engine, hardware) if hardware is not None else None,
+        accuracy.predict(run, chosen, workload.context, task=task),
+        latency.predict(run, chosen, workload, engine, hardware) if hardware is not None else None,
         hardware,
     )
     return cast("EstimateRecord", document)

@@ -119,6 +119,11 @@ class Engine(ABC):
         """The model with the tensors that this engine loads."""
         return spec
 
+    def dequantized(self, spec: ModelSpec) -> ModelSpec:
+        """The model whose weights it runs or rounds: of a quantized checkpoint that it dequantizes
+        at load, its 16-bit self."""
+        return spec
+
     def check_formats(self, config: Configuration) -> None:
         """Raises BadInput for a named format (formats/named.py) that the engine does not run, and
         for what only our runtime quantizes."""
@@ -148,10 +153,8 @@ class Engine(ABC):
         grammar's bits, as the checkpoint allows."""
         return ()
 
-    def cache_notes(
-        self, spec: ModelSpec, config: Configuration, workload: Workload
-    ) -> tuple[str, ...]:
-        """What a reader should know of the KV bytes of this configuration."""
+    def notes(self, spec: ModelSpec, config: Configuration, workload: Workload) -> tuple[str, ...]:
+        """What a reader should know of the weights and the KV bytes of this configuration."""
         return ()
 
     def behind(self, front: str) -> "Engine":

@@ -1,26 +1,28 @@
 """From a source to a model in memory, with its weights as asked.
 
 w16 as the checkpoint stores them; w4 from an AWQ checkpoint as stored, else rounded to nearest
-while loading; w8 rounded to nearest. Random weights are built in their final format from a config.
+while loading; w8 rounded to nearest. Other quantized checkpoints are dequantized while they are
+read, and are then 16-bit ones. Random weights are built in their final format from a config.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from ..planner.engines.kvpareto.checkpoints import AS_STORED, as_dequantized, reads
 from ..planner.errors import BadInput, NothingFits
 from ..planner.load_model import DEMO, gguf_path, load_config, load_model, shipped_folder
 from ..planner.memory.run_dtype import in_dtype, sixteen_bits
 from ..planner.models.quantization.section import find_section
 from ..planner.models.read_config import read_model
 from ..planner.models.spec import ModelSpec
-from .checkpoint import AGAIN, check_config, check_files, check_loaded, draft_layers
+from .checkpoint import AGAIN, GENERATION, check_config, check_files, check_loaded, draft_layers
 from .failures import is_out_of_memory, reading
 from .generation.tokenizer import load_tokenizer
 from .model_class import causal_class, check_class
@@ -58,7 +60,8 @@ def load_weights(
     if gguf is not None:
         return _of_gguf(source, gguf, weight_bits, device, dtype, random_weights, packed_cache)
     named = load_config(source, offline=offline)
-    spec = read_model(named.config, named.name)
+    stored_spec = read_model(named.config, named.name)
+    spec = as_dequantized(stored_spec)
     if dtype is None:
         rounded = device.type == "cuda" and weight_bits < 16 and spec.quantization is None
         dtype = getattr(torch, dtype_on(device, "bfloat16" if rounded else spec.dtype))
@@ -74,21 +77,26 @@ def load_weights(
             model = random_model(named.config, weight_bits, device, dtype=dtype)
         else:
             folder = _folder(source, offline, trust_remote_code)
-            stored = check_config(folder)
+            check_config(folder)
             with reading(f"config.json of {folder.name}", "compare with the published one"):
                 config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
             check(config, named.name)
             rows = getattr(config.get_text_config(), "vocab_size", None)
             tokenizer = tokenizer or load_tokenizer(folder, rows, trust_remote_code)
-            method = _packed_as(stored, folder, weight_bits)
+            _check_quantization(stored_spec, folder, weight_bits)
             check_files(folder)
-            if method == "awq":
+            if spec.quantization is not None:
                 from .weights.load_awq import load_awq  # needs triton
 
                 with reading(f"the weights of {folder.name}", AGAIN):
                     model = load_awq(folder, device, dtype=dtype)
             else:
-                model = _plain(folder, config, spec, weight_bits, device, dtype, trust_remote_code)
+                section = find_section(named.config) if spec is not stored_spec else None
+                model = _plain(
+                    folder, config, spec, weight_bits, device, dtype, section, trust_remote_code
+                )
+            if (folder / GENERATION).exists():
+                model.generation_config = GenerationConfig.from_pretrained(folder)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -170,25 +178,23 @@ def _folder(source: str, offline: bool, trust_remote_code: bool) -> Path:
         ) from error
 
 
-def _packed_as(stored: dict[str, Any], folder: Path, weight_bits: int) -> str:
-    """How a checkpoint is quantized: "awq", or "" for not at all. Raises BadInput for the rest."""
-    settings = find_section(stored) or {}
-    method = str(settings.get("quant_method", ""))
-    method = method.lower()
-    if not settings:
-        return ""
-    if method != "awq":
+def _check_quantization(spec: ModelSpec, folder: Path, weight_bits: int) -> None:
+    """Raise BadInput for a quantized checkpoint that is not read, or not at these bits."""
+    stored = spec.quantization
+    if stored is None:
+        return
+    if not reads(stored):
+        formats = ", ".join(name for _, name in stored.details)
         raise BadInput(
-            f"{folder.name} is quantized as {method or 'unknown'!r}, which this runtime does not "
-            "read",
-            "use the 16-bit checkpoint or an AWQ one",
+            f"{folder.name} is quantized as {stored.method!r} ({formats}), which this runtime does "
+            "not read",
+            "use the 16-bit checkpoint, an AWQ one, or one of 8 bits (fp8) or MXFP4",
         )
-    if weight_bits != 4:
+    if stored.method in AS_STORED and weight_bits != 4:
         raise BadInput(
             f"{folder.name} stores 4-bit weights, the configuration asks for w{weight_bits}",
             "use w4a16, or the 16-bit checkpoint",
         )
-    return method
 
 
 def _plain(
@@ -198,31 +204,38 @@ def _plain(
     weight_bits: int,
     device: torch.device,
     dtype: torch.dtype,
+    section: Mapping[str, Any] | None,
     trust_remote_code: bool,
 ) -> Any:
     """The model of a 16-bit checkpoint, rounded to `weight_bits` where these are fewer.
 
-    What is to be rounded for a GPU is loaded and rounded in the host's memory, so that the 16-bit
-    weights never lie on the device.
+    `section` is the `quantization_config` of one that is dequantized on the way. What is to be
+    rounded for a GPU is loaded and rounded in the host's memory, so that the 16-bit weights never
+    lie on the device.
     """
     on_host = device.type == "cuda" and weight_bits < 16
     with reading(f"the weights of {folder.name}", AGAIN), _quiet():
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            device_map={"": torch.device("cpu") if on_host else device},
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,  # they are refused by name
-            output_loading_info=True,
-            trust_remote_code=trust_remote_code,
-        )
+        how: dict[str, Any] = {
+            "config": config,
+            "dtype": dtype,
+            "device_map": {"": torch.device("cpu") if on_host else device},
+            "ignore_mismatched_sizes": True,  # they are refused by name
+            "output_loading_info": True,
+        }
+        loaded: Any
+        if section is None:
+            loaded = AutoModelForCausalLM.from_pretrained(
+                folder, use_safetensors=True, trust_remote_code=trust_remote_code, **how
+            )
+        else:
+            loaded = _dequantized(folder, section, how)
     model, loading_info = loaded
     check_loaded(folder.name, loading_info, len(spec.layers), draft_layers(config.to_dict()))
     if weight_bits < 16:
         logger.warning(
-            "%s is a 16-bit checkpoint: its weights are rounded to the nearest of %d bits",
+            "%s is %s: its weights are rounded to the nearest of %d bits",
             folder.name,
+            "a 16-bit checkpoint" if section is None else "dequantized",
             weight_bits,
         )
         pack_weights(model, weight_bits)
@@ -231,6 +244,23 @@ def _plain(
 
         move(model, device)
     return model
+
+
+def _dequantized(folder: Path, section: Mapping[str, Any], how: dict[str, Any]) -> Any:
+    """What from_pretrained gives of a checkpoint that is dequantized, tensor by tensor."""
+    from .weights.dequantize import dequantized_tensors
+
+    config = how["config"]
+    kind = causal_class(config, folder.name)
+    if kind is None:
+        raise BadInput(
+            f"{folder.name} is quantized, and brings a class of its own",
+            "only classes that transformers holds are dequantized",
+        )
+    for part in (config, config.get_text_config()):
+        part.__dict__.pop("quantization_config", None)
+    tensors = dequantized_tensors(folder, section, how["dtype"])
+    return kind.from_pretrained(None, state_dict=tensors, **how)
 
 
 @contextmanager

@@ -6,7 +6,8 @@
 Each header of tests/data/gguf_headers.jsonl (written by llama.cpp's own converter) gets random
 weights and a small vocabulary, and is loaded. The headers are made to try readers, with biases
 that few models have: tensors that llama.cpp does not take are left out. What still does not load
-is a row too, with what llama.cpp said.
+is a row too, with what llama.cpp said; gguf_runnable.jsonl has those headers with sizes that it
+takes.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from kvpareto.calibration.llama_cpp.start import run_library
 from kvpareto.planner.engines.llama_cpp.run_settings import RunSettings
 from kvpareto.planner.errors import BadInput
 
-HEADERS = Path("tests/data/gguf_headers.jsonl")
+HEADERS = tuple(Path(f"tests/data/gguf_{name}.jsonl") for name in ("headers", "runnable"))
 RUNS = (RunSettings(context=1000, micro_batch=128), RunSettings(context=3000, micro_batch=512))
 LEFT_OUT: tuple[tuple[str, ...], ...] = ((), ("attn_output.bias",), (".bias",))
 Tensor = tuple[str, tuple[int, ...], str]
@@ -100,7 +101,7 @@ def main(out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder, out.open("a") as file:
         if not lines:
             file.write(json.dumps({"build": f"xllamacpp {version('xllamacpp')}"}) + "\n")
-        for line in HEADERS.read_text().splitlines():
+        for line in "".join(path.read_text() for path in HEADERS).splitlines():
             row = json.loads(line)
             if row["name"] in done:
                 continue

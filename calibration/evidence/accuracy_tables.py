@@ -11,7 +11,8 @@ import numpy as np
 from ...planner.accuracy.formula import Floats
 from ...planner.accuracy.predictor import Predictor
 from ..fit.accuracy_rows import KINDS
-from ..fit.cross_validation import FALLEN, HeldOut, groups
+from ..fit.cross_validation import HeldOut, groups
+from ..fit.interval_widths import FALLEN
 from ..fit.mixed_effects import KnownModel
 from .baselines import BASELINES, leave_one_model_out
 from .known_results import known_results_table
@@ -21,6 +22,11 @@ NAMED = "the same, task named"
 MEAN_OF_NORMAL = (2.0 / np.pi) ** 0.5
 """Mean absolute error of a normal variable, in its standard deviations: what sampling alone leaves
 of a perfect prediction."""
+
+WORST = 8
+"""Groups of rows that are named as those with most of the error."""
+NAMED_BY = 32
+"""Letters of a source that tell it from the others."""
 
 Errors = Mapping[str, Floats]
 """Of each way to predict, ours first: the absolute error of every row."""
@@ -54,7 +60,7 @@ def make_report(
     folds = groups(unseen.rows, models)
     tables = {
         "facts": markdown_table(*known_results_table(Predictor(payload), unseen.rows, models)),
-        **_error_tables(payload["z"], unseen, known, errors, folds),
+        **_error_tables(payload["z"], unseen, known, errors, folds, models),
     }
     return Report(tables, _rounded(_summary(payload["z"], unseen, known, errors, folds)))
 
@@ -85,7 +91,12 @@ def _summary(
 
 
 def _error_tables(
-    z: Mapping[str, float], unseen: HeldOut, known: HeldOut, errors: Errors, folds: Folds
+    z: Mapping[str, float],
+    unseen: HeldOut,
+    known: HeldOut,
+    errors: Errors,
+    folds: Folds,
+    models: Mapping[str, KnownModel],
 ) -> dict[str, str]:
     covered = unseen.covered(z["unseen"])
     parts = _parts(unseen)
@@ -99,6 +110,7 @@ def _error_tables(
             ("unseen model", z["unseen"], unseen), ("known model", z["known"], known)
         ),
         "parts": _parts_table(parts, unseen, covered),
+        "worst": _worst_table(unseen, models),
         "kinds": _by_part("task kind", kinds, errors, covered),
         "models": _by_part("left out", left_out, errors, covered),
     }
@@ -190,6 +202,33 @@ def _parts_table(parts: Mapping[str, Sequence[int]], unseen: HeldOut, covered: F
             ]
         )
     return markdown_table(header, lines)
+
+
+def _worst_table(unseen: HeldOut, models: Mapping[str, KnownModel]) -> str:
+    """The groups of rows with a quantized cache that carry most of their error."""
+    members: dict[tuple[str, ...], list[int]] = {}
+    for i, row in enumerate(unseen.rows):
+        if row.k_bits < 16 or row.v_bits < 16:
+            family, bits = str(models[row.model].features.family), f"K{row.k_bits:g}V{row.v_bits:g}"
+            key = (row.source.split("@")[0][:NAMED_BY], family, row.kind, bits)
+            members.setdefault(key, []).append(i)
+    errors, scores = _errors(unseen), _scores(unseen)
+    total = sum(errors[own].sum() for own in members.values())
+    worst = sorted(members.items(), key=lambda item: -errors[item[1]].sum())[:WORST]
+    lines: list[list[object]] = [
+        [*key, len(own), *(float(x) for x in _group(errors, scores, unseen, own, total))]
+        for key, own in worst
+    ]
+    header = ["source", "family", "kind", "bits", "rows", "share of the error", "MAE"]
+    return markdown_table([*header, "measured", "predicted"], lines)
+
+
+def _group(
+    errors: Floats, scores: Floats, unseen: HeldOut, own: Sequence[int], total: float
+) -> tuple[float, float, float, float]:
+    """A group's share of all error, its MAE, and what it keeps and was predicted to, on average."""
+    off = errors[own]
+    return off.sum() / total, off.mean(), scores[own].mean(), unseen.predicted[own].mean()
 
 
 def _by_part(

@@ -13,7 +13,7 @@ from ...planner.accuracy.predictor import Predictor
 from ...planner.formats.configuration import Configuration
 from ..fit.accuracy_rows import AccuracyRow, read_rows
 from ..fit.coefficients import to_payload
-from ..fit.cross_validation import predict_rows
+from ..fit.cross_validation import misfits_of, predict_rows, with_misfits
 from ..fit.measured_models import measured_runs
 from ..fit.mixed_effects import KnownModel
 from ..fit.published import FOLDER, read_models
@@ -43,9 +43,7 @@ def blind_predictor() -> tuple[Predictor, dict[str, KnownModel]]:
     rows = [row for row in read_rows(FOLDER / "accuracy.csv") if not row.model.startswith(KIN)]
     shipped = published().payload
     payload = to_payload(fit_rows(rows, models), rows, models, FOLDER, shipped["z"])
-    for kind, shape in payload["kind_shapes"].items():
-        shape["width"] = shipped["kind_shapes"][kind]["width"]
-    return Predictor(payload), models
+    return with_misfits(Predictor(payload), misfits_of(published())), models
 
 
 def cliff_table() -> str:

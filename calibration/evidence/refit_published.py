@@ -18,16 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...planner.accuracy.predictor import Predictor
 from ..fit.accuracy_rows import AccuracyRow, read_rows
 from ..fit.coefficients import to_payload
 from ..fit.cross_validation import (
     HeldOut,
-    conformal_z,
     hold_out_configurations,
     hold_out_models,
-    kind_widths,
+    with_misfits,
     write_predicted,
 )
+from ..fit.interval_widths import conformal_z, kind_misfits
 from ..fit.mixed_effects import KnownModel
 from ..fit.published import FOLDER, read_models
 from ..fit.regression import fit_rows
@@ -53,15 +54,14 @@ def fit(
     full = fit_rows(rows, models)
     start = dict(zip(full.layout.names, full.theta.tolist(), strict=True))
     left_out = hold_out_models(rows, models, folder, start)
-    widths = kind_widths(left_out.held_out(), models)
-    unseen = left_out.held_out(widths)
-    seen = hold_out_configurations(rows, models, folder, start).held_out(widths)
+    misfits = kind_misfits(left_out, models)
+    unseen = left_out.held_out(misfits)
+    seen = hold_out_configurations(rows, models, folder, start).held_out(misfits)
     known = conformal_z(seen, models)
     # what is known of a model never makes its interval wider than a stranger's
     z = {"unseen": max(conformal_z(unseen, models), known), "known": known}
     payload = to_payload(full, rows, models, folder, z)
-    for kind, width in widths.items():
-        payload["kind_shapes"][kind]["width"] = round(width, 4)
+    payload = dict(with_misfits(Predictor(payload), misfits).payload)
     return PublishedFit(payload, unseen, seen)
 
 

@@ -37,19 +37,24 @@ SHAPES = MODELS | {
 """Shapes of the rows that are bundled models, or lie beside them."""
 LOOKED_AT = {
     *("q30-auto", "oss-auto", "ds-auto", "gr-auto", "s-l8-auto", "l8-int8"),
-    *("q30-fp8", "nemo-auto", "qn-fp8"),
+    *("q30-fp8", "nemo-auto", "qn-fp8", "oss-fp8", "oss-int8", "m-gemma"),
 }
-"""Rows that were looked at while the rules of the activation were written."""
+"""Rows that were looked at while the rules of the activation were written, and those of padded
+experts and of a second rotary table."""
 Row = dict[str, Any]
 
 
 def rows() -> list[Row]:
-    """Starts of an unchanged engine; in others Triton was missing."""
+    """Starts of an unchanged engine that profiled its memory; in others Triton was missing, or the
+    cache's bytes were given."""
     lines = (json.loads(line) for name in (ROWS, LATER) for line in read(name).splitlines())
     return [
         {"starts": True, **row}
         for row in lines
-        if "blocks" in row and row.get("triton", True) and row["shape"] in SHAPES
+        if "blocks" in row
+        and row.get("triton", True)
+        and "kv_cache_memory_bytes" not in row
+        and row["shape"] in SHAPES
     ]
 
 

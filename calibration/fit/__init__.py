@@ -7,6 +7,7 @@ DOOR = (
     "cross_validation",
     "engine_runs",
     "gpu",
+    "interval_widths",
     "latency",
     "least_squares",
     "leave_out",

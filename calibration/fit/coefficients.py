@@ -100,14 +100,14 @@ def _kind(fit: Fit, kind: str) -> list[float]:
 
 def _shape(fit: Fit, kind: str, rows: Sequence[AccuracyRow]) -> dict[str, float]:
     """How a kind falls: log steepness and log noise of weights against the reference's, the floor
-    that is usual in its rows, and the width of its intervals."""
+    that is usual in its rows, and its misfit (interval_widths.py), once it is known."""
     own = [(r.scored.floor, r.weight) for r in rows if r.kind == kind]
     total = sum(weight for _, weight in own)
     return {
         "steepness": float(fit.layout.row(f"steepness:{kind}") @ fit.theta),
         "weight": float(fit.layout.row(f"kind_weight:{kind}") @ fit.theta),
         "floor": sum(floor * weight for floor, weight in own) / total if total else 0.0,
-        "width": 1.0,
+        "misfit": 0.0,
     }
 
 

@@ -3,8 +3,7 @@
 Models are left out one at a time, together with all others of the same family and shape (a
 fine-tune must not vouch for its base), everything is fitted again, and the planner's own
 arithmetic predicts the left-out rows as it would for a model without rows. The same residuals
-set the width of the interval: the smallest z that would have covered the wanted share of them
-(split conformal prediction, with the predicted spread as the scale).
+set the width of the interval (interval_widths.py).
 """
 
 import csv
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ...planner.accuracy.formula import Floats
-from ...planner.accuracy.interval import LEVEL, NORMAL_Z, inside
+from ...planner.accuracy.interval import NORMAL_Z, inside
 from ...planner.accuracy.model_sensitivity import ModelSensitivity
 from ...planner.accuracy.predictor import Predictor, above_floor
 from ...planner.accuracy.retention import OutlierLayers
@@ -30,11 +29,9 @@ Z_GRID = np.concatenate([np.linspace(0.0, 4.0, 81), np.linspace(4.5, 8.0, 8)])
 """Its last is the widest interval that is ever given: e^(8 x 0.5) = 55 times the noise either way,
 at the spread of a model with rows of its own."""
 FOLDS = 8
-FEWEST = 20
-"""Rows of a kind that say how wide its intervals must be."""
-FALLEN, LEVEL_BELOW = 0.9, 0.85
-"""Rows that keep less are what intervals are for: so many of a kind's are covered at least."""
-WIDTHS = (1.0, 3.0)
+Misfits = Mapping[str, float]
+"""Of each kind of task, the log noise that fits leave unexplained beside a model's own spread, as a
+standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +72,11 @@ class Collector:
         """Rows of one model by their numbers, and by what they are to be predicted."""
         self._parts.append((tuple(own), predictor, sensitivity))
 
-    def held_out(self, widths: Mapping[str, float] | None = None) -> HeldOut:
-        """All that were added, with intervals that are this wide for each kind of task."""
+    def held_out(self, misfits: Misfits | None = None) -> HeldOut:
+        """All that were added, with intervals that allow for these misfits."""
         by_row: dict[int, tuple[float, float, Floats]] = {}
         for own, predictor, sensitivity in self._parts:
-            subset, fit = [self.rows[i] for i in own], _with_widths(predictor, widths or {})
+            subset, fit = [self.rows[i] for i in own], with_misfits(predictor, misfits or {})
             middle = predict_rows(fit, sensitivity, subset, self.models, 0.0)
             named = predict_rows(fit, sensitivity, subset, self.models, 0.0, named=True)
             low = [predict_rows(fit, sensitivity, subset, self.models, z) for z in Z_GRID]
@@ -95,13 +92,33 @@ class Collector:
             ends=np.stack([by_row[i][2] for i in order], axis=2),
         )
 
+    def covered(self, z: float, misfits: Misfits) -> dict[int, bool]:
+        """Of all that were added, whether the interval of `z` holds each row's score."""
+        held: dict[int, bool] = {}
+        for own, predictor, sensitivity in self._parts:
+            rows, fit = [self.rows[i] for i in own], with_misfits(predictor, misfits)
+            low, middle, high = (
+                predict_rows(fit, sensitivity, rows, self.models, end) for end in (z, 0.0, -z)
+            )
+            sd = np.hypot([r.sd for r in rows], FLOOR)
+            here = inside(observed(rows), middle, low, high, sd)
+            held |= dict(zip(own, here.tolist(), strict=True))
+        return held
 
-def _with_widths(predictor: Predictor, widths: Mapping[str, float]) -> Predictor:
+
+def with_misfits(predictor: Predictor, misfits: Misfits) -> Predictor:
+    """The same fit with other misfits of the kinds; 0 for those that are not named."""
     shapes = {
-        kind: {**shape, "width": widths.get(kind, 1.0)}
+        kind: {**shape, "misfit": misfits.get(kind, 0.0)}
         for kind, shape in predictor.payload["kind_shapes"].items()
     }
     return Predictor({**predictor.payload, "kind_shapes": shapes})
+
+
+def misfits_of(predictor: Predictor) -> Misfits:
+    """The misfits that a fit has."""
+    shapes = predictor.payload["kind_shapes"]
+    return {kind: shape["misfit"] for kind, shape in shapes.items()}
 
 
 def observed(rows: Sequence[AccuracyRow]) -> Floats:
@@ -240,50 +257,3 @@ def read_predicted(path: Path, rows: Sequence[AccuracyRow]) -> Floats:
             "python -m kvpareto.calibration.evidence.refit_published --published",
         )
     return np.array([float(line["predicted"]) for line in lines])
-
-
-def kind_widths(held_out: HeldOut, models: Mapping[str, KnownModel]) -> dict[str, float]:
-    """How wide the intervals of each kind of task must be against those of all rows alike: what
-    covers LEVEL of the kind's rows, and LEVEL_BELOW of those that lose a tenth or more. Kinds of
-    fewer than FEWEST rows get 1."""
-    needed, kept = held_out.needed_z(), observed(held_out.rows)
-    all_alike = conformal_z(held_out, models)
-    widths = {}
-    for kind in dict.fromkeys(r.kind for r in held_out.rows):
-        own = np.array([r.kind == kind for r in held_out.rows])
-        if own.sum() < FEWEST or not all_alike:
-            continue
-        z = _quantile(needed[own], np.full(own.sum(), 1.0 / own.sum()))
-        fallen = own & (kept < FALLEN)
-        if fallen.sum() >= FEWEST:
-            even = np.full(fallen.sum(), 1.0 / fallen.sum())
-            z = max(z, _quantile(needed[fallen], even, LEVEL_BELOW))
-        widths[kind] = float(np.clip(z / all_alike, *WIDTHS))
-    return widths
-
-
-def conformal_z(held_out: HeldOut, models: Mapping[str, KnownModel]) -> float:
-    """The z whose intervals cover LEVEL of the left-out rows, each model counted alike.
-
-    Counting models and not rows keeps the tables with most rows from deciding alone; of the
-    two ways to count, the wider interval is taken. Rows that no interval holds count as beyond the
-    widest of Z_GRID; the result is at most that one, and 0 for no rows.
-    """
-    needed = held_out.needed_z()
-    if not len(needed):
-        return 0.0
-    by_row = np.full(len(needed), 1.0 / len(needed))
-    by_model = np.zeros(len(needed))
-    by_group = groups(held_out.rows, models)
-    for out in by_group.values():
-        by_model[out] = 1.0 / (len(by_group) * len(out))
-    found_z = max(_quantile(needed, w) for w in (by_row, by_model))
-    return min(found_z, float(Z_GRID[-1]))
-
-
-def _quantile(values: Floats, weights: Floats, level: float = LEVEL) -> float:
-    order = np.argsort(values)
-    reached = np.cumsum(weights[order]) * len(values) / (len(values) + 1)
-    # what is LEVEL but for rounding has reached it
-    place = int(np.searchsorted(reached, level - 1e-9))
-    return float(values[order][min(place, len(values) - 1)])

@@ -29,7 +29,8 @@ from .accuracy_rows import AccuracyRow, read_rows, row_of
 from .calibrated_noise import fit_calibrated_noise, prior_of
 from .coefficients import to_payload
 from .collapse import breaking_context, broken_configurations
-from .cross_validation import Collector, HeldOut, conformal_z, observed
+from .cross_validation import Collector, HeldOut, Misfits, misfits_of, observed, with_misfits
+from .interval_widths import conformal_z
 from .leave_out import leave_out
 from .mixed_effects import KnownModel
 from .published import FOLDER, read_models
@@ -59,15 +60,14 @@ def fit_profile(spec: ModelSpec, records: Sequence[Record]) -> dict[str, Any] | 
     with threadpool_limits(1):  # the matrices are small: threads only wait for each other
         full = fit_rows(rows, models, _start(shipped))
         start = dict(zip(full.layout.names, full.theta.tolist(), strict=True))
-        widths = {k: s["width"] for k, s in shipped.payload["kind_shapes"].items()}
-        held_out = _hold_out(rows, own, models, start, widths)
+        misfits = misfits_of(shipped)
+        held_out = _hold_out(rows, own, models, start, misfits)
     z = dict(shipped.payload["z"])
     held_out_z = conformal_z(held_out, models) if held_out is not None else 0.0
     few = held_out is None or len(held_out.rows) < FEW
     z["known"] = max(held_out_z, z["known"]) if few else held_out_z
     payload = to_payload(full, rows, models, FOLDER, z)
-    for kind, width in widths.items():
-        payload["kind_shapes"][kind]["width"] = width
+    payload["kind_shapes"] = with_misfits(Predictor(payload), misfits).payload["kind_shapes"]
     payload |= {
         "own": own.key,
         "fingerprint": fingerprint(spec),
@@ -177,7 +177,7 @@ def _hold_out(
     own: KnownModel,
     models: Mapping[str, KnownModel],
     start: Mapping[str, float],
-    widths: Mapping[str, float],
+    misfits: Misfits,
 ) -> HeldOut | None:
     """This model's rows, each predicted from a fit without its configuration; None for fewer
     than two configurations."""
@@ -201,7 +201,7 @@ def _hold_out(
         predictor = Predictor(to_payload(refit, kept, models, FOLDER, z))
         sensitivity = predictor.models.known(own.key, own.features)
         collected.add(out, predictor, sensitivity)
-    return collected.held_out(widths)
+    return collected.held_out(misfits)
 
 
 def _configuration(row: AccuracyRow) -> tuple[object, ...]:

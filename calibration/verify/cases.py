@@ -89,7 +89,8 @@ def from_plan(path: Path, model: str | None, offline: bool) -> VerificationCase:
 
 def predict(request: Request, config: Configuration, hardware: Hardware | None) -> Planned:
     """What the planner says of a configuration now, on `hardware`."""
-    spec, workload, engine = request.spec, request.workload, request.engine
+    workload, engine = request.workload, request.engine
+    spec = engine.dequantized(request.spec)
     planned_point = point(
         config,
         memory.estimate(spec, config, workload, engine, hardware),

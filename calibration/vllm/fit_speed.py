@@ -24,7 +24,7 @@ from ... import profiles
 from ...planner.accuracy.formula import Floats
 from ...planner.engines.vllm.settings import ServeSettings
 from ...planner.engines.vllm.speed import Arrivals, timing
-from ...planner.engines.vllm.step_time import Served, served
+from ...planner.engines.vllm.step_time import Served, efficiencies_of, served
 from ...planner.hardware.gpu_names import find_gpu
 from ...planner.load_model import load_config, load_model
 from ...planner.models.spec import ModelSpec
@@ -57,9 +57,14 @@ PRIORS = {
     "states": (0.6, 0.5), "scan": (0.05, 0.7), "moved": (0.8, 0.3), "link": (0.8, 0.4),
     "layer": (2e-5, 0.6), "expert_layer": (1e-5, 0.8), "state_layer": (1e-5, 0.8),
     "exchange": (1e-5, 0.7), "step": (3e-4, 0.6), "host_step": (1.5e-3, 0.6),
-    "host_user": (1.5e-5, 0.7), "host_layer": (1.5e-4, 0.6), "request": (2e-3, 0.8),
+    "host_user": (1.5e-5, 0.7), "host_layer": (1.5e-4, 0.6), "host_layer.scaled": (5e-4, 0.8),
+    "host_layer.int4": (5e-4, 0.8), "host_layer.latent": (5e-4, 0.8), "request": (2e-3, 0.8),
 }  # fmt: skip
 """A value and the deviation of its logarithm."""
+
+
+Errors = dict[tuple[str, str], list[float]]
+"""By (shape, what)."""
 
 
 @dataclass(frozen=True)
@@ -160,13 +165,30 @@ def fit(runs: Sequence[Seen]) -> dict[str, float]:
     return dict(zip(names, map(float, np.exp(centre + spread * found)), strict=True))
 
 
-def errors(runs: Sequence[Seen], rates: Mapping[str, float]) -> dict[tuple[str, str], list[float]]:
-    """Signed relative errors by (shape, what)."""
-    found: dict[tuple[str, str], list[float]] = {}
+def errors(runs: Sequence[Seen], rates: Mapping[str, float]) -> Errors:
+    """Signed relative errors."""
+    found = Errors()
     for seen in runs:
         off = seen.predicted(rates) / seen.seconds - 1
         found.setdefault((seen.shape, seen.what), []).append(off)
     return found
+
+
+def leave_out(runs: Sequence[Seen], shape: str) -> tuple[Errors, Errors]:
+    """Errors of a model by the fit to the others: where these tell all its efficiencies, and where
+    it alone has a format or a kind of layer."""
+    others = [seen for seen in runs if seen.shape != shape]
+    told = set[str]().union(*(efficiencies_of(seen.served) for seen in others))
+    rates = fit(others)
+    own = [seen for seen in runs if seen.shape == shape]
+    known = [efficiencies_of(seen.served) <= told for seen in own]
+    parts = [
+        errors(
+            [seen for seen, is_known in zip(own, known, strict=True) if is_known is wanted], rates
+        )
+        for wanted in (True, False)
+    ]
+    return parts[0], parts[1]
 
 
 def main() -> None:
@@ -178,17 +200,20 @@ def main() -> None:
     rates = fit(runs)
     print(f"{len(runs)} times of {len({r.shape for r in runs})} models")
     everything = _table("fitted", errors(runs, rates))
-    left_out: dict[tuple[str, str], list[float]] = {}
+    left_out, alone = Errors(), Errors()
     for shape in sorted({seen.shape for seen in runs}):
-        others = fit([seen for seen in runs if seen.shape != shape])
-        left_out |= errors([seen for seen in runs if seen.shape == shape], others)
+        known, unknown = leave_out(runs, shape)
+        left_out |= known
+        alone |= unknown
     held = _table("left out", left_out)
+    if alone:
+        _table("left out, with a format or a kind of layer that no other has", alone)
     if not write:
         return
     path = Path(profiles.__file__).parent / "vllm" / "speed.json"
     document = json.loads(path.read_text(encoding="utf-8"))
     low, high = (float(np.quantile(1 / (1 + held), q)) for q in (0.05, 0.95))
-    # three models say little of how far a fourth may be
+    # four models say little of how far a fifth may be
     document["there"] = [round(min(low, 0.85), 3), round(max(high, 1.2), 3)]
     document["rates"] = {name: float(f"{value:.4g}") for name, value in rates.items()}
     document["errors"] = {
@@ -199,10 +224,13 @@ def main() -> None:
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def _table(title: str, found: Mapping[tuple[str, str], Sequence[float]]) -> Floats:
+def _table(title: str, found: Errors) -> Floats:
     """Print medians and the worst of each; all of them together."""
     every = np.array([off for offs in found.values() for off in offs])
     print(f"{title}: median {100 * median(abs(every)):.1f} %, worst {100 * max(abs(every)):.0f} %")
+    for what in ("ttft", "tpot", "total"):
+        offs = [abs(off) for (_, of), group in found.items() if of == what for off in group]
+        print(f"  {'all':10} {what:6} {len(offs):3}  {100 * median(offs):5.1f} %")
     for (shape, what), offs in sorted(found.items()):
         middle, worst = 100 * median(map(abs, offs)), 100 * max(offs, key=abs)
         print(f"  {shape:10} {what:6} {len(offs):3}  {middle:5.1f} %  worst {worst:+.0f} %")

@@ -23,7 +23,7 @@ from .task_kinds import ScoredTask, task_group
 
 EXACT_KIND = "retrieval"
 """The kind whose noise grows faster with the context, and with the baseline's own decline."""
-_NO_SHAPE = {"steepness": 0.0, "weight": 0.0, "floor": 0.0, "width": 1.0}
+_NO_SHAPE = {"steepness": 0.0, "weight": 0.0, "floor": 0.0, "misfit": 0.0}
 """Of a kind that no row was about: as the reference kind, without a floor."""
 
 _GAINS = (
@@ -126,14 +126,15 @@ class Predictor:
         z: float,
     ) -> Floats:
         """What is left by cache noise `unit` [3, F], at unit model scale, on one kind of task."""
-        wide = z * self._shape(kind)["width"]
-        scale = np.exp(sensitivity.mean[:3] + wide * sensitivity.spread[:3])
+        shape = self._shape(kind)
+        spread = np.hypot(sensitivity.spread[:3], shape["misfit"])
+        scale = np.exp(sensitivity.mean[:3] + z * spread)
         slope = coefficients["context"]
         if kind == EXACT_KIND:
             slope += coefficients["context_retrieval"]
         mean, sd = self.payload["kinds"].get(kind, (0.0, 0.0))
-        total = (scale @ unit) * context_factor(tokens, slope) * np.exp(mean + wide * sd)
-        steep = self.gamma * float(np.exp(self._shape(kind)["steepness"]))
+        total = (scale @ unit) * context_factor(tokens, slope) * np.exp(mean + z * sd)
+        steep = self.gamma * float(np.exp(shape["steepness"]))
         return cache_retention(total, power_of(kind, steep))
 
     def _weight_retention(
@@ -142,7 +143,7 @@ class Predictor:
         """What is left by weight formats alone, one for each entry of `bits`."""
         unit = weight_noise(bits, self.coefficients(z)["weight_8bit"])
         shape = self._shape(kind)
-        scale = sensitivity.mean[3] + shape["weight"] + z * shape["width"] * sensitivity.spread[3]
+        scale = sensitivity.mean[3] + shape["weight"] + z * sensitivity.spread[3]
         return weight_retention(unit * float(np.exp(scale)))
 
     def _shape(self, kind: str) -> Mapping[str, float]:

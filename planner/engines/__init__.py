@@ -45,6 +45,7 @@ def all_engines() -> list[Engine]:
 DOOR = (
     "kv_bounds",
     "kvpareto",
+    "kvpareto.checkpoints",
     "kvpareto.configurations",
     "kvpareto.packed_cache",
     "kvpareto.where_runs",

@@ -4,7 +4,8 @@ w16 is the checkpoint's own dtype. w8 is int8 with one fp16 scale an output chan
 "gemm" layout in groups of 128. Both quantize the matrix products of the text decoder, experts
 one by one, and keep everything else: embeddings, the output head, norms, routers, biases,
 convolutions, recurrent parameters, vision and audio towers, extra prediction layers, and
-matrices whose sizes do not fit the format. A checkpoint that is already quantized has one
+matrices whose sizes do not fit the format (w4 takes inputs up to a sixteenth short of a multiple
+of 128, with zeros behind them). A checkpoint that is already quantized has one
 format, its own; it stands for the weight bits nearest to it (fp8 and int8: w8; below: w4). At
 w16 it is dequantized when loaded, as engines without kernels for its format do.
 """
@@ -15,7 +16,7 @@ from dataclasses import replace
 
 from ..errors import BadInput
 from ..formats.dtypes import DTYPE_BYTES
-from ..formats.weight_format import AWQ, INT8, MatrixFormat
+from ..formats.weight_format import INT8, W4, MatrixFormat
 from ..light_dataclass import dataclass
 from ..models.spec import (
     Attention,
@@ -29,7 +30,7 @@ from ..models.spec import (
     TensorGroup,
 )
 
-FORMATS = {8: INT8, 4: AWQ}
+FORMATS = {8: INT8, 4: W4}
 _MATRICES = (Role.LINEAR, Role.EXPERT)
 _EVERY_MATRIX = (*_MATRICES, Role.LM_HEAD, Role.EMBEDDING, Role.ROUTER)
 _BEYOND = "in the files beyond config.json"
@@ -105,7 +106,9 @@ def weight_bytes(spec: ModelSpec, weight_bits: int) -> WeightBytes:
             matrices = matrices_of(spec, group)
             one = sum(stored.nbytes(*matrix) for matrix in matrices)
             sizes[group.part, stored.name, True] += one * count * stacked(group)
-            workspace = max(workspace, 2 * sum(rows * columns for rows, columns in matrices))
+            workspace = max(
+                workspace, 2 * sum(rows * stored.padded(columns) for rows, columns in matrices)
+            )
     if spec.stored_weight_bytes is not None and weight_bits == available[0]:
         beyond = spec.stored_weight_bytes - sizes.total()
         if beyond:

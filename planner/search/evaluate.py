@@ -127,6 +127,7 @@ def evaluate(
 ) -> EvaluatedSpace:
     """Predict everything for every configuration the engine can run. `task`: the kind whose
     retention counts; None: the weakest generated kind."""
+    spec = engine.dequantized(spec)
     space = enumerate_space(spec, workload, engine, protection_presets(spec))
     sizes = memory_table(spec, space, workload, engine, hardware)
     grid = accuracy.predict_grid(
@@ -226,6 +227,7 @@ def predict_point(
     task: str | None = None,
 ) -> Point:
     """All predictions of one configuration."""
+    spec = engine.dequantized(spec)
     return Point(
         config=config,
         workload=workload,

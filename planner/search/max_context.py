@@ -65,7 +65,10 @@ def max_context_of(request: Request, config: Configuration) -> MaxContext | None
         loss = request.accepted_loss
         if loss is None or request.accept_risk:
             return True
-        return accuracy.predict(spec, config, context, task=request.task).low >= 1 - loss
+        kept = accuracy.predict(
+            request.engine.dequantized(spec), config, context, task=request.task
+        )
+        return kept.low >= 1 - loss
 
     longest = _last(fits, most)
     if not longest:

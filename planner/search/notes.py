@@ -29,7 +29,7 @@ def configuration_notes(
         *beyond_positions(spec, workload),
         *without_effect(config, workload),
         *_experts_in_chunks(spec, config, workload, engine, hardware),
-        *engine.cache_notes(spec, config, workload),
+        *engine.notes(spec, config, workload),
     ]
 
 

@@ -209,20 +209,35 @@ struct Range {
         }
     }
 
+    // Begins to copy what `run<true>` attends to, with the same arguments.
+    INLINE static void open(typename PLACE::Reader& reader, int first, int last, int stride, int warp, int lane) {
+        if (first >= last) return;
+        const u32 ring_at = (u32)__cvta_generic_to_shared(shared + warp * stages * stage_bytes);
+        reader.begin(first, last, stride, lane);
+#pragma unroll
+        for (int i = 0; i < stages - 1; i++) {
+            const int at = first + i * stride;
+            if (at < last) reader.fetch(ring_at + i * stage_bytes, at, last - at, lane);
+            commit();
+        }
+    }
+
     // Steps first, first + stride, ... below last; the reader copies them in this order. Tokens
     // below `lowest` are hidden.
+    template <bool OPENED = false>
     INLINE static void run(Acc& acc, const u16* heads, typename PLACE::Reader& reader, int first, int last, int stride, int lowest,
                            float scaling, float softcap, int warp, int lane) {
         if (first >= last) return;
         const u8* ring = shared + warp * stages * stage_bytes;
         const u32 ring_at = (u32)__cvta_generic_to_shared(ring);
-        reader.begin(first, last, stride, lane);
+        if constexpr (!OPENED) reader.begin(first, last, stride, lane);
         const auto prefetch = [&](int at, int stage) {
             if (at < last) reader.fetch(ring_at + stage * stage_bytes, at, last - at, lane);
             commit();
         };
+        if constexpr (!OPENED)
 #pragma unroll
-        for (int i = 0; i < stages - 1; i++) prefetch(first + i * stride, i);
+            for (int i = 0; i < stages - 1; i++) prefetch(first + i * stride, i);
         Queries q;
         q.read(heads, scaling, lane);
         u32 qs[D / 16][2];

@@ -19,6 +19,7 @@ random          models of the right shapes with random weights, built on the dev
 
 DOOR = (
     "build",
+    "dequantize",
     "fused_projections",
     "linear",
     "load_awq",

@@ -89,6 +89,11 @@ def dequantize(tensors: AWQTensors) -> torch.Tensor:
     return ((codes - zeros) * scales).T.contiguous()
 
 
+def with_zeros(weight: torch.Tensor, group_size: int) -> torch.Tensor:
+    """`weight` [out, in] with zeros behind its inputs, up to a multiple of `group_size`."""
+    return torch.nn.functional.pad(weight, (0, -weight.shape[1] % group_size))
+
+
 def round_to_nearest(weight: torch.Tensor, group_size: int) -> AWQTensors:
     """Quantize `weight` [out, in] asymmetrically, without any search: the plain baseline.
 

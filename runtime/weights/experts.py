@@ -13,9 +13,9 @@ from collections.abc import Mapping
 import torch
 
 from . import layout
-from .awq_format import round_to_nearest
+from .awq_format import round_to_nearest, with_zeros
 from .layout import Packed, Packed4, Packed8
-from .linear import FEW_ROWS, multiply
+from .linear import FEW_ROWS, as_stored, multiply
 from .workspace import Workspace
 
 
@@ -77,7 +77,12 @@ class QuantizedExperts(torch.nn.Module):
             from . import launch  # Triton, which only GPU machines need
 
             return launch.one_row(
-                x.contiguous(), stack, bias, self._workspace[0], experts=experts, rows=len(experts)
+                as_stored(x, stack).contiguous(),
+                stack,
+                bias,
+                self._workspace[0],
+                experts=experts,
+                rows=len(experts),
             )
         rows = x.repeat_interleave(len(experts) // len(x), dim=0)[:, None]
         product = torch.bmm(rows, self._plain(part)[experts])[:, 0]
@@ -146,7 +151,9 @@ def pack_stack(parameter: torch.Tensor, bits: int, transposed: bool) -> Packed:
     """Round every expert's matrix to nearest: [experts, out, in] (or [experts, in, out])."""
     if bits == 4:
         four = [
-            layout.from_awq(round_to_nearest(m.T if transposed else m, layout.BLOCK4))
+            layout.from_awq(
+                round_to_nearest(with_zeros(m.T if transposed else m, layout.BLOCK4), layout.BLOCK4)
+            )
             for m in parameter
         ]
         return Packed4(

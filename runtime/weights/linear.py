@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 
 from . import layout
-from .awq_format import AWQTensors, round_to_nearest
+from .awq_format import AWQTensors, round_to_nearest, with_zeros
 from .layout import Packed, Packed4, Packed8
 from .workspace import Workspace, require_16_bits
 
@@ -22,6 +22,7 @@ def multiply(
     x: torch.Tensor, weight: Packed, bias: torch.Tensor | None, workspace: Workspace
 ) -> torch.Tensor:
     """y [rows, out] = x [rows, in] @ W + bias, by the fastest way for that many rows."""
+    x = as_stored(x, weight)
     if not x.is_cuda:
         return _affine(x, weight.dequantized(x.dtype), bias)
     from . import launch  # Triton, which only GPU machines need
@@ -37,17 +38,23 @@ def multiply(
     return _affine(x, scratch, bias)
 
 
+def as_stored(x: torch.Tensor, weight: Packed) -> torch.Tensor:
+    """`x` [rows, in] with zeros behind it, where the matrix is stored with more inputs."""
+    more = weight.shape[0] - x.shape[-1]
+    return torch.nn.functional.pad(x, (0, more)) if more else x
+
+
 def dense(layer: "QuantizedLinear", dtype: torch.dtype) -> torch.Tensor:
     """The layer's weight [out, in]: on a GPU in the shared workspace, valid until its next use."""
     packed = layer.packed
     if not packed.words.is_cuda:
-        return packed.dequantized(dtype).mT
+        return packed.dequantized(dtype).mT[:, : layer.in_features]
     from . import launch
 
     require_16_bits(dtype)
     scratch = layer.workspace.weight(*packed.shape, dtype)
     launch.dequantize(packed, scratch)
-    return scratch.mT
+    return scratch.mT[:, : layer.in_features]
 
 
 def _affine(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -79,9 +86,17 @@ class QuantizedLinear(torch.nn.Module):
     scales: torch.Tensor
     bias: torch.Tensor | None
 
-    def __init__(self, weight: Packed, bias: torch.Tensor | None, workspace: Workspace) -> None:
+    def __init__(
+        self,
+        weight: Packed,
+        bias: torch.Tensor | None,
+        workspace: Workspace,
+        inputs: int | None = None,
+    ) -> None:
+        """`inputs`: those of x, where the matrix is stored with zeros behind them."""
         super().__init__()
-        self.in_features, self.out_features = weight.shape
+        stored, self.out_features = weight.shape
+        self.in_features = stored if inputs is None else inputs
         self.register_buffer("words", weight.words)
         self.register_buffer("scales", weight.scales)
         self.register_buffer("bias", bias)
@@ -115,8 +130,14 @@ class W4Linear(QuantizedLinear):
 
     zeros: torch.Tensor
 
-    def __init__(self, weight: Packed4, bias: torch.Tensor | None, workspace: Workspace) -> None:
-        super().__init__(weight, bias, workspace)
+    def __init__(
+        self,
+        weight: Packed4,
+        bias: torch.Tensor | None,
+        workspace: Workspace,
+        inputs: int | None = None,
+    ) -> None:
+        super().__init__(weight, bias, workspace, inputs)
         self.register_buffer("zeros", weight.zeros)
 
     @property
@@ -135,7 +156,9 @@ class W4Linear(QuantizedLinear):
         cls, weight: torch.Tensor, bias: torch.Tensor | None, workspace: Workspace
     ) -> "W4Linear":
         """Round `weight` [out, in] to nearest in groups of 128, without a search."""
-        return cls.from_awq(round_to_nearest(weight, layout.BLOCK4), bias, workspace)
+        rounded = round_to_nearest(with_zeros(weight, layout.BLOCK4), layout.BLOCK4)
+        layout.check_shape(4, rounded.in_features, rounded.out_features)
+        return cls(layout.from_awq(rounded), bias, workspace, weight.shape[1])
 
 
 class W8Linear(QuantizedLinear):

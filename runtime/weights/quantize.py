@@ -96,6 +96,12 @@ def save_awq(model: torch.nn.Module, folder: str | Path) -> Path:
         if isinstance(module, W8Linear):
             raise BadInput("8-bit layers have no place in an AWQ checkpoint", "use w4")
         if isinstance(module, W4Linear):
+            if module.in_features != module.packed.shape[0]:
+                raise BadInput(
+                    f"{name} of {module.in_features} inputs has no place in an AWQ checkpoint, "
+                    "whose groups are whole",
+                    "keep it in memory",
+                )
             groups.add(module.packed.group_size)
             tensors |= _named(name, layout.to_awq(module.packed))
             if module.bias is not None:
@@ -149,6 +155,10 @@ def _put_experts(
     if not isinstance(first, layout.Packed4) or not isinstance(down, layout.Packed4) or not plain:
         raise BadInput(f"{name} cannot be written as an AWQ checkpoint", "keep it in memory")
     half = first.shape[1] // 2
+    if (first.shape[0], half) != down.shape[::-1]:  # zeros behind the inputs
+        raise BadInput(
+            f"{name} has no place in an AWQ checkpoint, whose groups are whole", "keep it in memory"
+        )
     for index in range(first.words.shape[0]):
         both = layout.to_awq(first.member(index))
         for leaf, start in (("gate_proj", 0), ("up_proj", half)):

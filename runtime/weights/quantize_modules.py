@@ -9,12 +9,11 @@ predicts are the bytes that are replaced.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from math import prod
 
 import torch
 
 from ...planner.errors import BadInput
-from ...planner.formats.weight_format import AWQ, INT8
+from ...planner.formats.weight_format import INT8, W4
 from ...planner.models.read_config import read_model
 from ...planner.models.spec import ModelSpec, Part, Role, TensorGroup
 from .experts import QuantizedExperts, is_stack_of_experts, pack_stack
@@ -22,7 +21,7 @@ from .fused_projections import attach, siblings_of
 from .linear import QuantizedLinear, W4Linear, W8Linear
 from .workspace import Workspace
 
-FORMATS = {8: INT8, 4: AWQ}
+FORMATS = {8: INT8, 4: W4}
 EXPERT_MATRICES = ("gate_up_proj", "up_proj", "down_proj")
 
 
@@ -109,12 +108,15 @@ def _is_quantized(parameter: str, groups: Mapping[str, TensorGroup], spec: Model
 
 
 def workspace_for(
-    model: torch.nn.Module, chosen_targets: list[Target], device: torch.device | str
+    model: torch.nn.Module,
+    weight_bits: int,
+    chosen_targets: list[Target],
+    device: torch.device | str,
 ) -> Workspace:
     """The scratch of the largest target, attached to the model as `weight_workspace`."""
-    largest = max(
-        (prod(m) for target in chosen_targets for m in target.matrices.values()), default=0
-    )
+    stored = FORMATS[weight_bits]
+    shapes = [shape for target in chosen_targets for shape in target.matrices.values()]
+    largest = max((out * stored.padded(inputs) for out, inputs in shapes), default=0)
     workspace = Workspace(largest, device)
     model.add_module("weight_workspace", workspace)
     return workspace
@@ -130,7 +132,7 @@ def apply(model: torch.nn.Module, weight_bits: int, *, spec: ModelSpec | None = 
         return
     remaining = targets(model, weight_bits, spec or spec_of(model))
     device = next(model.parameters()).device
-    workspace = workspace_for(model, remaining, device)
+    workspace = workspace_for(model, weight_bits, remaining, device)
     make: Callable[..., QuantizedLinear] = (
         W4Linear.from_weight if weight_bits == 4 else W8Linear.from_weight
     )

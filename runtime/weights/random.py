@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ...planner.formats.weight_format import W4
 from .build import materialize, meta_model, read_hf_config
 from .experts import QuantizedExperts
 from .layout import BLOCK4, Packed, Packed4, Packed8
@@ -59,7 +60,7 @@ def _pack(
 ) -> None:
     generator = torch.Generator(device).manual_seed(seed)
     chosen_targets = targets(model, weight_bits, spec_of(model))
-    workspace = workspace_for(model, chosen_targets, device)
+    workspace = workspace_for(model, weight_bits, chosen_targets, device)
     for target in chosen_targets:
         module = target.module
         if not isinstance(module, torch.nn.Linear):
@@ -70,7 +71,7 @@ def _pack(
             bias = torch.zeros(module.out_features, dtype=dtype, device=device)
         out, inputs = target.matrices["weight"]
         if weight_bits == 4:
-            target.put(W4Linear(random4((), inputs, out, generator), bias, workspace))
+            target.put(W4Linear(random4((), inputs, out, generator), bias, workspace, inputs))
         else:
             target.put(W8Linear(random8((), inputs, out, generator), bias, workspace))
 
@@ -99,6 +100,7 @@ def _experts(
 
 def random4(stack: tuple[int, ...], inputs: int, out: int, generator: torch.Generator) -> Packed4:
     """Uniform codes around zero points of 7 or 8: mean 0, standard deviation STD."""
+    inputs = W4.padded(inputs)
     groups = inputs // BLOCK4
     words = _random_words((*stack, inputs // 8, out), generator)
     zeros = _random_words((*stack, groups, out // 8), generator)

@@ -14,11 +14,18 @@ from typing import Any
 from kvpareto.planner.formats.gguf_types import GGUF_TYPES
 
 DATA = Path(__file__).parents[1] / "data" / "gguf_headers.jsonl"
+RUNNABLE = DATA.with_name("gguf_runnable.jsonl")
 Tensor = tuple[str, tuple[int, ...], str]
 
 
 def headers() -> dict[str, dict[str, Any]]:
     rows = map(json.loads, DATA.read_text(encoding="utf-8").splitlines())
+    return {row["name"]: row for row in rows}
+
+
+def runnable() -> dict[str, dict[str, Any]]:
+    """Headers changed in the sizes that llama.cpp refuses; `of`: the one that each is made of."""
+    rows = map(json.loads, RUNNABLE.read_text(encoding="utf-8").splitlines())
     return {row["name"]: row for row in rows}
 
 

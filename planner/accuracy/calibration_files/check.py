@@ -35,7 +35,7 @@ from .values import (
     number,
 )
 
-SCHEMA = 2
+SCHEMA = 3
 """Of accuracy.json, whose coefficients a version evaluates."""
 META_SCHEMA = 1
 PROVENANCES = ("calibrated", "published")
@@ -102,7 +102,7 @@ def _check_fields(payload: Mapping[str, Any]) -> None:
         number(shape["steepness"], -LARGEST_LOG, LARGEST_LOG, f"kind_shapes.{kind}")
         number(shape["weight"], -LARGEST_LOG, LARGEST_LOG, f"kind_shapes.{kind}")
         number(shape["floor"], 0.0, MOST_FLOOR, f"kind_shapes.{kind}.floor")
-        number(shape["width"], 0.0, WIDEST, f"kind_shapes.{kind}.width")
+        number(shape["misfit"], 0.0, WIDEST, f"kind_shapes.{kind}.misfit")
     for task, value in payload["tasks"].items():
         number(value, -LARGEST_LOG, LARGEST_LOG, f"tasks.{task}")
     _check_population(payload["population"], payload["spread"])

@@ -14,6 +14,7 @@ from ...memory.kv_cache import growing, rates
 from ...models.spec import ModelSpec, MoEFFN, Part
 from ...workload import Workload
 from . import configurations, overhead
+from .checkpoints import as_dequantized, weights_note
 from .model_types import TEXT_ALONE
 from .packed_cache import packed_bytes
 from .packed_cache_space import packed_table
@@ -31,18 +32,21 @@ class KVPareto(Engine):
     def cannot_run(self, spec: ModelSpec, hardware: Hardware | None = None) -> str | None:
         return why_planned_only(spec, hardware)
 
+    def dequantized(self, spec: ModelSpec) -> ModelSpec:
+        return as_dequantized(spec)
+
     def loaded(self, spec: ModelSpec) -> ModelSpec:
+        spec = as_dequantized(spec)
         if spec.model_type not in TEXT_ALONE:
             return spec
         text = tuple(t for t in spec.tensors if t.part in (Part.TEXT, Part.MTP))
         return replace(spec, tensors=text, stored_weight_bytes=None)
 
-    def cache_notes(
-        self, spec: ModelSpec, config: Configuration, workload: Workload
-    ) -> tuple[str, ...]:
-        return one_shot_note(
+    def notes(self, spec: ModelSpec, config: Configuration, workload: Workload) -> tuple[str, ...]:
+        of_cache = one_shot_note(
             spec, config, workload, lambda one: self.kv_bytes(spec, one, workload).total
         )
+        return (*weights_note(spec, config), *of_cache)
 
     def formats(
         self,
@@ -64,6 +68,7 @@ class KVPareto(Engine):
         return packed_table(spec, space, workload)
 
     def activation(self, spec: ModelSpec, config: Configuration, workload: Workload) -> Activation:
+        spec = as_dequantized(spec)  # the workspace is of what is packed here
         kv = self.kv_bytes(spec, config, workload).total
         return peak(spec, config, workload, Attend.PACKED, kv, recent=self.recent_scans)
 

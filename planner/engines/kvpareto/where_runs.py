@@ -19,9 +19,9 @@ from ...models.spec import (
     ModelSpec,
     RecurrentState,
 )
+from .checkpoints import reads
 from .model_types import why_not
 
-_READ = ("awq",)  # quantized checkpoints that the runtime loads: runtime/loading.py
 _RUNTIME = "the kvpareto runtime"
 
 
@@ -37,7 +37,7 @@ def why_planned_only(spec: ModelSpec, hardware: Hardware | None) -> str | None:
     refused = why_not(spec.model_type) or why_not(spec.text_type)
     if refused is not None:
         return f"{_RUNTIME} cannot run it: {refused}"
-    if spec.quantization is not None and spec.quantization.method not in _READ:
+    if spec.quantization is not None and not reads(spec.quantization):
         return f"{_RUNTIME} does not load checkpoints quantized by {spec.quantization.method}"
     if spec.dtype == "float32":
         return f"{_RUNTIME}'s GPU kernels run 16-bit models, not float32"

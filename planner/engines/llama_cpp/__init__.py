@@ -9,17 +9,26 @@ from functools import lru_cache
 import numpy as np
 
 from ...engine import Activation, Engine, Formats, Interval, KVBytes, Slack
+from ...errors import BadInput
 from ...formats.configuration import Configuration
 from ...formats.named import KV, names
 from ...formats.named import LLAMA_CPP as NAME
 from ...formats.space import Ints, KVLayout, Space
 from ...hardware.gpus import Hardware
-from ...models.spec import CompressedAttention, LatentAttention, ModelSpec
+from ...models.spec import (
+    Attention,
+    CompressedAttention,
+    LatentAttention,
+    Mixer,
+    ModelSpec,
+    RecurrentState,
+)
 from ...placement import Machine, Placement
 from ...workload import Workload
 from .cache_bytes import cache_bytes
 from .card_overhead import UNIFIED_CONTEXT, UNKNOWN_BASE
 from .command import OLLAMA_CACHES
+from .kernels import without_kernel
 from .parts import parts_of, run_settings, unblocked_head
 from .place import place
 from .run_settings import rounded
@@ -31,6 +40,16 @@ MIXED = (("f16", "q8_0"), ("q8_0", "q5_1"), ("q8_0", "q5_0"), ("q8_0", "q4_0"), 
 CHUNKS = (128, 256, 512, 1024, 2048)
 
 
+NOT_PLANNED = {
+    "minicpm3": "latents are cached as whole heads, which is not planned",
+    "gemma3n_text": "four streams of every layer are not planned",
+    "gemma3n": "four streams of every layer are not planned",
+}
+"""Model types that llama.cpp runs by a graph which is not written here."""
+SCANS = frozenset({"short_conv", "mamba1", "mamba2", "gated_delta"})
+"""Kinds of recurrent layers whose graph is."""
+
+
 class LlamaCpp(Engine):
     """See Engine. `front`: the program that people run it in, where that is another."""
 
@@ -38,15 +57,21 @@ class LlamaCpp(Engine):
     places = True
     several_cards = True
 
-    def __init__(self, front: str = "") -> None:
+    def __init__(self, front: str = "", machine: Machine | None = None) -> None:
         self.front = front
+        self.machine = machine
 
     def behind(self, front: str) -> "LlamaCpp":
         return LlamaCpp(front if front in ("ollama", "lmstudio") else "")
 
+    def on(self, machine: Machine) -> "LlamaCpp":
+        return LlamaCpp(self.front, machine)
+
     def cannot_run(self, spec: ModelSpec, hardware: Hardware | None = None) -> str | None:
-        if any(isinstance(m, CompressedAttention) for m, _ in spec.mixer_counts):
-            return f"caches of {spec.model_type}'s compressed attention are not planned"
+        missing = next((why for m, _ in spec.mixer_counts if (why := _not_planned(m))), None)
+        missing = missing or NOT_PLANNED.get(spec.text_type or spec.model_type)
+        if missing is not None:
+            return f"{spec.model_type}'s {missing} for llama.cpp"
         if not spec.understood:
             return f"nobody knows here whether llama.cpp has {spec.model_type}"
         return None
@@ -74,6 +99,8 @@ class LlamaCpp(Engine):
         pairs = [(name, name) for name in SAME] + list(() if latent else MIXED)
         if unblocked_head(spec) is not None:
             pairs = [("f16", "f16")]
+        if self.machine is not None:
+            pairs = [(k, v) for k, v in pairs if without_kernel(k, v, self.machine) is None]
         if self.front == "ollama":
             pairs = [(k, v) for k, v in pairs if k == v and k in OLLAMA_CACHES]
         rows = np.array([[0, _bits(k), _bits(v), 0] for k, v in pairs], dtype=np.int64)
@@ -98,6 +125,9 @@ class LlamaCpp(Engine):
         self, spec: ModelSpec, config: Configuration, workload: Workload, machine: Machine
     ) -> Placement:
         self.check_formats(config)
+        why = without_kernel(config.k_format or "f16", config.v_format or "f16", machine)
+        if why is not None:
+            raise BadInput(f"{why}, in {config}", "kq8_0vq8_0 and kf16vf16 have kernels everywhere")
         return place(spec, config, workload, machine)
 
     def context(self, hardware: Hardware | None) -> Interval:
@@ -108,6 +138,20 @@ class LlamaCpp(Engine):
 
     def cache_kinds(self, space: Space) -> Ints:
         return np.arange(len(space.layout), dtype=np.int64)
+
+
+def _not_planned(mixer: Mixer) -> str | None:
+    """What of a mixer has no bytes here."""
+    if isinstance(mixer, CompressedAttention):
+        return "compressed attention is not planned"
+    if isinstance(mixer, Attention | LatentAttention) and mixer.indexer is not None:
+        return "sparse attention, with an indexer, is not planned"
+    if isinstance(mixer, RecurrentState):
+        if mixer.kind not in SCANS:
+            return f"recurrent layers ({mixer.kind}) are not planned"
+        if mixer.decays_by_channel:
+            return "linear attention that decays by channel is not planned"
+    return None
 
 
 @lru_cache(maxsize=1)

@@ -57,9 +57,17 @@ def mixer_bytes(mixer: Mixer, spec: ModelSpec, run: RunSettings) -> CacheBytes:
         return CacheBytes(0, 0, 0)
     return CacheBytes(
         cells * run.key_format.nbytes(mixer.kv_heads * mixer.head_dim),
-        cells * run.value_format.nbytes(mixer.kv_heads * mixer.value_dim),
+        cells * run.value_format.nbytes(value_width(mixer, spec, run)),
         0,
     )
+
+
+def value_width(mixer: Attention, spec: ModelSpec, run: RunSettings) -> int:
+    """Channels of a row of V: without flash attention V is stored by channels, and every layer has
+    as many as the widest (llama_kv_cache: n_embd_v_gqa_max)."""
+    if run.flash:
+        return mixer.kv_heads * mixer.value_dim
+    return max(m.kv_heads * m.value_dim for m in run.attentions(spec))
 
 
 def growth(spec: ModelSpec, run: RunSettings) -> int:
@@ -80,10 +88,20 @@ def growth(spec: ModelSpec, run: RunSettings) -> int:
 
 def kept_inputs(mixer: RecurrentState) -> int:
     """Inputs of a convolution of k tokens that are kept: k - 1, where transformers keeps k."""
-    channels = mixer.value_dim if mixer.kind == "short_conv" else 0
-    kernel = mixer.conv // channels if channels else _SCAN_KERNEL.get(mixer.kind, 0)
-    return mixer.conv // kernel * (kernel - 1) if kernel > 1 else mixer.conv
+    channels = convolved_channels(mixer)
+    kernel = mixer.conv // channels if channels else 0
+    return channels * (kernel - 1) if kernel > 1 else mixer.conv
 
 
-_SCAN_KERNEL = {"gated_delta": 4, "mamba1": 4, "mamba2": 4}
-"""Tokens of the convolution before a scan: 4 in every model known."""
+def convolved_channels(mixer: RecurrentState) -> int:
+    """Channels of the convolution before a scan; 0 where there is none. A mixer's width is that of
+    its projections: z and the step beside them for Mamba 2, z for a gated delta net."""
+    values = mixer.heads * mixer.value_dim
+    match mixer.kind:
+        case "short_conv" | "mamba1":
+            return mixer.value_dim
+        case "mamba2":
+            return mixer.width - values - mixer.heads
+        case "gated_delta":
+            return mixer.width - values
+    return 0

@@ -21,6 +21,9 @@ COPIES = 4
 PIPELINE_ERROR = 0.3
 """Of those copies: two devices of a processor's build have them and less
 (profiles/llama_cpp/memory_split.jsonl), two cards were not run."""
+HOST_LAYERS = 19_000_000
+"""More of a card's scratch where whole layers lie in host memory: 16 and 22 MB in two runs, whose
+total it is fitted to (profiles/llama_cpp/memory_cuda.jsonl)."""
 ALIKE = 1.1
 """Cards whose bandwidths differ by less share layers by their size."""
 
@@ -74,6 +77,7 @@ def fill(
     copied = 0
     if start or any(moved[start:]):
         copied = max(e or w for e, w in zip(parts.experts, parts.layers, strict=True)) // 3
+        copied += HOST_LAYERS if start else 0
     piped = parts.pass_inputs * (COPIES - 1) if len(cards) > 1 and not copied else 0
     slip = int(error * parts.compute) + copied + int(PIPELINE_ERROR * piped)
     buffers = parts.compute + copied + piped

@@ -14,14 +14,20 @@ def dense_layer(ffn: DenseFFN, normed: Tensor, hidden: int) -> Tensor:
 
 
 def expert_layer(
-    graph: Graph, spec: ModelSpec, ffn: MoEFFN, normed: Tensor, on_device: bool = False
+    graph: Graph,
+    spec: ModelSpec,
+    ffn: MoEFFN,
+    normed: Tensor,
+    on_device: bool = False,
+    router: Tensor | None = None,
 ) -> Tensor:
     """Routed experts and the shared one; every chosen expert's output is alive at once. CUDA sums
-    them in one kernel, for which the outputs stay beside their weighted copies."""
+    them in one kernel, for which the outputs stay beside their weighted copies. `router`: logits of
+    a router that reads something else; the dense branch is not of this layer then."""
     expand, hidden = graph.expand, spec.hidden
     rows = normed.shape[1]
     late = spec.model_type == "gpt_oss"  # softmax behind the choice of experts
-    logits = matmul(ffn.experts, normed)
+    logits = router if router is not None else matmul(ffn.experts, normed)
     scores = logits if late else Tensor("soft_max", logits.shape, [logits])
     order = Tensor("argsort", scores.shape, [scores])
     chosen = strided(order, (ffn.top_k, rows))
@@ -61,7 +67,7 @@ def expert_layer(
         expand(kept_until_here(down, weights))
     if len(parts) == 1:
         out = Tensor("cont", (hidden, rows), [out])
-    if ffn.shared_width:
+    if ffn.shared_width and router is None:
         shared = DenseFFN(ffn.shared_width, ffn.gated)
         out = binary("add", out, dense_layer(shared, normed, hidden))
     return out

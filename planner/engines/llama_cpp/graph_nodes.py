@@ -46,10 +46,13 @@ def picked_rows(width: int, ids: Tensor, tensor: Tensor) -> Tensor:
     return Tensor("get_rows", (width, ids.shape[0]), [tensor, ids])
 
 
-def rotated(tensor: Tensor, positions: Tensor, mixer: Attention) -> Tensor:
+def rotated(tensor: Tensor, positions: Tensor, mixer: Attention, turns: bool = True) -> Tensor:
+    """Normed where heads are, and turned by RoPE where the model does."""
     if mixer.qk_norm:
         tensor = normalized(tensor)
-    return Tensor("rope", tensor.shape, [tensor, positions]) if mixer.rope else tensor
+    if not (mixer.rope and turns):
+        return tensor
+    return Tensor("rope", tensor.shape, [tensor, positions])
 
 
 def hadamard(tensor: Tensor, rotation: Tensor) -> Tensor:

@@ -21,32 +21,31 @@ from ...models.spec import (
     MoEFFN,
     RecurrentState,
 )
+from .attention_graph import PlainAttention
 from .feed_forward_graph import dense_layer, expert_layer
 from .graph_allocator import Graph, Tensor, buffer_bytes
+from .graph_kinds import (
+    ATTENTION_LAST,
+    FOUR_POSITIONS,
+    GEMMA4,
+    NORM_FIRST,
+    NORMS_BEHIND,
+    RESIDUAL_FIRST,
+    ROWS_BEHIND_NORM,
+)
 from .graph_nodes import (
     activated,
     binary,
     graph_input,
-    hadamard,
     matmul,
     normalized,
     picked_rows,
-    rotated,
     scaled,
-    stored,
-    strided,
-    view,
 )
-from .other_mixers import Inputs, OtherMixers
+from .other_mixers import Inputs
 from .run_settings import RunSettings
 
 CUDA_ALIGNMENT = 128
-
-
-NORMS_BEHIND = frozenset({"olmo2", "olmo3", "exaone4"})
-"""Model types with norms behind attention and feed-forward layers alone."""
-FUSED = frozenset({"phi3"})
-"""Model types whose queries, keys and values are one product, of which they are views."""
 
 
 def compute_bytes(spec: ModelSpec, run: RunSettings) -> int:
@@ -71,7 +70,7 @@ def built_layers(layers: Sequence[Layer]) -> list[Layer]:
     return kinds
 
 
-class _Pass(OtherMixers):
+class _Pass(PlainAttention):
     """One pass of a full micro-batch."""
 
     def __init__(self, spec: ModelSpec, run: RunSettings, on_device: bool = False) -> None:
@@ -84,20 +83,26 @@ class _Pass(OtherMixers):
 
     def graph(self) -> Graph:
         spec = self.spec
-        hidden = self._embedded()
-        self.positions = graph_input(self.tokens)
+        self._select_layer_inputs()
+        hidden = self._embedding = self._embedded()
+        places = 4 if self._kind in FOUR_POSITIONS else 1
+        self.positions = graph_input(places * self.tokens)
         self._attention_inputs()
         self.outputs = graph_input(self.run.sequences)
         self.state_ids = graph_input(self.run.sequences)
         layers = built_layers(spec.layers)
         late = spec.model_type == "gpt_oss"  # rows are picked behind the last layer
+        last = self._kind in ROWS_BEHIND_NORM
         for index, layer in enumerate(layers):
-            picks = index == len(layers) - 1 and not late
+            picks = index == len(layers) - 1 and not late and not last
             hidden = self._layer(layer, hidden, picks)
         if late:
             hidden.output = True
             hidden = picked_rows(spec.hidden, self.outputs, hidden)
         normed = normalized(hidden)
+        if last:
+            normed.output = True
+            normed = picked_rows(spec.hidden, self.outputs, normed)
         normed.output = True
         logits = matmul(spec.vocab, normed)
         if spec.logit_softcap is not None:
@@ -122,7 +127,7 @@ class _Pass(OtherMixers):
         mixed = Tensor("dup", (hidden, tokens), [graph_input(hidden, tokens)])
         self._graph.expand(Tensor("set_rows", (hidden, tokens), [rows, slots, mixed], base=mixed))
         kind = self.spec.text_type or self.spec.model_type
-        if kind.startswith("gemma3"):  # scaled where rows are tokens
+        if kind.startswith("gemma3") or kind in GEMMA4:  # scaled where rows are tokens
             embedded = Tensor("mul", embedded.shape, [embedded, graph_input(1, tokens)])
         self._graph.expand(embedded)
         return scaled(embedded) if kind in ("gemma", "gemma2") else embedded
@@ -149,24 +154,58 @@ class _Pass(OtherMixers):
         self.inputs = sets
 
     def _layer(self, layer: Layer, hidden: Tensor, picks: bool) -> Tensor:
-        residual = middle = hidden
+        if layer.parallel:
+            return self._parallel_layer(layer, hidden, picks)
+        middle = hidden
         behind = self._kind in NORMS_BEHIND
-        if layer.mixers:
+        if len(layer.mixers) > 1:
+            middle = self._side_by_side(layer, hidden, picks)
+        elif layer.mixers:
             normed = hidden if behind else normalized(hidden)
+            if self._kind in NORM_FIRST:
+                self._graph.expand(normed)
             attended = self._mixed(layer.mixers[0], normed)
-            for mixer in layer.mixers[1:]:
-                attended = binary("add", attended, self._mixed(mixer, normed))
-            middle = self._joined(layer, attended, residual, picks)
+            middle = self._joined(layer, attended, hidden, picks)
         if layer.ffn is None:
             return middle
-        normed = middle if behind else normalized(middle)
-        if isinstance(layer.ffn, MoEFFN):
-            out = expert_layer(self._graph, self.spec, layer.ffn, normed, self.on_device)
+        if self._kind in GEMMA4 and isinstance(layer.ffn, MoEFFN):
+            out = self._experts_beside_dense(layer.ffn, middle)
         else:
-            out = dense_layer(layer.ffn, normed, self.spec.hidden)
+            out = self._feed_forward(layer, middle if behind else normalized(middle))
         if layer.sandwich_norms or behind:
             out = normalized(out)
-        return binary("add", out, middle)
+        return self._with_layer_input(self._added(out, middle))
+
+    def _feed_forward(self, layer: Layer, normed: Tensor) -> Tensor:
+        if isinstance(layer.ffn, MoEFFN):
+            return expert_layer(self._graph, self.spec, layer.ffn, normed, self.on_device)
+        assert layer.ffn is not None
+        return dense_layer(layer.ffn, normed, self.spec.hidden)
+
+    def _parallel_layer(self, layer: Layer, hidden: Tensor, picks: bool) -> Tensor:
+        """Attention and feed-forward read one normed input. Command R adds attention's output
+        last; others add it to the residual before the feed-forward's."""
+        residual, normed = hidden, normalized(hidden)
+        attended = self._mixed(layer.mixers[0], normed)
+        if picks:
+            picked = (
+                picked_rows(self.spec.hidden, self.outputs, tensor)
+                for tensor in (attended, residual, normed)
+            )
+            attended, residual, normed = picked
+        if self._kind in ATTENTION_LAST:
+            out = binary("add", self._feed_forward(layer, normed), residual)
+            return binary("add", out, attended)
+        middle = binary("add", attended, residual)
+        return binary("add", self._feed_forward(layer, normed), middle)
+
+    def _side_by_side(self, layer: Layer, hidden: Tensor, picks: bool) -> Tensor:
+        """Falcon-H1: attention and a state space, each with a norm of its own, then their sum."""
+        attended = self._mixed(layer.mixers[0], normalized(hidden))
+        for mixer in layer.mixers[1:]:
+            attended = binary("add", attended, self._mixed(mixer, normalized(hidden)))
+        middle = binary("add", attended, hidden)
+        return picked_rows(self.spec.hidden, self.outputs, middle) if picks else middle
 
     def _joined(self, layer: Layer, attended: Tensor, residual: Tensor, picks: bool) -> Tensor:
         """The residual stream behind attention; of the last layer the rows that are wanted."""
@@ -175,7 +214,12 @@ class _Pass(OtherMixers):
             residual = picked_rows(self.spec.hidden, self.outputs, residual)
         if layer.sandwich_norms or self._kind in NORMS_BEHIND:
             attended = normalized(attended)
-        return binary("add", attended, residual)
+        return self._added(attended, residual)
+
+    def _added(self, out: Tensor, residual: Tensor) -> Tensor:
+        """Their sum, in the order that decides which of both it takes the place of."""
+        first = self._kind in RESIDUAL_FIRST
+        return binary("add", residual, out) if first else binary("add", out, residual)
 
     def _mixed(self, mixer: Mixer, normed: Tensor) -> Tensor:
         match mixer:
@@ -189,66 +233,3 @@ class _Pass(OtherMixers):
             f"{self.spec.model_type}'s compressed attention is not planned for llama.cpp",
             "use --engine transformers",
         )
-
-    def _attention(self, mixer: Attention, normed: Tensor) -> Tensor:
-        tokens, expand = self.tokens, self._graph.expand
-        sliding = self.run.slides(mixer, self.spec)
-        key_ids, value_ids, mask, key_rotation, value_rotation = self.inputs[sliding]
-        fused = self._fused(mixer, normed) if self._kind in FUSED else None
-
-        def projected(*shape: int) -> Tensor:
-            if fused is not None:
-                return strided(fused, shape)
-            return view(matmul(shape[0] * shape[1], normed), shape)
-
-        queries = projected(mixer.head_dim, mixer.query_heads, tokens)
-        queries = rotated(queries, self.positions, mixer)
-        if self.spec.model_type.startswith("gemma"):
-            queries = scaled(queries)
-        if key_rotation is not None:
-            queries = hadamard(queries, key_rotation)
-        keys: Tensor | None = None
-        values: Tensor | None = None
-        if mixer.shares_kv_with is None:
-            keys = projected(mixer.head_dim, mixer.kv_heads, tokens)
-            keys = rotated(keys, self.positions, mixer)
-            values = projected(mixer.value_dim, mixer.kv_heads, tokens)
-            if key_rotation is not None:
-                keys = hadamard(keys, key_rotation)
-            if value_rotation is not None:
-                values = hadamard(values, value_rotation)
-        expand(queries)
-        both = [t for t in (keys, values) if t is not None]
-        for tensor in both if self.run.windows(self.spec) else both[::-1]:
-            expand(tensor)
-        for side, ids in ((keys, key_ids), (values, value_ids)):
-            if side is not None:
-                flat = view(side, (side.shape[0] * side.shape[1], tokens))
-                expand(stored(flat, ids))
-        out = self._attend(mixer, queries, mask)
-        expand(out)
-        if value_rotation is not None:
-            out = hadamard(out, value_rotation)
-        return matmul(self.spec.hidden, out)
-
-    def _fused(self, mixer: Attention, normed: Tensor) -> Tensor:
-        rows = (mixer.query_heads + mixer.kv_heads) * mixer.head_dim
-        return matmul(rows + mixer.kv_heads * mixer.value_dim, normed)
-
-    def _attend(self, mixer: Attention, queries: Tensor, mask: Tensor) -> Tensor:
-        width, heads, streams = mixer.head_dim, mixer.query_heads, self.streams
-        each = self.tokens // streams
-        split = view(queries, (width, heads, each, streams))
-        turned = strided(split, (width, each, heads, streams))
-        if self.run.flash:
-            shape = mixer.value_dim, heads, each, streams
-            both = mixer.kv_heads * mixer.head_dim, mixer.kv_heads * mixer.value_dim
-            out = self._flash(shape, turned, mask, both)
-            return view(out, (mixer.value_dim * heads, self.tokens))
-        scores = Tensor("mul_mat", (mask.shape[0], each, heads, streams), [turned])
-        if mixer.softcap is not None:
-            scores = scaled(activated(scaled(scores)))
-        weights = Tensor("soft_max", scores.shape, [scores, mask])
-        expanded = Tensor("mul_mat", (mixer.value_dim, each, heads, streams), [weights])
-        turned = strided(expanded, (mixer.value_dim, heads, each, streams))
-        return Tensor("cont", (mixer.value_dim * heads, self.tokens), [turned])

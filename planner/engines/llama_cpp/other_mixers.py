@@ -1,57 +1,23 @@
-"""Mixers other than plain attention in llama.cpp's graph: latents and recurrent states."""
+"""Latents in llama.cpp's graph, and what flash attention takes on a device."""
 
 from collections.abc import Sequence
 
-from ...models.spec import LatentAttention, ModelSpec, RecurrentState
-from .cache_bytes import kept_inputs
-from .graph_allocator import Graph, Tensor
+from ...models.spec import LatentAttention
+from .graph_allocator import Tensor
 from .graph_nodes import matmul, normalized, stored, strided, view
-from .run_settings import RunSettings
+from .recurrent_graph import RecurrentMixers
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
 """Indices of keys and of values, the mask, and the rotations of keys and of values."""
 
 
-class OtherMixers:
+class OtherMixers(RecurrentMixers):
     """A part of the pass of model_graph.py, which sets what is named here."""
 
-    spec: ModelSpec
-    run: RunSettings
     on_device: bool
-    tokens: int
     streams: int
     positions: Tensor
-    state_ids: Tensor
     inputs: dict[bool, Inputs]
-    _graph: Graph
-
-    def _recurrent(self, mixer: RecurrentState, normed: Tensor) -> Tensor:
-        """Short convolutions as they are; else roughly a wide projection, its convolution and the
-        scan's output, which no run of llama.cpp was held against."""
-        if mixer.kind == "short_conv":
-            return self._short_convolution(mixer, normed)
-        wide = matmul(mixer.width + mixer.heads * (2 * mixer.key_dim + mixer.value_dim), normed)
-        convolved = Tensor("ssm_conv", wide.shape, [wide])
-        scanned = Tensor("ssm_scan", (mixer.width, self.tokens), [convolved, wide])
-        return matmul(self.spec.hidden, scanned)
-
-    def _short_convolution(self, mixer: RecurrentState, normed: Tensor) -> Tensor:
-        """LFM2: three parts b, c, x; c * conv(state, b * x)."""
-        hidden, sequences = self.spec.hidden, self.run.sequences
-        each = self.tokens // sequences
-        kept = kept_inputs(mixer) // hidden
-        parts = matmul(3 * hidden, view(normed, (hidden, each, sequences)))
-        b, c, x = (strided(parts, (hidden, each, sequences)) for _ in range(3))
-        product = Tensor("mul", b.shape, [b, x])
-        turned = strided(product, (each, hidden, sequences))
-        state = Tensor("get_rows", (kept * hidden, sequences), [self.state_ids])
-        state = view(state, (kept, hidden, sequences))
-        joined = Tensor("concat", (kept + each, hidden, sequences), [state, turned])
-        tail = stored(strided(joined, (kept, hidden, sequences)))
-        self._graph.expand(tail)
-        convolved = Tensor("ssm_conv", (hidden, each, sequences), [joined])
-        out = matmul(hidden, Tensor("mul", c.shape, [c, convolved]))
-        return view(out, (hidden, self.tokens))
 
     def _latent(self, mixer: LatentAttention, normed: Tensor) -> Tensor:
         """MLA with the absorbed matrices: one wide KV head, whose latent is the value too."""

@@ -15,6 +15,7 @@ from ...models.spec import Attention, LatentAttention, ModelSpec, RecurrentState
 from ...models.spec_key import SpecKey
 from ...workload import Workload
 from .cache_bytes import mixer_bytes
+from .graph_kinds import GEMMA4
 from .model_graph import compute_bytes, device_compute_bytes
 from .run_settings import DEFAULT_MICRO_BATCH, RunSettings
 
@@ -200,8 +201,13 @@ def _padded(sizes: tuple[int, ...], count: int) -> tuple[int, ...]:
 
 def known_graph(spec: ModelSpec) -> bool:
     """Whether the compute buffer is held to runs of llama.cpp (profiles/llama_cpp)."""
-    plain = all(isinstance(m, Attention | LatentAttention) for m, _ in spec.mixer_counts)
-    return plain and (spec.text_type or spec.model_type) in HELD
+    return (spec.text_type or spec.model_type) in HELD
+
+
+def new_on_cards(spec: ModelSpec) -> bool:
+    """Whether the graph has nodes of which no run on a card is among the rows: recurrent layers,
+    and layers with inputs of their own."""
+    return has_states(spec) or (spec.text_type or spec.model_type) in GEMMA4
 
 
 def has_states(spec: ModelSpec) -> bool:
@@ -213,7 +219,11 @@ HELD = frozenset(
     | {"gemma3_text", "gpt_oss", "deepseek_v2", "smollm3", "phi3", "granite", "granitemoe"}
     | {"granitemoeshared", "olmo", "olmo2", "olmo3", "starcoder2", "seed_oss", "arcee", "ernie4_5"}
     | {"glm4", "glm4_moe", "hunyuan_v1_dense", "hunyuan_v1_moe", "hy_v3", "llama4_text"}
-    | {"nemotron", "gpt_bigcode", "bloom"}
+    | {"nemotron", "gpt_bigcode", "bloom", "lfm2", "lfm2_moe", "exaone4", "cohere", "cohere2"}
+    | {"stablelm", "falcon", "gpt2", "apertus", "olmoe", "dots1", "ernie4_5_moe", "minimax_m2"}
+    | {"deepseek_v3", "gemma4_text", "mamba", "mamba2", "falcon_mamba", "jamba", "bamba"}
+    | {"falcon_h1", "granitemoehybrid", "nemotron_h", "qwen3_next", "qwen3_5_text"}
+    | {"qwen3_5_moe_text"}
 )
 """Model types whose graph llama.cpp was run with, or that it converts to one of those
 (profiles/llama_cpp: memory_cpu.jsonl, memory_architectures.jsonl)."""

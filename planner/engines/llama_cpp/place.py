@@ -19,13 +19,14 @@ from .cache_bytes import growth
 from .card_overhead import card_overhead
 from .cards import Filled, PlannedCard, Split, fastest_first, fill
 from .command import command_flags, command_line, file_address, file_name, file_words, modelfile
-from .parts import Parts, known_graph, parts_of, run_settings, weight_name
+from .parts import Parts, known_graph, new_on_cards, parts_of, run_settings, weight_name
 from .speed import CardLoad, Load, seconds
 
 HOST_PROCESS = 80_000_000
 """Bytes of the process beside buffers: code, vocabulary, graphs."""
-GRAPH_ERROR, UNKNOWN_GRAPH_ERROR = 0.02, 0.5
-"""Parts of the compute buffer: the worst where shapes are held to runs, and where they are not."""
+GRAPH_ERROR, CARD_ERROR, UNKNOWN_GRAPH_ERROR = 0.02, 0.1, 0.5
+"""Parts of the compute buffer: the worst where shapes are held to runs, where those were all on a
+processor and a card is asked for, and where there are none."""
 
 FAST = {("f16", "f16"), ("bf16", "bf16"), ("q8_0", "q8_0"), ("q4_0", "q4_0")}
 """Pairs of K and V that CUDA builds have kernels for by default (GGML_CUDA_FA_QUANTS)."""
@@ -46,7 +47,9 @@ def place(
         PlannedCard(i, gpu, budget, card_overhead(spec, run, parts.wide, gpu))
         for i, (gpu, budget) in enumerate(zip(gpus, machine.budgets, strict=True))
     )
-    ask = _Ask(spec, config, workload, parts, cards, machine.ram, unified, _graph_error(spec))
+    ask = _Ask(
+        spec, config, workload, parts, cards, machine.ram, unified, _graph_error(spec, bool(cards))
+    )
     if not cards:
         return _finished(ask, Split(0, 0), _on_host(ask))
     whole = Split(len(parts.layers), 0)
@@ -97,8 +100,10 @@ class _Sized:
     needed: int
 
 
-def _graph_error(spec: ModelSpec) -> float:
-    return GRAPH_ERROR if known_graph(spec) else UNKNOWN_GRAPH_ERROR
+def _graph_error(spec: ModelSpec, on_card: bool) -> float:
+    if not known_graph(spec):
+        return UNKNOWN_GRAPH_ERROR
+    return CARD_ERROR if on_card and new_on_cards(spec) else GRAPH_ERROR
 
 
 def _fewer(parts: Parts) -> list[Split]:

@@ -29,6 +29,8 @@ IGNORES_WINDOWS = frozenset(
     }
 )
 """Model types whose windows llama.cpp does not read: every layer keeps all tokens."""
+EXAONE_WINDOWS = 64
+"""Layers of the one EXAONE 4 whose windows llama.cpp reads."""
 
 
 def rounded(tokens: int) -> int:
@@ -72,7 +74,8 @@ class RunSettings:
 
     def slides(self, mixer: Attention | LatentAttention, spec: ModelSpec) -> bool:
         """Whether the layer keeps its window alone."""
-        if (spec.text_type or spec.model_type) in IGNORES_WINDOWS:
+        kind = spec.text_type or spec.model_type
+        if kind in IGNORES_WINDOWS or (kind == "exaone4" and len(spec.layers) != EXAONE_WINDOWS):
             return False
         return _window(mixer) is not None
 

@@ -25,7 +25,7 @@ STREAM_MOST: Ends = (1.1e12, 0.6e12, 2.6e12)
 """Bytes a second of one stream on any card; expected as on the H200."""
 DEVICE_MATMUL: Ends = (0.50, 0.12, 0.90)
 """Of its dense 16-bit rate, in prefill."""
-MATMUL_MOST: Ends = (164e12, 100e12, 450e12)
+MATMUL_MOST: Ends = (206e12, 100e12, 450e12)
 """Operations a second of a micro-batch on any card; expected as on the H200."""
 HOST_BANDWIDTH: Ends = (45e9, 18e9, 90e9)
 """Bytes a second that a desktop's processor reads: two channels of DDR4 or DDR5."""
@@ -37,8 +37,13 @@ LAYER: Ends = (50e-6, 100e-6, 20e-6)
 """Seconds of a layer's kernels in a decode step that no bytes explain."""
 EXPERT_LAYER: Ends = (113e-6, 200e-6, 40e-6)
 """The same of layers with experts."""
-PASS_LAYER: Ends = (360e-6, 900e-6, 60e-6)
+PASS_LAYER: Ends = (105e-6, 900e-6, 40e-6)
 """Seconds of a layer of a pass that no operations explain."""
+PASS_STREAM: Ends = (0.197e12, 0.1e12, 2.6e12)
+"""Bytes a second at which every pass of a prompt reads its weights, beside its operations: short
+prompts of large models take longer than their operations."""
+PASS_SHARE: Ends = (0.45, 0.25, 0.9)
+"""At most this of a card's bandwidth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,8 @@ def _at(
         rate = min(DEVICE_MATMUL[end] * card.hardware.fp16_flops, MATMUL_MOST[end])
         # Layers in host memory are multiplied on the card too, in copies.
         ttft += work * max(card.layers, 1 / len(load.cards)) / layers / rate
-        ttft += passes * card.layers * PASS_LAYER[end]
+        read = min(PASS_STREAM[end], PASS_SHARE[end] * card.hardware.bandwidth)
+        ttft += passes * (card.layers * PASS_LAYER[end] + card.weights / read)
         stream = min(DEVICE_STREAM[end] * card.hardware.bandwidth, STREAM_MOST[end])
         tpot += (card.weights + card.kv) / stream + layer * card.layers
     unified = load.cards[0].hardware is not None and load.cards[0].hardware.unified

@@ -117,10 +117,13 @@ def _certainty(
     model: Served, profile: dict[str, Any], stages: int
 ) -> tuple[bool, tuple[float, float]]:
     """Whether runs of such a card and such formats are behind it, and the ends of the interval:
-    of models left out of the fit, wider for what was not run, widest for other cards."""
-    run = stages == 1 and efficiencies_of(model) <= set(profile["measured"])
+    of models left out of the fit, wider for what was run with one model or not at all, widest for
+    other cards."""
+    names, measured = efficiencies_of(model), set(profile["measured"])
+    run = stages == 1 and names <= measured
     if any(card in model.hardware.name for card in profile["fitted_on"]):
-        return run, profile["there" if run else "untried"]
+        once = stages == 1 and names <= measured | set(profile["measured_once"])
+        return once, profile["there" if run else "untried"]
     near = any(card in model.hardware.name for card in profile["near"])
     return False, profile["untried" if near and run else "elsewhere"]
 

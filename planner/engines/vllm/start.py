@@ -30,6 +30,8 @@ PROCESSORS = 132
 MEASURED = ("H100", "H200")
 """Cards that starts were measured on, or are of one kind with; elsewhere the constants below are
 an estimate."""
+ROUNDED = 2**22
+"""What the allocator rounds up at such a moment; 0.1 and 1.1 MB were seen."""
 LATENT_PREFILL = 65_536
 """Tokens of context that latent attention unpacks at once."""
 SECOND_RUNNER = ("deepseek_v2", "granitemoe", "qwen2_moe")
@@ -183,7 +185,8 @@ def cold_activation(spec: ModelSpec, settings: ServeSettings, warm: int) -> int:
     high = int(warm * (1 + ERROR))
     if settings.enforce_eager:
         return high
-    return max(high, 2 * spec.hidden * (spec.vocab + 2 * settings.max_num_batched_tokens))
+    copied = 2 * spec.hidden * (spec.vocab + 2 * settings.max_num_batched_tokens)
+    return max(high, copied + ROUNDED)
 
 
 def rotary_bytes(spec: ModelSpec) -> int:

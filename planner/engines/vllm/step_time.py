@@ -108,7 +108,7 @@ def efficiencies_of(model: Served) -> set[str]:
         names.add(f"experts.{_expert_like(model)}")
     if model.work.state:
         names.add("states")
-    if any(isinstance(kind.mixer, LatentAttention) for kind in model.work.passed.attention):
+    if _is_latent(model):
         names.add("latent")
     return names
 
@@ -124,7 +124,7 @@ def step_seconds(model: Served, plan: Schedule, rates: Mapping[str, float]) -> F
     sequences = plan.decoding + np.bincount(plan.piece_step, minlength=len(rows))
     host = rates["host_step"] + rates["host_user"] * sequences
     launched = (plan.prompt_rows > 0) | model.settings.enforce_eager  # no graph of a whole step
-    host = host + np.where(launched, rates["host_layer"] * len(model.spec.layers), 0.0)
+    host = host + np.where(launched, rates[_launches_like(model)] * len(model.spec.layers), 0.0)
     seconds: Floats = np.maximum(host, device) + rates["step"]
     return seconds
 
@@ -234,6 +234,18 @@ def _matmul(model: Served, weights: str, rates: Mapping[str, float]) -> float:
     if field := CODES_MULTIPLY.get(weights):
         rate = getattr(model.hardware, field) or rate
     return rate * rates[f"matmul.{weights if weights in CODES_MULTIPLY else 'bf16'}"]
+
+
+def _launches_like(model: Served) -> str:
+    """What a layer outside of graphs costs the host depends on who computes its attention."""
+    if _is_latent(model):
+        return "host_layer.latent"
+    cache = _cache_like(model.settings.kv_cache_dtype)
+    return f"host_layer.{cache}" if cache in ("scaled", "int4") else "host_layer"
+
+
+def _is_latent(model: Served) -> bool:
+    return any(isinstance(kind.mixer, LatentAttention) for kind in model.work.passed.attention)
 
 
 def _dense_like(model: Served) -> str:

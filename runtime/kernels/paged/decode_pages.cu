@@ -6,11 +6,13 @@
 //   CODE_BITS    4 or 8                     PAGE       tokens a page, a multiple of 16
 //   ROTATED      1: rows are Hadamard-rotated, D is a power of two; queries and results are
 //                turned here              SEQUENCES  the most sequences of a launch
-//   LEAST        steps that a block takes at least
+//   LEAST        steps that a part of a row has at least, where rows are fewer than blocks
+//   SHORT        steps up to which a row is not cut, where rows are more than blocks
+//   BLOCKS       blocks of a multiprocessor
 //
-// Work is cut evenly over the blocks, whatever the lengths: all steps of all (sequence, head) rows
-// in one line, an equal share of it to each block. A row that one block holds is finished there;
-// of a row that several hold, the last to arrive merges the parts.
+// Work is cut over the blocks by what lengths say, on the device: a row is one (sequence, block of
+// query heads). A row that one block holds is finished there; of a row that several hold, the last
+// to arrive merges the parts.
 
 #include "pages.cuh"
 #include "merge.cuh"
@@ -86,87 +88,167 @@ INLINE float sign(const Args& a, int channel) { return a.signs[channel / 32] >> 
 INLINE u16 to_io(float x) { return (u16)pack_io(x, 0.f); }
 #endif
 
-extern "C" __global__ void __launch_bounds__(WARPS * 32, 1) decode_pages(const Args a) {
-    __shared__ int ends[SEQUENCES];
-    __shared__ __align__(16) float mix[GROUP * D];
-    __shared__ float mix_lm[GROUP * 2];
+struct Segment {  // steps [from, until) of one (sequence, head) row, part of `parts`
+    int sequence, row, steps, from, until, parts;
+    int first_place, place;  // of partial results: of the row's first part, and of this
+};
+
+// Rows that are fewer than blocks are cut each by itself into equal parts, one a block. `share`: the
+// most steps of a part, the least that leaves no more parts than blocks. Every warp by itself.
+INLINE int fitting_share(const Args& a, const int* ends, int total, int rows, int lane) {
+    int share = max((total + (int)gridDim.x - 1) / (int)gridDim.x, LEAST);
+    for (;;) {
+        int parts = 0;
+        for (int b = lane; b < a.sequences; b += 32) parts += (ends[b] - (b ? ends[b - 1] : 0) + share - 1) / share;
+#pragma unroll
+        for (int d = 1; d < 32; d *= 2) parts += __shfl_xor_sync(~0u, parts, d);
+        if (parts * rows <= (int)gridDim.x) return share;
+        share += max(1, share / 16);
+    }
+}
+
+// The part that block `index` takes of rows so cut; sequence -1 where none is left for it.
+INLINE Segment part_of(const Args& a, const int* ends, int share, int rows, int index, int lane) {
+    int carry = 0;
+    for (int base = 0; base < a.sequences; base += 32) {
+        const int b = base + lane, steps = b < a.sequences ? ends[b] - (b ? ends[b - 1] : 0) : 0;
+        const int parts = (steps + share - 1) / share;
+        int sum = parts * rows;
+#pragma unroll
+        for (int d = 1; d < 32; d *= 2) {
+            const int y = __shfl_up_sync(~0u, sum, d);
+            if (lane >= d) sum += y;
+        }
+        const u32 holds = __ballot_sync(~0u, index < carry + sum);
+        if (holds) {
+            const int l = __ffs(holds) - 1, n = __shfl_sync(~0u, parts, l), all = __shfl_sync(~0u, steps, l);
+            const int at = index - carry - __shfl_sync(~0u, sum, l) + n * rows, row = at / n, part = at % n;
+            return {base + l, row, all, (int)((long long)all * part / n), (int)((long long)all * (part + 1) / n), n, index - part, index};
+        }
+        carry += __shfl_sync(~0u, sum, 31);
+    }
+    return {-1, 0, 0, 0, 0, 0, 0, 0};
+}
+
+// The row that step x of all rows, laid end to end, lies in: from x on.
+INLINE Segment row_of(const Args& a, const int* ends, int rows, int x) {
+    int b = 0, high = a.sequences - 1;
+    while (b < high) {
+        const int middle = (b + high) / 2;
+        if (ends[middle] * rows > x) high = middle; else b = middle + 1;
+    }
+    const int before = b ? ends[b - 1] : 0, steps = ends[b] - before, row = (x - before * rows) / steps;
+    return {b, row, steps, x - before * rows - row * steps, steps, 1, 0, 0};
+}
+
+// Rows that are more than blocks lie end to end, and block i takes the i-th share of their steps.
+// Short rows are not cut: a boundary within one moves to its end.
+INLINE int boundary(const Args& a, const int* ends, int rows, int total, int share, int i) {
+    const int x = i * share;
+    if (x <= 0 || x >= total) return min(x, total);
+    const Segment s = row_of(a, ends, rows, x);
+    return s.from && s.steps <= SHORT ? x - s.from + s.steps : x;
+}
+
+INLINE Segment in_line(const Args& a, const int* ends, int rows, int share, int x, int to) {
+    Segment s = row_of(a, ends, rows, x);
+    const int begin = x - s.from, opener = begin / share;
+    s.until = min(s.steps, s.from + to - x);
+    if (s.steps > SHORT) s.parts = (begin + s.steps - 1) / share - opener + 1;
+    s.first_place = 2 * opener + 1;
+    s.place = 2 * blockIdx.x + (s.from ? 0 : 1);
+    return s;
+}
+
 #if ROTATED
-    __shared__ __align__(16) u16 turned[GROUP * D];
+INLINE void turn_queries(const Args& a, const u16* q, u16* turned, int warp, int lane) {
+    for (int g = warp; g < GROUP; g += WARPS) {
+        float y[D / 32];
+#pragma unroll
+        for (int j = 0; j < D / 32; j++) y[j] = io_lo(q[g * D + lane + 32 * j]) * sign(a, lane + 32 * j);
+        turn(y, lane);
+#pragma unroll
+        for (int j = 0; j < D / 32; j++) turned[g * D + lane + 32 * j] = to_io(y[j]);
+    }
+}
 #endif
+
+// [GROUP, D] of shared memory to the output, turned back.
+INLINE void write_mix(const Args& a, const float* mix, u16* out, int warp, int lane) {
+#if ROTATED
+    for (int g = warp; g < GROUP; g += WARPS) {
+        float y[D / 32];
+#pragma unroll
+        for (int j = 0; j < D / 32; j++) y[j] = mix[g * D + lane + 32 * j];
+        turn(y, lane);
+#pragma unroll
+        for (int j = 0; j < D / 32; j++) out[g * D + lane + 32 * j] = to_io(y[j] * sign(a, lane + 32 * j) / D);
+    }
+#else
+    for (int i = threadIdx.x * 2; i < GROUP * D; i += WARPS * 64) *(u32*)(out + i) = pack_io(mix[i], mix[i + 1]);
+#endif
+}
+
+// A row that one block held: the sum's division, with the sink's logit.
+INLINE void normalise(float* mix, const float* lm, const float* logits) {
+    for (int i = threadIdx.x; i < GROUP * D; i += WARPS * 32) {
+        const int g = i / D;
+        const float l = lm[2 * g], m = lm[2 * g + 1], sink = logits ? logits[g] * LOG2E : EMPTY, top = fmaxf(m, sink);
+        const float all = l * ex2(m - top) + (logits ? ex2(sink - top) : 0.f);
+        mix[i] *= all > 0.f ? ex2(m - top) / all : 0.f;
+    }
+}
+
+// One segment, by the whole block. `cut`: rows are cut each by itself, so parts lie one after another.
+INLINE void attend(const Args& a, const Segment& s, bool cut, u16* turned, float* mix, float* mix_lm, int warp, int lane) {
+    const int rows = a.heads * a.head_blocks, head = s.row / a.head_blocks;
+    const int first_head = head * (a.query_heads / a.heads) + s.row % a.head_blocks * GROUP;
+    const int length = __ldg(a.lengths + s.sequence), lowest = lowest_of(a, length), origin = lowest / R::step * R::step;
+    const int first = origin + (s.from + warp) * R::step, last = min(length, origin + s.until * R::step);
+    const u16* q = a.q + s.sequence * a.q_stride + (long long)first_head * D;
+    Rows::Reader reader(a.pool + head * a.head_stride, a.table + s.sequence * a.table_stride, a.page_stride);
+    __syncthreads();  // shared buffers are free
+    if (warp < R::warps) R::open(reader, first, last, R::warps * R::step, warp, lane);
+#if ROTATED
+    turn_queries(a, q, turned, warp, lane);
+    __syncthreads();
+    q = turned;
+#endif
+    Acc acc;
+    acc.clear();
+    if (warp < R::warps) R::run<true>(acc, q, reader, first, last, R::warps * R::step, lowest, a.scaling, a.softcap, warp, lane);
+    const float* logits = a.logits ? a.logits + first_head : nullptr;
+    if (s.parts == 1) {
+        merge_warps<R>(acc, mix, mix_lm);
+        __syncthreads();
+        normalise(mix, mix_lm, logits);
+    } else {
+        float* lms = a.partial + 2ll * gridDim.x * GROUP * D;
+        merge_warps<R>(acc, a.partial + (long long)s.place * GROUP * D, lms + s.place * GROUP * 2);
+        // In line, a block holds the end of one row and the beginning of another: two places each.
+        const auto slot = [&](int part) { return s.first_place + (cut ? part : part ? 2 * part - 1 : 0); };
+        const auto emit = [&](int i, float4 y) { *(float4*)(mix + i) = y; };
+        if (!merge_splits(a.partial, lms, s.parts, slot, emit, logits, a.arrived + s.sequence * rows + s.row, s.parts)) return;
+    }
+    __syncthreads();
+    write_mix(a, mix, a.out + s.sequence * a.out_stride + (long long)first_head * D, warp, lane);
+}
+
+extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) decode_pages(const Args a) {
+    __shared__ int ends[SEQUENCES];
+    __shared__ float mix_lm[GROUP * 2];
+    __shared__ __align__(16) u16 turned[ROTATED ? GROUP * D : 8];
+    float* mix = (float*)shared + WARPS * GROUP * D;  // behind what the warps' merge takes
+    static_assert((WARPS + 1) * GROUP * D * 4 <= SHARED, "the merge and its result fit");
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, rows = a.heads * a.head_blocks;
     const int total = add_up(a, ends) * rows;
-    const int share = max((total + (int)gridDim.x - 1) / (int)gridDim.x, LEAST);
-    const int to = min(total, ((int)blockIdx.x + 1) * share);
-    float* lms = a.partial + 2ll * gridDim.x * GROUP * D;
-
-    for (int x = blockIdx.x * share; x < to;) {
-        int b = 0, high = a.sequences - 1;  // the sequence that holds step x
-        while (b < high) {
-            const int middle = (b + high) / 2;
-            if (ends[middle] * rows > x) high = middle; else b = middle + 1;
-        }
-        const int before = b ? ends[b - 1] : 0, steps = ends[b] - before;
-        const int row = (x - before * rows) / steps, begin = before * rows + row * steps;
-        const int from = x - begin, until = min(steps, from + to - x);
-        const int head = row / a.head_blocks;
-        const int first_head = head * (a.query_heads / a.heads) + row % a.head_blocks * GROUP;
-        const u16* q = a.q + b * a.q_stride + (long long)first_head * D;
-        __syncthreads();  // shared buffers are free
-#if ROTATED
-        for (int g = warp; g < GROUP; g += WARPS) {
-            float y[D / 32];
-#pragma unroll
-            for (int j = 0; j < D / 32; j++) y[j] = io_lo(q[g * D + lane + 32 * j]) * sign(a, lane + 32 * j);
-            turn(y, lane);
-#pragma unroll
-            for (int j = 0; j < D / 32; j++) turned[g * D + lane + 32 * j] = to_io(y[j]);
-        }
-        __syncthreads();
-        q = turned;
-#endif
-        const int length = __ldg(a.lengths + b), lowest = lowest_of(a, length), origin = lowest / R::step * R::step;
-        Acc acc;
-        acc.clear();
-        if (warp < R::warps) {
-            Rows::Reader reader(a.pool + head * a.head_stride, a.table + b * a.table_stride, a.page_stride);
-            R::run(acc, q, reader, origin + (from + warp) * R::step, min(length, origin + until * R::step), R::warps * R::step,
-                   lowest, a.scaling, a.softcap, warp, lane);
-        }
-        const int opener = begin / share, parts = (begin + steps - 1) / share - opener + 1;
-        const float* logits = a.logits ? a.logits + first_head : nullptr;
-        bool done = true;
-        if (parts == 1) {
-            merge_warps<R>(acc, mix, mix_lm);
-            __syncthreads();
-            for (int i = threadIdx.x; i < GROUP * D; i += WARPS * 32) {
-                const int g = i / D;
-                const float l = mix_lm[2 * g], m = mix_lm[2 * g + 1], sink = logits ? logits[g] * LOG2E : EMPTY, top = fmaxf(m, sink);
-                const float all = l * ex2(m - top) + (logits ? ex2(sink - top) : 0.f);
-                mix[i] *= all > 0.f ? ex2(m - top) / all : 0.f;
-            }
-        } else {
-            // A block holds the end of one row and the beginning of another at most: two places.
-            const int place = 2 * blockIdx.x + (from ? 0 : 1);
-            merge_warps<R>(acc, a.partial + (long long)place * GROUP * D, lms + place * GROUP * 2);
-            const auto slot = [&](int part) { return part ? 2 * (opener + part) : 2 * opener + 1; };
-            const auto emit = [&](int i, float4 y) { *(float4*)(mix + i) = y; };
-            done = merge_splits(a.partial, lms, parts, slot, emit, logits, a.arrived + b * rows + row, parts);
-        }
-        x += until - from;
-        if (!done) continue;
-        __syncthreads();
-        u16* out = a.out + b * a.out_stride + (long long)first_head * D;
-#if ROTATED
-        for (int g = warp; g < GROUP; g += WARPS) {
-            float y[D / 32];
-#pragma unroll
-            for (int j = 0; j < D / 32; j++) y[j] = mix[g * D + lane + 32 * j];
-            turn(y, lane);
-#pragma unroll
-            for (int j = 0; j < D / 32; j++) out[g * D + lane + 32 * j] = to_io(y[j] * sign(a, lane + 32 * j) / D);
-        }
-#else
-        for (int i = threadIdx.x * 2; i < GROUP * D; i += WARPS * 64) *(u32*)(out + i) = pack_io(mix[i], mix[i + 1]);
-#endif
+    const bool cut = a.sequences * rows <= (int)gridDim.x;
+    const int share = cut ? fitting_share(a, ends, total, rows, lane) : (total + (int)gridDim.x - 1) / (int)gridDim.x;
+    const int to = cut ? 1 : boundary(a, ends, rows, total, share, blockIdx.x + 1);
+    for (int x = cut ? 0 : boundary(a, ends, rows, total, share, blockIdx.x); x < to;) {
+        const Segment s = cut ? part_of(a, ends, share, rows, blockIdx.x, lane) : in_line(a, ends, rows, share, x, to);
+        if (s.sequence < 0) return;
+        attend(a, s, cut, turned, mix, mix_lm, warp, lane);
+        x += s.until - s.from;
     }
 }

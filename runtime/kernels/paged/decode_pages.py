@@ -12,8 +12,9 @@ from ..formats import address
 from .page_format import PageFormat, signs
 
 _SOURCE = Path(__file__).with_name("decode_pages.cu")
-MOST_SEQUENCES = 1024  # of one launch
-_STATIC_SHARED = 20 * 1024  # bytes of shared memory that decode_pages.cu declares, at most
+MOST_SEQUENCES = 512  # of one launch
+_BLOCKS = 2  # of a multiprocessor: one streams while the other begins or merges
+_RESERVED = 1024  # bytes of shared memory that the system takes of each block
 
 
 class _Args(ctypes.Structure):
@@ -81,14 +82,15 @@ class PageDecoder:
         assert taken is not None  # `supports` holds
         index = device.index or 0
         self.form, self.heads, self.query_heads = form, heads, query_heads
-        self._blocks = torch.cuda.get_device_properties(device).multi_processor_count
+        processors = torch.cuda.get_device_properties(device).multi_processor_count
+        self._blocks = _BLOCKS * processors
         self._head_blocks = group // taken
         warps, tiles, shared = _shape(form, taken, index)
         constants = {
             "D": form.dim, "VG": form.dim, "GROUP": taken, "HALF": int(dtype == torch.float16),
             "SOFTCAP": int(softcap), "WARPS": warps, "TILES": tiles, "SHARED": shared,
             "CODE_BITS": form.bits, "PAGE": page_tokens, "ROTATED": int(form.rotated),
-            "SEQUENCES": MOST_SEQUENCES, "LEAST": 2 * warps,
+            "SEQUENCES": MOST_SEQUENCES, "LEAST": 2 * warps, "SHORT": 4 * warps, "BLOCKS": _BLOCKS,
         }  # fmt: skip
         self._threads = warps * 32
         self._kernel = _kernel(tuple(constants.items()), index)
@@ -132,15 +134,22 @@ class PageDecoder:
 
 
 def _shape(form: PageFormat, taken: int, device: int) -> tuple[int, int, int]:
-    """(warps a block, tiles of 16 tokens a step, bytes of shared memory): three steps in flight."""
-    room = nvrtc.shared_memory(device) - _STATIC_SHARED
+    """(warps a block, tiles of 16 tokens a step, bytes of shared memory a block): three steps in
+    flight where they fit, for each of the blocks of a multiprocessor."""
+    room = (nvrtc.shared_memory(device) + _RESERVED) // _BLOCKS - _RESERVED
+    room -= _static_shared(form, taken)
     tile = 16 * form.row_bytes
-    most = 16 if form.dim <= 128 else 8  # what leaves each thread the registers its sums need
-    for warps, tiles in ((most, 2), (most * 3 // 4, 2), (most, 1), (most // 2, 1), (4, 1)):
-        if warps * 3 * tiles * tile <= room:
-            return warps, tiles, max(warps * 3 * tiles * tile, warps * taken * form.dim * 4)
-    warps = max(1, room // (2 * tile))
-    return warps, 1, max(warps * 2 * tile, warps * taken * form.dim * 4)
+    most = (16 if form.dim <= 128 else 8) // _BLOCKS  # leaves each thread registers for its sums
+    shapes = [(most, 2, 3), (most, 1, 3), (most, 1, 2), (most // 2, 1, 2), (2, 1, 2)]
+    warps, tiles, steps = next(
+        (s for s in shapes if s[0] * s[1] * s[2] * tile <= room), (1, 1, max(1, room // tile))
+    )
+    return warps, tiles, max(warps * tiles * steps * tile, (warps + 1) * taken * form.dim * 4)
+
+
+def _static_shared(form: PageFormat, taken: int) -> int:
+    """Bytes of shared memory that decode_pages.cu declares, at most."""
+    return 4 * MOST_SEQUENCES + 2 * taken * form.dim + 2048
 
 
 def _sign_words(dim: int) -> ctypes.Array[ctypes.c_uint32]:

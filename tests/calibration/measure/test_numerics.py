@@ -10,7 +10,8 @@ import pytest
 from kvpareto.calibration.design.next_run import Candidates, Measurement, Posterior, choose
 from kvpareto.calibration.fit.accuracy_rows import AccuracyRow, row_of
 from kvpareto.calibration.fit.collapse import breaking_context, broken_configurations
-from kvpareto.calibration.fit.cross_validation import Z_GRID, HeldOut, conformal_z
+from kvpareto.calibration.fit.cross_validation import Z_GRID, HeldOut
+from kvpareto.calibration.fit.interval_widths import conformal_z
 from kvpareto.calibration.fit.leave_out import SHIFTS, LeftOut
 from kvpareto.calibration.fit.mixed_effects import KnownModel
 from kvpareto.calibration.fit.profile import fit_profile, to_row

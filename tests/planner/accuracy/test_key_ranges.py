@@ -98,7 +98,7 @@ def without_qwen25() -> tuple[Predictor, dict[str, KnownModel]]:
     shipped = json.loads((FOLDER / "accuracy.json").read_text(encoding="utf-8"))
     payload = to_payload(fit_rows(rows, models), rows, models, FOLDER, shipped["z"])
     for kind, shape in payload["kind_shapes"].items():
-        shape["width"] = shipped["kind_shapes"][kind]["width"]
+        shape["misfit"] = shipped["kind_shapes"][kind]["misfit"]
     return Predictor(payload), models
 
 

@@ -85,6 +85,14 @@ def test_many_short_sequences() -> None:
     check_decode(paged_batch(INT4, 128, 2, lengths, device="cuda"), 4)
 
 
+def test_even_attention_over_many_tokens() -> None:
+    """Values that cancel: a bias of the weights would show (vLLM's own kernel is 1e-1 off here)."""
+    batch = paged_batch(INT4, 128, 1, [20_000], dtype=torch.bfloat16, device="cuda")
+    key, value = torch.zeros_like(batch.key), torch.randn_like(batch.value)
+    write_pages(batch.pages, key, value, batch.slots, batch.form)
+    check_decode(batch, 4)
+
+
 @pytest.mark.parametrize(("name", "dim"), [(INT4, 128), (INT8, 80)])
 def test_writing_and_staging(name: str, dim: int) -> None:
     batch = paged_batch(name, dim, 2, [33, 0, 700], dtype=torch.bfloat16, device="cuda")

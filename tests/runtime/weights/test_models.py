@@ -160,7 +160,7 @@ def test_projections_lie_side_by_side_as_soon_as_they_are_packed(bits: int) -> N
     model = random_model(FAMILIES["qwen2-bias"], 16, dtype=torch.float32)
     kind = W4Linear if bits == 4 else W8Linear
     found = targets(model, bits, spec_of(model))
-    workspace = workspace_for(model, found, "cpu")
+    workspace = workspace_for(model, 8, found, "cpu")
     x = torch.randn(1, 3, found[0].module.in_features)
     for target in found[:3]:
         bias = target.module.bias.detach()

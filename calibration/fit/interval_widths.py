@@ -1,0 +1,80 @@
+"""How wide an interval must be, from the residuals of left-out rows.
+
+Two numbers. A kind's misfit is log noise that the fit leaves unexplained on that kind of task,
+whatever the model: it is added to a model's own spread in quadrature, so that a kind whose tables
+scatter makes a well-known model's interval as much wider as an unknown one's, and no more. Then z,
+for all rows: the smallest half-width, in predicted standard deviations, that would have covered the
+wanted share (split conformal prediction, with the predicted spread as the scale).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ...planner.accuracy.formula import Floats
+from ...planner.accuracy.interval import LEVEL
+from .accuracy_rows import KINDS, AccuracyRow
+from .cross_validation import Z_GRID, Collector, HeldOut, groups
+from .mixed_effects import KnownModel
+
+FEWEST = 20
+"""Rows of a kind, or of those that lose a tenth or more, that say what its misfit is."""
+FALLEN, LEVEL_BELOW = 0.9, 0.75
+"""Rows that keep less are what intervals are for: so many of a kind's are covered at least. Of all
+kinds together more are."""
+MISFIT_STEP, MISFIT_STEPS = 0.125, 32
+"""Misfits that are tried: up to 4, a factor of 55 of the noise."""
+
+
+def kind_misfits(left_out: Collector, models: Mapping[str, KnownModel]) -> dict[str, float]:
+    """For each kind of task the least misfit by which the z of all rows covers LEVEL of its rows
+    with a quantized cache, and LEVEL_BELOW of those that lose a tenth or more."""
+    z = conformal_z(left_out.held_out(), models)
+    rows = left_out.rows
+    cache = [i for i, row in enumerate(rows) if row.k_bits < 16 or row.v_bits < 16]
+    of_kind = {kind: [i for i in cache if rows[i].kind == kind] for kind in KINDS}
+    of_kind = {kind: own for kind, own in of_kind.items() if len(own) >= FEWEST}
+    least, most = dict.fromkeys(of_kind, 0), dict.fromkeys(of_kind, MISFIT_STEPS)
+    while any(least[kind] < most[kind] for kind in of_kind):
+        tried = {kind: (least[kind] + most[kind]) // 2 for kind in of_kind}
+        held = left_out.covered(z, {kind: MISFIT_STEP * step for kind, step in tried.items()})
+        for kind, own in of_kind.items():
+            if _enough(own, rows, held):
+                most[kind] = tried[kind]
+            else:
+                least[kind] = min(tried[kind] + 1, most[kind])
+    return {kind: MISFIT_STEP * step for kind, step in most.items()}
+
+
+def _enough(own: Sequence[int], rows: Sequence[AccuracyRow], held: Mapping[int, bool]) -> bool:
+    """Whether as many of a kind's rows are covered as there must be."""
+    fallen = [i for i in own if rows[i].retention < FALLEN]
+    wanted = [(own, LEVEL)] + [(fallen, LEVEL_BELOW)] * (len(fallen) >= FEWEST)
+    return all(sum(held[i] for i in some) >= level * len(some) for some, level in wanted)
+
+
+def conformal_z(held_out: HeldOut, models: Mapping[str, KnownModel]) -> float:
+    """The z whose intervals cover LEVEL of the left-out rows, each model counted alike.
+
+    Counting models and not rows keeps the tables with most rows from deciding alone; of the
+    two ways to count, the wider interval is taken. Rows that no interval holds count as beyond the
+    widest of Z_GRID; the result is at most that one, and 0 for no rows.
+    """
+    needed = held_out.needed_z()
+    if not len(needed):
+        return 0.0
+    by_row = np.full(len(needed), 1.0 / len(needed))
+    by_model = np.zeros(len(needed))
+    by_group = groups(held_out.rows, models)
+    for out in by_group.values():
+        by_model[out] = 1.0 / (len(by_group) * len(out))
+    found_z = max(_quantile(needed, w) for w in (by_row, by_model))
+    return min(found_z, float(Z_GRID[-1]))
+
+
+def _quantile(values: Floats, weights: Floats) -> float:
+    order = np.argsort(values)
+    reached = np.cumsum(weights[order]) * len(values) / (len(values) + 1)
+    # what is LEVEL but for rounding has reached it
+    place = int(np.searchsorted(reached, LEVEL - 1e-9))
+    return float(values[order][min(place, len(values) - 1)])
