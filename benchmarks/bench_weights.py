@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from kvpareto.runtime.weights import cuda_row, launch
+from kvpareto.runtime.weights import cuda_ring, cuda_row, cuda_tile, launch
 from kvpareto.runtime.weights.layout import Packed, Packed4
 from kvpareto.runtime.weights.linear import multiply
 from kvpareto.runtime.weights.random import random4, random8
@@ -33,7 +33,7 @@ SHAPES = {
     "llama-8b": [(4096, 6144), (4096, 4096), (4096, 28672), (14336, 4096), (4096, 14336)],
     "qwen2.5-3b": [(2048, 2560), (2048, 2048), (2048, 22016), (11008, 2048)],
 }
-ROWS = (1, 2, 4, 16, 64, 256, 1024)
+ROWS = (1, 2, 4, 16, 32, 64, 256, 1024)
 CACHE_MULTIPLE = 3 * 60_000_000  # bytes of weights in rotation: three times an H200's L2
 EXPERTS = (128, 8, 2048, 768)  # Qwen3-30B-A3B: experts, chosen, hidden, width
 
@@ -151,26 +151,30 @@ def measure_shape(inputs: int, out: int) -> list[dict[str, Any]]:
         entry["w16_us"] = seconds([partial(torch.nn.functional.linear, x, w) for w in plain]) * 1e6
         for bits, weights in packed.items():
             entry[f"w{bits}_bytes"] = weight_bytes(weights[0])
-            for name, way in ways(rows).items():
+            for name, way in ways(bits, rows).items():
                 calls = [partial(way, x, w, None, workspace) for w in weights]
                 entry[f"w{bits}_{name}_us"] = seconds(calls) * 1e6
         entries.append(entry)
     return entries
 
 
-def ways(rows: int) -> dict[str, Callable[..., torch.Tensor]]:
+def ways(bits: int, rows: int) -> dict[str, Callable[..., torch.Tensor]]:
     """What runs, and the ways it is chosen from."""
     by_way: dict[str, Callable[..., torch.Tensor]] = {"run": multiply}
-    if rows <= 4:
-        by_way["fp32"] = cuda_row.product
+    if rows <= 2:
+        by_way["row"] = lambda x, weight, bias, _: cuda_row.product(x, weight, bias)
+    if rows <= cuda_tile.MOST_ROWS and bits == 4:
+        by_way["tile"] = cuda_tile.product
+    if rows <= cuda_ring.MOST_ROWS:
+        by_way["ring"] = cuda_ring.product
     if 1 < rows <= 64:
-        by_way["tiles"] = tiles
+        by_way["triton"] = triton_tiles
     if rows >= 64:
         by_way["staged"] = staged
     return by_way
 
 
-def tiles(
+def triton_tiles(
     x: torch.Tensor, weight: Packed, bias: torch.Tensor | None, workspace: Workspace
 ) -> torch.Tensor:
     plan = launch.few_rows_plan(weight, x.shape[0])
@@ -286,7 +290,7 @@ def line(row: dict[str, Any], copy: float) -> str:
         run = row[f"w{bits}_run_us"]
         share = row[f"w{bits}_bytes"] / (run * 1e-6) / copy
         text += f" | w{bits} {run:.1f} ({row['w16_us'] / run:.2f}x, {share:.0%} bw)"
-        for way in ("fp32", "tiles", "staged"):
+        for way in ("row", "tile", "ring", "triton", "staged"):
             if f"w{bits}_{way}_us" in row:
                 text += f" {way} {row[f'w{bits}_{way}_us']:.1f}"
     return text

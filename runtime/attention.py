@@ -124,6 +124,26 @@ def append(state: LayerState, key: Tensor, value: Tensor) -> None:
     _backend(state).append(state, key, value)
 
 
+def steps_at_once(state: LayerState, query: Tensor) -> bool:
+    """Whether `turn_and_append` takes a pass of queries [B, n, H, D]."""
+    kernels = gpu_kernels()
+    if query.shape[1] != 1 or kernels is None or _backend(state) is not kernels:
+        return False
+    from .kernels import rope_append
+
+    return rope_append.supports(state, query.dtype)
+
+
+def turn_and_append(
+    state: LayerState, query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor
+) -> Tensor:
+    """One token's RoPE and append in one launch: queries, keys, values [B, 1, H, D], which
+    `state.clock` already counts; the turned queries [B, H, 1, D]."""
+    from .kernels import rope_append
+
+    return rope_append.rope_append(state, query, key, value, cos, sin)
+
+
 def attend(
     query: Tensor,
     state: LayerState,

@@ -16,12 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .attention import PackedKV, attend
+from .attention import attend
+from .cache.packed_layer import PackedLayer
 from .fused_kernels import add_rms_norm, rms_norm, rope, swiglu
+from .weights.fused_projections import gated
 
 PLAIN = ("Llama", "Qwen2", "Qwen3", "Mistral", "Mixtral", "Qwen3Moe")
 """Families whose attention is projections, optional per-head norms, RoPE, attention, output, and
 whose layer is norm, attention, add, norm, FFN, add."""
+
+
+FEW_ROWS = 64
+"""Up to this many tokens a layer's last sum and the next one's norm are one launch."""
 
 
 def fuse(model: nn.Module) -> list[nn.Module]:
@@ -49,11 +55,12 @@ def fuse(model: nn.Module) -> list[nn.Module]:
                 take(module, mlp)
         elif kind in {f"{family}Attention" for family in PLAIN}:
             take(module, partial(_attention, original=module.forward))
+    after = _norms_after(model, norms)
     for module in model.modules():
         if type(module).__name__ in {f"{family}DecoderLayer" for family in PLAIN}:
             norm = norms.get(module.post_attention_layernorm)  # type: ignore[arg-type]
             if norm is not None and "forward" not in module.__dict__:
-                take(module, partial(_layer, norm=norm))
+                take(module, partial(_layer, norm=norm, after=after.get(module)))
     return changed
 
 
@@ -70,12 +77,38 @@ class _Norm:
     def __init__(self, eps: float, offset: bool) -> None:
         self.eps = eps
         self.offset = offset
+        self._ready: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, module: nn.Module, x: Tensor) -> Tensor:
+        ready, self._ready = self._ready, None
+        if ready is not None and ready[0] is x:
+            return ready[1]
         return rms_norm(x, module.weight, self.eps, offset=self.offset)  # type: ignore[arg-type]
 
     def add(self, module: Any, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         return add_rms_norm(x, residual, module.weight, self.eps, offset=self.offset)
+
+    def prepare(self, module: Any, x: Tensor, residual: Tensor) -> Tensor:
+        """x + residual, of which this norm is asked next: it is computed with the sum."""
+        normed, total = self.add(module, x, residual)
+        self._ready = total, normed
+        return total
+
+
+def _norms_after(
+    model: nn.Module, norms: dict[nn.Module, _Norm]
+) -> dict[nn.Module, tuple[nn.Module, _Norm]]:
+    """The norm that each decoder layer's output meets first: the next layer's, or the last one."""
+    after: dict[nn.Module, tuple[nn.Module, _Norm]] = {}
+    for stack in model.modules():
+        layers, last = getattr(stack, "layers", None), getattr(stack, "norm", None)
+        if not isinstance(layers, nn.ModuleList) or not isinstance(last, nn.Module):
+            continue
+        firsts = [getattr(layer, "input_layernorm", None) for layer in layers]
+        for layer, norm in zip(layers, [*firsts[1:], last], strict=True):
+            if norm in norms:
+                after[layer] = norm, norms[norm]
+    return after
 
 
 def _norm_of(module: nn.Module, agreed: dict[object, object]) -> _Norm | None:
@@ -136,7 +169,10 @@ def _agrees(
 
 
 def _mlp(module: Any, x: Tensor, *, tanh: bool) -> Tensor:
-    return module.down_proj(swiglu(module.gate_proj(x), module.up_proj(x), tanh=tanh))
+    inner = gated(module.gate_proj, module.up_proj, x, tanh=tanh)
+    if inner is None:
+        inner = swiglu(module.gate_proj(x), module.up_proj(x), tanh=tanh)
+    return module.down_proj(inner)
 
 
 def _joined_mlp(module: Any, x: Tensor, *, tanh: bool) -> Tensor:
@@ -163,18 +199,33 @@ def _attention(
     shape = (*hidden_states.shape[:-1], -1, module.head_dim)
     query = module.q_proj(hidden_states).view(shape)
     key = module.k_proj(hidden_states).view(shape)
-    value = module.v_proj(hidden_states).view(shape).transpose(1, 2)
+    value = module.v_proj(hidden_states).view(shape)
     if hasattr(module, "q_norm"):
         query, key = module.q_norm(query), module.k_norm(key)
-    query, key = rope(query, key, cos, sin)
-    handle, _ = past_key_values.update(key, value, module.layer_idx)
-    if not isinstance(handle, PackedKV):
+    layer = past_key_values.layers[module.layer_idx]
+    if not isinstance(layer, PackedLayer):
         raise TypeError("a fused attention runs on a packed cache only")
-    mixed = attend(query, handle.state, scaling=module.scaling)
+    turned = layer.step(query, key, value, cos, sin)
+    if turned is None:
+        turned, key = rope(query, key, cos, sin)
+        past_key_values.update(key, value.transpose(1, 2), module.layer_idx)
+    mixed = attend(turned, layer.state, scaling=module.scaling)
     return module.o_proj(mixed.transpose(1, 2).reshape(*shape[:-2], -1)), None
 
 
-def _layer(module: Any, hidden_states: Tensor, *, norm: _Norm, **kwargs: Any) -> Tensor:
+def _layer(
+    module: Any,
+    hidden_states: Tensor,
+    *,
+    norm: _Norm,
+    after: tuple[nn.Module, _Norm] | None,
+    **kwargs: Any,
+) -> Tensor:
     attended, _ = module.self_attn(hidden_states=module.input_layernorm(hidden_states), **kwargs)
     normed, residual = norm.add(module.post_attention_layernorm, attended, hidden_states)
-    return residual + module.mlp(normed)
+    mixed = module.mlp(normed)
+    few = hidden_states.numel() <= FEW_ROWS * hidden_states.shape[-1]
+    if after is None or not few:
+        return residual + mixed
+    next_module, next_norm = after
+    return next_norm.prepare(next_module, mixed, residual)

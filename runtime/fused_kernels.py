@@ -13,13 +13,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .kernels import early
+
 
 @triton.jit
 def _norm(X, RES, W, OUT, SUM, width, eps, OFFSET: tl.constexpr, ADD: tl.constexpr,
-          BLOCK: tl.constexpr):  # fmt: skip
+          BLOCK: tl.constexpr, EARLY: tl.constexpr):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
     inside = at < width
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
+    w = tl.load(W + at, mask=inside, other=0.0).to(tl.float32)
+    if EARLY:
+        tl.extra.cuda.gdc_wait()
     x = tl.load(X + row * width + at, mask=inside, other=0.0).to(tl.float32)
     if ADD:
         x += tl.load(RES + row * width + at, mask=inside, other=0.0).to(tl.float32)
@@ -27,7 +34,6 @@ def _norm(X, RES, W, OUT, SUM, width, eps, OFFSET: tl.constexpr, ADD: tl.constex
         tl.store(SUM + row * width + at, rounded, mask=inside)
         x = rounded.to(tl.float32)
     scale = tl.rsqrt(tl.sum(x * x, 0) / width + eps)
-    w = tl.load(W + at, mask=inside, other=0.0).to(tl.float32)
     if OFFSET:  # noqa: SIM108 - a branch at compile time
         y = x * scale * (1.0 + w)
     else:
@@ -36,7 +42,11 @@ def _norm(X, RES, W, OUT, SUM, width, eps, OFFSET: tl.constexpr, ADD: tl.constex
 
 
 @triton.jit
-def _swiglu(GATE, UP, OUT, width, gate_row, up_row, TANH: tl.constexpr, BLOCK: tl.constexpr):
+def _swiglu(GATE, UP, OUT, width, gate_row, up_row, TANH: tl.constexpr, BLOCK: tl.constexpr,
+            EARLY: tl.constexpr):  # fmt: skip
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = at < width
@@ -67,8 +77,11 @@ def _turn(X, OUT, first, heads, step, row, at, inside, low_cos, low_sin, high_co
 @triton.jit
 def _rope(Q, K, COS, SIN, Q_OUT, K_OUT, tokens, q_heads, k_heads, q_batch, q_token, q_head,
           k_batch, k_token, k_head, cos_batch, HALF: tl.constexpr,
-          BLOCK: tl.constexpr):  # fmt: skip
+          BLOCK: tl.constexpr, EARLY: tl.constexpr):  # fmt: skip
     """One token a program: Q and K [B, n, H, D] into [B, H, n, D]."""
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     token = tl.program_id(0).to(tl.int64)
     batch = tl.program_id(1).to(tl.int64)
     part, parts = tl.program_id(2), tl.num_programs(2)
@@ -123,7 +136,7 @@ def _launch_norm(
     warps = 4 if block <= 1024 else 8
     _norm[(rows.shape[0],)](
         rows, residual, weight, out, total, width, eps,
-        OFFSET=offset, ADD=add, BLOCK=block, num_warps=warps,
+        OFFSET=offset, ADD=add, BLOCK=block, num_warps=warps, **early.options(rows.device),
     )  # fmt: skip
 
 
@@ -134,8 +147,9 @@ def swiglu(gate: Tensor, up: Tensor, *, tanh: bool = False) -> Tensor:
     out = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
     block = min(1024, triton.next_power_of_2(width))
     _swiglu[(gates.shape[0], triton.cdiv(width, block))](
-        gates, ups, out, width, gates.stride(0), ups.stride(0), TANH=tanh, BLOCK=block
-    )
+        gates, ups, out, width, gates.stride(0), ups.stride(0), TANH=tanh, BLOCK=block,
+        **early.options(gate.device),
+    )  # fmt: skip
     return out
 
 
@@ -153,5 +167,6 @@ def rope(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, 
         query, key, cos, sin, out, key_out, tokens, heads, key.shape[2],
         *query.stride()[:3], *key.stride()[:3], cos.stride(0) if cos.shape[0] > 1 else 0,
         HALF=dim // 2, BLOCK=triton.next_power_of_2(dim // 2), num_warps=1,
+        **early.options(query.device),
     )  # fmt: skip
     return out, key_out

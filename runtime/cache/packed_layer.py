@@ -4,7 +4,7 @@ from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
 from ...planner.errors import BadInput
-from ..attention import PackedKV, append
+from ..attention import PackedKV, append, steps_at_once, turn_and_append
 from .layer_state import Clock, LayerState
 
 
@@ -33,6 +33,26 @@ class PackedLayer(CacheLayerMixin):
     ) -> tuple[PackedKV, PackedKV]:
         """Append [B, H, n, D] post-RoPE keys and values; the handle stands for both results."""
         state = self.state
+        self._count(key_states)
+        append(state, key_states, value_states)
+        handle = PackedKV(state)
+        return handle, handle
+
+    def step(
+        self, query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor
+    ) -> Tensor | None:
+        """Turn one token's queries and keys [B, 1, H, D] by RoPE and append, in one launch.
+
+        The turned queries [B, H, 1, D]; None, and nothing done, where no kernel does it.
+        """
+        if not steps_at_once(self.state, query):
+            return None
+        self._count(key.transpose(1, 2))
+        return turn_and_append(self.state, query, key, value, cos, sin)
+
+    def _count(self, key_states: Tensor) -> None:
+        """Check that keys [B, H, n, D] fit, and let the clock count them."""
+        state = self.state
         batch, heads, tokens, dim = key_states.shape
         held = state.key.values.shape
         if (batch, heads, dim) != (held[0], held[1], state.key.dim):
@@ -44,9 +64,6 @@ class PackedLayer(CacheLayerMixin):
         if self.leads:
             check_room(state.clock, tokens, self.capacity)
             state.clock.advance(tokens)
-        append(state, key_states, value_states)
-        handle = PackedKV(state)
-        return handle, handle
 
     def get_seq_length(self) -> int:
         return self.state.clock.host

@@ -106,11 +106,13 @@ def _whole(state: LayerState, side: str) -> bool:
 
 
 DOOR = (
+    "early",
     "latent",
     "nvrtc",
     "paged.decode_pages",
     "paged.page_format",
     "paged.stage_pages",
     "paged.write_pages",
+    "rope_append",
 )
 """Modules that other rooms may import, beside what stands above."""

@@ -113,7 +113,7 @@ def decode(
         *(key.form.block, value.form.block, state.window or 0, splits),
         *(scaling, softcap or 0.0),
     )
-    kernel.launch((splits, heads * blocks, batch), named["WARPS"] * 32, args)
+    kernel.launch((splits, heads * blocks, batch), named["WARPS"] * 32, args, early=True)
     return out
 
 

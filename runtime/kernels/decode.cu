@@ -59,6 +59,8 @@ INLINE void attend(const u16* q, const Side& k, const Side& v, int k_origin, int
 }
 
 extern "C" __global__ void __launch_bounds__(WARPS * 32, 1) decode(const Args a) {
+    let_successor_begin();
+    wait_for_predecessor();
     const int b = blockIdx.z;
     const int h = blockIdx.y / a.head_blocks, bh = b * a.heads + h;
     const int first_head = h * (a.query_heads / a.heads) + blockIdx.y % a.head_blocks * GROUP;

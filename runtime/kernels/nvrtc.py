@@ -18,6 +18,31 @@ _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _SHARED_OPTIN = 97  # CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
 
 
+class _LaunchAttribute(ctypes.Structure):
+    """CUlaunchAttribute with an integer value."""
+
+    _fields_ = [
+        ("id", ctypes.c_int),
+        ("padding", ctypes.c_char * 4),
+        ("value", ctypes.c_int),
+        ("rest", ctypes.c_char * 60),
+    ]
+
+
+class _LaunchConfig(ctypes.Structure):
+    """CUlaunchConfig."""
+
+    _fields_ = [
+        *((name, ctypes.c_uint) for name in ("gx", "gy", "gz", "bx", "by", "bz", "shared")),
+        ("stream", ctypes.c_void_p),
+        ("attributes", ctypes.c_void_p),
+        ("count", ctypes.c_uint),
+    ]
+
+
+_EARLY = _LaunchAttribute(6, b"", 1)  # CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+
+
 class Kernel:
     """One loaded function; launches on torch's current stream."""
 
@@ -33,17 +58,31 @@ class Kernel:
         self._module = module  # the function lives as long as its module
         self._shared_bytes = shared_bytes
 
-    def launch(self, grid: tuple[int, int, int], threads: int, args: ctypes.Structure) -> None:
-        """Launch with `args` as the kernel's only parameter. Raises RuntimeError on failure."""
+    def launch(
+        self,
+        grid: tuple[int, int, int],
+        threads: int,
+        args: ctypes.Structure,
+        *,
+        early: bool = False,
+    ) -> None:
+        """Launch with `args` as the kernel's only parameter. Raises RuntimeError on failure.
+
+        `early`: it may begin before the launch before it has ended, and waits for that itself
+        (griddepcontrol, from compute capability 9.0 on).
+        """
         if torch.cuda.current_device() != self._device:
             with torch.cuda.device(self._device):
-                self.launch(grid, threads, args)
+                self.launch(grid, threads, args, early=early)
             return
         params = (ctypes.c_void_p * 1)(ctypes.addressof(args))
-        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-        status = _driver().cuLaunchKernel(
-            self._function, *grid, threads, 1, 1, self._shared_bytes, stream, params, None
-        )
+        stream = torch.cuda.current_stream().cuda_stream
+        early = early and overlaps(self._device)
+        config = _LaunchConfig(
+            *grid, threads, 1, 1, self._shared_bytes, stream,
+            ctypes.addressof(_EARLY) if early else None, int(early),
+        )  # fmt: skip
+        status = _driver().cuLaunchKernelEx(ctypes.byref(config), self._function, params, None)
         if status:
             raise RuntimeError(f"CUDA error {status} at the launch of a kernel")
 
@@ -59,6 +98,12 @@ def available() -> bool:
     except OSError:
         return False
     return True
+
+
+@functools.cache
+def overlaps(device: int) -> bool:
+    """Whether a launch can begin before the one before it has ended."""
+    return torch.cuda.get_device_capability(device)[0] >= 9
 
 
 @functools.cache

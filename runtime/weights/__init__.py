@@ -2,7 +2,9 @@
 
 awq_format      the checkpoint format on disk: pack, unpack, round to nearest
 layout          the same bits in the order the kernels read them
-row.cu          CUDA: products of one to four rows; cuda_row is its host side
+row.cu          CUDA: products of one and two rows; cuda_row is its host side
+tile.cu         CUDA: 4-bit products of 3 to 32 rows; cuda_tile
+ring.cu         CUDA: products of 33 to 64 rows; cuda_ring
 kernels         Triton: products of one row, for machines without NVRTC
 kernels_tile    Triton: products of up to 64 rows, dequantization
 launch          choosing and launching them

@@ -1,8 +1,8 @@
 """Host side of tile.cu: what it takes, how the work is cut, its launch.
 
-Products of three to sixty-four rows with 4-bit matrices on the tensor cores; more than 32 rows
-read the matrix twice. kernels_tile.py has the same in Triton, for 8 bits and for machines without
-NVRTC; on an H200 this one is faster, or about as fast for narrow matrices
+Products of three to thirty-two rows with 4-bit matrices on the tensor cores (more would read the
+matrix twice: cuda_ring.py). kernels_tile.py has the same in Triton, for 8 bits and for machines
+without NVRTC; on an H200 this one is faster, or about as fast for narrow matrices
 (docs/weights_runtime.md).
 """
 
@@ -51,7 +51,7 @@ def takes(weight: Packed, x: torch.Tensor) -> bool:
         isinstance(weight, Packed4)
         and x.shape[0] <= MOST_ROWS
         and x.data_ptr() % 16 == 0
-        and cuda_row.takes(weight, x)
+        and cuda_row.aligned(weight, x)
     )
 
 

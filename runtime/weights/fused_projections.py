@@ -17,7 +17,7 @@ from itertools import accumulate
 import torch
 
 from .layout import Packed4, Packed8
-from .linear import FEW_ROWS, QuantizedLinear, W4Linear, multiply
+from .linear import FEW_ROWS, QuantizedLinear, W4Linear, multiply, multiply_gated
 from .workspace import Workspace
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -77,8 +77,7 @@ class JointProjection:
         long as some member has not come.
         """
         rows = x.numel() // x.shape[-1]
-        cast = self.bias is not None and self.bias.dtype != x.dtype
-        if self._missing or cast or rows > FEW_ROWS or x.device != self.weight.words.device:
+        if not self._joins(x, rows):
             return None
         if self._input is not x or index not in self._waiting or self._output is None:
             flat = x.reshape(rows, x.shape[-1])
@@ -90,6 +89,37 @@ class JointProjection:
         if not self._waiting:
             self._input = self._output = None
         return part.view(*x.shape[:-1], part.shape[-1])
+
+    def gated(self, x: torch.Tensor, *, tanh: bool) -> torch.Tensor | None:
+        """act(gate) * up for the two members gate and up, in one launch.
+
+        None where the members are others, or are better computed apart.
+        """
+        rows = x.numel() // x.shape[-1]
+        width = self.ends[1]
+        if self.ends != [0, width, 2 * width] or not self._joins(x, rows):
+            return None
+        flat = x.reshape(rows, x.shape[-1])
+        y = multiply_gated(flat, self.weight, self.bias, self.workspace, tanh=tanh)
+        return None if y is None else y.view(*x.shape[:-1], width)
+
+    def _joins(self, x: torch.Tensor, rows: int) -> bool:
+        cast = self.bias is not None and self.bias.dtype != x.dtype
+        here = x.device == self.weight.words.device
+        return not (self._missing or cast or rows > FEW_ROWS) and here
+
+
+def gated(
+    gate: torch.nn.Module, up: torch.nn.Module, x: torch.Tensor, *, tanh: bool
+) -> torch.Tensor | None:
+    """act(gate(x)) * up(x) in one launch where both lie side by side; else None."""
+    if not (isinstance(gate, QuantizedLinear) and isinstance(up, QuantizedLinear)):
+        return None
+    if gate.joint is None or up.joint is None or gate.joint[0] is not up.joint[0]:
+        return None
+    joint = gate.joint[0]
+    assert isinstance(joint, JointProjection)
+    return joint.gated(x, tanh=tanh) if (gate.joint[1], up.joint[1]) == (0, 1) else None
 
 
 def siblings_of(name: str, packed: Mapping[str, torch.nn.Module]) -> tuple[str, ...]:

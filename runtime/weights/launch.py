@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from . import cuda_row, cuda_tile, kernels, kernels_tile
+from . import cuda_ring, cuda_row, cuda_tile, kernels, kernels_tile
 from .layout import BLOCK4, Packed, Packed4
 from .workspace import COUNTERS, Workspace
 
@@ -84,8 +84,8 @@ def one_row(
     x [n, in] 16-bit contiguous; W_r is the matrix, or member experts[r] of the stack.
     `bias` [out], or [members, out] for a stack. A `plan` asks for the Triton kernel.
     """
-    if plan is None and cuda_row.takes(weight, x):
-        return cuda_row.product(x, weight, bias, workspace, experts=experts, rows=rows)
+    if plan is None and cuda_row.takes(weight, x, rows=rows):
+        return cuda_row.product(x, weight, bias, experts=experts, rows=rows)
     inputs, outputs = weight.shape
     count = rows or x.shape[0]
     plan = plan or one_row_plan(weight, count)
@@ -138,7 +138,9 @@ def few_rows(
     inputs, outputs = weight.shape
     rows = x.shape[0]
     if plan is None and cuda_row.faster(rows) and cuda_row.takes(weight, x):
-        return cuda_row.product(x, weight, bias, workspace)
+        return cuda_row.product(x, weight, bias)
+    if plan is None and cuda_ring.faster(rows) and cuda_ring.takes(weight, x):
+        return cuda_ring.product(x, weight, bias, workspace)
     if plan is None and isinstance(weight, Packed4) and cuda_tile.takes(weight, x):
         return cuda_tile.product(x, weight, bias, workspace)
     plan = plan or few_rows_plan(weight, rows)
@@ -170,6 +172,25 @@ def few_rows(
             triton.cdiv(inputs // 4, splits), LANES=plan.lanes, **common,
         )  # fmt: skip
     return y
+
+
+def gated(
+    x: torch.Tensor,
+    weight: Packed,
+    bias: torch.Tensor | None,
+    workspace: Workspace,
+    *,
+    tanh: bool,
+) -> torch.Tensor | None:
+    """`linear.multiply_gated` of x [rows, in] 16-bit contiguous."""
+    kind = 2 if tanh else 1
+    if weight.shape[1] % 16:
+        return None
+    if cuda_row.faster(x.shape[0]) and cuda_row.takes(weight, x, gated=kind):
+        return cuda_row.product(x, weight, bias, gated=kind)
+    if cuda_ring.faster(x.shape[0]) and cuda_ring.takes(weight, x):
+        return cuda_ring.product(x, weight, bias, workspace, gated=kind)
+    return None
 
 
 def dequantize(weight: Packed, out: torch.Tensor) -> None:

@@ -44,6 +44,26 @@ def as_stored(x: torch.Tensor, weight: Packed) -> torch.Tensor:
     return torch.nn.functional.pad(x, (0, more)) if more else x
 
 
+def multiply_gated(
+    x: torch.Tensor,
+    weight: Packed,
+    bias: torch.Tensor | None,
+    workspace: Workspace,
+    *,
+    tanh: bool,
+) -> torch.Tensor | None:
+    """silu(g) * u, or with tanh's GELU, [rows, out / 2], for g, u the halves of x @ W + bias.
+
+    None where no kernel does it in one launch.
+    """
+    if not x.is_cuda or x.dtype not in (torch.bfloat16, torch.float16):
+        return None
+    from . import launch
+
+    x = as_stored(x, weight).contiguous()
+    return launch.gated(x, weight, bias, workspace, tanh=tanh)
+
+
 def dense(layer: "QuantizedLinear", dtype: torch.dtype) -> torch.Tensor:
     """The layer's weight [out, in]: on a GPU in the shared workspace, valid until its next use."""
     packed = layer.packed

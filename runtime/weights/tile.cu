@@ -1,4 +1,4 @@
-// Two to sixty-four rows of x times a 4-bit matrix on the tensor cores: decoding several sequences.
+// Three to thirty-two rows of x times a 4-bit matrix on the tensor cores: decoding several sequences.
 // docs/weights_runtime.md derives it; layout.py draws the words; kernels_tile.py is the same in Triton.
 //
 // Compiled at run time by NVRTC (no headers), with these constants defined:
@@ -13,11 +13,8 @@
 // order of its inputs. The inputs of those words lie side by side in x, 16 bytes a plane. While a
 // unit is multiplied, the next one is on its way. grid.y blocks share the inputs.
 
-typedef unsigned int u32;
-typedef unsigned short u16;
-typedef long long i64;
+#include "operands.cuh"
 
-#define INLINE __device__ __forceinline__
 #define PARTS (128 / GROUP)  // groups a unit
 #define PLANES (GROUP / 32)  // planes of 32 inputs a group
 
@@ -33,29 +30,6 @@ struct Args {
     int rows, inputs, outputs, words_row, zeros_row, scales_row;
 };
 
-INLINE float half_to_float(u32 h) { float f; asm("{.reg .b16 a; cvt.u16.u32 a, %1; cvt.f32.f16 %0, a;}" : "=f"(f) : "r"(h)); return f; }
-template <bool FP16> INLINE float low(u32 w) { return FP16 ? half_to_float(w & 0xffff) : __uint_as_float(w << 16); }
-template <bool FP16> INLINE float high(u32 w) { return FP16 ? half_to_float(w >> 16) : __uint_as_float(w & 0xffff0000u); }
-INLINE u32 pack_io(float lo, float hi) {
-    u32 d;
-    if (HALF) asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(hi), "f"(lo));
-    else asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(hi), "f"(lo));
-    return d;
-}
-INLINE u32 minus(u32 a, u32 b) {  // pairs of small whole numbers: exact
-    u32 d;
-    if (HALF) asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
-    else asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(b), "r"(0xbf80bf80u), "r"(a));  // b * -1 + a
-    return d;
-}
-INLINE void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-    if (HALF)
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-    else
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
 INLINE uint4 load_once(const u32* p) {  // weights are read once: keep them out of L1, for x
     uint4 v;
     asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
@@ -67,10 +41,6 @@ INLINE float4 load_from_others(const float* p) {  // past L1, which may hold wha
     asm volatile("ld.global.cg.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(p));
     return v;
 }
-
-// The bits of 128 as bfloat16, of 1024 as float16: their last bit counts 1, so a code in the low
-// bits adds itself.
-#define WHOLE (HALF ? 0x64006400u : 0x43004300u)
 
 // Codes 2p and 2p + 1 of a word as a 16-bit pair, each with the whole number above added.
 INLINE u32 codes(u32 word, int p) {

@@ -72,6 +72,13 @@ def test_arguments_lie_as_the_kernel_declares_them(
         assert given is expected, field
 
 
+def test_a_launch_lies_as_the_driver_declares_it() -> None:
+    assert ctypes.sizeof(nvrtc._LaunchConfig) == 56
+    assert nvrtc._LaunchConfig.stream.offset == 32
+    assert ctypes.sizeof(nvrtc._LaunchAttribute) == 72
+    assert nvrtc._LaunchAttribute.value.offset == 8
+
+
 @pytest.mark.parametrize("limit", [232_448, 166_912, 101_376], ids=["H100", "A100", "RTX4090"])
 @pytest.mark.parametrize("dim", [64, 80, 128, 256])
 @pytest.mark.parametrize(

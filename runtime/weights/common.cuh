@@ -1,0 +1,31 @@
+// What products share: 16-bit numbers, launches that overlap. HALF says whether x and y are float16
+// or bfloat16.
+#pragma once
+
+typedef unsigned int u32;
+typedef unsigned short u16;
+typedef unsigned char u8;
+typedef long long i64;
+
+#define INLINE __device__ __forceinline__
+
+INLINE float half_to_float(u32 h) { float f; asm("{.reg .b16 a; cvt.u16.u32 a, %1; cvt.f32.f16 %0, a;}" : "=f"(f) : "r"(h)); return f; }
+template <bool FP16> INLINE float low(u32 w) { return FP16 ? half_to_float(w & 0xffff) : __uint_as_float(w << 16); }
+template <bool FP16> INLINE float high(u32 w) { return FP16 ? half_to_float(w >> 16) : __uint_as_float(w & 0xffff0000u); }
+INLINE u32 pack_io(float lo, float hi) {
+    u32 d;
+    if (HALF) asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(hi), "f"(lo));
+    else asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(hi), "f"(lo));
+    return d;
+}
+// A launch may have begun before the one before it had ended (runtime/kernels/early.py).
+INLINE void wait_for_predecessor() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+INLINE void let_successor_begin() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}

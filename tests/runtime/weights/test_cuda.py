@@ -1,0 +1,203 @@
+"""row.cu, tile.cu and ring.cu: their host sides, on a GPU their products, gated ones too."""
+
+import ctypes
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from kvpareto.runtime.fused_kernels import swiglu
+from kvpareto.runtime.weights import cuda_ring, cuda_row, cuda_tile, launch
+from kvpareto.runtime.weights.cuda_ring import RingCut
+from kvpareto.runtime.weights.layout import Packed, Packed4
+from kvpareto.runtime.weights.random import random4, random8
+from kvpareto.runtime.weights.workspace import Workspace
+
+SOURCES = Path(cuda_ring.__file__).parent
+C_TYPES = {"int": ctypes.c_int, "i64": ctypes.c_longlong}
+gpu = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+@pytest.mark.parametrize(
+    ("source", "host"), [("row.cu", cuda_row), ("tile.cu", cuda_tile), ("ring.cu", cuda_ring)]
+)
+def test_arguments_lie_as_the_kernel_declares_them(source: str, host: object) -> None:
+    body = re.search(r"struct Args \{(.*?)\n\};", (SOURCES / source).read_text(), re.DOTALL)
+    assert body is not None
+    found: list[tuple[str, type]] = []
+    for statement in re.sub(r"//.*", "", body[1]).split(";"):
+        words = statement.strip().removeprefix("const ")
+        if words:
+            kind, names = words.split(maxsplit=1)
+            pointer = kind.endswith("*")
+            for name in names.split(","):
+                found.append((name.strip(), ctypes.c_void_p if pointer else C_TYPES[kind]))
+    assert found == list(host._Args._fields_)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("group", [32, 64, 128])
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("rows", [1, 3, 8, 9, 16, 17, 32, 33, 64])
+def test_a_block_fits_any_gpus_shared_memory(rows: int, bits: int, group: int) -> None:
+    cut = cuda_ring.cut_of(rows)
+    assert cut.rows >= rows
+    assert cut.shared_bytes(bits, group) <= 101_376 - 1024  # the smallest, of 8.9
+    # the ring's layout as ring.cu has it: words, scales and zeros, x
+    words = cut.strips * cut.slices * 2048
+    pairs = cut.strips * cut.slices * (128 // group) * 80 if bits == 4 else 0
+    x = cut.slices * cut.rows * (320 if bits == 4 else 192)
+    sums = (cut.slices - 1) * cut.strips * cut.rows * 32 * 4
+    assert cut.shared_bytes(bits, group) == cut.stages * (words + pairs + x) + sums
+
+
+@pytest.mark.parametrize("gated", [0, 1])
+@pytest.mark.parametrize("rows", [1, 2, 64])
+@pytest.mark.parametrize(
+    ("inputs", "out", "busy"),
+    # strips of 32 or, for 6144 outputs, 16 columns: each of 132 multiprocessors gets as many
+    [(4096, 28672, 0.96), (4096, 6144, 0.96), (4096, 4096, 0.96), (14336, 4096, 0.96),
+     (2048, 2560, 0.6), (384, 48, 0.0), (4096, 128_256, 0.96)],
+)  # fmt: skip
+def test_strips_are_dealt_evenly(inputs: int, out: int, busy: float, rows: int, gated: int) -> None:
+    words = torch.empty(inputs // 8, out, dtype=torch.int32, device="meta")
+    zeros = torch.empty(inputs // 128, out // 8, dtype=torch.int32, device="meta")
+    scales = torch.empty(inputs // 128, out, dtype=torch.float16, device="meta")
+    weight = Packed4(words, zeros, scales)
+    cut = cuda_row.cut_of(weight, min(rows, 2), rows, gated, 132)
+    columns = out // 2 if gated else out
+    strips = -(-columns // (cut.lanes * (2 if gated else 4)))
+    assert 1 <= cut.blocks <= strips
+    rounds = -(-strips // cut.blocks)
+    if rows <= 2:
+        assert strips / (rounds * 132) >= busy
+    assert rounds * cut.rows * cuda_row.WARPS * 16 * cut.lanes <= cuda_row.RESULTS
+    if rows == 1:
+        assert cuda_row._shared_bytes(weight, cut, gated) <= 232_448
+
+
+def weight_of(bits: int, inputs: int, out: int, group: int = 128) -> Packed:
+    make = torch.Generator("cuda").manual_seed(inputs + out)
+    weight = (random4 if bits == 4 else random8)((), inputs, out, make)
+    if group == 128:
+        return weight
+    groups = inputs // group
+    scales = torch.rand(groups, out, device="cuda", generator=make) * 0.01 + 0.001
+    size = (groups, out // 8)
+    zeros = torch.randint(-(2**31), 2**31 - 1, size, device="cuda", generator=make)
+    return Packed4(weight.words, zeros.int(), scales.to(weight.scales.dtype))
+
+
+def activations(rows: int, inputs: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    make = torch.Generator("cuda").manual_seed(rows)
+    x = torch.randn(rows, inputs, device="cuda", dtype=dtype, generator=make)
+    x[:, 5] *= 50  # one massive channel, as language models have
+    return x
+
+
+def workspace_of(inputs: int, out: int) -> Workspace:
+    workspace = Workspace(inputs * out, "cuda")
+    workspace.scratch.fill_(0xFF)  # NaN
+    return workspace
+
+
+def relative_error(got: torch.Tensor, want: torch.Tensor) -> float:
+    return ((got.double() - want).norm() / want.norm()).item()
+
+
+CUTS = [
+    RingCut(*cut)
+    for cut in ((1, 1, 4, 1, 4, 4), (2, 1, 2, 2, 3, 3), (2, 1, 1, 4, 3, 2), (4, 1, 4, 1, 4, 2),
+                (4, 2, 4, 1, 3, 1), (2, 4, 2, 2, 2, 1))
+]  # fmt: skip
+
+
+class TestProducts:
+    pytestmark = gpu
+
+    @pytest.mark.parametrize("bits", [4, 8])
+    @pytest.mark.parametrize("cut", [None, *CUTS], ids=str)
+    def test_every_cut_of_odd_shapes(self, cut: RingCut | None, bits: int) -> None:
+        most = 64 if cut is None else cut.rows
+        for inputs, out in ((4096, 6144), (11008, 520), (2048, 1032), (384, 40)):
+            weight, workspace = weight_of(bits, inputs, out), workspace_of(inputs, out)
+            bias = torch.randn(out, device="cuda").bfloat16() if out == 1032 else None
+            for rows in {1, most // 2 + 1, most - 3, most} - {0, -2}:
+                x = activations(max(rows, 1), inputs)
+                y = cuda_ring.product(x, weight, bias, workspace, cut)
+                want = x.double() @ weight.dequantized(torch.float32).double()
+                want = want if bias is None else want + bias.double()
+                assert relative_error(y, want) < 5e-3
+                assert torch.equal(y, cuda_ring.product(x, weight, bias, workspace, cut))
+                assert not workspace.counters.any()
+
+    @pytest.mark.parametrize(
+        ("bits", "inputs", "out", "group", "dtype"),
+        [(4, 4096, 512, 32, torch.float16), (4, 2048, 512, 64, torch.bfloat16),
+         (8, 1040, 520, 128, torch.bfloat16), (8, 4112, 516, 128, torch.float16)],
+    )  # fmt: skip
+    def test_groups_types_and_ragged_inputs(
+        self, bits: int, inputs: int, out: int, group: int, dtype: torch.dtype
+    ) -> None:
+        weight, workspace = weight_of(bits, inputs, out, group), workspace_of(inputs, out)
+        for rows in (1, 5, 13, 30, 61):
+            x = activations(rows, inputs, dtype)
+            y = cuda_ring.product(x, weight, None, workspace)
+            want = x.double() @ weight.dequantized(torch.float32).double()
+            assert relative_error(y, want) < 5e-3
+
+    @pytest.mark.parametrize("bits", [4, 8])
+    @pytest.mark.parametrize("lanes", [None, 4, 8, 16])
+    def test_one_and_two_rows(self, lanes: int | None, bits: int) -> None:
+        for inputs, out, rows in ((4096, 6144, 1), (11008, 2048, 2), (2048, 1032, 1), (384, 40, 2),
+                                  (1152, 520, 1), (14336, 4096, 2)):  # fmt: skip
+            weight, x = weight_of(bits, inputs, out), activations(rows, inputs)
+            bias = torch.randn(out, device="cuda").bfloat16() if out == 1032 else None
+            cut = lanes and cuda_row.RowCut(1, lanes, min(132, -(-out // (4 * lanes))))
+            y = cuda_row.product(x, weight, bias, cut=cut or None)
+            want = x.double() @ weight.dequantized(torch.float32).double()
+            want = want if bias is None else want + bias.double()
+            assert relative_error(y, want) < 5e-3
+            assert torch.equal(y, cuda_row.product(x, weight, bias, cut=cut or None))
+
+    def test_a_small_workspace_costs_splits_only(self) -> None:
+        weight, workspace = weight_of(4, 4096, 520), Workspace(1024, "cuda")
+        x = activations(16, 4096)
+        want = x.double() @ weight.dequantized(torch.float32).double()
+        assert relative_error(cuda_ring.product(x, weight, None, workspace), want) < 5e-3
+
+    @pytest.mark.parametrize("bits", [4, 8])
+    @pytest.mark.parametrize("tanh", [False, True], ids=["silu", "gelu-tanh"])
+    def test_halves_gate_each_other(self, tanh: bool, bits: int) -> None:
+        for inputs, out, rows in ((4096, 2048, 1), (2048, 1040, 2), (2048, 2064, 1),
+                                  (1024, 1008, 33), (11008, 4096, 40)):  # fmt: skip
+            weight, workspace = weight_of(bits, inputs, out), workspace_of(inputs, out)
+            x, bias = activations(rows, inputs), torch.randn(out, device="cuda").bfloat16()
+            both = x.double() @ weight.dequantized(torch.float32).double() + bias.double()
+            want = swiglu(*both.bfloat16().chunk(2, -1), tanh=tanh).double()
+            y = launch.gated(x, weight, bias, workspace, tanh=tanh)
+            assert y is not None
+            assert y.shape == (rows, out // 2)
+            assert relative_error(y, want) < 1e-2
+
+    @pytest.mark.parametrize("rows", [1, 2, 7, 40])
+    def test_launches_that_overlap_wait_for_each_other(self, rows: int) -> None:
+        """A chain of products, each of the one before: the same with and without overlap."""
+        weight = weight_of(4, 2048, 2048)
+        workspace, x = workspace_of(2048, 2048), activations(rows, 2048)
+
+        def chain(early: bool) -> torch.Tensor:
+            y = x
+            for _ in range(40):
+                if rows <= 2:
+                    y = cuda_row.product(y, weight, None, early=early)
+                else:
+                    y = cuda_ring.product(y, weight, None, workspace, early=early)
+            return y
+
+        assert torch.equal(chain(True), chain(False))
