@@ -21,7 +21,7 @@ from .rows import DIVERGENCE, Row, read_rows
 FIRST = (
     "k2v2", "k2v2+smooth+rot", "k2v2+rot", "k2v2+rot+clip70", "klloyd2vlloyd2+rot", "k2v2+affine",
     "k2v2+affine+clip70", "k2v2+affine+clip70+sink4", "k2v2+smooth+rot+clip70+sink4",
-    "k2v2-kc128", "k2v2-kc128+affine+clip70+sink4",
+    "k2v2-kc128", "k2v2-kc128+clip70+sink4", "k2v2-kc128+affine+clip70+sink4",
     "k3v3", "k3v3+smooth+rot", "k3v3+rot", "klloyd3vlloyd3+rot", "k3v3+affine+clip90+sink4", "k4v4",
     "k4v4+rot", "k4v4+smooth+rot", "knf4vnf4", "knf4vnf4+rot", "k4v4+affine", "k4v4-kc128",
     "kfp8vfp8", "k8v8", "k6v6", "k5v5+rot", "k5v5+affine", "k2v2-kc", "k2v2-kc+affine+clip80+sink4",

@@ -96,7 +96,7 @@ def test_what_no_row_has_is_an_interval(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize(
     ("text", "bits"),
-    [("k4v4", 0.0), ("kfp8vfp8", 0.0), ("knf4v4", 0.2), ("k2v2+clip70", 0.2), ("k4v4+affine", 0.5)],
+    [("k4v4", 0.0), ("kfp8vfp8", 0.0), ("knf4v4", 0.3), ("k2v2+clip70", 0.3), ("k4v4+affine", 0.7)],
 )
 def test_doubt(text: str, bits: float) -> None:
     assert coded_noise.doubt(Configuration.parse(f"w16a16-{text}")) == bits
