@@ -14,17 +14,11 @@ from ..formats.configuration import CLIPPED, Configuration
 from ..formats.kv_format import KVFormat, SideFormat
 
 AFFINE_BITS = 0.6
-"""What affine maps add to smoothing and rotation, both sides taken as one (same_bytes_*.jsonl)."""
+"""What affine maps add to smoothing and rotation, both sides taken as one."""
 AFFINE_DOUBT, CODED_DOUBT = 0.7, 0.3
-"""Maps: between a model without outlier keys and one with biases of 200, 0.1 to 1.5 bits at 4 bits
-of both sides, against smoothing and rotation together. Tables: NF4 kept half a bit less than
-integers of such biased keys, unrotated; Lloyd's, rotated, what they are worth."""
-AFFINE_BITS = 0.6
-"""What affine maps add to smoothing and rotation, both sides taken as one (same_bytes_*.jsonl)."""
-AFFINE_DOUBT, CODED_DOUBT = 0.7, 0.3
-"""Between a model without outlier keys and one with biases of 200: 0.1 to 1.5 bits at 4 bits of both
-sides, against smoothing and rotation together. Tables: NF4 kept half a bit less than 4-bit integers
-of such biased keys, unrotated, and Lloyd's of rotated ones what they are worth."""
+"""By profiles/calibrations/same_bytes_*.jsonl. Maps add 0.1 bits, both sides at 4, where no key
+stands out, and 1.5 where biases reach 200. NF4 kept half a bit less than integers of such keys,
+unrotated; Lloyd's tables what they are worth."""
 WIDTHS = 32, 64, 128, 256
 """Values that share a scale, by which the numbers below are given."""
 _TABLES = {
