@@ -138,9 +138,10 @@ def _mlp_of(module: nn.Module, agreed: dict[object, object]) -> Callable[..., Te
     # packed weights are integers, and run on bfloat16
     like = next((p for p in held if isinstance(p, nn.Parameter) and p.is_floating_point()), None)
     probe = _probe(width, held[0] if like is None else like)
+    sparse = getattr(module, "activation_sparsity", 0.0)  # of some layers, in Gemma 3n
     for tanh in (False, True):
         mlp = partial(_joined_mlp if joined else _mlp, tanh=tanh)
-        if _agrees(agreed, (type(module), tanh), partial(mlp, module), module, probe):
+        if _agrees(agreed, (type(module), sparse, tanh), partial(mlp, module), module, probe):
             return mlp
     return None
 

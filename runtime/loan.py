@@ -15,6 +15,8 @@ from weakref import WeakKeyDictionary, WeakSet
 from transformers import PreTrainedModel
 
 from .attention import ATTENTION_NAME
+from .constants import hold_constants
+from .constants import restore as restore_constants
 from .latent import pass_latents
 from .latent import restore as restore_latents
 from .rope import FixedRope
@@ -34,6 +36,7 @@ class Loan:
         self._attention = _attention_of(model)
         self._rope = FixedRope(model)
         self._latents = pass_latents(model)
+        self._constants = hold_constants(model)
         model.set_attn_implementation(ATTENTION_NAME)
 
     @contextmanager
@@ -64,6 +67,7 @@ class Loan:
             return False
         self._rope.restore()
         restore_latents(self._latents)
+        restore_constants(self._constants)
         model.set_attn_implementation(self._attention)
         return True
 

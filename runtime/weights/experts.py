@@ -33,6 +33,7 @@ class QuantizedExperts(torch.nn.Module):
         super().__init__()
         self.inner = inner
         gated = getattr(inner, "has_gate", True)
+        self._transposed = is_transposed(inner)
         self.names = {"first": "gate_up_proj" if gated else "up_proj", "down": "down_proj"}
         for part, stack in packed.items():
             inner._parameters.pop(self.names[part], None)
@@ -125,7 +126,7 @@ class QuantizedExperts(torch.nn.Module):
     def _plain(self, part: str) -> torch.Tensor:
         """A stack that is not packed, as [experts, in, out]."""
         parameter = self.inner.get_parameter(self.names[part])
-        return parameter if getattr(self.inner, "is_transposed", False) else parameter.mT
+        return parameter if self._transposed else parameter.mT
 
     def _activate(self, rows: torch.Tensor) -> torch.Tensor:
         gated = getattr(self.inner, "has_gate", True)
@@ -145,6 +146,15 @@ def is_stack_of_experts(module: torch.nn.Module) -> bool:
     first = getattr(module, "gate_up_proj", getattr(module, "up_proj", None))
     down = getattr(module, "down_proj", None)
     return all(isinstance(p, torch.nn.Parameter) and p.dim() == 3 for p in (first, down))
+
+
+def is_transposed(module: torch.nn.Module) -> bool:
+    """Whether stacks lie as [experts, in, out]: as the module says, else by their shapes."""
+    said = getattr(module, "is_transposed", None)
+    if said is not None:
+        return bool(said)
+    first, down = (module._parameters.get(name) for name in ("gate_up_proj", "down_proj"))
+    return first is not None and down is not None and first.shape[2] != down.shape[1]
 
 
 def pack_stack(parameter: torch.Tensor, bits: int, transposed: bool) -> Packed:

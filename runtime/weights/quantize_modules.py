@@ -16,8 +16,9 @@ from ...planner.errors import BadInput
 from ...planner.formats.weight_format import INT8, W4
 from ...planner.models.read_config import read_model
 from ...planner.models.spec import ModelSpec, Part, Role, TensorGroup
-from .experts import QuantizedExperts, is_stack_of_experts, pack_stack
+from .experts import QuantizedExperts, is_stack_of_experts, is_transposed, pack_stack
 from .fused_projections import attach, siblings_of
+from .input_routed_experts import packed_experts
 from .linear import QuantizedLinear, W4Linear, W8Linear
 from .workspace import Workspace
 
@@ -58,8 +59,7 @@ def matrices_of(module: torch.nn.Module) -> dict[str, tuple[int, int]]:
         parameter = module._parameters.get(name)
         if parameter is not None:
             _, first, second = parameter.shape
-            transposed = getattr(module, "is_transposed", False)
-            shapes[name] = (second, first) if transposed else (first, second)
+            shapes[name] = (second, first) if is_transposed(module) else (first, second)
     return shapes
 
 
@@ -148,12 +148,12 @@ def apply(model: torch.nn.Module, weight_bits: int, *, spec: ModelSpec | None = 
 
 
 def _packed_experts(target: Target, weight_bits: int, workspace: Workspace) -> QuantizedExperts:
-    transposed = bool(getattr(target.module, "is_transposed", False))
+    transposed = is_transposed(target.module)
     packed = {
         part_of(name): pack_stack(target.module.get_parameter(name), weight_bits, transposed)
         for name in target.matrices
     }
-    return QuantizedExperts(target.module, packed, workspace)
+    return packed_experts(target.module, packed, workspace, target.parent)
 
 
 def packed_bytes(model: torch.nn.Module) -> int:

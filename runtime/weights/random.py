@@ -15,6 +15,7 @@ import torch
 from ...planner.formats.weight_format import W4
 from .build import materialize, meta_model, read_hf_config
 from .experts import QuantizedExperts
+from .input_routed_experts import packed_experts
 from .layout import BLOCK4, Packed, Packed4, Packed8
 from .linear import W4Linear, W8Linear
 from .quantize_modules import Target, part_of, spec_of, targets, workspace_for
@@ -95,7 +96,7 @@ def _experts(
             value = torch.empty(parameter.shape, dtype=dtype, device=generator.device)
             value.normal_(0, STD, generator=generator)
             module._parameters[name] = torch.nn.Parameter(value, requires_grad=False)
-    return QuantizedExperts(module, packed, workspace)
+    return packed_experts(module, packed, workspace, target.parent)
 
 
 def random4(stack: tuple[int, ...], inputs: int, out: int, generator: torch.Generator) -> Packed4:

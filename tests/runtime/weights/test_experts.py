@@ -8,7 +8,11 @@ import torch
 from kvpareto.planner.memory.activation.blocks import moe
 from kvpareto.planner.memory.activation.family_traits import block_traits_of
 from kvpareto.runtime.weights.experts import QuantizedExperts, pack_stack, rows_at_once
+from kvpareto.runtime.weights.input_routed_experts import InputRoutedExperts
+from kvpareto.runtime.weights.quantize_modules import apply
+from kvpareto.runtime.weights.random import random_model
 from kvpareto.runtime.weights.workspace import Workspace
+from tests.support.tiny_configs import CONFIGS
 
 EXPERTS, HIDDEN, WIDTH, TOP_K = 8, 128, 128, 2
 
@@ -93,3 +97,45 @@ def test_gpt_oss_clamps_copies_of_gate_and_up() -> None:
     live = moe.LiveTensors()
     moe._activated(live, ffn, 1024, stage)  # type: ignore[arg-type]
     assert live.peak == 2 * 1024
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("few", [False, True])
+def test_llama4_routes_by_what_its_experts_are_given(
+    bits: int, few: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its stacks lie [in, out] without saying so; two experts a token, one of them never chosen."""
+    config = {k: v for k, v in CONFIGS["llama4_text"].items() if v != "absent"}
+    config |= {"hidden_size": 128, "intermediate_size": 256, "intermediate_size_mlp": 128,
+               "num_experts_per_tok": 2, "dtype": "float32"}  # fmt: skip
+    packed = random_model(config, 16, dtype=torch.float32)
+    plain = random_model(config, 16, dtype=torch.float32)
+    ids = torch.arange(3, 20)[None]
+    apply(packed, bits)
+    place, experts = next(
+        (n, m) for n, m in packed.named_modules() if isinstance(m, InputRoutedExperts)
+    )
+    other = plain.get_submodule(place)
+    for part, name in experts.names.items():
+        stack = experts.stack(part)
+        held = [stack.member(e).dequantized(torch.float32) for e in range(4)]
+        getattr(other, name).data.copy_(torch.stack(held))
+    if few:
+        monkeypatch.setattr(InputRoutedExperts, "_one_by_one", InputRoutedExperts._decode)
+        monkeypatch.setattr(InputRoutedExperts, "_own_expert", _own)
+    given = torch.randn(4, 9, 128, generator=torch.Generator().manual_seed(3))
+    given[3] = 0
+    given[0, ::2] = given[1, 1::2] = 0
+    given[2, :] *= 1e-3
+    given[1, 2::2] = 0
+    given[0, 1] = given[2, 1] = 0
+    rows = given.view(-1, 128)
+    torch.testing.assert_close(experts(rows), other(rows), rtol=1e-3, atol=1e-4)
+    assert torch.isfinite(packed(ids).logits).all()
+
+
+def _own(self: QuantizedExperts, part: str, x: torch.Tensor, experts: torch.Tensor) -> torch.Tensor:
+    stack = self.stack(part)
+    return torch.stack(
+        [x[i] @ stack.member(int(e)).dequantized(x.dtype) for i, e in enumerate(experts)]
+    )

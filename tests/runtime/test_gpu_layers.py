@@ -1,0 +1,78 @@
+"""On a GPU: layers that are no plain attention, in graphs and without, and by kernels and plainly.
+
+Small models with heads that the kernels take. Routing of random experts turns with the last bit, so
+models that are held to the plain way have none.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.support.runtime_builders import relative_error, session
+from tests.support.tiny_configs import CONFIGS
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+]
+
+LATENT: dict[str, Any] = {
+    "hidden_size": 512, "num_attention_heads": 4, "num_key_value_heads": 4, "kv_lora_rank": 512,
+    "q_lora_rank": None, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+    "num_hidden_layers": 3, "first_k_dense_replace": 3, "intermediate_size": 512,
+    "max_position_embeddings": 2048,
+}  # fmt: skip
+
+
+WIDE: dict[str, Any] = {
+    "hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64,
+    "max_position_embeddings": 2048,
+}  # fmt: skip
+
+
+def model_of(kind: str, fields: dict[str, Any], device: str = "cuda") -> Any:
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    torch.manual_seed(3)
+    content = {k: v for k, v in CONFIGS[kind].items() if v != "absent"} | fields
+    content.pop("model_type")
+    model: Any = AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**content))
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.05)
+    return model.to(device, torch.bfloat16).eval()
+
+
+def passes(model: Any, text: str, **options: Any) -> tuple[torch.Tensor, str | None]:
+    """Logits of a prompt's last token and of 24 more, [25, V], and why no graph was captured."""
+    ids = torch.randint(3, 90, (1, 300), generator=torch.Generator().manual_seed(1)).cuda()
+    with session(model, text + "+pc64", tokens=340, **options) as run:
+        logits = [run.prefill(ids).clone()]
+        logits += [run.forward(ids[:, i : i + 1]).clone() for i in range(24)]
+        return torch.cat(logits).float(), run.why_eager
+
+
+@pytest.mark.parametrize("text", ["w16a16-k16v16", "w16a16-k8v8-g64", "w16a16-k4v4-g64"])
+@pytest.mark.parametrize("kind", ["deepseek_v2", "deepseek_v3"])
+def test_packed_latents_are_read_as_the_plain_way_reads_them(kind: str, text: str) -> None:
+    model = model_of(kind, LATENT)
+    found, why = passes(model, text)
+    assert why is None
+    expected, _ = passes(model, text, kernels=False)
+    assert relative_error(found, expected) < 3e-2
+    eager, _ = passes(model, text, graphs=False)
+    assert torch.equal(found, eager)
+
+
+@pytest.mark.parametrize("kind", ["gemma3n_text", "llama4_text"])
+def test_decoding_is_captured_and_gives_the_same(kind: str) -> None:
+    """Gemma 3n's sparse activation copied a constant from the host in every pass."""
+    layers = CONFIGS[kind]["num_hidden_layers"]
+    sparse = {"activation_sparsity_pattern": [0.9] + [0.0] * (layers - 1)}
+    model = model_of(kind, WIDE | (sparse if kind == "gemma3n_text" else {}))
+    found, why = passes(model, "w16a16-k8v8-g64")
+    assert why is None
+    eager, _ = passes(model, "w16a16-k8v8-g64", graphs=False)
+    assert torch.equal(found, eager)
