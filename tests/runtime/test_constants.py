@@ -1,4 +1,4 @@
-"""Constants of a forward that are kept: Gemma 3n's sparse activation gives what transformers' does."""
+"""Constants of a forward that are kept: Gemma 3n cuts where transformers does."""
 
 from typing import Any
 
