@@ -1,12 +1,12 @@
 """Packing what shares one pair a tensor: torch operations on the device's own positions.
 
 The pair of an append spans all heads and tokens that it packs, which programs of a kernel that each
-see a tile cannot agree on without a pass before. Appends are small beside attention, so torch does
-it, by runtime/cache/quantize.py itself. How many tokens are packed depends on the length, which
-only the device knows while a CUDA graph is replayed: as many rows as tokens come are worked on,
-and rows that are not to be packed yet are written back as they were. Of more rows than the ring
-has slots, only as many are written, each slot once: the last ones that are due, and those behind
-them.
+see a tile cannot agree on without a pass before. Appends of chunks are small beside attention, so
+torch does it (one token has a kernel: tensor_token.py), by runtime/cache/quantize.py itself. How
+many tokens are packed depends on the length, which only the device knows while a CUDA graph is
+replayed: as many rows as tokens come are worked on, and rows that are not to be packed yet are
+written back as they were. Of more rows than the ring has slots, only as many are written, each slot
+once: the last ones that are due, and those behind them.
 """
 
 import torch

@@ -7,7 +7,7 @@ equal.
 A program takes a tile of tokens of one head with all its channels, as [tokens, groups, width]:
 a pair is shared along the width (per token), along the tokens (per channel), or both (per block).
 What is packed by an append comes from the chunk, or from the residual buffer where it waited.
-One pair a tensor is left to torch (tensor_append.py).
+One pair a tensor is left to torch (tensor_append.py), but for single tokens (tensor_token.py).
 """
 
 # Triton reads annotations as argument kinds, so kernels cannot carry Python types.
@@ -22,29 +22,12 @@ from ...planner.formats.code_tables import planes
 from ...planner.formats.configuration import Granularity
 from ..cache.layer_state import LayerState, SideState
 from ..cache.quantize import clip_margin
+from . import tensor_token
 from .formats import levels_of, table_kind
 from .tensor_append import pack_tensor
+from .triton_codes import encoded, pair_of
 
 _TOKENS = 16  # tokens a program packs where each has its own pair
-
-
-@triton.jit
-def _round(x):
-    # To nearest, ties to even: adding 1.5 * 2^23 leaves no bits for a fraction.
-    return (x + 12582912.0) - 12582912.0
-
-
-@triton.jit
-def _float_codes(x):
-    # Codes of e4m3, x being at 2^-8 of its scale. The quantum of a number's exponent is a power of
-    # two, so that dividing by it, rounding and multiplying are exact but for the rounding meant.
-    size = tl.minimum(tl.abs(x) * 256.0, 448.0)
-    exponent = tl.maximum(size.to(tl.int32, bitcast=True) >> 23, 121)  # 2^-6: subnormals below
-    quantum = ((exponent - 3) << 23).to(tl.float32, bitcast=True)
-    inverse = ((257 - exponent) << 23).to(tl.float32, bitcast=True)
-    rounded = _round(size * inverse) * quantum * 0.00390625
-    code = rounded.to(tl.float16).to(tl.int16, bitcast=True).to(tl.int32) >> 7
-    return code | tl.where(x < 0, 128, 0)
 
 
 @triton.jit
@@ -98,29 +81,8 @@ def _pack(X, RESIDUAL, VALUES, PAIRS, CLOCK, LEVELS, n, heads, x_batch, x_head, 
         low, high = tl.min(low, 2)[:, :, None], tl.max(high, 2)[:, :, None]
         if BLOCK > 1:
             low, high = tl.min(low, 0)[None, :, :], tl.max(high, 0)[None, :, :]
-    levels: tl.constexpr = 1.75 if TABLE == 1 else 2**BITS - 1
-    if TABLE == 1:
-        high = tl.maximum(high, -low)
-        low = tl.zeros(low.shape, tl.float32)
-    if CLIPS:
-        cut = (high - low) * margin
-        low, high = low + cut, high - cut
-    offset = tl.minimum(tl.maximum(low, -65504.0), 65504.0).to(tl.float16)
-    scale = tl.minimum(tl.div_rn(high - low, tl.full([1], levels, tl.float32)), 65504.0)
-    scale = scale.to(tl.float16)
-    wide = scale.to(tl.float32)
-    inverse = tl.where(
-        wide > 0, tl.div_rn(tl.full([1], 1, tl.float32), tl.where(wide > 0, wide, 1.0)), 0.0
-    )
-    level = (x - offset.to(tl.float32)) * inverse
-    if TABLE == 1:
-        codes = _float_codes(level)
-    elif TABLE == 2:
-        codes = tl.zeros([TOKENS, MANY, WIDE], tl.int32)
-        for i in tl.static_range(2**BITS - 1):  # boundaries stand behind the levels
-            codes += (level > tl.load(LEVELS + 2**BITS + i)).to(tl.int32)
-    else:
-        codes = tl.minimum(tl.maximum(_round(level), 0.0), levels).to(tl.int32)
+    offset, scale = pair_of(low, high, margin, BITS, TABLE, CLIPS)
+    codes = encoded(x, offset, scale, LEVELS, BITS, TABLE)
 
     slot = head * capacity + row % capacity
     _store_plane(VALUES, codes, slot, row_bytes, 0, row < end, MAIN, DIM, WIDTH, WIDE, MANY, TOKENS)
@@ -201,7 +163,9 @@ def append(state: LayerState, key: Tensor, value: Tensor) -> None:
         if x.dtype == torch.float32:
             x = x.to(torch.bfloat16)
         if side.form.granularity is Granularity.PER_TENSOR:
-            pack_tensor(side, x, state)
+            pack = tensor_token.launch if x.shape[2] == 1 else pack_tensor
+            if side.values.shape[2]:  # else all that fits stays in 16 bits
+                pack(side, x, state)
         else:
             _launch_pack(side, x, state)
         if side.residual is not None:
