@@ -15,8 +15,8 @@ from weakref import WeakKeyDictionary, WeakSet
 from transformers import PreTrainedModel
 
 from .attention import ATTENTION_NAME
-from .constants import hold_constants
-from .constants import restore as restore_constants
+from .generation.constants import hold_constants
+from .generation.constants import restore as restore_constants
 from .latent import pass_latents
 from .latent import restore as restore_latents
 from .rope import FixedRope

@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from kvpareto.runtime.constants import hold_constants, restore
+from kvpareto.runtime.generation.constants import hold_constants, restore
 from tests.support.tiny_configs import CONFIGS
 
 
