@@ -16,9 +16,8 @@ from ...planner.errors import BadInput
 from ..checkpoint import check_files, draft_layers, is_ignorable
 from .awq_format import AWQTensors
 from .build import assign, materialize, meta_model, read_hf_config, unassigned
-from .experts import is_stack_of_experts
+from .experts import is_stack_of_experts, packed_experts
 from .fused_projections import attach, siblings_of
-from .input_routed_experts import packed_experts
 from .layout import Packed4, from_awq
 from .linear import W4Linear
 from .workspace import Workspace

@@ -16,9 +16,14 @@ from ...planner.errors import BadInput
 from ...planner.formats.weight_format import INT8, W4
 from ...planner.models.read_config import read_model
 from ...planner.models.spec import ModelSpec, Part, Role, TensorGroup
-from .experts import QuantizedExperts, is_stack_of_experts, is_transposed, pack_stack
+from .experts import (
+    QuantizedExperts,
+    is_stack_of_experts,
+    is_transposed,
+    pack_stack,
+    packed_experts,
+)
 from .fused_projections import attach, siblings_of
-from .input_routed_experts import packed_experts
 from .linear import QuantizedLinear, W4Linear, W8Linear
 from .workspace import Workspace
 

@@ -14,8 +14,7 @@ import torch
 
 from ...planner.formats.weight_format import W4
 from .build import materialize, meta_model, read_hf_config
-from .experts import QuantizedExperts
-from .input_routed_experts import packed_experts
+from .experts import QuantizedExperts, packed_experts
 from .layout import BLOCK4, Packed, Packed4, Packed8
 from .linear import W4Linear, W8Linear
 from .quantize_modules import Target, part_of, spec_of, targets, workspace_for

@@ -7,8 +7,12 @@ import torch
 
 from kvpareto.planner.memory.activation.blocks import moe
 from kvpareto.planner.memory.activation.family_traits import block_traits_of
-from kvpareto.runtime.weights.experts import QuantizedExperts, pack_stack, rows_at_once
-from kvpareto.runtime.weights.input_routed_experts import InputRoutedExperts
+from kvpareto.runtime.weights.experts import (
+    InputRoutedExperts,
+    QuantizedExperts,
+    pack_stack,
+    rows_at_once,
+)
 from kvpareto.runtime.weights.quantize_modules import apply
 from kvpareto.runtime.weights.random import random_model
 from kvpareto.runtime.weights.workspace import Workspace
