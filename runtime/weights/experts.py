@@ -141,8 +141,8 @@ class InputRoutedExperts(QuantizedExperts):
     """Experts that are routed by what they are given (Llama 4's); `k` is how many a token chooses.
 
     transformers gives them the row of every token for every expert, times the token's score for
-    that expert; where it did not choose the expert the score is 0, and so is the row. The zeros need
-    no product: each token's rows that are none go to their experts alone, as elsewhere.
+    that expert; where it did not choose the expert the score is 0, and so is the row. The zeros
+    need no product: each token's rows that are none go to their experts alone, as elsewhere.
     """
 
     def __init__(
