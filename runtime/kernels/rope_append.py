@@ -18,7 +18,7 @@ from torch import Tensor
 from ...planner.formats.configuration import Granularity
 from ..cache.layer_state import LayerState, SideState
 from . import early
-from .triton_append import _round
+from .triton_codes import _round
 
 
 @triton.jit
