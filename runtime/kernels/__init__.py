@@ -8,7 +8,8 @@ The interface is the reference's (runtime/reference.py), so that either can stan
     capturable(state, tokens)              whether a CUDA graph may hold a pass of `tokens` tokens
     appends_on_device(state)               whether it may hold all of a pass but its attention
 
-Four ways are behind it. Appending is Triton (triton_append.py). One token attends through
+Four ways are behind it. Appending is Triton (triton_append.py; a decode step's together
+with its RoPE, rope_append.py; early.py says which launches overlap). One token attends through
 CUDA C++ that NVRTC compiles when first needed (cuda_decode.py, decode.cu); a chunk through
 segments staged for a library's fused attention (staged.py); what neither takes through a
 general Triton kernel (triton_attend.py). TRITON_INTERPRET=1 runs the Triton ones on a CPU.

@@ -35,6 +35,23 @@ def test_norms_equal_the_modules(width: int) -> None:
         assert relative_error(normed, module(x + residual).detach()) < EXACT
 
 
+def test_a_norm_made_with_a_sum_is_that_sums_alone() -> None:
+    x, residual, other = noise(2, 3, 96), noise(2, 3, 96, seed=1), noise(2, 3, 96, seed=2)
+    module = LlamaRMSNorm(96, eps=1e-5).to(DEVICE)
+    torch.nn.init.normal_(module.weight)
+    norm = fused._Norm(1e-5, offset=False)
+    with torch.no_grad():
+        total = norm.prepare(module, x, residual)
+        assert torch.equal(total, x + residual)
+        made = norm._ready
+        assert made is not None
+        assert norm(module, total) is made[1]
+        assert relative_error(made[1], module(total)) < EXACT
+        for asked in (total, other):  # the first was taken; another is not what was made
+            assert relative_error(norm(module, asked), module(asked)) < EXACT
+            norm.prepare(module, x, residual)
+
+
 @pytest.mark.parametrize("tanh", [False, True], ids=["silu", "gelu-tanh"])
 def test_swiglu_reads_strided_halves(tanh: bool) -> None:
     gate, up = noise(2, 3, 2 * 1100).chunk(2, dim=-1)
