@@ -98,7 +98,9 @@ class Placement:
     """The same for ollama: `modelfile`, the model's `name`, `environment`, and what it cannot say,
     `missing`."""
     file_address: str = ""
-    """Where to look for the file; empty where it is at hand."""
+    """Where the file is, or a search for it; empty where it is at hand."""
+    file_repository: str = ""
+    """The repository that is known to have the file; empty: none is known."""
     cards: tuple[CardShare, ...] = ()
     """Of `device`, each card's part; cards that stay empty are not there."""
 

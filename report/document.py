@@ -87,9 +87,11 @@ def _typed_budget(budget: int, needed: int) -> str:
 
 
 def _to_get(placement: Placement, size: str) -> str:
-    """The file in words, and where to look for it."""
-    where = f": {placement.file_address}" if placement.file_address else ""
-    return f"{placement.file}, {size}{where}"
+    """The file in words, and where it is; where none is known, that, and a search."""
+    if not placement.file_address:
+        return f"{placement.file}, {size}"
+    unknown = "" if placement.file_repository else " (no file is known here; search)"
+    return f"{placement.file}, {size}{unknown}: {placement.file_address}"
 
 
 def _commands(request: Request, best: Point) -> list[dict[str, str]]:

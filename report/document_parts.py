@@ -51,6 +51,7 @@ def placed(placement: Placement | None) -> dict[str, Any]:
             "file": placement.file,
             "file_bytes": placement.file_bytes,
             "file_address": placement.file_address,
+            "file_repository": placement.file_repository,
             "flags": dict(placement.flags),
             "command": placement.command,
             "ollama": dict(placement.ollama),

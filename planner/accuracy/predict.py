@@ -20,6 +20,7 @@ from . import calibrations, shipped_measurements
 from .coded_noise import doubt
 from .format_arrays import formats_of, with_read_keys
 from .formula import Floats, FormatArrays
+from .interval import with_high
 from .measured_configs import MeasuredRetention
 from .model_sensitivity import ModelSensitivity
 from .named_noise import is_published, weight_equivalents, weight_notes
@@ -188,7 +189,8 @@ def _table(
     )
     kept = np.concatenate([cache * weights for cache, weights in parts], axis=1)
     floors = np.array([predictor.floor(sensitivity, kind, scored) for kind in REPORTED_KINDS])
-    return above_floor(kept, floors[:, None])
+    known = sensitivity.features.ranges is None or sensitivity.provenance in OF_THE_MODEL
+    return with_high(above_floor(kept, floors[:, None]), None if known else formats)
 
 
 def _headed(

@@ -10,7 +10,8 @@ Among the safe ones
        another's
     2  filters leave what is as good as the best by
 
-           accuracy  retention's lower end, then simplicity, then time
+           accuracy  retention's lower end, then simplicity, then (of files in several types,
+                     where half of the memory stays free) retention itself, then time
            latency   time for prompt and output, then retention's lower end, then simplicity
            memory    the upper end of memory, then retention's lower end, then simplicity
 
@@ -56,12 +57,17 @@ class Choice:
 
 
 def choose(
-    points: PointArrays, fitting: Mask, objective: str, loss: float | None, risk: bool = False
+    points: PointArrays,
+    fitting: Mask,
+    objective: str,
+    loss: float | None,
+    risk: bool = False,
+    roomy: Mask | None = None,
 ) -> Choice | None:
     """The point to recommend; None where nothing that fits is safe.
 
     `loss` is held by the lower end; where none that fits holds it and `risk` is accepted, by the
-    prediction. None: whatever is usable, by the best lower end.
+    prediction. None: whatever is usable, by the best lower end. `roomy`: tie_breaking.filters.
     """
     usable = fitting & (points.retention >= USABLE)
     kept = safe_points(points, loss) & usable
@@ -76,7 +82,7 @@ def choose(
     if objective != "memory":
         left = left[points.ttft[left] <= SLOW_PREFILL * points.ttft[left].min()]
     alike = 0
-    for leave in filters(points)[objective]:
+    for leave in filters(points, roomy)[objective]:
         left = left[leave(left)]
         alike = alike or len(left)
     order = np.lexsort((points.memory[left], points.complexity[left]))

@@ -11,7 +11,7 @@ import numpy as np
 from ..light_dataclass import dataclass
 from . import choose as choice
 from .evaluate import Point
-from .placed.questions import evaluate_request
+from .placed.questions import evaluate_request, roomy_points
 from .request import Request
 from .targets import fast_enough
 from .why import reasons_for, steps_from, warnings_for
@@ -54,7 +54,8 @@ def recommend(request: Request) -> Plan:
     if request.ttft is not None or request.tpot is not None:
         table = fast_enough(request, table, fitting)
         points = table.points
-    chosen = choice.choose(points, fitting, request.objective, loss, request.accept_risk)
+    roomy = roomy_points(request, table, request.budget)
+    chosen = choice.choose(points, fitting, request.objective, loss, request.accept_risk, roomy)
     if chosen is None:
         from .infeasible import infeasible_error
 

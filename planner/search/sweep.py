@@ -13,7 +13,7 @@ from ..light_dataclass import dataclass
 from ..workload import Workload
 from . import choose
 from .evaluate import Point
-from .placed.questions import evaluate_request, requested_point
+from .placed.questions import evaluate_request, requested_point, roomy_points
 from .request import Request
 
 FIRST_CONTEXT = 1024
@@ -92,8 +92,9 @@ def _at_context(
     asked = replace(request, workload=replace(request.workload, context=context))
     table = evaluate_request(asked)
     points, loss = table.points, asked.accepted_loss
+    how = asked.objective, loss, asked.accept_risk
     answers = [
-        choose.choose(points, points.memory <= budget, asked.objective, loss, asked.accept_risk)
+        choose.choose(points, points.memory <= budget, *how, roomy_points(asked, table, budget))
         for budget in budgets
     ]
     keep = sorted({answer.index for answer in answers if answer is not None})

@@ -15,11 +15,16 @@ NOISE = 0.01
 SAME_TIME = 0.05
 """Relative difference of time that a roofline does not resolve."""
 SAME_MEMORY = 0.02
+SAME_RETENTION = 0.0005
+ROOMY, ROOMY_TIME = 0.5, 1.4
+"""Where so much of the memory stays free, weights that people publish in several types are taken in
+the most exact one that is this much slower a token at most: nobody saves memory that is idle."""
 Filter = Callable[[Ints], Mask]
 
 
-def filters(points: PointArrays) -> dict[str, list[Filter]]:
-    """Each objective's filters in order: indices -> which of them are as good as the best."""
+def filters(points: PointArrays, roomy: Mask | None = None) -> dict[str, list[Filter]]:
+    """Each objective's filters in order: indices -> which of them are as good as the best.
+    `roomy`: points that leave half of the memory free, of engines that place ready files."""
 
     def kept(left: Ints) -> Mask:
         best = left[np.argmax(points.low[left])]
@@ -35,8 +40,16 @@ def filters(points: PointArrays) -> dict[str, list[Filter]]:
     def simple(left: Ints) -> Mask:
         return near_least(points.complexity[left], 0.0)
 
+    def exact(left: Ints) -> Mask:
+        room = np.zeros(len(left), dtype=bool) if roomy is None else roomy[left]
+        room = room & near_least(points.tpot[left], ROOMY_TIME - 1)
+        if not room.any():
+            return np.ones(len(left), dtype=bool)
+        best = points.retention[left][room].max()
+        return room & (points.retention[left] >= best - SAME_RETENTION)
+
     return {
-        "accuracy": [kept, simple, fast],
+        "accuracy": [kept, simple, exact, fast],
         "latency": [fast, kept, simple, fast],
         "memory": [small, kept, simple, fast],
     }

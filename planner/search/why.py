@@ -19,9 +19,10 @@ from .choose import Choice, outdone_by
 from .evaluate import Point
 from .gpu_memory import gpu_notes
 from .notes import configuration_notes
-from .placed.questions import Table
+from .placed.questions import Table, roomy_points
 from .request import SAFE_LOSS, Request
 from .targets import target_notes
+from .tie_breaking import ROOMY_TIME
 
 
 def reasons_for(
@@ -38,6 +39,7 @@ def reasons_for(
         _best(request, table, fitting, choice, point),
         *_why_not_another(table, choice.index, shown),
         *(_where(request, point) or _why_weights(request, table, point)),
+        *_why_exact(request, table, choice),
         *_why_chunk(request, point),
         *_time(request, point),
     )
@@ -171,6 +173,17 @@ def _why_weights(request: Request, table: Table, point: Point) -> tuple[str, ...
     return (
         f"Weights at {bits} bits take {format_bytes(point.memory.weights)} instead of "
         f"{format_bytes(size)} at {b}.",
+    )
+
+
+def _why_exact(request: Request, table: Table, choice: Choice) -> tuple[str, ...]:
+    """Why a larger file is taken than what promises the same needs."""
+    roomy = roomy_points(request, table, request.budget)
+    if roomy is None or not roomy[choice.index] or request.objective != "accuracy":
+        return ()
+    return (
+        f"Half of the memory stays free: of the files that cost at most {ROOMY_TIME - 1:.0%} more "
+        "time a token it is the most exact.",
     )
 
 

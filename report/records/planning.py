@@ -92,6 +92,7 @@ class PlacementRecord(TypedDict):
     file: str
     file_bytes: int
     file_address: str
+    file_repository: str
     flags: dict[str, Any]
     command: str
     ollama: dict[str, Any]

@@ -1,10 +1,14 @@
 """What to type: llama-server's flags, the file to get, and an ollama Modelfile."""
 
+import json
 import re
 import shlex
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import PurePath
+from typing import Any
 
+from .... import profiles
 from ...models.spec import ModelSpec
 from .run_settings import DEFAULT_BATCH, RunSettings
 
@@ -15,11 +19,13 @@ OLLAMA_CACHES = ("f16", "q8_0", "q4_0")
 
 
 def file_name(spec: ModelSpec, mix: str) -> str:
-    """The GGUF file: the model's own, or as files of that type are called."""
+    """The GGUF file: the model's own, a published one that is known, or as files of that type are
+    called."""
     path = spec.extra.get("path", "")
     if spec.gguf is not None and path:
         return path
-    return f"{_short(spec)}-{mix}.gguf"
+    known = _published(spec, mix)
+    return known[1] if known is not None else f"{_short(spec)}-{mix}.gguf"
 
 
 def file_words(spec: ModelSpec, mix: str) -> str:
@@ -27,12 +33,35 @@ def file_words(spec: ModelSpec, mix: str) -> str:
     return f"{_short(spec)} {mix}"
 
 
+def file_repository(spec: ModelSpec, mix: str) -> str:
+    """The hub's repository that is known to have the file of `file_name`; empty where none is."""
+    known = None if spec.gguf is not None else _published(spec, mix)
+    return known[0] if known is not None else ""
+
+
 def file_address(spec: ModelSpec, mix: str) -> str:
-    """Where such a file is looked for: who publishes it is not known here, and llama-server gets
-    one by itself with `-hf OWNER/REPOSITORY:TYPE`. Empty where the model is a file."""
+    """Where the file is, if it is known to exist (profiles/gguf_files.json); else a search for
+    such files. Empty where the model is a file."""
     if spec.gguf is not None:
         return ""
+    known = _published(spec, mix)
+    if known is not None:
+        return f"https://huggingface.co/{known[0]}/blob/main/{known[1]}"
     return f"https://huggingface.co/models?search={_short(spec)}+GGUF"
+
+
+def _published(spec: ModelSpec, mix: str) -> tuple[str, str] | None:
+    """Repository and file of this model in that type."""
+    row = _files().get(spec.name)
+    if row is None or mix not in row["types"]:
+        return None
+    return row["repository"], row["file"].format(mix)
+
+
+@lru_cache(maxsize=1)
+def _files() -> dict[str, Any]:
+    models: dict[str, Any] = json.loads(profiles.read("gguf_files.json"))["models"]
+    return models
 
 
 def command_flags(
@@ -107,5 +136,10 @@ def _ollama_name(file: str) -> str:
 
 
 def _short(spec: ModelSpec) -> str:
-    name = PurePath(spec.name).name.removesuffix(".gguf")
+    return _short_name(spec.name)
+
+
+@lru_cache(maxsize=16)
+def _short_name(full: str) -> str:
+    name = PurePath(full).name.removesuffix(".gguf")
     return re.sub(r"[^\w.+-]", "_", name) or "model"

@@ -18,7 +18,15 @@ from ...workload import Workload
 from .cache_bytes import growth
 from .card_overhead import card_overhead
 from .cards import Filled, PlannedCard, Split, fastest_first, fill
-from .command import command_flags, command_line, file_address, file_name, file_words, modelfile
+from .command import (
+    command_flags,
+    command_line,
+    file_address,
+    file_name,
+    file_repository,
+    file_words,
+    modelfile,
+)
 from .parts import Parts, known_graph, new_on_cards, parts_of, run_settings, weight_name
 from .speed import CardLoad, Load, seconds
 
@@ -182,6 +190,7 @@ def _finished(ask: _Ask, split: Split, sized: _Sized) -> Placement:
         file=file_words(spec, mix),
         file_bytes=parts.file,
         file_address=file_address(spec, mix),
+        file_repository=file_repository(spec, mix),
         ttft=ttft,
         tpot=tpot,
         notes=_notes(ask, run.keys, run.values, hardware, len(sized.filled)),

@@ -10,6 +10,7 @@ from ..request import Request
 
 if TYPE_CHECKING:
     from ...placement import Placement
+    from ..point_arrays import Mask
     from .table import PlacedSpace
 
 Table = Union[EvaluatedSpace, "PlacedSpace"]
@@ -37,6 +38,17 @@ def placement_of(request: Request, config: Configuration, workload: Workload) ->
     from .table import placement_of
 
     return placement_of(request, config, workload)
+
+
+def roomy_points(request: Request, table: Table, budget: int) -> "Mask | None":
+    """Points that leave half of `budget` free, of engines that place ready files of several types;
+    None for others."""
+    if not request.engine.places or request.engine.serves or len(table.space.weights) < 2:
+        return None
+    from ..tie_breaking import ROOMY
+
+    mask: Mask = table.points.memory <= ROOMY * budget
+    return mask
 
 
 def requested_point(request: Request, config: Configuration, workload: Workload) -> Point:

@@ -3,7 +3,7 @@
 import json
 
 from kvpareto import profiles
-from kvpareto.planner.accuracy.predict import predict
+from kvpareto.planner.accuracy.predict import predict, published
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
 
@@ -72,3 +72,15 @@ def test_no_more_is_promised_than_was_measured() -> None:
         keys = asked.k_format
         if keys in ("q5_1", "q4_0", "iq4_nl"):
             assert low < 0.5, config  # nobody is told that it is safe
+
+
+def test_what_was_measured_is_inside_without_the_models_own_rows() -> None:
+    """The published predictor knows the key biases of Qwen2.5-Coder-0.5B and none of its scores."""
+    spec = load_model("Qwen/Qwen2.5-Coder-0.5B-Instruct", offline=True)
+    for (model, config), score in NEEDLE.items():
+        if model != QWEN:
+            continue
+        asked = Configuration.parse(config.replace("wQ4_K_M", "wBF16"))
+        kept = predict(spec, asked, 256, published(), task="retrieval")
+        error = 1.645 * (max(score * (1 - score), 1 / 16) / 16) ** 0.5
+        assert kept.low - error <= score <= kept.high + error, config

@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -255,3 +256,31 @@ def test_ollama_is_given_what_it_can_be_told(capsys: pytest.CaptureFixture[str])
         assert flags["-ctk"] == flags["-ctv"]
         assert flags["-ctk"] in ("f16", "q8_0", "q4_0")
     assert any("ollama runs llama.cpp" in warning for warning in document["warnings"])
+
+
+def _planned(
+    capsys: pytest.CaptureFixture[str], gpu: str, model: str = "Qwen/Qwen2.5-7B-Instruct"
+) -> dict[str, Any]:
+    said = ["plan", "-m", model, "--engine", "llama.cpp", "--gpu", gpu, "--offline", "--json"]
+    assert run(said) == 0
+    point: dict[str, Any] = json.loads(capsys.readouterr().out)["recommended"]
+    return point
+
+
+@pytest.mark.parametrize(
+    ("gpu", "weights"),
+    [("M3 Max 36GB", "Q8_0"), ("M3 Max 128GB", "Q8_0"), ("RTX 3060 12GB", "Q6_K")],
+)
+def test_idle_memory_is_spent_on_exact_weights(
+    capsys: pytest.CaptureFixture[str], gpu: str, weights: str
+) -> None:
+    assert _planned(capsys, gpu)["config"].startswith(f"w{weights}-kf16vf16")
+
+
+def test_a_file_is_named_only_where_it_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    known = _planned(capsys, "M3 Max 36GB")["placement"]
+    assert known["file_repository"] == "bartowski/Qwen2.5-7B-Instruct-GGUF"
+    assert known["file_address"].endswith("/blob/main/Qwen2.5-7B-Instruct-Q8_0.gguf")
+    other = _planned(capsys, "M3 Max 36GB", "Qwen/Qwen2.5-3B-Instruct")["placement"]
+    assert other["file_repository"] == ""
+    assert "models?search=" in other["file_address"]
