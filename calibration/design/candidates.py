@@ -28,16 +28,18 @@ ANCHORS = (
 """What every calibration starts with: both ends and the middle, and two bits of keys and of values
 apart, before any combination, whose loss could be laid on either side."""
 METHOD_ANCHORS = (
+    "w16a16-k4v4-kc",
+    "w16a16-k2v16+rot",
+    "w16a16-k2v16+smooth",
     "w16a16-k2v16+smooth+rot",
     "w16a16-k16v2-pb64",
     "w16a16-k4v4-pb64-g32+rot",
     "w16a16-k2v4-pb64-g32+smooth",
 )
-"""What a longer calibration runs next: smoothing, rotation and tiles, on which the published rows
-say little. On the recall models' grid they take the error after 16 runs from 6.4 and 10.2 points to
-2.9 and 4.9 (`python -m kvpareto.calibration.evidence.replay`). The anchors were chosen on the same
-two grids that judge them: about ten anchor sets and three prior widths were tried, so 2.9 and 4.9
-points are in-sample."""
+"""What a longer calibration runs next: scales by channel, by which keys with outliers are saved,
+then rotation and smoothing apart and together, and tiles, on which the published rows say little
+(`python -m kvpareto.calibration.evidence.replay`). Chosen on the five measured models that judge
+them; docs/accuracy.md says what a choice without the judged model gives."""
 LONG = 14
 """Runs from which on a calibration has room for METHOD_ANCHORS."""
 

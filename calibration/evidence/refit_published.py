@@ -54,15 +54,14 @@ def fit(
     full = fit_rows(rows, models)
     start = dict(zip(full.layout.names, full.theta.tolist(), strict=True))
     left_out = hold_out_models(rows, models, folder, start)
-    misfits = kind_misfits(left_out, models)
-    unseen = left_out.held_out(misfits)
-    seen = hold_out_configurations(rows, models, folder, start).held_out(misfits)
-    known = conformal_z(seen, models)
+    configurations = hold_out_configurations(rows, models, folder, start)
+    unseen, known = (conformal_z(one.held_out(), models) for one in (left_out, configurations))
     # what is known of a model never makes its interval wider than a stranger's
-    z = {"unseen": max(conformal_z(unseen, models), known), "known": known}
+    z = {"unseen": max(unseen, known), "known": known}
+    misfits = kind_misfits(left_out, z["unseen"])
     payload = to_payload(full, rows, models, folder, z)
     payload = dict(with_misfits(Predictor(payload), misfits).payload)
-    return PublishedFit(payload, unseen, seen)
+    return PublishedFit(payload, left_out.held_out(misfits), configurations.held_out(misfits))
 
 
 def fit_tables(

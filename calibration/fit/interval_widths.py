@@ -2,7 +2,7 @@
 
 Two numbers. A kind's misfit is log noise that the fit leaves unexplained on that kind of task,
 whatever the model: it is added to a model's own spread in quadrature, so that a kind whose tables
-scatter makes a well-known model's interval as much wider as an unknown one's, and no more. Then z,
+scatter makes a well-known model's interval as much wider as an unknown one's, and no more. And z,
 for all rows: the smallest half-width, in predicted standard deviations, that would have covered the
 wanted share (split conformal prediction, with the predicted spread as the scale).
 """
@@ -26,10 +26,9 @@ MISFIT_STEP, MISFIT_STEPS = 0.125, 32
 """Misfits that are tried: up to 4, a factor of 55 of the noise."""
 
 
-def kind_misfits(left_out: Collector, models: Mapping[str, KnownModel]) -> dict[str, float]:
-    """For each kind of task the least misfit by which the z of all rows covers LEVEL of its rows
+def kind_misfits(left_out: Collector, z: float) -> dict[str, float]:
+    """For each kind of task the least misfit by which the intervals of `z` cover LEVEL of its rows
     with a quantized cache, and LEVEL_BELOW of those that lose a tenth or more."""
-    z = conformal_z(left_out.held_out(), models)
     rows = left_out.rows
     cache = [i for i, row in enumerate(rows) if row.k_bits < 16 or row.v_bits < 16]
     of_kind = {kind: [i for i in cache if rows[i].kind == kind] for kind in KINDS}

@@ -27,7 +27,6 @@ from ...planner.accuracy.model_sensitivity import COMPONENTS
 from ...planner.accuracy.predictor import EXACT_KIND, above_floor
 from ...planner.accuracy.retention import (
     cache_retention,
-    power_of,
     protected_shares,
     weight_retention,
 )
@@ -69,7 +68,6 @@ class RegressionProblem:
         self.guarded_formats = self.formats.with_bits(bits, bits).at(self.guarded)
         self.fraction: Floats = np.array([m.features.attention_fraction for m in owners])
         self.weight_bits: Floats = np.array([r.weight_bits for r in rows])
-        self.linear = np.array([power_of(r.kind, 0.0) == 1.0 for r in rows])
         self.exact = np.array([r.kind == EXACT_KIND for r in rows])
         self.floor: Floats = np.array([r.scored.floor for r in rows])
         self.difficulty: Floats = np.array([r.scored.difficulty for r in rows]) * self.exact
@@ -106,7 +104,7 @@ class RegressionProblem:
 
     def _powers(self, coefficients: dict[str, float], steep: Floats) -> Floats:
         """Steepness of each row's kind."""
-        return np.where(self.linear, 1.0, coefficients["gamma"] * steep)
+        return coefficients["gamma"] * steep
 
     def retention(self, theta: Floats) -> Floats:
         return self._retention(self.layout.coefficients(theta), *self._scaled(theta))
@@ -131,7 +129,7 @@ class RegressionProblem:
         slopes += shares[1][:, None] * self.scales[1]
         slopes += shares[2][:, None] * self.scales[2]
         slopes += by_log[:, None] * self.kinds
-        by_power = by_log * np.log(np.where(total > 0, total, 1.0)) * ~self.linear
+        by_power = by_log * np.log(np.where(total > 0, total, 1.0))
         slopes += by_power[:, None] * self.steepness
         slopes += (-cache * weights * (1 - weights) * above)[:, None] * self.scales[3]
         for i, name in enumerate(COEFFICIENTS):

@@ -34,7 +34,7 @@ from .formula import (
     weight_noise,
 )
 from .interactions import PARTS, TABLES, LayerFormats
-from .retention import cache_retention, power_of, weight_retention
+from .retention import cache_retention, weight_retention
 
 BOUND = 0.8
 SLOPES = (
@@ -55,6 +55,9 @@ KIND_EFFECTS = ("kind", "value", "gamma", "weight", "below")
 """What differs between kinds of tasks: the noise of all of the cache, of the values beside that,
 log steepness, the noise of the weights, and the slope of log noise with doublings of the context
 below 4,096 tokens (`below` alone has a value for the reference kind too)."""
+TEXT_KIND = "perplexity"
+"""The kind whose steepness is apart from that of all tasks: a calibration by text alone would learn
+both from the same rows."""
 _REFERENCE_CONTEXT = 4096.0
 
 
@@ -170,7 +173,8 @@ class CalibratedNoise:
         return self._values.get(f"{effect}:{kind}", 0.0)
 
     def gamma(self, kind: str) -> float:
-        return power_of(kind, self._positive["gamma"] * float(np.exp(self.effect("gamma", kind))))
+        shared = 1.0 if kind == TEXT_KIND else self._positive["gamma"]
+        return shared * float(np.exp(self.effect("gamma", kind)))
 
     def kind_factors(self, kind: str, tokens: Floats) -> Floats:
         """What a kind of task makes of each component's noise, [3, N]."""

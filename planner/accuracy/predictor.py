@@ -18,7 +18,7 @@ from .calibrated_noise import CacheUse, CalibratedNoise
 from .formula import Floats, FormatArrays, context_factor, noise, weight_noise
 from .measured_configs import MeasuredConfigurations
 from .model_sensitivity import FittedSensitivities, ModelSensitivity
-from .retention import cache_retention, power_of, weight_retention
+from .retention import cache_retention, weight_retention
 from .task_kinds import ScoredTask, task_group
 
 EXACT_KIND = "retrieval"
@@ -135,7 +135,7 @@ class Predictor:
         mean, sd = self.payload["kinds"].get(kind, (0.0, 0.0))
         total = (scale @ unit) * context_factor(tokens, slope) * np.exp(mean + z * sd)
         steep = self.gamma * float(np.exp(shape["steepness"]))
-        return cache_retention(total, power_of(kind, steep))
+        return cache_retention(total, steep)
 
     def _weight_retention(
         self, sensitivity: ModelSensitivity, bits: Floats, kind: str, z: float

@@ -46,13 +46,6 @@ class ProtectedShares:
 
 LOST = 1e30
 """Noise beyond which nothing is left that could be told apart."""
-LINEAR_KINDS = ("perplexity",)
-"""Kinds whose loss is proportional to small noise: extra nats add up, answers flip or do not."""
-
-
-def power_of(kind: str, gamma: float) -> float:
-    """Steepness of the fall for a kind of task: gamma, or 1 where losses are proportional."""
-    return 1.0 if kind in LINEAR_KINDS else gamma
 
 
 def cache_retention(noise: Floats, gamma: Floats | float) -> Floats:

@@ -7,15 +7,14 @@ import numpy as np
 import pytest
 
 from kvpareto.calibration.fit.accuracy_rows import AccuracyRow, row_of
-from kvpareto.calibration.fit.cross_validation import Z_GRID, Collector, HeldOut, with_misfits
+from kvpareto.calibration.fit.cross_validation import Collector, with_misfits
 from kvpareto.calibration.fit.interval_widths import FEWEST, MISFIT_STEP, kind_misfits
-from kvpareto.calibration.fit.mixed_effects import KnownModel
 from kvpareto.planner.accuracy.measured_configs import MeasuredRetention
 from kvpareto.planner.accuracy.predict import predict, published
 from kvpareto.planner.formats.configuration import Configuration
 from tests.support.accuracy_specs import LLAMA31_8B, UNSEEN_BIASED, spec_of
 
-SPEC = spec_of(LLAMA31_8B)
+Z = 0.6
 CONFIG = Configuration.parse("w16a16-k4v4-g64")
 ROW = row_of(CONFIG, "own:x", "doc", "reading", 4096, MeasuredRetention(0.95, 0.0))
 
@@ -42,24 +41,15 @@ def test_a_misfit_adds_to_a_model_s_spread_and_does_not_multiply_it() -> None:
 
 
 class LeftOut(Collector):
-    """Left-out rows, each held from a misfit of its own on; z is the first of the grid."""
+    """Left-out rows, each held from a misfit of its own on."""
 
     def __init__(self, rows: list[AccuracyRow], from_misfit: list[float]) -> None:
         self.rows, self.from_misfit = rows, from_misfit
 
-    def held_out(self, misfits: Mapping[str, float] | None = None) -> HeldOut:
-        del misfits
-        count = len(self.rows)
-        ends = np.ones((2, len(Z_GRID), count)) * np.array([0.0, 1.0])[:, None, None]
-        return HeldOut(tuple(self.rows), np.full(count, 0.95), np.full(count, 0.95), ends)
-
     def covered(self, z: float, misfits: Mapping[str, float]) -> dict[int, bool]:
-        assert z == 0.0
+        assert z == Z
         needed = zip(self.rows, self.from_misfit, strict=True)
         return {i: misfits[row.kind] >= least - 1e-9 for i, (row, least) in enumerate(needed)}
-
-
-MODEL = KnownModel("own:x", published().models.of(SPEC).features, ("x",), (4096, 32, 8))
 
 
 @pytest.mark.parametrize(
@@ -76,17 +66,17 @@ def test_the_misfit_is_the_least_that_covers_nine_tenths(
 ) -> None:
     held = [0.0] * (FEWEST - len(outside))
     left_out = LeftOut([ROW] * FEWEST, held + outside)
-    assert kind_misfits(left_out, {"own:x": MODEL}) == {"reading": wanted}
+    assert kind_misfits(left_out, Z) == {"reading": wanted}
     assert wanted % MISFIT_STEP == 0
 
 
 def test_three_quarters_of_the_rows_that_lose_a_tenth_are_covered() -> None:
     fallen = replace(ROW, retention=0.8)
     rows, needed = [ROW] * 80 + [fallen] * FEWEST, [0.0] * 94 + [2.0] * 6
-    assert kind_misfits(LeftOut(rows, needed), {"own:x": MODEL}) == {"reading": 2.0}
-    assert kind_misfits(LeftOut(rows, [0.0] * 95 + [2.0] * 5), {"own:x": MODEL})["reading"] == 0.0
+    assert kind_misfits(LeftOut(rows, needed), Z) == {"reading": 2.0}
+    assert kind_misfits(LeftOut(rows, [0.0] * 95 + [2.0] * 5), Z)["reading"] == 0.0
 
 
 def test_few_rows_of_a_kind_say_nothing_of_it() -> None:
     left_out = LeftOut([ROW] * (FEWEST - 1), [4.0] * (FEWEST - 1))
-    assert kind_misfits(left_out, {"own:x": MODEL}) == {}
+    assert kind_misfits(left_out, Z) == {}

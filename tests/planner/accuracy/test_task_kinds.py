@@ -11,7 +11,6 @@ from kvpareto.planner.accuracy.interval import LEVEL, NORMAL_Z
 from kvpareto.planner.accuracy.retention import (
     OutlierLayers,
     cache_retention,
-    power_of,
     protected_shares,
     weight_retention,
 )
@@ -71,7 +70,6 @@ def test_retention_is_one_without_noise_and_half_at_one() -> None:
     noise = np.array([0.0, 1.0, 2.0])
     assert cache_retention(noise, 3.0).tolist() == [1.0, 0.5, 1 / 9]
     assert weight_retention(noise).tolist() == [1.0, 0.5, 1 / 3]
-    assert (power_of("perplexity", 2.5), power_of("reasoning", 2.5)) == (1.0, 2.5)
 
 
 def test_noise_of_protected_layers() -> None:
