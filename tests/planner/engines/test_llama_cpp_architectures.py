@@ -18,7 +18,7 @@ from kvpareto.planner.engines.llama_cpp import LLAMA_CPP
 from kvpareto.planner.engines.llama_cpp.cache_bytes import cache_bytes
 from kvpareto.planner.engines.llama_cpp.model_graph import compute_bytes
 from kvpareto.planner.engines.llama_cpp.parts import HELD, known_graph
-from kvpareto.planner.engines.llama_cpp.place import GRAPH_ERROR, UNKNOWN_GRAPH_ERROR
+from kvpareto.planner.engines.llama_cpp.place import UNKNOWN_GRAPH_ERROR
 from kvpareto.planner.engines.llama_cpp.run_settings import RunSettings
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
@@ -38,6 +38,11 @@ IDS = [f"{row['name']}-{row['run']['context']}" for row in RAN]
 SHAPES = json.loads(profiles.read("llama_cpp/shapes.json"))
 ELSEWHERE = {shape["model_type"] for shape in SHAPES.values()} | {"mistral"}
 """Held by memory_cpu.jsonl."""
+
+
+LEFT_OUT = {"llama4_text": 0.001}
+"""What held graphs leave out: Llama 4's scale of each position. All others are exact, within the
+last printed digit."""
 
 
 @lru_cache(maxsize=128)
@@ -72,7 +77,9 @@ def test_compute_buffers_are_within_what_is_said(row: dict[str, Any]) -> None:
     if LLAMA_CPP.cannot_run(spec) is not None:
         assert not known_graph(spec)
         return
-    error = GRAPH_ERROR if known_graph(spec) else UNKNOWN_GRAPH_ERROR
+    error = UNKNOWN_GRAPH_ERROR
+    if known_graph(spec):
+        error = LEFT_OUT.get(kind_of(spec), 0.0)
     assert abs(found - printed) <= error * found + 60
 
 
