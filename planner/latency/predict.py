@@ -71,7 +71,8 @@ def _of_reading(
     axes = ConfigurationAxes.of(config, size)
     profile = profile_of(engine, hardware)
     ends = (profile.coefficients, profile.low, profile.high)
-    swept = [sweep(spec, workload, hardware, end, axes) for end in ends]
+    loaded = engine.loaded(spec)
+    swept = [sweep(loaded, workload, hardware, end, axes) for end in ends]
     return with_interval(profile.kind, swept, 0, 0, 0)
 
 

@@ -102,7 +102,7 @@ class EvaluatedSpace:
         formats = sorted({f for _, f, _ in places})
         few = self.axes.at(formats)
         swept = [
-            roofline.sweep(self.spec, self.workload, self.hardware, end, few)
+            roofline.sweep(self.engine.loaded(self.spec), self.workload, self.hardware, end, few)
             for end in (profile.coefficients, profile.low, profile.high)
         ]
         number = {f: i for i, f in enumerate(formats)}
@@ -142,7 +142,9 @@ def evaluate(
     )
     card = hardware or find_gpu(REFERENCE_GPU)
     axes = ConfigurationAxes.of_space(space, sizes.kv[0, :, 0].astype(float))
-    seconds = roofline.sweep(spec, workload, card, profile_of(engine, card).coefficients, axes)
+    seconds = roofline.sweep(
+        engine.loaded(spec), workload, card, profile_of(engine, card).coefficients, axes
+    )
     shape = space.shape
     retention, low = _with_measured(spec, space, workload.context, grid, task)
     trusted = grid.provenance == "calibrated"
