@@ -10,15 +10,15 @@ SMOL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 @pytest.mark.parametrize(
-    ("name", "error"),
-    # 0.029 and 0.049; by the design before, without sides and methods apart, 0.064 and 0.128
-    [("recall", 0.032), ("recall-outliers", 0.054)],
+    ("name", "error", "error_usable"),
+    # 0.028 and 0.042, of usable ones 0.010 and 0.012; by the first design 0.064 and 0.128
+    [("recall", 0.031, 0.012), ("recall-outliers", 0.046, 0.0125)],
 )
-def test_sixteen_runs_foresee_the_grid(name: str, error: float) -> None:
+def test_sixteen_runs_foresee_the_grid(name: str, error: float, error_usable: float) -> None:
     found = replay(recall_grid(name), 16)
     assert found.points == 484
     assert found.error <= error
-    assert found.error_usable <= 0.012
+    assert found.error_usable <= error_usable
     assert found.promise <= 0.01
     assert found.promise_small <= 0.03
     assert found.short <= 0.01

@@ -71,7 +71,8 @@ def test_no_more_is_promised_than_was_measured() -> None:
         assert low <= score + 2 * (0.25 / 16) ** 0.5, config
         keys = asked.k_format
         if keys in ("q5_1", "q4_0", "iq4_nl"):
-            assert low < 0.5, config  # nobody is told that it is safe
+            weakest = predict(spec, asked, 256)  # what a plan judges by
+            assert weakest.low < 0.5, config  # nobody is told that it is safe
 
 
 def test_what_was_measured_is_inside_without_the_models_own_rows() -> None:

@@ -81,7 +81,7 @@ def _off(row: dict[str, Any]) -> float:
 
 def test_tokens_of_rows_nobody_looked_at() -> None:
     errors = [_off(row) for row in TRUE_RUNNER if row["id"] not in LOOKED_AT]
-    assert len(errors) == 6
+    assert len(errors) == 4  # LOOKED_AT names the others
     assert median(errors) <= 0.01
     assert max(errors) <= 0.03
 
