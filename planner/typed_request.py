@@ -67,6 +67,10 @@ class EstimateWords(TypedDict, total=False):
     offline: bool
 
 
+MOST_USERS = 65536
+"""Users at once of one server: each is a TCP connection, and steps are simulated user by user."""
+
+
 def typed_request(model: str, **words: Unpack[PlanWords]) -> Request:
     """The Request that these words ask. Raises BadInput for what cannot be understood, and where
     neither a budget nor a GPU says how much memory there is."""
@@ -124,7 +128,13 @@ def typed_users(users: str | int | None, batch: str | int) -> str | int:
 
 
 def check_lengths(workload: Workload, engine: Engine) -> None:
-    """Raise BadInput for several lengths where the engine has one for all sequences."""
+    """Raise BadInput for several lengths where the engine has one for all sequences, and for more
+    users than a server takes."""
+    if engine.serves and workload.batch > MOST_USERS:
+        raise BadInput(
+            f"{workload.batch:,} users at once are more than {engine.name} is planned for",
+            f"at most {MOST_USERS:,}: give the part that one server takes",
+        )
     if workload.lengths and not engine.serves:
         raise BadInput(
             f"{engine.name} plans for one length, and --context gives {len(workload.lengths)}",

@@ -133,11 +133,16 @@ def register(app: typer.Typer, show: Show) -> None:
             "device": device,
             "trust_remote_code": trust_remote_code,
         }
-        behind = engine.lower() == "vllm-plugin"
+        behind = engine.strip().lower() == "vllm-plugin"
         if behind or _asks(plan, engine, "vllm"):
             document = _verify_vllm(asked | {"plugin": plugin or behind}, ours, binary)
         elif plugin:
             raise BadInput("--plugin is vLLM's", "use it with --engine vllm")
+        elif _asks(plan, engine, "sglang"):
+            raise BadInput(
+                "verify does not run SGLang: its plans are not checked here",
+                "it runs kvpareto, transformers, llama.cpp and vllm",
+            )
         elif _is_llama_cpp(plan, engine):
             document = _verify_llama_cpp(asked, ours, binary)
         else:
@@ -171,7 +176,7 @@ def register(app: typer.Typer, show: Show) -> None:
 
 def _asks(plan: Path | None, engine: str, name: str) -> bool:
     """Whether that engine is asked for, by its name or by the plan."""
-    if engine.lower() == name:
+    if engine.strip().lower() == name:
         return True
     if plan is None:
         return False

@@ -28,10 +28,12 @@ def find_engine(name: str) -> Engine:
     if wanted not in NAMES:
         from difflib import get_close_matches  # only on the way to an error
 
-        known = f"engines are {', '.join(NAMES)}"
-        near = get_close_matches(wanted, [*NAMES, *FRONTS], n=1)
-        hint = f"did you mean {near[0]}? {known}" if near else known
-        raise BadInput(f"no engine is called {name!r}", hint)
+        known = f"engines are {', '.join([*NAMES, 'ollama', 'vllm-plugin'])}"
+        near = [] if wanted == "any" else get_close_matches(wanted, [*NAMES, *FRONTS], n=1)
+        hint = f"did you mean {'llama.cpp' if near[0] == 'llamacpp' else near[0]}? " if near else ""
+        if wanted == "any":
+            hint = "any compares engines: only `plan` takes it, without --max-context; "
+        raise BadInput(f"no engine is called {name!r}", hint + known)
     folder = wanted.replace("-", "_").replace(".", "_")
     engine: Engine = getattr(import_module(f".{folder}", __package__), folder.upper())
     return engine.behind(front) if front else engine

@@ -131,7 +131,7 @@ def _nothing_usable(request: Request, table: Table) -> NothingFits:
     if context is not None:
         hints.append(f"--context {context} ({format_tokens(context)} tokens)")
     if batch is not None:
-        hints.append(f"--batch {batch}")
+        hints.append(f"--{'users' if request.engine.serves else 'batch'} {batch}")
     others, found = _engines_with_host_memory(request)
     hints += others
     most, unsure = "up to ", ""

@@ -16,7 +16,10 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 
 def common(k: GgufKeys) -> Config:
     """The fields that every decoder has."""
-    heads = max(k.greatest("attention.head_count") or 0, 1)
+    heads = k.greatest("attention.head_count") or 0
+    if not heads and k.raw("ssm.inner_size") is None and k.raw("wkv.head_size") is None:
+        raise k.wrong("attention.head_count", k.raw("attention.head_count"), "a number of heads")
+    heads = max(heads, 1)  # no layer with attention
     hidden = k.count("embedding_length")
     head = k.optional("attention.key_length") or hidden // heads
     kv = k.greatest("attention.head_count_kv")

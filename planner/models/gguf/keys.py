@@ -70,7 +70,8 @@ class GgufKeys:
         """One whole number for each layer: a list's, or the same for all."""
         value = self.raw(name)
         if isinstance(value, tuple):
-            if len(value) < self.layers or not all(isinstance(x, int) for x in value):
+            whole = all(isinstance(x, int) and 0 <= x < 2**40 for x in value)
+            if len(value) < self.layers or not whole:
                 raise self.wrong(name, value, f"{self.layers} whole numbers")
             return [int(x) for x in value[: self.layers]]
         if value is None and default is not None:

@@ -257,3 +257,24 @@ def test_bad_words(words: list[str], says: str, capsys: pytest.CaptureFixture[st
 def test_parallel_sizes_are_read(text: str, read: Parallel) -> None:
     assert Parallel.parse(text) == read
     assert Parallel.parse(str(read)) == read
+
+
+def test_what_would_fit_is_said_with_the_word_of_a_server(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["--engine", "vllm", "--gpu", "H100", "--users", "2000", "--context", "16k"]
+    assert run(["plan", "-m", QWEN8, "--offline", *words, "--json"]) == 1
+    hint = json.loads(capsys.readouterr().out)["hint"]
+    assert "--users" in hint
+    assert "--batch" not in hint
+
+
+def test_an_engine_that_is_not_known_is_corrected_to_a_name_that_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["plan", "-m", QWEN8, "--offline", "--engine", "lamacpp", "--json"]) == 2
+    hint = json.loads(capsys.readouterr().out)["hint"]
+    assert hint.startswith("did you mean llama.cpp? ")
+    assert "ollama, vllm-plugin" in hint
+    assert run(["plan", "-m", QWEN8, "--gpu", "H200", "--engine", "any", "--max-context"]) == 2
+    assert "only `plan` takes it" in capsys.readouterr().err

@@ -301,6 +301,7 @@ def test_lengths(text: str, lengths: tuple[tuple[int, float], ...]) -> None:
         (["--users", "0"], "users out of range"),
         (["--users", "-3"], "users"),
         (["--users", "4", "--batch", "4"], "--users beside --batch"),
+        (["--users", "65537"], "more than vllm is planned for"),
         (["--context", "2k,16k:0.9,0.2"], "sum to 1.1"),
         (["--context", "2k,16k:1"], "2 lengths and 1 parts"),
         (["--context", "2k,2k:0.5,0.5"], "named twice"),

@@ -295,3 +295,12 @@ def test_keys_of_any_kind_are_an_error_or_a_model(key: str, bad: object, tmp_pat
         said = ("a model", f"of {spec.parameters} parameters")
         assert spec.hidden == 256
     assert all(said)
+
+
+@pytest.mark.parametrize("heads", [0, None, [-1, -1], [0, 0]])
+def test_a_model_with_attention_has_heads(heads: object, tmp_path: Path) -> None:
+    keys = {**LLAMA, "llama.attention.head_count": heads}
+    keys = {name: value for name, value in keys.items() if value is not None}
+    path = write_gguf(tmp_path / "x.gguf", keys, llama_tensors())
+    with pytest.raises(BadConfig, match=r"llama\.attention\.head_count"):
+        load_model(str(path))
