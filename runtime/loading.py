@@ -9,6 +9,7 @@ load_weights.py says how weights come to have their bits.
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -62,7 +63,12 @@ def load(
     not fit in memory.
     """
     chosen = Configuration.parse(config) if isinstance(config, str) else config
+    if not isinstance(chosen, Configuration):
+        raise BadInput(f"not a configuration: {config!r}", "write it like w4a16-k4v4-g64+pc256")
     KVPARETO.check_formats(chosen)
+    for name, value in (("context", context), ("output", output), ("batch", batch)):
+        if not isinstance(value, Integral):
+            raise BadInput(f"not a value for {name}: {value!r}", "give a whole number: 32768")
     work = Workload(context=context, output=output, batch=batch)
     if isinstance(model, PreTrainedModel):
         where = model.device
@@ -99,7 +105,10 @@ def load(
 def _device(device: torch.device | str | None) -> torch.device:
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    where = torch.device(device)
+    try:
+        where = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise BadInput(f"no such device: {device!r}", "give cpu or cuda") from None
     if where.type == "cuda" and not torch.cuda.is_available():
         raise MissingDependency(
             "no CUDA GPU is available to torch", "use device='cpu', or install torch with CUDA"
