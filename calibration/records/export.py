@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...planner.accuracy.calibration_files.check import check_meta, check_payload
-from ...planner.accuracy.calibration_files.values import DamagedCalibration
+from ...planner.accuracy.calibration_files.values import DamagedCalibration, OtherVersion
 from ...planner.accuracy.calibrations import ACCURACY, FOLDER, META, folders
 from ...planner.errors import BadInput
 from ...planner.models.finite_json import read_json
@@ -135,5 +135,8 @@ def _check(document: dict[str, Any], rows: list[Record], file: Path) -> None:
             raise DamagedCalibration("a row is of another model")
     except DamagedCalibration as error:
         raise BadInput(
-            f"the calibration in {file} is damaged: {error}", "export the calibration again"
+            f"the calibration in {file} {error.words}",
+            "where it was made: `kvpareto calibrate --resume` by this version, then export it again"
+            if isinstance(error, OtherVersion)
+            else "export the calibration again",
         ) from None

@@ -229,7 +229,7 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
     try:
         check_meta(meta)
     except DamagedCalibration as error:
-        raise _damaged(path, str(error)) from None
+        raise _unusable(path, error.words) from None
     return meta
 
 
@@ -273,11 +273,15 @@ def _load(path: Path, changed: int) -> Predictor:
     try:
         return check_payload(payload)
     except DamagedCalibration as error:
-        raise _damaged(path, str(error)) from None
+        raise _unusable(path, error.words) from None
 
 
 def _damaged(path: Path, why: str) -> BadInput:
+    return _unusable(path, f"is damaged: {why}")
+
+
+def _unusable(path: Path, words: str) -> BadInput:
     return BadInput(
-        f"the calibration in {path} is damaged: {why}",
+        f"the calibration in {path} {words}",
         "`kvpareto calibrate --resume` fits its rows again; or move the folder away",
     )

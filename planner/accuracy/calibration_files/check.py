@@ -27,6 +27,7 @@ from .values import (
     MOST_TOKENS,
     WIDEST,
     DamagedCalibration,
+    OtherVersion,
     check_finite,
     check_text,
     count,
@@ -63,7 +64,7 @@ def check_meta(meta: Mapping[str, Any]) -> None:
     """Raise DamagedCalibration where the facts of a profile are not what its readers print."""
     check_finite(meta)
     if meta.get("schema") != META_SCHEMA or isinstance(meta["schema"], bool):
-        raise DamagedCalibration(f"schema of the facts is {meta.get('schema')!r:.40}")
+        raise OtherVersion(f"schema of the facts is {meta.get('schema')!r:.40}")
     for name in ("model", "fingerprint"):
         check_text(meta.get(name), name)
     for name in ("rows", "configurations", "failed", "other_versions"):
@@ -84,9 +85,7 @@ def check_meta(meta: Mapping[str, Any]) -> None:
 
 def _check_fields(payload: Mapping[str, Any]) -> None:
     if payload.get("schema") != SCHEMA or isinstance(payload["schema"], bool):
-        raise DamagedCalibration(
-            f"schema is {payload.get('schema')!r:.40}, this version reads {SCHEMA}"
-        )
+        raise OtherVersion(f"schema is {payload.get('schema')!r:.40}, this version reads {SCHEMA}")
     level = number(payload["level"], 0.0, 1.0, "level")
     if not 0.0 < level < 1.0:
         raise DamagedCalibration(f"level is {level:g}")

@@ -20,6 +20,18 @@ LONGEST_TEXT = 1000
 class DamagedCalibration(ValueError):
     """What is wrong with a profile, in a few words that begin with the field."""
 
+    @property
+    def words(self) -> str:
+        return f"is damaged: {self}"
+
+
+class OtherVersion(DamagedCalibration):
+    """A profile that another version of this package wrote."""
+
+    @property
+    def words(self) -> str:
+        return f"was written by another version: its {self}"
+
 
 def check_finite(value: Any, where: str = "") -> None:
     """Raise DamagedCalibration where a number anywhere in JSON values is not finite."""

@@ -144,7 +144,7 @@ def test_what_is_no_export_is_refused(
     ("change", "says"),
     [
         ({"asked": {"runs": 3}}, "what was asked is incomplete"),
-        ({"accuracy": {"schema": 1}}, "damaged"),
+        ({"accuracy": {"schema": 1}}, "was written by another version: its schema is 1"),
         ({"rows": [stored(row(0, fingerprint="0" * 8 + "1" * 8))]}, "a row is of another model"),
         ({"meta": META | {"schema": 2}}, "schema of the facts"),
         ({"rows": [{"schema": 1}]}, "row 1 is not a calibration row"),
