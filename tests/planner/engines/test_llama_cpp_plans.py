@@ -284,3 +284,14 @@ def test_a_file_is_named_only_where_it_is_known(capsys: pytest.CaptureFixture[st
     other = _planned(capsys, "M3 Max 36GB", "Qwen/Qwen2.5-3B-Instruct")["placement"]
     assert other["file_repository"] == ""
     assert "models?search=" in other["file_address"]
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen3-32B-FP8", "Qwen/Qwen3-30B-A3B-FP8"])
+def test_a_file_is_looked_for_under_the_16_bit_models_name(
+    capsys: pytest.CaptureFixture[str], model: str
+) -> None:
+    placement = _planned(capsys, "RTX 4090", model)["placement"]
+    plain = model.split("/")[1].rsplit("-", 1)[0]
+    assert placement["file_address"].endswith(f"search={plain}+GGUF")
+    assert placement["file"].startswith(f"{plain} ")
+    assert f"-m {plain}-" in placement["command"]
