@@ -64,7 +64,7 @@ def check_meta(meta: Mapping[str, Any]) -> None:
     """Raise DamagedCalibration where the facts of a profile are not what its readers print."""
     check_finite(meta)
     if meta.get("schema") != META_SCHEMA or isinstance(meta["schema"], bool):
-        raise OtherVersion(f"schema of the facts is {meta.get('schema')!r:.40}")
+        raise _unread(meta, f"schema of the facts is {meta.get('schema')!r:.40}")
     for name in ("model", "fingerprint"):
         check_text(meta.get(name), name)
     for name in ("rows", "configurations", "failed", "other_versions"):
@@ -83,9 +83,18 @@ def check_meta(meta: Mapping[str, Any]) -> None:
         number(held_out.get(name), 0.0, MOST_KEPT, f"held_out.{name}")
 
 
+def _unread(document: Mapping[str, Any], why: str) -> DamagedCalibration:
+    """Of another version where a whole number says so, else damaged."""
+    written = document.get("schema")
+    kind = OtherVersion if isinstance(written, int) and written is not True else DamagedCalibration
+    return kind(why)
+
+
 def _check_fields(payload: Mapping[str, Any]) -> None:
     if payload.get("schema") != SCHEMA or isinstance(payload["schema"], bool):
-        raise OtherVersion(f"schema is {payload.get('schema')!r:.40}, this version reads {SCHEMA}")
+        raise _unread(
+            payload, f"schema is {payload.get('schema')!r:.40}, this version reads {SCHEMA}"
+        )
     level = number(payload["level"], 0.0, 1.0, "level")
     if not 0.0 < level < 1.0:
         raise DamagedCalibration(f"level is {level:g}")
