@@ -40,13 +40,13 @@ ON_ONE = [
     _run("llama-8b-q4", 8000, context=16384, micro_batch=2048, keys="q4_0", values="q4_0"),
     _run("llama-8b-q4", 16000, context=131072),
     _run("qwen2-half-f16", 1000, context=4096, sequences=4),
-    _run("qwen2-half-f16", 8000, context=32768, keys="iq4_nl", values="iq4_nl"),
+    _run("qwen2-half-f16", 1000, context=32768, keys="iq4_nl", values="iq4_nl"),
     _run("qwen2-half-f16", 2000, context=8192, flash=False),
-    _run("gemma3-4b-q8", 8000, context=16384),
+    _run("gemma3-4b-q8", 1000, context=16384),
     _run("gemma3-4b-q8", 8000, context=32768, micro_batch=1024, keys="q8_0", values="q8_0"),
-    _run("gpt-oss-half-mxfp4", 8000, context=16384, micro_batch=2048),
+    _run("gpt-oss-half-mxfp4", 1000, context=16384, micro_batch=2048),
     _run("qwen3-moe-q4", 8000, context=32768, keys="q8_0", values="q8_0"),
-    _run("mla-f16", 8000, context=16384),
+    _run("mla-f16", 1000, context=16384),
     _run("llama-heads-of-80-f16", 4000, context=8192, keys="q8_0", values="q8_0"),
     _run("qwen2-half-f16", 500, context=1024, micro_batch=128),
 ]
@@ -57,9 +57,10 @@ ON_TWO = [
     _run("gemma3-4b-q8", 4000, "--tensor-split 1,2", context=8192),
 ]
 WITH_HOST = [
-    _run("llama-8b-q4", 2000, "-ngl 20", context=8192),
-    _run("qwen3-moe-q4", 2000, "--n-cpu-moe 8", context=8192, keys="q5_1", values="q5_1"),
-    _run("gpt-oss-half-mxfp4", 2000, "--n-cpu-moe 6", context=8192),
+    _run("llama-8b-q4", 500, "-ngl 20", context=8192),
+    _run("qwen3-moe-q4", 500, "--n-cpu-moe 8", context=8192, keys="q5_1", values="q5_1"),
+    _run("gpt-oss-half-mxfp4", 500, "--n-cpu-moe 6", context=8192),
+    _run("qwen2-half-f16", 500, "-ngl 12", context=8192),
     _run("qwen2-half-f16", 2000, "-ngl 0", context=8192),
     _run("llama-8b-q4", 2000, "-ngl 20 --tensor-split 1,1", context=8192),
 ]
