@@ -194,7 +194,7 @@ def estimate(
     The parts of a configuration. A part that is not given has its default.
       w4a16         weights at 16, 8 or 4 bits; activations at 16
       -k4v2         keys and values at 16, 8, 6, 5, 4, 3 or 2 bits
-      -kfp8vnf4     8-bit floats; tables of levels: nf4, lloyd3, lloyd2
+      -kfp8vnf4     8-bit floats; tables of levels: nf4, lloyd3, lloyd2; blocks: nvfp4, mxfp4
       -g64          one scale for 32, 64 or 128 channels; default: one for a head
       -kc -kc128    keys per channel, in blocks of 32 or 128 tokens
       -pb128 -pt    tiles of 128 tokens; one scale for a whole tensor

@@ -22,6 +22,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from ..planner.errors import BadInput
 from . import latent, reference
 from .cache.affine import map_in, map_out
+from .cache.block_scales import freeze_tensor
 from .cache.layer_state import LayerState, SideState
 from .cache.rotation import rotate, rotate_back
 from .cache.smoothing import freeze_mean, smooth
@@ -117,10 +118,14 @@ def packed_attention(
 def append(state: LayerState, key: Tensor, value: Tensor) -> None:
     """Append post-RoPE keys and values [B, H, n, D] that `state.clock` already counts."""
     key, value = _turned(state.key, key, state.rotated), _turned(state.value, value, state.rotated)
+    begins = key.shape[2] > 1 or state.clock.host == 1  # decoding finds all of it frozen
     if state.key.mean is not None:
-        if key.shape[2] > 1 or state.clock.host == 1:  # decoding finds it frozen
+        if begins:
             freeze_mean(state.key.mean, key, state.clock)
         key = smooth(key, state.key.mean)
+    for side, x in ((state.key, key), (state.value, value)):
+        if side.tensor is not None and begins:
+            freeze_tensor(side.tensor, x, state.clock)
     _backend(state).append(state, key, value)
 
 

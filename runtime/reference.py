@@ -103,7 +103,7 @@ def _read_packed(side: SideState, first: int, last: int) -> Tensor:
     held = pairs[:, :, places]
     if form.granularity is Granularity.PER_TENSOR:
         held = held[:, 0]
-    return dequantize(codes, held, form)[:, :, first - aligned :]
+    return dequantize(codes, held, form, side.tensor)[:, :, first - aligned :]
 
 
 def _pairs_by_token(side: SideState) -> Tensor:
@@ -141,7 +141,7 @@ def _write_packed(side: SideState, x: Tensor, first: int, last: int, state: Laye
     if state.clock.padded:
         positions = torch.arange(first, last, device=x.device)
         real = positions[None, :] >= state.clock.starts[:, None]
-    codes, pairs = quantize(x, side.form, real)
+    codes, pairs = quantize(x, side.form, real, side.tensor)
     sinks = side.sink_tokens
     side.values[:, :, _slots(first, last, sinks, side.values)] = pack(codes, side.form.bits)
     target = _pairs_by_token(side)

@@ -59,6 +59,7 @@ KV_NOISE = {
     "fp8_e5m2": KVNoise(4.54),
     "fp8_per_token_head": KVNoise(5.64),
     "nvfp4": KVNoise(3.74),
+    "mxfp4": KVNoise(3.52),
     "int8_per_token_head": KVNoise(7.86, group=0, minimum=False),
     "int4_per_token_head": KVNoise(3.99, group=0, rotates="always"),
 }

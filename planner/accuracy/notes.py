@@ -54,7 +54,11 @@ def notes_of(
         ("per-block", config.granularity is GRANULARITIES[BLOCK], "scales per block of tokens"),
         ("per-tensor", config.granularity is GRANULARITIES[TENSOR], "integer scales per tensor"),
         ("sinks", config.sinks > 0, "sinks: no gain is assumed"),
-        ("coded", _coded(config), "8-bit floats or tables: judged by their error of normal values"),
+        (
+            "coded",
+            _coded(config),
+            "8-bit floats, blocks or tables: judged by their error of normal values",
+        ),
         ("clip", config.clip < 100, "clipped ranges: judged by their error of normal values"),
         ("affine", config.affine, "affine maps: their gain is that of three small models"),
     ):

@@ -12,6 +12,13 @@ a group's range as theirs: what changes is where the levels lie between the ends
     fp8      e4m3 (sign, 4 bits of exponent, 3 of mantissa), times 2^-8, which puts its 448 at 1.75:
              the scale is the group's largest magnitude / 1.75, the offset 0
 
+Two formats of the field bring their own blocks of a token's channels, with a byte a block in the
+place of the pair (runtime/cache/block_scales.py). Their levels are e2m1's, which have a sign, two
+bits of exponent and one of mantissa: 0, 0.5, 1, 1.5, 2, 3, 4 and 6.
+
+    mxfp4    blocks of 32, scales of e8m0, a power of two each (OCP Microscaling Formats 1.0)
+    nvfp4    blocks of 16, scales of e4m3 beside one float32 a head and sequence
+
 tests/planner/formats/test_code_tables.py derives the levels again.
 """
 
@@ -23,8 +30,13 @@ from numpy.typing import NDArray
 FP8 = "fp8"
 FP8_MOST = 1.75
 """Level of the largest e4m3 code."""
-CODED = {"fp8": 8, "nf4": 4, "lloyd3": 3, "lloyd2": 2}
+CODED = {"fp8": 8, "nf4": 4, "lloyd3": 3, "lloyd2": 2, "nvfp4": 4, "mxfp4": 4}
 """Named formats that our own cache holds, with the bits of a code."""
+NVFP4, MXFP4 = "nvfp4", "mxfp4"
+BLOCKS = {NVFP4: 16, MXFP4: 32}
+"""Those that bring their own blocks: channels of a token that share a scale of one byte."""
+E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+"""Magnitudes of a block's codes; the code's fourth bit is the sign."""
 
 _NF4 = (
     *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635),
@@ -51,7 +63,7 @@ _LLOYD3: dict[int, tuple[float, ...]] = {
 def levels(table: str, shared: int) -> NDArray[np.float32]:
     """Levels of a table's codes in ascending order, float32 [2^b]; `shared` values share a scale.
 
-    Raises KeyError for what has no levels of its own: integers ("") and fp8.
+    Raises KeyError for what has no levels over a range: integers (""), fp8 and blocks.
     """
     if table == "nf4":
         return ((np.array(_NF4) + 1.0) * 7.5).astype(np.float32)

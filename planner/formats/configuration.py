@@ -16,6 +16,9 @@ no window, no sinks, no protected layers, prefill in one shot.
     kfp8vfp8, knf4v4, klloyd3vlloyd2
             8-bit floats and tables of levels (code_tables.py), which our own cache holds too:
             every granularity and option goes with them
+    knvfp4vnvfp4, k4vmxfp4-kc
+            blocks of 16 or 32 channels of a token that bring their own scales: every option goes
+            with them, a granularity only for the other side
     +affine keys and values under the affine maps that `calibrate --affine` learnt (runtime/cache/
             affine.py), which take the place of +smooth and +rot
     +clip70 sides of 2 and 3 bits span the middle 70 % of a group's range and clamp the rest
@@ -32,7 +35,7 @@ from typing import Self
 from ..errors import BadInput
 from ..light_dataclass import dataclass
 from . import named
-from .code_tables import CODED
+from .code_tables import BLOCKS, CODED
 from .grammar import DEFAULT_CHANNEL_BLOCK, HINT, Protection, read_fields
 from .granularity import Granularity
 
@@ -204,6 +207,20 @@ def _check_names(config: Configuration) -> None:
             f"{name} says itself what shares a scale, so granularity, smoothing, rotation and "
             "windows mean nothing beside it",
             "leave them out, or give K and V as bits: k4v4-g64",
+        )
+    _check_blocks(config)
+
+
+def _check_blocks(config: Configuration) -> None:
+    """Formats that bring their own blocks leave -g to the other side, and -kc where it is K."""
+    k, v = (name in BLOCKS for name in (config.k_format, config.v_format))
+    shared = config.granularity
+    free = shared is Granularity.PER_TOKEN or (shared is Granularity.PER_CHANNEL and not k)
+    if (k or v) and (not free or (k and v and config.group_size is not None)):
+        name = config.k_format if k else config.v_format
+        raise BadInput(
+            f"{name} brings its own blocks of {BLOCKS[name]} channels of a token",
+            "leave the granularity out, or give it to the other side: k4vnvfp4-kc, k8vmxfp4-g64",
         )
 
 

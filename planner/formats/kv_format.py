@@ -12,6 +12,8 @@ Layouts, for B sequences, H KV heads, D channels, P packed tokens, G groups of g
                            [B, H, P/b, D, 2]     per channel, blocks of b tokens (keys only)
                            [B, H, P/b, G, 2]     per block
                            [B, P, 2]             per tensor: a chunk's pair, repeated for its tokens
+                    uint8  [B, H, P, G]          of nvfp4 and mxfp4, whose blocks are the groups
+    {k,v}_tensor    fp32   [B, H]                what nvfp4's scales are multiples of
     {k,v}_residual  bf16   [B, H, R, D]          tokens not packed (yet)
     {k,v}_sinks     bf16   [B, H, S, D]          first tokens, never packed
     k_mean          fp32   [B, H, D]             K-smoothing
@@ -28,7 +30,7 @@ from math import prod
 
 from ..errors import BadInput
 from ..light_dataclass import dataclass
-from .code_tables import CODED, row_bytes
+from .code_tables import BLOCKS, CODED, NVFP4, row_bytes
 from .configuration import CLIPPED, Configuration, Granularity
 from .dtypes import DTYPE_BYTES
 
@@ -106,10 +108,14 @@ class SideFormat:
         s, packed = self.side, self.packed_tokens(tokens)
         if not self.quantized:
             return (Buffer(f"{s}_values", (batch, heads, packed, dim), "bfloat16"),)
+        shape = self._scale_shape(batch, heads, dim, packed)
+        scale = (shape[:-1], "uint8") if self.table in BLOCKS else (shape, "float16")
         buffers = [
             Buffer(f"{s}_values", (batch, heads, packed, row_bytes(dim, self.bits)), "uint8"),
-            Buffer(f"{s}_scale", self._scale_shape(batch, heads, dim, packed), "float16"),
+            Buffer(f"{s}_scale", *scale),
         ]
+        if self.table == NVFP4:
+            buffers.append(Buffer(f"{s}_tensor", (batch, heads), "float32"))
         residual = min(self.residual_capacity, max(0, tokens - self.sinks))
         if residual:
             buffers.append(Buffer(f"{s}_residual", (batch, heads, residual, dim), "bfloat16"))
@@ -155,9 +161,9 @@ class KVFormat:
 
     def of_latent(self, rope_bits: int) -> "KVFormat":
         """The format of latent attention: latents are the keys, rotary keys the values."""
-        return KVFormat(
-            self.key, replace(self.value, bits=rope_bits, table="", clip=100, affine=False)
-        )
+        group = None if self.value.table in BLOCKS else self.value.group_size
+        plain = {"table": "", "clip": 100, "affine": False, "group_size": group}
+        return KVFormat(self.key, replace(self.value, bits=rope_bits, **plain))
 
     def buffers(
         self, batch: int, heads: int, key_dim: int, value_dim: int, tokens: int
@@ -197,11 +203,13 @@ def _format(
     value_block = 1 if per_channel else config.block_tokens or 1
 
     def side(name: str, bits: int, table: str, granularity: Granularity, block: int) -> SideFormat:
+        if table in BLOCKS:
+            granularity, block = Granularity.PER_TOKEN, 1
         return SideFormat(
             side=name,
             bits=bits,
             granularity=granularity,
-            group_size=config.group_size,
+            group_size=BLOCKS.get(table, config.group_size),
             block=block,
             buffered=config.residual,
             sinks=config.sinks,

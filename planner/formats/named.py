@@ -126,7 +126,8 @@ KV = (
     _vllm("fp8_per_token_head", 8, 0, 4),
     _vllm("int8_per_token_head", 8, 0, 4),
     _vllm("int4_per_token_head", 4, 0, 4),
-    _vllm("nvfp4", 4, 16, 9),
+    NamedFormat("nvfp4", 4, 16, 9, (VLLM, OURS)),
+    NamedFormat("mxfp4", 4, 32, 17, (OURS,)),
 )
 
 

@@ -27,6 +27,10 @@ Seam = Callable[[Tensor, int, Attend], Tensor]
 """(query, Dv, attention) -> what the attention gives."""
 
 
+_START = {"mean": torch.zeros, "tensor": torch.ones}
+"""What stands in buffers that a sequence's first append sets; the others are written first."""
+
+
 class Clock:
     """How many tokens the cache holds: `host` for Python, `device` (int32 [1]) for kernels.
 
@@ -93,6 +97,8 @@ class SideState:
     residual: Tensor | None = None
     sinks: Tensor | None = None
     mean: Tensor | None = None
+    tensor: Tensor | None = None
+    """What NVFP4's scales are multiples of (block_scales.py)."""
     affine: Tensor | None = None
     """Affine maps, the same for every sequence (affine.py)."""
 
@@ -110,12 +116,13 @@ class SideState:
         return kept if kept > self.sink_tokens else 0
 
     def tensors(self) -> tuple[Tensor, ...]:
-        held = (self.values, self.scale, self.residual, self.sinks, self.mean, self.affine)
+        held = (self.values, self.scale, self.tensor, self.residual, self.sinks, self.mean)
+        held += (self.affine,)
         return tuple(t for t in held if t is not None)
 
     def row(self, row: int) -> Self:
         """One sequence's part: the same memory."""
-        names = ("values", "scale", "residual", "sinks", "mean")
+        names = ("values", "scale", "residual", "sinks", "mean", "tensor")
         held = {name: getattr(self, name) for name in names}
         return replace(self, **{n: t[row : row + 1] for n, t in held.items() if t is not None})
 
@@ -164,7 +171,7 @@ class LayerState:
         for buffer in form.buffers(batch, heads, key_dim, value_dim, tokens):
             kind = dtype if buffer.dtype == "bfloat16" else getattr(torch, buffer.dtype)
             side, name = buffer.name.split("_", 1)
-            make = torch.zeros if name == "mean" else torch.empty
+            make = _START.get(name, torch.empty)
             held[side][name] = make(buffer.shape, dtype=kind, device=clock.device.device)
         key = SideState(form.key, key_dim, **held["k"])
         value = SideState(form.value, value_dim, **held["v"])

@@ -80,6 +80,9 @@ class PackedLayer(CacheLayerMixin):
         """Forget the tokens; the clock is reset by the cache, means with the first append."""
         if self.state.key.mean is not None:
             self.state.key.mean.zero_()
+        for side in (self.state.key, self.state.value):
+            if side.tensor is not None:
+                side.tensor.fill_(1.0)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         raise BadInput(

@@ -6,7 +6,7 @@
 over the elements that share a pair: a tile of tokens x channels that the granularity names.
 Tables of levels (planner/formats/code_tables.py) take the nearest level's code instead, and
 8-bit floats are symmetric: offset 0, scale = the largest magnitude / 1.75. A clip factor narrows
-[min, max] about its middle first.
+[min, max] about its middle first. NVFP4 and MXFP4 have scales of their own (block_scales.py).
 The minimum is stored itself, not as an integer zero point: see planner/formats/kv_format.py.
 A tile of equal elements has scale 0, codes 0 and the value of its offset.
 
@@ -22,18 +22,24 @@ from torch import Tensor
 from ...planner.formats import code_tables
 from ...planner.formats.configuration import Granularity
 from ...planner.formats.kv_format import SideFormat
+from .block_scales import dequantize_blocks, quantize_blocks
 
 FP16_MAX = 65504.0
 
 
-def quantize(x: Tensor, form: SideFormat, real: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def quantize(
+    x: Tensor, form: SideFormat, real: Tensor | None = None, tensor: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Quantize [B, H, T, D], T a multiple of `form.block`.
 
     Returns codes uint8 [B, H, T, D] and pairs fp16 in the planner's scale shape for T tokens.
     `real`, bool [B, T], excludes padding from the per-tensor minimum and maximum, which it
-    would otherwise move; the other granularities do not look at it.
+    would otherwise move; the other granularities do not look at it. `tensor`, float32 [B, H], is
+    NVFP4's.
     """
     x = x.float()
+    if form.table in code_tables.BLOCKS:
+        return quantize_blocks(x, form, tensor)
     low, high = _extremes(x, form, real)
     if form.table == code_tables.FP8:
         steps = code_tables.FP8_MOST
@@ -59,8 +65,8 @@ def clip_margin(form: SideFormat) -> float:
 
 def level_table(form: SideFormat, dim: int, device: torch.device) -> Tensor | None:
     """Levels and, behind them, their boundaries of a table's codes, float32 [2^(b + 1) - 1]; None
-    for integers and floats."""
-    if form.table in ("", code_tables.FP8):
+    for integers, floats and blocks."""
+    if form.table in ("", code_tables.FP8, *code_tables.BLOCKS):
         return None
     return _level_table(form.table, form.shared_values(dim), device)
 
@@ -90,8 +96,12 @@ def _decode(codes: Tensor, form: SideFormat, dim: int) -> Tensor:
     return codes.float() if table is None else table[codes.int()]
 
 
-def dequantize(codes: Tensor, pairs: Tensor, form: SideFormat) -> Tensor:
+def dequantize(
+    codes: Tensor, pairs: Tensor, form: SideFormat, tensor: Tensor | None = None
+) -> Tensor:
     """Codes [B, H, T, D] and their pairs -> values float32 [B, H, T, D]."""
+    if form.table in code_tables.BLOCKS:
+        return dequantize_blocks(codes, pairs, form, tensor)
     scale, offset = spread(pairs, form, codes.shape)
     return _decode(codes, form, codes.shape[-1]) * scale + offset
 

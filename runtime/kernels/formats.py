@@ -3,13 +3,14 @@
 import torch
 from torch import Tensor
 
-from ...planner.formats.code_tables import FP8, planes
+from ...planner.formats.code_tables import planes
 from ...planner.formats.configuration import Granularity
 from ..cache.layer_state import SideState
 from ..cache.quantize import level_table
 
-INTEGERS, FLOATS, TABLE = range(3)
-"""What codes stand for: themselves, e4m3, a table's levels."""
+INTEGERS, FLOATS, TABLE, NVFP4, MXFP4 = range(5)
+"""What codes stand for: themselves, e4m3, a table's levels; e2m1 in blocks with byte scales."""
+_KINDS = {"": INTEGERS, "fp8": FLOATS, "nvfp4": NVFP4, "mxfp4": MXFP4}
 
 
 def pair_width(side: SideState) -> int:
@@ -37,14 +38,22 @@ def format_constants(key: SideState, value: SideState, dtype: torch.dtype) -> di
 
 
 def table_kind(side: SideState) -> int:
-    table = side.form.table
-    return INTEGERS if not table else FLOATS if table == FP8 else TABLE
+    return _KINDS.get(side.form.table, TABLE)
 
 
 def levels_of(side: SideState) -> Tensor:
-    """Levels and boundaries of a table's codes; where there are none, any tensor in their place."""
+    """Levels and boundaries of a table's codes, or NVFP4's tensor scales; where there are none, any
+    tensor in their place."""
+    if side.tensor is not None:
+        return side.tensor
     levels = level_table(side.form, side.dim, side.values.device)
     return side.values if levels is None else levels
+
+
+def pairs_of(side: SideState) -> Tensor:
+    """Pairs (scale, offset) as 32-bit words; blocks' scales as bytes."""
+    assert side.scale is not None  # quantized sides have scales
+    return side.scale if side.scale.dtype == torch.uint8 else side.scale.view(torch.int32)
 
 
 def address(tensor: Tensor | None) -> int | None:

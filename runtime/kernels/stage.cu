@@ -2,7 +2,7 @@
 //
 // Compiled at run time by NVRTC, with decode.cu's names for the format: D, KB VB, KG VG, KT VT,
 // KC, K_TENSOR V_TENSOR, HALF; KX VX are bits of the codes' second part, K_TABLE V_TABLE what codes
-// stand for: 0 themselves, 1 e4m3, 2 levels. A division costs as much as unpacking two channels: rings are
+// stand for: 0 themselves, 1 e4m3, 2 levels, 3 and 4 e2m1 in blocks. A division costs as much as unpacking two channels: rings are
 // wrapped only where they wrap, and a part of a segment is a grid index, not a quotient.
 #include "stage_rows.cuh"
 

@@ -18,7 +18,16 @@ template <int TABLE>
 INLINE float level(const StageSide& s, u32 code) {
     if constexpr (TABLE == 1) return f16_lo((code & 127) << 7 | (code & 128) << 8);
     else if constexpr (TABLE == 2) return s.levels[code];
+    else if constexpr (TABLE > 2) return f16_lo((code & 7) << 9 | (code & 8) << 12) * 16384.f;
     else return (float)code;
+}
+
+// Scale of a block of e2m1 codes: e4m3 times the head's own, or a power of two.
+template <int TABLE>
+INLINE float block_scale(const StageSide& s, int head, long long at) {
+    const u32 byte = ((const u8*)s.pairs)[at];
+    if constexpr (TABLE == 3) return f16_lo(byte << 7) * 256.f * s.levels[head];
+    else return __uint_as_float(byte << 23);
 }
 
 // Eight channels of one packed slot: 16 bytes out.
@@ -29,7 +38,10 @@ INLINE uint4 eight_packed(const StageSide& s, int head, int heads, int slot, int
     load<BITS>(codes + channel * BITS / 8, w);
     if constexpr (EXTRA > 0) load<EXTRA>(codes + D * BITS / 8 + channel * EXTRA / 8, &more);
     u32 pair[8];
-    if constexpr (CHANNELS) {
+    float block = 0.f;
+    if constexpr (TABLE > 2) {
+        block = block_scale<TABLE>(s, head, ((long long)head * s.capacity + slot) * ((D + WIDTH - 1) / WIDTH) + channel / WIDTH);
+    } else if constexpr (CHANNELS) {
         const u32* from = s.pairs + ((long long)head * (s.capacity / TOKENS) + slot / TOKENS) * D + channel;
         load<16>((const u8*)from, pair);
         load<16>((const u8*)(from + 4), pair + 4);
@@ -45,7 +57,8 @@ INLINE uint4 eight_packed(const StageSide& s, int head, int heads, int slot, int
     for (int i = 0; i < 8; i++) {
         u32 code = w[i * BITS / 32] >> (i * BITS % 32) & ((1u << BITS % 32) - 1);
         if constexpr (EXTRA > 0) code |= (more >> (i * EXTRA) & ((1u << EXTRA) - 1)) << BITS;
-        x[i] = __fadd_rn(__fmul_rn(level<TABLE>(s, code), f16_lo(pair[i])), f16_hi(pair[i]));
+        if constexpr (TABLE > 2) x[i] = level<TABLE>(s, code) * block;
+        else x[i] = __fadd_rn(__fmul_rn(level<TABLE>(s, code), f16_lo(pair[i])), f16_hi(pair[i]));
     }
     return {pack_io(x[0], x[1]), pack_io(x[2], x[3]), pack_io(x[4], x[5]), pack_io(x[6], x[7])};
 }

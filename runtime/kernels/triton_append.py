@@ -23,9 +23,9 @@ from ...planner.formats.configuration import Granularity
 from ..cache.layer_state import LayerState, SideState
 from ..cache.quantize import clip_margin
 from . import tensor_token
-from .formats import levels_of, table_kind
+from .formats import levels_of, pairs_of, table_kind
 from .tensor_append import pack_tensor
-from .triton_codes import encoded, pair_of
+from .triton_codes import block_codes, block_scale, encoded, pair_of
 
 _TOKENS = 16  # tokens a program packs where each has its own pair
 
@@ -81,17 +81,21 @@ def _pack(X, RESIDUAL, VALUES, PAIRS, CLOCK, LEVELS, n, heads, x_batch, x_head, 
         low, high = tl.min(low, 2)[:, :, None], tl.max(high, 2)[:, :, None]
         if BLOCK > 1:
             low, high = tl.min(low, 0)[None, :, :], tl.max(high, 0)[None, :, :]
-    offset, scale = pair_of(low, high, margin, BITS, TABLE, CLIPS)
-    codes = encoded(x, offset, scale, LEVELS, BITS, TABLE)
+    if TABLE > 2:
+        tensor = tl.load(LEVELS + head) if TABLE == 3 else 1.0
+        word, share = block_scale(tl.maximum(high, -low), tensor, TABLE)
+        codes = block_codes(x, share)
+    else:
+        offset, scale = pair_of(low, high, margin, BITS, TABLE, CLIPS)
+        codes = encoded(x, offset, scale, LEVELS, BITS, TABLE)
+        word = offset.to(tl.int16, bitcast=True).to(tl.int32) << 16
+        word = word | (scale.to(tl.int16, bitcast=True).to(tl.int32) & 0xFFFF)
 
     slot = head * capacity + row % capacity
     _store_plane(VALUES, codes, slot, row_bytes, 0, row < end, MAIN, DIM, WIDTH, WIDE, MANY, TOKENS)
     if BITS > MAIN:
         _store_plane(VALUES, codes >> MAIN, slot, row_bytes, DIM * MAIN // 8, row < end,
                      BITS - MAIN, DIM, WIDTH, WIDE, MANY, TOKENS)  # fmt: skip
-
-    word = offset.to(tl.int16, bitcast=True).to(tl.int32) << 16
-    word = word | (scale.to(tl.int16, bitcast=True).to(tl.int32) & 0xFFFF)
     group = tl.arange(0, MANY)[None, :, None]
     if CHANNELS:
         within = tl.arange(0, WIDE)[None, None, :]
@@ -109,7 +113,7 @@ def _pack(X, RESIDUAL, VALUES, PAIRS, CLOCK, LEVELS, n, heads, x_batch, x_head, 
         some = packed + tl.program_id(0) * TOKENS < end
         tl.store(PAIRS + block * GROUPS + group, word, mask=(group < GROUPS) & some)
     else:
-        tl.store(PAIRS + slot[:, None, None] * GROUPS + group, word,
+        tl.store(PAIRS + slot[:, None, None] * GROUPS + group, word.to(PAIRS.dtype.element_ty),
                  mask=(row < end)[:, None, None] & (group < GROUPS))  # fmt: skip
 
 
@@ -177,7 +181,6 @@ def append(state: LayerState, key: Tensor, value: Tensor) -> None:
 def _launch_pack(side: SideState, x: Tensor, state: LayerState) -> None:
     form, dim = side.form, side.dim
     batch, heads, n, _ = x.shape
-    assert side.scale is not None  # quantized sides have pairs
     channels = form.granularity is Granularity.PER_CHANNEL
     width = dim if channels else form.group_width(dim)
     groups = -(-dim // width)
@@ -186,7 +189,7 @@ def _launch_pack(side: SideState, x: Tensor, state: LayerState) -> None:
     residual = x if side.residual is None else side.residual
     wide, many = triton.next_power_of_2(width), triton.next_power_of_2(groups)
     _pack[(tiles, batch * heads)](
-        x, residual, side.values, side.scale.view(torch.int32), state.clock.device,
+        x, residual, side.values, pairs_of(side), state.clock.device,
         levels_of(side), n, heads, *x.stride()[:3], side.values.shape[2], residual.shape[2],
         form.sinks, form.buffered, side.values.shape[3], clip_margin(form),
         BLOCK=form.block, BITS=form.bits, DIM=dim, WIDTH=width, GROUPS=groups, WIDE=wide,

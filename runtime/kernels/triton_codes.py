@@ -31,6 +31,31 @@ def _float_codes(x):
 
 
 @triton.jit
+def block_scale(largest, tensor, TABLE: tl.constexpr):
+    """(byte, scale) of a block by its largest magnitude (block_scales.py); `tensor`: NVFP4's."""
+    six = tl.where(largest < 0, 6.0, 6.0)  # a tensor: div_rn takes no scalar
+    if TABLE == 3:
+        share = tl.div_rn(tl.div_rn(largest, six), tensor + tl.zeros_like(largest))
+        code = _float_codes(share * 0.00390625)
+        half = (code << 7).to(tl.int16).to(tl.float16, bitcast=True)
+        scale = half.to(tl.float32) * 256.0 * tensor
+    else:
+        bits = (largest * 1.1428571428571428).to(tl.int32, bitcast=True)
+        code = tl.minimum(tl.maximum((bits >> 23) - 2, 1), 254)
+        scale = (code << 23).to(tl.float32, bitcast=True)
+    return code, scale
+
+
+@triton.jit
+def block_codes(x, scale):
+    """e2m1 codes, int32, of x under its block's scale."""
+    size = tl.where(scale > 0, tl.div_rn(tl.abs(x), tl.where(scale > 0, scale, 1.0) + x * 0), 0.0)
+    code = (size > 0.25).to(tl.int32) + (size >= 0.75).to(tl.int32) + (size > 1.25).to(tl.int32)
+    code += (size >= 1.75).to(tl.int32) + (size > 2.5).to(tl.int32) + (size >= 3.5).to(tl.int32)
+    return code + (size > 5.0).to(tl.int32) + tl.where(x < 0, 8, 0)
+
+
+@triton.jit
 def pair_of(low, high, margin, BITS: tl.constexpr, TABLE: tl.constexpr, CLIPS: tl.constexpr):
     """(offset, scale), fp16, of a range. TABLE: formats.INTEGERS, FLOATS or TABLE."""
     levels: tl.constexpr = 1.75 if TABLE == 1 else 2**BITS - 1

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...planner.formats.code_tables import planes
 from ...planner.formats.configuration import Granularity
 from ..cache.layer_state import SideState
-from .formats import levels_of, table_kind
+from .formats import levels_of, pairs_of, table_kind
 
 
 @triton.jit
@@ -28,7 +28,8 @@ def read_tile(position, valid, VALUES, PAIRS, RESIDUAL, SINKS, head, heads, capa
     """float32 [len(position), WORDS * 32 / BITS] of one head; zero where not `valid` or past DIM.
 
     BITS are those of the codes' first part, EXTRA of their second (packing.py), whose elements of
-    MORE hold as many codes as a word of VALUES. TABLE: 1 for e4m3, 2 for LEVELS.
+    MORE hold as many codes as a word of VALUES. TABLE: 1 for e4m3, 2 for LEVELS; 3 and 4 for blocks
+    of e2m1, whose PAIRS are bytes and whose LEVELS, of 3, a scale a head.
 
     WORDS is a power of two of 32-bit words that covers a row. KIND 0: pairs per token (or
     block); 1: per channel; 2: per tensor. HELD: a residual exists; FIRST: sinks exist.
@@ -70,16 +71,28 @@ def read_tile(position, valid, VALUES, PAIRS, RESIDUAL, SINKS, head, heads, capa
             groups: tl.constexpr = (DIM + WIDTH - 1) // WIDTH
             at = tile[:, None] * groups + (word * per // WIDTH)[None, :]
             pairs = tl.load(PAIRS + at, mask=inside, other=0)[:, :, None]
-        scale = (pairs & 0xFFFF).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
-        offset = (pairs >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
-        if TABLE == 1:
-            half = ((codes & 127) << 7) | ((codes & 128) << 8)
-            level = half.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
-        elif TABLE == 2:
-            level = tl.load(LEVELS + codes)
+        if TABLE > 2:
+            byte = pairs.to(tl.int32)
+            if TABLE == 3:
+                half = (byte << 7).to(tl.int16).to(tl.float16, bitcast=True)
+                scale = half.to(tl.float32) * 256.0 * tl.load(LEVELS + head)
+            else:
+                scale = (byte << 23).to(tl.float32, bitcast=True)
+            half = ((codes & 7) << 9) | ((codes & 8) << 12)
+            level = half.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32) * 16384.0
+            x = level * scale
         else:
-            level = codes.to(tl.float32)
-        x = tl.reshape(level * scale + offset, [position.shape[0], WORDS * per])
+            scale = (pairs & 0xFFFF).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+            offset = (pairs >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+            if TABLE == 1:
+                half = ((codes & 127) << 7) | ((codes & 128) << 8)
+                level = half.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+            elif TABLE == 2:
+                level = tl.load(LEVELS + codes)
+            else:
+                level = codes.to(tl.float32)
+            x = level * scale + offset
+        x = tl.reshape(x, [position.shape[0], WORDS * per])
         flat = tl.arange(0, WORDS * per)
         if HELD:
             held = valid & (row >= end)
@@ -110,7 +123,7 @@ def source(side: SideState) -> Source:
     kinds = {Granularity.PER_CHANNEL: 1, Granularity.PER_TENSOR: 2}
     kind = kinds.get(form.granularity, 0) if form.quantized else 0
     width = form.group_width(dim) if kind == 0 else dim
-    pairs = values if side.scale is None else side.scale.view(torch.int32)
+    pairs = values if side.scale is None else pairs_of(side)
     main, extra = (*planes(form.bits), 0)[:2]
     more = values
     if form.quantized:

@@ -108,7 +108,7 @@ def test_pairs_have_the_planners_shape(text: str) -> None:
     for one in (form.key, form.value):
         if not one.quantized:
             continue
-        codes, pairs = quantize(x, one)
+        codes, pairs = quantize(x, one, tensor=torch.ones(2, 3))
         shapes = {b.name: b.shape for b in one.buffers(2, 3, 80, 256 + one.sinks + one.buffered)}
         assert tuple(pairs.shape) == shapes[f"{one.side}_scale"]
         assert tuple(pack(codes, one.bits).shape) == shapes[f"{one.side}_values"]

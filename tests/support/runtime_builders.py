@@ -40,6 +40,8 @@ FORMATS = (
     "w16a16-kfp8vfp8-pt",
     "w16a16-knf4vlloyd3-g32+smooth+rot",
     "w16a16-klloyd2v2-g64+clip70+sink4",
+    "w16a16-knvfp4vmxfp4+smooth+rot+res64",
+    "w16a16-k4vnvfp4-kc",
 )
 
 
@@ -105,7 +107,7 @@ def poisoned_cache(spec: ModelSpec, text: str, *, tokens: int, batch: int = 1) -
             side.values.random_(0, 255, generator=noise)
             for buffer in (side.scale, side.residual, side.sinks):
                 if buffer is not None:
-                    buffer.fill_(torch.nan)
+                    buffer.view(torch.uint8).fill_(255)
             if not side.form.quantized:
                 side.values.fill_(torch.nan)
     return cache

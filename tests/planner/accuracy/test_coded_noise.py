@@ -43,6 +43,15 @@ def test_tables(name: str, bits: int, width: int) -> None:
     assert worth(config, width) == pytest.approx([as_bits(bits, found, whole)] * 2, abs=0.02)
 
 
+def test_blocks_are_worth_what_the_fields_names_say() -> None:
+    spec = load_model("Qwen/Qwen3-8B", offline=True)
+    texts = ("knvfp4vmxfp4", "k4vnvfp4-kc", "k8vmxfp4-g64")
+    found = formats_of(spec, [Configuration.parse(f"w16a16-{text}") for text in texts])
+    assert found.k_bits.tolist() == [3.74, 4.0, 8.0]
+    assert found.v_bits.tolist() == [3.52, 3.74, 3.52]
+    assert found.group.tolist() == [32.0, 128.0, 64.0]
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(("bits", "clip"), [(2, 90), (2, 70), (2, 50), (3, 90), (3, 80)])
 def test_clipped_ranges(bits: int, clip: int, width: int) -> None:
@@ -96,7 +105,14 @@ def test_what_no_row_has_is_an_interval(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize(
     ("text", "bits"),
-    [("k4v4", 0.0), ("kfp8vfp8", 0.0), ("knf4v4", 0.3), ("k2v2+clip70", 0.3), ("k4v4+affine", 0.7)],
+    [
+        ("k4v4", 0.0),
+        ("kfp8vfp8", 0.0),
+        ("knf4v4", 0.3),
+        ("knvfp4vnvfp4", 0.3),
+        ("k2v2+clip70", 0.3),
+        ("k4v4+affine", 0.7),
+    ],
 )
 def test_doubt(text: str, bits: float) -> None:
     assert coded_noise.doubt(Configuration.parse(f"w16a16-{text}")) == bits

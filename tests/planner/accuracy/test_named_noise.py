@@ -111,9 +111,28 @@ def int4_by_head(x: Values) -> Values:
     return (np.clip(np.rint(x / scale + zero), 0, 15) - zero) * scale
 
 
+def e2m1(x: Values) -> Values:
+    levels = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    nearest = levels[np.abs(np.abs(x)[..., None] - levels).argmin(-1)]
+    return np.sign(x) * nearest
+
+
+def nvfp4(x: Values) -> Values:
+    blocks = x.reshape(-1, 16)
+    scale = e4m3(np.abs(blocks).max(1, keepdims=True) / 6 * 64) / 64
+    return (e2m1(blocks / scale) * scale).reshape(x.shape)
+
+
+def mxfp4(x: Values) -> Values:
+    scale = 2.0 ** (np.floor(np.log2(np.abs(x).max(1, keepdims=True) * 8 / 7)) - 2)
+    return e2m1(x / scale) * scale
+
+
 SERVED: dict[str, tuple[Callable[[Values], Values], Values]] = {
     "fp8": (e4m3, X),
     "fp8_per_token_head": (e4m3_by_head, X),
+    "nvfp4": (nvfp4, X),
+    "mxfp4": (mxfp4, X),
     "int8_per_token_head": (int8_by_head, HEADS),
     "int4_per_token_head": (int4_by_head, HEADS),
 }
@@ -165,8 +184,9 @@ def test_a_block_without_a_minimum_loses_where_keys_have_offsets() -> None:
 
 def test_every_kv_format_of_the_grammar_has_noise_and_every_weight_format_bits() -> None:
     ours = {row.name for row in named.KV if row.engines == (named.OURS,)}
-    assert set(KV_NOISE) == {row.name for row in named.KV} - ours
-    assert ours == CODED.keys() - {"fp8"}
+    tables = ours - {"mxfp4"}
+    assert set(KV_NOISE) == {row.name for row in named.KV} - tables
+    assert tables == CODED.keys() - {"fp8", "nvfp4", "mxfp4"}
     for row in named.WEIGHTS:
         assert np.isfinite(equivalent_bits(row.name))
 

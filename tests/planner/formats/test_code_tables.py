@@ -45,7 +45,7 @@ def test_the_nearest_width_gives_the_levels(shared: int, width: int) -> None:
 
 
 def test_integers_and_floats_have_no_table() -> None:
-    for name in ("", "fp8"):
+    for name in ("", "fp8", "nvfp4", "mxfp4"):
         with pytest.raises(KeyError):
             levels(name, 64)
 

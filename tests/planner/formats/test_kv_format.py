@@ -28,11 +28,35 @@ def layer_bytes(text: str, tokens: int, *, batch: int = 1, dim: int = 128, heads
         ("w16a16-kfp8vfp8", 8.25),
         ("w16a16-knf4vlloyd2-g128", 3.25),
         ("w16a16-klloyd3vlloyd3-g32", 4.0),
+        ("w16a16-kmxfp4vmxfp4", 4.25),
+        ("w16a16-k2vmxfp4-g64", 3.375),
     ],
 )
 def test_scales_and_offsets_are_counted(text: str, bits_per_value: float) -> None:
     values = 2 * 8 * 128 * 1000
     assert layer_bytes(text, 1000) == values * bits_per_value / 8
+
+
+def test_nvfp4_keeps_a_float_a_head_beside_its_blocks() -> None:
+    # 128 codes of half a byte and 8 scales of a byte: 4.5 bits a value; 8 heads on both sides
+    assert layer_bytes("w16a16-knvfp4vnvfp4", 1000) == 2 * 8 * (1000 * (64 + 8) + 4)
+    # keys: codes, 32 blocks of pairs a channel, the block being filled; values as above
+    keys = 1024 * 64 + 32 * 128 * 4 + 32 * 128 * 2
+    assert layer_bytes("w16a16-k4vnvfp4-kc", 1024) == 8 * (keys + 1024 * (64 + 8) + 4)
+
+
+def test_blocks_are_their_own_groups_and_stream() -> None:
+    form = KVFormat.of(Configuration.parse("w16a16-k4vmxfp4-kc64+protect{1}:k8v8"), 0)
+    assert (form.value.group_size, form.value.block, form.value.granularity.value) == (
+        32,
+        1,
+        "per-token",
+    )
+    assert (form.key.group_size, form.key.block) == (None, 64)
+    protected = KVFormat.of(Configuration.parse("w16a16-knvfp4vnvfp4+protect{1}:k8v8"), 1)
+    assert (protected.key.group_size, protected.key.table) == (None, "")
+    latent = KVFormat.of(Configuration.parse("w16a16-knvfp4vnvfp4+rope8"), 0).of_latent(8)
+    assert (latent.key.group_size, latent.value.group_size, latent.value.table) == (16, None, "")
 
 
 def test_per_tensor_keeps_one_pair_a_token() -> None:

@@ -42,6 +42,9 @@ def test_every_pair_of_sides_is_read_as_what_it_says() -> None:
         ),
         ("wQ8_0-k4v4-g64", "wQ8_0-k4v4-g64"),
         ("w8a16-kfp8vfp8+protect{1,0}:k16v16", "w8a16-kfp8vfp8+protect{0,1}:k16v16"),
+        ("w4a16-kNVFP4vmxfp4+rot+res128+sink4", "w4a16-knvfp4vmxfp4+rot+res128+sink4"),
+        ("w4a16-k4vnvfp4-kc+affine", "w4a16-k4vnvfp4-kc+affine"),
+        ("w4a16-kmxfp4v2-g32", "w4a16-kmxfp4v2-g32"),
     ],
 )
 def test_any_case_and_alias_is_printed_one_way(written: str, canonical: str) -> None:
@@ -63,7 +66,11 @@ def test_any_case_and_alias_is_printed_one_way(written: str, canonical: str) -> 
         ("w4a16-kq8_0vq8_0-g64", "q8_0 says itself what shares a scale"),
         ("w4a16-kq8_0v4+rot", "q8_0 says itself"),
         ("w4a16-k4vq8_0-kc", "q8_0 says itself"),
-        ("w16a16-knvfp4vfp8+res128", "nvfp4 says itself"),
+        ("w16a16-kfp8_e5m2vfp8+res128", "fp8_e5m2 says itself"),
+        ("w16a16-knvfp4vfp8-kc", "nvfp4 brings its own blocks of 16 channels"),
+        ("w16a16-k4vmxfp4-pb64", "mxfp4 brings its own blocks of 32 channels"),
+        ("w16a16-k4vmxfp4-pt", "mxfp4 brings its own blocks"),
+        ("w16a16-knvfp4vmxfp4-g64", "nvfp4 brings its own blocks"),
         ("w16a16-kfp8vq4_0+rot", "q4_0 says itself"),
     ],
 )
@@ -116,14 +123,16 @@ def test_bytes_of_rows() -> None:
 
 
 @pytest.mark.parametrize("engine", ["kvpareto", "transformers", "transformers-eager"])
-@pytest.mark.parametrize("text", ["wQ4_K_M-k4v4", "w16a16-kq8_0v16", "w16a16-k8vnvfp4"])
+@pytest.mark.parametrize("text", ["wQ4_K_M-k4v4", "w16a16-kq8_0v16", "w16a16-k8vfp8_e5m2"])
 def test_our_own_engines_refuse_names(engine: str, text: str) -> None:
     with pytest.raises(BadInput, match=f"^{engine} does not run ") as error:
         find_engine(engine).check_formats(Configuration.parse(text))
     assert "--engine" in error.value.hint
 
 
-@pytest.mark.parametrize("text", ["kfp8vfp8", "knf4v4-g64", "klloyd2vlloyd3-kc+res128+rot"])
+@pytest.mark.parametrize(
+    "text", ["kfp8vfp8", "knf4v4-g64", "klloyd2vlloyd3-kc+res128+rot", "kmxfp4vnvfp4+rot"]
+)
 def test_our_runtime_holds_floats_and_tables_and_transformers_does_not(text: str) -> None:
     config = Configuration.parse(f"w16a16-{text}")
     find_engine("kvpareto").check_formats(config)

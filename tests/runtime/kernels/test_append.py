@@ -37,6 +37,9 @@ FORMATS = [
     ("klloyd3vlloyd2-g32", 64),
     ("klloyd2vnf4-kc", 64),
     ("k2v3-g64+clip65", 128),
+    ("knvfp4vmxfp4", 128),
+    ("kmxfp4vnvfp4+res8+sink4", 80),
+    ("k4vnvfp4-kc", 64),
 ]
 
 

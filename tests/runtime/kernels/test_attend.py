@@ -34,7 +34,8 @@ def check(state: LayerState, group: int, queries: int, **options: Any) -> None:
     [("k4v4-g64", 128), ("k8v2-g32", 64), ("k4v4-g64", 80), ("k2v4", 96), ("k16v4-g64", 64),
      ("k4v16-kc", 64), ("k4v2-kc-g64+res16+sink2", 64), ("k4v4-pb16-g32", 64), ("k8v8-pt", 64),
      ("k16v16", 64), ("k6v5-g32", 64), ("k3v6-g32", 96), ("k5v3-kc-g64+res16+sink2", 64),
-     ("kfp8vfp8-g32", 80), ("knf4vlloyd3-g64", 128), ("klloyd2vfp8-pt", 64), ("k3v2+clip70", 64)],
+     ("kfp8vfp8-g32", 80), ("knf4vlloyd3-g64", 128), ("klloyd2vfp8-pt", 64), ("k3v2+clip70", 64),
+     ("knvfp4vmxfp4", 128), ("kmxfp4vnvfp4+res16+sink2", 80)],
 )  # fmt: skip
 def test_formats(text: str, dim: int, queries: int) -> None:
     check(filled_state(text, 150, dim=dim, outliers=True, device=DEVICE), 3, queries)

@@ -58,7 +58,8 @@ def test_decode_of_formats(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["k6v5-g64", "k3v3-g64", "kfp8vfp8", "knf4vlloyd2-g64", "k5v3-kc-g64+res128"]
+    "text",
+    ["k6v5-g64", "k3v3-g64", "kfp8vfp8", "knf4vlloyd2-g64", "k5v3-kc-g64+res128", "knvfp4vmxfp4"],
 )
 def test_the_general_kernel_decodes_other_widths_and_tables(text: str) -> None:
     state = filled_state(text, 1000, dim=128, outliers=True, device="cuda")
@@ -99,7 +100,8 @@ def test_decode_with_soft_cap_and_sink_logits() -> None:
 @pytest.mark.parametrize(
     "text",
     ["k4v4-g32", "k2v8-kc+res16+sink5", "k16v16", "k8v2-pt", "k2v4", "k6v5-g32", "k3v6-kc+res16",
-     "kfp8v3-pt", "kfp8vfp8", "knf4vlloyd3-g32", "klloyd2v2-kc+clip70"],
+     "kfp8v3-pt", "kfp8vfp8", "knf4vlloyd3-g32", "klloyd2v2-kc+clip70", "knvfp4vmxfp4",
+     "k4vnvfp4-kc+res16"],
 )  # fmt: skip
 def test_staging_rounds_what_the_reference_reads(text: str, parts: int) -> None:
     state = filled_state(text, 110, dim=96, device="cuda")
@@ -117,7 +119,7 @@ def test_staging_rounds_what_the_reference_reads(text: str, parts: int) -> None:
     ("text", "dim", "window"),
     [("k4v4-g64", 128, None), ("k8v2-g32", 64, None), ("k4v4", 96, None), ("k16v16", 128, None),
      ("k4v4-kc-g64+res128+sink4", 128, None), ("k4v4-g64", 128, 300), ("k6v3-g64", 128, None),
-     ("kfp8vlloyd2-g32", 64, None)],
+     ("kfp8vlloyd2-g32", 64, None), ("kmxfp4vnvfp4", 128, None)],
 )  # fmt: skip
 def test_staged_chunks(
     monkeypatch: pytest.MonkeyPatch, text: str, dim: int, window: int | None, queries: int

@@ -134,7 +134,8 @@ def test_constants_name_the_format() -> None:
     ("text", "dim", "taken"),
     [("k4v4-g64", 128, True), ("k2v2-g32", 128, True), ("k4v4", 80, True), ("k8v8", 96, True),
      ("k4v4-g64", 80, False), ("k4v4-g64", 96, False), ("k16v2", 80, False), ("k6v4", 128, False),
-     ("k8vfp8", 128, False), ("knf4v4", 128, False), ("k4v3", 128, False)],
+     ("k8vfp8", 128, False), ("knf4v4", 128, False), ("k4v3", 128, False),
+     ("knvfp4v4", 128, False), ("k4vmxfp4", 128, False)],
 )  # fmt: skip
 def test_groups_must_divide_a_head_among_lanes(text: str, dim: int, taken: bool) -> None:
     state = empty_state(text, dim=dim, tokens=8)

@@ -1,4 +1,5 @@
-"""The latents' kernels as a Hopper GPU gets them, compiled without one: nothing leaves registers.
+"""Kernels of latents and of blocks as a Hopper GPU gets them, compiled without one: nothing leaves
+registers.
 
 What does not fit is local memory, which the driver sets aside for every thread that the GPU can
 hold (tests/runtime/weights/test_registers.py). Shared memory is that of a consumer card: 99 KB.
@@ -19,7 +20,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from kvpareto.planner.memory.activation.workspace import LATENT_KEYS, LATENT_ROWS
-from kvpareto.runtime.kernels import latent
+from kvpareto.runtime.kernels import latent, triton_append
 
 TOOL = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
@@ -46,18 +47,29 @@ def side(letter, bits, dim, extra=0, table=0):
 
 # bits of a code's first part, of rotary keys, of its second part, and what codes stand for
 for bits, rope, extra, table in ((16, 16, 0, 0), (8, 16, 0, 0), (4, 16, 0, 0), (4, 8, 0, 0),
-                                 (4, 16, 2, 0), (2, 16, 1, 2)):
+                                 (4, 16, 2, 0), (2, 16, 1, 2), (4, 16, 0, 3), (4, 16, 0, 4)):
     k, v = ("*bf16" if b == 16 else "*i32" for b in (bits, rope))
     kinds = {"Q": "*bf16", "T": "*bf16", "OUT": "*fp32", "LSE": "*fp32", "CLOCK": "*i32",
              "STARTS": "*i32", "KV": k, "KP": k, "KR": k, "KS": k, "VV": v, "VP": v, "VR": v,
              "VS": v, "scale": "fp32", "KM": "*i16", "KL": "*fp32", "VM": "*i16", "VL": "*fp32"}
+    pairs = "*u8" if table > 2 else k
+    kinds["KP"] = pairs
     constants = {"GROUP": 20, "WIDE_DOT": False, "ROWS": LATENT_ROWS, "KEYS": LATENT_KEYS}
     constants |= side("K_", bits, 512, extra, table) | side("V_", rope, 64)
-    print("attend", bits, rope, extra, *used(latent.attend_tile, constants, kinds))
-    kinds = {"OUT": "*bf16", "CLOCK": "*i32", "VALUES": k, "PAIRS": k, "RESIDUAL": k, "SINKS": k,
-             "MORE": "*i16", "LEVELS": "*fp32"}
+    print("attend", bits, rope, extra, table, *used(latent.attend_tile, constants, kinds))
+    kinds = {"OUT": "*bf16", "CLOCK": "*i32", "VALUES": k, "PAIRS": pairs, "RESIDUAL": k,
+             "SINKS": k, "MORE": "*i16", "LEVELS": "*fp32"}
     constants = {"KEYS": LATENT_KEYS, **side("", bits, 512, extra, table)}
-    print("write", bits, rope, extra, *used(latent.write_tile, constants, kinds))
+    print("write", bits, rope, extra, table, *used(latent.write_tile, constants, kinds))
+
+# blocks packed: channels of a block, and what codes stand for
+for width, table in ((16, 3), (32, 4)):
+    kinds = {"X": "*bf16", "RESIDUAL": "*bf16", "VALUES": "*u8", "PAIRS": "*u8", "CLOCK": "*i32",
+             "LEVELS": "*fp32", "margin": "fp32"}
+    constants = {"BLOCK": 1, "BITS": 4, "DIM": 128, "WIDTH": width, "GROUPS": 128 // width,
+                 "WIDE": width, "MANY": 128 // width, "TOKENS": 16, "CHANNELS": False,
+                 "WAITED": True, "MAIN": 4, "TABLE": table, "CLIPS": False}
+    print("pack", 4, 4, 0, table, *used(triton_append._pack, constants, kinds))
 """
 
 
@@ -68,6 +80,6 @@ def test_kernels_keep_to_their_registers() -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     rows = [line.split() for line in done.stdout.splitlines()]
-    assert len(rows) == 12
-    assert {tuple(row[:4]): int(row[4]) for row in rows if int(row[4])} == {}
-    assert all(int(row[5]) <= 99 * 1024 for row in rows)
+    assert len(rows) == 18
+    assert {tuple(row[:5]): int(row[5]) for row in rows if int(row[5])} == {}
+    assert all(int(row[6]) <= 99 * 1024 for row in rows)
