@@ -2,6 +2,7 @@
 
 DOOR = (
     "affine",
+    "block_scales",
     "hybrid_layer",
     "kv_cache",
     "layer_shape",
