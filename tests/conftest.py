@@ -18,7 +18,7 @@ CPU = (
     "calibration/tasks/test_lm_eval",
     "runtime/test_forced",
     "runtime/test_models",
-    "runtime/test_quantize",
+    "runtime/cache",
     "runtime/test_reference",
     "runtime/test_session",
     "runtime/test_text",

@@ -162,8 +162,8 @@ class KVFormat:
     def of_latent(self, rope_bits: int) -> "KVFormat":
         """The format of latent attention: latents are the keys, rotary keys the values."""
         group = None if self.value.table in BLOCKS else self.value.group_size
-        plain = {"table": "", "clip": 100, "affine": False, "group_size": group}
-        return KVFormat(self.key, replace(self.value, bits=rope_bits, **plain))
+        plain = replace(self.value, table="", clip=100, affine=False, group_size=group)
+        return KVFormat(self.key, replace(plain, bits=rope_bits))
 
     def buffers(
         self, batch: int, heads: int, key_dim: int, value_dim: int, tokens: int

@@ -116,9 +116,8 @@ class SideState:
         return kept if kept > self.sink_tokens else 0
 
     def tensors(self) -> tuple[Tensor, ...]:
-        held = (self.values, self.scale, self.tensor, self.residual, self.sinks, self.mean)
-        held += (self.affine,)
-        return tuple(t for t in held if t is not None)
+        held = [self.values, self.scale, self.tensor, self.residual, self.sinks, self.mean]
+        return tuple(t for t in (*held, self.affine) if t is not None)
 
     def row(self, row: int) -> Self:
         """One sequence's part: the same memory."""
