@@ -22,7 +22,7 @@ from ...planner.errors import BadInput
 from ...planner.formats.configuration import Configuration
 from ...planner.load_model import load_model
 from ...planner.models.read_config import read_model
-from ...planner.models.spec import ModelSpec
+from ...planner.models.spec import ModelSpec, MoEFFN
 from ...planner.workload import Workload
 from ...profiles import read
 from ..records.record_file import Record
@@ -31,6 +31,7 @@ RUNS = tuple(f"calibrations/{name}_h200.jsonl" for name in ("runs", "verify", "p
 SINCE = "2026-11-24"  # bench_runtime's rows before were of kernels that are gone
 BEFORE = "-pt"  # appended on the host then, which no pass is captured with
 STAGED_BATCHES = "2026-11-28T09"  # before, the chunks of a batch went tile by tile
+GROUPED_EXPERTS = "2026-11-28T16"  # before, packed experts took their tokens one after another
 EIGHT_BITS = "2026-11-28T14"  # before, chunks over 4 bits or fewer were attended to in 16
 SWEEPS = "hardware/latency_h200_kvpareto.jsonl"
 OUTPUT = 64  # tokens that the caches of bench_runtime.py have room for beyond the context
@@ -96,18 +97,21 @@ def runs(lines: Iterable[dict[str, Any]], engine: Engine = KVPARETO) -> Iterator
         x = line.get("execution", line)
         if x.get("outcome") != "ok" or x["engine"] != engine.name:
             continue
+        spec = described.get(x["model"]) or _spec(x["model"])
+        config = Configuration.parse(x["config"])
+        in_turn = _in_turn(x, spec, config)
         yield RunRow(
             model=x["model"],
-            spec=described.get(x["model"]) or _spec(x["model"]),
-            config=Configuration.parse(x["config"]),
+            spec=spec,
+            config=config,
             workload=Workload(x["context"], x["output"], batch=x["batch"]),
             gpu=x["environment"]["gpu"],
-            ttft_s=None if _by_tiles(x) else x.get("ttft_s"),
+            ttft_s=None if _by_tiles(x) or in_turn else x.get("ttft_s"),
             tpot_s=x.get("tpot_s"),
             captured="why_eager" not in x,
             eight=x["started"] >= EIGHT_BITS,
             allocated_resident=x["allocated_resident"],
-            allocated_peak=max(x["peaks"][name] for name in ("prefill", "decode")),
+            allocated_peak=None if in_turn else max(x["peaks"][n] for n in ("prefill", "decode")),
             workspace=x.get("workspace"),
             reserved_peak=x["reserved_peak"],
             context_bytes=x["context_bytes"],
@@ -120,6 +124,13 @@ def _by_tiles(line: dict[str, Any]) -> bool:
     return (
         line["batch"] > 1 and line["engine"] == KVPARETO.name and line["started"] < STAGED_BATCHES
     )
+
+
+def _in_turn(line: dict[str, Any], spec: ModelSpec, config: Configuration) -> bool:
+    """Whether packed experts took a prompt's tokens one after another, as they no longer do: its
+    seconds and its peak are of that."""
+    experts = config.weight_bits < 16 and any(isinstance(x.ffn, MoEFFN) for x in spec.layers)
+    return experts and line["engine"] == KVPARETO.name and line["started"] < GROUPED_EXPERTS
 
 
 def sweeps(lines: Iterable[dict[str, Any]]) -> Iterator[RunRow]:

@@ -22,6 +22,8 @@ class Coefficients:
     """Rows of a matrix product that reach half of that."""
     grouped: float
     """Of `matmul`, in the products of 16-bit experts, which are many and small in one kernel."""
+    grouped_packed: float
+    """The same of packed experts, which the kernel unpacks."""
     stream: float
     """Of the bandwidth, in kernels that only move bytes."""
     attention: float
@@ -65,8 +67,6 @@ class Coefficients:
     launch_prefill: float
     launch_packed: float
     """Further seconds of the host for each packed matrix that a long chunk multiplies with."""
-    launch_expert: float
-    """Seconds of the host for each packed expert that takes its share of a chunk in turn."""
     launch_piece: float
     """Seconds of the host a layer of a chunk that is captured but for its attention."""
     launch_segment: float
@@ -117,8 +117,8 @@ _RATES = (
 )  # fmt: skip
 _CARD = ("card_layer", "card_launch", "card_segment", "tail_layer", "turn_layer")
 _HOST = (
-    "launch_decode", "launch_prefill", "launch_packed", "launch_expert", "launch_piece",
-    "launch_segment", "host_step", "step",
+    "launch_decode", "launch_prefill", "launch_packed", "launch_piece", "launch_segment",
+    "host_step", "step",
 )  # fmt: skip
 
 

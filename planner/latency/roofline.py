@@ -149,7 +149,7 @@ def _products(job: LatencyJob, rows: Number, card: Card) -> Floats:
     copied = packed & (rows > FEW_ROWS)
     copy = job.weight + c.dequantize_bytes
     moved = job.linear * np.where(copied, copy, job.weight)
-    moved = moved + experts.chunk_bytes(job, rows, c)
+    moved = moved + experts.chunk_bytes(job, rows)
     seconds: Floats = np.maximum(dense + routed, moved / card.stream) + scans
     return np.where(copied, dense + routed + scans + moved / card.stream, seconds)
 
@@ -163,7 +163,6 @@ def _host(job: LatencyJob, length: Number, card: Card) -> tuple[Number, Number]:
         return c.host_step + c.launch_prefill * job.launches + c.plan * grows, 0.0
     rows = length * job.batch
     copied = (job.weight < 1.9) & (rows > FEW_ROWS)
-    in_turn = experts.in_turn(job, rows)
     launches = job.host_launches + TORCH_CALL * _tensor_launches(job)
     launches = launches + ROUTED_CALL * experts.launches(job)
     rotated_layers = job.layers * job.rotated
@@ -173,13 +172,13 @@ def _host(job: LatencyJob, length: Number, card: Card) -> tuple[Number, Number]:
         + TORCH_CALL * SMOOTHING * job.layers * job.smoothed
     )
     eager = c.launch_prefill * launches + np.where(copied, c.launch_packed * job.matrices, 0.0)
-    pieces = (job.context >= GRAPH_FROM * job.chunk) & (length == job.chunk) & (in_turn == 0)
+    pieces = (job.context >= GRAPH_FROM * job.chunk) & (length == job.chunk)
     pieces = pieces & (job.chunk <= PIECES_TO)
     level, slope = attention_host(job, length, card)
     between = (
         c.launch_piece * job.layers + c.launch_prefill * ROTATION_LAUNCHES / 2 * rotated_layers
     )
-    host = np.where(pieces, between, eager + c.launch_expert * in_turn)
+    host = np.where(pieces, between, eager)
     return c.host_step + host + level, slope
 
 

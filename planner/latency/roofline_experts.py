@@ -1,8 +1,8 @@
-"""What routed experts cost in the roofline: bytes read, products, launches, and tokens in turn.
+"""What routed experts cost in the roofline: bytes read, products, launches.
 
 A token passes the top_k of a layer's experts. Which ones is taken to be random, so that a pass of
-few tokens reads few experts. Packed experts multiply few (token, expert) pairs as they are stored;
-more than FEW_ROWS of them take their tokens one expert after another (runtime/weights/experts.py).
+few tokens reads few experts. Packed experts multiply with their matrices as these are stored, those
+of a chunk all in one kernel (runtime/weights/grouped.py).
 """
 
 import numpy as np
@@ -32,22 +32,13 @@ def chunk_products(job: LatencyJob, rows: Number, card: Card) -> Number:
     """Seconds of the experts' products of a chunk; an expert gets its share of the rows."""
     c = card.c
     share = rows * job.expert_share
-    grouped = card.matmul * np.where(job.weight < PACKED, 1.0, c.grouped)
+    grouped = card.matmul * np.where(job.weight < PACKED, c.grouped_packed, c.grouped)
     return 2 * job.expert * (share + np.where(share > 0, c.matmul_rows, 0.0)) / grouped
 
 
-def chunk_bytes(job: LatencyJob, rows: Number, c: Coefficients) -> Number:
-    """Bytes of the experts' weights that a chunk reads, and of the 16-bit copies that it writes."""
-    packed, share = job.weight < PACKED, rows * job.expert_share
-    copy = job.weight + c.dequantize_bytes
-    each = np.where(packed & (share > FEW_ROWS), copy, job.weight)
-    return job.expert * reached(job, rows) * each
-
-
-def in_turn(job: LatencyJob, rows: Number) -> Number:
-    """Packed experts that take their tokens one after another."""
-    turns = (job.weight < PACKED) & (rows * job.top_k > FEW_ROWS)
-    return np.where(turns, job.experts * reached(job, rows), 0.0)
+def chunk_bytes(job: LatencyJob, rows: Number) -> Number:
+    """Bytes of the experts' weights that a chunk reads."""
+    return job.expert * reached(job, rows) * job.weight
 
 
 def launches(job: LatencyJob) -> Number:

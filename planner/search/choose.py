@@ -37,8 +37,7 @@ from .tie_breaking import NOISE, SAME_MEMORY, SAME_TIME, filters, near_least
 
 USABLE = 0.5
 SLOW_PREFILL = 4.0
-"""Times the fastest safe point's TTFT that nobody would wait: packed experts, launched one by one
-for each short chunk, take up to a hundred times as long."""
+"""Times the fastest safe point's TTFT that nobody would wait: short chunks of a long prompt."""
 WORTH = 0.01
 """Retention that a step up must add to be worth more memory."""
 RETENTION_STEP, MEMORY_STEP = 0.0025, 1.005

@@ -2,22 +2,27 @@
 
 transformers stacks a layer's experts in `gate_up_proj` [experts, 2 I, H] and `down_proj`
 [experts, H, I] (some models transposed, some with biases) and calls the module with the tokens,
-the chosen experts and their weights. Here a decode step reads the chosen experts' packed
-matrices alone; a chunk takes one expert after another, dequantizing it into the workspace, and of
-an expert that most tokens chose so many tokens at a time that memory does not depend on routing.
-Where the format cannot hold one of the two stacks, that one stays as it is.
+the chosen experts and their weights. Here a few rows read the chosen experts' packed matrices one
+by one; a chunk sorts its tokens by expert and multiplies all of them in one launch (grouped.py), of
+a long chunk so many at a time that what they take is bounded. Without a GPU one expert comes after
+another: the reference. Where the format cannot hold one of the two stacks, that one stays as it is.
 """
 
 from collections.abc import Mapping
 from inspect import signature
+from typing import TYPE_CHECKING
 
 import torch
 
+from ...planner.memory.activation.workspace import tokens_at_once
 from . import layout
 from .awq_format import round_to_nearest, with_zeros
 from .layout import Packed, Packed4, Packed8
 from .linear import FEW_ROWS, as_stored, multiply
-from .workspace import Workspace
+from .workspace import Workspace, require_16_bits
+
+if TYPE_CHECKING:
+    from .grouped import SortedPairs
 
 
 class QuantizedExperts(torch.nn.Module):
@@ -58,9 +63,16 @@ class QuantizedExperts(torch.nn.Module):
         self, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
         """hidden [tokens, H], chosen and weights [tokens, k] -> [tokens, H]."""
-        if hidden.is_cuda and chosen.numel() <= FEW_ROWS:
+        if not hidden.is_cuda:
+            return self._one_by_one(hidden, chosen, weights)
+        if chosen.numel() <= FEW_ROWS:
             return self._decode(hidden, chosen, weights)
-        return self._one_by_one(hidden, chosen, weights)
+        most = tokens_at_once(*chosen.shape)
+        out = torch.empty_like(hidden)
+        parts = (x.split(most) for x in (hidden, chosen, weights, out))
+        for part in zip(*parts, strict=True):
+            self._together(*part)
+        return out
 
     def _decode(
         self, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor
@@ -90,24 +102,44 @@ class QuantizedExperts(torch.nn.Module):
         product = torch.bmm(rows, self._plain(part)[experts])[:, 0]
         return product if bias is None else product + bias[experts]
 
+    def _together(
+        self, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor, out: torch.Tensor
+    ) -> None:
+        """Write the tokens' results into `out`; nothing waits for the host."""
+        from . import grouped  # Triton, which only GPU machines need
+
+        order = grouped.sorted_pairs(chosen, self._count())
+        rows = self._grouped("first", hidden, order)
+        rows = self._activate(rows)
+        rows = self._grouped("down", rows, order)
+        grouped.combined(rows, weights, out)
+
+    def _grouped(self, part: str, x: torch.Tensor, order: "SortedPairs") -> torch.Tensor:
+        """Row p of the result is x[p // (pairs / len(x))] times the matrix of p's expert."""
+        from . import grouped
+
+        require_16_bits(x.dtype)
+        stack, bias = self.stack(part), self._bias(part)
+        if stack is None:
+            return grouped.product(x.contiguous(), self._plain(part), bias, order)
+        x = grouped.ordered(as_stored(x, stack).contiguous(), stack)
+        return grouped.product(x, stack, bias, order)
+
     def _one_by_one(
         self, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
         k = chosen.shape[1]
         order = chosen.reshape(-1).argsort(stable=True)
-        counts = torch.bincount(chosen.reshape(-1)).tolist()
-        result, start = torch.zeros_like(hidden), 0
+        result = torch.zeros_like(hidden)
         flat_weights = weights.reshape(-1)
-        most = rows_at_once(len(chosen), k, self._count())
-        for expert, count in enumerate(counts):
-            if not count:  # split would give one empty slice, which no kernel takes
+        counts = torch.bincount(chosen.reshape(-1), minlength=self._count())
+        for expert, slots in enumerate(order.split(counts.tolist())):
+            if not len(slots):
                 continue
-            for slots in order[start : start + count].split(most):
-                tokens = slots // k
-                rows = self._activate(self._one_expert("first", hidden[tokens], expert))
-                rows = self._one_expert("down", rows, expert) * flat_weights[slots, None]
-                result.index_add_(0, tokens, rows.to(result.dtype))
-            start += count
+            tokens = slots // k
+            rows = self._activate(self._one_expert("first", hidden[tokens], expert))
+            rows = self._one_expert("down", rows, expert) * flat_weights[slots, None]
+            result.index_add_(0, tokens, rows.to(result.dtype))
         return result
 
     def _count(self) -> int:
@@ -158,10 +190,8 @@ class InputRoutedExperts(QuantizedExperts):
         strength = torch.linalg.vector_norm(rows, ord=torch.inf, dim=-1)
         chosen = strength.topk(self._k, dim=0).indices.mT.reshape(-1)
         picked, ones = rows[chosen, tokens], rows.new_ones(len(chosen), 1)
-        few = hidden.is_cuda and len(chosen) <= FEW_ROWS
-        run = self._decode if few else self._one_by_one
         result = torch.zeros_like(rows)
-        result[chosen, tokens] = run(picked, chosen[:, None], ones)
+        result[chosen, tokens] = super().forward(picked, chosen[:, None], ones)
         return result.view(hidden.shape)
 
     def _activate(self, rows: torch.Tensor) -> torch.Tensor:
@@ -180,11 +210,6 @@ def packed_experts(
     if len(given) == 1:
         return InputRoutedExperts(module, packed, workspace, int(parent.top_k))  # type: ignore[arg-type]
     return QuantizedExperts(module, packed, workspace)
-
-
-def rows_at_once(tokens: int, k: int, experts: int) -> int:
-    """Tokens of a chunk that one expert takes at a time: twice an even share, or all there are."""
-    return max(1, min(tokens, -(-2 * tokens * k // experts)))
 
 
 def is_stack_of_experts(module: torch.nn.Module) -> bool:

@@ -102,6 +102,16 @@ def tile_rows(queries: Number) -> Ints:
     return np.clip(wide, 16, 64).astype(np.int64)
 
 
+EXPERT_PAIRS = 16384
+"""(token, expert) pairs of packed experts that are multiplied at a time: every expert of 128 has a
+tile full of them."""
+
+
+def tokens_at_once(tokens: int, top_k: int) -> int:
+    """Tokens of a chunk whose chosen packed experts are multiplied at a time."""
+    return min(tokens, max(1, EXPERT_PAIRS // top_k))
+
+
 LATENT_ROWS = 16  # (query, head) rows of one program of the latents' kernel
 LATENT_KEYS = 32  # tokens of a tile of it
 EXPANDED_BYTES = 2**26  # keys and values of a piece of latents, expanded in 16 bits for all heads

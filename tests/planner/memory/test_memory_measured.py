@@ -17,7 +17,6 @@ from kvpareto.calibration.evidence.memory_tables import (
     table,
 )
 from kvpareto.planner.engines.transformers import TRANSFORMERS
-from kvpareto.planner.models.spec import MoEFFN
 
 BASELINE, FLEET = baseline_rows(), fleet_rows()
 
@@ -75,11 +74,6 @@ def test_docs_show_the_table_as_it_is() -> None:
 
 OWN = runtime_rows()
 BEYOND = {
-    # packed experts take as many tokens at a time as routing gives, twice an even share at most
-    "Qwen3-30B-A3B-Instruct-2507 w4a16-k16v16 16,384",
-    "gpt-oss-20b-16bit w8a16-k16v16 16,384",
-    "gpt-oss-20b-16bit w8a16-k16v16 24,576",
-    "gpt-oss-20b-16bit w8a16-k16v16 32,768",
     # run before the chunks of a batch were staged
     "Qwen2.5-3B-Instruct w4a16-k16v16 2,048 x4",
     "Qwen3-8B w4a16-k8v8+pc1024 4,096 x4",
@@ -91,16 +85,11 @@ BEYOND = {
 
 def test_peaks_of_our_engine_are_counted_not_guessed() -> None:
     """Half of each model's runs within 0.03 %: a tensor of the hidden width more or less shows."""
-    assert len(OWN) == 226
+    assert len(OWN) == 213
     assert {row.run.name for row in OWN if abs(row.peak) > 0.0025} == BEYOND
     for model in {row.run.model for row in OWN}:
-        peaks = [abs(row.peak) for row in OWN if row.run.model == model and not packed_experts(row)]
+        peaks = [abs(row.peak) for row in OWN if row.run.model == model]
         assert statistics.median(peaks) <= 3e-4, model
-
-
-def packed_experts(row: RuntimeRow) -> bool:
-    spec = row.run.spec
-    return row.run.config.weight_bits < 16 and any(isinstance(x.ffn, MoEFFN) for x in spec.layers)
 
 
 @pytest.mark.parametrize("row", OWN, ids=lambda row: row.run.name)

@@ -36,15 +36,6 @@ def test_a_default_context_leaves_room_for_the_output() -> None:
     assert Workload.parse("1024", "512", "1", 1024).context == 1024
 
 
-def test_experts_in_short_chunks_are_said_to_be_slow() -> None:
-    said = notes("Qwen/Qwen3-30B-A3B", "w4a16-k8v8+pc512", Workload(32_768), "4090")
-    assert "prefill in chunks of 512 takes 17 times as long as in one shot" in said
-    assert "every packed expert again for each chunk" in said
-    for config in ("w4a16-k8v8", "w16a16-k8v8+pc512"):
-        assert notes("Qwen/Qwen3-30B-A3B", config, Workload(32_768), "4090") == ""
-    assert notes("Qwen/Qwen3-8B", "w4a16-k8v8+pc512", Workload(32_768), "4090") == ""
-
-
 @pytest.mark.parametrize("model", ["openai/gpt-oss-20b", "google/gemma-3-12b-it"])
 def test_a_sliding_cache_in_one_shot_is_said_to_hold_the_prompt(model: str) -> None:
     spec = load_model(model, offline=True)

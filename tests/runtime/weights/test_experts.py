@@ -1,5 +1,6 @@
-"""Packed experts in a chunk: routing decides who works, and must not decide how much memory."""
+"""Packed experts in a chunk: each token meets the experts that it chose, on a GPU together."""
 
+import os
 import types
 
 import pytest
@@ -7,11 +8,11 @@ import torch
 
 from kvpareto.planner.memory.activation.blocks import moe
 from kvpareto.planner.memory.activation.family_traits import block_traits_of
+from kvpareto.planner.memory.activation.workspace import tokens_at_once
 from kvpareto.runtime.weights.experts import (
     InputRoutedExperts,
     QuantizedExperts,
     pack_stack,
-    rows_at_once,
 )
 from kvpareto.runtime.weights.quantize_modules import apply
 from kvpareto.runtime.weights.random import random_model
@@ -53,23 +54,25 @@ def _packed() -> tuple[QuantizedExperts, torch.Tensor, torch.Tensor]:
     return QuantizedExperts(inner, stacks, Workspace(2 * WIDTH * HIDDEN, "cpu")), held[0], held[1]
 
 
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("tokens", [1, 3, 37])
-def test_an_expert_that_all_tokens_choose_gives_the_same_in_slices(tokens: int) -> None:
+def test_an_expert_that_all_tokens_choose_gives_the_same(tokens: int, together: bool) -> None:
+    if together and not INTERPRETED:
+        pytest.skip("needs TRITON_INTERPRET=1")
     module, first, down = _packed()
     make = torch.Generator().manual_seed(1)
     x = torch.randn(tokens, HIDDEN, generator=make)
     others = torch.randint(1, EXPERTS, (tokens, 1), generator=make)
     chosen = torch.cat([torch.zeros_like(others), others], dim=1)  # everybody's first is 0
     weights = torch.rand(tokens, TOP_K, generator=make)
-    seen: list[int] = []
-    one_expert = module._one_expert
-
-    def counted(self: QuantizedExperts, part: str, rows: torch.Tensor, expert: int) -> torch.Tensor:
-        seen.append(len(rows))
-        return one_expert(part, rows, expert)
-
-    module._one_expert = types.MethodType(counted, module)  # type: ignore[method-assign]
-    found = module(x, chosen, weights)
+    if together:
+        found = torch.empty_like(x).half()
+        module._together(x.half(), chosen, weights, found)
+    else:
+        found = module(x, chosen, weights)
     expected = torch.zeros_like(x)
     for token in range(tokens):
         for place in range(TOP_K):
@@ -77,17 +80,15 @@ def test_an_expert_that_all_tokens_choose_gives_the_same_in_slices(tokens: int) 
             gate, up = (x[token] @ first[e]).chunk(2)
             row = (torch.nn.functional.silu(gate) * up) @ down[e]
             expected[token] += weights[token, place] * row
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    assert max(seen) == rows_at_once(tokens, TOP_K, EXPERTS) == max(1, -(-tokens // 2))
-    assert min(seen) > 0  # no kernel takes none
+    near = {"rtol": 1e-4, "atol": 1e-5} if not together else {"rtol": 5e-3, "atol": 5e-3}
+    torch.testing.assert_close(found.float(), expected, **near)
 
 
-def test_slices_are_twice_an_even_share() -> None:
-    assert rows_at_once(16384, 4, 32) == 4096  # gpt-oss
-    assert rows_at_once(16384, 8, 128) == 2048  # Qwen3-30B-A3B
-    assert rows_at_once(5, 4, 32) == 2
-    assert rows_at_once(7, 8, 8) == 7
-    assert rows_at_once(1, 4, 32) == 1
+def test_a_long_chunk_takes_so_many_tokens_at_a_time() -> None:
+    assert tokens_at_once(16384, 4) == 4096  # gpt-oss
+    assert tokens_at_once(1024, 6) == 1024
+    assert tokens_at_once(5000, 7) == 2340
+    assert tokens_at_once(9, 20000) == 1
 
 
 def test_gpt_oss_clamps_copies_of_gate_and_up() -> None:

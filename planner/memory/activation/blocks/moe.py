@@ -7,6 +7,7 @@ Every token is copied once for each expert it goes to, and stays so until the en
 from ....models.spec import MoEFFN
 from ..forward_step import ForwardStep
 from ..live_tensors import LiveTensors
+from ..workspace import tokens_at_once
 from .ffn import activated, gated, plain
 
 
@@ -62,19 +63,21 @@ def _route(live: LiveTensors, ffn: MoEFFN, step: ForwardStep) -> int:
 
 
 def _packed_experts(live: LiveTensors, ffn: MoEFFN, step: ForwardStep) -> int:
-    """kvpareto's packed experts, one after another, each with at most twice an even share of the
-    tokens at a time (runtime/weights/experts.py, rows_at_once)."""
+    """kvpareto's packed experts (runtime/weights/experts.py): the pairs of `tokens_at_once` tokens
+    together, whose rows are first put into the order of the packed words."""
     out = live.take(step.bytes(step.hidden))
-    share = min(step.rows, -(-2 * step.rows * ffn.top_k // ffn.experts))
+    tokens = tokens_at_once(step.rows, ffn.top_k)
+    pairs = tokens * ffn.top_k
+    order = live.take(pairs * 8)
+    ordered = live.take(tokens * step.hidden * step.element)
     wide = ffn.width * (2 if ffn.gated else 1)
-    rows = live.take(share * step.hidden * step.element)
-    projected = live.take(share * wide * step.element)
-    live.drop(rows)
-    active = _activated(live, ffn, share * ffn.width * step.element, step)
+    projected = live.take(pairs * wide * step.element)
+    live.drop(ordered)
+    active = _activated(live, ffn, pairs * ffn.width * step.element, step)
     live.drop(projected)
-    down = live.take(share * step.hidden * step.element)
-    live.touch(2 * down)  # weighted, and cast back
-    live.drop(active, down)
+    ordered = live.take(pairs * ffn.width * step.element)
+    down = live.take(pairs * step.hidden * step.element)
+    live.drop(active, ordered, down, order)
     return out
 
 
