@@ -21,8 +21,8 @@ from torch.nn.functional import silu
 sys.path.insert(0, str(Path(__file__).parent))
 from bench_runtime import environment, relative_error
 
-from kvpareto.runtime.weights import grouped
 from kvpareto.runtime.weights.experts import QuantizedExperts
+from kvpareto.runtime.weights.grouped import products
 from kvpareto.runtime.weights.layout import Packed
 from kvpareto.runtime.weights.random import random4, random8
 from kvpareto.runtime.weights.workspace import Workspace
@@ -72,7 +72,7 @@ def stacks(bits: int, experts: int, hidden: int, width: int) -> dict[str, Packed
 
 
 def in_16_bits(
-    x: torch.Tensor, order: grouped.SortedPairs, k: int, first: torch.Tensor, down: torch.Tensor
+    x: torch.Tensor, order: products.SortedPairs, k: int, first: torch.Tensor, down: torch.Tensor
 ) -> torch.Tensor:
     """Torch's grouped products over sorted rows, matrices [experts, in, out]."""
     product = getattr(torch.nn.functional, "grouped_mm", None) or torch._grouped_mm
@@ -111,7 +111,7 @@ def main() -> None:
                 )
                 if not error < TOLERANCE:
                     sys.exit(f"{name} {bits} bits: {error:.1e} off: nothing is timed")
-                order = grouped.sorted_pairs(chosen, experts)
+                order = products.sorted_pairs(chosen, experts)
                 flops = 6 * tokens * k * hidden * width
                 row: dict[str, Any] = {
                     "shape": name, "bits": bits, "tokens": tokens, "error": error,
@@ -134,9 +134,9 @@ def main() -> None:
                         file.write(json.dumps(row) + "\n")
 
 
-def plans(x: torch.Tensor, stack: Packed, order: grouped.SortedPairs) -> dict[str, float]:
+def plans(x: torch.Tensor, stack: Packed, order: products.SortedPairs) -> dict[str, float]:
     """Microseconds of the first product by rows.columns.warps.stages of a program."""
-    put = grouped.ordered(x, stack)
+    put = products.ordered(x, stack)
     found = {}
     mean = len(order) / stack.words.shape[0]
     for rows in (16, 32, 64, 128):
@@ -145,9 +145,9 @@ def plans(x: torch.Tensor, stack: Packed, order: grouped.SortedPairs) -> dict[st
         for columns in (64, 128, 256):
             for warps in (4, 8):
                 for stages in (2, 3, 4):
-                    plan = grouped.TilePlan(rows, columns, warps, stages)
+                    plan = products.TilePlan(rows, columns, warps, stages)
                     try:
-                        us = timed(lambda: grouped.product(put, stack, None, order, plan), 8)  # noqa: B023
+                        us = timed(lambda: products.product(put, stack, None, order, plan), 8)  # noqa: B023
                     except Exception:
                         continue
                     found[f"{rows}.{columns}.{warps}.{stages}"] = us

@@ -143,7 +143,7 @@ def warnings_of(
     lines = [
         *spec.warnings,
         *map(str, spec.bounds),
-        *configuration_notes(spec, config, workload, engine, hardware),
+        *configuration_notes(spec, config, workload, engine),
         *([f"planned only: {obstacle}"] if obstacle is not None else []),
         *memory.notes,
         *accuracy.breaks,

@@ -34,9 +34,9 @@ from .engine_runs import RunRow, shipped_runs
 Floats = npt.NDArray[np.float64]
 
 RATES = (
-    "matmul", "grouped", "grouped_packed", "stream", "attention", "attention_packed", "attention_eight",
-    "attention_tiled", "tiled_packed", "weights_16", "weights_8", "weights_4", "experts_16",
-    "packed_8", "packed_4", "packed_2", "packed_channels",
+    "matmul", "grouped", "grouped_packed", "stream", "attention", "attention_packed",
+    "attention_eight", "attention_tiled", "tiled_packed", "weights_16", "weights_8", "weights_4",
+    "experts_16", "packed_8", "packed_4", "packed_2", "packed_channels",
 )  # fmt: skip
 HOST = (
     "launch_prefill", "launch_packed", "launch_piece", "launch_segment",

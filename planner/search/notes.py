@@ -5,7 +5,6 @@ from math import ceil
 from ..engine import Engine
 from ..formats.configuration import Configuration
 from ..formats.without_effect import without_effect
-from ..hardware.gpus import Hardware
 from ..models.spec import Attention, LatentAttention, ModelSpec
 from ..units import format_tokens
 from ..workload import Workload
@@ -16,7 +15,6 @@ def configuration_notes(
     config: Configuration,
     workload: Workload,
     engine: Engine,
-    hardware: Hardware | None,
 ) -> list[str]:
     """Sentences, the most important first."""
     return [

@@ -253,8 +253,7 @@ def warnings_for(request: Request, point: Point) -> tuple[str, ...]:
     spec = request.spec
     warnings = list(spec.warnings)
     warnings += [str(bound) for bound in spec.bounds]
-    how = request.engine, request.hardware
-    warnings += configuration_notes(spec, point.config, request.workload, *how)
+    warnings += configuration_notes(spec, point.config, request.workload, request.engine)
     warnings += point.accuracy.breaks
     if point.accuracy.low < 1 - SAFE_LOSS:
         warnings.append(

@@ -3,7 +3,7 @@
 transformers stacks a layer's experts in `gate_up_proj` [experts, 2 I, H] and `down_proj`
 [experts, H, I] (some models transposed, some with biases) and calls the module with the tokens,
 the chosen experts and their weights. Here a few rows read the chosen experts' packed matrices one
-by one; a chunk sorts its tokens by expert and multiplies all of them in one launch (grouped.py), of
+by one; a chunk sorts its tokens by expert and multiplies all of them in one launch (grouped/), of
 a long chunk so many at a time that what they take is bounded. Without a GPU one expert comes after
 another: the reference. Where the format cannot hold one of the two stacks, that one stays as it is.
 """
@@ -22,7 +22,7 @@ from .linear import FEW_ROWS, as_stored, multiply
 from .workspace import Workspace, require_16_bits
 
 if TYPE_CHECKING:
-    from .grouped import SortedPairs
+    from .grouped.products import SortedPairs
 
 
 class QuantizedExperts(torch.nn.Module):
@@ -67,7 +67,7 @@ class QuantizedExperts(torch.nn.Module):
             return self._one_by_one(hidden, chosen, weights)
         if chosen.numel() <= FEW_ROWS:
             return self._decode(hidden, chosen, weights)
-        most = tokens_at_once(*chosen.shape)
+        most = tokens_at_once(*chosen.shape, self._count())
         out = torch.empty_like(hidden)
         parts = (x.split(most) for x in (hidden, chosen, weights, out))
         for part in zip(*parts, strict=True):
@@ -106,24 +106,24 @@ class QuantizedExperts(torch.nn.Module):
         self, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor, out: torch.Tensor
     ) -> None:
         """Write the tokens' results into `out`; nothing waits for the host."""
-        from . import grouped  # Triton, which only GPU machines need
+        from .grouped import products  # Triton, which only GPU machines need
 
-        order = grouped.sorted_pairs(chosen, self._count())
+        order = products.sorted_pairs(chosen, self._count())
         rows = self._grouped("first", hidden, order)
         rows = self._activate(rows)
         rows = self._grouped("down", rows, order)
-        grouped.combined(rows, weights, out)
+        products.combined(rows, weights, out)
 
     def _grouped(self, part: str, x: torch.Tensor, order: "SortedPairs") -> torch.Tensor:
         """Row p of the result is x[p // (pairs / len(x))] times the matrix of p's expert."""
-        from . import grouped
+        from .grouped import products
 
         require_16_bits(x.dtype)
         stack, bias = self.stack(part), self._bias(part)
         if stack is None:
-            return grouped.product(x.contiguous(), self._plain(part), bias, order)
-        x = grouped.ordered(as_stored(x, stack).contiguous(), stack)
-        return grouped.product(x, stack, bias, order)
+            return products.product(x.contiguous(), self._plain(part), bias, order)
+        x = products.ordered(as_stored(x, stack).contiguous(), stack)
+        return products.product(x, stack, bias, order)
 
     def _one_by_one(
         self, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor

@@ -152,7 +152,7 @@ def few_rows(
         "BLOCK_N": plan.columns,
         "HAS_BIAS": bias is not None,
         "X_BF16": x.dtype == torch.bfloat16,
-        "DOT": _dot_type(x.dtype),
+        "DOT": dot_type(x.dtype),
         "STAGES": plan.stages,
         "num_warps": plan.warps,
     }
@@ -220,7 +220,7 @@ def _splits_that_fit(splits: int, elements: int, tiles: int, workspace: Workspac
     return splits
 
 
-def _dot_type(dtype: torch.dtype) -> tl.dtype:
+def dot_type(dtype: torch.dtype) -> tl.dtype:
     if INTERPRETED:
         return tl.float32
     return tl.bfloat16 if dtype == torch.bfloat16 else tl.float16

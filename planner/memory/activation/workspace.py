@@ -102,14 +102,13 @@ def tile_rows(queries: Number) -> Ints:
     return np.clip(wide, 16, 64).astype(np.int64)
 
 
-EXPERT_PAIRS = 16384
-"""(token, expert) pairs of packed experts that are multiplied at a time: every expert of 128 has a
-tile full of them."""
+EXPERT_ROWS = 128
+"""Rows that a packed expert multiplies with at a time, by an even share: a tile of its kernel."""
 
 
-def tokens_at_once(tokens: int, top_k: int) -> int:
+def tokens_at_once(tokens: int, top_k: int, experts: int) -> int:
     """Tokens of a chunk whose chosen packed experts are multiplied at a time."""
-    return min(tokens, max(1, EXPERT_PAIRS // top_k))
+    return min(tokens, max(1, EXPERT_ROWS * experts // top_k))
 
 
 LATENT_ROWS = 16  # (query, head) rows of one program of the latents' kernel

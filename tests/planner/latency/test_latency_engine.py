@@ -62,17 +62,17 @@ def test_projections_that_a_checkpoint_joins_are_launched_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "which"), [("grouped", 0), ("experts_16", 1)], ids=["prefill", "step"]
+    ("name", "which", "weights"),
+    [("grouped", 0, 16), ("experts_16", 1, 16), ("grouped_packed", 0, 8)],
+    ids=["prefill", "step", "packed"],
 )
-def test_rates_of_experts_are_theirs_alone(name: str, which: int) -> None:
+def test_rates_of_experts_are_theirs_alone(name: str, which: int, weights: int) -> None:
     slow = replace(OURS, **{name: getattr(OURS, name) / 2})
-    assert (
-        times(MOE, "w16a16-k16v16", 16_384, slow)[which]
-        > 1.1 * times(MOE, "w16a16-k16v16", 16_384)[which]
-    )
-    # Dense models, and packed experts, which have kernels of their own, do not know of them.
-    for spec, config in ((LLAMA, "w16a16-k16v16"), (MOE, "w8a16-k16v16")):
-        assert times(spec, config, 16_384, slow) == times(spec, config, 16_384)
+    config = f"w{weights}a16-k16v16"
+    assert times(MOE, config, 16_384, slow)[which] > 1.1 * times(MOE, config, 16_384)[which]
+    # Dense models, and experts that are stored otherwise, do not know of them.
+    for spec, other in ((LLAMA, config), (MOE, f"w{24 - weights}a16-k16v16")):
+        assert times(spec, other, 16_384, slow) == times(spec, other, 16_384)
 
 
 def test_a_window_too_wide_to_stage_costs_more_where_the_cache_is_packed() -> None:
@@ -123,28 +123,28 @@ def test_the_experts_models_are_right_within_a_fifth() -> None:
     granite = [row for row in rows if row.model == "granite-4.0-tiny-like"]
     packed = [row for row in rows if row.config.weight_bits < 16]
     assert (len(rows), len(granite), len(packed)) == (31, 12, 13)
+    assert not any(row.ttft_s for row in packed)  # their prompts were run one expert at a time
     errors = []
     for row in rows:
         found = predict(row.spec, row.config, row.workload, KVPARETO, H200)
         assert found is not None
-        assert row.ttft_s is not None
         assert row.tpot_s is not None
-        # granite-tiny's experts are 512 wide, and its short prompts wait for the host; how many
-        # packed experts a layer's tokens pass, one after another, is the routing's
-        limit = 0.65 if row in packed else 0.45 if row in granite else 0.2
-        errors.append(np.log(found.ttft_s / row.ttft_s))
-        assert errors[-1] == pytest.approx(0, abs=limit)
         assert np.log(found.tpot_s / row.tpot_s) == pytest.approx(0, abs=0.2)
+        if row.ttft_s is None:
+            continue
+        # granite-tiny's experts are 512 wide, and its short prompts wait for the host
+        errors.append(np.log(found.ttft_s / row.ttft_s))
+        assert errors[-1] == pytest.approx(0, abs=0.45 if row in granite else 0.2)
     assert np.median(np.abs(errors)) <= 0.12
 
 
-def test_packed_experts_take_turns_from_the_first_choice_too_many_on() -> None:
-    """Up to 64 rows go through the few-rows kernel: 8 tokens of 8 experts each, not 64 tokens."""
+def test_short_chunks_read_packed_experts_again_and_wait_for_no_host() -> None:
+    """128 chunks of 256 tokens read 15 GB of experts 128 times, 4 ms each; a host that launched
+    48 x 128 experts one by one would take 3 s a chunk."""
     moe = load_model("Qwen/Qwen3-30B-A3B-Instruct-2507", offline=True)
-    turns = 48 * 128 * OURS.launch_expert
-    few, many = (times(moe, f"w4a16-k16v16+pc{chunk}", 64 * chunk)[0] / 64 for chunk in (8, 64))
-    assert few < 0.2 * turns
-    assert many > 0.9 * turns  # all but a fiftieth of the experts are passed
+    short, long = (times(moe, f"w4a16-k16v16+pc{chunk}", 32_768)[0] for chunk in (256, 4096))
+    assert long < short < 6 * long
+    assert short < 10
 
 
 @pytest.mark.parametrize(

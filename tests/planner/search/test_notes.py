@@ -4,19 +4,15 @@ import pytest
 
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import Configuration
-from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.search.notes import configuration_notes
 from kvpareto.planner.units import format_bytes
 from kvpareto.planner.workload import Workload
 
 
-def notes(model: str, config: str, workload: Workload, gpu: str | None = None) -> str:
+def notes(model: str, config: str, workload: Workload) -> str:
     spec = load_model(model, offline=True)
-    hardware = find_gpu(gpu) if gpu is not None else None
-    return "; ".join(
-        configuration_notes(spec, Configuration.parse(config), workload, KVPARETO, hardware)
-    )
+    return "; ".join(configuration_notes(spec, Configuration.parse(config), workload, KVPARETO))
 
 
 def test_prompt_and_output_beyond_the_positions_are_said() -> None:

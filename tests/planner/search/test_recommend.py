@@ -331,15 +331,13 @@ def test_nothing_safe_anywhere_has_no_longest_context(qwen: Request) -> None:
 
 
 @pytest.mark.parametrize("budget", [19.4, 19.8, 20.5, 22])
-def test_packed_experts_prefill_in_the_longest_chunks_that_fit(budget: float) -> None:
-    """Qwen3-30B-A3B at 4 bits: chunks of 512 tokens take 197 s where 4,096 take 25."""
+def test_packed_experts_prefill_in_chunks_that_nobody_waits_for(budget: float) -> None:
+    """Qwen3-30B-A3B at 4 bits: short chunks read all experts again and again."""
     spec = load_model("Qwen/Qwen3-30B-A3B", offline=True)
     plan = recommend(Request(spec, Workload(32_768), KVPARETO, int(budget * GB), find_gpu("4090")))
     best = plan.recommended
     assert best.latency is not None
-    assert best.config.chunk is None or best.config.chunk >= 2048
-    slow = best.config.chunk is not None
-    assert slow == any("packed expert" in warning for warning in plan.warnings)
+    assert best.latency.ttft_s < 30
 
 
 OUTDONE = PointArrays(

@@ -85,10 +85,12 @@ def test_an_expert_that_all_tokens_choose_gives_the_same(tokens: int, together: 
 
 
 def test_a_long_chunk_takes_so_many_tokens_at_a_time() -> None:
-    assert tokens_at_once(16384, 4) == 4096  # gpt-oss
-    assert tokens_at_once(1024, 6) == 1024
-    assert tokens_at_once(5000, 7) == 2340
-    assert tokens_at_once(9, 20000) == 1
+    """128 rows for each expert, by an even share."""
+    assert tokens_at_once(16384, 4, 32) == 1024  # gpt-oss
+    assert tokens_at_once(16384, 8, 128) == 2048  # Qwen3-30B-A3B
+    assert tokens_at_once(1024, 6, 64) == 1024  # DeepSeek-V2-Lite
+    assert tokens_at_once(5000, 7, 64) == 1170
+    assert tokens_at_once(7, 8, 8) == 7
 
 
 def test_gpt_oss_clamps_copies_of_gate_and_up() -> None:

@@ -5,8 +5,9 @@ import torch
 
 pytest.importorskip("triton")
 
-from kvpareto.runtime.weights import grouped, launch, layout
+from kvpareto.runtime.weights import launch, layout
 from kvpareto.runtime.weights.awq_format import round_to_nearest
+from kvpareto.runtime.weights.grouped import products
 from kvpareto.runtime.weights.layout import Packed, Packed4, Packed8
 
 DEVICE = "cpu" if launch.INTERPRETED else "cuda"
@@ -82,15 +83,15 @@ def test_each_pair_meets_its_own_expert(
     x[:, 3] *= 50
     bias = torch.randn(experts, out, generator=make).to(dtype).to(DEVICE)
     chosen = choices(tokens, k, experts)
-    order = grouped.sorted_pairs(chosen, experts)
+    order = products.sorted_pairs(chosen, experts)
     if bits == 16:
         plain = torch.randn(experts, out, inputs, generator=make).to(dtype).to(DEVICE)
         members = plain.mT
-        found = grouped.product(x, members, bias, order)
+        found = products.product(x, members, bias, order)
     else:
         stack = stack_of(bits, experts, inputs, out, group or 128)
         members = torch.stack([stack.member(e).dequantized(torch.float32) for e in range(experts)])
-        found = grouped.product(grouped.ordered(x, stack), stack, bias, order)
+        found = products.product(products.ordered(x, stack), stack, bias, order)
     want = exact(x, members, chosen) + bias[chosen.reshape(-1)].double()
     assert error(found, want) < TOLERANCE[dtype]
 
@@ -98,10 +99,10 @@ def test_each_pair_meets_its_own_expert(
 def test_a_tile_of_every_height_gives_the_same() -> None:
     stack = stack_of(8, 4, 128, 32)
     x = torch.randn(150, 128, generator=torch.Generator().manual_seed(1)).half().to(DEVICE)
-    order = grouped.sorted_pairs(choices(150, 2, 4), 4)
-    put = grouped.ordered(x, stack)
+    order = products.sorted_pairs(choices(150, 2, 4), 4)
+    put = products.ordered(x, stack)
     results = [
-        grouped.product(put, stack, None, order, grouped.TilePlan(rows, 32, 4, 2))
+        products.product(put, stack, None, order, products.TilePlan(rows, 32, 4, 2))
         for rows in (16, 64, 128)
     ]
     for other in results[1:]:
@@ -109,7 +110,7 @@ def test_a_tile_of_every_height_gives_the_same() -> None:
 
 
 def test_tiles_are_as_high_as_an_even_share() -> None:
-    heights = [grouped.tile_plan(pairs, 64).rows for pairs in (65, 1024, 1025, 6144, 98304)]
+    heights = [products.tile_plan(pairs, 64).rows for pairs in (65, 1024, 1025, 6144, 98304)]
     assert heights == [16, 16, 32, 128, 128]
 
 
@@ -118,6 +119,6 @@ def test_results_of_a_token_are_weighed_in_fp32() -> None:
     y = torch.randn(3 * 5, 70, generator=make).half().to(DEVICE)
     weights = torch.rand(5, 3, generator=make).to(DEVICE)
     out = torch.empty(5, 70, dtype=torch.float16, device=DEVICE)
-    grouped.combined(y, weights, out)
+    products.combined(y, weights, out)
     want = (y.view(5, 3, 70).float() * weights[:, :, None]).sum(1)
     torch.testing.assert_close(out.float(), want, rtol=1e-3, atol=1e-3)

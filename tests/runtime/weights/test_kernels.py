@@ -218,3 +218,6 @@ def test_a_decode_step_of_experts_equals_a_chunk(bits: int, hidden: int) -> None
     step = experts._decode(x, chosen, weights)
     chunk = experts._one_by_one(x, chosen, weights)
     assert relative_error(step, chunk) < 3 * TOLERANCE[torch.bfloat16]
+    together = torch.empty_like(x)
+    experts._together(x, chosen, weights, together)
+    assert relative_error(together, chunk) < 3 * TOLERANCE[torch.bfloat16]

@@ -66,7 +66,7 @@ def _packed_experts(live: LiveTensors, ffn: MoEFFN, step: ForwardStep) -> int:
     """kvpareto's packed experts (runtime/weights/experts.py): the pairs of `tokens_at_once` tokens
     together, whose rows are first put into the order of the packed words."""
     out = live.take(step.bytes(step.hidden))
-    tokens = tokens_at_once(step.rows, ffn.top_k)
+    tokens = tokens_at_once(step.rows, ffn.top_k, ffn.experts)
     pairs = tokens * ffn.top_k
     order = live.take(pairs * 8)
     ordered = live.take(tokens * step.hidden * step.element)

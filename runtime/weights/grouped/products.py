@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 import triton
 
-from . import kernels_grouped
-from .launch import _dot_type
-from .layout import BLOCK4, Packed, Packed4, Packed8
+from ..launch import dot_type
+from ..layout import BLOCK4, Packed, Packed4, Packed8
+from . import kernels
 
 LARGEST_TILE = 128
 
@@ -91,7 +91,7 @@ def product(
     plan = plan or tile_plan(pairs, experts)
     y = torch.empty(pairs, outputs, dtype=x.dtype, device=x.device)
     tiles = min(pairs, pairs // plan.rows + experts)  # each expert's last may be partly empty
-    kernels_grouped.grouped[(triton.cdiv(outputs, plan.columns), tiles)](
+    kernels.grouped[(triton.cdiv(outputs, plan.columns), tiles)](
         x, chosen.pairs, chosen.ends, words, None if four is None else four.zeros, scales, bias, y,
         experts, inputs, outputs, x.stride(0), *words.stride(),
         *(four.zeros.stride()[:2] if four is not None else (0, 0)),
@@ -101,7 +101,7 @@ def product(
         BITS=4 if four is not None else 8 if isinstance(stack, Packed8) else 16,
         GROUP=BLOCK4 if four is None else four.group_size, EVERY=pairs // x.shape[0],
         BLOCK_E=triton.next_power_of_2(experts), BLOCK_M=plan.rows, BLOCK_N=plan.columns,
-        EVEN=inputs % BLOCK4 == 0, HAS_BIAS=bias is not None, DOT=_dot_type(x.dtype),
+        EVEN=inputs % BLOCK4 == 0, HAS_BIAS=bias is not None, DOT=dot_type(x.dtype),
         STAGES=plan.stages, num_warps=plan.warps,
     )  # fmt: skip
     return y
@@ -111,6 +111,6 @@ def combined(y: torch.Tensor, weights: torch.Tensor, out: torch.Tensor) -> None:
     """Write tokens' weighted sums into `out` [tokens, H]; y [pairs, H], weights [tokens, k]."""
     tokens, k = weights.shape
     columns = min(1024, triton.next_power_of_2(y.shape[1]))
-    kernels_grouped.combine[(tokens, triton.cdiv(y.shape[1], columns))](
+    kernels.combine[(tokens, triton.cdiv(y.shape[1], columns))](
         y, weights.contiguous(), out, y.shape[1], TOP_K=k, BLOCK_H=columns, num_warps=4
     )

@@ -6,7 +6,7 @@ is stored: 4 bits, 8 bits or 16. Which pairs a tile holds follows from how many 
 which every program works out for itself, so nothing is read on the host and a graph may hold it.
 
 Inputs of packed matrices are taken in the order that their words have them (`ordered` in
-grouped.py puts x into it), so that one block of words becomes one operand of the tensor cores.
+products.py puts x into it), so that one block of words becomes one operand of the tensor cores.
 """
 
 # Triton reads annotations as argument kinds, so kernels cannot carry Python types.
@@ -15,8 +15,8 @@ grouped.py puts x into it), so that one block of words becomes one operand of th
 import triton
 import triton.language as tl
 
-from .kernels import zero_points
-from .layout import BIAS8, BLOCK4
+from ..kernels import zero_points
+from ..layout import BIAS8, BLOCK4
 
 EXACT = 8388608
 """2^23: as the exponent of a float, it leaves the mantissa's low bits to whole numbers."""
