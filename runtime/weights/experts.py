@@ -67,7 +67,8 @@ class QuantizedExperts(torch.nn.Module):
             return self._one_by_one(hidden, chosen, weights)
         if chosen.numel() <= FEW_ROWS:
             return self._decode(hidden, chosen, weights)
-        most = tokens_at_once(*chosen.shape, self._count())
+        tokens, k = chosen.shape
+        most = tokens_at_once(tokens, k, self._count())
         out = torch.empty_like(hidden)
         parts = (x.split(most) for x in (hidden, chosen, weights, out))
         for part in zip(*parts, strict=True):

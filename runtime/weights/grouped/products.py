@@ -81,30 +81,46 @@ def product(
     x [n, in] in the stack's order (`ordered`). `stack`: packed matrices, or plain ones
     [experts, in, out]. `bias` [experts, out].
     """
-    packed = not isinstance(stack, torch.Tensor)
-    words = stack.words if packed else stack
-    experts, outputs = words.shape[0], words.shape[2]
-    inputs = stack.shape[0] if packed else words.shape[1]
-    four = stack if isinstance(stack, Packed4) else None
-    scales = stack.scales if packed else None
-    pairs = len(chosen)
+    if isinstance(stack, torch.Tensor):
+        held, inputs, outputs = _Held(stack, None, None, 16, BLOCK4), stack.shape[1], stack.shape[2]
+    elif isinstance(stack, Packed4):
+        held = _Held(stack.words, stack.zeros, stack.scales, 4, stack.group_size)
+        inputs, outputs = stack.shape
+    else:
+        held = _Held(stack.words, None, stack.scales, 8, BLOCK4)
+        inputs, outputs = stack.shape
+    pairs, experts = len(chosen), held.words.shape[0]
     plan = plan or tile_plan(pairs, experts)
     y = torch.empty(pairs, outputs, dtype=x.dtype, device=x.device)
     tiles = min(pairs, pairs // plan.rows + experts)  # each expert's last may be partly empty
     kernels.grouped[(triton.cdiv(outputs, plan.columns), tiles)](
-        x, chosen.pairs, chosen.ends, words, None if four is None else four.zeros, scales, bias, y,
-        experts, inputs, outputs, x.stride(0), *words.stride(),
-        *(four.zeros.stride()[:2] if four is not None else (0, 0)),
-        *((scales.stride() if four is not None else (scales.stride(0), 0))[:2]
-          if scales is not None else (0, 0)),
-        0 if bias is None else bias.stride(0),
-        BITS=4 if four is not None else 8 if isinstance(stack, Packed8) else 16,
-        GROUP=BLOCK4 if four is None else four.group_size, EVERY=pairs // x.shape[0],
+        x, chosen.pairs, chosen.ends, held.words, held.zeros, held.scales, bias, y,
+        experts, inputs, outputs, x.stride(0), *held.words.stride(),
+        *_strides(held.zeros), *_strides(held.scales), 0 if bias is None else bias.stride(0),
+        BITS=held.bits, GROUP=held.group, EVERY=pairs // x.shape[0],
         BLOCK_E=triton.next_power_of_2(experts), BLOCK_M=plan.rows, BLOCK_N=plan.columns,
         EVEN=inputs % BLOCK4 == 0, HAS_BIAS=bias is not None, DOT=dot_type(x.dtype),
         STAGES=plan.stages, num_warps=plan.warps,
     )  # fmt: skip
     return y
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What the kernel reads of a stack: codes (or the matrices), zero points, scales."""
+
+    words: torch.Tensor
+    zeros: torch.Tensor | None
+    scales: torch.Tensor | None
+    bits: int
+    group: int
+
+
+def _strides(part: torch.Tensor | None) -> tuple[int, int]:
+    """From expert to expert and from group to group; scales of 8 bits have one group."""
+    if part is None:
+        return 0, 0
+    return part.stride(0), part.stride(1) if part.dim() == 3 else 0
 
 
 def combined(y: torch.Tensor, weights: torch.Tensor, out: torch.Tensor) -> None:
