@@ -11,7 +11,7 @@ import torch
 import triton
 
 from ..launch import dot_type
-from ..layout import BLOCK4, Packed, Packed4, Packed8
+from ..layout import BLOCK4, Packed, Packed4
 from . import kernels
 
 LARGEST_TILE = 128
