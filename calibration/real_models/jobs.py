@@ -18,7 +18,7 @@ from ...planner.models.spec import ModelSpec
 from .design import divergence_design, marks
 from .gguf_folder import SOURCE, WEIGHTS
 from .rows import DIVERGENCE, TASKS, Key, read_rows
-from .same_bytes import same_bytes_design
+from .same_bytes import same_bytes_design, tasked_design
 from .tasks import available
 
 GSM8K = "gsm8k"
@@ -41,7 +41,7 @@ class CampaignSettings:
     seed: int = 0
     commit: str | None = None
     design: str = "divergence"
-    """Of the divergences: design.py's, or "bytes", same_bytes.py's."""
+    """design.py's, or "bytes", same_bytes.py's."""
     windows: int | None = None
     places: int | None = None
     """Of text, and compared in their bodies; None: what worker.py says."""
@@ -94,7 +94,7 @@ def configurations(
 ) -> list[Configuration]:
     """What the group measures. Tasks begin with the unquantized model."""
     if group.kind == TASKS:
-        chosen = [FULL, *marks()]
+        chosen = tasked_design() if settings.design == "bytes" else [FULL, *marks()]
         return [config.with_chunk(TASK_CHUNK) for config in chosen][: settings.configurations]
     if settings.design == "bytes":
         return same_bytes_design()[: settings.configurations]

@@ -4,9 +4,10 @@
         --contexts 1024 --windows 2 --places 512
     python -m kvpareto.calibration.real_models bytes ROWS... --out docs/formats_measured.md
 
-Sizes are bits a value of a long cache, scales and offsets counted, of keys and values together;
-what does not grow with the text (maps, means, sinks, windows) is not in them. The divergence design
-(design.py) crosses bits with granularity; here every method is given the bytes of the others.
+Folders that were prepared with tasks are scored on them, under TASKED. Sizes are bits a value of a
+long cache, scales and offsets counted, of keys and values together; what does not grow with the
+text (maps, means, sinks, windows) is not in them. The divergence design (design.py) crosses bits
+with granularity; here every method is given the bytes of the others.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ FIRST = (
     "k3v3", "k3v3+smooth+rot", "k3v3+rot", "klloyd3vlloyd3+rot", "k3v3+affine+clip90+sink4", "k4v4",
     "k4v4+rot", "k4v4+smooth+rot", "knf4vnf4", "knf4vnf4+rot", "k4v4+affine", "k4v4-kc128",
     "kfp8vfp8", "k8v8", "k6v6", "k5v5+rot", "k5v5+affine", "k2v2-kc", "k2v2-kc+affine+clip80+sink4",
+    "knvfp4vnvfp4", "knvfp4vnvfp4+rot", "kmxfp4vmxfp4", "kmxfp4vmxfp4+rot", "knvfp4vnvfp4+affine",
 )  # fmt: skip
 """What stands for each method, measured first."""
 REST = (
@@ -38,6 +40,15 @@ REST = (
     "k6v5", "k6v4", "kfp8vfp8-pt", "k8v8-pt", "k8v8+rot", "k8v4", "k8v4+affine", "k4v4-kc",
     "k4v4-kc+affine+sink4",
 )  # fmt: skip
+TASKED = (
+    "k2v2-kc128+affine+clip70+sink4", "k2v2-kc128", "k2v2+affine+clip70+sink4", "k2v2",
+    "k4v4+affine", "k4v4", "k3v3+affine+clip90+sink4", "k2v2-kc128+affine+clip70+sink4+res128",
+    "k4v4-kc128", "knvfp4vnvfp4", "k2v2-kc128+clip70+sink4", "kmxfp4vmxfp4", "knf4vnf4",
+    "knvfp4vnvfp4+rot", "kmxfp4vmxfp4+rot", "knvfp4vnvfp4+affine", "k4v2-kc128+affine+sink4",
+    "k3v3-kc128+affine+clip90+sink4", "k2v2+smooth+rot+clip70+sink4", "k4v4+smooth+rot",
+    "k2v2-kc+affine+clip80+sink4", "k3v3+smooth+rot", "kfp8vfp8", "k8v8",
+)  # fmt: skip
+"""What is scored on tasks, in this order."""
 SIZES = (2.3, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.5, 8.5)
 """Upper ends of the table's classes, in bits a value; a row belongs to the first that it fits."""
 _SLACK = 0.13
@@ -47,6 +58,11 @@ def same_bytes_design() -> list[Configuration]:
     """Every configuration, the unquantized first; windows and chunks are in none."""
     texts = ("k16v16", *FIRST, *REST)
     return [Configuration.parse(f"w16a16-{text}") for text in texts]
+
+
+def tasked_design() -> list[Configuration]:
+    """Those that are scored on tasks, the unquantized first."""
+    return [Configuration.parse(f"w16a16-{text}") for text in ("k16v16", *TASKED)]
 
 
 def bits_a_value(model: str, config: Configuration) -> float:

@@ -182,6 +182,8 @@ class _Tasks:
 
     def __init__(self, worker: Worker, group: JobGroup) -> None:
         self._worker, self._group = worker, group
+        if any(config.affine for config in configurations(group, worker.settings, ())):
+            _learn_affine(worker.model(group, 16))
         full = group.key(FULL.with_chunk(TASK_CHUNK))
         self._names = [GSM8K] if group.context == 0 else available(group.folder, group.context)
         for _, row in read_rows(worker.settings.out.glob("*.jsonl")):

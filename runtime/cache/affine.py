@@ -13,6 +13,7 @@ A buffer holds, for each head of D channels, float16 [2 D + 1, D]: M (or N), the
 rounded, so that only its own rounding is left: 2^-11 times M's stretch, of a score.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def maps_of(matrix: Tensor, mean: Tensor | None = None, *, queries: bool = False
 def write_maps(folder: Path, maps: Maps) -> Path:
     """Put a model's maps beside its calibration, whole or not at all."""
     path = folder / AFFINE
-    torn = path.with_suffix(".new")
+    torn = path.with_suffix(f".{os.getpid()}")  # of this process: others may write the same
     save_file({name: tensor.contiguous() for name, tensor in maps.items()}, torn)
     torn.replace(path)
     return path

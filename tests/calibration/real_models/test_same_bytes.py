@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 from kvpareto.calibration.real_models import jobs
-from kvpareto.calibration.real_models.rows import DIVERGENCE, Row, write_rows
+from kvpareto.calibration.real_models.rows import DIVERGENCE, TASKS, Row, write_rows
 from kvpareto.calibration.real_models.same_bytes import (
     FIRST,
     REST,
+    TASKED,
     bits_a_value,
     same_bytes_design,
+    tasked_design,
     write_table,
 )
 from kvpareto.planner.formats.configuration import Configuration
@@ -46,6 +48,15 @@ def test_the_design_is_asked_for_by_name(tmp_path: Path) -> None:
     group = jobs.JobGroup(tmp_path, "m", None, DIVERGENCE, 64)  # type: ignore[arg-type]
     texts = [str(config) for config in jobs.configurations(group, settings, ())]
     assert texts == ["w16a16-k16v16", "w16a16-k2v2", "w16a16-k2v2+smooth+rot"]
+
+
+def test_tasks_have_their_own_and_begin_with_the_unquantized_model(tmp_path: Path) -> None:
+    settings = jobs.CampaignSettings(tmp_path, tmp_path, (64,), design="bytes", configurations=3)
+    group = jobs.JobGroup(tmp_path, "m", None, TASKS, 2048)  # type: ignore[arg-type]
+    texts = [str(config) for config in jobs.configurations(group, settings, ())]
+    first = "w16a16-k2v2-kc128+affine+clip70+sink4+pc1024"
+    assert texts == ["w16a16-k16v16+pc1024", first, "w16a16-k2v2-kc128+pc1024"]
+    assert len(set(tasked_design())) == 1 + len(TASKED)
 
 
 def test_the_page_is_made_of_the_rows(tmp_path: Path) -> None:
