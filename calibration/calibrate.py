@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..planner.accuracy.calibrations import ACCURACY, begin, fingerprint, folder_of
+from ..planner.engines.kvpareto import KVPARETO
 from ..planner.errors import BadInput, Interrupted
 from ..planner.formats.configuration import Configuration
 from ..planner.load_model import load_model
@@ -49,6 +50,7 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
             "`kvpareto plan` works from published rows",
         )
     _check_installed()
+    stored, spec = spec, KVPARETO.dequantized(spec)
     cluster = None
     if options.ray is not None:
         from .cluster.run import connect, device_of
@@ -81,6 +83,11 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
         if options.model is None:
             say(
                 f"no --model: calibrating {DEFAULT_MODEL}, the small model that ships with kvpareto"
+            )
+        if spec is not stored and stored.quantization is not None:
+            say(
+                f"{spec.name} is stored as {stored.quantization.method}: what is measured are its "
+                "weights dequantized to 16 bits, and w8 and w4 rounded from these"
             )
         if file.torn:
             say(f"the last row was incomplete; it is kept in {file.path.name}.torn")

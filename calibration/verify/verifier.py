@@ -196,13 +196,14 @@ class Verifier:
         return asks_own_prose(folder, records, self._settings.seed, items)
 
     def _why_no_reference(self, question: VerificationCase) -> str:
-        if question.spec.quantization is not None:
+        request = question.request
+        spec = request.engine.dequantized(request.spec)
+        if spec.quantization is not None:
             return "the checkpoint is quantized already: there is no unquantized score"
         if self._settings.device != "cuda":
             return ""
-        request = question.request
         needs = memory.estimate(
-            request.spec, _unquantized(question), request.workload, request.engine, None
+            spec, _unquantized(question), request.workload, request.engine, None
         ).total
         has = torch.cuda.mem_get_info()[1]
         if needs <= has:
