@@ -19,13 +19,15 @@ from torch import Tensor, nn
 from .attention import attend
 from .cache.packed_layer import PackedLayer
 from .fused_kernels import add_rms_norm, rms_norm, rope, swiglu
-from .weights.fused_projections import gated
+from .weights.fused_projections import gated, gated_halves
 
 PLAIN = ("Llama", "Qwen2", "Qwen3", "Mistral", "Mixtral", "Qwen3Moe")
 """Families whose attention is projections, optional per-head norms, RoPE, attention, output, and
 whose layer is norm, attention, add, norm, FFN, add."""
 
 
+JOINED = {"gate_up_proj": "down_proj", "input_linear": "output_linear"}
+"""Names of one matrix for gate and up, and of the matrix behind them."""
 FEW_ROWS = 64
 """Up to this many tokens a layer's last sum and the next one's norm are one launch."""
 
@@ -49,7 +51,7 @@ def fuse(model: nn.Module) -> list[nn.Module]:
             if norm is not None:
                 norms[module] = norm
                 take(module, norm)
-        elif isinstance(getattr(module, "down_proj", None), nn.Module):
+        elif any(isinstance(getattr(module, x, None), nn.Module) for x in JOINED.values()):
             mlp = _mlp_of(module, agreed)
             if mlp is not None:
                 take(module, mlp)
@@ -127,11 +129,12 @@ def _norm_of(module: nn.Module, agreed: dict[object, object]) -> _Norm | None:
 
 def _mlp_of(module: nn.Module, agreed: dict[object, object]) -> Callable[..., Tensor] | None:
     names = {name for name, _ in module.named_children()}
-    act = getattr(module, "act_fn", getattr(module, "activation_fn", None))
-    joined = {"gate_up_proj", "down_proj"} <= names
-    if act is None or not (joined or {"gate_proj", "up_proj", "down_proj"} <= names):
+    joined = next((both for both, down in JOINED.items() if {both, down} <= names), None)
+    if joined is None and not {"gate_proj", "up_proj", "down_proj"} <= names:
         return None
-    width = getattr(module.gate_up_proj if joined else module.gate_proj, "in_features", None)
+    if not any(hasattr(module, name) for name in ("act_fn", "activation_fn", "activation")):
+        return None
+    width = getattr(getattr(module, joined or "gate_proj"), "in_features", None)
     held = [*module.parameters(), *module.buffers()]
     if width is None or not held:
         return None
@@ -140,7 +143,11 @@ def _mlp_of(module: nn.Module, agreed: dict[object, object]) -> Callable[..., Te
     probe = _probe(width, held[0] if like is None else like)
     sparse = getattr(module, "activation_sparsity", 0.0)  # of some layers, in Gemma 3n
     for tanh in (False, True):
-        mlp = partial(_joined_mlp if joined else _mlp, tanh=tanh)
+        mlp = partial(_mlp, tanh=tanh)
+        if joined is not None:
+            # Granite's chunks stay its own: what they take is planned so.
+            own = module.forward if joined == "input_linear" else None
+            mlp = partial(_joined_mlp, both=joined, down=JOINED[joined], own=own, tanh=tanh)
         if _agrees(agreed, (type(module), sparse, tanh), partial(mlp, module), module, probe):
             return mlp
     return None
@@ -176,9 +183,25 @@ def _mlp(module: Any, x: Tensor, *, tanh: bool) -> Tensor:
     return module.down_proj(inner)
 
 
-def _joined_mlp(module: Any, x: Tensor, *, tanh: bool) -> Tensor:
-    gate, up = module.gate_up_proj(x).chunk(2, dim=-1)
-    return module.down_proj(swiglu(gate, up, tanh=tanh))
+def _joined_mlp(
+    module: Any,
+    x: Tensor,
+    *,
+    both: str,
+    down: str,
+    own: Callable[[Tensor], Tensor] | None,
+    tanh: bool,
+) -> Tensor:
+    """`both` and `down` name the matrices; `own` takes more than a few rows, where it is given."""
+    if own is not None and x.numel() > FEW_ROWS * x.shape[-1]:
+        return own(x)
+    matrix = getattr(module, both)
+    inner = gated_halves(matrix, x, tanh=tanh)
+    if inner is None:
+        gate, up = matrix(x).chunk(2, dim=-1)
+        inner = swiglu(gate, up, tanh=tanh)
+    mixed: Tensor = getattr(module, down)(inner)
+    return mixed
 
 
 def _attention(

@@ -122,6 +122,17 @@ def gated(
     return joint.gated(x, tanh=tanh) if (gate.joint[1], up.joint[1]) == (0, 1) else None
 
 
+def gated_halves(both: torch.nn.Module, x: torch.Tensor, *, tanh: bool) -> torch.Tensor | None:
+    """act(g) * u in one launch, for the halves g and u of both(x) of a few rows; else None."""
+    if not isinstance(both, QuantizedLinear) or both.joint is not None:
+        return None
+    rows = x.numel() // x.shape[-1]
+    if rows > FEW_ROWS or (both.bias is not None and both.bias.dtype != x.dtype):
+        return None
+    y = multiply_gated(x.reshape(rows, -1), both.packed, both.bias, both.workspace, tanh=tanh)
+    return None if y is None else y.view(*x.shape[:-1], y.shape[-1])
+
+
 def siblings_of(name: str, packed: Mapping[str, torch.nn.Module]) -> tuple[str, ...]:
     """Which of SIBLINGS the module of that full name belongs to, if all of them are alike and among
     the modules that are packed; else none."""

@@ -106,6 +106,32 @@ def test_other_families_get_what_fits(family: str, norms: bool, mlps: bool) -> N
         assert relative_error(run.prefill(ids), expected) < 2e-4
 
 
+def test_granite_gates_in_one_launch_where_rows_are_few() -> None:
+    """Its matrix of gate and up has a name of its own; a long chunk stays transformers' own."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.granitemoehybrid.modeling_granitemoehybrid import GraniteMoeHybridMLP
+
+    torch.manual_seed(1)
+    config = CONFIG_MAPPING["granitemoehybrid"](
+        hidden_size=48, shared_intermediate_size=80, mamba_n_heads=6
+    )
+    mlp = GraniteMoeHybridMLP(config).to(DEVICE)
+    few, many = noise(1, 7, 48), noise(1, fused.FEW_ROWS + 1, 48)
+    with torch.no_grad():
+        expected = mlp(few), mlp(many)
+        taken: list[int] = []
+        own, mlp.activation.forward = mlp.activation.forward, lambda x: taken.append(1) or own(x)
+        changed = fused.fuse(torch.nn.ModuleList([mlp]))
+        assert changed == [mlp]
+        taken.clear()
+        assert relative_error(mlp(few), expected[0]) < EXACT
+        assert not taken
+        assert torch.equal(mlp(many), expected[1])
+        assert taken
+    fused.restore(changed)
+    assert "forward" not in mlp.__dict__
+
+
 def test_a_module_whose_formula_differs_is_left_alone() -> None:
     class OddRMSNorm(LlamaRMSNorm):
         def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:

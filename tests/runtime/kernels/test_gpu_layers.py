@@ -76,3 +76,51 @@ def test_decoding_is_captured_and_gives_the_same(kind: str) -> None:
     assert why is None
     eager, _ = passes(model, "w16a16-k8v8-g64", graphs=False)
     assert torch.equal(found, eager)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_routed_experts_in_graphs_are_those_without(bits: int) -> None:
+    """Chunks and batches of packed experts: nothing in them waits for the host."""
+    from kvpareto.planner.formats.configuration import Configuration
+    from kvpareto.planner.models.read_config import read_model
+    from kvpareto.runtime.session import Session
+    from kvpareto.runtime.weights.random import random_model
+
+    config = {
+        "model_type": "qwen3_moe", "hidden_size": 256, "num_hidden_layers": 2, "vocab_size": 512,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64,
+        "moe_intermediate_size": 128, "intermediate_size": 256, "num_experts": 16,
+        "num_experts_per_tok": 4, "max_position_embeddings": 2048, "dtype": "bfloat16",
+    }  # fmt: skip
+    model: Any = random_model(config, bits, "cuda")
+    spec, text = read_model(config, "small"), f"w{bits}a16-k8v8-g64+pc64"
+    ids = torch.randint(3, 500, (24, 600), generator=torch.Generator().manual_seed(1)).cuda()
+    found = []
+    for graphs in (True, False):
+        how: dict[str, Any] = {"tokens": 640, "batch": 24, "graphs": graphs}
+        with Session(model, spec, Configuration.parse(text), **how) as run:
+            logits = [run.prefill(ids).clone()]
+            logits += [run.forward(ids[:, i : i + 1]).clone() for i in range(3)]
+            found.append(torch.cat(logits))
+            if graphs:
+                assert run.why_eager is None
+                assert not run.forward._refused
+    assert torch.isfinite(found[0]).all()
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_gate_and_up_in_one_matrix_are_one_launch(bits: int) -> None:
+    from kvpareto.runtime.weights.fused_projections import gated_halves
+    from kvpareto.runtime.weights.linear import W4Linear, W8Linear
+    from kvpareto.runtime.weights.workspace import Workspace
+
+    make = torch.Generator().manual_seed(4)
+    weight = (torch.randn(2 * 512, 256, generator=make) / 16).cuda()
+    kind: Any = W4Linear if bits == 4 else W8Linear
+    both = kind.from_weight(weight, None, Workspace(weight.numel(), "cuda"))
+    x = torch.randn(1, 2, 256, generator=make).to("cuda", torch.bfloat16)
+    gate, up = both(x).float().chunk(2, dim=-1)
+    found = gated_halves(both, x, tanh=False)
+    assert found is not None
+    assert relative_error(found.float(), torch.nn.functional.silu(gate) * up) < 1e-2
