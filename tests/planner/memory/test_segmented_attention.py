@@ -3,12 +3,16 @@ an allocator's history of an H200."""
 
 import pytest
 
+from kvpareto.planner.engines.kvpareto import KVPARETO
+from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
+from kvpareto.planner.memory.activation import kvpareto_engine, layer, peak
 from kvpareto.planner.memory.activation.forward_step import Attend, ForwardStep
 from kvpareto.planner.memory.activation.live_tensors import LiveTensors
 from kvpareto.planner.memory.activation.segmented_attention import _cut, splits, take_staged
 from kvpareto.planner.memory.activation.workspace import segment_tokens
 from kvpareto.planner.models.spec import Attention
+from kvpareto.planner.workload import Workload
 
 MIB = 2**20
 
@@ -75,3 +79,30 @@ def test_cuts_are_the_runtimes(new: int) -> None:
     for past in (0, 1, 300, 2047, 2048, 4096, 5000, 8192, 16_383, 16_384, 31_744, 70_001):
         *before, (first, end) = _segments(0, past + new, new, segment)
         assert _cut(LLAMA_3B, new, past) == (len(before), end - first), past
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("meta-llama/Llama-3.1-8B-Instruct", 0), ("Qwen/Qwen3-8B", 0), ("Qwen/Qwen3-30B-A3B", 70e6)],
+)
+def test_results_that_chunks_in_8_bits_do_not_take_are_seldom_the_peak(
+    name: str, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are counted for every card and format (docs/memory.md)."""
+    spec, workload = load_model(name, offline=True), Workload(65_536, 128)
+
+    def peaks() -> list[int]:
+        layer.layer_effect.cache_clear()
+        configs = [Configuration.parse(f"w4a16-k4v4-g64+pc{n}") for n in (512, 2048, 8192)]
+        return [KVPARETO.activation(spec, config, workload).prefill_peak for config in configs]
+
+    def in_8_bits(live: LiveTensors, mixer: Attention, step: ForwardStep) -> int:
+        return live.take(step.bytes(mixer.query_heads * mixer.value_dim))
+
+    counted = peaks()
+    for module in (kvpareto_engine, peak):
+        monkeypatch.setattr(module, "take_staged", in_8_bits)
+    taken = peaks()
+    layer.layer_effect.cache_clear()
+    assert all(0 <= a - b <= most for a, b in zip(counted, taken, strict=True))
+    assert (counted == taken) is (most == 0)
