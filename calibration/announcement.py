@@ -9,6 +9,7 @@ from ..report.progress import Say
 from .design.options import CalibrationOptions, CalibrationSettings
 
 if TYPE_CHECKING:
+    from ..planner.models.spec import ModelSpec
     from .design.time_estimate import TimeEstimate
     from .measure.layer_sensitivity import Sensitivity
     from .measure.trial import Bench
@@ -71,4 +72,13 @@ def announce_layers(sensitivity: "Sensitivity | None", say: Say) -> None:
             f"layers probed: {len(layers)} of {len(sensitivity.keys)} ({named}) have "
             f"{sensitivity.carried(layers):.0%} of the error of 4-bit keys and values; protecting "
             "them is a candidate"
+        )
+
+
+def announce_dequantized(stored: "ModelSpec", spec: "ModelSpec", say: Say) -> None:
+    """That what is measured, `spec`, are the 16-bit weights of a checkpoint `stored` otherwise."""
+    if stored.quantization is not None and spec.quantization is None:
+        say(
+            f"{stored.name} is stored as {stored.quantization.method}: what is measured are its "
+            "weights dequantized to 16 bits, and w8 and w4 rounded from these"
         )

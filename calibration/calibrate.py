@@ -17,7 +17,7 @@ from ..planner.formats.configuration import Configuration
 from ..planner.load_model import load_model
 from ..planner.models.spec import ModelSpec
 from ..report.progress import Progress, progress
-from .announcement import announce, announce_layers
+from .announcement import announce, announce_dequantized, announce_layers
 from .design.options import (
     ASKED,
     DEFAULT_MODEL,
@@ -81,14 +81,8 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
             )
         check_comparable(asked, begun, file.records)
         if options.model is None:
-            say(
-                f"no --model: calibrating {DEFAULT_MODEL}, the small model that ships with kvpareto"
-            )
-        if spec is not stored and stored.quantization is not None:
-            say(
-                f"{spec.name} is stored as {stored.quantization.method}: what is measured are its "
-                "weights dequantized to 16 bits, and w8 and w4 rounded from these"
-            )
+            say(f"no --model: calibrating {DEFAULT_MODEL}, the small model that ships here")
+        announce_dequantized(stored, spec, say)
         if file.torn:
             say(f"the last row was incomplete; it is kept in {file.path.name}.torn")
         old = of_other_versions(file.records, here)

@@ -1,6 +1,8 @@
 """What attention over staged segments allocates: by hand, beside the runtime's own cuts, and beside
 an allocator's history of an H200."""
 
+import sys
+
 import pytest
 
 from kvpareto.planner.engines.kvpareto import KVPARETO
@@ -100,7 +102,7 @@ def test_results_that_chunks_in_8_bits_do_not_take_are_seldom_the_peak(
         return live.take(step.bytes(mixer.query_heads * mixer.value_dim))
 
     counted = peaks()
-    for module in (kvpareto_engine, peak):
+    for module in (kvpareto_engine, sys.modules[peak.__module__]):
         monkeypatch.setattr(module, "take_staged", in_8_bits)
     taken = peaks()
     layer.layer_effect.cache_clear()
