@@ -39,8 +39,10 @@ SETTINGS = (
     "gpu_memory_utilization",
     "enforce_eager",
     "kv_cache_memory_bytes",
+    "compilation_config",
 )
-"""vLLM's own names; the last one, where it is given, instead of a profile of the memory."""
+"""vLLM's own names. `kv_cache_memory_bytes`, where it is given, instead of a profile of the memory;
+`compilation_config` for graphs of few sizes, which are captured sooner."""
 USUAL: dict[str, Any] = {
     "layers": None,
     "weights": "bf16",

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["VllmOptions", "verify"]
 
 PLUGIN_INSTALL = 'pip install "kvpareto[vllm]"'
-WARM_UP = Burst(2, 256, 3)
-"""Compiles what a first prompt compiles."""
+WARM_UP = 3
+"""Tokens a user of a first burst, alike in all else: it compiles what such batches compile."""
 ITEMS, QUICK_ITEMS = 32, 8
 OUTPUT, QUICK_OUTPUT = 128, 32
 """Tokens of each answer that is timed, at most."""
@@ -58,7 +58,8 @@ def verify(options: VllmOptions) -> dict[str, Any]:
         source, vocab = _source(asked, folders)
         exam = _exam(asked, source, options)
         _notice("starting vLLM")
-        found = _run(asked, source, vocab, options, (WARM_UP, burst), exam)
+        bursts = replace(burst, output=min(WARM_UP, burst.output)), burst
+        found = _run(asked, source, vocab, options, bursts, exam)
         tasks = _tasks(asked, source, vocab, options, exam, found) if exam else []
     told = _documents(tasks, kept)
     document = receipt(asked, promised, speed, kept, found, told)
