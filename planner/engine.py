@@ -176,6 +176,12 @@ class Engine(ABC):
         or places nothing."""
         raise BadInput(f"{self.name} keeps all of a model on one device", "leave --ram out")
 
+    def needed(
+        self, spec: ModelSpec, config: Configuration, workload: Workload, machine: Machine
+    ) -> int:
+        """Bytes that a machine must have for it, as `place` says; without its seconds."""
+        return self.place(spec, config, workload, machine).needed
+
     @abstractmethod
     def formats(
         self,

@@ -4,6 +4,7 @@ https://developer.nvidia.com/cuda-gpus, by the words of the cards' names.
 """
 
 import re
+from functools import lru_cache
 
 from .gpus import Hardware
 
@@ -26,9 +27,12 @@ _BY_NAME: tuple[tuple[str, Capability], ...] = (
 
 def compute_capability(gpu: Hardware) -> Capability | None:
     """(major, minor); None for cards of other makers, and where the name says too little."""
-    if gpu.vendor != "nvidia":
-        return None
+    return _by_name(gpu.name) if gpu.vendor == "nvidia" else None
+
+
+@lru_cache(maxsize=256)
+def _by_name(name: str) -> Capability | None:
     for pattern, capability in _BY_NAME:
-        if re.search(pattern, gpu.name):
+        if re.search(pattern, name):
             return capability
     return None

@@ -70,5 +70,14 @@ class Vllm(ServerEngine):
 
         return place(spec, config, workload, machine, plugin=bool(self.front))
 
+    def needed(
+        self, spec: ModelSpec, config: Configuration, workload: Workload, machine: Machine
+    ) -> int:
+        self.check_formats(config)
+        from .place import candidates
+
+        found = candidates(spec, config, workload, machine, plugin=bool(self.front))
+        return min(one.needed for one in found)
+
 
 VLLM = Vllm()

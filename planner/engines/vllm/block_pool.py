@@ -7,10 +7,12 @@ group, so that every group can take any block (v1/core/kv_cache_utils.py).
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from ...errors import BadInput
 from ...hardware.compute_capability import Capability
 from ...models.spec import ModelSpec
+from ...models.spec_key import SpecKey
 from .layer_pages import HOPPER, LayerPage, layer_pages
 from .settings import ServeSettings
 
@@ -32,22 +34,10 @@ class BlockPool:
     ) -> "BlockPool":
         """The pool of a model, or of what a rank has of it. Raises BadInput for layers that are not
         planned."""
-        pages = layer_pages(spec, settings, capability)
-        if not pages:
-            raise BadInput(
-                f"{spec.model_type} keeps nothing that vLLM's cache would hold", "plan a decoder"
-            )
-        if len({(page.kind, page.window) for page in pages}) == 1:
-            blocks = {page.block for page in pages}
-            if len(blocks) == 1:  # of one kind: one group, whatever the widths
-                return cls((pages[0],), sum(page.page for page in pages), settings)
-        largest = max(page.page for page in pages)
-        kinds = Counter(_as_large(page, largest) for page in pages)
-        size = min(kinds.values())
-        if max(kinds.values()) < size * PADDING:
-            size = max(kinds.values())
-        groups = [kind for kind, count in kinds.items() for _ in range(-(-count // size))]
-        return cls(tuple(groups), size * largest, settings)
+        pages_depend_on = ServeSettings(
+            settings.max_model_len, settings.kv_cache_dtype, prefix_caching=settings.prefix_caching
+        )
+        return cls(*_groups(SpecKey(spec), pages_depend_on, capability), settings)
 
     def blocks(self, available: int) -> int:
         """Blocks that `available` bytes give."""
@@ -81,6 +71,30 @@ class BlockPool:
             else:
                 high = middle - 1
         return low
+
+
+@lru_cache(maxsize=256)
+def _groups(
+    key: SpecKey, settings: ServeSettings, capability: Capability
+) -> tuple[tuple[LayerPage, ...], int]:
+    """One page of each group, and the bytes of a block."""
+    spec = key.spec
+    pages = layer_pages(spec, settings, capability)
+    if not pages:
+        raise BadInput(
+            f"{spec.model_type} keeps nothing that vLLM's cache would hold", "plan a decoder"
+        )
+    if len({(page.kind, page.window) for page in pages}) == 1:
+        blocks = {page.block for page in pages}
+        if len(blocks) == 1:  # of one kind: one group, whatever the widths
+            return (pages[0],), sum(page.page for page in pages)
+    largest = max(page.page for page in pages)
+    kinds = Counter(_as_large(page, largest) for page in pages)
+    size = min(kinds.values())
+    if max(kinds.values()) < size * PADDING:
+        size = max(kinds.values())
+    groups = [kind for kind, count in kinds.items() for _ in range(-(-count // size))]
+    return tuple(groups), size * largest
 
 
 def _as_large(page: LayerPage, largest: int) -> LayerPage:

@@ -36,7 +36,22 @@ def place(
     plugin: bool = False,
 ) -> Placement:
     """On the machine's cards, as they share the model best; `plugin`: with this project's
-    attention. Raises BadInput for what the release refuses, and where no card is named."""
+    attention. Raises BadInput as `candidates`."""
+    found = candidates(spec, config, workload, machine, plugin=plugin)
+    placed = [_placement(spec, workload, one) for one in found]
+    return min(placed, key=lambda p: _whole_time(p, workload))
+
+
+def candidates(
+    spec: ModelSpec,
+    config: Configuration,
+    workload: Workload,
+    machine: Machine,
+    *,
+    plugin: bool = False,
+) -> list[SizedLayout]:
+    """Layouts of which the fastest is taken: those that fit, or the one that lacks least. Raises
+    BadInput for what the release refuses, and where no card is named."""
     if not machine.gpus:
         raise BadInput(
             "vLLM takes a part of a card, and no GPU is named", "name it: --gpu H100, --gpu 2x4090"
@@ -61,12 +76,10 @@ def place(
         )
     fitting = [one for one in tried if one.fits]
     if not fitting:
-        return _placement(spec, workload, min(tried, key=lambda one: one.needed))
+        return [min(tried, key=lambda one: one.needed)]
     # Replicas that share no experts may be faster; those that do have no speed that was held.
     replicas = [one for one in fitting if one.layout.data > 1 and not one.layout.experts]
-    heads = [fitting[0], *replicas[:1]]
-    placed = [_placement(spec, workload, one) for one in heads]
-    return min(placed, key=lambda p: _whole_time(p, workload))
+    return [fitting[0], *replicas[:1]]
 
 
 def _placement(spec: ModelSpec, workload: Workload, tried: SizedLayout) -> Placement:

@@ -34,6 +34,8 @@ class Schedule:
     piece_rows: Floats
     first: npt.NDArray[np.intp]
     last: npt.NDArray[np.intp]
+    most: int
+    """Sequences that run together at most."""
 
     @property
     def prompt_rows(self) -> Floats:
@@ -42,12 +44,18 @@ class Schedule:
         return sums.astype(np.float64)
 
 
-@lru_cache(maxsize=256)
 def schedule(users: int, prompt: int, output: int, chunk: int, at_once: int) -> Schedule:
     """`users` prompts of `prompt` tokens that arrive together, `output` tokens each.
 
-    `at_once`: sequences that run together; the others wait for one to end.
+    `at_once`: sequences that run together; the others wait for one to end. Where early users end
+    before late ones begin, it may limit nobody: the schedule is then that without a limit.
     """
+    free = _scheduled(users, prompt, output, chunk, users)
+    return free if free.most <= at_once else _scheduled(users, prompt, output, chunk, at_once)
+
+
+@lru_cache(maxsize=256)
+def _scheduled(users: int, prompt: int, output: int, chunk: int, at_once: int) -> Schedule:
     first, last = np.zeros(users, dtype=np.intp), np.zeros(users, dtype=np.intp)
     taken = [0]  # tokens of prompts computed before each step, prompts one after another
     several: dict[int, int] = {}  # steps that stand for more than one round
@@ -106,6 +114,7 @@ def _described(
     # A piece ends where a step does, or a prompt.
     ends = np.unique(np.concatenate([taken, np.arange(0, taken[-1], prompt)]))
     starts = ends[:-1]
+    begun = -(-taken[1:] // prompt)
     return Schedule(
         rounds.astype(np.float64),
         decoding.astype(np.float64),
@@ -116,6 +125,7 @@ def _described(
         np.diff(ends).astype(np.float64),
         first,
         last,
+        int((begun - _before(ending)).max()),
     )
 
 

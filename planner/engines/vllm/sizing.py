@@ -92,47 +92,55 @@ def _sized(
     machine: Machine,
 ) -> SizedLayout:
     """The largest utilization that is needed and that every card has room for."""
-    stage = [i // layout.tensor % layout.pipeline for i in range(len(machine.gpus))]
-    contexts = [driver_context(gpu) for gpu in machine.gpus]
     full = replace(settings, gpu_memory_utilization=1.0)
-    whole = {
-        (gpu, s): start(spec, gpu, full, stage=s)
-        for gpu, s in dict.fromkeys(zip(machine.gpus, stage, strict=True))
-    }
-    budgets = [
-        min(budget, gpu.memory_bytes)
-        for gpu, budget in zip(machine.gpus, machine.budgets, strict=True)
+    seats = [
+        _Seat(gpu, i // layout.tensor % layout.pipeline, min(budget, gpu.memory_bytes))
+        for i, (gpu, budget) in enumerate(zip(machine.gpus, machine.budgets, strict=True))
     ]
+    kinds = {seat.key: seat for seat in seats}  # cards that differ in nothing are sized once
+    whole = {key: start(spec, seat.gpu, full, stage=seat.stage) for key, seat in kinds.items()}
     most, wanted = MOST, LEAST
-    for gpu, s, context, budget in zip(machine.gpus, stage, contexts, budgets, strict=True):
-        room = (budget - context.high - whole[gpu, s].beside.high) / gpu.memory_bytes
-        most = min(most, room)
-    for (gpu, _), one in whole.items():
-        needed = one.taken.high + cache_needed(one, settings, workload)
-        wanted = max(wanted, needed / gpu.memory_bytes)
+    for key, seat in kinds.items():
+        one, memory = whole[key], seat.gpu.memory_bytes
+        most = min(most, (seat.budget - seat.context.high - one.beside.high) / memory)
+        wanted = max(wanted, (one.taken.high + cache_needed(one, settings, workload)) / memory)
     # No more than the default where that is enough; more where it is not, as far as there is room.
     chosen = min(most, max(min(UTILIZATION, most), wanted))
     utilization = max(LEAST, int(chosen * 1000) / 1000)
     settings = replace(settings, gpu_memory_utilization=utilization)
-    alike = {
-        (gpu, s): one.of_requested(requested(gpu, settings)) for (gpu, s), one in whole.items()
+    cards = {
+        key: _card(seat, whole[key].of_requested(requested(seat.gpu, settings)), settings, workload)
+        for key, seat in kinds.items()
     }
-    caches = {key: cache_needed(one, settings, workload) for key, one in alike.items()}
-    cards = []
-    for gpu, s, context, budget in zip(machine.gpus, stage, contexts, budgets, strict=True):
-        one, cache = alike[gpu, s], caches[gpu, s]
-        taken = one.taken
-        needs = [
-            end + cache + context_end + beside_end
-            for end, context_end, beside_end in zip(
-                (taken.expected, taken.low, taken.high),
-                (context.expected, context.low, context.high),
-                (one.beside.expected, one.beside.low, one.beside.high),
-                strict=True,
-            )
-        ]
-        cards.append(SizedCard(gpu, budget, one, context, (needs[0], needs[1], needs[2]), cache))
-    return SizedLayout(layout, settings, tuple(cards))
+    return SizedLayout(layout, settings, tuple(cards[seat.key] for seat in seats))
+
+
+@dataclass(frozen=True, slots=True)
+class _Seat:
+    """A card in a layout: its pipeline stage, and the bytes of it that may be used."""
+
+    gpu: Hardware
+    stage: int
+    budget: int
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        return id(self.gpu), self.stage, self.budget
+
+    @property
+    def context(self) -> Interval:
+        return driver_context(self.gpu)
+
+
+def _card(seat: _Seat, one: Start, settings: ServeSettings, workload: Workload) -> SizedCard:
+    """What a started card needs for the workload."""
+    cache, context, taken = cache_needed(one, settings, workload), seat.context, one.taken
+    needs = (
+        taken.expected + cache + context.expected + one.beside.expected,
+        taken.low + cache + context.low + one.beside.low,
+        taken.high + cache + context.high + one.beside.high,
+    )
+    return SizedCard(seat.gpu, seat.budget, one, context, needs, cache)
 
 
 def cache_needed(one: Start, settings: ServeSettings, workload: Workload) -> int:

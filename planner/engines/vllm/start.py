@@ -9,11 +9,13 @@ warms up a sampler over max_num_seqs rows of logits and subtracts an estimate of
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import ceil
 
 from ...engine import Interval
 from ...hardware.gpus import Hardware
 from ...models.spec import Attention, DenseFFN, LatentAttention, ModelSpec, MoEFFN, RecurrentState
+from ...models.spec_key import SpecKey
 from .block_pool import BlockPool
 from .mxfp4 import padding_bytes
 from .plugin import staging_bytes
@@ -153,22 +155,20 @@ def measured_on(hardware: Hardware) -> bool:
 
 def second_runner(spec: ModelSpec) -> bool:
     """Whether vLLM 0.26.0 runs the model by its second model runner."""
-    experts = any(isinstance(layer.ffn, MoEFFN) for layer in spec.layers)
-    states = any(isinstance(m, RecurrentState) for m, _ in spec.mixer_counts)
-    return not states and (not experts or spec.model_type in SECOND_RUNNER)
+    widths = _widths(SpecKey(spec))
+    return not widths.states and (not widths.experts or spec.model_type in SECOND_RUNNER)
 
 
 def activation(spec: ModelSpec, settings: ServeSettings) -> int:
     """Peak bytes of the profiled step, its compiled code at hand."""
-    tokens = settings.max_num_batched_tokens
-    wide = [layer.ffn.width for layer in spec.layers if isinstance(layer.ffn, DenseFFN)]
+    tokens, widths = settings.max_num_batched_tokens, _widths(SpecKey(spec))
     # gate and up beside their product, the residual, its norm and what the layer adds
-    step = 2 * tokens * (3 * max(wide, default=0) + 3 * spec.hidden)
-    lasting = CUBLAS + _expert_buffers(spec, tokens)
+    step = 2 * tokens * (3 * widths.dense + 3 * spec.hidden)
+    lasting = CUBLAS + 2 * tokens * widths.buffered
     if settings.attention_backend:
         lasting += staging_bytes(spec, settings)
-    if any(isinstance(m, LatentAttention) for m, _ in spec.mixer_counts):
-        step = 2 * (LATENT_PREFILL * _unpacked_width(spec) + 4 * tokens * spec.hidden)
+    if widths.unpacked:
+        step = 2 * (LATENT_PREFILL * widths.unpacked + 4 * tokens * spec.hidden)
     if second_runner(spec):
         # several ranks gather their parts of the logits
         rows = min(settings.max_num_seqs, tokens) if settings.tensor_parallel > 1 else 0
@@ -202,21 +202,44 @@ def rotary_bytes(spec: ModelSpec) -> int:
     return 2 * (spec.max_context or 0) * sum(width for width, _ in tables)
 
 
-def _expert_buffers(spec: ModelSpec, tokens: int) -> int:
-    """Two buffers of every token's experts; gpt-oss's kernels need none."""
-    if spec.model_type == "gpt_oss":
-        return 0
-    widest = 0
-    for layer in spec.layers:
-        if isinstance(ffn := layer.ffn, MoEFFN):
-            first = max((2 if ffn.gated else 1) * ffn.width, spec.hidden)
-            widest = max(widest, ffn.top_k * (first + max(ffn.width, spec.hidden)))
-    return 2 * tokens * widest
+@dataclass(frozen=True, slots=True)
+class _Widths:
+    """Elements of a token, of what decides the activation: the widest dense FFN, both buffers of
+    a token's experts, a latent unpacked for all heads; 0 where a model has none."""
+
+    dense: int
+    buffered: int
+    unpacked: int
+    experts: bool
+    states: bool
 
 
-def _unpacked_width(spec: ModelSpec) -> int:
-    return max(
-        m.query_heads * (m.nope_dim + m.value_dim)
-        for m, _ in spec.mixer_counts
-        if isinstance(m, LatentAttention)
+@lru_cache(maxsize=64)
+def _widths(key: SpecKey) -> _Widths:
+    spec = key.spec
+    ffns = [layer.ffn for layer in spec.layers]
+    mixers = [m for m, _ in spec.mixer_counts]
+    routed = [ffn for ffn in ffns if isinstance(ffn, MoEFFN)]
+    return _Widths(
+        dense=max((ffn.width for ffn in ffns if isinstance(ffn, DenseFFN)), default=0),
+        # gpt-oss's kernels need no buffers
+        buffered=max((_buffered(ffn, spec.hidden) for ffn in routed), default=0)
+        if spec.model_type != "gpt_oss"
+        else 0,
+        unpacked=max(
+            (
+                m.query_heads * (m.nope_dim + m.value_dim)
+                for m in mixers
+                if isinstance(m, LatentAttention)
+            ),
+            default=0,
+        ),
+        experts=bool(routed),
+        states=any(isinstance(m, RecurrentState) for m in mixers),
     )
+
+
+def _buffered(ffn: MoEFFN, hidden: int) -> int:
+    """Two buffers of every token's experts."""
+    first = max((2 if ffn.gated else 1) * ffn.width, hidden)
+    return ffn.top_k * (first + max(ffn.width, hidden))

@@ -28,7 +28,7 @@ def evaluate_request(request: Request) -> Table:
 def needed_bytes(request: Request, config: Configuration, workload: Workload) -> int:
     """Bytes that the budget must have for `config`: the upper end."""
     if request.engine.places:
-        return placement_of(request, config, workload).needed
+        return request.engine.needed(request.spec, config, workload, request.machine)
     how = request.engine, request.hardware
     return memory.estimate(request.spec, config, workload, *how).total_high
 

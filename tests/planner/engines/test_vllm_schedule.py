@@ -10,13 +10,13 @@ from kvpareto.planner.engines.vllm.schedule import Schedule, schedule
 FIELDS = tuple(Schedule.__dataclass_fields__)
 
 
-def plain(users: int, prompt: int, output: int, chunk: int, at_once: int) -> dict[str, list[float]]:
+def plain(users: int, prompt: int, output: int, chunk: int, at_once: int) -> dict[str, object]:
     """The same, user by user; steps in which nothing but decoding happens count as one."""
     done, made = [0] * users, [0] * users
     first, last = [0] * users, [0] * users
     found: dict[str, list[float]] = {name: [] for name in FIELDS}
     running: list[int] = []
-    waiting = step = 0
+    waiting = step = most = 0
     while waiting < users or running:
         while waiting < users and len(running) < at_once:
             running.append(waiting)
@@ -45,9 +45,11 @@ def plain(users: int, prompt: int, output: int, chunk: int, at_once: int) -> dic
         found["decoding"].append(len(decoding))
         found["length"].append(length + (times - 1) / 2)
         found["finished"].append(finished)
+        most = max(most, sum(done[i] > 0 for i in running))
         running = [i for i in running if made[i] < output]
         step += 1
-    return found | {"first": list(map(float, first)), "last": list(map(float, last))}
+    ends = {"first": list(map(float, first)), "last": list(map(float, last))}
+    return found | ends | {"most": most}
 
 
 @pytest.mark.parametrize("seed", range(6))
