@@ -54,15 +54,22 @@ def list_document() -> dict[str, Any]:
 
 def show_document(name: str) -> dict[str, Any]:
     """Facts of the GPU, model or calibration called `name`. Raises BadInput if it is none."""
-    for folder in calibrations.folders():
-        if folder.name == name:
-            return _calibration_document(folder)
+    called = calibrations.named(name)
+    if [folder.name for folder in called] == [name]:
+        return _calibration_document(called[0])
     try:
         return _gpu_document(find_gpu(name))
     except BadInput as not_a_gpu:
         try:
             return _model_document(load_model(name, offline=True))
         except BadInput as not_a_model:
+            if len(called) == 1:
+                return _calibration_document(called[0])
+            if called:
+                raise BadInput(
+                    f"{name} has several calibrations",
+                    f"name one of {', '.join(folder.name for folder in called)}",
+                ) from not_a_model
             if "/" in name:
                 raise
             if "more than one" in not_a_gpu.message:

@@ -97,16 +97,24 @@ def register(app: typer.Typer, show: Show) -> None:
         output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
         as_json: AsJson = False,
     ) -> None:
-        """Write a calibration of this machine to one JSON file.
+        """Write a calibration of this machine to one JSON file; affine maps go beside it.
 
         \b
         kvpareto profiles export my-model -o my-model.json
         """
-        from ..records.export import export_profile
+        from ..records.export import export_profile, maps_beside, maps_of
 
         rows = export_profile(name, output)
-        document = {"schema": 1, "name": name, "rows": rows, "file": str(output.absolute())}
-        said(context, as_json, document, f"{rows} rows saved to {output}")
+        maps = None if maps_of(name) is None else maps_beside(output)
+        document = {
+            "schema": 1,
+            "name": name,
+            "rows": rows,
+            "file": str(output.absolute()),
+            "affine": None if maps is None else str(maps.absolute()),
+        }
+        beside = "" if maps is None else f", affine maps to {maps}: keep it beside the other"
+        said(context, as_json, document, f"{rows} rows saved to {output}{beside}")
 
     @profiles_app.command("import")
     def profiles_import(
@@ -119,11 +127,13 @@ def register(app: typer.Typer, show: Show) -> None:
         \b
         kvpareto profiles import my-model.json
         """
-        from ..records.export import import_profile
+        from ..records.export import import_profile, maps_beside, maps_left_behind
 
         folder = import_profile(file)
-        document = {"schema": 1, "name": folder.name, "folder": str(folder)}
-        said(context, as_json, document, f"imported to {folder}")
+        left = maps_left_behind(file)
+        document = {"schema": 1, "name": folder.name, "folder": str(folder), "maps_missing": left}
+        lost = f" without its affine maps: {maps_beside(file)} is not there" if left else ""
+        said(context, as_json, document, f"imported to {folder}{lost}")
 
     def said(context: typer.Context, as_json: bool, document: dict[str, Any], line: str) -> None:
         """`line` on stderr for a person; `document` for a program that asked."""

@@ -1,22 +1,24 @@
 """A calibration as one JSON file: from the machine with the GPU to the one that plans.
 
-The file holds the rows, what the calibration was asked for, the coefficients and the facts of the
+Affine maps, megabytes of numbers, go beside it, in a file of their own whose hash it holds. The
+JSON file holds the rows, what the calibration was asked for, the coefficients and the facts of the
 profile. What is imported is checked row by row, and the coefficients are tried before anything is
 written; the rows come last, so that an import that died can be repeated. Needs numpy alone.
 """
 
 import json
 import re
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from ...planner.accuracy.calibration_files.check import check_meta, check_payload
 from ...planner.accuracy.calibration_files.values import DamagedCalibration, OtherVersion
-from ...planner.accuracy.calibrations import ACCURACY, FOLDER, META, folders
+from ...planner.accuracy.calibrations import ACCURACY, AFFINE, FOLDER, META, folders, named
 from ...planner.errors import BadInput
 from ...planner.models.finite_json import read_json
 from ...planner.user_data import home
-from ...planner.whole_file import check_output, write_whole
+from ...planner.whole_file import check_output, check_target, replace, write_whole
 from ..design.options import ASKED, CalibrationSettings
 from .lock import ProfileLock
 from .profile_files import replace_file, to_text
@@ -27,9 +29,27 @@ SCHEMA = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,200}-[0-9a-f]{8}")
 
 
+def maps_beside(file: Path) -> Path:
+    """Where the affine maps of an exported calibration lie."""
+    return file.with_name(f"{file.stem}.{AFFINE}")
+
+
+def maps_of(name: str) -> Path | None:
+    """The affine maps of the calibration called `name`; None where it has none. Raises BadInput
+    as `export_profile` does."""
+    maps = _find(name) / AFFINE
+    return maps if maps.exists() else None
+
+
+def maps_left_behind(file: Path) -> bool:
+    """Whether an exported calibration had affine maps that are not beside it."""
+    return _read(file).get("affine") is not None and not maps_beside(file).is_file()
+
+
 def export_profile(name: str, output: Path) -> int:
-    """Write the calibration called `name` (a folder's name, or a model's) to `output`; its number
-    of rows. Raises BadInput where there is none, or more than one, or no writing."""
+    """Write the calibration called `name` (a folder's name, or a model's) to `output`, and what
+    affine maps it has to `maps_beside(output)`; its number of rows. Raises BadInput where there is
+    none, or more than one, or no writing."""
     check_output(output)
     folder = _find(name)
     rows = read_records(folder / ROWS)
@@ -47,6 +67,11 @@ def export_profile(name: str, output: Path) -> int:
         "accuracy": read_json(folder / ACCURACY),
         "rows": [json.loads(row.model_dump_json(by_alias=True)) for row in rows],
     }
+    maps = folder / AFFINE
+    if maps.exists():
+        held = maps.read_bytes()
+        document["affine"] = sha256(held).hexdigest()
+        replace(check_target(maps_beside(output)), held)
     write_whole(output, json.dumps(document, ensure_ascii=False) + "\n")
     return len(rows)
 
@@ -62,12 +87,15 @@ def import_profile(file: Path) -> Path:
     ]
     accuracy, asked = document["accuracy"], document.get("asked")
     _check(document, rows, file)
+    maps = _maps(document, file)
     with ProfileLock(folder / LOCK):
         if read_records(folder / ROWS):
             raise BadInput(
                 f"there is a calibration of this model already: {folder}",
                 "move that folder away, then import again",
             )
+        if maps is not None:
+            replace(folder / AFFINE, maps)
         if accuracy is not None:
             replace_file(folder / ACCURACY, to_text(accuracy))
         if asked is not None:
@@ -78,9 +106,23 @@ def import_profile(file: Path) -> Path:
     return folder
 
 
+def _maps(document: dict[str, Any], file: Path) -> bytes | None:
+    """The affine maps that belong to an exported calibration. Raises BadInput where they are
+    others; None where it has none, or they were left behind."""
+    beside = maps_beside(file)
+    if document.get("affine") is None or not beside.is_file():
+        return None
+    held = beside.read_bytes()
+    if sha256(held).hexdigest() != document["affine"]:
+        raise BadInput(
+            f"{beside} holds other affine maps than {file} was exported with",
+            "bring both files of one export, or move that one away to import without maps",
+        )
+    return held
+
+
 def _find(name: str) -> Path:
-    wanted = name.rstrip("/").split("/")[-1].lower()
-    matching = [f for f in folders() if wanted in (f.name, f.name.rsplit("-", 1)[0])]
+    matching = named(name)
     if len(matching) == 1:
         return matching[0]
     known = ", ".join(folder.name for folder in matching or folders())
@@ -110,6 +152,7 @@ def _read(file: Path) -> dict[str, Any]:
         and isinstance(document.get("rows"), list)
         and isinstance(document.get("accuracy"), dict | None)
         and isinstance(document.get("asked"), dict | None)
+        and isinstance(document.get("affine"), str | None)
     )
     if document is None or not valid:
         raise BadInput(

@@ -212,6 +212,16 @@ def folders() -> list[Path]:
     return sorted(calibrated, key=lambda folder: folder.name)
 
 
+def named(name: str) -> list[Path]:
+    """Folders of the calibrations called `name`: by the folder's own name, or by the model's with
+    its owner or without."""
+    every = folders()
+    if any(folder.name == name for folder in every):
+        return [folder for folder in every if folder.name == name]
+    wanted = name.rstrip("/").split("/")[-1].lower()
+    return [f for f in every if wanted in (f.name, f.name.rsplit("-", 1)[0])]
+
+
 def read_meta(folder: Path) -> dict[str, Any] | None:
     """The facts of the calibration in `folder`; None where there is none.
 

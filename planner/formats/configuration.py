@@ -60,7 +60,8 @@ CLIPPED = (2, 3)
 """Bits of integers that +clip narrows: with more, normal values lose by it."""
 GROUP_SIZES = (32, 64, 128)
 CHUNKS = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
-MAX_TOKENS = 2**31
+MOST_TOKENS = {"res": 2**20, "sink": 8192, "pc": 2**20}
+"""Longest windows, sinks and chunks: as long as the contexts of models, and of a system prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +107,11 @@ class Configuration:
         _check_bits(self)
         _check_granularity(self)
         for name, value in (("res", self.residual), ("sink", self.sinks), ("pc", self.chunk or 0)):
-            if not 0 <= value <= MAX_TOKENS:
-                raise BadInput(f"{name}{value} is out of range", HINT)
+            if not 0 <= value <= MOST_TOKENS[name]:
+                raise BadInput(
+                    f"+{name}{value} is out of range",
+                    f"+{name} takes 1 to {MOST_TOKENS[name]:,} tokens",
+                )
         if self.dynamic_chunk and self.chunk is not None:
             raise BadInput("a chunk is either fixed or dynamic, not both", HINT)
 

@@ -96,6 +96,10 @@ class SideFormat:
             case _:
                 return self.group_width(dim) * self.block
 
+    def within(self, tokens: int) -> "SideFormat":
+        """The format of a cache that holds `tokens`: no more sinks than that have a place."""
+        return self if self.sinks <= tokens else replace(self, sinks=tokens)
+
     def packed_tokens(self, tokens: int) -> int:
         """Tokens held as codes once `tokens` have been appended: whole blocks only."""
         if not self.quantized:
@@ -105,6 +109,8 @@ class SideFormat:
 
     def buffers(self, batch: int, heads: int, dim: int, tokens: int) -> tuple[Buffer, ...]:
         """Buffers for a capacity of `tokens` tokens of `heads` heads x `dim` channels."""
+        if self.sinks > tokens:
+            return self.within(tokens).buffers(batch, heads, dim, tokens)
         s, packed = self.side, self.packed_tokens(tokens)
         if not self.quantized:
             return (Buffer(f"{s}_values", (batch, heads, packed, dim), "bfloat16"),)

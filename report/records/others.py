@@ -41,14 +41,17 @@ class ExportRecord(TypedDict):
     name: str
     rows: int
     file: str
+    affine: str | None
+    """Where its affine maps were written; null where it has none."""
 
 
 class ImportRecord(TypedDict):
-    """`profiles import`."""
+    """`profiles import`; `maps_missing`: its affine maps were not beside the file."""
 
     schema: Literal[1]
     name: str
     folder: str
+    maps_missing: bool
 
 
 class ReportRecord(TypedDict):

@@ -172,8 +172,8 @@ class LayerState:
             side, name = buffer.name.split("_", 1)
             make = _START.get(name, torch.empty)
             held[side][name] = make(buffer.shape, dtype=kind, device=clock.device.device)
-        key = SideState(form.key, key_dim, **held["k"])
-        value = SideState(form.value, value_dim, **held["v"])
+        key = SideState(form.key.within(tokens), key_dim, **held["k"])
+        value = SideState(form.value.within(tokens), value_dim, **held["v"])
         return cls(key, value, window, clock, rotated, kernels, aligned, latent)
 
     @cached_property

@@ -8,10 +8,18 @@ from typing import Any
 import pytest
 
 from kvpareto.calibration.design.options import ASKED, CalibrationSettings
-from kvpareto.calibration.records.export import export_profile, import_profile
+from kvpareto.calibration.records.export import (
+    export_profile,
+    import_profile,
+    maps_beside,
+    maps_left_behind,
+    maps_of,
+)
 from kvpareto.calibration.records.lock import ProfileLock
 from kvpareto.calibration.records.record_file import LOCK, ROWS, Record, RecordFile, read_records
+from kvpareto.planner.accuracy.calibrations import AFFINE
 from kvpareto.planner.errors import BadInput
+from kvpareto.report.profiles import show_document
 from tests.support.record_writer import row
 
 FINGERPRINT = "0" * 16
@@ -186,3 +194,47 @@ def test_an_import_that_died_before_its_rows_is_repeated(
     (folder / "meta.json").write_text("{}")
     (folder / ROWS).write_text("")
     assert len(read_records(import_profile(exported) / ROWS)) == 3
+
+
+def test_affine_maps_travel_beside_the_file(at: Callable[[str], Path], tmp_path: Path) -> None:
+    folder, out = at("here") / NAME, tmp_path / "out.json"
+    calibrate(folder)
+    (folder / AFFINE).write_bytes(b"maps")
+    export_profile("made-up", out)
+    beside = tmp_path / "out.affine.safetensors"
+    assert maps_of("made-up") == folder / AFFINE
+    assert (maps_beside(out), beside.read_bytes()) == (beside, b"maps")
+    at("there")
+    assert not maps_left_behind(out)
+    assert (import_profile(out) / AFFINE).read_bytes() == b"maps"
+    at("elsewhere")
+    beside.write_bytes(b"others")
+    with pytest.raises(BadInput, match="holds other affine maps") as error:
+        import_profile(out)
+    assert "both files of one export" in error.value.hint
+    beside.unlink()
+    assert maps_left_behind(out)
+    assert not (import_profile(out) / AFFINE).exists()
+
+
+def test_a_calibration_without_maps_says_nothing_of_them(exported: Path) -> None:
+    assert "affine" not in json.loads(exported.read_text())
+    assert not maps_left_behind(exported)
+    import_profile(exported)
+    assert maps_of("made-up") is None
+
+
+@pytest.mark.parametrize("name", ["made-up", NAME, "Owner/Made-Up", "made-up/"])
+def test_show_takes_every_name_that_export_takes(name: str, at: Callable[[str], Path]) -> None:
+    calibrate(at("here") / NAME)
+    document = show_document(name)
+    assert (document["kind"], document["name"]) == ("calibration", NAME)
+
+
+def test_show_asks_back_where_export_does(at: Callable[[str], Path]) -> None:
+    place = at("here")
+    calibrate(place / NAME)
+    calibrate(place / "made-up-11111111")
+    with pytest.raises(BadInput, match="made-up has several calibrations"):
+        show_document("made-up")
+    assert show_document("made-up-11111111")["name"] == "made-up-11111111"

@@ -116,3 +116,11 @@ def test_what_no_row_has_is_an_interval(monkeypatch: pytest.MonkeyPatch) -> None
 )
 def test_doubt(text: str, bits: float) -> None:
     assert coded_noise.doubt(Configuration.parse(f"w16a16-{text}")) == bits
+
+
+def test_sinks_that_hold_the_whole_prompt_leave_nothing_to_lose() -> None:
+    spec = load_model("Qwen/Qwen3-8B", offline=True)
+    texts = ("k2v2+sink4096", "k2v2+sink4000+res96", "k2v2+sink4000", "k2v2+res4096")
+    found = predict_many(spec, [Configuration.parse(f"w16a16-{t}") for t in texts], 4096)
+    assert [one.retention for one in found[:2]] == [found[3].retention] * 2 == [1.0, 1.0]
+    assert found[2].retention < 0.1

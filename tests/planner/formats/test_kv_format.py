@@ -59,6 +59,13 @@ def test_blocks_are_their_own_groups_and_stream() -> None:
     assert (latent.key.group_size, latent.value.group_size, latent.value.table) == (16, None, "")
 
 
+@pytest.mark.parametrize("tokens", [1, 100, 1000, 4000])
+def test_sinks_take_no_more_than_the_tokens_there_are(tokens: int) -> None:
+    whole = layer_bytes("w16a16-k16v16", tokens)
+    assert layer_bytes("w16a16-k2v2+sink4000", tokens) == whole
+    assert layer_bytes("w16a16-k2v2-kc+sink4000+res64", tokens) == whole
+
+
 def test_per_tensor_keeps_one_pair_a_token() -> None:
     assert layer_bytes("w16a16-k4v4-pt", 1000) == 2 * (8 * 1000 * 64 + 1000 * 4)
 

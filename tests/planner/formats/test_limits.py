@@ -37,11 +37,13 @@ def test_axes_double_or_halve(axis: tuple[int, ...], first: int, last: int) -> N
     assert all(max(pair) == 2 * min(pair) for pair in pairwise(axis))
 
 
-@pytest.mark.parametrize("name", ["res", "sink", "pc"])
-def test_tokens_end_at_two_to_the_31(name: str) -> None:
+@pytest.mark.parametrize(("name", "most"), [("res", 2**20), ("sink", 8192), ("pc", 2**20)])
+def test_windows_sinks_and_chunks_end_where_contexts_do(name: str, most: int) -> None:
     text = f"w4a16-k4v4+{name}"
-    assert str(Configuration.parse(f"{text}{2**31}")) == f"{text}{2**31}"
-    assert refused(f"{text}{2**31 + 1}") == f"{name}{2**31 + 1} is out of range"
+    assert str(Configuration.parse(f"{text}{most}")) == f"{text}{most}"
+    with pytest.raises(BadInput, match=rf"^\+{name}{most + 1} is out of range") as error:
+        Configuration.parse(f"{text}{most + 1}")
+    assert error.value.hint == f"+{name} takes 1 to {most:,} tokens"
     assert "is not an option" in refused(f"{text}0")
     with pytest.raises(BadInput, match="-1 is out of range"):
         Configuration(k_bits=4, **{{"res": "residual", "sink": "sinks", "pc": "chunk"}[name]: -1})
