@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..formats.code_tables import CODED
-from ..formats.configuration import Configuration
+from ..formats.configuration import MOST_TOKENS, Configuration
 from ..models.spec import ModelSpec
 from .coded_noise import worth
 from .formula import GRANULARITIES, OUTLIER, Floats, FormatArrays
@@ -70,6 +70,13 @@ def formats_of(spec: ModelSpec, configs: Sequence[Configuration]) -> FormatArray
         residual=[c.residual for c in configs],
         kv_names=[(c.k_format, c.v_format) for c in configs],
     )
+
+
+def all_kept(config: Configuration, context: int) -> Configuration:
+    """Sinks and a window that hold the whole prompt, as one window that does."""
+    kept = config.sinks + config.residual
+    whole = config.sinks and config.quantizes_kv and kept >= context
+    return replace(config, residual=min(kept, MOST_TOKENS["res"]), sinks=0) if whole else config
 
 
 def _served(config: Configuration) -> bool:

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ... import profiles
-from ..formats.configuration import MOST_TOKENS, Configuration
+from ..formats.configuration import Configuration
 from ..models.spec import ModelSpec
 from . import calibrations, shipped_measurements
 from .coded_noise import doubt
-from .format_arrays import formats_of, with_read_keys
+from .format_arrays import all_kept, formats_of, with_read_keys
 from .formula import Floats, FormatArrays
 from .interval import with_high
 from .measured_configs import MeasuredRetention
@@ -45,13 +45,6 @@ def predictor_for(spec: ModelSpec) -> Predictor:
     """The model's own calibration on this machine; else the one that ships, where this project
     measured the model; else the published rows'."""
     return calibrations.find(spec) or shipped_measurements.find(spec) or published()
-
-
-def _all_kept(config: Configuration, context: int) -> Configuration:
-    """Sinks and a window that hold the whole prompt, as one window that does."""
-    kept = config.sinks + config.residual
-    whole = config.sinks and config.quantizes_kv and kept >= context
-    return replace(config, residual=min(kept, MOST_TOKENS["res"]), sinks=0) if whole else config
 
 
 def _said_of_calibration(spec: ModelSpec) -> tuple[str, ...]:
@@ -97,7 +90,7 @@ def predict_many(
     predictor = predictor or predictor_for(spec)
     headline = headline_kinds(predictor.measured.kinds, task)
     sensitivity = predictor.models.of(spec)
-    configs = [_all_kept(config, context) for config in configs]
+    configs = [all_kept(config, context) for config in configs]
     formats = formats_of(spec, configs)
     table = _table(spec, configs, formats, context, predictor, sensitivity, scored)
     doubts = np.array([doubt(config) for config in configs])
