@@ -90,8 +90,7 @@ def predict_many(
     predictor = predictor or predictor_for(spec)
     headline = headline_kinds(predictor.measured.kinds, task)
     sensitivity = predictor.models.of(spec)
-    configs = [all_kept(config, context) for config in configs]
-    formats = formats_of(spec, configs)
+    formats = formats_of(spec, configs := [all_kept(config, context) for config in configs])
     table = _table(spec, configs, formats, context, predictor, sensitivity, scored)
     doubts = np.array([doubt(config) for config in configs])
     if doubts.any():
