@@ -5,10 +5,12 @@
 Every key and value goes through the reference of the page format (write, read, turn back), as
 vLLM's kernels and the plugin's see them: prompts too. Beside it, on the same items: 16 bits, and
 this project's runtime with the nearest configuration of its own grammar. Prints each task's score
-with its standard error, and how many answers are the same, token by token.
+with its standard error, and how many answers are the same, token by token. `--served` names a file
+of served_tasks.py: the answers of a server to the same items are then held to these.
 """
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,7 @@ def main() -> None:
     parser.add_argument("--context", default="2k")
     parser.add_argument("--items", type=int, default=16)
     parser.add_argument("--tasks", default="needle-multikey,variables,arithmetic")
+    parser.add_argument("--served", type=Path, help="Answers that served_tasks.py wrote.")
     asked = parser.parse_args()
     context, folder = parse_tokens(asked.context), str(MODELS / asked.model)
     exam = ServedExam(folder, Workload(context, 64, 1), asked.tasks, asked.items, 1, print, True)
@@ -62,11 +65,17 @@ def main() -> None:
         with load(folder, config, context=context + 128) as session:
             said = [session.generate(torch.tensor([ids]), n).tokens[0] for ids, n in _asked(exam)]
         answers[config] = [[token for token in one if token != end] for one in said]
+    served = json.loads(asked.served.read_text(encoding="utf-8")) if asked.served else {}
+    for name, given in served.items():
+        answers[f"served, {name}"] = [one[: one.index(end)] if end in one else one for one in given]
     for name, given in answers.items():
         scores = exam.scores(StartReading(True, answers=tuple(map(tuple, given))))
         each = ", ".join(f"{t} {s.value:.3f} +- {s.stderr:.3f}" for t, s in scores.items())
-        same = sum(a == b for a, b in zip(given, answers["16 bits"], strict=True))
-        print(f"{name}: {each}; {same} of {len(given)} answers as with 16 bits", flush=True)
+        print(f"{name}: {each}", flush=True)
+        for other, theirs in answers.items():
+            same = sum(a == b for a, b in zip(given, theirs, strict=True))
+            if other != name:
+                print(f"    {same} of {len(given)} answers as {other}", flush=True)
 
 
 def _asked(exam: ServedExam) -> list[tuple[list[int], int]]:

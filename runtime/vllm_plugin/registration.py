@@ -3,13 +3,15 @@
 import logging
 from importlib import metadata
 
-BACKEND = "kvpareto.runtime.vllm_plugin.backend.PackedAttentionBackend"
+from .names import BACKEND, QUANTIZATION
+
 VERSIONS = ("0.26",)  # of vLLM, whose pages and classes were read and run
 _log = logging.getLogger("vllm.kvpareto")  # vLLM shows what goes to its own loggers
 
 
 def register() -> None:
-    """Register the backend as vLLM's CUSTOM one; where that cannot be, log the reason once."""
+    """Register the backend as vLLM's CUSTOM one, and the quantization `kvpareto_awq`; where that
+    cannot be, log the reason once."""
     reason = why_not()
     if reason is not None:
         _log.info("kvpareto's attention backend is not offered: %s.", reason)
@@ -17,6 +19,11 @@ def register() -> None:
     from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
     register_backend(AttentionBackendEnum.CUSTOM, BACKEND)
+    from vllm.model_executor.layers.quantization import register_quantization_config
+
+    from .quantization import PackedAwqChoice
+
+    register_quantization_config(QUANTIZATION)(PackedAwqChoice)
 
 
 def why_not() -> str | None:

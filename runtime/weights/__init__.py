@@ -20,12 +20,15 @@ random          models of the right shapes with random weights, built on the dev
 """
 
 DOOR = (
+    "awq_format",
     "build",
     "dequantize",
     "fused_projections",
+    "layout",
     "linear",
     "load_awq",
     "quantize_modules",
     "random",
+    "workspace",
 )
 """Modules that other rooms may import."""

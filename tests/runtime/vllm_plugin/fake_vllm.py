@@ -29,6 +29,29 @@ class _Registry(Enum):
 
 
 overrides: dict[_Registry, str] = {}
+quantizations: dict[str, list[type]] = {}
+
+
+class AutoAWQLinearMethod:
+    def __init__(self, quant_config: Any) -> None:
+        self.quant_config = quant_config
+
+
+class AutoAWQMarlinLinearMethod:
+    pass
+
+
+@dataclass
+class AutoAWQConfig:
+    group_size: int = 128
+    zero_point: bool = True
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        return cls(config["group_size"], config["zero_point"])
+
+    def get_quant_method(self, layer: Any, prefix: str) -> Any:
+        return None if prefix == "router" else AutoAWQMarlinLinearMethod()
 
 
 @dataclass
@@ -108,9 +131,23 @@ def config(longest: int = 100, step: int = 64) -> Any:
 def install(patch: pytest.MonkeyPatch, *, cuda: bool = True, version: str = "0.26.0") -> None:
     """Put the modules where imports find them; the plugin's own are imported anew."""
     overrides.clear()
+    quantizations.clear()
     contents: dict[str, dict[str, Any]] = {
         "vllm": {},
         "vllm.config": {"get_current_vllm_config": config},
+        "vllm.model_executor": {},
+        "vllm.model_executor.layers": {},
+        "vllm.model_executor.layers.quantization": {
+            "register_quantization_config": lambda name: quantizations.setdefault(name, []).append
+        },
+        "vllm.model_executor.layers.quantization.auto_awq": {
+            "AutoAWQConfig": AutoAWQConfig,
+            "AutoAWQLinearMethod": AutoAWQLinearMethod,
+            "AutoAWQMarlinLinearMethod": AutoAWQMarlinLinearMethod,
+        },
+        "vllm.model_executor.layers.quantization.base_config": {
+            "QuantizationConfig": type("QuantizationConfig", (), {})
+        },
         "vllm.platforms": {"current_platform": SimpleNamespace(is_cuda=lambda: cuda)},
         "vllm.v1": {},
         "vllm.v1.attention": {},
@@ -147,7 +184,7 @@ def install(patch: pytest.MonkeyPatch, *, cuda: bool = True, version: str = "0.2
         parent, _, child = name.rpartition(".")
         if parent:
             patch.setattr(sys.modules[parent], child, module, raising=False)
-    for name in ("backend", "dense", "metadata", "workspace"):
+    for name in ("awq_linear", "backend", "dense", "metadata", "quantization", "workspace"):
         patch.delitem(sys.modules, f"{vllm_plugin.__name__}.{name}", raising=False)
         patch.delattr(vllm_plugin, name, raising=False)
     from importlib import metadata

@@ -7,7 +7,7 @@ from importlib import import_module, metadata
 
 import pytest
 
-from kvpareto.runtime.vllm_plugin import registration
+from kvpareto.runtime.vllm_plugin import names, registration
 from tests.runtime.vllm_plugin import fake_vllm
 
 
@@ -19,10 +19,13 @@ def test_it_registers_vllms_custom_backend(monkeypatch: pytest.MonkeyPatch) -> N
     fake_vllm.install(monkeypatch)
     registration.register()
     registration.register()  # vLLM may load a plugin more than once
-    assert list(fake_vllm.overrides.values()) == [registration.BACKEND]
-    module, _, name = registration.BACKEND.rpartition(".")
+    assert list(fake_vllm.overrides.values()) == [names.BACKEND]
+    module, _, name = names.BACKEND.rpartition(".")
     backend = getattr(import_module(module), name)
     assert backend.get_name() == "CUSTOM"
+    assert [choice.get_name() for choice in fake_vllm.quantizations["kvpareto_awq"]] == [
+        "kvpareto_awq"
+    ] * 2
     assert backend.get_required_kv_cache_layout() == "HND"
 
 
@@ -42,7 +45,7 @@ def test_elsewhere_the_reason_is_logged(
     fake_vllm.install(monkeypatch, version=version, cuda=cuda)
     with caplog.at_level(logging.INFO, logger="vllm.kvpareto"):
         registration.register()
-    assert fake_vllm.overrides == {}
+    assert fake_vllm.overrides == fake_vllm.quantizations == {}
     (record,) = caplog.records
     assert said in record.message
 
