@@ -197,17 +197,22 @@ class EngineTests:
         self._llm.generate(given, plan, use_tqdm=False)
         return time.perf_counter() - start
 
+    def _again(self, given: list[dict[str, list[int]]]) -> tuple[float, float]:
+        """Seconds of cached prompts for 1 and for 129 tokens; kernels of both are compiled then."""
+        self.took(given, 5)
+        return self.took(given, 1), self.took(given, 129)
+
     def long(self) -> dict[str, float]:
         """One prompt of 131,000 tokens."""
         first = self.took(self._long, 1)
-        one, many = self.took(self._long, 1), self.took(self._long, 129)
+        one, many = self._again(self._long)
         return {"ttft_s": first, "tpot_ms": (many - one) / 128 * 1e3, "again_s": one}
 
     def batch(self) -> dict[str, float]:
         """16 prompts of 16,000 tokens."""
         given = self.prompts(16, 16_000)
         first = self.took(given, 1)
-        one, many = self.took(given, 1), self.took(given, 129)
+        one, many = self._again(given)
         return {"prefill_16x16k_s": first, "decode_16x16k_tokens_s": 16 * 128 / (many - one)}
 
     def clients(self) -> dict[str, float]:

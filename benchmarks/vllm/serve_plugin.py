@@ -12,6 +12,7 @@ requests, errors, tokens a second, and the card's used memory at the first answe
 import argparse
 import asyncio
 import json
+import os
 import random
 import shlex
 import signal
@@ -129,8 +130,9 @@ async def _complete(
 
 
 def _memory() -> int:
-    """MiB in use on the first card."""
-    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    """MiB in use on the card that the server has, the first where it has several."""
+    card = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    query = ["nvidia-smi", "-i", card, "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     return int(subprocess.check_output(query, text=True).split()[0])
 
 

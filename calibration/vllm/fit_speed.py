@@ -59,6 +59,7 @@ PRIORS = {
     "exchange": (1e-5, 0.7), "step": (3e-4, 0.6), "host_step": (1.5e-3, 0.6),
     "host_user": (1.5e-5, 0.7), "host_layer": (1.5e-4, 0.6), "host_layer.scaled": (5e-4, 0.8),
     "host_layer.int4": (5e-4, 0.8), "host_layer.latent": (5e-4, 0.8), "request": (2e-3, 0.8),
+    "attention.packed": (0.65, 0.3), "cache.packed": (0.75, 0.2), "host_layer.packed": (2e-4, 0.8),
 }  # fmt: skip
 """A value and the deviation of its logarithm."""
 
@@ -104,6 +105,7 @@ def _seen(row: Mapping[str, Any], run: Mapping[str, Any]) -> list[Seen]:
         row["gpu_memory_utilization"],
         row["enforce_eager"],
         prefix_caching=False,
+        attention_backend=row.get("attention_backend", ""),
     )
     spec = shape_of(row["shape"], row["layers"])
     link = _links()[row["gpu"].split()[-1]]

@@ -103,7 +103,7 @@ def _own_format(spec: ModelSpec, work: TokenWork) -> tuple[float, float, str]:
 
 def efficiencies_of(model: Served) -> set[str]:
     """Names of the efficiencies that are its own: of its formats and kinds of layers."""
-    names = {f"weights.{_dense_like(model)}", f"cache.{_cache_like(model.settings.kv_cache_dtype)}"}
+    names = {f"weights.{_dense_like(model)}", f"cache.{_cache_like(model.settings)}"}
     if model.work.passed.expert:
         names.add(f"experts.{_expert_like(model)}")
     if model.work.state:
@@ -163,7 +163,7 @@ def _prompt_attention(model: Served, plan: Schedule, rates: Mapping[str, float])
         pairs = _pairs(ends, kind.reach) - _pairs(plan.piece_start, kind.reach)
         per_step = np.bincount(plan.piece_step, pairs, len(total))
         total += kind.layers * kind.flops_per_pair * per_step
-    cache = _cache_like(model.settings.kv_cache_dtype)
+    cache = _cache_like(model.settings)
     return total / model.cards / (model.hardware.fp16_flops * rates[f"attention.{cache}"])
 
 
@@ -181,7 +181,7 @@ def _cache(model: Served, plan: Schedule, rates: Mapping[str, float]) -> Floats:
     for kind in model.work.passed.attention:
         seen = np.minimum(plan.length, kind.reach or np.inf)
         total += kind.layers * _token_bytes(kind, dtype, model.cards) * seen * plan.decoding
-    return total / _stream(model, rates, f"cache.{_cache_like(dtype)}")
+    return total / _stream(model, rates, f"cache.{_cache_like(model.settings)}")
 
 
 def _token_bytes(kind: AttentionWork, dtype: str, cards: int) -> float:
@@ -240,8 +240,8 @@ def _launches_like(model: Served) -> str:
     """What a layer outside of graphs costs the host depends on who computes its attention."""
     if _is_latent(model):
         return "host_layer.latent"
-    cache = _cache_like(model.settings.kv_cache_dtype)
-    return f"host_layer.{cache}" if cache in ("scaled", "int4") else "host_layer"
+    cache = _cache_like(model.settings)
+    return f"host_layer.{cache}" if cache in ("scaled", "int4", "packed") else "host_layer"
 
 
 def _is_latent(model: Served) -> bool:
@@ -261,6 +261,10 @@ def _expert_like(model: Served) -> str:
     return "fp8" if model.expert_bytes > 0.8 else "mxfp4"
 
 
-def _cache_like(dtype: str) -> str:
-    """Which kernels read it: FlashAttention 16 bits and fp8, Triton's what has scales a head."""
+def _cache_like(settings: ServeSettings) -> str:
+    """Which kernels read it: FlashAttention 16 bits and fp8, Triton's what has scales a head, or
+    the plugin's."""
+    if settings.attention_backend:
+        return "packed"
+    dtype = settings.kv_cache_dtype
     return dtype if dtype in ("auto", "fp8") else "int4" if dtype.startswith("int4") else "scaled"
