@@ -1,6 +1,7 @@
-"""Tasks of the recall model with its cache in vLLM's pages, without vLLM and without a GPU.
+"""Tasks of the recall model with its cache in vLLM's pages, without vLLM; no GPU is needed.
 
     python benchmarks/vllm/page_retention.py --model recall-outliers --context 2k --items 12
+    python benchmarks/vllm/page_retention.py --context 4k --items 32 --served answers.json
 
 Every key and value goes through the reference of the page format (write, read, turn back), as
 vLLM's kernels and the plugin's see them: prompts too. Beside it, on the same items: 16 bits, and
@@ -55,7 +56,8 @@ def main() -> None:
     asked = parser.parse_args()
     context, folder = parse_tokens(asked.context), str(MODELS / asked.model)
     exam = ServedExam(folder, Workload(context, 64, 1), asked.tasks, asked.items, 1, print, True)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to(device).eval()
     end = model.config.eos_token_id
     answers = {"16 bits": [_greedy(model, DynamicCache(), *one) for one in _asked(exam)]}
     for name, config in OURS.items():
@@ -63,7 +65,8 @@ def main() -> None:
         assert form is not None
         answers[name] = [_greedy(model, PagedCache(form), *one) for one in _asked(exam)]
         with load(folder, config, context=context + 128) as session:
-            said = [session.generate(torch.tensor([ids]), n).tokens[0] for ids, n in _asked(exam)]
+            asks = [(torch.tensor([ids], device=device), n) for ids, n in _asked(exam)]
+            said = [session.generate(ids, n).tokens[0] for ids, n in asks]
         answers[config] = [[token for token in one if token != end] for one in said]
     served = json.loads(asked.served.read_text(encoding="utf-8")) if asked.served else {}
     for name, given in served.items():
@@ -85,14 +88,14 @@ def _asked(exam: ServedExam) -> list[tuple[list[int], int]]:
 @torch.inference_mode()
 def _greedy(model: Any, cache: DynamicCache, ids: list[int], most: int) -> list[int]:
     """Tokens until the model's end, `most` of them at most."""
-    given, said = torch.tensor([ids]), list[int]()
+    given, said = torch.tensor([ids], device=model.device), list[int]()
     while len(said) < most:
         logits = model(given, past_key_values=cache, logits_to_keep=1).logits
         token = int(logits[0, -1].argmax())
         if token == model.config.eos_token_id:
             break
         said.append(token)
-        given = torch.tensor([[token]])
+        given = torch.tensor([[token]], device=model.device)
     return said
 
 

@@ -3,16 +3,20 @@
     pip install "kvpareto[vllm]"
     python benchmarks/vllm/served_tasks.py answers.json --context 4k --items 32
     python benchmarks/vllm/page_retention.py --context 4k --items 32 --served answers.json
+    python benchmarks/vllm/served_tasks.py awq.json --awq --only "16 bits,16 bits kvpareto_awq"
 
 Answers of 16 bits, of vLLM's own int4 kernels, and of the plugin in 4 and 8 bits, as token ids, go
-into a file. page_retention.py answers the same items with the reference of the page format and with
-this project's runtime, and says how many answers are the same.
+into a file. With `--awq` the model is rounded to AWQ's 4 bits first, and served by vLLM's products
+or by the plugin's (`kvpareto_awq`). page_retention.py answers the same items with the reference of
+the page format and with this project's runtime, and says how many answers are the same.
 """
 
 import argparse
 import gc
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,8 @@ CACHES: dict[str, dict[str, str]] = {
     "plugin int8": {"kv_cache_dtype": "int8_per_token_head", "attention_backend": "CUSTOM"},
     "vLLM int4": {"kv_cache_dtype": "int4_per_token_head", "attention_backend": "TRITON_ATTN"},
 }
+AWQ = "kvpareto_awq"
+CACHES |= {f"{name} {AWQ}": cache | {"quantization": AWQ} for name, cache in CACHES.items()}
 
 
 def main() -> None:
@@ -39,7 +45,8 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=32)
     parser.add_argument("--tasks", default="needle-multikey,variables,arithmetic")
     parser.add_argument("--tensor-parallel", type=int, default=1)
-    parser.add_argument("--only", default=",".join(CACHES))
+    parser.add_argument("--awq", action="store_true", help="Of the model in 4 bits.")
+    parser.add_argument("--only", default=",".join(name for name in CACHES if AWQ not in name))
     asked = parser.parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", VLLM_NO_USAGE_STATS="1", VLLM_USE_FLASHINFER_SAMPLER="0")
     if asked.tensor_parallel == 1:
@@ -49,6 +56,8 @@ def main() -> None:
     from kvpareto.runtime.vllm_plugin import register
 
     register()
+    if asked.awq:
+        folder = _rounded(folder)
     said: dict[str, list[list[int]]] = {}
     for name in asked.only.split(","):
         said[name] = _answers(folder, context, exam, CACHES[name], asked.tensor_parallel)
@@ -57,6 +66,19 @@ def main() -> None:
         each = ", ".join(f"{t} {s.value:.3f} +- {s.stderr:.3f}" for t, s in scores.items())
         print(f"{name}: {each}", flush=True)
     os._exit(0)
+
+
+def _rounded(folder: str) -> str:
+    """The model as an AWQ checkpoint, rounded to nearest without a search."""
+    from kvpareto.runtime import load
+    from kvpareto.runtime.weights.quantize import save_awq
+
+    made = Path(tempfile.mkdtemp())
+    with load(folder, "w4a16-k16v16", context=64, device="cpu") as session:
+        save_awq(session.model, made)
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        shutil.copy(Path(folder, name), made)
+    return str(made)
 
 
 def _answers(
