@@ -4,6 +4,8 @@
     python -m kvpareto.calibration.vllm.fit_speed --write    # and profiles/vllm/speed.json anew
 
 Every efficiency has a prior (PRIORS, wide), so that what no run tells stays what the hardware says.
+What is the plugin's own (PACKED; rows of benchmarks/vllm/plugin.py) is fitted after the rest, which
+its rows do not move.
 A burst within which Triton compiled a kernel (`compiled_within`) is neither fitted nor counted: the
 same burst of another start took one to two seconds less.
 """
@@ -59,10 +61,13 @@ PRIORS = {
     "exchange": (1e-5, 0.7), "step": (3e-4, 0.6), "host_step": (1.5e-3, 0.6),
     "host_user": (1.5e-5, 0.7), "host_layer": (1.5e-4, 0.6), "host_layer.scaled": (5e-4, 0.8),
     "host_layer.int4": (5e-4, 0.8), "host_layer.latent": (5e-4, 0.8), "request": (2e-3, 0.8),
-    "attention.packed": (0.65, 0.3), "cache.packed": (0.75, 0.2), "host_layer.packed": (2e-4, 0.8),
+    "attention.packed": (0.65, 0.3), "cache.packed": (0.75, 0.2), "cache.packed8": (0.75, 0.3),
+    "host_layer.packed": (2e-4, 0.8),
 }  # fmt: skip
 """A value and the deviation of its logarithm."""
 
+PACKED = ("attention.packed", "cache.packed", "cache.packed8", "host_layer.packed")
+PACKED_ROWS = "vllm/plugin_0.26_h200.jsonl"
 
 Errors = dict[tuple[str, str], list[float]]
 """By (shape, what)."""
@@ -91,6 +96,33 @@ def read_runs() -> list[Seen]:
             row = json.loads(line)
             if row.get("triton", True):
                 found += [seen for run in row.get("speed", ()) for seen in _seen(row, run)]
+    return found
+
+
+def read_plugin_runs() -> list[Seen]:
+    """Times of the plugin in 4 bits, whole models with products that are vLLM's."""
+    found: list[Seen] = []
+    for line in profiles.read(PACKED_ROWS).splitlines():
+        row = json.loads(line)
+        weights, cache = row["engine"].split(":")
+        if cache != "plugin" or weights not in FORMATS or row["test"] not in ("long", "batch"):
+            continue
+        users, context = (1, 131_000) if row["test"] == "long" else (16, 16_000)
+        first = row["ttft_s"] if users == 1 else row["prefill_16x16k_s"]
+        step = row["tpot_ms"] / 1e3 if users == 1 else 16 / row["decode_16x16k_tokens_s"]
+        run = {"users": users, "context": context, "output": 129 if users == 1 else 128}
+        run |= {"total_s": first + 128 * step}
+        run |= {"ttft_s": first, "tpot_s": step} if users == 1 else {"prefill_s": first}
+        # as benchmarks/vllm/plugin.py starts its engines
+        started: dict[str, Any] = {
+            "id": f"{row['engine']} {row['layers']} {row['compiled']}",
+            "shape": "llama8",
+        }
+        started |= {"kv_cache_dtype": "int4_per_token_head", "attention_backend": "CUSTOM"}
+        started |= {"max_model_len": 135_000, "max_num_batched_tokens": 8192, "max_num_seqs": 128}
+        started |= {"gpu_memory_utilization": 0.9, "enforce_eager": False, "gpu": row["gpu"]}
+        layers = row["layers"] if row["layers"] != 32 else None
+        found += _seen(started | {"layers": layers, "weights": weights}, run)
     return found
 
 
@@ -139,15 +171,16 @@ def _links() -> dict[str, float]:
     return links
 
 
-def fit(runs: Sequence[Seen]) -> dict[str, float]:
-    """The efficiencies that make these times most likely."""
-    names = list(PRIORS)
+def fit(runs: Sequence[Seen], known: Mapping[str, float] | None = None) -> dict[str, float]:
+    """The efficiencies that make these times most likely; `known` ones stay as they are."""
+    known = {name: PRIORS[name][0] for name in PACKED} if known is None else known
+    names = [name for name in PRIORS if name not in known]
     centre = np.log([PRIORS[name][0] for name in names])
     spread = np.array([PRIORS[name][1] for name in names])
     measured = np.log([seen.seconds for seen in runs])
 
     def logs(x: Floats) -> Floats:
-        rates = dict(zip(names, np.exp(centre + spread * x), strict=True))
+        rates = dict(known) | dict(zip(names, np.exp(centre + spread * x), strict=True))
         return np.log([seen.predicted(rates) for seen in runs]) - measured
 
     def residuals(x: Floats) -> Floats:
@@ -164,7 +197,15 @@ def fit(runs: Sequence[Seen]) -> dict[str, float]:
         )
 
     found = least_squares(residuals, slopes, np.zeros(len(names)))
-    return dict(zip(names, map(float, np.exp(centre + spread * found)), strict=True))
+    fitted = dict(zip(names, map(float, np.exp(centre + spread * found)), strict=True))
+    return {name: fitted[name] if name in fitted else known[name] for name in PRIORS}
+
+
+def fit_packed(rates: Mapping[str, float]) -> dict[str, float]:
+    """`rates`, and what is the plugin's own beside them."""
+    return fit(
+        read_plugin_runs(), {name: rate for name, rate in rates.items() if name not in PACKED}
+    )
 
 
 def errors(runs: Sequence[Seen], rates: Mapping[str, float]) -> Errors:
@@ -199,7 +240,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     write = parser.parse_args().write
     runs = read_runs()
-    rates = fit(runs)
+    rates = fit_packed(fit(runs))
     print(f"{len(runs)} times of {len({r.shape for r in runs})} models")
     everything = _table("fitted", errors(runs, rates))
     left_out, alone = Errors(), Errors()
@@ -210,6 +251,7 @@ def main() -> None:
     held = _table("left out", left_out)
     if alone:
         _table("left out, with a format or a kind of layer that no other has", alone)
+    _table("the plugin's, fitted", errors(read_plugin_runs(), rates))
     if not write:
         return
     path = Path(profiles.__file__).parent / "vllm" / "speed.json"

@@ -109,10 +109,8 @@ def _burst(asked: Asked, options: VllmOptions) -> Burst:
     return Burst(workload.batch, workload.context, max(1, min(workload.output, most)))
 
 
-def _speed(asked: Asked, promised: Start | None, burst: Burst) -> ServingSpeed | None:
-    """None with the plugin, whose speed is not predicted."""
-    if asked.settings.attention_backend:
-        return None
+def _speed(asked: Asked, promised: Start | None, burst: Burst) -> ServingSpeed:
+    """What the planner says of the burst."""
     held = None
     if promised is not None:
         held = promised.pool.sequences(promised.cache.expected, burst.context + burst.output)

@@ -15,7 +15,7 @@ from ...workload import Workload
 from .asked_settings import settings_of
 from .command import checkpoint_words, flags_of, keeps_16_bits, model_argument
 from .layouts import layouts, with_layout
-from .plugin import INSTALL_NOTE
+from .plugin import AWQ_NOTE, AWQ_USERS, INSTALL_NOTE
 from .rank_weights import rank_weights
 from .rules import unpacked_on_the_way
 from .settings import VERSION
@@ -185,10 +185,7 @@ def _sizes(term: Interval) -> Sizes:
 
 
 def _speed(spec: ModelSpec, workload: Workload, tried: SizedLayout) -> ServingSpeed | None:
-    """Of prompts of the mean length; None where the speed of such weights, or of the plugin's
-    kernels, is not known."""
-    if tried.settings.attention_backend:
-        return None
+    """Of prompts of the mean length; None where the speed of such weights is not known."""
     card = min(tried.cards, key=lambda one: one.gpu.bandwidth)
     pool = card.start.pool
     held = (pool.blocks(card.start.cache.expected) - 1) / pool.blocks_of_mean(lengths_of(workload))
@@ -226,6 +223,8 @@ def _notes(
         notes.append(f"{gpu.name} unpacks {settings.quantization} weights to 16 bits to multiply")
     if settings.attention_backend:
         notes.append(INSTALL_NOTE)
+        if settings.quantization == "awq" and workload.batch <= AWQ_USERS:
+            notes.append(AWQ_NOTE)
     if serving.checkpoint:
         notes.append(f"it needs {serving.checkpoint}")
     return tuple(notes)

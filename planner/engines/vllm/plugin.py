@@ -1,6 +1,7 @@
 """vLLM with this project's attention (runtime/vllm_plugin): what it takes, and its workspace.
 
-docs/vllm_plugin.md describes it. Its speed is not predicted: no rows of it have been fitted.
+docs/vllm_plugin.md describes it. Its speed is fitted to rows of one model on an H200, in 4 bits
+(profiles/vllm/plugin_0.26_h200.jsonl); in 8 bits it is derived.
 """
 
 from ...models.spec import Attention, ModelSpec, RecurrentState
@@ -8,9 +9,13 @@ from .settings import ServeSettings
 
 BACKEND = "CUSTOM"
 """Its name among vLLM's attention backends."""
-INSTALL_NOTE = (
-    'it needs the plugin beside vLLM 0.26: pip install "kvpareto[vllm]"; its speed is not predicted'
+INSTALL_NOTE = 'it needs the plugin beside vLLM 0.26: pip install "kvpareto[vllm]"'
+AWQ_NOTE = (
+    "with one or two users at once --quantization kvpareto_awq is faster: the plugin's products of "
+    "AWQ weights (docs/vllm_plugin.md)"
 )
+AWQ_USERS = 2
+"""Rows up to which those products are faster than vLLM's, measured on an H200."""
 CODE_BITS = {"int4_per_token_head": 4, "int8_per_token_head": 8}
 LARGEST_HEAD = 256
 PADDING = 256

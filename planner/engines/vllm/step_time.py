@@ -163,7 +163,7 @@ def _prompt_attention(model: Served, plan: Schedule, rates: Mapping[str, float])
         pairs = _pairs(ends, kind.reach) - _pairs(plan.piece_start, kind.reach)
         per_step = np.bincount(plan.piece_step, pairs, len(total))
         total += kind.layers * kind.flops_per_pair * per_step
-    cache = _cache_like(model.settings)
+    cache = _cache_like(model.settings).replace("packed8", "packed")  # staged in 16 bits both
     return total / model.cards / (model.hardware.fp16_flops * rates[f"attention.{cache}"])
 
 
@@ -240,7 +240,7 @@ def _launches_like(model: Served) -> str:
     """What a layer outside of graphs costs the host depends on who computes its attention."""
     if _is_latent(model):
         return "host_layer.latent"
-    cache = _cache_like(model.settings)
+    cache = _cache_like(model.settings).replace("packed8", "packed")
     return f"host_layer.{cache}" if cache in ("scaled", "int4", "packed") else "host_layer"
 
 
@@ -264,7 +264,7 @@ def _expert_like(model: Served) -> str:
 def _cache_like(settings: ServeSettings) -> str:
     """Which kernels read it: FlashAttention 16 bits and fp8, Triton's what has scales a head, or
     the plugin's."""
-    if settings.attention_backend:
-        return "packed"
     dtype = settings.kv_cache_dtype
+    if settings.attention_backend:
+        return "packed" if dtype.startswith("int4") else "packed8"
     return dtype if dtype in ("auto", "fp8") else "int4" if dtype.startswith("int4") else "scaled"

@@ -324,7 +324,7 @@ def test_the_plugin_is_started_by_its_backend(
     assert started[0]["--kv-cache-dtype"] == "int4_per_token_head"
     speeds = [term for term in document["terms"] if term["name"] in ("ttft", "tpot")]
     assert speeds
-    assert all(term["predicted"] is None for term in speeds)
+    assert all(term["predicted"] > 0 for term in speeds)
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,11 @@ from kvpareto.planner.engines import find_engine
 from kvpareto.planner.engines.vllm import plugin
 from kvpareto.planner.engines.vllm.plugin import cache_obstacle, model_obstacle, staging_bytes
 from kvpareto.planner.engines.vllm.settings import ServeSettings
+from kvpareto.planner.engines.vllm.speed import serving_speed
 from kvpareto.planner.engines.vllm.start import start
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.load_model import load_model
+from kvpareto.profiles import read
 
 INT4, INT8 = "int4_per_token_head", "int8_per_token_head"
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
@@ -33,8 +35,8 @@ def test_a_plan_names_the_backend_and_what_it_needs(capsys: pytest.CaptureFixtur
     best = document["recommended"]
     assert best["serving"]["flags"]["attention_backend"] == "CUSTOM"
     assert "--attention-backend CUSTOM" in best["serving"]["command"]
-    assert best["ttft_s"] is None
-    assert best["tpot_s"] is None
+    assert best["ttft_s"] > 0
+    assert best["tpot_s"] > 0
     assert any('pip install "kvpareto[vllm]"' in note for note in document["warnings"])
     caches = {point["serving"]["flags"]["kv_cache_dtype"] for point in document["frontier"]}
     assert caches == {INT4, INT8}
@@ -71,6 +73,43 @@ def test_a_cache_it_does_not_read_is_refused(capsys: pytest.CaptureFixture[str])
                 "--config", "w16a16-kfp8vfp8"])  # fmt: skip
     assert code == 2
     assert "not fp8" in capsys.readouterr().err
+
+
+def speed(dtype: str, backend: str, users: int, prompt: int) -> Any:
+    settings = ServeSettings(
+        135_000, kv_cache_dtype=dtype, max_num_batched_tokens=8192, attention_backend=backend
+    )
+    spec = load_model(LLAMA, offline=True)
+    return serving_speed(spec, settings, find_gpu("H200"), users, prompt, 129)
+
+
+def test_the_measured_steps_are_predicted() -> None:
+    """profiles/vllm/plugin_0.26_h200.jsonl has the seconds; fp8's are of the same run."""
+    rows = [json.loads(line) for line in read("vllm/plugin_0.26_h200.jsonl").splitlines()]
+    whole = [row for row in rows if row["layers"] == 32 and row["test"] == "long"]
+    measured = {row["engine"]: row["tpot_ms"] / 1e3 for row in whole}
+    plugin = speed(INT4, "CUSTOM", 1, 131_000)
+    assert plugin.kind == "fitted"
+    assert plugin.tpot[0] == pytest.approx(measured["bf16:plugin"], rel=0.1)
+    ratio = plugin.tpot[0] / speed("fp8", "", 1, 131_000).tpot[0]
+    assert ratio == pytest.approx(measured["bf16:plugin"] / measured["bf16:fp8"], rel=0.1)
+
+
+def test_eight_bits_are_derived() -> None:
+    eight = speed(INT8, "CUSTOM", 1, 131_000)
+    assert eight.kind == "derived"
+    assert speed(INT4, "CUSTOM", 1, 131_000).tpot[0] < eight.tpot[0]
+    # prompts are staged in 16 bits whatever the cache has
+    assert eight.ttft[0] == pytest.approx(speed(INT4, "CUSTOM", 1, 131_000).ttft[0], rel=0.01)
+
+
+def test_awq_for_few_users_names_the_plugins_products(capsys: pytest.CaptureFixture[str]) -> None:
+    for users, said in ((1, True), (2, True), (3, False)):
+        run(["estimate", "--engine", "vllm-plugin", "-m", LLAMA, "--gpu", "H200", "--context",
+             "16k", "--batch", str(users), "--config", f"wawq-k{INT4}v{INT4}",
+             "--json"])  # fmt: skip
+        document = capsys.readouterr().out
+        assert ("--quantization kvpareto_awq" in document) is said
 
 
 def test_the_workspace_by_hand() -> None:
