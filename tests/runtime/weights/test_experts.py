@@ -93,6 +93,42 @@ def test_a_long_chunk_takes_so_many_tokens_at_a_time() -> None:
     assert tokens_at_once(7, 8, 8) == 7
 
 
+def test_tokens_together_take_what_is_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted tensor by tensor on the meta device, where launches do nothing."""
+    pytest.importorskip("triton")
+    from kvpareto.runtime.weights.grouped import kernels
+    from tests.support.oracle.tracker import LiveBytes
+
+    launch = types.SimpleNamespace(__getitem__=lambda self, grid: lambda *_, **__: None)
+    silent = type("Silent", (), vars(launch))()
+    for name in ("grouped", "combine"):
+        monkeypatch.setattr(kernels, name, silent)
+    module, _, _ = _packed()
+    module.to("meta")
+    tokens = 512
+    hidden = torch.empty(tokens, HIDDEN, dtype=torch.bfloat16, device="meta")
+    chosen = torch.empty(tokens, TOP_K, dtype=torch.int64, device="meta")
+    weights = torch.empty(tokens, TOP_K, device="meta")
+    out = torch.empty_like(hidden)
+    live = LiveBytes()
+    for given in (hidden, chosen, weights, out):
+        live.adopt(given)
+    before = live.live
+    with live:
+        module._together(hidden, chosen, weights, out)
+    step = types.SimpleNamespace(
+        rows=tokens, hidden=HIDDEN, element=2, bytes=lambda width: tokens * width * 2,
+        traits=block_traits_of("qwen3_moe"),
+    )  # fmt: skip
+    ffn = types.SimpleNamespace(
+        top_k=TOP_K, experts=EXPERTS, width=WIDTH, gated=True, activation="silu"
+    )
+    planned = moe.LiveTensors()
+    moe._packed_experts(planned, ffn, step)  # type: ignore[arg-type]
+    # `out` is among what is given here; where experts end takes 512 bytes
+    assert live.peak - before == planned.peak - tokens * HIDDEN * 2 + 512
+
+
 def test_gpt_oss_clamps_copies_of_gate_and_up() -> None:
     # gate, up, sigmoid's factor, the sigmoid; then gate, up, glu, up + 1 and the product
     stage = types.SimpleNamespace(traits=block_traits_of("gpt_oss"))
