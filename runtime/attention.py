@@ -218,7 +218,9 @@ def capturable(state: LayerState, tokens: int) -> bool:
 
 def capturable_around(state: LayerState) -> bool:
     """Whether a pass may be captured but for its attention (piecewise_graphs.py)."""
-    return not state.latent and _backend(state).appends_on_device(state)
+    if state.latent:
+        return latent.supported_by_kernels(state)
+    return _backend(state).appends_on_device(state)
 
 
 def _backend(state: LayerState) -> Backend:

@@ -11,7 +11,7 @@ Buffer sizes are those that the kernels allocate by (workspace.py).
 
 from ...formats.configuration import Configuration
 from ...formats.kv_format import KVFormat
-from ...models.spec import Attention, ModelSpec
+from ...models.spec import Attention, LatentAttention, ModelSpec
 from ...workload import Workload
 from ..weights import weight_bytes
 from .forward_step import ForwardStep
@@ -76,7 +76,8 @@ def in_pieces(spec: ModelSpec, workload: Workload, chunk: int | None) -> bool:
         and chunk <= PIECES_TO
         and workload.context >= GRAPH_FROM * chunk
         and all(
-            isinstance(x, Attention) and stages_segments(x, chunk, workload.tokens)
+            isinstance(x, LatentAttention)
+            or (isinstance(x, Attention) and stages_segments(x, chunk, workload.tokens))
             for x, _ in spec.mixer_counts
         )
     )
@@ -93,8 +94,13 @@ def _parts(mixer: Attention, step: ForwardStep) -> int:
 
 def _places(spec: ModelSpec, new: int) -> int:
     """Queries and attention's result, for each shape of them."""
-    mixers = [x for x, _ in spec.mixer_counts if isinstance(x, Attention)]
-    shapes = {(x.query_heads, x.head_dim, x.value_dim) for x in mixers}
+    shapes = {
+        (x.query_heads, x.head_dim, x.value_dim)
+        if isinstance(x, Attention)
+        else (x.query_heads, x.nope_dim + x.rope_dim, x.value_dim)
+        for x, _ in spec.mixer_counts
+        if isinstance(x, Attention | LatentAttention)
+    }
     return sum(
         rounded(2 * new * heads * dim) + rounded(2 * new * heads * value_dim)
         for heads, dim, value_dim in shapes

@@ -14,11 +14,16 @@ LSE_ROWS = 32  # torch's fused attention rounds the queries of its log-sum-exps 
 
 def packed_latents(live: LiveTensors, mixer: LatentAttention, step: ForwardStep) -> int:
     """Take the attention output, token-major; queries belong to the caller."""
-    chunk = step.batch == 1 and step.new > 1
-    out = _expanded(live, mixer, step) if chunk else _absorbed(live, mixer, step)
+    out = take_latents(live, mixer, step)
     ordered = live.take(step.bytes(mixer.query_heads * mixer.value_dim))
     live.drop(out)
     return ordered
+
+
+def take_latents(live: LiveTensors, mixer: LatentAttention, step: ForwardStep) -> int:
+    """The same by heads, as attention leaves it."""
+    chunk = step.batch == 1 and step.new > 1
+    return _expanded(live, mixer, step) if chunk else _absorbed(live, mixer, step)
 
 
 def _expanded(live: LiveTensors, mixer: LatentAttention, step: ForwardStep) -> int:

@@ -87,8 +87,12 @@ def _between_pieces(spec: ModelSpec, step: ForwardStep) -> int:
     live = LiveTensors()
     live.take(step.batch * spec.vocab * step.element)
     for mixer, _ in spec.mixer_counts:
-        assert isinstance(mixer, Attention)  # in_pieces
-        live.drop(take_staged(live, mixer, step))
+        if isinstance(mixer, Attention):
+            live.drop(take_staged(live, mixer, step))
+        elif isinstance(mixer, LatentAttention):
+            from .packed_latents import take_latents
+
+            live.drop(take_latents(live, mixer, step))
     return live.peak
 
 

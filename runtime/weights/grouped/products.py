@@ -32,7 +32,7 @@ def tile_plan(pairs: int, experts: int) -> TilePlan:
     rows = 16
     while rows < LARGEST_TILE and rows * experts < pairs:
         rows *= 2
-    return TilePlan(rows, 128, warps=8 if rows >= 128 else 4, stages=3)
+    return TilePlan(rows, 128, warps=8 if rows >= 64 else 4, stages=3)
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,38 @@ def test_packed_latents_are_read_as_the_plain_way_reads_them(kind: str, text: st
     assert torch.equal(found, eager)
 
 
+def test_chunks_of_latents_are_captured_around_attention() -> None:
+    model = model_of("deepseek_v2", LATENT)
+    ids = torch.randint(3, 90, (1, 700), generator=torch.Generator().manual_seed(1)).cuda()
+    found = []
+    for graphs in (True, False):
+        with session(model, "w16a16-k8v8-g64+pc64", tokens=740, graphs=graphs) as run:
+            found.append(run.prefill(ids).clone())
+            assert (64 in run.forward._graphs) is graphs
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(("wide", "value"), [(192, 128), (256, 256)])
+@pytest.mark.parametrize(("queries", "keys"), [(256, 256), (256, 1024), (1024, 3072)])
+def test_the_librarys_attention_of_unlike_heads(
+    wide: int, value: int, queries: int, keys: int
+) -> None:
+    """DeepSeek's and GLM's heads, by cuDNN where it has a plan, beside torch's own."""
+    from kvpareto.runtime.kernels import latent
+
+    make = torch.Generator().manual_seed(2)
+    q, k = (torch.randn(1, 4, n, wide, generator=make) for n in (queries, keys))
+    both = torch.randn(1, keys, 4, wide + value, generator=make).cuda().bfloat16()
+    q, k, v = q.cuda().bfloat16(), k.cuda().bfloat16(), both.transpose(1, 2)[..., wide:]
+    out, lse = latent._attention(q, k, v, 0.1, queries == keys)
+    expected, tops, *_ = latent._efficient_attention(
+        q, k, v, None, True, 0.0, queries == keys, scale=0.1
+    )
+    assert relative_error(out.float(), expected.float()) < 1e-2
+    assert relative_error(lse, tops[..., :queries]) < 1e-4
+    print(wide, value, "without a plan:", latent._without_plan)
+
+
 @pytest.mark.parametrize("kind", ["gemma3n_text", "llama4_text"])
 def test_decoding_is_captured_and_gives_the_same(kind: str) -> None:
     """Gemma 3n's sparse activation copied a constant from the host in every pass."""

@@ -7,10 +7,14 @@ import torch
 
 pytest.importorskip("triton")
 
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.load_model import load_model
+from kvpareto.planner.memory.activation import kvpareto_engine
 from kvpareto.planner.memory.activation.forward_step import Attend, ForwardStep
 from kvpareto.planner.memory.activation.live_tensors import LiveTensors
 from kvpareto.planner.memory.activation.packed_latents import packed_latents
 from kvpareto.planner.models.spec import LatentAttention
+from kvpareto.planner.workload import Workload
 from kvpareto.runtime import latent as plain
 from kvpareto.runtime.cache.layer_state import Clock
 from kvpareto.runtime.kernels import latent
@@ -57,3 +61,15 @@ def test_a_chunk_takes_what_is_planned(
     step = ForwardStep(1, new, past, 0, 2, 2048, attend=Attend.PACKED, capacity=past + new)
     assert packed_latents(live, mixer, step) == held
     assert live.peak == pytest.approx(peak, rel=0.02)
+
+
+def test_captured_chunks_hand_queries_over_in_places() -> None:
+    """Of 16 heads, 192 channels a query and 128 a result, 1,024 tokens, in 16 bits."""
+    spec = load_model("deepseek-ai/DeepSeek-V2-Lite-Chat", offline=True)
+    config, few, many = Configuration(chunk=1024), Workload(8191, 1), Workload(8192, 1)
+    assert not kvpareto_engine.in_pieces(spec, few, 1024)
+    assert kvpareto_engine.in_pieces(spec, many, 1024)
+    assert not kvpareto_engine.in_pieces(spec, Workload(65_536, 1), 2048)
+    places = 2 * 1024 * 16 * (192 + 128)
+    with_them, without = (kvpareto_engine.scratch(spec, config, x, 1024) for x in (many, few))
+    assert with_them - without == places
