@@ -159,6 +159,10 @@ def _measure_here(run: _Run, folder: Path, here: "Environment") -> "Ending":
         def step(number: int, config: Configuration) -> None:
             shown.step(str(config), number)
 
+        def learn() -> None:
+            if not options.affine:  # else they were learnt first
+                shown.say(bench.learn_affine(folder))
+
         plan = CalibrationPlan(
             asked.contexts,
             (16, 4) if run.device == "cuda" else (16,),
@@ -169,7 +173,7 @@ def _measure_here(run: _Run, folder: Path, here: "Environment") -> "Ending":
             {at: forecast.seconds(asked.items, (at,)) for at in asked.contexts},
             time.monotonic() - run.started,
         )
-        return Campaign(spec, plan, runner, file.records, step).run()
+        return Campaign(spec, plan, runner, file.records, step, learn=learn).run()
 
 
 def _measure_on(cluster: Mapping[str, float], run: _Run) -> "tuple[Ending, Environment]":
@@ -215,6 +219,7 @@ def _material(asked: CalibrationSettings) -> "PromptTexts":
 def _document(
     spec: ModelSpec, folder: Path, meta: dict[str, Any], file: "RecordFile", ending: "Ending"
 ) -> dict[str, Any]:
+    from .design.findings import findings_of
     from .records.record_file import LAYERS
 
     shown = ("config", "context", "task", "outcome", "score", "retention", "retention_sd")
@@ -232,27 +237,9 @@ def _document(
         "breaks": meta["breaks"],
         "broken": meta["broken"],
         "fitted": meta["fitted"],
-        "findings": _findings(meta),
+        "findings": findings_of(meta),
         "rows": [{name: getattr(record, name) for name in shown} for record in rows],
     }
-
-
-def _findings(meta: dict[str, Any]) -> list[str]:
-    """What a person should know of the model, in sentences without their stops."""
-    findings = []
-    if meta["breaks"] is not None:
-        findings.append(
-            f"From {meta['breaks']:,} tokens on, the unquantized model scores less than half of "
-            "its best score"
-        )
-    findings += [
-        f"{broken['config']} keeps less than half of its score from {broken['context']:,} tokens on"
-        for broken in meta["broken"]
-    ]
-    if meta["protect"]:
-        sets = " and ".join(f"{{{','.join(map(str, layers))}}}" for layers in meta["protect"])
-        findings.append(f"Protected layers that plans now consider: {sets}")
-    return findings
 
 
 def _check_installed() -> None:

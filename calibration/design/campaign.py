@@ -24,6 +24,7 @@ from ..measure.layer_sensitivity import Sensitivity
 from ..measure.runner import ConfigurationRunner
 from ..records.profile_files import replace_file, to_text
 from ..records.record_file import DIVERGENCE, LAYERS, Environment, Record, of_other_versions
+from .affine_proposal import AFFINE, gain, proposes
 from .candidates import anchors, chunk_for, enumerate_candidates
 from .next_run import Measurement, Posterior, choose
 
@@ -68,7 +69,8 @@ class Ending:
 class Campaign:
     """Measures until the plan is spent or the frontier is settled.
 
-    `step` is told, before each configuration, its number and name.
+    `step` is told, before each configuration, its number and name. `learn` makes affine maps, for a
+    configuration that asks for them by itself (affine_proposal.py); None: it cannot here.
     """
 
     def __init__(
@@ -79,7 +81,9 @@ class Campaign:
         records: Sequence[Record],
         step: Callable[[int, Configuration], None],
         clock: Callable[[], float] = time.monotonic,
+        learn: Callable[[], None] | None = None,
     ) -> None:
+        self._learn = learn
         self._spec, self._plan, self._runner, self._records = spec, plan, runner, records
         self._step, self._clock = step, clock
         self._configs, self._candidates = enumerate_candidates(
@@ -95,6 +99,7 @@ class Campaign:
             if len(done) >= FIRST and not times.allow(self._plan.contexts):
                 return self._ending(self._spent(), len(done))
             config = next((c for c in self._certain() if c not in done), None)
+            config = config or self._affine(times)
             if config is None:
                 config, error = self._choose(len(done))
                 if config is None:
@@ -108,6 +113,17 @@ class Campaign:
                 self._runner.run(config.with_chunk(chunk_for(context)), context)
                 times.add(context, self._clock() - before)
         return self._ending(f"{len(done)} configurations were run", len(done))
+
+    def _affine(self, times: "RunTimes") -> Configuration | None:
+        """A format with affine maps, which are learnt for it, where that has something to win and
+        ends in time: learning reads no more text than a configuration at the longest context."""
+        plan, longest = self._plan, max(self._plan.contexts)
+        if self._learn is None or not proposes(self._spec, plan.runs, self._records, longest):
+            return None
+        if not times.allow((*plan.contexts, longest)):
+            return None
+        self._learn()
+        return AFFINE.with_chunk(chunk_for(longest))
 
     def _spent(self) -> str:
         return f"{self._plan.minutes:g} minutes are spent"
@@ -199,6 +215,7 @@ def write_profile(
         "breaks": payload["breaks"] if payload is not None else None,
         "broken": payload["broken"] if payload is not None else [],
         "protect": payload.get("probed", {}).get("protect", []) if payload is not None else [],
+        "affine": gain(spec, runs, payload) if payload is not None else None,
         "environment": here.model_dump(),
         "ended": max((record.ended for record in records), default=None),
     }

@@ -53,7 +53,8 @@ def fit_profile(spec: ModelSpec, records: Sequence[Record]) -> dict[str, Any] | 
     if probed is not None:
         own = replace(own, features=replace(own.features, outliers=probed.outliers))
     models[own.key] = own
-    measured = [row for record in records if (row := to_row(record, own.key)) is not None]
+    plain = [record for record in records if not Configuration.parse(record.config).affine]
+    measured = [row for record in plain if (row := to_row(record, own.key)) is not None]
     if not measured:
         return None
     rows = [*read_rows(FOLDER / "accuracy.csv"), *measured]

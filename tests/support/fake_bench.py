@@ -1,7 +1,7 @@
 """A bench without a runtime, and a campaign on it: the rules of a calibration, in milliseconds."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -81,7 +81,11 @@ class MadeUpTrial:
 
 
 def campaign(
-    bench: MadeUpModel, records: list[Record], runs: int, append: Any = None
+    bench: MadeUpModel,
+    records: list[Record],
+    runs: int,
+    append: Any = None,
+    learn: Callable[[], None] | None = None,
 ) -> tuple[Campaign, list[str]]:
     notices: list[str] = []
     runner = ConfigurationRunner(
@@ -93,7 +97,8 @@ def campaign(
         notice=notices.append,
     )
     plan = CalibrationPlan((4096,), (16,), runs, None, 0.0, 0)
-    return Campaign(LLAMA, plan, runner, records, lambda number, config: None), notices
+    made = Campaign(LLAMA, plan, runner, records, lambda number, config: None, learn=learn)
+    return made, notices
 
 
 def without_times(records: Sequence[Record]) -> list[Record]:
