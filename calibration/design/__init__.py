@@ -3,6 +3,7 @@
 DOOR = (
     "campaign",
     "candidates",
+    "findings",
     "next_run",
     "options",
     "time_estimate",
