@@ -17,9 +17,15 @@ from ..formats.configuration import SPACE_BITS, Configuration, Granularity
 from ..formats.space import Space
 from ..light_dataclass import dataclass
 from ..memory.activation.kvpareto_engine import stages_segments
-from ..memory.activation.workspace import EIGHT_DIM, FEW_QUERIES, SEGMENT, segment_tokens
+from ..memory.activation.workspace import (
+    EIGHT_DIM,
+    FEW_QUERIES,
+    SEGMENT,
+    latent_piece,
+    segment_tokens,
+)
 from ..memory.weights import weight_bytes
-from ..models.spec import Attention, ModelSpec, Part
+from ..models.spec import Attention, LatentAttention, ModelSpec, Part
 from ..models.token_work import AttentionWork
 from ..workload import Workload
 from .work import Work, work_of
@@ -130,6 +136,10 @@ class AttentionGroup:
     """Tokens of a segment of a chunk of more than FEW_QUERIES tokens."""
     eight: Number
     """1 where Hopper's kernel of 8 bits takes heads of this size, which see all tokens before."""
+    expanded: Number
+    """Elements of keys and values that each cached token is expanded to again for each chunk."""
+    expand_flops: Number
+    """Operations of that."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -218,9 +228,15 @@ def _kind(spec: ModelSpec, workload: Workload, work: AttentionWork) -> Attention
     mixer = work.mixer
     staged = isinstance(mixer, Attention) and stages_segments(mixer, 2, workload.tokens)
     segment, kv_heads = SEGMENT, work.query_heads // max(1, work.group)
+    expanded = flops = 0
     if isinstance(mixer, Attention):
         dims = mixer.head_dim, mixer.value_dim
         segment = segment_tokens(mixer.kv_heads, *dims, FEW_QUERIES + 1)
+    elif isinstance(mixer, LatentAttention) and workload.batch == 1:
+        staged, wide = True, mixer.nope_dim + mixer.value_dim
+        segment = latent_piece(mixer.query_heads, wide)
+        expanded = mixer.query_heads * (wide + mixer.rope_dim)
+        flops = 2 * mixer.query_heads * wide * mixer.kv_rank
     return AttentionGroup(
         float(work.layers),
         float(work.query_heads),
@@ -231,10 +247,12 @@ def _kind(spec: ModelSpec, workload: Workload, work: AttentionWork) -> Attention
         float(staged),
         float(segment),
         float(staged and work.reach is None and work.cache_elements == 2 * EIGHT_DIM * kv_heads),
+        float(expanded),
+        float(flops),
     )
 
 
-_NOTHING = AttentionGroup(0.0, 1.0, 0.0, 0.0, 1.0, _NO_LIMIT, 0.0, float(SEGMENT), 0.0)
+_NOTHING = AttentionGroup(0.0, 1.0, 0.0, 0.0, 1.0, _NO_LIMIT, 0.0, float(SEGMENT), 0.0, 0.0, 0.0)
 
 
 def stack(jobs: Sequence[LatencyJob]) -> LatencyJob:

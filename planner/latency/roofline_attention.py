@@ -31,6 +31,9 @@ LAST_SEGMENTS = 1.25  # the chunk, with what is less than a quarter; beside it t
 HOPPER = ("H100", "H200", "H800", "H20")
 """In the names of the GPUs that have its instructions."""
 
+EXPANDING = 3
+"""Passes over latents' keys and values: their product writes them, they are copied, and read."""
+
 GENERAL_DECODE = 0.2
 """Of `stream`, a step over widths and tables that the decode kernel does not take: the general
 kernel unpacks codes one by one (4-bit codes at 131,072 tokens, before that kernel, H200)."""
@@ -122,6 +125,9 @@ def _staged(
     written = kind.staged * bytes_each / card.stream
     segments = job.batch * kind.layers / _segment(kind, length)
     written = written + kind.staged * c.card_segment * segments
+    # Latents become keys and values, which are put together and read.
+    expanding = kind.expand_flops / card.matmul + EXPANDING * 2 * kind.expanded / card.stream
+    written = written + job.batch * kind.layers * expanding
     growth = np.where(slides | (job.chunk >= job.context), 0.0, pairs / past + written)
     if not card.eight:
         return level, growth
