@@ -19,16 +19,18 @@ import triton, triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from kvpareto.runtime.weights import kernels_tile, launch
+from kvpareto.runtime.weights.grouped import kernels as grouped, products
 
 TOOL = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 KINDS = {"x": "*i32", "words": "*i32", "zeros": "*i32", "scales": "*bf16", "bias": "*bf16",
          "y": "*bf16", "partial": "*fp32", "counters": "*i32"}
 
-def stack(kernel, constants, warps):
+def stack(kernel, constants, warps, kinds=KINDS, aligned=KINDS):
     names = kernel.arg_names
-    signature = {n: "constexpr" if n in constants else KINDS.get(n, "i32") for n in names}
+    signature = {n: "constexpr" if n in constants else kinds.get(n, "i32") for n in names}
     places = {(names.index(n),): value for n, value in constants.items()}
-    aligned = {(names.index(n),): [["tt.divisibility", 16]] for n in names if n in KINDS}
+    aligned = {(names.index(n),): [["tt.divisibility", 16]] for n in names
+               if n in aligned and n not in constants}
     source = ASTSource(fn=kernel, signature=signature, constexprs=places, attrs=aligned)
     made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
@@ -45,6 +47,18 @@ for rows, columns, warps in launch._TILES:
     for group in (32, 128):
         four = {**common, "GROUP": group, "BLOCK": kernels_tile.BLOCK4, "ROWS": kernels_tile.ROWS4}
         print("tile4", rows, stack(kernels_tile.tile4, four, warps))
+
+GROUPED = KINDS | {"x": "*bf16", "scales": "*fp16", "pairs": "*i64", "ends": "*i32"}
+for pairs in (512, 2048, 4096, 8192):
+    plan = products.tile_plan(pairs, 64)
+    common = {"EVERY": 6, "BLOCK_E": 64, "BLOCK_M": plan.rows, "BLOCK_N": plan.columns,
+              "EVEN": True, "HAS_BIAS": True, "DOT": tl.bfloat16, "STAGES": plan.stages,
+              "BLOCK": 128, "BIAS": 128, "FLOOR": 8388608, "words_column": 1}
+    eight = {**common, "BITS": 8, "GROUP": 128, "zeros": None, "scales_row": 1}
+    four = {**common, "BITS": 4, "GROUP": 32}
+    every = [n for n in grouped.grouped.arg_names if n != "E"]
+    for name, kind in (("grouped8", eight), ("grouped4", four)):
+        print(name, plan.rows, stack(grouped.grouped, kind, plan.warps, GROUPED, every))
 """
 
 
@@ -55,5 +69,5 @@ def test_tiles_keep_to_their_registers() -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = [line.split() for line in done.stdout.splitlines()]
-    assert len(found) == 9
+    assert len(found) == 9 + 8
     assert {(kernel, rows): int(size) for kernel, rows, size in found if int(size)} == {}
