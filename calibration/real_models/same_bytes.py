@@ -17,7 +17,8 @@ from ...planner.formats.configuration import Configuration
 from ...planner.formats.kv_format import KVFormat
 from ...planner.load_model import load_model
 from ...planner.models.spec import Attention
-from .rows import DIVERGENCE, Row, read_rows
+from .rows import DIVERGENCE, TASKS, Row, read_rows
+from .same_bytes_tasks import tasks_table
 
 FIRST = (
     "k2v2", "k2v2+smooth+rot", "k2v2+rot", "k2v2+rot+clip70", "klloyd2vlloyd2+rot", "k2v2+affine",
@@ -82,11 +83,15 @@ def bits_a_value(model: str, config: Configuration) -> float:
 
 def write_table(paths: Iterable[Path], out: Path) -> None:
     """The page: for each model and size, what each method leaves."""
+    paths = list(paths)
     rows = [(header, row) for header, row in read_rows(paths) if row["kind"] == DIVERGENCE]
     by_model: dict[str, dict[str, Row]] = {}
     for _, row in rows:
         by_model.setdefault(row["model"], {})[row["config"].removeprefix("w16a16-")] = row
     parts = [_INTRODUCTION, *_about(rows), _best(by_model)]
+    scored = [(header, row) for header, row in read_rows(paths) if row["kind"] == TASKS]
+    if scored:
+        parts.append(tasks_table(scored))
     for model, found in by_model.items():
         parts.append(_table(model, found))
     out.write_text("\n".join(parts), encoding="utf-8")
@@ -105,7 +110,7 @@ same token. Errors are standard errors over blocks of 64 places. A window's body
 its last 128 tokens come in chunks of 64; both are in the numbers. Maps of `+affine` were learnt
 from the included prose, not from this text. Bits count scales and offsets; maps, means and the four
 `+sink4` tokens do not grow with the text and are not in them. The windows are short: what a long
-context adds is not measured here, and no task is.
+context adds is not measured here.
 """
 
 

@@ -15,6 +15,7 @@ from kvpareto.calibration.real_models.same_bytes import (
     tasked_design,
     write_table,
 )
+from kvpareto.calibration.real_models.same_bytes_tasks import tasks_table
 from kvpareto.planner.formats.configuration import Configuration
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"  # heads of 64
@@ -80,3 +81,25 @@ def test_the_page_is_made_of_the_rows(tmp_path: Path) -> None:
     assert "| `k2v2+rot` | 2.50 | 1 | 0.025 | 60.0 % | 2.2 |" in page
     assert "`s.gguf`, SHA-256 `abababababababab…`" in page
     assert "400 places; a CPU, torch 2.13.0" in page
+
+
+def test_tasks_are_paired_with_the_unquantized_model(tmp_path: Path) -> None:
+    def row(text: str, items: str) -> Row:
+        task = {"score": sum(map(int, items)) / len(items), "parts": 1, "items": items}
+        key = {"model": SMOLLM2, "kind": TASKS, "config": f"w16a16-{text}+pc1024", "context": 2048}
+        return {**key, "tasks": {"needle-4": task}}
+
+    header = {"environment": {"torch": "2.11.0", "gpu": "NVIDIA H200"}, "source": {}, "seed": 0}
+    whole = "1" * 90 + "0" * 10
+    rows = [
+        row("k16v16", whole),
+        row("k2v2+affine", "0" * 50 + whole[50:]),
+        row("k8v8", whole),
+        row("k4v4", "0" * 3 + whole[3:]),
+    ]
+    table = tasks_table([(header, each) for each in rows])
+    assert f"**{SMOLLM2}, 2,048 tokens, NVIDIA H200**; 16 bits: needle-4 90.0 %." in table
+    # half of 100 items lost: error 100 sqrt(.25 / 99) = 5.0; three: 100 sqrt(.03 x .97 / 99) = 1.7
+    assert "| `k2v2+affine` | -50.0 ± 5.0 | no |" in table
+    assert "| `k8v8` | +0.0 ± 0.0 | yes |" in table
+    assert "| `k4v4` | -3.0 ± 1.7 | ? |" in table

@@ -1,0 +1,80 @@
+"""Scores of tasks under each method at the same bytes, paired with the unquantized model's."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...planner.formats.configuration import Configuration
+from ..grid.reading import decode_items
+from .rows import Row
+
+FULL = str(Configuration())
+WITHIN = 4.0
+"""Points of the score within which a cache is called as good as 16 bits."""
+_INTRODUCTION = f"""## Tasks
+
+Points of the score that each cache loses or gains beside 16 bits, on the same items, with the
+standard error of that difference (questions of one text are taken as independent). Needles are fed
+their ideal answers, one question after another; GSM8K is generated (8 shots, exact match), common
+words too. "yes" or "no": within {WITHIN:g} points or not, by the difference and twice its error; "?" where
+that leaves it open.
+"""
+
+
+def tasks_table(rows: Sequence[tuple[Row, Row]]) -> str:
+    """A table for each model and context (0: GSM8K)."""
+    parts = [_INTRODUCTION]
+    groups: dict[tuple[str, int], list[tuple[Row, Row]]] = {}
+    for header, row in rows:
+        groups.setdefault((row["model"], row["context"]), []).append((header, row))
+    for (model, context), group in sorted(groups.items()):
+        by_config = {_text(row): row for _, row in group}
+        whole = by_config.get(FULL)
+        if whole is None or not whole["tasks"]:
+            continue
+        device = group[0][0]["environment"].get("gpu") or "a CPU"
+        parts.append(_table(f"{model}, {_place(context)}, {device}", whole["tasks"], by_config))
+    return "\n".join(parts)
+
+
+def difference(whole: Row, task: Row) -> tuple[float, float]:
+    """Points of the score by which `task` is above `whole` on the same items, and their error."""
+    scores = [np.array(decode_items(one["items"])) / one["parts"] for one in (whole, task)]
+    gaps = 100 * (scores[1] - scores[0])
+    return float(gaps.mean()), float(gaps.std(ddof=1) / len(gaps) ** 0.5)
+
+
+def verdict(gap: float, error: float) -> str:
+    """Whether a difference lies above -WITHIN: with twice its error, or not, or not known."""
+    if gap - 2 * error >= -WITHIN:
+        return "yes"
+    return "no" if gap + 2 * error < -WITHIN else "?"
+
+
+def _table(title: str, whole: Row, by_config: dict[str, Row]) -> str:
+    names = [name for name in whole if any(name in r["tasks"] for r in by_config.values())]
+    said = ", ".join(f"{name} {100 * whole[name]['score']:.1f} %" for name in names)
+    cells = " | ".join(f"{name} | within {WITHIN:g}" for name in names)
+    lines = [f"**{title}**; 16 bits: {said}.\n", f"| cache | {cells} |"]
+    lines.append("|---|" + "---:|---|" * len(names))
+    for config, row in by_config.items():
+        if config == FULL or not row["tasks"]:
+            continue
+        columns = []
+        for name in names:
+            if name not in row["tasks"]:
+                columns.append("– | –")
+                continue
+            gap, error = difference(whole[name], row["tasks"][name])
+            columns.append(f"{gap:+.1f} ± {error:.1f} | {verdict(gap, error)}")
+        lines.append(f"| `{config.removeprefix('w16a16-')}` | {' | '.join(columns)} |")
+    return "\n".join([*lines, ""])
+
+
+def _text(row: Row) -> str:
+    """A row's configuration without its chunk, which is every row's."""
+    return str(Configuration.parse(row["config"]).with_chunk(None))
+
+
+def _place(context: int) -> str:
+    return f"{context:,} tokens" if context else "eight shots"
