@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...planner.accuracy.coded_noise import worth
+from ...planner.accuracy.format_arrays import turned_by_maps
 from ...planner.accuracy.measured_configs import MeasuredRetention
 from ...planner.accuracy.task_kinds import REPORTED_KINDS, ScoredTask
 from ...planner.formats.configuration import Configuration, Granularity
@@ -81,6 +82,7 @@ def row_of(
     tables and clipped ranges over a whole head are worth."""
     protected = config.protection
     k_bits, v_bits = worth(config, head_dim)
+    keys_turned, values_turned = turned_by_maps(config)
     return AccuracyRow(
         model=model,
         task=task,
@@ -93,9 +95,9 @@ def row_of(
         group_size=config.group_size or 0,
         block_tokens=config.block_tokens or 1,
         residual=config.residual,
-        smoothing=config.smoothing or config.affine,
-        rotate_k=config.rotation or config.affine,
-        rotate_v=config.rotation or config.affine,
+        smoothing=config.smoothing or keys_turned,
+        rotate_k=config.rotation or keys_turned,
+        rotate_v=config.rotation or values_turned,
         protected_layers=protected.layers if protected else (),
         protected_bits=float(min(protected.k_bits, protected.v_bits) if protected else 16),
         retention=kept.retention,

@@ -16,8 +16,8 @@ _INTRODUCTION = f"""## Tasks
 Points of the score that each cache loses or gains beside 16 bits, on the same items, with the
 standard error of that difference (questions of one text are taken as independent). Needles are fed
 their ideal answers, one question after another; GSM8K is generated (8 shots, exact match), common
-words too. "yes" or "no": within {WITHIN:g} points or not, by the difference and twice its error; "?"
-where that leaves it open.
+words too. "yes" or "no": within {WITHIN:g} points or not, by the difference and twice its error;
+"?" where that leaves it open.
 """
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..formats.code_tables import CODED
-from ..formats.configuration import MOST_TOKENS, Configuration
+from ..formats.configuration import MOST_TOKENS, Configuration, Granularity
 from ..models.spec import ModelSpec
 from .coded_noise import worth
 from .formula import GRANULARITIES, OUTLIER, Floats, FormatArrays
@@ -58,18 +58,28 @@ def formats_of(spec: ModelSpec, configs: Sequence[Configuration]) -> FormatArray
     """The cache formats of configurations."""
     head = int(features_of(spec, None).head_dim)
     bits = [(c.k_bits, c.v_bits) if _served(c) else worth(c, head) for c in configs]
-    return format_arrays(
+    turned = [turned_by_maps(c) for c in configs]
+    formats = format_arrays(
         spec,
         k_bits=[min(k, c.rope_bits) for c, (k, _) in zip(configs, bits, strict=True)],
         v_bits=[v for _, v in bits],
         granularity=[c.granularity for c in configs],
         group_size=[c.group_size or 0 for c in configs],
         block_tokens=[c.block_tokens or 0 for c in configs],
-        smoothing=[c.smoothing or c.affine for c in configs],
-        rotation=[c.rotation or c.affine for c in configs],
+        smoothing=[c.smoothing or keys for c, (keys, _) in zip(configs, turned, strict=True)],
+        rotation=[c.rotation or keys for c, (keys, _) in zip(configs, turned, strict=True)],
         residual=[c.residual for c in configs],
         kv_names=[(c.k_format, c.v_format) for c in configs],
     )
+    values = np.array([float(values) for _, values in turned])
+    return replace(formats, rotate_v=np.maximum(formats.rotate_v, values))
+
+
+def turned_by_maps(config: Configuration) -> tuple[bool, bool]:
+    """Whether affine maps count as smoothing and rotation of keys, and as rotation of values. Keys
+    that have scales of their own by channel are even already: there maps add their bits alone."""
+    channels = config.granularity is Granularity.PER_CHANNEL
+    return config.affine and not channels, config.affine
 
 
 def all_kept(config: Configuration, context: int) -> Configuration:

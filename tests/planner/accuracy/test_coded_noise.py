@@ -83,6 +83,16 @@ def test_between_widths_and_beside_integers() -> None:
     assert found.rotate_k.tolist() == [1.0, 0.0, 0.0, 0.0]
 
 
+def test_maps_turn_keys_but_not_those_with_scales_by_channel() -> None:
+    spec = load_model("Qwen/Qwen3-8B", offline=True)
+    texts = ("k2v2+affine", "k2v2-kc128+affine", "k2v2-kc128", "k2v2+smooth+rot")
+    found = formats_of(spec, [Configuration.parse(f"w16a16-{text}") for text in texts])
+    assert found.smoothing.tolist() == [1.0, 0.0, 0.0, 1.0]
+    assert found.rotate_k.tolist() == [1.0, 0.0, 0.0, 1.0]
+    assert found.rotate_v.tolist() == [1.0, 1.0, 0.0, 1.0]
+    assert found.k_bits.tolist() == [2.6, 2.6, 2.0, 2.0]
+
+
 def test_what_no_row_has_is_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = load_model("Qwen/Qwen3-8B", offline=True)
     texts = ("k3v3-g64+rot", "klloyd3vlloyd3-g64+rot", "k3v3-g64+rot+clip90", "k3v3-g64+affine")
