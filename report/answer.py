@@ -120,6 +120,8 @@ def _retention(document: Document, best: Document) -> str:
     which += f", at least that of {ends.replace('_', ' ')}" if ends != accuracy["task"] else ""
     risk = "" if document.get("safe", True) else "; the risk is accepted"
     text = f"{percent(accuracy['retention'])}, at least {percent(accuracy['low'])}"
+    if accuracy["provenance"] == "unknown":  # an interval is all that is known
+        text = f"{percent(accuracy['low'])} to {percent(accuracy['high'])}, bounds alone"
     doubts = "" if document["task"] else _less_certain(accuracy)
     return f"{text} ({which}; {accuracy['provenance']}){doubts}{risk}"
 

@@ -35,7 +35,10 @@ SIZE_SPREAD = 0.3
 """Standard deviation in log noise for each squared doubling beyond: what recall models of 7 million
 parameters ask for, eight doublings below, and three of 0.1 to 0.5 billion, two to four below
 (docs/accuracy.md)."""
-_NEW_CACHE = "nothing is published on caches like this model's: take the bounds, not the middle"
+NEW_CACHE_DOUBT = 0.5
+"""Bits by which a format of such a cache may be worth less or more than in caches that rows are of:
+an estimate, which no row has tried."""
+NEW_CACHE = "nothing is published on caches like this model's: take the bounds, not the middle"
 _OTHER_SIZE = "no model of about this size was measured: the interval is wider for it"
 
 
@@ -56,6 +59,11 @@ class ModelSensitivity:
     own: bool = False
     """Whether the payload holds this model's own noise (calibrated_noise.py), which goes before
     these scales; `z` is then a shift of log noise."""
+
+    @property
+    def doubt(self) -> float:
+        """Bits by which a quantized cache may be worth less or more at the ends of an interval."""
+        return NEW_CACHE_DOUBT if self.provenance == "unknown" else 0.0
 
     @property
     def spread(self) -> Floats:
@@ -142,7 +150,7 @@ class FittedSensitivities:
         features = features_of(spec, self._family(spec), self._outliers(key or same_shape))
         features = replace(features, ranges=self._ranges(spec, key or same_shape))
         if key is None and features.family is None and _cache_is_new(spec):
-            sensitivity = self.unseen(features, (_NEW_CACHE,))
+            sensitivity = self.unseen(features, (NEW_CACHE,))
             wider = [1.0 if name == "weight" else NEW_CACHE_SPREAD for name in COMPONENTS]
             return replace(sensitivity, sd=sensitivity.sd * np.array(wider), provenance="unknown")
         if key is not None:

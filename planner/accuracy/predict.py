@@ -22,7 +22,7 @@ from .format_arrays import all_kept, formats_of, with_read_keys
 from .formula import Floats, FormatArrays
 from .interval import with_high
 from .measured_configs import MeasuredRetention
-from .model_sensitivity import ModelSensitivity
+from .model_sensitivity import NEW_CACHE, ModelSensitivity
 from .named_noise import is_published, weight_equivalents, weight_notes
 from .notes import breaks_of, notes_of
 from .prediction import Accuracy, AccuracyGrid, TaskAccuracy
@@ -92,7 +92,7 @@ def predict_many(
     sensitivity = predictor.models.of(spec)
     formats = formats_of(spec, configs := [all_kept(config, context) for config in configs])
     table = _table(spec, configs, formats, context, predictor, sensitivity, scored)
-    doubts = np.array([doubt(config) for config in configs])
+    doubts = np.array([doubt(config) for config in configs]) + sensitivity.doubt
     if doubts.any():
         ends = [
             _table(spec, configs, moved, context, predictor, sensitivity, scored)
@@ -107,13 +107,9 @@ def predict_many(
                 for k, kind in enumerate(REPORTED_KINDS)
             },
             level=predictor.level,
-            provenance="published"
-            if sensitivity.provenance in OF_THE_MODEL
-            and is_published(spec, config.weight_format)
-            and not config.quantizes_kv
-            else sensitivity.provenance,
+            provenance=_provenance(spec, config, sensitivity),
             notes=(
-                *sensitivity.notes,
+                *(n for n in sensitivity.notes if config.quantizes_kv or n != NEW_CACHE),
                 *weight_notes(spec, config.weight_format),
                 *notes_of(predictor, config, context, headline),
             )
@@ -130,6 +126,15 @@ def predict_many(
         replace(one, notes=(*one.notes, *chosen), breaks=breaks_of(predictor, config, context))
         for one, config in zip(known, configs, strict=True)
     ]
+
+
+def _provenance(spec: ModelSpec, config: Configuration, sensitivity: ModelSensitivity) -> str:
+    """Of a cache in 16 bits, that of the weights alone: nothing of it is unknown."""
+    if config.quantizes_kv:
+        return sensitivity.provenance
+    if sensitivity.provenance in OF_THE_MODEL and is_published(spec, config.weight_format):
+        return "published"
+    return "transferred" if sensitivity.provenance == "unknown" else sensitivity.provenance
 
 
 def _worth_more(formats: FormatArrays, bits: Floats) -> FormatArrays:
@@ -256,20 +261,24 @@ def predict_grid(
     predictor = predictor or predictor_for(spec)
     sensitivity = predictor.models.of(spec)
     index = np.broadcast_to(np.asarray(protection, dtype=np.int64), formats.k_bits.shape)
-    formats, shares = with_read_keys(
-        sensitivity.features,
-        formats,
-        protections,
-        index,
-        np.full(index.shape, float(protected_bits)),
-    )
-    protected = formats.with_bits(protected_bits, protected_bits)
+    kept_bits = np.full(index.shape, float(protected_bits))
     bits = _weight_bits(spec, weight_bits, weight_formats)
     kinds = headline_kinds(predictor.measured.kinds, task)
-    ends = sensitivity.z, 0.0, -sensitivity.z
-    cache, weights = predictor.retention(
-        sensitivity, formats, protected, shares, context, bits, kinds, ends
-    )
+
+    def retention(more: float, ends: Sequence[float]) -> tuple[Floats, Floats]:
+        """Of the cache formats as if worth `more` bits more."""
+        worth = _worth_more(formats, np.full(index.shape, more)) if more else formats
+        read, shares = with_read_keys(sensitivity.features, worth, protections, index, kept_bits)
+        protected = read.with_bits(protected_bits, protected_bits)
+        return predictor.retention(sensitivity, read, protected, shares, context, bits, kinds, ends)
+
+    ends, bits_off = (sensitivity.z, 0.0, -sensitivity.z), sensitivity.doubt
+    if bits_off:
+        moves = zip((-bits_off, 0.0, bits_off), ends, strict=True)
+        parts = [retention(more, (end,)) for more, end in moves]
+        cache, weights = (np.concatenate(of) for of in zip(*parts, strict=True))
+    else:
+        cache, weights = retention(0.0, ends)
     kept = weights[:, :, :, None] * cache[:, :, None, :]
     floors = np.array([predictor.floor(sensitivity, kind) for kind in kinds])
     if floors.any():
