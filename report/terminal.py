@@ -5,6 +5,7 @@ what is saved cannot differ.
 """
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -171,7 +172,7 @@ def _point(document: Document, point: Document, console: Console) -> list[Render
     for key, label in (("ttft", "TTFT"), ("tpot", "TPOT")):
         rows.append((label, seconds(point[f"{key}_s"]), _latency_comment(point, key)))
     if console.width < _BESIDE:
-        return [_stacked(rows)]
+        return [_stacked(rows, console.width)]
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
@@ -181,14 +182,20 @@ def _point(document: Document, point: Document, console: Console) -> list[Render
     return [table]
 
 
-def _stacked(rows: Sequence[tuple[str, str, str]]) -> Text:
-    """Terms with their comments below them."""
-    width = max(len(name) for name, _, _ in rows)
+def _stacked(rows: Sequence[tuple[str, str, str]], columns: int) -> Text:
+    """Terms with their comments below them; a long name has lines of its own, the last of which
+    its value stands beside."""
     longest = max(len(value) for _, value, _ in rows)
+    width = min(max(len(name) for name, _, _ in rows), max(12, columns - longest - 2))
     lines = []
     for name, value, comment in rows:
-        lines.append(f" {name.ljust(width)} {value.rjust(longest)}")
-        lines += [f"    {comment}"] if comment else []
+        indent = " " * (len(name) - len(name.lstrip()))
+        *above, last = wrap(
+            name.strip(), width, initial_indent=indent, subsequent_indent=indent + "  "
+        )
+        lines += [f" {part}" for part in above]
+        lines.append(f" {last.ljust(width)} {value.rjust(longest)}".rstrip())
+        lines += wrap(comment, columns, initial_indent="    ", subsequent_indent="    ")
     return Text("\n".join(lines))
 
 

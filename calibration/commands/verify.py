@@ -199,15 +199,18 @@ def _verify_vllm(
     asked: dict[str, Any], ours: dict[str, Any], binary: Path | None
 ) -> dict[str, Any]:
     """By the vLLM that is installed. Raises BadInput for what only other engines take."""
-    from ..vllm.verify import VllmOptions
-    from ..vllm.verify import verify as run
-
     taken = ("random_weights", "tasks", "items")
     refused = {"binary": binary} | {n: v for n, v in ours.items() if n not in taken}
     for name, value in refused.items():
         if value:
             option = name.replace("_", "-")
             raise BadInput(f"--{option} is not for --engine vllm", "leave it out")
+    from ..vllm.start import check_installed
+
+    check_installed()  # before what imports torch, which vLLM would bring
+    from ..vllm.verify import VllmOptions
+    from ..vllm.verify import verify as run
+
     return run(VllmOptions(**asked, **{name: ours[name] for name in taken}))
 
 

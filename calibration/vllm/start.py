@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ...planner.errors import MissingDependency
+from ...planner.install import install_command
 from .log_lines import DIGIT, read_log
 
 CHILD = Path(__file__).with_name("child.py")
 PATIENCE = 1800.0
 """Seconds after which a run is given up."""
-INSTALL = "pip install vllm"
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,17 @@ def is_installed() -> bool:
     return find_spec("vllm") is not None
 
 
+def check_installed() -> None:
+    """Raises MissingDependency without vLLM, which brings its own torch and transformers."""
+    if not is_installed():
+        install = install_command("vllm")
+        raise MissingDependency(
+            "vLLM is not installed: vllm is missing",
+            f"run {install}",
+            {"missing": "vllm", "install": install},
+        )
+
+
 def run_engine(
     model: str,
     flags: Mapping[str, str],
@@ -97,12 +108,7 @@ def run_engine(
 
     Raises MissingDependency without vLLM.
     """
-    if not is_installed():
-        raise MissingDependency(
-            "vLLM is not installed: vllm is missing",
-            INSTALL,
-            {"missing": "vllm", "install": INSTALL},
-        )
+    check_installed()
     with tempfile.TemporaryDirectory() as folder:
         out, settings = Path(folder, "told.jsonl"), Path(folder, "settings.json")
         out.touch()

@@ -21,6 +21,7 @@ from ...planner.engines.vllm.start import Start, start
 from ...planner.errors import BadInput, MissingDependency
 from ...planner.hardware.detect_gpu import detect_gpu
 from ...planner.hardware.gpus import Hardware
+from ...planner.install import install_command
 from ...planner.load_model import load_config, shipped_folder
 from ...runtime.vllm_plugin.registration import why_not
 from ..design.options import DEFAULT_TASKS
@@ -29,7 +30,7 @@ from ..records.receipt_rows import append_receipt
 from .asked import Asked, VllmOptions, asked_of
 from .random_checkpoint import vocabulary, write_checkpoint
 from .receipt import receipt
-from .start import INSTALL, Burst, StartReading, is_installed, run_engine
+from .start import Burst, StartReading, check_installed, run_engine
 
 if TYPE_CHECKING:
     from ..verify.score_tasks import TaskScore
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["VllmOptions", "verify"]
 
-PLUGIN_INSTALL = 'pip install "kvpareto[vllm]"'
 WARM_UP = 3
 """Tokens a user of a first burst, alike in all else: it compiles what such batches compile."""
 ITEMS, QUICK_ITEMS = 32, 8
@@ -77,12 +77,7 @@ def _documents(tasks: "Sequence[TaskScore]", kept: Accuracy) -> list[dict[str, A
 
 def _card() -> Hardware:
     """The GPU that is here. Raises MissingDependency without vLLM, or without a GPU."""
-    if not is_installed():
-        raise MissingDependency(
-            "vLLM is not installed: vllm is missing",
-            INSTALL,
-            {"missing": "vllm", "install": INSTALL},
-        )
+    check_installed()
     try:
         return detect_gpu()
     except MissingDependency as error:
@@ -99,8 +94,9 @@ def _check_plugin() -> None:
     if reason is None and not entry_points(group="vllm.general_plugins", name="kvpareto"):
         reason = "kvpareto is not installed as a package, where vLLM looks for plugins"
     if reason is not None:
-        told = {"missing": "kvpareto[vllm]", "install": PLUGIN_INSTALL}
-        raise MissingDependency(f"vLLM has no plugin here: {reason}", PLUGIN_INSTALL, told)
+        install = install_command("vllm")
+        told = {"missing": "kvpareto[vllm]", "install": install}
+        raise MissingDependency(f"vLLM has no plugin here: {reason}", f"run {install}", told)
 
 
 def _burst(asked: Asked, options: VllmOptions) -> Burst:
@@ -162,7 +158,7 @@ def _exam(asked: Asked, source: str, options: VllmOptions) -> "ServedExam | None
         import torch  # noqa: F401
         import transformers  # noqa: F401
     except ImportError as error:
-        raise missing("scoring tasks", error, "runtime") from error
+        raise missing("scoring tasks", error, "vllm") from error
     from .exam import ServedExam
 
     explicit = options.tasks is not None

@@ -114,6 +114,14 @@ class FormatArrays:
         }
         return replace(self, **columns)
 
+    def worth_more(self, bits: Floats) -> "FormatArrays":
+        """The same as if quantized sides were worth so many more bits [F]."""
+        k, v = (
+            np.where(side < 16, np.clip(side + bits, 1.0, 15.0), side)
+            for side in (self.k_bits, self.v_bits)
+        )
+        return self.with_bits(k, v)
+
     def with_bits(self, k_bits: Floats | float, v_bits: Floats | float) -> "FormatArrays":
         """The same layouts at other bits: what protected layers keep."""
         return replace(

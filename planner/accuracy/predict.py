@@ -96,7 +96,7 @@ def predict_many(
     if doubts.any():
         ends = [
             _table(spec, configs, moved, context, predictor, sensitivity, scored)
-            for moved in (_worth_more(formats, -doubts), _worth_more(formats, doubts))
+            for moved in (formats.worth_more(-doubts), formats.worth_more(doubts))
         ]
         table = np.stack([ends[0][0], table[1], ends[1][2]])
     predictions = [
@@ -135,15 +135,6 @@ def _provenance(spec: ModelSpec, config: Configuration, sensitivity: ModelSensit
     if sensitivity.provenance in OF_THE_MODEL and is_published(spec, config.weight_format):
         return "published"
     return "transferred" if sensitivity.provenance == "unknown" else sensitivity.provenance
-
-
-def _worth_more(formats: FormatArrays, bits: Floats) -> FormatArrays:
-    """The formats as if quantized sides were worth so many more bits [F]."""
-    k, v = (
-        np.where(side < 16, np.clip(side + bits, 1.0, 15.0), side)
-        for side in (formats.k_bits, formats.v_bits)
-    )
-    return formats.with_bits(k, v)
 
 
 def _table(
@@ -267,7 +258,7 @@ def predict_grid(
 
     def retention(more: float, ends: Sequence[float]) -> tuple[Floats, Floats]:
         """Of the cache formats as if worth `more` bits more."""
-        worth = _worth_more(formats, np.full(index.shape, more)) if more else formats
+        worth = formats.worth_more(np.full(index.shape, more)) if more else formats
         read, shares = with_read_keys(sensitivity.features, worth, protections, index, kept_bits)
         protected = read.with_bits(protected_bits, protected_bits)
         return predictor.retention(sensitivity, read, protected, shares, context, bits, kinds, ends)

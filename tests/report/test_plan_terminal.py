@@ -16,9 +16,14 @@ from kvpareto.report.answer import print_answer
 from kvpareto.report.frontier import print_frontier
 from kvpareto.report.lines import KEPT, shell_lines, together
 from kvpareto.report.marks import encodable
-from kvpareto.report.numbers import seconds
+from kvpareto.report.numbers import percent, seconds
 from kvpareto.report.output import print_tables
-from kvpareto.report.terminal import print_estimate, print_longest, print_plan
+from kvpareto.report.terminal import (
+    print_estimate,
+    print_longest,
+    print_plan,
+    print_plan_details,
+)
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +119,36 @@ def test_a_pipe_is_neither_wrapped_nor_padded(
     lines = capsys.readouterr().out.splitlines()
     assert not [line for line in lines if line != line.rstrip()]
     assert any(len(line) > 100 and line.startswith("  -  ") for line in lines)
+
+
+@pytest.mark.parametrize("width", [40, 50, 59])
+def test_a_servers_terms_stay_within_a_narrow_terminal(width: int) -> None:
+    import kvpareto
+
+    document: Any = kvpareto.plan(
+        "Qwen/Qwen3-8B", engine="vllm", gpu="2xH100", users=16, context="16k", offline=True
+    )
+    lines = shown(document, width, print_plan_details)
+    terms = lines[
+        lines.index(next(x for x in lines if x.startswith("budget"))) : lines.index("Why")
+    ]
+    assert max(map(len, terms)) <= width
+    beside = [line for line in terms if line.lstrip().startswith("outside torch")]
+    assert len(beside) == 1
+    assert beside[0].endswith("MB")  # a value stands beside its name
+
+
+def test_what_is_unknown_is_told_as_bounds() -> None:
+    import kvpareto
+
+    document: Any = kvpareto.plan(
+        "deepseek-ai/DeepSeek-V2-Lite-Chat",
+        engine="vllm", gpu="H200", users=450, context="16k", offline=True,
+    )  # fmt: skip
+    kept = document["recommended"]["accuracy"]
+    assert kept["provenance"] == "unknown"
+    (line,) = [x for x in shown(document, 120, print_plan) if x.startswith("Retention")]
+    assert f"{percent(kept['low'])} to {percent(kept['high'])}, bounds alone" in line
 
 
 @pytest.mark.parametrize("width", [40, 60, 80])

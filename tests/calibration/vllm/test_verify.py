@@ -1,6 +1,7 @@
 """`verify --engine vllm`: receipts of a stand-in engine that answers as vLLM does."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from kvpareto.planner.engines.vllm.settings import ServeSettings
 from kvpareto.planner.engines.vllm.start import Start, start
 from kvpareto.planner.errors import BadInput, MissingDependency
 from kvpareto.planner.hardware.gpu_names import find_gpu
+from kvpareto.planner.install import install_command
 from kvpareto.planner.load_model import load_model
 from tests.calibration.vllm.stand_in import install
 
@@ -220,11 +222,24 @@ def test_without_vllm_exit_3_and_the_line_to_type(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
-    monkeypatch.setattr("kvpareto.calibration.vllm.verify.is_installed", lambda: False)
+    monkeypatch.setattr("kvpareto.calibration.vllm.start.is_installed", lambda: False)
     assert run([*QWEN, "--random-weights"]) == 3
     said = capsys.readouterr().err
     assert "vllm is missing" in said
-    assert "pip install vllm" in said
+    assert install_command("vllm") in said
+
+
+def test_without_torch_either_the_extra_that_brings_both(tmp_path: Path) -> None:
+    """A light install has neither: its hint names vLLM's extra, not that of our own runtime."""
+    code = "import sys; sys.modules |= {'torch': None, 'vllm': None}\n"
+    code += "from kvpareto.cli import run\n"
+    code += "sys.exit(run(['verify', '--engine', 'vllm', '-m', 'Qwen/Qwen3-8B', '--offline']))"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert found.returncode == 3
+    assert "[vllm]" in found.stderr
+    assert "runtime" not in found.stderr
 
 
 def test_without_a_gpu_exit_3(
@@ -345,7 +360,7 @@ def test_without_the_plugin_exit_3_and_the_line_to_type(
     assert run(PLUGIN) == 3
     document = json.loads(capsys.readouterr().out)
     assert said in document["error"]
-    assert document["install"] == 'pip install "kvpareto[vllm]"'
+    assert document["install"] == install_command("vllm")
 
 
 def test_the_plugin_is_vllms_alone(capsys: pytest.CaptureFixture[str]) -> None:

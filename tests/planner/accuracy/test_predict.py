@@ -146,6 +146,27 @@ def test_provenance_is_said(model: str, provenance: str, word: str | None) -> No
     assert found.notes == () if word is None else word in found.notes[0]
 
 
+def test_a_latent_in_16_bits_is_not_unknown_and_in_fp8_is_wider_than_its_noise_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert predicted(LATENT, "w16a16-k16v16").provenance == "transferred"
+    assert "take the bounds" not in " ".join(predicted(LATENT, "w8a16-k16v16").notes)
+    found = predicted(LATENT, "w16a16-kfp8vfp8")
+    assert found.provenance == "unknown"
+    monkeypatch.setattr("kvpareto.planner.accuracy.model_sensitivity.NEW_CACHE_DOUBT", 0.0)
+    sure = predicted(LATENT, "w16a16-kfp8vfp8")
+    assert 1 - found.low > 3 * (1 - sure.low)
+    assert found.retention == sure.retention
+
+
+def test_a_grid_has_the_bounds_of_unknown_caches_too() -> None:
+    spec, configs = spec_of(LATENT), [Configuration.parse(f"w16a16-k{b}v{b}") for b in (16, 8, 4)]
+    grid = predict_grid(spec, [16], formats_of(spec, configs), CONTEXT)
+    for i, config in enumerate(configs):
+        one = predict(spec, config, CONTEXT)
+        assert (grid.low[0, i], grid.high[0, i]) == pytest.approx((one.low, one.high))
+
+
 def test_a_renamed_copy_is_still_recognized_by_its_shape() -> None:
     copy = replace(spec_of(QWEN25_7B), name="my-finetune/checkpoint-100")
     found = predict(copy, Configuration.parse("w16a16-k4v4-g64"), CONTEXT)
