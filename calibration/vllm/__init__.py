@@ -6,6 +6,7 @@ planner/engines/vllm/.
 
 DOOR = (
     "fit_speed",
+    "start",
     "verify",
 )
 """Modules that other rooms may import."""
