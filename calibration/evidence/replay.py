@@ -2,8 +2,8 @@
 
     python -m kvpareto.calibration.evidence.replay [--write]
 
-The design chooses runs among configurations that were measured (the recall models' grid, three
-pretrained models), sees their rows alone, and the fit predicts the rest. Shown are the error over
+The design chooses runs among configurations that were measured (three recall models, three
+pretrained ones), sees their rows alone, and the fit predicts the rest. Shown are the error over
 all of the rest, and what matters to a plan: of the points that it may recommend (their lower end
 keeps nine tenths), along the frontier that is predicted, how far each pick is from what was
 promised, and from the best that was measured for no more memory. `--write` puts
@@ -20,79 +20,25 @@ from ...planner.accuracy.formula import Floats
 from ...planner.accuracy.model_sensitivity import shape_of
 from ...planner.accuracy.predict import predict_many, published
 from ...planner.formats.configuration import Configuration
-from ...planner.formats.kv_format import KVFormat
-from ...planner.load_model import load_model
-from ...planner.models.spec import Attention, ModelSpec
 from ..design.candidates import ANCHORS, METHOD_ANCHORS, place_of
 from ..design.next_run import Candidates, Measurement, Posterior, choose
 from ..fit.accuracy_rows import AccuracyRow
 from ..fit.calibrated_noise import NoiseRows, fit_calibrated_noise, prior_of
 from ..fit.leave_out import leave_out
-from ..fit.measured_models import MODELS, measured_runs
+from ..fit.measured_models import MODELS
 from ..fit.mixed_effects import KnownModel
-from ..grid.held_out import FILE
-from ..grid.reading import read_runs, to_rows
 from .accuracy_tables import markdown_table, with_tables
+from .replayed_models import KEY, RECALL_MODELS, Measured, pretrained, recall_grid
 
-KEY = "replayed"
 MOST_KEPT = 1.2
 SMALL_CACHE = 0.2
 """Share of the unquantized cache's bytes below which picks are apart: there formats fail."""
 SAFE = 0.9
 """What the lower end of a pick's interval keeps, or a plan does not recommend it."""
 TIE = 0.002
-TOKENS = 8192
-"""In the caches that are compared."""
 FIFTH = 0.2
 Point = tuple[Configuration, int]
 """A configuration and a context."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """All measured points of one model: rows by configuration and context."""
-
-    spec: ModelSpec
-    rows: Mapping[Configuration, Mapping[int, Sequence[AccuracyRow]]]
-
-    @property
-    def contexts(self) -> list[int]:
-        return sorted({context for by in self.rows.values() for context in by})
-
-    def kept(self, config: Configuration, context: int) -> Measurement | None:
-        """Mean retention over the kinds of one point; None where it was not measured."""
-        rows = self.rows[config].get(context)
-        if not rows:
-            return None
-        kept = float(np.mean([min(row.retention, 1.0) for row in rows]))
-        return Measurement(kept, float(np.sqrt(sum(r.sd**2 for r in rows)) / len(rows)))
-
-    def share(self, config: Configuration) -> float:
-        """Bytes of the cache for a long context, as a share of the unquantized one's, weights left
-        out."""
-        whole = Configuration()
-        return _cache_bytes(self.spec, config) / _cache_bytes(self.spec, whole)
-
-
-def recall_grid(name: str) -> Measured:
-    """The shipped grid of one recall model."""
-    rows: dict[Configuration, dict[int, list[AccuracyRow]]] = {}
-    for run in read_runs(FILE):
-        if run.model == name:
-            here = rows.setdefault(run.config, {}).setdefault(run.context, [])
-            here += [replace(row, model=KEY) for row in to_rows([run])]
-    return Measured(load_model(name, offline=True), rows)
-
-
-def pretrained(hub_id: str) -> Measured:
-    """The text's probability of one measured pretrained model, under each format of cache and
-    weights, whatever the chunk it was read in."""
-    rows: dict[Configuration, dict[int, list[AccuracyRow]]] = {}
-    for config, row in measured_runs():
-        if row.model == MODELS[hub_id] and row.kind == "perplexity":
-            plain = config.with_chunk(None)
-            rows.setdefault(plain, {}).setdefault(row.context, [replace(row, model=KEY)])
-    return Measured(load_model(hub_id, offline=True), rows)
 
 
 def chosen_runs(measured: Measured, count: int) -> list[Configuration]:
@@ -241,16 +187,6 @@ def _nearest(configs: Sequence[Configuration], wanted: Configuration) -> int:
     return min(range(len(configs)), key=lambda i: distance(configs[i]))
 
 
-def _cache_bytes(spec: ModelSpec, config: Configuration) -> int:
-    total = 0
-    for number, layer in enumerate(spec.layers):
-        for mixer in layer.mixers:
-            if isinstance(mixer, Attention):
-                heads, dims = mixer.kv_heads, (mixer.head_dim, mixer.value_dim)
-                total += KVFormat.of(config, number).nbytes(1, heads, *dims, TOKENS)
-    return total
-
-
 def table(replays: Mapping[str, Sequence[Replay]]) -> str:
     """A line for each model and number of runs, in points."""
     header = ["model", "runs", "points left", "MAE", "where 0.9 is kept"]
@@ -274,7 +210,7 @@ def table(replays: Mapping[str, Sequence[Replay]]) -> str:
 
 def all_replays() -> dict[str, list[Replay]]:
     """16 runs of the recall models, and a fifth of the runs of each pretrained one."""
-    found = {name: [replay(recall_grid(name), 16)] for name in ("recall", "recall-outliers")}
+    found = {name: [replay(recall_grid(name), 16)] for name in RECALL_MODELS}
     for hub_id in MODELS:
         measured = pretrained(hub_id)
         found[hub_id] = [replay(measured, round(FIFTH * len(measured.rows)))]
