@@ -56,6 +56,26 @@ def test_a_layer_multiplies_as_its_checkpoint_says(
         assert relative_error(y[0], want) < 6e-3  # bfloat16
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("rows", [1, 2, 3, 16, 33, 64, 65, 300])
+def test_a_gpu_multiplies_the_same_in_a_graph(awq: Any, rows: int) -> None:
+    module, weight = layer(4096, 6144)
+    module.cuda()
+    method = awq.PackedAwqMethod(awq.PackedAwqConfig())
+    method.process_weights_after_loading(module)
+    x = torch.randn(rows, 4096, generator=torch.Generator().manual_seed(rows)).bfloat16()
+    given = x.cuda()
+    for _ in range(2):  # kernels are compiled before the graph
+        method.apply(module, given)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y = method.apply(module, given)
+    y.fill_(float("nan"))
+    graph.replay()
+    assert relative_error(y.cpu(), x.float() @ weight) < 6e-3
+
+
 def test_the_bytes_of_a_layer_stay_as_many(awq: Any) -> None:
     module, _ = layer(256, 64)
     before = sum(p.nbytes for p in module.parameters())
