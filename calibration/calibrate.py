@@ -14,6 +14,7 @@ from ..planner.accuracy.calibrations import ACCURACY, begin, fingerprint, folder
 from ..planner.engines.kvpareto import KVPARETO
 from ..planner.errors import BadInput, Interrupted
 from ..planner.formats.configuration import Configuration
+from ..planner.libraries import importing
 from ..planner.load_model import load_model
 from ..planner.models.spec import ModelSpec
 from ..report.progress import Progress, progress
@@ -26,7 +27,7 @@ from .design.options import (
     check_comparable,
     settle,
 )
-from .execution.device import as_loaded, check_size, choose, missing
+from .execution.device import as_loaded, check_size, choose
 
 if TYPE_CHECKING:
     from .design.campaign import Ending
@@ -243,13 +244,11 @@ def _document(
 
 
 def _check_installed() -> None:
-    """Raises MissingDependency without the extra."""
-    try:
+    """Raises MissingDependency without the extra, and where a library of it is broken."""
+    with importing("calibrate", "calibrate"):
         import sklearn  # noqa: F401 - the fit needs it, and says so before anything is measured
         import torch  # noqa: F401
         import transformers  # noqa: F401
-    except ImportError as error:
-        raise missing("calibrate", error, "calibrate") from error
 
 
 def _device(asked: str | None, spec: ModelSpec) -> str:

@@ -21,6 +21,11 @@ def install_command(extra: str) -> str:
     return f"{_pip()} install {_target(extra)}"
 
 
+def reinstall_command(distribution: str) -> str:
+    """A shell command that installs a library that is here anew, whatever is left of it."""
+    return f"{_pip()} install --force-reinstall {distribution}"
+
+
 def _pip() -> str:
     """`pip` where that is this interpreter's own, else the interpreter's module."""
     pip = shutil.which("pip")

@@ -1,7 +1,7 @@
 """Every way a command can end without its answer, as one line, one hint and one JSON document.
 
 What is raised anywhere below the command line becomes a Failure here: the expected failures with
-their own words; a library that the light install lacks with the command that installs it; a
+their own words; a library that is missing or broken with the command that installs it; a
 refusal of the system; and, last, a fault of this program, which is called one.
 """
 
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..planner.errors import KVParetoError, MissingDependency, one_line
-from ..planner.install import install_command
+from ..planner.errors import KVParetoError, one_line
+from ..planner.libraries import import_failure
 from ..planner.whole_file import DISK_FULL, MAKE_ROOM
 
 SCHEMA = 1
@@ -21,20 +21,6 @@ TRACEBACK = "KVPARETO_TRACEBACK"
 
 _CTRL_C = "interrupted"
 _FULL = "the disk is full"
-_EXTRA_OF = {
-    "torch": "runtime",
-    "transformers": "runtime",
-    "accelerate": "runtime",
-    "safetensors": "runtime",
-    "triton": "runtime",
-    "sklearn": "calibrate",
-    "scipy": "calibrate",
-    "threadpoolctl": "calibrate",
-    "joblib": "calibrate",
-    "lm_eval": "harness",
-    "gptqmodel": "awq",
-}
-"""Modules that only an extra brings, and the extra."""
 _HINTS = {
     errno.ENOSPC: MAKE_ROOM,
     errno.EDQUOT: MAKE_ROOM,
@@ -81,10 +67,9 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(error.message, error.hint, error.exit_code, error.details)
     if isinstance(error, KeyboardInterrupt):
         return Failure(_CTRL_C, "", INTERRUPTED)
-    if isinstance(error, ImportError):
-        missing = _missing(error)
-        if missing is not None:
-            return missing
+    unusable = import_failure(error)
+    if unusable is not None:
+        return failure_of(unusable)
     if isinstance(error, MemoryError):
         return Failure("this machine's memory ran out", "ask for less at once", 2)
     if isinstance(error, OSError):
@@ -95,17 +80,4 @@ def failure_of(error: BaseException) -> Failure:
         f"{TRACEBACK}=1 shows where; please report it with the command",
         2,
         fault=True,
-    )
-
-
-def _missing(error: ImportError) -> Failure | None:
-    """A library that an extra would bring; None for any other failed import."""
-    extra = _EXTRA_OF.get((error.name or "").split(".")[0])
-    if extra is None:
-        return None
-    return Failure(
-        f"this needs {error.name}, which is not installed",
-        f"run {install_command(extra)}",
-        MissingDependency.exit_code,
-        {"missing": error.name, "install": install_command(extra)},
     )

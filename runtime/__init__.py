@@ -20,16 +20,12 @@ __all__ = ["Sampling", "Session", "load"]
 
 def __getattr__(name: str) -> Any:
     # On first use: importing a part of this package must not cost all of transformers.
-    if name == "load":
-        from .loading import load
+    if name in __all__:
+        from ..planner.libraries import importing
 
-        return load
-    if name == "Session":
-        from .session import Session
-
-        return Session
-    if name == "Sampling":
-        from .generation.sampling import Sampling
-
-        return Sampling
+        with importing("the runtime", "runtime"):
+            from .generation.sampling import Sampling
+            from .loading import load
+            from .session import Session
+        return {"Sampling": Sampling, "Session": Session, "load": load}[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..planner.errors import BadInput, KVParetoError, NothingFits, one_line
+from ..planner.libraries import import_failure
 
 _NO_MEMORY = (
     "can't allocate memory",  # torch's CPU allocator
@@ -62,6 +63,9 @@ def reading(what: str, hint: str) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise
+        broken = import_failure(error)  # transformers imports a model's code when it is asked for
+        if broken is not None:
+            raise broken from error
         if "trust_remote_code" in str(error):
             raise BadInput(
                 f"{what} brings code of its own, which is not run",

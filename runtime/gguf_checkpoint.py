@@ -5,7 +5,6 @@ and some more), on one core: 0.1 B parameters take 40 s. The weights are then 16
 other's; w8 and w4 are these, rounded anew.
 """
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from ..planner.errors import BadInput, MissingDependency
+from ..planner.errors import BadInput
+from ..planner.libraries import importing
 from ..planner.models.spec import ModelSpec
 from .failures import reading
 
@@ -21,11 +21,10 @@ _OTHER = "give the folder or the hub id of the original model"
 
 
 def require_gguf() -> None:
-    """Raises MissingDependency without the package that transformers reads GGUF by."""
-    if importlib.util.find_spec("gguf") is None:
-        raise MissingDependency(
-            "running a GGUF file needs the gguf package", 'pip install "kvpareto[gguf]"'
-        )
+    """Raises MissingDependency without the package that transformers reads GGUF by, or with one
+    that is broken."""
+    with importing("running a GGUF file", "gguf"):
+        import gguf  # noqa: F401 - transformers reads the file by it
 
 
 def load_gguf_config(path: Path) -> Any:

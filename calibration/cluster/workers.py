@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ...planner.errors import KVParetoError, MissingDependency
-from ...planner.install import install_command
+from ...planner.errors import KVParetoError
+from ...planner.libraries import importing
 from .worker import CardWorker, Job
 
 ANSWER_S = 600.0
@@ -40,13 +40,8 @@ def connect(address: str) -> dict[str, float]:
 
     Raises MissingDependency without Ray, KVParetoError where there is no cluster.
     """
-    try:
+    with importing("calibrate --ray", "ray"):
         import ray
-    except ImportError as error:
-        command = install_command("ray")
-        raise MissingDependency(
-            "calibrate --ray needs ray", f"run {command}", {"missing": "ray", "install": command}
-        ) from error
     try:
         if not ray.is_initialized():
             ray.init(

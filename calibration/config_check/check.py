@@ -15,6 +15,7 @@ from typing import Any
 from ...planner.engines.transformers import TRANSFORMERS
 from ...planner.errors import BadInput, one_line
 from ...planner.formats.configuration import Configuration
+from ...planner.libraries import import_failure
 from ...planner.memory.kv_cache import kv_bytes
 from ...planner.models.read_config import read_model
 from ...planner.models.spec import ModelSpec
@@ -94,9 +95,10 @@ def _compare(config: Mapping[str, Any], spec: ModelSpec) -> tuple[dict[str, Any]
 
     try:
         model = instantiate(hf_config(config))
-    except ImportError:
-        raise
     except Exception as error:  # whatever keeps transformers from making it is the verdict
+        broken = import_failure(error, "profiles check")
+        if broken is not None:
+            raise broken from error
         return {"verdict": "not instantiable", "why": _short(error)}, None
     planned: Counter[tuple[str, tuple[int, ...]]] = Counter()
     for group in spec.tensors:

@@ -5,19 +5,11 @@ in the same words. torch is imported when it is asked.
 """
 
 from ...planner.errors import BadInput, MissingDependency
-from ...planner.install import install_command
 from ...planner.memory.run_dtype import in_dtype
 from ...planner.models.spec import ModelSpec
 
 MOST_ON_CPU = 1_000_000_000
 """Parameters beyond which a CPU needs hours for what a GPU does in minutes."""
-
-
-def missing(what: str, error: ImportError, extra: str) -> MissingDependency:
-    """The error of a command whose library is not installed, with what installs it here."""
-    command = install_command(extra)
-    details = {"missing": error.name, "install": command}
-    return MissingDependency(f"{what} needs {error.name}", f"run {command}", details)
 
 
 def check_name(asked: str | None) -> None:

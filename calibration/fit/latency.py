@@ -21,13 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ...planner.engines.kvpareto import KVPARETO
-from ...planner.errors import MissingDependency
 from ...planner.hardware.gpu_names import find_gpu
 from ...planner.hardware.gpus import Hardware
-from ...planner.install import install_command
 from ...planner.latency.efficiency import Coefficients, before_runs
 from ...planner.latency.job import ConfigurationAxes, LatencyJob, job_of, stack
 from ...planner.latency.roofline import seconds
+from ...planner.libraries import importing
 from ...planner.memory.kv_cache import kv_bytes
 from .engine_runs import RunRow, shipped_runs
 
@@ -160,12 +159,8 @@ def _solve(
     near: Coefficients | None = None,
 ) -> Coefficients:
     """The coefficients of these rows; looked for `near` some, where a solution is known."""
-    try:
+    with importing("fitting times", "calibrate"):
         from scipy.optimize import least_squares
-    except ImportError as error:
-        raise MissingDependency(
-            "fitting times needs scipy", f"run {install_command('calibrate')}"
-        ) from error
     names = [name for name in (*RATES, *COSTS) if getattr(start, name) > 0]
     origin = np.log([getattr(start, name) for name in names])
     highest = np.array([0.0 if name in RATES else np.inf for name in names])

@@ -9,11 +9,15 @@ import sys
 import time
 from typing import Any
 
+IMPORTED = "imported"
+"""The line that says that the library is whole; without it the import failed, or crashed."""
+
 
 def main() -> None:
     """Settings from the first argument; on stdout what was measured; the log is on stderr."""
     import xllamacpp
 
+    print(IMPORTED, flush=True)
     wanted: dict[str, Any] = json.loads(sys.argv[1])
     params = xllamacpp.CommonParams()
     params.model.path = wanted["path"]

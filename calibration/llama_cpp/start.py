@@ -14,8 +14,10 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 from ...planner.engines.llama_cpp.run_settings import RunSettings
-from ...planner.errors import BadInput, MissingDependency
+from ...planner.errors import BadInput
+from ...planner.libraries import broken_library, missing_library
 from .breakdown import Breakdown, read_breakdown
+from .child import IMPORTED
 
 CHILD = Path(__file__).with_name("child.py")
 PATIENCE = 600.0
@@ -49,12 +51,11 @@ def run_library(
 ) -> RunReadings:
     """Load `path` with these settings, answer the prompts, and read the log.
 
-    Raises MissingDependency without xllamacpp, BadInput where llama.cpp does not take the file.
+    Raises MissingDependency without xllamacpp or with one that is broken, BadInput where llama.cpp
+    does not take the file.
     """
     if find_spec("xllamacpp") is None:
-        raise MissingDependency(
-            "llama.cpp is not here: xllamacpp is missing", 'pip install "kvpareto[llamacpp]"'
-        )
+        raise missing_library("xllamacpp", "llama.cpp is not here: xllamacpp is missing")
     settings = {
         "path": str(path),
         "context": run.total_context,
@@ -79,6 +80,8 @@ def run_library(
         raise BadInput(
             f"llama.cpp did not answer within {patience:.0f} seconds", "ask for a shorter context"
         ) from None
+    if IMPORTED not in done.stdout.splitlines():
+        raise broken_library("xllamacpp", _end(done), "llama.cpp")
     last = done.stdout.strip().splitlines()[-1:] or [""]
     if done.returncode or not last[0].startswith("{"):
         raise BadInput(
@@ -179,6 +182,13 @@ def _reading(
         log=log,
         resident=resident,
     )
+
+
+def _end(done: "subprocess.CompletedProcess[str]") -> str:
+    """What a process said last, or the signal that ended it."""
+    if done.returncode < 0 and not done.stderr.strip():
+        return f"its process was ended by signal {-done.returncode}"
+    return _last_error(done.stderr)
 
 
 def _last_error(log: str) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ...planner.engines.kvpareto import KVPARETO
 from ...planner.errors import BadInput, Interrupted, MissingDependency, NothingFits
 from ...planner.formats.configuration import Configuration
+from ...planner.libraries import importing
 from ...planner.load_model import load_model
 from ...planner.memory.estimate import estimate
 from ...planner.models.protected import check_layers
@@ -24,7 +25,7 @@ from ...planner.search.request import Request
 from ...planner.units import format_bytes, parse_bytes, parse_tokens
 from ...planner.workload import Workload
 from ...report.saved_plan import read_plan
-from ..execution.device import as_loaded, check_name, choose, missing
+from ..execution.device import as_loaded, check_name, choose
 
 if TYPE_CHECKING:
     from ...runtime.generation.sampling import Sampling
@@ -167,11 +168,9 @@ def open_session(options: RunOptions) -> Iterator[OpenSession]:
 
 
 def _device(asked: str | None) -> str:
-    try:
+    with importing("run", "runtime"):
         import torch  # noqa: F401
         import transformers
-    except ImportError as error:
-        raise missing("run", error, "runtime") from error
     from ..execution.memory_cap import prefer_expandable_segments
 
     prefer_expandable_segments()

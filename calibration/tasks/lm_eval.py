@@ -18,8 +18,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from ...planner.errors import BadInput, MissingDependency
-from ...planner.install import install_command
+from ...planner.errors import BadInput
+from ...planner.libraries import importing
 from ...runtime import Session
 from ..records.record_file import HARNESS
 from . import TASKS
@@ -82,12 +82,8 @@ def task_manager(names: Sequence[str], folder: Path | None = None) -> Any:
 
     Raises MissingDependency without the harness.
     """
-    try:
+    with importing("the evaluation harness", "harness"):
         from lm_eval.tasks import TaskManager
-    except ImportError as error:
-        raise MissingDependency(
-            "the evaluation harness is not installed", f"run {install_command('harness')}"
-        ) from error
     own = folder is None and not all(name.endswith((".yaml", ".yml")) for name in names)
     return TaskManager(include_path=None if folder is None else str(folder), include_defaults=own)
 

@@ -17,7 +17,7 @@ from ...planner.engines.kvpareto import KVPARETO
 from ...planner.errors import BadInput, one_line
 from ...planner.formats.configuration import Configuration
 from ...planner.hardware.gpus import Hardware
-from ...planner.install import install_command
+from ...planner.libraries import import_failure
 from ...planner.memory import estimate as memory
 from ...planner.models.spec import ModelSpec
 from ...planner.units import format_bytes
@@ -229,10 +229,12 @@ class Verifier:
                 here = environment(self._settings.device)
                 write_profile(folder, spec, self._file.records, here)
                 refit(here.gpu, self._notice)
-            except ImportError as error:
+            except Exception as error:
+                unusable = import_failure(error, "the fit", "calibrate")
+                if unusable is None:
+                    raise
                 begin(folder, spec)
-                command = install_command("calibrate")
-                self._notice(f"the rows are kept, the fit needs {error.name}: {command}")
+                self._notice(f"the rows are kept; {unusable.message}: {unusable.hint}")
         return len(new)
 
     def _receipt(

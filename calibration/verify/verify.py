@@ -8,11 +8,12 @@ from ...planner.engines.kvpareto.where_runs import unknown_layers
 from ...planner.errors import BadInput, Interrupted
 from ...planner.hardware.gpu_names import find_gpu
 from ...planner.hardware.gpus import Hardware
+from ...planner.libraries import importing
 from ...planner.workload import DEFAULT_OUTPUT
 from ...report.progress import progress
 from ...report.saved_plan import Planned
 from ..design.options import DEFAULT_TASKS
-from ..execution.device import check_name, check_size, choose, missing
+from ..execution.device import check_name, check_size, choose
 from .cases import VerificationCase, from_plan
 from .on_cpu import on_cpu
 from .shared_options import SharedVerifyOptions
@@ -115,11 +116,9 @@ def _check(options: VerifyOptions) -> None:
 
 def _device(asked: str | None) -> str:
     """cpu or cuda. Raises MissingDependency without the runtime, or the GPU that was asked for."""
-    try:
+    with importing("verify", "runtime"):
         import torch  # noqa: F401
         import transformers
-    except ImportError as error:
-        raise missing("verify", error, "runtime") from error
     from ..execution.memory_cap import memory_of, numbered, prefer_expandable_segments
 
     prefer_expandable_segments()

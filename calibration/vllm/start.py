@@ -15,6 +15,7 @@ from typing import Any
 
 from ...planner.errors import MissingDependency
 from ...planner.install import install_command
+from ...planner.libraries import broken_library
 from .log_lines import DIGIT, read_log
 
 CHILD = Path(__file__).with_name("child.py")
@@ -106,7 +107,7 @@ def run_engine(
 ) -> StartReading:
     """Start vLLM, time the bursts, answer the prompts. A start that vLLM refuses is a Reading too.
 
-    Raises MissingDependency without vLLM.
+    Raises MissingDependency without vLLM, and where its import fails.
     """
     check_installed()
     with tempfile.TemporaryDirectory() as folder:
@@ -127,6 +128,9 @@ def run_engine(
         settings.write_text(json.dumps(wanted), encoding="utf-8")
         log, ended = _run_child(settings, Path(folder, "log"), patience)
         told = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    if ended and not any(event["event"] == "version" for event in told):
+        wrong = [event["error"] for event in told if event["event"] == "refused"]
+        raise broken_library("vllm", _said(wrong, "" if wrong else log), "verify")
     return read_events(told, log, cut=None if ended else patience)
 
 

@@ -22,10 +22,10 @@ from ...planner.errors import BadInput, MissingDependency
 from ...planner.hardware.detect_gpu import detect_gpu
 from ...planner.hardware.gpus import Hardware
 from ...planner.install import install_command
+from ...planner.libraries import importing
 from ...planner.load_model import load_config, shipped_folder
 from ...runtime.vllm_plugin.registration import why_not
 from ..design.options import DEFAULT_TASKS
-from ..execution.device import missing
 from ..records.receipt_rows import append_receipt
 from .asked import Asked, VllmOptions, asked_of
 from .random_checkpoint import vocabulary, write_checkpoint
@@ -154,11 +154,9 @@ def _exam(asked: Asked, source: str, options: VllmOptions) -> "ServedExam | None
         return None
     count = options.items or (QUICK_ITEMS if options.quick else ITEMS)
     names = options.tasks or DEFAULT_TASKS
-    try:
+    with importing("scoring tasks", "vllm"):
         import torch  # noqa: F401
         import transformers  # noqa: F401
-    except ImportError as error:
-        raise missing("scoring tasks", error, "vllm") from error
     from .exam import ServedExam
 
     explicit = options.tasks is not None

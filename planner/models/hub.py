@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import BadInput, KVParetoError, MissingDependency
+from ..libraries import import_failure
 from .untrusted_json import read_json_object
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
@@ -76,7 +77,10 @@ def _fetch(repo_id: str) -> Path:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import huggingface_hub  # noqa: F401
-    except ImportError:
+    except Exception as error:
+        found = import_failure(error, f"{repo_id} is not on this machine: fetching it")
+        if found is not None:
+            raise found from None
         raise MissingDependency(
             f"{repo_id} is not on this machine, and huggingface_hub is not installed to fetch it",
             "pip install huggingface_hub",

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...planner.errors import BadInput, MissingDependency
-from ...planner.install import install_command
+from ...planner.errors import BadInput
+from ...planner.libraries import importing
 from ..verify import LABELS
 
 _TERMS = ("weights", "kv", "activation", "overhead")
@@ -23,15 +23,11 @@ Draw = Callable[[Any], None]
 def draw_figures(data: Mapping[str, Any], folder: Path) -> list[str]:
     """Write each figure of page_data() into `folder`; the names of the files. Raises
     MissingDependency without matplotlib, BadInput where the folder cannot be written."""
-    try:
+    with importing("drawing figures", "figures"):
         import matplotlib
 
         matplotlib.use("Agg")
         from matplotlib import pyplot
-    except ImportError:
-        raise MissingDependency(
-            "figures as files need matplotlib", install_command("figures")
-        ) from None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         written = []

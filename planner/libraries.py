@@ -1,0 +1,142 @@
+"""Libraries that an extra brings, where a command cannot use one: it is missing, or it is broken.
+
+A broken one is there and fails while it is imported, with whatever its code happens to raise: an
+OSError of a shared object that is gone, a RuntimeError of two versions that do not go together, an
+ImportError of a part that is not there. What failed is read off the traceback: the innermost
+module of such a library that was being executed.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from types import ModuleType, TracebackType
+
+from .errors import MissingDependency, one_line
+from .install import install_command, reinstall_command
+
+_EXTRA_OF = {
+    "torch": "runtime",
+    "transformers": "runtime",
+    "accelerate": "runtime",
+    "safetensors": "runtime",
+    "tokenizers": "runtime",
+    "triton": "runtime",
+    "sklearn": "calibrate",
+    "scipy": "calibrate",
+    "threadpoolctl": "calibrate",
+    "joblib": "calibrate",
+    "lm_eval": "harness",
+    "gptqmodel": "awq",
+    "ray": "ray",
+    "gguf": "gguf",
+    "matplotlib": "figures",
+    "xllamacpp": "llamacpp",
+    "vllm": "vllm",
+}
+"""Modules that only an extra brings, and the extra."""
+_ALONE = ("huggingface_hub", "awq")
+"""Modules that some commands take where they are, and that no extra of ours brings."""
+_DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "lm_eval": "lm-eval",
+    "huggingface_hub": "huggingface-hub",
+    "awq": "autoawq",
+}
+
+
+@contextmanager
+def importing(what: str, extra: str | None = None) -> Iterator[None]:
+    """Around imports that `what` needs: one that fails is raised as MissingDependency, which says
+    what installs the library, or mends it."""
+    try:
+        yield
+    except Exception as error:
+        found = import_failure(error, what, extra)
+        if found is None:
+            raise
+        raise found from error
+
+
+def import_failure(
+    error: BaseException, what: str = "this", extra: str | None = None
+) -> MissingDependency | None:
+    """What `error` says of a library that `what` needs: that it is missing, or that it is there
+    and its import fails. None for an error of any other kind.
+
+    `extra` is the one whose command is named for a missing library; by default that which brings
+    the library.
+    """
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        name = error.name.split(".")[0]
+        known = name in _EXTRA_OF or extra is not None and name in _ALONE
+        if known and not _is_there(name):
+            return missing_library(name, f"{what} needs {name}, which is not installed", extra)
+    name = _broken(error)
+    return None if name is None else broken_library(name, _said(error), what)
+
+
+def missing_library(name: str, message: str, extra: str | None = None) -> MissingDependency:
+    """The error of a library that is not installed, with the command that installs it."""
+    command = install_command(extra or _EXTRA_OF[name])
+    return MissingDependency(message, f"run {command}", {"missing": name, "install": command})
+
+
+def broken_library(name: str, said: str, what: str = "this") -> MissingDependency:
+    """The error of a library that is installed and cannot be used, with what installs it again."""
+    command = reinstall_command(_DISTRIBUTIONS.get(name, name))
+    return MissingDependency(
+        f"{what} needs {name}, which is installed but cannot be imported: {one_line(said, 200)}",
+        f"install it again: {command}",
+        {"missing": name, "install": command},
+    )
+
+
+def _said(error: BaseException) -> str:
+    text = one_line(str(error), 160)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):  # a module that is blocked, or has no loader
+        return False
+
+
+def _broken(error: BaseException | None) -> str | None:
+    """The library whose import failed, by the frames of `error` and of what caused it."""
+    found = None
+    if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+        found = _left_over(error.obj)
+    elif isinstance(error, ImportError) and error.name:
+        found = _known(error.name)  # a part that this version does not have
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        found = _executed(error.__traceback__) or found
+        error = error.__cause__
+    return found
+
+
+def _executed(trace: TracebackType | None) -> str | None:
+    """The innermost known library of which a module's own lines were being executed."""
+    found = None
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if code.co_name == "<module>":
+            found = _known(trace.tb_frame.f_globals.get("__name__", "")) or found
+        trace = trace.tb_next
+    return found
+
+
+def _left_over(module: ModuleType) -> str | None:
+    """A folder that a library left behind: Python imports it as an empty package."""
+    name = _known(module.__name__)
+    whole = sys.modules.get(name or "")
+    return name if whole is not None and getattr(whole, "__file__", None) is None else None
+
+
+def _known(module: object) -> str | None:
+    name = str(module).split(".")[0]
+    return name if name in _EXTRA_OF or name in _ALONE else None
