@@ -114,7 +114,6 @@ def estimate(
         typed_workload,
     )
     from .planner.typed_words import typed_model, typed_words
-    from .planner.workload import DEFAULT_OUTPUT
     from .report.document import estimate_document
 
     model, config = typed_model(model), typed_model(config, name="config")
@@ -126,7 +125,7 @@ def estimate(
         model,
         hardware,
         context=words.get("context"),
-        output=words.get("output", DEFAULT_OUTPUT),
+        output=words.get("output"),
         batch=typed_users(words.get("users"), words.get("batch", 1)),
         dtype=words.get("dtype"),
         full_logits=words.get("full_logits", False),

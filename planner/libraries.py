@@ -6,6 +6,7 @@ ImportError of a part that is not there. What failed is read off the traceback: 
 module of such a library that was being executed.
 """
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,10 @@ _EXTRA_OF = {
 """Modules that only an extra brings, and the extra."""
 _ALONE = ("huggingface_hub", "awq")
 """Modules that some commands take where they are, and that no extra of ours brings."""
+NO_PLACE = "No usable temporary directory"
+"""What Python says where no folder for temporary files can be written: torch wants one."""
+_OF_THE_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS)
+"""Refusals that no library is to blame for, and that installing it again does not mend."""
 _DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "lm_eval": "lm-eval",
@@ -69,11 +74,13 @@ def import_failure(
     """
     if isinstance(error, ModuleNotFoundError) and error.name:
         name = error.name.split(".")[0]
-        known = name in _EXTRA_OF or extra is not None and name in _ALONE
+        known = name in _EXTRA_OF or (extra is not None and name in _ALONE)
         if known and not _is_there(name):
             return missing_library(name, f"{what} needs {name}, which is not installed", extra)
-    name = _broken(error)
-    return None if name is None else broken_library(name, _said(error), what)
+    if isinstance(error, OSError) and (error.errno in _OF_THE_SYSTEM or NO_PLACE in str(error)):
+        return None
+    broken = _broken(error)
+    return None if broken is None else broken_library(broken, _said(error), what)
 
 
 def missing_library(name: str, message: str, extra: str | None = None) -> MissingDependency:

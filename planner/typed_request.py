@@ -19,7 +19,7 @@ from .search.request import Request
 from .serving import Parallel
 from .typed_words import typed_model, typed_words
 from .units import parse_bytes, parse_fraction, parse_seconds, parse_tokens
-from .workload import DEFAULT_OUTPUT, Workload
+from .workload import Workload
 
 EXAMPLE = "kvpareto plan --model Qwen/Qwen2.5-7B-Instruct --budget 12GB --context 32k"
 Size = str | int | None
@@ -30,7 +30,7 @@ class PlanWords(TypedDict, total=False):
 
     budget: Size
     context: Size
-    output: str | int
+    output: Size
     batch: str | int
     users: str | int | None
     gpu: str | int | None
@@ -55,7 +55,7 @@ class EstimateWords(TypedDict, total=False):
     """What may be said of an estimate beside model and configuration."""
 
     context: Size
-    output: str | int
+    output: Size
     batch: str | int
     users: str | int | None
     gpu: str | int | None
@@ -91,7 +91,7 @@ def typed_request(model: str, **words: Unpack[PlanWords]) -> Request:
         model,
         hardware,
         context=words.get("context"),
-        output=words.get("output", DEFAULT_OUTPUT),
+        output=words.get("output"),
         batch=typed_users(words.get("users"), words.get("batch", 1)),
         dtype=words.get("dtype"),
         full_logits=words.get("full_logits", False),
@@ -170,7 +170,7 @@ def typed_workload(
     hardware: Hardware | None,
     *,
     context: Size,
-    output: str | int,
+    output: Size,
     batch: str | int,
     dtype: str | None,
     full_logits: bool,
@@ -178,7 +178,7 @@ def typed_workload(
 ) -> tuple[ModelSpec, Workload]:
     """The model in the dtype that it runs in, and what is asked of it. Raises BadInput."""
     spec = as_run(load_model(model, offline=offline), parse_dtype(dtype), hardware)
-    words = (_text(context), str(output), str(batch), spec.max_context)
+    words = (_text(context), _text(output), str(batch), spec.max_context)
     return spec, Workload.parse(*words, full_logits=full_logits)
 
 

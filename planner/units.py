@@ -117,7 +117,16 @@ def parse_seconds(value: str | float, what: str = "time") -> float:
 
 def format_seconds(seconds: float) -> str:
     """Seconds in three digits, as `parse_seconds` reads them: `2 s`, `30 ms`."""
-    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+    return f"{seconds * 1000:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
+
+
+def format_parameters(count: int) -> str:
+    """`7.62 B`, `134.52 M`, `260 k`: a model's parameters in the unit that keeps three digits."""
+    if count >= 10**9:
+        return f"{count / 1e9:.2f} B"
+    if count >= 10**6:
+        return f"{count / 1e6:.2f} M"
+    return f"{count / 1e3:.0f} k" if count >= 10**4 else f"{count:,}"
 
 
 def format_bytes(size: int) -> str:
@@ -138,9 +147,14 @@ def format_percent(share: float, *, upper: bool = False) -> str:
 
 
 def format_time(value: float, like: float | None = None) -> str:
-    """Seconds or milliseconds with what a prediction resolves, in the unit of `like`, which
-    stands on the same line: `46.3 ms`, `7.65 s`, `171 s`."""
-    if (value if like is None else like) < 0.1:
+    """Seconds, milliseconds or microseconds with what a prediction resolves, in the unit of `like`,
+    which stands on the same line: `46.3 ms`, `7.65 s`, `171 s`, `18.2 µs`."""
+    scale = value if like is None else like
+    if 0 < scale < 1e-4:
+        return f"{1e6 * value:.3g} µs"
+    if 0 < scale < 1e-3:
+        return f"{1000 * value:,.2f} ms"
+    if scale < 0.1:
         return f"{1000 * value:,.1f} ms"
     return f"{value:.2f} s" if value < 100 else f"{value:,.0f} s"
 

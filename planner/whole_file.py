@@ -11,7 +11,8 @@ import json
 import os
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..interrupt import waits
@@ -36,6 +37,21 @@ def write_whole(path: Path, text: str) -> None:
             replace(target, data)
     except (OSError, ValueError) as error:
         raise _refused(path, error) from error
+
+
+@contextmanager
+def writing(path: Path, hint: str = "") -> Iterator[None]:
+    """Around whatever writes to `path`: what the system refuses is raised as BadInput, which names
+    the path, also where the system does not (a full disk says nothing of the file)."""
+    try:
+        yield
+    except OSError as error:
+        raise _refused(path, error, hint) from error
+    except Exception as error:  # safetensors' own, written in another language
+        if "No space left" not in str(error):
+            raise
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise _refused(path, full, hint) from error
 
 
 def check_target(path: Path) -> Path:
@@ -168,9 +184,9 @@ def sync_folder(folder: Path) -> None:
                 os.close(descriptor)
 
 
-def _refused(path: Path, error: BaseException) -> BadInput:
+def _refused(path: Path, error: BaseException, hint: str = "") -> BadInput:
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         reason = (error.strerror or "no room").strip()
-        return BadInput(f"cannot write {path}: the disk is full ({reason})", MAKE_ROOM)
+        return BadInput(f"cannot write {path}: the disk is full ({reason})", hint or MAKE_ROOM)
     reason = getattr(error, "strerror", None) or str(error)
-    return BadInput(f"cannot write {path}: {reason}", _HINT)
+    return BadInput(f"cannot write {path}: {reason}", hint or _HINT)

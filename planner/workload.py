@@ -11,6 +11,7 @@ DEFAULT_CONTEXT = 32768
 leaves of the model's maximum if that is shorter."""
 
 DEFAULT_OUTPUT = 512
+"""Generated tokens planned for when nobody says how many, or half of a shorter model's maximum."""
 
 MAX_TOTAL_TOKENS = 2**36  # in all sequences: bytes then stay within 64 bits
 
@@ -46,18 +47,21 @@ class Workload:
     def parse(
         cls,
         context: str | None,
-        output: str,
+        output: str | None,
         batch: str,
         longest: int | None,
         *,
         full_logits: bool = False,
     ) -> Self:
-        """From what was typed. Without a context DEFAULT_CONTEXT, or what the output leaves of
-        `longest`, the model's maximum, if that is shorter. Raises BadInput."""
-        generated = parse_tokens(output, minimum=0, what="output")
-        left = max(1, (longest or MAX_TOTAL_TOKENS) - generated)
+        """From what was typed. Without an output the usual one (default_output), without a context
+        DEFAULT_CONTEXT, or what the output leaves of `longest`, the model's maximum, if that is
+        shorter. Raises BadInput, also where the output leaves nothing."""
+        generated = default_output(longest)
+        if output is not None:
+            generated = parse_tokens(output, minimum=0, what="output")
         lengths = parse_lengths(context) if context is not None else ()
-        longest_asked = max((tokens for tokens, _ in lengths), default=min(DEFAULT_CONTEXT, left))
+        usual = DEFAULT_CONTEXT if lengths else default_context(generated, longest)
+        longest_asked = max((tokens for tokens, _ in lengths), default=usual)
         return cls(
             longest_asked,
             generated,
@@ -80,6 +84,25 @@ class Workload:
     def tokens(self) -> int:
         """Tokens the cache must hold for each sequence."""
         return self.context + self.output
+
+
+def default_output(longest: int | None) -> int:
+    """Generated tokens where nobody says how many, for a model made for `longest` tokens."""
+    return DEFAULT_OUTPUT if longest is None else min(DEFAULT_OUTPUT, longest // 2)
+
+
+def default_context(output: int, longest: int | None, most: int = DEFAULT_CONTEXT) -> int:
+    """Prompt tokens where nobody says how many: `most`, or what `output` leaves of `longest`.
+
+    Raises BadInput where it leaves nothing.
+    """
+    if longest is None or output < longest:
+        return most if longest is None else min(most, longest - output)
+    raise BadInput(
+        f"an output of {output:,} tokens leaves none for a prompt: the model was made for "
+        f"{longest:,}",
+        f"--output {default_output(longest)}, or name the --context that you want all the same",
+    )
 
 
 def parse_lengths(text: str) -> tuple[tuple[int, float], ...]:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..planner.search.request import SAFE_LOSS
-from ..planner.units import format_bytes, format_seconds
+from ..planner.units import format_bytes, format_parameters, format_seconds
 from .lines import print_command, print_line, print_whole
 from .numbers import percent, seconds
 from .servers.serving import alone_words, asked_words, compared_words, own_words, serves_line
@@ -94,7 +94,7 @@ def _near(document: Document, console: Console) -> None:
 
 def _asked(document: Document) -> str:
     parts = [
-        f"{document['model']}  {document['parameters'] / 1e9:.2f} B parameters",
+        f"{document['model']}  {format_parameters(document['parameters'])} parameters",
         asked_words(document),
         f"{'users' if 'serving' in document['recommended'] else 'batch'} {document['batch']}",
         f"engine {engine_of(document)}",

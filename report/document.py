@@ -23,7 +23,7 @@ from ..planner.search.gpu_memory import gpu_notes
 from ..planner.search.notes import ends_at_training
 from ..planner.search.recommend import Plan, Point, Request
 from ..planner.units import exact_bytes, format_bytes
-from ..planner.workload import DEFAULT_OUTPUT, Workload
+from ..planner.workload import Workload, default_output
 from .document_parts import heading, placed, point, warnings_of
 from .elsewhere import elsewhere
 
@@ -119,7 +119,11 @@ def _commands(request: Request, best: Point) -> list[dict[str, str]]:
         "--context",
         str(asked.context),
     ]
-    words += ["--output", str(asked.output)] if asked.output != DEFAULT_OUTPUT else []
+    words += (
+        ["--output", str(asked.output)]
+        if asked.output != default_output(request.spec.max_context)
+        else []
+    )
     words += ["--batch", str(asked.batch)] if asked.batch > 1 else []
     words += ["--engine", request.engine.name] if request.engine is not KVPARETO else []
     if request.engine.cannot_run(request.spec, request.hardware) is not None:
@@ -236,13 +240,11 @@ def _targets(request: Request) -> dict[str, Any]:
 
 
 def _placing(request: Request) -> dict[str, Any]:
-    """What only engines that fill host memory too are asked: its bytes, whether there is no device;
-    and the other name that the engine was asked for by, where there is one."""
-    if request.engine.serves:
-        return {"front": request.engine.front} if request.engine.front else {}
-    if not request.engine.places:
+    """What only engines that fill host memory too are asked: its bytes, whether there is no
+    device."""
+    if request.engine.serves or not request.engine.places:
         return {}
-    return {"ram": request.ram, "host_only": request.host_only, "front": request.engine.front}
+    return {"ram": request.ram, "host_only": request.host_only}
 
 
 def _gpu(request: Request) -> str | None:

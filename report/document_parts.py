@@ -83,6 +83,7 @@ def heading(spec: ModelSpec, engine: Engine, workload: Workload) -> dict[str, An
         "schema": SCHEMA,
         "model": spec.name,
         "engine": engine.name,
+        **({"front": engine.front} if engine.front else {}),
         "context": workload.context,
         "output": workload.output,
         "batch": workload.batch,

@@ -10,7 +10,7 @@ from ..planner.formats.configuration import Configuration
 from ..planner.search.recommend import recommend
 from ..planner.search.request import Request
 from ..planner.units import exact_bytes
-from ..planner.workload import DEFAULT_OUTPUT
+from ..planner.workload import default_output
 
 _OURS = ("kvpareto", "transformers", "transformers-eager")
 """Engines whose configurations go by bits; a plan of another engine is started by itself."""
@@ -70,7 +70,11 @@ def _same_question(request: Request) -> str:
     if request.reserve is None:
         words += ["--budget", exact_bytes(request.budget)]
     words += ["--context", str(asked.context)]
-    words += ["--output", str(asked.output)] if asked.output != DEFAULT_OUTPUT else []
+    words += (
+        ["--output", str(asked.output)]
+        if asked.output != default_output(request.spec.max_context)
+        else []
+    )
     words += ["--batch", str(asked.batch)] if asked.batch > 1 else []
     words += ["--objective", request.objective] if request.objective != "accuracy" else []
     words += ["--max-loss", f"{request.max_loss:.6g}"] if request.max_loss is not None else []

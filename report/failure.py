@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..planner.errors import KVParetoError, one_line
-from ..planner.libraries import import_failure
+from ..planner.libraries import NO_PLACE, import_failure
 from ..planner.whole_file import DISK_FULL, MAKE_ROOM
 
 SCHEMA = 1
@@ -20,6 +20,7 @@ TRACEBACK = "KVPARETO_TRACEBACK"
 """Environment variable with which a fault of the program is shown as Python shows it."""
 
 _CTRL_C = "interrupted"
+_NO_PLACE = "make room on the disk, or set TMPDIR to a folder that you may write"
 _FULL = "the disk is full"
 _HINTS = {
     errno.ENOSPC: MAKE_ROOM,
@@ -73,8 +74,11 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, MemoryError):
         return Failure("this machine's memory ran out", "ask for less at once", 2)
     if isinstance(error, OSError):
+        if NO_PLACE in str(error):
+            return Failure("no folder for temporary files can be written", _NO_PLACE, 2)
         hint = _HINTS.get(error.errno or 0, "the system refused a file; is it there, is it yours?")
-        return Failure(_FULL if error.errno in DISK_FULL else str(error), hint, 2)
+        said = _FULL if error.errno in DISK_FULL else error.strerror or str(error)
+        return Failure(f"{said}: {error.filename}" if error.filename else said, hint, 2)
     return Failure(
         f"a fault of kvpareto itself: {type(error).__name__}: {error}",
         f"{TRACEBACK}=1 shows where; please report it with the command",

@@ -12,8 +12,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..planner.units import GiB, format_bytes
-from .answer import lowest_kind, print_answer, print_point, title
+from ..planner.units import GiB, format_bytes, format_parameters
+from .answer import engine_of, lowest_kind, print_answer, print_point, title
 from .frontier import print_frontier, print_rows
 from .lines import print_line, print_whole
 from .numbers import percent, seconds
@@ -131,14 +131,16 @@ def _heading(document: Document, *, context: bool = True) -> Text:
     parts = [_parameters(document)]
     if context:
         parts.append(asked_words(document))
-    parts += [f"batch {document['batch']}", f"engine {document['engine']}"]
+    parts += [f"batch {document['batch']}", f"engine {engine_of(document)}"]
     return Text.assemble((document["model"], "bold"), "  " + ", ".join(parts))
 
 
 def _parameters(document: Document) -> str:
-    count = f"{document['parameters'] / 1e9:.2f} B parameters"
+    count = f"{format_parameters(document['parameters'])} parameters"
     low, high = document["parameters_low"], document["parameters_high"]
-    return count if low == high else f"{count} ({low / 1e9:.2f} to {high / 1e9:.2f})"
+    if low == high:
+        return count
+    return f"{count} ({format_parameters(low)} to {format_parameters(high)})"
 
 
 def _point(document: Document, point: Document, console: Console) -> list[RenderableType]:

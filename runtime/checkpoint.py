@@ -40,13 +40,7 @@ def check_config(folder: Path) -> dict[str, Any]:
     for a generation_config.json, which names the stop tokens, that is no JSON."""
     path = folder / CONFIG
     config = read_json_object(path)
-    with path.open("rb") as file:
-        if file.read(len(_BOM)) == _BOM:
-            raise BadInput(
-                f"{CONFIG} of {folder.name} begins with a byte-order mark, which transformers "
-                "does not read",
-                "save it as UTF-8 without a byte-order mark (BOM)",
-            )
+    _check_mark(path)
     if not isinstance(config.get("model_type"), str):
         raise BadInput(
             f"{CONFIG} of {folder.name} names no model_type, so transformers cannot build it",
@@ -54,7 +48,19 @@ def check_config(folder: Path) -> dict[str, Any]:
         )
     if (folder / GENERATION).exists():  # transformers passes over one that it cannot read
         read_json_object(folder / GENERATION)
+        _check_mark(folder / GENERATION)
     return config
+
+
+def _check_mark(path: Path) -> None:
+    """Raise BadInput for a file of JSON with a byte-order mark, which we read and libraries not."""
+    with path.open("rb") as file:
+        if file.read(len(_BOM)) == _BOM:
+            raise BadInput(
+                f"{path.name} of {path.parent.name} begins with a byte-order mark, which "
+                "transformers does not read",
+                "save it as UTF-8 without a byte-order mark (BOM)",
+            )
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -68,17 +74,25 @@ def weight_files(folder: Path) -> list[Path]:
     if not (folder / INDEX).exists():
         raise _nothing_to_read(folder)
     try:
-        shards = read_json_object(folder / INDEX, MAX_INDEX).get("weight_map")
+        index = read_json_object(folder / INDEX, MAX_INDEX)
     except BadConfig as error:
         raise BadInput(f"{folder.name}: {error.message}", AGAIN) from None
+    _check_mark(folder / INDEX)
+    shards = index.get("weight_map")
     names = set(shards.values()) if isinstance(shards, dict) and _are_texts(shards) else set()
     if not names:
         raise BadInput(f"{INDEX} of {folder.name} says of no tensor which file it is in", AGAIN)
     for name in sorted(names):
-        if Path(name).is_absolute() or ".." in Path(name).parts:
+        if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).parts:
             raise BadInput(
                 f"{INDEX} of {folder.name} names a file outside the folder: {name}", AGAIN
             )
+    if not isinstance(index.get("metadata"), dict):
+        raise BadInput(
+            f"{INDEX} of {folder.name} has no object `metadata`, without which transformers reads "
+            "none of the files",
+            f'{AGAIN}, or add "metadata": {{}} to it',
+        )
     return [folder / name for name in sorted(names)]
 
 

@@ -82,9 +82,11 @@ def test_what_a_removed_library_left_behind_is_broken(
     (tmp_path / "gptqmodel").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
     for use in ("from gptqmodel import GPTQModel", "import gptqmodel; gptqmodel.GPTQModel"):
-        with pytest.raises(MissingDependency, match="gptqmodel, which is installed but") as found:
-            with importing("quantizing", "awq"):
-                exec(use)
+        with (
+            pytest.raises(MissingDependency, match="gptqmodel, which is installed but") as found,
+            importing("quantizing", "awq"),
+        ):
+            exec(use)
         assert "--force-reinstall gptqmodel" in found.value.hint
     sys.modules.pop("gptqmodel")
 

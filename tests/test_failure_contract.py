@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -293,7 +294,8 @@ def test_ctrl_c_while_a_pipe_is_full_cuts_nothing() -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    time.sleep(1)
+    select.select([process.stdout], [], [], 60)  # it writes, more than a pipe holds
+    time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     time.sleep(0.1)
     out, err = process.communicate(timeout=20)

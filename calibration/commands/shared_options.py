@@ -26,7 +26,12 @@ Context = Annotated[
         "[default: 32k, or the model's maximum less --output]",
     ),
 ]
-Output = Annotated[str, typer.Option(help="Tokens to generate.")]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        help="Tokens to generate.  [default: 512, or half of what the model was made for]"
+    ),
+]
 Batch = Annotated[str, typer.Option(help="Sequences that run at the same time.")]
 EngineName = Annotated[
     str,

@@ -52,7 +52,7 @@ def register(app: typer.Typer, show: Show) -> None:
                 "model's maximum less --output]",
             ),
         ] = None,
-        output: Output = "512",
+        output: Output = None,
         batch: Batch = "1",
         engine: EngineName = "kvpareto",
         random_weights: Annotated[

@@ -26,6 +26,7 @@ from ...planner.hardware.measured import forget, path_of
 from ...planner.latency.efficiency import shipped
 from ...planner.memory.overhead import workspace
 from ...planner.memory.weights import weight_bytes
+from ...planner.whole_file import writing
 from ..records.profile_files import replace_file
 from ..records.record_file import ROWS, read_records
 from .engine_runs import RunRow, known_spec, of_records
@@ -64,7 +65,8 @@ def refit(gpu: str | None, notice: Callable[[str], None]) -> Path | None:
     if fitted is None:
         return None
     path = path_of(hardware.name)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, json.dumps(fitted, indent=1) + "\n")
     forget()
     return path

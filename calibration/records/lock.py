@@ -8,12 +8,14 @@ import json
 import os
 import socket
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 from ...planner.errors import BadInput
+from ...planner.whole_file import writing
 
 
 class ProfileLock:
@@ -25,15 +27,10 @@ class ProfileLock:
         self._file: IO[str] | None = None
 
     def __enter__(self) -> Self:
-        try:
+        with writing(self.path, "make room, or set KVPARETO_HOME to a folder you may write"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # a+: what the holder wrote must outlive a failed attempt to become it
             file = self.path.open("a+", encoding="utf-8")
-        except OSError as error:
-            raise BadInput(
-                f"cannot write {self.path}: {error.strerror or error}",
-                "set KVPARETO_HOME to a folder you may write",
-            ) from error
         try:
             _acquire(file)
         except OSError:
@@ -42,11 +39,18 @@ class ProfileLock:
                 f"{self.path.parent.name} is being calibrated by {_holder(self.path)}",
                 "wait for it to end, or stop it; what it measured is kept",
             ) from None
-        file.seek(0)
-        file.truncate()
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        json.dump({"process": os.getpid(), "host": socket.gethostname(), "since": now}, file)
-        file.flush()
+        holder = {"process": os.getpid(), "host": socket.gethostname(), "since": now}
+        try:
+            with writing(self.path):
+                file.seek(0)
+                file.truncate()
+                file.write(json.dumps(holder))
+                file.flush()
+        except BadInput:
+            with suppress(OSError):  # what is not written is tried again
+                file.close()
+            raise
         self._file = file
         return self
 

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...planner.whole_file import replace
+from ...planner.whole_file import replace, writing
 
 
 def replace_file(path: Path, text: str) -> None:
     """Write a file whole or not at all; it is on the disk when this returns. A link stays a link,
-    to the new text. Raises OSError, and leaves what was there."""
-    replace(Path(os.path.realpath(path)), text.encode("utf-8"))
+    to the new text. Raises BadInput, which names it, and leaves what was there."""
+    with writing(path):
+        replace(Path(os.path.realpath(path)), text.encode("utf-8"))
 
 
 def to_text(payload: Mapping[str, Any]) -> str:

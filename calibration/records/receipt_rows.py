@@ -6,16 +6,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ...planner.user_data import home
+from ...planner.whole_file import writing
 
 
 def append_receipt(engine: str, document: dict[str, Any]) -> None:
     """Append a receipt to `<home>/<engine>/runs.jsonl`; it is on the disk when this returns. The
-    document then says that one row was written."""
-    folder = home() / engine
-    folder.mkdir(parents=True, exist_ok=True)
+    document then says that one row was written. Raises BadInput."""
+    path = home() / engine / "runs.jsonl"
     row = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **document}
-    with (folder / "runs.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
     document["rows_written"] = 1

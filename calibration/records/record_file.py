@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ...planner.errors import BadInput, one_line
 from ...planner.formats.configuration import Configuration
-from ...planner.whole_file import sync_folder
+from ...planner.whole_file import sync_folder, writing
 from .lock import ProfileLock
 from .torn_line import set_torn_line_aside, whole_lines
 
@@ -145,7 +145,8 @@ class RecordFile:
             self.torn = set_torn_line_aside(self.path)
             self.records = read_records(self.path)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
-            self._descriptor = os.open(self.path, flags, 0o666)
+            with writing(self.path):
+                self._descriptor = os.open(self.path, flags, 0o666)
             for folder in (self.path.parent, self.path.parent.parent):  # both may be new
                 sync_folder(folder)
         except BaseException:
@@ -173,16 +174,11 @@ class RecordFile:
         if self._descriptor is None:
             raise ValueError("append outside of `with`")
         line = (record.model_dump_json(by_alias=True) + "\n").encode()
-        try:
+        with writing(self.path, "make room on the disk, then go on with --resume"):
             written = 0
             while written < len(line):
                 written += os.write(self._descriptor, line[written:])
             os.fsync(self._descriptor)
-        except OSError as error:
-            raise BadInput(
-                f"cannot write {self.path}: {error.strerror or error}",
-                "make room on the disk, then go on with --resume",
-            ) from error
         self.records.append(record)
 
 

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+from ...planner.errors import BadInput
+from ...planner.whole_file import writing
+
 
 def whole_lines(data: bytes) -> int:
     """Bytes of `data` that whole lines take. A line is torn if it has no end, or if it is the
@@ -14,17 +17,22 @@ def whole_lines(data: bytes) -> int:
 
 
 def set_torn_line_aside(path: Path) -> bool:
+    """Whether there was one; it is in a `.torn` file beside then. Raises BadInput."""
     if not path.exists():
         return False
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
     end = whole_lines(data)
     if end == len(data):
         return False
-    with path.with_name(path.name + ".torn").open("ab") as aside:
+    torn = path.with_name(path.name + ".torn")
+    with writing(torn), torn.open("ab") as aside:
         aside.write(data[end:].rstrip(b"\n") + b"\n")
         aside.flush()
         os.fsync(aside.fileno())
-    with path.open("r+b") as file:
+    with writing(path), path.open("r+b") as file:
         file.truncate(end)
         os.fsync(file.fileno())
     return True

@@ -23,7 +23,7 @@ from ...planner.models.spec import ModelSpec
 from ...planner.search.recommend import recommend
 from ...planner.search.request import Request
 from ...planner.units import format_bytes, parse_bytes, parse_tokens
-from ...planner.workload import Workload
+from ...planner.workload import Workload, default_context, default_output
 from ...report.saved_plan import read_plan
 from ..execution.device import as_loaded, check_name, choose
 
@@ -215,10 +215,12 @@ def _question(options: RunOptions, device: str) -> tuple[str, ModelSpec, Configu
 def _workload(options: RunOptions, spec: ModelSpec) -> Workload:
     """Without a typed length half of what the model was made for, at most CONTEXT and 512."""
     longest = spec.max_context or 2 * CONTEXT
-    output = parse_tokens(options.output) if options.output is not None else min(512, longest // 2)
-    room = max(1, longest - output)
-    context = parse_tokens(options.context) if options.context is not None else min(CONTEXT, room)
-    return Workload(context, output, options.batch)
+    output = default_output(longest)
+    if options.output is not None:
+        output = parse_tokens(options.output, what="output")
+    if options.context is not None:
+        return Workload(parse_tokens(options.context), output, options.batch)
+    return Workload(default_context(output, longest, CONTEXT), output, options.batch)
 
 
 def _check_memory(spec: ModelSpec, config: Configuration, work: Workload, device: str) -> None:

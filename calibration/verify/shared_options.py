@@ -13,7 +13,7 @@ class SharedVerifyOptions:
     config: str | None = None
     budget: str | None = None
     context: str | None = None
-    output: str = "512"
+    output: str | None = None
     batch: str = "1"
     quick: bool = False
     seed: int = 1

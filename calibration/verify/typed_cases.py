@@ -36,7 +36,8 @@ class Unplanned:
 
 
 def typed_cases(
-    model: str, config: str | None, budgets: str, contexts: str | None, output: str, batch: str,
+    model: str, config: str | None, budgets: str, contexts: str | None,
+    output: str | None, batch: str,
     engine: str, hardware: Hardware | None, offline: bool, device: str,
 ) -> tuple[list[VerificationCase], list[Unplanned]]:  # fmt: skip
     """The questions, contexts one after the other, and what cannot be asked. Predictions are made
@@ -61,7 +62,8 @@ def typed_cases(
 
 
 def _requests(
-    model: str, config: Configuration | None, budgets: str, contexts: str | None, output: str,
+    model: str, config: Configuration | None, budgets: str, contexts: str | None,
+    output: str | None,
     batch: str, engine: str, offline: bool, device: str,
 ) -> Iterator[Request]:  # fmt: skip
     kind = find_engine(engine)

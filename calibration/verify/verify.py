@@ -9,7 +9,6 @@ from ...planner.errors import BadInput, Interrupted
 from ...planner.hardware.gpu_names import find_gpu
 from ...planner.hardware.gpus import Hardware
 from ...planner.libraries import importing
-from ...planner.workload import DEFAULT_OUTPUT
 from ...report.progress import progress
 from ...report.saved_plan import Planned
 from ..design.options import DEFAULT_TASKS
@@ -98,7 +97,7 @@ def _check(options: VerifyOptions) -> None:
         raise BadInput(
             "--plan says what to run: no --config, --budget or --context beside it", hint
         )
-    elif (options.output, options.batch) != (str(DEFAULT_OUTPUT), "1"):
+    elif (options.output, options.batch) != (None, "1"):
         raise BadInput("--plan says what to run: no --output or --batch beside it", hint)
     if options.random_weights and (options.tasks is not None or options.items is not None):
         raise BadInput(

@@ -25,6 +25,7 @@ SINGLE = "model.safetensors"
 MAX_HEADER = 100 * 2**20  # the format's own limit
 MAX_INDEX = 100 * 2**20  # that of a model of 10^12 parameters has 30 MB
 MAX_FILES = 2000
+_HINT = "fetch the file again, or give the config.json alone"
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -67,14 +68,16 @@ def compare_with_files(spec: ModelSpec, folder: Path) -> ModelSpec:
 def stored_weights(folder: Path) -> StoredWeights | None:
     """What the folder's safetensors files hold, or their index declares; None without either.
 
-    Raises BadConfig for a file that is no safetensors.
+    Raises BadConfig for a file that is no safetensors, an index that names no files, and where
+    some of the files are missing and it declares no total.
     """
     declared, listed = None, set()
     if (folder / INDEX).is_file():
         content = read_json_object(folder / INDEX, MAX_INDEX)
         weight_map, metadata = content.get("weight_map"), content.get("metadata")
-        if isinstance(weight_map, dict):
-            listed = {name for name in weight_map.values() if isinstance(name, str)}
+        if not isinstance(weight_map, dict) or not all(map(_is_text, weight_map.values())):
+            raise BadConfig(f"{INDEX} does not say which files the tensors are in", _HINT)
+        listed = set(weight_map.values())
         if isinstance(metadata, dict):
             size = metadata.get("total_size")
             if isinstance(size, int | float) and 0 < size < 2**60:
@@ -82,7 +85,12 @@ def stored_weights(folder: Path) -> StoredWeights | None:
     elif (folder / SINGLE).is_file():
         listed = {SINGLE}
     files = tuple(folder / name for name in sorted(listed) if Path(name).name == name)
-    if files and len(files) <= MAX_FILES and all(file.is_file() for file in files):
+    missing = [file.name for file in files[:MAX_FILES] if not file.is_file()]
+    if declared is None and missing and len(missing) < len(files):
+        raise BadConfig(
+            f"{len(missing)} of the {len(files)} weight files are not here ({missing[0]})", _HINT
+        )
+    if files and len(files) <= MAX_FILES and not missing:
         return StoredWeights(sum(_data_bytes(file) for file in files), files)
     return declared
 
@@ -119,8 +127,11 @@ def header_length(path: Path) -> int:
 
 
 def _no_safetensors(path: Path) -> BadConfig:
-    hint = "fetch the file again, or give the config.json alone"
-    return BadConfig(f"{path.name} is not a safetensors file", hint)
+    return BadConfig(f"{path.name} is not a safetensors file", _HINT)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _tensors(path: Path) -> list[tuple[str, list[int], int]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadInput
-from ..whole_file import write_whole
+from ..whole_file import write_whole, writing
 from .untrusted_json import MAX_BYTES
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -43,7 +43,8 @@ def fetch_small(repo_id: str, name: str, cache: Path) -> Path:
     path = place / "snapshots" / commit / name
     text = data.decode("utf-8", "surrogateescape")
     for file, content in ((path, text), (place / "refs" / "main", commit)):
-        file.parent.mkdir(parents=True, exist_ok=True)
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, content)
     return path
 

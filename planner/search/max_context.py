@@ -14,7 +14,7 @@ from ..accuracy import predict as accuracy
 from ..errors import NothingFits
 from ..formats.configuration import Configuration
 from ..light_dataclass import dataclass
-from ..workload import Workload
+from ..workload import Workload, default_context
 from . import choose as choice
 from .evaluate import Point
 from .placed.questions import Table, evaluate_request, needed_bytes, requested_point
@@ -45,8 +45,10 @@ class MaxContext:
 
 
 def longest_of_model(request: Request) -> int:
-    """Prompt tokens that the model was made for, less the output."""
-    return max(1, (request.spec.max_context or LONGEST) - request.workload.output)
+    """Prompt tokens that the model was made for, less the output. Raises BadInput for an output
+    that leaves none."""
+    longest = request.spec.max_context or LONGEST
+    return default_context(request.workload.output, longest, longest)
 
 
 def max_context_of(request: Request, config: Configuration) -> MaxContext | None:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...planner.errors import BadInput
 from ...planner.libraries import importing
+from ...planner.whole_file import writing
 from ..verify import LABELS
 
 _TERMS = ("weights", "kv", "activation", "overhead")
@@ -28,7 +28,7 @@ def draw_figures(data: Mapping[str, Any], folder: Path) -> list[str]:
 
         matplotlib.use("Agg")
         from matplotlib import pyplot
-    try:
+    with writing(folder, "name another folder, or make room"):
         folder.mkdir(parents=True, exist_ok=True)
         written = []
         for name, draw in _figures(data):
@@ -39,10 +39,6 @@ def draw_figures(data: Mapping[str, Any], folder: Path) -> list[str]:
                 figure.savefig(path, dpi=200)
                 written.append(str(path))
             pyplot.close(figure)
-    except OSError as error:
-        raise BadInput(
-            f"cannot write figures to {folder}: {error.strerror or error}", "name another folder"
-        ) from None
     return written
 
 

@@ -4,7 +4,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from .planning import AccuracyRecord, LatencyRecord, MemoryRecord
+from .predicted import PredictedRecord
 
 Side = Literal["inside", "better", "worse"]
 
@@ -103,21 +103,8 @@ class OverallRetentionRecord(TypedDict):
     kinds: list[str]
 
 
-class CorrectedPointRecord(TypedDict):
+class CorrectedPointRecord(PredictedRecord):
     """What to run instead."""
-
-    config: str
-    memory: MemoryRecord
-    kv_bytes_per_token: int
-    kv_bytes_per_token_low: int
-    kv_bytes_per_token_high: int
-    kv_fixed_bytes: int
-    kv_fixed_bytes_low: int
-    kv_fixed_bytes_high: int
-    accuracy: AccuracyRecord
-    ttft_s: float | None
-    tpot_s: float | None
-    latency: LatencyRecord | None
 
 
 class CorrectionRecord(TypedDict):

@@ -3,202 +3,37 @@
 Bytes are ints, times seconds, fractions between 0 and 1; what is not known is null.
 """
 
-from typing import Any, Literal, NotRequired
+from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-
-class MemoryRecord(TypedDict):
-    """Bytes, term by term; `_low` and `_high` are ends of intervals."""
-
-    weights: int
-    kv: int
-    activation: int
-    overhead: int
-    total: int
-    total_low: int
-    total_high: int
-    allocated_resident: int
-    allocated_peak: int
-    paper_total: int
-    weights_low: int
-    weights_high: int
-    kv_low: int
-    kv_high: int
+from .placement import LengthRecord, PlacementRecord, ServingRecord
+from .predicted import PredictedRecord
 
 
-class RetentionRecord(TypedDict):
-    """Score under the configuration over the unquantized model's, with the interval's ends."""
-
-    retention: float
-    low: float
-    high: float
-
-
-class AccuracyRecord(RetentionRecord):
-    """The retention of `task` (the weakest generated kind, or the one asked), and of all kinds."""
-
-    level: float
-    provenance: str
-    task: str
-    tasks: dict[str, RetentionRecord]
-
-
-class LatencyRecord(TypedDict):
-    """Ends of the intervals of TTFT and TPOT, and how they were predicted."""
-
-    kind: str
-    ttft_low_s: float
-    ttft_high_s: float
-    tpot_low_s: float
-    tpot_high_s: float
-
-
-class DeviceRecord(TypedDict):
-    """Bytes that one device, or the host, holds."""
-
-    weights: int
-    kv: int
-    compute: int
-    total: int
-
-
-class CardShareRecord(TypedDict):
-    """Bytes on one of the cards that layers lie on, and its budget."""
-
-    gpu: str | None
-    index: int
-    layers: int
-    weights: int
-    kv: int
-    compute: int
-    overhead: int
-    total: int
-    total_low: int
-    total_high: int
-    budget: int
-
-
-class PlacementRecord(TypedDict):
-    """How an engine that fills several memories lays a model over them, and how it is started."""
-
-    device: DeviceRecord
-    host: DeviceRecord
-    layers: int
-    device_layers: int
-    host_experts: int
-    cards: list[CardShareRecord]
-    fits: bool
-    file: str
-    file_bytes: int
-    file_address: str
-    file_repository: str
-    flags: dict[str, Any]
-    command: str
-    ollama: dict[str, Any]
-
-
-class LengthRecord(TypedDict):
-    """Prompts of one length, and which part of the sequences they are."""
-
-    tokens: int
-    part: float
-
-
-class ParallelRecord(TypedDict):
-    """Sizes that share a model among cards; `experts`: whole experts are spread over the ranks."""
-
-    tensor: int
-    pipeline: int
-    data: int
-    experts: bool
-
-
-class CardRecord(TypedDict):
-    """Bytes of one card: of `requested`, what is not cache, and the cache; beside it the driver's
-    context, and graphs that the engine does not count."""
-
-    gpu: str
-    memory: int
-    requested: int
-    weights: int
-    activation: int
-    activation_low: int
-    activation_high: int
-    other: int
-    other_low: int
-    other_high: int
-    graphs: int
-    graphs_low: int
-    graphs_high: int
-    cache: int
-    cache_low: int
-    cache_high: int
-    context: int
-    context_low: int
-    context_high: int
-    graphs_beside: int
-    graphs_beside_low: int
-    graphs_beside_high: int
-
-
-class ServingRecord(TypedDict):
-    """How a server is started, whether it starts, and for how many sequences its cache has room:
-    of the asked lengths, and if all are of the longest, at the cache's low end. `measured`: its
-    constants were, on cards of this kind. `tokens_per_second`: output of all users together."""
-
-    version: str
-    measured: bool
-    starts: bool
-    may_start: bool
-    users: int
-    max_model_len: int
-    longest_max_model_len: int
-    cache_tokens: int
-    cache_tokens_low: int
-    cache_tokens_high: int
-    sequences_at_once: int
-    sequences_at_once_if_all_are_longest: int
-    parallel: ParallelRecord
-    tokens_per_second: float | None
-    tokens_per_second_low: float | None
-    tokens_per_second_high: float | None
-    ttft_alone_s: float | None
-    checkpoint: str | None
-    flags: dict[str, Any]
-    environment: dict[str, str]
-    command: str
-    cards: list[CardRecord]
-
-
-class PointRecord(TypedDict):
-    """One configuration under one workload with everything that is predicted of it."""
+class AskedRecord(TypedDict):
+    """Which model and engine a document is about, and the workload. `front`: the name that the
+    engine was asked for by, where that is another program's (ollama)."""
 
     schema: Literal[1]
     model: str
     engine: str
+    front: NotRequired[str]
     context: int
     output: int
     batch: int
+    lengths: NotRequired[list[LengthRecord]]
     parameters: int
     dtype: str
     parameters_low: int
     parameters_high: int
-    config: str
-    memory: MemoryRecord
-    kv_bytes_per_token: int
-    kv_bytes_per_token_low: int
-    kv_bytes_per_token_high: int
-    kv_fixed_bytes: int
-    kv_fixed_bytes_low: int
-    kv_fixed_bytes_high: int
-    accuracy: AccuracyRecord
-    ttft_s: float | None
-    tpot_s: float | None
-    latency: LatencyRecord | None
+
+
+class PointRecord(AskedRecord, PredictedRecord):
+    """One configuration under one workload with everything that is predicted of it."""
+
     placement: NotRequired[PlacementRecord]
     serving: NotRequired[ServingRecord]
-    lengths: NotRequired[list[LengthRecord]]
 
 
 class EstimateRecord(PointRecord):
@@ -217,19 +52,9 @@ class GpuMemoryRecord(TypedDict):
     reserve: int | None
 
 
-class QuestionRecord(TypedDict):
+class QuestionRecord(AskedRecord):
     """What was asked of which model."""
 
-    schema: Literal[1]
-    model: str
-    engine: str
-    context: int
-    output: int
-    batch: int
-    parameters: int
-    dtype: str
-    parameters_low: int
-    parameters_high: int
     fingerprint: str
     model_path: str | None
     budget: int
@@ -241,7 +66,6 @@ class QuestionRecord(TypedDict):
     task: str | None
     accept_risk: bool
     full_logits: bool
-    lengths: NotRequired[list[LengthRecord]]
     ttft_target_s: NotRequired[float]
     tpot_target_s: NotRequired[float]
     parallel_asked: NotRequired[str]
@@ -330,7 +154,6 @@ class PlanRecord(QuestionRecord):
     runnable: bool
     ram: NotRequired[int | None]
     host_only: NotRequired[bool]
-    front: NotRequired[str]
     commands: list[CommandRecord]
     own_runtime: NotRequired[OwnRuntimeRecord | None]
     because: NotRequired[str]

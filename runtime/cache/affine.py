@@ -25,6 +25,7 @@ from torch import Tensor
 from ...planner.accuracy.calibrations import AFFINE, match
 from ...planner.errors import BadInput
 from ...planner.models.spec import ModelSpec
+from ...planner.whole_file import writing
 from .layer_state import LayerState, SideState
 
 Maps = Mapping[str, Tensor]
@@ -57,11 +58,15 @@ def maps_of(matrix: Tensor, mean: Tensor | None = None, *, queries: bool = False
 
 
 def write_maps(folder: Path, maps: Maps) -> Path:
-    """Put a model's maps beside its calibration, whole or not at all."""
+    """Put a model's maps beside its calibration, whole or not at all. Raises BadInput."""
     path = folder / AFFINE
     torn = path.with_suffix(f".{os.getpid()}")  # of this process: others may write the same
-    save_file({name: tensor.contiguous() for name, tensor in maps.items()}, torn)
-    torn.replace(path)
+    try:
+        with writing(path):
+            save_file({name: tensor.contiguous() for name, tensor in maps.items()}, torn)
+            torn.replace(path)
+    finally:
+        torn.unlink(missing_ok=True)
     return path
 
 

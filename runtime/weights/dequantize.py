@@ -136,10 +136,10 @@ def scaled(
     Raises BadInput where the scales are not those of a matrix of this shape.
     """
     if codes.dim() < 2 or scales.numel() == 1:
-        factor = _factors(scales)
+        factor = _factors(scales, name)
         shift = 0.0 if zero is None else zero.float()
         return (codes.float() - shift) * factor
-    factor = _spread(_factors(scales), codes.shape, block, name)
+    factor = _spread(_factors(scales, name), codes.shape, block, name)
     if zero is None:
         return codes.float() * factor
     return (codes.float() - _spread(zero.float(), codes.shape, block, name)) * factor
@@ -149,10 +149,13 @@ def mxfp4(
     blocks: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype, *, name: str = "experts"
 ) -> torch.Tensor:
     """blocks [E, out, G, 16], scales [E, out, G] -> values [E, 32 G, out], expert by expert."""
-    if blocks.dim() != 4 or blocks.shape[:-1] != scales.shape or blocks.shape[-1] != 16:
+    if scales.dtype == torch.float8_e8m0fnu:
+        scales = scales.view(torch.uint8)
+    shaped = blocks.dim() == 4 and blocks.shape[:-1] == scales.shape and blocks.shape[-1] == 16
+    if not shaped or blocks.dtype != torch.uint8 or scales.dtype != torch.uint8:
         raise BadInput(
-            f"{name} has blocks {list(blocks.shape)} and scales {list(scales.shape)}, which are "
-            "no MXFP4",
+            f"{name} has blocks {_described(blocks)} and scales {_described(scales)}, which are "
+            "no MXFP4: bytes [experts, rows, groups, 16] and [experts, rows, groups]",
             AGAIN,
         )
     experts, out, groups, _ = blocks.shape
@@ -203,11 +206,17 @@ def _side(size: int, scales: int, block: int) -> int | None:
     return block if -(-size // block) == scales else None
 
 
-def _factors(scales: torch.Tensor) -> torch.Tensor:
-    """Scales as fp32: bytes are exponents."""
+def _factors(scales: torch.Tensor, name: str) -> torch.Tensor:
+    """Scales as fp32: bytes are exponents. Raises BadInput for other integers."""
     if scales.dtype == torch.uint8:
         return torch.exp2(scales.float() - EXPONENT_BIAS)
+    if not scales.is_floating_point():
+        raise BadInput(f"the scales of {name} are {_described(scales)}, which is no scale", AGAIN)
     return scales.float()
+
+
+def _described(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} [{', '.join(map(str, tensor.shape))}]"
 
 
 def _block(section: Mapping[str, Any]) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from kvpareto.planner.errors import BadInput, one_line
 from kvpareto.planner.units import (
     format_bytes,
     format_count,
+    format_parameters,
     format_percent,
     format_time,
     format_tokens,
@@ -119,6 +120,20 @@ def test_seconds_of_a_line_have_one_unit() -> None:
     ]
     assert format_time(0.116, like=0.0463) == "116.0 ms"
     assert format_time(0.06, like=0.12) == "0.06 s"
+
+
+def test_seconds_of_toys_are_never_none() -> None:
+    shown = [format_time(x) for x in (0.00083, 0.0000182, 2.5e-7, 0.0)]
+    assert shown == ["0.83 ms", "18.2 µs", "0.25 µs", "0.0 ms"]
+    assert format_time(0.00208, like=0.00083) == "2.08 ms"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(7_615_616_512, "7.62 B"), (134_515_008, "134.52 M"), (260_032, "260 k"), (12, "12")],
+)
+def test_parameters_of_small_models_have_a_smaller_unit(count: int, text: str) -> None:
+    assert format_parameters(count) == text
 
 
 def test_one_is_singular() -> None:

@@ -111,7 +111,7 @@ def cut(folder: Path, name: str, size: int) -> None:
 def sharded(folder: Path, index: object) -> None:
     (folder / WEIGHTS).rename(folder / "a.safetensors")
     text = index if isinstance(index, str) else json.dumps(index)
-    (folder / INDEX).write_text(text)
+    (folder / INDEX).write_text(text, encoding="utf-8")
 
 
 def a_directory(folder: Path) -> None:
@@ -124,6 +124,8 @@ def with_mark(folder: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
 
 
+HERE = {"lm_head.weight": "a.safetensors"}
+LOST_SHARD = {"metadata": {}, "weight_map": {"a": "b.safetensors"}}
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut": (lambda m: cut(m, WEIGHTS, 500_000), "model.safetensors of m cannot be read"),
     "header": (lambda m: cut(m, WEIGHTS, 100), "model.safetensors of m cannot be read"),
@@ -136,7 +138,23 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "index json": (lambda m: sharded(m, "{"), "index.json is not JSON"),
     "index list": (lambda m: sharded(m, []), "index.json is JSON, but not an object"),
     "index types": (lambda m: sharded(m, {"weight_map": {"a": 3}}), "says of no tensor"),
-    "shard": (lambda m: sharded(m, {"weight_map": {"a": "b.safetensors"}}), "lacks b.safetensors"),
+    "shard": (lambda m: sharded(m, LOST_SHARD), "lacks b.safetensors"),
+    "shard of no name": (
+        lambda m: sharded(m, {"metadata": {}, "weight_map": {"a": "."}}),
+        "names a file outside the folder: .",
+    ),
+    "index without metadata": (
+        lambda m: sharded(m, {"weight_map": HERE}),
+        "has no object `metadata`, without which",
+    ),
+    "index with a list of metadata": (
+        lambda m: sharded(m, {"metadata": [], "weight_map": HERE}),
+        "has no object `metadata`, without which",
+    ),
+    "index with a mark": (
+        lambda m: sharded(m, "\ufeff" + json.dumps({"metadata": {}, "weight_map": HERE})),
+        "index.json of m begins with a byte-order mark",
+    ),
     "outside": (
         lambda m: sharded(m, {"weight_map": {"a": "../b.safetensors"}}),
         "names a file outside the folder",
@@ -158,6 +176,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "mark": (with_mark, "begins with a byte-order mark"),
     "number": (lambda m: with_json(m, "config.json", rms_norm_eps="x"), "config.json of m cannot"),
     "stop": (lambda m: with_json(m, "config.json", eos_token_id="two"), "config.json of m cannot"),
+    "mark of stops": (
+        lambda m: (m / "generation_config.json").write_text("\ufeff{}", encoding="utf-8"),
+        "generation_config.json of m begins with a byte-order mark",
+    ),
     "stops": (
         lambda m: (m / "generation_config.json").write_text("{"),
         "generation_config.json is not JSON",

@@ -221,6 +221,9 @@ class _Header:
             gone = REMOVED.get(number)
             which = f"{gone}, which llama.cpp no longer reads" if gone else f"number {number}"
             self.wrong(f"the tensor {name[:80]!r} has a type unknown here: {which}")
+        if 0 in shape:
+            sizes = " x ".join(map(str, shape))
+            self.wrong(f"the tensor {name[:80]!r} has no elements: its shape is {sizes}")
         if prod(shape) >= 2**60:
             self.wrong(f"the tensor {name[:80]!r} has more elements than any machine holds")
         if shape[0] % kind.block:

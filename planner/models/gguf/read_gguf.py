@@ -45,7 +45,11 @@ def read_gguf(files: Sequence[GgufFile], name: str) -> ModelSpec:
             f"give the hub id or config.json of the original model; {len(ARCHITECTURES)} "
             "architectures are read: docs/gguf.md lists them",
         )
-    spec = read_model(config, name)
+    try:
+        spec = read_model(config, name)
+    except BadConfig as error:
+        said = error.message.removeprefix("config.json: ").replace("config.json", "the file")
+        raise BadConfig(f"{first.path.name}, by its keys: {said}", HINT, error.details) from None
     _hold_to_tensors(spec, keys)
     mix = first.metadata.get("general.file_type")
     number = mix if isinstance(mix, int) else -1

@@ -295,3 +295,15 @@ def test_a_file_is_looked_for_under_the_16_bit_models_name(
     assert placement["file_address"].endswith(f"search={plain}+GGUF")
     assert placement["file"].startswith(f"{plain} ")
     assert f"-m {plain}-" in placement["command"]
+
+
+@pytest.mark.parametrize(("typed", "front"), [("ollama", "ollama"), ("llama.cpp", None)])
+def test_an_estimate_names_the_engine_as_it_was_asked_for(
+    typed: str, front: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["estimate", "-m", "Qwen/Qwen3-8B", "--config", "wQ4_K_M-kf16vf16", "--engine", typed]
+    assert run(words) == 0
+    heading = " ".join(capsys.readouterr().out.split("\n\n")[0].split())
+    assert heading.endswith("engine ollama (llama.cpp)" if front else "engine llama.cpp")
+    assert run([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out).get("front") == front

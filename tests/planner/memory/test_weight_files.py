@@ -70,6 +70,25 @@ def test_an_index_alone_counts_by_its_total(folder: Path) -> None:
     assert any("index declares" in warning for warning in spec.warnings)
 
 
+@pytest.mark.parametrize("weight_map", [None, [], {"x": 3}, {"x": None}])
+def test_an_index_that_names_no_files_is_said(folder: Path, weight_map: object) -> None:
+    index = {"metadata": {"total_size": 8}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    spec = load_model(str(folder))
+    assert spec.stored_weight_bytes is None
+    assert any("does not say which files" in warning for warning in spec.warnings)
+
+
+def test_files_of_which_some_are_missing_are_said(folder: Path) -> None:
+    _write(folder / "a.safetensors", 1000)
+    index = {"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    spec = load_model(str(folder))
+    assert spec.stored_weight_bytes is None
+    said = "1 of the 2 weight files are not here (b.safetensors)"
+    assert any(said in warning for warning in spec.warnings)
+
+
 def test_shards_outside_the_folder_are_not_followed(folder: Path) -> None:
     _write(folder / "outside.safetensors", 1000)
     inside = folder / "inside"

@@ -304,3 +304,29 @@ def test_a_model_with_attention_has_heads(heads: object, tmp_path: Path) -> None
     path = write_gguf(tmp_path / "x.gguf", keys, llama_tensors())
     with pytest.raises(BadConfig, match=r"llama\.attention\.head_count"):
         load_model(str(path))
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("shape", [(0, 96), (256, 0), (0,)])
+def test_a_tensor_without_elements_is_refused_by_name(
+    place: int, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    tensors = llama_tensors()
+    name, _, kind = tensors[place]
+    tensors[place] = (name, shape, kind)
+    with pytest.raises(BadConfig, match=f"x.gguf: the tensor '{name}' has no elements") as found:
+        load_model(str(write_gguf(tmp_path / "x.gguf", LLAMA, tensors)))
+    assert " x ".join(map(str, shape)) in found.value.message
+
+
+@pytest.mark.parametrize(
+    ("key", "number"),
+    [("context_length", 0), ("embedding_length", 0), ("attention.head_count", 2**31 - 1)],
+)
+def test_a_wrong_key_is_the_files_and_no_config_is_blamed(
+    key: str, number: int, tmp_path: Path
+) -> None:
+    keys = {**LLAMA, f"llama.{key}": number}
+    with pytest.raises(BadConfig, match=r"x\.gguf, by its keys: ") as found:
+        load_model(str(write_gguf(tmp_path / "x.gguf", keys, llama_tensors())))
+    assert "config.json" not in found.value.message + found.value.hint

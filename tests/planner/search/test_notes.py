@@ -3,6 +3,7 @@
 import pytest
 
 from kvpareto.planner.engines.kvpareto import KVPARETO
+from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.search.notes import configuration_notes
@@ -28,8 +29,23 @@ def test_a_default_context_leaves_room_for_the_output() -> None:
     assert Workload.parse(None, "512", "1", 32_768).tokens == 32_768
     assert Workload.parse(None, "512", "1", 131_072).context == 32_768
     assert Workload.parse(None, "512", "1", None).context == 32_768
-    assert Workload.parse(None, "2k", "1", 1024).context == 1  # a note says that this is too much
     assert Workload.parse("1024", "512", "1", 1024).context == 1024
+    assert Workload.parse("100", "2k", "1", 1024).tokens == 2148  # a note says that it is too much
+    for output in ("1024", "2k"):
+        with pytest.raises(BadInput, match="leaves none for a prompt") as found:
+            Workload.parse(None, output, "1", 1024)
+        assert found.value.hint.startswith("--output 512, or ")
+
+
+@pytest.mark.parametrize(("longest", "output"), [(1, 0), (2, 1), (512, 256), (1023, 511)])
+def test_a_short_model_gets_prompt_and_output_by_halves(longest: int, output: int) -> None:
+    asked = Workload.parse(None, None, "1", longest)
+    assert (asked.context, asked.output) == (longest - output, output)
+
+
+def test_without_a_typed_output_it_is_512_where_the_model_allows() -> None:
+    for longest in (1024, 40_960, None):
+        assert Workload.parse(None, None, "1", longest).output == 512
 
 
 @pytest.mark.parametrize("model", ["openai/gpt-oss-20b", "google/gemma-3-12b-it"])

@@ -207,6 +207,39 @@ def test_scales_of_another_shape_are_refused_by_name() -> None:
         scaled(codes, torch.ones(4, 2))
 
 
+@pytest.mark.parametrize(
+    ("blocks", "scales"),
+    [
+        (torch.zeros(1, 4, 2, 16), torch.zeros(1, 4, 2, dtype=torch.uint8)),
+        (torch.zeros(1, 4, 2, 16, dtype=torch.uint8), torch.zeros(1, 4, 2)),
+        (torch.zeros(1, 4, 2, 16, dtype=torch.int8), torch.zeros(1, 4, 2, dtype=torch.uint8)),
+        (torch.zeros(1, 4, 2, 16, dtype=torch.uint8), torch.zeros(1, 4, 2, dtype=torch.int32)),
+        (torch.zeros(1, 4, 2, 8, dtype=torch.uint8), torch.zeros(1, 4, 2, dtype=torch.uint8)),
+        (torch.zeros(1, 4, 2, 16, dtype=torch.uint8), torch.zeros(1, 4, 1, dtype=torch.uint8)),
+        (torch.zeros(4, 2, 16, dtype=torch.uint8), torch.zeros(4, 2, dtype=torch.uint8)),
+    ],
+    ids=["fp32-blocks", "fp32-scales", "int8-blocks", "int32-scales", "half", "few", "flat"],
+)
+def test_what_is_no_mxfp4_is_refused(blocks: torch.Tensor, scales: torch.Tensor) -> None:
+    with pytest.raises(BadInput, match=r"experts has blocks .* which are no MXFP4: bytes"):
+        mxfp4(blocks, scales, torch.bfloat16)
+
+
+def test_exponents_of_mxfp4_may_be_stored_as_such() -> None:
+    blocks, scales = packed_mxfp4(torch.empty(3, 96, 40))
+    stored = scales.view(torch.float8_e8m0fnu)
+    expected = mxfp4(blocks, scales, torch.bfloat16)
+    assert torch.equal(mxfp4(blocks, stored, torch.bfloat16), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.bool])
+def test_whole_numbers_are_no_scales(dtype: torch.dtype) -> None:
+    codes = torch.ones(4, 4, dtype=torch.int8)
+    for scales in (torch.ones(4, 1, dtype=dtype), torch.ones(1, dtype=dtype)):
+        with pytest.raises(BadInput, match="which is no scale"):
+            scaled(codes, scales)
+
+
 def test_codes_without_scales_are_refused(tmp_path: Path) -> None:
     model = random_llama(LLAMA)
     stored = {
