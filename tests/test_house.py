@@ -28,6 +28,7 @@ PLANNER_GROUND = {
     for name in (
         "errors",
         "install",
+        "libraries",
         "light_dataclass",
         "units",
         "user_data",
