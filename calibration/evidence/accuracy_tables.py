@@ -25,6 +25,8 @@ of a perfect prediction."""
 
 WORST = 8
 """Groups of rows that are named as those with most of the error."""
+FEW_BITS, LONG = 2, 8192
+"""Bits and tokens of the parts of the rows that are shown apart."""
 NAMED_BY = 32
 """Letters of a source that tell it from the others."""
 
@@ -99,7 +101,7 @@ def _error_tables(
     models: Mapping[str, KnownModel],
 ) -> dict[str, str]:
     covered = unseen.covered(z["unseen"])
-    parts = _parts(unseen)
+    parts = {**_parts(unseen), **cache_parts(unseen, models)}
     kinds = {k: [i for i, r in enumerate(unseen.rows) if r.kind == k] for k in KINDS}
     left_out = {
         ", ".join(dict.fromkeys(unseen.rows[i].model for i in out)): out for out in folds.values()
@@ -179,6 +181,24 @@ def _parts(held_out: HeldOut) -> dict[str, list[int]]:
         cache = "cache" if row.k_bits < 16 or row.v_bits < 16 else "weights alone"
         parts.setdefault(f"{row.provenance}, {cache}", []).append(i)
     return dict(sorted(parts.items(), reverse=True))
+
+
+def cache_parts(held_out: HeldOut, models: Mapping[str, KnownModel]) -> dict[str, list[int]]:
+    """Row numbers of quantized caches by what makes a collapse likely: the model's keys, few bits,
+    a long context. A row may be in several parts."""
+    parts: dict[str, list[int]] = {}
+    for i, row in enumerate(held_out.rows):
+        bits = min(row.k_bits, row.v_bits)
+        if bits >= 16:
+            continue
+        features = models[row.model].features
+        keys = "biased" if features.qkv_bias else "normalized" if features.qk_norm else "plain"
+        parts.setdefault(f"cache, {keys} keys", []).append(i)
+        if bits <= FEW_BITS:
+            parts.setdefault(f"cache, {FEW_BITS} bits on a side", []).append(i)
+        if row.context > LONG:
+            parts.setdefault(f"cache, beyond {LONG:,} tokens", []).append(i)
+    return dict(sorted(parts.items()))
 
 
 def _parts_table(parts: Mapping[str, Sequence[int]], unseen: HeldOut, covered: Floats) -> str:
