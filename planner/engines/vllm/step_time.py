@@ -110,6 +110,11 @@ def efficiencies_of(model: Served) -> set[str]:
         names.add("states")
     if _is_latent(model):
         names.add("latent")
+    widths = {
+        k.mixer.head_dim for k in model.work.passed.attention if isinstance(k.mixer, Attention)
+    }
+    if len(widths) > 1:  # Gemma 4: FlashAttention 4, or Triton, for all layers
+        names.add("heads of two widths")
     return names
 
 

@@ -91,6 +91,17 @@ def test_tokens_of_the_bytes_left(report: tuple[str, str, str, int, int, float, 
     assert low <= tokens <= high
 
 
+def test_layers_with_heads_of_two_widths_have_pages_of_one_size() -> None:
+    """tpu-inference#3220: Gemma 4 31B on four ranks, 16 and 32 tokens of 32,768 elements a page;
+    kvcached#396 has the same rule for its 12B."""
+    settings = ServeSettings(32768, tensor_parallel=4)
+    spec = load_model("google/gemma-4-31b-it", offline=True)
+    pool = BlockPool.of(rank_spec(spec, settings), settings)
+    kinds = {(group.kind, group.block, group.page) for group in pool.groups}
+    assert kinds == {("sliding", 16, 2 * 32768), ("full", 32, 2 * 32768)}
+    assert len(pool.groups) == 6  # ten layers each
+
+
 def test_a_state_for_each_block_is_not_kept_unasked() -> None:
     """Nemotron-H and others would keep one where prefixes are cached, which is vLLM's default."""
     words = {"engine": "vllm", "gpu": "H100", "offline": True}

@@ -156,3 +156,13 @@ def test_every_kind_of_layer_has_a_time(name: str) -> None:
     speed = serving_speed(spec, ServeSettings(32768), find_gpu("H200"), 4, 8192, 64)
     assert 0.01 < speed.ttft[0] < 2
     assert 0.001 < speed.tpot[0] < 0.5
+
+
+def test_gemma_4_is_not_timed_as_if_flash_attention_3_read_it() -> None:
+    """0.26.0 takes FlashAttention 4 or Triton for it, which no run was timed with."""
+    settings = ServeSettings(8192, max_num_seqs=8)
+    kinds = [
+        serving_speed(load_model(name, offline=True), settings, find_gpu("H200"), 4, 4096, 64).kind
+        for name in ("google/gemma-3-27b-it", "google/gemma-4-31b-it")
+    ]
+    assert kinds == ["fitted", "derived"]
