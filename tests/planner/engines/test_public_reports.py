@@ -102,6 +102,24 @@ def test_layers_with_heads_of_two_widths_have_pages_of_one_size() -> None:
     assert len(pool.groups) == 6  # ten layers each
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tokens"),
+    [
+        ("auto", 45408),
+        ("fp8_per_token_head", 88752),
+        ("int8_per_token_head", 88752),
+        ("int4_per_token_head", 175440),
+    ],
+)
+def test_blocks_of_a_hybrid_with_scales_a_token_and_head(dtype: str, tokens: int) -> None:
+    """vllm#39074, Qwen3.5-35B-A3B on an RTX 5090: one size of the cache in four formats, 43 blocks
+    each, as long as a state is large."""
+    spec = load_model("Qwen/Qwen3.5-35B-A3B", offline=True)
+    pool = BlockPool.of(spec, ServeSettings(4096, dtype))
+    (block,) = {group.block for group in pool.groups if group.kind == "full"}
+    assert tokens == 43 * block
+
+
 def test_a_state_for_each_block_is_not_kept_unasked() -> None:
     """Nemotron-H and others would keep one where prefixes are cached, which is vLLM's default."""
     words = {"engine": "vllm", "gpu": "H100", "offline": True}
