@@ -152,7 +152,7 @@ def _best(by_model: Mapping[str, Mapping[str, Row]]) -> str:
 
 
 def _kind(name: str) -> str:
-    coded = "lloyd" in name or "nf4" in name or "fp8" in name
+    coded = any(word in name for word in ("lloyd", "nf4", "fp4", "fp8"))
     if "+affine" in name or "+clip" in name or "+sink" in name or "-kc" in name or coded:
         return "other"
     return "rotated" if "+rot" in name else "other" if "+smooth" in name else "plain"
