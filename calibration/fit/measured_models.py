@@ -42,10 +42,21 @@ def measured_runs(folder: Path = SOURCES) -> list[tuple[Configuration, AccuracyR
     """All rows with the very configuration that was run, its prefill chunk too."""
     runs: list[tuple[Configuration, AccuracyRow]] = []
     for path in sorted(folder.glob("real_*.jsonl")):
-        points = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        found = [p for p in points if p.get("model") in MODELS and "error" not in p]
+        found = _points(path)
         runs += [*_texts(found), *_tasks(found)]
     return runs
+
+
+def scored_runs(folder: Path = SOURCES) -> list[tuple[Configuration, AccuracyRow]]:
+    """Tasks under each method at the same bytes (same_bytes_*.jsonl), whose formats the fit has no
+    terms for: they are told as measured, and nothing is learnt from them."""
+    paths = sorted(folder.glob("same_bytes_*.jsonl"))
+    return [run for path in paths for run in _tasks(_points(path))]
+
+
+def _points(path: Path) -> list[dict[str, Any]]:
+    points = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [p for p in points if p.get("model") in MODELS and "error" not in p]
 
 
 def _texts(points: Sequence[Mapping[str, Any]]) -> list[tuple[Configuration, AccuracyRow]]:

@@ -19,7 +19,7 @@ from ...planner.formats.configuration import Configuration
 from ...planner.load_model import DEMO, DEMO_CONFIG, load_model
 from ...planner.models.spec import ModelSpec
 from ..fit.accuracy_rows import AccuracyRow
-from ..fit.measured_models import MODELS, SOURCES, measured_runs
+from ..fit.measured_models import MODELS, SOURCES, measured_runs, scored_runs
 from ..fit.mixed_effects import KnownModel
 from ..fit.profile import mean, own_noise
 from .rows import read_rows
@@ -40,12 +40,13 @@ def write_profiles(out: Path = OUT) -> None:
     for header, point in read_rows(SOURCES.glob("real_*.jsonl")):
         headers[point["model"]] = header
         points[point["model"]] = points.get(point["model"], 0) + 1
-    runs = measured_runs()
+    runs, scored = measured_runs(), scored_runs()
     index = {}
     for hub_id, key in MODELS.items():
         spec = load_model(hub_id, offline=True)
         name = f"{hub_id.replace('/', '--')}.json"
-        payload = payload_of(spec, [run for run in runs if run[1].model == key])
+        own, told = ([run for run in rows if run[1].model == key] for rows in (runs, scored))
+        payload = payload_of(spec, own, told)
         (out / name).write_text(_text(payload), encoding="utf-8")
         source, where = headers[hub_id]["source"], headers[hub_id]["environment"]
         mix = MIXES[source["file"]]
@@ -63,8 +64,9 @@ def write_profiles(out: Path = OUT) -> None:
     (out / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
 
-def payload_of(spec: ModelSpec, runs: Sequence[Run]) -> dict[str, Any]:
-    """What the runs of one model add to the published payload."""
+def payload_of(spec: ModelSpec, runs: Sequence[Run], told: Sequence[Run] = ()) -> dict[str, Any]:
+    """What the runs of one model add to the published payload; from those `told` nothing is learnt,
+    they stand as measured."""
     shipped, rows = published(), [row for _, row in runs]
     effects = shipped.models.of(spec)
     model = KnownModel(f"own:{rows[0].model}", effects.features, (), shape_of(spec))
@@ -83,7 +85,7 @@ def payload_of(spec: ModelSpec, runs: Sequence[Run]) -> dict[str, Any]:
         "mean": _rounded(effects.mean),
         "sd": _rounded(effects.sd),
     }
-    measured = measured_entries(runs)
+    measured = measured_entries([*runs, *told])
     return {
         "own": model.key,
         "models": {model.key: entry},

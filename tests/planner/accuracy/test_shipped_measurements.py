@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kvpareto.calibration.fit.measured_models import MODELS, measured_runs
+from kvpareto import profiles
+from kvpareto.calibration.fit.measured_models import MODELS, measured_runs, scored_runs
 from kvpareto.planner.accuracy.calibration_files.check import check_payload
 from kvpareto.planner.accuracy.predict import predict, predictor_for, published
 from kvpareto.planner.accuracy.shipped_measurements import measured_as, measured_models
@@ -63,6 +64,26 @@ def test_a_configuration_that_was_run_is_measured() -> None:
     assert needles.tasks["retrieval"].retention == pytest.approx(1.0, abs=0.02)
     collapsed = predict(spec_of(CODER), Configuration.parse("w16a16-k4v4+pc1024"), 1024)
     assert collapsed.tasks["reasoning"].high < 0.15
+
+
+def test_tasks_at_the_same_bytes_are_told_and_not_learnt_from(tmp_path: Path) -> None:
+    def line(text: str, items: str) -> str:
+        task = {"score": items.count("1") / len(items), "parts": 1, "items": items}
+        row = {"model": CODER, "kind": "tasks", "config": f"w16a16-{text}+pc1024", "context": 1024}
+        return json.dumps({**row, "tasks": {"needle-16": task}})
+
+    rows = [line("k16v16", "1111111110"), line("k2v2-kc128+affine", "1111111000")]
+    (tmp_path / "same_bytes_made_up.jsonl").write_text("\n".join(rows) + "\n")
+    assert measured_runs(tmp_path) == []
+    ((config, row),) = scored_runs(tmp_path)
+    assert str(config) == "w16a16-k2v2-kc128+affine+pc1024"
+    assert (row.kind, row.context) == ("retrieval", 1024)
+    assert row.retention == pytest.approx(7 / 9)
+    told = {(str(config), row.model) for config, row in scored_runs()}
+    for name, key in MODELS.items():
+        shipped = json.loads(profiles.read(f"measured/{measured_models()[name]['file']}"))
+        names = {entry["config"] for entry in shipped["measured"]}
+        assert {config for config, model in told if model == key} <= names
 
 
 def test_own_rows_bring_what_published_rows_do_not() -> None:
