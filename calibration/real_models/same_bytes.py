@@ -10,6 +10,7 @@ text (maps, means, sinks, windows) is not in them. The divergence design (design
 with granularity; here every method is given the bytes of the others.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def bits_a_value(model: str, config: Configuration) -> float:
 def write_table(paths: Iterable[Path], out: Path) -> None:
     """The page: for each model and size, what each method leaves."""
     paths = list(paths)
-    rows = [(header, row) for header, row in read_rows(paths) if row["kind"] == DIVERGENCE]
+    rows = _fullest([pair for pair in read_rows(paths) if pair[1]["kind"] == DIVERGENCE])
     by_model: dict[str, dict[str, Row]] = {}
     for _, row in rows:
         by_model.setdefault(row["model"], {})[row["config"].removeprefix("w16a16-")] = row
@@ -95,6 +96,13 @@ def write_table(paths: Iterable[Path], out: Path) -> None:
     for model, found in by_model.items():
         parts.append(_table(model, found))
     out.write_text("\n".join(parts), encoding="utf-8")
+
+
+def _fullest(rows: Sequence[tuple[Row, Row]]) -> list[tuple[Row, Row]]:
+    """Of each model the rows at the context where most was measured."""
+    counts = Counter((row["model"], row["context"]) for _, row in rows)
+    best = {model: context for (model, context), _ in reversed(counts.most_common())}
+    return [pair for pair in rows if best[pair[1]["model"]] == pair[1]["context"]]
 
 
 _INTRODUCTION = """# Each method at the same bytes
@@ -110,7 +118,8 @@ same token. Errors are standard errors over blocks of 64 places. A window's body
 its last 128 tokens come in chunks of 64; both are in the numbers. Maps of `+affine` were learnt
 from the included prose, not from this text. Bits count scales and offsets; maps, means and the four
 `+sink4` tokens do not grow with the text and are not in them. The windows are short: what a long
-context adds is not measured here.
+context adds is not measured here. Where a model was measured at several lengths, the page has the
+one with most formats.
 """
 
 
@@ -121,9 +130,10 @@ def _about(rows: Sequence[tuple[Row, Row]]) -> list[str]:
         where, source = header["environment"], header["source"]
         device = where.get("gpu") or "a CPU"
         places = row["n"] + row["tail"]["n"]
+        tied = f" ({source['tied']})" if "tied" in source else ""
         lines.append(
             f"- {model}: `{source.get('file')}`, SHA-256 `{str(source.get('sha256'))[:16]}…`, in "
-            f"16 bits; windows of {row['context']:,} tokens, {places:,} places; {device}, "
+            f"16 bits{tied}; windows of {row['context']:,} tokens, {places:,} places; {device}, "
             f"torch {where['torch']}."
         )
     return [*lines, ""]

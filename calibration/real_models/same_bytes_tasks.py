@@ -30,10 +30,13 @@ def tasks_table(rows: Sequence[tuple[Row, Row]]) -> str:
     for (model, context), group in sorted(groups.items()):
         by_config = {_text(row): row for _, row in group}
         whole = by_config.get(FULL)
-        if whole is None or not whole["tasks"]:
+        if whole is None or not whole["tasks"] or len(by_config) < 2:
             continue
-        device = group[0][0]["environment"].get("gpu") or "a CPU"
-        parts.append(_table(f"{model}, {_place(context)}, {device}", whole["tasks"], by_config))
+        header = group[0][0]
+        device = header["environment"].get("gpu") or "a CPU"
+        tied = f" ({header['source']['tied']})" if "tied" in header["source"] else ""
+        title = f"{model}{tied}, {_place(context)}, {device}"
+        parts.append(_table(title, whole["tasks"], by_config))
     return "\n".join(parts)
 
 
