@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--context", default="2k")
     parser.add_argument("--items", type=int, default=16)
     parser.add_argument("--tasks", default="needle-multikey,variables,arithmetic")
+    parser.add_argument("--four", action="store_true", help="Caches of 4 bits alone.")
     parser.add_argument("--served", type=Path, help="Answers that served_tasks.py wrote.")
     asked = parser.parse_args()
     context, folder = parse_tokens(asked.context), str(MODELS / asked.model)
@@ -60,7 +61,7 @@ def main() -> None:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to(device).eval()
     end = model.config.eos_token_id
     answers = {"16 bits": [_greedy(model, DynamicCache(), *one) for one in _asked(exam)]}
-    for name, config in OURS.items():
+    for name, config in list(OURS.items())[: 1 if asked.four else None]:
         form = PageFormat.of(name, model.config.head_dim)
         assert form is not None
         answers[name] = [_greedy(model, PagedCache(form), *one) for one in _asked(exam)]
@@ -69,8 +70,11 @@ def main() -> None:
             said = [session.generate(ids, n).tokens[0] for ids, n in asks]
         answers[config] = [[token for token in one if token != end] for one in said]
     served = json.loads(asked.served.read_text(encoding="utf-8")) if asked.served else {}
+    tasks = len(asked.tasks.split(","))
     for name, given in served.items():
-        answers[f"served, {name}"] = [one[: one.index(end)] if end in one else one for one in given]
+        each = len(given) // tasks  # a task's first items are the same however many there are
+        kept = [one for i, one in enumerate(given) if i % each < asked.items]
+        answers[f"served, {name}"] = [one[: one.index(end)] if end in one else one for one in kept]
     for name, given in answers.items():
         scores = exam.scores(StartReading(True, answers=tuple(map(tuple, given))))
         each = ", ".join(f"{t} {s.value:.3f} +- {s.stderr:.3f}" for t, s in scores.items())

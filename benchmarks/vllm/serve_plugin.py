@@ -28,6 +28,7 @@ import aiohttp
 
 RECALL = Path(__file__).parents[2] / "profiles/recall/recall"
 PORT = 8123
+SAID_EVERY = 15.0  # seconds
 
 
 @dataclass
@@ -90,8 +91,18 @@ async def _run(asked: argparse.Namespace) -> tuple[ServedLoad, int, int]:
         await _complete(session, load, random.Random(0), asked.longest)
         first = _memory()
         streams = [_stream(session, load, n + 1, asked.longest, end) for n in range(asked.streams)]
+        said = asyncio.create_task(_say(load, first))
         await asyncio.gather(*streams)
+        said.cancel()
     return load, first, _memory()
+
+
+async def _say(load: ServedLoad, first: int) -> None:
+    """A line now and then: what came so far is not lost where the run is ended."""
+    while True:
+        await asyncio.sleep(SAID_EVERY)
+        seen = {"requests": load.requests, "errors": len(load.errors), "tokens": load.tokens}
+        print(json.dumps(seen | {"memory_mib": [first, _memory()]}), flush=True)
 
 
 async def _stream(
