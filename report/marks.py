@@ -4,6 +4,8 @@ An encoding such as cp1252 or ASCII lacks box characters, arrows or both. Each h
 the same width, so that tables and pictures stay in line.
 """
 
+import os
+
 _PLAINER = {
     "█": "#", "░": ".", "┊": ":", "│": "|", "└": "+", "─": "-", "╎": "|",
     "…": "~", "±": "~", "→": ">", "≤": "<", "≥": ">", "×": "x", "·": ".", "–": "-", "µ": "u",
@@ -28,3 +30,9 @@ def _has(encoding: str, character: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def without_escapes() -> bool:
+    """Whether nothing but text may be written: NO_COLOR (no-color.org) or a terminal that says it
+    obeys nothing. What forces colours does not count against it."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") in ("dumb", "unknown")

@@ -42,6 +42,7 @@ def print_json(document: Mapping[str, Any]) -> None:
 def print_tables(document: Mapping[str, Any], module: str, printer: str) -> None:
     """`document` through the function `printer` of `report.<module>`.
 
+    Where NO_COLOR is set, and on a dumb terminal, there is no escape sequence at all.
     Into a pipe or a file nothing is wrapped, unless COLUMNS says how wide it is. No line ends in
     blanks, and where the encoding lacks a mark a plainer one stands for it. The line that a printer
     returns stands last where its output is higher than the terminal, or than a page. rich is
@@ -51,14 +52,15 @@ def print_tables(document: Mapping[str, Any], module: str, printer: str) -> None
     from rich.text import Text
 
     from .lines import KEPT, print_whole
-    from .marks import encodable
+    from .marks import encodable, without_escapes
 
     class PlainConsole(Console):
         def on_broken_pipe(self) -> None:
             """Leave a reader that went away to the command line; rich would exit with 1."""
             raise BrokenPipeError
 
-    make = partial(PlainConsole, emoji=False, markup=False, highlight=False)
+    plain: dict[str, Any] = {"color_system": None} if without_escapes() else {}
+    make = partial(PlainConsole, emoji=False, markup=False, highlight=False, **plain)
     console = make()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = make(width=UNWRAPPED)

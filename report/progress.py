@@ -22,6 +22,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from ..planner.errors import printable
+from .marks import without_escapes
 
 Say = Callable[[str], None]
 
@@ -84,6 +85,8 @@ def progress(total: float | None = None) -> Iterator[Progress]:
         Remaining(),
     )
     console = Console(stderr=True)
+    if without_escapes():  # a line that is rewritten takes escape sequences
+        console = Console(stderr=True, force_terminal=False, color_system=None)
     with Bar(
         *(counted if total is not None else (SpinnerColumn(),)),
         TextColumn("{task.description}", markup=False),

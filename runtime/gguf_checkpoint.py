@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from ..planner.errors import BadInput
 from ..planner.libraries import importing
 from ..planner.models.spec import ModelSpec
+from .checkpoint import without_bars
 from .failures import reading
 
 _OTHER = "give the folder or the hub id of the original model"
@@ -45,7 +46,7 @@ def load_gguf(
         )
     with reading(f"the tokenizer of {path.name}", _OTHER):
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    with reading(f"the weights of {path.name}", _OTHER):
+    with reading(f"the weights of {path.name}", _OTHER), without_bars():
         model: Any = AutoModelForCausalLM.from_pretrained(
             path.parent,
             gguf_file=path.name,

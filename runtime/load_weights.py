@@ -22,7 +22,15 @@ from ..planner.memory.run_dtype import in_dtype, sixteen_bits
 from ..planner.models.quantization.section import find_section
 from ..planner.models.read_config import read_model
 from ..planner.models.spec import ModelSpec
-from .checkpoint import AGAIN, GENERATION, check_config, check_files, check_loaded, draft_layers
+from .checkpoint import (
+    AGAIN,
+    GENERATION,
+    check_config,
+    check_files,
+    check_loaded,
+    draft_layers,
+    without_bars,
+)
 from .failures import is_out_of_memory, reading
 from .generation.tokenizer import load_tokenizer
 from .model_class import causal_class, check_class
@@ -214,7 +222,7 @@ def _plain(
     lie on the device.
     """
     on_host = device.type == "cuda" and weight_bits < 16
-    with reading(f"the weights of {folder.name}", AGAIN), _quiet():
+    with reading(f"the weights of {folder.name}", AGAIN), _quiet(), without_bars():
         how: dict[str, Any] = {
             "config": config,
             "dtype": dtype,

@@ -31,11 +31,15 @@ class OneCall:
                 "load a session for each thread; sessions of one model share its weights",
             )
         try:
-            if self._closed:
-                raise BadInput("this session is closed", "load the model again")
+            self.check_open()
             yield
         finally:
             self._lock.release()
+
+    def check_open(self) -> None:
+        """Raise BadInput once the session is closed."""
+        if self._closed:
+            raise BadInput("this session is closed", "load the model again")
 
     def begin(self) -> None:
         """A call takes the cache."""

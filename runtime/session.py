@@ -19,6 +19,7 @@ from .attention import register
 from .cache.kv_cache import PackedCache
 from .cache.layer_state import Clock
 from .forward import Forward
+from .generation.check_call import check_call
 from .generation.decode import decode
 from .generation.prefill import chunk_sizes, prefill
 from .generation.sampling import GREEDY, Sampling
@@ -187,6 +188,7 @@ class Session:
     def _steps(
         self, prompt: Prompt, max_new_tokens: int, sampling: Sampling, stops: frozenset[int] | None
     ) -> Iterator[list[int]]:
+        check_call(max_new_tokens, sampling, stops)
         logits = self._prefill(prompt, max_new_tokens)
         # the last token chosen is never appended
         room = self.cache.capacity - self.cache.clock.host + 1
@@ -250,6 +252,8 @@ class Session:
         return stream_text(tokens, self.tokenizer, self.stops)
 
     def memory(self) -> MemoryUse:
+        """Bytes that weights and cache take. Raises BadInput once the session is closed."""
+        self._one_call.check_open()
         use = MemoryUse(held_bytes(self.model), self.cache.nbytes, None, None)
         if self.device.type != "cuda":
             return use

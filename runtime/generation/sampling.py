@@ -1,6 +1,7 @@
 """The next token from its logits: greedy, or sampled with temperature, top-k and top-p."""
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
@@ -18,10 +19,21 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or (self.top_k or 1) < 1:
+        numbers = all(isinstance(x, int | float) for x in (self.temperature, self.top_p))
+        whole = isinstance(self.seed, int) and isinstance(self.top_k, int | None)
+        if not (
+            numbers
+            and whole
+            and 0 <= self.temperature < inf
+            and 0 < self.top_p <= 1
+            and (self.top_k is None or self.top_k >= 1)
+            and -(2**63) <= self.seed < 2**64
+        ):
             raise BadInput(
-                f"temperature {self.temperature}, top_k {self.top_k}, top_p {self.top_p}",
-                "temperature is at least 0, top_k at least 1, top_p above 0 and at most 1",
+                f"temperature {self.temperature!r}, top_k {self.top_k!r}, top_p {self.top_p!r}, "
+                f"seed {self.seed!r}",
+                "temperature is at least 0, top_k at least 1, top_p above 0 and at most 1, and "
+                "the seed a whole number",
             )
 
     def generator(self, device: torch.device) -> torch.Generator:

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...planner.errors import BadInput
+from .check_call import check_prompt
 
 Prompt = (
     str
@@ -26,8 +27,9 @@ def encode(
 ) -> tuple[Tensor, Tensor]:
     """Tokens int64 [B, T], padded on the left, and each sequence's padding int64 [B].
 
-    Raises BadInput for an empty prompt, or text without a tokenizer.
+    Raises BadInput for what is no prompt, for an empty one, or text without a tokenizer.
     """
+    check_prompt(prompt)
     rows = _rows(prompt, tokenizer)
     if not rows or not all(rows):
         raise BadInput("the prompt is empty", "give at least one token for every sequence")

@@ -1,6 +1,6 @@
 """GGUF files as checkpoints: what is refused before anything is read, and their fingerprint."""
 
-import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ import torch
 
 from kvpareto.planner.accuracy.calibrations import weights_of
 from kvpareto.planner.errors import BadInput, MissingDependency
+from kvpareto.planner.install import install_command
 from kvpareto.planner.load_model import load_model
 from kvpareto.runtime import load
 from kvpareto.runtime.gguf_checkpoint import load_gguf
@@ -18,10 +19,10 @@ def test_without_the_package_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_gguf(tmp_path / "m.gguf", LLAMA, llama_tensors())
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependency, match="gguf package") as error:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(MissingDependency, match="needs gguf, which is not installed") as error:
         load(str(path), "w16a16-k8v8-g64", context=64, output=8, device="cpu")
-    assert error.value.hint == 'pip install "kvpareto[gguf]"'
+    assert error.value.hint == f"run {install_command('gguf')}"
 
 
 def test_random_weights_are_of_a_config(tmp_path: Path) -> None:
