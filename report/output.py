@@ -61,6 +61,8 @@ def print_tables(document: Mapping[str, Any], module: str, printer: str) -> None
 
     plain: dict[str, Any] = {"color_system": None} if without_escapes() else {}
     make = partial(PlainConsole, emoji=False, markup=False, highlight=False, **plain)
+    if os.environ.get("COLUMNS", "").strip("0") == "":
+        os.environ.pop("COLUMNS", None)  # no width: what some terminals say of themselves
     console = make()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = make(width=UNWRAPPED)

@@ -1,6 +1,7 @@
 """Prefill, decode and sampling over a loaded model; text in and out."""
 
 DOOR = (
+    "check_call",
     "constants",
     "decode",
     "piecewise_graphs",

@@ -51,6 +51,12 @@ def test_progress_is_lines(
     assert capsys.readouterr().err == "1 of 2  first\n"
 
 
+@pytest.mark.parametrize("columns", ["0", "", "00"])
+def test_no_columns_are_no_width(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert run(COMMANDS[0]) == 0
+
+
 def test_elsewhere_there_are_colours(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(COMMANDS[0]) == 0
     assert "\x1b[" in capsys.readouterr().out
