@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measure.add_argument("--contexts", default="4096,1024,16384,32768", help="of divergence")
     measure.add_argument("--configurations", type=int, help="of the design, the first so many")
     measure.add_argument("--design", choices=("divergence", "bytes"), default="divergence")
+    measure.add_argument("--formats", nargs="+", default=(), help="these instead of a design")
     measure.add_argument("--windows", type=int, help="of text; by default 3 to 16")
     measure.add_argument("--places", type=int, help="compared in the bodies together")
     measure.add_argument("--wait", action="store_true", help="models may still come")
@@ -98,6 +99,7 @@ def _measure(options: argparse.Namespace) -> None:
         design=options.design,
         windows=options.windows,
         places=options.places,
+        formats=tuple(options.formats),
     )
     WorkerCampaign(
         settings,

@@ -45,6 +45,8 @@ class CampaignSettings:
     windows: int | None = None
     places: int | None = None
     """Of text, and compared in their bodies; None: what worker.py says."""
+    formats: tuple[str, ...] = ()
+    """Configurations of the divergences in the place of a design's."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ def configurations(
     if group.kind == TASKS:
         chosen = tasked_design() if settings.design == "bytes" else [FULL, *marks()]
         return [config.with_chunk(TASK_CHUNK) for config in chosen][: settings.configurations]
+    if settings.formats:
+        return [Configuration.parse(text) for text in settings.formats]
     if settings.design == "bytes":
         return same_bytes_design()[: settings.configurations]
     layers = group.spec.layers

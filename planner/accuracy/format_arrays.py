@@ -110,8 +110,18 @@ def with_read_keys(
     if features.ranges is None:
         return formats, shares
     read = features.ranges.noise(formats, protections, protection, protected_bits)
+    coarser = formats.with_bits(_bits_of_lost_keys(formats), formats.v_bits)
+    worst = features.ranges.noise(coarser, protections, protection, protected_bits)
     shares[OUTLIER] = 0.0
-    return replace(formats, read=read), shares
+    return replace(formats, read=read, read_worst=worst), shares
+
+
+def _bits_of_lost_keys(formats: FormatArrays) -> Floats:
+    """Bits that rotated keys of a read checkpoint are worth at the lower end: a layer that 4 bits
+    lose is not back with a fifth. llama.cpp's text and needles of Qwen2.5-Coder-0.5B lose at q5_0
+    and q5_1 about what they lose at q4_0 and q4_1 (profiles/calibrations/llama_cpp.jsonl)."""
+    near = (formats.rotate_k > 0) & (formats.k_bits > 4) & (formats.k_bits < 6)
+    return np.where(near, 4.0, formats.k_bits)
 
 
 def _shares(outliers: OutlierLayers, layers: int, protections: Sequence[Collection[int]]) -> Floats:

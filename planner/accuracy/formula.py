@@ -104,6 +104,8 @@ class FormatArrays:
     read: Floats | None = None
     """Key noise by the model's own checkpoint under these formats and their protected layers
     (key_noise/), in the place of the outlier component's; nan where it was not read."""
+    read_worst: Floats | None = None
+    """The same as the lower end of an interval takes it."""
 
     def at(self, places: NDArray[np.int64]) -> "FormatArrays":
         """The formats at these places."""
@@ -121,6 +123,11 @@ class FormatArrays:
             for side in (self.k_bits, self.v_bits)
         )
         return self.with_bits(k, v)
+
+    @property
+    def worst(self) -> "FormatArrays":
+        """The formats as the lower end of an interval takes them."""
+        return self if self.read_worst is None else replace(self, read=self.read_worst)
 
     def with_bits(self, k_bits: Floats | float, v_bits: Floats | float) -> "FormatArrays":
         """The same layouts at other bits: what protected layers keep."""

@@ -52,7 +52,9 @@ class Features:
         if component == "weight":
             return {"size_weight": doublings}
         covariates = {"size_cache": doublings}
-        if component == "outlier" and self.ranges is None:
+        if component == "outlier":
+            if self.ranges is not None:  # the checkpoint says what the size makes of its keys
+                return {}
             covariates |= {
                 "bias_outlier": float(self.qkv_bias),
                 "norm_outlier": float(self.qk_norm),

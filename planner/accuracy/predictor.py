@@ -81,13 +81,22 @@ class Predictor:
         each component that sits in those layers; `ends` are values of z.
         """
         if sensitivity.own and self.own is not None:
-            inputs = CacheUse.of(
-                formats, protected, shares, context, sensitivity.features.attention_fraction
-            )
-            parts, own = self.own.components(inputs), self.own
+            own, fraction = self.own, sensitivity.features.attention_fraction
+            inputs = CacheUse.of(formats, protected, shares, context, fraction)
+            parts = own.components(inputs)
+            worst = parts
+            if formats.read_worst is not None:
+                worst = own.components(
+                    CacheUse.of(formats.worst, protected.worst, shares, context, fraction)
+                )
             wide = {kind: self._own_width(kind, sensitivity.z) for kind in kinds}
             cache = [
-                [own.cache_retention(parts, inputs.tokens, kind, z * wide[kind]) for kind in kinds]
+                [
+                    own.cache_retention(
+                        worst if z > 0 else parts, inputs.tokens, kind, z * wide[kind]
+                    )
+                    for kind in kinds
+                ]
                 for z in ends
             ]
             weights = [
@@ -99,7 +108,7 @@ class Predictor:
         cache, weights = [], []
         for z in ends:
             coefficients = self.coefficients(z)
-            unit = noise(formats, coefficients, tokens)
+            unit = noise(formats.worst if z > 0 else formats, coefficients, tokens)
             if shares.any():
                 unit = unit * (1.0 - shares) + noise(protected, coefficients, tokens) * shares
             unit = unit * sensitivity.features.attention_fraction * np.exp(offset)

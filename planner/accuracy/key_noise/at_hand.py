@@ -21,7 +21,7 @@ from ...user_data import home
 from .key_ranges import BITS, STRUCTURES, TRANSFORMS, KeyRanges, bundled, bundled_ranges
 
 FOLDER = "key_ranges"
-SCHEMA = 1
+SCHEMA = 2
 """Of a kept table: another one is made again."""
 
 

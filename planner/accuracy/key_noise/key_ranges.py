@@ -3,19 +3,18 @@
 A collapse at 4-bit keys has its cause in the weights: a bias on the keys, or gains of a norm on
 them, thousands of times larger in a few channels of a few layers than in the rest. Those tensors
 are small (some 300 kB of Qwen2.5-7B), so they are read, and keys are made of them: normal noise of
-one standard deviation, the norm with its gains or the bias, RoPE at consecutive positions. They are
+one standard deviation, the norm with its gains or the bias, RoPE at positions of a text. They are
 quantized as each format does, and what that changes in the products with queries of the same making
 is a table of the model:
 
     V[bits, transform, structure, layer] = variance over the tokens of q (k' - k) / sqrt(d), less
                                            that of normal keys as wide as these
+    noise = sum of V over the layers, in units of plain 4-bit keys
 
 What all tokens share cancels in the softmax and does not count, nor does what sits at the ends of a
 range, which are stored exactly: so rotation makes large biases worse (Qwen2.5-Coder-0.5B: KL 0.56
-to 1.97) while it helps other outliers. A layer that is lost cannot lose more, so the sum over the
-layers counts by its root where it is large:
-
-    noise = V (1 + V / LOST)^-1/2 in units of plain 4-bit keys
+to 1.97) while it helps other outliers. No bound on what one lost layer costs is taken: of two
+related models whose first layer is lost, one keeps most of a text and the other nothing.
 
 Coarser sharing and fewer bits never have less noise: each entry is at least that of what is finer.
 """
@@ -32,8 +31,6 @@ from .... import profiles
 from ...light_dataclass import dataclass
 
 Floats = NDArray[np.float64]
-LOST = 100.0
-"""Summed variance of products from which on layers are lost: about that of products themselves."""
 PLAIN_FOUR_BITS = 15.0**-2
 """Noise power of 4-bit rounding, the unit of formula.py's components."""
 BITS = (2, 4, 8)
@@ -90,7 +87,7 @@ class KeyRanges:
         spared = _at_bits(part[:, :, *places], protection, formats.k_bits)
         kept = _at_bits(part[:, :, *places], protection, protected_bits)
         variance = np.maximum(every - spared, 0.0) + kept
-        noise: Floats = PLAIN_FOUR_BITS * variance / np.sqrt(1.0 + variance / LOST)
+        noise: Floats = PLAIN_FOUR_BITS * variance
         return noise
 
     def shares(self, transform: str = "plain", structure: str = "head", bits: int = 4) -> Floats:

@@ -2,8 +2,10 @@
 
 Keys and queries of each layer are normal, as wide as a few rows of their projections make them (the
 gains of the norm before included), the norm with its gains or the bias comes on top, RoPE turns
-them. What formats share and round is done to them as
-the cache does it. The same model gives the same table on every machine.
+them. What formats share and round is done to them as the cache does it. Where tokens have scales of
+their own, the keys stand all over a text, since a bias that RoPE turns meets every angle there;
+where neighbours share a scale by channel, they stand side by side. The same model gives the same
+table on every machine.
 """
 
 from collections.abc import Sequence
@@ -17,12 +19,13 @@ from .key_ranges import BITS, STRUCTURES, TRANSFORMS, KeyRanges
 
 Floats32 = NDArray[np.float32]
 TOKENS = 128
-"""Keys at consecutive positions: as many as the longest block of channel scales here."""
+"""Keys, as many as the longest block of channel scales here."""
 QUERIES = 16
-FARTHEST = 4096
-"""Queries stand at positions below this."""
+SPAN = 4096
+"""Tokens of a text, over all of which keys of token scales stand, and queries over its later half.
+At 1,024 the variance of Qwen2.5-Coder's first layer is half to a third of what it is at 4,096."""
 FIRST = 1000
-"""Position of the first key."""
+"""Position of the first key of a block of channel scales."""
 QUIET_BIAS, QUIET_GAIN = 2.0, 2.0
 """Largest bias in standard deviations of a channel, and largest gain against their root mean
 square, below which keys are like any model's: 128 normal values reach 2.6 either way."""
@@ -74,17 +77,40 @@ def key_ranges(layers: Sequence[KeyLayer], source: str) -> KeyRanges:
 
 def _beyond_normal(layer: KeyLayer, seed: int) -> NDArray[np.float64]:
     """V of one layer beyond that of normal keys [bits, transform, structure]."""
+    normal = _normal(layer)
+    wide = 1.0 if layer.key_gain is None else _width(layer) / _width(normal)
     if layer.is_quiet:
-        return np.zeros((len(BITS), len(TRANSFORMS), len(STRUCTURES)))
-    return np.maximum(_layer(layer, seed) - _layer(_normal(layer), seed), 0.0)
+        if wide <= 1.0:
+            return np.zeros((len(BITS), len(TRANSFORMS), len(STRUCTURES)))
+        return (wide**2 - 1.0) * _layer(normal, seed)
+    return np.maximum(_layer(layer, seed) - _layer(normal, seed), 0.0)
 
 
 def _normal(layer: KeyLayer) -> KeyLayer:
-    """The layer with normal keys as wide as its own are beside their bias: any model's, whose noise
-    is the plain component's."""
-    gain = layer.key_gain
-    spread = layer.key_spread if gain is None else float(np.sqrt((gain**2).mean()))
-    return replace(layer, key_bias=None, key_gain=None, key_spread=spread)
+    """The layer with normal keys, any model's, whose noise is the plain component's.
+
+    A projection makes keys about as wide in every model, so biased keys are held to normal ones as
+    wide as they are beside their bias. Norms with gains make them as wide as the gains say, in
+    Gemma 3 with products eight times the variance of others': they are held to a width of one.
+    """
+    plain = replace(layer, key_bias=None, key_gain=None)
+    if layer.key_gain is None:
+        return plain
+    return replace(
+        plain, query_bias=None, query_gain=None, key_spread=1.0, query_spread=1.0, scale=0.0
+    )
+
+
+def _width(layer: KeyLayer) -> float:
+    """Standard deviation of the products of a layer's keys and queries."""
+    key, query = (
+        spread if gain is None else float(np.sqrt((gain**2).mean()))
+        for spread, gain in (
+            (layer.key_spread, layer.key_gain),
+            (layer.query_spread, layer.query_gain),
+        )
+    )
+    return key * query * (layer.scale or layer.dim**-0.5) * layer.dim**0.5
 
 
 def _layer(layer: KeyLayer, seed: int) -> NDArray[np.float64]:
@@ -96,18 +122,19 @@ def _layer(layer: KeyLayer, seed: int) -> NDArray[np.float64]:
     keys = _made(keys, layer.key_bias, layer.key_gain)
     queries = _made(queries, layer.query_bias, layer.query_gain)
     turned = layer.rotary or layer.dim
-    keys = _rope(keys, FIRST + np.arange(TOKENS), layer.theta, turned)
-    queries = _rope(queries, rng.integers(0, FARTHEST, QUERIES), layer.theta, turned)
+    queries = _rope(queries, rng.integers(SPAN // 2, SPAN, QUERIES), layer.theta, turned)
     queries = queries.reshape(layer.kv_heads, -1, layer.dim) * (layer.scale or layer.dim**-0.5)
+    everywhere = _rope(keys, np.arange(TOKENS) * (SPAN // TOKENS), layer.theta, turned)
+    in_a_block = _rope(keys, FIRST + np.arange(TOKENS), layer.theta, turned)
     table = np.zeros((len(BITS), len(TRANSFORMS), len(STRUCTURES)))
     for t, transform in enumerate(TRANSFORMS):
-        seen, asked = keys, queries
-        if "smooth" in transform:
-            seen = seen - seen.mean(axis=1, keepdims=True)
-        if "rot" in transform:
-            seen, asked = _hadamard(seen), _hadamard(asked)
-        for b, bits in enumerate(BITS):
-            for s, structure in enumerate(STRUCTURES):
+        for s, structure in enumerate(STRUCTURES):
+            seen, asked = in_a_block if structure in _BLOCKS else everywhere, queries
+            if "smooth" in transform:
+                seen = seen - seen.mean(axis=1, keepdims=True)
+            if "rot" in transform:
+                seen, asked = _hadamard(seen), _hadamard(asked)
+            for b, bits in enumerate(BITS):
                 error = _error(seen, bits, structure)
                 products = np.einsum("hqd,htd->hqt", asked, error)
                 table[b, t, s] = products.var(axis=-1).mean()
