@@ -43,7 +43,7 @@ def measured_runs(folder: Path = SOURCES) -> list[tuple[Configuration, AccuracyR
     runs: list[tuple[Configuration, AccuracyRow]] = []
     for path in sorted(folder.glob("real_*.jsonl")):
         found = _points(path)
-        runs += [*_texts(found), *_tasks(found)]
+        runs += [*text_rows(found), *_tasks(found)]
     return runs
 
 
@@ -59,8 +59,11 @@ def _points(path: Path) -> list[dict[str, Any]]:
     return [p for p in points if p.get("model") in MODELS and "error" not in p]
 
 
-def _texts(points: Sequence[Mapping[str, Any]]) -> list[tuple[Configuration, AccuracyRow]]:
-    """One row for each configuration and context, whatever the chunk it was read in."""
+def text_rows(
+    points: Sequence[Mapping[str, Any]], models: Mapping[str, str] = MODELS
+) -> list[tuple[Configuration, AccuracyRow]]:
+    """One row for each configuration and context, whatever the chunk it was read in; `models` are
+    the keys of hub ids."""
     rows: dict[tuple[str, int], tuple[Configuration, AccuracyRow]] = {}
     for point in points:
         config = Configuration.parse(point["config"])
@@ -71,7 +74,7 @@ def _texts(points: Sequence[Mapping[str, Any]]) -> list[tuple[Configuration, Acc
         key = str(config.with_chunk(None)), point["context"]
         retention = MeasuredRetention(kept, max(kept * tail["excess_se"], LEAST_SD))
         if key not in rows:
-            row = _row(point, config, "text", "perplexity", retention, TEXT_WEIGHT, 0.0)
+            row = _row(point, config, "text", "perplexity", retention, TEXT_WEIGHT, 0.0, models)
             rows[key] = config, row
     return list(rows.values())
 
@@ -122,10 +125,11 @@ def _row(
     kept: MeasuredRetention,
     weight: float,
     baseline: float,
+    models: Mapping[str, str] = MODELS,
 ) -> AccuracyRow:
     context = point["context"] or CONTEXT_OF_TASKS
     name = task.rsplit("-", 1)[0] if task.startswith("needle") else task
-    row = row_of(config, MODELS[point["model"]], name, kind, context, kept, "measured on an H200")
+    row = row_of(config, models[point["model"]], name, kind, context, kept, "measured on an H200")
     return replace(row, weight=weight, baseline=baseline)
 
 

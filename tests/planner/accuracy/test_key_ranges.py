@@ -122,7 +122,6 @@ def measured(task: str, **format_: object) -> AccuracyRow:
     ("task", "format_"),
     [
         pytest.param("needle", {}, id="collapse of retrieval"),
-        pytest.param("needle", {"rotate_k": True}, id="rotation collapses further"),
         pytest.param("gsm8k", {}, id="collapse of reasoning"),
         pytest.param("gsm8k", {"granularity": "per-channel"}, id="cured by channel scales"),
         pytest.param("needle", {"granularity": "per-channel"}, id="retrieval cured"),
