@@ -50,6 +50,9 @@ SLOPE_PRIORS = {
 NOT_PUBLISHED = {"smoothing": 1.5, "tile": 1.5, "tile_value": 1.5}
 """Spreads of what no published row speaks of: there the shared fit has no more than a belief, which
 a model's own run overrules."""
+FAR = 3.0
+"""Most that a size beyond the published rows adds to the spread of the scale of keys that were read
+from a checkpoint, in log noise."""
 EFFECT_SD = {"kind": 0.5, "value": 0.5, "gamma": 0.3, "weight": 0.7, "below": 0.3}
 TEXT_STEEPNESS = (0.33, 0.1)
 """Mean and sd of the log steepness of the text's loss: between proportional to the noise (0) and as
@@ -84,6 +87,10 @@ def prior_of(shipped: Predictor, sensitivity: ModelSensitivity) -> NoisePrior:
             mean[name], sd[name] = mean[name.split("_")[0]], BETWEEN_MODELS * 2
     for name, value, spread in zip(SCALES, sensitivity.mean, sensitivity.sd, strict=True):
         mean[f"scale:{name}"], sd[f"scale:{name}"] = float(value), float(spread)
+    if sensitivity.features.ranges is not None:
+        # no covariate moves keys that were read with the size, so its doubt is theirs
+        other = min(float(np.max(sensitivity.other_size)), FAR)
+        sd["scale:outlier"] = float(np.hypot(sd["scale:outlier"], other))
     sd |= NOT_PUBLISHED
     mean[f"gamma:{TEXT_KIND}"], sd[f"gamma:{TEXT_KIND}"] = TEXT_STEEPNESS
     names = names_of(KINDS, REFERENCE_KIND)
