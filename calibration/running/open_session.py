@@ -109,7 +109,7 @@ def check(options: RunOptions) -> None:
     if options.context is not None:
         parse_tokens(options.context)
     if options.output is not None:
-        parse_tokens(options.output)
+        parse_tokens(options.output, what="output")
     if options.batch < 1:
         raise BadInput(f"--at-once {options.batch} runs nothing", "--at-once is 1 or more")
     if not 0 <= options.seed < 2**63:
@@ -193,7 +193,9 @@ def _question(options: RunOptions, device: str) -> tuple[str, ModelSpec, Configu
         check_layers(config, spec)
         work = Workload(
             parse_tokens(options.context) if options.context is not None else plan.context,
-            parse_tokens(options.output) if options.output is not None else plan.output,
+            parse_tokens(options.output, what="output")
+            if options.output is not None
+            else plan.output,
             options.batch,
         )
         return source, spec, config, work
