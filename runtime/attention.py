@@ -46,6 +46,13 @@ class PackedKV:
     def __getattr__(self, name: str) -> object:
         raise _touched(name)
 
+    def to(self, device: torch.device) -> "PackedKV":
+        """Itself: layers that share keys bring them to their own device first (Gemma 3n in
+        transformers 5.17), and that is the one where they are."""
+        if torch.device(device) != self.state.clock.device.device:
+            raise _touched(f"to {device}")
+        return self
+
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         raise _touched(getattr(func, "__name__", "a function"))

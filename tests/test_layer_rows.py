@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.layers.layer_shapes import spec_of
-from benchmarks.layers.layer_tables import off, summary
+from benchmarks.layers.layer_tables import line, off, summary
 from benchmarks.measure.row_file import read
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import Configuration
@@ -46,3 +46,27 @@ def test_todays_planner_says_as_much(row: dict[str, Any]) -> None:
 def test_the_docs_show_these_rows() -> None:
     table = summary(ROWS)
     assert table in (ROOT / "docs" / "verify.md").read_text(encoding="utf-8")
+
+
+def test_what_others_hold_is_asked_before_torch_has_a_context(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from benchmarks.layers import verify_layers
+    from benchmarks.measure.row_file import RowFile
+    from kvpareto.calibration.execution import memory_cap
+
+    asked: list[str] = []
+    monkeypatch.setattr(memory_cap, "numbered", str)
+    monkeypatch.setattr(memory_cap, "memory_of", lambda _: asked.append("others"))
+    monkeypatch.setattr(verify_layers, "_device_name", lambda: asked.append("name") or "H200")
+    verify_layers.run_all([], RowFile(tmp_path / "rows.jsonl"), 1)
+    assert asked[0] == "others"
+
+
+def test_a_plan_that_ran_out_of_memory_is_counted_and_not_timed() -> None:
+    lost = ROWS[0] | {"outcome": "out_of_memory", "reason": "the cache does not fit"}
+    lost["execution"] = {k: v for k, v in lost["execution"].items() if k != "tpot_s"}
+    told = summary([*ROWS, lost])
+    assert f"{len(ROWS) + 1} plans of" in told
+    assert ", 1 not within the cap" in told
+    assert line(lost).endswith("out_of_memory: the cache does not fit")

@@ -10,7 +10,7 @@ from .layer_cases import cases
 def line(row: dict[str, Any]) -> str:
     """One row: what was predicted, what was measured, the difference of each."""
     planned, run, used = row["predicted"], row["execution"], held(row)
-    if used is None:
+    if used is None or row["outcome"] != "ok":
         return f"{row['key']} {row['outcome']}: {row['reason']!s:.300}"
     peak = max(run.get("peaks", {}).values(), default=0)
     return (
@@ -24,7 +24,7 @@ def line(row: dict[str, Any]) -> str:
 
 def summary(rows: list[dict[str, Any]]) -> str:
     """A line for each model and one for all, in Markdown."""
-    measured = [row for row in rows if held(row) is not None]
+    measured = [row for row in rows if row["outcome"] == "ok" and held(row) is not None]
     if not measured:
         return "no rows"
     lines = [
@@ -67,7 +67,8 @@ def frontier_table(rows: list[dict[str, Any]]) -> str:
         "| model | context | configuration | total | planned | KV and states | TTFT | TPOT |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    found = {tuple(row["key"]): row for row in rows if held(row) is not None}
+    good = (row for row in rows if row["outcome"] == "ok" and held(row) is not None)
+    found = {tuple(row["key"]): row for row in good}
     for key in sorted(wanted.keys() & found.keys(), key=list(wanted).index):
         run, planned = found[key]["execution"], found[key]["predicted"]
         lines.append(

@@ -102,11 +102,13 @@ def check_latents(model: str, config: Configuration) -> dict[str, Any]:
 
 def run_all(wanted: list[Case], rows: RowFile, seconds: float) -> None:
     from kvpareto.calibration.execution.loaded_model import open_model
+    from kvpareto.calibration.execution.memory_cap import memory_of, numbered
     from kvpareto.calibration.execution.run import execute
     from kvpareto.calibration.execution.run_record import Warmup
 
     began = time.monotonic()
     signal.signal(signal.SIGALRM, _late)
+    memory_of(numbered("cuda"))  # before torch has a context: what others hold is not a plan's
     gpu = find_gpu("H200") if "H200" in _device_name() else find_gpu("H100 SXM")
     blocks: dict[tuple[str, int], list[Case]] = {}
     for case in wanted:

@@ -132,6 +132,16 @@ def test_granite_gates_in_one_launch_where_rows_are_few() -> None:
     assert "forward" not in mlp.__dict__
 
 
+def test_an_mlp_that_is_told_its_layer_is_left_alone() -> None:
+    """Zamba2's shared block adds an adapter of the layer that asks, and knows none without."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.zamba2.modeling_zamba2 import Zamba2MLP
+
+    config = CONFIG_MAPPING["zamba2"](hidden_size=32, intermediate_size=48, num_mem_blocks=1)
+    mlp = Zamba2MLP(config, num_fwd_mem_blocks=1, block_id=0)
+    assert fused.fuse(torch.nn.ModuleList([mlp])) == []
+
+
 def test_a_module_whose_formula_differs_is_left_alone() -> None:
     class OddRMSNorm(LlamaRMSNorm):
         def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:

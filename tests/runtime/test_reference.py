@@ -277,6 +277,9 @@ def test_refusals_are_one_line() -> None:
         handle.shape  # noqa: B018
     with pytest.raises(BadInput, match="after the cache update \\(chunk\\)"):
         torch.chunk(handle, 2)
+    assert handle.to(torch.device("cpu")) is handle  # where it is already
+    with pytest.raises(BadInput, match="to meta"):
+        handle.to("meta")
 
 
 @pytest.mark.parametrize("text", FORMATS)
