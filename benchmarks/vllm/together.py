@@ -1,6 +1,7 @@
 """Starts of vLLM side by side on one card, for their speed: `rows.py` when minutes are few.
 
     CUDA_VISIBLE_DEVICES=0 python benchmarks/vllm/together.py benchmarks/vllm/speeds.json rows.jsonl
+    … together.py benchmarks/vllm/classes.json rows.jsonl    # kinds that few models were run with
 
 A start is a minute of compiling on one core, a burst is a second of the card. So all starts of the
 design compile at once, each with a cache of `kv_cache_memory_bytes` (nothing of its memory is

@@ -7,7 +7,8 @@ Every efficiency has a prior (PRIORS, wide), so that what no run tells stays wha
 What is the plugin's own (PACKED; rows of benchmarks/vllm/plugin.py) is fitted after the rest, which
 its rows do not move.
 A burst within which Triton compiled a kernel (`compiled_within`) is neither fitted nor counted: the
-same burst of another start took one to two seconds less.
+same burst of another start took one to two seconds less. Nor is one whose prompt ran in a graph of
+a size that was asked for by hand (`prompt_in_graph`): a plan's server captures none so large.
 """
 
 import argparse
@@ -41,6 +42,7 @@ MODELS = {
     "qwen8": "Qwen/Qwen3-8B",
     "gptoss20": "openai/gpt-oss-20b",
     "dsv2lite": "deepseek-ai/DeepSeek-V2-Lite-Chat",
+    "dsv3": "deepseek-ai/DeepSeek-V3",
 }
 FORMATS = {"bf16": "", "own": "", "awq": "awq", "gptq4": "gptq4", "fp8": "fp8"}
 NOISE = 0.04
@@ -127,7 +129,11 @@ def read_plugin_runs() -> list[Seen]:
 
 
 def _seen(row: Mapping[str, Any], run: Mapping[str, Any]) -> list[Seen]:
-    if run.get("compiled_within") or (row["id"], run["users"]) in COMPILED:
+    if (
+        run.get("compiled_within")
+        or run.get("prompt_in_graph")
+        or (row["id"], run["users"]) in COMPILED
+    ):
         return []
     settings = ServeSettings(
         row["max_model_len"],
@@ -139,7 +145,7 @@ def _seen(row: Mapping[str, Any], run: Mapping[str, Any]) -> list[Seen]:
         prefix_caching=False,
         attention_backend=row.get("attention_backend", ""),
     )
-    spec = shape_of(row["shape"], row["layers"])
+    spec = shape_of(row["shape"], row["layers"], row["weights"])
     link = _links()[row["gpu"].split()[-1]]
     weights, cards = FORMATS[row["weights"]], row.get("cards", 1)
     model = served(spec, settings, find_gpu(row["gpu"]), link, weights, cards)
@@ -157,12 +163,14 @@ def _seen(row: Mapping[str, Any], run: Mapping[str, Any]) -> list[Seen]:
 
 
 @cache
-def shape_of(shape: str, layers: int | None) -> ModelSpec:
-    """The shape of a row, cut to its layers."""
+def shape_of(shape: str, layers: int | None, weights: str = "own") -> ModelSpec:
+    """The shape of a row, cut to its layers; `weights`: as random_checkpoint.py was asked, of which
+    "bf16" takes a checkpoint's own format from it."""
     if layers is None:
         return load_model(MODELS[shape], offline=True)
     with TemporaryDirectory() as folder:
-        write_checkpoint(load_config(MODELS[shape]).config, Path(folder), layers=layers)
+        stored = "bf16" if weights == "bf16" else ""
+        write_checkpoint(load_config(MODELS[shape]).config, Path(folder), stored, layers)
         return load_model(folder, offline=True)
 
 
