@@ -37,7 +37,7 @@ SHAPES = MODELS | {
 """Shapes of the rows that are bundled models, or lie beside them."""
 LOOKED_AT = {
     *("q30-auto", "oss-auto", "ds-auto", "gr-auto", "s-l8-auto", "l8-int8"),
-    *("q30-fp8", "nemo-auto", "qn-fp8", "oss-fp8", "oss-int8", "m-gemma"),
+    *("q30-fp8", "nemo-auto", "qn-fp8", "oss-fp8", "oss-int8", "m-gemma", "v-gemma"),
 }
 """Rows that were looked at while the rules of the activation were written, and those of padded
 experts and of a second rotary table."""
