@@ -182,7 +182,7 @@ def test_a_full_disk_is_bad_input_and_no_row(
 
     with RecordFile(tmp_path) as file:
         monkeypatch.setattr(record_file.os, "write", full)
-        with pytest.raises(BadInput, match=r"cannot write .*: No space left") as error:
+        with pytest.raises(BadInput, match=r"cannot write .*: the disk is full") as error:
             file.append(row(0))
         assert "--resume" in error.value.hint
         assert file.records == []
