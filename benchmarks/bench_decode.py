@@ -86,7 +86,8 @@ def timeline(run: Session, token: torch.Tensor) -> dict[str, Any]:
     for event in step:
         stop = max(end, event["ts"] + event["dur"])
         grid = "x".join(map(str, event["args"].get("grid", ())))
-        added[f"{event['name'][:48]} {grid}"].append(stop - end)
+        shared = event["args"].get("shared memory", 0)  # tells products of one kernel apart
+        added[f"{event['name'][:48]} {grid} {shared}"].append(stop - end)
         end = stop
     total = end - step[0]["ts"]
     return {

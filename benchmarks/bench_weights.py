@@ -2,10 +2,7 @@
 
     python benchmarks/bench_weights.py [--out benchmarks/results/weights.jsonl]
 
-Each product is timed as decode runs it: captured in a CUDA graph, over copies of the weight
-that together exceed the GPU's cache several times, so that weights come from memory as they
-do in a model. Times are medians of replays, in microseconds a product, launch gap included.
-A failed check ends the run before anything is timed.
+Each product runs in a CUDA graph over copies beyond the GPU's cache: medians in microseconds.
 """
 
 import argparse
@@ -22,7 +19,8 @@ from typing import Any
 
 import torch
 
-from kvpareto.runtime.weights import cuda_ring, cuda_row, cuda_tile, launch
+from kvpareto.runtime.weights import launch
+from kvpareto.runtime.weights.cuda import cuda_ring, cuda_row, cuda_sweep, cuda_tile
 from kvpareto.runtime.weights.layout import Packed, Packed4
 from kvpareto.runtime.weights.linear import multiply
 from kvpareto.runtime.weights.random import random4, random8
@@ -163,8 +161,10 @@ def ways(bits: int, rows: int) -> dict[str, Callable[..., torch.Tensor]]:
     by_way: dict[str, Callable[..., torch.Tensor]] = {"run": multiply}
     if rows <= 2:
         by_way["row"] = lambda x, weight, bias, _: cuda_row.product(x, weight, bias)
-    if rows <= cuda_tile.MOST_ROWS and bits == 4:
+    if bits == 4 and rows <= cuda_tile.MOST_ROWS:
         by_way["tile"] = cuda_tile.product
+    if bits == 4 and 2 < rows <= cuda_sweep.MOST_ROWS:
+        by_way["sweep"] = cuda_sweep.product
     if rows <= cuda_ring.MOST_ROWS:
         by_way["ring"] = cuda_ring.product
     if 1 < rows <= 64:
@@ -288,9 +288,9 @@ def line(row: dict[str, Any], copy: float) -> str:
     text = f"{row['inputs']}x{row['outputs']} rows {row['rows']}: w16 {row['w16_us']:.1f} us"
     for bits in (4, 8):
         run = row[f"w{bits}_run_us"]
-        share = row[f"w{bits}_bytes"] / (run * 1e-6) / copy
-        text += f" | w{bits} {run:.1f} ({row['w16_us'] / run:.2f}x, {share:.0%} bw)"
-        for way in ("row", "tile", "ring", "triton", "staged"):
+        share = f"{row[f'w{bits}_bytes'] / (run * 1e-6) / copy:.0%}"
+        text += f" | w{bits} {run:.1f} ({row['w16_us'] / run:.2f}x, {share} bw)"
+        for way in ("row", "sweep", "tile", "ring", "triton", "staged"):
             if f"w{bits}_{way}_us" in row:
                 text += f" {way} {row[f'w{bits}_{way}_us']:.1f}"
     return text

@@ -1,6 +1,7 @@
 // Instructions by name: conversions, packing, tensor-core products, copies to shared memory.
 // HALF says whether the model's 16-bit type is float16 or bfloat16.
 #pragma once
+#include "overlap.cuh"
 
 typedef unsigned int u32;
 typedef unsigned char u8;
@@ -49,18 +50,6 @@ INLINE void copy_async(u32 to, const u8* from) {
 }
 INLINE void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> INLINE void wait_group() { asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory"); }
-
-// Launches that overlap (early.py): this one may have begun before the one before it had ended.
-INLINE void wait_for_predecessor() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-INLINE void let_successor_begin() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
 
 extern __shared__ __align__(128) u8 shared[];
 

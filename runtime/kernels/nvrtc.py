@@ -126,8 +126,8 @@ def compile_kernel(
 ) -> Kernel:
     """Compile `source` with -D constants for a device and load its kernel `name`.
 
-    The source may include the .cuh files beside it and those of the folder above. `own` allows the
-    instructions that only this generation of devices has (sm_90a: products of warpgroups).
+    The source may include the .cuh files beside it and those of the two folders above. `own` allows
+    the instructions that only this generation of devices has (sm_90a: products of warpgroups).
 
     Raises MissingDependency without NVRTC, RuntimeError with the compiler's log.
     """
@@ -156,7 +156,7 @@ def compile_kernel(
 def _compile(source: Path, options: list[str]) -> bytes:
     nvrtc, name = _nvrtc(), source.name
     program, size = ctypes.c_void_p(), ctypes.c_size_t()
-    headers = [h for place in source.parents[:2] for h in sorted(place.glob("*.cuh"))]
+    headers = [h for place in source.parents[:3] for h in sorted(place.glob("*.cuh"))]
     strings = ctypes.c_char_p * len(headers)
     texts = strings(*(header.read_bytes() for header in headers))
     names = strings(*(header.name.encode() for header in headers))

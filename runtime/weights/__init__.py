@@ -2,9 +2,10 @@
 
 awq_format      the checkpoint format on disk: pack, unpack, round to nearest
 layout          the same bits in the order the kernels read them
-row.cu          CUDA: products of one and two rows; cuda_row is its host side
-tile.cu         CUDA: 4-bit products of 3 to 32 rows; cuda_tile
-ring.cu         CUDA: products of 33 to 64 rows; cuda_ring
+cuda/row.cu     CUDA: products of one and two rows; cuda_row is its host side
+cuda/sweep.cu   CUDA: 4-bit products of 3 to 16 rows; cuda_sweep
+cuda/tile.cu    CUDA: the same to 32 rows, and in groups of 32 or 64; cuda_tile
+cuda/ring.cu    CUDA: products of 33 to 64 rows; cuda_ring
 kernels         Triton: products of one row, for machines without NVRTC
 kernels_tile    Triton: products of up to 64 rows, dequantization
 launch          choosing and launching them

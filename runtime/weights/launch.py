@@ -10,7 +10,8 @@ import torch
 import triton
 import triton.language as tl
 
-from . import cuda_ring, cuda_row, cuda_tile, kernels, kernels_tile
+from . import kernels, kernels_tile
+from .cuda import cuda_ring, cuda_row, cuda_sweep, cuda_tile
 from .layout import BLOCK4, Packed, Packed4
 from .workspace import COUNTERS, Workspace
 
@@ -141,6 +142,8 @@ def few_rows(
         return cuda_row.product(x, weight, bias)
     if plan is None and cuda_ring.faster(rows) and cuda_ring.takes(weight, x):
         return cuda_ring.product(x, weight, bias, workspace)
+    if plan is None and isinstance(weight, Packed4) and cuda_sweep.takes(weight, x, workspace):
+        return cuda_sweep.product(x, weight, bias, workspace)
     if plan is None and isinstance(weight, Packed4) and cuda_tile.takes(weight, x):
         return cuda_tile.product(x, weight, bias, workspace)
     plan = plan or few_rows_plan(weight, rows)

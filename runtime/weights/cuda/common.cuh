@@ -1,6 +1,7 @@
 // What products share: 16-bit numbers, launches that overlap. HALF says whether x and y are float16
 // or bfloat16.
 #pragma once
+#include "overlap.cuh"
 
 typedef unsigned int u32;
 typedef unsigned short u16;
@@ -17,15 +18,4 @@ INLINE u32 pack_io(float lo, float hi) {
     if (HALF) asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(hi), "f"(lo));
     else asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(hi), "f"(lo));
     return d;
-}
-// A launch may have begun before the one before it had ended (runtime/kernels/early.py).
-INLINE void wait_for_predecessor() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-INLINE void let_successor_begin() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;");
-#endif
 }

@@ -1,37 +1,25 @@
 """Host side of ring.cu: what it takes, how the work is cut, its launch.
 
 Products of up to 64 rows with packed matrices on the tensor cores. On an H200 it is the fastest for
-more than 32 rows, at 4 and at 8 bits; for fewer, tile.cu is faster at 4 bits and Triton at 8
-(docs/weights_runtime.md).
+more than 32 rows, at 4 and at 8 bits; for fewer, sweep.cu and tile.cu are faster at
+4 bits and Triton at 8 (docs/weights_runtime.md).
 """
 
-import ctypes
 import functools
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ..kernels import nvrtc
-from . import cuda_row
-from .layout import Packed, Packed4
-from .workspace import COUNTERS, Workspace
+from ...kernels import nvrtc
+from ..layout import Packed, Packed4
+from ..workspace import COUNTERS, Workspace
+from . import cuda_row, few_rows
 
 STRIP = 32  # columns of a warp
 UNIT = 16  # rows of words that a warp takes at a time
 MOST_ROWS = 64
 _SOURCE = Path(__file__).with_name("ring.cu")
-_POINTERS = ("x", "words", "zeros", "scales", "bias", "y", "partial", "arrived")
-_SIZES = ("rows", "inputs", "outputs", "words_row", "zeros_row", "scales_row")
-
-
-class _Args(ctypes.Structure):
-    """`Args` of ring.cu, field by field."""
-
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in _POINTERS),
-        *((name, ctypes.c_int) for name in _SIZES),
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +97,7 @@ def product(
     if blocks * passes > COUNTERS or partial * grid > workspace.scratch.numel():
         grid = blocks  # each has whole columns: nothing is shared
     y = torch.empty(rows, width, dtype=x.dtype, device=x.device)
-    tensors = (
-        x, weight.words, zeros, weight.scales, bias, y, workspace.scratch, workspace.counters,
-    )  # fmt: skip
-    arguments = _Args(
-        *(None if tensor is None else tensor.data_ptr() for tensor in tensors),
-        rows, inputs, outputs,
-        weight.words.stride(-2),
-        0 if zeros is None else zeros.stride(-2),
-        0 if zeros is None else weight.scales.stride(-2),
-    )  # fmt: skip
+    arguments = few_rows.arguments(x, weight, bias, y, workspace)
     constants = {
         "BITS": bits,
         "GROUP": group,

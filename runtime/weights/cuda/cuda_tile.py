@@ -1,37 +1,24 @@
 """Host side of tile.cu: what it takes, how the work is cut, its launch.
 
-Products of three to thirty-two rows with 4-bit matrices on the tensor cores (more would read the
-matrix twice: cuda_ring.py). kernels_tile.py has the same in Triton, for 8 bits and for machines
-without NVRTC; on an H200 this one is faster, or about as fast for narrow matrices
-(docs/weights_runtime.md).
+Products with 4-bit matrices on the tensor cores: of 17 to 32 rows, and of 3 to 32 rows where groups
+are of 32 or 64 (cuda_sweep.py takes the others). kernels_tile.py has the same in Triton, for 8 bits
+and for machines without NVRTC.
 """
 
-import ctypes
 import functools
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ..kernels import nvrtc
-from . import cuda_row
-from .layout import BLOCK4, Packed, Packed4
-from .workspace import COUNTERS, Workspace
+from ...kernels import nvrtc
+from ..layout import BLOCK4, Packed, Packed4
+from ..workspace import COUNTERS, Workspace
+from . import cuda_row, few_rows
 
 WARP_COLUMNS = 32
 MOST_ROWS = 64
 _SOURCE = Path(__file__).with_name("tile.cu")
-_POINTERS = ("x", "words", "zeros", "scales", "bias", "y", "partial", "arrived")
-_SIZES = ("rows", "inputs", "outputs", "words_row", "zeros_row", "scales_row")
-
-
-class _Args(ctypes.Structure):
-    """`Args` of tile.cu, field by field."""
-
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in _POINTERS),
-        *((name, ctypes.c_int) for name in _SIZES),
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +61,7 @@ def product(
     cut: Cut | None = None,
 ) -> torch.Tensor:
     """y [rows, out] = x [rows, in] @ W + bias; x 16-bit contiguous. `cut` overrides `cut_of`."""
-    inputs, outputs = weight.shape
+    outputs = weight.shape[1]
     rows, device = x.shape[0], x.device.index or 0
     cut = cut or cut_of(weight, rows, device)
     blocks = -(-outputs // (WARP_COLUMNS * cut.warps))
@@ -84,15 +71,7 @@ def product(
     while splits > 1 and 4 * splits * rows * outputs > workspace.scratch.numel():
         splits //= 2
     y = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
-    tensors = (
-        x, weight.words, weight.zeros, weight.scales, bias, y,
-        workspace.scratch, workspace.counters,
-    )  # fmt: skip
-    arguments = _Args(
-        *(None if tensor is None else tensor.data_ptr() for tensor in tensors),
-        rows, inputs, outputs,
-        weight.words.stride(-2), weight.zeros.stride(-2), weight.scales.stride(-2),
-    )  # fmt: skip
+    arguments = few_rows.arguments(x, weight, bias, y, workspace)
     constants = {
         "GROUP": weight.group_size,
         "HALF": int(x.dtype == torch.float16),

@@ -17,9 +17,11 @@
 // those words lie side by side in x, 16 bytes a plane. Words, scales and x are copied ahead into a
 // ring in shared memory. The blocks share all steps of all columns evenly, so a block may end one
 // column block and begin the next; a column block that several blocks share is summed by the last
-// of them to arrive, in a fixed order. Where halves gate each other, a strip is 16 columns of each.
+// of them to arrive, in a fixed order: its parts lie as [grid.y][grid.x][2][ROWS][COLUMNS], arrivals as
+// [grid.y][column blocks]. Where halves gate each other, a strip is 16 columns of each.
 
 #include "gate.cuh"
+#include "few_rows.cuh"
 #include "operands.cuh"
 
 #define RINGS (STRIPS * SLICES)               // of words and scales, each of BANDS warps
@@ -40,18 +42,6 @@
 static_assert(AT_ONCE % ROWS == 0 || ROWS % AT_ONCE == 0, "warps are a power of two");
 #define WIDTH (GATED ? 16 : 32)               // of a strip in y
 
-struct Args {
-    const u16* x;          // rows of inputs
-    const u32* words;
-    const u32* zeros;      // 4 bits only
-    const u16* scales;
-    const u16* bias;       // null: none
-    u16* y;
-    float* partial;        // [grid.y][grid.x][2][ROWS][COLUMNS]
-    int* arrived;          // [grid.y][column blocks], zero between launches
-    int rows, inputs, outputs, words_row, zeros_row, scales_row;
-};
-
 template <int BYTES> INLINE void copy(u32 to, const void* from, bool exists) {  // zeros where it does not exist
     if constexpr (BYTES == 16)
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(exists ? 16 : 0) : "memory");
@@ -59,11 +49,6 @@ template <int BYTES> INLINE void copy(u32 to, const void* from, bool exists) {  
         asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(from), "n"(BYTES), "r"(exists ? BYTES : 0) : "memory");
 }
 INLINE void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-INLINE float4 load_from_others(const float* p) {  // past L1, which may hold what was there before
-    float4 v;
-    asm volatile("ld.global.cg.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(p) : "memory");
-    return v;
-}
 
 INLINE u32 masked(u32 pair, u32 mask) {  // with WHOLE: one instruction
     u32 d;

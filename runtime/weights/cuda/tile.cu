@@ -11,36 +11,15 @@
 // (g, t) of 8 x 4 loads the words of columns 4g to 4g + 3 in rows 4t to 4t + 3: whole lines of
 // memory, and just the operands that m16n8k16 wants of it, since a sum does not care about the
 // order of its inputs. The inputs of those words lie side by side in x, 16 bytes a plane. While a
-// unit is multiplied, the next one is on its way. grid.y blocks share the inputs.
+// unit is multiplied, the next one is on its way. grid.y blocks share the inputs: their sums lie as
+// [splits][rows][outputs], arrivals as [grid.z][column blocks].
 
+#include "few_rows.cuh"
 #include "operands.cuh"
 
 #define PARTS (128 / GROUP)  // groups a unit
 #define PLANES (GROUP / 32)  // planes of 32 inputs a group
 
-struct Args {
-    const u32* x;          // rows of inputs, 16-bit pairs
-    const u32* words;
-    const u32* zeros;
-    const u16* scales;
-    const u16* bias;       // null: none
-    u16* y;
-    float* partial;        // [splits][rows][outputs]
-    int* arrived;          // [grid.z][column blocks], zero between launches
-    int rows, inputs, outputs, words_row, zeros_row, scales_row;
-};
-
-INLINE uint4 load_once(const u32* p) {  // weights are read once: keep them out of L1, for x
-    uint4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
-    return v;
-}
-INLINE float4 load_from_others(const float* p) {  // past L1, which may hold what was there before
-    float4 v;
-    asm volatile("ld.global.cg.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(p));
-    return v;
-}
 
 // Codes 2p and 2p + 1 of a word as a 16-bit pair, each with the whole number above added.
 INLINE u32 codes(u32 word, int p) {
@@ -69,7 +48,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS) tile(const Args
 #pragma unroll
     for (int n = 0; n < TILES; n++) {
         const int row = min(top + 8 * n + g, args.rows - 1);
-        x[n] = reinterpret_cast<const uint4*>(args.x + i64(row) * (args.inputs / 2)) + t;
+        x[n] = reinterpret_cast<const uint4*>(args.x + i64(row) * args.inputs) + t;
     }
     auto load = [&](Unit& to, int unit) {
 #pragma unroll
