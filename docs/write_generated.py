@@ -102,6 +102,13 @@ def recall_model() -> str:
     return with_tables(page, {"keys": keys_table(read_runs(FILE))})
 
 
+def accuracy() -> str:
+    """docs/accuracy.md with the counts of shipped points; its other tables take fits."""
+    from kvpareto.calibration.evidence.real_model_points import with_points
+
+    return with_points((ROOT / "docs" / "accuracy.md").read_text("utf-8"))
+
+
 def models() -> str:
     """docs/models.md with the counts of what each model type of transformers' mappings is."""
     from kvpareto.calibration.evidence.accuracy_tables import with_tables
@@ -165,6 +172,7 @@ PAGES = {
     "docs/cli.md": reference,
     "docs/kvpareto.1": man,
     "README.md": readme,
+    "docs/accuracy.md": accuracy,
     "docs/recall_model.md": recall_model,
     "docs/models.md": models,
 }

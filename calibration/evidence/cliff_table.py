@@ -114,15 +114,20 @@ def lines_of(predictor: Predictor, models: dict[str, KnownModel]) -> list[Line]:
     return [*lines[:at], *_served(predictor, models), *lines[at:]]
 
 
-def larger_texts() -> list[tuple[Configuration, AccuracyRow]]:
-    """The 1.5B model's text at 1,024 tokens, 16-bit weights."""
+def larger_rows() -> list[tuple[Configuration, AccuracyRow]]:
+    """All texts of the 1.5B model."""
     text = (SOURCES / "cpu_qwen15.jsonl").read_text(encoding="utf-8")
     points = [json.loads(line) for line in text.splitlines()]
-    found = [p for p in points if p.get("context") == 1024 and "error" not in p]
+    found = [p for p in points if "context" in p and "error" not in p]
+    return text_rows(found, {HUB_IDS[LARGER]: LARGER})
+
+
+def larger_texts() -> list[tuple[Configuration, AccuracyRow]]:
+    """The 1.5B model's text at 1,024 tokens, 16-bit weights."""
     return [
         (config, row)
-        for config, row in text_rows(found, {HUB_IDS[LARGER]: LARGER})
-        if row.weight_bits == 16
+        for config, row in larger_rows()
+        if row.context == 1024 and row.weight_bits == 16
     ]
 
 

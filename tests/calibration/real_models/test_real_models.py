@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from kvpareto.calibration.real_models import __main__ as command_line
 from kvpareto.calibration.real_models import grade_school, jobs, worker
 from kvpareto.calibration.real_models.campaign import WorkerCampaign
 from kvpareto.calibration.real_models.design import divergence_design
@@ -120,3 +121,22 @@ def test_points_are_measured_resumed_and_tabled(
     assert "environment" in json.loads((tmp_path / "real.jsonl").read_text().splitlines()[0])
     write_page([tmp_path / "real.jsonl"], tmp_path / "page.md")
     assert "| `w16a16-k4v4` |" in (tmp_path / "page.md").read_text()
+
+
+def test_named_formats_are_measured_in_the_place_of_the_design(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "TOKENS", 192)
+    monkeypatch.setattr(worker, "PLACES", 64)
+    models, out = tmp_path / "models", tmp_path / "out"
+    shutil.copytree(STORIES, models / "stories")
+    write_text(
+        models / "stories", AutoTokenizer.from_pretrained(STORIES), "Once upon a time. " * 99
+    )
+    named = ["w16a16-k3v5+rot", "w16a16-k16v16", "w8a16-k8v4-kc"]
+    said = ["measure", str(models), "--out", str(out), "--gpus", "0", "--contexts", "64"]
+    command_line.main([*said, "--formats", *named])
+    rows = {row["config"]: row for _, row in read_rows(out.glob("*.jsonl"))}
+    assert sorted(rows) == sorted(named)
+    assert {row["context"] for row in rows.values()} == {64}
+    assert rows["w16a16-k16v16"]["kl"] == 0 < rows["w16a16-k3v5+rot"]["kl"]

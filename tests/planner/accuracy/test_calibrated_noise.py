@@ -8,6 +8,7 @@ import pytest
 
 from kvpareto.calibration.fit.accuracy_rows import AccuracyRow, row_of
 from kvpareto.calibration.fit.calibrated_noise import (
+    FAR,
     STEP,
     NoisePrior,
     NoiseRows,
@@ -23,7 +24,9 @@ from kvpareto.planner.accuracy import predict as accuracy
 from kvpareto.planner.accuracy.calibrated_noise import CalibratedNoise
 from kvpareto.planner.accuracy.format_arrays import formats_of
 from kvpareto.planner.accuracy.interactions import TABLES
+from kvpareto.planner.accuracy.key_noise.key_ranges import bundled_ranges
 from kvpareto.planner.accuracy.measured_configs import MeasuredRetention
+from kvpareto.planner.accuracy.model_sensitivity import ModelSensitivity
 from kvpareto.planner.accuracy.predictor import Predictor
 from kvpareto.planner.formats.configuration import Configuration
 
@@ -70,6 +73,26 @@ def test_slopes_of_the_tables_are_the_derivatives() -> None:
         moved = CalibratedNoise({**own.values, name: own.values[name] + STEP}, own.formats)
         expected = (data.predict(moved) - data.predict(own.noise)) / STEP
         assert found[:, names.index(name)] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("other", "added"), [(0.0, 0.0), (1.2, 1.2), (FAR, 3.0), (7.5, 3.0), (40.0, 3.0)]
+)
+def test_a_size_nobody_measured_widens_the_scale_of_read_keys_within_bounds(
+    other: float, added: float
+) -> None:
+    """By at most 3 in log noise; keys that were not read have a covariate for it."""
+    ranges = bundled_ranges("Qwen/Qwen2.5-Coder-0.5B-Instruct")
+    blind = replace(SHIPPED.models.unseen(FEATURES), other_size=np.array([other] * 3 + [0.0]))
+    read = replace(blind, features=replace(FEATURES, ranges=ranges))
+
+    def spreads(sensitivity: ModelSensitivity) -> dict[str, float]:
+        prior = prior_of(SHIPPED, sensitivity)
+        return dict(zip(prior.names, prior.sd.tolist(), strict=True))
+
+    before, after = spreads(blind), spreads(read)
+    assert after.pop("scale:outlier") == pytest.approx(np.hypot(before.pop("scale:outlier"), added))
+    assert after == before
 
 
 def test_it_learns_a_model_that_no_shared_coefficients_describe() -> None:
