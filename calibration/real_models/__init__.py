@@ -9,3 +9,6 @@ The first two need no GPU and leave a folder for each model; `measure` reads onl
 Divergence is measured for every configuration (forced.py), tasks for those that stand for a
 method (tasks.py, grade_school.py). docs/real_models.md says what was found.
 """
+
+DOOR = ("rows",)
+"""What other rooms may import."""
