@@ -41,7 +41,7 @@ TEXT = "perplexity"
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class ForeseenRows:
     """Rows of one model beside what was foreseen of them, [N] each."""
 
     rows: tuple[AccuracyRow, ...]
@@ -91,21 +91,21 @@ def judge(
     rows: Sequence[AccuracyRow],
     *,
     read: bool,
-) -> Judged:
+) -> ForeseenRows:
     """Rows of one model, foreseen as those of a stranger: with its table of keys if `read`."""
     features = models[rows[0].model].features
     effects = predictor.models.unseen(features if read else replace(features, ranges=None))
     low, predicted, high = (
         predict_rows(predictor, effects, rows, models, z) for z in (effects.z, 0.0, -effects.z)
     )
-    return Judged(tuple(rows), low, predicted, high)
+    return ForeseenRows(tuple(rows), low, predicted, high)
 
 
-def judged_models() -> dict[tuple[str, bool], Judged]:
+def judged_models() -> dict[tuple[str, bool], ForeseenRows]:
     """Of each model, and whether its keys were read."""
     blind, models = blind_predictor()
     measured = [*measured_rows(), *(row for _, row in larger_rows())]
-    found: dict[tuple[str, bool], Judged] = {}
+    found: dict[tuple[str, bool], ForeseenRows] = {}
     for key in NAMES:
         rows = [row for row in measured if row.model == key]
         predictor = blind if key in KIN_LEFT_OUT else published()
@@ -115,7 +115,7 @@ def judged_models() -> dict[tuple[str, bool], Judged]:
     return found
 
 
-def left_out_table(found: Mapping[tuple[str, bool], Judged]) -> str:
+def left_out_table(found: Mapping[tuple[str, bool], ForeseenRows]) -> str:
     lines: list[list[object]] = []
     for (key, read), judged in found.items():
         errors, held = judged.errors, judged.held

@@ -11,4 +11,4 @@ method (tasks.py, grade_school.py). docs/real_models.md says what was found.
 """
 
 DOOR = ("rows",)
-"""What other rooms may import."""
+"""Modules that other rooms may import."""

@@ -10,7 +10,7 @@ import pytest
 from kvpareto.calibration.evidence.cliff_table import LARGER, MODEL
 from kvpareto.calibration.evidence.left_out_models import (
     NAMES,
-    Judged,
+    ForeseenRows,
     judged_models,
     left_out_table,
 )
@@ -23,13 +23,13 @@ ROW = replace(measured_rows()[0], sd=0.0, weight_bits=16.0, kind="perplexity")
 
 
 @pytest.fixture(scope="module")
-def judged() -> dict[tuple[str, bool], Judged]:
+def judged() -> dict[tuple[str, bool], ForeseenRows]:
     return judged_models()
 
 
-def of(scores: list[float], low: float, high: float, kind: str = "perplexity") -> Judged:
+def of(scores: list[float], low: float, high: float, kind: str = "perplexity") -> ForeseenRows:
     ends = [np.full(len(scores), end) for end in (low, (low + high) / 2, high)]
-    return Judged(tuple(replace(ROW, retention=s, kind=kind) for s in scores), *ends)
+    return ForeseenRows(tuple(replace(ROW, retention=s, kind=kind) for s in scores), *ends)
 
 
 def test_the_goal_is_of_all_rows_and_of_the_fallen() -> None:
@@ -46,7 +46,7 @@ def test_the_goal_is_of_all_rows_and_of_the_fallen() -> None:
 def test_columns_are_of_their_rows() -> None:
     rows = of([0.5, 1.0], 0.4, 0.8)
     tasks = of([0.7], 0.5, 0.7, "retrieval")
-    both = Judged(
+    both = ForeseenRows(
         rows.rows + tasks.rows,
         *(np.concatenate([getattr(rows, end), getattr(tasks, end)]) for end in ENDS),
     )
@@ -60,7 +60,7 @@ def test_columns_are_of_their_rows() -> None:
 ENDS = ("low", "predicted", "high")
 
 
-def test_the_models_are_strangers(judged: dict[tuple[str, bool], Judged]) -> None:
+def test_the_models_are_strangers(judged: dict[tuple[str, bool], ForeseenRows]) -> None:
     assert not set(NAMES) & set(published().payload["models"])
     assert {key for key, read in judged if read} == {MODEL, LARGER, "gemma-3-270m"}
     assert {key for key, read in judged if not read} == set(NAMES)
@@ -71,7 +71,7 @@ def test_the_models_are_strangers(judged: dict[tuple[str, bool], Judged]) -> Non
 
 
 def test_reading_the_keys_foresees_the_larger_coder_and_not_the_smaller_ones_text(
-    judged: dict[tuple[str, bool], Judged],
+    judged: dict[tuple[str, bool], ForeseenRows],
 ) -> None:
     """What the page says, for better and worse."""
     for key in (MODEL, LARGER):
@@ -87,7 +87,7 @@ def test_reading_the_keys_foresees_the_larger_coder_and_not_the_smaller_ones_tex
     ]
 
 
-def test_the_page_has_the_table(judged: dict[tuple[str, bool], Judged]) -> None:
+def test_the_page_has_the_table(judged: dict[tuple[str, bool], ForeseenRows]) -> None:
     page = DOCS.read_text(encoding="utf-8").partition("<!-- left_out -->\n")[2]
     shown, made = (
         [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
