@@ -37,11 +37,12 @@ def points_table(folder: Path = SOURCES) -> str:
         for kind in (DIVERGENCE, TASKS)
     ]
     models = sorted({model for column in columns for model in column})
-    lines = []
+    counts = []
     for model in models:
         own = [column.get(model, set()) for column in columns]
-        lines.append([model, *map(len, own), len(set[Point]().union(*own))])
-    total = ["all", *(sum(int(line[i]) for line in lines) for i in range(1, len(columns) + 2))]
+        counts.append([*map(len, own), len(set[Point]().union(*own))])
+    lines = [[model, *own] for model, own in zip(models, counts, strict=True)]
+    total = ["all", *(sum(column) for column in zip(*counts, strict=True))]
     header = ["model", "text", "tasks", "same bytes, text", "same bytes, tasks", "points"]
     return markdown_table(header, [*lines, total])
 
