@@ -86,8 +86,14 @@ def gguf_path(text: str) -> Path | None:
     except (OSError, ValueError, RuntimeError):
         return None
     if is_file and path.suffix.lower() != ".json":
-        with path.open("rb") as file:
-            magic = file.read(4)
+        try:
+            with path.open("rb") as file:
+                magic = file.read(4)
+        except OSError as error:
+            raise BadInput(
+                f"cannot read {wanted!r}: {error.strerror or error}",
+                "give a config.json, a folder, a GGUF file or a hub id",
+            ) from None
         return path if path.suffix.lower() == ".gguf" or magic == b"GGUF" else None
     if is_folder and not (path / hub.CONFIG).exists():
         from .models.gguf.files import in_folder

@@ -147,6 +147,8 @@ def _serve_commands(request: Request, best: Point, placement: Placement) -> list
     engine = request.engine.front or request.engine.name
     words = ["kvpareto", "verify", "-m", model, "--engine", engine]
     words += ["--config", str(best.config), "--context", str(request.workload.context)]
+    if request.workload.output != default_output(request.spec.max_context):
+        words += ["--output", str(request.workload.output)]
     words += ["--batch", str(request.workload.batch)] if request.workload.batch > 1 else []
     return [*get, run, {"label": "Check it", "command": shlex.join(words)}]
 

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -66,6 +67,9 @@ def print_tables(document: Mapping[str, Any], module: str, printer: str) -> None
     console = make()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = make(width=UNWRAPPED)
+    elif console.is_dumb_terminal:  # rich takes 80 columns for it, whatever it says of itself
+        columns, height = shutil.get_terminal_size((80, 25))
+        console = make(width=columns, height=height)
     with console.capture() as captured:
         show = getattr(import_module(f".{module}", __package__), printer)
         reminder = show(_for_terminal(document), console)

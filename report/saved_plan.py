@@ -96,10 +96,10 @@ class PlanFile(_Part):
     fingerprint: str | None = None
     model_path: str | None = None
     engine: str
-    context: int
-    output: int
-    batch: int
-    parameters: int
+    context: int = Field(ge=1, le=2**31)
+    output: int = Field(ge=0, le=2**31)
+    batch: int = Field(ge=1, le=2**31)
+    parameters: int = Field(ge=1)
     budget: int = Field(gt=0)
     gpu: str | None = None
     gpu_memory: GpuMemory | None = None

@@ -23,6 +23,7 @@ from ..planner.memory.estimate import estimate
 from ..planner.models.read_config import read_model
 from ..planner.models.spec import ModelSpec
 from ..planner.workload import Workload
+from .generation.check_call import check_tokenizer
 from .generation.prefill import fitting_chunk
 from .load_weights import load_weights, pack_weights
 from .session import Session
@@ -79,6 +80,7 @@ def load(
         )
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise BadInput(f"not a dtype for weights: {dtype!r}", "give torch.bfloat16")
+    check_tokenizer(tokenizer)
     work = Workload(context=context, output=output, batch=batch)
     if isinstance(model, PreTrainedModel):
         where = model.device

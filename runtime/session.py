@@ -19,7 +19,7 @@ from .attention import register
 from .cache.kv_cache import PackedCache
 from .cache.layer_state import Clock
 from .forward import Forward
-from .generation.check_call import check_call
+from .generation.check_call import check_call, check_requests
 from .generation.decode import decode
 from .generation.prefill import chunk_sizes, prefill
 from .generation.sampling import GREEDY, Sampling
@@ -226,6 +226,7 @@ class Session:
         Raises BadInput for a request that can never fit the cache; while answers are read,
         NotFinite, NothingFits, and BadInput after another call has begun.
         """
+        check_requests(requests, PromptRequest, self.spec.vocab)
         with self._one_call.alone():
             queue = Queue(
                 self.forward,

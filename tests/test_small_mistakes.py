@@ -62,6 +62,23 @@ QWEN = ["-m", "Qwen/Qwen3-8B", "--offline"]
         (["chat", *QWEN, "--top-p", "0.5"], "greedy", "--temperature 0.7"),
         (["run", *QWEN, "--batch", "p.jsonl", "--system", "Hi"], "--system beside", "messages"),
         (["run", *QWEN, "hello", "--at-once", "3"], "--at-once without --batch", "one prompt"),
+        *(
+            (["estimate", *QWEN, "--config", f"w4a16-k2v2{part}"], f"{part} is out of range", hint)
+            for part, hint in (
+                ("+sink0", "1 to 8,192 tokens"),
+                ("+sink99999999999", "1 to 8,192 tokens"),
+                (f"+res{'9' * 30}", "1 to 1,048,576 tokens"),
+                (f"+pc{'9' * 30}", "1 to 1,048,576 tokens"),
+                ("+pc0", "1 to 1,048,576 tokens"),
+                (f"+clip{'9' * 30}", "50 to 99 %"),
+                (f"+rope{'9' * 30}", "16, 8 or 4 bits"),
+                (f"-g{'9' * 30}", "at most six digits"),
+                (f"-kc{'9' * 30}", "at most six digits"),
+            )
+        ),
+        (["plan", "-m", "/proc/self/mem", "--budget", "9GB"], "'/proc/self/mem'", "config.json"),
+        (["run", *QWEN, "--batch", "/dev/zero"], "not a file: '/dev/zero'", "JSON lines"),
+        (["run", *QWEN, "--batch", "/proc/self/mem"], "cannot read '/proc/self/mem'", "a line is"),
         (["estimate", *QWEN, "--config", "w4"], "no keys and values", "w4a16-k8v8"),
         (["estimate", *QWEN, "--config", "W8A16"], "no keys and values", "w8a16-k8v8"),
     ],

@@ -47,12 +47,16 @@ def read_lines(path: Path) -> list[PromptLine]:
     """The file's lines, empty ones left out. Raises BadInput, naming the line that is wrong."""
     try:
         if not path.is_file():
-            raise BadInput(f"no such file: {str(path)!r}", "give a file of JSON lines")
+            what = "not a file" if path.exists() else "no such file"
+            raise BadInput(f"{what}: {str(path)!r}", "give a file of JSON lines")
         if path.stat().st_size > MOST_BYTES:
             raise BadInput(f"{path.name} has more than {MOST_BYTES} bytes", "cut it in pieces")
         text = path.read_text("utf-8")
     except (UnicodeDecodeError, ValueError):
         raise BadInput(f"{path.name} is no text in UTF-8", _EXAMPLE) from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise BadInput(f"cannot read {str(path)!r}: {reason}", _EXAMPLE) from None
     lines = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():

@@ -110,12 +110,19 @@ def _check_still(
 ) -> None:
     """Raise BadInput where the model is not the one that the plan was made for."""
     same = plan.parameters == spec.parameters
+    known = plan.fingerprint is not None and plan.fingerprint == fingerprint(spec)
     if plan.fingerprint is not None:
-        same = same and plan.fingerprint == fingerprint(spec)
+        same = same and known
     if same:
         now = memory.estimate(spec, config, workload, engine, None)
         promised = plan.recommended.memory
         same = (now.weights, now.kv) == (promised.weights, promised.kv)
+    if not same and known:  # the model is the same: the file was edited, or counts as others did
+        raise BadInput(
+            f"the plan's figures are not those of {config} for {plan.model}: it was edited, or "
+            "written by another version",
+            "plan again for this model",
+        )
     if not same:
         raise BadInput(
             f"the plan was made for {plan.model} with {plan.parameters:,} parameters and "

@@ -36,7 +36,7 @@ from ..errors import BadInput
 from ..light_dataclass import dataclass
 from . import named
 from .code_tables import BLOCKS, CODED
-from .grammar import DEFAULT_CHANNEL_BLOCK, HINT, Protection, read_fields
+from .grammar import DEFAULT_CHANNEL_BLOCK, HINT, MOST_TOKENS, Protection, read_fields
 from .granularity import Granularity
 
 __all__ = [
@@ -60,8 +60,6 @@ CLIPPED = (2, 3)
 """Bits of integers that +clip narrows: with more, normal values lose by it."""
 GROUP_SIZES = (32, 64, 128)
 CHUNKS = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
-MOST_TOKENS = {"res": 2**20, "sink": 8192, "pc": 2**20}
-"""Longest windows, sinks and chunks: as long as the contexts of models, and of a system prompt."""
 
 
 @dataclass(frozen=True, slots=True)

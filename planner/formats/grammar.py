@@ -24,6 +24,14 @@ _NAMES = re.compile(
 _WEIGHTS = re.compile(r"w?(16|8|4)(?:a16)?", re.ASCII)
 _PROTECT = re.compile(r"protect\{(\d{1,6}(?:,\d{1,6})*)\}:k(\d+)v(\d+)", re.ASCII)
 
+MOST_TOKENS = {"res": 2**20, "sink": 8192, "pc": 2**20}
+"""Longest windows, sinks and chunks: as long as the contexts of models, and of a system prompt."""
+_RANGES = {name: f"+{name} takes 1 to {most:,} tokens" for name, most in MOST_TOKENS.items()} | {
+    "rope": "rotary keys take 16, 8 or 4 bits: +rope8",
+    "clip": "codes are clipped to 50 to 99 % of their range: +clip70",
+}
+"""What the number behind an option may be."""
+
 Fields = dict[str, object]
 
 
@@ -126,7 +134,11 @@ def _set(fields: Fields, part: str, **values: object) -> None:
 
 
 def _read_granularity(part: str, fields: Fields) -> None:
-    match = re.fullmatch(r"(g|pb|pt|kc)(\d{0,6})", part, re.ASCII)
+    match = re.fullmatch(r"(g|pb|pt|kc)(\d*)", part, re.ASCII)
+    if match is not None and len(match[2]) > 6:
+        raise BadInput(
+            f"-{part} is out of range", "blocks of at most six digits: -g64, -pb128, -kc"
+        )
     if (
         match is None
         or (match[1] in ("g", "pb")) > bool(match[2])
@@ -154,7 +166,9 @@ def _read_option(part: str, fields: Fields) -> None:
         _set(fields, part, affine=True)
     elif part == "pcdyn":
         _set(fields, part, chunk=None, dynamic_chunk=True)
-    elif match := re.fullmatch(r"(res|sink|rope|clip|pc)([1-9]\d{0,9})", part, re.ASCII):
+    elif match := re.fullmatch(r"(res|sink|rope|clip|pc)(\d+)", part, re.ASCII):
+        if match[2].startswith("0") or len(match[2]) > 10:
+            raise BadInput(f"+{part} is out of range", _RANGES[match[1]])
         names = {"res": "residual", "sink": "sinks", "rope": "rope_bits", "pc": "chunk"}
         names |= {"clip": "clip"}
         _set(fields, part, **{names[match[1]]: int(match[2])})

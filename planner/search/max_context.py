@@ -14,6 +14,7 @@ from ..accuracy import predict as accuracy
 from ..errors import NothingFits
 from ..formats.configuration import Configuration
 from ..light_dataclass import dataclass
+from ..units import budget_for
 from ..workload import Workload, default_context
 from . import choose as choice
 from .evaluate import Point
@@ -176,11 +177,13 @@ def _nowhere(request: Request) -> NothingFits:
     details = {"model": request.spec.name, "budget": request.budget, "context": 0}
     one = replace(request, workload=replace(request.workload, context=1))
     points = evaluate_request(one).points
-    if not ((points.memory <= request.budget) & (points.retention >= choice.USABLE)).any():
+    usable = points.memory[points.retention >= choice.USABLE]
+    if not (usable <= request.budget).any():
+        hint = "choose a smaller model or more memory"
+        if usable.size and np.isfinite(usable.min()):
+            hint = f"one token takes {budget_for(int(np.ceil(usable.min())))}: {hint}"
         return NothingFits(
-            "no configuration fits the budget even with a context of one token",
-            "the weights alone are too large: choose a smaller model or more memory",
-            details,
+            "no configuration fits the budget even with a context of one token", hint, details
         )
     return NothingFits(
         "nothing that fits the budget is safe at any context",

@@ -1,6 +1,6 @@
 """What a call of a session is given, looked at before anything runs: a mistake is one BadInput."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -43,6 +43,30 @@ def check_prompt(prompt: object) -> None:
         raise _not("prompt", prompt, _PROMPTS)
 
 
+def check_requests(requests: object, kind: type, vocab: int) -> None:
+    """Raise BadInput for what is no list of `kind` (serving/queue.py's PromptRequest), each with
+    token ids below `vocab` and a whole number that may follow."""
+    hint = "give a list of them: [PromptRequest(number=0, tokens=[1, 2, 3], most=64)]"
+    if isinstance(requests, str) or not isinstance(requests, Sequence):
+        raise _not("requests", requests, hint)
+    for one in requests:
+        if not isinstance(one, kind):
+            raise _not("a request", one, hint)
+        tokens: Any = getattr(one, "tokens", None)
+        if not _is_row(tokens) or not all(0 <= token < vocab for token in tokens):
+            raise _not("tokens of a request", tokens, f"token ids go from 0 to {vocab - 1}")
+        most = getattr(one, "most", None)
+        if not _is_whole(most):
+            raise _not("most of a request", most, hint)
+
+
+def check_tokenizer(tokenizer: object) -> None:
+    """Raise BadInput for what neither is None nor turns text to tokens and back."""
+    if tokenizer is None or (callable(tokenizer) and hasattr(tokenizer, "batch_decode")):
+        return
+    raise _not("tokenizer", tokenizer, "give one of transformers: AutoTokenizer.from_pretrained(…)")
+
+
 def _not(name: str, value: object, hint: str) -> BadInput:
     shown = one_line(repr(value), 60)
     return BadInput(f"not a value for {name}: {shown} ({type(value).__name__})", hint)
@@ -69,5 +93,5 @@ def _is_message(value: Any) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("role"), str) and "content" in value
 
 
-def _is_row(value: object) -> bool:
+def _is_row(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(map(_is_whole, value))

@@ -43,3 +43,10 @@ def test_the_question_is_the_same(words: dict[str, Any], tmp_path: Path) -> None
         elif field.name == "engine":
             mine, theirs = (mine.name, mine.front), (theirs.name, theirs.front)
         assert mine == theirs, field.name
+
+
+@pytest.mark.parametrize("output", [None, 64])
+def test_a_servers_check_asks_for_the_output_that_was_planned(output: int | None) -> None:
+    asked = typed_request("Qwen/Qwen3-8B", gpu="H100", engine="vllm", output=output, offline=True)
+    commands = {one["label"]: one["command"] for one in plan_document(recommend(asked))["commands"]}
+    assert ("--output 64" in commands["Check it"]) == (output is not None)

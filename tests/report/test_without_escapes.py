@@ -1,5 +1,7 @@
 """NO_COLOR and dumb terminals: nothing but text, progress too, whatever forces colour."""
 
+import re
+
 import pytest
 
 from kvpareto.cli import run
@@ -49,6 +51,21 @@ def test_progress_is_lines(
         shown.step("first", 0)
         shown.advance()
     assert capsys.readouterr().err == "1 of 2  first\n"
+
+
+@pytest.mark.parametrize("columns", [50, 60, 100])
+def test_a_dumb_terminal_is_as_wide_as_it_says(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert run(COMMANDS[2]) == 0
+    as_any = capsys.readouterr().out
+    monkeypatch.setenv("TERM", "dumb")
+    assert run(COMMANDS[2]) == 0
+    dumb = capsys.readouterr().out
+    assert max(map(len, dumb.splitlines())) <= columns
+    text = re.sub("\x1b\\[[0-9;]*m", "", as_any)
+    assert dumb.splitlines() == [line.rstrip() for line in text.splitlines()]
 
 
 @pytest.mark.parametrize("columns", ["0", "", "00"])

@@ -14,6 +14,8 @@ from kvpareto.planner.errors import BadInput
 from kvpareto.runtime import loan
 from kvpareto.runtime.attention import ATTENTION_NAME
 from kvpareto.runtime.forward import Forward
+from kvpareto.runtime.loading import load
+from kvpareto.runtime.serving.queue import PromptRequest
 from kvpareto.runtime.session import Session
 from tests.support.runtime_builders import session, small_model
 
@@ -178,3 +180,29 @@ def test_each_session_keeps_the_rope_of_its_own_length() -> None:
     with session(copy.deepcopy(untouched), "w16a16-k16v16+pc8", tokens=80) as run:
         assert [step[0] for step in run.steps(short, 6, stops=NONE)] == begun + rest
     a.close()
+
+
+REQUESTS: list[tuple[Any, str]] = [
+    ([3], "a request"),
+    ("x", "requests"),
+    (None, "requests"),
+    ([[1, 2]], "a request"),
+    ([PromptRequest(0, "ab", 4)], "tokens of a request"),  # type: ignore[arg-type]
+    ([PromptRequest(0, [1, 10**9], 4)], "tokens of a request"),
+    ([PromptRequest(0, [1, -1], 4)], "tokens of a request"),
+    ([PromptRequest(0, [1, 2], "4")], "most of a request"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("requests", "what"), REQUESTS, ids=lambda value: str(value)[:40])
+def test_a_queue_says_what_it_cannot_take(requests: Any, what: str, run: Session) -> None:
+    with pytest.raises(BadInput, match=f"not a value for {what}: "):
+        run.queue(requests)
+    answers, _ = run.queue([PromptRequest(0, PROMPT, 2)])
+    assert [len(one.tokens) for one in answers] == [2]
+
+
+@pytest.mark.parametrize("tokenizer", ["x", 3, [1], print])
+def test_what_is_no_tokenizer_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(BadInput, match="not a value for tokenizer: "):
+        load(small_model("llama"), "w16a16-k4v4-g32", context=32, output=8, tokenizer=tokenizer)

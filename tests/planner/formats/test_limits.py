@@ -44,7 +44,8 @@ def test_windows_sinks_and_chunks_end_where_contexts_do(name: str, most: int) ->
     with pytest.raises(BadInput, match=rf"^\+{name}{most + 1} is out of range") as error:
         Configuration.parse(f"{text}{most + 1}")
     assert error.value.hint == f"+{name} takes 1 to {most:,} tokens"
-    assert "is not an option" in refused(f"{text}0")
+    assert refused(f"{text}0") == f"+{name}0 is out of range"
+    assert refused(f"{text}{'9' * 30}") == f"+{name}{'9' * 30} is out of range"
     with pytest.raises(BadInput, match="-1 is out of range"):
         Configuration(k_bits=4, **{{"res": "residual", "sink": "sinks", "pc": "chunk"}[name]: -1})
 

@@ -1,5 +1,6 @@
 """Whole plans of bundled models: what fits, what is said, and what happens where nothing fits."""
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -326,8 +327,14 @@ def test_a_context_ends_where_the_promise_does(qwen: Request) -> None:
 def test_nothing_safe_anywhere_has_no_longest_context(qwen: Request) -> None:
     with pytest.raises(NothingFits, match="is safe at any context"):
         max_contexts(replace(qwen, budget=9 * GB, max_loss=0.001))
-    with pytest.raises(NothingFits, match="even with a context of one token"):
+    with pytest.raises(NothingFits, match="even with a context of one token") as found:
         max_contexts(replace(qwen, budget=2 * GB))
+    took = re.match(r"one token takes ([\d.]+GB)", found.value.hint)
+    assert took is not None
+    with pytest.raises(NothingFits, match="is safe at any context"):  # it fits, and promises little
+        max_contexts(replace(qwen, budget=parse_bytes(took[1])))
+    with pytest.raises(NothingFits, match="even with a context of one token"):
+        max_contexts(replace(qwen, budget=parse_bytes(took[1]) - GB // 50))
 
 
 @pytest.mark.parametrize("budget", [19.4, 19.8, 20.5, 22])
