@@ -143,7 +143,7 @@ def _corrected(corrected: Document) -> list[str]:
     lines = [corrected["because"] + f"; that leaves {format_bytes(corrected['budget'])}"]
     best = corrected["recommended"]
     if best is None:
-        return [*lines, f"nothing fits in that: {corrected['reason']}"]
+        return [*lines, corrected["reason"]]
     total, accuracy = best["memory"]["total_high"], best["accuracy"]
     return [
         *lines,

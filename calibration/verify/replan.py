@@ -17,17 +17,24 @@ from ...planner.search.request import Request
 from ...planner.units import format_bytes
 from ...report.document_parts import point
 from .judge import Term
+from .on_cpu import point_on_cpu, recommend_on_cpu
 
 MARGIN = 0.05
 TENSORS = "weights", "kv"
 
 
 def correction(
-    request: Request, config: Configuration, terms: Sequence[Term], ran: bool, lost: bool
+    request: Request,
+    config: Configuration,
+    terms: Sequence[Term],
+    ran: bool,
+    lost: bool,
+    device: str = "cuda",
 ) -> dict[str, Any] | None:
     """A plan that takes the measurement into account; None where nothing speaks against the old.
 
     `ran`: whether it ran within the budget. `lost`: whether a task kept less than was predicted.
+    `device`: where it ran, and where the other plan would: a CPU holds nothing of a GPU's.
     """
     margin = _margin(request.budget, terms, ran)
     if not margin and not lost:
@@ -44,16 +51,23 @@ def correction(
         why.append("the calibration now includes the scores")
     fields: dict[str, Any] = {"budget": budget, "margin": margin, "because": "; ".join(why)}
     try:
-        plan = recommend(replace(request, budget=budget))
+        plan = (recommend_on_cpu if device == "cpu" else recommend)(replace(request, budget=budget))
     except NothingFits as error:
         return fields | {"fits": False, "recommended": None, "reason": error.message}
     best = plan.recommended
+    document = point(best.config, best.memory, best.accuracy, best.latency)
+    reason = plan.reasons[0]
+    if device == "cpu":
+        document = point_on_cpu(document)
+        memory = document["memory"]
+        total, most = format_bytes(memory["total"]), format_bytes(memory["total_high"])
+        reason = f"It fits: {total} predicted, at most {most}."
     return fields | {
         "fits": True,
-        "recommended": point(best.config, best.memory, best.accuracy, best.latency),
+        "recommended": document,
         "reason": "the same configuration is still recommended"
         if best.config == config
-        else plan.reasons[0],
+        else reason,
     }
 
 

@@ -23,7 +23,7 @@ from ...report.document_parts import point
 from ...report.saved_plan import Planned
 from ..execution.device import as_loaded
 from .cases import VerificationCase, planned_of, predict
-from .on_cpu import gpu_only_bytes
+from .on_cpu import recommend_on_cpu
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,6 @@ def _planned(
     """What is promised of `config`, or of what is recommended. Raises NothingFits."""
     if config is not None:
         return predict(request, config, hardware)
-    budget = request.budget + (
-        gpu_only_bytes(request.spec, request.engine) if device == "cpu" else 0
-    )
-    best = recommend(replace(request, hardware=hardware, budget=budget)).recommended
+    request = replace(request, hardware=hardware)
+    best = (recommend_on_cpu if device == "cpu" else recommend)(request).recommended
     return planned_of(point(best.config, best.memory, best.accuracy, best.latency))

@@ -251,7 +251,8 @@ class Verifier:
         request = replace(question.request, hardware=gpu)
         again = None
         if execution.outcome != "crashed":
-            again = correction(request, question.config, terms, execution.outcome == "ok", lost)
+            ran = execution.outcome == "ok"
+            again = correction(request, question.config, terms, ran, lost, self._settings.device)
         seconds = latency_terms(question.planned, execution, gpu is not None, same_gpu)
         return receipt(question, execution, [*terms, *seconds], scored, again, written)
 

@@ -28,6 +28,10 @@ from ...planner.models.spec import ModelSpec
 from ...planner.whole_file import writing
 from .layer_state import LayerState, SideState
 
+LEARN = "kvpareto calibrate --affine -m MODEL"
+AGAIN = f"{LEARN} --resume"
+"""What to type where a calibration is there: without --resume it is not touched."""
+
 Maps = Mapping[str, Tensor]
 """Buffers by "LAYER.key" and "LAYER.value"."""
 
@@ -77,13 +81,13 @@ def find_maps(spec: ModelSpec) -> Maps:
     if path is None or not path.exists():
         raise BadInput(
             f"{spec.name} has no affine maps, which +affine needs",
-            "kvpareto calibrate --affine learns them, or use +rot",
+            f"{LEARN if calibration is None else AGAIN} learns them, or use +rot",
         )
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise BadInput(
-            f"{path} cannot be read: {error}", "kvpareto calibrate --affine learns the maps again"
+            f"{path} cannot be read: {error}", f"{AGAIN} learns the maps again"
         ) from error
 
 
@@ -99,6 +103,6 @@ def _fill(side: SideState, found: Tensor | None, what: str) -> None:
     if found is None or found.shape != side.affine.shape or not bool(found.isfinite().all()):
         raise BadInput(
             f"the affine maps do not fit {what}",
-            "kvpareto calibrate --affine learns them again",
+            f"{AGAIN} learns them again",
         )
     side.affine.copy_(found)

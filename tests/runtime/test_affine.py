@@ -95,16 +95,18 @@ def test_maps_are_found_beside_the_calibration(
     spec = attention_spec()
     with pytest.raises(BadInput, match="has no affine maps") as error:
         PackedCache(spec, Configuration.parse("w16a16-k2v2+affine"), tokens=40)
-    assert "calibrate --affine" in error.value.hint
+    assert "calibrate --affine -m MODEL learns" in error.value.hint
     folder = folder_of(spec)
     folder.mkdir(parents=True)
     begin(folder, spec)
-    with pytest.raises(BadInput, match="has no affine maps"):
+    with pytest.raises(BadInput, match="has no affine maps") as error:
         find_maps(spec)
+    assert "-m MODEL --resume" in error.value.hint  # without it, a calibration is not touched
     write_maps(folder, maps(2))
     found = find_maps(spec)
     assert all(torch.equal(found[name], held) for name, held in maps(2).items())
     PackedCache(spec, Configuration.parse("w16a16-k2v2+affine"), tokens=40)
     (folder / AFFINE).write_bytes(b"torn")
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match="cannot be read") as error:
         find_maps(spec)
+    assert "-m MODEL --resume" in error.value.hint
