@@ -62,7 +62,7 @@ def point_on_cpu(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_gpu(error: NothingFits, budget: int, beyond: int) -> NothingFits:
     """The same refusal, of the budget that was asked for and of `beyond` fewer bytes."""
-    details = {**error.details, "budget": budget}
+    details: dict[str, Any] = {**error.details, "budget": budget}
     message, hint = error.message, error.hint
     need = details.get("needed_bytes")
     if need is not None:
@@ -75,10 +75,7 @@ def _without_gpu(error: NothingFits, budget: int, beyond: int) -> NothingFits:
             message = message.replace(before, after)
         hint = hint.replace(budget_for(need), budget_for(need - beyond))
     if would_fit := details.get("would_fit"):
-        smaller = need - beyond if need is not None else would_fit["budget_bytes"] - beyond
-        details["would_fit"] = {
-            **would_fit,
-            "budget": budget_for(smaller),
-            "budget_bytes": smaller,
-        }
+        smaller = would_fit["budget_bytes"] - beyond
+        typed = {"budget": budget_for(smaller), "budget_bytes": smaller}
+        details["would_fit"] = {**would_fit, **typed}
     return NothingFits(message, hint, details)
