@@ -11,7 +11,7 @@ runs, each model predicted by a fit that did not see it.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,15 +22,15 @@ from ...planner.engines.transformers import TRANSFORMERS
 from ...planner.engines.transformers_eager import TRANSFORMERS_EAGER
 from ...planner.formats.configuration import Configuration
 from ...planner.hardware.gpu_names import find_gpu
-from ...planner.hardware.gpus import Hardware
-from ...planner.latency.efficiency import before_runs
-from ...planner.latency.predict import Latency, predict
+from ...planner.latency.efficiency import before_runs, profile_of
+from ...planner.latency.predict import Latency, predict, with_interval
+from ...planner.latency.roofline import seconds
 from ...planner.load_model import load_model
 from ...planner.models.spec import ModelSpec
 from ...planner.workload import Workload
 from ...profiles import read
 from ..fit.engine_runs import RunRow, shipped_executions, shipped_runs
-from ..fit.latency import FROM_KERNELS, LatencyFit, fit
+from ..fit.latency import FROM_KERNELS, LatencyFit, described, fit
 from .memory_tables import spec_of
 
 H200 = find_gpu("H200")
@@ -115,8 +115,13 @@ def _rows(runs: Sequence[RunRow], engine: Engine) -> Iterator[LatencyRow]:
         if run.ttft_s is None or run.tpot_s is None:
             continue
         config = run.config
-        gpu = H200 if run.eight else replace(H200, fp8_flops=None)  # no attention in 8 bits then
-        predicted = _predicted(run.spec, config, config.chunk, run.workload, engine, gpu)
+        if engine is KVPARETO:  # without what the engine did not have then
+            profile, job = profile_of(engine, H200), described(run)
+            ends = (profile.coefficients, profile.low, profile.high)
+            swept = [seconds(job, H200, end) for end in ends]
+            predicted = with_interval(profile.kind, swept, 0, 0, 0)
+        else:
+            predicted = _predicted(run.spec, config, config.chunk, run.workload, engine)
         measured = run.workload.context, config.chunk, run.ttft_s, run.tpot_s
         yield LatencyRow(run.model, engine, str(config), *measured, predicted)
 
@@ -149,9 +154,8 @@ def _predicted(
     chunk: int | None,
     workload: Workload,
     engine: Engine,
-    gpu: Hardware = H200,
 ) -> Latency:
-    latency = predict(spec, config.with_chunk(chunk), workload, engine, gpu)
+    latency = predict(spec, config.with_chunk(chunk), workload, engine, H200)
     assert latency is not None
     return latency
 

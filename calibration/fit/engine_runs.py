@@ -20,6 +20,7 @@ from ...planner.engine import Engine
 from ...planner.engines.kvpareto import KVPARETO
 from ...planner.errors import BadInput
 from ...planner.formats.configuration import Configuration
+from ...planner.latency.roofline_experts import FEW_ROWS
 from ...planner.load_model import load_model
 from ...planner.models.read_config import read_model
 from ...planner.models.spec import ModelSpec, MoEFFN
@@ -33,6 +34,7 @@ BEFORE = "-pt"  # appended on the host then, which no pass is captured with
 STAGED_BATCHES = "2026-11-28T09"  # before, the chunks of a batch went tile by tile
 GROUPED_EXPERTS = "2026-11-28T16"  # before, packed experts took their tokens one after another
 EIGHT_BITS = "2026-11-28T14"  # before, chunks over 4 bits or fewer were attended to in 16
+OVERLAPS = "2026-11-28T16:54"  # before, products of a step were launched one after another
 SWEEPS = "hardware/latency_h200_kvpareto.jsonl"
 OUTPUT = 64  # tokens that the caches of bench_runtime.py have room for beyond the context
 SPEED_OUTPUT = 16  # the same of a calibration's runs (trial.py), where a row does not say it
@@ -53,6 +55,8 @@ class RunRow:
     """Whether passes ran as CUDA graphs."""
     eight: bool = True
     """Whether the engine attended to chunks in 8 bits where it does now."""
+    overlaps: bool = True
+    """The same of launches that overlap, of sweep.cu and of Granite's gate as one kernel."""
     allocated_resident: int | None = None
     allocated_peak: int | None = None
     workspace: int | None = None
@@ -106,10 +110,11 @@ def runs(lines: Iterable[dict[str, Any]], engine: Engine = KVPARETO) -> Iterator
             config=config,
             workload=Workload(x["context"], x["output"], batch=x["batch"]),
             gpu=x["environment"]["gpu"],
-            ttft_s=None if _by_tiles(x) or in_turn else x.get("ttft_s"),
+            ttft_s=None if _by_tiles(x) or in_turn or _few_rows(x, config) else x.get("ttft_s"),
             tpot_s=x.get("tpot_s"),
             captured="why_eager" not in x,
             eight=x["started"] >= EIGHT_BITS,
+            overlaps=x["started"] >= OVERLAPS,
             allocated_resident=x["allocated_resident"],
             allocated_peak=None if in_turn else max(x["peaks"][n] for n in ("prefill", "decode")),
             workspace=x.get("workspace"),
@@ -126,6 +131,15 @@ def _by_tiles(line: dict[str, Any]) -> bool:
     )
 
 
+def _few_rows(line: dict[str, Any], config: Configuration) -> bool:
+    """Whether packed weights multiplied with a prompt's chunks in kernels of few rows that are
+    gone: at 64 rows of 8 bits these took 2.5 times as long."""
+    rows = (config.chunk or line["context"]) * line.get("batch", 1)
+    packed = config.weight_bits < 16 and line["engine"] == KVPARETO.name
+    when: str = line["started"] if "started" in line else line["time"]
+    return packed and rows <= FEW_ROWS and when < OVERLAPS
+
+
 def _in_turn(line: dict[str, Any], spec: ModelSpec, config: Configuration) -> bool:
     """Whether packed experts took a prompt's tokens one after another, as they no longer do: its
     seconds and its peak are of that."""
@@ -134,20 +148,23 @@ def _in_turn(line: dict[str, Any], spec: ModelSpec, config: Configuration) -> bo
 
 
 def sweeps(lines: Iterable[dict[str, Any]]) -> Iterator[RunRow]:
-    """Rows of benchmarks/bench_runtime.py that are of our engine. What its allocator kept of the
+    """Rows of benchmarks/bench_runtime.py that are of our engine, and its neighbours' of steps or
+    prompts alone. What its allocator kept of the
     runs before is in its bytes, so only its seconds are taken."""
     for x in lines:
         if x["engine"] == "kvpareto":
+            config = Configuration.parse(x["config"])
             yield RunRow(
                 model=x["model"],
                 spec=_spec(x["model"]),
-                config=Configuration.parse(x["config"]),
-                workload=Workload(x["context"], OUTPUT),
+                config=config,
+                workload=Workload(x["context"], OUTPUT, batch=x.get("batch", 1)),
                 gpu=x["gpu"],
-                ttft_s=x["ttft_s"],
-                tpot_s=x["tpot_s"],
+                ttft_s=None if _few_rows(x, config) else x.get("ttft_s"),
+                tpot_s=x.get("tpot_s"),
                 captured=x.get("eager") is None,
                 eight=x["time"] >= EIGHT_BITS,
+                overlaps=x["time"] >= OVERLAPS,
             )
 
 

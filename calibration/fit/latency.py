@@ -35,7 +35,8 @@ Floats = npt.NDArray[np.float64]
 RATES = (
     "matmul", "grouped", "grouped_packed", "stream", "attention", "attention_packed",
     "attention_eight", "attention_tiled", "tiled_packed", "weights_16", "weights_8", "weights_4",
-    "experts_16", "packed_8", "packed_4", "packed_2", "packed_channels",
+    "sweep", "tiles", "tiles_8", "few_rows", "overlap", "experts_16", "packed_8", "packed_4",
+    "packed_2", "packed_channels",
 )  # fmt: skip
 HOST = (
     "launch_prefill", "launch_packed", "launch_piece", "launch_segment",
@@ -52,6 +53,7 @@ FROM_KERNELS = {
     "stream": 0.04, "matmul": 0.15, "attention_packed": 0.10, "attention_eight": 0.10,
     "packed_8": 0.10, "packed_4": 0.10, "packed_2": 0.15,
     "weights_16": 0.15, "weights_8": 0.15, "weights_4": 0.15,
+    "sweep": 0.30, "tiles": 0.30, "tiles_8": 0.30, "few_rows": 0.15, "overlap": 0.10,
     "dequantize_bytes": 0.30, "staging_moves": 0.30, "attention_tiled": 0.15, "tiled_packed": 0.15,
 }  # fmt: skip
 """The same of what kernels were timed for, on the GPU where they were. The general kernel's
@@ -102,7 +104,7 @@ class _Rows:
 
     def __init__(self, rows: Sequence[RunRow], hardware: Hardware) -> None:
         self.hardware = hardware
-        self.job: LatencyJob = stack([_job(row) for row in rows])
+        self.job: LatencyJob = stack([described(row) for row in rows])
         times = [[row.ttft_s or np.nan, row.tpot_s or np.nan] for row in rows]
         self.measured: Floats = np.log(np.array(times, dtype=np.float64))
 
@@ -116,10 +118,11 @@ class _Rows:
         return self.measured - np.log(np.stack(columns, axis=1))
 
 
-def _job(row: RunRow) -> LatencyJob:
+def described(row: RunRow) -> LatencyJob:
+    """A run as the roofline takes it, without what the engine did not have then."""
     size = kv_bytes(row.spec, row.config, row.workload, KVPARETO).total
     job = job_of(row.spec, row.workload, ConfigurationAxes.of(row.config, size))
-    return replace(job, eight=float(row.eight))
+    return replace(job, eight=float(row.eight), overlaps=float(row.overlaps))
 
 
 def fit(

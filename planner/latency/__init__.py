@@ -5,5 +5,6 @@ DOOR = (
     "job",
     "predict",
     "roofline",
+    "roofline_experts",
 )
 """Modules that other rooms may import."""

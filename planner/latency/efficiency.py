@@ -44,6 +44,14 @@ class Coefficients:
     weights_8: float
     weights_4: float
     """Of `stream`, when a decode step multiplies with weights of that many bits."""
+    sweep: float
+    """The same of 4 bits for 3 to 16 rows, arithmetic aside (sweep.cu)."""
+    tiles: float
+    """The same of 17 to 64 rows (tile.cu, ring.cu)."""
+    tiles_8: float
+    """The same of 8 bits for 3 to 32 rows (Triton)."""
+    few_rows: float
+    """Of the dense 16-bit rate, the arithmetic of 3 to 64 rows times packed weights."""
     experts_16: float
     """The same of experts in 16 bits, each of which has few rows of a tile to do."""
     packed_8: float
@@ -88,6 +96,8 @@ class Coefficients:
     """Seconds of the card a layer and pass that neither rate explains."""
     card_launch: float
     """The same a kernel of a decode step."""
+    overlap: float
+    """Of `card_launch`, what a packed product hides behind the kernel before it."""
     card_segment: float
     """The same a staged segment of a layer."""
     tail_layer: float
@@ -113,7 +123,7 @@ class EfficiencyProfile:
 
 _RATES = (
     "matmul", "stream", "attention", "attention_masked", "attention_packed", "attention_tiled",
-    "attention_eight",
+    "attention_eight", "few_rows",
 )  # fmt: skip
 _CARD = ("card_layer", "card_launch", "card_segment", "tail_layer", "turn_layer")
 _HOST = (

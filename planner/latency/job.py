@@ -171,6 +171,7 @@ class LatencyJob:
     routed_launches: Number
     packed_routed_launches: Number
     joined_launches: Number
+    plain_gates: Number
     weight: Number
     """Stored bytes of one weight of a matrix product."""
     k_bits: Number
@@ -186,6 +187,8 @@ class LatencyJob:
     """Tokens of a prefill chunk, at most the context."""
     eight: Number
     """1 where the engine has that kernel: runs from before it are described by 0."""
+    overlaps: Number
+    """The same of steps whose launches overlap, with sweep.cu and Granite's gate fused."""
     kinds: tuple[AttentionGroup, ...]
 
 
@@ -204,6 +207,7 @@ def job_of(spec: ModelSpec, workload: Workload, axes: ConfigurationAxes) -> Late
         weight=_stored_weight(spec, work, axes.weights).reshape(-1, 1, 1),
         chunk=np.array(chunks, dtype=np.float64).reshape(1, 1, -1),
         eight=1.0,
+        overlaps=1.0,
         kinds=tuple(_kind(spec, workload, kind) for kind in work.attention),
         **values,
     )
@@ -212,7 +216,7 @@ def job_of(spec: ModelSpec, workload: Workload, axes: ConfigurationAxes) -> Late
 _OF_WORK = (
     "layers", "linear", "matrices", "expert", "expert_share", "top_k", "experts", "head",
     "scan_flops", "moved_bytes", "fused_moved_bytes", "launches", "fused_launches", "host_launches",
-    "routed_launches", "packed_routed_launches", "joined_launches",
+    "routed_launches", "packed_routed_launches", "joined_launches", "plain_gates",
 )  # fmt: skip
 
 

@@ -122,6 +122,14 @@ def fused_launches(layer: Layer, spec: ModelSpec, torch_call: float) -> float:
     return total + (FUSED_FFN + gate) * dense
 
 
+def plain_gates(layer: Layer, spec: ModelSpec) -> int:
+    """Gates of a layer whose activation and product the runtime fuses in passes of few rows alone
+    (runtime/fused.py): they count as two kernels above."""
+    shared = isinstance(layer.ffn, MoEFFN) and layer.ffn.shared_width > 0
+    plain = block_traits_of(spec.text_type or spec.model_type).plain_gate
+    return int(plain and (shared or isinstance(layer.ffn, DenseFFN)))
+
+
 def routed_launches(spec: ModelSpec) -> int:
     """Kernels that a layer's 16-bit experts take."""
     traits = block_traits_of(spec.text_type or spec.model_type)

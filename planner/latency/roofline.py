@@ -2,8 +2,8 @@
 
 For each prefill chunk, and for each decode step, the GPU's time is a sum of
 
-    matrix products   max(operations / rate, weight bytes / bandwidth), and where weights are
-                      packed and the chunk is long, writing their 16-bit copy
+    matrix products   max(operations / rate, weight bytes / bandwidth); where weights are packed,
+                      both, and in a long chunk writing their 16-bit copy
     attention         operations / rate, fewer while few query rows are there to fill the card
     cache             bytes read, copied, unpacked or written out / bandwidth
     the rest          norms, RoPE, activations: bytes / bandwidth; a time for each small kernel
@@ -15,7 +15,7 @@ so a prompt's chunks are summed in closed form.
 The kvpareto engine's host: passes are captured where they can be (runtime/forward.py), a decode
 step whole, a chunk of few tokens between its attention calls, which are launched segment by
 segment; other chunks kernel by kernel. roofline_attention.py has what attention costs,
-roofline_experts.py what routed experts cost.
+roofline_products.py and roofline_experts.py what dense products and routed experts cost.
 """
 
 import numpy as np
@@ -26,11 +26,12 @@ from ..memory.activation.workspace import GRAPH_FROM, PIECES_TO
 from ..models.spec import ModelSpec
 from ..workload import Workload
 from . import roofline_experts as experts
+from . import roofline_products as products
 from .efficiency import Coefficients
 from .job import ConfigurationAxes, Floats, LatencyJob, Number, job_of
 from .kernel_launches import ROUTED_CALL, TORCH_CALL
 from .roofline_attention import Card, attention_host, chunk_attention, decode_cache
-from .roofline_experts import FEW_ROWS
+from .roofline_experts import FEW_ROWS, PACKED
 
 TENSOR_LAUNCHES = 80
 """What a layer's appends take where a pair spans a tensor, in launches of ours: some 100 of torch's
@@ -78,23 +79,27 @@ def seconds(job: LatencyJob, hardware: Hardware, coefficients: Coefficients) -> 
 
 def _decode(job: LatencyJob, card: Card) -> Floats:
     c = card.c
-    kinds = [job.weight < 0.8, job.weight < 1.9]
-    reached = np.select(kinds, [c.weights_4, c.weights_8], c.weights_16)
-    read = job.linear / reached + experts.step_weights(job, c)
-    read = job.weight * read
-    flops = 2 * job.batch * (job.linear + job.expert * job.expert_share + job.head)
-    products = np.maximum((read + 2.0 * job.head) / card.stream, flops / card.matmul)
     rest = job.batch * (_moved(job, card) / card.stream + job.scan_flops / card.matmul)
     small = job.layers * (c.card_layer + c.tail_layer * job.tail)
     small = small + job.layers * c.turn_layer * (job.rotated + 0.5 * job.smoothed)
-    joined = np.where(job.weight < 1.9, job.joined_launches, 0.0)
     torch_launches = experts.launches(job) + _tensor_launches(job)
-    small = small + c.card_launch * (job.fused_launches - joined + torch_launches)
+    small = small + c.card_launch * (_step_launches(job, c) + torch_launches)
     packed = (job.k_bits < 16) | (job.v_bits < 16)
     launches = job.launches + np.where(packed, job.layers * c.packed_launches, 0.0)
     host = c.host_step + c.plan_decode + c.launch_decode * launches
-    seconds: Floats = np.maximum(host, products + rest + decode_cache(job, card) + small) + c.step
+    seconds: Floats = (
+        np.maximum(host, products.step(job, card) + rest + decode_cache(job, card) + small) + c.step
+    )
     return seconds
+
+
+def _step_launches(job: LatencyJob, c: Coefficients) -> Number:
+    """Kernels of a decode step, each as much as it does not overlap with the one before."""
+    packed = job.weight < PACKED
+    joined = np.where(packed, job.joined_launches, 0.0)
+    hidden = c.overlap * np.where(packed, job.matrices - joined, 0.0)
+    gated = np.where(job.batch <= FEW_ROWS, job.plain_gates, 0.0)  # one kernel, where rows are few
+    return job.fused_launches - joined - job.overlaps * (hidden + gated)
 
 
 def _prefill(job: LatencyJob, card: Card) -> Floats:
@@ -117,7 +122,7 @@ def _passes(job: LatencyJob, length: Number, done: Number, count: Number, card: 
     what does not depend on the position and what does."""
     c = card.c
     rows = length * job.batch
-    fixed = _products(job, rows, card) + rows * _moved(job, card) / card.stream
+    fixed = products.chunk(job, rows, card) + rows * _moved(job, card) / card.stream
     fixed = fixed + job.layers * c.card_layer
     torch_launches = experts.launches(job) + _tensor_launches(job)
     fixed = fixed + c.card_launch * (job.fused_launches + torch_launches)
@@ -137,23 +142,6 @@ def _tensor_launches(job: LatencyJob) -> Number:
     return job.per_tensor * job.layers * TENSOR_LAUNCHES
 
 
-def _products(job: LatencyJob, rows: Number, card: Card) -> Floats:
-    """Seconds of a chunk's matrix products. Few rows leave a product's tiles partly empty."""
-    c = card.c
-    packed = job.weight < 1.9
-    # operations / (rate * rows / (rows + matmul_rows))
-    dense = 2 * job.linear * (rows + c.matmul_rows) / card.matmul
-    routed = experts.chunk_products(job, rows, card)
-    scans = job.scan_flops * rows / card.matmul
-    # Many rows multiply with a 16-bit copy of packed weights, which is written first.
-    copied = packed & (rows > FEW_ROWS)
-    copy = job.weight + c.dequantize_bytes
-    moved = job.linear * np.where(copied, copy, job.weight)
-    moved = moved + experts.chunk_bytes(job, rows)
-    seconds: Floats = np.maximum(dense + routed, moved / card.stream) + scans
-    return np.where(copied, dense + routed + scans + moved / card.stream, seconds)
-
-
 def _host(job: LatencyJob, length: Number, card: Card) -> tuple[Number, Number]:
     """Seconds of the host for one chunk: (at position 0, for each token of position)."""
     c = card.c
@@ -162,7 +150,7 @@ def _host(job: LatencyJob, length: Number, card: Card) -> tuple[Number, Number]:
         grows: Floats = np.asarray(np.asarray(full) > 0, dtype=np.float64)
         return c.host_step + c.launch_prefill * job.launches + c.plan * grows, 0.0
     rows = length * job.batch
-    copied = (job.weight < 1.9) & (rows > FEW_ROWS)
+    copied = (job.weight < PACKED) & (rows > FEW_ROWS)
     launches = job.host_launches + TORCH_CALL * _tensor_launches(job)
     launches = launches + ROUTED_CALL * experts.launches(job)
     rotated_layers = job.layers * job.rotated

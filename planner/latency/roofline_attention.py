@@ -39,6 +39,12 @@ GENERAL_DECODE = 0.2
 kernel unpacks codes one by one (4-bit codes at 131,072 tokens, before that kernel, H200)."""
 
 
+DECODE_ROUND = 0.4
+"""Of `card_layer`, what a further round of a step's blocks takes beside its bytes: 64 sequences of
+8 KV heads are 512 blocks, four rounds of 132, and took 98 us a layer where 72 read as much in
+one round (16 of four times the length), an H200."""
+
+
 class Card:
     """The rates a GPU reaches: datasheet x efficiency."""
 
@@ -53,6 +59,7 @@ class Card:
         self.eight = (hardware.fp8_flops or 0.0) * coefficients.attention_eight * hopper
         self.tiled = hardware.fp16_flops * coefficients.attention_tiled
         self.tiled_packed = self.tiled * coefficients.tiled_packed
+        self.few_rows = hardware.fp16_flops * coefficients.few_rows
         # A faster card needs more query rows to be full.
         self.fill_rows = coefficients.fill_rows * hardware.fp16_flops / 989.4e12
 
@@ -74,7 +81,18 @@ def decode_cache(job: LatencyJob, card: Card) -> Number:
     k_rate = _reached(job.k_bits, card) * np.where(by_channel, c.packed_channels, 1.0)
     sides = job.k_bits / k_rate + job.v_bits / _reached(job.v_bits, card)
     sides = np.where(job.coded > 0, (job.k_bits + job.v_bits) / GENERAL_DECODE, sides)
-    return job.kv_bytes * sides / (job.k_bits + job.v_bits) / card.stream
+    read = job.kv_bytes * sides / (job.k_bits + job.v_bits) / card.stream
+    return read + DECODE_ROUND * c.card_layer * _further_rounds(job)
+
+
+def _further_rounds(job: LatencyJob) -> Number:
+    """Rounds of decode attention's blocks after the first, of all layers: a block takes a KV head
+    of a sequence, or a part of one, and fills a multiprocessor."""
+    total: Number = 0.0
+    for kind in job.kinds:
+        heads = job.batch * kind.query_heads // np.maximum(kind.group, 1)
+        total = total + kind.layers * np.maximum(np.ceil(heads / MULTIPROCESSORS) - 1, 0.0)
+    return total
 
 
 def _reached(bits: Number, card: Card) -> Floats:

@@ -16,6 +16,7 @@ from .kernel_launches import (
     fused_launches,
     fused_moved_bytes,
     joinable,
+    plain_gates,
     routed_launches,
     unfused_launches,
     unfused_moved_bytes,
@@ -59,6 +60,8 @@ class Work:
     """The same of packed experts, in a step."""
     joined_launches: int
     """Of them, those that packed weights save: q, k, v and gate, up are one product each."""
+    plain_gates: int
+    """Gates that are one kernel in passes of few rows alone."""
     matrices: int
     """Dense matrix products of a pass, the output head aside."""
     experts: int
@@ -97,6 +100,7 @@ def work_of(spec: ModelSpec) -> Work:
         routed_launches=routed_layers * routed_launches(spec),
         packed_routed_launches=routed_layers * PACKED_ROUTED,
         joined_launches=saved - joined,
+        plain_gates=sum(plain_gates(layer, spec) for layer in spec.layers),
         matrices=passed.matrices,
         experts=sum(x.ffn.experts for x in spec.layers if isinstance(x.ffn, MoEFFN)),
         attention=passed.attention,

@@ -64,7 +64,7 @@ class BlockTraits:
     fused_gate: bool = False
     """One matrix makes gate and up."""
     plain_gate: bool = False
-    """The block is none that kvpareto has a kernel for (runtime/fused.py): its own code runs."""
+    """Passes of many rows run the block's own code in kvpareto too (runtime/fused.py)."""
     normed_product: bool = False
     """The gated product is normalised before the last matrix (BitNet)."""
     inline_ffn: bool = False

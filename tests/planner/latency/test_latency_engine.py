@@ -13,6 +13,8 @@ from kvpareto.planner.latency.efficiency import Coefficients, shipped
 from kvpareto.planner.latency.job import ConfigurationAxes, job_of
 from kvpareto.planner.latency.predict import predict
 from kvpareto.planner.latency.roofline import seconds
+from kvpareto.planner.latency.roofline_attention import DECODE_ROUND, Card, decode_cache
+from kvpareto.planner.latency.roofline_products import few_rows, step
 from kvpareto.planner.latency.work import work_of
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory.kv_cache import kv_bytes
@@ -185,4 +187,72 @@ def test_other_gpus_and_runs_from_before_have_no_attention_in_8_bits() -> None:
     elsewhere = float(seconds(job, replace(H200, name="NVIDIA B200"), OURS).ttft.item())
     assert now < 0.85 * before
     assert elsewhere == before
-    assert not any(row.eight for row in shipped_runs())
+    assert sum(row.eight for row in shipped_runs()) == 6  # steps and prompts of the newest kernels
+
+
+@pytest.mark.parametrize(
+    ("weights", "batch", "rate", "held"),
+    [
+        (4, 1, "weights_4", 0), (4, 2, "weights_4", 6), (4, 3, "sweep", 8), (4, 9, "sweep", 16),
+        (4, 17, "tiles", 32), (4, 33, "tiles", 64), (8, 2, "weights_8", 6), (8, 3, "tiles_8", 16),
+        (8, 32, "tiles_8", 32), (8, 64, "tiles", 64),
+    ],
+)  # fmt: skip
+def test_packed_products_by_rows_by_hand(weights: int, batch: int, rate: str, held: int) -> None:
+    config = Configuration(weight_bits=weights)
+    job = job_of(LLAMA, Workload(4000, 64, batch=batch), ConfigurationAxes.of(config, 1))
+    card, linear = Card(H200, OURS), 32 * (4096 * (6144 + 4096) + 3 * 4096 * 14_336)
+    stored = float(np.asarray(job.weight).item())
+    read = linear * stored / (getattr(OURS, rate) * OURS.stream * H200.bandwidth)
+    arithmetic = 2 * linear * held / (OURS.few_rows * H200.fp16_flops)
+    found = few_rows(job, float(batch), card)
+    assert float(np.asarray(found).item()) == pytest.approx(read + arithmetic, rel=1e-6)
+
+
+def test_more_rows_than_the_kernels_take_are_dequantized() -> None:
+    def products(bits: int, batch: int) -> float:
+        config = Configuration(weight_bits=bits)
+        job = job_of(LLAMA, Workload(4000, 64, batch=batch), ConfigurationAxes.of(config, 1))
+        return float(np.asarray(step(job, Card(H200, OURS))).item())
+
+    assert products(4, 65) > products(16, 65)  # a copy is written, and read by the same product
+    assert products(4, 16) < products(4, 32) < products(4, 64)
+    assert products(4, 1) < products(16, 1) / 2.5
+
+
+def test_decode_steps_of_batches_are_right_within_a_twentieth() -> None:
+    # benchmarks/results/decode.jsonl: H200, Llama-3.1-8B's shape
+    measured = {(1, 131_000): 3.44, (16, 16_000): 5.47, (64, 4_000): 9.84, (8, 65_000): 7.27}
+    for (batch, context), ms in measured.items():
+        config, workload = Configuration.parse("w4a16-k4v4-g64"), Workload(context, 64, batch=batch)
+        found = predict(LLAMA, config, workload, KVPARETO, H200)
+        assert found is not None
+        assert 1e3 * found.tpot_s == pytest.approx(ms, rel=0.05), (batch, context)
+        assert 1e3 * found.tpot_low < ms < 1e3 * found.tpot_high
+
+
+def test_granites_gate_is_one_kernel_where_rows_are_few() -> None:
+    granite = next(r.spec for r in shipped_runs() if r.model == "granite-4.0-micro-like")
+    work = work_of(granite)
+    assert work.plain_gates == 40
+    assert work_of(LLAMA).plain_gates == 0
+
+    def step_s(batch: int, overlaps: float) -> float:
+        workload = Workload(4000, 64, batch=batch)
+        job = job_of(granite, workload, ConfigurationAxes.of(Configuration(), 1))
+        found = seconds(replace(job, overlaps=overlaps), H200, OURS)
+        return float(found.tpot.item())
+
+    # 16-bit weights: no packed product overlaps, so that the gates are all that differs
+    assert step_s(1, 0.0) - step_s(1, 1.0) == pytest.approx(40 * OURS.card_launch)
+    assert step_s(65, 0.0) == pytest.approx(step_s(65, 1.0))
+
+
+def test_a_steps_attention_takes_rounds_of_the_card() -> None:
+    def read(batch: int) -> float:
+        axes = ConfigurationAxes.of(Configuration(), 10**9)  # the same bytes, of more sequences
+        job = job_of(LLAMA, Workload(4000, 64, batch=batch), axes)
+        return float(np.asarray(decode_cache(job, Card(H200, OURS))).item())
+
+    assert read(16) == pytest.approx(read(1))  # 128 heads of 132 multiprocessors
+    assert read(64) - read(1) == pytest.approx(32 * 3 * DECODE_ROUND * OURS.card_layer)

@@ -1,0 +1,89 @@
+"""What matrix products cost in the roofline: those of a step, of a chunk, and packed ones by rows.
+
+Packed weights are multiplied with in four ways (runtime/weights/linear.py, launch.py):
+
+    rows        4 bits      8 bits      seconds
+    1, 2        row.cu      row.cu      read at `weights_4`, `weights_8`; a second row on fp32 units
+    3 to 16     sweep.cu    Triton      read at `sweep`, `tiles_8`, and arithmetic
+    17 to 32    tile.cu     Triton      read at `tiles`, `tiles_8`, and arithmetic
+    33 to 64    ring.cu     ring.cu     read at `tiles`, and arithmetic
+    more        a 16-bit copy is written, and the library multiplies
+
+where arithmetic is 2 * weights * rows / (`few_rows` * dense rate) of the rows that a kernel's tiles
+hold: unpacking takes the same units, so that neither hides the other (docs/weights_runtime.md has
+the kernels' times).
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from . import roofline_experts as experts
+from .job import Floats, LatencyJob, Number
+from .roofline_attention import Card
+from .roofline_experts import FEW_ROWS, PACKED
+
+FOUR = 0.8
+"""Stored bytes of a weight below which it has 4 bits."""
+ONE_ROW, SWEEP, TILE = 2, 16, 32  # rows up to which row.cu, sweep.cu and tile.cu are taken
+SECOND_ROW = 6
+"""Rows of the tensor cores' kernels in whose time row.cu does a second one: 12 us for 4096 x 28672
+and the three others of a layer of Llama-3.1-8B, an H200."""
+
+
+def step(job: LatencyJob, card: Card) -> Number:
+    """Seconds of all products of a decode step, the output head's too."""
+    c = card.c
+    packed = (job.weight < PACKED) & c.fused
+    kinds = [job.weight < FOUR, job.weight < PACKED]
+    reached = np.select(kinds, [c.weights_4, c.weights_8], c.weights_16)
+    plain = np.where(packed, 0.0, job.linear)
+    read = job.weight * (plain / reached + experts.step_weights(job, c))
+    flops = 2 * job.batch * (plain + job.expert * job.expert_share + job.head)
+    others = np.maximum((read + 2.0 * job.head) / card.stream, flops / card.matmul)
+    many = _dense(job, job.batch, card) + _copied(job, card)
+    of_packed = np.where(job.batch > FEW_ROWS, many, few_rows(job, job.batch, card))
+    return others + np.where(packed, of_packed, 0.0)
+
+
+def chunk(job: LatencyJob, rows: Number, card: Card) -> Floats:
+    """Seconds of a chunk's products. Few rows leave a product's tiles partly empty."""
+    packed = job.weight < PACKED
+    dense = _dense(job, rows, card)
+    routed = experts.chunk_products(job, rows, card)
+    scans = job.scan_flops * rows / card.matmul
+    fetched = experts.chunk_bytes(job, rows) / card.stream
+    # Many rows multiply with a 16-bit copy of packed weights, which is written first.
+    copied = dense + routed + _copied(job, card) + fetched
+    few = few_rows(job, rows, card) + np.maximum(routed, fetched)
+    plain = np.maximum(dense + routed, job.linear * job.weight / card.stream + fetched)
+    kinds = [packed & (rows > FEW_ROWS), packed & (card.c.fused & (rows <= FEW_ROWS))]
+    seconds: Floats = np.select(kinds, [copied, few], plain) + scans
+    return seconds
+
+
+def few_rows(job: LatencyJob, rows: Number, card: Card) -> Number:
+    """Seconds of dense products of up to FEW_ROWS rows with packed weights."""
+    c = card.c
+    four: npt.NDArray[np.bool_] = np.asarray(job.weight < FOUR)
+    rows = np.asarray(rows, dtype=np.float64)
+    swept = four & (rows <= SWEEP) & (np.asarray(job.overlaps) > 0)
+    rate = np.select(
+        [(rows <= ONE_ROW) & four, rows <= ONE_ROW, swept, ~four & (rows <= TILE)],
+        [c.weights_4, c.weights_8, c.sweep, c.tiles_8],
+        c.tiles,
+    )
+    held = np.select(
+        [rows <= ONE_ROW, four & (rows <= 8), rows <= SWEEP, rows <= TILE],
+        [SECOND_ROW * (np.maximum(rows, 1.0) - 1.0), 8.0, float(SWEEP), float(TILE)],
+        float(FEW_ROWS),
+    )
+    return job.linear * (job.weight / (rate * card.stream) + 2 * held / card.few_rows)
+
+
+def _dense(job: LatencyJob, rows: Number, card: Card) -> Number:
+    # operations / (rate * rows / (rows + matmul_rows))
+    return 2 * job.linear * (rows + card.c.matmul_rows) / card.matmul
+
+
+def _copied(job: LatencyJob, card: Card) -> Number:
+    return job.linear * (job.weight + card.c.dequantize_bytes) / card.stream
