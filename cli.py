@@ -27,6 +27,7 @@ from .command_groups import (
 )
 from .command_run import CommandOutput, run_command
 from .planning_commands import estimate, plan
+from .report.help_pages import FoldedGroup
 
 
 def _print_version(asked: bool) -> None:
@@ -44,6 +45,7 @@ def application(arguments: Sequence[str] = ()) -> typer.Typer:
     """
     app = typer.Typer(
         name="kvpareto",
+        cls=FoldedGroup,
         invoke_without_command=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,

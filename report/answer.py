@@ -8,7 +8,7 @@ from rich.text import Text
 
 from ..planner.search.request import SAFE_LOSS
 from ..planner.units import format_bytes, format_parameters, format_seconds
-from .lines import print_command, print_line, print_whole
+from .lines import LABEL, print_command, print_line, print_whole
 from .numbers import percent, seconds
 from .servers.serving import alone_words, asked_words, compared_words, own_words, serves_line
 
@@ -30,7 +30,7 @@ def print_answer(document: Document, console: Console, *, more: bool) -> None:
             console.print(Text(label, "dim"))
             console.print(Text(command), soft_wrap=True, highlight=False)
         elif label in _NO_COMMAND:
-            print_whole(console, label, Text(command))
+            _print_file(console, label, command)
         else:
             print_command(console, label, command)
     for other in document.get("compared") or ():
@@ -43,6 +43,16 @@ def print_answer(document: Document, console: Console, *, more: bool) -> None:
     else:
         for other in document["elsewhere"]:
             print_command(console, other["engine"], other["command"])
+
+
+def _print_file(console: Console, label: str, text: str) -> None:
+    """What a file is, and its address: below it where both are wider than the terminal."""
+    what, _, address = text.rpartition(" ")
+    if console.is_terminal and LABEL + len(text) > console.width:
+        print_line(console, label, what)
+        print_whole(console, "", Text(address))
+    else:
+        print_whole(console, label, Text(text))
 
 
 def title(document: Document) -> str:

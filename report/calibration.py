@@ -4,19 +4,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+
+from .folding import folded
+from .tables import rows_that_fit
 
 
 def print_calibration(document: Mapping[str, Any], console: Console) -> None:
     """A line a row, then why it ended, how good the fit is, and where the profile lies."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("configuration", "context", "task", "score", "retention", "±"):
-        table.add_column(name, justify="left" if name in ("configuration", "task") else "right")
+    rows = []
     for row in document["rows"]:
         score = f"{row['score']:.3f}" if row["score"] is not None else row["outcome"]
         kept, error = (_number(row[name]) for name in ("retention", "retention_sd"))
-        table.add_row(row["config"], f"{row['context']:,}", row["task"], score, kept, error)
-    console.print(table, highlight=False, markup=False)
+        rows.append((row["config"], f"{row['context']:,}", row["task"], score, kept, error))
+    titles = "configuration", "context", "task", "score", "retention", "±"
+    table = rows_that_fit(titles, rows, console.width, left=(0, 2))
+    console.print(table, highlight=False, markup=False, crop=False)
     lines = ["", f"{document['reason'].capitalize()}."]
     if document["expected_error"] is not None:
         points = 100 * document["expected_error"]
@@ -36,7 +38,8 @@ def print_calibration(document: Mapping[str, Any], console: Console) -> None:
         else "No quantized configuration was measured, so there is no fit yet. --resume continues."
     )
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        text = "\n".join(folded(line, console.width))
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _number(value: float | None) -> str:

@@ -11,11 +11,17 @@ from rich.console import Console
 from rich.text import Text
 
 from ..planner.units import GB, format_bytes
+from .folding import folded
+from .lines import KEPT
 from .numbers import percent, seconds
 from .plot import Mark, scatter
 
 Document = Mapping[str, Any]
 _GAP = 2
+_LEGEND = "predicted loss, log scale: o@frontier, *@recommended, ╎@interval, ┊@budget".replace(
+    "@", KEPT
+)
+"""A mark stays beside its name."""
 _LEAST = 3
 """Columns beside the configuration below which it gets a line of its own."""
 
@@ -97,7 +103,7 @@ def _picture(document: Document, width: int) -> Text:
     picture = scatter(
         [*marks, _mark(best, "*")],
         x_label="GB",
-        y_label="predicted loss, log scale: o frontier, * recommended, ╎ interval, ┊ budget",
+        y_label="\n".join(folded(_LEGEND, width)),
         x_limit=document["budget"] / GB,
         width=max(20, min(60, width - 12)),
     )

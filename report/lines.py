@@ -5,12 +5,12 @@ the terminal goes on behind a backslash, so that a shell takes all of it.
 """
 
 import re
-import shlex
-from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from .folding import shell_lines
 
 LABEL = 13
 KEPT = "\N{NO-BREAK SPACE}"
@@ -56,36 +56,3 @@ def print_command(console: Console, label: str, command: str) -> None:
     for number, line in enumerate(lines):
         begin = label.ljust(LABEL) if first == LABEL and number == 0 else " " * first
         console.print(Text.assemble((begin, "dim"), line), soft_wrap=True, highlight=False)
-
-
-def shell_lines(command: str, width: int) -> list[str]:
-    """`command` in lines of at most `width` characters where its words allow that, all but the
-    last of which end in a backslash; an option stays beside its value."""
-    lines: list[str] = []
-    for part in _with_values(_words(command)):
-        if lines and len(lines[-1]) + 1 + len(part) + 2 <= width:
-            lines[-1] += f" {part}"
-        else:
-            lines.append(part)
-    return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
-
-
-def _words(command: str) -> list[str]:
-    """The words of `command` as they are typed, quotes included; one where nobody can tell."""
-    try:
-        words = [shlex.quote(word) for word in shlex.split(command)]
-    except ValueError:
-        return [command]
-    return words if " ".join(words) == command else [command]
-
-
-def _with_values(words: Sequence[str]) -> list[str]:
-    """Each option and the word behind it as one; what is no option alone."""
-    parts: list[str] = []
-    for word in words:
-        after_option = parts and parts[-1].startswith("-") and " " not in parts[-1]
-        if after_option and not word.startswith("-"):
-            parts[-1] += f" {word}"
-        else:
-            parts.append(word)
-    return parts

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from ..planner.accuracy import calibrations
 from ..planner.accuracy.shipped_measurements import measured_as, measured_models
@@ -28,8 +27,12 @@ from ..planner.models.spec import (
     RecurrentState,
 )
 from ..planner.units import GiB, format_bytes
+from .folding import folded
+from .tables import rows_that_fit
 
 Document = Mapping[str, Any]
+_FACT = 32
+"""Columns that a fact has beside its name, or it stands below."""
 
 
 def list_document() -> dict[str, Any]:
@@ -84,7 +87,7 @@ def print_list(document: Document, console: Console) -> None:
     """Names, one a line under each heading, so that they can be searched and copied."""
     kinds = (
         ("Models", document["models"]),
-        ("Measured models", [_measured_line(one) for one in document["measured"]]),
+        ("Measured models", [_measured_line(one, console) for one in document["measured"]]),
         ("GPUs", document["gpus"]),
         ("Calibrations here", document["calibrations"]),
     )
@@ -94,30 +97,35 @@ def print_list(document: Document, console: Console) -> None:
             console.print(f"  {name}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _measured_line(one: Mapping[str, Any]) -> str:
-    return f"{one['model']}  {one['points']} points on an {one['gpu']}, weights {one['weights']}"
+def _measured_line(one: Mapping[str, Any], console: Console) -> str:
+    """The model and, below it where the terminal is narrow, of what its points are."""
+    weights = one["weights"].partition(", SHA-256")[0]
+    what = f"{one['points']} points on an {one['gpu']}, weights {weights}"
+    if len(one["model"]) + len(what) + 4 <= console.width:
+        return f"{one['model']}  {what}"
+    return "\n".join([one["model"], *folded("    " + what, console.width, 4)])
 
 
 def print_profile(document: Document, console: Console) -> None:
     """One fact a line."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for key, value in document["facts"].items():
-        table.add_row(f"  {key}", "\n".join(value) if isinstance(value, list) else str(value))
+    rows = [
+        (f"  {key}", "\n".join(value) if isinstance(value, list) else str(value))
+        for key, value in document["facts"].items()
+    ]
+    table = rows_that_fit(("", ""), rows, console.width, fold=1, least=_FACT)
     console.print(document["name"], style="bold", highlight=False, markup=False)
-    console.print(table, highlight=False, markup=False)
+    console.print(table, highlight=False, markup=False, crop=False)
 
 
 def print_check(document: Document, console: Console) -> None:
     """One config a line: parameters, cache, and what differs."""
-    table = Table(box=None, pad_edge=False)
-    for title in ("config", "model_type", "parameters", "cache"):
-        table.add_column(title, overflow="fold")
-    for one in document["configs"]:
-        verdicts = [_verdict(one[what]) for what in ("parameters", "cache")]
-        table.add_row(one["name"], one["model_type"], *verdicts)
-    console.print(table, highlight=False, markup=False)
+    rows = [
+        (one["name"], one["model_type"], *(_verdict(one[x]) for x in ("parameters", "cache")))
+        for one in document["configs"]
+    ]
+    titles = "config", "model_type", "parameters", "cache"
+    table = rows_that_fit(titles, rows, console.width, fold=3, left=(0, 1, 2))
+    console.print(table, highlight=False, markup=False, crop=False)
     for what, counts in document["counts"].items():
         said = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
         console.print(f"{what}: {said or 'none compared'}", highlight=False, markup=False)

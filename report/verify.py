@@ -1,6 +1,6 @@
 """Receipts for a person: what was wrong first, then every number beside its prediction."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..planner.units import GiB, format_bytes, format_percent, format_time, format_tokens
+from .tables import rows_that_fit
 
 Document = Mapping[str, Any]
 
@@ -30,44 +31,52 @@ _SIDES = {"inside": "inside", "better": "better", "worse": "WORSE", None: "-"}
 
 def print_receipt(document: Document, console: Console) -> None:
     """One verification."""
-    console.print(Group(*_receipt(document)), highlight=False, markup=False)
+    parts = _receipt(document, console.width)
+    console.print(Group(*parts), highlight=False, markup=False, crop=False)
 
 
 def print_sweep(document: Document, console: Console) -> None:
     """Several, a line each, and what was wrong with those that are not verified."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("configuration", overflow="fold")
-    for name in ("context", "budget", "measured", "off", "retention", ""):
-        table.add_column(name, justify="right", no_wrap=True)
+    rows: list[Sequence[str]] = []
     for one in document["receipts"]:
         total = _term(one, "total")
         off = total["difference"]
-        table.add_row(
-            one["config"],
-            format_tokens(one["context"]),
-            format_bytes(one["budget"]),
-            _value(total["measured"], "bytes"),
-            "-" if off is None else f"{off / total['predicted']:+.1%}",
-            _percent(one["retention"]["measured"]),
-            "verified" if one["verified"] else "NOT",
+        rows.append(
+            (
+                one["config"],
+                format_tokens(one["context"]),
+                format_bytes(one["budget"]),
+                _value(total["measured"], "bytes"),
+                "-" if off is None else f"{off / total['predicted']:+.1%}",
+                _percent(one["retention"]["measured"]),
+                "verified" if one["verified"] else "NOT",
+            )
         )
     for none in document["unplanned"]:
         shape = format_tokens(none["context"]), format_bytes(none["budget"])
-        table.add_row("nothing fits", *shape, "-", "-", "-", "-")
+        rows.append(("nothing fits", *shape, "-", "-", "-", "-"))
+    titles = "configuration", "context", "budget", "measured", "off", "retention", ""
     wrong = [f"{one['config']}: {line}" for one in document["receipts"] for line in one["wrong"]]
     parts: list[RenderableType] = [_listed("Wrong", wrong), ""] if wrong else []
-    parts += [table, "", Text(document["verdict"], "bold")]
-    console.print(Group(*parts), highlight=False, markup=False)
+    parts += [rows_that_fit(titles, rows, console.width), "", Text(document["verdict"], "bold")]
+    console.print(Group(*parts), highlight=False, markup=False, crop=False)
 
 
-def _receipt(document: Document) -> list[RenderableType]:
+def _receipt(document: Document, width: int) -> list[RenderableType]:
     budget = document["budget"]
     heading = (
         f"{format_tokens(document['context'])} + {document['output']} tokens, batch "
         f"{document['batch']}, engine {document['engine']}, on {document['gpu'] or 'a CPU'}"
     )
+    between = "  " if len(document["model"]) + 2 + len(document["config"]) <= width else "\n"
     parts: list[RenderableType] = [
-        Text.assemble((document["model"], "bold"), "  ", document["config"]),
+        Text.assemble(
+            (document["model"], "bold"),
+            between,
+            document["config"],
+            no_wrap=True,
+            overflow="ignore",
+        ),
         heading,
         f"budget {format_bytes(budget)} ({budget / GiB:.2f} GiB)",
         "",
@@ -78,39 +87,38 @@ def _receipt(document: Document) -> list[RenderableType]:
         parts += [_listed("Wrong", document["wrong"]), ""]
     if document["corrected"]:
         parts += [_listed("Run instead", _corrected(document["corrected"])), ""]
-    parts += [_terms(document)]
+    parts += [_terms(document, width)]
     if document["peak_phase"]:
         parts.append(f"the peak was reached in {document['peak_phase']}")
-    parts += ["", *_tasks(document)]
+    parts += ["", *_tasks(document, width)]
     parts += [_listed("Cap", _cap(document["cap"]))]
     if document["notes"]:
         parts += ["", _listed("Notes", document["notes"])]
     return parts
 
 
-def _terms(document: Document) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("", no_wrap=True)
-    for name in ("predicted", "measured", "off", ""):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("interval", overflow="fold")
+def _terms(document: Document, width: int) -> RenderableType:
+    rows = []
     for term in document["terms"]:
         unit, off, low = term["unit"], term["difference"], term["low"]
         share = "-" if off is None or not term["predicted"] else f"{off / term['predicted']:+.1%}"
         between = f"{_value(low, unit)} to {_value(term['high'], unit)}"
-        table.add_row(
-            "  " + LABELS[term["name"]],
-            _value(term["predicted"], unit),
-            _value(term["measured"], unit) if term["measured"] is not None else "not measured",
-            share,
-            _SIDES[term["side"]],
-            term["note"] or ("exact" if low == term["high"] else between),
-            style="bold" if term["name"] == "total" else "",
+        rows.append(
+            (
+                "  " + LABELS[term["name"]],
+                _value(term["predicted"], unit),
+                _value(term["measured"], unit) if term["measured"] is not None else "not measured",
+                share,
+                _SIDES[term["side"]],
+                term["note"] or ("exact" if low == term["high"] else between),
+            )
         )
-    return table
+    titles = "", "predicted", "measured", "off", "", "interval"
+    bold = [number for number, term in enumerate(document["terms"]) if term["name"] == "total"]
+    return rows_that_fit(titles, rows, width, fold=5, bold=bold)
 
 
-def _tasks(document: Document) -> list[RenderableType]:
+def _tasks(document: Document, width: int) -> list[RenderableType]:
     whole = document["retention"]
     of = f" of {whole['task'].replace('_', ' ')}" if whole["task"] else ""
     predicted = (
@@ -119,23 +127,23 @@ def _tasks(document: Document) -> list[RenderableType]:
     )
     if not document["tasks"]:
         return [predicted + ("; not measured" if whole["predicted"] < 1 else ""), ""]
-    table = Table(box=None, pad_edge=False)
-    table.add_column("task", no_wrap=True)
-    for name in ("items", "score", "unquantized", "retention", "predicted", ""):
-        table.add_column(name, justify="right")
-    table.add_column("", overflow="fold")
+    rows = []
     for task in document["tasks"]:
         error = task["retention_sd"]
-        table.add_row(
-            "  " + task["task"],
-            str(task["items"]),
-            f"{task['score']:.3f}",
-            "-" if task["reference"] is None else f"{task['reference']:.3f}",
-            _percent(task["retention"]) + (f" ± {100 * error:.1f}" if error else ""),
-            f"{100 * task['predicted_low']:.1f} to {100 * task['predicted_high']:.1f} %",
-            _SIDES[task["side"]],
-            task["note"] or (task["reference_from"] or ""),
+        rows.append(
+            (
+                "  " + task["task"],
+                str(task["items"]),
+                f"{task['score']:.3f}",
+                "-" if task["reference"] is None else f"{task['reference']:.3f}",
+                _percent(task["retention"]) + (f" ± {100 * error:.1f}" if error else ""),
+                f"{100 * task['predicted_low']:.1f} to {100 * task['predicted_high']:.1f} %",
+                _SIDES[task["side"]],
+                task["note"] or (task["reference_from"] or ""),
+            )
         )
+    titles = "task", "items", "score", "unquantized", "retention", "predicted", "", ""
+    table = rows_that_fit(titles, rows, width, fold=7)
     return [predicted + f"; measured {_percent(whole['measured'])}", table, ""]
 
 

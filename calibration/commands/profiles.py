@@ -9,12 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from ...planner.errors import one_line
+from ...report.help_pages import FoldedGroup
 from .shared_options import AsJson, Show
 
 
 def register(app: typer.Typer, show: Show) -> None:
     """Add the commands; `show` puts a document on stdout through a printer of `report`."""
     profiles_app = typer.Typer(
+        cls=FoldedGroup,
         help="Show the known models, GPUs and calibrations.",
         invoke_without_command=True,
         rich_markup_mode=None,
@@ -39,7 +41,10 @@ def register(app: typer.Typer, show: Show) -> None:
     def profiles_show(
         context: typer.Context,
         name: Annotated[
-            str, typer.Argument(help="A model's hub id or folder, a GPU, or a calibration.")
+            str,
+            typer.Argument(
+                metavar="NAME", help="A model's hub id or folder, a GPU, or a calibration."
+            ),
         ],
         as_json: AsJson = False,
     ) -> None:
@@ -56,7 +61,9 @@ def register(app: typer.Typer, show: Show) -> None:
     @profiles_app.command("check")
     def profiles_check(
         context: typer.Context,
-        folder: Annotated[Path, typer.Argument(help="A folder of config.json files.")],
+        folder: Annotated[
+            Path, typer.Argument(metavar="FOLDER", help="A folder of config.json files.")
+        ],
         as_json: AsJson = False,
     ) -> int:
         """Compare the planner's reading of configs with the models that transformers builds.
@@ -93,7 +100,9 @@ def register(app: typer.Typer, show: Show) -> None:
     @profiles_app.command("export")
     def profiles_export(
         context: typer.Context,
-        name: Annotated[str, typer.Argument(help="A calibrated model, as `list` names it.")],
+        name: Annotated[
+            str, typer.Argument(metavar="NAME", help="A calibrated model, as `list` names it.")
+        ],
         output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
         as_json: AsJson = False,
     ) -> None:
@@ -119,7 +128,7 @@ def register(app: typer.Typer, show: Show) -> None:
     @profiles_app.command("import")
     def profiles_import(
         context: typer.Context,
-        file: Annotated[Path, typer.Argument(help="A file that `export` wrote.")],
+        file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `export` wrote.")],
         as_json: AsJson = False,
     ) -> None:
         """Import a calibration from another machine.

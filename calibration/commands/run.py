@@ -22,7 +22,9 @@ Model = Annotated[
         "--model", "-m", help="A folder with weights, or a hub id. smollm2 is a small one."
     ),
 ]
-Plan = Annotated[Path | None, typer.Option("--plan", help="File that `plan --save` wrote.")]
+Plan = Annotated[
+    Path | None, typer.Option("--plan", help="File that `kvpareto plan --save` wrote.")
+]
 Config = Annotated[
     str | None,
     typer.Option(
@@ -32,12 +34,16 @@ Config = Annotated[
 ]
 Budget = Annotated[
     str | None,
-    typer.Option("--budget", help="Memory to plan for.  [default: free memory of the device]"),
+    typer.Option(
+        "--budget",
+        help="Memory that a run may use: 12GB, 11.5GiB.  [default: free memory of the device]",
+    ),
 ]
 Length = Annotated[
     str | None,
     typer.Option(
-        "--context", help="Prompt tokens that the cache holds.  [default: 4k, or the plan's]"
+        "--context",
+        help="Prompt tokens that the cache holds: 32k, 10240.  [default: 4k, or the plan's]",
     ),
 ]
 Output = Annotated[
@@ -57,7 +63,8 @@ def register(app: typer.Typer, show: Show) -> None:
     def run(
         context: typer.Context,
         prompt: Annotated[
-            str | None, typer.Argument(help="Text. Without it, or with -, stdin is read.")
+            str | None,
+            typer.Argument(metavar="[PROMPT]", help="Text. Without it, or with -, stdin is read."),
         ] = None,
         model: Model = None,
         plan: Plan = None,

@@ -27,12 +27,12 @@ def register(app: typer.Typer, show: Show) -> None:
     def verify(
         context: typer.Context,
         argument: ModelArgument = None,
-        plan: Annotated[
-            Path | None, typer.Option(help="File that `kvpareto plan --save` wrote.")
-        ] = None,
         model: Annotated[
             str | None,
             typer.Option("--model", "-m", help="A folder with weights, or a hub id."),
+        ] = None,
+        plan: Annotated[
+            Path | None, typer.Option(help="File that `kvpareto plan --save` wrote.")
         ] = None,
         config: Annotated[
             str | None,

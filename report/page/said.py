@@ -5,10 +5,13 @@ from typing import Any
 
 from rich.console import Console
 
+from ..folding import folded
+
 
 def print_report(document: Mapping[str, Any], console: Console) -> None:
     """Where the page and the figures are."""
     size = document["bytes"] / 1e6
     lines = [f"wrote {document['report']} ({size:.2f} MB, opens in any browser)"]
     lines += [f"wrote {name}" for name in document["figures"]]
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    text = "\n".join(part for line in lines for part in folded(line, console.width))
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Guards that nothing else would miss: each of these was once removed without a red test."""
+"""Guards that no other test would miss."""
 
 import json
 import os

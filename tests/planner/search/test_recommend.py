@@ -174,7 +174,7 @@ def test_a_loss_that_cannot_be_kept_within_the_budget_names_the_loss_that_can(
 
 
 def test_what_is_not_safe_is_named_with_what_would_be() -> None:
-    """What keeps too little at its worst was once recommended with `at least 3.8 %`."""
+    """What keeps too little at its worst is not recommended, however much it keeps on average."""
     spec = load_model("Qwen/Qwen3-14B", offline=True)
     request = Request(spec, Workload(16_384), KVPARETO, 12 * GB)
     with pytest.raises(NothingFits, match="nothing is safe here") as caught:
