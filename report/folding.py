@@ -40,7 +40,7 @@ def _with_values(words: Sequence[str]) -> list[str]:
     parts: list[str] = []
     for word in words:
         after_option = parts and parts[-1].startswith("-") and " " not in parts[-1]
-        if parts and parts[-1] in _REDIRECTIONS or after_option and not word.startswith("-"):
+        if (parts and parts[-1] in _REDIRECTIONS) or (after_option and not word.startswith("-")):
             parts[-1] += f" {word}"
         else:
             parts.append(word)

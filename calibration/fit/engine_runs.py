@@ -125,8 +125,8 @@ def runs(lines: Iterable[dict[str, Any]], engine: Engine = KVPARETO) -> Iterator
 
 
 def _by_tiles(line: dict[str, Any]) -> bool:
-    """Whether a run's prompts went through the kernel of one sequence, as rows of batches that
-    were started before STAGED_BATCHES did."""
+    """Whether a run's prompts went tile by tile: those of batches started before
+    STAGED_BATCHES."""
     return (
         line["batch"] > 1 and line["engine"] == KVPARETO.name and line["started"] < STAGED_BATCHES
     )
@@ -142,8 +142,8 @@ def _few_rows(line: dict[str, Any], config: Configuration) -> bool:
 
 
 def _in_turn(line: dict[str, Any], spec: ModelSpec, config: Configuration) -> bool:
-    """Whether packed experts took a prompt's tokens one after another, as rows that were started
-    before GROUPED_EXPERTS did: their seconds and peaks are of that."""
+    """Whether packed experts took a prompt's tokens one after another: those of runs started
+    before GROUPED_EXPERTS, whose seconds and peaks are of that."""
     experts = config.weight_bits < 16 and any(isinstance(x.ffn, MoEFFN) for x in spec.layers)
     return experts and line["engine"] == KVPARETO.name and line["started"] < GROUPED_EXPERTS
 
