@@ -27,7 +27,7 @@ from .command_groups import (
 )
 from .command_run import CommandOutput, run_command
 from .planning_commands import estimate, plan
-from .report.help_pages import FoldedGroup
+from .report.layout.help_pages import FoldedGroup
 
 
 def _print_version(asked: bool) -> None:

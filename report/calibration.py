@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.console import Console
 
-from .folding import folded
-from .tables import rows_that_fit
+from .layout.folding import folded
+from .layout.tables import rows_that_fit
 
 
 def print_calibration(document: Mapping[str, Any], console: Console) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..planner.units import GB, format_bytes
-from .folding import folded
+from .layout.folding import folded
 from .lines import KEPT
 from .numbers import percent, seconds
 from .plot import Mark, scatter

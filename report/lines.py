@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .folding import shell_lines
+from .layout.folding import shell_lines
 
 LABEL = 13
 KEPT = "\N{NO-BREAK SPACE}"

@@ -27,8 +27,8 @@ from ..planner.models.spec import (
     RecurrentState,
 )
 from ..planner.units import GiB, format_bytes
-from .folding import folded
-from .tables import rows_that_fit
+from .layout.folding import folded
+from .layout.tables import rows_that_fit
 
 Document = Mapping[str, Any]
 _FACT = 32

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..planner.units import GiB, format_bytes, format_percent, format_time, format_tokens
-from .tables import rows_that_fit
+from .layout.tables import rows_that_fit
 
 Document = Mapping[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ...planner.errors import one_line
-from ...report.help_pages import FoldedGroup
+from ...report.layout.help_pages import FoldedGroup
 from .shared_options import AsJson, Show
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ..folding import folded
+from ..layout.folding import folded
 
 
 def print_report(document: Mapping[str, Any], console: Console) -> None:

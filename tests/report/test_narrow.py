@@ -10,10 +10,10 @@ from rich.console import Console
 
 import kvpareto
 from kvpareto.cli import run
-from kvpareto.report.folding import shell_lines
+from kvpareto.report.layout.folding import shell_lines
+from kvpareto.report.layout.tables import rows_that_fit
 from kvpareto.report.output import print_tables
 from kvpareto.report.profiles import list_document, show_document
-from kvpareto.report.tables import rows_that_fit
 from kvpareto.report.verify import print_receipt
 
 WIDTHS = (40, 50, 60)

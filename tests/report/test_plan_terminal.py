@@ -13,8 +13,8 @@ from rich.text import Text
 from kvpareto.cli import run
 from kvpareto.planner.units import format_bytes
 from kvpareto.report.answer import print_answer
-from kvpareto.report.folding import shell_lines
 from kvpareto.report.frontier import print_frontier
+from kvpareto.report.layout.folding import shell_lines
 from kvpareto.report.lines import KEPT, together
 from kvpareto.report.marks import encodable
 from kvpareto.report.numbers import percent, seconds
