@@ -65,12 +65,8 @@ def test_the_harness_is_measured_beside_our_tasks(home: Path, local_tasks: Path)
 def test_without_the_harness_its_install_is_named(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-<<<<<<< HEAD
     for part in ("lm_eval", "lm_eval.tasks"):
         monkeypatch.setitem(sys.modules, part, None)
-=======
-    monkeypatch.setitem(sys.modules, "lm_eval", None)
->>>>>>> 5316acb (Layout of columns has a folder; a test of the harness that is not there takes it away whole)
     assert run([*COMMAND, "-m", str(STORIES), "--tasks", "needle,lm_eval:gsm8k"]) == 3
     assert "[harness]" in capsys.readouterr().err
     assert not home.exists()
