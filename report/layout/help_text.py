@@ -26,7 +26,7 @@ _COMMENT = re.compile(r" +# ")
 _Formatter: Any = typer.Context.formatter_class
 
 
-class FoldedHelp(_Formatter):  # type: ignore[misc]
+class FoldedHelp(_Formatter):
     """The library's formatter, as wide as the terminal is, up to `max_width`."""
 
     def __init__(self, *, width: int | None = None, max_width: int | None = None) -> None:
