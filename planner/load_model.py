@@ -35,6 +35,9 @@ DEMO_CONFIG = "HuggingFaceTB/SmolLM2-135M-Instruct"
 ON_DISK = ("folder", "file")
 """Sources of models that somebody gave a path of."""
 
+FROM_HUB = ("hub", "local hub cache")
+"""Sources of models whose repository may be asked for more, where the network may be used."""
+
 _WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".onnx", ".npz")
 
 
@@ -63,12 +66,25 @@ def load_model(text: str, *, offline: bool = False, trust_remote_code: bool = Fa
 
         spec = replace(spec, bounds=(*spec.bounds, *kv_bounds(spec)))
     more = {"source": loaded.source, **_places(text, loaded), **_stretched(loaded.config)}
+    if not (offline or hub.is_offline()) and _lacks_weights(loaded):
+        more[hub.MAY_ASK] = loaded.name
     spec = replace(spec, extra={**spec.extra, **more})
     if loaded.folder is None:
         return spec
     from .memory.weight_files import compare_with_files
 
     return compare_with_files(spec, loaded.folder)
+
+
+def _lacks_weights(loaded: LoadedConfig) -> bool:
+    """Whether this is a commit of a hub repository of which no safetensors are on this machine."""
+    folder = loaded.folder
+    return (
+        loaded.source in FROM_HUB
+        and folder is not None
+        and hub.COMMIT.fullmatch(folder.name) is not None
+        and not any(folder.glob("*.safetensors"))
+    )
 
 
 def gguf_path(text: str) -> Path | None:

@@ -21,6 +21,7 @@ from .coded_noise import doubt
 from .format_arrays import all_kept, formats_of, with_read_keys
 from .formula import Floats, FormatArrays
 from .interval import with_high
+from .key_noise.at_hand import unread
 from .measured_configs import MeasuredRetention
 from .model_sensitivity import NEW_CACHE, ModelSensitivity
 from .named_noise import is_published, weight_equivalents, weight_notes
@@ -110,6 +111,7 @@ def predict_many(
             provenance=_provenance(spec, config, sensitivity),
             notes=(
                 *(n for n in sensitivity.notes if config.quantizes_kv or n != NEW_CACHE),
+                *(unread(spec) if config.quantizes_kv else ()),
                 *weight_notes(spec, config.weight_format),
                 *notes_of(predictor, config, context, headline),
             )

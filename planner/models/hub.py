@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import BadInput, KVParetoError, MissingDependency
 from ..libraries import import_failure
@@ -19,7 +20,11 @@ from .untrusted_json import read_json_object
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 CONFIG = "config.json"
 TOTAL_SECONDS = 30.0
+MAY_ASK = "hub_id"
+"""Of a spec's `extra`: the hub id whose repository may be asked for more than its config."""
 
+COMMIT = re.compile(r"[0-9a-f]{40}")
+T = TypeVar("T")
 _TRUE = {"1", "on", "yes", "true"}
 
 
@@ -133,9 +138,38 @@ def _explain(repo_id: str, error: Exception) -> BadInput:
     )
 
 
-def _within(seconds: float, call: Callable[[], Path]) -> Path:
+def ask(repo_id: str, call: Callable[[], T]) -> T:
+    """`call()`, which reads ranges of the repository. Raises KVParetoError, also where it takes
+    longer than such reads may."""
+    try:
+        import huggingface_hub  # noqa: F401
+    except Exception:
+        raise MissingDependency(
+            "huggingface_hub is not installed", "pip install huggingface_hub"
+        ) from None
+    from .hub_ranges import SECONDS
+
+    def explained() -> T:
+        try:
+            return call()
+        except KVParetoError:
+            raise
+        except Exception as error:
+            kinds = {kind.__name__ for kind in type(error).__mro__}
+            if _is_missing_entry(error):
+                raise BadInput(f"{repo_id} has no safetensors", "give a folder") from None
+            if any("Timeout" in kind for kind in kinds):
+                raise BadInput(
+                    f"the hub took more than {SECONDS:g} seconds", "give a folder"
+                ) from None
+            raise _explain(repo_id, error) from None
+
+    return _within(SECONDS + 0.5, explained)
+
+
+def _within(seconds: float, call: Callable[[], T]) -> T:
     """`call()` in a thread, given up after `seconds`: name resolution knows no timeout."""
-    result: list[Path] = []
+    result: list[T] = []
     failure: list[KVParetoError] = []
 
     def work() -> None:
@@ -151,7 +185,7 @@ def _within(seconds: float, call: Callable[[], Path]) -> Path:
         raise failure[0]
     if not result:
         raise BadInput(
-            f"the hub did not answer within {seconds:.0f} seconds",
+            f"the hub did not answer within {seconds:g} seconds",
             "give a bundled id (`kvpareto profiles list`), a folder, or a config.json",
         )
     return result[0]

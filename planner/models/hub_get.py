@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..errors import BadInput
 from ..whole_file import write_whole, writing
@@ -49,13 +50,22 @@ def fetch_small(repo_id: str, name: str, cache: Path) -> Path:
     return path
 
 
-def _read(repo_id: str, name: str, url: str) -> bytes:
+def own_headers(url: str) -> dict[str, str]:
+    """huggingface_hub's headers, its token among them, for the hub's own endpoint; none for any
+    other host, whatever its name begins with."""
     from huggingface_hub import constants
     from huggingface_hub.utils import build_hf_headers
 
-    headers = build_hf_headers() if url.startswith(constants.ENDPOINT) else {}
+    asked, own = urlsplit(url), urlsplit(constants.ENDPOINT)
+    if (asked.scheme, asked.netloc) != (own.scheme, own.netloc):
+        return {}
+    return dict(build_hf_headers())
+
+
+def _read(repo_id: str, name: str, url: str) -> bytes:
     data = b""
-    with _stream(url, {**headers, "accept-encoding": "identity"}) as pieces:
+    headers = {**own_headers(url), "accept-encoding": "identity"}
+    with stream(url, headers, SECONDS) as (_, pieces):
         for piece in pieces:
             data += piece
             _limit(repo_id, name, len(data))
@@ -63,21 +73,24 @@ def _read(repo_id: str, name: str, url: str) -> bytes:
 
 
 @contextmanager
-def _stream(url: str, headers: dict[str, str]) -> Iterator[Iterator[bytes]]:
-    """The body in pieces, by the session of huggingface_hub 1 (httpx) or before (requests)."""
+def stream(
+    url: str, headers: dict[str, str], seconds: float
+) -> Iterator[tuple[Any, Iterator[bytes]]]:
+    """The answer and its body in pieces, by the session of huggingface_hub 1 (httpx) or before
+    (requests). A body that is not read is not downloaded."""
     from huggingface_hub import get_session
 
     session: Any = get_session()
     if hasattr(session, "stream"):
         with session.stream(
-            "GET", url, headers=headers, timeout=SECONDS, follow_redirects=True
+            "GET", url, headers=headers, timeout=seconds, follow_redirects=True
         ) as answer:
             answer.raise_for_status()
-            yield answer.iter_bytes(_PIECE)
+            yield answer, answer.iter_bytes()  # as they come, so that a trickle is seen
         return
-    with session.get(url, headers=headers, timeout=SECONDS, stream=True) as answer:
+    with session.get(url, headers=headers, timeout=seconds, stream=True) as answer:
         answer.raise_for_status()
-        yield answer.iter_content(_PIECE)
+        yield answer, answer.iter_content(_PIECE)
 
 
 def _limit(repo_id: str, name: str, size: int) -> None:

@@ -58,6 +58,7 @@ def test_a_plan_of_a_plain_model_imports_only_what_it_needs(tmp_path: Path) -> N
         "kvpareto.report.page.commands",
         "kvpareto.planner.models.quantization.quantization_config",
         "kvpareto.planner.models.hub_get",
+        "kvpareto.planner.models.hub_ranges",
         "kvpareto.planner.memory.weight_files",
         "kvpareto.planner.memory.activation.blocks.recurrent",
         "kvpareto.planner.search.placed.table",

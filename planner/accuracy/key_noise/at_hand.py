@@ -3,7 +3,9 @@
 A folder, the hub's cache or a GGUF file is read where its model has biases or norms on its keys.
 That takes a few tenths of a second, and up to some seconds where many layers stand out, so the
 table is kept in the user's data folder under the weights' fingerprint: the next plan reads it in a
-millisecond. Nothing is fetched. A checkpoint that cannot be read says nothing; the plan then goes
+millisecond. Of a hub id whose config came from the hub and whose weights are not here, ranges of
+the same tensors are read there, unless the plan is offline; that table is kept under the commit. A
+checkpoint that cannot be read says nothing; the plan then goes
 by the config, as it does for a model that is not at hand.
 """
 
@@ -38,7 +40,21 @@ def ranges_of(spec: ModelSpec) -> KeyRanges | None:
     place = file or spec.extra.get("folder") or _cached(spec.name)
     if place is None:
         return None
+    if hub.MAY_ASK in spec.extra:
+        return _of_hub(_Model(spec), Path(place))
     return _of_checkpoint(_Model(spec), place, file is not None)
+
+
+def unread(spec: ModelSpec) -> tuple[str, ...]:
+    """What is to be said where `ranges_of` asked the hub in vain."""
+    reason = _REASONS.get(str(spec.extra.get("folder"))) if hub.MAY_ASK in spec.extra else None
+    if reason is None:
+        return ()
+    return (f"its keys could not be read from the hub, and its config alone counts: {reason}",)
+
+
+_REASONS: dict[str, str] = {}
+"""Why the hub said nothing in this process, by the snapshot's folder."""
 
 
 class _Model:
@@ -61,6 +77,27 @@ def _cached(name: str) -> str | None:
 
 
 @lru_cache(maxsize=8)
+def _of_hub(model: _Model, snapshot: Path) -> KeyRanges | None:
+    mark = f"hub-{snapshot.name}"
+    kept = _kept(mark)
+    if kept is not None:
+        return KeyRanges.read(kept) if kept["variance"] else None
+    spec, repo_id = model.spec, str(model.spec.extra[hub.MAY_ASK])
+    try:
+        layers = hub.ask(repo_id, lambda: _hub_layers(spec, repo_id, snapshot))
+    except KVParetoError as error:
+        _REASONS[str(snapshot)] = error.message
+        return None
+    return _made(layers, mark, f"the key biases and norms of {repo_id} on the hub")
+
+
+def _hub_layers(spec: ModelSpec, repo_id: str, snapshot: Path) -> Any:
+    from .hub_keys import hub_key_layers
+
+    return hub_key_layers(spec, repo_id, snapshot)
+
+
+@lru_cache(maxsize=8)
 def _of_checkpoint(model: _Model, place: str, is_gguf: bool) -> KeyRanges | None:
     # here, since a plan without a checkpoint does without
     from ..weights_sample import file_fingerprint, weights_fingerprint
@@ -76,9 +113,13 @@ def _of_checkpoint(model: _Model, place: str, is_gguf: bool) -> KeyRanges | None
         layers = _layers(model.spec, path, is_gguf)
     except (KVParetoError, OSError):
         return None
+    return _made(layers, mark, f"the key biases and norms in {path.name}")
+
+
+def _made(layers: Any, mark: str, source: str) -> KeyRanges | None:
+    """The table of `layers`, kept under `mark`."""
     from .key_simulation import key_ranges
 
-    source = f"the key biases and norms in {path.name}"
     found = key_ranges(layers, source) if layers else None
     _keep(mark, payload_of(found) if found is not None else {"source": source, "variance": {}})
     return found

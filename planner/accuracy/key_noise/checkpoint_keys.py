@@ -1,6 +1,7 @@
 """A model's key biases and norms, read off its checkpoint, as the layers of key_simulation.
 
     safetensors of a folder, or of a hub id's snapshot in the cache: headers, then those tensors
+    the same of a hub id that is not here, by ranges (hub_keys.py)
     a GGUF file: the same tensors by their names there (gguf_keys.py)
 
 Layers are found by their names, `….layers.N.self_attn.k_proj.bias` and the like, which almost all
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...models.checkpoint_tensors import CheckpointTensors
+from ...models.checkpoint_tensors import CheckpointTensors, LocalFile
 from ...models.spec import Attention, ModelSpec
 from .key_simulation import KeyLayer
 
@@ -61,7 +62,14 @@ def key_layers(spec: ModelSpec, folder: Path) -> tuple[KeyLayer, ...]:
 
     Raises BadConfig for a file that is no safetensors, OSError for one that cannot be read.
     """
-    tensors = CheckpointTensors(folder)
+    files = [LocalFile(path) for path in sorted(folder.glob("*.safetensors"))]
+    return key_layers_of(spec, CheckpointTensors(files), folder)
+
+
+def key_layers_of(
+    spec: ModelSpec, tensors: CheckpointTensors[Any], folder: Path
+) -> tuple[KeyLayer, ...]:
+    """The same of tensors wherever they are, with the config.json of `folder`."""
     before = {
         match["before"] for name in tensors.names() if (match := _LAYER.match(name)) is not None
     }
@@ -110,7 +118,11 @@ class _Safetensors:
     """The tensors of a transformers checkpoint, whose layers' names begin with `before`."""
 
     def __init__(
-        self, tensors: CheckpointTensors, before: str, config: Mapping[str, Any], spec: ModelSpec
+        self,
+        tensors: CheckpointTensors[Any],
+        before: str,
+        config: Mapping[str, Any],
+        spec: ModelSpec,
     ) -> None:
         self._tensors, self._before, self._config, self._spec = tensors, before, config, spec
         self._offset = np.float32(1.0 if spec.norm == "rms_offset" else 0.0)

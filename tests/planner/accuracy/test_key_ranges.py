@@ -26,7 +26,7 @@ from kvpareto.planner.accuracy.key_noise.key_ranges import (
 from kvpareto.planner.accuracy.key_noise.key_simulation import key_ranges
 from kvpareto.planner.accuracy.predictor import Predictor
 from kvpareto.planner.load_model import load_model
-from kvpareto.planner.models.checkpoint_tensors import CheckpointTensors
+from kvpareto.planner.models.checkpoint_tensors import CheckpointTensors, LocalFile
 from tests.planner.accuracy.key_checkpoints import DIM, HEADS, LAYERS, checkpoint
 
 CODER = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
@@ -56,7 +56,7 @@ def test_a_biased_layer_of_a_checkpoint_is_found_and_what_it_does_to_formats(
 
 
 def test_only_ranges_of_bytes_are_read(tmp_path: Path) -> None:
-    tensors = CheckpointTensors(checkpoint(tmp_path, 5.0))
+    tensors = CheckpointTensors([LocalFile(checkpoint(tmp_path, 5.0) / "model.safetensors")])
     bias = tensors.get("model.layers.2.self_attn.k_proj.bias")
     assert bias is not None
     assert bias[DIM - 1] == 5.0
