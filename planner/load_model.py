@@ -77,11 +77,12 @@ def load_model(text: str, *, offline: bool = False, trust_remote_code: bool = Fa
 
 
 def _lacks_weights(loaded: LoadedConfig) -> bool:
-    """Whether this is a commit of a hub repository of which no safetensors are on this machine."""
+    """Whether this is a commit of a hub repository, not bundled, without safetensors here."""
     folder = loaded.folder
     return (
         loaded.source in FROM_HUB
         and folder is not None
+        and find_bundled(loaded.name) is None
         and hub.COMMIT.fullmatch(folder.name) is not None
         and not any(folder.glob("*.safetensors"))
     )

@@ -8,6 +8,7 @@ DOOR = (
     "gguf.header",
     "gguf.read_gguf",
     "hub",
+    "hub_ranges",
     "model_name",
     "other_folders",
     "protected",

@@ -3,5 +3,6 @@
 key_ranges       tables of what each format makes of a model's keys; those that ship
 key_simulation   a table from biases and norms
 checkpoint_keys  biases and norms from safetensors or a GGUF file
+hub_keys         the same from a hub repository, by ranges
 at_hand          the table of whatever checkpoint lies on this machine, kept once made
 """
