@@ -5,9 +5,18 @@ from typing import Any
 
 from ..formats.code_tables import CODED
 from ..formats.configuration import Configuration
+from ..models.spec import ModelSpec
+from . import calibrations, shipped_measurements
 from .formula import BLOCK, GRANULARITIES, TENSOR
 from .predictor import Predictor
 from .task_kinds import GENERATED_KINDS
+
+
+def said_of_calibration(spec: ModelSpec) -> tuple[str, ...]:
+    """What is to be said of the calibration that `predictor_for` takes."""
+    if calibrations.find(spec) is not None:
+        return calibrations.note(spec)
+    return shipped_measurements.note(spec)
 
 
 def breaks_of(predictor: Predictor, config: Configuration, context: int) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from .key_noise.at_hand import unread
 from .measured_configs import MeasuredRetention
 from .model_sensitivity import NEW_CACHE, ModelSensitivity
 from .named_noise import is_published, weight_equivalents, weight_notes
-from .notes import breaks_of, notes_of
+from .notes import breaks_of, notes_of, said_of_calibration
 from .prediction import Accuracy, AccuracyGrid, TaskAccuracy
 from .predictor import Predictor, above_floor
 from .task_kinds import OVERALL_KINDS, REPORTED_KINDS, ScoredTask, headline_kinds
@@ -46,13 +46,6 @@ def predictor_for(spec: ModelSpec) -> Predictor:
     """The model's own calibration on this machine; else the one that ships, where this project
     measured the model; else the published rows'."""
     return calibrations.find(spec) or shipped_measurements.find(spec) or published()
-
-
-def _said_of_calibration(spec: ModelSpec) -> tuple[str, ...]:
-    """What is to be said of the calibration that `predictor_for` takes."""
-    if calibrations.find(spec) is not None:
-        return calibrations.note(spec)
-    return shipped_measurements.note(spec)
 
 
 def average(accuracy: Accuracy, kinds: Sequence[str] = OVERALL_KINDS) -> TaskAccuracy:
@@ -87,7 +80,7 @@ def predict_many(
     scored: ScoredTask | None = None,
 ) -> list[Accuracy]:
     """`predict` for many configurations of one model at once."""
-    chosen = _said_of_calibration(spec) if predictor is None else ()
+    chosen = said_of_calibration(spec) if predictor is None else ()
     predictor = predictor or predictor_for(spec)
     headline = headline_kinds(predictor.measured.kinds, task)
     sensitivity = predictor.models.of(spec)
