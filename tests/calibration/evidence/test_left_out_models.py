@@ -15,10 +15,10 @@ from kvpareto.calibration.evidence.left_out_models import (
     left_out_table,
 )
 from kvpareto.calibration.evidence.real_model_points import points_table, with_points
-from kvpareto.calibration.evidence.refit_published import DOCS
 from kvpareto.calibration.fit.measured_models import measured_rows
 from kvpareto.planner.accuracy.predict import published
 
+PAGE = Path(__file__).parents[3] / "docs" / "accuracy.md"
 ROW = replace(measured_rows()[0], sd=0.0, weight_bits=16.0, kind="perplexity")
 
 
@@ -88,7 +88,7 @@ def test_reading_the_keys_foresees_the_larger_coder_and_not_the_smaller_ones_tex
 
 
 def test_the_page_has_the_table(judged: dict[tuple[str, bool], ForeseenRows]) -> None:
-    page = DOCS.read_text(encoding="utf-8").partition("<!-- left_out -->\n")[2]
+    page = PAGE.read_text(encoding="utf-8").partition("<!-- left_out -->\n")[2]
     shown, made = (
         [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
         for text in (page.partition("\n<!-- end")[0], left_out_table(judged))
@@ -121,6 +121,6 @@ def test_a_point_is_a_configuration_at_a_context(tmp_path: Path) -> None:
 
 
 def test_the_page_has_the_counts_of_the_shipped_rows() -> None:
-    page = DOCS.read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
     assert with_points(page) == page
     assert points_table() in page
