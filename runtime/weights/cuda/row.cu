@@ -39,12 +39,6 @@ struct Args {
 };
 
 INLINE float power_of_two(int k) { return __int_as_float((127 + k) << 23); }
-INLINE uint4 load_once(const u32* p) {           // weights are read once: keep them out of L1
-    uint4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
-    return v;
-}
 
 // The bit a code stands at, once words beyond bit 23 are moved down by 8.
 INLINE constexpr int position(int i) { return (i + 1) * BITS > 24 ? i * BITS - 8 : i * BITS; }
