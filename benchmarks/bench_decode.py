@@ -12,7 +12,6 @@ overlap, so a kernel's time is what its end adds to the end of the one before.
 import argparse
 import json
 import sys
-import time
 from collections import defaultdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from bench_runtime import SMALL, clean, environment, relative_error, seconds
+from bench_runtime import SMALL, clean, environment, keep_row, relative_error, seconds
 
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_config
@@ -131,11 +130,7 @@ def main() -> None:
         print(f"{shape}: {steps * 1e3:.3f} ms a step, {batch / steps:.0f} tokens/s", flush=True)
         for name, (count, us) in list(row.get("timeline", {}).get("kernels", {}).items())[:14]:
             print(f"  {us:9.1f} us {count:4d} x {us / count:7.2f}  {name}", flush=True)
-        row |= {"model": source.name, "config": str(config), **env}
-        row["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        if args.results:
-            with args.results.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+        keep_row(row | {"model": source.name, "config": str(config), **env}, args.results)
 
 
 if __name__ == "__main__":

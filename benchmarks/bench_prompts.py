@@ -13,7 +13,6 @@ ratio. `--timeline` prints the last chunk by kernel: how many, their time, and w
 import argparse
 import json
 import sys
-import time
 from collections import defaultdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bench_decode import check
-from bench_runtime import OUTPUT, clean, environment, seconds
+from bench_runtime import OUTPUT, clean, environment, keep_row, seconds
 from layers.layer_shapes import MODELS, PUBLISHED, architecture
 
 from kvpareto.planner.formats.configuration import Configuration
@@ -133,11 +132,7 @@ def main() -> None:
             print(f"  the last chunk {chunk:.2f} ms, of which the card waited {waited:.2f}")
             for name, (count, ms) in list(found["kernels"].items())[:14]:
                 print(f"  {ms:9.3f} ms {count:5d} x {1e3 * ms / count:8.1f} us  {name}", flush=True)
-        row |= {"model": args.model, "config": str(config), **env}
-        row["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        if args.results:
-            with args.results.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+        keep_row(row | {"model": args.model, "config": str(config), **env}, args.results)
 
 
 if __name__ == "__main__":
