@@ -130,7 +130,8 @@ def main() -> None:
         print(f"{shape}: {steps * 1e3:.3f} ms a step, {batch / steps:.0f} tokens/s", flush=True)
         for name, (count, us) in list(row.get("timeline", {}).get("kernels", {}).items())[:14]:
             print(f"  {us:9.1f} us {count:4d} x {us / count:7.2f}  {name}", flush=True)
-        keep_row(row | {"model": source.name, "config": str(config), **env}, args.results)
+        if args.results:
+            keep_row(row | {"model": source.name, "config": str(config), **env}, args.results)
 
 
 if __name__ == "__main__":

@@ -132,7 +132,8 @@ def main() -> None:
             print(f"  the last chunk {chunk:.2f} ms, of which the card waited {waited:.2f}")
             for name, (count, ms) in list(found["kernels"].items())[:14]:
                 print(f"  {ms:9.3f} ms {count:5d} x {1e3 * ms / count:8.1f} us  {name}", flush=True)
-        keep_row(row | {"model": args.model, "config": str(config), **env}, args.results)
+        if args.results:
+            keep_row(row | {"model": args.model, "config": str(config), **env}, args.results)
 
 
 if __name__ == "__main__":

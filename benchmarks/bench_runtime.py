@@ -72,12 +72,10 @@ def environment(commit: str | None) -> dict[str, Any]:
     }
 
 
-def keep_row(row: dict[str, Any], results: Path | None) -> None:
-    """Append the row and its time (UTC) to the file, where there is one."""
-    if results:
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        with results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row | {"time": now}) + "\n")
+def keep_row(row: dict[str, Any], results: Path) -> None:
+    """Append the row and its time (UTC) to the file."""
+    with results.open("a") as file:
+        file.write(json.dumps(row | {"time": time.strftime("%FT%TZ", time.gmtime())}) + "\n")
 
 
 def clean() -> None:
