@@ -36,7 +36,7 @@ from .layer_cases import Case, cases
 from .layer_shapes import architecture, spec_of
 from .layer_tables import frontier_table, line, summary
 
-RUN_S, BUILD_S, MODEL_S = 4.0, 4.0, 50.0
+RUN_S, BUILD_S, MODEL_S = 4.0, 4.0, 80.0
 
 
 @contextmanager

@@ -31,14 +31,23 @@ WIDE: dict[str, Any] = {
 }  # fmt: skip
 
 
+HYBRIDS: dict[str, dict[str, Any]] = {
+    "granitemoehybrid-dense": {},
+    "bamba": {"mamba_d_head": 64},
+    "falcon_h1": {"mamba_d_head": 64, "mamba_d_ssm": 512},
+    "zamba2": {"num_key_value_heads": 4, "attention_head_dim": 128, "head_dim": "absent"},
+    "lfm2": {},
+}
+
+
 def model_of(kind: str, fields: dict[str, Any], device: str = "cuda") -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     torch.manual_seed(3)
-    content = {k: v for k, v in CONFIGS[kind].items() if v != "absent"} | fields
-    content.pop("model_type")
-    model: Any = AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**content))
+    content = {k: v for k, v in (CONFIGS[kind] | fields).items() if v != "absent"}
+    made = CONFIG_MAPPING[content.pop("model_type")](**content)
+    model: Any = AutoModelForCausalLM.from_config(made)
     for weight in model.parameters():
         if weight.dim() > 1:
             torch.nn.init.normal_(weight, std=0.05)
@@ -108,6 +117,20 @@ def test_decoding_is_captured_and_gives_the_same(kind: str) -> None:
     assert why is None
     eager, _ = passes(model, "w16a16-k8v8-g64", graphs=False)
     assert torch.equal(found, eager)
+
+
+@pytest.mark.parametrize("kind", HYBRIDS)
+def test_hybrids_are_as_near_to_float32_fused_and_captured_as_plain(kind: str) -> None:
+    """Whole models: Granite's gate of one matrix, and Zamba2's MLP that knows which layer asks."""
+    text = "w16a16-k8v8-g64"
+    model = model_of(kind, WIDE | HYBRIDS[kind])
+    found, why = passes(model, text)
+    assert why is None
+    eager, _ = passes(model, text, graphs=False)
+    assert torch.equal(found, eager)
+    plain, _ = passes(model, text, kernels=False, fused=False)
+    exact, _ = passes(model.float(), text, kernels=False, fused=False)
+    assert relative_error(found, exact) < 1.5 * relative_error(plain, exact)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
