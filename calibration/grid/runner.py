@@ -41,6 +41,8 @@ class GridPlan:
     device: str
     items: int
     weights: tuple[int, ...] = WEIGHTS
+    chosen: tuple[str, ...] = ()
+    """These configurations alone, where there are any."""
 
 
 class JobRunner:
@@ -93,16 +95,18 @@ class JobRunner:
 
     def _grid_jobs(self) -> list[Job]:
         jobs = []
-        for config in grid(
-            self.plan.configurations, weights=self.plan.weights, seed=self.plan.seed
-        ):
+        plan = self.plan
+        drawn = plan.chosen or map(
+            str, grid(plan.configurations, weights=plan.weights, seed=plan.seed)
+        )
+        for config in drawn:
             for model in self.plan.models:
                 for context in self.plan.contexts:
                     row = self._done.get((_name(model), FULL, context))
-                    key = _name(model), str(config), context
+                    key = _name(model), config, context
                     if row is not None and "tasks" in row and key not in self._done:
                         scores = {name: task["score"] for name, task in row["tasks"].items()}
-                        jobs.append(Job(model, str(config), context, tuple(chosen(scores))))
+                        jobs.append(Job(model, config, context, tuple(chosen(scores))))
         return jobs
 
     def _start(self) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...runtime import Session
 from ...runtime.cache.kv_cache import PackedCache
+from ...runtime.cache.state_layer import StateLayer
 from .items import GridQuestion, ItemBatch
 
 
@@ -72,6 +73,9 @@ class _Snapshot:
     def __init__(self, cache: PackedCache) -> None:
         self._clock, self._tokens = cache.clock, cache.clock.host
         self._held = [t for s in cache.states for side in (s.key, s.value) for t in side.tensors()]
+        for layer in cache.layers:
+            if isinstance(layer, StateLayer):
+                self._held += layer.memories()
         self._copies = [tensor.clone() for tensor in self._held]
 
     def restore(self) -> None:

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 
 from ...planner.errors import BadInput, KVParetoError, one_line
 from ...planner.formats.configuration import Configuration
+from ...planner.models.spec import RecurrentState
 from ...runtime import Session, load
 from .items import GridQuestion, ItemBatch, make_batches
 from .score import score
@@ -75,7 +76,7 @@ class LoadedModels:
                 base.spec,
                 config,
                 tokens=-(-room // 64) * 64,
-                batch=self.batch,
+                batch=self.at_once(job.model),
                 tokenizer=base.tokenizer,
                 graphs=False,
             ) as session:
@@ -96,6 +97,11 @@ class LoadedModels:
             )
         return self._models[source, bits]
 
+    def at_once(self, model: str) -> int:
+        """Texts that are read together: recurrent states would read the padding of shorter ones."""
+        mixers = self.model(model, 16).spec.mixer_counts
+        return 1 if any(isinstance(mixer, RecurrentState) for mixer, _ in mixers) else self.batch
+
     def items(self, model: str, context: int, name: str) -> list[ItemBatch]:
         """A variant's batches on the device: read where they were written, else made."""
         key = model, context, name
@@ -112,7 +118,7 @@ class LoadedModels:
                     context,
                     texts=variant.texts(self._count),
                     questions=variant.questions,
-                    batch=self.batch,
+                    batch=self.at_once(model),
                     seed=self.seed,
                 )
                 write_batches(path, made)

@@ -3,6 +3,7 @@
     python -m kvpareto.calibration.recall_model.train --out DIR --minutes 5 --seed 0
     python -m kvpareto.calibration.recall_model.train --out DIR --start FOLDER --facts 512
     python -m kvpareto.calibration.recall_model.train --out DIR --steps 0      # untrained
+    python -m kvpareto.calibration.recall_model.train --out DIR --shape granite-hybrid --minutes 4
 
 The budget is time: the learning rate falls to zero as it runs out, the curriculum is pulled along.
 `DIR` is a model folder from the start and again at every checkpoint; `training.jsonl` in it tells
@@ -21,11 +22,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import PreTrainedTokenizerBase, SeedOssForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    GraniteMoeHybridForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    SeedOssForCausalLM,
+)
 
+from . import granite, network
 from .batches import TrainingBatch, stream
 from .curriculum import FIRST, MOST, MOST_CHAINED, PASSED, PASSED_CHAINED, Level
-from .network import Trainable, shape, silence
 from .samples import KINDS
 from .vocabulary import build_tokenizer
 from .words import Words
@@ -38,9 +45,23 @@ DECAY = 0.45  # the last part of the time, in which the learning rate falls to z
 CHECKPOINT_S = 30.0
 
 
-def save(model: SeedOssForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def new_model(kind: str, vocabulary: int, **changes: Any) -> PreTrainedModel:
+    """A model of random weights: "recall", or a kind of granite.MIXERS."""
+    if kind == "recall":
+        return SeedOssForCausalLM(network.shape(vocabulary, **changes))
+    model = GraniteMoeHybridForCausalLM(granite.shape(vocabulary, kind, **changes))
+    granite.begin(model)
+    return model
+
+
+def _silence(model: PreTrainedModel) -> None:
+    if isinstance(model, SeedOssForCausalLM):
+        network.silence(model)
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """A model folder in bfloat16; what was there is replaced file by file."""
-    kept: Any = SeedOssForCausalLM(model.config)
+    kept: Any = type(model)(model.config)
     kept.to(torch.bfloat16)
     kept.load_state_dict(model.state_dict())
     fresh = folder / ".new"
@@ -86,7 +107,7 @@ class TrainingScores:
 
 
 def train(
-    model: SeedOssForCausalLM,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     out: Path,
     *,
@@ -101,19 +122,21 @@ def train(
     compiled: bool = True,
     log_every: int = 200,
     facts: int = FIRST,
-) -> SeedOssForCausalLM:
+) -> PreTrainedModel:
     """Train in place for `seconds`, at most `steps` steps; `tokens` a step. `facts` is where the
     curriculum begins."""
     shared = torch.tensor([facts, FIRST, 0.0], dtype=torch.float64).share_memory_()
     cuda = device.type == "cuda"
     batches = stream(Words(tokenizer), shared, tokens, seed, workers, cuda)
     first = next(batches)  # the workers are started before CUDA is
-    network: Any = model  # transformers' own types do not allow for `to`
-    network.to(device, torch.float32)
-    silence(model)
-    runner = Trainable(
-        model, dtype=torch.bfloat16 if cuda else torch.float32, compiled=compiled
-    ).to(device)
+    moved: Any = model  # transformers' own types do not allow for `to`
+    moved.to(device, torch.float32)
+    _silence(model)
+    kind: Any = (
+        network.Trainable if isinstance(model, SeedOssForCausalLM) else granite.GraniteTrainable
+    )
+    dtype = torch.bfloat16 if cuda else torch.float32
+    runner = kind(model, dtype=dtype, compiled=compiled).to(device)
     matrices = [p for p in model.parameters() if p.dim() > 1]
     vectors = [p for p in model.parameters() if p.dim() == 1]
     optimizer = torch.optim.AdamW(
@@ -135,7 +158,7 @@ def _chain(first: TrainingBatch, rest: Iterator[TrainingBatch]) -> Iterator[Trai
 
 
 def _steps(
-    runner: Trainable,
+    runner: Any,
     optimizer: torch.optim.Optimizer,
     batches: Iterator[TrainingBatch],
     tokenizer: PreTrainedTokenizerBase,
@@ -175,7 +198,7 @@ def _steps(
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        silence(model)
+        _silence(model)
         losses = losses.detach()
         progress.add(here, losses)
         pending.append(torch.stack([_accuracy(here.kinds, losses[1], kinds) for kinds in moving]))
@@ -229,7 +252,8 @@ def main() -> None:
     parser.add_argument("--peak", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--tokens", type=int, default=65536, help="tokens a step")
     parser.add_argument("--workers", type=int, default=14, help="processes that make texts")
-    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--layers", type=int, default=8, help="of the recall model")
+    parser.add_argument("--shape", default="recall", choices=["recall", *granite.MIXERS])
     parser.add_argument("--start", type=Path, help="go on from this model folder")
     parser.add_argument("--facts", type=int, default=FIRST, help="where the curriculum begins")
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
@@ -241,10 +265,11 @@ def main() -> None:
     torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs all the same
     tokenizer = build_tokenizer()
     if asked.start:
-        model: Any = SeedOssForCausalLM.from_pretrained(asked.start)
+        model: Any = AutoModelForCausalLM.from_pretrained(asked.start)
     else:
-        model = SeedOssForCausalLM(shape(len(tokenizer), num_hidden_layers=asked.layers))
-    silence(model)
+        changes = {"num_hidden_layers": asked.layers} if asked.shape == "recall" else {}
+        model = new_model(asked.shape, len(tokenizer), **changes)
+    _silence(model)
     asked.out.mkdir(parents=True, exist_ok=True)
     (asked.out / "training.jsonl").unlink(missing_ok=True)
     save(model, tokenizer, asked.out)

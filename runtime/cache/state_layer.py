@@ -62,6 +62,10 @@ class StateLayer(LinearAttentionLayer):
     def nbytes(self) -> int:
         return self._conv.elements.nbytes + self._held.elements.nbytes
 
+    def memories(self) -> tuple[Tensor, Tensor]:
+        """`conv` and `held` of the whole batch."""
+        return self._conv.elements, self._held.elements
+
     def row(self, index: int) -> "StateLayer":
         """The part of one sequence of the batch: the same memory."""
         return StateLayer(*self.memory_of(index), whole=self)
