@@ -14,7 +14,7 @@ from functools import lru_cache
 from ..errors import BadInput
 from .gpus import Hardware, gpu_called, named_gpus
 
-_VENDOR_WORDS = ("nvidia", "geforce", "amd", "instinct", "radeon", "apple", "tesla", "oam")
+_VENDOR_WORDS = ("nvidia", "geforce", "amd", "instinct", "radeon", "intel", "apple", "tesla", "oam")
 _SERIES_WORDS = ("rtx", "rx")  # "4090" alone is what people type
 _NO_WORDS = ("gpu", "graphics")
 _WORD = re.compile(r"[a-z0-9]+")
@@ -70,7 +70,7 @@ def candidates(name: str) -> tuple[Hardware, ...]:
     if exact:
         return exact
     words = _words(name)
-    if not words:
+    if all(len(word) == 1 for word in words):  # a count, or nothing
         return ()
     held = tuple(gpu for gpu, names in named_gpus() if any(words <= _words(n) for n in names))
     return held or _of_size(name) or _of_bare_size(name)

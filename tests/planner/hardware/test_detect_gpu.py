@@ -74,8 +74,8 @@ def test_cards_that_differ_are_asked_back(tools: Tools) -> None:
 
 
 def test_an_unknown_card_is_named_with_its_memory(tools: Tools) -> None:
-    tools.nvidia("NVIDIA GeForce GTX 1080 Ti, 11264, 200")
-    with pytest.raises(BadInput, match="GTX 1080 Ti") as caught:
+    tools.nvidia("NVIDIA GeForce GTX 980 Ti, 11264, 200")
+    with pytest.raises(BadInput, match="GTX 980 Ti") as caught:
         detect_gpu()
     assert caught.value.hint == "plan by its memory: --budget 11.6GB"  # 11,064 MiB
 

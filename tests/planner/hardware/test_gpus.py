@@ -27,6 +27,30 @@ GIB = 2**30
         ("M1 16GB", "Apple M1 16GB"),
         ("3060 12GB", "NVIDIA GeForce RTX 3060 12GB"),
         ("4090 laptop", "NVIDIA GeForce RTX 4090 Laptop GPU"),
+        ("MI300A", "AMD Instinct MI300A"),
+        ("AMD Instinct MI308X", "AMD Instinct MI308X"),
+        ("mi308", "AMD Instinct MI308X"),
+        ("MI250", "AMD Instinct MI250 (one die)"),
+        ("AMD Instinct MI100", "AMD Instinct MI100"),
+        ("9070 xt", "AMD Radeon RX 9070 XT"),
+        ("R9700", "AMD Radeon AI PRO R9700"),
+        ("strix halo 128gb", "AMD Radeon 8060S 128GB"),
+        ("Ryzen AI Max+ 395 96GB", "AMD Radeon 8060S 96GB"),
+        ("b580", "Intel Arc B580"),
+        ("Intel Arc Pro B60", "Intel Arc Pro B60"),
+        ("Gaudi 3", "Intel Gaudi 3"),
+        ("Tesla P40", "NVIDIA Tesla P40"),
+        ("GTX 1080 Ti", "NVIDIA GeForce GTX 1080 Ti"),
+        ("2060 super", "NVIDIA GeForce RTX 2060 Super"),
+        ("NVIDIA H20", "NVIDIA H20"),
+        ("H800", "NVIDIA H800 SXM5 80GB"),
+        ("L20", "NVIDIA L20"),
+        ("NVIDIA GB200", "NVIDIA GB200 (one GPU)"),
+        ("AGX Orin 64GB", "NVIDIA Jetson AGX Orin 64GB"),
+        ("Jetson AGX Thor", "NVIDIA Jetson AGX Thor 128GB"),
+        ("RTX 4000 Ada", "NVIDIA RTX 4000 Ada Generation"),
+        ("RTX PRO 4000", "NVIDIA RTX PRO 4000 Blackwell"),
+        ("M5 Max 128GB", "Apple M5 Max 128GB"),
         ("1xH200", "NVIDIA H200"),
         ("5060ti 16gb", "NVIDIA GeForce RTX 5060 Ti 16GB"),
         # what torch.cuda.get_device_name() says
@@ -85,6 +109,10 @@ def test_an_ambiguous_name_lists_the_gpus_it_could_be() -> None:
         ("3080 Laptop", ["RTX 3080 Laptop GPU 8GB", "RTX 3080 Laptop GPU 16GB"]),
         ("M1", ["M1 8GB", "M1 16GB"]),
         ("Apple M3 Pro", ["M3 Pro 18GB", "M3 Pro 36GB"]),
+        ("RTX 3050", ["RTX 3050 6GB", "RTX 3050 8GB"]),
+        ("Arc A770", ["Arc A770 8GB", "Arc A770 16GB"]),
+        ("W7800", ["PRO W7800 32GB", "PRO W7800 48GB"]),
+        ("NVIDIA Thor", ["Jetson T4000 64GB", "Jetson AGX Thor 128GB"]),
         ("m4 max", ["M4 Max 36GB", "M4 Max 48GB", "M4 Max 64GB", "M4 Max 128GB"]),
     ],
 )
@@ -128,7 +156,7 @@ def test_several_gpus_are_one_clear_line(said: str, one: str) -> None:
 
 
 def test_every_listed_name_finds_its_own_gpu_and_every_alias_too() -> None:
-    assert len(list_gpus()) >= 100
+    assert len(list_gpus()) >= 240
     for gpu, names in named_gpus():
         assert find_gpu(gpu.name) is gpu
         for name in names:
@@ -164,4 +192,5 @@ def test_every_gpu_names_its_source_and_its_numbers_are_in_range() -> None:
         assert 50e9 < gpu.bandwidth < 1e13, gpu.name
         # every GPU reads its memory in 4 ms to 0.7 s and does 20 to 500 operations per byte
         assert 4e-3 < gpu.memory_bytes / gpu.bandwidth < 0.7, gpu.name
-        assert 20 < gpu.fp16_flops / gpu.bandwidth < 500, gpu.name
+        most = 1000 if "Jetson" in gpu.name else 500  # Thor: a data centre's units, LPDDR5X
+        assert 20 < gpu.fp16_flops / gpu.bandwidth < most, gpu.name
