@@ -48,9 +48,12 @@ def attend(
     A batch goes a sequence at a time through the same buffers; the output of padding is zero.
     """
     query, total, n = query.contiguous(), state.clock.host, query.shape[2]
-    at_once = _heads_in_8_bits(query, state) if sinks is None else 0
-    if at_once:  # rows lie as the output projection reads them
+    in_8_bits = sinks is None and _goes_in_8_bits(query, state)
+    if in_8_bits:  # rows lie as the output projection reads them
         out = query.new_empty(query.shape[0], n, *query.shape[1::2]).transpose(1, 2)
+        if set(state.clock.begins) == {min(total - n, state.clock.begins[0])}:
+            _in_8_bits(query, state, state.clock.begins[0], scaling, out)
+            return out
     else:
         out = torch.empty_like(query)
     logits = None if sinks is None else sinks.float()
@@ -59,25 +62,33 @@ def attend(
         padding = min(n, max(0, begin - (total - n)))
         one = state if len(state.clock.begins) == 1 else state.rows[row]
         if not padding:
-            _sequence(asked, one, begin, scaling, logits, mixed, at_once)
+            _sequence(asked, one, begin, scaling, logits, mixed, in_8_bits)
             continue
         mixed.zero_()
         if padding < n:
             asked = asked[:, :, padding:].contiguous()
             found = torch.empty_like(asked)
-            _sequence(asked, one, begin, scaling, logits, found, at_once)
+            _sequence(asked, one, begin, scaling, logits, found, in_8_bits)
             mixed[:, :, padding:] = found
     return out
 
 
-def _heads_in_8_bits(query: Tensor, state: LayerState) -> int:
-    """KV heads that a launch in 8 bits takes; 0 where the chunk is attended to in 16."""
+def _goes_in_8_bits(query: Tensor, state: LayerState) -> bool:
+    """Whether the chunk is attended to in 8 bits, not in 16."""
     if not chunk8.supports(state, query.dtype):
-        return 0
+        return False
     first = state if len(state.clock.begins) == 1 else state.rows[0]
     room = staging_buffers_of(first, query[:1])
     tokens = state.clock.host - min(state.clock.begins)
-    return chunk8.heads_at_once(query, tokens, state.key.values.shape[1], room.spare)
+    return chunk8.faster(query, tokens, state.key.values.shape[1], room.spare)
+
+
+def _in_8_bits(query: Tensor, state: LayerState, begin: int, scaling: float, out: Tensor) -> None:
+    """All sequences of a state, which begin at one position, in 8 bits."""
+    room = staging_buffers_of(state, query)
+    assert room.eight is not None
+    total = state.clock.host
+    room.eight.attend(query, begin, total, scaling, room.spare, out, room.spill)
 
 
 def _sequence(
@@ -87,18 +98,15 @@ def _sequence(
     scaling: float,
     logits: Tensor | None,
     out: Tensor,
-    at_once: int,
+    in_8_bits: bool,
 ) -> None:
-    """One sequence, which begins at position `begin`: its last n tokens, [1, Hq, n, D].
-
-    `at_once`: KV heads of a launch in 8 bits, or 0.
-    """
+    """One sequence, which begins at position `begin`: its last n tokens, [1, Hq, n, D]."""
+    if in_8_bits:
+        _in_8_bits(query, state, begin, scaling, out)
+        return
     total, n = state.clock.host, query.shape[2]
     if state.window is None:
         room = staging_buffers_of(state, query)
-        if at_once and room.eight is not None:
-            room.eight.attend(query, begin, total, scaling, room.spare, out, at_once)
-            return
         _attend(query, room, total, _segments(begin, total, n, room.segment), scaling, logits, out)
         return
     step = SEGMENT - state.window + 1  # queries whose windows fit a segment

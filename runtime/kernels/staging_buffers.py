@@ -22,7 +22,7 @@ class StagingBuffers:
 
     `segment`: tokens of a full segment; `mix` [Hq, n, D] and `tops` [2, Hq * n], float32: the
     sums over segments and their log-sum-exps; `stager`: the layer's kernels; `eight`: those of
-    8 bits, where they take it, and `spare`, the bytes that they stage in.
+    8 bits, where they take it, and the bytes that they stage in, `spare`, and sum up in, `spill`.
     """
 
     def __init__(self, state: LayerState, query: Tensor, shared: "_Shared") -> None:
@@ -37,7 +37,8 @@ class StagingBuffers:
         self.eight: chunk8.Chunk8 | None = None
         if chunk8.supports(state, query.dtype):
             self.eight = chunk8.Chunk8(state, query.dtype)
-        self.spare = max(shared.staged, shared.sums, key=lambda x: x.nbytes).view(torch.uint8)
+        both = sorted((shared.staged, shared.sums), key=lambda x: x.nbytes)
+        self.spill, self.spare = (x.view(torch.uint8) for x in both)
         self._views: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
     def stage(self, first: int, count: int, parts: int) -> tuple[Tensor, Tensor]:

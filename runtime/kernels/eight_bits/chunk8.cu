@@ -9,22 +9,30 @@
 // whole range; sums of e4m3 products carry some 14 bits, so each tile's go to float32 registers.
 // Behind the values' channels is one of ones, whose sum is that of the weights as they were rounded.
 //
+// Units of ROWS queries of a head go longest first. Those of the last, unfilled round over the device's
+// processors are cut into parts of their keys, and the part that ends last adds them up.
+//
 // What limits it is instructions a logit, not products: see `weigh`.
 #include "wgmma.cuh"
 
 struct ChunkArgs {
     const u8 *keys, *values;  // [H, tiles, TILE * D]
     const float4 *key_scales, *value_scales;  // [H, tiles], of which the first
-    const u16* query;         // [Hq, n, D]
-    u16* out;                 // rows of D; strides below
-    long long query_head, query_row, out_head, out_row;
+    const u16* query;         // rows of D; strides below
+    u16* out;
+    long long query_sequence, query_head, query_row, out_sequence, out_head, out_row;
     int tiles, queries, past, group;  // keys before the first query; query heads of a KV head
     float scaling;                    // of the logits, times log2(e)
     int one;  // see `lifted`
+    int heads, first, of_sequence;  // query heads of this launch, the first of them, those of a sequence
+    int whole, parts;  // units of ROWS queries that are not cut; parts of each that is
+    float* spill;      // [cut units, parts, SPILLED, 128 WGS]
+    int* arrived;      // [cut units, WGS], zeros
 };
 
 constexpr int WIDTH = D + 8;  // of values: channels, and eight rows of which the first is ones
 constexpr int TILE_BYTES = TILE * D, BLOCK_BYTES = 64 * WIDTH, VALUE_BYTES = TILE * WIDTH, ROWS = 64 * WGS;
+constexpr int SPILLED = D / 2 + 4;  // numbers of a thread: sums, tops, norms
 constexpr float LOWEST = -1e30f, LIFT = 12582912.f;  // 3 * 2^22: an integer added to its bits is added to it
 #define INFINITE __int_as_float(0x7f800000)
 
@@ -54,11 +62,21 @@ struct Rows {
     float more[2];   // factor of the tile's sums
 };
 
+// Where a query head of this launch lies.
+INLINE const u16* query_of(const ChunkArgs& a, int head) {
+    const int at = a.first + head;
+    return a.query + at / a.of_sequence * a.query_sequence + at % a.of_sequence * a.query_head;
+}
+INLINE u16* out_of(const ChunkArgs& a, int head) {
+    const int at = a.first + head;
+    return a.out + at / a.of_sequence * a.out_sequence + at % a.of_sequence * a.out_head;
+}
+
 // 64 queries into shared memory as int8; a row's scale stays with the threads that hold its sums.
 INLINE void queries_in(const ChunkArgs& a, int head, int first, u32 to, Rows& rows) {
     const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, row = warp * 16 + lane / 2, half = lane % 2;
     const bool held = first + row < a.queries;
-    const u16* from = a.query + head * a.query_head + (long long)(held ? first + row : 0) * a.query_row + half * (D / 2);
+    const u16* from = query_of(a, head) + (long long)(held ? first + row : 0) * a.query_row + half * (D / 2);
     uint4 words[D / 16];
     float most = 0.f;
 #pragma unroll
@@ -158,6 +176,62 @@ INLINE void promote(float (&sums)[D / 2], const float (&part)[WIDTH / 2], Rows& 
     for (int i = 0; i < D / 2; i++) sums[i] = fmaf(part[i], more[i % 4 / 2], sums[i]);
 }
 
+// What a thread block does: the queries of a head from `first` on, and which share of the keys that
+// they see; `cut` numbers the units that are cut.
+struct Unit { int head, first, cut, share, shares; };
+
+INLINE Unit unit_of(const ChunkArgs& a, int block) {
+    const int extra = block - a.whole, cut = extra < 0 ? 0 : extra / a.parts, place = extra < 0 ? block : a.whole + cut;
+    const int first = ((a.queries + ROWS - 1) / ROWS - 1 - place / a.heads) * ROWS;
+    return {place % a.heads, first, cut, extra < 0 ? 0 : extra - cut * a.parts, extra < 0 ? 1 : a.parts};
+}
+// blockIdx.x, read again: what is known of it need not be held in registers.
+INLINE int block_number() {
+    int x;
+    asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(x));
+    return x;
+}
+
+// A part's sums to where the others find them. In the part that ends last: all of them, in their
+// order, whoever came when; else false.
+INLINE bool gathered(const ChunkArgs& a, const Unit& unit, int group, float (&sums)[D / 2], Rows& rows) {
+    constexpr int threads = 128 * WGS;
+    float* at = a.spill + (long long)unit.cut * a.parts * (SPILLED * threads) + threadIdx.x;
+    float* mine = at + unit.share * (SPILLED * threads);
+#pragma unroll
+    for (int i = 0; i < D / 2; i++) mine[i * threads] = sums[i];
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        mine[(D / 2 + r) * threads] = rows.top[r];
+        mine[(D / 2 + 2 + r) * threads] = rows.norm[r];
+    }
+    __threadfence();
+    meet<128>(1 + group);
+    __shared__ int before[WGS];
+    if (threadIdx.x % 128 == 0) before[group] = atomicAdd(a.arrived + unit.cut * WGS + group, 1);
+    meet<128>(1 + group);
+    if (before[group] + 1 < a.parts) return false;
+    __threadfence();
+#pragma unroll
+    for (int i = 0; i < D / 2; i++) sums[i] = 0.f;
+#pragma unroll
+    for (int r = 0; r < 2; r++) { rows.top[r] = LOWEST; rows.norm[r] = 0.f; }
+    for (int p = 0; p < a.parts; p++, at += SPILLED * threads) {
+        float keep[2], more[2];
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            const float other = at[(D / 2 + r) * threads], top = fmaxf(rows.top[r], other);
+            keep[r] = ex2(rows.top[r] - top);
+            more[r] = ex2(other - top);
+            rows.top[r] = top;
+            rows.norm[r] = rows.norm[r] * keep[r] + at[(D / 2 + 2 + r) * threads] * more[r];
+        }
+#pragma unroll
+        for (int i = 0; i < D / 2; i++) sums[i] = sums[i] * keep[i % 4 / 2] + at[i * threads] * more[i % 4 / 2];
+    }
+    return true;
+}
+
 INLINE void results_out(const ChunkArgs& a, int head, int first, const float (&sums)[D / 2], const float (&norm)[2]) {
     const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
 #pragma unroll
@@ -168,19 +242,22 @@ INLINE void results_out(const ChunkArgs& a, int head, int first, const float (&s
         const int row = first + warp * 16 + lane / 4 + 8 * r;
         if (row >= a.queries) continue;
         const float scale = 1.f / whole;
-        u16* to = a.out + head * a.out_head + row * a.out_row + lane % 4 * 2;
+        u16* to = out_of(a, head) + row * a.out_row + lane % 4 * 2;
 #pragma unroll
         for (int j = 0; j < D / 8; j++) *(u32*)(to + 8 * j) = pack_io(sums[4 * j + 2 * r] * scale, sums[4 * j + 2 * r + 1] * scale);
     }
 }
 
 extern "C" __global__ void __launch_bounds__(128 * WGS + 128, 1) chunk8(const __grid_constant__ ChunkArgs a) {
-    const int group = __shfl_sync(~0u, threadIdx.x / 128, 0), head = blockIdx.y, first = (gridDim.x - 1 - blockIdx.x) * ROWS;
+    const int group = __shfl_sync(~0u, threadIdx.x / 128, 0);
+    const Unit unit = unit_of(a, blockIdx.x);
+    const int head = unit.head, first = unit.first;
     const u32 base = (shared_address(shared) + 1023) & ~1023u;
     const u32 keys = base, values = keys + STAGES * TILE_BYTES, queries = values + STAGES * VALUE_BYTES;
     const u32 key_scales = queries + ROWS * D, value_scales = key_scales + STAGES * 16, barriers = value_scales + STAGES * 16;
     const u32 has_keys = barriers, has_values = barriers + 8 * STAGES, free_keys = barriers + 16 * STAGES, free_values = barriers + 24 * STAGES;
-    const int seen = a.past + min(first + ROWS, a.queries), tiles = (seen + TILE - 1) / TILE;
+    const int seen = a.past + min(first + ROWS, a.queries), all = (seen + TILE - 1) / TILE;
+    const int from = all * unit.share / unit.shares, tiles = all * (unit.share + 1) / unit.shares;
     if (threadIdx.x == 0) {
         for (int s = 0; s < STAGES; s++) {
             barrier_init(has_keys + 8 * s, 1);
@@ -196,7 +273,7 @@ extern "C" __global__ void __launch_bounds__(128 * WGS + 128, 1) chunk8(const __
         asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" :: "n"(32));
         const long long row = (long long)(head / a.group) * a.tiles;
         const u8 *key = a.keys + row * TILE_BYTES, *value = a.values + row * VALUE_BYTES;
-        for (int j = 0, s = 0, turn = 1; j < tiles && threadIdx.x == 128 * WGS; j++) {
+        for (int j = from, s = 0, turn = 1; j < tiles && threadIdx.x == 128 * WGS; j++) {
             barrier_wait(free_keys + 8 * s, turn);
             barrier_expect(has_keys + 8 * s, TILE_BYTES + 16);
             copy_bulk(keys + s * TILE_BYTES, key + (long long)j * TILE_BYTES, TILE_BYTES, has_keys + 8 * s);
@@ -226,7 +303,7 @@ extern "C" __global__ void __launch_bounds__(128 * WGS + 128, 1) chunk8(const __
             __syncwarp();
             if (threadIdx.x % 32 == 0) barrier_arrive(barrier);
         };
-        for (int j = 0, s = 0, turn = 0; j < tiles; j++) {
+        for (int j = from, s = 0, turn = 0; j < tiles; j++) {
             barrier_wait(has_keys + 8 * s, turn);
             wgmma_fence();
             meet_keys(logits, left, key_tiles + s * (TILE_BYTES / 16));
@@ -248,6 +325,7 @@ extern "C" __global__ void __launch_bounds__(128 * WGS + 128, 1) chunk8(const __
             promote(sums, part, rows, value_scale);
             if (++s == STAGES) { s = 0; turn ^= 1; }
         }
-        results_out(a, head, mine, sums, rows.norm);
+        const Unit done = unit_of(a, block_number());
+        if (done.shares == 1 || gathered(a, done, group, sums, rows)) results_out(a, done.head, done.first + 64 * group, sums, rows.norm);
     }
 }

@@ -21,6 +21,7 @@ from ....planner.memory.activation.workspace import (
     EIGHT_ONES,
     EIGHT_ROWS,
     EIGHT_TILE,
+    eight_head_bytes,
     eight_heads,
 )
 from ...cache.layer_state import LayerState
@@ -40,6 +41,8 @@ class _StageArgs(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("mean", "keys", "values")),
         *((name, ctypes.c_void_p) for name in ("key_scales", "value_scales")),
         *((name, ctypes.c_int) for name in ("heads", "head", "first", "count", "tiles")),
+        ("arrived", ctypes.c_void_p),
+        ("counters", ctypes.c_int),
     ]
 
 
@@ -47,10 +50,13 @@ class _ChunkArgs(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("keys", "values", "key_scales", "value_scales")),
         *((name, ctypes.c_void_p) for name in ("query", "out")),
-        *((name, ctypes.c_longlong) for name in ("query_head", "query_row", "out_head", "out_row")),
+        *((name, ctypes.c_longlong) for name in ("query_sequence", "query_head", "query_row")),
+        *((name, ctypes.c_longlong) for name in ("out_sequence", "out_head", "out_row")),
         *((name, ctypes.c_int) for name in ("tiles", "queries", "past", "group")),
         ("scaling", ctypes.c_float),
-        ("one", ctypes.c_int),
+        *((name, ctypes.c_int) for name in ("one", "heads", "first", "of_sequence")),
+        *((name, ctypes.c_int) for name in ("whole", "parts")),
+        *((name, ctypes.c_void_p) for name in ("spill", "arrived")),
     ]
 
 
@@ -67,10 +73,11 @@ def supports(state: LayerState, dtype: torch.dtype) -> bool:
     )
 
 
-def heads_at_once(query: Tensor, tokens: int, kv_heads: int, room: Tensor) -> int:
-    """KV heads of `tokens` tokens that one launch takes; 0 where 16 bits are faster, or `room`
-    holds none."""
-    return int(eight_heads(room.nbytes, query.shape[2], tokens, query.shape[1], kv_heads))
+def faster(query: Tensor, tokens: int, kv_heads: int, room: Tensor) -> bool:
+    """Whether one sequence's queries over `tokens` tokens are faster so than in 16 bits, and `room`
+    holds a head."""
+    heads = eight_heads(room.nbytes, query.shape[2], tokens, query.shape[1], kv_heads)
+    return bool(heads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +125,21 @@ class Chunk8:
             stage_side(state.key), stage_side(state.value)
         )  # fmt: skip
         self._args.heads = self._heads
+        self._processors = torch.cuda.get_device_properties(device).multi_processor_count
 
-    def stage(self, first: int, count: int, heads: range, room: Tensor) -> StagedTiles:
-        """Write positions [first, first + count) of `heads` out."""
+    def stage(
+        self, first: int, count: int, heads: range, room: Tensor, arrived: Tensor | None = None
+    ) -> StagedTiles:
+        """Write positions [first, first + count) of `heads`, counted over all sequences, out, and
+        zeros to `arrived`."""
         tiles, args = StagedTiles.within(room, len(heads), count, self._dim), self._args
         args.mean, args.keys, args.values = map(address, (tiles.mean, tiles.keys, tiles.values))
         args.key_scales, args.value_scales = map(address, (tiles.key_scales, tiles.value_scales))
         args.head, args.first, args.count, args.tiles = heads[0], first, count, tiles.keys.shape[1]
+        args.arrived, args.counters = (
+            address(arrived),
+            0 if arrived is None else arrived.nbytes // 4,
+        )
         self._mean.launch((len(heads), 1, 1), _STAGE_THREADS, args)
         self._stage.launch((args.tiles, len(heads), 2), _STAGE_THREADS, args)
         return tiles
@@ -137,26 +152,70 @@ class Chunk8:
         scaling: float,
         room: Tensor,
         out: Tensor,
-        at_once: int,
+        spill: Tensor | None = None,
     ) -> None:
-        """Attention of the last n tokens to positions [begin, total): [1, Hq, n, D] to `out`.
+        """Attention of each sequence's last n tokens to positions [begin, total): [B, Hq, n, D] to
+        `out`.
 
-        Rows of D are contiguous in both. `room`, bytes, holds `at_once` KV heads, a launch's.
+        Rows of D are contiguous in both. `room`, bytes, holds one KV head at least; `spill`, bytes,
+        what parts of cut units hand over.
         """
-        _, query_heads, n, _ = query.shape
+        batch, query_heads, n, _ = query.shape
         count, group = total - begin, query_heads // self._heads
-        for head in range(0, self._heads, at_once):
-            heads = range(head, min(head + at_once, self._heads))
-            tiles = self.stage(begin, count, heads, room)
-            asked, mixed = query[0, head * group], out[0, head * group]
+        heads = batch * self._heads
+        most = min(heads, room.nbytes // int(eight_head_bytes(count, self._dim)))
+        at_once = -(-heads // -(-heads // most))
+        part = part_bytes(self._dim)
+        for head in range(0, heads, at_once):
+            taken = range(head, min(head + at_once, heads))
+            asked = len(taken) * group
+            held = 0 if spill is None else spill.nbytes // (part + 4 * WARPGROUPS)
+            cut = cut_plan(asked, n, count, self._processors, held)
+            arrived = None
+            if spill is not None and cut.units:
+                arrived = spill[cut.units * cut.parts * part :][: 4 * WARPGROUPS * cut.units]
+            tiles = self.stage(begin, count, taken, room, arrived)
             args = _ChunkArgs(
                 *map(address, (tiles.keys, tiles.values, tiles.key_scales, tiles.value_scales)),
-                address(asked), address(mixed),
-                query.stride(1), query.stride(2), out.stride(1), out.stride(2),
+                address(query), address(out), *query.stride()[:3], *out.stride()[:3],
                 tiles.keys.shape[1], n, count - n, group, scaling * math.log2(math.e), 1,
+                asked, head * group, query_heads, cut.whole, cut.parts,
+                address(spill), address(arrived),
             )  # fmt: skip
-            blocks = -(-n // (64 * WARPGROUPS)), len(heads) * group, 1
-            self._attend.launch(blocks, 128 * (WARPGROUPS + 1), args)
+            blocks = cut.whole + cut.units * cut.parts
+            self._attend.launch((blocks, 1, 1), 128 * (WARPGROUPS + 1), args)
+
+
+@dataclass(frozen=True, slots=True)
+class CutPlan:
+    """Units of EIGHT_ROWS queries of a head that one thread block takes; `units` more of them, each
+    cut into `parts` of its keys."""
+
+    whole: int
+    units: int = 0
+    parts: int = 1
+
+
+@functools.lru_cache(maxsize=4096)
+def cut_plan(heads: int, queries: int, keys: int, processors: int, most: int) -> CutPlan:
+    """How units of `heads` query heads fill the last round over the device's processors; `most`
+    parts have room.
+
+    Units take about as long as each other where the past is longer than the chunk. Where it is not,
+    the short ones go last and fill gaps as they are.
+    """
+    units = heads * -(-queries // EIGHT_ROWS)
+    rest = units % processors
+    if units < processors or not rest or keys < 2 * queries:
+        return CutPlan(units)
+    fitting = [parts for parts in range(1, 9) if parts == 1 or rest * parts <= most]
+    parts = min(fitting, key=lambda parts: -(-rest * parts // processors) / parts)
+    return CutPlan(units) if parts == 1 else CutPlan(units - rest, rest, parts)
+
+
+def part_bytes(dim: int) -> int:
+    """What a part of a cut unit hands over: float32 sums, tops and norms of its threads."""
+    return 128 * WARPGROUPS * (dim // 2 + 4) * 4
 
 
 def constants(dim: int, half: int) -> dict[str, int]:

@@ -14,6 +14,7 @@ struct Stage8Args {
     u8 *keys, *values;
     float *key_scales, *value_scales;  // [H, tiles, 4], of which the first
     int heads, head, first, count, tiles;  // `head`: the first one staged
+    int *arrived, counters;  // chunk8.cu's, to begin with
 };
 
 constexpr int THREADS = 256, PIECES = D / 8, WIDTH = D + 8, BLOCK_BYTES = 64 * WIDTH;
@@ -48,6 +49,7 @@ INLINE uint4 keys_at(const Stage8Args& a, int head, int position, int channel) {
 extern "C" __global__ void __launch_bounds__(THREADS) mean8(const __grid_constant__ Stage8Args a) {
     constexpr int rows = THREADS / PIECES;
     __shared__ float sums[rows][D];
+    for (int i = threadIdx.x; blockIdx.x == 0 && i < a.counters; i += THREADS) a.arrived[i] = 0;
     const int channel = threadIdx.x % PIECES * 8, row = threadIdx.x / PIECES, samples = min(a.count, SAMPLES);
     float sum[8] = {}, x[8];
     for (int i = row; i < samples && row < rows; i += rows) {
