@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from ..planner.errors import one_line
 from .attention import capturable, capturable_around
 from .cache.kv_cache import PackedCache
+from .generation.constants import on_device
 from .generation.piecewise_graphs import PiecewiseGraphs
 
 logger = logging.getLogger(__name__)
@@ -124,7 +125,8 @@ class _Captured:
         self.tokens, self.clock = tokens, forward.cache.clock
         self.ids = _warmed_up(forward, tokens)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=pool, stream=torch.cuda.current_stream()):
+        stream = torch.cuda.current_stream()
+        with torch.cuda.graph(self.graph, pool=pool, stream=stream), on_device(forward.model):
             self.logits = forward.eager(self.ids)
 
     def replay(self, ids: Tensor) -> Tensor:
@@ -146,9 +148,10 @@ class _InPieces:
         self.graph = PiecewiseGraphs(pool)
         self.clock.seam = self.graph.seam
         try:
-            self.graph.begin()
-            self.logits = forward.eager(self.ids)
-            self.graph.end()
+            with on_device(forward.model):
+                self.graph.begin()
+                self.logits = forward.eager(self.ids)
+                self.graph.end()
         except BaseException:
             with suppress(RuntimeError):  # the first error is the cause
                 self.graph.end()

@@ -118,7 +118,7 @@ def _append_side(side: SideState, x: Tensor, state: LayerState) -> None:
     before = total - x.shape[2]
     form, sinks = side.form, side.sink_tokens
     if not form.quantized:
-        side.values[:, :, _slots(before, total, 0, side.values)] = x.to(side.values.dtype)
+        _put(side.values, x.to(side.values.dtype), before, total, 0)
         return
     stored = x.to(torch.float16 if x.dtype == torch.float16 else torch.bfloat16)
     if before < sinks and side.sinks is not None:
@@ -143,11 +143,19 @@ def _write_packed(side: SideState, x: Tensor, first: int, last: int, state: Laye
         real = positions[None, :] >= state.clock.starts[:, None]
     codes, pairs = quantize(x, side.form, real, side.tensor)
     sinks = side.sink_tokens
-    side.values[:, :, _slots(first, last, sinks, side.values)] = pack(codes, side.form.bits)
-    target = _pairs_by_token(side)
-    places = _slots(first, last, sinks, target, side.form.block)
+    _put(side.values, pack(codes, side.form.bits), first, last, sinks)
     per_tensor = side.form.granularity is Granularity.PER_TENSOR
-    target[:, :, places] = pairs[:, None] if per_tensor else pairs
+    pairs = pairs[:, None] if per_tensor else pairs
+    _put(_pairs_by_token(side), pairs, first, last, sinks, side.form.block)
+
+
+def _put(ring: Tensor, rows: Tensor, first: int, last: int, sinks: int, block: int = 1) -> None:
+    """Write the rows of positions [first, last), one for each block, into a ring. Of more than it
+    holds only the last: which of two rows for one slot stays, a GPU does not say."""
+    over = max(rows.shape[2] - ring.shape[2], 0)
+    if over:
+        rows, first = rows[:, :, over:], first + over * block
+    ring[:, :, _slots(first, last, sinks, ring, block)] = rows
 
 
 def hidden_pairs(state: LayerState, first: int, length: int, oldest: int, total: int) -> Tensor:

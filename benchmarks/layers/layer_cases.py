@@ -25,6 +25,8 @@ CASES: tuple[tuple[str, str, int, int], ...] = (
     ("llama-4-scout", "w4a16-k4v4-g64+pc512", 10000, 2),
     ("gemma-3n-e4b", "w16a16-k8v8-g64+pc1024", 16384, 1),
     ("gemma-3n-e4b", "w16a16-k4v4-g64+pc512", 8192, 1),
+    ("gemma-2-9b", "w4a16-k8v8-g64+pc512", 8000, 1),
+    ("gemma-2-9b", "w4a16-k4v4-g64+pc1024", 8000, 1),
     ("gpt-oss-20b", "w16a16-k8v8-g64+pc1024", 16384, 1),
     ("gpt-oss-20b", "w16a16-k4v4-g64+pc512", 16384, 1),
     ("nemotron-3-nano", "w8a16-k8v8-g64+pc512", 8192, 1),

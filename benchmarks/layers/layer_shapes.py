@@ -106,6 +106,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 PUBLISHED = {
     "deepseek-v2-lite": "deepseek-ai/DeepSeek-V2-Lite-Chat",
+    "gemma-2-9b": "google/gemma-2-9b-it",
     "gpt-oss-20b": "openai/gpt-oss-20b",
     "llama-4-scout": "meta-llama/Llama-4-Scout-17B-16E-Instruct",
     "nemotron-3-nano": "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16",

@@ -12,6 +12,7 @@ appended with fsync; a file that is there is gone on with.
 """
 
 import argparse
+import gc
 import json
 import os
 import signal
@@ -88,11 +89,11 @@ def check_latents(model: str, config: Configuration) -> dict[str, Any]:
     if content["model_type"] == "glm4_moe_lite":
         content["mlp_layer_types"] = ["dense"] * 4
     spec = read_model(content, model)
-    few = random_model(content, 16, "cuda")
+    few: Any = random_model(content, 16, "cuda")
     ids = torch.randint(5, 5000, (1, 700), generator=torch.Generator().manual_seed(3))
     logits, tokens = [], []
     for kernels in (True, False):
-        with Session(few, spec, config.with_chunk(256), tokens=740, kernels=kernels) as session:  # type: ignore[arg-type]
+        with Session(few, spec, config.with_chunk(256), tokens=740, kernels=kernels) as session:
             logits.append(session.prefill(ids).float().cpu())
             tokens.append(session.generate(ids, 16, stops=frozenset()).tokens[0])
     off = float((logits[0] - logits[1]).norm() / logits[1].norm())
@@ -124,6 +125,7 @@ def run_all(wanted: list[Case], rows: RowFile, seconds: float) -> None:
             latent = any(isinstance(m, LatentAttention) for m, _ in spec_of(model).mixer_counts)
             if members[0].checked and latent:
                 print("  ", more := check_latents(model, members[0].config), flush=True)
+                let_go()
             with folder_of(model) as source, open_model(
                 source, bits, device="cuda", random_weights=True, offline=True
             ) as opened:  # fmt: skip
@@ -154,6 +156,14 @@ def run_all(wanted: list[Case], rows: RowFile, seconds: float) -> None:
             print(f"{model} w{bits} cannot run: {error!r:.600}", flush=True)
         finally:
             signal.alarm(0)
+
+
+def let_go() -> None:
+    """Give the card back what a model that is no more has left: its modules hold each other."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _late(*_: object) -> None:

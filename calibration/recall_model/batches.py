@@ -91,7 +91,7 @@ class _Stream(IterableDataset):
 def stream(
     words: Words, shared: Tensor, tokens: int, seed: int, workers: int, pinned: bool
 ) -> Iterator[TrainingBatch]:
-    """Batches without end. `shared` float64 [3] holds the stage, and may be changed meanwhile."""
+    """Batches without end. `shared` float64 [4] holds the stage, and may be changed meanwhile."""
     loader = DataLoader(
         _Stream(words, shared, tokens, seed),
         batch_size=None,

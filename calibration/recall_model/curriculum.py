@@ -41,18 +41,20 @@ _LATE = {
 
 
 class CurriculumStage(NamedTuple):
-    """How many facts at most, of variables and of the rest; the share of the time that has gone."""
+    """How many facts at most, of variables and of the rest; the share of the time that has gone;
+    tokens of a text at most."""
 
     facts: float
     chained: float
     gone: float
+    longest: float = max(LENGTHS)
 
 
 def longest(stage: CurriculumStage) -> int:
     """The longest text at this stage, in tokens."""
     length_limit = max(256, 32 * int(stage.facts))
     length_limit = max([length_limit, *(length for gone, length, _ in _PULL if stage.gone >= gone)])
-    return min(length_limit, max(LENGTHS))
+    return min(length_limit, int(stage.longest))
 
 
 def draw_length(rng: Generator, stage: CurriculumStage) -> int:

@@ -32,7 +32,7 @@ from transformers import (
 
 from . import granite, network
 from .batches import TrainingBatch, stream
-from .curriculum import FIRST, MOST, MOST_CHAINED, PASSED, PASSED_CHAINED, Level
+from .curriculum import FIRST, LENGTHS, MOST, MOST_CHAINED, PASSED, PASSED_CHAINED, Level
 from .samples import KINDS
 from .vocabulary import build_tokenizer
 from .words import Words
@@ -122,10 +122,11 @@ def train(
     compiled: bool = True,
     log_every: int = 200,
     facts: int = FIRST,
+    longest: int = max(LENGTHS),
 ) -> PreTrainedModel:
     """Train in place for `seconds`, at most `steps` steps; `tokens` a step. `facts` is where the
-    curriculum begins."""
-    shared = torch.tensor([facts, FIRST, 0.0], dtype=torch.float64).share_memory_()
+    curriculum begins, `longest` the tokens of a text at most."""
+    shared = torch.tensor([facts, FIRST, 0.0, longest], dtype=torch.float64).share_memory_()
     cuda = device.type == "cuda"
     batches = stream(Words(tokenizer), shared, tokens, seed, workers, cuda)
     first = next(batches)  # the workers are started before CUDA is
@@ -256,6 +257,7 @@ def main() -> None:
     parser.add_argument("--shape", default="recall", choices=["recall", *granite.MIXERS])
     parser.add_argument("--start", type=Path, help="go on from this model folder")
     parser.add_argument("--facts", type=int, default=FIRST, help="where the curriculum begins")
+    parser.add_argument("--longest", type=int, default=max(LENGTHS), choices=list(LENGTHS))
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
     parser.add_argument("--device", default="cuda" if _has_cuda() else "cpu")
     asked = parser.parse_args()
@@ -278,7 +280,7 @@ def main() -> None:
             model, tokenizer, asked.out, seconds=asked.minutes * 60, steps=asked.steps,
             seed=asked.seed, peak=asked.peak, tokens=asked.tokens, workers=asked.workers,
             device=torch.device(asked.device), compiled=not asked.eager,
-            facts=asked.facts,
+            facts=asked.facts, longest=asked.longest,
         )  # fmt: skip
         save(model, tokenizer, asked.out)
     print(f"model folder: {asked.out}", flush=True)

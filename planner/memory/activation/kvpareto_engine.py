@@ -70,15 +70,17 @@ def scratch(
 
 def in_pieces(spec: ModelSpec, workload: Workload, chunk: int | None) -> bool:
     """Whether full chunks run as CUDA graphs between their attention calls
-    (runtime/generation/piecewise_graphs.py)."""
+    (runtime/generation/piecewise_graphs.py): where one of these reads lengths on the host, which
+    is the latents' and the staged segments', all of them are apart."""
+    mixers = [x for x, _ in spec.mixer_counts]
     return (
         chunk is not None
         and chunk <= PIECES_TO
         and workload.context >= GRAPH_FROM * chunk
-        and all(
-            isinstance(x, LatentAttention)
-            or (isinstance(x, Attention) and stages_segments(x, chunk, workload.tokens))
-            for x, _ in spec.mixer_counts
+        and all(isinstance(x, Attention | LatentAttention) for x in mixers)
+        and any(
+            not isinstance(x, Attention) or stages_segments(x, chunk, workload.tokens)
+            for x in mixers
         )
     )
 
@@ -109,19 +111,24 @@ def _places(spec: ModelSpec, new: int) -> int:
 
 def packed(live: LiveTensors, mixer: Attention, step: ForwardStep) -> int:
     """Take the attention output; queries belong to the caller."""
+    out = attended(live, mixer, step)
+    ordered = live.take(step.bytes(mixer.query_heads * mixer.value_dim))  # token-major
+    live.drop(out)
+    return ordered
+
+
+def attended(live: LiveTensors, mixer: Attention, step: ForwardStep) -> int:
+    """Take what the kernels return, heads first."""
     size = step.bytes(mixer.query_heads * mixer.value_dim)
     queries = step.rows * mixer.query_heads
     if stages_segments(mixer, step.new, step.capacity):
-        out = take_staged(live, mixer, step)
-    elif step.new > 1 or (mixer.local_chunk or step.capacity) < step.capacity:
+        return take_staged(live, mixer, step)
+    if step.new > 1 or (mixer.local_chunk or step.capacity) < step.capacity:
         parts = _parts(mixer, step)
         sums = live.take(parts * queries * (mixer.value_dim + 1) * 4)
         # Each part's sums weighted, and their total divided by the norm.
         live.touch((parts + 1) * queries * mixer.value_dim * 4 + (parts + 2) * queries * 4)
         out = live.take(size)
         live.drop(sums)
-    else:
-        out = live.take(size)
-    ordered = live.take(size)  # token-major
-    live.drop(out)
-    return ordered
+        return out
+    return live.take(size)

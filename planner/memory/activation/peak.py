@@ -17,11 +17,10 @@ from .blocks.norms import norm
 from .cache import as_cached, storage_bytes, stored_after, stored_before
 from .family_traits import block_traits_of
 from .forward_step import Attend, ForwardStep, decode, prefill
-from .kvpareto_engine import FUSED_LAYERS, in_pieces, scratch
+from .kvpareto_engine import FUSED_LAYERS, attended, in_pieces, scratch
 from .layer import layer_effect
 from .live_tensors import LiveTensors, rounded
 from .masks import reach, take_masks
-from .segmented_attention import take_staged
 
 ELEMENT = {"bfloat16": 2, "float16": 2, "float32": 4}
 DYNAMIC_CHUNK = 1024  # tokens; what a chunk that follows a memory target starts from
@@ -88,7 +87,7 @@ def _between_pieces(spec: ModelSpec, step: ForwardStep) -> int:
     live.take(step.batch * spec.vocab * step.element)
     for mixer, _ in spec.mixer_counts:
         if isinstance(mixer, Attention):
-            live.drop(take_staged(live, mixer, step))
+            live.drop(attended(live, mixer, step))
         elif isinstance(mixer, LatentAttention):
             from .packed_latents import take_latents
 

@@ -8,6 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from kvpareto.calibration.grid.score import _run, _Snapshot
+from kvpareto.calibration.grid.worker import LoadedModels
 from kvpareto.calibration.recall_model.granite import MIXERS, GraniteTrainable
 from kvpareto.calibration.recall_model.train import new_model, save, train
 from kvpareto.calibration.recall_model.vocabulary import build_tokenizer
@@ -65,3 +67,24 @@ def test_training_lowers_the_loss_and_leaves_a_model_folder(kind: str, tmp_path:
     with load(str(tmp_path), "w16a16-k16v16", context=64, output=4, dtype=torch.float32) as run:
         assert run.tokenizer.decode(ids) == tokenizer.decode(ids)
         assert list(run.tokenizer(tokenizer.decode(ids))["input_ids"]) == ids
+
+
+@torch.inference_mode()
+def test_each_question_of_the_grid_starts_from_the_states_of_its_text(tmp_path: Path) -> None:
+    tokenizer, model = build_tokenizer(), tiny("granite-hybrid")
+    save(model, tokenizer, tmp_path)
+    text, first, second = (torch.randint(3, 3000, (1, n)) for n in (70, 9, 9))
+    with load(str(tmp_path), "w16a16-k4v4-g32", context=96, output=4, dtype=torch.float32) as run:
+        _run(run, text, keep=1)
+        kept = _Snapshot(run.cache)
+        alone = _run(run, second, keep=0)
+        kept.restore()
+        _run(run, first, keep=0)
+        kept.restore()
+        assert torch.equal(_run(run, second, keep=0), alone)
+
+
+def test_texts_of_a_model_with_states_are_read_one_by_one(tmp_path: Path) -> None:
+    for kind, at_once in (("granite-hybrid", 1), ("granite-dense", 16)):
+        save(tiny(kind), build_tokenizer(), tmp_path / kind)
+        assert LoadedModels(tmp_path, "cpu", 0, 16).at_once(str(tmp_path / kind)) == at_once

@@ -2,11 +2,18 @@
 
 from typing import Any
 
+import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from kvpareto.runtime.generation.constants import hold_constants, restore
+from kvpareto.runtime.generation.constants import (
+    NumbersOnDevice,
+    hold_constants,
+    on_device,
+    restore,
+)
 from tests.support.tiny_configs import CONFIGS
 
 
@@ -35,3 +42,36 @@ def test_the_kept_quantile_is_transformers_own() -> None:
     assert not torch.equal(model(ids, use_cache=False).logits, expected)
     restore(changed)
     assert torch.equal(model(ids, use_cache=False).logits, expected)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_a_number_of_the_host_is_filled_in_on_the_device(mode: Any) -> None:
+    """Passes run in inference mode, where `to` comes whole; else it comes as a copy. The meta
+    device stands for a GPU; what lies there already and what is no number are let through."""
+    seen = []
+
+    class Spy(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            seen.append(func.overloadpacket)
+            return func(*args, **(kwargs or {}))
+
+    with mode(), Spy(), NumbersOnDevice():
+        least = torch.tensor(1e-5)
+        there = [least.to("meta"), least.to("meta", torch.bfloat16)]
+        kept, row = least.to(torch.float64), torch.tensor([1.0, 2.0]).to("meta")
+    assert [(x.device.type, x.dtype) for x in there] == [
+        ("meta", torch.float32),
+        ("meta", torch.bfloat16),
+    ]
+    assert seen.count(torch.ops.aten.full) == 2
+    assert kept.item() == pytest.approx(1e-5)
+    assert row.shape == (2,)
+
+
+def test_only_models_that_make_numbers_are_watched() -> None:
+    plain, sparse = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    sparse._gaussian_topk = abs  # type: ignore[assignment]
+    assert not isinstance(on_device(plain), NumbersOnDevice)
+    assert isinstance(on_device(torch.nn.Sequential(plain, sparse)), NumbersOnDevice)

@@ -32,7 +32,10 @@ WIDE: dict[str, Any] = {
 
 
 HYBRIDS: dict[str, dict[str, Any]] = {
-    "granitemoehybrid-dense": {},
+    "granitemoehybrid-dense": {
+        "layer_types": ["mamba", "attention", "mamba", "mamba"],
+        "layers_block_type": "absent",
+    },
     "bamba": {"mamba_d_head": 64},
     "falcon_h1": {"mamba_d_head": 64, "mamba_d_ssm": 512},
     "zamba2": {"num_key_value_heads": 4, "attention_head_dim": 128, "head_dim": "absent"},

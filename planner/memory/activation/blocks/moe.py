@@ -35,6 +35,11 @@ def _every_expert(live: LiveTensors, ffn: MoEFFN, step: ForwardStep) -> int:
     repeated = live.take(pairs * step.hidden * step.element)
     rows = live.take(pairs * step.hidden * step.element)  # times the routing weights
     live.drop(repeated)
+    if step.packed_weights:
+        out = _routed_by_input(live, ffn, step)
+        shared = _shared(live, ffn, step)
+        live.drop(rows, out)
+        return shared
     both = live.take(2 * pairs * ffn.width * step.element)
     switch = activated(live, ffn.activation, pairs * ffn.width * step.element)
     product = live.take(pairs * ffn.width * step.element)
@@ -44,6 +49,17 @@ def _every_expert(live: LiveTensors, ffn: MoEFFN, step: ForwardStep) -> int:
     shared = _shared(live, ffn, step)
     live.drop(rows, out)
     return shared
+
+
+def _routed_by_input(live: LiveTensors, ffn: MoEFFN, step: ForwardStep) -> int:
+    """kvpareto's packed experts of such a layer: rows that are none are picked, and their results
+    put among zeros."""
+    strength = live.take(step.rows * ffn.experts * step.element)
+    picked = live.take(step.rows * ffn.top_k * step.hidden * step.element)
+    result = live.take(step.rows * ffn.experts * step.hidden * step.element)
+    out = _packed_experts(live, ffn, step)
+    live.drop(strength, picked, out)
+    return result
 
 
 def _shared(live: LiveTensors, ffn: MoEFFN, step: ForwardStep) -> int:
