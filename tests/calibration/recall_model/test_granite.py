@@ -51,13 +51,13 @@ def test_training_computes_what_transformers_does(kind: str) -> None:
 def test_training_lowers_the_loss_and_leaves_a_model_folder(kind: str, tmp_path: Path) -> None:
     tokenizer, model = build_tokenizer(), tiny(kind)
     train(
-        model, tokenizer, tmp_path, seconds=60, steps=12, seed=0, peak=3.0, tokens=1024, workers=0,
+        model, tokenizer, tmp_path, seconds=60, steps=12, seed=0, peak=1.5, tokens=1024, workers=0,
         device=torch.device("cpu"), compiled=False, log_every=1,
     )  # fmt: skip
     save(model, tokenizer, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
     assert lines[-1]["done"]
-    assert lines[-2]["loss"] < lines[0]["loss"] - 0.3
+    assert sum(line["loss"] for line in lines[-4:-1]) < 3 * (lines[0]["loss"] - 0.3)
     spec = load_model(str(tmp_path))
     assert spec.parameters == sum(p.numel() for p in model.parameters())
     states = sum(n for mixer, n in spec.mixer_counts if isinstance(mixer, RecurrentState))
