@@ -12,6 +12,7 @@ each test. Weights are random, of a real shape; no tokenizer is needed.
 
 Decoding is timed apart from prompts: a prompt is taken once (its time is TTFT), then again with 1
 and with N tokens to answer, when vLLM's prefix cache holds it; the difference is N - 1 steps.
+A test named by a shape, 64x4000, decodes as many prompts of as many tokens.
 `steps` profiles a few such steps: microseconds of each kernel, and of none. Ratios against the
 first engine of the same weights are printed at the end.
 """
@@ -20,6 +21,7 @@ import argparse
 import json
 import os
 import random
+import re
 import select
 import subprocess
 import sys
@@ -47,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("engines", nargs="+")
-    parser.add_argument("--tests", default="long,batch", help=f"Of {', '.join(TESTS)}.")
+    parser.add_argument("--tests", default="long,batch", help=f"Of {', '.join(TESTS)}, 64x4000.")
     parser.add_argument("--layers", type=int, help="A depth to cut the model to.")
     parser.add_argument("--cache-tokens", type=int, default=262_000)
     parser.add_argument("--cache-gb", type=float, default=1e9, help="Of each engine, at most.")
@@ -166,7 +168,7 @@ def _serve(name: str, asked: argparse.Namespace) -> None:
             test = sys.stdin.readline().strip()
             if not test:
                 os._exit(0)  # vLLM's end takes seconds
-            row = {"test": test} | getattr(measured, test)()
+            row = {"test": test} | measured.measure(test)
 
 
 def _compilation(quick: bool) -> dict[str, Any]:
@@ -197,6 +199,13 @@ class EngineTests:
         self._llm.generate(given, plan, use_tqdm=False)
         return time.perf_counter() - start
 
+    def measure(self, test: str) -> dict[str, Any]:
+        """The test of this name, or of this shape."""
+        shape = re.fullmatch(r"(\d+)x(\d+)", test)
+        if shape:
+            return self.decoding(*map(int, shape.groups()))
+        return dict(getattr(self, test)())
+
     def _again(self, given: list[dict[str, list[int]]]) -> tuple[float, float]:
         """Seconds of cached prompts for 1 and for 129 tokens; kernels of both are compiled then."""
         self.took(given, 5)
@@ -214,6 +223,15 @@ class EngineTests:
         first = self.took(given, 1)
         one, many = self._again(given)
         return {"prefill_16x16k_s": first, "decode_16x16k_tokens_s": 16 * 128 / (many - one)}
+
+    def decoding(self, count: int, length: int) -> dict[str, float]:
+        """`count` prompts of `length` tokens; the cache has to hold them with 129 more each."""
+        given = self.prompts(count, length)
+        first = self.took(given, 1)
+        one, many = self._again(given)
+        shape = f"{count}x{length}"
+        rate = count * 128 / (many - one)
+        return {f"prefill_{shape}_s": first, f"decode_{shape}_tokens_s": rate}
 
     def clients(self) -> dict[str, float]:
         """Clients who send 16,000 tokens at once, whether the cache holds them together or not:

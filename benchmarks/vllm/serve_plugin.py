@@ -6,11 +6,14 @@
 
 Starts `vllm serve` on the recall model that ships (or another), asks its OpenAI endpoint for
 completions from as many streams at once, each with prompts of its own, and prints what came:
-requests, errors, tokens a second, and the card's used memory at the first answer and at the end.
+requests, errors, tokens a second, and memory over time: the card's used MiB and the host's of the
+server's processes, every 15 seconds. Memory is flat where neither grows by over 64 MiB (the host's:
+256, its allocators breathe) between the first 30 seconds and the end.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -25,10 +28,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+import psutil
 
 RECALL = Path(__file__).parents[2] / "profiles/recall/recall"
 PORT = 8123
 SAID_EVERY = 15.0  # seconds
+SETTLED = 2  # readings until every shape of batch has been there
+GROWTH = (64, 256)  # MiB: of the card, of the host
 
 
 @dataclass
@@ -38,10 +44,16 @@ class ServedLoad:
     requests: int = 0
     tokens: int = 0
     errors: list[str] = field(default_factory=list)
+    memory_mib: list[tuple[int, int]] = field(default_factory=list)  # of the card, of the host
+
+    def grew(self) -> tuple[int, int]:
+        """MiB of the last reading above those of the first that is settled."""
+        (card, host), (last_card, last_host) = self.memory_mib[SETTLED], self.memory_mib[-1]
+        return last_card - card, last_host - host
 
 
 def main() -> None:
-    """Serve, load, report; exit code 1 where a request failed or memory grew by over 64 MiB."""
+    """Serve, load, report; exit code 1 where a request failed or memory grew."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=str(RECALL))
     parser.add_argument("--seconds", type=float, default=180)
@@ -62,16 +74,18 @@ def main() -> None:
     server = subprocess.Popen(command)
     try:
         started = _wait(server)
-        load, first, last = asyncio.run(_run(asked))
+        load = asyncio.run(_run(asked, server.pid))
+        grew = load.grew()
+        print(json.dumps({
+            "start_s": round(started, 1), "requests": load.requests, "errors": len(load.errors),
+            "tokens_per_second": round(load.tokens / asked.seconds, 1), "grew_mib": grew,
+            "memory_mib": load.memory_mib, "first_errors": load.errors[:3],
+        }), flush=True)  # fmt: skip
     finally:
         server.send_signal(signal.SIGINT)
         server.wait(30)
-    print(json.dumps({
-        "start_s": round(started, 1), "requests": load.requests, "errors": len(load.errors),
-        "tokens_per_second": round(load.tokens / asked.seconds, 1), "memory_mib": [first, last],
-        "first_errors": load.errors[:3],
-    }))  # fmt: skip
-    sys.exit(bool(load.errors) or not load.requests or last - first > 64)
+    flat = all(more <= most for more, most in zip(grew, GROWTH, strict=True))
+    sys.exit(bool(load.errors) or not load.requests or not flat)
 
 
 def _wait(server: "subprocess.Popen[bytes]") -> float:
@@ -85,24 +99,26 @@ def _wait(server: "subprocess.Popen[bytes]") -> float:
     raise SystemExit(f"the server ended with code {server.returncode}")
 
 
-async def _run(asked: argparse.Namespace) -> tuple[ServedLoad, int, int]:
-    load, end = ServedLoad(), time.monotonic() + asked.seconds
+async def _run(asked: argparse.Namespace, server: int) -> ServedLoad:
+    load = ServedLoad()
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as session:
         await _complete(session, load, random.Random(0), asked.longest)
-        first = _memory()
+        end = time.monotonic() + asked.seconds
         streams = [_stream(session, load, n + 1, asked.longest, end) for n in range(asked.streams)]
-        said = asyncio.create_task(_say(load, first))
+        said = asyncio.create_task(_say(load, server))
         await asyncio.gather(*streams)
         said.cancel()
-    return load, first, _memory()
+    load.memory_mib.append(_memory(server))
+    return load
 
 
-async def _say(load: ServedLoad, first: int) -> None:
+async def _say(load: ServedLoad, server: int) -> None:
     """A line now and then: what came so far is not lost where the run is ended."""
     while True:
-        await asyncio.sleep(SAID_EVERY)
+        load.memory_mib.append(_memory(server))
         seen = {"requests": load.requests, "errors": len(load.errors), "tokens": load.tokens}
-        print(json.dumps(seen | {"memory_mib": [first, _memory()]}), flush=True)
+        print(json.dumps(seen | {"memory_mib": load.memory_mib[-1]}), flush=True)
+        await asyncio.sleep(SAID_EVERY)
 
 
 async def _stream(
@@ -140,11 +156,17 @@ async def _complete(
     load.tokens += said
 
 
-def _memory() -> int:
-    """MiB in use on the card that the server has, the first where it has several."""
+def _memory(server: int) -> tuple[int, int]:
+    """MiB in use on the card that the server has, the first where it has several; and resident
+    on the host, of the server and the processes that it started."""
     card = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     query = ["nvidia-smi", "-i", card, "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    return int(subprocess.check_output(query, text=True).split()[0])
+    used = int(subprocess.check_output(query, text=True).split()[0])
+    resident, first = 0, psutil.Process(server)
+    for process in (first, *first.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            resident += process.memory_info().rss
+    return used, resident >> 20
 
 
 if __name__ == "__main__":
