@@ -43,6 +43,8 @@ struct Buffers {
             return at == first || (at - k_origin) / TOKENS_K != (at - stride - k_origin) / TOKENS_K;
         }
 
+        INLINE void patch(u8*, int, int) const {}  // every row is in its buffer
+
         INLINE void fetch(u32 stage, int at, int valid, int lane) const {
             int ks = kbase + at - origin, vs = vbase + at - origin;
             ks = ks >= k.capacity ? ks - k.capacity : ks;

@@ -250,6 +250,7 @@ struct Range {
             __syncwarp();
             if (stages > 1) prefetch(at + (stages - 1) * stride, free);
             const u8* here = ring + stage * stage_bytes;
+            reader.patch((u8*)here, at, lane);
             if constexpr (CHANNELS)
                 if (reader.opens(at)) fold_block(PLACE::k_pairs(here, 0), q, qs, start, lane & 3);
             float x[TILES][4];

@@ -13,6 +13,11 @@
 // Work is cut over the blocks by what lengths say, on the device: a row is one (sequence, block of
 // query heads). A row that one block holds is finished there; of a row that several hold, the last
 // to arrive merges the parts.
+//
+// Where the newest tokens are given, the block that holds a row's end packs its token as
+// page_format.py says, writes it to its page and attends to the copy in shared memory: a step
+// needs no launch that writes. Pages, lengths and the table are read before the launch before this
+// one has ended, so that launch must write none of them (queries and new tokens it may).
 
 #include "pages.cuh"
 #include "merge.cuh"
@@ -25,7 +30,9 @@ struct Args {
     u16* out;             // [sequences, query_heads, D], rows out_stride apart
     float* partial;       // [2 * gridDim.x, GROUP, D], then [2 * gridDim.x, GROUP, 2]
     int* arrived;         // [sequences * heads * head_blocks], zero before and after
-    long long page_stride, head_stride, table_stride, q_stride, out_stride;
+    const u16 *key, *value;  // the newest tokens' [sequences, heads, D], not yet in pages, or null
+    const long long* slots;  // [sequences]: where those go; below 0: nowhere
+    long long page_stride, head_stride, table_stride, q_stride, out_stride, k_stride, v_stride;
     int heads, query_heads, head_blocks, sequences, window;
     float scaling, softcap;
     u32 signs[8];         // bit c % 32 of word c / 32: channel c is negated before the rotation
@@ -160,6 +167,67 @@ INLINE Segment in_line(const Args& a, const int* ends, int rows, int share, int 
     return s;
 }
 
+INLINE float round_away(float x) { return truncf(x + copysignf(.5f, x)); }
+
+// One side of the newest token, [D] of the model's type -> its bytes in `row`, by one warp.
+INLINE void pack_side(const Args& a, const u16* x, u8* row, int lane) {
+    constexpr int each = (D + 31) / 32;
+    float y[each];
+#pragma unroll
+    for (int j = 0; j < each; j++) y[j] = lane + 32 * j < D ? io_lo(x[lane + 32 * j]) : 0.f;
+    u32* word = (u32*)(row + Rows::side_bytes - 4);
+#if ROTATED
+    float low = 3e38f, high = -3e38f;
+#pragma unroll
+    for (int j = 0; j < each; j++) y[j] *= sign(a, lane + 32 * j);
+    turn(y, lane);
+#pragma unroll
+    for (int j = 0; j < each; j++) {
+        y[j] = io_lo(to_io(y[j]));
+        low = fminf(low, y[j]);
+        high = fmaxf(high, y[j]);
+    }
+#pragma unroll
+    for (int d = 1; d < 32; d *= 2) {
+        low = fminf(low, __shfl_xor_sync(~0u, low, d));
+        high = fmaxf(high, __shfl_xor_sync(~0u, high, d));
+    }
+    const float scale = fmaxf((high - low) / 15.f, 1e-6f), inverse = 1.f / scale;
+    const float zero = fminf(fmaxf(round_away(-low / scale), 0.f), 15.f);
+#pragma unroll
+    for (int j = 0; j < each; j++) {
+        const u32 code = (u32)fminf(fmaxf(round_away(__fadd_rn(__fmul_rn(y[j], inverse), zero)), 0.f), 15.f);
+        const u32 odd = __shfl_down_sync(~0u, code, 1);
+        if (lane % 2 == 0) row[(lane + 32 * j) / 2] = (u8)(code | odd << 4);
+    }
+    if (lane == 0) *word = (__float_as_uint(scale) & ~15u) | (u32)zero;
+#else
+    float most = 0.f;
+#pragma unroll
+    for (int j = 0; j < each; j++) most = fmaxf(most, fabsf(y[j]));
+#pragma unroll
+    for (int d = 1; d < 32; d *= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, d));
+    const float scale = fmaxf(most / 127.f, 1e-6f), inverse = 1.f / scale;
+#pragma unroll
+    for (int j = 0; j < each; j++)
+        if (lane + 32 * j < D) row[lane + 32 * j] = (u8)(int)fminf(fmaxf(round_away(__fmul_rn(y[j], inverse)), -128.f), 127.f);
+    if (lane == 0) *word = __float_as_uint(scale);
+#endif
+}
+
+// The newest token of a sequence and head: packed to newest_row() and to its page. Two warps: the
+// last ones, for the first turn the queries.
+INLINE void pack_newest(const Args& a, int sequence, int head, long long slot, int warp, int lane) {
+    u8* page = (u8*)a.pool + slot / PAGE * a.page_stride + head * a.head_stride + slot % PAGE * Rows::row_bytes;
+    for (int side = WARPS - 1 - warp; side < 2; side += WARPS) {
+        const u16* x = side ? a.value + sequence * a.v_stride : a.key + sequence * a.k_stride;
+        u8* packed = Rows::newest_row() + side * Rows::side_bytes;
+        pack_side(a, x + (long long)head * D, packed, lane);
+        __syncwarp();
+        for (int i = lane * 4; i < Rows::side_bytes; i += 128) *(u32*)(page + side * Rows::side_bytes + i) = *(const u32*)(packed + i);
+    }
+}
+
 #if ROTATED
 INLINE void turn_queries(const Args& a, const u16* q, u16* turned, int warp, int lane) {
     for (int g = warp; g < GROUP; g += WARPS) {
@@ -209,11 +277,17 @@ INLINE void attend(const Args& a, const Segment& s, bool cut, u16* turned, float
     Rows::Reader reader(a.pool + head * a.head_stride, a.table + s.sequence * a.table_stride, a.page_stride);
     __syncthreads();  // shared buffers are free
     if (warp < R::warps) R::open(reader, first, last, R::warps * R::step, warp, lane);
+    wait_for_predecessor();
+    const long long slot = a.key && s.until == s.steps && length ? __ldg(a.slots + s.sequence) : -1;
+    if (slot >= 0) {
+        reader.newest = length - 1;
+        pack_newest(a, s.sequence, head, slot, warp, lane);
+    }
 #if ROTATED
     turn_queries(a, q, turned, warp, lane);
-    __syncthreads();
     q = turned;
 #endif
+    __syncthreads();
     Acc acc;
     acc.clear();
     if (warp < R::warps) R::run<true>(acc, q, reader, first, last, R::warps * R::step, lowest, a.scaling, a.softcap, warp, lane);
@@ -241,6 +315,8 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) decode_pages(co
     float* mix = (float*)shared + WARPS * GROUP * D;  // behind what the warps' merge takes
     static_assert((WARPS + 1) * GROUP * D * 4 <= SHARED, "the merge and its result fit");
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, rows = a.heads * a.head_blocks;
+    if (!a.key) wait_for_predecessor();  // pages may be what it writes
+    let_successor_begin();
     const int total = add_up(a, ends) * rows;
     const bool cut = a.sequences * rows <= (int)gridDim.x;
     const int share = cut ? fitting_share(a, ends, total, rows, lane) : (total + (int)gridDim.x - 1) / (int)gridDim.x;

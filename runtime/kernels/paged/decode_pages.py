@@ -22,9 +22,9 @@ class _Args(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("q", "pool", "table", "lengths", "logits", "out")),
-        *((name, ctypes.c_void_p) for name in ("partial", "arrived")),
+        *((name, ctypes.c_void_p) for name in ("partial", "arrived", "key", "value", "slots")),
         *((name, ctypes.c_longlong) for name in ("page_stride", "head_stride", "table_stride")),
-        *((name, ctypes.c_longlong) for name in ("q_stride", "out_stride")),
+        *((name, ctypes.c_longlong) for name in ("q_stride", "out_stride", "k_stride", "v_stride")),
         *((name, ctypes.c_int) for name in ("heads", "query_heads", "head_blocks", "sequences")),
         ("window", ctypes.c_int),
         *((name, ctypes.c_float) for name in ("scaling", "softcap")),
@@ -112,25 +112,33 @@ class PageDecoder:
         softcap: float = 0.0,
         sinks: Tensor | None = None,
         window: int = 0,
+        new: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> None:
         """query [n, query heads, D] over sequences `lengths` [n] -> `out` of the same shape.
 
         `table` int32 [>= n, pages of a sequence]; rows of `query` and `out` hold their heads one
         after the other. `sinks`, float32 [query heads]; `window` as in reference.py. A sequence
         of length 0 gives zeros.
+
+        `new`: keys and values [>= n, heads, D] of the sequences' last tokens, which their pages do
+        not hold yet, and their slots, int64 [>= n]: written within the launch as `write_pages`
+        would; a negative slot is left out. The launch before this one may not write pages then.
         """
         step = MOST_SEQUENCES
+        key, value, slots = new or (None, None, None)
         for at in range(0, query.shape[0], step):
             part = slice(at, min(at + step, query.shape[0]))
             args = _Args(
                 *map(address, (query[part], pages, table[part], lengths[part], sinks, out[part])),
                 *map(address, (self._partial, self._arrived)),
+                *(address(None if x is None else x[part]) for x in (key, value, slots)),
                 *(pages.stride(0), pages.stride(1), table.stride(0)),
                 *(query.stride(0), out.stride(0)),
+                *(0 if x is None else x.stride(0) for x in (key, value)),
                 *(self.heads, self.query_heads, self._head_blocks, part.stop - part.start),
                 *(window, scaling * self.form.query_factor, softcap, self._signs),
             )
-            self._kernel.launch((self._blocks, 1, 1), self._threads, args)
+            self._kernel.launch((self._blocks, 1, 1), self._threads, args, early=True)
 
 
 def _shape(form: PageFormat, taken: int, device: int) -> tuple[int, int, int]:
@@ -149,7 +157,7 @@ def _shape(form: PageFormat, taken: int, device: int) -> tuple[int, int, int]:
 
 def _static_shared(form: PageFormat, taken: int) -> int:
     """Bytes of shared memory that decode_pages.cu declares, at most."""
-    return 4 * MOST_SEQUENCES + 2 * taken * form.dim + 2048
+    return 4 * MOST_SEQUENCES + 2 * taken * form.dim + form.row_bytes + 2048
 
 
 def _sign_words(dim: int) -> ctypes.Array[ctypes.c_uint32]:

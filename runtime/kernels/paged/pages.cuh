@@ -40,6 +40,12 @@ struct Pages {
             for (int i = 0; i < WORDS; i++) w[i] ^= 0x80808080u;
     }
 
+    // The newest token's row, packed by the block itself.
+    INLINE static u8* newest_row() {
+        __shared__ __align__(16) u8 row[row_bytes];
+        return row;
+    }
+
     // A warp's steps, in order. Numbers of pages are read 32 at a time, one round ahead.
     struct Reader {
         static constexpr int round = 32 / TILES;  // steps whose numbers of pages a warp holds
@@ -47,8 +53,19 @@ struct Pages {
         const int* table;                         // of this sequence
         long long page_stride;                    // bytes
         int first, last, stride, taken, ids, next;
+        int newest = 1 << 30;  // a token whose page may not hold it yet, its sequence's last
 
         INLINE Reader(const u8* p, const int* t, long long s) : pool(p), table(t), page_stride(s) {}
+
+        // A copied step that holds `newest`: that token and those which repeat it, from newest_row().
+        INLINE void patch(u8* stage, int at, int lane) const {
+            if (at + step <= newest) return;
+            constexpr int words = row_bytes / 4;
+#pragma unroll 1
+            for (int i = (newest - at) * words + lane; i < step * words; i += 32)
+                *(u32*)(stage + i * 4) = *(const u32*)(newest_row() + i % words * 4);
+            __syncwarp();
+        }
 
         INLINE int look(int from, int lane) const {
             const int at = first + (from + lane / TILES) * stride + 16 * (lane % TILES);

@@ -93,6 +93,60 @@ def test_even_attention_over_many_tokens() -> None:
     check_decode(batch, 4)
 
 
+@pytest.mark.parametrize(
+    ("name", "dim", "heads", "group", "dtype"),
+    [(INT4, 128, 2, 4, torch.bfloat16), (INT4, 64, 3, 3, torch.bfloat16),
+     (INT4, 128, 2, 16, torch.float16), (INT4, 256, 1, 2, torch.bfloat16),
+     (INT4, 32, 2, 1, torch.float16), (INT8, 128, 2, 4, torch.bfloat16),
+     (INT8, 80, 2, 3, torch.float16)],
+)  # fmt: skip
+def test_a_step_writes_its_own_tokens(
+    name: str, dim: int, heads: int, group: int, dtype: torch.dtype
+) -> None:
+    """Bytes as write_pages writes them, and attention as if they had been there before."""
+    lengths = [1, 15, 16, 17, 0, 33, 700, 4099, 640, 2]
+    check_step(paged_batch(name, dim, heads, lengths, dtype=dtype, device="cuda"), group)
+
+
+def test_a_step_of_many_sequences_writes_its_own_tokens() -> None:
+    lengths = [1 + 13 * i % 150 for i in range(600)]
+    check_step(paged_batch(INT4, 128, 2, lengths, dtype=torch.bfloat16, device="cuda"), 4)
+
+
+def check_step(batch: PagedBatch, group: int) -> None:
+    """Bytes are the reference's, what is attended to are these bytes; a token without a slot is
+    left out."""
+    heads, dim = batch.pages.shape[1], batch.form.dim
+    ends = [int(batch.starts[i]) + max(length, 1) - 1 for i, length in enumerate(batch.lengths)]
+    slots = torch.where(batch.device_lengths > 0, batch.slots[ends], -1)
+    key, value = (  # slices of a wider row, as projections give them
+        torch.stack([x[ends], x[ends]], 1)[:, 1] for x in (batch.key, batch.value)
+    )
+    blank, page = batch.pages.clone(), batch.pages.shape[2]
+    for slot in slots[slots >= 0].tolist():
+        blank[slot // page, :, slot % page] = 0xFF
+    query = torch.randn(len(slots), heads * group, dim, dtype=key.dtype, device="cuda")
+    decoder = PageDecoder(batch.form, heads, heads * group, page, key.dtype, query.device)
+
+    def attended(pages: torch.Tensor, slots: torch.Tensor | None) -> torch.Tensor:
+        out = torch.full_like(query, float("nan"))
+        new = None if slots is None else (key, value, slots)
+        decoder(query, pages, batch.table, batch.device_lengths, out, scaling=dim**-0.5, new=new)
+        return out
+
+    written = blank.clone()
+    found = attended(written, slots)
+    assert torch.equal(written, batch.pages)
+    assert torch.equal(found, attended(batch.pages, None))
+    slots[2] = -1
+    key, value = key.flip(0), value.flip(0)
+    held = batch.pages.clone()
+    attended(held, slots)
+    last = int(batch.slots[ends[2]])
+    assert torch.equal(held[last // page], batch.pages[last // page])
+    assert not torch.equal(held, batch.pages)
+
+
 @pytest.mark.parametrize(("name", "dim"), [(INT4, 128), (INT8, 80)])
 def test_writing_and_staging(name: str, dim: int) -> None:
     batch = paged_batch(name, dim, 2, [33, 0, 700], dtype=torch.bfloat16, device="cuda")
