@@ -72,7 +72,7 @@ def _decoding(form: PageFormat, heads: int, queries: int, sequences: int, length
     step = _microseconds(lambda: decode(query, pages, table, lengths, out, **more))
     rate = sequences * length * heads * form.row_bytes / taken / 1e6
     return (f"int{form.bits} {sequences} x {length}: decoding {taken:.1f} us, {rate:.2f} TB/s; "
-            f"writing {written:.1f} us, both in one launch {step:.1f} us; error {error:.1e}")  # fmt: skip
+            f"writing {written:.1f} us; both in one {step:.1f} us; error {error:.1e}")  # fmt: skip
 
 
 def _prompts(form: PageFormat, heads: int, queries: int) -> str:

@@ -25,6 +25,8 @@ from .workspace import staging_buffers
 class PackedAttentionBackend(TritonAttentionBackend):
     """vLLM's CUSTOM backend: `--attention-backend CUSTOM`."""
 
+    forward_includes_kv_cache_update = True  # a decode step's one launch writes its tokens too
+
     @staticmethod
     def get_name() -> str:
         return "CUSTOM"
@@ -77,18 +79,25 @@ class PackedAttentionImpl(TritonAttentionImpl):
             self._reserve(query)
             return output.fill_(0)
         fused = output_scale is not None or output_block_scale is not None
-        if fused or not self._takes(query, kv_cache, attn_metadata):
+        taken = not fused and self._takes(query, kv_cache, attn_metadata)
+        new = self._new_tokens(key, value, attn_metadata)
+        if new is not None and not (taken and self._steps(new, query, attn_metadata)):
+            self.do_kv_cache_update(layer, new[0], new[1], kv_cache, new[2])
+            new = None
+        if not taken:
             return super().forward(
                 layer, query, key, value, kv_cache, attn_metadata, output, output_scale,
                 output_block_scale,
             )  # fmt: skip
+        if new is not None:
+            self._ensure_scale_caches(kv_cache)
         rows = attn_metadata.decodes
         if rows:
             sinks = self.sinks if self.sinks is None else self.sinks.float()
             self._decoder(kv_cache, query)(
                 query[:rows], kv_cache, attn_metadata.block_table, attn_metadata.seq_lens,
                 output[:rows], scaling=self.scale, softcap=float(self.logits_soft_cap),
-                sinks=sinks, window=self._window,
+                sinks=sinks, window=self._window, new=new,
             )  # fmt: skip
         for prompts in attn_metadata.prompts:
             self._attend_prompts(prompts, query, kv_cache, attn_metadata, output)
@@ -97,12 +106,32 @@ class PackedAttentionImpl(TritonAttentionImpl):
     def do_kv_cache_update(
         self, layer: Any, key: Tensor, value: Tensor, kv_cache: Tensor, slot_mapping: Tensor
     ) -> None:
-        """Quantize new tokens [>= n, heads, D] into their slots [n]."""
+        """Quantize new tokens [n, heads, D] into their slots [n], where `forward` does not."""
         if self._form is None or not self._fits(kv_cache):
             super().do_kv_cache_update(layer, key, value, kv_cache, slot_mapping)
             return
         self._ensure_scale_caches(kv_cache)  # the parent fills scales with 1 at its first use
         write_pages(kv_cache, key, value, slot_mapping[: key.shape[0]], self._form)
+
+    def _new_tokens(
+        self, key: Tensor | None, value: Tensor | None, metadata: Any
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Keys, values and slots of what this step adds; None where another layer adds it."""
+        if key is None or value is None or self.kv_sharing_target_layer_name is not None:
+            return None
+        slots: Tensor = metadata.slot_mapping[: key.shape[0]]
+        return key[: len(slots)], value[: len(slots)], slots
+
+    def _steps(self, new: tuple[Tensor, Tensor, Tensor], query: Tensor, metadata: Any) -> bool:
+        """Whether the decode kernel can write these tokens: each is one of its sequences' last."""
+        key, value, slots = new
+        return (
+            not metadata.prompts
+            and len(slots) >= metadata.decodes
+            and slots.dtype == torch.int64
+            and all(x.dtype == query.dtype for x in (key, value))
+            and all(x.stride()[1:] == (x.shape[2], 1) for x in (key, value))
+        )
 
     def _takes(self, query: Tensor, kv_cache: Tensor, metadata: Any) -> bool:
         """Whether this batch is attended to here: else it is the parent's."""

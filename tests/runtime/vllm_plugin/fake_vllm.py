@@ -63,6 +63,7 @@ class CommonAttentionMetadata:
     max_query_len: int
     block_table_tensor: Tensor
     seq_lens_cpu_upper_bound: Tensor | None
+    slot_mapping: Tensor
     causal: bool = True
 
 
@@ -71,6 +72,7 @@ class TritonAttentionMetadata:
     query_start_loc: Tensor
     seq_lens: Tensor
     block_table: Tensor
+    slot_mapping: Tensor
     causal: bool
     mm_prefix_range_tensor: Tensor | None = None
     rswa_prefix_lens: Tensor | None = None
@@ -85,13 +87,15 @@ class TritonAttentionMetadataBuilder:
 
     def build(self, prefix: int, common: Any, fast: bool = False) -> TritonAttentionMetadata:
         return TritonAttentionMetadata(
-            common.query_start_loc, common.seq_lens, common.block_table_tensor, common.causal
-        )
+            common.query_start_loc, common.seq_lens, common.block_table_tensor,
+            common.slot_mapping, common.causal,
+        )  # fmt: skip
 
 
 class TritonAttentionImpl:
     alibi_slopes: Tensor | None = None
     chunk_lookback = -1
+    kv_sharing_target_layer_name: str | None = None
 
     def __init__(self, num_heads: int, head_size: int, scale: float, num_kv_heads: int,
                  sliding_window: int | None, kv_cache_dtype: str, logits_soft_cap: float = 0.0,
@@ -107,7 +111,7 @@ class TritonAttentionImpl:
         self.asked.append("forward")
 
     def do_kv_cache_update(self, *args: Any) -> None:
-        self.asked.append("do_kv_cache_update")
+        self.asked.append("update")
 
     def _ensure_scale_caches(self, kv_cache: Tensor) -> None:
         self.asked.append("scales")

@@ -28,7 +28,9 @@ class ReferenceDecoder:
         self.form = form
 
     def __call__(self, query: Tensor, pages: Tensor, table: Tensor, lengths: Tensor, out: Tensor,
-                 **options: Any) -> None:  # fmt: skip
+                 new: tuple[Tensor, ...] | None = None, **options: Any) -> None:  # fmt: skip
+        if new is not None:
+            reference.write(pages, new[0], new[1], new[2], self.form)
         for i in range(len(query)):
             out[i : i + 1] = reference.attend(
                 query[i : i + 1], pages, table[i], int(lengths[i]), self.form, **options
@@ -68,17 +70,36 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def step(backend: Any, batch: PagedBatch, new: list[int], **changes: Any) -> Any:
-    """vLLM's metadata of a step with `new` tokens of each sequence, through our builder."""
+    """vLLM's metadata of a step with `new` tokens of each sequence, through our builder; three
+    rows of padding have no slot."""
     from kvpareto.runtime.vllm_plugin.metadata import PackedMetadataBuilder
 
     starts = torch.tensor([0, *new]).cumsum(0).int()
     lengths = torch.tensor(batch.lengths, dtype=torch.int32)
+    slots = torch.cat(
+        [*(batch.slots[rows] for rows in last_rows(batch, new)), torch.tensor([-1] * 3)]
+    )
     common = fake_vllm.CommonAttentionMetadata(
-        starts, starts, lengths, len(new), max(new), batch.table, lengths, **changes
+        starts, starts, lengths, len(new), max(new), batch.table, lengths, slots, **changes
     )
     spec = SimpleNamespace(block_size=16)
     builder = PackedMetadataBuilder(spec, [], fake_vllm.config(), torch.device("cpu"))
     return builder.build(0, common)
+
+
+def last_rows(batch: PagedBatch, new: list[int]) -> list[slice]:
+    """Where the last `new` tokens of each sequence lie among all tokens."""
+    ends = batch.starts.tolist()[1:]
+    return [slice(end - count, end) for end, count in zip(ends, new, strict=True)]
+
+
+def new_tokens(batch: PagedBatch, new: list[int]) -> list[Tensor]:
+    """Keys and values of a step, with three rows of padding; their pages are wiped."""
+    rows = last_rows(batch, new)
+    page = batch.pages.shape[2]
+    for slot in torch.cat([batch.slots[part] for part in rows]).tolist():
+        batch.pages[slot // page, :, slot % page] = 0xFF
+    return [torch.cat([*(x[part] for part in rows), x[:3]]) for x in (batch.key, batch.value)]
 
 
 @pytest.mark.parametrize("window", [None, 20])
@@ -92,9 +113,11 @@ def test_a_mixed_batch(backend: Any, name: str, window: int | None) -> None:
     assert [(p.part.first, p.part.last) for p in metadata.prompts] == [(2, 4), (4, 5)]
     layer = backend.PackedAttentionImpl(QUERY_HEADS, DIM, 0.125, HEADS, window, name)
     query = torch.randn(sum(new) + 3, QUERY_HEADS, DIM).half()  # 3 rows of padding
-    output = torch.zeros_like(query)
-    layer.forward(None, query, query, query, batch.pages, metadata, output)
-    assert layer.asked == []
+    output, pages = torch.zeros_like(query), batch.pages.clone()
+    key, value = new_tokens(batch, new)
+    layer.forward(None, query, key, value, batch.pages, metadata, output)
+    assert layer.asked == ["scales"]
+    assert torch.equal(batch.pages, pages)
     first = 0
     for i, tokens in enumerate(new):
         rows = slice(first, first + tokens)
@@ -106,14 +129,45 @@ def test_a_mixed_batch(backend: Any, name: str, window: int | None) -> None:
 
 
 @pytest.mark.parametrize("name", [INT4, INT8])
-def test_new_tokens_are_written_once_the_parent_set_scales(backend: Any, name: str) -> None:
-    batch = paged_batch(name, DIM, HEADS, [20, 3])
+def test_a_decode_step_writes_within_its_one_launch(
+    backend: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delattr(backend, "write_pages")
+    batch = paged_batch(name, DIM, HEADS, [20, 3, 16])
     layer = backend.PackedAttentionImpl(QUERY_HEADS, DIM, 0.125, HEADS, None, name)
-    pages = torch.full_like(batch.pages, 0xFF)
-    padded = [torch.cat([x, x[:2]]) for x in (batch.key, batch.value)]
-    layer.do_kv_cache_update(None, *padded, pages, batch.slots)
+    query, pages = torch.randn(6, QUERY_HEADS, DIM).half(), batch.pages.clone()
+    output = torch.zeros_like(query)
+    key, value = new_tokens(batch, [1, 1, 1])
+    layer.forward(None, query, key, value, batch.pages, step(backend, batch, [1, 1, 1]), output)
     assert layer.asked == ["scales"]
-    assert torch.equal(pages, batch.pages)
+    assert torch.equal(batch.pages, pages)
+    for i, length in enumerate(batch.lengths):
+        expected = reference.attend(
+            query[i : i + 1], pages, batch.table[i], length, batch.form, scaling=0.125
+        )
+        assert torch.equal(output[i : i + 1], expected)
+
+
+def test_tokens_of_a_strange_layout_are_written_apart(backend: Any) -> None:
+    batch = paged_batch(INT4, DIM, HEADS, [20, 3])
+    layer = backend.PackedAttentionImpl(QUERY_HEADS, DIM, 0.125, HEADS, None, INT4)
+    query, pages = torch.randn(5, QUERY_HEADS, DIM).half(), batch.pages.clone()
+    key, value = (torch.stack([x, x], 2)[:, :, 0] for x in new_tokens(batch, [1, 1]))
+    metadata = step(backend, batch, [1, 1])
+    assert not layer._steps((key, value, metadata.slot_mapping), query, metadata)
+    layer.forward(None, query, key, value, batch.pages, metadata, query.clone())
+    assert torch.equal(batch.pages, pages)
+
+
+def test_a_layer_that_reads_anothers_cache_writes_nothing(backend: Any) -> None:
+    batch = paged_batch(INT4, DIM, HEADS, [20, 3])
+    layer = backend.PackedAttentionImpl(QUERY_HEADS, DIM, 0.125, HEADS, None, INT4)
+    layer.kv_sharing_target_layer_name = "layers.0"
+    query = torch.zeros(5, QUERY_HEADS, DIM).half()
+    key, value = new_tokens(batch, [1, 1])
+    pages = batch.pages.clone()
+    layer.forward(None, query, key, value, batch.pages, step(backend, batch, [1, 1]), query)
+    assert torch.equal(batch.pages, pages)
 
 
 @pytest.mark.parametrize(
@@ -129,8 +183,10 @@ def test_what_is_not_taken_is_the_parents(
     layer = backend.PackedAttentionImpl(QUERY_HEADS, DIM, 0.125, HEADS, **settings)
     query = torch.zeros(2, QUERY_HEADS, DIM).half()
     metadata = step(backend, batch, [1, 1], **changes)
-    layer.forward(None, query, query, query, batch.pages, metadata, query)
-    assert layer.asked == ["forward"]
+    key, value = new_tokens(batch, [1, 1])
+    layer.forward(None, query, key, value, batch.pages, metadata, query)
+    written = ["update"] if layer._form is None else ["scales"]
+    assert layer.asked == [*written, "forward"]
 
 
 def test_batches_that_overlap_are_the_parents(
@@ -143,16 +199,17 @@ def test_batches_that_overlap_are_the_parents(
     layer = backend.PackedAttentionImpl(QUERY_HEADS, DIM, 0.125, HEADS, None, INT4)
     query = torch.zeros(1, QUERY_HEADS, DIM).half()
     layer.forward(None, query, query, query, batch.pages, step(backend, batch, [1]), query)
-    assert layer.asked == ["forward"]
+    assert layer.asked == ["update", "forward"]
 
 
 def test_a_fused_output_format_is_the_parents(backend: Any) -> None:
     batch = paged_batch(INT4, DIM, HEADS, [20])
     layer = backend.PackedAttentionImpl(QUERY_HEADS, DIM, 0.125, HEADS, None, INT4)
     query = torch.zeros(1, QUERY_HEADS, DIM).half()
-    layer.forward(None, query, query, query, batch.pages, step(backend, batch, [1]), query,
+    key, value = new_tokens(batch, [1])
+    layer.forward(None, query, key, value, batch.pages, step(backend, batch, [1]), query,
                   torch.ones(1))  # fmt: skip
-    assert layer.asked == ["forward"]
+    assert layer.asked == ["scales", "forward"]
 
 
 def test_prompts_without_flash_attention_are_the_parents(backend: Any) -> None:
@@ -160,8 +217,9 @@ def test_prompts_without_flash_attention_are_the_parents(backend: Any) -> None:
     layer = backend.PackedAttentionImpl(QUERY_HEADS, DIM, 0.125, HEADS, None, INT4)
     layer._dense = None
     query = torch.zeros(5, QUERY_HEADS, DIM).half()
-    for new, asked in (([1, 1], []), ([1, 4], ["forward"])):
-        layer.forward(None, query, query, query, batch.pages, step(backend, batch, new), query)
+    for new, asked in (([1, 1], ["scales"]), ([1, 4], ["scales", "scales", "forward"])):
+        key, value = new_tokens(batch, new)
+        layer.forward(None, query, key, value, batch.pages, step(backend, batch, new), query)
         assert layer.asked == asked
 
 
