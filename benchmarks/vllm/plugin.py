@@ -137,6 +137,7 @@ def _serve(name: str, asked: argparse.Namespace) -> None:
     size = min(asked.cache_tokens * token, asked.cache_gb * 1e9)
     begun = time.monotonic()
     import torch
+    import vllm
     from vllm import LLM
 
     from kvpareto.runtime.vllm_plugin import register
@@ -153,7 +154,8 @@ def _serve(name: str, asked: argparse.Namespace) -> None:
     )  # fmt: skip
     held = llm.llm_engine.vllm_config.cache_config
     fixed = {
-        "engine": name, "gpu": torch.cuda.get_device_name(), "layers": layers,
+        "date": time.strftime("%Y-%m-%d"), "vllm": vllm.__version__, "engine": name,
+        "gpu": torch.cuda.get_device_name(), "layers": layers,
         "compiled": not asked.quick, "cache_tokens": held.num_gpu_blocks * held.block_size,
     }  # fmt: skip
     measured = EngineTests(llm, vocabulary(config), asked)
