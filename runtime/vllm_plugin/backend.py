@@ -81,7 +81,7 @@ class PackedAttentionImpl(TritonAttentionImpl):
         fused = output_scale is not None or output_block_scale is not None
         taken = not fused and self._takes(query, kv_cache, attn_metadata)
         new = self._new_tokens(key, value, attn_metadata)
-        if new is not None and not (taken and self._steps(new, query, attn_metadata)):
+        if new is not None and not (taken and self._steps(new, query, kv_cache, attn_metadata)):
             self.do_kv_cache_update(layer, new[0], new[1], kv_cache, new[2])
             new = None
         if not taken:
@@ -122,11 +122,15 @@ class PackedAttentionImpl(TritonAttentionImpl):
         slots: Tensor = metadata.slot_mapping[: key.shape[0]]
         return key[: len(slots)], value[: len(slots)], slots
 
-    def _steps(self, new: tuple[Tensor, Tensor, Tensor], query: Tensor, metadata: Any) -> bool:
-        """Whether the decode kernel can write these tokens: each is one of its sequences' last."""
+    def _steps(
+        self, new: tuple[Tensor, Tensor, Tensor], query: Tensor, kv_cache: Tensor, metadata: Any
+    ) -> bool:
+        """Whether the decode kernel is to write these tokens: each is one of its sequences' last,
+        and they are few enough."""
         key, value, slots = new
         return (
             not metadata.prompts
+            and self._decoder(kv_cache, query).writes(metadata.decodes)
             and len(slots) >= metadata.decodes
             and slots.dtype == torch.int64
             and all(x.dtype == query.dtype for x in (key, value))

@@ -14,6 +14,9 @@ from .page_format import PageFormat, signs
 _SOURCE = Path(__file__).with_name("decode_pages.cu")
 MOST_SEQUENCES = 512  # of one launch
 _BLOCKS = 2  # of a multiprocessor: one streams while the other begins or merges
+_WRITTEN = (
+    2  # rows a block may hold for each to pack its newest token; more cost more than a launch
+)
 _RESERVED = 1024  # bytes of shared memory that the system takes of each block
 
 
@@ -99,6 +102,10 @@ class PageDecoder:
         rows = MOST_SEQUENCES * heads * self._head_blocks
         self._arrived = torch.zeros(rows, dtype=torch.int32, device=device)
         self._signs = _sign_words(form.dim) if form.rotated else (ctypes.c_uint32 * 8)()
+
+    def writes(self, sequences: int) -> bool:
+        """Whether a launch over so many sequences had better write their new tokens itself."""
+        return sequences * self.heads * self._head_blocks <= _WRITTEN * self._blocks
 
     def __call__(
         self,

@@ -21,7 +21,7 @@ _TOKENS = 32  # tokens a program stages
 _ROWS = 64  # rows a program rotates
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("table_stride",))
 def _stage(PAGES, WORDS, TABLE, LENGTHS, STARTS, K, V, heads, page_stride, head_stride,
            table_stride, PAGE: tl.constexpr, DIM: tl.constexpr, WIDE: tl.constexpr,
            SIDE: tl.constexpr, BITS: tl.constexpr, TOKENS: tl.constexpr,
@@ -56,7 +56,7 @@ def _stage(PAGES, WORDS, TABLE, LENGTHS, STARTS, K, V, heads, page_stride, head_
         tl.store(OUT + to[:, None] * DIM + at[None, :], x.to(OUT.dtype.element_ty), mask=written)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("rows",))
 def _rotate(X, OUT, MATRIX, SIGNS, rows, heads, x_token, x_head, out_token, out_head,
             DIM: tl.constexpr, BACK: tl.constexpr, ROWS: tl.constexpr,
             EXACT: tl.constexpr):  # fmt: skip

@@ -31,7 +31,7 @@ def turn(x, MATRIX, at, DIM: tl.constexpr, EXACT: tl.constexpr):
     return tl.dot(x, matrix)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("n",))  # one kernel, whatever a step brings
 def _write(K, V, PAGES, WORDS, SLOTS, MATRIX, SIGNS, n, k_token, k_head, v_token, v_head,
            page_stride, head_stride, PAGE: tl.constexpr, DIM: tl.constexpr, WIDE: tl.constexpr,
            SIDE: tl.constexpr, BITS: tl.constexpr, TOKENS: tl.constexpr,

@@ -27,6 +27,9 @@ class ReferenceDecoder:
     def __init__(self, form: Any, *shape: Any, softcap: bool) -> None:
         self.form = form
 
+    def writes(self, sequences: int) -> bool:
+        return sequences <= 3
+
     def __call__(self, query: Tensor, pages: Tensor, table: Tensor, lengths: Tensor, out: Tensor,
                  new: tuple[Tensor, ...] | None = None, **options: Any) -> None:  # fmt: skip
         if new is not None:
@@ -148,13 +151,24 @@ def test_a_decode_step_writes_within_its_one_launch(
         assert torch.equal(output[i : i + 1], expected)
 
 
+def test_many_sequences_are_written_apart(backend: Any) -> None:
+    batch = paged_batch(INT4, DIM, HEADS, [20, 3, 16, 2])
+    layer = backend.PackedAttentionImpl(QUERY_HEADS, DIM, 0.125, HEADS, None, INT4)
+    query, pages = torch.randn(7, QUERY_HEADS, DIM).half(), batch.pages.clone()
+    key, value = new_tokens(batch, [1, 1, 1, 1])
+    metadata = step(backend, batch, [1, 1, 1, 1])
+    assert not layer._steps((key, value, metadata.slot_mapping), query, batch.pages, metadata)
+    layer.forward(None, query, key, value, batch.pages, metadata, query.clone())
+    assert torch.equal(batch.pages, pages)
+
+
 def test_tokens_of_a_strange_layout_are_written_apart(backend: Any) -> None:
     batch = paged_batch(INT4, DIM, HEADS, [20, 3])
     layer = backend.PackedAttentionImpl(QUERY_HEADS, DIM, 0.125, HEADS, None, INT4)
     query, pages = torch.randn(5, QUERY_HEADS, DIM).half(), batch.pages.clone()
     key, value = (torch.stack([x, x], 2)[:, :, 0] for x in new_tokens(batch, [1, 1]))
     metadata = step(backend, batch, [1, 1])
-    assert not layer._steps((key, value, metadata.slot_mapping), query, metadata)
+    assert not layer._steps((key, value, metadata.slot_mapping), query, batch.pages, metadata)
     layer.forward(None, query, key, value, batch.pages, metadata, query.clone())
     assert torch.equal(batch.pages, pages)
 
