@@ -2,11 +2,13 @@
 
 A token passes the top_k of a layer's experts. Which ones is taken to be random, so that a pass of
 few tokens reads few experts. Packed experts multiply with their matrices as these are stored, those
-of a chunk all in one kernel (runtime/weights/grouped.py).
+of a chunk all in one kernel (runtime/weights/grouped/), of a long chunk EXPERT_ROWS rows an expert
+at a time: each time reads them again, and fills tiles of its own.
 """
 
 import numpy as np
 
+from ..memory.activation.workspace import EXPERT_ROWS
 from .efficiency import Coefficients
 from .job import Floats, LatencyJob, Number
 from .roofline_attention import Card
@@ -33,12 +35,20 @@ def chunk_products(job: LatencyJob, rows: Number, card: Card) -> Number:
     c = card.c
     share = rows * job.expert_share
     grouped = card.matmul * np.where(job.weight < PACKED, c.grouped_packed, c.grouped)
-    return 2 * job.expert * (share + np.where(share > 0, c.matmul_rows, 0.0)) / grouped
+    filled = times(job, rows) * c.matmul_rows
+    return 2 * job.expert * (share + np.where(share > 0, filled, 0.0)) / grouped
+
+
+def times(job: LatencyJob, rows: Number) -> Number:
+    """How often a chunk's experts are multiplied with, as workspace.tokens_at_once cuts it."""
+    at_once = np.maximum(np.floor(EXPERT_ROWS / np.maximum(job.expert_share, 1e-9) + 1e-6), 1)
+    return np.where(job.weight < PACKED, np.ceil(rows / at_once), 1.0)
 
 
 def chunk_bytes(job: LatencyJob, rows: Number) -> Number:
     """Bytes of the experts' weights that a chunk reads."""
-    return job.expert * reached(job, rows) * job.weight
+    often = times(job, rows)
+    return job.expert * often * reached(job, rows / often) * job.weight
 
 
 def launches(job: LatencyJob) -> Number:
