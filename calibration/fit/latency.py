@@ -54,7 +54,8 @@ FROM_KERNELS = {
     "packed_8": 0.10, "packed_4": 0.10, "packed_2": 0.15,
     "weights_16": 0.15, "weights_8": 0.15, "weights_4": 0.15,
     "sweep": 0.30, "tiles": 0.30, "tiles_8": 0.30, "few_rows": 0.15, "overlap": 0.10,
-    "grouped_packed": 0.15, "dequantize_bytes": 0.30, "staging_moves": 0.30, "attention_tiled": 0.15, "tiled_packed": 0.15,
+    "grouped_packed": 0.15, "dequantize_bytes": 0.30, "staging_moves": 0.30,
+    "attention_tiled": 0.15, "tiled_packed": 0.15,
 }  # fmt: skip
 """The same of what kernels were timed for, on the GPU where they were. The general kernel's
 (`tiled`): eight runs of Phi-3.5, whose window took it until commit 3b6fe96."""
