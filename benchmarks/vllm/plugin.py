@@ -4,11 +4,12 @@
     CUDA_VISIBLE_DEVICES=0 python benchmarks/vllm/plugin.py rows.jsonl bf16:fp8 bf16:plugin
     python benchmarks/vllm/plugin.py rows.jsonl bf16:auto bf16:plugin --tests clients --layers 8
 
-Each argument is WEIGHTS:CACHE, weights bf16, awq or kawq (the same, by `--quantization
-kvpareto_awq`), cache auto, fp8, int4 (vLLM's own kernels), plugin (int4) or plugin8. Engines start
-side by side, each in its process with a fixed cache; when all are ready they measure in turn, so
-that all are on the same card at the same clocks and nothing else runs on it. A row is written after
-each test. Weights are random, of a real shape; no tokenizer is needed.
+Each argument is WEIGHTS:CACHE, or WEIGHTS:CACHE:TOKENS with a cache of its own size; weights bf16,
+awq or kawq (the same, by `--quantization kvpareto_awq`), cache auto, fp8, int4 (vLLM's own
+kernels), plugin (int4) or plugin8. Engines start side by side, each in its process with a fixed
+cache; when all are ready they measure in turn, so that all are on the same card at the same clocks
+and nothing else runs on it. A row is written after each test. Weights are random, of a real shape;
+no tokenizer is needed.
 
 Decoding is timed apart from prompts: a prompt is taken once (its time is TTFT), then again with 1
 and with N tokens to answer, when vLLM's prefix cache holds it; the difference is N - 1 steps.
@@ -67,6 +68,7 @@ def main() -> None:
         return
     until = time.monotonic() + asked.until
     engines = [EngineProcess(name) for name in asked.engines]
+    names = [one.name for one in engines]
     late = min(until, time.monotonic() + asked.patience)
     engines = [one for one in engines if one.hear(asked.out, late)]
     print(f"ready: {' '.join(one.name for one in engines)}", flush=True)
@@ -77,7 +79,7 @@ def main() -> None:
                     one.ask(test, asked.out, until)
     for one in engines:
         one.process.kill()
-    _print_ratios(asked.out, asked.engines, asked.layers)
+    _print_ratios(asked.out, names, asked.layers)
 
 
 def _stored(name: str) -> str:
@@ -88,10 +90,10 @@ def _stored(name: str) -> str:
 class EngineProcess:
     """A child with an engine of its own: it says a row when it is ready and after each test."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, asked: str) -> None:
+        self.name = ":".join(asked.split(":")[:2])
         self._rows, say = os.pipe()
-        command = [sys.executable, __file__, *sys.argv[1:], "--child", name, "--say", str(say)]
+        command = [sys.executable, __file__, *sys.argv[1:], "--child", asked, "--say", str(say)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(say,))
         os.close(say)
 
@@ -123,7 +125,7 @@ class EngineProcess:
 
 def _serve(name: str, asked: argparse.Namespace) -> None:
     """A child: start the engine, then a test for each line of standard input."""
-    weights, cache = name.split(":")
+    weights, cache, *tokens = name.split(":")
     os.environ.update(
         VLLM_ENABLE_V1_MULTIPROCESSING="0", HF_HUB_OFFLINE="1", VLLM_NO_USAGE_STATS="1",
         VLLM_USE_FLASHINFER_SAMPLER="0",
@@ -134,7 +136,7 @@ def _serve(name: str, asked: argparse.Namespace) -> None:
     write_checkpoint(config, folder, _stored(name), asked.layers)
     layers = asked.layers or config["num_hidden_layers"]
     token = 2 * config["num_key_value_heads"] * 128 * layers * BYTES_PER_CHANNEL[cache]
-    size = min(asked.cache_tokens * token, asked.cache_gb * 1e9)
+    size = min(int(tokens[0] if tokens else asked.cache_tokens) * token, asked.cache_gb * 1e9)
     begun = time.monotonic()
     import torch
     import vllm
@@ -154,7 +156,8 @@ def _serve(name: str, asked: argparse.Namespace) -> None:
     )  # fmt: skip
     held = llm.llm_engine.vllm_config.cache_config
     fixed = {
-        "date": time.strftime("%Y-%m-%d"), "vllm": vllm.__version__, "engine": name,
+        "date": time.strftime("%Y-%m-%d"), "vllm": vllm.__version__,
+        "engine": f"{weights}:{cache}",
         "gpu": torch.cuda.get_device_name(), "layers": layers,
         "compiled": not asked.quick, "cache_tokens": held.num_gpu_blocks * held.block_size,
     }  # fmt: skip
@@ -188,6 +191,8 @@ class EngineTests:
         self._llm, self._vocab, self._asked = llm, vocab, asked
         self._draw = random.Random(7)
         self._long = self.prompts(1, asked.prompt)
+        held = llm.llm_engine.vllm_config.cache_config
+        self._held = held.num_gpu_blocks * held.block_size  # tokens
 
     def prompts(self, count: int, length: int) -> list[dict[str, list[int]]]:
         tokens = range(self._vocab)
@@ -227,7 +232,9 @@ class EngineTests:
         return {"prefill_16x16k_s": first, "decode_16x16k_tokens_s": 16 * 128 / (many - one)}
 
     def decoding(self, count: int, length: int) -> dict[str, float]:
-        """`count` prompts of `length` tokens; the cache has to hold them with 129 more each."""
+        """`count` prompts of `length` tokens; nothing where they and 129 more each do not fit."""
+        if count * (length + 144) > self._held:
+            return {}
         given = self.prompts(count, length)
         first = self.took(given, 1)
         one, many = self._again(given)
