@@ -11,11 +11,12 @@ BACKEND = "CUSTOM"
 """Its name among vLLM's attention backends."""
 INSTALL_NOTE = 'it needs the plugin beside vLLM 0.26: pip install "kvpareto[vllm]"'
 AWQ_NOTE = (
-    "with one or two users at once --quantization kvpareto_awq is faster: the plugin's products of "
+    "with up to 16 users at once --quantization kvpareto_awq is faster: the plugin's products of "
     "AWQ weights (docs/vllm_plugin.md)"
 )
-AWQ_USERS = 2
-"""Rows up to which those products are faster than vLLM's, measured on an H200."""
+AWQ_USERS = 16
+"""Rows up to which those products are faster than vLLM's: at 1 and 16 they were, at 64 they were
+slower (profiles/vllm/plugin_0.26_h200.jsonl, with torch.compile)."""
 CODE_BITS = {"int4_per_token_head": 4, "int8_per_token_head": 8}
 LARGEST_HEAD = 256
 PADDING = 256
