@@ -206,10 +206,17 @@ class Engine(ABC):
         return np.array(rows, dtype=np.int64)
 
     @abstractmethod
-    def activation(self, spec: ModelSpec, config: Configuration, workload: Workload) -> Activation:
-        """Live bytes of prefill and decode above the weights, caches included."""
+    def activation(
+        self,
+        spec: ModelSpec,
+        config: Configuration,
+        workload: Workload,
+        hardware: Hardware | None = None,
+    ) -> Activation:
+        """Live bytes of prefill and decode above the weights, caches included; on `hardware`,
+        where kernels differ by it."""
 
-    def cache_kinds(self, space: Space) -> Ints:
+    def cache_kinds(self, spec: ModelSpec, space: Space, hardware: Hardware | None) -> Ints:
         """A number for each format [F]: those of one number have the same activation() beyond
         their KV bytes."""
         return np.zeros(len(space.layout), dtype=np.int64)

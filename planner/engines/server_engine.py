@@ -78,7 +78,13 @@ class ServerEngine(Engine):
     def kv_bytes(self, spec: ModelSpec, config: Configuration, workload: Workload) -> KVBytes:
         raise self._without_card()
 
-    def activation(self, spec: ModelSpec, config: Configuration, workload: Workload) -> Activation:
+    def activation(
+        self,
+        spec: ModelSpec,
+        config: Configuration,
+        workload: Workload,
+        hardware: Hardware | None = None,
+    ) -> Activation:
         raise self._without_card()
 
     def _without_card(self) -> BadInput:

@@ -114,7 +114,7 @@ def _of_reading(
     engine.check_formats(config)
     stored = weights_of(engine.loaded(spec), config.weight_bits, config.weight_format)
     kv = kv_bytes(spec, config, workload, engine)
-    live = engine.activation(spec, config, workload)
+    live = engine.activation(spec, config, workload, hardware)
     estimated = assemble(spec, config, workload, engine, hardware, stored.total, kv, live)
     return replace(estimated, notes=(*stored.notes, *estimated.notes))
 

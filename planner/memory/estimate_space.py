@@ -75,10 +75,10 @@ def _of_reading(
     ]
     weights = np.array(sizes, dtype=np.int64).reshape(-1, 1, 1)
     kv = engine.kv_table(spec, space, workload)[None]
-    kinds = engine.cache_kinds(space)
+    kinds = engine.cache_kinds(spec, space, hardware)
     examples = [int(np.argmax(kinds == kind)) for kind in range(kinds.max(initial=0) + 1)]
 
-    beyond = _beyond(spec, space, workload, engine, kv, examples)
+    beyond = _beyond(spec, space, workload, engine, hardware, kv, examples)
     context = engine.context(hardware)
     # Where formats are of one kind, its row stands for all: no copies of it are made.
     of_format = [0] if len(examples) == 1 else kinds
@@ -110,6 +110,7 @@ def _beyond(
     space: Space,
     workload: Workload,
     engine: Engine,
+    hardware: Hardware | None,
     kv: Ints,
     examples: list[int],
 ) -> Ints:
@@ -123,7 +124,7 @@ def _beyond(
 
     def live(w: int, e: int, c: int) -> Ints:
         config = space.at(space.weights[w], examples[e], chunks[c], space.weight_name(w))
-        activation = engine.activation(spec, config, workload)
+        activation = engine.activation(spec, config, workload, hardware)
         held = int(kv[0, examples[e], c % kv.shape[2]])
         sizes = (
             activation.prefill_peak,

@@ -4,14 +4,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from ...engine import Activation, Engine, Formats, Interval, KVBytes, Slack
 from ...formats.configuration import Configuration
 from ...formats.space import Ints, Space
 from ...hardware.gpus import Hardware
 from ...memory.activation import peak
 from ...memory.activation.forward_step import Attend
+from ...memory.activation.kvpareto_engine import attends_in_8_bits, multiplies_in_8_bits
+from ...memory.activation.workspace import EIGHT_BITS, EIGHT_DIM
 from ...memory.kv_cache import growing, rates
-from ...models.spec import ModelSpec, MoEFFN, Part
+from ...models.spec import Attention, ModelSpec, MoEFFN, Part
 from ...workload import Workload
 from . import configurations, overhead
 from .checkpoints import as_dequantized, weights_note
@@ -67,10 +71,34 @@ class KVPareto(Engine):
     def kv_table(self, spec: ModelSpec, space: Space, workload: Workload) -> Ints:
         return packed_table(spec, space, workload)
 
-    def activation(self, spec: ModelSpec, config: Configuration, workload: Workload) -> Activation:
+    def activation(
+        self,
+        spec: ModelSpec,
+        config: Configuration,
+        workload: Workload,
+        hardware: Hardware | None = None,
+    ) -> Activation:
         spec = as_dequantized(spec)  # the workspace is of what is packed here
         kv = self.kv_bytes(spec, config, workload).total
-        return peak(spec, config, workload, Attend.PACKED, kv, recent=self.recent_scans)
+        return peak(
+            spec,
+            config,
+            workload,
+            Attend.PACKED,
+            kv,
+            recent=self.recent_scans,
+            in_8_bits=attends_in_8_bits(config, hardware),
+        )
+
+    def cache_kinds(self, spec: ModelSpec, space: Space, hardware: Hardware | None) -> Ints:
+        """Chunks over few bits are attended to in 8, where the card and heads are such."""
+        heads = {x.head_dim for x, _ in spec.mixer_counts if isinstance(x, Attention)}
+        if EIGHT_DIM not in heads or not multiplies_in_8_bits(hardware) or space.kv_formats:
+            return super().cache_kinds(spec, space, hardware)
+        whole = np.array([not layout.residual for layout in space.layouts])[space.layout]
+        few = np.maximum(space.k_bits, space.v_bits) <= EIGHT_BITS
+        kinds: Ints = (few & whole & (space.protection == 0)).astype(np.int64)
+        return kinds
 
     def weight_kinds(self, spec: ModelSpec, weights: Sequence[int]) -> Sequence[object]:
         """Packed experts run one by one, plain ones all at once."""

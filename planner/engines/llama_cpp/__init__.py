@@ -116,7 +116,13 @@ class LlamaCpp(Engine):
         per_token = (more - total) // steps
         return KVBytes(total, per_token, total - per_token * workload.tokens)
 
-    def activation(self, spec: ModelSpec, config: Configuration, workload: Workload) -> Activation:
+    def activation(
+        self,
+        spec: ModelSpec,
+        config: Configuration,
+        workload: Workload,
+        hardware: Hardware | None = None,
+    ) -> Activation:
         parts = parts_of(spec, config, workload)
         live = sum(parts.caches) + parts.compute + parts.output
         return Activation(live, live, live, live)
@@ -136,7 +142,7 @@ class LlamaCpp(Engine):
     def slack(self, config: Configuration, hardware: Hardware | None) -> Slack:
         return Slack((0.0, 0.0, 0.0))
 
-    def cache_kinds(self, space: Space) -> Ints:
+    def cache_kinds(self, spec: ModelSpec, space: Space, hardware: Hardware | None) -> Ints:
         return np.arange(len(space.layout), dtype=np.int64)
 
 

@@ -46,11 +46,17 @@ class Transformers(Engine):
         per_token = quantized_growth(spec, layout) * workload.batch
         return KVBytes(total, per_token, total - per_token * workload.tokens)
 
-    def activation(self, spec: ModelSpec, config: Configuration, workload: Workload) -> Activation:
+    def activation(
+        self,
+        spec: ModelSpec,
+        config: Configuration,
+        workload: Workload,
+        hardware: Hardware | None = None,
+    ) -> Activation:
         kv = self.kv_bytes(spec, config, workload).total if config.quantizes_kv else 0
         return peak(spec, config, workload, self._attends(spec, config), kv)
 
-    def cache_kinds(self, space: Space) -> Ints:
+    def cache_kinds(self, spec: ModelSpec, space: Space, hardware: Hardware | None) -> Ints:
         """A QuantizedCache is dequantized to be read."""
         kinds: Ints = ((space.k_bits < 16) | (space.v_bits < 16)).astype("int64")
         return kinds

@@ -46,6 +46,9 @@ class ForwardStep:
     products in Mamba-2's scan."""
     fused_layer: bool = False
     """kvpareto runs a whole layer's code, not its norms, rotary embeddings and gates alone."""
+    in_8_bits: bool = False
+    """The cache is one whose chunks kvpareto attends to in 8 bits on this GPU, where enough queries
+    come and heads are such."""
     packed_weights: bool = False
     """Matrices are quantized, and kvpareto's layers multiply by them."""
 

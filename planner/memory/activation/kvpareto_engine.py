@@ -11,6 +11,8 @@ Buffer sizes are those that the kernels allocate by (workspace.py).
 
 from ...formats.configuration import Configuration
 from ...formats.kv_format import KVFormat
+from ...hardware.compute_capability import compute_capability
+from ...hardware.gpus import Hardware
 from ...models.spec import Attention, LatentAttention, ModelSpec
 from ...workload import Workload
 from ..weights import weight_bytes
@@ -18,9 +20,12 @@ from .forward_step import ForwardStep
 from .live_tensors import LiveTensors, rounded
 from .segmented_attention import stages_segments, take_staged
 from .workspace import (
+    EIGHT_BITS,
+    EIGHT_DIM,
     GRAPH_FROM,
     MULTIPROCESSORS,
     PIECES_TO,
+    eight_heads,
     merging_bytes,
     partial_bytes,
     staging_bytes,
@@ -109,9 +114,42 @@ def _places(spec: ModelSpec, new: int) -> int:
     )
 
 
+def multiplies_in_8_bits(hardware: Hardware | None) -> bool:
+    """Whether this GPU runs the attention of runtime/kernels/eight_bits/."""
+    return hardware is not None and compute_capability(hardware) == (9, 0)
+
+
+def attends_in_8_bits(config: Configuration, hardware: Hardware | None) -> bool:
+    """Whether chunks over a cache of this format are attended to in 8 bits there: of integers, all
+    layers alike (chunk8.supports)."""
+    return (
+        multiplies_in_8_bits(hardware)
+        and max(config.k_bits, config.v_bits) <= EIGHT_BITS
+        and not (config.k_format or config.v_format or config.protection)
+        and not (config.residual or config.sinks)
+    )
+
+
+def goes_in_8_bits(mixer: Attention, step: ForwardStep) -> bool:
+    """Whether these queries do: past and chunk at once, with no results of segments."""
+    if not (
+        step.in_8_bits
+        and mixer.head_dim == mixer.value_dim == EIGHT_DIM
+        and mixer.window_within(step.capacity) is None
+        and stages_segments(mixer, step.new, step.capacity)
+    ):
+        return False
+    heads, kv_heads = mixer.query_heads, mixer.kv_heads
+    staged = staging_bytes(kv_heads, EIGHT_DIM, EIGHT_DIM, step.capacity, step.new)
+    room = max(staged, merging_bytes(heads, EIGHT_DIM, step.new))
+    return bool(eight_heads(room, step.new, step.total, heads, kv_heads) > 0)
+
+
 def packed(live: LiveTensors, mixer: Attention, step: ForwardStep) -> int:
     """Take the attention output; queries belong to the caller."""
     out = attended(live, mixer, step)
+    if goes_in_8_bits(mixer, step):  # its rows are in order
+        return out
     ordered = live.take(step.bytes(mixer.query_heads * mixer.value_dim))  # token-major
     live.drop(out)
     return ordered
@@ -121,6 +159,8 @@ def attended(live: LiveTensors, mixer: Attention, step: ForwardStep) -> int:
     """Take what the kernels return, heads first."""
     size = step.bytes(mixer.query_heads * mixer.value_dim)
     queries = step.rows * mixer.query_heads
+    if goes_in_8_bits(mixer, step):
+        return live.take(size)
     if stages_segments(mixer, step.new, step.capacity):
         return take_staged(live, mixer, step)
     if step.new > 1 or (mixer.local_chunk or step.capacity) < step.capacity:

@@ -36,10 +36,11 @@ def peak(
     kv: int,
     *,
     recent: bool = False,
+    in_8_bits: bool = False,
 ) -> Activation:
     """Live bytes of prefill and decode where attention is computed by `attend`.
 
-    `recent`: recurrent layers as transformers runs them since 5.20. `kv`: bytes of a cache whose
+    `recent`, `in_8_bits`: ForwardStep's. `kv`: bytes of a cache whose
     size the passes do not change; 0 where it grows by concatenation.
     """
     chunk = DYNAMIC_CHUNK if config.dynamic_chunk else config.chunk
@@ -58,6 +59,7 @@ def peak(
         recent=recent,
         fused_layer=attend is Attend.PACKED and kind in FUSED_LAYERS,
         packed_weights=attend is Attend.PACKED and config.weight_bits < 16,
+        in_8_bits=in_8_bits,
     )
     prompt = rounded(8 * workload.batch * workload.context)
     packs = attend is Attend.PACKED
