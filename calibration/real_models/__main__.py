@@ -21,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prepare.add_argument("folder", type=Path, help="config and tokenizer; files are added to it")
     prepare.add_argument("--text", type=Path, help="for the divergence, WikiText-2's test say")
     prepare.add_argument("--gsm8k", type=Path, help="gsm8k_test.jsonl, for chat models")
+    prepare.add_argument("--mmlu", type=Path, help="subject, question, choices, answer a line")
+    prepare.add_argument("--each", type=int, default=10, help="questions of a subject of MMLU")
     prepare.add_argument("--contexts", default="2048,8192,16384", help="of the tasks")
     prepare.add_argument("--seed", type=int, default=0)
     prepare.set_defaults(run=_prepare)
@@ -35,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measure.add_argument("--configurations", type=int, help="of the design, the first so many")
     measure.add_argument("--design", choices=("divergence", "bytes"), default="divergence")
     measure.add_argument("--formats", nargs="+", default=(), help="these instead of a design")
+    measure.add_argument("--tasked", nargs="+", default=(), help="scored on tasks, likewise")
     measure.add_argument("--windows", type=int, help="of text; by default 3 to 16")
     measure.add_argument("--places", type=int, help="compared in the bodies together")
     measure.add_argument("--wait", action="store_true", help="models may still come")
@@ -82,6 +85,8 @@ def _prepare(options: argparse.Namespace) -> None:
         text=options.text,
         contexts=_numbers(options.contexts),
         gsm8k=options.gsm8k,
+        mmlu=options.mmlu,
+        each=options.each,
         seed=options.seed,
     )
     print(f"{len(written)} files in {options.folder}", flush=True)
@@ -100,6 +105,7 @@ def _measure(options: argparse.Namespace) -> None:
         windows=options.windows,
         places=options.places,
         formats=tuple(options.formats),
+        tasked=tuple(options.tasked),
     )
     WorkerCampaign(
         settings,

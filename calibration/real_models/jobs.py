@@ -17,7 +17,7 @@ from ...planner.models.read_config import read_model
 from ...planner.models.spec import ModelSpec
 from .design import divergence_design, marks
 from .gguf_folder import SOURCE, WEIGHTS
-from .rows import DIVERGENCE, TASKS, Key, read_rows
+from .rows import CHOICES, DIVERGENCE, TASKS, Key, read_rows
 from .same_bytes import same_bytes_design, tasked_design
 from .tasks import available
 
@@ -47,11 +47,13 @@ class CampaignSettings:
     """Of text, and compared in their bodies; None: what worker.py says."""
     formats: tuple[str, ...] = ()
     """Configurations of the divergences in the place of a design's."""
+    tasked: tuple[str, ...] = ()
+    """Those that are scored on tasks, behind the unquantized one, likewise."""
 
 
 @dataclass(frozen=True)
 class JobGroup:
-    """One model at one context. `context` 0 with kind TASKS: GSM8K."""
+    """One model at one context. `context` 0 with kind TASKS: GSM8K; with CHOICES: MMLU."""
 
     folder: Path
     name: str
@@ -88,6 +90,8 @@ def groups(settings: CampaignSettings) -> list[JobGroup]:
             ranked.append((2 * rank + 1, number, JobGroup(folder, name, spec, TASKS, context)))
         if (folder / "gsm8k.json").exists():
             ranked.append((2, number, JobGroup(folder, name, spec, TASKS, 0)))
+        if (folder / "mmlu.json").exists():
+            ranked.append((3, number, JobGroup(folder, name, spec, CHOICES, 0)))
     return [group for _, _, group in sorted(ranked, key=lambda each: each[:2])]
 
 
@@ -95,8 +99,10 @@ def configurations(
     group: JobGroup, settings: CampaignSettings, outliers: Sequence[int]
 ) -> list[Configuration]:
     """What the group measures. Tasks begin with the unquantized model."""
-    if group.kind == TASKS:
+    if group.kind != DIVERGENCE:
         chosen = tasked_design() if settings.design == "bytes" else [FULL, *marks()]
+        if settings.tasked:
+            chosen = [FULL, *(Configuration.parse(text) for text in settings.tasked)]
         return [config.with_chunk(TASK_CHUNK) for config in chosen][: settings.configurations]
     if settings.formats:
         return [Configuration.parse(text) for text in settings.formats]
@@ -153,7 +159,7 @@ class Claims:
 def is_open(group: JobGroup, claims: Claims, wanted: Sequence[Configuration]) -> bool:
     """Whether a worker that comes to the group now finds something to do. Tasks wait for the
     unquantized model's scores, which say what the model is able of."""
-    if group.kind == TASKS and not claims.is_done(group.key(wanted[0])):
+    if group.kind != DIVERGENCE and not claims.is_done(group.key(wanted[0])):
         return claims.is_free(group.key(wanted[0])) and bool(
             group.context == 0 or available(group.folder, group.context)
         )

@@ -6,6 +6,7 @@ A folder of a model gets, beside config and tokenizer,
     VARIANT-CONTEXT.safetensors    tasks whose ideal answers are fed (tasks.py)
     common-words-CONTEXT.json      prompts that are answered by generating
     gsm8k.json                     eight solved examples and the questions behind them
+    mmlu.json                      questions with four answers, behind five of their subject
 
 so that measuring reads no text at all. None of it is committed.
 """
@@ -24,6 +25,7 @@ from ...planner.errors import BadInput
 from ..grid.items import make_batches
 from ..grid.worker import write_batches
 from ..tasks.common_words import CommonWords
+from . import choices
 from .grade_school import prompts
 from .tasks import BATCH, COMMON, TEXTS, VARIANTS
 
@@ -36,10 +38,12 @@ def prepare(
     text: Path | None,
     contexts: Sequence[int],
     gsm8k: Path | None = None,
+    mmlu: Path | None = None,
+    each: int = 10,
     seed: int = 0,
 ) -> list[str]:
     """Write all of the above into `folder`, which holds a tokenizer; the names written. A task
-    that does not fit a context is left out."""
+    that does not fit a context is left out. `each`: questions of a subject of `mmlu`."""
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     written = []
     if text is not None:
@@ -72,6 +76,10 @@ def prepare(
         lines = [json.loads(line) for line in gsm8k.read_text(encoding="utf-8").splitlines()]
         (folder / "gsm8k.json").write_text(json.dumps(prompts(tokenizer, lines)))
         written.append("gsm8k.json")
+    if mmlu is not None:
+        lines = [json.loads(line) for line in mmlu.read_text(encoding="utf-8").splitlines()]
+        (folder / "mmlu.json").write_text(json.dumps(choices.prompts(tokenizer, lines, each)))
+        written.append("mmlu.json")
     return written
 
 

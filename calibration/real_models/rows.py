@@ -1,9 +1,9 @@
 """The campaign's files: a line a point, and before them the line that says where they come from.
 
-A point is {"model", "kind", "config", "context", …} with kind "divergence" (forced.row_of) or
-"tasks" ({name: {"score", "parts", "items"}}, a hexadecimal digit an item); what failed has an
-"error" in the place of its values. A line with an "environment" holds for those behind it, and
-names the model's source file with its SHA-256.
+A point is {"model", "kind", "config", "context", …} with kind "divergence" (forced.row_of), or
+"tasks" or "choices" ({name: {"score", "parts", "items"}}, a hexadecimal digit an item); what failed
+has an "error" in the place of its values. A line with an "environment" holds for those behind it,
+and names the model's source file with its SHA-256.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 
 Row = dict[str, Any]
 Key = tuple[str, str, str, int]
-DIVERGENCE, TASKS = "divergence", "tasks"
+DIVERGENCE, TASKS, CHOICES = "divergence", "tasks", "choices"
 
 
 def key_of(row: Row) -> Key:

@@ -19,7 +19,7 @@ from ..measure.affine_maps import TOKENS as AFFINE_TOKENS
 from ..measure.affine_maps import learn_maps
 from ..measure.divergence import text_windows
 from ..records.environment import environment
-from . import grade_school
+from . import choices, grade_school
 from .forced import ForcingPlan, Teacher, key_bias_order, sessions_room, single
 from .gguf_folder import SOURCE
 from .jobs import (
@@ -34,7 +34,7 @@ from .jobs import (
     is_open,
 )
 from .material import windows
-from .rows import DIVERGENCE, TASKS, Row, Writer, read_rows
+from .rows import CHOICES, DIVERGENCE, Row, Writer, read_rows
 from .tasks import BATCH, COMMON, TaskExam, available, chosen
 
 TOKENS = 65536
@@ -82,7 +82,7 @@ class Worker:
         """All jobs of a group that this worker gets."""
         measure, added = None, 0
         wanted = configurations(group, self.settings, self._outliers_of(group))
-        if group.kind == TASKS and not self.claims.is_done(group.key(wanted[0])):
+        if group.kind != DIVERGENCE and not self.claims.is_done(group.key(wanted[0])):
             wanted = wanted[:1]
         for config in wanted:
             if time.monotonic() > self._until:
@@ -110,12 +110,12 @@ class Worker:
             added += "error" not in row
         return added
 
-    def _open(self, group: JobGroup) -> "_Divergence | _Tasks":
+    def _open(self, group: JobGroup) -> "_Divergence | _Tasks | _Choices":
         kept = {key: model for key, model in self._models.items() if key[0] == group.name}
         self._models = kept  # one model at a time
         if group.kind == DIVERGENCE:
             return _Divergence(self, group)
-        return _Tasks(self, group)
+        return _Choices(self, group) if group.kind == CHOICES else _Tasks(self, group)
 
     def model(self, group: JobGroup, bits: int) -> Session:
         """A session of almost no room that holds the model with its weights at `bits`."""
@@ -221,6 +221,29 @@ class _Tasks:
             if self._gsm8k:
                 task_rows[GSM8K] = _task(grade_school.digits(session, self._gsm8k), 1)
         return {"tasks": task_rows}
+
+
+class _Choices:
+    """Questions with four answers, and scores on them."""
+
+    def __init__(self, worker: Worker, group: JobGroup) -> None:
+        self._worker, self._group = worker, group
+        if any(config.affine for config in configurations(group, worker.settings, ())):
+            _learn_affine(worker.model(group, 16))
+        self._held = json.loads((group.folder / "mmlu.json").read_text())
+
+    def row(self, config: Configuration) -> Row:
+        base = self._worker.model(self._group, config.weight_bits)
+        with Session(
+            base.model,
+            self._group.spec,
+            config,
+            tokens=sessions_room(choices.room(self._held)),
+            batch=choices.BATCH,
+            tokenizer=base.tokenizer,
+            graphs=False,
+        ) as session:
+            return {"tasks": {choices.MMLU: _task(choices.digits(session, self._held), 1)}}
 
 
 def _task(digits: list[int], parts: int) -> Row:
