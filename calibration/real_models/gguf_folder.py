@@ -51,7 +51,7 @@ _GEMMA = {
     "post_attention_norm": "post_attention_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
-WEIGHTS, SOURCE = "model.safetensors", "source.json"
+WEIGHTS, SOURCE, TEXT = "model.safetensors", "source.json", "text.safetensors"
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3")
 
 

@@ -16,7 +16,7 @@ from ...planner.formats.configuration import Configuration
 from ...planner.models.read_config import read_model
 from ...planner.models.spec import ModelSpec
 from .design import divergence_design, marks
-from .gguf_folder import SOURCE, WEIGHTS
+from .gguf_folder import SOURCE, TEXT, WEIGHTS
 from .rows import CHOICES, DIVERGENCE, TASKS, Key, read_rows
 from .same_bytes import same_bytes_design, tasked_design
 from .tasks import available
@@ -81,7 +81,9 @@ def groups(settings: CampaignSettings) -> list[JobGroup]:
         spec = read_model(content, name)
         longest = int(content.get("max_position_embeddings", LONG))
         contexts = [c for c in settings.contexts if c <= longest]
-        if longest < max(settings.contexts) and longest not in contexts:
+        if not (folder / TEXT).exists():
+            contexts = []  # tasks alone
+        elif longest < max(settings.contexts) and longest not in contexts:
             contexts.append(longest)
         for rank, context in enumerate(contexts):
             ranked.append((2 * rank, number, JobGroup(folder, name, spec, DIVERGENCE, context)))

@@ -26,10 +26,9 @@ from ..grid.items import make_batches
 from ..grid.worker import write_batches
 from ..tasks.common_words import CommonWords
 from . import choices
+from .gguf_folder import TEXT
 from .grade_school import prompts
 from .tasks import BATCH, COMMON, TEXTS, VARIANTS
-
-TEXT = "text.safetensors"
 
 
 def prepare(
