@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prepare.add_argument("--gsm8k", type=Path, help="gsm8k_test.jsonl, for chat models")
     prepare.add_argument("--mmlu", type=Path, help="subject, question, choices, answer a line")
     prepare.add_argument("--each", type=int, default=10, help="questions of a subject of MMLU")
+    prepare.add_argument("--maps", type=Path, help="a text whose end affine maps learn from")
     prepare.add_argument("--contexts", default="2048,8192,16384", help="of the tasks")
     prepare.add_argument("--seed", type=int, default=0)
     prepare.set_defaults(run=_prepare)
@@ -87,6 +88,7 @@ def _prepare(options: argparse.Namespace) -> None:
         gsm8k=options.gsm8k,
         mmlu=options.mmlu,
         each=options.each,
+        maps=options.maps,
         seed=options.seed,
     )
     print(f"{len(written)} files in {options.folder}", flush=True)

@@ -6,6 +6,7 @@ A folder of a model gets, beside config and tokenizer,
     VARIANT-CONTEXT.safetensors    tasks whose ideal answers are fed (tasks.py)
     common-words-CONTEXT.json      prompts that are answered by generating
     gsm8k.json                     eight solved examples and the questions behind them
+    maps.safetensors               what affine maps are learnt from, where it is not the prose
     mmlu.json                      questions with four answers, behind five of their subject
 
 so that measuring reads no text at all. None of it is committed.
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -30,6 +32,9 @@ from .gguf_folder import TEXT
 from .grade_school import prompts
 from .tasks import BATCH, COMMON, TEXTS, VARIANTS
 
+MAPS = "maps.safetensors"
+MAP_TOKENS = 8192
+
 
 def prepare(
     folder: Path,
@@ -39,10 +44,12 @@ def prepare(
     gsm8k: Path | None = None,
     mmlu: Path | None = None,
     each: int = 10,
+    maps: Path | None = None,
     seed: int = 0,
 ) -> list[str]:
     """Write all of the above into `folder`, which holds a tokenizer; the names written. A task
-    that does not fit a context is left out. `each`: questions of a subject of `mmlu`."""
+    that does not fit a context is left out. `each`: questions of a subject of `mmlu`;
+    `maps`: a text whose end affine maps are learnt from, which must not be what is read here."""
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     written = []
     if text is not None:
@@ -75,11 +82,26 @@ def prepare(
         lines = [json.loads(line) for line in gsm8k.read_text(encoding="utf-8").splitlines()]
         (folder / "gsm8k.json").write_text(json.dumps(prompts(tokenizer, lines)))
         written.append("gsm8k.json")
+    if maps is not None:
+        ids = tokenizer(maps.read_text(encoding="utf-8"), verbose=False)["input_ids"]
+        held = {"ids": torch.tensor(ids[-MAP_TOKENS:], dtype=torch.int32)}
+        save_file(held, folder / MAPS, metadata={"text": maps.name})
+        written.append(MAPS)
     if mmlu is not None:
         lines = [json.loads(line) for line in mmlu.read_text(encoding="utf-8").splitlines()]
         (folder / "mmlu.json").write_text(json.dumps(choices.prompts(tokenizer, lines, each)))
         written.append("mmlu.json")
     return written
+
+
+def maps_text(folder: Path) -> tuple[Tensor, str] | None:
+    """Tokens [T] that a model's affine maps are learnt from, and the text's name; None where no
+    other than the included prose was prepared."""
+    path = folder / MAPS
+    if not path.exists():
+        return None
+    with safe_open(path, "pt") as file:
+        return file.get_tensor("ids").long(), file.metadata()["text"]
 
 
 def write_text(folder: Path, tokenizer: PreTrainedTokenizerBase, text: str) -> None:

@@ -3,44 +3,21 @@
 import json
 import time
 import traceback
-from typing import Any
 
 import torch
 import transformers
 
-from ... import profiles
-from ...planner.accuracy.calibrations import begin, folder_of
 from ...planner.errors import KVParetoError, one_line
 from ...planner.formats.configuration import Configuration
 from ...runtime import Session, load
-from ...runtime.cache.affine import write_maps
-from ..grid.reading import encode_items
-from ..measure.affine_maps import TOKENS as AFFINE_TOKENS
-from ..measure.affine_maps import learn_maps
-from ..measure.divergence import text_windows
 from ..records.environment import environment
-from . import choices, grade_school
-from .forced import ForcingPlan, Teacher, key_bias_order, sessions_room, single
+from .forced import key_bias_order
 from .gguf_folder import SOURCE
-from .jobs import (
-    FULL,
-    GSM8K,
-    TASK_CHUNK,
-    CampaignSettings,
-    Claims,
-    JobGroup,
-    configurations,
-    groups,
-    is_open,
-)
-from .material import windows
-from .rows import CHOICES, DIVERGENCE, Row, Writer, read_rows
-from .tasks import BATCH, COMMON, TaskExam, available, chosen
+from .jobs import CampaignSettings, Claims, JobGroup, configurations, groups, is_open
+from .material import maps_text
+from .measures import Measure, opened
+from .rows import DIVERGENCE, Row, Writer
 
-TOKENS = 65536
-"""Of text that a configuration reads at a context, in at least 3 and at most 16 windows."""
-PLACES = 4096
-"""Places compared in the windows' bodies, all together."""
 PAUSE = 2.0
 
 
@@ -110,12 +87,10 @@ class Worker:
             added += "error" not in row
         return added
 
-    def _open(self, group: JobGroup) -> "_Divergence | _Tasks | _Choices":
+    def _open(self, group: JobGroup) -> Measure:
         kept = {key: model for key, model in self._models.items() if key[0] == group.name}
         self._models = kept  # one model at a time
-        if group.kind == DIVERGENCE:
-            return _Divergence(self, group)
-        return _Choices(self, group) if group.kind == CHOICES else _Tasks(self, group)
+        return opened(self, group)
 
     def model(self, group: JobGroup, bits: int) -> Session:
         """A session of almost no room that holds the model with its weights at `bits`."""
@@ -142,113 +117,10 @@ class Worker:
         where["commit"] = self.settings.commit or where["commit"]
         path = group.folder / SOURCE
         source = json.loads(path.read_text()) if path.exists() else {"model": group.name}
-        return {"environment": where, "source": source, "seed": self.settings.seed}
-
-
-class _Divergence:
-    """A model's teacher at a context, and rows against it."""
-
-    def __init__(self, worker: Worker, group: JobGroup) -> None:
-        self._worker, self._group = worker, group
-        count = worker.settings.windows or min(16, max(3, TOKENS // group.context))
-        tail = 128 if group.context < 16384 else 256
-        text = windows(group.folder, group.context, count)
-        places = (worker.settings.places or PLACES) // len(text)
-        plan = ForcingPlan.of(text, min(tail, group.context // 4), places)
-        with single(worker.model(group, 16), group.spec, FULL, group.context) as session:
-            self._teacher = Teacher(session, plan)
-        if any(config.affine for config in configurations(group, worker.settings, ())):
-            _learn_affine(worker.model(group, 16))
-
-    def row(self, config: Configuration) -> Row:
-        model = self._worker.model(self._group, config.weight_bits)
-        with single(model, self._group.spec, config, self._group.context) as session:
-            return self._teacher.compare(session)
-
-
-def _learn_affine(model: Session) -> None:
-    """Affine maps from the included prose, beside the model's calibration."""
-    folder = folder_of(model.spec)
-    folder.mkdir(parents=True, exist_ok=True)
-    begin(folder, model.spec)
-    prose = profiles.read("calibration_text.md")
-    assert model.tokenizer is not None  # a measured folder has one
-    tokens = text_windows(model.tokenizer, prose, AFFINE_TOKENS, 1)[0]
-    write_maps(folder, learn_maps(model, tokens))
-
-
-class _Tasks:
-    """A model's tasks at a context, or GSM8K, and scores on those that it is able of."""
-
-    def __init__(self, worker: Worker, group: JobGroup) -> None:
-        self._worker, self._group = worker, group
-        if any(config.affine for config in configurations(group, worker.settings, ())):
-            _learn_affine(worker.model(group, 16))
-        full = group.key(FULL.with_chunk(TASK_CHUNK))
-        self._names = [GSM8K] if group.context == 0 else available(group.folder, group.context)
-        for _, row in read_rows(worker.settings.out.glob("*.jsonl")):
-            if (row["model"], row["kind"], row["config"], row["context"]) == full:
-                scores = {name: task["score"] for name, task in row["tasks"].items()}
-                self._names = [GSM8K] if group.context == 0 else chosen(scores)
-        self._exams = {
-            name: TaskExam(group.folder, name, group.context, worker.device)
-            for name in self._names
-            if name != GSM8K
-        }
-        self._gsm8k: dict[str, Any] = {}
-        if GSM8K in self._names:
-            self._gsm8k = json.loads((group.folder / "gsm8k.json").read_text())
-
-    def row(self, config: Configuration) -> Row:
-        rooms = [exam.room for exam in self._exams.values()]
-        if self._gsm8k:
-            rooms.append(grade_school.room(self._gsm8k))
-        if not rooms:
-            return {"tasks": {}}
-        base = self._worker.model(self._group, config.weight_bits)
-        task_rows: Row = {}
-        with Session(
-            base.model,
-            self._group.spec,
-            config,
-            tokens=sessions_room(max(rooms)),
-            batch=grade_school.BATCH if self._gsm8k else BATCH,
-            tokenizer=base.tokenizer,
-            graphs=bool(self._gsm8k) or COMMON in self._exams,
-        ) as session:
-            for name, exam in self._exams.items():
-                task_rows[name] = _task(exam.digits(session), exam.parts)
-            if self._gsm8k:
-                task_rows[GSM8K] = _task(grade_school.digits(session, self._gsm8k), 1)
-        return {"tasks": task_rows}
-
-
-class _Choices:
-    """Questions with four answers, and scores on them."""
-
-    def __init__(self, worker: Worker, group: JobGroup) -> None:
-        self._worker, self._group = worker, group
-        if any(config.affine for config in configurations(group, worker.settings, ())):
-            _learn_affine(worker.model(group, 16))
-        self._held = json.loads((group.folder / "mmlu.json").read_text())
-
-    def row(self, config: Configuration) -> Row:
-        base = self._worker.model(self._group, config.weight_bits)
-        with Session(
-            base.model,
-            self._group.spec,
-            config,
-            tokens=sessions_room(choices.room(self._held)),
-            batch=choices.BATCH,
-            tokenizer=base.tokenizer,
-            graphs=False,
-        ) as session:
-            return {"tasks": {choices.MMLU: _task(choices.digits(session, self._held), 1)}}
-
-
-def _task(digits: list[int], parts: int) -> Row:
-    score = sum(digits) / (len(digits) * parts)
-    return {"score": round(score, 5), "parts": parts, "items": encode_items(digits)}
+        header: Row = {"environment": where, "source": source, "seed": self.settings.seed}
+        if (found := maps_text(group.folder)) is not None:
+            header["maps"] = {"text": found[1], "tokens": len(found[0])}
+        return header
 
 
 def work(settings: CampaignSettings, index: int, device: str, seconds: float, wait: bool) -> None:

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoTokenizer
 
 from kvpareto.calibration.real_models import __main__ as command_line
-from kvpareto.calibration.real_models import grade_school, jobs, worker
+from kvpareto.calibration.real_models import grade_school, jobs, measures
 from kvpareto.calibration.real_models.campaign import WorkerCampaign
 from kvpareto.calibration.real_models.design import divergence_design
 from kvpareto.calibration.real_models.forced import ForcingPlan
@@ -93,8 +93,8 @@ def test_the_number_behind_the_mark_is_the_answer() -> None:
 def test_points_are_measured_resumed_and_tabled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "TOKENS", 192)
-    monkeypatch.setattr(worker, "PLACES", 64)
+    monkeypatch.setattr(measures, "TOKENS", 192)
+    monkeypatch.setattr(measures, "PLACES", 64)
     models, out = tmp_path / "models", tmp_path / "out"
     shutil.copytree(STORIES, models / "stories")
     write_text(
@@ -126,8 +126,8 @@ def test_points_are_measured_resumed_and_tabled(
 def test_named_formats_are_measured_in_the_place_of_the_design(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "TOKENS", 192)
-    monkeypatch.setattr(worker, "PLACES", 64)
+    monkeypatch.setattr(measures, "TOKENS", 192)
+    monkeypatch.setattr(measures, "PLACES", 64)
     models, out = tmp_path / "models", tmp_path / "out"
     shutil.copytree(STORIES, models / "stories")
     write_text(
