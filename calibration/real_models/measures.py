@@ -4,7 +4,7 @@ Each is opened once, with all that its configurations share, and then gives a ro
 """
 
 import json
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from ... import profiles
 from ...planner.accuracy.calibrations import begin, folder_of
@@ -17,18 +17,24 @@ from ..measure.affine_maps import learn_maps
 from ..measure.divergence import text_windows
 from . import choices, grade_school
 from .forced import ForcingPlan, Teacher, sessions_room, single
-from .jobs import FULL, GSM8K, TASK_CHUNK, JobGroup, configurations
+from .jobs import FULL, GSM8K, TASK_CHUNK, CampaignSettings, JobGroup, configurations
 from .material import maps_text, windows
 from .rows import CHOICES, DIVERGENCE, Row, read_rows
 from .tasks import BATCH, COMMON, TaskExam, available, chosen
-
-if TYPE_CHECKING:
-    from .worker import Worker
 
 TOKENS = 65536
 """Of text that a configuration reads at a context, in at least 3 and at most 16 windows."""
 PLACES = 4096
 """Places compared in the windows' bodies, all together."""
+
+
+class Host(Protocol):
+    """Who measures: settings, a device, and models that are kept loaded (worker.py)."""
+
+    settings: CampaignSettings
+    device: str
+
+    def model(self, group: JobGroup, bits: int) -> Session: ...
 
 
 class Measure(Protocol):
@@ -37,7 +43,7 @@ class Measure(Protocol):
     def row(self, config: Configuration) -> Row: ...
 
 
-def opened(worker: "Worker", group: JobGroup) -> Measure:
+def opened(worker: Host, group: JobGroup) -> Measure:
     """What measures a group."""
     if any(config.affine for config in configurations(group, worker.settings, ())):
         _learn_affine(worker.model(group, 16), group)
@@ -49,7 +55,7 @@ def opened(worker: "Worker", group: JobGroup) -> Measure:
 class _Divergence:
     """A model's teacher at a context, and rows against it."""
 
-    def __init__(self, worker: "Worker", group: JobGroup) -> None:
+    def __init__(self, worker: Host, group: JobGroup) -> None:
         self._worker, self._group = worker, group
         count = worker.settings.windows or min(16, max(3, TOKENS // group.context))
         tail = 128 if group.context < 16384 else 256
@@ -82,7 +88,7 @@ def _learn_affine(model: Session, group: JobGroup) -> None:
 class _Tasks:
     """A model's tasks at a context, or GSM8K, and scores on those that it is able of."""
 
-    def __init__(self, worker: "Worker", group: JobGroup) -> None:
+    def __init__(self, worker: Host, group: JobGroup) -> None:
         self._worker, self._group = worker, group
         full = group.key(FULL.with_chunk(TASK_CHUNK))
         self._names = [GSM8K] if group.context == 0 else available(group.folder, group.context)
@@ -126,7 +132,7 @@ class _Tasks:
 class _Choices:
     """Questions with four answers, and scores on them."""
 
-    def __init__(self, worker: "Worker", group: JobGroup) -> None:
+    def __init__(self, worker: Host, group: JobGroup) -> None:
         self._worker, self._group = worker, group
         self._held = json.loads((group.folder / "mmlu.json").read_text())
 
