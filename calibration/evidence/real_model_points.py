@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..fit.measured_models import SOURCES
-from ..real_models.rows import DIVERGENCE, TASKS, read_rows
+from ..real_models.rows import CHOICES, DIVERGENCE, TASKS, read_rows
 from .accuracy_tables import markdown_table, with_tables
 from .refit_published import DOCS
 
@@ -20,21 +20,23 @@ Point = tuple[str, int]
 """Configuration and context."""
 
 
-def points_of(patterns: Sequence[str], kind: str, folder: Path = SOURCES) -> dict[str, set[Point]]:
-    """Points of each model in the files of these names, of one kind of measurement."""
+def points_of(
+    patterns: Sequence[str], kinds: Sequence[str], folder: Path = SOURCES
+) -> dict[str, set[Point]]:
+    """Points of each model in the files of these names, of some kinds of measurement."""
     found: dict[str, set[Point]] = {}
     for pattern in patterns:
         for _, row in read_rows(folder.glob(pattern)):
-            if row["kind"] == kind:
+            if row["kind"] in kinds:
                 found.setdefault(row["model"], set()).add((row["config"], row["context"]))
     return found
 
 
 def points_table(folder: Path = SOURCES) -> str:
     columns = [
-        points_of(patterns, kind, folder)
+        points_of(patterns, kinds, folder)
         for patterns in (DESIGN, SAME_BYTES)
-        for kind in (DIVERGENCE, TASKS)
+        for kinds in ((DIVERGENCE,), (TASKS, CHOICES))
     ]
     models = sorted({model for column in columns for model in column})
     counts = []

@@ -23,7 +23,15 @@ MODELS = {
     "Qwen/Qwen2.5-Coder-0.5B-Instruct": "qwen2.5-coder-0.5b",
     "google/gemma-3-270m": "gemma-3-270m",
 }
-"""Hub ids, and the models' keys in models.csv."""
+"""Hub ids, and the models' keys in models.csv, of those that the shared fit learns from."""
+STRANGERS = {"Qwen/Qwen2.5-Coder-1.5B-Instruct": "qwen2.5-coder-1.5b"}
+"""Measured too, and told as measured; the shared fit does not see them, so that they stay what its
+predictions can be held against."""
+SHIPPED = {**MODELS, **STRANGERS}
+KINDS = {"gsm8k": "reasoning", "mmlu": "likelihood"}
+"""Of tasks that are no retrieval."""
+CHANCE = {"mmlu": 0.25}
+"""What guessing scores."""
 ABLE = 0.1
 """No retention is taken of a task on which the unquantized model scores less."""
 TEXT_WEIGHT, TASK_WEIGHT = 0.1, 0.5
@@ -38,25 +46,29 @@ def measured_rows(folder: Path = SOURCES) -> list[AccuracyRow]:
     return [row for _, row in measured_runs(folder)]
 
 
-def measured_runs(folder: Path = SOURCES) -> list[tuple[Configuration, AccuracyRow]]:
-    """All rows with the very configuration that was run, its prefill chunk too."""
+def measured_runs(
+    folder: Path = SOURCES, models: Mapping[str, str] = MODELS
+) -> list[tuple[Configuration, AccuracyRow]]:
+    """All rows of `models` with the very configuration that was run, its prefill chunk too."""
     runs: list[tuple[Configuration, AccuracyRow]] = []
     for path in sorted(folder.glob("real_*.jsonl")):
-        found = _points(path)
-        runs += [*text_rows(found), *_tasks(found)]
+        found = _points(path, models)
+        runs += [*text_rows(found, models), *_tasks(found, models)]
     return runs
 
 
-def scored_runs(folder: Path = SOURCES) -> list[tuple[Configuration, AccuracyRow]]:
+def scored_runs(
+    folder: Path = SOURCES, models: Mapping[str, str] = MODELS
+) -> list[tuple[Configuration, AccuracyRow]]:
     """Tasks under each method at the same bytes (same_bytes_*.jsonl), whose formats the fit has no
     terms for: they are told as measured, and nothing is learnt from them."""
     paths = sorted(folder.glob("same_bytes_*.jsonl"))
-    return [run for path in paths for run in _tasks(_points(path))]
+    return [run for path in paths for run in _tasks(_points(path, models), models)]
 
 
-def _points(path: Path) -> list[dict[str, Any]]:
+def _points(path: Path, models: Mapping[str, str]) -> list[dict[str, Any]]:
     points = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [p for p in points if p.get("model") in MODELS and "error" not in p]
+    return [p for p in points if p.get("model") in models and "error" not in p]
 
 
 def text_rows(
@@ -79,26 +91,28 @@ def text_rows(
     return list(rows.values())
 
 
-def _tasks(points: Sequence[Mapping[str, Any]]) -> list[tuple[Configuration, AccuracyRow]]:
+def _tasks(
+    points: Sequence[Mapping[str, Any]], models: Mapping[str, str]
+) -> list[tuple[Configuration, AccuracyRow]]:
     whole = {
-        point["context"]: point["tasks"]
+        (point["kind"], point["context"]): point["tasks"]
         for point in points
-        if point["kind"] == "tasks" and _unquantized(Configuration.parse(point["config"]))
+        if point["kind"] != "divergence" and _unquantized(Configuration.parse(point["config"]))
     }
     rows = []
     for point in points:
         config = Configuration.parse(point["config"])
-        if point["kind"] != "tasks" or _unquantized(config):
+        if point["kind"] == "divergence" or _unquantized(config):
             continue
         for task, result in point["tasks"].items():
-            reference = whole.get(point["context"], {}).get(task)
+            reference = whole.get((point["kind"], point["context"]), {}).get(task)
             if reference is None or reference["score"] < ABLE:
                 continue
             kept = MeasuredRetention(
                 result["score"] / reference["score"], _paired_error(reference, result)
             )
-            kind = "reasoning" if task == "gsm8k" else "retrieval"
-            row = _row(point, config, task, kind, kept, TASK_WEIGHT, reference["score"])
+            kind = KINDS.get(task, "retrieval")
+            row = _row(point, config, task, kind, kept, TASK_WEIGHT, reference["score"], models)
             rows.append((config, row))
     return rows
 
@@ -130,7 +144,8 @@ def _row(
     context = point["context"] or CONTEXT_OF_TASKS
     name = task.rsplit("-", 1)[0] if task.startswith("needle") else task
     row = row_of(config, models[point["model"]], name, kind, context, kept, "measured on an H200")
-    return replace(row, weight=weight, baseline=baseline)
+    chance = CHANCE.get(task, 0.0)
+    return replace(row, weight=weight, chance=chance, baseline=baseline)
 
 
 def _unquantized(config: Configuration) -> bool:

@@ -48,6 +48,29 @@ def learn_maps(base: Session | OpenModel, tokens: Tensor) -> dict[str, Tensor]:
 
     Raises BadInput for a text that is too short, and for layers that keep latents.
     """
+    maps: dict[str, Tensor] = {}
+    for index, each in learn_moments(base, tokens).items():
+        written, read = each.keys, each.queries
+        maps[f"{index}.key"] = maps_of(best_map(written, read), each.mean, queries=True)
+        maps[f"{index}.value"] = maps_of(best_map(each.values, each.reads))
+    return maps
+
+
+@dataclass(frozen=True)
+class LayerMoments:
+    """Second moments float64 [H, D, D] of what one layer's KV heads hold, and of what reads it:
+    keys, about their `mean` [H, D] where softmax does not see that, under queries; values under
+    the output projection."""
+
+    keys: Tensor
+    queries: Tensor
+    values: Tensor
+    reads: Tensor
+    mean: Tensor | None
+
+
+def learn_moments(base: Session | OpenModel, tokens: Tensor) -> dict[int, LayerMoments]:
+    """Moments of every attention layer, from a text's tokens [T]. Raises BadInput as learn_maps."""
     if len(tokens) < 64 + FIRST:
         raise BadInput(f"a text of {len(tokens)} tokens teaches no maps", "give a longer --text")
     with Session(
@@ -58,12 +81,12 @@ def learn_maps(base: Session | OpenModel, tokens: Tensor) -> dict[str, Tensor]:
         for _ in session.logits(tokens[None], torch.tensor([len(tokens) - 1]), sizes):
             pass
     projections = _projections(base)
-    maps: dict[str, Tensor] = {}
+    found: dict[int, LayerMoments] = {}
     for index, seen in moments.items():
         mixers = [m for m in base.spec.layers[index].mixers if isinstance(m, Attention)]
         hides = bool(mixers) and not mixers[0].sinks and mixers[0].softcap is None
-        maps |= _layer(index, seen, projections.get(index), centre=hides)
-    return maps
+        found[index] = _layer(seen, projections.get(index), centre=hides)
+    return found
 
 
 @dataclass
@@ -126,9 +149,7 @@ def _past_first(x: Tensor, state: LayerState) -> Tensor:
     return x[:, :, max(0, FIRST - begins) :]
 
 
-def _layer(
-    index: int, seen: _Moments, projection: Tensor | None, *, centre: bool
-) -> dict[str, Tensor]:
+def _layer(seen: _Moments, projection: Tensor | None, *, centre: bool) -> LayerMoments:
     keys, values = (torch.as_tensor(x) / seen.count for x in (seen.keys, seen.values))
     mean = torch.as_tensor(seen.key_sum) / seen.count if centre else None
     if mean is not None:
@@ -138,10 +159,7 @@ def _layer(
     if projection is not None:
         rows = projection.double().cpu().unflatten(1, (heads, -1, width))
         reads = torch.einsum("ohgd,ohge->hde", rows, rows)
-    return {
-        f"{index}.key": maps_of(best_map(keys, torch.as_tensor(seen.queries)), mean, queries=True),
-        f"{index}.value": maps_of(best_map(values, reads)),
-    }
+    return LayerMoments(keys, torch.as_tensor(seen.queries), values, reads, mean)
 
 
 def best_map(written: Tensor, read: Tensor) -> Tensor:

@@ -19,13 +19,18 @@ from ...planner.formats.configuration import Configuration
 from ...planner.load_model import DEMO, DEMO_CONFIG, load_model
 from ...planner.models.spec import ModelSpec
 from ..fit.accuracy_rows import AccuracyRow
-from ..fit.measured_models import MODELS, SOURCES, measured_runs, scored_runs
+from ..fit.measured_models import SHIPPED, SOURCES, measured_runs, scored_runs
 from ..fit.mixed_effects import KnownModel
 from ..fit.profile import mean, own_noise
 from .rows import read_rows
 
 OUT = SOURCES.parent / FOLDER
-MIXES = {"smollm2.gguf": "Q4_1", "qwen05.gguf": "Q4_K_M", "gemma270.gguf": "Q4_K_M"}
+MIXES = {
+    "smollm2.gguf": "Q4_1",
+    "qwen05.gguf": "Q4_K_M",
+    "qwen15.gguf": "Q4_K_M",
+    "gemma270.gguf": "Q4_K_M",
+}
 """What the measured files' own headers say that they are."""
 HALF = 0.5
 Run = tuple[Configuration, AccuracyRow]
@@ -40,9 +45,9 @@ def write_profiles(out: Path = OUT) -> None:
     for header, point in read_rows(SOURCES.glob("real_*.jsonl")):
         headers[point["model"]] = header
         points[point["model"]] = points.get(point["model"], 0) + 1
-    runs, scored = measured_runs(), scored_runs()
+    runs, scored = measured_runs(models=SHIPPED), scored_runs(models=SHIPPED)
     index = {}
-    for hub_id, key in MODELS.items():
+    for hub_id, key in SHIPPED.items():
         spec = load_model(hub_id, offline=True)
         name = f"{hub_id.replace('/', '--')}.json"
         own, told = ([run for run in rows if run[1].model == key] for rows in (runs, scored))
@@ -59,7 +64,8 @@ def write_profiles(out: Path = OUT) -> None:
             **({"demo": DEMO} if hub_id == DEMO_CONFIG else {}),
             "held_out": payload["held_out"],
             "note": f"measured on an {where['gpu']} with the weights of a {mix} file (SHA-256 "
-            f"{source['sha256'][:12]}...): 16 bits mean that file's values, and fewer are on top",
+            f"{source['sha256'][:12]}...): 16 bits mean that file's values, and fewer are on top"
+            + (f"; {source['tied']}" if "tied" in source else ""),
         }
     (out / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 

