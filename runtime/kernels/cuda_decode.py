@@ -15,6 +15,7 @@ from ..cache.layer_state import Clock, LayerState, SideState
 from . import nvrtc
 from .formats import address, format_constants, pair_width, per_channel, ring_rows
 
+_MOST, _DIM = 16, 128  # warps of a multiprocessor that leave sums of heads so wide their registers
 _SOURCE = Path(__file__).with_name("decode.cu")
 
 
@@ -92,10 +93,10 @@ def decode(
     assert taken is not None  # `supports` holds
     blocks = group // taken
     tail = any(t is not None for t in (key.residual, key.sinks, value.residual, value.sinks))
-    device = query.device.index or 0
-    constants = _constants(key, value, query.dtype, taken, softcap is not None, tail, device)
-    kernel = _kernel(constants, device)
-    rows, named = batch * heads * blocks, dict(constants)
+    device, rows = query.device.index or 0, batch * heads * blocks
+    many = rows > _processors(device)
+    constants = _constants(key, value, query.dtype, taken, softcap is not None, tail, many, device)
+    kernel, named = _kernel(constants, device), dict(constants)
     splits = decode_splits(rows, _processors(device), key.values.shape[2])
     parts = splits + (TAIL_PARTS if tail else 0)
     partial, arrived = _workspace(state.clock, rows * parts * taken * (dim + 2), rows)
@@ -124,15 +125,20 @@ def _constants(
     group: int,
     softcap: bool,
     tail: bool,
+    many: bool,
     device: int,
 ) -> tuple[tuple[str, int], ...]:
+    """`many`: the launch has more blocks than the device multiprocessors."""
     channels = per_channel(key)
     constants = format_constants(key, value, dtype)
     constants |= {"GROUP": group, "TAIL": int(tail), "SOFTCAP": int(softcap)}
     block = key.form.block if channels else 32
     step = 16 * (_token_bytes(key) + _token_bytes(value)), 4 * key.dim if channels else 0
     warps, tiles, shared = _shape(key.dim, *step, block, device)
-    constants |= {"WARPS": warps, "TILES": tiles}
+    half = warps // 2, tiles, shared // 2
+    two = many and (warps, tiles) == (_MOST, 2) and key.dim <= _DIM
+    warps, tiles, shared = half if two else (warps, tiles, shared)
+    constants |= {"WARPS": warps, "TILES": tiles, "BLOCKS": 2 if two else 1}
     constants["SHARED"] = max(shared, warps * group * key.dim * 4)
     return tuple(constants.items())
 
@@ -143,10 +149,13 @@ def _shape(dim: int, tile: int, extra: int, block: int, device: int) -> tuple[in
     One block takes a whole multiprocessor: fewer partial results to merge, and its warps read
     memory in order. Three steps in flight a warp; steps of two tiles, then more warps, are worth
     more than more steps (docs/kernels.md has the measurements). A step takes `tile` bytes a tile
-    and `extra`.
+    and `extra`. A launch of several rounds of blocks has two of half the size on a multiprocessor:
+    one computes while the other begins or ends.
     """
     room = nvrtc.shared_memory(device) - 2048
-    most = 16 if dim <= 128 else 8  # what leaves each thread the registers its sums need
+    most = (
+        _MOST if dim <= _DIM else _MOST // 2
+    )  # what leaves each thread the registers its sums need
     shapes = [(most, 2), (most * 3 // 4, 2), (most, 1), (most * 3 // 4, 1), (most // 2, 1)]
     for warps, tiles in shapes:
         stage = tiles * tile + extra

@@ -10,6 +10,7 @@
 //   TAIL         1: 16-bit sinks and residual exist      HALF   1: float16 model, 0: bfloat16
 //   SOFTCAP      1: scores are capped       WARPS      warps a block
 //   TILES        16-token tiles a step takes           SHARED     bytes of shared memory a block
+//   BLOCKS       blocks a multiprocessor holds
 //
 // A warp works alone on steps of 16 * TILES tokens, copied ahead into its own ring in shared
 // memory. Keys are the A operand of m16n8k16 (16 tokens x 16 channels; 8 query heads are the 8
@@ -18,6 +19,8 @@
 
 #include "buffers.cuh"
 #include "merge.cuh"
+
+#define NEW 33  // last tokens whose rows may share a line of memory with the newest, and itself
 
 struct Args {
     const u16* q;
@@ -38,34 +41,58 @@ INLINE Side sixteen(const u8* buffer, int head, int capacity) {
     return {buffer + (long long)head * capacity * D * 2, nullptr, capacity};
 }
 
+INLINE int tokens(const int* clock) {  // the same for all of a warp
+    int n;
+    asm volatile("ld.volatile.global.s32 %0, [%1];" : "=r"(n) : "l"(clock) : "memory");
+    return __shfl_sync(~0u, n, 0);
+}
+
 // One part of a range: block `block` of `blocks` that share positions [begin, end), to one partial.
-template <class P>
-INLINE void attend(const u16* q, const Side& k, const Side& v, int k_origin, int v_origin, int begin, int end, int low,
-                   int block, int blocks, float scaling, float softcap, float* out, float* lm) {
+// With `clock`, the range ends at the newest token, and rows of earlier steps are on their way
+// before the launch before this one has ended; low(end) is the first position that is seen.
+template <class P, class Low>
+INLINE void attend(const u16* q, const Side& k, const Side& v, int k_origin, int v_origin, int begin, int end, const Low& low,
+                   const int* clock, int block, int blocks, float scaling, float softcap, float* out, float* lm) {
     using R = Range<P>;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, lowest = max(begin, low);
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    int lowest, from, to;
+    typename P::Reader reader(k, v, k_origin, v_origin, begin);
+    while (true) {
+        // A block takes contiguous steps, its warps in turn, so that they read memory in order.
+        lowest = max(begin, low(end));
+        const int origin = begin + (lowest - begin) / R::step * R::step;
+        const int units = max(0, end - origin + R::step - 1) / R::step;
+        from = origin + ((int)((long long)units * block / blocks) + warp) * R::step;
+        to = min(end, origin + (int)((long long)units * (block + 1) / blocks) * R::step);
+        reader = typename P::Reader(k, v, k_origin, v_origin, origin);
+        if (!clock || to > end - NEW) wait_for_predecessor();
+        if (warp < R::warps) R::open(reader, from, to, R::warps * R::step, warp, lane);
+        wait_for_predecessor();
+        if (!clock) break;
+        const int now = tokens(clock);
+        if (now == end) break;
+        end = now;  // the clock had not been moved on yet
+        wait_group<0>();
+    }
     Acc acc;
     acc.clear();
-    // A block takes contiguous steps, its warps in turn, so that they read memory in order.
-    const int origin = begin + (lowest - begin) / R::step * R::step;
-    const int units = max(0, end - origin + R::step - 1) / R::step;
-    const int from = origin + ((int)((long long)units * block / blocks) + warp) * R::step;
-    const int to = min(end, origin + (int)((long long)units * (block + 1) / blocks) * R::step);
-    if (warp < R::warps) {
-        typename P::Reader reader(k, v, k_origin, v_origin, origin);
-        R::run(acc, q, reader, from, to, R::warps * R::step, lowest, scaling, softcap, warp, lane);
-    }
+    if (warp < R::warps) R::template run<true>(acc, q, reader, from, to, R::warps * R::step, lowest, scaling, softcap, warp, lane);
     merge_warps<R>(acc, out, lm);
 }
 
-extern "C" __global__ void __launch_bounds__(WARPS * 32, 1) decode(const Args a) {
+extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) decode(const Args a) {
     let_successor_begin();
-    wait_for_predecessor();
+    // Rows of earlier steps depend on no launch of this one. Where blocks of tokens share pairs, or
+    // rows move on from a residual, they may have been written anew.
+    constexpr bool stay = !(TAIL || KC || KT > 1 || VT > 1 || K_TENSOR || V_TENSOR);
+    if (!stay) wait_for_predecessor();
     const int b = blockIdx.z;
     const int h = blockIdx.y / a.head_blocks, bh = b * a.heads + h;
     const int first_head = h * (a.query_heads / a.heads) + blockIdx.y % a.head_blocks * GROUP;
     const u16* q = a.q + ((long long)b * a.query_heads + first_head) * D;
-    const int n = *a.clock, low = max(a.starts[b], a.window ? max(0, n - a.window) : 0);
+    const int n = tokens(a.clock), start = a.starts[b];
+    const auto low = [&](int end) { return max(start, a.window ? max(0, end - a.window) : 0); };
+    const auto fixed = [&](int) { return low(n); };
     const int settled = max(0, n - a.sinks - a.buffered), held = max(0, n - a.sinks);
     const int pk = KB < 16 ? settled / a.k_block * a.k_block : held;
     const int pv = VB < 16 ? settled / a.v_block * a.v_block : held;
@@ -91,7 +118,8 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 1) decode(const Args a)
         const int begin = which == 0 ? a.sinks : which == 1 ? 0 : which == 2 ? packed : mixed;
         const int end = which == 0 ? packed : which == 1 ? min(n, a.sinks) : which == 2 ? mixed : n;
         if (which == 0) {
-            attend<Main>(q, k, v, k_origin, v_origin, begin, end, low, part, a.splits, a.scaling, a.softcap, out, lm);
+            if constexpr (stay) attend<Main>(q, k, v, k_origin, v_origin, begin, end, low, a.clock, part, a.splits, a.scaling, a.softcap, out, lm);
+            else attend<Main>(q, k, v, k_origin, v_origin, begin, end, fixed, nullptr, part, a.splits, a.scaling, a.softcap, out, lm);
             continue;
         }
 #if TAIL
@@ -99,12 +127,12 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 1) decode(const Args a)
         const Side ks = KB == 16 ? k : which == 1 ? sixteen(a.k_sinks, bh, a.sinks) : sixteen(a.k_residual, bh, a.residual_k);
         const int ko = KB == 16 || which == 1 ? 0 : a.sinks;
         if (VB < 16 && KB < 16 && which == 2) {
-            attend<Buffers<16, D, 1, false, VB, VG, VT>>(q, ks, v, ko, v_origin, begin, end, low, 0, 1, a.scaling, a.softcap, out, lm);
+            attend<Buffers<16, D, 1, false, VB, VG, VT>>(q, ks, v, ko, v_origin, begin, end, fixed, nullptr, 0, 1, a.scaling, a.softcap, out, lm);
             continue;
         }
         const Side vs = VB == 16 ? v : which == 1 ? sixteen(a.v_sinks, bh, a.sinks) : sixteen(a.v_residual, bh, a.residual_v);
         const int vo = VB == 16 || which == 1 ? 0 : a.sinks;
-        attend<Buffers<16, D, 1, false, 16, D, 1>>(q, ks, vs, ko, vo, begin, end, low, 0, 1, a.scaling, a.softcap, out, lm);
+        attend<Buffers<16, D, 1, false, 16, D, 1>>(q, ks, vs, ko, vo, begin, end, fixed, nullptr, 0, 1, a.scaling, a.softcap, out, lm);
 #endif
     }
     u16* result = a.out + ((long long)b * a.query_heads + first_head) * D;

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from . import kernels, kernels_tile
-from .cuda import cuda_ring, cuda_row, cuda_sweep, cuda_tile
+from .cuda import cuda_ring, cuda_row, cuda_stream, cuda_sweep, cuda_tile, cuda_wide
 from .layout import BLOCK4, Packed, Packed4
 from .workspace import COUNTERS, Workspace
 
@@ -85,6 +85,9 @@ def one_row(
     x [n, in] 16-bit contiguous; W_r is the matrix, or member experts[r] of the stack.
     `bias` [out], or [members, out] for a stack. A `plan` asks for the Triton kernel.
     """
+    alone = plan is None and experts is None and rows in (None, x.shape[0])
+    if alone and isinstance(weight, Packed4) and cuda_stream.takes(weight, x):
+        return cuda_stream.product(x, weight, bias, workspace)
     if plan is None and cuda_row.takes(weight, x, rows=rows):
         return cuda_row.product(x, weight, bias, experts=experts, rows=rows)
     inputs, outputs = weight.shape
@@ -138,6 +141,11 @@ def few_rows(
     """
     inputs, outputs = weight.shape
     rows = x.shape[0]
+    if plan is None and isinstance(weight, Packed4):
+        if cuda_stream.takes(weight, x):
+            return cuda_stream.product(x, weight, bias, workspace)
+        if cuda_wide.faster(rows) and cuda_wide.takes(weight, x):
+            return cuda_wide.product(x, weight, bias, workspace)
     if plan is None and cuda_row.faster(rows) and cuda_row.takes(weight, x):
         return cuda_row.product(x, weight, bias)
     if plan is None and cuda_ring.faster(rows) and cuda_ring.takes(weight, x):
@@ -189,6 +197,11 @@ def gated(
     kind = 2 if tanh else 1
     if weight.shape[1] % 16:
         return None
+    if isinstance(weight, Packed4):
+        if cuda_stream.takes(weight, x, gated=kind):
+            return cuda_stream.product(x, weight, bias, workspace, gated=kind)
+        if cuda_wide.faster(x.shape[0]) and cuda_wide.takes(weight, x, gated=kind):
+            return cuda_wide.product(x, weight, bias, workspace, gated=kind)
     if cuda_row.faster(x.shape[0]) and cuda_row.takes(weight, x, gated=kind):
         return cuda_row.product(x, weight, bias, gated=kind)
     if cuda_ring.faster(x.shape[0]) and cuda_ring.takes(weight, x):

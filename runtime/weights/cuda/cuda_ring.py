@@ -101,8 +101,7 @@ def product(
     constants = {
         "BITS": bits,
         "GROUP": group,
-        "HALF": int(x.dtype == torch.float16),
-        "SCALES_HALF": int(weight.scales.dtype == torch.float16),
+        **few_rows.kinds(x, weight),
         "GATED": gated,
         "TILES": cut.tiles,
         "BANDS": cut.bands,

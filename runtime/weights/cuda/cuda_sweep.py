@@ -94,8 +94,7 @@ def product(
     y = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
     arguments = few_rows.arguments(x, weight, bias, y, workspace)
     constants = {
-        "HALF": int(x.dtype == torch.float16),
-        "SCALES_HALF": int(weight.scales.dtype == torch.float16),
+        **few_rows.kinds(x, weight),
         "TILES": cut.tiles,
         "SLICES": cut.slices,
         "UNITS": cut.units,

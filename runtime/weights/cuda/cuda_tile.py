@@ -74,8 +74,7 @@ def product(
     arguments = few_rows.arguments(x, weight, bias, y, workspace)
     constants = {
         "GROUP": weight.group_size,
-        "HALF": int(x.dtype == torch.float16),
-        "SCALES_HALF": int(weight.scales.dtype == torch.float16),
+        **few_rows.kinds(x, weight),
         "WARPS": cut.warps,
         "BLOCKS": cut.blocks,
         "TILES": cut.tiles,

@@ -1,4 +1,4 @@
-// Codes as operands of the tensor cores: tile.cu and ring.cu.
+// Codes as operands of the tensor cores: tile.cu, ring.cu, sweep.cu and wide.cu.
 #pragma once
 #include "common.cuh"
 
@@ -20,3 +20,15 @@ INLINE void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
 // The bits of 128 as bfloat16, of 1024 as float16: their last bit counts 1, so a code in the low
 // bits adds itself.
 #define WHOLE (HALF ? 0x64006400u : 0x43004300u)
+
+INLINE u32 masked(u32 pair, u32 mask) {  // with WHOLE: one instruction
+    u32 d;
+    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(d) : "r"(pair), "r"(mask), "r"(WHOLE));
+    return d;
+}
+// 4-bit codes 2p and 2p + 1 of a word as a pair of whole numbers; `zero` is their zero point + WHOLE.
+INLINE u32 whole4(u32 word, int p, u32 zero) {
+    u32 pair;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(pair) : "r"(word), "r"(word >> 4), "r"(0x4400 + 0x1111 * p));
+    return minus(masked(pair, 0x000f000fu), zero);
+}

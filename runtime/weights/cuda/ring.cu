@@ -50,19 +50,10 @@ template <int BYTES> INLINE void copy(u32 to, const void* from, bool exists) {  
 }
 INLINE void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-INLINE u32 masked(u32 pair, u32 mask) {  // with WHOLE: one instruction
-    u32 d;
-    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(d) : "r"(pair), "r"(mask), "r"(WHOLE));
-    return d;
-}
-
 // Codes 2p and 2p + 1 of a word as a pair of whole numbers; `zero` is their zero point + WHOLE.
 INLINE u32 operand(u32 word, int p, u32 zero) {
+    if (BITS == 4) return whole4(word, p, zero);
     u32 pair;
-    if (BITS == 4) {
-        asm("prmt.b32 %0, %1, %2, %3;" : "=r"(pair) : "r"(word), "r"(word >> 4), "r"(0x4400 + 0x1111 * p));
-        return minus(masked(pair, 0x000f000fu), zero);
-    }
     asm("prmt.b32 %0, %1, 0, %2;" : "=r"(pair) : "r"(word), "r"(p ? 0x4342 : 0x4140));
     if (HALF) return minus(pair | WHOLE, 0x64806480u);  // 1024 + byte - 1152
     // A byte has a bit too many for bfloat16's 128 + code: its highest bit goes to the other side.

@@ -84,16 +84,20 @@ def test_a_launch_lies_as_the_driver_declares_it() -> None:
 @pytest.mark.parametrize(
     "text", ["k16v16", "k8v8", "k4v4", "k2v2", "k4v4-kc", "k8v4-kc16", "k2v2-kc256"]
 )
+@pytest.mark.parametrize("many", [False, True])
 def test_a_launch_fits_the_shared_memory(
-    monkeypatch: pytest.MonkeyPatch, text: str, dim: int, limit: int
+    monkeypatch: pytest.MonkeyPatch, text: str, dim: int, limit: int, many: bool
 ) -> None:
     monkeypatch.setattr(nvrtc, "shared_memory", lambda device: limit)
     state = empty_state(text, dim=dim, tokens=512)
     constants = dict(
-        cuda_decode._constants(state.key, state.value, torch.bfloat16, 4, False, False, 0)
+        cuda_decode._constants(state.key, state.value, torch.bfloat16, 4, False, False, many, 0)
     )
     step = 16 * constants["TILES"]
-    assert constants["SHARED"] <= limit - 2048
+    assert constants["BLOCKS"] * constants["SHARED"] <= limit - 2048
+    assert constants["BLOCKS"] * constants["WARPS"] <= 16
+    if not many or dim > 128:
+        assert constants["BLOCKS"] == 1
     assert constants["SHARED"] % (16 * constants["WARPS"]) == 0
     assert constants["SHARED"] >= constants["WARPS"] * 4 * dim * 4  # what the warps' merge needs
     if constants["KC"]:

@@ -11,8 +11,16 @@ pytest.importorskip("triton")
 
 from kvpareto.runtime.fused_kernels import swiglu
 from kvpareto.runtime.weights import launch
-from kvpareto.runtime.weights.cuda import cuda_ring, cuda_row, cuda_sweep, few_rows
+from kvpareto.runtime.weights.cuda import (
+    cuda_ring,
+    cuda_row,
+    cuda_stream,
+    cuda_sweep,
+    cuda_wide,
+    few_rows,
+)
 from kvpareto.runtime.weights.cuda.cuda_ring import RingCut
+from kvpareto.runtime.weights.cuda.cuda_stream import StreamCut
 from kvpareto.runtime.weights.cuda.cuda_sweep import SweepCut
 from kvpareto.runtime.weights.layout import Packed, Packed4
 from kvpareto.runtime.weights.random import random4, random8
@@ -228,6 +236,52 @@ class TestProducts:
             assert relative_error(y, want) < 5e-3
             assert torch.equal(y, cuda_row.product(x, weight, bias, cut=cut or None))
 
+    @pytest.mark.parametrize("splits", [None, 1, 2, 8])
+    def test_every_cluster_of_odd_shapes(self, splits: int | None) -> None:
+        if torch.cuda.get_device_capability()[0] != 9:
+            pytest.skip("warpgroups are Hopper's")
+        for inputs, out in ((4096, 6144), (11008, 544), (2048, 1056), (1024, 64), (14336, 4096)):
+            weight, workspace = weight_of(4, inputs, out), workspace_of(inputs, out)
+            bias = torch.randn(out, device="cuda").bfloat16() if out == 1056 else None
+            assert isinstance(weight, Packed4)
+            for rows in (1, 9, 16, 17, 31, 33, 64):
+                x = activations(rows, inputs, torch.float16 if out == 544 else torch.bfloat16)
+                assert cuda_wide.takes(weight, x)
+                y = cuda_wide.product(x, weight, bias, workspace, splits)
+                want = x.double() @ weight.dequantized(torch.float32).double()
+                want = want if bias is None else want + bias.double()
+                assert relative_error(y, want) < 5e-3
+                assert torch.equal(y, cuda_wide.product(x, weight, bias, workspace, splits))
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+    @pytest.mark.parametrize("rows", range(1, 9))
+    def test_whole_numbers_of_odd_shapes(self, rows: int, dtype: torch.dtype) -> None:
+        for inputs, out in ((4096, 6144), (11008, 544), (2048, 1056), (384, 64), (7168, 8448)):
+            weight, workspace = weight_of(4, inputs, out), workspace_of(inputs, out)
+            bias = torch.randn(out, device="cuda", dtype=dtype) if out == 1056 else None
+            assert isinstance(weight, Packed4)
+            x = activations(rows, inputs, dtype)
+            x[0, :128] = 0  # units of which nothing is to be measured, and some far apart
+            x[-1, 128:256] *= 1e-4
+            assert cuda_stream.takes(weight, x)
+            want = x.double() @ weight.dequantized(torch.float32).double()
+            want = want if bias is None else want + bias.double()
+            few = StreamCut(next(n for n in cuda_stream.ROWS if n >= rows), 2, -(-out // 64))
+            for cut in (None, few):
+                y = cuda_stream.product(x, weight, bias, workspace, cut)
+                assert relative_error(y, want) < 3e-3
+                assert torch.equal(y, cuda_stream.product(x, weight, bias, workspace, cut))
+
+    def test_what_is_not_a_number_stays_so(self) -> None:
+        weight, workspace = weight_of(4, 2048, 1024), workspace_of(2048, 1024)
+        assert isinstance(weight, Packed4)
+        for value in (float("nan"), float("inf")):
+            x = activations(2, 2048)
+            x[1, 77] = value
+            y = cuda_stream.product(x, weight, None, workspace)
+            assert y[0].isfinite().all()
+            assert not y[1].isfinite().any()
+
     def test_a_small_workspace_costs_splits_only(self) -> None:
         weight, workspace = weight_of(4, 4096, 520), Workspace(1024, "cuda")
         x = activations(16, 4096)
@@ -238,7 +292,8 @@ class TestProducts:
     @pytest.mark.parametrize("tanh", [False, True], ids=["silu", "gelu-tanh"])
     def test_halves_gate_each_other(self, tanh: bool, bits: int) -> None:
         for inputs, out, rows in ((4096, 2048, 1), (2048, 1040, 2), (2048, 2064, 1),
-                                  (1024, 1008, 33), (11008, 4096, 40)):  # fmt: skip
+                                  (2048, 6208, 7), (1024, 1008, 33), (11008, 4096, 40),
+                                  (2048, 6208, 20), (4096, 8448, 1)):  # fmt: skip
             weight, workspace = weight_of(bits, inputs, out), workspace_of(inputs, out)
             x, bias = activations(rows, inputs), torch.randn(out, device="cuda").bfloat16()
             both = x.double() @ weight.dequantized(torch.float32).double() + bias.double()
@@ -248,17 +303,26 @@ class TestProducts:
             assert y.shape == (rows, out // 2)
             assert relative_error(y, want) < 1e-2
 
-    @pytest.mark.parametrize("rows", [1, 2, 7, 16, 40])
-    def test_launches_that_overlap_wait_for_each_other(self, rows: int) -> None:
+    @pytest.mark.parametrize("rows", [1, 2, 7, 16, 30, 40])
+    @pytest.mark.parametrize("way", ["stream", "wide", "before"])
+    def test_launches_that_overlap_wait_for_each_other(self, rows: int, way: str) -> None:
         """A chain of products, each of the one before: the same with and without overlap."""
         weight = weight_of(4, 2048, 2048)
         assert isinstance(weight, Packed4)
         workspace, x = workspace_of(2048, 2048), activations(rows, 2048)
+        if way == "stream" and not cuda_stream.takes(weight, x):
+            pytest.skip("more than eight rows")
+        if way == "wide" and not cuda_wide.takes(weight, x):
+            pytest.skip("warpgroups are Hopper's")
 
         def chain(early: bool) -> torch.Tensor:
             y = x
             for _ in range(40):
-                if rows <= 2:
+                if way == "stream":
+                    y = cuda_stream.product(y, weight, None, workspace, early=early)
+                elif way == "wide":
+                    y = cuda_wide.product(y, weight, None, workspace, early=early)
+                elif rows <= 2:
                     y = cuda_row.product(y, weight, None, early=early)
                 elif rows <= 16:
                     y = cuda_sweep.product(y, weight, None, workspace, early=early)
