@@ -20,7 +20,7 @@
 #include "buffers.cuh"
 #include "merge.cuh"
 
-#define NEW 33  // last tokens whose rows may share a line of memory with the newest, and itself
+#define NEW 33  // the newest token, and those whose pairs may lie in one line of memory with its own
 
 struct Args {
     const u16* q;
@@ -65,7 +65,8 @@ INLINE void attend(const u16* q, const Side& k, const Side& v, int k_origin, int
         from = origin + ((int)((long long)units * block / blocks) + warp) * R::step;
         to = min(end, origin + (int)((long long)units * (block + 1) / blocks) * R::step);
         reader = typename P::Reader(k, v, k_origin, v_origin, origin);
-        if (!clock || to > end - NEW) wait_for_predecessor();
+        const int opened = min(to, from + (R::stages - 2) * R::warps * R::step + R::step);
+        if (!clock || opened > end - NEW) wait_for_predecessor();
         if (warp < R::warps) R::open(reader, from, to, R::warps * R::step, warp, lane);
         wait_for_predecessor();
         if (!clock) break;
