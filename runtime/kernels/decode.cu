@@ -20,7 +20,8 @@
 #include "buffers.cuh"
 #include "merge.cuh"
 
-#define NEW 33  // the newest token, and those whose pairs may lie in one line of memory with its own
+// Tokens whose pairs may lie in one line of the L1 cache; copies of 16 bytes go past it.
+constexpr int in_a_line(int bytes) { return bytes == 0 || bytes % 16 == 0 ? 1 : 128 / bytes; }
 
 struct Args {
     const u16* q;
@@ -49,12 +50,14 @@ INLINE int tokens(const int* clock) {  // the same for all of a warp
 
 // One part of a range: block `block` of `blocks` that share positions [begin, end), to one partial.
 // With `clock`, the range ends at the newest token, and rows of earlier steps are on their way
-// before the launch before this one has ended; low(end) is the first position that is seen.
+// before the launch before this one has ended: but those that lie in a line with it, which would be
+// held as it was before. low(end) is the first position that is seen.
 template <class P, class Low>
 INLINE void attend(const u16* q, const Side& k, const Side& v, int k_origin, int v_origin, int begin, int end, const Low& low,
                    const int* clock, int block, int blocks, float scaling, float softcap, float* out, float* lm) {
     using R = Range<P>;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    constexpr int news = 1 + max(in_a_line(P::k_pair_bytes), in_a_line(P::v_pair_bytes));
     int lowest, from, to;
     typename P::Reader reader(k, v, k_origin, v_origin, begin);
     while (true) {
@@ -66,7 +69,7 @@ INLINE void attend(const u16* q, const Side& k, const Side& v, int k_origin, int
         to = min(end, origin + (int)((long long)units * (block + 1) / blocks) * R::step);
         reader = typename P::Reader(k, v, k_origin, v_origin, origin);
         const int opened = min(to, from + (R::stages - 2) * R::warps * R::step + R::step);
-        if (!clock || opened > end - NEW) wait_for_predecessor();
+        if (!clock || opened > end - news || end + news > min(k.capacity, v.capacity)) wait_for_predecessor();
         if (warp < R::warps) R::open(reader, from, to, R::warps * R::step, warp, lane);
         wait_for_predecessor();
         if (!clock) break;
@@ -84,7 +87,8 @@ INLINE void attend(const u16* q, const Side& k, const Side& v, int k_origin, int
 extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) decode(const Args a) {
     let_successor_begin();
     // Rows of earlier steps depend on no launch of this one. Where blocks of tokens share pairs, or
-    // rows move on from a residual, they may have been written anew.
+    // rows move on from a residual, they may have been written anew; in a ring, the newest token
+    // lies beside the oldest.
     constexpr bool stay = !(TAIL || KC || KT > 1 || VT > 1 || K_TENSOR || V_TENSOR);
     if (!stay) wait_for_predecessor();
     const int b = blockIdx.z;
@@ -119,7 +123,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) decode(const Ar
         const int begin = which == 0 ? a.sinks : which == 1 ? 0 : which == 2 ? packed : mixed;
         const int end = which == 0 ? packed : which == 1 ? min(n, a.sinks) : which == 2 ? mixed : n;
         if (which == 0) {
-            if constexpr (stay) attend<Main>(q, k, v, k_origin, v_origin, begin, end, low, a.clock, part, a.splits, a.scaling, a.softcap, out, lm);
+            if constexpr (stay) attend<Main>(q, k, v, k_origin, v_origin, begin, end, low, a.window ? nullptr : a.clock, part, a.splits, a.scaling, a.softcap, out, lm);
             else attend<Main>(q, k, v, k_origin, v_origin, begin, end, fixed, nullptr, part, a.splits, a.scaling, a.softcap, out, lm);
             continue;
         }
