@@ -21,7 +21,7 @@
 #include "merge.cuh"
 
 // Tokens whose pairs may lie in one line of the L1 cache; copies of 16 bytes go past it.
-constexpr int in_a_line(int bytes) { return bytes == 0 || bytes % 16 == 0 ? 1 : 128 / bytes; }
+constexpr __device__ int in_a_line(int bytes) { return bytes == 0 || bytes % 16 == 0 ? 1 : 128 / bytes; }
 
 struct Args {
     const u16* q;
@@ -57,7 +57,8 @@ INLINE void attend(const u16* q, const Side& k, const Side& v, int k_origin, int
                    const int* clock, int block, int blocks, float scaling, float softcap, float* out, float* lm) {
     using R = Range<P>;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    constexpr int news = 1 + max(in_a_line(P::k_pair_bytes), in_a_line(P::v_pair_bytes));
+    constexpr int line_k = in_a_line(P::k_pair_bytes), line_v = in_a_line(P::v_pair_bytes);
+    constexpr int news = 1 + (line_k > line_v ? line_k : line_v);
     int lowest, from, to;
     typename P::Reader reader(k, v, k_origin, v_origin, begin);
     while (true) {
