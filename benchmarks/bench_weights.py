@@ -20,7 +20,14 @@ from typing import Any
 import torch
 
 from kvpareto.runtime.weights import launch
-from kvpareto.runtime.weights.cuda import cuda_ring, cuda_row, cuda_sweep, cuda_tile
+from kvpareto.runtime.weights.cuda import (
+    cuda_ring,
+    cuda_row,
+    cuda_stream,
+    cuda_sweep,
+    cuda_tile,
+    cuda_wide,
+)
 from kvpareto.runtime.weights.layout import Packed, Packed4
 from kvpareto.runtime.weights.linear import multiply
 from kvpareto.runtime.weights.random import random4, random8
@@ -165,6 +172,10 @@ def ways(bits: int, rows: int) -> dict[str, Callable[..., torch.Tensor]]:
         by_way["tile"] = cuda_tile.product
     if bits == 4 and 2 < rows <= cuda_sweep.MOST_ROWS:
         by_way["sweep"] = cuda_sweep.product
+    if bits == 4 and rows <= cuda_stream.ROWS[-1]:
+        by_way["stream"] = cuda_stream.product
+    if bits == 4 and rows <= cuda_wide.ROWS[-1]:
+        by_way["wide"] = cuda_wide.product
     if rows <= cuda_ring.MOST_ROWS:
         by_way["ring"] = cuda_ring.product
     if 1 < rows <= 64:

@@ -86,7 +86,12 @@ def one_row(
     `bias` [out], or [members, out] for a stack. A `plan` asks for the Triton kernel.
     """
     alone = plan is None and experts is None and rows in (None, x.shape[0])
-    if alone and isinstance(weight, Packed4) and cuda_stream.takes(weight, x):
+    if (
+        alone
+        and isinstance(weight, Packed4)
+        and cuda_stream.faster(x.shape[0], 0)
+        and cuda_stream.takes(weight, x)
+    ):
         return cuda_stream.product(x, weight, bias, workspace)
     if plan is None and cuda_row.takes(weight, x, rows=rows):
         return cuda_row.product(x, weight, bias, experts=experts, rows=rows)
@@ -142,7 +147,7 @@ def few_rows(
     inputs, outputs = weight.shape
     rows = x.shape[0]
     if plan is None and isinstance(weight, Packed4):
-        if cuda_stream.takes(weight, x):
+        if cuda_stream.faster(x.shape[0], 0) and cuda_stream.takes(weight, x):
             return cuda_stream.product(x, weight, bias, workspace)
         if cuda_wide.faster(rows) and cuda_wide.takes(weight, x):
             return cuda_wide.product(x, weight, bias, workspace)
@@ -198,9 +203,10 @@ def gated(
     if weight.shape[1] % 16:
         return None
     if isinstance(weight, Packed4):
-        if cuda_stream.takes(weight, x, gated=kind):
+        rows = x.shape[0]
+        if cuda_stream.faster(rows, kind) and cuda_stream.takes(weight, x, gated=kind):
             return cuda_stream.product(x, weight, bias, workspace, gated=kind)
-        if cuda_wide.faster(x.shape[0]) and cuda_wide.takes(weight, x, gated=kind):
+        if cuda_wide.faster(rows) and cuda_wide.takes(weight, x, gated=kind):
             return cuda_wide.product(x, weight, bias, workspace, gated=kind)
     if cuda_row.faster(x.shape[0]) and cuda_row.takes(weight, x, gated=kind):
         return cuda_row.product(x, weight, bias, gated=kind)

@@ -19,6 +19,7 @@ from . import cuda_row, few_rows
 STRIP = 32  # columns of a strip
 WARPS = 16
 ROWS = (1, 2, 4, 8)
+AHEAD = 3  # tiles a warp has in flight: 2 to 4 were timed
 _SOURCE = Path(__file__).with_name("stream.cu")
 
 
@@ -45,15 +46,18 @@ def cut_of(
     strips = outputs // STRIP // (2 if gated else 1)
     one = StreamCut(padded, 0, strips).shared_bytes(inputs, strips, gated)
     sums = WARPS * padded * STRIP * 4 * (2 if gated else 1)
-    most = max(1, 1 + (room - one) // sums)
-    return StreamCut(
-        padded, 4 if padded < ROWS[-1] else 3, -(-strips // min(most, -(-strips // processors)))
-    )
+    most = min(max(1, 1 + (room - one) // sums), -(-strips // processors))
+    return StreamCut(padded, AHEAD, -(-strips // most))
 
 
 def _cut(weight: Packed, rows: int, gated: int, device: int) -> StreamCut:
     processors, room = cuda_row.multiprocessors(device), nvrtc.shared_memory(device)
     return cut_of(*weight.shape, rows, gated, processors, room)
+
+
+def faster(rows: int, gated: int) -> bool:
+    """Whether this beats the other kernels for that many rows, measured on an H200."""
+    return rows <= 4 or (bool(gated) and rows <= ROWS[-1])
 
 
 def takes(weight: Packed, x: torch.Tensor, *, gated: int = 0) -> bool:

@@ -134,7 +134,8 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) stream(const Args ar
     const int pieces = units * ROWS * 8;
     for (int base = 0; base < pieces; base += 32 * WARPS) {
         const int at = base + threadIdx.x, i = at % 8, row = at / 8 % ROWS, unit = at / 8 / ROWS;
-        float x[4][4] = {}, most = 0.f;
+        float x[4][4] = {};
+        int most = 0;  // as bits: what is not a number is more than any
         if (at < pieces) {
             const uint2* from = reinterpret_cast<const uint2*>(args.x + i64(min(row, args.rows - 1)) * args.inputs) + unit * 32 + i;
 #pragma unroll
@@ -145,10 +146,10 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) stream(const Args ar
             }
         }
 #pragma unroll
-        for (int k = 0; k < 16; k++) most = fmaxf(most, fabsf(x[k / 4][k % 4]));
+        for (int k = 0; k < 16; k++) most = max(most, __float_as_int(fabsf(x[k / 4][k % 4])));
 #pragma unroll
-        for (int mask = 1; mask < 8; mask *= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, mask));
-        const int exponent = max(__float_as_int(most) >> 23, 15);
+        for (int mask = 1; mask < 8; mask *= 2) most = max(most, __shfl_xor_sync(~0u, most, mask));
+        const int exponent = max(most >> 23, 15);
         const float unit_of = __int_as_float((254 + TOP - exponent) << 23);
         u32 upper[4], lower[4];
         int sum = 0;
