@@ -19,15 +19,7 @@ from typing import Any
 
 import torch
 
-from kvpareto.runtime.weights import launch
-from kvpareto.runtime.weights.cuda import (
-    cuda_ring,
-    cuda_row,
-    cuda_stream,
-    cuda_sweep,
-    cuda_tile,
-    cuda_wide,
-)
+from kvpareto.runtime.weights import cuda, launch
 from kvpareto.runtime.weights.layout import Packed, Packed4
 from kvpareto.runtime.weights.linear import multiply
 from kvpareto.runtime.weights.random import random4, random8
@@ -163,21 +155,20 @@ def measure_shape(inputs: int, out: int) -> list[dict[str, Any]]:
     return entries
 
 
+FOUR_BITS = {"stream": (1, 8), "sweep": (3, 16), "tile": (1, 64), "wide": (1, 64)}
+"""Kernels of 4-bit weights in runtime/weights/cuda, and the rows that they take."""
+
+
 def ways(bits: int, rows: int) -> dict[str, Callable[..., torch.Tensor]]:
     """What runs, and the ways it is chosen from."""
     by_way: dict[str, Callable[..., torch.Tensor]] = {"run": multiply}
     if rows <= 2:
-        by_way["row"] = lambda x, weight, bias, _: cuda_row.product(x, weight, bias)
-    if bits == 4 and rows <= cuda_tile.MOST_ROWS:
-        by_way["tile"] = cuda_tile.product
-    if bits == 4 and 2 < rows <= cuda_sweep.MOST_ROWS:
-        by_way["sweep"] = cuda_sweep.product
-    if bits == 4 and rows <= cuda_stream.ROWS[-1]:
-        by_way["stream"] = cuda_stream.product
-    if bits == 4 and rows <= cuda_wide.ROWS[-1]:
-        by_way["wide"] = cuda_wide.product
-    if rows <= cuda_ring.MOST_ROWS:
-        by_way["ring"] = cuda_ring.product
+        by_way["row"] = lambda x, weight, bias, _: cuda.cuda_row.product(x, weight, bias)
+    for name, (fewest, most) in FOUR_BITS.items():
+        if bits == 4 and fewest <= rows <= most:
+            by_way[name] = getattr(cuda, f"cuda_{name}").product
+    if rows <= cuda.cuda_ring.MOST_ROWS:
+        by_way["ring"] = cuda.cuda_ring.product
     if 1 < rows <= 64:
         by_way["triton"] = triton_tiles
     if rows >= 64:
