@@ -155,16 +155,13 @@ def measure_shape(inputs: int, out: int) -> list[dict[str, Any]]:
     return entries
 
 
-FOUR_BITS = {"stream": (1, 8), "sweep": (3, 16), "tile": (1, 64), "wide": (1, 64)}
-"""Kernels of 4-bit weights in runtime/weights/cuda, and the rows that they take."""
-
-
 def ways(bits: int, rows: int) -> dict[str, Callable[..., torch.Tensor]]:
     """What runs, and the ways it is chosen from."""
     by_way: dict[str, Callable[..., torch.Tensor]] = {"run": multiply}
     if rows <= 2:
         by_way["row"] = lambda x, weight, bias, _: cuda.cuda_row.product(x, weight, bias)
-    for name, (fewest, most) in FOUR_BITS.items():
+    four = {"stream": (1, 8), "sweep": (3, 16), "tile": (1, 64), "wide": (1, 64)}  # rows they take
+    for name, (fewest, most) in four.items():
         if bits == 4 and fewest <= rows <= most:
             by_way[name] = getattr(cuda, f"cuda_{name}").product
     if rows <= cuda.cuda_ring.MOST_ROWS:
