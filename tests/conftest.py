@@ -2,8 +2,12 @@
 without the calibrations of whoever runs the tests, and one thread a process: the suite runs in as
 many processes as there are cores, and waiting threads of BLAS would take the cores from each other.
 Which files are tests of the CPU's arithmetic (marker `cpu`) is said here, in one place.
+
+What is there when a file's tests begin (libraries, tests, models that are kept) is put beyond the
+garbage collector: the program collects when it gives up a model, and would walk through all of it.
 """
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -41,3 +45,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.relative_to(Path(__file__).parent).with_suffix("").as_posix() in CPU:
             item.add_marker(pytest.mark.cpu)
+
+
+_AT_HAND: set[Path] = set()
+"""The test file whose tests run."""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.path not in _AT_HAND:
+        _AT_HAND.clear()
+        _AT_HAND.add(item.path)
+        gc.collect()
+        gc.freeze()

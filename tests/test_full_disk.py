@@ -1,16 +1,15 @@
 """A disk that is full: whatever was being written, the error names its path.
 
-The system names no file where a write fails. A limit on the size of files stands in for the disk,
-in a process of its own, since every write then fails; and an fsync that fails for the kinds of
-files that only a longer run writes.
+The system names no file where a write fails. A limit on the size of this process's files stands in
+for the disk while a command runs, and an fsync that fails for the kinds of files that only a longer
+run writes.
 """
 
 import errno
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,43 +18,47 @@ from kvpareto.calibration.records.profile_files import replace_file
 from kvpareto.calibration.records.receipt_rows import append_receipt
 from kvpareto.calibration.records.record_file import RecordFile
 from kvpareto.calibration.records.torn_line import set_torn_line_aside
+from kvpareto.cli import run
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.whole_file import write_whole, writing
 from kvpareto.report.failure import failure_of
 
 ROOT = Path(__file__).parents[1]
 STORIES = ROOT / "tests" / "data" / "stories260K-hf"
-LIMITED = """
-import resource, signal, sys
-from kvpareto.cli import run
-if sys.argv[1] != "plan":
-    import sklearn.linear_model, torch, transformers
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
-sys.exit(run(sys.argv[1:]))
-"""
 COMMANDS = [
     (["plan", str(STORIES), "--budget", "2GB", "--save", "plan.json"], "plan.json"),
     (["calibrate", "-m", str(STORIES), "--runs", "1", "--device", "cpu"], "rows.lock"),
 ]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no file's size")
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """While a test runs, files that this process writes have no room."""
+    resource = pytest.importorskip("resource", reason="Windows limits no file's size")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
 @pytest.mark.parametrize(("command", "path"), COMMANDS, ids=[c[0][0] for c in COMMANDS])
 def test_a_command_that_cannot_write_names_the_path(
-    command: list[str], path: str, tmp_path: Path
-) -> None:
-    if command[0] != "plan":
-        pytest.importorskip("torch")
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, *command, "--json"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=200,
-        env={**os.environ, "PYTHONPATH": str(ROOT.parent), "KVPARETO_HOME": str(tmp_path / "home")},
-    )  # fmt: skip
-    document = json.loads(done.stdout)
-    assert document["exit_code"] == 2, document
+    command: list[str], path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
+    for library in ("torch", "transformers", "sklearn.linear_model") * (command[0] != "plan"):
+        pytest.importorskip(library)  # importing writes files too
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KVPARETO_HOME", str(tmp_path / "home"))
+    request.getfixturevalue("full_disk")
+    code = run([*command, "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert (code, document["exit_code"]) == (2, 2), document
     assert document["error"].startswith("cannot write "), document
     assert path in document["error"]
+    assert not list(tmp_path.rglob("plan.json"))
 
 
 def _torn(folder: Path) -> None:

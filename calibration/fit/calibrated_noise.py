@@ -17,6 +17,8 @@ from scipy.optimize import least_squares
 
 from ...planner.accuracy.calibrated_noise import (
     BOUND,
+    KIND_EFFECTS,
+    OF_WEIGHTS,
     SCALES,
     SLOPES,
     TEXT_KIND,
@@ -132,9 +134,13 @@ class NoiseRows:
         self.codes = np.unique(self.inputs.layers[0].codes)
         """Codes of the formats of all rows."""
 
-    def predict(self, noise: CalibratedNoise, shift: float = 0.0) -> Floats:
-        """Retention of every row, with log noise moved by `shift`."""
-        parts, tokens = noise.components(self.inputs), self.inputs.tokens
+    def predict(
+        self, noise: CalibratedNoise, shift: float = 0.0, parts: Floats | None = None
+    ) -> Floats:
+        """Retention of every row, with log noise moved by `shift`. `parts` are the noise's
+        components for these rows where the caller has them."""
+        parts = noise.components(self.inputs) if parts is None else parts
+        tokens = self.inputs.tokens
         retention: Floats = np.empty(len(self.rows))
         for kind, rows in self.kinds.items():
             cache = noise.cache_retention(parts[:, rows], tokens[rows], kind, shift)
@@ -219,13 +225,17 @@ def fit_calibrated_noise(
 
     def jacobian(theta: Floats) -> Floats:
         noise = noise_of(theta)
-        here = data.predict(noise)
+        parts = noise.components(data.inputs)
+        here = data.predict(noise, parts=parts)
+        tabled = [noise.tabled(layer) for layer in data.inputs.layers]
         columns = np.zeros((len(rows), len(theta)))
         columns[:, plain:] = data.slopes(noise)
         for i in np.flatnonzero(~np.array(idle)):
-            moved = theta.copy()
-            moved[i] += STEP
-            columns[:, i] = (data.predict(noise_of(moved)) - here) / STEP
+            name = prior.names[i]
+            moved = noise.moved(name, STEP)
+            outside = name in OF_WEIGHTS or name.split(":")[0] in KIND_EFFECTS
+            of_cache = parts if outside else moved.components(data.inputs, tabled)
+            columns[:, i] = (data.predict(moved, parts=of_cache) - here) / STEP
         off = distance(here, data.observed, data.sd, MISFIT)
         # of sign(d) sqrt(HUBER |d|) beyond HUBER the derivative is half of the weight
         inner = np.where(np.abs(off) > HUBER, 0.5, 1.0) * trust(off)

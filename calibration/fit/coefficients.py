@@ -8,7 +8,7 @@ import csv
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,9 @@ def to_payload(
 
 def data_hash(rows: Sequence[AccuracyRow], models: Sequence[KnownModel]) -> str:
     """SHA-256 of the values of a fit's rows and models, in their order."""
-    values = [astuple(row) for row in rows] + [astuple(model) for model in models]
+    columns = [field.name for field in fields(AccuracyRow)]
+    values: list[tuple[object, ...]] = [tuple(getattr(r, c) for c in columns) for r in rows]
+    values += [astuple(model) for model in models]
     return hashlib.sha256("\n".join(map(repr, values)).encode()).hexdigest()
 
 

@@ -89,10 +89,11 @@ def leave_out(
 
 def _needed(noise: CalibratedNoise, data: NoiseRows) -> Floats:
     """Smallest shift whose interval holds each row, sampling error in quadrature; inf for none."""
-    seen, middle = np.minimum(data.observed, 1.0), data.predict(noise)
+    parts = noise.components(data.inputs)
+    seen, middle = np.minimum(data.observed, 1.0), data.predict(noise, parts=parts)
     shifts = np.full(len(seen), np.inf)
     for shift in SHIFTS[::-1]:
-        low, high = data.predict(noise, shift), data.predict(noise, -shift)
+        low, high = (data.predict(noise, end, parts) for end in (shift, -shift))
         shifts[inside(seen, middle, low, high, data.sd)] = shift
     return shifts
 

@@ -19,6 +19,7 @@ from ...planner.accuracy.formula import (
     OUTLIER,
     Floats,
     FormatArrays,
+    FormatNoise,
     context_factor,
     noise,
     weight_noise,
@@ -66,6 +67,8 @@ class RegressionProblem:
         self.guarded = np.flatnonzero(self.shares.any(axis=0))
         """Rows with protected layers, and their formats there."""
         self.guarded_formats = self.formats.with_bits(bits, bits).at(self.guarded)
+        self.alone = FormatNoise.of(self.formats)
+        self.guarded_alone = FormatNoise.of(self.guarded_formats)
         self.fraction: Floats = np.array([m.features.attention_fraction for m in owners])
         self.weight_bits: Floats = np.array([r.weight_bits for r in rows])
         self.exact = np.array([r.kind == EXACT_KIND for r in rows])
@@ -91,9 +94,10 @@ class RegressionProblem:
 
     def _noise(self, coefficients: dict[str, float], scales: Floats, steep: Floats) -> Floats:
         del steep
-        unit = noise(self.formats, coefficients, self.context)
+        unit = noise(self.formats, coefficients, self.context, self.alone)
         if len(self.guarded):
-            own = noise(self.guarded_formats, coefficients, self.context[self.guarded])
+            context = self.context[self.guarded]
+            own = noise(self.guarded_formats, coefficients, context, self.guarded_alone)
             part = self.shares[:, self.guarded]
             unit[:, self.guarded] = unit[:, self.guarded] * (1.0 - part) + own * part
         slope = coefficients["context"] + coefficients["context_retrieval"] * self.exact

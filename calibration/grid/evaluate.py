@@ -50,9 +50,13 @@ WAYS: dict[str, tuple[str, Callable[[GridRun], Hashable]]] = {
 
 
 def judge(
-    runs: Sequence[GridRun], alike: Callable[[GridRun], Hashable], seed: int = 0
+    runs: Sequence[GridRun],
+    alike: Callable[[GridRun], Hashable],
+    seed: int = 0,
+    folds: Sequence[int] = range(FOLDS),
 ) -> list[Judged]:
-    """Leave runs out by folds, those that are `alike` together; one result for each model."""
+    """Leave runs out by folds, those that are `alike` together; one result for each model, of the
+    runs in `folds`."""
     keys = list(dict.fromkeys(alike(run) for run in runs))
     fold = dict(zip(keys, np.random.default_rng(seed).permutation(len(keys)) % FOLDS, strict=True))
     shipped = accuracy.published()
@@ -62,7 +66,7 @@ def judge(
         model = KnownModel(name, FEATURES, (name,), SHAPE)
         own = [run for run in runs if run.model == name]
         judged: dict[int, tuple[float, float, float]] = {}
-        for out in range(FOLDS):
+        for out in folds:
             kept = [run for run in own if fold[alike(run)] != out]
             left = [i for i, run in enumerate(own) if fold[alike(run)] == out]
             fitted = fit_calibrated_noise(to_rows(kept), model, prior)
@@ -71,8 +75,8 @@ def judge(
             judged |= dict(
                 zip(left, zip(*(end.tolist() for end in ends), strict=True), strict=True)
             )
-        columns = np.array([judged[i] for i in range(len(own))]).T
-        results.append(Judged(tuple(own), *columns))
+        columns = np.array([judged[i] for i in sorted(judged)]).T
+        results.append(Judged(tuple(own[i] for i in sorted(judged)), *columns))
     return results
 
 

@@ -18,6 +18,7 @@ tasks are denser).
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 
 import numpy as np
 
@@ -55,6 +56,8 @@ KIND_EFFECTS = ("kind", "value", "gamma", "weight", "below")
 """What differs between kinds of tasks: the noise of all of the cache, of the values beside that,
 log steepness, the noise of the weights, and the slope of log noise with doublings of the context
 below 4,096 tokens (`below` alone has a value for the reference kind too)."""
+OF_WEIGHTS = ("gamma", "weight_8bit", "scale:weight")
+"""Of the parameters that no kind has, those that leave `components` as they are."""
 TEXT_KIND = "perplexity"
 """The kind whose steepness is apart from that of all tasks: a calibration by text alone would learn
 both from the same rows."""
@@ -117,13 +120,27 @@ class CalibratedNoise:
             table: np.array([values[name] for name in names]) for table, names in TABLES.items()
         }
 
-    def components(self, inputs: CacheUse) -> Floats:
-        """Noise of plain keys, outlier keys and values at the model's scales, [3, N]."""
-        noise: Floats = np.sum([self.of_layer(layer, inputs) for layer in inputs.layers], axis=0)
+    def moved(self, name: str, step: float) -> "CalibratedNoise":
+        """The same with one parameter that is none of the tables' moved by `step`."""
+        moved = copy(self)
+        moved._values = {**self._values, name: self._values[name] + step}
+        if name in self._positive:
+            moved._positive = {**self._positive, name: float(np.exp(moved._values[name]))}
+        return moved
+
+    def components(self, inputs: CacheUse, tabled: Sequence[Floats] | None = None) -> Floats:
+        """Noise of plain keys, outlier keys and values at the model's scales, [3, N]. `tabled` are
+        the results of the method of this name, one a layer, where the caller has them."""
+        known = tabled or [self.tabled(layer) for layer in inputs.layers]
+        layers = zip(inputs.layers, known, strict=True)
+        noise: Floats = np.sum([self._of_layer(layer, inputs, own) for layer, own in layers], 0)
         return noise
 
     def of_layer(self, layer: LayerFormats, inputs: CacheUse) -> Floats:
         """What these layers add to `components`."""
+        return self._of_layer(layer, inputs, self.tabled(layer))
+
+    def _of_layer(self, layer: LayerFormats, inputs: CacheUse, tabled: Floats) -> Floats:
         slopes, formats = self._positive, layer.formats
         above = np.log2(np.maximum(inputs.tokens, _REFERENCE_CONTEXT) / _REFERENCE_CONTEXT)
         channel, tensor = formats.granularity == CHANNEL, formats.granularity == TENSOR
@@ -139,18 +156,23 @@ class CalibratedNoise:
         plain = key + 2 * (slopes["span_key"] - 1) * spans[0]
         outlier = np.where(channel, plain, key)
         value = value + 2 * (slopes["span_value"] - 1) * spans[1]
-        own = _bounded(self.of_format(layer))
         logs = [
-            log
-            + own
-            + self._values[f"scale:{SCALES[i]}"]
-            + self.deviation(PARTS[i][0], layer)
-            + _bounded(self.deviation(PARTS[i][1], layer))
-            for i, log in enumerate((plain, outlier, value))
+            log + self._values[f"scale:{scale}"]
+            for log, scale in zip((plain, outlier, value), SCALES, strict=False)
         ]
-        unit = noise(formats, slopes, inputs.tokens)
-        parts: Floats = unit * np.exp(np.stack(logs)) * layer.share * inputs.fraction
+        unit = noise(formats, slopes, inputs.tokens, layer.alone)
+        parts: Floats = unit * np.exp(np.stack(logs) + tabled) * layer.share * inputs.fraction
         return parts
+
+    def tabled(self, layer: LayerFormats) -> Floats:
+        """What the tables, and the formats that were run, add to the log noise [3, N]."""
+        own = _bounded(self.of_format(layer))
+        return np.stack(
+            [
+                own + self.deviation(free, layer) + _bounded(self.deviation(bounded, layer))
+                for free, bounded in PARTS
+            ]
+        )
 
     def of_format(self, layer: LayerFormats) -> Floats:
         """The deviation of every format, before its bound; 0 for those that were not run [N]."""

@@ -161,44 +161,56 @@ def step_power(bits: Floats) -> Floats:
     return np.where(bits >= 16, 0.0, (2.0 ** np.minimum(bits, 16.0) - 1.0) ** -2.0)
 
 
-def noise(formats: FormatArrays, coefficients: dict[str, float], context: Floats) -> Floats:
-    """Noise power of each component at unit model scale, shape (3, N): plain, outlier, value."""
+@dataclass(frozen=True, slots=True)
+class FormatNoise:
+    """What of `noise` formats alone decide, [N] each: a fit evaluates it once for all its steps."""
+
+    plain: Floats
+    outlier: Floats
+    value: Floats
+    """Noise power of each component before any coefficient."""
+    tokens: Floats
+    """log2 of the tokens that share a scale across channels."""
+
+    @classmethod
+    def of(cls, formats: FormatArrays) -> "FormatNoise":
+        channel, tensor = formats.granularity == CHANNEL, formats.granularity == TENSOR
+        spans, value_spans = relative_spans(formats)
+        # An outlier channel spoils its own group: the share of channels that sit beside one.
+        spoiled = np.where(channel, spans**2, formats.group / 64.0)
+        key, value = step_power(formats.k_bits), step_power(formats.v_bits)
+        tokens = np.where(tensor, _TENSOR_TOKENS, np.where(channel, 0.0, np.log2(formats.block)))
+        return cls(key * spans**2, key * spoiled, value * value_spans**2, tokens)
+
+
+def noise(
+    formats: FormatArrays,
+    coefficients: dict[str, float],
+    context: Floats,
+    alone: FormatNoise | None = None,
+) -> Floats:
+    """Noise power of each component at unit model scale, shape (3, N): plain, outlier, value.
+
+    `alone` is FormatNoise.of(formats) where the caller has it.
+    """
+    alone = alone or FormatNoise.of(formats)
     channel, tensor = formats.granularity == CHANNEL, formats.granularity == TENSOR
-    spans, value_spans = relative_spans(formats)
-    # An outlier channel spoils its own group: the share of channels that sit beside one.
-    spoiled = np.where(channel, spans**2, formats.group / 64.0)
-    key, value = step_power(formats.k_bits), step_power(formats.v_bits)
-    tokens = np.where(tensor, _TENSOR_TOKENS, np.where(channel, 0.0, np.log2(formats.block)))
-    kept = _kept_by_window(formats.residual, coefficients["residual"], context)
-    kept = kept * np.exp(coefficients["tile"] * tokens)
-    plain = (
-        key
-        * spans**2
-        * np.exp(
-            -coefficients["channel_plain"] * channel
-            - coefficients["rotation_plain"] * formats.rotate_k
-        )
+    # a window keeps the last tokens' share of the attention from the noise
+    kept = attention_outside(formats.residual, context) ** coefficients["residual"]
+    kept = kept * np.exp(coefficients["tile"] * alone.tokens)
+    plain = alone.plain * np.exp(
+        -coefficients["channel_plain"] * channel - coefficients["rotation_plain"] * formats.rotate_k
     )
-    outlier = (
-        key
-        * spoiled
-        * np.exp(
-            coefficients["tensor"] * tensor
-            - coefficients["channel_outlier"] * channel
-            - coefficients["rotation_key"] * formats.rotate_k
-            - coefficients["smoothing"] * formats.smoothing
-        )
+    outlier = alone.outlier * np.exp(
+        coefficients["tensor"] * tensor
+        - coefficients["channel_outlier"] * channel
+        - coefficients["rotation_key"] * formats.rotate_k
+        - coefficients["smoothing"] * formats.smoothing
     )
     if formats.read is not None:
         outlier = np.where(np.isnan(formats.read), outlier, formats.read)
-    quiet = value * value_spans**2 * np.exp(-coefficients["rotation_value"] * formats.rotate_v)
+    quiet = alone.value * np.exp(-coefficients["rotation_value"] * formats.rotate_v)
     return np.stack([plain, outlier, quiet]) * kept
-
-
-def _kept_by_window(residual: Floats, power: float, context: Floats) -> Floats:
-    """Share of the noise that is left when the last `residual` tokens stay in 16 bits."""
-    outside: Floats = attention_outside(residual, context) ** power
-    return outside
 
 
 def attention_outside(residual: Floats, context: Floats) -> Floats:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..light_dataclass import dataclass
-from .formula import BLOCK, CHANNEL, TENSOR, TOKEN, Floats, FormatArrays
+from .formula import BLOCK, CHANNEL, TENSOR, TOKEN, Floats, FormatArrays, FormatNoise
 
 Ints = NDArray[np.int64]
 Places = Mapping[str, Ints]
@@ -82,6 +82,7 @@ class LayerFormats:
     values: Places
     codes: Ints
     share: Floats
+    alone: FormatNoise
 
     @classmethod
     def of(cls, formats: FormatArrays, share: Floats) -> "LayerFormats":
@@ -102,7 +103,7 @@ class LayerFormats:
             "granularity": np.select([kind == BLOCK, kind == TENSOR], [1, 2], 0),
             "rotation": formats.rotate_v.astype(np.int64),
         }
-        return cls(formats, keys, values, codes_of(formats), share)
+        return cls(formats, keys, values, codes_of(formats), share, FormatNoise.of(formats))
 
     def places(self, name: str) -> Places:
         return self.values if name.startswith("value") else self.keys

@@ -32,20 +32,10 @@ COMMAND = ["calibrate", "-m", STORIES, "--context", "256", "--tasks", "arithmeti
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which the tiny model was calibrated with four runs."""
     found = tmp_path_factory.mktemp("home")
-    done = kvpareto(found, *COMMAND, "--runs", RUNS, "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["configurations"] == int(RUNS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KVPARETO_HOME", str(found))
+        assert run([*COMMAND, "--runs", RUNS]) == 0
     return found
-
-
-def kvpareto(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "kvpareto", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(home),
-    )
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -179,7 +169,7 @@ def started(home: Path, *more: str) -> subprocess.Popen[str]:
 
 
 def test_killed_calibrations_resume_to_the_same_rows_and_profile(
-    home: Path, tmp_path: Path
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """tests/stress does so hundreds of times."""
     rng, kept = random.Random(0), []
@@ -192,7 +182,8 @@ def test_killed_calibrations_resume_to_the_same_rows_and_profile(
         rows = read_records(path)
         assert rows[: len(kept)] == kept, "a row that was on the disk is gone"
         kept = rows
-    assert kvpareto(tmp_path, *COMMAND, "--resume").returncode == 0  # with the terms it had
+    monkeypatch.setenv("KVPARETO_HOME", str(tmp_path))
+    assert run([*COMMAND, "--resume"]) == 0  # with the terms it had
     (whole,) = home.glob("calibrations/*")
     (killed,) = tmp_path.glob("calibrations/*")
     assert read_records(killed / ROWS)[: len(kept)] == kept

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kvpareto.calibration.design import campaign as made
 from kvpareto.calibration.design.affine_proposal import AFFINE, TWIN, gain, proposes, sentence
 from kvpareto.calibration.design.campaign import CalibrationPlan, Campaign, write_profile
 from kvpareto.calibration.design.findings import findings_of
@@ -75,7 +76,9 @@ def test_not_where_the_minutes_leave_no_room(monkeypatch: pytest.MonkeyPatch) ->
     assert RAN not in bench.opened
 
 
-def test_what_they_were_worth_is_said_and_the_fit_does_not_learn_from_them(tmp_path: Path) -> None:
+def test_what_they_were_worth_is_said_and_the_fit_does_not_learn_from_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     records: list[Record] = []
     campaign(Mapped(), records, 16, learn=lambda: None)[0].run()
     without = [r for r in records if r.config != RAN]
@@ -94,6 +97,8 @@ def test_what_they_were_worth_is_said_and_the_fit_does_not_learn_from_them(tmp_p
     assert f"keeps 90.0% of the score at 4,096 tokens; without them {found['without']:.1%}" in (
         sentence(found)
     )
+    fits = {len(records): payload}  # it was fitted above
+    monkeypatch.setattr(made, "fit_profile", lambda spec, rows: fits[len(rows)])
     meta = write_profile(tmp_path, LLAMA, records, ENVIRONMENT)
     assert json.loads((tmp_path / "meta.json").read_text())["affine"] == found
     assert findings_of(meta)[-1] == sentence(found)

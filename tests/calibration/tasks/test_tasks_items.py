@@ -93,15 +93,17 @@ def test_items_depend_on_nothing_but_their_arguments(stories, name: str) -> None
     assert len({item.answers for item in items + task.items(stories, 700, 3, seed=6)}) == 6
 
 
-def test_items_are_the_same_in_another_process(stories) -> None:
+def test_items_are_the_same_in_another_process_without_the_harness(stories) -> None:
     code = (
-        "from transformers import AutoTokenizer; from kvpareto.calibration import tasks;"
+        "import sys, kvpareto.calibration.tasks.lm_eval; from kvpareto.calibration import tasks;"
+        "from transformers import AutoTokenizer;"
         f"t = AutoTokenizer.from_pretrained({str(STORIES)!r});"
-        "print([i.prompt_ids for x in tasks.find('all') for i in x.items(t, 450, 1)])"
+        "print([i.prompt_ids for x in tasks.find('all') for i in x.items(t, 450, 1)]);"
+        "print('lm_eval' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     here = [i.prompt_ids for x in tasks.find("all") for i in x.items(stories, 450, 1)]
-    assert done.stdout.strip() == str(here)
+    assert done.stdout.splitlines() == [str(here), "False"]
 
 
 @pytest.mark.parametrize("name", ["needle", "needle-multikey", "needle-multivalue"])

@@ -160,14 +160,17 @@ def test_plans_use_it_and_agree_with_themselves() -> None:
 
 
 def test_left_out_points_of_the_shipped_grid_are_predicted_within_the_bars() -> None:
+    """A fifth of the grid points is judged anew; all of it by the command alone, which takes
+    minutes."""
     runs = read_runs(FILE)
     kept = read_held_out(held_out_of(FILE), runs, "point")
-    for judged, shipped in zip(judge(runs, WAYS["point"][1]), kept, strict=True):
-        assert judged.runs == shipped.runs
-        assert np.abs(judged.predicted - shipped.predicted).mean() <= 0.001
-        _within_the_bars(judged)
-    # Formats at all contexts are judged anew by the command alone, which takes minutes.
-    for shipped in read_held_out(held_out_of(FILE), runs, "format"):
+    for judged, shipped in zip(judge(runs, WAYS["point"][1], folds=[0]), kept, strict=True):
+        assert len(judged.runs) > 100
+        places = [shipped.runs.index(run) for run in judged.runs]
+        for end in ("predicted", "low", "high"):
+            there = getattr(shipped, end)[places]
+            assert np.abs(getattr(judged, end) - there).mean() <= 0.001
+    for shipped in (*kept, *read_held_out(held_out_of(FILE), runs, "format")):
         _within_the_bars(shipped)
 
 
