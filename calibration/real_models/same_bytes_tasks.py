@@ -37,7 +37,7 @@ def tasks_table(rows: Sequence[tuple[Row, Row]]) -> str:
         header = group[0][0]
         device = header["environment"].get("gpu") or "a CPU"
         tied = f" ({header['source']['tied']})" if "tied" in header["source"] else ""
-        title = f"{model}{tied}, {_place(context, kind)}, {device}"
+        title = f"{model}{tied}, {_place(context, kind)}, {device}{_maps(group)}"
         parts.append(_table(title, whole["tasks"], by_config))
     return "\n".join(parts)
 
@@ -74,6 +74,16 @@ def _table(title: str, whole: Row, by_config: dict[str, Row]) -> str:
             columns.append(f"{gap:+.1f} ± {error:.1f} | {verdict(gap, error)}")
         lines.append(f"| `{config.removeprefix('w16a16-')}` | {' | '.join(columns)} |")
     return "\n".join([*lines, ""])
+
+
+def _maps(group: Sequence[tuple[Row, Row]]) -> str:
+    """What the maps of the table were learnt from, where it is not the included prose."""
+    learnt = {
+        f", maps from {header['maps']['tokens']:,} tokens of {header['maps']['text']}"
+        for header, row in group
+        if "+affine" in row["config"] and "maps" in header
+    }
+    return "".join(sorted(learnt))
 
 
 def _text(row: Row) -> str:

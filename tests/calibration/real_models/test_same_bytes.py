@@ -126,3 +126,15 @@ def test_choices_have_a_table_of_their_own_beside_gsm8k() -> None:
     assert "**m, eight shots, some card**; 16 bits: gsm8k 100.0 %." in text
     assert "**m, five examples, some card**; 16 bits: mmlu 50.0 %." in text
     assert text.count("| `k4v4` | -25.0 ± 25.0 |") == 2
+
+
+def test_a_table_says_what_its_maps_were_learnt_from() -> None:
+    header = {"environment": {"gpu": None}, "source": {}}
+    other = {**header, "maps": {"text": "some.txt", "tokens": 8192}}
+    task = {"needle-4": {"score": 0.5, "parts": 1, "items": "0101"}}
+    row = {"model": "m", "kind": "tasks", "context": 2048, "tasks": task}
+    plain = (other, {**row, "config": "w16a16-k16v16"})
+    assert "maps from" not in tasks_table([plain, (other, {**row, "config": "w16a16-k4v4"})])
+    affine = {**row, "config": "w16a16-k4v4+affine"}
+    assert ", a CPU, maps from 8,192 tokens of some.txt**" in tasks_table([plain, (other, affine)])
+    assert "maps from" not in tasks_table([plain, (header, affine)])
