@@ -4,7 +4,6 @@ import statistics
 from typing import Any
 
 from ..measure.row_file import held
-from .layer_cases import cases
 
 
 def line(row: dict[str, Any]) -> str:
@@ -58,22 +57,3 @@ def off(row: dict[str, Any]) -> float:
     used = held(row)
     assert used is not None
     return float(abs(row["predicted"]["total"] / used - 1))
-
-
-def frontier_table(rows: list[dict[str, Any]]) -> str:
-    """Granite 4's plans, a line each, in Markdown."""
-    wanted = {case.key: case for case in cases(frontier=True)}
-    lines = [
-        "| model | context | configuration | total | planned | KV and states | TTFT | TPOT |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    good = (row for row in rows if row["outcome"] == "ok" and held(row) is not None)
-    found = {tuple(row["key"]): row for row in good}
-    for key in sorted(wanted.keys() & found.keys(), key=list(wanted).index):
-        run, planned = found[key]["execution"], found[key]["predicted"]
-        lines.append(
-            f"| {key[0]} | {key[2]:,} | `{key[1]}` | {run['device_used'] / 1e9:.2f} GB | "
-            f"{planned['total'] / 1e9:.2f} GB | {run['kv'] / 1e9:.3f} GB | {run['ttft_s']:.2f} s | "
-            f"{1e3 * run['tpot_s']:.2f} ms |"
-        )
-    return "\n".join(lines)

@@ -35,7 +35,7 @@ from kvpareto.planner.models.spec import LatentAttention, ModelSpec
 from ..measure.row_file import RowFile, read
 from .layer_cases import Case, cases
 from .layer_shapes import architecture, spec_of
-from .layer_tables import frontier_table, line, summary
+from .layer_tables import line, summary
 
 RUN_S, BUILD_S, MODEL_S = 4.0, 4.0, 80.0
 
@@ -210,7 +210,7 @@ def main() -> None:
     rows = read(chosen.output)
     for row in rows if not chosen.summary else ():
         print(line(row))
-    print(frontier_table(rows) if chosen.frontier else summary(rows))
+    print(summary(rows))
 
 
 if __name__ == "__main__":
