@@ -146,7 +146,7 @@ def hold_out_models(
     """Predict every row from a fit without its model: what an unseen model gets."""
     collected = Collector(rows, models)
     for out in groups(rows, models).values():
-        predictor = _without(out, rows, models, folder, start)
+        predictor = without(out, rows, models, folder, start)
         for key in dict.fromkeys(rows[i].model for i in out):
             # Nobody knows the outlier layers of a model that was never measured.
             features = replace(models[key].features, outliers=OutlierLayers())
@@ -172,7 +172,7 @@ def hold_out_configurations(
     for fold in range(FOLDS):
         out = [i for i, r in enumerate(rows) if number.get(_configuration(r), -1) % FOLDS == fold]
         out = [i for i in out if _configuration(rows[i]) in number]
-        predictor = _without(out, rows, models, folder, start)
+        predictor = without(out, rows, models, folder, start)
         for key in dict.fromkeys(rows[i].model for i in out):
             if key in predictor.payload["models"]:
                 own = [i for i in out if rows[i].model == key]
@@ -185,13 +185,14 @@ def _configuration(row: AccuracyRow) -> tuple[object, ...]:
     return (row.model, *(getattr(row, name) for name in same))
 
 
-def _without(
+def without(
     out: Sequence[int],
     rows: Sequence[AccuracyRow],
     models: Mapping[str, KnownModel],
     folder: Path,
     start: Mapping[str, float],
 ) -> Predictor:
+    """A fit of all rows but those numbered `out`; intervals are those of a normal variable."""
     left = set(out)
     kept = [r for i, r in enumerate(rows) if i not in left]
     z = {"unseen": NORMAL_Z, "known": NORMAL_Z}

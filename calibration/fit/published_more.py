@@ -19,6 +19,10 @@ WRITTEN_OUT = ("strategyqa",)
 counts, so guessing is no floor (Llama-2-7B at 2 bits scores .26, where chance is .5)."""
 
 
+SHORT = ("strategyqa", "eq bench")
+"""Beginnings of tasks that end in a yes or no or in a few ratings, after a short chain or none."""
+
+
 def more_rows(folder: Path) -> list[AccuracyRow]:
     """All rows of raw_more.csv in `folder`."""
     with (folder / FILE).open(newline="", encoding="utf-8") as file:
@@ -27,9 +31,9 @@ def more_rows(folder: Path) -> list[AccuracyRow]:
 
 def kind_of(task: str, collected: str) -> str:
     """What a task asks of the cache, where the table's `collected` kind is coarser: retrieval that
-    must be exact against tolerant reading, and a yes or no against longer reasoning."""
+    must be exact against tolerant reading, and a short answer against longer reasoning."""
     name = task.lower()
-    if name.startswith("strategyqa"):
+    if name.startswith(SHORT):
         return "short_reasoning"
     if collected == "retrieval" and not name.startswith(EXACT):
         return "reading"

@@ -3,9 +3,9 @@
 Penalized nonlinear least squares (scipy): each row is a residual in units of its standard
 deviation, each parameter another in units of its prior's. A row's standard deviation adds
 sampling error, what the model cannot express (on the log-noise scale, so it matters where
-retention is falling and not where it is flat), and its weight. Rows far off are bounded
-(Huber), so that one transcription error moves nothing. No random numbers: the same rows give
-the same coefficients.
+retention is falling and not where it is flat), and its weight. Residuals have Student's t
+distribution, so that neither a transcription error nor a model unlike all others moves what the
+rest say. No random numbers: the same rows give the same coefficients.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,14 +39,16 @@ FLOOR = 0.01
 """Standard deviation of a score that no sampling explains: prompts, kernels, harness versions."""
 MISFIT = 0.5
 """Standard deviation of the log noise of a format around the formula."""
-HUBER = 2.0
+FREEDOM = 3.0
+"""Degrees of freedom of the residuals' t distribution: a row six standard deviations off weighs
+less than a tenth of one that is not off."""
 TYPICAL_GAMMA = 2.0
 """Steepness by which a misfit in log noise is turned into one of the score; gamma is near it."""
 MAX_ROUNDS = 10
 STEP = 1e-5
 """Of the logarithm of a coefficient, in its numeric derivative."""
 SETTLED = 0.02
-"""Rows beyond HUBER are weighed anew until no parameter moves by more of its prior's sd."""
+"""Rows are weighed anew until no parameter moves by more of its prior's sd."""
 _NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
@@ -204,8 +206,8 @@ def fit_rows(
         if name in layout.index:
             theta[layout.index[name]] = value
     for _ in range(MAX_ROUNDS):
-        far = np.abs(problem.distance(problem.retention(theta)))
-        trust = np.sqrt(np.minimum(HUBER / np.maximum(far, HUBER), 1.0))
+        far = problem.distance(problem.retention(theta))
+        trust = np.sqrt((FREEDOM + 1.0) / (FREEDOM + far**2))
 
         def residuals(x: Floats, trust: Floats = trust) -> Floats:
             rows = trust * problem.distance(problem.retention(x))

@@ -4,7 +4,7 @@
     long_reasoning   thousands of generated tokens before the answer (AIME, GPQA with thinking)
     retrieval        one place of the context must be found exactly (needles, passkeys, LongEval)
     reading          what is given or remembered is read tolerantly (documents, summaries, CoQA)
-    short_reasoning  a short chain that ends in yes or no (StrategyQA)
+    short_reasoning  a short answer, after a short chain or none (StrategyQA, EQ-Bench)
     likelihood       one answer letter or a comparison of likelihoods (MMLU, C-Eval, RACE)
 
 A configuration keeps more of one kind than of another: long chains of reasoning fall first,
