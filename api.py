@@ -6,7 +6,9 @@
 
 Nothing is printed. Sizes and counts are texts as the command line takes them (`"12GB"`, `"32k"`,
 `"3%"`) or numbers: bytes, tokens, a fraction. What a person can cause is raised as a
-KVParetoError, with `message` and `hint`: BadInput, NothingFits, MissingDependency.
+KVParetoError, with `message` and `hint`: BadInput, NothingFits, MissingDependency. A word that a
+function does not know is a BadInput which names the nearest. A call without its model, or with more
+than its positional arguments, is Python's TypeError, as with any function.
 """
 
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast

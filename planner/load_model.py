@@ -20,6 +20,7 @@ from .models.model_name import plain_name
 from .models.read_config import read_model
 from .models.spec import ModelSpec
 from .models.untrusted_json import read_json_object
+from .reading import unblocked
 from .user_data import home
 
 HF_QUANT = "hf_quant_config.json"
@@ -104,7 +105,7 @@ def gguf_path(text: str) -> Path | None:
         return None
     if is_file and path.suffix.lower() != ".json":
         try:
-            with path.open("rb") as file:
+            with open(path, "rb", opener=unblocked) as file:
                 magic = file.read(4)
         except OSError as error:
             raise BadInput(

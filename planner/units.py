@@ -69,7 +69,8 @@ def parse_tokens(text: str, *, minimum: int = 1, what: str = "context") -> int:
     match = _TOKENS.fullmatch(text.strip().replace("_", "").replace(",", ""))
     unit, example = _COUNTED.get(what, ("tokens", "32k or 10240"))
     if match is None:
-        raise BadInput(f"not a number of {unit} for {what}: {text!r}", f"write it like {example}")
+        said = "a number of" if unit == what else f"for {what} a number of"
+        raise BadInput(f"not {said} {unit}: {text!r}", f"write {_written_out(text) or example}")
     exact = float(match[1]) * {"": 1, "k": 2**10, "m": 2**20}[match[2].lower()]
     if exact != math.floor(exact):
         raise BadInput(f"not a whole number of {unit} for {what}: {text!r}", f"write {example}")
@@ -78,6 +79,15 @@ def parse_tokens(text: str, *, minimum: int = 1, what: str = "context") -> int:
             f"{what} out of range: {text!r}", f"it must be between {minimum} and {2**31} {unit}"
         )
     return int(exact)
+
+
+def _written_out(text: str) -> str | None:
+    """`1e6` as 1000000; None for what is no whole number of at most twelve digits."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return str(int(value)) if 0 <= value < 1e12 and value.is_integer() else None
 
 
 def split_tokens(text: str) -> list[str]:

@@ -13,9 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..planner.engines import find_engine
 from ..planner.errors import BadConfig, BadInput, one_line
+from ..planner.formats.configuration import Configuration
 from ..planner.hardware.gpu_set import find_gpus
 from ..planner.load_model import load_model
 from ..planner.memory.run_dtype import in_dtype
+from ..planner.models.protected import check_layers
+from ..planner.models.spec import ModelSpec
 from ..planner.models.untrusted_json import read_json_object
 from ..planner.search.request import Request
 from ..planner.serving import Parallel
@@ -159,6 +162,17 @@ def _plan_of(document: Mapping[str, Any], path: Path) -> PlanFile:
         raise BadInput(
             f"{path.name} is not a plan: {place}: {one_line(first['msg'], 80)}", _AGAIN
         ) from None
+
+
+def planned_configuration(plan: PlanFile, spec: ModelSpec, path: Path) -> Configuration:
+    """What the plan recommends. Raises BadInput, which names the plan, where the model cannot have
+    it or it is no configuration: the file was edited."""
+    try:
+        config = Configuration.parse(plan.recommended.config)
+        check_layers(config, spec)
+    except BadInput as error:
+        raise BadInput(f"{path.name} was edited: {error.message}", _AGAIN) from None
+    return config
 
 
 def read_document(path: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ PLANNER_GROUND = {
         "install",
         "libraries",
         "light_dataclass",
+        "reading",
         "units",
         "user_data",
         "whole_file",

@@ -1,6 +1,9 @@
 """Small mistakes in what is typed: each says what is wrong, and what to type instead."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,6 +82,26 @@ QWEN = ["-m", "Qwen/Qwen3-8B", "--offline"]
         (["plan", "-m", "/proc/self/mem", "--budget", "9GB"], "'/proc/self/mem'", "config.json"),
         (["run", *QWEN, "--batch", "/dev/zero"], "not a file: '/dev/zero'", "JSON lines"),
         (["run", *QWEN, "--batch", "/proc/self/mem"], "cannot read '/proc/self/mem'", "a line is"),
+        *(
+            (["estimate", *QWEN, "--config", text], "not a weight format", hint)
+            for text, hint in (
+                ("wnvfp4a16-k4v4", "no activations: wnvfp4"),
+                ("wQ4_K_Ma16-k4v4", "no activations: wQ4_K_M"),
+                ("wq4_k_x-kq8_0vq8_0", "Q4_K_M"),
+                ("wzork-k4v4", "known: F32"),
+            )
+        ),
+        *(
+            (["plan", *QWEN, "--budget", "9GB", *words], error, hint)
+            for words, error, hint in (
+                (["--users", "1e6"], "not a number of users: '1e6'", "write 1000000"),
+                (["--context", "1e5"], "for context a number of tokens: '1e5'", "write 100000"),
+                (["--batch", "1.5e0"], "a number of sequences", "4 or 16"),
+                (["--context", "inf"], "a number of tokens", "32k or 10240"),
+            )
+        ),
+        (["profiles", "import", "-"], "imported from a file", "cat >"),
+        (["run", *QWEN, "--batch", "nowhere.jsonl"], "no such file", "- for those on stdin"),
         (["estimate", *QWEN, "--config", "w4"], "no keys and values", "w4a16-k8v8"),
         (["estimate", *QWEN, "--config", "W8A16"], "no keys and values", "w8a16-k8v8"),
     ],
@@ -100,6 +123,33 @@ def test_the_line_names_the_mistake(
     assert advice.startswith("hint: ")
     assert hint in advice
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/kmsg").exists(), reason="no kernel's log here")
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["plan", "-m", "/proc/kmsg", "--budget", "9GB"],
+        ["report", "/proc/kmsg", "-o", "out.html"],
+        ["run", *QWEN, "--batch", "/proc/kmsg"],
+        ["profiles", "show", "/proc/kmsg"],
+        ["profiles", "import", "/proc/kmsg"],
+        ["verify", "--plan", "/proc/kmsg"],
+        ["calibrate", "-m", "recall", "--device", "cpu", "--text", "/proc/kmsg"],
+        ["calibrate", "-m", "recall", "--device", "cpu", "--haystack", "/proc/kmsg"],
+    ],
+    ids=" ".join,
+)
+def test_a_file_that_gives_no_data_is_not_waited_for(line: list[str], tmp_path: Path) -> None:
+    """Whether the reader may read it or not; of a process of its own, since it would hang."""
+    if "calibrate" in line:
+        pytest.importorskip("sklearn")
+    done = subprocess.run(
+        [sys.executable, "-m", "kvpareto", *line], cwd=tmp_path, capture_output=True, text=True,
+        timeout=60, check=False, stdin=subprocess.DEVNULL,
+        env={**os.environ, "KVPARETO_HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.count("error: ")) == (2, 1), done.stderr
 
 
 def test_capitals_are_read() -> None:

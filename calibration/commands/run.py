@@ -74,7 +74,9 @@ def register(app: typer.Typer, show: Show) -> None:
         output: Output = None,
         batch: Annotated[
             Path | None,
-            typer.Option("--batch", help='File of prompts, one JSON line each: {"prompt": "…"}.'),
+            typer.Option(
+                "--batch", help='File of prompts, - for stdin, one JSON line each: {"prompt": "…"}.'
+            ),
         ] = None,
         at_once: Annotated[
             int, typer.Option("--at-once", help="Sequences of --batch that run together.")

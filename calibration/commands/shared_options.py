@@ -37,8 +37,8 @@ EngineName = Annotated[
     str,
     typer.Option(
         "--engine",
-        help="kvpareto, transformers, transformers-eager, llama.cpp (also ollama), vllm or sglang. "
-        "`plan` also takes any, which compares engines.",
+        help="kvpareto, transformers, transformers-eager, llama.cpp (also ollama), vllm, "
+        "vllm-plugin or sglang. `plan` also takes any, which compares engines.",
         autocompletion=completion.engines,
     ),
 ]

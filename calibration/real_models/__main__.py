@@ -37,8 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measure.add_argument("--contexts", default="4096,1024,16384,32768", help="of divergence")
     measure.add_argument("--configurations", type=int, help="of the design, the first so many")
     measure.add_argument("--design", choices=("divergence", "bytes"), default="divergence")
-    measure.add_argument("--formats", nargs="+", default=(), help="these instead of a design")
-    measure.add_argument("--tasked", nargs="+", default=(), help="scored on tasks, likewise")
+    listed = {"nargs": "+", "default": (), "type": _configuration}
+    measure.add_argument("--formats", **listed, help="these instead of a design")
+    measure.add_argument("--tasked", **listed, help="scored on tasks, likewise")
     measure.add_argument("--windows", type=int, help="of text; by default 3 to 16")
     measure.add_argument("--places", type=int, help="compared in the bodies together")
     measure.add_argument("--wait", action="store_true", help="models may still come")
@@ -92,6 +93,18 @@ def _prepare(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     print(f"{len(written)} files in {options.folder}", flush=True)
+
+
+def _configuration(text: str) -> str:
+    """`text` where it is a configuration: asked before a worker starts."""
+    from ...planner.errors import BadInput
+    from ...planner.formats.configuration import Configuration
+
+    try:
+        Configuration.parse(text)
+    except BadInput as error:
+        raise argparse.ArgumentTypeError(f"{error.message}; {error.hint}") from None
+    return text
 
 
 def _measure(options: argparse.Namespace) -> None:

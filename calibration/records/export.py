@@ -17,6 +17,7 @@ from ...planner.accuracy.calibration_files.values import DamagedCalibration, Oth
 from ...planner.accuracy.calibrations import ACCURACY, AFFINE, FOLDER, META, folders, named
 from ...planner.errors import BadInput
 from ...planner.models.finite_json import read_json
+from ...planner.reading import STDIN
 from ...planner.user_data import home
 from ...planner.whole_file import check_output, check_target, replace, write_whole
 from ..design.options import ASKED, CalibrationSettings
@@ -69,6 +70,8 @@ def export_profile(name: str, output: Path) -> int:
     }
     maps = folder / AFFINE
     if maps.exists():
+        if not maps.is_file():
+            raise BadInput(f"{maps} is no file of maps", "move it away to export without maps")
         held = maps.read_bytes()
         document["affine"] = sha256(held).hexdigest()
         replace(check_target(maps_beside(output)), held)
@@ -135,6 +138,11 @@ def _find(name: str) -> Path:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    if str(file) == STDIN:
+        raise BadInput(
+            "a calibration is imported from a file: its affine maps lie beside it",
+            "save stdin to a file: cat > calibration.json",
+        )
     if not file.is_file():
         raise BadInput(
             f"cannot read {file}: {'it is no file' if file.exists() else 'there is none'}",

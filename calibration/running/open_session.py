@@ -24,7 +24,7 @@ from ...planner.search.recommend import recommend
 from ...planner.search.request import Request
 from ...planner.units import format_bytes, parse_bytes, parse_tokens
 from ...planner.workload import Workload, default_context, default_output
-from ...report.saved_plan import read_plan
+from ...report.saved_plan import planned_configuration, read_plan
 from ..execution.device import as_loaded, check_name, choose
 
 if TYPE_CHECKING:
@@ -189,8 +189,7 @@ def _question(options: RunOptions, device: str) -> tuple[str, ModelSpec, Configu
                 "plan again with --engine kvpareto, or start that engine",
             )
         spec = as_loaded(load_model(source, offline=options.offline), device)
-        config = Configuration.parse(plan.recommended.config)
-        check_layers(config, spec)
+        config = planned_configuration(plan, spec, options.plan)
         work = Workload(
             parse_tokens(options.context) if options.context is not None else plan.context,
             parse_tokens(options.output, what="output")

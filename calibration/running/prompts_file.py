@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...planner.errors import BadInput, one_line
+from ...planner.reading import STDIN, read_at_most, read_stdin, unblocked
 from .one_prompt import tokens_of
 from .open_session import OpenSession
 
@@ -44,16 +45,13 @@ class PromptLine(BaseModel):
 
 
 def read_lines(path: Path) -> list[PromptLine]:
-    """The file's lines, empty ones left out. Raises BadInput, naming the line that is wrong."""
+    """The file's lines, empty ones left out; `-` is stdin. Raises BadInput, naming the line that is
+    wrong."""
+    name = "stdin" if str(path) == STDIN else path.name
     try:
-        if not path.is_file():
-            what = "not a file" if path.exists() else "no such file"
-            raise BadInput(f"{what}: {str(path)!r}", "give a file of JSON lines")
-        if path.stat().st_size > MOST_BYTES:
-            raise BadInput(f"{path.name} has more than {MOST_BYTES} bytes", "cut it in pieces")
-        text = path.read_text("utf-8")
+        text = _bytes(path, name).decode("utf-8")
     except (UnicodeDecodeError, ValueError):
-        raise BadInput(f"{path.name} is no text in UTF-8", _EXAMPLE) from None
+        raise BadInput(f"{name} is no text in UTF-8", _EXAMPLE) from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise BadInput(f"cannot read {str(path)!r}: {reason}", _EXAMPLE) from None
@@ -61,7 +59,7 @@ def read_lines(path: Path) -> list[PromptLine]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
-        where = f"line {number} of {path.name}"
+        where = f"line {number} of {name}"
         try:
             one = PromptLine.model_validate(json.loads(line))
         except ValidationError as error:
@@ -74,8 +72,25 @@ def read_lines(path: Path) -> list[PromptLine]:
             raise BadInput(f"{where} needs one of prompt, messages, tokens", _EXAMPLE)
         lines.append(one)
     if not lines:
-        raise BadInput(f"{path.name} has no prompts", _EXAMPLE)
+        raise BadInput(f"{name} has no prompts", _EXAMPLE)
     return lines
+
+
+def _bytes(path: Path, name: str) -> bytes:
+    """What a file of prompts, or stdin, holds. Raises BadInput, and OSError."""
+    if str(path) == STDIN:
+        data = read_stdin(MOST_BYTES)
+    else:
+        if not path.is_file():
+            what = "not a file" if path.exists() else "no such file"
+            raise BadInput(
+                f"{what}: {str(path)!r}", "give a file of JSON lines, or - for those on stdin"
+            )
+        with open(path, "rb", opener=unblocked) as file:
+            data = read_at_most(file, MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise BadInput(f"{name} has more than {MOST_BYTES} bytes", "cut it in pieces")
+    return data
 
 
 @dataclass

@@ -20,12 +20,11 @@ from ...planner.latency import predict as latency
 from ...planner.load_model import load_model
 from ...planner.memory import estimate as memory
 from ...planner.memory.run_dtype import in_dtype
-from ...planner.models.protected import check_layers
 from ...planner.models.spec import ModelSpec
 from ...planner.search.request import Request
 from ...planner.workload import Workload
 from ...report.document_parts import point
-from ...report.saved_plan import PlanFile, Planned, read_plan
+from ...report.saved_plan import PlanFile, Planned, planned_configuration, read_plan
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,7 @@ def from_plan(path: Path, model: str | None, offline: bool) -> VerificationCase:
         spec = in_dtype(spec, plan.dtype)
     engine = find_engine(plan.engine)
     workload = Workload(plan.context, plan.output, plan.batch)
-    config = Configuration.parse(plan.recommended.config)
-    check_layers(config, spec)
+    config = planned_configuration(plan, spec, path)
     _check_still(plan, spec, config, workload, engine)
     request = Request(
         spec, workload, engine, plan.budget, objective=plan.objective, max_loss=plan.max_loss,

@@ -8,6 +8,7 @@ there too.
 """
 
 import re
+from difflib import get_close_matches
 
 from ..errors import BadInput
 from ..light_dataclass import dataclass
@@ -77,15 +78,27 @@ def _no_configuration(text: str, stripped: str) -> BadInput:
     return BadInput(f"not a configuration: {text!r}", HINT)
 
 
+def _near(token: str) -> str:
+    """What was meant by a weight format that is none, or all that there are."""
+    bare = re.sub(r"a\d+$", "", token, flags=re.IGNORECASE)
+    row = named.weight_format(bare)
+    if row is not None:
+        return f"a format's name says no activations: w{row.name}"
+    known = list(named.names(named.WEIGHTS))
+    lower = {name.lower(): name for name in known}
+    near = get_close_matches(bare.lower(), lower, n=3)
+    return (
+        f"nearest are {', '.join(lower[n] for n in near)}" if near else f"known: {', '.join(known)}"
+    )
+
+
 def _read_weights(token: str, text: str) -> Fields:
     if token[0].isdigit():
         bits, activation = (_small_int(number, text) for number in token.split("a"))
         return {"weight_bits": _with_activation(bits, activation)}
     row = named.weight_format(token)
     if row is None:
-        raise BadInput(
-            f"{token!r} is not a weight format", f"known: {', '.join(named.names(named.WEIGHTS))}"
-        )
+        raise BadInput(f"{token!r} is not a weight format", _near(token))
     return {"weight_bits": row.bits, "weight_format": row.name}
 
 

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from ..errors import BadConfig
+from ..reading import read_at_most, unblocked
 
 MAX_BYTES = 16 * 2**20  # the largest config.json known (per-module quantization of an MoE) is 3 MB
 
@@ -32,8 +33,8 @@ def read_capped(path: Path, limit: int = MAX_BYTES) -> bytes:
             raise BadConfig(f"not a file: {str(path)!r}", _HINT)
         if info.st_size > limit:
             raise BadConfig(f"{path.name} has {info.st_size:,} bytes, too many for a config", _HINT)
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
+        with open(path, "rb", opener=unblocked) as file:
+            data = read_at_most(file, limit + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "the path is not valid"
         raise BadConfig(f"cannot read {str(path)!r}: {reason}", _HINT) from None

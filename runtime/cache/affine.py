@@ -83,6 +83,10 @@ def find_maps(spec: ModelSpec) -> Maps:
             f"{spec.name} has no affine maps, which +affine needs",
             f"{LEARN if calibration is None else AGAIN} learns them, or use +rot",
         )
+    if not path.is_file():
+        raise BadInput(
+            f"{path} is no file of maps", f"move it away; then {AGAIN} learns them again"
+        )
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kvpareto.cli import run
 from kvpareto.planner.search.recommend import recommend
 from kvpareto.planner.search.request import Request
 from kvpareto.planner.typed_request import typed_request
@@ -50,3 +51,24 @@ def test_a_servers_check_asks_for_the_output_that_was_planned(output: int | None
     asked = typed_request("Qwen/Qwen3-8B", gpu="H100", engine="vllm", output=output, offline=True)
     commands = {one["label"]: one["command"] for one in plan_document(recommend(asked))["commands"]}
     assert ("--output 64" in commands["Check it"]) == (output is not None)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("w4a16-k4v4+protect{99}:k8v8", "layer 99"), ("w4", "weights alone"), ("", "not a config")],
+)
+@pytest.mark.parametrize("command", [["verify", "--plan"], ["run", "hi", "--plan"]])
+def test_an_edited_configuration_is_the_plans_fault(
+    command: list[str], text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    path = tmp_path / "plan.json"
+    asked = typed_request("Qwen/Qwen3-8B", offline=True, budget="12GB")
+    document = plan_document(recommend(asked))
+    document["recommended"]["config"] = text
+    write_document(path, document)
+    assert run([*command, str(path), "--offline", "--device", "cpu"]) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: plan.json was edited: ")
+    assert said in error
+    assert "kvpareto plan" in hint

@@ -110,3 +110,8 @@ def test_maps_are_found_beside_the_calibration(
     with pytest.raises(BadInput, match="cannot be read") as error:
         find_maps(spec)
     assert "-m MODEL --resume" in error.value.hint
+    (folder / AFFINE).unlink()
+    (folder / AFFINE).mkdir()
+    with pytest.raises(BadInput, match="is no file of maps") as error:
+        find_maps(spec)
+    assert error.value.hint.startswith("move it away; then ")

@@ -10,6 +10,7 @@ by the config, as it does for a model that is not at hand.
 """
 
 import json
+import time
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,8 @@ from ...user_data import home
 from .key_ranges import BITS, STRUCTURES, TRANSFORMS, KeyRanges, bundled, bundled_ranges
 
 FOLDER = "key_ranges"
+ASKED_AGAIN = 600.0
+"""Seconds after a failed reading of the hub until it is tried again: a try takes up to 5 s."""
 SCHEMA = 2
 """Of a kept table: another one is made again."""
 
@@ -82,13 +85,30 @@ def _of_hub(model: _Model, snapshot: Path) -> KeyRanges | None:
     kept = _kept(mark)
     if kept is not None:
         return KeyRanges.read(kept) if kept["variance"] else None
+    failed = home() / FOLDER / f"{mark}.failed.json"
+    if reason := _failed_lately(failed):
+        _REASONS[str(snapshot)] = reason
+        return None
     spec, repo_id = model.spec, str(model.spec.extra[hub.MAY_ASK])
     try:
         layers = hub.ask(repo_id, lambda: _hub_layers(spec, repo_id, snapshot))
     except KVParetoError as error:
         _REASONS[str(snapshot)] = error.message
+        _keep(failed.stem, {"reason": error.message, "at": time.time()})
         return None
+    with suppress(OSError):
+        failed.unlink(missing_ok=True)
     return _made(layers, mark, f"the key biases and norms of {repo_id} on the hub")
+
+
+def _failed_lately(path: Path) -> str | None:
+    """Why the hub said nothing less than ASKED_AGAIN seconds ago; None where it may be asked."""
+    with suppress(KVParetoError, OSError):
+        kept = read_json(path) or {}
+        at, reason = kept.get("at"), kept.get("reason")
+        if isinstance(at, int | float) and isinstance(reason, str):
+            return reason if 0 <= time.time() - at < ASKED_AGAIN else None
+    return None
 
 
 def _hub_layers(spec: ModelSpec, repo_id: str, snapshot: Path) -> Any:

@@ -18,6 +18,7 @@ from typing import BinaryIO, NoReturn
 from ...errors import BadConfig
 from ...formats.gguf_types import BY_NUMBER, REMOVED
 from ...light_dataclass import dataclass
+from ...reading import unblocked
 from .tensors import GgufTensor
 
 MAGIC = b"GGUF"
@@ -58,7 +59,7 @@ def is_gguf(path: Path) -> bool:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return False
-        with path.open("rb") as file:
+        with open(path, "rb", opener=unblocked) as file:
             return file.read(4) == MAGIC
     except (OSError, ValueError):
         return False
@@ -69,7 +70,7 @@ def read_header(path: Path) -> GgufFile:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise BadConfig(f"not a file: {str(path)!r}", HINT)
-        with path.open("rb") as file:
+        with open(path, "rb", opener=unblocked) as file:
             return _Header(path, file).read()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "the path is not valid"

@@ -140,3 +140,17 @@ def test_named_formats_are_measured_in_the_place_of_the_design(
     assert sorted(rows) == sorted(named)
     assert {row["context"] for row in rows.values()} == {64}
     assert rows["w16a16-k16v16"]["kl"] == 0 < rows["w16a16-k3v5+rot"]["kl"]
+
+
+@pytest.mark.parametrize("option", ["--formats", "--tasked"])
+def test_a_format_that_is_none_is_said_before_a_worker_starts(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = ["measure", str(tmp_path), "--out", str(tmp_path / "out"), option, "k9v9"]
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(said)
+    assert ended.value.code == 2
+    assert f"argument {option}: not a configuration: 'k9v9'; write it like" in (
+        capsys.readouterr().err
+    )
+    assert not (tmp_path / "out").exists()

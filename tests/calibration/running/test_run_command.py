@@ -72,7 +72,7 @@ def test_a_saved_plan_says_what_runs(capsys: pytest.CaptureFixture[str], tmp_pat
 
 
 def test_a_file_of_prompts_is_answered_line_by_line(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [
         {"prompt": "Once upon a time", "id": "a"},
@@ -92,6 +92,9 @@ def test_a_file_of_prompts_is_answered_line_by_line(
     jsonschema.validate(document, json_schema(kind_of(document)))
     assert {one["id"]: one for one in document["answers"]} == found
     assert document["new_tokens"] == 27
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
+    code, out, _ = answer(capsys, *line[: line.index(str(file))], "-", "--at-once", "2")
+    assert {one["id"]: one for one in map(json.loads, out.splitlines())} == found
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,21 @@ def test_a_hub_that_does_not_give_ranges_is_done_without(
     assert hub.sent < 2**25  # what fits in buffers on the way
 
 
+def test_a_failure_is_remembered_for_a_while(tmp_path: Path, served: tuple[str, Served]) -> None:
+    address, hub = served
+    hub.how = "stall"
+    first = ask(tmp_path, address, seconds=1.0)
+    before = len(hub.asked)
+    again = ask(tmp_path, address, seconds=1.0)
+    assert (len(hub.asked), again["notes"]) == (before, first["notes"])
+    (kept,) = (tmp_path / "home" / "key_ranges").glob("*.failed.json")
+    document = json.loads(kept.read_text())
+    kept.write_text(json.dumps({**document, "at": document["at"] - 601}))
+    hub.how = "ranges"
+    assert ask(tmp_path, address)["proposals"] == [[BIASED]]
+    assert not kept.exists()
+
+
 @pytest.mark.parametrize("length", [2**62, 10**7, 50 * 2**20, 0])
 def test_an_absurd_header_is_not_asked_for(
     tmp_path: Path, served: tuple[str, Served], length: int
