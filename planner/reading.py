@@ -6,7 +6,7 @@ reading it as any other would wait for ever.
 
 import os
 import sys
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 STDIN = "-"
 """What stands for stdin where a command reads a file."""
@@ -27,6 +27,15 @@ def read_at_most(file: BinaryIO, count: int) -> bytes:
 
 def read_stdin(limit: int) -> bytes:
     """The bytes of stdin, at most `limit` + 1. Raises OSError where it is closed."""
-    if sys.stdin is None:
+    return _stdin().buffer.read(limit + 1)
+
+
+def read_stdin_text() -> str:
+    """All of stdin. Raises OSError where it is closed, UnicodeDecodeError for what is no text."""
+    return _stdin().read()
+
+
+def _stdin() -> TextIO:
+    if sys.stdin is None:  # closed by who started us
         raise OSError(None, "stdin is closed")
-    return sys.stdin.buffer.read(limit + 1)
+    return sys.stdin

@@ -79,6 +79,10 @@ def failure_of(error: BaseException) -> Failure:
         hint = _HINTS.get(error.errno or 0, "the system refused a file; is it there, is it yours?")
         said = _FULL if error.errno in DISK_FULL else error.strerror or str(error)
         return Failure(f"{said}: {error.filename}" if error.filename else said, hint, 2)
+    if isinstance(error, ValueError) and "null byte" in str(
+        error
+    ):  # what the system says of a path
+        return Failure("a path holds a null character", "type the path again", 2)
     return Failure(
         f"a fault of kvpareto itself: {type(error).__name__}: {error}",
         f"{TRACEBACK}=1 shows where; please report it with the command",

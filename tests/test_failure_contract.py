@@ -124,6 +124,24 @@ def test_a_fault_is_called_one_and_its_place_can_be_seen(monkeypatch: pytest.Mon
     assert run(["profiles", "list"]) == 2
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["plan", "-m", QWEN, "--budget", "12GB", "--save", "a\0b"],
+        ["report", "a\0b", "-o", "x.html"],
+        ["profiles", "import", "a\0b"],
+        ["verify", "--plan", "a\0b"],
+        ["run", "-m", "recall", "--batch", "a\0b"],
+    ],
+    ids=lambda line: line[0],
+)
+def test_a_path_that_no_system_has_is_no_fault(
+    line: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, found = failure(capsys, *line)
+    assert (code, found["hint"]) == (2, "type the path again")
+
+
 def test_details_travel_with_the_error() -> None:
     found = failure_of(MissingDependency("m", "h", {"install": "pip"})).document()
     assert found["install"] == "pip"

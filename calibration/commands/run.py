@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...planner.errors import BadInput, one_line
+from ...planner.reading import read_stdin_text
 from .shared_options import AsJson, Device, Offline, Show, TrustRemoteCode, chosen_model
 
 if TYPE_CHECKING:
@@ -220,19 +221,24 @@ def _run_file(options: "RunOptions", path: Path, *, raw: bool, quiet: bool) -> d
 
 def _text(prompt: str | None) -> str:
     """The prompt, or stdin's text. Raises BadInput where there is none."""
-    if prompt not in (None, "-"):
-        assert prompt is not None
-        return prompt
-    if prompt is None and sys.stdin.isatty():
-        raise BadInput("no prompt", 'kvpareto run -m MODEL "prompt", or text on stdin')
+    example = 'kvpareto run -m MODEL "prompt", or text on stdin'
+    if prompt is None and sys.stdin is not None and sys.stdin.isatty():
+        raise BadInput("no prompt", example)
     try:
-        return sys.stdin.read()
+        text = read_stdin_text() if prompt in (None, "-") else prompt
     except UnicodeDecodeError:
         raise BadInput("stdin is no text in UTF-8", "give text") from None
+    except OSError as error:
+        raise BadInput(f"no prompt: {error.strerror}", example) from None
+    if not text:
+        raise BadInput("the prompt is empty", "give some text")
+    return text
 
 
 def _turns() -> Iterator[str]:
-    """Lines of stdin, asked for on a terminal, until it ends."""
+    """Lines of stdin, asked for on a terminal, until it ends. Raises BadInput for a closed one."""
+    if sys.stdin is None:
+        raise BadInput("stdin is closed", "type into a terminal, or give lines on stdin")
     asked = sys.stdin.isatty()
     while True:
         if asked:

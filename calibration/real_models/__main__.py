@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measure.add_argument("--contexts", default="4096,1024,16384,32768", help="of divergence")
     measure.add_argument("--configurations", type=int, help="of the design, the first so many")
     measure.add_argument("--design", choices=("divergence", "bytes"), default="divergence")
-    listed = {"nargs": "+", "default": (), "type": _configuration}
+    listed: dict[str, Any] = {"nargs": "+", "default": (), "type": _configuration}
     measure.add_argument("--formats", **listed, help="these instead of a design")
     measure.add_argument("--tasked", **listed, help="scored on tasks, likewise")
     measure.add_argument("--windows", type=int, help="of text; by default 3 to 16")

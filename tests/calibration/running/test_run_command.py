@@ -190,3 +190,25 @@ def test_the_demonstration_model_is_planned_without_its_weights(
     monkeypatch.setenv("KVPARETO_HOME", str(tmp_path))
     found = json.loads(answer(capsys, "plan", "smollm2", "--budget", "2GB", "--json")[1])
     assert (found["model"], found["parameters"]) == ("smollm2", 134_515_008)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["run", *SMALL], "no prompt: stdin is closed"),
+        (["run", *SMALL, "-"], "no prompt: stdin is closed"),
+        (["run", *SMALL, "--batch", "-"], "stdin is closed"),
+    ],
+    ids=["prompt", "dash", "batch"],
+)
+def test_a_closed_stdin_is_said_before_a_model_is_loaded(
+    line: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    monkeypatch.setattr("kvpareto.calibration.running.open_session.load_model", pytest.fail)
+    code, out, err = answer(capsys, *line)
+    assert (code, out) == (2, "")
+    assert said in err.splitlines()[0]
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    code, _, err = answer(capsys, "run", *SMALL)
+    assert (code, err.splitlines()[0]) == (2, "error: the prompt is empty")
