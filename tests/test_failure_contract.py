@@ -1,12 +1,8 @@
 """One contract for every end of every command: hundreds of command lines, and what they share."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
-from array import array
 from pathlib import Path
 from typing import Any
 
@@ -193,14 +189,6 @@ class TestInstallCommand:
         assert self._named(monkeypatch, origin) == '"kvpareto[calibrate] @ git+https://x/k.git"'
 
 
-def command(*arguments: str, **environment: str) -> dict[str, Any]:
-    return {
-        "args": [sys.executable, "-m", "kvpareto", *arguments],
-        "env": {**os.environ, "HF_HUB_OFFLINE": "1", **environment},
-        "text": True,
-    }
-
-
 def test_a_user_without_a_home_can_plan(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,111 +212,7 @@ def test_a_closed_stdout_is_no_traceback() -> None:
     assert subprocess.run(["bash", "-c", shell], check=False).returncode in (0, 2)
 
 
-_SLOW_IMPORT = """
-import time
-from array import array
-try:
-    open({mark!r}, "w").close()
-    time.sleep(30)
-except BaseException:  # what a library does that swallows it
-    pass
-"""
-
-
-@pytest.mark.parametrize("as_json", [True, False])
-def test_ctrl_c_inside_an_import_ends_the_command(as_json: bool, tmp_path: Path) -> None:
-    mark = tmp_path / "importing"
-    (tmp_path / "sklearn.py").write_text(_SLOW_IMPORT.format(mark=str(mark)))
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    asked = command("calibrate", STORIES, *["--json"] * as_json, PYTHONPATH=path)
-    process = subprocess.Popen(**asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while not mark.exists() and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
-    assert (process.returncode, err) == (130, "interrupted\n")
-    assert (json.loads(out)["exit_code"] == 130) if as_json else out == ""
-
-
-_CTRL_C_AT = """
-import os, signal, sys
-from kvpareto import __main__ as entry
-from kvpareto.report import output
-def at(module, name, when):
-    whole = getattr(module, name)
-    def cut(*given, **named):
-        if when == "before":
-            os.kill(os.getpid(), signal.SIGINT)
-        found = whole(*given, **named)
-        if when == "after":
-            os.kill(os.getpid(), signal.SIGINT)
-        return found
-    setattr(module, name, cut)
-{patch}
-sys.argv = ["kvpareto", *{arguments!r}]
-entry.main()
-"""
-
-
-@pytest.mark.parametrize(
-    ("patch", "is_whole"),
-    [
-        ("from kvpareto import api; at(api, 'plan', 'before')", False),
-        ("from kvpareto import command_run; at(command_run, '_call', 'after')", False),
-        ("at(output, 'to_json', 'before')", True),
-        ("at(output, 'print_json', 'after')", True),
-        ("from kvpareto import cli; at(cli, 'run', 'after')", True),
-    ],
-    ids=["planning", "planned", "writing", "written", "leaving"],
-)
-def test_ctrl_c_leaves_one_whole_document(patch: str, is_whole: bool) -> None:
-    arguments = ["plan", QWEN, "--budget", "12GB", "--offline", "--json"]
-    code = _CTRL_C_AT.format(patch=patch, arguments=arguments)
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert found.stderr.splitlines()[:1] == ["interrupted"]
-    assert found.returncode == 130
-    document = json.loads(found.stdout)
-    assert ("recommended" in document) if is_whole else document["exit_code"] == 130
-
-
-def test_ctrl_c_of_a_command_that_closes_something_is_a_failure() -> None:
-    patch = "from kvpareto.calibration import calibrate as c; at(c, 'load_model', 'before')"
-    code = _CTRL_C_AT.format(patch=patch, arguments=["calibrate", STORIES, "--json"])
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (found.returncode, found.stderr) == (130, "interrupted\n")
-    assert json.loads(found.stdout)["error"] == "interrupted"
-
-
 def test_a_full_disk_is_called_one() -> None:
     failure = failure_of(OSError(28, "No space left on device"))
     assert (failure.message, failure.code) == ("the disk is full", 2)
     assert "make room" in failure.hint
-
-
-def _wait_until_full(pipe: Any) -> None:
-    """Until a write into `pipe` waits for a reader, whatever the machine's load."""
-    import fcntl
-    import termios
-
-    held, size = array("i", [0]), fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
-    deadline = time.monotonic() + 60
-    while held[0] < size:
-        assert time.monotonic() < deadline, f"{held[0]} of {size} bytes"
-        time.sleep(0.01)
-        fcntl.ioctl(pipe, termios.FIONREAD, held)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how much a pipe holds")
-def test_ctrl_c_while_a_pipe_is_full_cuts_nothing() -> None:
-    patch = "at(output, 'to_json', 'after')"
-    code = _CTRL_C_AT.format(
-        patch=patch, arguments=["plan", QWEN, "--budget", "24GB", "--offline", "--json"]
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    _wait_until_full(process.stdout)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
-    assert (process.returncode, err) == (130, "interrupted\n")
-    assert "recommended" in json.loads(out)

@@ -1,8 +1,8 @@
 """Accuracy rows: one score under a configuration against the unquantized model's score.
 
-One schema for every row the regression may learn from, whoever measured it: published tables
-today, this machine's calibration runs later. `provenance` says which; the fit treats the rows
-alike, so calibrated rows of a model simply outnumber and outweigh what was published.
+One schema for every row the regression may learn from, whoever measured it: published tables and
+this machine's calibration runs. `provenance` says which; the fit treats the rows alike, so
+calibrated rows of a model simply outnumber and outweigh what was published.
 """
 
 import csv

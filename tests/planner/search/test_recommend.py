@@ -1,6 +1,5 @@
-"""Whole plans of bundled models: what fits, what is said, and what happens where nothing fits."""
+"""Whole plans of bundled models: what fits, what is recommended, and what is said."""
 
-import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,8 +10,7 @@ from kvpareto.planner.accuracy import predict as accuracy
 from kvpareto.planner.accuracy.task_kinds import GENERATED_KINDS
 from kvpareto.planner.engines import all_engines
 from kvpareto.planner.engines.kvpareto import KVPARETO
-from kvpareto.planner.errors import BadInput, NothingFits
-from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.errors import BadInput
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.hardware.gpus import Hardware
 from kvpareto.planner.latency import predict as latency
@@ -21,22 +19,13 @@ from kvpareto.planner.memory import estimate as memory
 from kvpareto.planner.models.spec import Indexer, LatentAttention, ModelSpec
 from kvpareto.planner.search.choose import outdone_by, safe_points
 from kvpareto.planner.search.evaluate import evaluate
-from kvpareto.planner.search.infeasible import STEP
-from kvpareto.planner.search.max_context import max_context_of, max_contexts
 from kvpareto.planner.search.point_arrays import PointArrays
 from kvpareto.planner.search.recommend import Plan, Request, recommend
 from kvpareto.planner.search.request import SAFE_LOSS
 from kvpareto.planner.search.tie_breaking import NOISE
-from kvpareto.planner.units import parse_bytes, parse_fraction
 from kvpareto.planner.workload import Workload
 
 GB = 10**9
-
-
-@pytest.fixture(scope="module")
-def qwen() -> Request:
-    spec = load_model("Qwen/Qwen3-8B", offline=True)
-    return Request(spec, Workload(32_768), KVPARETO, 12 * GB, find_gpu("4090"))
 
 
 @pytest.fixture(scope="module")
@@ -136,71 +125,6 @@ def test_an_accepted_loss_is_kept(qwen: Request) -> None:
         assert unbound.recommended.accuracy.low >= 1 - SAFE_LOSS
 
 
-def test_nothing_fits_says_by_how_much_and_what_would(qwen: Request) -> None:
-    tight = replace(qwen, workload=Workload(131_072, 512, batch=4), budget=8 * GB)
-    with pytest.raises(NothingFits) as caught:
-        recommend(tight)
-    error = caught.value
-    assert error.exit_code == 1
-    assert "more than the budget of 8.00 GB" in error.message
-    assert "a budget of" in error.hint
-    context = int(error.hint.split("--context ")[1].split()[0])
-    config = Configuration.parse(error.message.split("configuration, ")[1].split(",")[0])
-
-    def high(tokens: int) -> int:
-        workload = replace(tight.workload, context=tokens)
-        return memory.estimate(qwen.spec, config, workload, qwen.engine, qwen.hardware).total_high
-
-    assert high(context) <= 8 * GB < high(context + 1)
-
-
-def test_a_smaller_batch_is_offered_where_it_helps(qwen: Request) -> None:
-    tight = replace(qwen, workload=Workload(65_536, 512, batch=8))
-    with pytest.raises(NothingFits, match="more than the budget") as caught:
-        recommend(tight)
-    batch = int(caught.value.hint.split("--batch ")[1].split(";")[0])
-    assert 1 <= batch < 8
-    assert recommend(replace(tight, workload=Workload(65_536, 512, batch=batch))).fits
-
-
-def test_a_loss_that_cannot_be_kept_within_the_budget_names_the_loss_that_can(
-    qwen: Request,
-) -> None:
-    strict = replace(qwen, budget=11 * GB, max_loss=0.005)
-    with pytest.raises(NothingFits, match=r"keeps 99\.5% of") as caught:
-        recommend(strict)
-    larger = parse_fraction(caught.value.hint.split("--max-loss ")[1].split(";")[0])
-    assert recommend(replace(strict, max_loss=larger)).safe
-
-
-def test_what_is_not_safe_is_named_with_what_would_be() -> None:
-    """What keeps too little at its worst is not recommended, however much it keeps on average."""
-    spec = load_model("Qwen/Qwen3-14B", offline=True)
-    request = Request(spec, Workload(16_384), KVPARETO, 12 * GB)
-    with pytest.raises(NothingFits, match="nothing is safe here") as caught:
-        recommend(request)
-    error, details = caught.value, caught.value.details
-    assert error.exit_code == 1
-    assert details["risky"]["low"] < 0.9
-    assert f"risky: {details['risky']['config']}" in error.message
-    assert details["risky"]["total_high"] <= request.budget
-    typed = error.hint.split("a budget of ")[1].split(",")[0]
-    assert parse_bytes(typed) >= details["needed_bytes"] > request.budget
-    assert recommend(replace(request, budget=parse_bytes(typed))).safe
-    assert f"--context {details['safe_context']}" in error.hint
-    shorter = replace(request, workload=Workload(details["safe_context"]))
-    assert str(recommend(shorter).recommended.config) == details["safe_context_config"]
-    longer = replace(request, workload=Workload(details["safe_context"] + STEP))
-    try:
-        beyond = recommend(longer).recommended.config
-    except NothingFits:
-        beyond = None
-    assert beyond is None or beyond.chunk not in (None, 512, 1024, 2048, 4096)
-    accepted = recommend(replace(request, accept_risk=True))
-    assert not accepted.safe
-    assert str(accepted.recommended.config) == details["risky"]["config"]
-
-
 def test_a_task_that_is_asked_for_is_what_counts(qwen: Request, plan: Plan) -> None:
     tight = replace(qwen, budget=10 * GB, hardware=None)
     for task in ("retrieval", "reasoning", "long_reasoning", "likelihood"):
@@ -216,29 +140,6 @@ def test_a_task_that_is_asked_for_is_what_counts(qwen: Request, plan: Plan) -> N
     assert weakest.retention == min(weakest.tasks[kind].retention for kind in GENERATED_KINDS)
     with pytest.raises(BadInput, match="unknown kind of task"):
         replace(tight, task="poetry")
-
-
-def test_the_longest_context_fits_and_one_token_more_does_not(qwen: Request) -> None:
-    found = max_contexts(replace(qwen, budget=9 * GB))
-    assert [x.context for x in found] == sorted((x.context for x in found), reverse=True)
-    checked = 0
-    for longest in found:
-        size = longest.point.memory
-        assert size.total_high <= 9 * GB
-        if not longest.limited_by_model and longest.point.config.chunk is None:
-            more = replace(qwen.workload, context=longest.context + 1)
-            config = longest.point.config
-            more_size = memory.estimate(qwen.spec, config, more, qwen.engine, qwen.hardware)
-            assert more_size.total_high > 9 * GB
-            checked += 1
-    assert checked or all(x.point.config.chunk for x in found)
-    assert len({x.context for x in found}) > 1
-
-
-def test_the_model_ends_the_context_where_memory_does_not(qwen: Request) -> None:
-    (first, *_) = max_contexts(replace(qwen, budget=80 * GB))
-    assert first.limited_by_model
-    assert first.context == (qwen.spec.max_context or 0) - qwen.workload.output
 
 
 def of_a_new_type(name: str) -> ModelSpec:
@@ -299,44 +200,6 @@ def test_a_question_that_means_nothing_is_bad_input(
         replace(qwen, **change)  # type: ignore[arg-type]
 
 
-def test_the_longest_context_is_that_of_all_safe_configurations() -> None:
-    """Qwen3-8B in 8 GB: short chunks, which no frontier of a longer context holds, reach 11,264."""
-    spec = load_model("Qwen/Qwen3-8B", offline=True)
-    request = Request(spec, Workload(32_768), KVPARETO, 8 * GB)
-    found = max_contexts(request)
-    assert found[0].context >= 11_264
-    assert all(one.point.memory.total_high <= 8 * GB for one in found)
-    assert all(one.point.accuracy.low >= 1 - SAFE_LOSS for one in found)
-    beyond = replace(request, workload=Workload(found[0].context + STEP))
-    points = evaluate(spec, beyond.workload, KVPARETO, None).points
-    assert not ((points.memory <= 8 * GB) & safe_points(points, SAFE_LOSS)).any()
-    usual = [one.point.config for one in found if (one.point.config.chunk or 512) >= 512]
-    assert usual[0].chunk == 512
-
-
-def test_a_context_ends_where_the_promise_does(qwen: Request) -> None:
-    strict = replace(qwen, budget=80 * GB, max_loss=0.04)
-    config = Configuration.parse("w8a16-k4v4+smooth+rot")
-    longest = max_context_of(strict, config)
-    assert longest is not None
-    assert longest.limited_by == "accuracy"
-    assert accuracy.predict(qwen.spec, config, longest.context).low >= 0.96
-    assert accuracy.predict(qwen.spec, config, longest.context + 1).low < 0.96
-
-
-def test_nothing_safe_anywhere_has_no_longest_context(qwen: Request) -> None:
-    with pytest.raises(NothingFits, match="is safe at any context"):
-        max_contexts(replace(qwen, budget=9 * GB, max_loss=0.001))
-    with pytest.raises(NothingFits, match="even with a context of one token") as found:
-        max_contexts(replace(qwen, budget=2 * GB))
-    took = re.match(r"one token takes ([\d.]+GB)", found.value.hint)
-    assert took is not None
-    with pytest.raises(NothingFits, match="is safe at any context"):  # it fits, and promises little
-        max_contexts(replace(qwen, budget=parse_bytes(took[1])))
-    with pytest.raises(NothingFits, match="even with a context of one token"):
-        max_contexts(replace(qwen, budget=parse_bytes(took[1]) - GB // 50))
-
-
 @pytest.mark.parametrize("budget", [19.4, 19.8, 20.5, 22])
 def test_packed_experts_prefill_in_chunks_that_nobody_waits_for(budget: float) -> None:
     """Qwen3-30B-A3B at 4 bits: short chunks read all experts again and again."""
@@ -383,18 +246,3 @@ def test_the_text_says_why_a_better_point_of_the_table_is_not_recommended(
         and plan.relative_latency[str(point.config)][0] <= 1
     ]
     assert bool(better) <= any("passed over" in reason for reason in plan.reasons)
-
-
-def test_where_nothing_fits_an_engine_with_host_memory_is_named() -> None:
-    import kvpareto
-
-    asked = {"gpu": "3060", "context": "16k", "offline": True}
-    with pytest.raises(NothingFits, match="nothing fits") as caught:
-        kvpareto.plan("Qwen/Qwen2.5-14B-Instruct", **asked)
-    (other,) = caught.value.details["elsewhere"]
-    assert f"--engine {other['engine']}, for {other['config']}" in caught.value.hint
-    there = kvpareto.plan("Qwen/Qwen2.5-14B-Instruct", engine=other["engine"], **asked)
-    assert there["recommended"]["config"] == other["config"]
-    with pytest.raises(NothingFits) as caught:
-        kvpareto.plan("Qwen/Qwen3-8B", budget="50MB", offline=True)
-    assert caught.value.details["elsewhere"] == []

@@ -1,0 +1,66 @@
+"""The longest context of a plan: it fits, one token more does not, and promises end it too."""
+
+from dataclasses import replace
+
+from kvpareto.planner.accuracy import predict as accuracy
+from kvpareto.planner.engines.kvpareto import KVPARETO
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.load_model import load_model
+from kvpareto.planner.memory import estimate as memory
+from kvpareto.planner.search.choose import safe_points
+from kvpareto.planner.search.evaluate import evaluate
+from kvpareto.planner.search.infeasible import STEP
+from kvpareto.planner.search.max_context import max_context_of, max_contexts
+from kvpareto.planner.search.recommend import Request
+from kvpareto.planner.search.request import SAFE_LOSS
+from kvpareto.planner.workload import Workload
+
+GB = 10**9
+
+
+def test_the_longest_context_fits_and_one_token_more_does_not(qwen: Request) -> None:
+    found = max_contexts(replace(qwen, budget=9 * GB))
+    assert [x.context for x in found] == sorted((x.context for x in found), reverse=True)
+    checked = 0
+    for longest in found:
+        size = longest.point.memory
+        assert size.total_high <= 9 * GB
+        if not longest.limited_by_model and longest.point.config.chunk is None:
+            more = replace(qwen.workload, context=longest.context + 1)
+            config = longest.point.config
+            more_size = memory.estimate(qwen.spec, config, more, qwen.engine, qwen.hardware)
+            assert more_size.total_high > 9 * GB
+            checked += 1
+    assert checked or all(x.point.config.chunk for x in found)
+    assert len({x.context for x in found}) > 1
+
+
+def test_the_model_ends_the_context_where_memory_does_not(qwen: Request) -> None:
+    (first, *_) = max_contexts(replace(qwen, budget=80 * GB))
+    assert first.limited_by_model
+    assert first.context == (qwen.spec.max_context or 0) - qwen.workload.output
+
+
+def test_the_longest_context_is_that_of_all_safe_configurations() -> None:
+    """Qwen3-8B in 8 GB: short chunks, which no frontier of a longer context holds, reach 11,264."""
+    spec = load_model("Qwen/Qwen3-8B", offline=True)
+    request = Request(spec, Workload(32_768), KVPARETO, 8 * GB)
+    found = max_contexts(request)
+    assert found[0].context >= 11_264
+    assert all(one.point.memory.total_high <= 8 * GB for one in found)
+    assert all(one.point.accuracy.low >= 1 - SAFE_LOSS for one in found)
+    beyond = replace(request, workload=Workload(found[0].context + STEP))
+    points = evaluate(spec, beyond.workload, KVPARETO, None).points
+    assert not ((points.memory <= 8 * GB) & safe_points(points, SAFE_LOSS)).any()
+    usual = [one.point.config for one in found if (one.point.config.chunk or 512) >= 512]
+    assert usual[0].chunk == 512
+
+
+def test_a_context_ends_where_the_promise_does(qwen: Request) -> None:
+    strict = replace(qwen, budget=80 * GB, max_loss=0.04)
+    config = Configuration.parse("w8a16-k4v4+smooth+rot")
+    longest = max_context_of(strict, config)
+    assert longest is not None
+    assert longest.limited_by == "accuracy"
+    assert accuracy.predict(qwen.spec, config, longest.context).low >= 0.96
+    assert accuracy.predict(qwen.spec, config, longest.context + 1).low < 0.96

@@ -1,0 +1,112 @@
+"""Where nothing fits, or nothing is safe: how much is missing, and what would do."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from kvpareto.planner.engines.kvpareto import KVPARETO
+from kvpareto.planner.errors import NothingFits
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.load_model import load_model
+from kvpareto.planner.memory import estimate as memory
+from kvpareto.planner.search.infeasible import STEP
+from kvpareto.planner.search.max_context import max_contexts
+from kvpareto.planner.search.recommend import Request, recommend
+from kvpareto.planner.units import parse_bytes, parse_fraction
+from kvpareto.planner.workload import Workload
+
+GB = 10**9
+
+
+def test_nothing_fits_says_by_how_much_and_what_would(qwen: Request) -> None:
+    tight = replace(qwen, workload=Workload(131_072, 512, batch=4), budget=8 * GB)
+    with pytest.raises(NothingFits) as caught:
+        recommend(tight)
+    error = caught.value
+    assert error.exit_code == 1
+    assert "more than the budget of 8.00 GB" in error.message
+    assert "a budget of" in error.hint
+    context = int(error.hint.split("--context ")[1].split()[0])
+    config = Configuration.parse(error.message.split("configuration, ")[1].split(",")[0])
+
+    def high(tokens: int) -> int:
+        workload = replace(tight.workload, context=tokens)
+        return memory.estimate(qwen.spec, config, workload, qwen.engine, qwen.hardware).total_high
+
+    assert high(context) <= 8 * GB < high(context + 1)
+
+
+def test_a_smaller_batch_is_offered_where_it_helps(qwen: Request) -> None:
+    tight = replace(qwen, workload=Workload(65_536, 512, batch=8))
+    with pytest.raises(NothingFits, match="more than the budget") as caught:
+        recommend(tight)
+    batch = int(caught.value.hint.split("--batch ")[1].split(";")[0])
+    assert 1 <= batch < 8
+    assert recommend(replace(tight, workload=Workload(65_536, 512, batch=batch))).fits
+
+
+def test_a_loss_that_cannot_be_kept_within_the_budget_names_the_loss_that_can(
+    qwen: Request,
+) -> None:
+    strict = replace(qwen, budget=11 * GB, max_loss=0.005)
+    with pytest.raises(NothingFits, match=r"keeps 99\.5% of") as caught:
+        recommend(strict)
+    larger = parse_fraction(caught.value.hint.split("--max-loss ")[1].split(";")[0])
+    assert recommend(replace(strict, max_loss=larger)).safe
+
+
+def test_what_is_not_safe_is_named_with_what_would_be() -> None:
+    """What keeps too little at its worst is not recommended, however much it keeps on average."""
+    spec = load_model("Qwen/Qwen3-14B", offline=True)
+    request = Request(spec, Workload(16_384), KVPARETO, 12 * GB)
+    with pytest.raises(NothingFits, match="nothing is safe here") as caught:
+        recommend(request)
+    error, details = caught.value, caught.value.details
+    assert error.exit_code == 1
+    assert details["risky"]["low"] < 0.9
+    assert f"risky: {details['risky']['config']}" in error.message
+    assert details["risky"]["total_high"] <= request.budget
+    typed = error.hint.split("a budget of ")[1].split(",")[0]
+    assert parse_bytes(typed) >= details["needed_bytes"] > request.budget
+    assert recommend(replace(request, budget=parse_bytes(typed))).safe
+    assert f"--context {details['safe_context']}" in error.hint
+    shorter = replace(request, workload=Workload(details["safe_context"]))
+    assert str(recommend(shorter).recommended.config) == details["safe_context_config"]
+    longer = replace(request, workload=Workload(details["safe_context"] + STEP))
+    try:
+        beyond = recommend(longer).recommended.config
+    except NothingFits:
+        beyond = None
+    assert beyond is None or beyond.chunk not in (None, 512, 1024, 2048, 4096)
+    accepted = recommend(replace(request, accept_risk=True))
+    assert not accepted.safe
+    assert str(accepted.recommended.config) == details["risky"]["config"]
+
+
+def test_nothing_safe_anywhere_has_no_longest_context(qwen: Request) -> None:
+    with pytest.raises(NothingFits, match="is safe at any context"):
+        max_contexts(replace(qwen, budget=9 * GB, max_loss=0.001))
+    with pytest.raises(NothingFits, match="even with a context of one token") as found:
+        max_contexts(replace(qwen, budget=2 * GB))
+    took = re.match(r"one token takes ([\d.]+GB)", found.value.hint)
+    assert took is not None
+    with pytest.raises(NothingFits, match="is safe at any context"):  # it fits, and promises little
+        max_contexts(replace(qwen, budget=parse_bytes(took[1])))
+    with pytest.raises(NothingFits, match="even with a context of one token"):
+        max_contexts(replace(qwen, budget=parse_bytes(took[1]) - GB // 50))
+
+
+def test_where_nothing_fits_an_engine_with_host_memory_is_named() -> None:
+    import kvpareto
+
+    asked = {"gpu": "3060", "context": "16k", "offline": True}
+    with pytest.raises(NothingFits, match="nothing fits") as caught:
+        kvpareto.plan("Qwen/Qwen2.5-14B-Instruct", **asked)
+    (other,) = caught.value.details["elsewhere"]
+    assert f"--engine {other['engine']}, for {other['config']}" in caught.value.hint
+    there = kvpareto.plan("Qwen/Qwen2.5-14B-Instruct", engine=other["engine"], **asked)
+    assert there["recommended"]["config"] == other["config"]
+    with pytest.raises(NothingFits) as caught:
+        kvpareto.plan("Qwen/Qwen3-8B", budget="50MB", offline=True)
+    assert caught.value.details["elsewhere"] == []
