@@ -6,7 +6,8 @@
 
 Each argument is WEIGHTS:CACHE, or WEIGHTS:CACHE:TOKENS with a cache of its own size; weights bf16,
 awq or kawq (the same, by `--quantization kvpareto_awq`), cache auto, fp8, int4 (vLLM's own
-kernels), plugin (int4) or plugin8. Engines start side by side, each in its process with a fixed
+kernels), plugin (int4) or plugin8; +pdl behind it lets torch.compile's kernels overlap
+(TORCHINDUCTOR_ENABLE_PDL). Engines start side by side, each in its process with a fixed
 cache; when all are ready they measure in turn, so that all are on the same card at the same clocks
 and nothing else runs on it. A row is written after each test. Weights are random, of a real shape;
 no tokenizer is needed.
@@ -126,6 +127,10 @@ class EngineProcess:
 def _serve(name: str, asked: argparse.Namespace) -> None:
     """A child: start the engine, then a test for each line of standard input."""
     weights, cache, *tokens = name.split(":")
+    form = cache.removesuffix("+pdl")
+    if form != cache:
+        os.environ["TORCHINDUCTOR_ENABLE_PDL"] = "1"
+        os.environ["VLLM_CACHE_ROOT"] = tempfile.mkdtemp()  # of compiled graphs; blind to that
     os.environ.update(
         VLLM_ENABLE_V1_MULTIPROCESSING="0", HF_HUB_OFFLINE="1", VLLM_NO_USAGE_STATS="1",
         VLLM_USE_FLASHINFER_SAMPLER="0",
@@ -135,7 +140,7 @@ def _serve(name: str, asked: argparse.Namespace) -> None:
     folder = Path(tempfile.mkdtemp())
     write_checkpoint(config, folder, _stored(name), asked.layers)
     layers = asked.layers or config["num_hidden_layers"]
-    token = 2 * config["num_key_value_heads"] * 128 * layers * BYTES_PER_CHANNEL[cache]
+    token = 2 * config["num_key_value_heads"] * 128 * layers * BYTES_PER_CHANNEL[form]
     size = min(int(tokens[0] if tokens else asked.cache_tokens) * token, asked.cache_gb * 1e9)
     begun = time.monotonic()
     import torch
@@ -152,7 +157,7 @@ def _serve(name: str, asked: argparse.Namespace) -> None:
         kv_cache_memory_bytes=int(size),
         quantization="kvpareto_awq" if weights == "kawq" else None,
         gpu_memory_utilization=0.03,  # vLLM starts only where that is free; it says no more here
-        **CACHES[cache],
+        **CACHES[form],
     )  # fmt: skip
     held = llm.llm_engine.vllm_config.cache_config
     fixed = {
