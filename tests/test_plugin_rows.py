@@ -15,10 +15,14 @@ SAID = {
     "TTFT of 131,000": ("ttft_s", "{:.2f} s"),
     "decoding 16 x 16,000": ("decode_16x16k_tokens_s", "{:,.0f} tokens/s"),
     "16 prompts of 16,000": ("prefill_16x16k_s", "{:.2f} s"),
+    "decoding 64 x 4,000": ("decode_64x4000_tokens_s", "{:,.0f} tokens/s"),
+    "decoding 8 x 65,000": ("decode_8x65000_tokens_s", "{:,.0f} tokens/s"),
     "64 clients of 16,000 who each take 1,024 tokens": ("clients_tokens_s", "{:,.0f} tokens/s"),
 }
 STARTED = {
     "AWQ, torch.compile": ("awq", 32, True),
+    "bfloat16, torch.compile": ("bf16", 32, True),
+    "bfloat16, torch.compile, +pdl": ("bf16", 32, True),
     "AWQ": ("awq", 32, False),
     "bfloat16": ("bf16", 32, False),
     "bfloat16, 8 of 32 layers": ("bf16", 8, False),
@@ -51,7 +55,8 @@ def test_a_line_of_the_table_is_its_rows(row: tuple[str, ...]) -> None:
     assert base is not None
     assert said == shape.format(base)
     for cell, factor, engine in ((ours, ratio, stored), (own, own_ratio, f"k{stored}")):
-        value = measured(f"{engine}:plugin", layers, compiled, key)
+        cache = "plugin+pdl" if name.endswith("+pdl") else "plugin"
+        value = measured(f"{engine}:{cache}", layers, compiled, key)
         assert cell == ("" if value is None else shape.format(value))
         assert factor == ("" if value is None else f"{value / base:.2f}")
 
