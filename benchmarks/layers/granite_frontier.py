@@ -1,12 +1,13 @@
-"""Granite 4, hybrid and of attention alone: what memory buys in speed and accuracy.
+"""Granite 4, hybrid and of attention alone: what memory buys in speed, and in accuracy.
 
-    python -m benchmarks.layers.granite_frontier                        both tables, in Markdown
     python -m benchmarks.layers.granite_frontier --plot docs/granite4.svg
+    python -m benchmarks.layers.granite_frontier --answers rows.jsonl --plot out.svg
 
 Memory and speed are those of runs at real shapes under the planner's upper end as a cap
-(verify_layers.py --frontier). Accuracy is that of small models of the same layers, trained on the
-recall model's texts (calibration/recall_model/granite.py) and measured by calibration.grid: real
-shapes have random weights here, which answer nothing. The picture needs matplotlib.
+(verify_layers.py --frontier); they are printed as a table in Markdown. `--answers` are rows of
+calibration.grid, of a small model of Granite's hybrid layers (calibration/recall_model/granite.py)
+and of the recall model, which has attention alone: real shapes have random weights here, which
+answer nothing. The picture needs matplotlib.
 """
 
 import argparse
@@ -24,11 +25,12 @@ from .layer_cases import cases
 from .layer_shapes import spec_of
 
 PROFILES = Path(__file__).parents[2] / "profiles" / "calibrations"
-RUNS, ANSWERS = PROFILES / "granite4_h200.jsonl", PROFILES / "granite4_small.jsonl"
-SMALL = ("granite-hybrid", "granite-dense")
+RUNS = PROFILES / "granite4_h200.jsonl"
+SMALL = {"granite-hybrid": "hybrid", "recall": "attention alone"}
+"""Small models, and what they are made of; recall is the one that ships."""
 COLOURS = {"granite-4.0-h-micro": "tab:blue", "granite-4.0-micro": "tab:orange",
            "granite-4.0-h-tiny": "tab:cyan", "granite-hybrid": "tab:blue",
-           "granite-dense": "tab:orange"}  # fmt: skip
+           "recall": "tab:orange"}  # fmt: skip
 STYLES = {"k16v16": "-", "k8v8": "--", "k4v4": ":"}
 
 
@@ -58,7 +60,7 @@ def answers_table(runs: list[GridRun]) -> str:
     """A line for each configuration: retention of both small models by kind of task."""
     kinds = sorted({kind for run in runs for kind in run.kinds})
     models = [model for model in SMALL if any(run.model == model for run in runs)]
-    names = [f"{model.split('-')[1]}: {kind}" for model in models for kind in kinds]
+    names = [f"{SMALL[model]}: {kind}" for model in models for kind in kinds]
     lines = [f"| configuration | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
     of = {(str(run.config), run.model): run for run in runs}
     for text in dict.fromkeys(str(run.config) for run in runs):
@@ -83,15 +85,17 @@ def cache_share(model: str, text: str, context: int = 131_000) -> float:
 
 
 def draw(rows: list[dict[str, Any]], runs: list[GridRun], out: Path) -> None:
-    """Memory and step by context at real shapes; what the small models keep by the cache's bytes
-    at real shapes."""
+    """Memory and step by context at real shapes; where there are runs of small models, what these
+    keep by the cache's bytes at real shapes."""
     import matplotlib as mpl
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "kvpareto"
     from matplotlib import pyplot
 
-    figure, (memory, step, kept) = pyplot.subplots(1, 3, figsize=(12, 3.8))
+    count = 3 if runs else 2
+    figure, panels = pyplot.subplots(1, count, figsize=(4 * count, 3.8))
+    memory, step = panels[:2]
     series: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         text = row["key"][1].rsplit("+pc", 1)[0]
@@ -117,6 +121,15 @@ def draw(rows: list[dict[str, Any]], runs: list[GridRun], out: Path) -> None:
     memory.set(xscale="log", xlabel="context, tokens", ylabel="GB on the device", ylim=(0, None))
     step.set(xscale="log", xlabel="context, tokens", ylabel="ms a token", ylim=(0, None))
     memory.legend(fontsize=6)
+    if runs:
+        _draw_kept(panels[2], runs)
+    for panel in panels:
+        panel.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(out, metadata={"Date": None})
+
+
+def _draw_kept(kept: Any, runs: list[GridRun]) -> None:
     shapes = dict(zip(SMALL, ("granite-4.0-h-micro", "granite-4.0-micro"), strict=True))
     for model, real in shapes.items():
         points = [run for run in runs if run.model == model and run.config.weight_bits == 16]
@@ -133,20 +146,20 @@ def draw(rows: list[dict[str, Any]], runs: list[GridRun], out: Path) -> None:
         ylim=(0, 1.05),
     )
     kept.legend(fontsize=7, loc="lower right")
-    for panel in (memory, step, kept):
-        panel.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(out, metadata={"Date": None})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--answers", type=Path, help="rows of calibration.grid")
     parser.add_argument("--plot", type=Path)
-    plot = parser.parse_args().plot
-    rows, runs = frontier_rows(), read_runs(ANSWERS)
-    print(frontier_table(rows), answers_table(runs), sep="\n\n")
-    if plot is not None:
-        draw(rows, runs, plot)
+    chosen = parser.parse_args()
+    rows = frontier_rows()
+    runs = read_runs(chosen.answers) if chosen.answers else []
+    print(frontier_table(rows))
+    if runs:
+        print("\n" + answers_table(runs))
+    if chosen.plot is not None:
+        draw(rows, runs, chosen.plot)
 
 
 if __name__ == "__main__":
