@@ -51,5 +51,5 @@ def test_every_plan_was_within_its_cap_and_near_its_prediction() -> None:
 def test_states_are_a_part_of_a_hybrids_cache_that_no_format_shrinks(
     model: str, share: float
 ) -> None:
-    """A pair of 4 bytes for 64 channels of 8 bits: 68 of 128 bytes; a hybrid keeps 76 MB of states."""
+    """64 channels of 8 bits and their pair are 68 of 128 bytes; a hybrid keeps 76 MB of states."""
     assert cache_share(model, "w16a16-k8v8-g64") == pytest.approx(share, abs=5e-4)
