@@ -92,6 +92,13 @@ def test_a_row_by_hand(
     assert found[0].weight == weight
 
 
+def test_short_answers_are_a_kind_of_their_own(rows: list[AccuracyRow]) -> None:
+    """Ratings without a chain of thought, and a yes or no after a short one."""
+    short = {row.task.split()[0].lower() for row in rows if row.kind == "short_reasoning"}
+    assert short == {"eq_bench", "strategyqa"}
+    assert all(row.kind == "reasoning" for row in rows if row.task.startswith("gsm8k"))
+
+
 def test_which_side_is_rotated(rows: list[AccuracyRow]) -> None:
     table = [r for r in rows if "Table 11" in r.source and r.model == "llama-3.1-8b"]
     sides = [(r.rotate_k, r.rotate_v) for r in table[::4]]
