@@ -65,6 +65,8 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
     begun = CalibrationSettings.read(folder) if options.resume else None
     asked = settle(options, spec, device, begun)
     material = _material(asked)
+    if options.tasks is not None and not options.trust_remote_code:
+        _check_fits(source, material)
     from .design.campaign import check_any_ran, write_profile
     from .fit.gpu import refit
     from .records.environment import environment
@@ -215,6 +217,14 @@ def _material(asked: CalibrationSettings) -> "PromptTexts":
         haystack=tasks.read_haystack(asked.haystack) if asked.haystack else None,
         harness=HarnessTasks(others, asked.seed) if others else None,
     )
+
+
+def _check_fits(source: str, material: "PromptTexts") -> None:
+    """Raise BadInput where a generated task that was asked for fits no context."""
+    from . import tasks
+    from .tasks.fits_context import check_fits
+
+    check_fits(source, tasks.find(material.tasks), max(material.contexts))
 
 
 def _document(

@@ -56,6 +56,7 @@ DOOR = (
     "base",
     "common_words",
     "fit_length",
+    "fits_context",
     "haystack",
     "lm_eval",
     "needle",

@@ -62,10 +62,14 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
     check_size(question.spec, device, "verify", "run this on a machine with a CUDA GPU")
     from .. import tasks
     from ..records.record_file import RecordFile
+    from ..tasks.fits_context import check_fits
     from .receipt import sweep
     from .verifier import Verifier, VerifySettings
 
     names = tasks.find(options.tasks or DEFAULT_TASKS)
+    if options.tasks is not None and options.engine == "kvpareto" and not options.trust_remote_code:
+        for asked in questions:
+            check_fits(asked.source, names, asked.request.workload.context)
     items = options.items or (QUICK_ITEMS if options.quick else ITEMS)
     settings = VerifySettings(
         device, gpu, options.random_weights, options.quick, tuple(t.name for t in names),
