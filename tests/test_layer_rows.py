@@ -17,7 +17,7 @@ from kvpareto.planner.workload import Workload
 
 ROOT = Path(__file__).parents[1]
 ROWS = read(ROOT / "profiles/calibrations/layers_h200.jsonl")
-PLANS, MODELS = 25, 13
+PLANS, MODELS = 34, 17
 
 
 def test_no_plan_was_out_of_memory_and_totals_were_met() -> None:
@@ -40,7 +40,7 @@ def test_todays_planner_says_as_much(row: dict[str, Any]) -> None:
     work = Workload(context, row["execution"]["output"], batch)
     size = estimate(spec, Configuration.parse(text), work, KVPARETO, find_gpu("H200"))
     used, peaks = row["execution"]["device_used"], row["execution"]["peaks"]
-    assert abs(size.total / used - 1) <= 0.01
+    assert abs(size.total / used - 1) <= 0.015
     assert used <= size.total_high
     # The allocator's own count, slack and context aside; loading is not planned.
     assert abs(size.allocated_peak / max(peaks["prefill"], peaks["decode"]) - 1) <= 0.01
