@@ -18,7 +18,7 @@ from ...workload import Workload
 from ..weights import weight_bytes
 from .forward_step import ForwardStep
 from .live_tensors import LiveTensors, rounded
-from .segmented_attention import counts_segments, stages_segments, take_staged
+from .segmented_attention import stages_segments, take_staged
 from .workspace import (
     EIGHT_BITS,
     EIGHT_DIM,
@@ -84,7 +84,7 @@ def in_pieces(spec: ModelSpec, workload: Workload, chunk: int | None) -> bool:
         and workload.context >= GRAPH_FROM * chunk
         and all(isinstance(x, Attention | LatentAttention) for x in mixers)
         and any(
-            not isinstance(x, Attention) or counts_segments(x, chunk, workload.tokens)
+            not isinstance(x, Attention) or stages_segments(x, chunk, workload.tokens)
             for x in mixers
         )
     )

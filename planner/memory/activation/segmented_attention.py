@@ -28,14 +28,9 @@ def stages_segments(mixer: Attention, new: int, tokens: int) -> bool:
 
     `tokens` is what the cache was allocated for.
     """
-    return mixer.softcap is None and counts_segments(mixer, new, tokens)
-
-
-def counts_segments(mixer: Attention, new: int, tokens: int) -> bool:
-    """Whether the runtime takes it that the host counts a chunk's segments, so that no graph holds
-    its attention: by what a layer's cache tells, which knows of no cap on scores."""
     return (
         new > 1
+        and mixer.softcap is None
         and (mixer.local_chunk is None or mixer.local_chunk >= tokens)
         and mixer.head_dim == mixer.value_dim <= STAGED_HEAD_DIM
         and mixer.head_dim % 8 == 0
