@@ -36,14 +36,20 @@ class Loan:
         self._attention = _attention_of(model)
         self._rope = FixedRope(model)
         self._latents = pass_latents(model)
+        self._workspace: Any = getattr(model, "weight_workspace", None)  # of packed weights
         self._constants = hold_constants(model)
         model.set_attn_implementation(ATTENTION_NAME)
 
     @contextmanager
-    def turn(self, tokens: int) -> Iterator[None]:
-        """A pass of sequences of up to `tokens` tokens: no other pass of this model meanwhile."""
+    def turn(self, tokens: int, *, rows_in_8_bits: bool = False) -> Iterator[None]:
+        """A pass of sequences of up to `tokens` tokens: no other pass of this model meanwhile.
+
+        `rows_in_8_bits`: whether prompts multiply so with packed weights (weights/eight_bits/).
+        """
         with self._turns:
             self._rope.fix(tokens)
+            if self._workspace is not None:
+                self._workspace.rows_in_8_bits = rows_in_8_bits
             yield
 
     def _fuse(self, model: PreTrainedModel, holder: Any) -> None:

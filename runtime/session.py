@@ -128,7 +128,8 @@ class Session:
             return self._one_call.readable(logits)
 
     def _turn(self) -> AbstractContextManager[None]:
-        return self._loan.turn(self._length)
+        eight = self.config.activation_bits == 8
+        return self._loan.turn(self._length, rows_in_8_bits=eight)
 
     def _prefill(self, prompt: Prompt, max_new_tokens: int) -> Tensor:
         ids, starts = self._admit(prompt, max_new_tokens)

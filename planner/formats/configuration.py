@@ -8,6 +8,8 @@ tokens and the first 4 kept in 16 bits; layers 0 and 27 protected at 8 bits; pre
 of 256 tokens. What is left out is the default: one group a head, no smoothing, no rotation,
 no window, no sinks, no protected layers, prefill in one shot.
 
+    w4a8    activations of prompts in 8 bits: products of 4-bit weights with more rows than the few
+            of a decode step run in e4m3 (runtime/weights/eight_bits/)
     -kc     keys per channel in blocks of 32 tokens (`-kc128`: of 128), values per token
     -pb128  keys and values in tiles of 128 tokens x g channels
     -pt     one scale and offset for a whole layer's K, and one for its V, of each chunk
@@ -52,6 +54,7 @@ __all__ = [
 ]
 
 WEIGHT_BITS = (16, 8, 4)
+ACTIVATION_BITS = (16, 8)
 KV_BITS = (16, 8, 6, 5, 4, 3, 2)
 SPACE_BITS = (16, 8, 4, 2)
 """Those that a plan tries: the widths that every kernel reads at full speed."""
@@ -98,6 +101,8 @@ class Configuration:
     """Percent of a group's range that codes of CLIPPED bits span."""
     affine: bool = False
     """Keys and values under calibrated affine maps."""
+    activation_bits: int = 16
+    """Bits of the rows that a prompt's products multiply with packed weights."""
 
     def __post_init__(self) -> None:
         if self.formats:
@@ -166,7 +171,7 @@ class Configuration:
         return cls(**read_fields(text))  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        weights = self.weight_format or f"{self.weight_bits}a16"
+        weights = self.weight_format or f"{self.weight_bits}a{self.activation_bits}"
         parts = [f"w{weights}-k{self.k_format or self.k_bits}v{self.v_format or self.v_bits}"]
         if self.granularity is Granularity.PER_CHANNEL:
             default = self.block_tokens == DEFAULT_CHANNEL_BLOCK
@@ -229,6 +234,16 @@ def _check_blocks(config: Configuration) -> None:
 def _check_bits(config: Configuration) -> None:
     if not config.weight_format and config.weight_bits not in WEIGHT_BITS:
         raise BadInput(f"w{config.weight_bits} is not a weight format", "weights are w16, w8 or w4")
+    if config.activation_bits not in ACTIVATION_BITS:
+        raise BadInput(
+            f"activations are 16-bit or 8-bit, not {config.activation_bits}",
+            "write w4a16, w8a16 or w16a16, or w4a8 for prompts in 8 bits",
+        )
+    if config.activation_bits < 16 and (config.weight_bits != 4 or config.weight_format):
+        raise BadInput(
+            f"activations in {config.activation_bits} bits go with 4-bit weights, not with {config}",
+            "write w4a8, or leave activations in 16 bits",
+        )
     named_sides = ("k", config.k_bits, config.k_format), ("v", config.v_bits, config.v_format)
     pairs = [(side, bits) for side, bits, name in named_sides if not name]
     if config.protection is not None:

@@ -2,7 +2,7 @@
 
     w WEIGHTS - k KEYS v VALUES [-granularity ...] [+option ...]
 
-WEIGHTS is bits with activations (`4a16`) or a name (`Q4_K_M`); KEYS and VALUES are bits or names
+WEIGHTS is bits with activations (`4a16`, `4a8`) or a name (`Q4_K_M`); KEYS and VALUES are bits or names
 (`q8_0`). What the parts mean is configuration.py's docstring; whether they go together is checked
 there too.
 """
@@ -52,7 +52,7 @@ def read_fields(text: str) -> Fields:
         stripped = stripped.lower()
     if match := _BITS.fullmatch(stripped):
         weight, activation, k, v = (_small_int(match[i], text) for i in range(1, 5))
-        fields: Fields = {"weight_bits": _with_activation(weight, activation)}
+        fields: Fields = {"weight_bits": weight, "activation_bits": activation}
         fields |= {"k_bits": k, "v_bits": v}
         granularity, options = match[5], match[6]
     elif match := _NAMES.fullmatch(stripped):
@@ -95,7 +95,7 @@ def _near(token: str) -> str:
 def _read_weights(token: str, text: str) -> Fields:
     if token[0].isdigit():
         bits, activation = (_small_int(number, text) for number in token.split("a"))
-        return {"weight_bits": _with_activation(bits, activation)}
+        return {"weight_bits": bits, "activation_bits": activation}
     row = named.weight_format(token)
     if row is None:
         raise BadInput(f"{token!r} is not a weight format", _near(token))
@@ -124,14 +124,6 @@ def _side(token: str) -> tuple[int, str] | None:
         return int(token), ""
     row = named.kv_format(token)
     return None if row is None else (row.bits, row.name)
-
-
-def _with_activation(weight_bits: int, activation_bits: int) -> int:
-    if activation_bits != 16:
-        raise BadInput(
-            f"activations are 16-bit, not {activation_bits}", "write w4a16, w8a16 or w16a16"
-        )
-    return weight_bits
 
 
 def _small_int(digits: str, text: str) -> int:

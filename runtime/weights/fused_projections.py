@@ -16,8 +16,9 @@ from itertools import accumulate
 
 import torch
 
+from .eight_bits.reference import EightBitRows
 from .layout import Packed4, Packed8
-from .linear import FEW_ROWS, QuantizedLinear, W4Linear, multiply, multiply_gated
+from .linear import FEW_ROWS, QuantizedLinear, W4Linear, multiply, multiply_gated, rows_in_8_bits
 from .workspace import Workspace
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -36,6 +37,7 @@ class JointProjection:
         self._input: torch.Tensor | None = None
         self._output: torch.Tensor | None = None
         self._waiting: set[int] = set()
+        self._rounded: tuple[torch.Tensor, EightBitRows, set[int]] | None = None
 
     def place(self, index: int, member: QuantizedLinear) -> None:
         """Write member `index` into its columns, where it lies from now on."""
@@ -89,6 +91,17 @@ class JointProjection:
         if not self._waiting:
             self._input = self._output = None
         return part.view(*x.shape[:-1], part.shape[-1])
+
+    def rows_in_8_bits(self, index: int, x: torch.Tensor) -> EightBitRows:
+        """`x` rounded for member `index`: once for all members, held until each has come."""
+        if self._rounded is None or self._rounded[0] is not x or index not in self._rounded[2]:
+            rows = rows_in_8_bits(x.reshape(-1, x.shape[-1]), self.weight)
+            self._rounded = x, rows, set(range(len(self.ends) - 1))
+        _, rows, waiting = self._rounded
+        waiting.discard(index)
+        if not waiting:
+            self._rounded = None
+        return rows
 
     def gated(self, x: torch.Tensor, *, tanh: bool) -> torch.Tensor | None:
         """act(gate) * up for the two members gate and up, in one launch.

@@ -11,6 +11,7 @@ import torch
 
 from . import layout
 from .awq_format import AWQTensors, round_to_nearest, with_zeros
+from .eight_bits.reference import BLOCK, EightBitRows, quantized_rows
 from .layout import Packed, Packed4, Packed8
 from .workspace import Workspace, require_16_bits
 
@@ -64,6 +65,37 @@ def multiply_gated(
     return launch.gated(x, weight, bias, workspace, tanh=tanh)
 
 
+def rows_in_8_bits(x: torch.Tensor, weight: Packed) -> EightBitRows:
+    """`x` [rows, in] as a product in 8 bits with `weight` takes it."""
+    x = as_stored(x, weight)
+    if not multiplies_in_8_bits(x.device):
+        return quantized_rows(x)
+    from .eight_bits import product
+
+    return product.quantize(x)
+
+
+def multiply_in_8_bits(
+    rows: EightBitRows,
+    weight: Packed4,
+    bias: torch.Tensor | None,
+    workspace: Workspace,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """`multiply` of rows in 8 bits; where the device does not, of their values in `dtype`."""
+    if not multiplies_in_8_bits(rows.codes.device):
+        return multiply(rows.values(dtype), weight, bias, workspace)
+    from .eight_bits import product
+
+    require_16_bits(dtype)
+    return product.multiply(rows, weight, bias, workspace, dtype)
+
+
+def multiplies_in_8_bits(device: torch.device) -> bool:
+    """Whether cuBLAS multiplies blocks of e4m3 under scales of their own there: on Hopper."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0)
+
+
 def dense(layer: "QuantizedLinear", dtype: torch.dtype) -> torch.Tensor:
     """The layer's weight [out, in]: on a GPU in the shared workspace, valid until its next use."""
     packed = layer.packed
@@ -86,6 +118,9 @@ class Joint(Protocol):
 
     def take(self, index: int, x: torch.Tensor) -> torch.Tensor | None:
         """Member `index`'s output for `x`; None where it is better computed alone."""
+
+    def rows_in_8_bits(self, index: int, x: torch.Tensor) -> EightBitRows:
+        """`x` rounded for member `index`, once for all members."""
 
     def lend(self, member: "QuantizedLinear") -> None:
         """Give a member of the group the views of its columns."""
@@ -138,7 +173,17 @@ class QuantizedLinear(torch.nn.Module):
             together = joint.take(index, x)
             if together is not None:
                 return together
-        y = multiply(x.reshape(-1, self.in_features), self.packed, self.bias, self.workspace)
+        flat, packed = x.reshape(-1, self.in_features), self.packed
+        eight = self.workspace.rows_in_8_bits and flat.shape[0] > FEW_ROWS
+        if eight and isinstance(packed, Packed4) and packed.group_size == BLOCK:
+            rows = (
+                rows_in_8_bits(flat, packed)
+                if self.joint is None
+                else self.joint[0].rows_in_8_bits(self.joint[1], x)
+            )
+            y = multiply_in_8_bits(rows, packed, self.bias, self.workspace, x.dtype)
+        else:
+            y = multiply(flat, packed, self.bias, self.workspace)
         return y.view(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:

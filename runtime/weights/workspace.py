@@ -28,6 +28,9 @@ class Workspace(torch.nn.Module):
         counters = torch.zeros(COUNTERS, dtype=torch.int32, device=device)
         self.register_buffer("scratch", scratch, persistent=False)
         self.register_buffer("counters", counters, persistent=False)
+        self.rows_in_8_bits = False
+        """Whether products of more than a few rows round these to e4m3 (eight_bits/): set for each
+        pass by who runs it."""
 
     def weight(self, inputs: int, outputs: int, dtype: torch.dtype) -> torch.Tensor:
         """Scratch as a 16-bit matrix [inputs, outputs]. Raises BadInput where it does not fit."""
@@ -38,6 +41,17 @@ class Workspace(torch.nn.Module):
                 "make the workspace from the model's largest quantized matrix",
             )
         return self.scratch[: 2 * inputs * outputs].view(dtype).view(inputs, outputs)
+
+    def eight_bits(
+        self, inputs: int, outputs: int, block: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scratch as e4m3 codes [outputs, inputs] and float32 scales [inputs / block, outputs].
+        Raises BadInput where they do not fit."""
+        self.weight(inputs, outputs, torch.bfloat16)  # which is larger
+        size = inputs * outputs
+        codes = self.scratch[:size].view(torch.float8_e4m3fn).view(outputs, inputs)
+        scales = self.scratch[size : size + 4 * size // block].view(torch.float32)
+        return codes, scales.view(inputs // block, outputs)
 
     def partial(self) -> torch.Tensor:
         """Scratch as fp32."""
