@@ -241,7 +241,7 @@ def _check_bits(config: Configuration) -> None:
         )
     if config.activation_bits < 16 and (config.weight_bits != 4 or config.weight_format):
         raise BadInput(
-            f"activations in {config.activation_bits} bits go with 4-bit weights, not with {config}",
+            f"8-bit activations go with 4-bit weights, not in {config}",
             "write w4a8, or leave activations in 16 bits",
         )
     named_sides = ("k", config.k_bits, config.k_format), ("v", config.v_bits, config.v_format)

@@ -2,9 +2,9 @@
 
     w WEIGHTS - k KEYS v VALUES [-granularity ...] [+option ...]
 
-WEIGHTS is bits with activations (`4a16`, `4a8`) or a name (`Q4_K_M`); KEYS and VALUES are bits or names
-(`q8_0`). What the parts mean is configuration.py's docstring; whether they go together is checked
-there too.
+WEIGHTS is bits with activations (`4a16`, `4a8`) or a name (`Q4_K_M`); KEYS and VALUES are bits or
+names (`q8_0`). What the parts mean is configuration.py's docstring; whether they go together is
+checked there too.
 """
 
 import re

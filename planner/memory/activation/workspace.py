@@ -137,3 +137,18 @@ def partial_bytes(
     """Partial results of one decode step: float32 sums, norms and maxima; arrival counters."""
     parts = decode_splits(rows, processors, held) + (TAIL_PARTS if tail else 0)
     return parts * batch * query_heads * (value_dim + 2) * 4 + rows * 4
+
+
+EIGHT_BLOCK = 128  # inputs of a row that share a scale in products in 8 bits
+EIGHT_ROUND = 16  # rows that these come in, so that scales lie aligned
+
+
+def eight_bit_rows(rows: int) -> int:
+    """Rows that a product in 8 bits holds, of its inputs and its result."""
+    return -(-rows // EIGHT_ROUND) * EIGHT_ROUND
+
+
+def eight_bit_bytes(rows: int, inputs: int) -> tuple[int, int]:
+    """Bytes of `rows` of inputs in e4m3, and of their float32 scales."""
+    held = eight_bit_rows(rows)
+    return held * inputs, 4 * held * (inputs // EIGHT_BLOCK)

@@ -8,6 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ....planner.memory.activation.workspace import eight_bit_rows
 from ..layout import Packed4
 from ..workspace import Workspace
 from .reference import BLOCK, EightBitRows
@@ -17,14 +18,16 @@ _COLUMNS, _ROWS = 64, 16  # of a program
 
 
 def quantize(x: Tensor) -> EightBitRows:
-    """Rows [M, K], 16-bit, of any stride."""
+    """Rows [M, K], 16-bit, of any stride; behind them lies anything, up to the rows that cuBLAS's
+    scales come in."""
     rows, inputs = x.shape
-    codes = torch.empty(rows, inputs, dtype=torch.float8_e4m3fn, device=x.device)
-    scales = torch.empty(inputs // BLOCK, rows, dtype=torch.float32, device=x.device)
+    held = eight_bit_rows(rows)
+    codes = torch.empty(held, inputs, dtype=torch.float8_e4m3fn, device=x.device)
+    scales = torch.empty(inputs // BLOCK, held, dtype=torch.float32, device=x.device)
     quantize_rows[(triton.cdiv(rows, _ROWS), inputs // BLOCK)](
-        x, codes, scales, rows, inputs, x.stride(0), ROWS=_ROWS, num_warps=4
+        x, codes, scales, rows, inputs, x.stride(0), held, ROWS=_ROWS, num_warps=4
     )
-    return EightBitRows(codes, scales)
+    return EightBitRows(codes, scales, rows)
 
 
 def codes_of(weight: Packed4, workspace: Workspace) -> tuple[Tensor, Tensor]:
@@ -49,4 +52,5 @@ def multiply(
     """y [M, out] = rows @ W + bias in `dtype`."""
     codes, scales = codes_of(weight, workspace)
     y = torch._scaled_mm(rows.codes, codes.mT, rows.scales.mT, scales, out_dtype=dtype)
+    y = y[: rows.count]
     return y if bias is None else y.add_(bias)

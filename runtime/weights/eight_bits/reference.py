@@ -17,15 +17,17 @@ SMALLEST = 2.0**-60  # largest magnitude of a block that is taken for zeros
 
 @dataclass(frozen=True, slots=True)
 class EightBitRows:
-    """Rows of inputs: e4m3 `codes` [M, K], float32 `scales` [K / BLOCK, M]."""
+    """`count` rows of inputs: e4m3 `codes` [M, K], float32 `scales` [K / BLOCK, M]; behind them, M
+    may be more, lies anything."""
 
     codes: Tensor
     scales: Tensor
+    count: int
 
     def values(self, dtype: torch.dtype) -> Tensor:
-        """[M, K] in `dtype`."""
-        blocks = self.codes.float().unflatten(1, (-1, BLOCK))
-        return (blocks * self.scales.mT[:, :, None]).flatten(1).to(dtype)
+        """[count, K] in `dtype`."""
+        blocks = self.codes[: self.count].float().unflatten(1, (-1, BLOCK))
+        return (blocks * self.scales.mT[: self.count, :, None]).flatten(1).to(dtype)
 
 
 def quantized_rows(x: Tensor) -> EightBitRows:
@@ -33,4 +35,4 @@ def quantized_rows(x: Tensor) -> EightBitRows:
     blocks = x.float().unflatten(1, (-1, BLOCK))
     scales = blocks.abs().amax(dim=2).clamp(min=SMALLEST) / LARGEST
     codes = (blocks / scales[:, :, None]).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn)
-    return EightBitRows(codes.flatten(1), scales.mT.contiguous())
+    return EightBitRows(codes.flatten(1), scales.mT.contiguous(), len(x))

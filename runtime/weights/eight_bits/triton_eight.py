@@ -17,10 +17,10 @@ from .reference import BLOCK, LARGEST, SMALLEST
 
 
 @triton.jit
-def quantize_rows(x, out, scales, M, K, x_row,
+def quantize_rows(x, out, scales, M, K, x_row, held,
                   ROWS: tl.constexpr, WIDTH: tl.constexpr = BLOCK,
                   MOST: tl.constexpr = LARGEST, LEAST: tl.constexpr = SMALLEST):  # fmt: skip
-    """out[M, K], scales[K / 128, M] = x[M, K]; one program a block of 128 inputs of ROWS rows."""
+    """out[M, K], scales[K / 128, held] = x[M, K]; one program 128 inputs of ROWS rows."""
     rows = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     block = tl.program_id(1)
     inside = rows < M
@@ -30,7 +30,7 @@ def quantize_rows(x, out, scales, M, K, x_row,
     scale = tl.maximum(tl.max(tl.abs(values), 1), LEAST) / MOST
     codes = tl.clamp(values / scale[:, None], -MOST, MOST).to(tl.float8e4nv)
     tl.store(out + rows[:, None] * K + at[None, :], codes, mask=inside[:, None])
-    tl.store(scales + block.to(tl.int64) * M + rows, scale, mask=inside)
+    tl.store(scales + block.to(tl.int64) * held + rows, scale, mask=inside)
 
 
 @triton.jit

@@ -1,0 +1,194 @@
+"""Products of prompts in 8 bits: rows as the reference rounds them, kernels, sessions, planner."""
+
+import pytest
+import torch
+
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.memory.activation.workspace import EIGHT_BLOCK, eight_bit_bytes
+from kvpareto.planner.models.read_config import read_model
+from kvpareto.runtime.session import Session
+from kvpareto.runtime.weights import fused_projections, layout
+from kvpareto.runtime.weights.awq_format import round_to_nearest
+from kvpareto.runtime.weights.eight_bits.reference import BLOCK, quantized_rows
+from kvpareto.runtime.weights.layout import Packed4
+from kvpareto.runtime.weights.linear import W4Linear
+from kvpareto.runtime.weights.random import random_model
+from kvpareto.runtime.weights.workspace import Workspace
+from tests.support.weights_models import TINY
+
+ON_GPU = pytest.mark.skipif(
+    not torch.cuda.is_available() or torch.cuda.get_device_capability() != (9, 0),
+    reason="no Hopper GPU",
+)
+
+
+def rows_of(count: int, inputs: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Rows of very different sizes, one input of each block massive."""
+    x = torch.randn(count, inputs, generator=torch.Generator().manual_seed(count))
+    x[:, 3::BLOCK] *= 500
+    return (x * torch.logspace(-4, 4, count)[:, None]).to(dtype)
+
+
+def weight_of(inputs: int, outputs: int, group: int = 128) -> Packed4:
+    weight = torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(inputs))
+    weight[1] *= 30
+    return layout.from_awq(round_to_nearest(weight, group))
+
+
+def relative_error(got: torch.Tensor, want: torch.Tensor) -> float:
+    return ((got.double() - want.double()).norm() / want.double().norm()).item()
+
+
+def test_rounding_is_to_the_nearest_of_e4m3_under_the_block_s_largest() -> None:
+    x = rows_of(7, 256)
+    rows = quantized_rows(x)
+    assert (rows.count, rows.codes.shape, rows.scales.shape) == (7, (7, 256), (2, 7))
+    largest = x.unflatten(1, (-1, BLOCK)).abs().amax(dim=2)
+    assert torch.allclose(rows.scales, largest.mT / 448)
+    assert (rows.codes.float().unflatten(1, (-1, BLOCK)).abs().amax(dim=2) == 448).all()
+    # three bits of mantissa: half of an eighth; below 2^-6 of the scale, half of 2^-9
+    step = torch.maximum(x.abs() / 16, rows.scales.mT.repeat_interleave(BLOCK, 1) * 2**-10)
+    assert ((rows.values(torch.float32) - x).abs() <= step * 1.0001).all()
+    # a block with a massive input does not touch its neighbour
+    x[:, :BLOCK] *= 1e4
+    assert torch.equal(quantized_rows(x).codes[:, BLOCK:].float(), rows.codes[:, BLOCK:].float())
+
+
+def test_zeros_stay_zeros_and_tiny_rows_finite() -> None:
+    x = torch.zeros(2, 128)
+    x[1] = 1e-30
+    values = quantized_rows(x).values(torch.float32)
+    assert torch.equal(values, torch.zeros(2, 128))
+
+
+def test_codes_less_zero_points_are_exact_in_e4m3() -> None:
+    integers = torch.arange(-15, 16).float()
+    assert torch.equal(integers.to(torch.float8_e4m3fn).float(), integers)
+
+
+@pytest.mark.parametrize("inputs", [256, 192])  # 192: stored with zeros behind
+def test_a_layer_multiplies_with_rounded_rows_beyond_a_few(inputs: int) -> None:
+    weight = torch.randn(48, inputs, generator=torch.Generator().manual_seed(1))
+    workspace = Workspace(48 * 256, "cpu")
+    layer = W4Linear.from_weight(weight, torch.randn(48), workspace)
+    dense = layer.packed.dequantized(torch.float32)
+    for count, rounds in ((64, False), (65, True)):
+        x = rows_of(count, inputs)
+        padded = torch.nn.functional.pad(x, (0, 256 - inputs))
+        workspace.rows_in_8_bits = False
+        plain = layer(x)
+        workspace.rows_in_8_bits = True
+        held = quantized_rows(padded).values(torch.float32) if rounds else padded
+        assert torch.equal(layer(x), torch.addmm(layer.bias, held, dense))
+        assert torch.equal(layer(x), plain) != rounds
+
+
+def test_groups_of_other_widths_stay_in_16_bits() -> None:
+    workspace = Workspace(48 * 256, "cpu")
+    workspace.rows_in_8_bits = True
+    layer = W4Linear(weight_of(256, 48, 64), None, workspace)
+    x = rows_of(80, 256)
+    assert torch.equal(layer(x), x @ layer.packed.dequantized(torch.float32))
+
+
+def test_projections_of_one_input_round_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TINY | {"hidden_size": 128, "intermediate_size": 256}
+    model = random_model(config, 4, dtype=torch.float32)
+    counted = []
+    plain = fused_projections.rows_in_8_bits
+
+    def counting(x: torch.Tensor, weight: Packed4) -> object:
+        counted.append(x.shape)
+        return plain(x, weight)
+
+    monkeypatch.setattr(fused_projections, "rows_in_8_bits", counting)
+    spec, run = read_model(config, "tiny"), Configuration.parse("w4a8-k16v16")
+    with Session(model, spec, run, tokens=100) as session:
+        first = session.prefill(torch.arange(80)[None]).clone()
+        assert counted == [(80, 128)] * (2 * len(spec.layers))  # q, k, v and gate, up
+        second = session.prefill(torch.arange(80)[None])
+        assert torch.equal(first, second)
+        assert len(counted) == 4 * len(spec.layers)
+    assert all(
+        module._rounded is None
+        for layer in model.modules()
+        if isinstance(layer, W4Linear) and layer.joint is not None
+        for module in [layer.joint[0]]
+        if isinstance(module, fused_projections.JointProjection)
+    )
+
+
+def test_sessions_of_one_model_keep_their_own_choice() -> None:
+    config = TINY | {"hidden_size": 128, "intermediate_size": 256}
+    model = random_model(config, 4, dtype=torch.float32)
+    spec, ids = read_model(config, "tiny"), torch.arange(90)[None]
+    plain, eight = (Configuration.parse(f"w4{a}-k16v16") for a in ("a16", "a8"))
+    with (
+        Session(model, spec, plain, tokens=100) as one,
+        Session(model, spec, eight, tokens=100) as two,
+    ):
+        first, other = one.prefill(ids).clone(), two.prefill(ids).clone()
+        assert 1e-3 < relative_error(other, first) < 0.2
+        assert torch.equal(one.prefill(ids), first)
+        assert torch.equal(two.prefill(ids), other)
+        short = ids[:, :64]
+        assert torch.equal(one.prefill(short), two.prefill(short))
+
+
+def test_bytes_of_rows_are_the_planner_s() -> None:
+    assert EIGHT_BLOCK == BLOCK
+    rows = quantized_rows(rows_of(32, 384))
+    assert (rows.codes.nbytes, rows.scales.nbytes) == eight_bit_bytes(32, 384)
+    assert eight_bit_bytes(33, 384) == eight_bit_bytes(48, 384)
+
+
+def test_kernels_write_what_the_reference_does() -> None:
+    pytest.importorskip("triton")
+    from kvpareto.runtime.weights import launch
+    from kvpareto.runtime.weights.eight_bits import product
+
+    device = "cpu" if launch.INTERPRETED else "cuda"
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU, or TRITON_INTERPRET=1")
+    x = rows_of(21, 512, torch.bfloat16)
+    wide = torch.full((21, 640), torch.nan, dtype=torch.bfloat16)
+    wide[:, :512] = x
+    found, expected = product.quantize(wide.to(device)[:, :512]), quantized_rows(x)
+    assert (found.count, found.codes.shape, found.scales.shape) == (21, (32, 512), (4, 32))
+    assert torch.equal(found.scales[:, :21].cpu(), expected.scales)
+    codes = found.codes[:21].cpu().float()
+    if launch.INTERPRETED:  # it cuts where a GPU rounds: up to a step of three bits
+        step = torch.maximum(codes.abs() / 8, torch.tensor(2.0**-9))
+        assert ((codes - expected.codes.float()).abs() <= step).all()
+    else:
+        assert torch.equal(codes, expected.codes.float())
+    weight = weight_of(256, 72)
+    there = Packed4(weight.words.to(device), weight.zeros.to(device), weight.scales.to(device))
+    codes8, scales = product.codes_of(there, Workspace(256 * 72, device))
+    assert codes8.shape == (72, 256)
+    dense = (codes8.float().unflatten(1, (-1, 128)) * scales.mT[:, :, None]).flatten(1).mT
+    assert torch.equal(dense.cpu(), weight.dequantized(torch.float32))
+
+
+@pytest.mark.gpu
+@ON_GPU
+@pytest.mark.parametrize("rows", [65, 96, 300, 1001])
+@pytest.mark.parametrize("shape", [(256, 48), (1024, 208), (4096, 6144), (14336, 4096)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_products(rows: int, shape: tuple[int, int], dtype: torch.dtype) -> None:
+    inputs, outputs = shape
+    weight = weight_of(inputs, outputs)
+    there = Packed4(weight.words.cuda(), weight.zeros.cuda(), weight.scales.cuda())
+    workspace = Workspace(inputs * outputs, "cuda")
+    workspace.rows_in_8_bits = True
+    layer = W4Linear(there, torch.randn(outputs).to("cuda", dtype), workspace)
+    x = torch.randn(rows, inputs, generator=torch.Generator().manual_seed(rows))
+    x[:, 3::BLOCK] *= 20
+    x = x.to("cuda", dtype)
+    held = quantized_rows(x).values(torch.float32).double()
+    want = held @ there.dequantized(torch.float32).double() + layer.bias.double()
+    y = layer(x)
+    assert y.shape == (rows, outputs)
+    assert y.dtype == dtype
+    assert y.is_contiguous()
+    assert relative_error(y, want) < (4e-3 if dtype == torch.bfloat16 else 1e-3)
