@@ -92,7 +92,7 @@ def test_groups_of_other_widths_stay_in_16_bits() -> None:
 
 
 def test_projections_of_one_input_round_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = TINY | {"hidden_size": 128, "intermediate_size": 256}
+    config = TINY | {"vocab_size": 128}
     model = random_model(config, 4, dtype=torch.float32)
     counted = []
     plain = fused_projections.rows_in_8_bits
@@ -119,7 +119,7 @@ def test_projections_of_one_input_round_it_once(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_sessions_of_one_model_keep_their_own_choice() -> None:
-    config = TINY | {"hidden_size": 128, "intermediate_size": 256}
+    config = TINY | {"vocab_size": 128}
     model = random_model(config, 4, dtype=torch.float32)
     spec, ids = read_model(config, "tiny"), torch.arange(90)[None]
     plain, eight = (Configuration.parse(f"w4{a}-k16v16") for a in ("a16", "a8"))
