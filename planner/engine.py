@@ -97,6 +97,8 @@ class Engine(ABC):
     """The program that people run the engine in, where it was asked for by that name."""
     quantizes_rope: bool = False
     """Whether it keeps latent attention's rotary keys in fewer than 16 bits (`+rope8`)."""
+    rounds_rows: bool = False
+    """Whether it multiplies prompts' rows with packed weights in 8 bits (`w4a8`)."""
     recent_scans: bool = False
     """Whether recurrent layers' memory is counted as transformers runs them since 5.20."""
     places: bool = False
@@ -131,6 +133,11 @@ class Engine(ABC):
             raise BadInput(
                 f"{self.name} keeps no rotary keys at {config.rope_bits} bits, in {config}",
                 "leave +rope out, or --engine kvpareto",
+            )
+        if config.activation_bits < 16 and not self.rounds_rows:
+            raise BadInput(
+                f"{self.name} multiplies activations in 16 bits, not as {config} says",
+                f"write w{config.weight_bits}a16, or --engine kvpareto",
             )
         weights, keys, values = config.weight_format, config.k_format, config.v_format
         rows = [named.weight_format(weights), named.kv_format(keys), named.kv_format(values)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ...planner.accuracy.coded_noise import worth
+from ...planner.accuracy.coded_noise import weights_worth, worth
 from ...planner.accuracy.format_arrays import turned_by_maps
 from ...planner.accuracy.measured_configs import MeasuredRetention
 from ...planner.accuracy.task_kinds import REPORTED_KINDS, ScoredTask
@@ -88,7 +88,7 @@ def row_of(
         task=task,
         kind=kind,
         context=context,
-        weight_bits=float(config.weight_bits),
+        weight_bits=weights_worth(config),
         k_bits=k_bits,
         v_bits=v_bits,
         granularity=str(config.granularity),

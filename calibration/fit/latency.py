@@ -33,10 +33,10 @@ from .engine_runs import RunRow, shipped_runs
 Floats = npt.NDArray[np.float64]
 
 RATES = (
-    "matmul", "grouped", "grouped_packed", "stream", "attention", "attention_packed",
-    "attention_eight", "attention_tiled", "tiled_packed", "weights_16", "weights_8", "weights_4",
-    "sweep", "tiles", "tiles_8", "few_rows", "overlap", "experts_16", "packed_8", "packed_4",
-    "packed_2", "packed_channels",
+    "matmul", "matmul_eight", "grouped", "grouped_packed", "stream", "attention",
+    "attention_packed", "attention_eight", "attention_tiled", "tiled_packed", "weights_16",
+    "weights_8", "weights_4", "sweep", "tiles", "tiles_8", "few_rows", "overlap", "experts_16",
+    "packed_8", "packed_4", "packed_2", "packed_channels",
 )  # fmt: skip
 HOST = (
     "launch_prefill", "launch_packed", "launch_piece", "launch_segment",
@@ -51,6 +51,7 @@ PRIOR = 0.7
 """Standard deviation of a coefficient's logarithm before any row is seen."""
 FROM_KERNELS = {
     "stream": 0.04, "matmul": 0.15, "attention_packed": 0.10, "attention_eight": 0.10,
+    "matmul_eight": 0.15,
     "packed_8": 0.10, "packed_4": 0.10, "packed_2": 0.15,
     "weights_16": 0.15, "weights_8": 0.15, "weights_4": 0.15,
     "sweep": 0.30, "tiles": 0.30, "tiles_8": 0.30, "few_rows": 0.15, "overlap": 0.10,

@@ -69,6 +69,11 @@ def notes_of(
             "8-bit floats, blocks or tables: judged by their error of normal values",
         ),
         ("clip", config.clip < 100, "clipped ranges: judged by their error of normal values"),
+        (
+            "rows",
+            config.activation_bits < 16,
+            "activations in 8 bits: judged by their error of normal values",
+        ),
         ("affine", config.affine, "affine maps: their gain is that of three small models"),
     ):
         if used and not known["rows"].get(name, 0):

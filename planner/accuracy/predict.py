@@ -17,7 +17,7 @@ from ... import profiles
 from ..formats.configuration import Configuration
 from ..models.spec import ModelSpec
 from . import calibrations, shipped_measurements
-from .coded_noise import doubt
+from .coded_noise import doubt, weights_worth
 from .format_arrays import all_kept, formats_of, with_read_keys
 from .formula import Floats, FormatArrays
 from .interval import with_high
@@ -153,7 +153,7 @@ def _table(
         np.array([p.v_bits if p else 16 for p in protections]),
     )
     weight_bits = _weight_bits(
-        spec, [c.weight_bits for c in configs], [c.weight_format for c in configs]
+        spec, [weights_worth(c) for c in configs], [c.weight_format for c in configs]
     )
     ends = sensitivity.z, 0.0, -sensitivity.z
     parts = (
@@ -288,7 +288,7 @@ def proposed_protections(spec: ModelSpec) -> tuple[tuple[int, ...], ...]:
     return found or (ranges.proposals() if ranges is not None else ())
 
 
-def _weight_bits(spec: ModelSpec, bits: Sequence[int], names: Sequence[str] = ()) -> Floats:
+def _weight_bits(spec: ModelSpec, bits: Sequence[float], names: Sequence[str] = ()) -> Floats:
     """Weight bits as far as they cost accuracy: a model released in 4 bits alone (gpt-oss) has no
     unquantized self to lose against. Formats with names are worth bits of their own."""
     released = spec.quantization is not None and spec.quantization.method in RELEASED_QUANTIZED

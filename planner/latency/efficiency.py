@@ -18,6 +18,8 @@ class Coefficients:
 
     matmul: float
     """Of the dense 16-bit rate, in matrix products of long chunks."""
+    matmul_eight: float
+    """Of the dense 8-bit rate, where a prompt's rows are in 8 bits on Hopper, rounding included."""
     matmul_rows: float
     """Rows of a matrix product that reach half of that."""
     grouped: float
@@ -123,7 +125,7 @@ class EfficiencyProfile:
 
 _RATES = (
     "matmul", "stream", "attention", "attention_masked", "attention_packed", "attention_tiled",
-    "attention_eight", "few_rows",
+    "attention_eight", "few_rows", "matmul_eight",
 )  # fmt: skip
 _CARD = ("card_layer", "card_launch", "card_segment", "tail_layer", "turn_layer")
 _HOST = (

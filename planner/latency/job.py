@@ -41,6 +41,8 @@ class ConfigurationAxes:
     """The three axes a latency is computed on; arrays of length W, F and C."""
 
     weights: tuple[int, ...]
+    rounded_rows: tuple[bool, ...]
+    """Whether prompts' rows are in 8 bits, with each of them."""
     k_bits: Floats
     v_bits: Floats
     kv_bytes: Floats
@@ -76,7 +78,8 @@ class ConfigurationAxes:
             or not {config.k_bits, config.v_bits} <= {*SPACE_BITS},
         }
         arrays = {name: np.array([float(value)]) for name, value in values.items()}
-        return cls(weights=(config.weight_bits,), chunks=(config.chunk,), **arrays)
+        rounded = (config.activation_bits < 16,)
+        return cls((config.weight_bits,), rounded, chunks=(config.chunk,), **arrays)
 
     @classmethod
     def of_space(cls, space: Space, kv_bytes: Floats) -> "ConfigurationAxes":
@@ -87,6 +90,7 @@ class ConfigurationAxes:
         channels = [layout.granularity is Granularity.PER_CHANNEL for layout in space.layouts]
         return cls(
             weights=space.weights,
+            rounded_rows=(False,) * len(space.weights),
             k_bits=space.k_bits.astype(float),
             v_bits=space.v_bits.astype(float),
             kv_bytes=kv_bytes,
@@ -102,7 +106,7 @@ class ConfigurationAxes:
     def at(self, formats: Sequence[int] | npt.NDArray[np.intp]) -> "ConfigurationAxes":
         """These axes with some of the formats only."""
         arrays = {name: getattr(self, name)[formats] for name in _OF_FORMAT}
-        return ConfigurationAxes(weights=self.weights, chunks=self.chunks, **arrays)
+        return ConfigurationAxes(self.weights, self.rounded_rows, chunks=self.chunks, **arrays)
 
 
 _OF_FORMAT = (
@@ -174,6 +178,8 @@ class LatencyJob:
     plain_gates: Number
     weight: Number
     """Stored bytes of one weight of a matrix product."""
+    rounded_rows: Number
+    """1 where a prompt's rows are in 8 bits."""
     k_bits: Number
     v_bits: Number
     kv_bytes: Number
@@ -205,6 +211,7 @@ def job_of(spec: ModelSpec, workload: Workload, axes: ConfigurationAxes) -> Late
         batch=float(workload.batch),
         full_logits=float(workload.full_logits),
         weight=_stored_weight(spec, work, axes.weights).reshape(-1, 1, 1),
+        rounded_rows=np.array(axes.rounded_rows, dtype=np.float64).reshape(-1, 1, 1),
         chunk=np.array(chunks, dtype=np.float64).reshape(1, 1, -1),
         eight=1.0,
         overlaps=1.0,

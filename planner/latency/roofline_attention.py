@@ -57,6 +57,7 @@ class Card:
         self.packed = hardware.fp16_flops * coefficients.attention_packed
         hopper = any(chip in hardware.name for chip in HOPPER)
         self.eight = (hardware.fp8_flops or 0.0) * coefficients.attention_eight * hopper
+        self.matmul_eight = (hardware.fp8_flops or 0.0) * coefficients.matmul_eight * hopper
         self.tiled = hardware.fp16_flops * coefficients.attention_tiled
         self.tiled_packed = self.tiled * coefficients.tiled_packed
         self.few_rows = hardware.fp16_flops * coefficients.few_rows

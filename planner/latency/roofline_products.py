@@ -7,7 +7,8 @@ Packed weights are multiplied with in four ways (runtime/weights/linear.py, laun
     3 to 16     sweep.cu    Triton      read at `sweep`, `tiles_8`, and arithmetic
     17 to 32    tile.cu     Triton      read at `tiles`, `tiles_8`, and arithmetic
     33 to 64    ring.cu     ring.cu     read at `tiles`, and arithmetic
-    more        a 16-bit copy is written, and the library multiplies
+    more        a 16-bit copy is written, and the library multiplies; or codes of 8 bits, where rows
+                are rounded to them (w4a8, `matmul_eight`)
 
 where arithmetic is 2 * weights * rows / (`few_rows` * dense rate) of the rows that a kernel's tiles
 hold: unpacking takes the same units, so that neither hides the other (docs/weights_runtime.md has
@@ -49,6 +50,9 @@ def chunk(job: LatencyJob, rows: Number, card: Card) -> Floats:
     """Seconds of a chunk's products. Few rows leave a product's tiles partly empty."""
     packed = job.weight < PACKED
     dense = _dense(job, rows, card)
+    if card.matmul_eight:
+        eight = (job.rounded_rows > 0) & packed & (rows > FEW_ROWS)
+        dense = np.where(eight, dense * (card.matmul / card.matmul_eight), dense)
     routed = experts.chunk_products(job, rows, card)
     scans = job.scan_flops * rows / card.matmul
     fetched = experts.chunk_bytes(job, rows) / card.stream

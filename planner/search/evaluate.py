@@ -205,6 +205,7 @@ def _find(space: Space, config: Configuration) -> tuple[int, int] | None:
     kept = Protection(layers, PROTECTED_BITS, PROTECTED_BITS) if layers else None
     if (
         config.weight_bits not in space.weights
+        or config.activation_bits < 16
         or layers not in space.protections
         or protected != kept
         or config.clip < 100

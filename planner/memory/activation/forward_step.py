@@ -10,6 +10,7 @@ from enum import StrEnum
 from ...light_dataclass import dataclass
 from ...workload import Workload
 from .block_traits import LLAMA, BlockTraits
+from .workspace import EIGHT_BLOCK, FEW_ROWS, eight_bit_bytes
 
 
 class Attend(StrEnum):
@@ -51,6 +52,8 @@ class ForwardStep:
     come and heads are such."""
     packed_weights: bool = False
     """Matrices are quantized, and kvpareto's layers multiply by them."""
+    rounded_rows: bool = False
+    """Their products of more than a few rows take these in 8 bits."""
 
     @property
     def fused(self) -> bool:
@@ -65,6 +68,13 @@ class ForwardStep:
     def rows(self) -> int:
         """Tokens that pass through a layer."""
         return self.batch * self.new
+
+    def rounded(self, inputs: int) -> tuple[int, int]:
+        """Bytes of a product's rows in 8 bits beside those in 16, and of their scales."""
+        if not self.rounded_rows or self.rows <= FEW_ROWS:
+            return 0, 0
+        padded = -(-inputs // EIGHT_BLOCK) * EIGHT_BLOCK
+        return eight_bit_bytes(self.rows, padded)
 
     def bytes(self, width: int) -> int:
         """Bytes of an activation of `width` channels a token."""

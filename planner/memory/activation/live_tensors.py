@@ -5,6 +5,8 @@ one `take` for each tensor an operation makes and one `drop` where the last name
 Sizes are rounded as torch's CUDA caching allocator rounds them.
 """
 
+from collections.abc import Iterable
+
 ROUND = 512  # bytes; the caching allocator's granularity
 
 
@@ -28,6 +30,10 @@ class LiveTensors:
         if self.nbytes > self.peak:
             self.peak = self.nbytes
         return size
+
+    def take_all(self, sizes: Iterable[int]) -> int:
+        """Tensors are made: their sizes' sum, to be given to `drop`."""
+        return sum(map(self.take, sizes))
 
     def drop(self, *sizes: int) -> None:
         """Tensors' last references go."""

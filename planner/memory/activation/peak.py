@@ -60,6 +60,7 @@ def peak(
         fused_layer=attend is Attend.PACKED and kind in FUSED_LAYERS,
         packed_weights=attend is Attend.PACKED and config.weight_bits < 16,
         in_8_bits=in_8_bits,
+        rounded_rows=attend is Attend.PACKED and config.activation_bits < 16,
     )
     prompt = rounded(8 * workload.batch * workload.context)
     packs = attend is Attend.PACKED

@@ -139,6 +139,7 @@ def partial_bytes(
     return parts * batch * query_heads * (value_dim + 2) * 4 + rows * 4
 
 
+FEW_ROWS = 64  # of a product up to which packed weights are read as they are
 EIGHT_BLOCK = 128  # inputs of a row that share a scale in products in 8 bits
 EIGHT_ROUND = 16  # rows that these come in, so that scales lie aligned
 

@@ -33,6 +33,7 @@ class EightBitRows:
 def quantized_rows(x: Tensor) -> EightBitRows:
     """Rows [M, K], K a multiple of BLOCK."""
     blocks = x.float().unflatten(1, (-1, BLOCK))
-    scales = blocks.abs().amax(dim=2).clamp(min=SMALLEST) / LARGEST
-    codes = (blocks / scales[:, :, None]).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn)
-    return EightBitRows(codes.flatten(1), scales.mT.contiguous(), len(x))
+    most = blocks.abs().amax(dim=2).clamp(min=SMALLEST)
+    scaled = blocks * (LARGEST / most)[:, :, None]
+    codes = scaled.clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn)
+    return EightBitRows(codes.flatten(1), (most * (1 / LARGEST)).mT.contiguous(), len(x))

@@ -27,10 +27,10 @@ def quantize_rows(x, out, scales, M, K, x_row, held,
     at = block * WIDTH + tl.arange(0, WIDTH)
     values = tl.load(x + rows[:, None] * x_row + at[None, :], mask=inside[:, None], other=0.0)
     values = values.to(tl.float32)
-    scale = tl.maximum(tl.max(tl.abs(values), 1), LEAST) / MOST
-    codes = tl.clamp(values / scale[:, None], -MOST, MOST).to(tl.float8e4nv)
+    most = tl.maximum(tl.max(tl.abs(values), 1), LEAST)
+    codes = tl.clamp(values * tl.math.div_rn(MOST, most)[:, None], -MOST, MOST).to(tl.float8e4nv)
     tl.store(out + rows[:, None] * K + at[None, :], codes, mask=inside[:, None])
-    tl.store(scales + block.to(tl.int64) * held + rows, scale, mask=inside)
+    tl.store(scales + block.to(tl.int64) * held + rows, most * (1 / MOST), mask=inside)
 
 
 @triton.jit

@@ -14,7 +14,9 @@ from .rotary import apply_rotary
 
 def attention(live: LiveTensors, mixer: Attention, step: ForwardStep) -> int:
     """Take the mixer's output (rows x hidden); the normalised input belongs to the caller."""
+    rows = live.take_all(step.rounded(step.hidden))
     query, keys, values, kept = _projected(live, mixer, step)
+    live.drop(rows)
     mixer = mixer if step.attend is Attend.PACKED else as_cached(mixer)
     if has_rotary(mixer, step):
         query, keys, more = apply_rotary(live, mixer, query, keys, step)
@@ -31,8 +33,9 @@ def attention(live: LiveTensors, mixer: Attention, step: ForwardStep) -> int:
         gated = live.take(out)
         live.drop(switch, out)
         out = gated
+    rows = live.take_all(step.rounded(mixer.query_heads * mixer.value_dim))
     projected = live.take(step.bytes(step.hidden))
-    live.drop(out, query, kept)
+    live.drop(out, query, kept, rows)
     return projected
 
 

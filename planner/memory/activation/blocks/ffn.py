@@ -51,11 +51,14 @@ def gated_fused(live: LiveTensors, activation: str, width: int, step: ForwardSte
 
 def _swiglu(live: LiveTensors, wide: int, step: ForwardStep, held: bool = False) -> int:
     """One kernel from gate and up to their product (kvpareto); `held`, they keep their names."""
+    rows = live.take_all(step.rounded(step.hidden))
     both = live.take(wide) + live.take(wide)
+    live.drop(rows)
     product = live.take(wide)
     live.drop(0 if held else both)
+    rows = live.take_all(step.rounded(wide // max(1, step.bytes(1))))
     out = live.take(step.bytes(step.hidden))
-    live.drop(product, both if held else 0)
+    live.drop(product, both if held else 0, rows)
     return out
 
 
@@ -64,10 +67,12 @@ def plain(
 ) -> int:
     """down(act(up(x))) (GPT-2, Phi-2, Falcon); `release` goes when `up` has been made."""
     wide = step.bytes(width)
+    rows = live.take_all(step.rounded(step.hidden))
     up = live.take(wide)
-    live.drop(release)
+    live.drop(release, rows)
     active = activated(live, activation, wide)
     live.drop(up)
+    rows = live.take_all(step.rounded(width))
     out = live.take(step.bytes(step.hidden))
-    live.drop(active)
+    live.drop(active, rows)
     return out
