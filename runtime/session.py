@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..planner.engines.kvpareto.rounded_rows import check_rows
 from ..planner.errors import BadInput
 from ..planner.formats.configuration import Configuration
 from ..planner.models.spec import ModelSpec
@@ -68,7 +67,6 @@ class Session:
                 f"the GPU kernels run 16-bit models, not {model.dtype}",
                 "convert it with model.to(torch.bfloat16)",
             )
-        check_rows(spec, config)
         register()
         self.model = model
         self.spec = spec

@@ -50,6 +50,7 @@ DOOR = (
     "kvpareto.checkpoints",
     "kvpareto.configurations",
     "kvpareto.packed_cache",
+    "kvpareto.rounded_rows",
     "kvpareto.where_runs",
     "llama_cpp",
     "llama_cpp.parts",

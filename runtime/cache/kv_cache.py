@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from ...planner.engines.kvpareto.packed_cache import check_latents
+from ...planner.engines.kvpareto.rounded_rows import check_rows
 from ...planner.errors import BadInput, NothingFits
 from ...planner.formats.configuration import Configuration
 from ...planner.formats.kv_format import KVFormat
@@ -52,6 +53,7 @@ class PackedCache(Cache):
             for index, layer in enumerate(spec.layers)
         ]
         check_latents(spec, config)
+        check_rows(spec, config)
         check_smoothing(spec, config)
         if config.affine and maps is None:
             maps = find_maps(spec)
