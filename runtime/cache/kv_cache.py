@@ -54,6 +54,7 @@ class PackedCache(Cache):
         ]
         check_latents(spec, config)
         check_rows(spec, config)
+        _check_card(config, where, dtype)
         check_smoothing(spec, config)
         if config.affine and maps is None:
             maps = find_maps(spec)
@@ -158,3 +159,16 @@ class PackedCache(Cache):
         if layer_idx == 0:
             return self.clock.host
         return self.clock.device - self.clock.appending
+
+
+def _check_card(config: Configuration, device: torch.device, dtype: torch.dtype) -> None:
+    """Raise BadInput where a GPU has no products with activations in 8 bits (check_rows knows what
+    is planned, this what is here)."""
+    if config.activation_bits == 16 or device.type != "cuda":
+        return
+    if torch.cuda.get_device_capability(device) != (9, 0) or dtype != torch.bfloat16:
+        raise BadInput(
+            f"8-bit activations run on Hopper in bfloat16, not on {torch.cuda.get_device_name()} "
+            f"in {str(dtype).removeprefix('torch.')}",
+            f"write w{config.weight_bits}a16",
+        )

@@ -11,7 +11,8 @@ import torch
 
 from . import layout
 from .awq_format import AWQTensors, round_to_nearest, with_zeros
-from .eight_bits.reference import BLOCK, EightBitRows, quantized_rows
+from .eight_bits import reference as eight_bits
+from .eight_bits.reference import EightBitRows
 from .layout import Packed, Packed4, Packed8
 from .workspace import Workspace, require_16_bits
 
@@ -68,8 +69,8 @@ def multiply_gated(
 def rows_in_8_bits(x: torch.Tensor, weight: Packed) -> EightBitRows:
     """`x` [rows, in] as a product in 8 bits with `weight` takes it."""
     x = as_stored(x, weight)
-    if not multiplies_in_8_bits(x.device):
-        return quantized_rows(x)
+    if not x.is_cuda:
+        return eight_bits.quantized_rows(x)
     from .eight_bits import product
 
     return product.quantize(x)
@@ -82,18 +83,12 @@ def multiply_in_8_bits(
     workspace: Workspace,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """`multiply` of rows in 8 bits; where the device does not, of their values in `dtype`."""
-    if not multiplies_in_8_bits(rows.codes.device):
-        return multiply(rows.values(dtype), weight, bias, workspace)
+    """`multiply` of rows that are in 8 bits, weights too; without a GPU of their values."""
+    if not rows.codes.is_cuda:
+        return _affine(rows.values(dtype), eight_bits.rounded_weight(weight, dtype), bias)
     from .eight_bits import product
 
-    require_16_bits(dtype)
-    return product.multiply(rows, weight, bias, workspace, dtype)
-
-
-def multiplies_in_8_bits(device: torch.device) -> bool:
-    """Whether cuBLAS multiplies blocks of e4m3 under scales of their own there: on Hopper."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0)
+    return product.multiply(rows, weight, bias, workspace)
 
 
 def dense(layer: "QuantizedLinear", dtype: torch.dtype) -> torch.Tensor:
@@ -175,7 +170,7 @@ class QuantizedLinear(torch.nn.Module):
                 return together
         flat, packed = x.reshape(-1, self.in_features), self.packed
         eight = self.workspace.rows_in_8_bits and flat.shape[0] > FEW_ROWS
-        if eight and isinstance(packed, Packed4) and packed.group_size == BLOCK:
+        if eight and isinstance(packed, Packed4):
             rows = (
                 rows_in_8_bits(flat, packed)
                 if self.joint is None

@@ -42,16 +42,13 @@ class Workspace(torch.nn.Module):
             )
         return self.scratch[: 2 * inputs * outputs].view(dtype).view(inputs, outputs)
 
-    def eight_bits(
-        self, inputs: int, outputs: int, block: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scratch as e4m3 codes [outputs, inputs] and float32 scales [inputs / block, outputs].
-        Raises BadInput where they do not fit."""
+    def eight_bits(self, inputs: int, outputs: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scratch as e4m3 codes [outputs, inputs] and float32 scales [1, outputs]. Raises BadInput
+        where they do not fit."""
         self.weight(inputs, outputs, torch.bfloat16)  # which is larger
         size = inputs * outputs
         codes = self.scratch[:size].view(torch.float8_e4m3fn).view(outputs, inputs)
-        scales = self.scratch[size : size + 4 * size // block].view(torch.float32)
-        return codes, scales.view(inputs // block, outputs)
+        return codes, self.scratch[size : size + 4 * outputs].view(torch.float32)[None]
 
     def partial(self) -> torch.Tensor:
         """Scratch as fp32."""

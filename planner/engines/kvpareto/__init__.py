@@ -22,7 +22,7 @@ from .checkpoints import as_dequantized, weights_note
 from .model_types import TEXT_ALONE
 from .packed_cache import packed_bytes
 from .packed_cache_space import packed_table
-from .rounded_rows import check_rows, rows_note
+from .rounded_rows import check_rows
 from .sliding_notes import one_shot_note
 from .where_runs import why_planned_only
 
@@ -52,7 +52,7 @@ class KVPareto(Engine):
         of_cache = one_shot_note(
             spec, config, workload, lambda one: self.kv_bytes(spec, one, workload).total
         )
-        return (*weights_note(spec, config), *rows_note(config), *of_cache)
+        return (*weights_note(spec, config), *of_cache)
 
     def formats(
         self,
@@ -81,7 +81,7 @@ class KVPareto(Engine):
         hardware: Hardware | None = None,
     ) -> Activation:
         spec = as_dequantized(spec)  # the workspace is of what is packed here
-        check_rows(spec, config)
+        check_rows(spec, config, hardware)
         kv = self.kv_bytes(spec, config, workload).total
         return peak(
             spec,

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from enum import StrEnum
 
+from ...formats.weight_format import W4
 from ...light_dataclass import dataclass
 from ...workload import Workload
 from .block_traits import LLAMA, BlockTraits
-from .workspace import EIGHT_BLOCK, FEW_ROWS, eight_bit_bytes
+from .workspace import FEW_ROWS, eight_bit_bytes
 
 
 class Attend(StrEnum):
@@ -73,8 +74,7 @@ class ForwardStep:
         """Bytes of a product's rows in 8 bits beside those in 16, and of their scales."""
         if not self.rounded_rows or self.rows <= FEW_ROWS:
             return 0, 0
-        padded = -(-inputs // EIGHT_BLOCK) * EIGHT_BLOCK
-        return eight_bit_bytes(self.rows, padded)
+        return eight_bit_bytes(self.rows, W4.padded(inputs))
 
     def bytes(self, width: int) -> int:
         """Bytes of an activation of `width` channels a token."""

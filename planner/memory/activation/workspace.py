@@ -140,16 +140,8 @@ def partial_bytes(
 
 
 FEW_ROWS = 64  # of a product up to which packed weights are read as they are
-EIGHT_BLOCK = 128  # inputs of a row that share a scale in products in 8 bits
-EIGHT_ROUND = 16  # rows that these come in, so that scales lie aligned
-
-
-def eight_bit_rows(rows: int) -> int:
-    """Rows that a product in 8 bits holds, of its inputs and its result."""
-    return -(-rows // EIGHT_ROUND) * EIGHT_ROUND
 
 
 def eight_bit_bytes(rows: int, inputs: int) -> tuple[int, int]:
     """Bytes of `rows` of inputs in e4m3, and of their float32 scales."""
-    held = eight_bit_rows(rows)
-    return held * inputs, 4 * held * (inputs // EIGHT_BLOCK)
+    return rows * inputs, 4 * rows

@@ -1,8 +1,7 @@
 """What products in 8 bits compute, in plain torch: the truth that their kernels are held to.
 
-A row's inputs are rounded to e4m3 under a scale for each block of 128, the group of the weights.
-Codes of 4 bits less their zero point are integers of -15 to 15, which e4m3 holds exactly, so the
-weights are the checkpoint's: only the rows are rounded.
+Rows are rounded to e4m3 under a scale each, 4-bit weights under one for each output: three bits of
+mantissa, whatever the size, so that an outlier costs its neighbours nothing. Sums are float32.
 """
 
 from dataclasses import dataclass
@@ -10,30 +9,42 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-BLOCK = 128  # inputs that share a scale
+from ..layout import Packed4
+
 LARGEST = 448.0  # of e4m3
-SMALLEST = 2.0**-60  # largest magnitude of a block that is taken for zeros
+SMALLEST = 2.0**-60  # largest magnitude of a row or an output that is taken for zeros
+CODES = 15.0  # a 4-bit code less its zero point is no larger
 
 
 @dataclass(frozen=True, slots=True)
 class EightBitRows:
-    """`count` rows of inputs: e4m3 `codes` [M, K], float32 `scales` [K / BLOCK, M]; behind them, M
-    may be more, lies anything."""
+    """Rows of inputs: e4m3 `codes` [M, K], float32 `scales` [M, 1]."""
 
     codes: Tensor
     scales: Tensor
-    count: int
 
     def values(self, dtype: torch.dtype) -> Tensor:
-        """[count, K] in `dtype`."""
-        blocks = self.codes[: self.count].float().unflatten(1, (-1, BLOCK))
-        return (blocks * self.scales.mT[: self.count, :, None]).flatten(1).to(dtype)
+        """[M, K] in `dtype`."""
+        return (self.codes.float() * self.scales).to(dtype)
 
 
 def quantized_rows(x: Tensor) -> EightBitRows:
-    """Rows [M, K], K a multiple of BLOCK."""
-    blocks = x.float().unflatten(1, (-1, BLOCK))
-    most = blocks.abs().amax(dim=2).clamp(min=SMALLEST)
-    scaled = blocks * (LARGEST / most)[:, :, None]
-    codes = scaled.clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn)
-    return EightBitRows(codes.flatten(1), (most * (1 / LARGEST)).mT.contiguous(), len(x))
+    """Rows [M, K] under the scales of their largest magnitudes."""
+    x = x.float()
+    most = x.abs().amax(dim=1, keepdim=True).clamp(min=SMALLEST)
+    codes = (x * (LARGEST / most)).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn)
+    return EightBitRows(codes, most * (1 / LARGEST))
+
+
+def quantized_weight(weight: Packed4) -> tuple[Tensor, Tensor]:
+    """e4m3 codes [out, in] and float32 scales [1, out] of a 4-bit matrix, under the scales of what
+    an output's largest group scale allows."""
+    most = (weight.scales.float().amax(dim=0) * CODES).clamp(min=SMALLEST)
+    scaled = weight.dequantized(torch.float32) * (LARGEST / most)
+    return scaled.mT.to(torch.float8_e4m3fn), (most * (1 / LARGEST))[None]
+
+
+def rounded_weight(weight: Packed4, dtype: torch.dtype) -> Tensor:
+    """[in, out]: the weight as products in 8 bits multiply by it."""
+    codes, scales = quantized_weight(weight)
+    return (codes.float() * scales.mT).mT.to(dtype)

@@ -4,12 +4,16 @@ import pytest
 import torch
 
 from kvpareto.planner.formats.configuration import Configuration
-from kvpareto.planner.memory.activation.workspace import EIGHT_BLOCK, eight_bit_bytes
+from kvpareto.planner.memory.activation.workspace import eight_bit_bytes
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.runtime.session import Session
 from kvpareto.runtime.weights import fused_projections, layout
 from kvpareto.runtime.weights.awq_format import round_to_nearest
-from kvpareto.runtime.weights.eight_bits.reference import BLOCK, quantized_rows
+from kvpareto.runtime.weights.eight_bits.reference import (
+    quantized_rows,
+    quantized_weight,
+    rounded_weight,
+)
 from kvpareto.runtime.weights.layout import Packed4
 from kvpareto.runtime.weights.linear import W4Linear
 from kvpareto.runtime.weights.random import random_model
@@ -25,7 +29,7 @@ ON_GPU = pytest.mark.skipif(
 def rows_of(count: int, inputs: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Rows of very different sizes, one input of each block massive."""
     x = torch.randn(count, inputs, generator=torch.Generator().manual_seed(count))
-    x[:, 3::BLOCK] *= 500
+    x[:, 3::128] *= 500
     return (x * torch.logspace(-4, 4, count)[:, None]).to(dtype)
 
 
@@ -35,35 +39,49 @@ def weight_of(inputs: int, outputs: int, group: int = 128) -> Packed4:
     return layout.from_awq(round_to_nearest(weight, group))
 
 
+def parts_of(weight: Packed4) -> tuple[torch.Tensor, ...]:
+    return weight.words, weight.zeros, weight.scales
+
+
+def assert_same_codes(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Equal but for ties that a last bit of float32 decides; in Triton's interpreter, which loses
+    what a mantissa carries into the exponent, nine in ten."""
+    from kvpareto.runtime.weights import launch
+
+    same = (found.cpu().float() == expected.float()).float().mean()
+    assert same > (0.9 if launch.INTERPRETED else 0.999)
+
+
 def relative_error(got: torch.Tensor, want: torch.Tensor) -> float:
     return ((got.double() - want.double()).norm() / want.double().norm()).item()
 
 
-def test_rounding_is_to_the_nearest_of_e4m3_under_the_block_s_largest() -> None:
+def test_rows_are_rounded_to_the_nearest_under_their_largest() -> None:
     x = rows_of(7, 256)
     rows = quantized_rows(x)
-    assert (rows.count, rows.codes.shape, rows.scales.shape) == (7, (7, 256), (2, 7))
-    largest = x.unflatten(1, (-1, BLOCK)).abs().amax(dim=2)
-    assert torch.allclose(rows.scales, largest.mT / 448, rtol=1e-6)
-    assert (rows.codes.float().unflatten(1, (-1, BLOCK)).abs().amax(dim=2) == 448).all()
+    assert (rows.codes.shape, rows.scales.shape) == ((7, 256), (7, 1))
+    assert torch.allclose(rows.scales[:, 0], x.abs().amax(dim=1) / 448, rtol=1e-6)
+    assert (rows.codes.float().abs().amax(dim=1) == 448).all()
     # three bits of mantissa: half of an eighth; below 2^-6 of the scale, half of 2^-9
-    step = torch.maximum(x.abs() / 16, rows.scales.mT.repeat_interleave(BLOCK, 1) * 2**-10)
+    step = torch.maximum(x.abs() / 16, rows.scales * 2**-10)
     assert ((rows.values(torch.float32) - x).abs() <= step * 1.0001).all()
-    # a block with a massive input does not touch its neighbour
-    x[:, :BLOCK] *= 1e4
-    assert torch.equal(quantized_rows(x).codes[:, BLOCK:].float(), rows.codes[:, BLOCK:].float())
 
 
 def test_zeros_stay_zeros_and_tiny_rows_finite() -> None:
     x = torch.zeros(2, 128)
     x[1] = 1e-30
-    values = quantized_rows(x).values(torch.float32)
-    assert torch.equal(values, torch.zeros(2, 128))
+    assert torch.equal(quantized_rows(x).values(torch.float32), torch.zeros(2, 128))
 
 
-def test_codes_less_zero_points_are_exact_in_e4m3() -> None:
-    integers = torch.arange(-15, 16).float()
-    assert torch.equal(integers.to(torch.float8_e4m3fn).float(), integers)
+@pytest.mark.parametrize("group", [32, 128])
+def test_weights_keep_three_bits_of_mantissa(group: int) -> None:
+    weight = weight_of(512, 48, group)
+    exact, rounded = weight.dequantized(torch.float32), rounded_weight(weight, torch.float32)
+    _, scales = quantized_weight(weight)
+    assert torch.allclose(scales[0], 15 * weight.scales.float().amax(dim=0) / 448, rtol=1e-6)
+    step = torch.maximum(exact.abs() / 16, scales * 2**-10)
+    assert ((rounded - exact).abs() <= step * 1.0001).all()
+    assert 0.02 < relative_error(rounded, exact) < 0.03
 
 
 @pytest.mark.parametrize("inputs", [256, 192])  # 192: stored with zeros behind
@@ -71,7 +89,8 @@ def test_a_layer_multiplies_with_rounded_rows_beyond_a_few(inputs: int) -> None:
     weight = torch.randn(48, inputs, generator=torch.Generator().manual_seed(1))
     workspace = Workspace(48 * 256, "cpu")
     layer = W4Linear.from_weight(weight, torch.randn(48), workspace)
-    dense = layer.packed.dequantized(torch.float32)
+    packed = layer.packed
+    exact, rounded = packed.dequantized(torch.float32), rounded_weight(packed, torch.float32)
     for count, rounds in ((64, False), (65, True)):
         x = rows_of(count, inputs)
         padded = torch.nn.functional.pad(x, (0, 256 - inputs))
@@ -79,16 +98,8 @@ def test_a_layer_multiplies_with_rounded_rows_beyond_a_few(inputs: int) -> None:
         plain = layer(x)
         workspace.rows_in_8_bits = True
         held = quantized_rows(padded).values(torch.float32) if rounds else padded
-        assert torch.equal(layer(x), torch.addmm(layer.bias, held, dense))
+        assert torch.equal(layer(x), torch.addmm(layer.bias, held, rounded if rounds else exact))
         assert torch.equal(layer(x), plain) != rounds
-
-
-def test_groups_of_other_widths_stay_in_16_bits() -> None:
-    workspace = Workspace(48 * 256, "cpu")
-    workspace.rows_in_8_bits = True
-    layer = W4Linear(weight_of(256, 48, 64), None, workspace)
-    x = rows_of(80, 256)
-    assert torch.equal(layer(x), x @ layer.packed.dequantized(torch.float32))
 
 
 def test_projections_of_one_input_round_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,10 +147,8 @@ def test_sessions_of_one_model_keep_their_own_choice() -> None:
 
 
 def test_bytes_of_rows_are_the_planner_s() -> None:
-    assert EIGHT_BLOCK == BLOCK
-    rows = quantized_rows(rows_of(32, 384))
-    assert (rows.codes.nbytes, rows.scales.nbytes) == eight_bit_bytes(32, 384)
-    assert eight_bit_bytes(33, 384) == eight_bit_bytes(48, 384)
+    rows = quantized_rows(rows_of(33, 384))
+    assert (rows.codes.nbytes, rows.scales.nbytes) == eight_bit_bytes(33, 384)
 
 
 def test_kernels_write_what_the_reference_does() -> None:
@@ -154,39 +163,35 @@ def test_kernels_write_what_the_reference_does() -> None:
     wide = torch.full((21, 640), torch.nan, dtype=torch.bfloat16)
     wide[:, :512] = x
     found, expected = product.quantize(wide.to(device)[:, :512]), quantized_rows(x)
-    assert (found.count, found.codes.shape, found.scales.shape) == (21, (32, 512), (4, 32))
-    assert torch.equal(found.scales[:, :21].cpu(), expected.scales)
-    codes = found.codes[:21].cpu().float()
-    same = codes == expected.codes.float()
-    # Triton's interpreter loses what a mantissa carries into the exponent
-    assert same.float().mean() > 0.9 if launch.INTERPRETED else same.all()
-    weight = weight_of(256, 72)
-    there = Packed4(weight.words.to(device), weight.zeros.to(device), weight.scales.to(device))
-    codes8, scales = product.codes_of(there, Workspace(256 * 72, device))
-    assert codes8.shape == (72, 256)
-    dense = (codes8.float().unflatten(1, (-1, 128)) * scales.mT[:, :, None]).flatten(1).mT
-    assert torch.equal(dense.cpu(), weight.dequantized(torch.float32))
+    assert torch.equal(found.scales.cpu(), expected.scales)
+    assert_same_codes(found.codes, expected.codes)
+    for group in (32, 128):
+        weight = weight_of(512, 72, group)
+        there = Packed4(*(part.to(device) for part in parts_of(weight)))
+        codes, scales = product.codes_of(there, Workspace(512 * 72, device))
+        expected_codes, expected_scales = quantized_weight(weight)
+        assert torch.equal(scales.cpu(), expected_scales)
+        assert_same_codes(codes, expected_codes)
 
 
 @pytest.mark.gpu
 @ON_GPU
 @pytest.mark.parametrize("rows", [65, 96, 300, 1001])
 @pytest.mark.parametrize("shape", [(256, 48), (1024, 208), (4096, 6144), (14336, 4096)])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_products(rows: int, shape: tuple[int, int], dtype: torch.dtype) -> None:
+def test_products(rows: int, shape: tuple[int, int]) -> None:
     inputs, outputs = shape
     weight = weight_of(inputs, outputs)
-    there = Packed4(weight.words.cuda(), weight.zeros.cuda(), weight.scales.cuda())
+    there = Packed4(*(part.cuda() for part in parts_of(weight)))
     workspace = Workspace(inputs * outputs, "cuda")
     workspace.rows_in_8_bits = True
-    layer = W4Linear(there, torch.randn(outputs).to("cuda", dtype), workspace)
+    layer = W4Linear(there, torch.randn(outputs).to("cuda", torch.bfloat16), workspace)
     x = torch.randn(rows, inputs, generator=torch.Generator().manual_seed(rows))
-    x[:, 3::BLOCK] *= 20
-    x = x.to("cuda", dtype)
+    x[:, 3::128] *= 20
+    x = x.to("cuda", torch.bfloat16)
     held = quantized_rows(x).values(torch.float32).double()
-    want = held @ there.dequantized(torch.float32).double() + layer.bias.double()
+    want = held @ rounded_weight(there, torch.float32).double() + layer.bias.double()
     y = layer(x)
     assert y.shape == (rows, outputs)
-    assert y.dtype == dtype
+    assert y.dtype == torch.bfloat16
     assert y.is_contiguous()
-    assert relative_error(y, want) < (4e-3 if dtype == torch.bfloat16 else 1e-3)
+    assert relative_error(y, want) < 4e-3
