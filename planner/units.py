@@ -69,8 +69,9 @@ def parse_tokens(text: str, *, minimum: int = 1, what: str = "context") -> int:
     match = _TOKENS.fullmatch(text.strip().replace("_", "").replace(",", ""))
     unit, example = _COUNTED.get(what, ("tokens", "32k or 10240"))
     if match is None:
-        said = "a number of" if unit == what else f"for {what} a number of"
-        raise BadInput(f"not {said} {unit}: {text!r}", f"write {_written_out(text) or example}")
+        said = unit if unit == what else f"{unit} for {what}"
+        hint = _written_out(text) or f"it like {example}"
+        raise BadInput(f"not a number of {said}: {text!r}", f"write {hint}")
     exact = float(match[1]) * {"": 1, "k": 2**10, "m": 2**20}[match[2].lower()]
     if exact != math.floor(exact):
         raise BadInput(f"not a whole number of {unit} for {what}: {text!r}", f"write {example}")

@@ -95,8 +95,8 @@ QWEN = ["-m", "Qwen/Qwen3-8B", "--offline"]
             (["plan", *QWEN, "--budget", "9GB", *words], error, hint)
             for words, error, hint in (
                 (["--users", "1e6"], "not a number of users: '1e6'", "write 1000000"),
-                (["--context", "1e5"], "for context a number of tokens: '1e5'", "write 100000"),
-                (["--batch", "1.5e0"], "a number of sequences", "4 or 16"),
+                (["--context", "1e5"], "not a number of tokens for context: '1e5'", "write 100000"),
+                (["--batch", "1.5e0"], "not a number of sequences for batch", "4 or 16"),
                 (["--context", "inf"], "a number of tokens", "32k or 10240"),
             )
         ),
