@@ -6,6 +6,7 @@ DOOR = (
     "findings",
     "next_run",
     "options",
+    "telling_run",
     "time_estimate",
     "user_text",
 )

@@ -25,8 +25,9 @@ from ..measure.runner import ConfigurationRunner
 from ..records.profile_files import replace_file, to_text
 from ..records.record_file import DIVERGENCE, LAYERS, Environment, Record, of_other_versions
 from .affine_proposal import AFFINE, gain, proposes
-from .candidates import anchors, chunk_for, enumerate_candidates
+from .candidates import LONG, anchors, chunk_for, enumerate_candidates
 from .next_run import Measurement, Posterior, choose
+from .telling_candidates import CandidateDesign
 
 FIRST = 1
 """Configurations that are begun however little time there is: the unquantized model, without
@@ -86,10 +87,15 @@ class Campaign:
         self._learn = learn
         self._spec, self._plan, self._runner, self._records = spec, plan, runner, records
         self._step, self._clock = step, clock
+        sensitivity = Sensitivity.of(records)
         self._configs, self._candidates = enumerate_candidates(
-            spec, max(plan.contexts), plan.weights, Sensitivity.of(records)
+            spec, max(plan.contexts), plan.weights, sensitivity
         )
         self._index = {config: i for i, config in enumerate(self._configs)}
+        self._telling: CandidateDesign | None = None
+        if plan.runs >= LONG:
+            memory = self._candidates.memory.tolist()
+            self._telling = CandidateDesign(spec, self._configs, memory, sensitivity)
 
     def run(self) -> Ending:
         """Run configurations, at all contexts each; the order depends on the rows alone."""
@@ -136,10 +142,16 @@ class Campaign:
 
     def _choose(self, number: int) -> tuple[Configuration | None, float]:
         rng = np.random.default_rng([self._plan.seed, number])
-        choice = choose(Posterior(self._candidates, self._tried()), rng)
-        if choice.index is None or choice.expected_error < self._plan.tolerance:
+        tried = self._tried()
+        choice = choose(Posterior(self._candidates, tried), rng)
+        index = choice.index
+        if self._telling is not None:
+            index = self._telling.next(_runs(self._records), tried, otherwise=index)
+        settled = choice.expected_error < self._plan.tolerance
+        enough = self._telling is None or number >= LONG
+        if index is None or (settled and enough):
             return None, choice.expected_error
-        return self._configs[choice.index], choice.expected_error
+        return self._configs[index], choice.expected_error
 
     def _ending(self, reason: str, number: int) -> Ending:
         rng = np.random.default_rng([self._plan.seed, number])

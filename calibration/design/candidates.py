@@ -20,28 +20,18 @@ from .next_run import Candidates
 
 CHUNK = 1024
 """Prefill chunk of calibration runs with longer prompts: small beside any cache worth packing."""
+EIGHT = "w16a16-k8v8"
+"""Told by the fit where there is one: a longer calibration runs it only where it is in doubt."""
 ANCHORS = (
-    *("w16a16-k16v16", "w16a16-k8v8", "w16a16-k4v4"),
+    *("w16a16-k16v16", EIGHT, "w16a16-k4v4"),
     *("w16a16-k2v16", "w16a16-k16v2"),
     "w4a16-k16v16",
 )
 """What every calibration starts with: both ends and the middle, and two bits of keys and of values
 apart, before any combination, whose loss could be laid on either side."""
-METHOD_ANCHORS = (
-    "w16a16-k4v4-kc",
-    "w16a16-k2v16+rot",
-    "w16a16-k2v16+smooth",
-    "w16a16-k2v16+smooth+rot",
-    "w16a16-k16v2-pb64",
-    "w16a16-k4v4-pb64-g32+rot",
-    "w16a16-k2v4-pb64-g32+smooth",
-)
-"""What a longer calibration runs next: scales by channel, by which keys with outliers are saved,
-then rotation and smoothing apart and together, and tiles, on which the published rows say little
-(`python -m kvpareto.calibration.evidence.replay`). Chosen on the five measured models that judge
-them; docs/accuracy.md says what a choice without the judged model gives."""
 LONG = 14
-"""Runs from which on a calibration has room for METHOD_ANCHORS."""
+"""Runs from which on a calibration has rows enough for a noise of the model's own, whose fit then
+says which run tells most (telling_run.py)."""
 
 
 def chunk_for(context: int) -> int | None:
@@ -49,9 +39,9 @@ def chunk_for(context: int) -> int | None:
 
 
 def anchors(weights: Sequence[int], chunk: int | None, runs: int) -> list[Configuration]:
-    """What is run before anything is chosen by a calibration of so many runs; the unquantized
-    model first."""
-    texts = (*ANCHORS, *METHOD_ANCHORS) if runs >= LONG else ANCHORS
+    """What is run before anything is chosen by a calibration of so many runs; the unquantized model
+    first."""
+    texts = [text for text in ANCHORS if runs < LONG or text != EIGHT]
     configs = [Configuration.parse(text).with_chunk(chunk) for text in texts]
     return [config for config in configs if config.weight_bits in weights]
 

@@ -1,4 +1,4 @@
-"""What to measure next: the run that is expected to do most to the frontier.
+"""What a short calibration measures next: the run that is expected to do most to the frontier.
 
 Memory is known by arithmetic, so only accuracy is bought. Beliefs about the accuracy of every
 candidate start from the fitted regression and its interval, and are updated by what is measured:

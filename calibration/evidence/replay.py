@@ -2,7 +2,7 @@
 
     python -m kvpareto.calibration.evidence.replay [--write]
 
-The design chooses runs among configurations that were measured (three recall models, three
+The design chooses runs among configurations that were measured (three recall models, four
 pretrained ones), sees their rows alone, and the fit predicts the rest. Shown are the error over
 all of the rest, and what matters to a plan: of the points that it may recommend (their lower end
 keeps nine tenths), along the frontier that is predicted, how far each pick is from what was
@@ -18,59 +18,59 @@ import numpy as np
 
 from ...planner.accuracy.formula import Floats
 from ...planner.accuracy.model_sensitivity import shape_of
-from ...planner.accuracy.predict import predict_many, published
+from ...planner.accuracy.predict import published
 from ...planner.formats.configuration import Configuration
-from ..design.candidates import ANCHORS, METHOD_ANCHORS, place_of
-from ..design.next_run import Candidates, Measurement, Posterior, choose
+from ..design.candidates import LONG, anchors
+from ..design.telling_run import SAFE, TIE, Points, TellingDesign
 from ..fit.accuracy_rows import AccuracyRow
 from ..fit.calibrated_noise import NoiseRows, fit_calibrated_noise, prior_of
 from ..fit.leave_out import leave_out
-from ..fit.measured_models import MODELS
+from ..fit.measured_models import SHIPPED
 from ..fit.mixed_effects import KnownModel
 from .accuracy_tables import markdown_table, with_tables
-from .replayed_models import KEY, RECALL_MODELS, Measured, pretrained, recall_grid
+from .replayed_models import (
+    KEY,
+    RECALL_MODELS,
+    Measured,
+    pretrained,
+    recall_grid,
+    sensitivity_of,
+)
 
 MOST_KEPT = 1.2
 SMALL_CACHE = 0.2
 """Share of the unquantized cache's bytes below which picks are apart: there formats fail."""
-SAFE = 0.9
-"""What the lower end of a pick's interval keeps, or a plan does not recommend it."""
-TIE = 0.002
 FIFTH = 0.2
 Point = tuple[Configuration, int]
 """A configuration and a context."""
 
 
 def chosen_runs(measured: Measured, count: int) -> list[Configuration]:
-    """What a calibration of `count` runs measures, among what there is: its anchors, or what is
-    nearest to them, then what the design asks for at the longest context that all have."""
-    context = max(
-        measured.contexts, key=lambda c: (sum(c in by for by in measured.rows.values()), c)
+    """What a calibration of `count` runs measures, LONG or more, among what there is: its anchors,
+    or what is nearest to them, then what tells most."""
+    configs = list(measured.rows)
+    rows = {
+        i: [row for by in here.values() for row in by]
+        for i, here in enumerate(measured.rows.values())
+    }
+    weights = {config.weight_bits for config in configs}
+    tried = {_nearest(configs, one): None for one in anchors(tuple(weights), None, LONG)[1:]}
+    points = Points(
+        [row for here in rows.values() for row in here],
+        np.array([i for i, here in rows.items() for _ in here]),
+        np.array([measured.share(config) for config in configs]),
     )
-    configs = [config for config, by in measured.rows.items() if context in by]
-    found = predict_many(measured.spec, configs, context, published())
-    ends = [[getattr(one, end) for one in found] for end in ("retention", "low", "high")]
-    candidates = Candidates(
-        np.array([round(1e9 * measured.share(config)) for config in configs], dtype=np.int64),
-        np.array([place_of(config) for config in configs]),
-        *(np.array(end) for end in ends),
-    )
-    done: dict[int, Measurement] = {}
-
-    def run(i: int) -> None:
-        kept = measured.kept(configs[i], context)
-        assert kept is not None  # it is one of those with this context
-        done.setdefault(i, kept)
-
-    for text in (*ANCHORS[1:], *METHOD_ANCHORS):
-        if len(done) < count:
-            run(_nearest(configs, Configuration.parse(text)))
-    while len(done) < min(count, len(configs)):
-        rng = np.random.default_rng(len(done))
-        index = choose(Posterior(candidates, done), rng).index
-        left = [i for i in range(len(configs)) if i not in done]
-        run(int(rng.choice(left)) if index is None else index)
-    return [configs[i] for i in done]
+    shipped = published()
+    sensitivity = sensitivity_of(measured.spec)
+    model = KnownModel(KEY, sensitivity.features, (), shape_of(measured.spec))
+    design = TellingDesign(points, model, prior_of(shipped, sensitivity))
+    kept = np.array([min(row.retention, 1.0) for row in points.rows])
+    while len(tried) < min(count, len(configs)):
+        seen = np.where(np.isin(points.owner, list(tried)), kept, np.nan)
+        chosen = design.next([_bounded(row) for i in tried for row in rows[i]], tried, seen)
+        assert chosen is not None  # some are left
+        tried[chosen] = None
+    return [configs[i] for i in tried]
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _predicted(
 ) -> tuple[dict[Point, float], dict[Point, float]]:
     """Retention of every point by a fit of the chosen runs' rows, and the interval's lower end."""
     shipped = published()
-    sensitivity = shipped.models.of(measured.spec)
+    sensitivity = sensitivity_of(measured.spec)
     model = KnownModel(KEY, sensitivity.features, (), shape_of(measured.spec))
     rows, groups = [], []
     for number, config in enumerate(chosen):
@@ -211,7 +211,7 @@ def table(replays: Mapping[str, Sequence[Replay]]) -> str:
 def all_replays() -> dict[str, list[Replay]]:
     """16 runs of the recall models, and a fifth of the runs of each pretrained one."""
     found = {name: [replay(recall_grid(name), 16)] for name in RECALL_MODELS}
-    for hub_id in MODELS:
+    for hub_id in SHIPPED:
         measured = pretrained(hub_id)
         found[hub_id] = [replay(measured, round(FIFTH * len(measured.rows)))]
     return found

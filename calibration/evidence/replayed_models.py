@@ -1,6 +1,6 @@
 """Models whose measured configurations are there, for calibrations to be replayed on (replay.py).
 
-Three recall models and three pretrained ones. The third recall model has other depth, head width
+Three recall models and four pretrained ones. The third recall model has other depth, head width
 and seed than the two that ship. It was trained for its grid alone, its weights are not kept, and
 the design and the fit were made before there was a row of it.
 """
@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ...planner.accuracy.key_noise.key_ranges import bundled_ranges
+from ...planner.accuracy.model_sensitivity import ModelSensitivity
+from ...planner.accuracy.predict import published
 from ...planner.formats.configuration import Configuration
 from ...planner.formats.kv_format import KVFormat
 from ...planner.load_model import load_config, load_model
@@ -17,7 +20,7 @@ from ...planner.models.read_config import read_model
 from ...planner.models.spec import Attention, ModelSpec
 from ..design.next_run import Measurement
 from ..fit.accuracy_rows import AccuracyRow
-from ..fit.measured_models import MODELS, measured_runs
+from ..fit.measured_models import SHIPPED, STRANGERS, measured_runs
 from ..grid.held_out import FILE
 from ..grid.reading import read_runs, to_rows
 
@@ -74,14 +77,24 @@ def third_model() -> ModelSpec:
 
 
 def pretrained(hub_id: str) -> Measured:
-    """The text's probability of one measured pretrained model, under each format of cache and
-    weights, whatever the chunk it was read in."""
+    """The text's probability of one of PRETRAINED, under each format of cache and weights, whatever
+    the chunk it was read in."""
     rows: dict[Configuration, dict[int, list[AccuracyRow]]] = {}
-    for config, row in measured_runs():
-        if row.model == MODELS[hub_id] and row.kind == "perplexity":
+    for config, row in measured_runs(models=SHIPPED):
+        if row.model == SHIPPED[hub_id] and row.kind == "perplexity":
             plain = config.with_chunk(None)
             rows.setdefault(plain, {}).setdefault(row.context, [replace(row, model=KEY)])
     return Measured(load_model(hub_id, offline=True), rows)
+
+
+def sensitivity_of(spec: ModelSpec) -> ModelSensitivity:
+    """What the shared fit expects of a model; of one that it does not see, what it expects of a
+    stranger whose keys were read, though a model of its shape has rows without them."""
+    models = published().models
+    found = models.of(spec)
+    if spec.name not in STRANGERS:
+        return found
+    return models.unseen(replace(found.features, ranges=bundled_ranges(spec.name)))
 
 
 def _cache_bytes(spec: ModelSpec, config: Configuration) -> int:

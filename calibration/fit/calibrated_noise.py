@@ -10,9 +10,10 @@ shift of log noise that would have covered LEVEL of them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from ...planner.accuracy.calibrated_noise import (
@@ -64,6 +65,9 @@ BITS_SD = 0.4
 FORMAT_SD = 0.5
 """Spread of the tables' entries, and of what is a format's own."""
 STEP = 1e-4
+
+
+Codes = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -147,9 +151,10 @@ class NoiseRows:
             retention[rows] = cache * noise.weight_retention(self.weight_bits[rows], kind, shift)
         return retention
 
-    def slopes(self, noise: CalibratedNoise) -> Floats:
+    def slopes(self, noise: CalibratedNoise, codes: Codes | None = None) -> Floats:
         """d retention / d entry, [N, entries], for all entries of the tables in their order, then
-        for the deviation of every format."""
+        for the deviations of the formats with these sorted `codes` (None: of all rows)."""
+        codes = self.codes if codes is None else codes
         parts, tokens = noise.components(self.inputs), self.inputs.tokens
         by_log = np.zeros_like(parts)
         for kind, rows in self.kinds.items():
@@ -173,12 +178,35 @@ class NoiseRows:
                             raw = noise.deviation(table.name, layer)
                             inner = np.cosh(raw / BOUND) ** -2
                         np.add.at(into, (numbers, place), weight[c] * inner)
-        own = np.zeros((len(self.rows), len(self.codes)))
+        own = np.zeros((len(self.rows), len(codes)))
         layer = self.inputs.layers[0]
         bend = np.cosh(noise.of_format(layer) / BOUND) ** -2
         by_format = (by_log * noise.of_layer(layer, self.inputs)).sum(axis=0) * bend
-        own[numbers, np.searchsorted(self.codes, layer.codes)] = by_format
+        has = np.flatnonzero(np.isin(layer.codes, codes))
+        own[has, np.searchsorted(codes, layer.codes[has])] = by_format[has]
         return np.concatenate([*by_table, own], axis=1)
+
+    def gradient(self, fitted: "FittedNoise") -> tuple[Floats, Floats]:
+        """d retention / d parameter, [N, parameters], for all parameters in the order of
+        `fitted.values`, then for the deviation of every format in that of `fitted.formats`; and the
+        retention [N]."""
+        noise, names = fitted.noise, list(fitted.values)
+        codes = np.array(sorted(fitted.formats), dtype=np.int64)
+        plain = len(names) - sum(len(entries) for entries in TABLES.values())
+        parts = noise.components(self.inputs)
+        here = self.predict(noise, parts=parts)
+        tabled = [noise.tabled(layer) for layer in self.inputs.layers]
+        columns = np.zeros((len(self.rows), len(names) + len(codes)))
+        columns[:, plain:] = self.slopes(noise, codes)
+        for i, name in enumerate(names[:plain]):
+            kind = name.partition(":")[2]
+            if kind in KINDS and kind not in self.kinds:
+                continue  # no row is of it
+            moved = noise.moved(name, STEP)
+            outside = name in OF_WEIGHTS or name.split(":")[0] in KIND_EFFECTS
+            of_cache = parts if outside else moved.components(self.inputs, tabled)
+            columns[:, i] = (self.predict(moved, parts=of_cache) - here) / STEP
+        return columns, here
 
 
 @dataclass(frozen=True)
@@ -187,6 +215,8 @@ class FittedNoise:
 
     values: dict[str, float]
     formats: dict[int, float]
+    precision: Floats | None = None
+    """Inverse covariance of all of them, in the order of `NoiseRows.gradient`; None: not known."""
 
     @property
     def noise(self) -> CalibratedNoise:
@@ -199,11 +229,8 @@ def fit_calibrated_noise(
     """The most probable own noise of one model."""
     data = NoiseRows(rows, model)
     count = len(prior.names)
-    plain = count - sum(len(entries) for entries in TABLES.values())
     mean = np.concatenate([prior.mean, np.zeros(len(data.codes))])
     sd = np.concatenate([prior.sd, np.full(len(data.codes), FORMAT_SD)])
-    kinds = {f":{kind}" for kind in KINDS if kind not in data.kinds}
-    idle = [any(name.endswith(kind) for kind in kinds) for name in prior.names[:plain]]
 
     def own_of(theta: Floats) -> FittedNoise:
         values = dict(zip(prior.names, theta[:count].tolist(), strict=True))
@@ -224,18 +251,7 @@ def fit_calibrated_noise(
         return np.concatenate([off * trust(off), (theta - mean) / sd])
 
     def jacobian(theta: Floats) -> Floats:
-        noise = noise_of(theta)
-        parts = noise.components(data.inputs)
-        here = data.predict(noise, parts=parts)
-        tabled = [noise.tabled(layer) for layer in data.inputs.layers]
-        columns = np.zeros((len(rows), len(theta)))
-        columns[:, plain:] = data.slopes(noise)
-        for i in np.flatnonzero(~np.array(idle)):
-            name = prior.names[i]
-            moved = noise.moved(name, STEP)
-            outside = name in OF_WEIGHTS or name.split(":")[0] in KIND_EFFECTS
-            of_cache = parts if outside else moved.components(data.inputs, tabled)
-            columns[:, i] = (data.predict(moved, parts=of_cache) - here) / STEP
+        columns, here = data.gradient(own_of(theta))
         off = distance(here, data.observed, data.sd, MISFIT)
         # of sign(d) sqrt(HUBER |d|) beyond HUBER the derivative is half of the weight
         inner = np.where(np.abs(off) > HUBER, 0.5, 1.0) * trust(off)
@@ -251,4 +267,4 @@ def fit_calibrated_noise(
         ftol=1e-5,
         max_nfev=80,
     )
-    return own_of(solution.x)
+    return replace(own_of(solution.x), precision=solution.jac.T @ solution.jac)

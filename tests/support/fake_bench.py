@@ -86,6 +86,7 @@ def campaign(
     runs: int,
     append: Any = None,
     learn: Callable[[], None] | None = None,
+    step: Callable[[int, Configuration], None] = lambda number, config: None,
 ) -> tuple[Campaign, list[str]]:
     notices: list[str] = []
     runner = ConfigurationRunner(
@@ -97,7 +98,7 @@ def campaign(
         notice=notices.append,
     )
     plan = CalibrationPlan((4096,), (16,), runs, None, 0.0, 0)
-    made = Campaign(LLAMA, plan, runner, records, lambda number, config: None, learn=learn)
+    made = Campaign(LLAMA, plan, runner, records, step, learn=learn)
     return made, notices
 
 

@@ -126,3 +126,29 @@ def test_a_death_at_any_row_changes_nothing_in_the_end(tmp_path: Path) -> None:
             campaign(MadeUpModel(), records, 7, append)[0].run()
         campaign(MadeUpModel(), records, 7)[0].run()
         assert without_times(records) == without_times(whole)
+
+
+def test_a_long_calibration_goes_on_with_what_tells_most() -> None:
+    """After the anchors, of which 8 bits are none, it runs formats that the noise of this model is
+    not known of, and repeats none."""
+
+    class Enough(Exception):
+        pass
+
+    begun: list[Configuration] = []
+
+    def step(number: int, config: Configuration) -> None:
+        if number == 6:
+            raise Enough
+        begun.append(config.with_chunk(None))
+
+    records: list[Record] = []
+    made = campaign(MadeUpModel(), records, 14, step=step)[0]
+    with pytest.raises(Enough):
+        made.run()
+    anchors = ["w16a16-k16v16", "w16a16-k4v4", "w16a16-k2v16", "w16a16-k16v2"]
+    assert [str(config) for config in begun[:4]] == anchors
+    assert len(set(begun)) == len(begun) == 6
+    for config in begun[4:]:
+        assert 2 in (config.k_bits, config.v_bits)
+        assert str(config) not in anchors

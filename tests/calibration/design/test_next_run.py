@@ -137,17 +137,8 @@ def test_candidates_hold_the_anchors_and_know_their_memory() -> None:
         "w4a16-k16v16+pc1024",
     ]
     longer = anchors((16, 4), chunk_for(8192), 16)
-    assert longer[: len(first)] == first
-    assert [str(c) for c in longer[len(first) :]] == [
-        "w16a16-k4v4-kc+pc1024",
-        "w16a16-k2v16+rot+pc1024",
-        "w16a16-k2v16+smooth+pc1024",
-        "w16a16-k2v16+smooth+rot+pc1024",
-        "w16a16-k16v2-pb64+pc1024",
-        "w16a16-k4v4-pb64-g32+rot+pc1024",
-        "w16a16-k2v4-pb64-g32+smooth+pc1024",
-    ]
-    assert set(longer) <= set(configs)
+    assert longer == [one for one in first if str(one) != "w16a16-k8v8+pc1024"]
+    assert set(first) <= set(configs)
     assert len(configs) == len(set(configs)) == len(candidates.memory)
     unquantized, quarter = (configs.index(first[i]) for i in (0, 5))
     assert candidates.memory[quarter] < 0.5 * candidates.memory[unquantized]
