@@ -57,7 +57,8 @@ def verdict(gap: float, error: float) -> str:
 
 
 def _table(title: str, whole: Row, by_config: dict[str, Row]) -> str:
-    names = [name for name in whole if any(name in r["tasks"] for r in by_config.values())]
+    others = [row["tasks"] for config, row in by_config.items() if config != FULL]
+    names = [name for name in whole if any(name in tasks for tasks in others)]
     said = ", ".join(f"{name} {100 * whole[name]['score']:.1f} %" for name in names)
     cells = " | ".join(f"{name} | within {WITHIN:g}" for name in names)
     lines = [f"**{title}**; 16 bits: {said}.\n", f"| cache | {cells} |"]
