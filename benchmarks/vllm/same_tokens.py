@@ -5,11 +5,12 @@
     python benchmarks/vllm/same_tokens.py own MODEL answers.json
 
 MODEL is a folder with weights and tokenizer; prompts are pieces of this project's docs. `served`
-writes what vLLM answers with 16 bits, and the plugin with pages of 8 and 4 bits. `own` answers the
-same prompts by the runtime, whose keys and values have been in the same pages (write, read, turn
-back: page_format.py), and says how many answers are the same, token by token. Where one differs,
-it prints by how many logits the runtime preferred its token to the next best: two
-implementations round otherwise, and where two tokens are that near, either may come. The nearest
+writes what vLLM answers with 16 bits, and the plugin with pages of 8 and 4 bits. `own` runs each
+prompt with its answer through the runtime, whose keys and values have been in the same pages
+(write, read, turn back: page_format.py), and says how many answers are the runtime's own greedy
+ones, token by token. Where one differs, it prints by how many logits the runtime preferred
+its token to the next best: two implementations round otherwise, and where two tokens are that near,
+either may come. The nearest
 formats of the runtime's own grammar follow, and how far each is from the 16-bit keys and values.
 
 float16 is the default: its noise is an eighth of bfloat16's.
@@ -18,7 +19,6 @@ float16 is the default: its noise is an eighth of bfloat16's.
 import argparse
 import json
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,10 +116,10 @@ def _paged(x: Tensor, form: PageFormat) -> Tensor:
 def _own(asked: argparse.Namespace, prompts: list[list[int]]) -> None:
     from kvpareto.runtime import load
 
-    served = json.loads(asked.answers.read_text(encoding="utf-8")) if asked.answers.exists() else {}
+    served = json.loads(asked.answers.read_text(encoding="utf-8"))
     room = {"context": asked.longest, "output": asked.new, "dtype": getattr(torch, asked.dtype)}
-    found: dict[str, list[list[int]]] = {}
-    for name in CACHES:
+    for name, answers in served.items():
+        pairs = list(zip(prompts, answers, strict=True))
         with load(asked.model, "w16a16-k16v16", **room, graphs=False) as session:
             layers = [one for one in session.cache.layers if isinstance(one, PackedLayer)]
             form = PageFormat.of(f"{name}_per_token_head", layers[0].state.key.dim)
@@ -127,55 +127,38 @@ def _own(asked: argparse.Namespace, prompts: list[list[int]]) -> None:
                 if form is not None:
                     layer.__class__ = PagedLayer
                     layer.form = form  # type: ignore[attr-defined]
-            begun = time.monotonic()
-            answers = [_greedy(session, prompt, asked.new) for prompt in prompts]
-            found[name] = [tokens for tokens, _ in answers]
-            print(f"runtime, {name}: {time.monotonic() - begun:.0f} s", flush=True)
-            _compare(f"served {name} / runtime, its pages", served.get(name), answers)
-            if name == "16 bits":
+            mine = [_forced(session, *pair) for pair in pairs]
+            _compare(f"{name}, its pages", answers, mine)
+            if form is None:
                 _errors(session, layers, prompts[-1])
     for name, config in OURS.items():
-        with load(asked.model, config, **room) as session:
-            answers = [_greedy(session, prompt, asked.new) for prompt in prompts]
-        _compare(f"served {name} / runtime, {config}", served.get(name), answers)
-        _compare(f"runtime, {name} pages / runtime, {config}", found[name], answers)
-    _compare(
-        "runtime, int4 pages / 16 bits", found["int4"], [(one, []) for one in found["16 bits"]]
-    )
+        pairs = list(zip(prompts, served[name], strict=True))
+        with load(asked.model, config, **room, graphs=False) as session:
+            mine = [_forced(session, *pair) for pair in pairs]
+        _compare(f"{name}, {config}", served[name], mine)
 
 
-@torch.inference_mode()
-def _greedy(session: Any, prompt: list[int], new: int) -> tuple[list[int], list[float]]:
-    """`new` tokens, and by how many logits each was ahead of the second."""
-    logits = session.prefill(torch.tensor([prompt], device=session.device), new)
-    tokens, ahead = list[int](), list[float]()
-    while len(tokens) < new:
-        best = logits.float().view(-1).topk(2)
-        tokens.append(int(best.indices[0]))
-        ahead.append(float(best.values[0] - best.values[1]))
-        if len(tokens) < new:
-            logits = session.forward(best.indices[:1].view(1, 1))
-    return tokens, ahead
+def _forced(session: Any, prompt: list[int], answer: list[int]) -> tuple[list[int], list[float]]:
+    """The token that follows each place of a served answer, and by how many logits it was ahead of
+    the second: greedy decoding gives the same answer if all are its own."""
+    ids = torch.tensor([prompt + answer[:-1]], device=session.device)
+    places = torch.arange(len(prompt) - 1, ids.shape[1])
+    logits = torch.cat([part[0] for part in session.logits(ids, places)]).float()
+    best = logits.topk(2)
+    return best.indices[:, 0].tolist(), (best.values[:, 0] - best.values[:, 1]).tolist()
 
 
-def _compare(
-    what: str, theirs: list[list[int]] | None, mine: list[tuple[list[int], list[float]]]
-) -> None:
-    if theirs is None:
-        return
-    same, before, margins = 0, 0, list[float]()
+def _compare(what: str, theirs: list[list[int]], mine: list[tuple[list[int], list[float]]]) -> None:
+    same, places, margins = 0, 0, list[float]()
     for one, (tokens, ahead) in zip(theirs, mine, strict=True):
-        pairs = zip(one, tokens, strict=True)
-        at = next((i for i, (a, b) in enumerate(pairs) if a != b), len(tokens))
-        same, before = same + (at == len(tokens)), before + at
-        if at < len(ahead):
-            margins.append(ahead[at])
-    total = sum(len(tokens) for tokens, _ in mine)
-    line = f"{what}: {same} of {len(mine)} answers the same, {before} of {total} tokens before"
+        differ = [i for i, (a, b) in enumerate(zip(one, tokens, strict=True)) if a != b]
+        same, places = same + (not differ), places + len(differ)
+        if differ:
+            margins.append(ahead[differ[0]])
+    total = sum(map(len, theirs))
+    line = f"{what}: {same} of {len(mine)} answers the same, {total - places} of {total} tokens"
     near = ", ".join(f"{margin:.3f}" for margin in sorted(margins))
-    print(
-        f"{line} a first difference" + (f"; logits ahead there: {near}" if near else ""), flush=True
-    )
+    print(line + (f"; logits ahead at first differences: {near}" if near else ""), flush=True)
 
 
 def _errors(session: Any, layers: list[PackedLayer], prompt: list[int]) -> None:
