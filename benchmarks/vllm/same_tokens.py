@@ -53,8 +53,10 @@ def main() -> None:
     parser.add_argument("--dtype", default="float16")
     asked = parser.parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", VLLM_NO_USAGE_STATS="1", VLLM_USE_FLASHINFER_SAMPLER="0")
-    prompts = _prompts(asked.model, asked.prompts, asked.longest)
-    (_served if asked.side == "served" else _own)(asked, prompts)
+    if asked.side == "served":
+        _served(asked, _prompts(asked.model, asked.prompts, asked.longest))
+    else:
+        _own(asked)
 
 
 def _prompts(folder: Path, count: int, longest: int) -> list[list[int]]:
@@ -77,7 +79,7 @@ def _served(asked: argparse.Namespace, prompts: list[list[int]]) -> None:
     from kvpareto.runtime.vllm_plugin import register
 
     register()
-    said: dict[str, list[list[int]]] = {}
+    said: dict[str, list[list[int]]] = {"prompts": prompts}  # the docs will change
     plan = SamplingParams(max_tokens=asked.new, ignore_eos=True, temperature=0.0, detokenize=False)
     given = [{"prompt_token_ids": prompt} for prompt in prompts]
     for name, cache in CACHES.items():
@@ -113,10 +115,11 @@ def _paged(x: Tensor, form: PageFormat) -> Tensor:
     return (page_format.rotate_back(held) if form.rotated else held).to(x.dtype)
 
 
-def _own(asked: argparse.Namespace, prompts: list[list[int]]) -> None:
+def _own(asked: argparse.Namespace) -> None:
     from kvpareto.runtime import load
 
     served = json.loads(asked.answers.read_text(encoding="utf-8"))
+    prompts = served.pop("prompts")
     room = {"context": asked.longest, "output": asked.new, "dtype": getattr(torch, asked.dtype)}
     for name, answers in served.items():
         pairs = list(zip(prompts, answers, strict=True))
