@@ -5,6 +5,7 @@ Products of up to 64 rows with 4-bit matrices of groups of 128 by Hopper's warpg
 """
 
 import functools
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,9 +18,35 @@ from . import cuda_row, few_rows
 COLUMNS = 256  # of a block
 THREADS = 256
 ROWS = (16, 32, 64)
-STAGES = {16: 9, 32: 8, 64: 6}
-MOST_SPLITS = 4  # blocks of a cluster: eight do as well alone, but begin later
 _SOURCE = Path(__file__).with_name("wide.cu")
+
+
+@dataclass(frozen=True, slots=True)
+class WideCut:
+    """How a product is cut: rows of x, padded; blocks that share the inputs; units of inputs in
+    shared memory; blocks a multiprocessor."""
+
+    rows: int
+    splits: int
+    stages: int
+    blocks: int
+
+    def shared_bytes(self) -> int:
+        """What a block keeps in shared memory: stages of x, words, scales, zeros; then its sums."""
+        stage = self.rows * 256 + 16 * (4 * COLUMNS + 32) + 2 * COLUMNS + COLUMNS // 2
+        return max(self.stages * stage, self.rows * (COLUMNS + 4) * 4)
+
+
+def cut_of(inputs: int, outputs: int, rows: int, processors: int) -> WideCut:
+    """Chosen by measurement on an H200. Splits are the power of two that fills it, four at most:
+    eight blocks of a cluster begin later."""
+    padded = next(n for n in ROWS if n >= rows)
+    stages, blocks, most = {16: (5, 2, 8), 32: (8, 1, 4), 64: (6, 1, 4)}[padded]
+    splits = 1
+    while 2 * splits <= most and 2 * splits * -(-outputs // COLUMNS) <= blocks * processors:
+        splits *= 2
+    splits = min(splits, 1 << (inputs // BLOCK4).bit_length() - 1)  # each has a unit
+    return WideCut(padded, splits, stages, blocks)
 
 
 def faster(rows: int) -> bool:
@@ -37,48 +64,32 @@ def takes(weight: Packed, x: torch.Tensor, *, gated: int = 0) -> bool:
     )
 
 
-def shared_bytes(rows: int) -> int:
-    """What a block keeps in shared memory: stages of x, words, scales and zeros; then its sums."""
-    stage = rows * 256 + 16 * (4 * COLUMNS + 32) + 2 * COLUMNS + COLUMNS // 2
-    return max(STAGES[rows] * stage, rows * (COLUMNS + 4) * 4)
-
-
-def splits_of(inputs: int, blocks: int, processors: int) -> int:
-    """Blocks that share the inputs: the power of two that fills the GPU, each with a unit."""
-    splits = 1
-    while 2 * splits <= MOST_SPLITS and 2 * splits * blocks <= processors:
-        splits *= 2
-    return min(splits, 1 << (inputs // BLOCK4).bit_length() - 1)
-
-
 def product(
     x: torch.Tensor,
     weight: Packed4,
     bias: torch.Tensor | None,
     workspace: Workspace,
-    splits: int | None = None,
+    cut: WideCut | None = None,
     *,
     gated: int = 0,
     early: bool = True,
 ) -> torch.Tensor:
     """y [rows, out] = x [rows, in] @ W + bias; x 16-bit contiguous.
 
-    `splits` overrides `splits_of`; `gated` as in `linear.multiply_gated`; `early` may be switched
-    off to compare.
+    `cut` overrides `cut_of`; `gated` as in `linear.multiply_gated`; `early` may be switched off
+    to compare.
     """
-    inputs, outputs = weight.shape
+    outputs = weight.shape[1]
     rows, device = x.shape[0], x.device.index or 0
-    width = outputs // 2 if gated else outputs
-    blocks = -(-outputs // COLUMNS)
-    splits = splits or splits_of(inputs, blocks, cuda_row.multiprocessors(device))
-    y = torch.empty(rows, width, dtype=x.dtype, device=x.device)
-    padded = next(n for n in ROWS if n >= rows)
+    cut = cut or cut_of(*weight.shape, rows, cuda_row.multiprocessors(device))
+    y = torch.empty(rows, outputs // 2 if gated else outputs, dtype=x.dtype, device=x.device)
     constants = few_rows.kinds(x, weight) | {
-        "ROWS": padded, "GATED": gated, "SPLITS": splits, "STAGES": STAGES[padded],
+        "ROWS": cut.rows, "GATED": gated, "SPLITS": cut.splits, "STAGES": cut.stages,
+        "BLOCKS": cut.blocks,
     }  # fmt: skip
-    kernel = _kernel(tuple(constants.items()), shared_bytes(padded), device)
+    kernel = _kernel(tuple(constants.items()), cut.shared_bytes(), device)
     arguments = few_rows.arguments(x, weight, bias, y, workspace)
-    kernel.launch((blocks, splits, 1), THREADS, arguments, early=early)
+    kernel.launch((-(-outputs // COLUMNS), cut.splits, 1), THREADS, arguments, early=early)
     return y
 
 

@@ -6,12 +6,14 @@
 //   ROWS    rows of x, padded: 16, 32 or 64
 //   GATED   1: y = silu(gate) * up, 2: with tanh's GELU, of the matrix's halves; 0: as it is
 //   SPLITS  blocks of a cluster, which share the inputs of 256 columns: 1 to 8
-//   STAGES  units of 128 inputs in shared memory, 4 at least
+//   STAGES  units of 128 inputs in shared memory, 5 at least
+//   BLOCKS  blocks that a multiprocessor holds
 //
 // Two warpgroups take 128 columns each, their warps 32: two tiles of the 64 rows of a wgmma. The
 // matrix is its A operand, dequantized to whole numbers in registers; x is B, swizzled in shared
 // memory. Sums of a unit are scaled once a unit. While one tile's product runs, codes of the other
-// become operands. A cluster's blocks add up their sums in each other's shared memory.
+// become operands. Warpgroups may be a unit apart: a barrier a unit in shared memory says that all of
+// it is there. A cluster's blocks add up their sums in each other's shared memory.
 
 #include "few_rows.cuh"
 #include "gate.cuh"
@@ -27,6 +29,7 @@
 #define SCALES_AT (16 * PITCH)
 #define ZEROS_AT (SCALES_AT + 2 * COLUMNS)
 #define W_STAGE (ZEROS_AT + COLUMNS / 2)
+#define LEAD (STAGES - 2)                        // units on their way
 #define SUMS_PITCH (COLUMNS + 4)                 // floats of a row of a block's sums
 
 extern __shared__ __align__(1024) u8 shared[];
@@ -34,7 +37,7 @@ extern __shared__ __align__(1024) u8 shared[];
 INLINE void copy16(u32 to, const void* from) { asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory"); }
 INLINE void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-extern "C" __global__ void CLUSTER __launch_bounds__(THREADS, 1) wide(const Args args) {
+extern "C" __global__ void CLUSTER __launch_bounds__(THREADS, BLOCKS) wide(const Args args) {
     let_successor_begin();
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const int width = GATED ? args.outputs / 2 : args.outputs;  // of y
@@ -70,13 +73,17 @@ extern "C" __global__ void CLUSTER __launch_bounds__(THREADS, 1) wide(const Args
             if (line + 16 * i < args.rows) copy16(x_to + stage * X_STAGE + i * 2048, x_from + i64(16 * i) * args.inputs + unit * 128);
     };
 
+    __shared__ unsigned long long full[STAGES];
+    const u32 full_at = static_cast<u32>(__cvta_generic_to_shared(full));
+    if (threadIdx.x < STAGES) asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(full_at + threadIdx.x * 8), "n"(THREADS) : "memory");
+    __syncthreads();
     // Weights do not depend on the launch before: they are on their way while that ends.
 #pragma unroll
-    for (int s = 0; s < STAGES - 1; s++)
+    for (int s = 0; s < LEAD; s++)
         if (s < own) copy_weights(s, s);
     wait_for_predecessor();
 #pragma unroll
-    for (int s = 0; s < STAGES - 1; s++) {
+    for (int s = 0; s < LEAD; s++) {
         if (s < own) copy_x(s, s);
         commit();
     }
@@ -116,9 +123,21 @@ extern "C" __global__ void CLUSTER __launch_bounds__(THREADS, 1) wide(const Args
         for (int i = 0; i < ROWS / 2; i++) total[tile][i] += scale[tile][i / 2 % 2] * sums[tile][i];
     };
     u32 a[2][8][4];
-    asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2) : "memory");
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // wgmma reads what cp.async wrote
-    __syncthreads();
+    // What this thread copied of `unit` is there: wgmma may read it.
+    auto arrive = [&](int unit) {
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+        asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(full_at + unit % STAGES * 8) : "memory");
+    };
+    auto meet = [&](int unit) {
+        asm volatile("{.reg .pred p; again: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; @p bra done; bra again; done:}"
+                     ::"r"(full_at + unit % STAGES * 8), "r"(unit / STAGES & 1) : "memory");
+    };
+    asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 3) : "memory");
+    arrive(0);
+    asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 4) : "memory");
+    arrive(1);
+    meet(0);
+    __syncwarp();
     open(weights, 0, a[0]);
     int stage = 0;
     for (int unit = 0; unit < own; unit++) {
@@ -128,13 +147,14 @@ extern "C" __global__ void CLUSTER __launch_bounds__(THREADS, 1) wide(const Args
         multiply(x, 1, a[1]);
         wgmma_wait<1>();
         settle(0);
-        asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 3) : "memory");
-        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-        __syncthreads();  // the next unit is there, and nobody reads the one before this any more
-        if (unit + STAGES - 1 < own) {
-            const int to = stage == 0 ? STAGES - 1 : stage - 1;
-            copy_weights(to, unit + STAGES - 1);
-            copy_x(to, unit + STAGES - 1);
+        asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 5) : "memory");
+        arrive(unit + 2);
+        meet(unit + 1);
+        __syncwarp();  // so nobody reads the unit two before this any more
+        if (unit + LEAD < own) {
+            const int to = (unit + LEAD) % STAGES;
+            copy_weights(to, unit + LEAD);
+            copy_x(to, unit + LEAD);
         }
         commit();
         stage = stage == STAGES - 1 ? 0 : stage + 1;

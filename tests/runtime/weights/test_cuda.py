@@ -22,6 +22,7 @@ from kvpareto.runtime.weights.cuda import (
 from kvpareto.runtime.weights.cuda.cuda_ring import RingCut
 from kvpareto.runtime.weights.cuda.cuda_stream import StreamCut
 from kvpareto.runtime.weights.cuda.cuda_sweep import SweepCut
+from kvpareto.runtime.weights.cuda.cuda_wide import WideCut
 from kvpareto.runtime.weights.layout import Packed, Packed4
 from kvpareto.runtime.weights.random import random4, random8
 from kvpareto.runtime.weights.workspace import Workspace
@@ -171,6 +172,8 @@ SWEEPS = [
     for cut in ((1, 16, 1, 1, 3, 2), (1, 8, 1, 2, 3, 2), (2, 16, 1, 1, 2, 2), (2, 8, 2, 1, 4, 1))
 ]  # fmt: skip
 
+WIDE = [WideCut(*cut) for cut in ((64, 1, 6, 1), (16, 8, 5, 2), (16, 2, 5, 2), (32, 4, 8, 1))]
+
 
 class TestProducts:
     pytestmark = gpu
@@ -236,22 +239,22 @@ class TestProducts:
             assert relative_error(y, want) < 5e-3
             assert torch.equal(y, cuda_row.product(x, weight, bias, cut=cut or None))
 
-    @pytest.mark.parametrize("splits", [None, 1, 2, 8])
-    def test_every_cluster_of_odd_shapes(self, splits: int | None) -> None:
+    @pytest.mark.parametrize("cut", [None, *WIDE], ids=str)
+    def test_every_cluster_of_odd_shapes(self, cut: WideCut | None) -> None:
         if torch.cuda.get_device_capability()[0] != 9:
             pytest.skip("warpgroups are Hopper's")
         for inputs, out in ((4096, 6144), (11008, 544), (2048, 1056), (1024, 64), (14336, 4096)):
             weight, workspace = weight_of(4, inputs, out), workspace_of(inputs, out)
             bias = torch.randn(out, device="cuda").bfloat16() if out == 1056 else None
             assert isinstance(weight, Packed4)
-            for rows in (1, 9, 16, 17, 31, 33, 64):
+            for rows in {1, 9, 16, 17, 31, 33, 64} if cut is None else {cut.rows - 5, cut.rows}:
                 x = activations(rows, inputs, torch.float16 if out == 544 else torch.bfloat16)
                 assert cuda_wide.takes(weight, x)
-                y = cuda_wide.product(x, weight, bias, workspace, splits)
+                y = cuda_wide.product(x, weight, bias, workspace, cut)
                 want = x.double() @ weight.dequantized(torch.float32).double()
                 want = want if bias is None else want + bias.double()
                 assert relative_error(y, want) < 5e-3
-                assert torch.equal(y, cuda_wide.product(x, weight, bias, workspace, splits))
+                assert torch.equal(y, cuda_wide.product(x, weight, bias, workspace, cut))
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
     @pytest.mark.parametrize("rows", range(1, 9))
