@@ -35,6 +35,9 @@ STAGED_BATCHES = "2026-11-28T09"  # before, the chunks of a batch went tile by t
 GROUPED_EXPERTS = "2026-11-28T16"  # before, packed experts took their tokens one after another
 EIGHT_BITS = "2026-11-28T14"  # before, chunks over 4 bits or fewer were attended to in 16
 OVERLAPS = "2026-11-28T16:54"  # before, products of a step were launched one after another
+WHOLE = (
+    "2026-11-28T20"  # before, few rows of 4 bits went through row.cu, sweep.cu, tile.cu, ring.cu
+)
 SWEEPS = "hardware/latency_h200_kvpareto.jsonl"
 OUTPUT = 64  # tokens that the caches of bench_runtime.py have room for beyond the context
 SPEED_OUTPUT = 16  # the same of a calibration's runs (trial.py), where a row does not say it
@@ -57,6 +60,8 @@ class RunRow:
     """Whether the engine attended to chunks in 8 bits where it does now."""
     overlaps: bool = True
     """The same of launches that overlap, of sweep.cu and of Granite's gate as one kernel."""
+    whole: bool = True
+    """The same of products of few rows by stream.cu and wide.cu."""
     allocated_resident: int | None = None
     allocated_peak: int | None = None
     workspace: int | None = None
@@ -115,6 +120,7 @@ def runs(lines: Iterable[dict[str, Any]], engine: Engine = KVPARETO) -> Iterator
             captured="why_eager" not in x,
             eight=x["started"] >= EIGHT_BITS,
             overlaps=x["started"] >= OVERLAPS,
+            whole=x["started"] >= WHOLE,
             allocated_resident=x["allocated_resident"],
             allocated_peak=None if in_turn else max(x["peaks"][n] for n in ("prefill", "decode")),
             workspace=x.get("workspace"),
@@ -166,6 +172,7 @@ def sweeps(lines: Iterable[dict[str, Any]]) -> Iterator[RunRow]:
                 captured=x.get("eager") is None,
                 eight=x["time"] >= EIGHT_BITS,
                 overlaps=x["time"] >= OVERLAPS,
+                whole=x["time"] >= WHOLE,
             )
 
 

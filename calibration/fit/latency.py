@@ -35,8 +35,8 @@ Floats = npt.NDArray[np.float64]
 RATES = (
     "matmul", "matmul_eight", "grouped", "grouped_packed", "stream", "attention",
     "attention_packed", "attention_eight", "attention_tiled", "tiled_packed", "weights_16",
-    "weights_8", "weights_4", "sweep", "tiles", "tiles_8", "few_rows", "overlap", "experts_16",
-    "packed_8", "packed_4", "packed_2", "packed_channels",
+    "weights_8", "weights_4", "sweep", "streamed", "wide", "wide_rows", "tiles", "tiles_8",
+    "few_rows", "overlap", "experts_16", "packed_8", "packed_4", "packed_2", "packed_channels",
 )  # fmt: skip
 HOST = (
     "launch_prefill", "launch_packed", "launch_piece", "launch_segment",
@@ -44,7 +44,7 @@ HOST = (
 )  # fmt: skip
 COSTS = (
     *HOST, "matmul_rows", "fill_rows", "dequantize_bytes", "staging_moves", "card_layer",
-    "card_launch", "card_segment", "tail_layer", "turn_layer",
+    "card_launch", "card_segment", "tail_layer", "turn_layer", "early",
 )  # fmt: skip
 """What is fitted; a rate is at most the datasheet's, or that of what it is a part of."""
 PRIOR = 0.7
@@ -54,7 +54,8 @@ FROM_KERNELS = {
     "matmul_eight": 0.15,
     "packed_8": 0.10, "packed_4": 0.10, "packed_2": 0.15,
     "weights_16": 0.15, "weights_8": 0.15, "weights_4": 0.15,
-    "sweep": 0.30, "tiles": 0.30, "tiles_8": 0.30, "few_rows": 0.15, "overlap": 0.10,
+    "streamed": 0.10, "wide": 0.20, "wide_rows": 0.15, "sweep": 0.30, "tiles": 0.30,
+    "tiles_8": 0.30, "few_rows": 0.15, "overlap": 0.10,
     "grouped_packed": 0.15, "dequantize_bytes": 0.30, "staging_moves": 0.30,
     "attention_tiled": 0.15, "tiled_packed": 0.15,
 }  # fmt: skip
@@ -124,7 +125,9 @@ def described(row: RunRow) -> LatencyJob:
     """A run as the roofline takes it, without what the engine did not have then."""
     size = kv_bytes(row.spec, row.config, row.workload, KVPARETO).total
     job = job_of(row.spec, row.workload, ConfigurationAxes.of(row.config, size))
-    return replace(job, eight=float(row.eight), overlaps=float(row.overlaps))
+    return replace(
+        job, eight=float(row.eight), overlaps=float(row.overlaps), whole=float(row.whole)
+    )
 
 
 def fit(

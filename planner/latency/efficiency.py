@@ -50,10 +50,16 @@ class Coefficients:
     """The same of 4 bits for 3 to 16 rows, arithmetic aside (sweep.cu)."""
     tiles: float
     """The same of 17 to 64 rows (tile.cu, ring.cu)."""
+    streamed: float
+    """The same of 4 bits for 1 to 4 rows (stream.cu)."""
+    wide: float
+    """The same of 17 to 64 rows on Hopper, arithmetic aside (wide.cu)."""
     tiles_8: float
     """The same of 8 bits for 3 to 32 rows (Triton)."""
     few_rows: float
     """Of the dense 16-bit rate, the arithmetic of 3 to 64 rows times packed weights."""
+    wide_rows: float
+    """The same of wide.cu."""
     experts_16: float
     """The same of experts in 16 bits, each of which has few rows of a tile to do."""
     packed_8: float
@@ -100,6 +106,9 @@ class Coefficients:
     """The same a kernel of a decode step."""
     overlap: float
     """Of `card_launch`, what a packed product hides behind the kernel before it."""
+    early: float
+    """Of `card_layer`, what is left in a step with weights of 4 bits: less of a product and of
+    attention is beginning and end (stream.cu, wide.cu, rows asked for early)."""
     card_segment: float
     """The same a staged segment of a layer."""
     tail_layer: float
@@ -125,7 +134,7 @@ class EfficiencyProfile:
 
 _RATES = (
     "matmul", "stream", "attention", "attention_masked", "attention_packed", "attention_tiled",
-    "attention_eight", "few_rows", "matmul_eight",
+    "attention_eight", "few_rows", "wide_rows", "matmul_eight",
 )  # fmt: skip
 _CARD = ("card_layer", "card_launch", "card_segment", "tail_layer", "turn_layer")
 _HOST = (

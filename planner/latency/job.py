@@ -195,6 +195,8 @@ class LatencyJob:
     """1 where the engine has that kernel: runs from before it are described by 0."""
     overlaps: Number
     """The same of steps whose launches overlap, with sweep.cu and Granite's gate fused."""
+    whole: Number
+    """The same of few rows times 4 bits by stream.cu (in whole numbers) and wide.cu."""
     kinds: tuple[AttentionGroup, ...]
 
 
@@ -215,6 +217,7 @@ def job_of(spec: ModelSpec, workload: Workload, axes: ConfigurationAxes) -> Late
         chunk=np.array(chunks, dtype=np.float64).reshape(1, 1, -1),
         eight=1.0,
         overlaps=1.0,
+        whole=1.0,
         kinds=tuple(_kind(spec, workload, kind) for kind in work.attention),
         **values,
     )

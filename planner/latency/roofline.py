@@ -80,7 +80,8 @@ def seconds(job: LatencyJob, hardware: Hardware, coefficients: Coefficients) -> 
 def _decode(job: LatencyJob, card: Card) -> Floats:
     c = card.c
     rest = job.batch * (_moved(job, card) / card.stream + job.scan_flops / card.matmul)
-    small = job.layers * (c.card_layer + c.tail_layer * job.tail)
+    early = np.where((np.asarray(job.whole) > 0) & (job.weight < products.FOUR), c.early, 1.0)
+    small = job.layers * (early * c.card_layer + c.tail_layer * job.tail)
     small = small + job.layers * c.turn_layer * (job.rotated + 0.5 * job.smoothed)
     torch_launches = experts.launches(job) + _tensor_launches(job)
     small = small + c.card_launch * (_step_launches(job, c) + torch_launches)

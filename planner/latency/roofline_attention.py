@@ -42,7 +42,7 @@ kernel unpacks codes one by one (4-bit codes at 131,072 tokens, before that kern
 DECODE_ROUND = 0.4
 """Of `card_layer`, what a further round of a step's blocks takes beside its bytes: 64 sequences of
 8 KV heads are 512 blocks, four rounds of 132, and took 98 us a layer where 72 read as much in
-one round (16 of four times the length), an H200."""
+one round (16 of four times the length), an H200. As two rounds of 264 they take 87, of 79."""
 
 
 class Card:
@@ -55,12 +55,14 @@ class Card:
         self.attention = hardware.fp16_flops * coefficients.attention
         self.masked = hardware.fp16_flops * coefficients.attention_masked
         self.packed = hardware.fp16_flops * coefficients.attention_packed
-        hopper = any(chip in hardware.name for chip in HOPPER)
-        self.eight = (hardware.fp8_flops or 0.0) * coefficients.attention_eight * hopper
-        self.matmul_eight = (hardware.fp8_flops or 0.0) * coefficients.matmul_eight * hopper
+        self.hopper = any(chip in hardware.name for chip in HOPPER)
+        self.eight = (hardware.fp8_flops or 0.0) * coefficients.attention_eight * self.hopper
+        eight_bits = (hardware.fp8_flops or 0.0) * self.hopper
+        self.matmul_eight = eight_bits * coefficients.matmul_eight
         self.tiled = hardware.fp16_flops * coefficients.attention_tiled
         self.tiled_packed = self.tiled * coefficients.tiled_packed
         self.few_rows = hardware.fp16_flops * coefficients.few_rows
+        self.wide_rows = hardware.fp16_flops * coefficients.wide_rows
         # A faster card needs more query rows to be full.
         self.fill_rows = coefficients.fill_rows * hardware.fp16_flops / 989.4e12
 
@@ -88,11 +90,13 @@ def decode_cache(job: LatencyJob, card: Card) -> Number:
 
 def _further_rounds(job: LatencyJob) -> Number:
     """Rounds of decode attention's blocks after the first, of all layers: a block takes a KV head
-    of a sequence, or a part of one, and fills a multiprocessor."""
+    of a sequence, or a part of one, and fills a multiprocessor, or half of it where there are
+    more."""
     total: Number = 0.0
     for kind in job.kinds:
         heads = job.batch * kind.query_heads // np.maximum(kind.group, 1)
-        total = total + kind.layers * np.maximum(np.ceil(heads / MULTIPROCESSORS) - 1, 0.0)
+        at_once = MULTIPROCESSORS * np.where(np.asarray(job.whole) > 0, 2, 1)
+        total = total + kind.layers * np.maximum(np.ceil(heads / at_once) - 1, 0.0)
     return total
 
 

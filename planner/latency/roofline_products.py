@@ -1,18 +1,21 @@
 """What matrix products cost in the roofline: those of a step, of a chunk, and packed ones by rows.
 
-Packed weights are multiplied with in four ways (runtime/weights/linear.py, launch.py):
+Packed weights are multiplied with in several ways (runtime/weights/linear.py, launch.py):
 
     rows        4 bits      8 bits      seconds
-    1, 2        row.cu      row.cu      read at `weights_4`, `weights_8`; a second row on fp32 units
-    3 to 16     sweep.cu    Triton      read at `sweep`, `tiles_8`, and arithmetic
-    17 to 32    tile.cu     Triton      read at `tiles`, `tiles_8`, and arithmetic
-    33 to 64    ring.cu     ring.cu     read at `tiles`, and arithmetic
+    1, 2        stream.cu   row.cu      read at `streamed`, `weights_8`, and further rows
+    3, 4        stream.cu   Triton      read at `streamed`, `tiles_8`, and further rows
+    5 to 16     sweep.cu    Triton      read at `sweep`, `tiles_8`, and arithmetic
+    17 to 32    wide.cu     Triton      read at `wide`, `tiles_8`, and arithmetic
+    33 to 64    wide.cu     ring.cu     read at `wide`, `tiles`, and arithmetic
     more        a 16-bit copy is written, and the library multiplies; or codes of 8 bits, where rows
                 are rounded to them (w4a8, `matmul_eight`)
 
-where arithmetic is 2 * weights * rows / (`few_rows` * dense rate) of the rows that a kernel's tiles
-hold: unpacking takes the same units, so that neither hides the other (docs/weights_runtime.md has
-the kernels' times).
+where arithmetic is 2 * weights * rows / (`few_rows` * dense rate), `wide_rows` for wide.cu, of the
+rows that a kernel's tiles hold: unpacking takes the same units, so that neither hides the other
+(docs/weights_runtime.md has the kernels' times). Where a GPU is not a Hopper, and in runs from
+before, 17 to 64 rows of 4 bits read at `tiles`; runs from before had row.cu for 1 and 2, read at
+`weights_4`, and sweep.cu from 3 on.
 """
 
 import numpy as np
@@ -26,6 +29,7 @@ from .roofline_experts import FEW_ROWS, PACKED
 FOUR = 0.8
 """Stored bytes of a weight below which it has 4 bits."""
 ONE_ROW, SWEEP, TILE = 2, 16, 32  # rows up to which row.cu, sweep.cu and tile.cu are taken
+STREAM, WIDE = 4, 16  # rows up to which stream.cu is taken, and beyond which wide.cu is
 SECOND_ROW = 6
 """Rows of the tensor cores' kernels in whose time row.cu does a second one: 12 us for 4096 x 28672
 and the three others of a layer of Llama-3.1-8B, an H200."""
@@ -71,17 +75,26 @@ def few_rows(job: LatencyJob, rows: Number, card: Card) -> Number:
     four: npt.NDArray[np.bool_] = np.asarray(job.weight < FOUR)
     rows = np.asarray(rows, dtype=np.float64)
     swept = four & (rows <= SWEEP) & (np.asarray(job.overlaps) > 0)
+    whole = four & (np.asarray(job.whole) > 0)
+    streamed, wide = whole & (rows <= STREAM), whole & (rows > WIDE) & card.hopper
     rate = np.select(
-        [(rows <= ONE_ROW) & four, rows <= ONE_ROW, swept, ~four & (rows <= TILE)],
-        [c.weights_4, c.weights_8, c.sweep, c.tiles_8],
+        [streamed, wide, (rows <= ONE_ROW) & four, rows <= ONE_ROW, swept, ~four & (rows <= TILE)],
+        [c.streamed, c.wide, c.weights_4, c.weights_8, c.sweep, c.tiles_8],
         c.tiles,
     )
     held = np.select(
-        [rows <= ONE_ROW, four & (rows <= 8), rows <= SWEEP, rows <= TILE],
-        [SECOND_ROW * (np.maximum(rows, 1.0) - 1.0), 8.0, float(SWEEP), float(TILE)],
+        [streamed, rows <= ONE_ROW, four & (rows <= 8), rows <= SWEEP, rows <= TILE],
+        [
+            np.maximum(rows, 1.0) - 1.0,
+            SECOND_ROW * (np.maximum(rows, 1.0) - 1.0),
+            8.0,
+            float(SWEEP),
+            float(TILE),
+        ],
         float(FEW_ROWS),
     )
-    return job.linear * (job.weight / (rate * card.stream) + 2 * held / card.few_rows)
+    arithmetic = 2 * held / np.where(wide, card.wide_rows, card.few_rows)
+    return job.linear * (job.weight / (rate * card.stream) + arithmetic)
 
 
 def _dense(job: LatencyJob, rows: Number, card: Card) -> Number:
