@@ -82,7 +82,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_known_coefficients_are_found_again(slower: Coefficients) -> None:
     fitted = fit(made_up(slower, 0.02), GPU, START)
-    for name in ("stream", "matmul", "attention_packed", "weights_4", "packed_4"):
+    for name in ("stream", "matmul", "attention_packed", "streamed", "packed_4"):
         found, true = getattr(fitted.coefficients, name), getattr(slower, name)
         assert found == pytest.approx(true, rel=0.15), name
     # Models left out in turn are predicted as well as the noise lets them.
