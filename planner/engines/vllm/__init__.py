@@ -6,6 +6,7 @@ max_num_batched_tokens, its prefill chunk. place.py lays it over one card or sev
 
 from collections.abc import Sequence
 
+from ...errors import BadInput
 from ...formats.configuration import Configuration
 from ...formats.named import VLLM as NAME
 from ...models.spec import CompressedAttention, LatentAttention, ModelSpec
@@ -59,8 +60,22 @@ class Vllm(ServerEngine):
         if self.front:
             from .plugin import cache_obstacle as plugin_obstacle
 
-            return [name for name in kept if plugin_obstacle(spec, name) is None]
+            ours = [name for name in kept if plugin_obstacle(spec, name) is None]
+            if not ours:
+                raise self._no_cache_of_the_plugin(spec)
+            return ours
         return ["", *kept]
+
+    def _no_cache_of_the_plugin(self, spec: ModelSpec) -> BadInput:
+        from .plugin import CODE_BITS
+        from .rules import cache_obstacle
+
+        reasons = [cache_obstacle(spec, name, gpu) for gpu in self._gpus for name in CODE_BITS]
+        why = next((reason for reason in reasons if reason), f"none is kept of {spec.model_type}")
+        cards = " and ".join(dict.fromkeys(gpu.name for gpu in self._gpus))
+        return BadInput(
+            f"the plugin keeps no cache on {cards}: {why}", "--engine vllm plans vLLM by itself"
+        )
 
     def place(
         self, spec: ModelSpec, config: Configuration, workload: Workload, machine: Machine

@@ -68,6 +68,17 @@ def test_a_model_it_cannot_serve_is_refused(capsys: pytest.CaptureFixture[str]) 
     assert "keeps latents" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("cards", ["T4", "2xT4"])
+def test_a_card_without_its_caches_is_refused(
+    cards: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["plan", "--engine", "vllm-plugin", "-m", "Qwen/Qwen3-8B", "--gpu", cards]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: the plugin keeps no cache on NVIDIA T4: ")
+    assert "needs compute capability" in said
+    assert "hint: --engine vllm " in said
+
+
 def test_a_cache_it_does_not_read_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     code = run(["estimate", "--engine", "vllm-plugin", "-m", LLAMA, "--gpu", "H200",
                 "--config", "w16a16-kfp8vfp8"])  # fmt: skip
