@@ -41,13 +41,15 @@ class Sampling:
 
 
 GREEDY = Sampling()
+COLDEST = 1e-30
+"""What a lower temperature is taken for: logits divided by less are no 32-bit floats."""
 
 
 def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
     """Logits [B, V] -> tokens int64 [B]."""
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    scores = logits.float() / sampling.temperature
+    scores = logits.float() / max(sampling.temperature, COLDEST)
     if sampling.top_k is not None and sampling.top_k < scores.shape[-1]:
         least = scores.topk(sampling.top_k).values[:, -1:]
         scores = scores.masked_fill(scores < least, -torch.inf)

@@ -9,7 +9,7 @@ import torch
 
 from kvpareto.planner.errors import BadInput
 from kvpareto.runtime import load
-from kvpareto.runtime.generation.sampling import Sampling
+from kvpareto.runtime.generation.sampling import Sampling, choose
 from kvpareto.runtime.session import Session
 from tests.support.runtime_builders import session, small_model
 
@@ -105,3 +105,13 @@ def test_no_bar_is_drawn_within(capfd: pytest.CaptureFixture[str]) -> None:
         said = draw()
     assert said() == ""
     assert "bar" in draw()()
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e-40, 5e-324])
+@pytest.mark.parametrize("more", [{}, {"top_k": 3}, {"top_p": 0.5}], ids=repr)
+def test_the_coldest_samples_are_the_likeliest(temperature: float, more: dict[str, Any]) -> None:
+    logits = torch.tensor([[-90.0, 0.5, 88.0, 87.5], [3.0, -2.0, 0.0, 2.9]])
+    chosen = choose(
+        logits, Sampling(temperature, **more), Sampling().generator(torch.device("cpu"))
+    )
+    assert chosen.tolist() == [2, 0]
