@@ -150,7 +150,7 @@ def register(app: typer.Typer, show: Show) -> None:
         """
         options = _options(
             model, plan, config, budget, length, output, 1, temperature, top_k, top_p, seed,
-            device, offline, trust_remote_code,
+            device, offline, trust_remote_code, "chat",
         )  # fmt: skip
         from ..running.conversation import converse
         from ..running.open_session import open_session
@@ -167,12 +167,13 @@ def _options(
     model: str | None, plan: Path | None, config: str | None, budget: str | None,
     length: str | None, output: str | None, batch: int, temperature: float, top_k: int | None,
     top_p: float, seed: int, device: str | None, offline: bool, trust_remote_code: bool,
+    command: str = "run",
 ) -> "RunOptions":  # fmt: skip
     from ..running.open_session import RunOptions, check
 
     options = RunOptions(
         chosen_model(None, model), plan, config, budget, length, output, batch, temperature, top_k,
-        top_p, seed, device, offline, trust_remote_code,
+        top_p, seed, device, offline, trust_remote_code, command,
     )  # fmt: skip
     check(options)
     return options

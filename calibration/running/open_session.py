@@ -9,6 +9,7 @@ nothing of these     what is recommended for the memory that is free here
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ class RunOptions:
     device: str | None
     offline: bool
     trust_remote_code: bool
+    command: str = "run"
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,11 @@ class OpenSession:
 
 def check(options: RunOptions) -> None:
     """Raise BadInput for what says nothing, or two things; before a library is asked for."""
-    hint = 'kvpareto run -m MODEL "prompt", with --plan, --config or --budget, or none of them'
+    prompt = ' "prompt"' if options.command == "run" else ""
+    hint = (
+        f"kvpareto {options.command} -m MODEL{prompt}, "
+        "with --plan, --config or --budget, or none of them"
+    )
     named = [n for n in ("plan", "config", "budget") if getattr(options, n) is not None]
     if len(named) > 1:
         raise BadInput(f"--{named[0]} beside --{named[1]}: two answers to what is to run", hint)
@@ -114,10 +120,12 @@ def check(options: RunOptions) -> None:
         raise BadInput(f"--at-once {options.batch} runs nothing", "--at-once is 1 or more")
     if not 0 <= options.seed < 2**63:
         raise BadInput(f"--seed {options.seed} is no seed", "--seed is 0 or more, below 2^63")
-    if not options.temperature >= 0 or not 0 < options.top_p <= 1 or (options.top_k or 1) < 1:
+    heat, part = options.temperature, options.top_p
+    top_k = 1 if options.top_k is None else options.top_k
+    if not (0 <= heat < inf and 0 < part <= 1 and top_k >= 1):
         raise BadInput(
             f"temperature {options.temperature}, top-k {options.top_k}, top-p {options.top_p}",
-            "temperature is at least 0, top-k at least 1, top-p above 0 and at most 1",
+            "temperature is a number of at least 0, top-k at least 1, top-p above 0 and at most 1",
         )
     if options.temperature == 0 and (options.top_k is not None or options.top_p < 1):
         raise BadInput(
@@ -134,7 +142,7 @@ def open_session(options: RunOptions) -> Iterator[OpenSession]:
     Raises BadInput, NothingFits, MissingDependency (no runtime, no GPU that was asked for).
     """
     check(options)
-    device = _device(options.device)
+    device = _device(options.device, options.command)
     source, spec, config, work = _question(options, device)
     obstacle = KVPARETO.cannot_run(replace(spec, dtype="bfloat16"))
     if obstacle is not None:
@@ -167,8 +175,8 @@ def open_session(options: RunOptions) -> Iterator[OpenSession]:
             raise Interrupted("interrupted") from None
 
 
-def _device(asked: str | None) -> str:
-    with importing("run", "runtime"):
+def _device(asked: str | None, command: str) -> str:
+    with importing(command, "runtime"):
         import torch  # noqa: F401
         import transformers
     from ..execution.memory_cap import prefer_expandable_segments

@@ -126,6 +126,11 @@ def test_a_wrong_line_is_named(
         pytest.param(("run", "hi"), "no model", id="no-model"),
         pytest.param(("run", *SMALL, "--budget", "2GB", "hi"), "--config beside", id="two-ways"),
         pytest.param(("run", *SMALL, "--temperature", "-1", "hi"), "temperature -1.0", id="cold"),
+        pytest.param(("run", *SMALL, "--temperature", "inf", "hi"), "top-k None", id="too-hot"),
+        pytest.param(
+            ("run", *SMALL, "--temperature", "1", "--top-k", "0", "hi"), "top-k 0, top-p", id="none"
+        ),
+        pytest.param(("chat",), "kvpareto chat -m MODEL, with", id="chat-no-model"),
         pytest.param(("run", *SMALL, "--batch", "x", "hi"), "beside --batch", id="two-prompts"),
         pytest.param(("run", *SMALL, "--batch", "nowhere"), "no such file", id="no-file"),
         pytest.param(("run", *SMALL, "--context", "2", "Once upon"), "gives it room", id="long"),
