@@ -63,7 +63,12 @@ def plan(model: "str | Path", **words: "Unpack[PlanWords]") -> "PlanRecord":
         from .planner.typed_request import typed_request
         from .report.document import plan_document
 
-        document = plan_document(recommend(typed_request(model, **words)))
+        request = typed_request(model, **words)
+        if snippet is not None and not request.engine.serves:
+            from .report.servers.snippets import no_server
+
+            raise no_server(request.engine.name)
+        document = plan_document(recommend(request))
     if snippet is not None:
         from .report.servers.snippets import snippet as written
 

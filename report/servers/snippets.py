@@ -20,10 +20,7 @@ def snippet(kind: str, document: Document) -> dict[str, str]:
     check_kind(kind)
     serving = document["recommended"].get("serving")
     if serving is None:
-        raise BadInput(
-            f"--snippet is for servers, and the plan is for {document['engine']}",
-            "plan --engine vllm or sglang",
-        )
+        raise no_server(str(document["engine"]))
     engine = str(document["engine"])
     words = _words(engine, serving["flags"])
     write = _docker if kind == "docker" else _deployment
@@ -34,6 +31,13 @@ def check_kind(kind: str) -> None:
     """Raise BadInput for a kind that there is not."""
     if kind not in KINDS:
         raise BadInput(f"no snippet is called {kind!r}", f"choose {' or '.join(KINDS)}")
+
+
+def no_server(engine: str) -> BadInput:
+    """What is said where the engine of a plan is no server."""
+    return BadInput(
+        f"--snippet is for servers, and the plan is for {engine}", "plan --engine vllm or sglang"
+    )
 
 
 def _words(engine: str, flags: Mapping[str, Any]) -> list[str]:

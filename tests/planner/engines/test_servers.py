@@ -235,6 +235,7 @@ def test_kubernetes_is_yaml_with_as_many_gpus() -> None:
     [
         (["--engine", "vllm", "--gpu", "H200", "--snippet", "helm"], "no snippet"),
         (["--budget", "24GB", "--snippet", "docker"], "--snippet is for servers"),
+        (["--budget", "1GB", "--snippet", "docker"], "--snippet is for servers"),
         (["--gpu", "H200", "--engine", "vllm", "--max-context", "--snippet", "k8s"], "for a plan"),
         (["--gpu", "H200", "--engine", "any", "--max-context"], "no engine is called 'any'"),
     ],
