@@ -25,7 +25,9 @@ def gpus(incomplete: str) -> list[str]:
 
     names = ["-".join(gpu_argument(gpu).split()) for gpu in list_gpus()]
     if incomplete[:1].isdigit():
-        names = [name.split("-", 1)[1] for name in names if name.startswith(("RTX-", "RX-"))]
+        names = [
+            name.split("-", 1)[1] if name.startswith(("RTX-", "RX-")) else name for name in names
+        ]
     return _going_on(["auto", *names], incomplete)
 
 

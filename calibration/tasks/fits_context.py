@@ -7,6 +7,7 @@ that lie on this machine as a folder; others are refused once they are loaded.
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...planner.errors import BadInput
 from ...planner.load_model import gguf_path, shipped_folder
 from .base import Task
 
@@ -24,7 +25,10 @@ def check_fits(source: str, chosen: Sequence[Task], context: int) -> None:
         return
     from ...runtime.generation.tokenizer import load_tokenizer
 
-    tokenizer = load_tokenizer(folder, None, False)
+    try:
+        tokenizer = load_tokenizer(folder, None, False)
+    except BadInput:
+        return  # loading the model says what is wrong with the folder
     if tokenizer is None:
         return
     for task in chosen:

@@ -19,6 +19,7 @@ def test_models_by_their_beginning_or_a_word_inside() -> None:
 def test_gpus_engines_and_choices() -> None:
     assert completion.gpus("RTX-409")[0] == "RTX-4090"
     assert completion.gpus("4090")[0] == "4090"
+    assert "8060S-32GB" in completion.gpus("80")
     assert completion.gpus("au") == ["auto"]
     assert completion.engines("kv") == ["kvpareto"]
     assert completion.objectives("") == ["accuracy", "latency", "memory"]

@@ -239,7 +239,7 @@ def _plans(things: dict[str, str]) -> list[Line]:
 def _estimates(things: dict[str, str]) -> list[Line]:
     good = ("w4a16-k4v4-g64+pc256", "w16a16-k16v16", "w8a16-k8v4+protect{0,35}:k8v8")
     bad = (
-        "", "w4", "w3a16-k4v4", "w4a16-k4v7", "w4a8-k4v4", "w4a16-k4v4+protect{99}:k8v8",
+        "", "w4", "w3a16-k4v4", "w4a16-k4v7", "w4a7-k4v4", "w4a16-k4v4+protect{99}:k8v8",
         "w4a16-k4v4+protect{0,36}:k8v8", "w4a16-k4v4+protect{}:k8v8", "w4a16-k4v4-g48",
         "w16a16-k16v16+rot", "w" + "9" * 3000, "w4a16-k4v4\x1b[31m", "w4a16-k4v4+res99999999999",
     )  # fmt: skip
