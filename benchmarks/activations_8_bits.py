@@ -11,7 +11,8 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
+from measure.divergence_row import measured
+from measure.row_file import RowFile
 
 from kvpareto.calibration.measure.divergence import divergence
 from kvpareto.calibration.measure.prompts import Prompts, PromptTexts
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
+    file = RowFile(args.results, lambda row: (row["model"],))
     material = PromptTexts((args.context,), (), 1, 7, windows=args.windows)
     for name in args.models:
         room = {"context": args.context, "device": args.device, "offline": True}
@@ -44,14 +46,10 @@ def main() -> None:
                         apart = divergence(unquantized, session, windows)
                     row = {
                         "model": Path(name).name, "config": text, "context": args.context,
-                        "chunk": args.chunk, "device": args.device,
-                        "positions": apart.positions, "kl": apart.kl.value,
-                        "kl_stderr": apart.kl.stderr, "top1": apart.top1.value,
-                        "perplexity": apart.perplexity, "torch": torch.__version__,
+                        "chunk": args.chunk, "device": args.device, **measured(apart),
                     }  # fmt: skip
                     print(json.dumps(row), flush=True)
-                    with args.results.open("a") as file:
-                        file.write(json.dumps(row) + "\n")
+                    file.append(row)
 
 
 if __name__ == "__main__":

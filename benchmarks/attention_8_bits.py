@@ -13,6 +13,8 @@ import json
 from pathlib import Path
 
 import torch
+from measure.divergence_row import measured
+from measure.row_file import RowFile
 from torch import Tensor
 
 from kvpareto.calibration.measure.divergence import divergence
@@ -61,6 +63,7 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=2048)
     parser.add_argument("--windows", type=int, default=2)
     args = parser.parse_args()
+    file = RowFile(args.results, lambda row: (row["model"],))
     material = PromptTexts((args.context,), (), 1, 7, windows=args.windows)
     for name in args.models:
         room = {"context": args.context, "device": "cpu", "offline": True}
@@ -75,14 +78,10 @@ def main() -> None:
                         reference.attend = exact
                         row = {
                             "model": Path(name).name, "format": text, "attention": way,
-                            "context": args.context, "chunk": args.chunk,
-                            "positions": apart.positions, "kl": apart.kl.value,
-                            "kl_stderr": apart.kl.stderr, "top1": apart.top1.value,
-                            "perplexity": apart.perplexity, "torch": torch.__version__,
+                            "context": args.context, "chunk": args.chunk, **measured(apart),
                         }  # fmt: skip
                         print(json.dumps(row), flush=True)
-                        with args.results.open("a") as file:
-                            file.write(json.dumps(row) + "\n")
+                        file.append(row)
 
 
 if __name__ == "__main__":
