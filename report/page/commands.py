@@ -104,8 +104,14 @@ def register(app: typer.Typer, show: Show) -> None:
         kvpareto ui
         kvpareto ui Qwen/Qwen3-8B --gpu 4090
         """
+        from ...planner.hardware.gpu_set import find_gpus
+        from ...planner.units import parse_bytes
         from .server import serve
 
+        if gpu is not None and gpu != "auto":
+            find_gpus(gpu)
+        if budget is not None:
+            parse_bytes(budget)
         serve(
             {"model": model or "Qwen/Qwen2.5-7B-Instruct", "gpu": gpu, "budget": budget},
             port,

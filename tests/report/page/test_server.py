@@ -103,3 +103,15 @@ def test_a_port_that_is_taken_is_one_line(server: PlanServer) -> None:
         make_server({}, server.server_address[1])
     with pytest.raises(BadInput, match="no port"):
         make_server({}, 70_000)
+
+
+@pytest.mark.parametrize("line", [["--gpu", "nope"], ["--budget", "nope"]])
+def test_the_first_values_are_refused_before_a_page_is_served(
+    line: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("kvpareto.report.page.server.serve", pytest.fail)
+    assert run(["ui", *line]) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: ")
+    assert "nope" in error
+    assert hint.startswith("hint: ")
