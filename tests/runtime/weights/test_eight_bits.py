@@ -194,5 +194,6 @@ def test_products(rows: int, shape: tuple[int, int]) -> None:
     assert y.shape == (rows, outputs)
     assert y.dtype == torch.bfloat16
     assert y.is_contiguous()
-    # the tensor cores add e4m3 products up with 14 bits, and bfloat16 rounds: 4.0e-3 at most seen
+    # 4.03e-3 was seen on an H200 at 65 rows; sums of 14 bits on the tensor cores and bfloat16 are
+    # the likely cause, which nothing here shows
     assert relative_error(y, want) < 6e-3
