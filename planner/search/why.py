@@ -228,8 +228,8 @@ def steps_from(point: Point, up: Point | None, down: Point | None) -> tuple[str,
     if down is not None:
         less = point.memory.total_high - down.memory.total_high
         steps.append(
-            f"Down: {down.config} saves {format_bytes(less)} and keeps {_kept(down)}"
-            f"{_faster(point, down)}."
+            f"Down: {down.config} needs up to {budget_for(down.memory.total_high, ' ')} "
+            f"({format_bytes(less)} less) and keeps {_kept(down)}{_faster(point, down)}."
         )
     return tuple(steps)
 

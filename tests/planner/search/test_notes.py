@@ -7,7 +7,8 @@ from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.search.notes import configuration_notes
-from kvpareto.planner.units import format_bytes
+from kvpareto.planner.search.recommend import Request, recommend
+from kvpareto.planner.units import budget_for, format_bytes
 from kvpareto.planner.workload import Workload
 
 
@@ -63,3 +64,11 @@ def test_a_sliding_cache_in_one_shot_is_said_to_hold_the_prompt(model: str) -> N
     ):
         assert "whole prompt" not in left
         assert ("mxfp4 weights are dequantized to 16 bits" in left) is ("gpt-oss" in model)
+
+
+def test_a_step_down_says_the_end_that_must_fit(qwen: Request) -> None:
+    found = recommend(qwen)
+    assert found.next_down is not None
+    high, low = found.recommended.memory.total_high, found.next_down.memory.total_high
+    (down,) = (text for text in found.steps if text.startswith("Down"))
+    assert f"needs up to {budget_for(low, ' ')} ({format_bytes(high - low)} less)" in down
