@@ -96,7 +96,7 @@ def decode(
     device, rows = query.device.index or 0, batch * heads * blocks
     many = rows > _processors(device)
     constants = _constants(key, value, query.dtype, taken, softcap is not None, tail, many, device)
-    kernel, named = _kernel(constants, device), dict(constants)
+    kernel = nvrtc.compile_kernel(_SOURCE, "decode", constants, device, constants["SHARED"])
     splits = decode_splits(rows, _processors(device), key.values.shape[2])
     parts = splits + (TAIL_PARTS if tail else 0)
     partial, arrived = _workspace(state.clock, rows * parts * taken * (dim + 2), rows)
@@ -114,7 +114,7 @@ def decode(
         *(key.form.block, value.form.block, state.window or 0, splits),
         *(scaling, softcap or 0.0),
     )
-    kernel.launch((splits, heads * blocks, batch), named["WARPS"] * 32, args, early=True)
+    kernel.launch((splits, heads * blocks, batch), constants["WARPS"] * 32, args, early=True)
     return out
 
 
@@ -127,7 +127,7 @@ def _constants(
     tail: bool,
     many: bool,
     device: int,
-) -> tuple[tuple[str, int], ...]:
+) -> dict[str, int]:
     """`many`: the launch has more blocks than the device multiprocessors."""
     channels = per_channel(key)
     constants = format_constants(key, value, dtype)
@@ -140,7 +140,7 @@ def _constants(
     warps, tiles, shared = half if two else (warps, tiles, shared)
     constants |= {"WARPS": warps, "TILES": tiles, "BLOCKS": 2 if two else 1}
     constants["SHARED"] = max(shared, warps * group * key.dim * 4)
-    return tuple(constants.items())
+    return constants
 
 
 def _shape(dim: int, tile: int, extra: int, block: int, device: int) -> tuple[int, int, int]:
@@ -176,12 +176,6 @@ def _token_bytes(side: SideState) -> int:
 @functools.cache
 def _processors(device: int) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-@functools.lru_cache(maxsize=256)
-def _kernel(constants: tuple[tuple[str, int], ...], device: int) -> nvrtc.Kernel:
-    named = dict(constants)
-    return nvrtc.compile_kernel(_SOURCE, "decode", named, device, named["SHARED"])
 
 
 _workspaces: weakref.WeakKeyDictionary[Clock, tuple[Tensor, Tensor]] = weakref.WeakKeyDictionary()

@@ -5,7 +5,6 @@ host: one structure of arguments, no tuning, no type checks.
 """
 
 import ctypes
-import functools
 from pathlib import Path
 
 import torch
@@ -50,10 +49,10 @@ class Stager:
     """stage.cu for one layer of a cache and the dtype of its model."""
 
     def __init__(self, state: LayerState, dtype: torch.dtype) -> None:
-        constants = tuple(format_constants(state.key, state.value, dtype).items())
+        constants = format_constants(state.key, state.value, dtype)
         device = state.key.values.device.index or 0
-        self._stage = _kernel("stage", constants, device)
-        self._merge = _kernel("merge", constants, device)
+        self._stage = nvrtc.compile_kernel(_SOURCE, "stage", constants, device, 0)
+        self._merge = nvrtc.compile_kernel(_SOURCE, "merge", constants, device, 0)
         # the cache's buffers stay where they are: only the positions change from call to call
         self._args = _StageArgs(
             stage_side(state.key), stage_side(state.value), address(state.clock.device),
@@ -97,11 +96,6 @@ class Stager:
             heads, queries, parts, first, last,
         )  # fmt: skip
         self._merge.launch((-(-heads * queries * (dim // 8) // _THREADS), 1, 1), _THREADS, args)
-
-
-@functools.lru_cache(maxsize=256)
-def _kernel(name: str, constants: tuple[tuple[str, int], ...], device: int) -> nvrtc.Kernel:
-    return nvrtc.compile_kernel(_SOURCE, name, dict(constants), device, 0)
 
 
 def stage_side(side: SideState) -> StageSide:

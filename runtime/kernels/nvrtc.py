@@ -124,13 +124,26 @@ def compile_kernel(
     *,
     own: bool = False,
 ) -> Kernel:
-    """Compile `source` with -D constants for a device and load its kernel `name`.
+    """Compile `source` with -D constants for a device and load its kernel `name`, once: the same
+    call gives the same kernel at the cost of a look.
 
     The source may include the .cuh files beside it and those of the two folders above. `own` allows
     the instructions that only this generation of devices has (sm_90a: products of warpgroups).
 
     Raises MissingDependency without NVRTC, RuntimeError with the compiler's log.
     """
+    return _loaded(source, name, tuple(constants.items()), device, shared_bytes, own)
+
+
+@functools.cache
+def _loaded(
+    source: Path,
+    name: str,
+    constants: tuple[tuple[str, int], ...],
+    device: int,
+    shared_bytes: int,
+    own: bool,
+) -> Kernel:
     if not available():
         raise MissingDependency(
             "NVRTC, the CUDA compiler library, was not found",
@@ -138,7 +151,7 @@ def compile_kernel(
         )
     major, minor = torch.cuda.get_device_capability(device)
     options = [f"--gpu-architecture=sm_{major}{minor}{'a' if own else ''}", "--std=c++17"]
-    options += [f"-D{key}={value}" for key, value in constants.items()]
+    options += [f"-D{key}={value}" for key, value in constants]
     cubin = _compile(source, options)
     driver = _driver()
     module, function = ctypes.c_void_p(), ctypes.c_void_p()

@@ -114,11 +114,11 @@ class Chunk8:
         formats = format_constants(state.key, state.value, dtype)
         device = state.key.values.device.index or 0
         self._heads, self._dim = state.key.values.shape[1], state.key.dim
-        staged = tuple((formats | {"TILE": TILE}).items())
+        staged = formats | {"TILE": TILE}
         self._mean = _kernel("stage8", "mean8", staged, device, 0)
         self._stage = _kernel("stage8", "stage8", staged, device, 0)
         self._attend = _kernel(
-            "chunk8", "chunk8", tuple(constants(self._dim, formats["HALF"]).items()), device,
+            "chunk8", "chunk8", constants(self._dim, formats["HALF"]), device,
             shared_bytes(self._dim),
         )  # fmt: skip
         self._args = _StageArgs(
@@ -228,9 +228,8 @@ def shared_bytes(dim: int) -> int:
     return STAGES * (TILE * (2 * dim + ONES) + 2 * 16 + 4 * 8) + WARPGROUPS * 64 * dim + 1024
 
 
-@functools.lru_cache(maxsize=256)
 def _kernel(
-    source: str, name: str, defined: tuple[tuple[str, int], ...], device: int, shared: int
+    source: str, name: str, defined: dict[str, int], device: int, shared: int
 ) -> nvrtc.Kernel:
     path = Path(__file__).with_name(f"{source}.cu")
-    return nvrtc.compile_kernel(path, name, dict(defined), device, shared, own=True)
+    return nvrtc.compile_kernel(path, name, defined, device, shared, own=True)

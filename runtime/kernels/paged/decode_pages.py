@@ -1,7 +1,6 @@
 """Host side of decode_pages.cu: which caches it takes, its constants, its workspace, its launch."""
 
 import ctypes
-import functools
 from pathlib import Path
 
 import torch
@@ -96,7 +95,7 @@ class PageDecoder:
             "SEQUENCES": MOST_SEQUENCES, "LEAST": 2 * warps, "SHORT": 4 * warps, "BLOCKS": _BLOCKS,
         }  # fmt: skip
         self._threads = warps * 32
-        self._kernel = _kernel(tuple(constants.items()), index)
+        self._kernel = nvrtc.compile_kernel(_SOURCE, "decode_pages", constants, index, shared)
         floats = 2 * self._blocks * taken * (form.dim + 2)
         self._partial = torch.empty(floats, dtype=torch.float32, device=device)
         rows = MOST_SEQUENCES * heads * self._head_blocks
@@ -173,9 +172,3 @@ def _sign_words(dim: int) -> ctypes.Array[ctypes.c_uint32]:
     for channel, minus in enumerate(negative):
         words[channel // 32] |= int(minus) << channel % 32
     return words
-
-
-@functools.lru_cache(maxsize=64)
-def _kernel(constants: tuple[tuple[str, int], ...], device: int) -> nvrtc.Kernel:
-    named = dict(constants)
-    return nvrtc.compile_kernel(_SOURCE, "decode_pages", named, device, named["SHARED"])

@@ -5,7 +5,6 @@ more than 32 rows, at 4 and at 8 bits; for fewer, sweep.cu and tile.cu are faste
 4 bits and Triton at 8 (docs/weights_runtime.md).
 """
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,11 +109,7 @@ def product(
         "STAGES": cut.stages,
         "BLOCKS": cut.blocks,
     }
-    kernel = _kernel(tuple(constants.items()), cut.shared_bytes(bits, group), device)
+    shared = cut.shared_bytes(bits, group)
+    kernel = nvrtc.compile_kernel(_SOURCE, "ring", constants, device, shared)
     kernel.launch((grid, passes, 1), cut.threads, arguments, early=early)
     return y
-
-
-@functools.cache
-def _kernel(constants: tuple[tuple[str, int], ...], shared: int, device: int) -> nvrtc.Kernel:
-    return nvrtc.compile_kernel(_SOURCE, "ring", dict(constants), device, shared)

@@ -158,14 +158,10 @@ def product(
         "ROWS": cut.rows,
         "LANES": cut.lanes,
     }
-    kernel = _kernel(tuple(constants.items()), _shared_bytes(weight, cut, gated), device)
+    shared = _shared_bytes(weight, cut, gated)
+    kernel = nvrtc.compile_kernel(_SOURCE, "row", constants, device, shared)
     kernel.launch((cut.blocks, -(-count // cut.rows), 1), 32 * WARPS, arguments, early=early)
     return y
-
-
-@functools.cache
-def _kernel(constants: tuple[tuple[str, int], ...], shared: int, device: int) -> nvrtc.Kernel:
-    return nvrtc.compile_kernel(_SOURCE, "row", dict(constants), device, shared)
 
 
 @functools.cache

@@ -5,7 +5,6 @@ cores (docs/weights_runtime.md). Other groups, 8 bits and experts: cuda_row.py; 
 fit the shared memory: cuda_sweep.py.
 """
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,12 +96,7 @@ def product(
         "ROWS": cut.rows, "GATED": gated, "WARPS": WARPS, "AHEAD": cut.ahead,
     }  # fmt: skip
     shared = cut.shared_bytes(inputs, width // STRIP, gated)
-    kernel = _kernel(tuple(constants.items()), shared, device)
+    kernel = nvrtc.compile_kernel(_SOURCE, "stream", constants, device, shared)
     arguments = few_rows.arguments(x, weight, bias, y, workspace)
     kernel.launch((cut.blocks, 1, 1), 32 * WARPS, arguments, early=early)
     return y
-
-
-@functools.cache
-def _kernel(constants: tuple[tuple[str, int], ...], shared: int, device: int) -> nvrtc.Kernel:
-    return nvrtc.compile_kernel(_SOURCE, "stream", dict(constants), device, shared)

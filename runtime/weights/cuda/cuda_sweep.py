@@ -5,7 +5,6 @@ of x in shared memory and sweeps over columns (docs/weights_runtime.md). Other g
 cuda_tile.py.
 """
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,11 +103,6 @@ def product(
     }
     items = cut.groups(outputs) * cut.splits(inputs)
     blocks = min(items, cuda_row.multiprocessors(device))
-    kernel = _kernel(tuple(constants.items()), cut.shared_bytes, device)
+    kernel = nvrtc.compile_kernel(_SOURCE, "sweep", constants, device, cut.shared_bytes)
     kernel.launch((blocks, 1, 1), cut.threads, arguments, early=early)
     return y
-
-
-@functools.cache
-def _kernel(constants: tuple[tuple[str, int], ...], shared: int, device: int) -> nvrtc.Kernel:
-    return nvrtc.compile_kernel(_SOURCE, "sweep", dict(constants), device, shared)

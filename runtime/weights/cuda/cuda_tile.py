@@ -5,7 +5,6 @@ are of 32 or 64 (cuda_sweep.py takes the others). kernels_tile.py has the same i
 and for machines without NVRTC.
 """
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,11 +78,6 @@ def product(
         "BLOCKS": cut.blocks,
         "TILES": cut.tiles,
     }
-    kernel = _kernel(tuple(constants.items()), device)
+    kernel = nvrtc.compile_kernel(_SOURCE, "tile", constants, device, 0)
     kernel.launch((blocks, splits, over_rows), 32 * cut.warps, arguments)
     return y
-
-
-@functools.cache
-def _kernel(constants: tuple[tuple[str, int], ...], device: int) -> nvrtc.Kernel:
-    return nvrtc.compile_kernel(_SOURCE, "tile", dict(constants), device, 0)

@@ -4,7 +4,6 @@ Products of up to 64 rows with 4-bit matrices of groups of 128 by Hopper's warpg
 (docs/weights_runtime.md). Other GPUs, groups and 8 bits: cuda_tile.py, cuda_ring.py.
 """
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,12 +86,8 @@ def product(
         "ROWS": cut.rows, "GATED": gated, "SPLITS": cut.splits, "STAGES": cut.stages,
         "BLOCKS": cut.blocks,
     }  # fmt: skip
-    kernel = _kernel(tuple(constants.items()), cut.shared_bytes(), device)
+    shared = cut.shared_bytes()
+    kernel = nvrtc.compile_kernel(_SOURCE, "wide", constants, device, shared, own=True)
     arguments = few_rows.arguments(x, weight, bias, y, workspace)
     kernel.launch((-(-outputs // COLUMNS), cut.splits, 1), THREADS, arguments, early=early)
     return y
-
-
-@functools.cache
-def _kernel(constants: tuple[tuple[str, int], ...], shared: int, device: int) -> nvrtc.Kernel:
-    return nvrtc.compile_kernel(_SOURCE, "wide", dict(constants), device, shared, own=True)

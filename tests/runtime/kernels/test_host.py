@@ -1,8 +1,11 @@
 """Host side of the CUDA kernels, without a GPU: arguments, launch shapes, what is taken."""
 
 import ctypes
+import functools
 import re
+from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -79,6 +82,34 @@ def test_a_launch_lies_as_the_driver_declares_it() -> None:
     assert nvrtc._LaunchAttribute.value.offset == 8
 
 
+def test_a_kernel_is_compiled_once_for_what_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[list[str]] = []
+    monkeypatch.setattr(nvrtc, "available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", MagicMock)
+    monkeypatch.setattr(nvrtc, "_compile", lambda source, options: compiled.append(options))
+    monkeypatch.setattr(nvrtc, "_check", lambda status, what: None)
+    monkeypatch.setattr(nvrtc, "_driver", MagicMock)
+    monkeypatch.setattr(nvrtc, "_loaded", functools.cache(nvrtc._loaded.__wrapped__))
+    source = SOURCES / "decode.cu"
+    first = nvrtc.compile_kernel(source, "decode", {"D": 64}, 0, 1024)
+    assert nvrtc.compile_kernel(source, "decode", {"D": 64}, 0, 1024) is first
+    assert compiled == [["--gpu-architecture=sm_90", "--std=c++17", "-DD=64"]]
+    others = [
+        nvrtc.compile_kernel(SOURCES / "stage.cu", "decode", {"D": 64}, 0, 1024),
+        nvrtc.compile_kernel(source, "merge", {"D": 64}, 0, 1024),
+        nvrtc.compile_kernel(source, "decode", {"D": 128}, 0, 1024),
+        nvrtc.compile_kernel(source, "decode", {"D": 64}, 1, 1024),
+        nvrtc.compile_kernel(source, "decode", {"D": 64}, 0, 2048),
+        nvrtc.compile_kernel(source, "decode", {"D": 64}, 0, 1024, own=True),
+    ]
+    assert len({id(kernel) for kernel in (first, *others)}) == len(compiled) == 7
+    assert compiled[-1] == ["--gpu-architecture=sm_90a", "--std=c++17", "-DD=64"]
+
+
 @pytest.mark.parametrize("limit", [232_448, 166_912, 101_376], ids=["H100", "A100", "RTX4090"])
 @pytest.mark.parametrize("dim", [64, 80, 128, 256])
 @pytest.mark.parametrize(
@@ -90,8 +121,8 @@ def test_a_launch_fits_the_shared_memory(
 ) -> None:
     monkeypatch.setattr(nvrtc, "shared_memory", lambda device: limit)
     state = empty_state(text, dim=dim, tokens=512)
-    constants = dict(
-        cuda_decode._constants(state.key, state.value, torch.bfloat16, 4, False, False, many, 0)
+    constants = cuda_decode._constants(
+        state.key, state.value, torch.bfloat16, 4, False, False, many, 0
     )
     step = 16 * constants["TILES"]
     assert constants["BLOCKS"] * constants["SHARED"] <= limit - 2048
