@@ -15,7 +15,7 @@ def main() -> None:
     import gc
 
     # Imports and plans make many objects and little garbage: looking for it takes a twelfth of a
-    # plan's time at the default threshold. cli.py lowers it again for what runs longer.
+    # plan's time at the default threshold. cli/app.py lowers it again for what runs longer.
     gc.set_threshold(1_000_000, 50, 50)
     from .cli import main
 

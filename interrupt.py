@@ -87,7 +87,7 @@ def _block(wanted: bool) -> None:
 
 
 def _importing(frame: FrameType | None) -> bool:
-    """Whether the import system is at work below `frame`; cli.py's own import counts."""
+    """Whether the import system is at work below `frame`; the command line's own import counts."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True

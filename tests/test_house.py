@@ -138,7 +138,7 @@ def _code_files() -> list[str]:
 
 def test_no_file_is_longer_than_a_person_reads_at_once() -> None:
     lines = {f: len((ROOT / f).read_text(encoding="utf-8").splitlines()) for f in _code_files()}
-    assert lines["cli.py"] > 100
+    assert lines["cli/app.py"] > 100
     assert not {f: n for f, n in lines.items() if n > MOST_LINES and f not in LONGER}
 
 

@@ -4,5 +4,5 @@
 The page draws with Observable Plot (vendor/), and never asks a network for anything.
 """
 
-DOOR = ("commands",)
+DOOR = ("build", "data", "figures", "server", "sources")
 """Modules that other rooms may import."""

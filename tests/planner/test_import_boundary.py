@@ -54,8 +54,8 @@ def test_a_plan_of_a_plain_model_imports_only_what_it_needs(tmp_path: Path) -> N
     assert "kvpareto.planner.search.recommend" in modules
     unneeded = {
         *("pydantic", "huggingface_hub", "tempfile"),
-        "kvpareto.calibration.commands.calibrate",
-        "kvpareto.report.page.commands",
+        "kvpareto.cli.calibrate",
+        "kvpareto.cli.report_ui",
         "kvpareto.planner.models.quantization.quantization_config",
         "kvpareto.planner.models.hub_get",
         "kvpareto.planner.models.hub_ranges",

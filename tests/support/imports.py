@@ -5,14 +5,14 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-WINGS = ("planner", "runtime", "calibration", "report", "profiles")
+WINGS = ("cli", "planner", "runtime", "calibration", "report", "profiles")
 
 
 @cache
 def modules() -> dict[str, Path]:
     """Every module of the package by its dotted name below `kvpareto`, packages included."""
     files = [path for wing in WINGS for path in (ROOT / wing).rglob("*.py")]
-    files += [ROOT / name for name in ("cli.py", "__main__.py")]
+    files.append(ROOT / "__main__.py")
     return {name_of(path): path for path in files}
 
 

@@ -76,10 +76,10 @@ entry.main()
     ("patch", "is_whole"),
     [
         ("from kvpareto import api; at(api, 'plan', 'before')", False),
-        ("from kvpareto import command_run; at(command_run, '_call', 'after')", False),
+        ("from kvpareto.cli import command_line; at(command_line, '_call', 'after')", False),
         ("at(output, 'to_json', 'before')", True),
         ("at(output, 'print_json', 'after')", True),
-        ("from kvpareto import cli; at(cli, 'run', 'after')", True),
+        ("from kvpareto.cli import app; at(app, 'run', 'after')", True),
     ],
     ids=["planning", "planned", "writing", "written", "leaving"],
 )

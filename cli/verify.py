@@ -1,12 +1,13 @@
-"""The command `verify`, for cli.py to register. Heavy imports stay inside it."""
+"""The command `verify`. Heavy imports stay inside it."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ...planner.errors import BadInput, one_line
-from .shared_options import (
+from ..planner.errors import BadInput, one_line
+from .command_line import show
+from .options import (
     AsJson,
     Batch,
     Device,
@@ -14,14 +15,13 @@ from .shared_options import (
     ModelArgument,
     Offline,
     Output,
-    Show,
     TrustRemoteCode,
     chosen_model,
 )
 
 
-def register(app: typer.Typer, show: Show) -> None:
-    """Add the command; `show` puts a document on stdout through a printer of `report`."""
+def register(app: typer.Typer) -> None:
+    """Add the command."""
 
     @app.command()
     def verify(
@@ -110,7 +110,7 @@ def register(app: typer.Typer, show: Show) -> None:
         kvpareto verify --engine vllm --plugin -m Qwen/Qwen3-8B --context 32k
         """
         if save is not None:
-            from ...planner.whole_file import check_output
+            from ..planner.whole_file import check_output
 
             check_output(save, plan)  # before minutes of measuring
         asked: dict[str, Any] = {
@@ -146,8 +146,8 @@ def register(app: typer.Typer, show: Show) -> None:
         elif _is_llama_cpp(plan, engine):
             document = _verify_llama_cpp(asked, ours, binary)
         else:
-            from ..verify.verify import VerifyOptions
-            from ..verify.verify import verify as run
+            from ..calibration.verify.verify import VerifyOptions
+            from ..calibration.verify.verify import verify as run
 
             if binary is not None:
                 raise BadInput("--binary is a llama-server", "use it with --engine llama.cpp")
@@ -160,7 +160,7 @@ def register(app: typer.Typer, show: Show) -> None:
                 "exit_code": 1,
             }
         if save is not None:
-            from ...report.output import write_document
+            from ..report.output import write_document
 
             write_document(save, document)
             typer.echo(one_line(f"saved to {save}", 4096), err=True)
@@ -180,7 +180,7 @@ def _asks(plan: Path | None, engine: str, name: str) -> bool:
         return True
     if plan is None:
         return False
-    from ...report.saved_plan import read_document
+    from ..report.saved_plan import read_document
 
     try:
         return bool(read_document(plan).get("engine") == name)
@@ -190,7 +190,7 @@ def _asks(plan: Path | None, engine: str, name: str) -> bool:
 
 def _is_llama_cpp(plan: Path | None, engine: str) -> bool:
     """Whether llama.cpp is asked for, by any of its names or by the plan."""
-    from ...planner.engines import find_engine
+    from ..planner.engines import find_engine
 
     return find_engine(engine).places or _asks(plan, engine, "llama.cpp")
 
@@ -205,11 +205,11 @@ def _verify_vllm(
         if value:
             option = name.replace("_", "-")
             raise BadInput(f"--{option} is not for --engine vllm", "leave it out")
-    from ..vllm.start import check_installed
+    from ..calibration.vllm.start import check_installed
 
     check_installed()  # before what imports torch, which vLLM would bring
-    from ..vllm.verify import VllmOptions
-    from ..vllm.verify import verify as run
+    from ..calibration.vllm.verify import VllmOptions
+    from ..calibration.vllm.verify import verify as run
 
     return run(VllmOptions(**asked, **{name: ours[name] for name in taken}))
 
@@ -218,8 +218,8 @@ def _verify_llama_cpp(
     asked: dict[str, Any], ours: dict[str, Any], binary: Path | None
 ) -> dict[str, Any]:
     """Without torch. Raises BadInput for what only our own runs take."""
-    from ..llama_cpp.verify import LlamaCppOptions
-    from ..llama_cpp.verify import verify as run
+    from ..calibration.llama_cpp.verify import LlamaCppOptions
+    from ..calibration.llama_cpp.verify import verify as run
 
     for name, value in ours.items():
         if value:

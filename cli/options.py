@@ -1,16 +1,12 @@
-"""Options that several commands share, each with its help, and how a command shows its result.
+"""Options that several commands share, each with its help."""
 
-They lie here because the modules that register commands do, and cli.py may import from them.
-"""
-
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ...planner.errors import BadInput
-from ...planner.models.model_name import plain_name
-from ...report import completion
+from ..planner.errors import BadInput
+from ..planner.models.model_name import plain_name
+from ..report import completion
 
 ModelArgument = Annotated[
     str | None,
@@ -48,10 +44,54 @@ TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the checkpoint's own code.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-
-Show = Callable[[typer.Context, bool, Mapping[str, Any], str, str], None]
-"""(context, as JSON?, document, module, printer): puts a document on stdout, as JSON or through
-`report.<module>.<printer>`."""
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Hub id, folder or config.json. Only the config of a hub model is downloaded.",
+        autocompletion=completion.models,
+    ),
+]
+Gpu = Annotated[
+    str | None,
+    typer.Option(
+        help="GPU to plan for: H200, 4090, 2xH100, 3090+3060, or auto for this machine's. "
+        "`kvpareto profiles list` names all GPUs.",
+        autocompletion=completion.gpus,
+    ),
+]
+Users = Annotated[
+    str | None,
+    typer.Option(help="Users served at the same time. The same as --batch."),
+]
+ParallelSizes = Annotated[
+    str | None,
+    typer.Option(
+        "--parallel",
+        help="Parallelism over the GPUs: tp4 or tp2,pp2 or tp2,dp4,ep.  [default: best]",
+    ),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="Dtype of unquantized tensors: bfloat16, float16 or float32.  "
+        "[default: the checkpoint's; bfloat16 if that is float32]"
+    ),
+]
+FullLogits = Annotated[
+    bool,
+    typer.Option("--full-logits", help="Count logits of every prompt token, not only the last."),
+]
+TaskKind = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        help="Kind of task whose retention decides: retrieval, reasoning, long-reasoning or "
+        "likelihood.  [default: the weakest generated kind]",
+        autocompletion=completion.task_kinds,
+    ),
+]
 
 
 def chosen_model(argument: str | None, option: str | None) -> str | None:

@@ -1,23 +1,23 @@
-"""The commands `report` and `ui`, for cli.py to register.
+"""The commands `report` and `ui`.
 
 Heavy imports stay inside the commands.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ...planner.errors import BadInput, one_line
+from ..planner.errors import BadInput, one_line
+from .command_line import show
+from .options import AsJson
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Show = Callable[[typer.Context, bool, Mapping[str, Any], str, str], None]
 _MOST_PLANS = 4
 
 
-def register(app: typer.Typer, show: Show) -> None:
-    """Add the commands; `show` puts a document on stdout through a printer of `report`."""
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
 
     @app.command()
     def report(
@@ -46,10 +46,10 @@ def register(app: typer.Typer, show: Show) -> None:
         kvpareto report plan.json receipt.json -o report.html
         kvpareto report --compare a.json b.json -o report.html
         """
-        from ...planner.whole_file import check_output, write_whole
-        from .build import build_page
-        from .data import page_data
-        from .sources import read_sources
+        from ..planner.whole_file import check_output, write_whole
+        from ..report.page.build import build_page
+        from ..report.page.data import page_data
+        from ..report.page.sources import read_sources
 
         if not files:
             raise BadInput(
@@ -104,9 +104,9 @@ def register(app: typer.Typer, show: Show) -> None:
         kvpareto ui
         kvpareto ui Qwen/Qwen3-8B --gpu 4090
         """
-        from ...planner.hardware.gpu_set import find_gpus
-        from ...planner.units import parse_bytes
-        from .server import serve
+        from ..planner.hardware.gpu_set import find_gpus
+        from ..planner.units import parse_bytes
+        from ..report.page.server import serve
 
         if gpu is not None and gpu != "auto":
             find_gpus(gpu)
@@ -120,6 +120,6 @@ def register(app: typer.Typer, show: Show) -> None:
 
 
 def _draw(data: Mapping[str, Any], folder: Path) -> list[str]:
-    from .figures import draw_figures
+    from ..report.page.figures import draw_figures
 
     return draw_figures(data, folder)

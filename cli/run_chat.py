@@ -1,4 +1,4 @@
-"""The commands `run` and `chat`, for cli.py to register. Heavy imports stay inside them."""
+"""The commands `run` and `chat`. Heavy imports stay inside them."""
 
 import json
 import sys
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...planner.errors import BadInput, one_line
-from ...planner.reading import read_stdin_text
-from .shared_options import AsJson, Device, Offline, Show, TrustRemoteCode, chosen_model
+from ..planner.errors import BadInput, one_line
+from ..planner.reading import read_stdin_text
+from .command_line import show
+from .options import AsJson, Device, Offline, TrustRemoteCode, chosen_model
 
 if TYPE_CHECKING:
-    from ..running.open_session import RunOptions
+    from ..calibration.running.open_session import RunOptions
 
 AT_ONCE = 8
 """Sequences of a file of prompts that run at once, unless said."""
@@ -57,8 +58,8 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of sampling.")]
 System = Annotated[str | None, typer.Option("--system", help="System message.")]
 
 
-def register(app: typer.Typer, show: Show) -> None:
-    """Add the commands; `show` puts a document on stdout."""
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
 
     @app.command()
     def run(
@@ -152,8 +153,8 @@ def register(app: typer.Typer, show: Show) -> None:
             model, plan, config, budget, length, output, 1, temperature, top_k, top_p, seed,
             device, offline, trust_remote_code, "chat",
         )  # fmt: skip
-        from ..running.conversation import converse
-        from ..running.open_session import open_session
+        from ..calibration.running.conversation import converse
+        from ..calibration.running.open_session import open_session
 
         quiet = as_json or context.find_root().obj.as_json
         with open_session(options) as opened:
@@ -169,7 +170,7 @@ def _options(
     top_p: float, seed: int, device: str | None, offline: bool, trust_remote_code: bool,
     command: str = "run",
 ) -> "RunOptions":  # fmt: skip
-    from ..running.open_session import RunOptions, check
+    from ..calibration.running.open_session import RunOptions, check
 
     options = RunOptions(
         chosen_model(None, model), plan, config, budget, length, output, batch, temperature, top_k,
@@ -182,8 +183,8 @@ def _options(
 def _run_prompt(
     options: "RunOptions", text: str, system: str | None, *, raw: bool, quiet: bool
 ) -> dict[str, Any]:
-    from ..running.one_prompt import messages_of, show, tokens_of
-    from ..running.open_session import open_session
+    from ..calibration.running.one_prompt import messages_of, show, tokens_of
+    from ..calibration.running.open_session import open_session
 
     with open_session(options) as opened:
         _say(opened.heading)
@@ -194,8 +195,8 @@ def _run_prompt(
 
 
 def _run_file(options: "RunOptions", path: Path, *, raw: bool, quiet: bool) -> dict[str, Any]:
-    from ..running.open_session import open_session
-    from ..running.prompts_file import PromptTotals, answers, read_lines
+    from ..calibration.running.open_session import open_session
+    from ..calibration.running.prompts_file import PromptTotals, answers, read_lines
 
     lines = read_lines(path)
     with open_session(options) as opened:

@@ -1,38 +1,30 @@
-"""The command line: parse, call, render. Nothing else lives here.
+"""The app and its commands: parse, call, render.
 
 Data goes to stdout, everything else to stderr. A mistake is one `error:` line, one `hint:`
 line and exit code 2; exit code 1 says that nothing fits, 3 that a library or GPU is missing.
 With `--json` every end, help and mistakes too, is one JSON document on stdout.
-Heavy imports stay inside the commands that need them.
 """
 
 import gc
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from . import interrupt
-from .calibration.commands.shared_options import AsJson
-from .command_groups import (
-    register_calibrate,
-    register_profiles,
-    register_report_and_ui,
-    register_run_and_chat,
-    register_verify,
-)
-from .command_run import CommandOutput, run_command
-from .planning_commands import estimate, plan
-from .report.layout.help_pages import FoldedGroup
+from .. import interrupt
+from ..report.layout.help_pages import FoldedGroup
+from .command_line import CommandOutput, run_command
+from .options import AsJson
 
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from . import __version__
+        from .. import __version__
 
         typer.echo(f"kvpareto {__version__}")
         raise typer.Exit
@@ -53,9 +45,9 @@ def application(arguments: Sequence[str] = ()) -> typer.Typer:
     )
     app.callback()(_root)
     named = next((word for word in arguments if not word.startswith("-")), None)
-    registers = [_COMMANDS[named]] if named in _COMMANDS else _COMMANDS.values()
-    for register in dict.fromkeys(registers):
-        register(app)
+    modules = [_MODULES[named]] if named in _MODULES else _MODULES.values()
+    for module in dict.fromkeys(modules):
+        import_module(f".{module}", __package__).register(app)
     return app
 
 
@@ -82,18 +74,18 @@ def _root(
         typer.echo(context.get_help())
 
 
-_COMMANDS: dict[str, Callable[[typer.Typer], object]] = {
-    "plan": lambda app: app.command()(plan),
-    "estimate": lambda app: app.command()(estimate),
-    "calibrate": register_calibrate,
-    "verify": register_verify,
-    "run": register_run_and_chat,
-    "chat": register_run_and_chat,
-    "profiles": register_profiles,
-    "report": register_report_and_ui,
-    "ui": register_report_and_ui,
+_MODULES = {
+    "plan": "plan_estimate",
+    "estimate": "plan_estimate",
+    "calibrate": "calibrate",
+    "verify": "verify",
+    "run": "run_chat",
+    "chat": "run_chat",
+    "profiles": "profiles",
+    "report": "report_ui",
+    "ui": "report_ui",
 }
-"""The commands as `--help` lists them, and what adds each to an app."""
+"""The commands as `--help` lists them, and the module here that adds each to an app."""
 _SHORT = "plan", "estimate"
 """Commands that are over before they leave garbage, and have nothing to close."""
 

@@ -1,23 +1,23 @@
-"""The command `calibrate`, for cli.py to register. Heavy imports stay inside it."""
+"""The command `calibrate`. Heavy imports stay inside it."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .shared_options import (
+from .command_line import show
+from .options import (
     AsJson,
     Device,
     ModelArgument,
     Offline,
-    Show,
     TrustRemoteCode,
     chosen_model,
 )
 
 
-def register(app: typer.Typer, show: Show) -> None:
-    """Add the command; `show` puts a document on stdout through a printer of `report`."""
+def register(app: typer.Typer) -> None:
+    """Add the command."""
 
     @app.command()
     def calibrate(
@@ -107,8 +107,8 @@ def register(app: typer.Typer, show: Show) -> None:
         kvpareto calibrate -m ./my-model --affine     # then run --config w16a16-k2v2+affine+clip70
         kvpareto calibrate -m Qwen/Qwen3-8B --ray auto --runs 64  # on a Ray cluster
         """
-        from ..calibrate import calibrate as run
-        from ..design.options import CalibrationOptions
+        from ..calibration.calibrate import calibrate as run
+        from ..calibration.design.options import CalibrationOptions
 
         options = CalibrationOptions(
             model=chosen_model(argument, model),

@@ -5,29 +5,37 @@ from typing import Annotated
 
 import typer
 
-from .calibration.commands.shared_options import (
+from ..planner.errors import BadInput, one_line
+from ..report import completion
+from .command_line import show
+from .options import (
     AsJson,
     Batch,
     Context,
-    EngineName,
-    ModelArgument,
-    Offline,
-    Output,
-    chosen_model,
-)
-from .command_groups import show
-from .command_options import (
     Dtype,
+    EngineName,
     FullLogits,
     Gpu,
     Model,
+    ModelArgument,
+    Offline,
+    Output,
     ParallelSizes,
     TaskKind,
-    TrustRemoteCode,
     Users,
+    chosen_model,
 )
-from .planner.errors import BadInput, one_line
-from .report import completion
+
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="No effect: planning runs no code of a checkpoint."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(plan)
+    app.command()(estimate)
 
 
 def plan(
@@ -120,10 +128,10 @@ def plan(
     kvpareto plan -m openai/gpt-oss-20b --engine llama.cpp --gpu 4060 --ram 32GB
     kvpareto plan -m Qwen/Qwen3-8B --engine vllm --gpu H100 --users 16 --context 16k
     """
-    from . import api
+    from .. import api
 
     if save is not None:
-        from .planner.whole_file import check_output
+        from ..planner.whole_file import check_output
 
         check_output(save)
     document = (api.max_context if max_context else api.plan)(
@@ -152,7 +160,7 @@ def plan(
     )
     del trust_remote_code  # a model is planned from its config alone
     if save is not None:
-        from .report.output import write_document
+        from ..report.output import write_document
 
         write_document(save, document)
         typer.echo(one_line(f"saved to {save}", 4096), err=True)
@@ -209,7 +217,7 @@ def estimate(
       +pc256 +pcdyn prefill in chunks of 256 tokens, or as memory allows
       wQ4_K_M-kq8_0vq5_1   format names, for the engines that run them
     """
-    from . import api
+    from .. import api
 
     document = api.estimate(
         _model(argument, model),
@@ -234,7 +242,7 @@ def _model(argument: str | None, option: str | None) -> str:
     """The model that was named, before or behind `--model`. Raises BadInput for none."""
     model = chosen_model(argument, option)
     if model is None:
-        from .planner.typed_request import EXAMPLE
+        from ..planner.typed_request import EXAMPLE
 
         raise BadInput("no model", f"name one: {EXAMPLE}")
     return model

@@ -1,4 +1,4 @@
-"""The commands `profiles list`, `show`, `check`, `export` and `import`, for cli.py to register.
+"""The commands `profiles list`, `show`, `check`, `export` and `import`.
 
 Heavy imports stay inside the commands.
 """
@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from ...planner.errors import one_line
-from ...report.layout.help_pages import FoldedGroup
-from .shared_options import AsJson, Show
+from ..planner.errors import one_line
+from ..report.layout.help_pages import FoldedGroup
+from .command_line import show
+from .options import AsJson
 
 
-def register(app: typer.Typer, show: Show) -> None:
-    """Add the commands; `show` puts a document on stdout through a printer of `report`."""
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
     profiles_app = typer.Typer(
         cls=FoldedGroup,
         help="Show the known models, GPUs and calibrations.",
@@ -33,7 +34,7 @@ def register(app: typer.Typer, show: Show) -> None:
     @profiles_app.command("list")
     def profiles_list(context: typer.Context, as_json: AsJson = False) -> None:
         """List the bundled models, the known GPUs and this machine's calibrations."""
-        from ...report.profiles import list_document
+        from ..report.profiles import list_document
 
         show(context, as_json, list_document(), "profiles", "print_list")
 
@@ -54,7 +55,7 @@ def register(app: typer.Typer, show: Show) -> None:
         kvpareto profiles show Qwen/Qwen3-8B
         kvpareto profiles show H200
         """
-        from ...report.profiles import show_document
+        from ..report.profiles import show_document
 
         show(context, as_json, show_document(name), "profiles", "print_profile")
 
@@ -74,8 +75,8 @@ def register(app: typer.Typer, show: Show) -> None:
         \b
         kvpareto profiles check ~/models
         """
-        from ...report.progress import progress
-        from ..config_check.check import check, configs_in, quiet, summary
+        from ..calibration.config_check.check import check, configs_in, quiet, summary
+        from ..report.progress import progress
 
         paths = configs_in(folder)
         quiet()
@@ -111,7 +112,7 @@ def register(app: typer.Typer, show: Show) -> None:
         \b
         kvpareto profiles export my-model -o my-model.json
         """
-        from ..records.export import export_profile, maps_beside, maps_of
+        from ..calibration.records.export import export_profile, maps_beside, maps_of
 
         rows = export_profile(name, output)
         maps = None if maps_of(name) is None else maps_beside(output)
@@ -136,7 +137,7 @@ def register(app: typer.Typer, show: Show) -> None:
         \b
         kvpareto profiles import my-model.json
         """
-        from ..records.export import import_profile, maps_beside, maps_left_behind
+        from ..calibration.records.export import import_profile, maps_beside, maps_left_behind
 
         folder = import_profile(file)
         left = maps_left_behind(file)

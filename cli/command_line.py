@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from . import interrupt
-from .planner.light_dataclass import dataclass
+from .. import interrupt
+from ..planner.light_dataclass import dataclass
 
 if TYPE_CHECKING:
-    from .report.failure import Failure
+    from ..report.failure import Failure
 
 # typer keeps click to itself; a usage error's base class is all that is needed of it.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -28,6 +28,20 @@ class CommandOutput:
 
     as_json: bool
     document: Mapping[str, Any] | None = None
+
+
+def show(
+    context: typer.Context, as_json: bool, document: Mapping[str, Any], module: str, printer: str
+) -> None:
+    """The document on stdout: as JSON (`run_command` prints it), or through
+    `report.<module>.<printer>`."""
+    answer: CommandOutput = context.find_root().obj
+    if as_json or answer.as_json:
+        answer.as_json, answer.document = True, document
+    else:
+        from ..report.output import print_tables
+
+        print_tables(document, module, printer)
 
 
 def run_command(app: typer.Typer, arguments: Sequence[str]) -> int:
@@ -76,7 +90,7 @@ def _call(
     except BrokenPipeError:
         raise
     except _UsageError as error:
-        from .report.failure import Failure
+        from ..report.failure import Failure
 
         where = getattr(getattr(error, "ctx", None), "command_path", "kvpareto")
         message = error.format_message()  # type: ignore[attr-defined]
@@ -89,7 +103,7 @@ def _call(
 
 def _failed(error: BaseException) -> tuple[int, "Failure"]:
     """Exit code and words for `error`. A fault of the program is raised where somebody looks."""
-    from .report.failure import TRACEBACK, failure_of
+    from ..report.failure import TRACEBACK, failure_of
 
     failure = failure_of(error)
     if failure.fault and os.environ.get(TRACEBACK):
@@ -100,7 +114,7 @@ def _failed(error: BaseException) -> tuple[int, "Failure"]:
 def _print_answer(answer: CommandOutput, failure: "Failure | None", said: str) -> None:
     """The one document of `--json`. What was printed besides, by whatever library, goes to stderr,
     but where it is the answer itself (help, the version) it is the document's text."""
-    from .report.output import print_json
+    from ..report.output import print_json
 
     if failure is not None:
         print_json(failure.document())
