@@ -18,7 +18,7 @@ from kvpareto.planner.libraries import import_failure, importing
 from kvpareto.report.failure import TRACEBACK, failure_of
 from tests.support.gguf_files import LLAMA, llama_tensors, write_gguf
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CUDART = "libcudart.so.12: cannot open shared object file"
 RUN = ["run", "-m", "recall", "hi"]
 LLAMA_CPP = ["verify", "--engine", "llama.cpp", "-m", "small.gguf", "--budget", "1GB"]

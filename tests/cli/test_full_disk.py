@@ -23,7 +23,7 @@ from kvpareto.planner.errors import BadInput
 from kvpareto.planner.whole_file import write_whole, writing
 from kvpareto.report.failure import failure_of
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STORIES = ROOT / "tests" / "data" / "stories260K-hf"
 COMMANDS = [
     (["plan", str(STORIES), "--budget", "2GB", "--save", "plan.json"], "plan.json"),
