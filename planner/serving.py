@@ -9,6 +9,8 @@ from typing import Self
 
 from .errors import BadInput
 from .light_dataclass import dataclass
+from .units import format_count
+from .workload import Workload
 
 Sizes = tuple[int, int, int]
 """An expected value, its low and its high end."""
@@ -108,6 +110,17 @@ class Serving:
     measured: bool = False
     """Whether the constants were measured on cards of this kind; else they are an estimate."""
     environment: tuple[tuple[str, str], ...] = ()
+
+    def who_waits(self, workload: Workload, planned: str) -> str | None:
+        """What to say where not all users fit if all have the longest prompt; `planned`: what was
+        sized for their mean."""
+        if not workload.lengths or self.at_once_worst >= workload.batch:
+            return None
+        return (
+            f"if more than {format_count(self.at_once_worst, 'sequence')} of "
+            f"{workload.context:,} tokens come together, the others wait: {planned} is planned "
+            "for the mean length"
+        )
 
 
 def command_line(program: tuple[str, ...], flags: Flags, first: str = "model") -> str:

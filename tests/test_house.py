@@ -2,6 +2,8 @@
 
 import ast
 import subprocess
+from collections import Counter
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -101,18 +103,21 @@ def test_no_modules_import_each_other() -> None:
         visit(module, ())
 
 
-def test_no_folder_has_more_than_a_person_can_see() -> None:
+@cache
+def _python_files() -> list[str]:
+    """Every Python file of the tree that git does not ignore."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "*.py"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
-    )
-    count: dict[Path, int] = {}
-    for line in listed.stdout.splitlines():
-        if (ROOT / line).exists():
-            count[Path(line).parent] = count.get(Path(line).parent, 0) + 1
+    ).stdout.splitlines()
+    return [line for line in listed if (ROOT / line).exists()]
+
+
+def test_no_folder_has_more_than_a_person_can_see() -> None:
+    count = Counter(Path(line).parent for line in _python_files())
     crowded = {str(folder): n for folder, n in count.items() if n > MOST_FILES}
     assert not crowded
 
@@ -126,14 +131,7 @@ LONGER = {
 
 def _code_files() -> list[str]:
     """Code outside the tests: a test's file may be as long as its subject has cases."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "*.py"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-    return [line for line in listed if not line.startswith("tests/") and (ROOT / line).exists()]
+    return [line for line in _python_files() if not line.startswith("tests/")]
 
 
 def test_no_file_is_longer_than_a_person_reads_at_once() -> None:

@@ -20,7 +20,7 @@ from ...planner.hardware.gpu_names import find_gpu
 from ...planner.load_model import load_model
 from ...planner.models.spec import ModelSpec
 from ...profiles import read
-from ..vllm.fit_speed import FORMATS, MODELS
+from ..vllm.row_server import FORMATS, MODELS, settings_of
 
 ROWS = "vllm/starts_0.26_h200.jsonl"
 LATER = "vllm/speeds_0.26_h200.jsonl"
@@ -65,18 +65,12 @@ def model(shape: str, layers: int | None) -> ModelSpec:
     return replace(spec, layers=spec.layers[:layers]) if layers else spec
 
 
-def settings_of(row: Row) -> ServeSettings:
+def started_with(row: Row) -> ServeSettings:
     """What the row was started with."""
-    return ServeSettings(
-        row["max_model_len"],
-        row["kv_cache_dtype"],
-        row["max_num_batched_tokens"],
-        row["max_num_seqs"],
-        row["gpu_memory_utilization"],
-        row["enforce_eager"],
+    return settings_of(
+        row,
         quantization=FORMATS.get(row["weights"], ""),
         tensor_parallel=row.get("cards", 1),
-        prefix_caching=False,
     )
 
 
@@ -86,7 +80,7 @@ def error(row: Row, *, weights_given: bool) -> float | None:
         return None
     given = row["weights_bytes"] if weights_given else None
     gpu = find_gpu(row["gpu"].removeprefix("NVIDIA "))
-    answer = start(model(row["shape"], row["layers"]), gpu, settings_of(row), given)
+    answer = start(model(row["shape"], row["layers"]), gpu, started_with(row), given)
     return answer.tokens.expected / int(row["tokens"]) - 1
 
 

@@ -14,6 +14,7 @@ from ...planner.formats.configuration import Configuration
 from ...planner.placement import Ends, Placement
 from ...planner.search.request import Request
 from ...planner.units import format_bytes
+from ..verify.judge import retention_of
 from .breakdown import MIB
 from .start import RunReadings
 
@@ -71,15 +72,7 @@ def receipt(
         "terms": terms,
         "peak_phase": None,
         "tasks": [],
-        "retention": {
-            "task": kept.task,
-            "predicted": kept.retention,
-            "low": kept.low,
-            "high": kept.high,
-            "level": kept.level,
-            "provenance": kept.provenance,
-            "measured": None,
-        },
+        "retention": retention_of(kept, None),
         "corrected": None,
         "cap": {"margin": None, "how": "no cap: llama.cpp allocates all of it at the start"},
         "command": placement.command,

@@ -13,6 +13,7 @@ the overhead, and the total, of which they are a part.
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ...planner.accuracy.prediction import Accuracy
 from ...planner.memory.estimate import MODEL_ERROR
 from ...report.saved_plan import Planned, SavedSpeed
 from ..execution.run_record import Execution
@@ -50,6 +51,19 @@ class Term:
             "side": self.side,
             "note": self.note,
         }
+
+
+def retention_of(kept: Accuracy, measured: float | None) -> dict[str, Any]:
+    """A receipt's retention: what was promised of its kind of task, and what was measured."""
+    return {
+        "task": kept.task,
+        "predicted": kept.retention,
+        "low": kept.low,
+        "high": kept.high,
+        "level": kept.level,
+        "provenance": kept.provenance,
+        "measured": measured,
+    }
 
 
 def memory_terms(planned: Planned, execution: Execution) -> list[Term]:

@@ -5,7 +5,7 @@ planner/engines/vllm/.
 """
 
 DOOR = (
-    "fit_speed",
+    "row_server",
     "start",
     "verify",
 )

@@ -15,36 +15,20 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from ... import profiles
 from ...planner.accuracy.formula import Floats
-from ...planner.engines.vllm.settings import ServeSettings
 from ...planner.engines.vllm.speed import Arrivals, timing
 from ...planner.engines.vllm.step_time import Served, efficiencies_of, served
 from ...planner.hardware.gpu_names import find_gpu
-from ...planner.load_model import load_config, load_model
-from ...planner.models.spec import ModelSpec
 from ..fit.least_squares import least_squares
-from .random_checkpoint import write_checkpoint
+from .row_server import FORMATS, settings_of, shape_of
 
-MODELS = {
-    "llama8": "meta-llama/Llama-3.1-8B-Instruct",
-    "qwen30a3": "Qwen/Qwen3-30B-A3B",
-    "gemma3_4": str(Path(profiles.__file__).parent / "vllm" / "gemma-3-4b-text.json"),
-    "granite_tiny": str(Path(profiles.__file__).parent / "vllm" / "granite-4.0-h-tiny.json"),
-    "qwen8": "Qwen/Qwen3-8B",
-    "gptoss20": "openai/gpt-oss-20b",
-    "dsv2lite": "deepseek-ai/DeepSeek-V2-Lite-Chat",
-    "dsv3": "deepseek-ai/DeepSeek-V3",
-}
-FORMATS = {"bf16": "", "own": "", "awq": "awq", "gptq4": "gptq4", "fp8": "fp8"}
 NOISE = 0.04
 """Of a time's logarithm: what two runs of one thing differ by."""
 FIRM = 2.5
@@ -135,16 +119,7 @@ def _seen(row: Mapping[str, Any], run: Mapping[str, Any]) -> list[Seen]:
         or (row["id"], run["users"]) in COMPILED
     ):
         return []
-    settings = ServeSettings(
-        row["max_model_len"],
-        row["kv_cache_dtype"],
-        row["max_num_batched_tokens"],
-        row["max_num_seqs"],
-        row["gpu_memory_utilization"],
-        row["enforce_eager"],
-        prefix_caching=False,
-        attention_backend=row.get("attention_backend", ""),
-    )
+    settings = settings_of(row, attention_backend=row.get("attention_backend", ""))
     spec = shape_of(row["shape"], row["layers"], row["weights"])
     link = _links()[row["gpu"].split()[-1]]
     weights, cards = FORMATS[row["weights"]], row.get("cards", 1)
@@ -160,18 +135,6 @@ def _seen(row: Mapping[str, Any], run: Mapping[str, Any]) -> list[Seen]:
         return [one(what, run["output"], run[key]) for what, key in names]
     # earlier starts: until each has one token, until each has `output` further ones
     return [one("total", 1, run["prefill_s"]), one("total", run["output"] + 1, run["total_s"])]
-
-
-@cache
-def shape_of(shape: str, layers: int | None, weights: str = "own") -> ModelSpec:
-    """The shape of a row, cut to its layers; `weights`: as random_checkpoint.py was asked, of which
-    "bf16" takes a checkpoint's own format from it."""
-    if layers is None:
-        return load_model(MODELS[shape], offline=True)
-    with TemporaryDirectory() as folder:
-        stored = "bf16" if weights == "bf16" else ""
-        write_checkpoint(load_config(MODELS[shape]).config, Path(folder), stored, layers)
-        return load_model(folder, offline=True)
 
 
 def _links() -> dict[str, float]:

@@ -13,7 +13,7 @@ from ...planner.engine import Ends, Interval
 from ...planner.engines.vllm.speed import ServingSpeed
 from ...planner.engines.vllm.start import BUFFERS, Start
 from ...planner.units import format_bytes
-from ..verify.judge import Side, Term
+from ..verify.judge import Side, Term, retention_of
 from .asked import Asked
 from .start import StartReading
 
@@ -90,13 +90,7 @@ def receipt(
         "peak_phase": None,
         "tasks": tasks,
         "retention": {
-            "task": kept.task,
-            "predicted": kept.retention,
-            "low": kept.low,
-            "high": kept.high,
-            "level": kept.level,
-            "provenance": kept.provenance,
-            "measured": sum(measured) / len(measured) if measured else None,
+            **retention_of(kept, sum(measured) / len(measured) if measured else None),
             "kinds": sorted({task["kind"] for task in tasks if task["retention"] is not None}),
         },
         "corrected": None,

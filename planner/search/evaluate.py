@@ -130,16 +130,7 @@ def evaluate(
     spec = engine.dequantized(spec)
     space = enumerate_space(spec, workload, engine, protection_presets(spec))
     sizes = memory_table(spec, space, workload, engine, hardware)
-    grid = accuracy.predict_grid(
-        spec,
-        space.weights,
-        format_arrays_of(spec, space),
-        workload.context,
-        weight_formats=space.weight_formats,
-        protections=space.protections,
-        protection=space.protection,
-        task=task,
-    )
+    grid = accuracy_of(spec, space, workload.context, task)
     card = hardware or find_gpu(REFERENCE_GPU)
     axes = ConfigurationAxes.of_space(space, sizes.kv[0, :, 0].astype(float))
     seconds = roofline.sweep(
@@ -237,6 +228,20 @@ def predict_point(
         memory=estimate(spec, config, workload, engine, hardware),
         accuracy=accuracy.predict(spec, config, workload.context, task=task),
         latency=latency.predict(spec, config, workload, engine, hardware),
+    )
+
+
+def accuracy_of(spec: ModelSpec, space: Space, context: int, task: str | None) -> AccuracyGrid:
+    """Retention of the space's weights with its cache formats, of `task` or the weakest kind."""
+    return accuracy.predict_grid(
+        spec,
+        space.weights,
+        format_arrays_of(spec, space),
+        context,
+        weight_formats=space.weight_formats,
+        protections=space.protections,
+        protection=space.protection,
+        task=task,
     )
 
 

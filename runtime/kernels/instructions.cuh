@@ -1,13 +1,7 @@
-// Instructions by name: conversions, packing, tensor-core products, copies to shared memory.
+// Instructions by name: conversions, packing, copies to shared memory.
 // HALF says whether the model's 16-bit type is float16 or bfloat16.
 #pragma once
-#include "overlap.cuh"
-
-typedef unsigned int u32;
-typedef unsigned char u8;
-typedef unsigned short u16;
-
-#define INLINE __device__ __forceinline__
+#include "tensor_cores.cuh"
 
 INLINE float ex2(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
 INLINE float lg2(float x) { float y; asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
@@ -23,16 +17,6 @@ INLINE float io_hi(u32 w) { return HALF ? f16_hi(w) : __uint_as_float(w & 0xffff
 INLINE u32 pack_io(float lo, float hi) { return HALF ? pack_f16(lo, hi) : pack_bf16(lo, hi); }
 INLINE u32 transpose8x8(u32 a) { u32 d; asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(d) : "r"(a)); return d; }
 INLINE float power_of_two(int k) { return __int_as_float((127 + k) << 23); }
-
-template <bool BF16>
-INLINE void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-    if (BF16)
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-    else
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
 
 template <int BYTES>
 INLINE void load(const u8* p, u32* w) {

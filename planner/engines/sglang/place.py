@@ -10,7 +10,6 @@ from ...memory.overhead import driver_context
 from ...models.spec import ModelSpec
 from ...placement import Machine, Placement, Share
 from ...serving import CardTerms, Flags, Parallel, Serving, Sizes, command_line
-from ...units import format_count
 from ...workload import Workload
 from ..vllm.asked_settings import cache_dtype, weight_name
 from ..vllm.command import checkpoint_words, model_argument
@@ -206,12 +205,8 @@ def _placement(spec: ModelSpec, workload: Workload, chosen: _Layout) -> Placemen
     weights = sum(card.weights for card in cards)
     compute = sum(card.free - int(card.free * card.fraction) for card in cards)
     notes = [UNHELD]
-    if workload.lengths and serving.at_once_worst < workload.batch:
-        notes.append(
-            f"if more than {format_count(serving.at_once_worst, 'sequence')} of "
-            f"{workload.context:,} tokens come together, the others wait: the pool is planned "
-            "for the mean length"
-        )
+    if (waiting := serving.who_waits(workload, "the pool")) is not None:
+        notes.append(waiting)
     if serving.checkpoint:
         notes.append(f"it needs {serving.checkpoint}")
     overhead = sum(card.needed[0] - card.weights - kv // len(cards) for card in cards) - compute

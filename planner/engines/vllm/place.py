@@ -10,7 +10,6 @@ from ...formats.configuration import Configuration
 from ...models.spec import ModelSpec
 from ...placement import Machine, Placement, Share
 from ...serving import CardTerms, Parallel, Serving, Sizes, command_line
-from ...units import format_count
 from ...workload import Workload
 from .asked_settings import settings_of
 from .command import checkpoint_words, flags_of, keeps_16_bits, model_argument
@@ -201,12 +200,8 @@ def _notes(
 ) -> tuple[str, ...]:
     """What a reader should know of the numbers, the most important first."""
     notes, settings, gpu = list[str](), tried.settings, tried.cards[0].gpu
-    if workload.lengths and serving.at_once_worst < workload.batch:
-        notes.append(
-            f"if more than {format_count(serving.at_once_worst, 'sequence')} of "
-            f"{workload.context:,} tokens come together, the others wait: the cache is planned "
-            "for the mean length"
-        )
+    if (waiting := serving.who_waits(workload, "the cache")) is not None:
+        notes.append(waiting)
     if settings.enforce_eager:
         notes.append("CUDA graphs do not fit beside it: --enforce-eager costs time in every step")
     if len({card.gpu.name for card in tried.cards}) > 1 and tried.layout.data == 1:

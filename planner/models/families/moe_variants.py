@@ -11,7 +11,7 @@ from .blocks.layer_types import FULL, SLIDING, first_of_four_full
 from .blocks.moe import correction_bias, granite_moe_ffn, shared_of
 from .decoder import Block, Style, layer_types
 from .deepseek import mla, only_full
-from .llama import COHERE, LAYER_NORM, LLAMA
+from .llama import COHERE, GLM4, LAYER_NORM, LLAMA
 from .moe import listed_or_first, mlp_listed
 
 
@@ -189,12 +189,7 @@ STYLES: dict[str, Style] = {
         kinds=lambda f, n: (
             layer_types(f, n) or [SLIDING if (i + 1) % 5 else FULL for i in range(n)]
         ),
-        norms=(
-            "input_layernorm",
-            "post_attention_layernorm",
-            "post_self_attn_layernorm",
-            "post_mlp_layernorm",
-        ),
+        norms=GLM4.norms,
         sandwich=True,
     ),
     "axk1": Style(attention=mla, ffn=axk1_ffn, kinds=only_full, ffn_kinds=mlp_listed(1)),

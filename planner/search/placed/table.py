@@ -24,7 +24,7 @@ from ...placement import Machine, Placement
 from ...serving import Parallel
 from ...workload import Workload
 from ..enumerate import enumerate_space
-from ..evaluate import Point, format_arrays_of
+from ..evaluate import Point, accuracy_of
 from ..point_arrays import PointArrays
 from ..request import Request
 
@@ -103,16 +103,7 @@ def evaluate_placed(request: Request) -> PlacedSpace:
     space = enumerate_space(spec, workload, engine.on(request.machine), ((),))
     placements = _placements(request, space)
     runs = np.array([placement is not None for placement in placements])
-    grid = accuracy.predict_grid(
-        spec,
-        space.weights,
-        format_arrays_of(spec, space),
-        workload.context,
-        weight_formats=space.weight_formats,
-        protections=space.protections,
-        protection=space.protection,
-        task=request.task,
-    )
+    grid = accuracy_of(spec, space, workload.context, request.task)
     shape = space.shape
     times = np.array([_times(p) for p in placements])
     points = PointArrays(

@@ -1,14 +1,9 @@
 // What products share: 16-bit numbers, launches that overlap. HALF says whether x and y are float16
 // or bfloat16.
 #pragma once
-#include "overlap.cuh"
+#include "tensor_cores.cuh"
 
-typedef unsigned int u32;
-typedef unsigned short u16;
-typedef unsigned char u8;
 typedef long long i64;
-
-#define INLINE __device__ __forceinline__
 
 INLINE float half_to_float(u32 h) { float f; asm("{.reg .b16 a; cvt.u16.u32 a, %1; cvt.f32.f16 %0, a;}" : "=f"(f) : "r"(h)); return f; }
 template <bool FP16> INLINE float low(u32 w) { return FP16 ? half_to_float(w & 0xffff) : __uint_as_float(w << 16); }

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kvpareto.calibration.evidence.vllm_starts import LOOKED_AT, SHAPES
+from kvpareto.calibration.vllm.row_server import settings_of
 from kvpareto.planner.engines.vllm.block_pool import BlockPool
 from kvpareto.planner.engines.vllm.layer_pages import layer_pages
 from kvpareto.planner.engines.vllm.settings import ServeSettings
@@ -44,29 +45,17 @@ def _granite() -> ModelSpec:
     )
 
 
-def _settings(row: dict[str, Any]) -> ServeSettings:
-    return ServeSettings(
-        row["max_model_len"],
-        row["kv_cache_dtype"],
-        row["max_num_batched_tokens"],
-        row["max_num_seqs"],
-        row["gpu_memory_utilization"],
-        row["enforce_eager"],
-        prefix_caching=False,
-    )
-
-
 @pytest.mark.parametrize("row", [r for r in ROWS if r["starts"]], ids=lambda r: r["id"])
 def test_blocks_and_tokens_of_the_bytes_that_vllm_had(row: dict[str, Any]) -> None:
     """Exact: what vLLM makes of the bytes that its profile left."""
-    pool = BlockPool.of(_model(row["shape"], row["layers"]), _settings(row))
+    pool = BlockPool.of(_model(row["shape"], row["layers"]), settings_of(row))
     assert pool.blocks(row["available"]) == row["blocks"]
     assert pool.tokens(row["available"]) == row["tokens"]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda r: r["id"])
 def test_starts_or_not_with_the_bytes_that_vllm_had(row: dict[str, Any]) -> None:
-    pool = BlockPool.of(_model(row["shape"], row["layers"]), _settings(row))
+    pool = BlockPool.of(_model(row["shape"], row["layers"]), settings_of(row))
     needed = pool.blocks_of(row["max_model_len"]) * pool.block_bytes
     assert (0 < needed <= row["available"]) == row["starts"]
 
@@ -74,7 +63,7 @@ def test_starts_or_not_with_the_bytes_that_vllm_had(row: dict[str, Any]) -> None
 def _off(row: dict[str, Any]) -> float:
     """Relative error of the tokens, the weights given, everything else predicted."""
     spec = _model(row["shape"], row["layers"])
-    found = start(spec, find_gpu("H200"), _settings(row), row["weights_bytes"])
+    found = start(spec, find_gpu("H200"), settings_of(row), row["weights_bytes"])
     assert found.tokens.low <= row["tokens"] <= found.tokens.high
     return abs(found.tokens.expected / row["tokens"] - 1)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kvpareto.calibration.vllm.fit_speed import FORMATS, shape_of
+from kvpareto.calibration.vllm.row_server import FORMATS, settings_of, shape_of
 from kvpareto.planner.engines.vllm.block_pool import BlockPool
 from kvpareto.planner.engines.vllm.settings import ServeSettings
 from kvpareto.planner.engines.vllm.start import Start, start
@@ -19,17 +19,7 @@ PROFILED = [row for row in ROWS if "kv_cache_memory_bytes" not in row]
 
 
 def _start(row: dict[str, Any], weights: int | None = None) -> Start:
-    settings = ServeSettings(
-        row["max_model_len"],
-        row["kv_cache_dtype"],
-        row["max_num_batched_tokens"],
-        row["max_num_seqs"],
-        row["gpu_memory_utilization"],
-        row["enforce_eager"],
-        quantization=FORMATS[row["weights"]],
-        tensor_parallel=row["cards"],
-        prefix_caching=False,
-    )
+    settings = settings_of(row, quantization=FORMATS[row["weights"]], tensor_parallel=row["cards"])
     spec = shape_of(row["shape"], row["layers"], row["weights"])
     return start(spec, find_gpu(row["gpu"]), settings, weights)
 
