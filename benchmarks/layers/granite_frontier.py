@@ -4,7 +4,7 @@
     python -m benchmarks.layers.granite_frontier --answers rows.jsonl --plot out.svg
 
 Memory and speed are those of runs at real shapes under the planner's upper end as a cap
-(verify_layers.py --frontier); they are printed as a table in Markdown. `--answers` are rows of
+(verify_layers.py --set frontier); they are printed as a table in Markdown. `--answers` are rows of
 calibration.grid, of a small model of Granite's hybrid layers (calibration/recall_model/granite.py)
 and of the recall model, which has attention alone: real shapes have random weights here, which
 answer nothing. The picture needs matplotlib.
@@ -37,7 +37,7 @@ STYLES = {"k16v16": "-", "k8v8": "--", "k4v4": ":"}
 def frontier_rows() -> list[dict[str, Any]]:
     """The runs at real shapes that went well, in the order of the cases."""
     good = {tuple(r["key"]): r for r in read(RUNS) if r["outcome"] == "ok" and held(r) is not None}
-    return [good[case.key] for case in cases(frontier=True) if case.key in good]
+    return [good[case.key] for case in cases("frontier") if case.key in good]
 
 
 def frontier_table(rows: list[dict[str, Any]]) -> str:

@@ -59,6 +59,37 @@ FRONTIER = tuple(
 )  # fmt: skip
 """Granite 4, hybrid and of attention alone: what memory buys."""
 
+SPEEDS: tuple[tuple[str, str, int, int], ...] = (
+    ("deepseek-v2-lite", "w4a16-k4v4-g64+pc1024", 4096, 1),
+    ("deepseek-v2-lite", "w4a16-k4v4-g64+pc1024", 65536, 1),
+    ("deepseek-v2-lite", "w4a16-k16v16+pc2048", 16384, 1),
+    ("deepseek-v2-lite", "w4a16-k8v8-g64+pc512", 8192, 1),
+    ("deepseek-v2-lite", "w4a16-k4v4-g64+pc1024", 4096, 8),
+    ("qwen3-30b-a3b", "w4a16-k4v4-g64+pc1024", 16384, 1),
+    ("qwen3-30b-a3b", "w4a16-k8v8-g64+pc4096", 16384, 1),
+    ("qwen3-30b-a3b", "w4a16-k16v16+pc512", 4096, 1),
+    ("qwen3-30b-a3b", "w4a16-k4v4-g64+pc2048", 8192, 4),
+    ("glm-4.7-flash", "w4a16-k4v4-g64+pc1024", 8192, 1),
+    ("glm-4.7-flash", "w4a16-k8v8-g64+pc4096", 32768, 1),
+    ("glm-4.7-flash", "w4a16-k16v16+pc1024", 4096, 2),
+    ("mixtral-8x7b", "w4a16-k4v4-g64+pc1024", 16384, 1),
+    ("mixtral-8x7b", "w4a16-k8v8-g64+pc4096", 8192, 1),
+    ("mixtral-8x7b", "w4a16-k4v4-g64+pc512", 4096, 4),
+    ("llama-4-scout", "w8a16-k8v8-g64+pc2048", 8192, 1),
+    ("llama-4-scout", "w8a16-k16v16+pc1024", 8192, 1),
+    ("llama-4-scout", "w8a16-k4v4-g64+pc4096", 32768, 1),
+    ("gpt-oss-20b", "w4a16-k4v4-g64+pc1024", 16384, 1),
+    ("gpt-oss-20b", "w4a16-k8v8-g64+pc4096", 32768, 1),
+    ("deepseek-v2-lite", "w8a16-k8v8-g64+pc1024", 16384, 1),
+    ("deepseek-v2-lite", "w8a16-k4v4-g64+pc4096", 32768, 1),
+    ("deepseek-v2-lite", "w16a16-k16v16+pc1024", 16384, 1),
+    ("deepseek-v2-lite", "w16a16-k8v8-g64+pc4096", 8192, 1),
+    ("qwen3-30b-a3b", "w8a16-k8v8-g64+pc1024", 16384, 1),
+    ("glm-4.7-flash", "w16a16-k8v8-g64+pc2048", 16384, 1),
+    ("llama-4-scout", "w16a16-k8v8-g64+pc1024", 8192, 1),
+)
+"""Mixtures and latents of all weight bits: their time is fitted to these."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -73,8 +104,12 @@ class Case:
         return self.model, str(self.config), self.workload.context, self.workload.batch
 
 
-def cases(frontier: bool = False) -> list[Case]:
+SETS = {"layers": CASES, "frontier": FRONTIER, "speeds": SPEEDS}
+
+
+def cases(which: str = "layers") -> list[Case]:
+    """One of SETS; the models of `layers` are checked first."""
     return [
-        Case(model, Configuration.parse(text), Workload(context, OUTPUT, batch), not frontier)
-        for model, text, context, batch in (FRONTIER if frontier else CASES)
+        Case(model, Configuration.parse(text), Workload(context, OUTPUT, batch), which == "layers")
+        for model, text, context, batch in SETS[which]
     ]

@@ -109,12 +109,14 @@ PUBLISHED = {
     "gemma-2-9b": "google/gemma-2-9b-it",
     "gpt-oss-20b": "openai/gpt-oss-20b",
     "llama-4-scout": "meta-llama/Llama-4-Scout-17B-16E-Instruct",
+    "mixtral-8x7b": "mistralai/Mixtral-8x7B-v0.1",
     "nemotron-3-nano": "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16",
+    "qwen3-30b-a3b": "Qwen/Qwen3-30B-A3B",
     "qwen3-next": "Qwen/Qwen3-Next-80B-A3B-Instruct",
     "qwen3.5-27b": "Qwen/Qwen3.5-27B",
 }
-DEPTH = {"gpt-oss-20b": 16, "llama-4-scout": 8, "nemotron-3-nano": 14, "qwen3-next": 8,
-         "qwen3.5-27b": 24}  # fmt: skip
+DEPTH = {"gpt-oss-20b": 16, "llama-4-scout": 8, "mixtral-8x7b": 8, "nemotron-3-nano": 14,
+         "qwen3-30b-a3b": 16, "qwen3-next": 8, "qwen3.5-27b": 24}  # fmt: skip
 
 
 def architecture(model: str) -> dict[str, Any]:

@@ -3,7 +3,8 @@
     python -m benchmarks.layers.verify_layers rows.jsonl --seconds 200
     python -m benchmarks.layers.verify_layers --plan-only
     python -m benchmarks.layers.verify_layers rows.jsonl --summary
-    python -m benchmarks.layers.verify_layers granite.jsonl --frontier --seconds 200
+    python -m benchmarks.layers.verify_layers granite.jsonl --set frontier --seconds 200
+    python -m benchmarks.layers.verify_layers speeds.jsonl --set speeds --seconds 120
 
 Random weights at published shapes, cut in depth; one GPU. Each model is first checked: greedy
 tokens in CUDA graphs equal those without, and logits those of the plain reference where the layers
@@ -33,7 +34,7 @@ from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import LatentAttention, ModelSpec
 
 from ..measure.row_file import RowFile, read
-from .layer_cases import Case, cases
+from .layer_cases import SETS, Case, cases
 from .layer_shapes import architecture, spec_of
 from .layer_tables import line, summary
 
@@ -188,13 +189,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1e9, help="start no run after this long")
     parser.add_argument("--only", default="", help="models whose name contains this")
     parser.add_argument("--plan-only", action="store_true", help="print what would be run")
-    parser.add_argument("--frontier", action="store_true", help="Granite 4's plans instead")
+    parser.add_argument("--set", choices=SETS, default="layers", help="which plans")
     parser.add_argument("--summary", action="store_true", help="of the rows that are there")
     chosen = parser.parse_args()
     if chosen.output is None and not chosen.plan_only:
         parser.error("a file for the rows, or --plan-only")
     names = chosen.only.split(",")
-    every = cases(chosen.frontier)
+    every = cases(chosen.set)
     wanted = [case for name in names for case in every if name in case.model]
     if chosen.plan_only:
         gpu = find_gpu("H200")
