@@ -118,8 +118,14 @@ def parse_fraction(text: str, what: str = "loss") -> float:
 
 
 def parse_seconds(value: str | float, what: str = "time") -> float:
-    """`2s`, `30ms`, `0.03` -> seconds. Raises BadInput for anything else, and for none."""
+    """`2s`, `30ms` -> seconds; a number, not text, is seconds. Raises BadInput for anything else,
+    for none, and for text without a unit, which one reads as seconds and another as milliseconds.
+    """
     match = _SECONDS.fullmatch(str(value).strip())
+    if match and isinstance(value, str) and not match[2]:
+        raise BadInput(
+            f"{value.strip()!r} for {what} has no unit", f"write {match[1]}ms or {match[1]}s"
+        )
     seconds = float(match[1]) * {"ms": 0.001, "us": 1e-6}.get(match[2].lower(), 1.0) if match else 0
     if not 0 < seconds < 1e6:
         raise BadInput(f"not a time for {what}: {str(value)!r}", "write it like 2s or 30ms")

@@ -3,7 +3,7 @@
     H100    2xH100    H100x2    2 H100    3090+3060    2x3090, 3060    auto
 
 A text that is a card's name is no count: `7900xtx` is one card.
-`auto` is this machine's one kind of card. An engine that fills one card says so itself
+`auto` is this machine's one kind of card. Two Macs are two machines, and refused. An engine that fills one card says so itself
 (`Engine.several_cards`).
 """
 
@@ -50,7 +50,19 @@ def find_gpus(text: str) -> tuple[Hardware, ...]:
                 f"--gpu {text.strip()!r} is more than {MOST} GPUs", "plan for one machine"
             )
         gpus += [_one(name)] * count
+    _refuse_machines(gpus, text.strip())
     return tuple(gpus)
+
+
+def _refuse_machines(gpus: Sequence[Hardware], text: str) -> None:
+    """Raises BadInput where the GPUs cannot be of one machine."""
+    whole = [gpu for gpu in gpus if gpu.is_machine]
+    if len(whole) > 1 or (len(gpus) > 1 and any(gpu.takes_no_cards for gpu in whole)):
+        raise BadInput(
+            f"--gpu {text!r} is several machines: {whole[0].name} is part of its machine's "
+            "processor, and a plan is for one machine",
+            f"--gpu {gpu_argument(whole[0])!r} plans for one of them",
+        )
 
 
 def gpus_text(gpus: Sequence[Hardware]) -> str:
@@ -66,8 +78,9 @@ def gpus_text(gpus: Sequence[Hardware]) -> str:
 
 
 def more_cards(gpus: Sequence[Hardware]) -> tuple[Hardware, ...]:
-    """The next larger of COUNTS of these cards; none where they differ or no count is larger."""
-    larger = [count for count in COUNTS if count > len(gpus)]
+    """The next larger of COUNTS of these cards; none where they differ, no count is larger, or a
+    machine has one."""
+    larger = [count for count in COUNTS if count > len(gpus) and not gpus[0].is_machine]
     if not larger or len(set(gpus)) != 1:
         return ()
     return (gpus[0],) * larger[0]

@@ -64,6 +64,17 @@ class Hardware:
     measured_how: str = ""
 
     @property
+    def is_machine(self) -> bool:
+        """Whether a machine has one at most: part of a chip that is its processor too (Apple's,
+        GB10, Jetson, Ryzen AI). Four MI300A share a board."""
+        return self.unified and "Instinct" not in self.name
+
+    @property
+    def takes_no_cards(self) -> bool:
+        """Whether no card can be put beside it."""
+        return self.is_machine and self.vendor.lower() != "amd"
+
+    @property
     def consumer(self) -> bool:
         """Whether a desktop usually shares the card: GeForce, TITAN and Radeon RX."""
         return any(word in self.name for word in ("GeForce", "TITAN", "Radeon RX"))

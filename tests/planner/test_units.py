@@ -12,6 +12,7 @@ from kvpareto.planner.units import (
     format_tokens,
     parse_bytes,
     parse_fraction,
+    parse_seconds,
     parse_tokens,
 )
 
@@ -134,6 +135,28 @@ def test_seconds_of_toys_are_never_none() -> None:
 )
 def test_parameters_of_small_models_have_a_smaller_unit(count: int, text: str) -> None:
     assert format_parameters(count) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("2s", 2.0), ("30ms", 0.03), ("30 MS", 0.03), ("250us", 2.5e-4), (0.03, 0.03), (2, 2.0)],
+)
+def test_times_and_what_they_mean(value: str | float, seconds: float) -> None:
+    assert parse_seconds(value) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["30", "0.5", " 2 "])
+def test_a_time_without_a_unit_is_asked_back(text: str) -> None:
+    number = text.strip()
+    with pytest.raises(BadInput, match=f"{number}' for tpot has no unit") as caught:
+        parse_seconds(text, "tpot")
+    assert caught.value.hint == f"write {number}ms or {number}s"
+
+
+@pytest.mark.parametrize("text", ["0s", "-1s", "2m", "1e9s", "s", "", "30 ms s"])
+def test_no_times(text: str) -> None:
+    with pytest.raises(BadInput, match="not a time"):
+        parse_seconds(text)
 
 
 def test_one_is_singular() -> None:

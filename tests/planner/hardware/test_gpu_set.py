@@ -5,7 +5,7 @@ import pytest
 from kvpareto import api
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.hardware.gpu_names import find_gpu
-from kvpareto.planner.hardware.gpu_set import find_gpus, gpus_text
+from kvpareto.planner.hardware.gpu_set import find_gpus, gpus_text, more_cards
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,33 @@ def test_odd_spellings(text: str, name: str, count: int) -> None:
         ("65 H200", "more than 64"),
         ("3090,", "empty part"),
         ("2xM3 Max", "more than one GPU"),
+        ("2x M3 Ultra 512GB", "several machines: Apple M3 Ultra 512GB is part of"),
+        ("M3 Ultra 512GB+M4 Max 64GB", "several machines"),
+        ("M4 Max 64GB+RTX 4090", "several machines"),
+        ("2xGB10", "several machines"),
+        ("2x8060S 128GB", "several machines"),
+        ("AGX Orin 64GB+L4", "several machines"),
     ],
 )
 def test_bad_texts(text: str, says: str) -> None:
     with pytest.raises(BadInput, match=says):
         find_gpus(text)
+
+
+@pytest.mark.parametrize("text", ["4xMI300A", "8060S 128GB+RTX 4090", "M4 Max 64GB", "GB10"])
+def test_what_one_machine_may_have(text: str) -> None:
+    assert find_gpus(text)
+
+
+def test_a_machine_of_one_chip_is_not_offered_twice() -> None:
+    assert more_cards(find_gpus("GB10")) == ()
+    assert len(more_cards(find_gpus("H100 SXM5"))) == 2
+
+
+def test_a_number_of_macs_is_refused_too() -> None:
+    with pytest.raises(BadInput, match="several machines") as caught:
+        api.plan("Qwen/Qwen3-8B", engine="llama.cpp", gpu="M4 Max 64GB", gpus=2, offline=True)
+    assert "--gpu 'M4 Max 64GB' plans for one of them" in caught.value.hint
 
 
 def test_an_engine_of_one_card_says_so() -> None:
