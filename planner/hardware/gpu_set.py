@@ -2,8 +2,8 @@
 
     H100    2xH100    H100x2    2 H100    3090+3060    2x3090, 3060    auto
 
-A text that is a card's name is no count: `7900xtx` is one card.
-`auto` is this machine's one kind of card. Two Macs are two machines, and refused. An engine that fills one card says so itself
+A text that is a card's name is no count: `7900xtx` is one card. Two Macs are two machines, and
+refused. `auto` is this machine's one kind of card. An engine that fills one card says so itself
 (`Engine.several_cards`).
 """
 
