@@ -39,7 +39,8 @@ def dense_attention(
     the same shape; key, value [>= tokens, heads, D]. `window` 0: all."""
     more: dict[str, Any] = {} if sinks is None else {"s_aux": sinks}
     if version == 3:
-        more["num_splits"] = splits(*query.shape[:2], key.shape[1], _processors(query.device))
+        new, query_heads, heads = query.shape[0], query.shape[1], key.shape[1]
+        more["num_splits"] = splits(new, query_heads, heads, _processors(query.device))
     mixed: Tensor = fa_utils.flash_attn_varlen_func(
         q=query,
         k=key,
