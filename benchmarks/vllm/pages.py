@@ -19,7 +19,9 @@ from kvpareto.runtime.kernels.paged.stage_pages import PADDING, rotate_rows, sta
 from kvpareto.runtime.kernels.paged.write_pages import write_pages
 
 CACHES = ("int4_per_token_head", "int8_per_token_head")
-BATCHES = ((1, 131_000), (16, 16_000), (64, 16_000), (256, 1_000), (256, 100), (4, 100))
+BATCHES = (
+    (1, 131_000), (8, 65_000), (16, 16_000), (64, 16_000), (256, 1_000), (256, 100), (4, 100),
+)  # fmt: skip
 PAGE = 16  # tokens
 CALLS = 20  # of a graph
 LONG = 131_072  # tokens that are staged

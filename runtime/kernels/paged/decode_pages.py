@@ -1,6 +1,7 @@
 """Host side of decode_pages.cu: which caches it takes, its constants, its workspace, its launch."""
 
 import ctypes
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,6 +14,9 @@ from .page_format import PageFormat, signs
 _SOURCE = Path(__file__).with_name("decode_pages.cu")
 MOST_SEQUENCES = 512  # of one launch
 _BLOCKS = 2  # of a multiprocessor: one streams while the other begins or merges
+_WARPS = 16  # of a multiprocessor that leave sums of heads of 128 channels their registers
+_ALONE = 12, 2, 4
+"""Warps, tiles a step and steps in flight of a block that has a multiprocessor for itself."""
 _WRITTEN = (
     2  # rows a block may hold for each to pack its newest token; more cost more than a launch
 )
@@ -87,15 +91,16 @@ class PageDecoder:
         processors = torch.cuda.get_device_properties(device).multi_processor_count
         self._blocks = _BLOCKS * processors
         self._head_blocks = group // taken
-        warps, tiles, shared = _shape(form, taken, index)
+        self._processors = processors
         constants = {
             "D": form.dim, "VG": form.dim, "GROUP": taken, "HALF": int(dtype == torch.float16),
-            "SOFTCAP": int(softcap), "WARPS": warps, "TILES": tiles, "SHARED": shared,
-            "CODE_BITS": form.bits, "PAGE": page_tokens, "ROTATED": int(form.rotated),
-            "SEQUENCES": MOST_SEQUENCES, "LEAST": 2 * warps, "SHORT": 4 * warps, "BLOCKS": _BLOCKS,
+            "SOFTCAP": int(softcap), "CODE_BITS": form.bits, "PAGE": page_tokens,
+            "ROTATED": int(form.rotated), "SEQUENCES": MOST_SEQUENCES,
         }  # fmt: skip
-        self._threads = warps * 32
-        self._kernel = nvrtc.compile_kernel(_SOURCE, "decode_pages", constants, index, shared)
+        shared = _Launch.shared(form, taken, index)
+        alone = _Launch.alone(form, taken, index)
+        self._shared = shared, shared.kernel(constants, index)
+        self._alone = None if alone is None else (alone, alone.kernel(constants, index))
         floats = 2 * self._blocks * taken * (form.dim + 2)
         self._partial = torch.empty(floats, dtype=torch.float32, device=device)
         rows = MOST_SEQUENCES * heads * self._head_blocks
@@ -144,21 +149,61 @@ class PageDecoder:
                 *(self.heads, self.query_heads, self._head_blocks, part.stop - part.start),
                 *(window, scaling * self.form.query_factor, softcap, self._signs),
             )
-            self._kernel.launch((self._blocks, 1, 1), self._threads, args, early=True)
+            rows = (part.stop - part.start) * self.heads * self._head_blocks
+            few = self._alone if rows <= self._processors else None
+            launch, kernel = few or self._shared
+            grid = (launch.blocks * self._processors, 1, 1)
+            kernel.launch(grid, launch.warps * 32, args, early=True)
 
 
-def _shape(form: PageFormat, taken: int, device: int) -> tuple[int, int, int]:
-    """(warps a block, tiles of 16 tokens a step, bytes of shared memory a block): three steps in
-    flight where they fit, for each of the blocks of a multiprocessor."""
-    room = (nvrtc.shared_memory(device) + _RESERVED) // _BLOCKS - _RESERVED
-    room -= _static_shared(form, taken)
-    tile = 16 * form.row_bytes
-    most = (16 if form.dim <= 128 else 8) // _BLOCKS  # leaves each thread registers for its sums
-    shapes = [(most, 2, 3), (most, 1, 3), (most, 1, 2), (most // 2, 1, 2), (2, 1, 2)]
-    warps, tiles, steps = next(
-        (s for s in shapes if s[0] * s[1] * s[2] * tile <= room), (1, 1, max(1, room // tile))
-    )
-    return warps, tiles, max(warps * tiles * steps * tile, (warps + 1) * taken * form.dim * 4)
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """Blocks of a multiprocessor, warps of a block, tiles of 16 tokens a step, bytes of shared
+    memory a block."""
+
+    blocks: int
+    warps: int
+    tiles: int
+    bytes_: int
+
+    @classmethod
+    def shared(cls, form: PageFormat, taken: int, device: int) -> "_Launch":
+        """Two blocks a multiprocessor, three steps in flight where they fit."""
+        room = (nvrtc.shared_memory(device) + _RESERVED) // _BLOCKS - _RESERVED
+        room -= _static_shared(form, taken)
+        tile = 16 * form.row_bytes
+        most = _most_warps(form) // _BLOCKS
+        shapes = [(most, 2, 3), (most, 1, 3), (most, 1, 2), (most // 2, 1, 2), (2, 1, 2)]
+        warps, tiles, steps = next(
+            (s for s in shapes if s[0] * s[1] * s[2] * tile <= room), (1, 1, max(1, room // tile))
+        )
+        return cls(_BLOCKS, warps, tiles, _bytes(form, taken, warps, tiles * steps))
+
+    @classmethod
+    def alone(cls, form: PageFormat, taken: int, device: int) -> "_Launch | None":
+        """One block, for rows that are no more than multiprocessors; None where it does not fit."""
+        warps, tiles, steps = _ALONE
+        needed = _bytes(form, taken, warps, tiles * steps)
+        room = nvrtc.shared_memory(device) - _static_shared(form, taken)
+        fits = warps <= _most_warps(form) and needed <= room
+        return cls(1, warps, tiles, needed) if fits else None
+
+    def kernel(self, constants: dict[str, int], device: int) -> nvrtc.Kernel:
+        own = {
+            "WARPS": self.warps, "TILES": self.tiles, "SHARED": self.bytes_,
+            "LEAST": 2 * self.warps, "SHORT": 4 * self.warps, "BLOCKS": self.blocks,
+        }  # fmt: skip
+        return nvrtc.compile_kernel(_SOURCE, "decode_pages", constants | own, device, self.bytes_)
+
+
+def _most_warps(form: PageFormat) -> int:
+    """Warps of a multiprocessor that leave each thread registers for its sums."""
+    return _WARPS if form.dim <= 128 else _WARPS // 2
+
+
+def _bytes(form: PageFormat, taken: int, warps: int, tiles: int) -> int:
+    """Shared memory of a block: `tiles` in flight a warp, or what the warps' merge takes."""
+    return max(warps * tiles * 16 * form.row_bytes, (warps + 1) * taken * form.dim * 4)
 
 
 def _static_shared(form: PageFormat, taken: int) -> int:

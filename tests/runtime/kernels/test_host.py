@@ -144,12 +144,27 @@ def test_a_launch_over_pages_fits_the_shared_memory(
 ) -> None:
     monkeypatch.setattr(nvrtc, "shared_memory", lambda device: limit)
     form = PageFormat(bits, dim)
-    warps, tiles, shared = decode_pages._shape(form, 8, 0)
-    stage = 16 * tiles * form.row_bytes
-    each = shared + decode_pages._static_shared(form, 8) + 1024  # the system's part of a block
-    assert decode_pages._BLOCKS * each <= limit + 1024
-    assert shared >= warps * stage
-    assert shared >= (warps + 1) * 8 * dim * 4  # the warps' merge and its result
+    shared = decode_pages._Launch.shared(form, 8, 0)
+    alone = decode_pages._Launch.alone(form, 8, 0)
+    for launch in (shared, *([] if alone is None else [alone])):
+        each = launch.bytes_ + decode_pages._static_shared(form, 8) + 1024  # the system's part
+        assert launch.blocks * each <= limit + 1024
+        assert launch.bytes_ >= launch.warps * launch.tiles * 16 * form.row_bytes
+        merge = (launch.warps + 1) * 8 * dim * 4  # the warps' and its result
+        assert launch.bytes_ >= merge
+        assert launch.blocks * launch.warps <= (16 if dim <= 128 else 8)
+    assert shared.blocks == 2
+
+
+def test_few_rows_of_pages_have_a_multiprocessor_for_a_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where twelve warps with four steps in flight fit; else two blocks share one as always."""
+    monkeypatch.setattr(nvrtc, "shared_memory", lambda device: 232_448)
+    four = decode_pages._Launch.alone(PageFormat(4, 128), 4, 0)
+    assert four == decode_pages._Launch(1, 12, 2, 12 * 4 * 32 * 136)
+    assert decode_pages._Launch.alone(PageFormat(8, 128), 4, 0) is None
+    assert decode_pages._Launch.alone(PageFormat(4, 256), 4, 0) is None
 
 
 def test_constants_name_the_format() -> None:
