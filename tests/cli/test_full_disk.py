@@ -10,6 +10,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,29 +32,31 @@ COMMANDS = [
 ]
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """While a test runs, files that this process writes have no room."""
+    """Files that this process writes have no room."""
     resource = pytest.importorskip("resource", reason="Windows limits no file's size")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.parametrize(("command", "path"), COMMANDS, ids=[c[0][0] for c in COMMANDS])
 def test_a_command_that_cannot_write_names_the_path(
     command: list[str], path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     for library in ("torch", "transformers", "sklearn.linear_model") * (command[0] != "plan"):
         pytest.importorskip(library)  # importing writes files too
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KVPARETO_HOME", str(tmp_path / "home"))
-    request.getfixturevalue("full_disk")
-    code = run([*command, "--json"])
+    with full_disk():
+        code = run([*command, "--json"])
     document = json.loads(capsys.readouterr().out)
     assert (code, document["exit_code"]) == (2, 2), document
     assert document["error"].startswith("cannot write "), document

@@ -4,8 +4,8 @@
                                   code of DESIGN's, one JSON document where one was asked for,
                                   valid under its JSON Schema in docs/schemas
 
-tests/test_failure_contract.py runs them in one process; tests/stress/command_lines.py runs each in
-a process of its own, with and without the libraries of the extras.
+tests/cli/test_failure_contract.py runs them in one process; tests/stress/command_lines.py runs each
+in a process of its own, with and without the libraries of the extras.
 """
 
 import json
