@@ -25,6 +25,7 @@ from ...planner.memory.activation.workspace import (
     latent_splits,
 )
 from ..cache.layer_state import LayerState, SideState
+from .stages import deepest
 from .triton_attend import merge
 from .triton_read import read_tile, source
 
@@ -133,12 +134,18 @@ def attend(query: Tensor, turned: Tensor, state: LayerState, scaling: float) -> 
     lse = query.new_empty((splits, batch, n, group), dtype=torch.float32)
     k, v = source(state.key), source(state.value)
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"  # its bfloat16 products are wrong
-    attend_tile[(rows, batch, splits)](
-        query.contiguous(), turned.contiguous(), out, lse, state.clock.device, state.clock.starts,
-        *k.tensors, *k.numbers, *k.codes, *v.tensors, *v.numbers, *v.codes, n, splits, scaling,
-        group, interpreted or query.dtype == torch.float32, *k.constants, *v.constants,
-        ROWS=LATENT_ROWS, KEYS=LATENT_KEYS, num_warps=WARPS, num_stages=STAGES,
-    )  # fmt: skip
+    asked, turns = query.contiguous(), turned.contiguous()
+    wide = interpreted or query.dtype == torch.float32
+
+    def launch(stages: int) -> None:
+        attend_tile[(rows, batch, splits)](
+            asked, turns, out, lse, state.clock.device, state.clock.starts, *k.tensors, *k.numbers,
+            *k.codes, *v.tensors, *v.numbers, *v.codes, n, splits, scaling, group, wide,
+            *k.constants, *v.constants,
+            ROWS=LATENT_ROWS, KEYS=LATENT_KEYS, num_warps=WARPS, num_stages=stages,
+        )  # fmt: skip
+
+    deepest(("latent", k.constants, v.constants, query.dtype, query.device), STAGES, launch)
     return merge(out, lse, None).transpose(1, 2).to(query.dtype)
 
 

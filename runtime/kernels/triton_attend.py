@@ -18,9 +18,11 @@ from torch import Tensor
 
 from ...planner.memory.activation.workspace import tile_rows, tile_splits
 from ..cache.layer_state import LayerState
+from .stages import deepest
 from .triton_read import read_tile, source
 
 _LOG2E = 1.4426950408889634
+_STAGES = 3
 
 
 @triton.jit
@@ -123,14 +125,20 @@ def attend(
     lse = query.new_empty((splits, batch, heads, n, group), dtype=torch.float32)
     k, v = source(state.key), source(state.value)
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"  # its bfloat16 products are wrong
-    _attend[(blocks, batch * heads, splits)](
-        query.contiguous(), out, lse, state.clock.device, state.clock.starts,
-        *k.tensors, *k.numbers, *k.codes, *v.tensors, *v.numbers, *v.codes,
-        n, heads, splits, state.window or 0, scaling, softcap or 1.0,
-        group, softcap is not None, interpreted or query.dtype == torch.float32, state.aligned,
-        *k.constants, *v.constants,
-        ROWS=rows, KEYS=64 if interpreted or state.key.dim <= 128 else 32, num_warps=4,
-    )  # fmt: skip
+    asked = query.contiguous()
+    wide = interpreted or query.dtype == torch.float32
+    keys = 64 if interpreted or state.key.dim <= 128 else 32
+
+    def launch(stages: int) -> None:
+        _attend[(blocks, batch * heads, splits)](
+            asked, out, lse, state.clock.device, state.clock.starts,
+            *k.tensors, *k.numbers, *k.codes, *v.tensors, *v.numbers, *v.codes,
+            n, heads, splits, state.window or 0, scaling, softcap or 1.0,
+            group, softcap is not None, wide, state.aligned, *k.constants, *v.constants,
+            ROWS=rows, KEYS=keys, num_warps=4, num_stages=stages,
+        )  # fmt: skip
+
+    deepest(("attend", k.constants, v.constants, rows, query.dtype, query.device), _STAGES, launch)
     extra = None if sinks is None else sinks.float().view(1, heads, 1, group) * _LOG2E
     return merge(out, lse, extra).permute(0, 1, 3, 2, 4).flatten(1, 2).to(query.dtype)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 import triton
 
+from ...kernels.stages import deepest
 from ..launch import dot_type
 from ..layout import BLOCK4, Packed, Packed4
 from . import kernels
@@ -93,15 +94,22 @@ def product(
     plan = plan or tile_plan(pairs, experts)
     y = torch.empty(pairs, outputs, dtype=x.dtype, device=x.device)
     tiles = min(pairs, pairs // plan.rows + experts)  # each expert's last may be partly empty
-    kernels.grouped[(triton.cdiv(outputs, plan.columns), tiles)](
-        x, chosen.pairs, chosen.ends, held.words, held.zeros, held.scales, bias, y,
-        experts, inputs, outputs, x.stride(0), *held.words.stride(),
-        *_strides(held.zeros), *_strides(held.scales), 0 if bias is None else bias.stride(0),
-        BITS=held.bits, GROUP=held.group, EVERY=pairs // x.shape[0],
-        BLOCK_E=triton.next_power_of_2(experts), BLOCK_M=plan.rows, BLOCK_N=plan.columns,
-        EVEN=inputs % BLOCK4 == 0, HAS_BIAS=bias is not None, DOT=dot_type(x.dtype),
-        STAGES=plan.stages, num_warps=plan.warps,
-    )  # fmt: skip
+    form = {
+        "BITS": held.bits, "GROUP": held.group, "EVERY": pairs // x.shape[0],
+        "BLOCK_E": triton.next_power_of_2(experts), "BLOCK_M": plan.rows, "BLOCK_N": plan.columns,
+        "EVEN": inputs % BLOCK4 == 0, "HAS_BIAS": bias is not None, "DOT": dot_type(x.dtype),
+        "num_warps": plan.warps,
+    }  # fmt: skip
+
+    def launch(stages: int) -> None:
+        kernels.grouped[(triton.cdiv(outputs, plan.columns), tiles)](
+            x, chosen.pairs, chosen.ends, held.words, held.zeros, held.scales, bias, y,
+            experts, inputs, outputs, x.stride(0), *held.words.stride(),
+            *_strides(held.zeros), *_strides(held.scales), 0 if bias is None else bias.stride(0),
+            STAGES=stages, **form,
+        )  # fmt: skip
+
+    deepest(("grouped", *form.values(), x.dtype, x.device), plan.stages, launch)
     return y
 
 
