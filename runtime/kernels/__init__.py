@@ -12,7 +12,8 @@ Four ways are behind it. Appending is Triton (triton_append.py; a decode step's 
 with its RoPE, rope_append.py; early.py says which launches overlap). One token attends through
 CUDA C++ that NVRTC compiles when first needed (cuda_decode.py, decode.cu); a chunk through
 segments staged for a library's fused attention (staged.py); what neither takes through a
-general Triton kernel (triton_attend.py). TRITON_INTERPRET=1 runs the Triton ones on a CPU.
+general Triton kernel (triton_attend.py; stages.py says how many loads ahead).
+TRITON_INTERPRET=1 runs the Triton ones on a CPU.
 
 Memory layout: exactly planner/formats/kv_format.py's shapes in natural order, nothing permuted, as
 runtime/cache/packing.py draws. Pairs (scale, offset) are innermost, one 32-bit word. Kernels get
@@ -115,5 +116,6 @@ DOOR = (
     "paged.stage_pages",
     "paged.write_pages",
     "rope_append",
+    "stages",
 )
 """Modules that other rooms may import, beside what stands above."""
