@@ -59,7 +59,7 @@ def test_one_stage_of_the_general_kernel_fits_consumer_cards() -> None:
     command = [
         sys.executable,
         "-m",
-        "tests.support.shared_bytes",
+        "tests.runtime.kernels.shared_bytes",
         "128,64,1",
         "256,32,1",
         "128,64,3",
