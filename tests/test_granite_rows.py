@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.layers.granite_frontier import (
+    ANSWERS,
     answers_table,
     cache_share,
     frontier_rows,
     frontier_table,
 )
 from benchmarks.layers.layer_tables import off
-from kvpareto.calibration.grid.reading import GridRun
+from kvpareto.calibration.grid.reading import GridRun, read_runs
 from kvpareto.planner.accuracy.measured_configs import MeasuredRetention
 from kvpareto.planner.formats.configuration import Configuration
 
@@ -21,17 +22,20 @@ PAGE = Path(__file__).parents[1] / "docs" / "granite4.md"
 def test_the_page_shows_what_was_measured() -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert frontier_table(frontier_rows()) in text
+    assert answers_table(read_runs(ANSWERS)) in text
 
 
 def test_answers_of_both_small_models_stand_side_by_side() -> None:
     config, kept = Configuration.parse("w16a16-k4v4-g64"), MeasuredRetention(0.75, 0.02)
     runs = [
-        GridRun(model, config, 1024, {"retrieval": kept}, kept) for model in ("recall", "other")
+        GridRun(model, config, 1024, {"retrieval": kept}, kept)
+        for model in ("recall", "granite-hybrid", "other")
     ]
-    assert answers_table(runs).splitlines() == [
-        "| configuration | attention alone: retrieval |",
-        "|---|---|",
-        "| `w16a16-k4v4-g64` | 0.750 ± 0.020 |",
+    only_one = GridRun("recall", Configuration.parse("w16a16-k8v8-g64"), 1024, {}, kept)
+    assert answers_table([*runs, only_one]).splitlines() == [
+        "| configuration | hybrid: retrieval | attention alone: retrieval |",
+        "|---|---|---|",
+        "| `w16a16-k4v4-g64` | 0.750 ± 0.020 | 0.750 ± 0.020 |",
     ]
 
 

@@ -1,13 +1,12 @@
 """Granite 4, hybrid and of attention alone: what memory buys in speed, and in accuracy.
 
     python -m benchmarks.layers.granite_frontier --plot docs/granite4.svg
-    python -m benchmarks.layers.granite_frontier --answers rows.jsonl --plot out.svg
 
 Memory and speed are those of runs at real shapes under the planner's upper end as a cap
-(verify_layers.py --set frontier); they are printed as a table in Markdown. `--answers` are rows of
-calibration.grid, of a small model of Granite's hybrid layers (calibration/recall_model/granite.py)
-and of the recall model, which has attention alone: real shapes have random weights here, which
-answer nothing. The picture needs matplotlib.
+(verify_layers.py --set frontier). Answers are those of a small model of Granite's hybrid layers
+(calibration/recall_model/granite.py) and of the recall model, which has attention alone
+(calibration.grid; others' rows by `--answers`): real shapes have random weights here, which answer
+nothing. Both are printed as tables in Markdown. The picture needs matplotlib.
 """
 
 import argparse
@@ -26,6 +25,7 @@ from .layer_shapes import spec_of
 
 PROFILES = Path(__file__).parents[2] / "profiles" / "calibrations"
 RUNS = PROFILES / "granite4_h200.jsonl"
+ANSWERS = PROFILES / "granite4_answers_h200.jsonl"
 SMALL = {"granite-hybrid": "hybrid", "recall": "attention alone"}
 """Small models, and what they are made of; recall is the one that ships."""
 COLOURS = {"granite-4.0-h-micro": "tab:blue", "granite-4.0-micro": "tab:orange",
@@ -57,18 +57,19 @@ def frontier_table(rows: list[dict[str, Any]]) -> str:
 
 
 def answers_table(runs: list[GridRun]) -> str:
-    """A line for each configuration: retention of both small models by kind of task."""
+    """A line for each configuration that all have: what each small model keeps by kind of task."""
     kinds = sorted({kind for run in runs for kind in run.kinds})
     models = [model for model in SMALL if any(run.model == model for run in runs)]
     names = [f"{SMALL[model]}: {kind}" for model in models for kind in kinds]
     lines = [f"| configuration | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
     of = {(str(run.config), run.model): run for run in runs}
     for text in dict.fromkeys(str(run.config) for run in runs):
+        if not all((text, model) in of for model in models):
+            continue
         cells = []
         for model in models:
-            run = of.get((text, model))
             for kind in kinds:
-                kept = run.kinds.get(kind) if run is not None else None
+                kept = of[text, model].kinds.get(kind)
                 cells.append("-" if kept is None else f"{kept.retention:.3f} ± {kept.sd:.3f}")
         lines.append(f"| `{text}` | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -85,17 +86,16 @@ def cache_share(model: str, text: str, context: int = 131_000) -> float:
 
 
 def draw(rows: list[dict[str, Any]], runs: list[GridRun], out: Path) -> None:
-    """Memory and step by context at real shapes; where there are runs of small models, what these
-    keep by the cache's bytes at real shapes."""
+    """Memory and step by context at real shapes; what small models keep by the cache's bytes at
+    real shapes."""
     import matplotlib as mpl
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "kvpareto"
     from matplotlib import pyplot
 
-    count = 3 if runs else 2
-    figure, panels = pyplot.subplots(1, count, figsize=(4 * count, 3.8))
-    memory, step = panels[:2]
+    figure, panels = pyplot.subplots(1, 3, figsize=(12, 3.8))
+    memory, step, kept = panels
     series: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         text = row["key"][1].rsplit("+pc", 1)[0]
@@ -121,8 +121,7 @@ def draw(rows: list[dict[str, Any]], runs: list[GridRun], out: Path) -> None:
     memory.set(xscale="log", xlabel="context, tokens", ylabel="GB on the device", ylim=(0, None))
     step.set(xscale="log", xlabel="context, tokens", ylabel="ms a token", ylim=(0, None))
     memory.legend(fontsize=6)
-    if runs:
-        _draw_kept(panels[2], runs)
+    _draw_kept(kept, runs)
     for panel in panels:
         panel.grid(alpha=0.3)
     figure.tight_layout()
@@ -150,14 +149,12 @@ def _draw_kept(kept: Any, runs: list[GridRun]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--answers", type=Path, help="rows of calibration.grid")
+    parser.add_argument("--answers", type=Path, default=ANSWERS, help="rows of calibration.grid")
     parser.add_argument("--plot", type=Path)
     chosen = parser.parse_args()
     rows = frontier_rows()
-    runs = read_runs(chosen.answers) if chosen.answers else []
-    print(frontier_table(rows))
-    if runs:
-        print("\n" + answers_table(runs))
+    runs = read_runs(chosen.answers)
+    print(frontier_table(rows) + "\n\n" + answers_table(runs))
     if chosen.plot is not None:
         draw(rows, runs, chosen.plot)
 

@@ -61,7 +61,6 @@ def test_one_stage_of_the_general_kernel_fits_consumer_cards() -> None:
         "-m",
         "tests.runtime.kernels.shared_bytes",
         "128,64,1",
-        "256,32,1",
         "128,64,3",
     ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
