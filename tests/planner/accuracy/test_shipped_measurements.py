@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.test_cli import document
 
 from kvpareto import profiles
 from kvpareto.calibration.fit.measured_models import (
@@ -22,6 +21,7 @@ from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.models.spec import ModelSpec
 from kvpareto.report.profiles import list_document, show_document
+from tests.cli.test_cli import document
 
 LARGER, CODER, SMOL, GEMMA = (
     "Qwen/Qwen2.5-Coder-1.5B-Instruct",
