@@ -5,7 +5,7 @@ Progress and notices go to stderr; the summary is the command's result.
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,8 +65,6 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
     begun = CalibrationSettings.read(folder) if options.resume else None
     asked = settle(options, spec, device, begun)
     material = _material(asked)
-    if options.tasks is not None and not options.trust_remote_code:
-        _check_fits(source, material)
     from .design.campaign import check_any_ran, write_profile
     from .fit.gpu import refit
     from .records.environment import environment
@@ -74,7 +72,15 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
     from .records.record_file import RecordFile, of_other_versions, read_records
 
     here = environment(device if cluster is None else "cpu")
-    with RecordFile(folder) as file, progress(asked.runs) as shown:
+    if cluster is not None:
+        _check_here(source, spec, material, options)
+    with (
+        _bench(source, spec, material, device, options)
+        if cluster is None
+        else nullcontext() as bench,
+        RecordFile(folder) as file,
+        progress(asked.runs) as shown,
+    ):
         say = shown.say
         measured = any((folder / name).exists() for name in (ASKED, ACCURACY))  # not verify alone
         if file.records and measured and not options.resume:
@@ -94,7 +100,8 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
         try:
             run = _Run(options, spec, source, asked, material, device, file, shown, started)
             if cluster is None:
-                ending = _measure_here(run, folder, here)
+                assert bench is not None
+                ending = _measure_here(run, bench, folder, here)
             else:
                 begin(folder, spec)
                 replace_file(folder / ASKED, asked.to_text())
@@ -126,7 +133,7 @@ class _Run:
     started: float
 
 
-def _measure_here(run: _Run, folder: Path, here: "Environment") -> "Ending":
+def _measure_here(run: _Run, bench: "Bench", folder: Path, here: "Environment") -> "Ending":
     """On this machine's device, one configuration after another."""
     from .design.campaign import CalibrationPlan, Campaign
     from .measure.runner import ConfigurationRunner, ProfileIdentity
@@ -134,49 +141,49 @@ def _measure_here(run: _Run, folder: Path, here: "Environment") -> "Ending":
     from .records.record_file import LAYERS, Record
 
     options, spec, file, shown, material = run.options, run.spec, run.file, run.shown, run.material
-    with _bench(run.source, spec, material, run.device, options) as bench:
-        begin(folder, spec)
-        asked, forecast = announce(options, bench, run.asked, file.records, shown.say, run.started)
-        end = run.started + 60 * options.minutes if options.minutes is not None else None
-        shown.expect(forecast.seconds(asked.items, asked.contexts), end)
-        replace_file(folder / ASKED, asked.to_text())
+    bench.load()
+    begin(folder, spec)
+    asked, forecast = announce(options, bench, run.asked, file.records, shown.say, run.started)
+    end = run.started + 60 * options.minutes if options.minutes is not None else None
+    shown.expect(forecast.seconds(asked.items, asked.contexts), end)
+    replace_file(folder / ASKED, asked.to_text())
 
-        def append(record: Record) -> None:
-            file.append(record)
-            if record.task != LAYERS:
-                shown.advance(forecast.share(record.task, record.context, asked))
+    def append(record: Record) -> None:
+        file.append(record)
+        if record.task != LAYERS:
+            shown.advance(forecast.share(record.task, record.context, asked))
 
-        runner = ConfigurationRunner(
-            bench,
-            ProfileIdentity(spec.name, fingerprint(spec), asked.seed, here),
-            file.records,
-            append,
-            items=asked.items,
-            notice=shown.say,
-            kinds=material.harness.kinds if material.harness else None,
-        )
-        announce_layers(runner.probe(), shown.say)
-        if options.affine:
+    runner = ConfigurationRunner(
+        bench,
+        ProfileIdentity(spec.name, fingerprint(spec), asked.seed, here),
+        file.records,
+        append,
+        items=asked.items,
+        notice=shown.say,
+        kinds=material.harness.kinds if material.harness else None,
+    )
+    announce_layers(runner.probe(), shown.say)
+    if options.affine:
+        shown.say(bench.learn_affine(folder))
+
+    def step(number: int, config: Configuration) -> None:
+        shown.step(str(config), number)
+
+    def learn() -> None:
+        if not options.affine:  # else they were learnt first
             shown.say(bench.learn_affine(folder))
 
-        def step(number: int, config: Configuration) -> None:
-            shown.step(str(config), number)
-
-        def learn() -> None:
-            if not options.affine:  # else they were learnt first
-                shown.say(bench.learn_affine(folder))
-
-        plan = CalibrationPlan(
-            asked.contexts,
-            (16, 4) if run.device == "cuda" else (16,),
-            asked.runs,
-            options.minutes,
-            asked.tolerance,
-            asked.seed,
-            {at: forecast.seconds(asked.items, (at,)) for at in asked.contexts},
-            time.monotonic() - run.started,
-        )
-        return Campaign(spec, plan, runner, file.records, step, learn=learn).run()
+    plan = CalibrationPlan(
+        asked.contexts,
+        (16, 4) if run.device == "cuda" else (16,),
+        asked.runs,
+        options.minutes,
+        asked.tolerance,
+        asked.seed,
+        {at: forecast.seconds(asked.items, (at,)) for at in asked.contexts},
+        time.monotonic() - run.started,
+    )
+    return Campaign(spec, plan, runner, file.records, step, learn=learn).run()
 
 
 def _measure_on(cluster: Mapping[str, float], run: _Run) -> "tuple[Ending, Environment]":
@@ -217,14 +224,6 @@ def _material(asked: CalibrationSettings) -> "PromptTexts":
         haystack=tasks.read_haystack(asked.haystack) if asked.haystack else None,
         harness=HarnessTasks(others, asked.seed) if others else None,
     )
-
-
-def _check_fits(source: str, material: "PromptTexts") -> None:
-    """Raise BadInput where a generated task that was asked for fits no context."""
-    from . import tasks
-    from .tasks.fits_context import check_fits
-
-    check_fits(source, tasks.find(material.tasks), max(material.contexts))
 
 
 def _document(
@@ -273,6 +272,22 @@ def _device(asked: str | None, spec: ModelSpec) -> str:
     return device
 
 
+def _check_here(
+    source: str, spec: ModelSpec, material: "PromptTexts", options: CalibrationOptions
+) -> None:
+    """Raise BadInput for what a cluster's workers would refuse, by this machine's tokenizer."""
+    from .measure.trial import Bench
+
+    try:
+        bench = Bench(
+            source, spec, material, device="cpu", offline=options.offline,
+            trust_remote_code=options.trust_remote_code,
+        )  # fmt: skip
+    except BadInput:
+        return  # the workers may have files that this machine lacks
+    bench.check(options.tasks is not None, options.affine)
+
+
 @contextmanager
 def _bench(
     source: str, spec: ModelSpec, material: "PromptTexts", device: str, options: CalibrationOptions
@@ -290,6 +305,7 @@ def _bench(
         offline=options.offline,
         trust_remote_code=options.trust_remote_code,
     )
+    bench.check(options.tasks is not None, options.affine)
     try:
         yield bench
     finally:

@@ -70,12 +70,13 @@ def register(app: typer.Typer) -> None:
         """Compare the planner's reading of configs with the models that transformers builds.
 
         Parameters are compared group by group, and the caches of two prompts by their bytes. No
-        weights are loaded. The exit code is 1 if anything differs or is refused.
+        weights are loaded. The exit code is 1 if anything differs or is refused, 2 if a file cannot
+        be read.
 
         \b
         kvpareto profiles check ~/models
         """
-        from ..calibration.config_check.check import check, configs_in, quiet, summary
+        from ..calibration.config_check.check import check, configs_in, failure, quiet, summary
         from ..report.progress import progress
 
         paths = configs_in(folder)
@@ -88,15 +89,13 @@ def register(app: typer.Typer) -> None:
                 if verdict is not None:
                     checked.append(verdict)
         document = summary(checked, folder)
-        if not document["verified"]:
-            document |= {
-                "fits": False,
-                "error": "some configs are not read as transformers reads them",
-                "hint": "`why` says what differs",
-                "exit_code": 1,
-            }
+        document |= failure(document)
         show(context, as_json, document, "profiles", "print_check")
-        return 0 if document["verified"] else 1
+        code: int = document.get("exit_code", 0)
+        if code == 2 and not (as_json or context.find_root().obj.as_json):
+            for name in ("error", "hint"):
+                typer.echo(one_line(f"{name}: {document[name]}", 4096), err=True)
+        return code
 
     @profiles_app.command("export")
     def profiles_export(

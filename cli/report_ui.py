@@ -105,9 +105,12 @@ def register(app: typer.Typer) -> None:
         kvpareto ui Qwen/Qwen3-8B --gpu 4090
         """
         from ..planner.hardware.gpu_set import find_gpus
+        from ..planner.load_model import load_model
         from ..planner.units import parse_bytes
         from ..report.page.server import serve
 
+        if model is not None:
+            load_model(model)
         if gpu is not None and gpu != "auto":
             find_gpus(gpu)
         if budget is not None:

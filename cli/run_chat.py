@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -153,11 +154,14 @@ def register(app: typer.Typer) -> None:
             model, plan, config, budget, length, output, 1, temperature, top_k, top_p, seed,
             device, offline, trust_remote_code, "chat",
         )  # fmt: skip
-        from ..calibration.running.conversation import converse
-        from ..calibration.running.open_session import open_session
+        from ..calibration.running.conversation import check_chat, converse
+        from ..calibration.running.open_session import open_session, prepare
 
         quiet = as_json or context.find_root().obj.as_json
-        with open_session(options) as opened:
+        _check_turns()
+        ready = prepare(options)
+        check_chat(ready, system)
+        with open_session(ready) as opened:
             _say(opened.heading)
             document = converse(opened, _turns(), system=system, quiet=quiet, say=_say)
         if quiet:
@@ -184,25 +188,28 @@ def _run_prompt(
     options: "RunOptions", text: str, system: str | None, *, raw: bool, quiet: bool
 ) -> dict[str, Any]:
     from ..calibration.running.one_prompt import messages_of, show, tokens_of
-    from ..calibration.running.open_session import open_session
+    from ..calibration.running.open_session import open_session, prepare
 
-    with open_session(options) as opened:
+    ready = prepare(options)
+    ids = tokens_of(ready, text if system is None else messages_of(text, system), raw=raw)
+    with open_session(ready) as opened:
         _say(opened.heading)
-        prompt = text if system is None else messages_of(text, system)
-        said = show(opened, tokens_of(opened, prompt, raw=raw), quiet=quiet)
+        said = show(opened, ids, quiet=quiet)
         _say(said.summary)
         return {**opened.document(), **said.document()}
 
 
 def _run_file(options: "RunOptions", path: Path, *, raw: bool, quiet: bool) -> dict[str, Any]:
-    from ..calibration.running.open_session import open_session
-    from ..calibration.running.prompts_file import PromptTotals, answers, read_lines
+    from ..calibration.running.open_session import open_session, prepare
+    from ..calibration.running.prompts_file import PromptTotals, answers, read_lines, requests_of
 
     lines = read_lines(path)
-    with open_session(options) as opened:
+    ready = prepare(replace(options, batch=min(options.batch, len(lines))))
+    requests = requests_of(ready, lines, raw=raw)
+    with open_session(ready) as opened:
         _say(opened.heading)
         given, progress = [], PromptTotals()
-        for answer, so_far in answers(opened, lines, raw=raw):
+        for answer, so_far in answers(opened, lines, requests):
             given.append(answer)
             progress = so_far
             if not quiet:
@@ -211,7 +218,7 @@ def _run_file(options: "RunOptions", path: Path, *, raw: bool, quiet: bool) -> d
         _say(progress.summary)
         return {
             **opened.document(),
-            "at_once": options.batch,
+            "at_once": ready.work.batch,
             "answers": given,
             "prompt_tokens": progress.prompt_tokens,
             "new_tokens": progress.new_tokens,
@@ -237,10 +244,13 @@ def _text(prompt: str | None) -> str:
     return text
 
 
-def _turns() -> Iterator[str]:
-    """Lines of stdin, asked for on a terminal, until it ends. Raises BadInput for a closed one."""
+def _check_turns() -> None:
     if sys.stdin is None:
         raise BadInput("stdin is closed", "type into a terminal, or give lines on stdin")
+
+
+def _turns() -> Iterator[str]:
+    """Lines of stdin, asked for on a terminal, until it ends."""
     asked = sys.stdin.isatty()
     while True:
         if asked:

@@ -17,6 +17,7 @@ from ..planner.libraries import importing
 from ..planner.models.spec import ModelSpec
 from .checkpoint import without_bars
 from .failures import reading
+from .generation.tokenizer import check_words
 
 _OTHER = "give the folder or the hub id of the original model"
 
@@ -34,18 +35,26 @@ def load_gguf_config(path: Path) -> Any:
         return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
 
 
-def load_gguf(
-    path: Path, spec: ModelSpec, device: torch.device, dtype: torch.dtype
-) -> tuple[Any, Tokenizer]:
-    """(model, tokenizer) of one file. Raises BadInput for files of several parts, and where what
-    was loaded is not the model of the header."""
+def check_whole(path: Path, spec: ModelSpec) -> None:
+    """Raise BadInput for a model that is cut over several files."""
     if spec.gguf is not None and spec.gguf.file_bytes != path.stat().st_size:
         raise BadInput(
             f"{path.name} is one of several parts, which are planned and not run",
             "merge them with llama.cpp's llama-gguf-split, or " + _OTHER,
         )
+
+
+def load_gguf_tokenizer(path: Path, rows: int) -> Tokenizer:
+    """The tokenizer in the file. Raises BadInput for one that cannot be read, or that numbers words
+    beyond the `rows` of the embedding."""
     with reading(f"the tokenizer of {path.name}", _OTHER):
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    check_words(tokenizer, rows, path.name)
+    return tokenizer
+
+
+def load_gguf(path: Path, spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Any:
+    """The model of one file. Raises BadInput where what was loaded is not that of the header."""
     with reading(f"the weights of {path.name}", _OTHER), without_bars():
         model: Any = AutoModelForCausalLM.from_pretrained(
             path.parent,
@@ -61,7 +70,7 @@ def load_gguf(
             f"{spec.parameters:,}",
             _OTHER,
         )
-    return model, tokenizer
+    return model
 
 
 def _dequantized() -> dict[str, Any]:

@@ -23,10 +23,12 @@ from ..planner.memory.estimate import estimate
 from ..planner.models.read_config import read_model
 from ..planner.models.spec import ModelSpec
 from ..planner.workload import Workload
+from .cache.kv_cache import check_cache
 from .generation.check_call import check_tokenizer
 from .generation.prefill import fitting_chunk
-from .load_weights import load_weights, pack_weights
+from .load_weights import before_weights
 from .session import Session
+from .weights.load_plain import pack_weights
 
 DEFAULT_CONTEXT = 4096
 
@@ -86,11 +88,12 @@ def load(
         where = model.device
         spec = read_model(model.config.to_dict(), type(model).__name__)
         spec = replace(spec, dtype=str(model.dtype).removeprefix("torch."))
+        chunks = dynamic_chunks(spec, chosen, work, memory_target, where)
         pack_weights(model, chosen.weight_bits)
         loaded = model
     else:
         where = _device(device)
-        loaded, spec, tokenizer = load_weights(
+        ahead = before_weights(
             str(model),
             chosen.weight_bits,
             where,
@@ -100,6 +103,10 @@ def load(
             offline=offline,
             trust_remote_code=trust_remote_code,
         )
+        spec, tokenizer = ahead.spec, ahead.tokenizer
+        check_cache(spec, chosen, work, where)
+        chunks = dynamic_chunks(spec, chosen, work, memory_target, where)
+        loaded = ahead.load().model
     return Session(
         loaded,
         spec,
@@ -110,7 +117,7 @@ def load(
         graphs=graphs,
         fused=fused,
         owned=not isinstance(model, PreTrainedModel),
-        dynamic=dynamic_chunks(spec, chosen, work, memory_target, where),
+        dynamic=chunks,
     )
 
 
@@ -144,7 +151,10 @@ def dynamic_chunks(
         return None
     if target is None:
         if device.type != "cuda":
-            raise BadInput("dynamic chunks follow a memory target", "give memory_target in bytes")
+            raise BadInput(
+                "dynamic chunks (+pcdyn) follow a memory target, which a CPU has not",
+                "name a chunk: +pc512; Python's load takes memory_target in bytes",
+            )
         target = torch.cuda.get_device_properties(device).total_memory
     whole = estimate(spec, config.with_chunk(64), work, KVPARETO, None)
 

@@ -16,7 +16,7 @@ from ..planner.errors import BadInput
 from ..planner.formats.configuration import Configuration
 from ..planner.models.spec import ModelSpec
 from .attention import register
-from .cache.kv_cache import PackedCache
+from .cache.kv_cache import PackedCache, check_16_bits
 from .cache.layer_state import Clock
 from .forward import Forward
 from .generation.check_call import check_call, check_requests
@@ -62,11 +62,8 @@ class Session:
         `owned` lets go of the model when the session closes.
         `dynamic` chooses the chunk of a `+pcdyn` configuration, see prefill.py.
         """
-        if kernels and model.device.type == "cuda" and model.dtype.itemsize != 2:
-            raise BadInput(
-                f"the GPU kernels run 16-bit models, not {model.dtype}",
-                "convert it with model.to(torch.bfloat16)",
-            )
+        if kernels:
+            check_16_bits(model.device, model.dtype)
         register()
         self.model = model
         self.spec = spec

@@ -104,8 +104,10 @@ def bench_maker(
         from ..measure.trial import Bench
 
         spec = as_loaded(load_model(source, offline=offline), device)
-        return Bench(
+        bench = Bench(
             source, spec, material, device=device, offline=offline, trust_remote_code=trusted
         )
+        bench.load()
+        return bench
 
     return make

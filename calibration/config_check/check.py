@@ -23,7 +23,9 @@ from ...planner.models.untrusted_json import read_json_object
 from ...planner.workload import Workload
 
 LENGTHS = (300, 5001)
-WRONG = ("differs", "refused")
+UNREADABLE = "unreadable"
+"""The verdict on a file that is no JSON object, or that cannot be opened."""
+WRONG = ("differs", "refused", UNREADABLE)
 """Verdicts that make a check fail; `not instantiable` and `not runnable` are transformers' own."""
 
 
@@ -44,16 +46,21 @@ def configs_in(folder: Path) -> list[Path]:
 
 
 def check(path: Path) -> dict[str, Any] | None:
-    """The verdicts on one config; None for a file that is no model's config."""
-    config = read_json_object(path)
+    """The verdicts on one config, also where it cannot be read; None for a file that is no model's
+    config."""
+    name = path.parent.name if path.name == "config.json" else path.stem
+    none: dict[str, Any] = {"total": None, "cache": None, "notes": []}
+    try:
+        config = read_json_object(path)
+    except BadInput as error:
+        unread = {"verdict": UNREADABLE, "why": error.message}
+        return {"name": name, "model_type": "", "parameters": unread, **none}
     if "model_type" not in config:
         return None
-    name = path.parent.name if path.name == "config.json" else path.stem
     verdict: dict[str, Any] = {"name": name, "model_type": str(config["model_type"])}
     try:
         spec = read_model(config, name)
     except BadInput as error:
-        none: dict[str, Any] = {"total": None, "cache": None, "notes": []}
         return {**verdict, "parameters": {"verdict": "refused", "why": error.message}, **none}
     parameters, cache = _compare(config, spec)
     return {
@@ -79,6 +86,20 @@ def summary(checked: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, Any
         "counts": counts,
         "configs": list(checked),
     }
+
+
+def failure(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a document that says that a check failed; none where it did not."""
+    if document["verified"]:
+        return {}
+    unread = document["counts"]["parameters"].get(UNREADABLE, 0)
+    if unread:
+        files = "1 config" if unread == 1 else f"{unread} configs"
+        said, hint = f"{files} of {document['folder']} cannot be read", "`why` names the mistake"
+    else:
+        said = "some configs are not read as transformers reads them"
+        hint = "`why` says what differs"
+    return {"fits": False, "error": said, "hint": hint, "exit_code": 2 if unread else 1}
 
 
 def quiet() -> None:
@@ -125,7 +146,10 @@ def _cache(model: Any, spec: ModelSpec) -> dict[str, Any]:
             held = cache_bytes(fill_cache(model, tokens))
         except Exception as error:
             return {"verdict": "not runnable", "why": _short(error)}
-        planned = kv_bytes(spec, Configuration(), Workload(tokens, 0), TRANSFORMERS).total
+        try:
+            planned = kv_bytes(spec, Configuration(), Workload(tokens, 0), TRANSFORMERS).total
+        except BadInput as error:
+            return {"verdict": "refused", "why": error.message}
         if planned != held:
             why = f"{planned:,} bytes planned, {held:,} held after {tokens:,} tokens"
             return {"verdict": "differs", "why": why}

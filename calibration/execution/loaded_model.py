@@ -51,11 +51,13 @@ def open_model(
     budget: int | None = None,
     offline: bool = False,
     dtype: str | None = None,
+    tokenizer: Any = None,
     trust_remote_code: bool = False,
     packed_cache: bool = True,
 ) -> Iterator[OpenModel]:
     """Load `source`, and let go of it at the end. `random_weights` reads its config only.
-    `dtype` is what it is loaded in; by default what `runtime.load` chooses.
+    `dtype` is what it is loaded in; by default what `runtime.load` chooses. `tokenizer` is its own,
+    where it was read already.
 
     Raises NothingFits where the weights do not fit the device or the budget; else as
     `load_weights` does.
@@ -70,6 +72,7 @@ def open_model(
         weight_bits,
         where,
         dtype=getattr(torch, dtype) if dtype is not None else None,
+        tokenizer=tokenizer,
         random_weights=random_weights,
         offline=offline,
         trust_remote_code=trust_remote_code,

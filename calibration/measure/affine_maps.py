@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ...planner.errors import BadInput
 from ...planner.formats.configuration import Configuration
-from ...planner.models.spec import Attention
+from ...planner.models.spec import Attention, LatentAttention, ModelSpec
 from ...runtime import Session
 from ...runtime.attention import PackedKV
 from ...runtime.cache.affine import maps_of
@@ -69,10 +69,17 @@ class LayerMoments:
     mean: Tensor | None
 
 
-def learn_moments(base: Session | OpenModel, tokens: Tensor) -> dict[int, LayerMoments]:
-    """Moments of every attention layer, from a text's tokens [T]. Raises BadInput as learn_maps."""
+def check_learnable(spec: ModelSpec, tokens: Tensor) -> None:
+    """Raise BadInput for a model whose cache takes no maps, and a text [T] too short for any."""
+    if any(isinstance(mixer, LatentAttention) for mixer, _ in spec.mixer_counts):
+        raise BadInput("latents take no affine maps", "leave --affine out for this model")
     if len(tokens) < 64 + FIRST:
         raise BadInput(f"a text of {len(tokens)} tokens teaches no maps", "give a longer --text")
+
+
+def learn_moments(base: Session | OpenModel, tokens: Tensor) -> dict[int, LayerMoments]:
+    """Moments of every attention layer, from a text's tokens [T]. Raises BadInput as learn_maps."""
+    check_learnable(base.spec, tokens)
     with Session(
         base.model, base.spec, Configuration(), tokens=len(tokens), graphs=False, fused=False
     ) as session:
@@ -107,8 +114,6 @@ def _watch(session: Session) -> dict[int, _Moments]:
     for index, layer in enumerate(session.cache.layers):
         if not isinstance(layer, PackedLayer):
             continue
-        if layer.state.latent:
-            raise BadInput("latents take no affine maps", "leave --affine out for this model")
         moments[index] = by_state[id(layer.state)] = _Moments()
         session.cache.layers[index] = _WatchedLayer(layer, moments[index])
 

@@ -89,11 +89,7 @@ def divergence(
     if isinstance(reference, Session):
         reference = ReferenceLogits(reference, most=0)
     batch = _check(reference.session, quantized)
-    if windows.dim() != 2 or min(windows.shape) < 1 or windows.shape[1] < 3:
-        raise BadInput(
-            f"no text to compare: windows of shape {tuple(windows.shape)}",
-            "give a text of at least a few tokens",
-        )
+    check_windows(windows)
     parts = []
     chunks = quantized.chunks(windows.shape[1])
     places = _spread(chunks, rows)
@@ -112,6 +108,15 @@ def divergence(
         reference_nll=_block_score(reference_nll),
         excess=_block_score(nll - reference_nll),
     )
+
+
+def check_windows(windows: Tensor) -> None:
+    """Raise BadInput for windows [N, T] in which nothing is predicted."""
+    if windows.dim() != 2 or min(windows.shape) < 1 or windows.shape[1] < 3:
+        raise BadInput(
+            f"no text to compare: windows of shape {tuple(windows.shape)}",
+            "give a text of at least a few tokens",
+        )
 
 
 def text_windows(

@@ -17,16 +17,21 @@ import torch
 from ...planner.errors import BadInput
 from ...planner.formats.configuration import Configuration
 from ...planner.models.spec import ModelSpec, RecurrentState
+from ...planner.workload import Workload
 from ...runtime import Session
 from ...runtime.cache.affine import write_maps
+from ...runtime.cache.kv_cache import check_cache
 from ...runtime.failures import is_out_of_memory
+from ...runtime.load_weights import before_weights
 from ...runtime.session_results import held_bytes
 from .. import tasks
 from ..execution.loaded_model import OpenModel, open_model
+from ..execution.memory_cap import numbered
 from ..records.record_file import Memory
+from ..tasks.fits_context import check_fits
 from .affine_maps import TOKENS as AFFINE_TOKENS
-from .affine_maps import learn_maps
-from .divergence import Divergence, divergence
+from .affine_maps import check_learnable, learn_maps
+from .divergence import Divergence, check_windows, divergence
 from .layer_probe import TOKENS, probe_layers
 from .layer_sensitivity import Sensitivity
 from .prompts import Prompts, PromptTexts
@@ -68,9 +73,10 @@ class Trial(Protocol):
 
 
 class Bench:
-    """A model to run configurations of.
+    """A model to run configurations of; its weights are read when they are first needed.
 
-    Raises BadInput for checkpoints that are quantized already.
+    Raises BadInput for checkpoints that are quantized already, and for what config, tokenizer and
+    material tell.
     """
 
     def __init__(
@@ -97,11 +103,15 @@ class Bench:
         self.probe_tokens = TOKENS // 2
         """Tokens of the one window that the layers are probed on, on a CPU."""
         self._reference: tuple[int, ReferenceLogits] | None = None
-        try:
-            self.prompts = Prompts(spec.name, self._model(16).tokenizer, material)
-        except BaseException:
-            self.close()
-            raise
+        ahead = before_weights(
+            source, 16, numbered(device),
+            dtype=None if self._dtype is None else getattr(torch, self._dtype),
+            offline=offline, trust_remote_code=trust_remote_code,
+        )  # fmt: skip
+        longest = Workload(max(material.contexts), 0)
+        check_cache(ahead.spec, FULL, longest, ahead.device)
+        self._tokenizer = ahead.tokenizer
+        self.prompts = Prompts(spec.name, ahead.tokenizer, material)
 
     @contextmanager
     def open(self, config: Configuration, context: int) -> Iterator["RuntimeTrial"]:
@@ -118,6 +128,28 @@ class Bench:
                 gc.collect()
                 if session.device.type == "cuda":
                     torch.cuda.empty_cache()
+
+    @property
+    def _dtype(self) -> str | None:
+        """On a CPU float32: without hardware for them 16-bit products take several times as
+        long."""
+        return "float32" if self.device == "cpu" else None
+
+    def check(self, named: bool, affine: bool) -> None:
+        """Raise BadInput where what was asked cannot be measured: a task, if tasks were `named`,
+        that fits no context; a text that is too short; maps of what takes none."""
+        prompts = self.prompts
+        longest = max(prompts.material.contexts)
+        if named:
+            chosen = tasks.find(prompts.material.tasks) if prompts.material.tasks else ()
+            check_fits(self.spec.name, self._tokenizer, chosen, longest)
+        check_windows(prompts.windows(longest))
+        if affine:
+            check_learnable(self.spec, prompts.long_text(AFFINE_TOKENS))
+
+    def load(self) -> None:
+        """Read the 16-bit weights."""
+        self._model(16)
 
     def fitting_tasks(self, context: int) -> list[str]:
         return self.prompts.fitting_tasks(context)
@@ -183,8 +215,8 @@ class Bench:
                     self._source,
                     bits,
                     device=self.device,
-                    # without hardware for them, 16-bit products take several times as long
-                    dtype="float32" if self.device == "cpu" else None,
+                    dtype=self._dtype,
+                    tokenizer=self._tokenizer,
                     offline=self._offline,
                     trust_remote_code=self._trusted,
                 )

@@ -7,8 +7,19 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ...planner.errors import BadInput
-from .one_prompt import Spoken, show, tokens_of
-from .open_session import OpenSession
+from .one_prompt import Spoken, messages_of, show, tokens_of
+from .open_session import OpenSession, PreparedRun
+
+
+def check_chat(run: PreparedRun, system: str | None) -> None:
+    """Raise BadInput for a model without a chat template, and for a template that does not take
+    the system message, or for which the cache has no room."""
+    if not run.tokenizer.chat_template:
+        raise BadInput(
+            f"{run.spec.name} has no chat template",
+            'kvpareto run -m MODEL "text" continues text',
+        )
+    tokens_of(run, messages_of("Hi", system), raw=False)
 
 
 def converse(
@@ -22,22 +33,15 @@ def converse(
     """Answer each of `turns` until they end; the conversation as a document. `say` gets a line
     about each answer.
 
-    Raises BadInput for a model without a chat template, and where the conversation outgrows the
-    cache.
+    Raises BadInput where the conversation outgrows the cache.
     """
-    tokenizer: Any = opened.session.tokenizer
-    if not tokenizer.chat_template:
-        raise BadInput(
-            f"{opened.spec.name} has no chat template",
-            'kvpareto run -m MODEL "text" continues text',
-        )
     messages = [{"role": "system", "content": system}] if system is not None else []
     spoken: list[Spoken] = []
     for turn in turns:
         if not turn.strip():
             continue
         messages.append({"role": "user", "content": turn})
-        said = show(opened, tokens_of(opened, messages, raw=False), quiet=quiet)
+        said = show(opened, tokens_of(opened.run, messages, raw=False), quiet=quiet)
         messages.append({"role": "assistant", "content": said.text})
         spoken.append(said)
         say(said.summary)

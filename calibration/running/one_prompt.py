@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...planner.errors import BadInput, printable
-from .open_session import OpenSession
+from .open_session import OpenSession, PreparedRun
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -57,23 +57,28 @@ def messages_of(text: str, system: str | None) -> list[dict[str, str]]:
     return [*first, {"role": "user", "content": text}]
 
 
-def tokens_of(opened: OpenSession, prompt: str | Messages, *, raw: bool) -> list[int]:
-    """The prompt as tokens. Raises BadInput for one that is empty or that the cache has no room
-    for, and for messages to a model without a chat template."""
+def tokens_of(run: PreparedRun, prompt: str | Messages, *, raw: bool) -> list[int]:
+    """The prompt as tokens. Raises BadInput for one that is empty, that the cache has no room for
+    or the model no embedding, and for messages to a model without a chat template."""
     from ...runtime.generation.tokenization import encode
 
-    tokenizer: Any = opened.session.tokenizer
+    tokenizer: Any = run.tokenizer
     if isinstance(prompt, str):
         if not prompt:
             raise BadInput("the prompt is empty", "give some text")
         templated = tokenizer.chat_template and not raw
         prompt = messages_of(prompt, None) if templated else prompt
-    ids = encode(prompt, tokenizer, pad_id=0)[0][0].tolist()
-    if len(ids) > opened.context:
+    ids: list[int] = encode(prompt, tokenizer, pad_id=0)[0][0].tolist()
+    if max(ids) >= run.spec.vocab:
         raise BadInput(
-            f"the prompt has {len(ids):,} tokens, the cache room for {opened.context:,}",
+            f"the prompt has token {max(ids)}, the model has {run.spec.vocab}",
+            "a word of it is no word of this model, an image's perhaps: leave it out",
+        )
+    if len(ids) > run.context:
+        raise BadInput(
+            f"the prompt has {len(ids):,} tokens, the cache room for {run.context:,}",
             f"--context {len(ids)} gives it room",
-            {"prompt_tokens": len(ids), "context": opened.context},
+            {"prompt_tokens": len(ids), "context": run.context},
         )
     return ids
 
@@ -87,7 +92,7 @@ def speak(opened: OpenSession, ids: Sequence[int]) -> Iterator[tuple[str, Spoken
 
     def tokens() -> Iterator[int]:
         begun = None
-        for step in session.steps(list(ids), opened.output, opened.sampling):
+        for step in session.steps(list(ids), opened.run.output, opened.run.sampling):
             now = time.perf_counter()
             if begun is None:
                 begun, said.first_s = now, now - started

@@ -4,9 +4,12 @@
 --config CONFIG      this configuration
 --budget 8GB         what is recommended for that memory
 nothing of these     what is recommended for the memory that is free here
+
+`prepare` comes before the weights, and refuses all that config, tokenizer and options tell;
+`open_session` loads them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import inf
@@ -30,6 +33,7 @@ from ..execution.device import as_loaded, check_name, choose
 
 if TYPE_CHECKING:
     from ...runtime.generation.sampling import Sampling
+    from ...runtime.load_weights import WeightsAhead
     from ...runtime.session import Session
 
 CONTEXT = 4096
@@ -60,25 +64,49 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
+class PreparedRun:
+    """What is to run, looked at as far as that goes without weights; `work` is what the cache has
+    room for, `dynamic` chooses chunks of +pcdyn."""
+
+    ahead: "WeightsAhead"
+    config: Configuration
+    work: Workload
+    sampling: "Sampling"
+    dynamic: Callable[[int], int] | None
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.ahead.spec
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.ahead.tokenizer
+
+    @property
+    def context(self) -> int:
+        return self.work.context
+
+    @property
+    def output(self) -> int:
+        return self.work.output
+
+
+@dataclass(frozen=True)
 class OpenSession:
-    """A session, what runs in it, and how many tokens an answer may have."""
+    """A session, and what runs in it."""
 
     session: "Session"
-    spec: ModelSpec
-    config: Configuration
-    context: int
-    output: int
-    sampling: "Sampling"
+    run: PreparedRun
 
     @property
     def heading(self) -> str:
         """One line for stderr: what runs, and in how much memory."""
-        use = self.session.memory()
+        use, run = self.session.memory(), self.run
         rows = self.session.cache.clock.starts.shape[0]
         several = f"{rows} x " if rows > 1 else ""
         return (
-            f"{self.spec.name}  {self.config}  weights {format_bytes(use.weights)}, cache of "
-            f"{several}{self.context + self.output:,} tokens {format_bytes(use.kv)}, "
+            f"{run.spec.name}  {run.config}  weights {format_bytes(use.weights)}, cache of "
+            f"{several}{run.work.tokens:,} tokens {format_bytes(use.kv)}, "
             f"{self.session.device.type}"
         )
 
@@ -87,11 +115,11 @@ class OpenSession:
         use = self.session.memory()
         return {
             "schema": 1,
-            "model": self.spec.name,
-            "config": str(self.config),
+            "model": self.run.spec.name,
+            "config": str(self.run.config),
             "device": self.session.device.type,
-            "context": self.context,
-            "output": self.output,
+            "context": self.run.context,
+            "output": self.run.output,
             "memory": {"weights": use.weights, "kv": use.kv},
         }
 
@@ -135,9 +163,8 @@ def check(options: RunOptions) -> None:
     check_name(options.device)
 
 
-@contextmanager
-def open_session(options: RunOptions) -> Iterator[OpenSession]:
-    """Load the model with its recommended, planned or named configuration.
+def prepare(options: RunOptions) -> PreparedRun:
+    """All but the weights: which configuration, its cache, the tokenizer.
 
     Raises BadInput, NothingFits, MissingDependency (no runtime, no GPU that was asked for).
     """
@@ -147,30 +174,43 @@ def open_session(options: RunOptions) -> Iterator[OpenSession]:
     obstacle = KVPARETO.cannot_run(replace(spec, dtype="bfloat16"))
     if obstacle is not None:
         raise BadInput(obstacle, "--engine transformers of `estimate` plans what transformers runs")
+    _check_memory(spec, config, work, device)
     import torch
 
+    from ...runtime.cache.kv_cache import check_cache
     from ...runtime.generation.sampling import Sampling
-    from ...runtime.load_weights import load_weights
+    from ...runtime.load_weights import before_weights
     from ...runtime.loading import dynamic_chunks
-    from ...runtime.session import Session
 
     where = torch.device(device)
-    sampling = Sampling(options.temperature, options.top_k, options.top_p, options.seed)
-    model, spec, tokenizer = load_weights(
+    ahead = before_weights(
         source, config.weight_bits, where, offline=options.offline,
         trust_remote_code=options.trust_remote_code,
     )  # fmt: skip
-    if tokenizer is None:
+    if ahead.tokenizer is None:
         raise BadInput(
-            f"{spec.name} has no tokenizer beside its weights", "text needs tokenizer.json"
+            f"{ahead.spec.name} has no tokenizer beside its weights", "text needs tokenizer.json"
         )
+    check_cache(ahead.spec, config, work, where)
+    sampling = Sampling(options.temperature, options.top_k, options.top_p, options.seed)
+    chunks = dynamic_chunks(ahead.spec, config, work, None, where)
+    return PreparedRun(ahead, config, work, sampling, chunks)
+
+
+@contextmanager
+def open_session(run: PreparedRun) -> Iterator[OpenSession]:
+    """Load the weights. Raises BadInput for files that are not whole, NothingFits where memory
+    runs out."""
+    from ...runtime.session import Session
+
+    model, spec, tokenizer = run.ahead.load()
     with Session(
-        model, spec, config, tokens=work.tokens, batch=work.batch, tokenizer=tokenizer, owned=True,
-        dynamic=dynamic_chunks(spec, config, work, None, where),
+        model, spec, run.config, tokens=run.work.tokens, batch=run.work.batch,
+        tokenizer=tokenizer, owned=True, dynamic=run.dynamic,
     ) as session:  # fmt: skip
         del model
         try:
-            yield OpenSession(session, spec, config, work.context, work.output, sampling)
+            yield OpenSession(session, run)
         except KeyboardInterrupt:
             raise Interrupted("interrupted") from None
 
@@ -212,7 +252,6 @@ def _question(options: RunOptions, device: str) -> tuple[str, ModelSpec, Configu
     if options.config is not None:
         config = Configuration.parse(options.config)
         check_layers(config, spec)
-        _check_memory(spec, config, work, device)
         return options.model, spec, config, work
     free = _free_memory(device)
     budget = parse_bytes(options.budget) if options.budget is not None else int(free * KEPT_FREE)
@@ -234,7 +273,7 @@ def _workload(options: RunOptions, spec: ModelSpec) -> Workload:
 
 def _check_memory(spec: ModelSpec, config: Configuration, work: Workload, device: str) -> None:
     """Raise NothingFits where weights and cache alone are more than what is free."""
-    estimated = estimate(spec, config, work, KVPARETO, None)
+    estimated = estimate(KVPARETO.dequantized(spec), config, work, KVPARETO, None)
     needed, free = estimated.weights + estimated.kv, _free_memory(device)
     if needed > free:
         raise NothingFits(

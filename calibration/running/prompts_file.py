@@ -7,17 +7,20 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...planner.errors import BadInput, one_line
 from ...planner.reading import STDIN, read_at_most, read_stdin, unblocked
 from .one_prompt import tokens_of
-from .open_session import OpenSession
+from .open_session import OpenSession, PreparedRun
+
+if TYPE_CHECKING:
+    from ...runtime.serving.queue import PromptRequest
 
 _EXAMPLE = (
     'a line is {"prompt": "…"}, {"messages": [{"role": "user", "content": "…"}]} or {"tokens": […]}'
@@ -117,20 +120,31 @@ class PromptTotals:
         )
 
 
-def answers(
-    opened: OpenSession, lines: list[PromptLine], *, raw: bool
-) -> Iterator[tuple[dict[str, Any], PromptTotals]]:
-    """Each line's answer as it ends, with what was done so far. Raises BadInput before anything is
-    run for a line that does not fit."""
+def requests_of(
+    run: PreparedRun, lines: Sequence[PromptLine], *, raw: bool
+) -> list["PromptRequest"]:
+    """Each line as tokens and how many may follow. Raises BadInput for a line that does not fit,
+    naming it."""
     from ...runtime.serving.queue import PromptRequest
 
     requests = []
     for number, line in enumerate(lines):
-        most = min(line.max_tokens or opened.output, opened.output)
-        requests.append(PromptRequest(number, _ids(opened, line, raw), most))
+        most = min(line.max_tokens or run.output, run.output)
+        try:
+            requests.append(PromptRequest(number, _ids(run, line, raw), most))
+        except BadInput as error:
+            which = f"prompt {number + 1}" if line.id is None else f"prompt {line.id!r}"
+            raise BadInput(f"{which}: {error.message}", error.hint, error.details) from None
+    return requests
+
+
+def answers(
+    opened: OpenSession, lines: Sequence[PromptLine], requests: Sequence["PromptRequest"]
+) -> Iterator[tuple[dict[str, Any], PromptTotals]]:
+    """Each line's answer as it ends, with what was done so far."""
     started = time.perf_counter()
-    queued, counts = opened.session.queue(requests, opened.sampling)
-    tokenizer: Any = opened.session.tokenizer
+    queued, counts = opened.session.queue(requests, opened.run.sampling)
+    tokenizer = opened.run.tokenizer
     for answer in queued:
         line = lines[answer.number]
         yield (
@@ -148,16 +162,16 @@ def answers(
         )  # fmt: skip
 
 
-def _ids(opened: OpenSession, line: PromptLine, raw: bool) -> list[int]:
+def _ids(run: PreparedRun, line: PromptLine, raw: bool) -> list[int]:
     if line.tokens is None:
         messages = [m.model_dump() for m in line.messages or []]
-        return tokens_of(opened, line.prompt if line.prompt is not None else messages, raw=raw)
-    rows = opened.spec.vocab
+        return tokens_of(run, line.prompt if line.prompt is not None else messages, raw=raw)
+    rows = run.spec.vocab
     if not line.tokens or not all(0 <= t < rows for t in line.tokens):
         raise BadInput(f"tokens are at least one, each from 0 to {rows - 1}", _EXAMPLE)
-    if len(line.tokens) > opened.context:
+    if len(line.tokens) > run.context:
         raise BadInput(
-            f"a prompt has {len(line.tokens):,} tokens, the cache room for {opened.context:,}",
+            f"it has {len(line.tokens):,} tokens, the cache room for {run.context:,}",
             f"--context {len(line.tokens)} gives it room",
         )
     return line.tokens

@@ -62,26 +62,24 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
     check_size(question.spec, device, "verify", "run this on a machine with a CUDA GPU")
     from .. import tasks
     from ..records.record_file import RecordFile
-    from ..tasks.fits_context import check_fits
+    from .before_loading import check_cases
     from .receipt import sweep
     from .verifier import Verifier, VerifySettings
 
     names = tasks.find(options.tasks or DEFAULT_TASKS)
-    if options.tasks is not None and options.engine == "kvpareto" and not options.trust_remote_code:
-        for asked in questions:
-            check_fits(asked.source, names, asked.request.workload.context)
     items = options.items or (QUICK_ITEMS if options.quick else ITEMS)
     settings = VerifySettings(
         device, gpu, options.random_weights, options.quick, tuple(t.name for t in names),
         options.tasks is not None, items, options.seed, options.offline,
         options.trust_remote_code,
     )  # fmt: skip
+    if options.sweep is not None:
+        questions = [question.at(p) for p in _spread(question, options.sweep, device)]
+    check_cases(questions, settings, names if options.tasks is not None else ())
     try:
         with RecordFile(folder_of(question.spec)) as file, progress() as shown:
             verifier = Verifier(settings, file, shown.step)
-            if options.sweep is not None:
-                questions = [question.at(p) for p in _spread(question, options.sweep, device)]
-            elif len(questions) + len(unplanned) == 1:
+            if options.sweep is None and len(questions) + len(unplanned) == 1:
                 return verifier.verify(question)
             return sweep([verifier.verify(one) for one in questions], unplanned)
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..errors import BadInput
+from ..errors import BadConfig, BadInput
 from ..formats.gguf_mix import MixFacts, tensor_type
 from ..formats.gguf_types import GGUF_TYPES, MIXES
 from ..light_dataclass import dataclass
@@ -132,6 +132,12 @@ def _derived(spec: ModelSpec, mix: str, slots: list[Slot], facts: MixFacts) -> G
                 name = slot.fixed
             elif is_expert and keeps:
                 name = "MXFP4"
+                if slot.columns % GGUF_TYPES[name].block:
+                    raise BadConfig(
+                        f"{spec.name} says that its experts are MXFP4, and their rows of "
+                        f"{slot.columns} are no multiple of {GGUF_TYPES[name].block}",
+                        "compare with the model's published config.json",
+                    )
             else:
                 index = layer if facts.experts > 1 else ranks.get((slot.kind, layer), layer)
                 name = tensor_type(mix, slot.kind, index, slot.columns, facts)

@@ -16,6 +16,7 @@ from ...planner.formats.configuration import Configuration
 from ...planner.formats.kv_format import KVFormat
 from ...planner.models.spec import ModelSpec
 from ...planner.units import format_bytes
+from ...planner.workload import Workload
 from ..failures import is_out_of_memory
 from .affine import Maps, fill_maps, find_maps
 from .hybrid_layer import HybridLayer
@@ -159,6 +160,26 @@ class PackedCache(Cache):
         if layer_idx == 0:
             return self.clock.host
         return self.clock.device - self.clock.appending
+
+
+def check_cache(
+    spec: ModelSpec, config: Configuration, work: Workload, device: torch.device
+) -> None:
+    """Raise BadInput as a session on `device` would of a model with `spec`'s dtype, whatever the
+    cache takes: buffers on the meta device have shapes and no memory."""
+    dtype: torch.dtype = getattr(torch, spec.dtype)
+    check_16_bits(device, dtype)
+    _check_card(config, device, dtype)
+    PackedCache(spec, config, tokens=work.tokens, batch=work.batch, device="meta", dtype=dtype)
+
+
+def check_16_bits(device: torch.device, dtype: torch.dtype) -> None:
+    """Raise BadInput for a dtype that the GPU kernels do not run."""
+    if device.type == "cuda" and dtype.itemsize != 2:
+        raise BadInput(
+            f"the GPU kernels run 16-bit models, not {dtype}",
+            "convert it with model.to(torch.bfloat16)",
+        )
 
 
 def _check_card(config: Configuration, device: torch.device, dtype: torch.dtype) -> None:

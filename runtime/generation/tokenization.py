@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...planner.errors import BadInput
+from ...planner.errors import BadInput, one_line
+from ...planner.libraries import import_failure
 from .check_call import check_prompt
 
 Prompt = (
@@ -57,9 +58,26 @@ def _rows(prompt: Prompt, tokenizer: PreTrainedTokenizerBase | None) -> list[lis
             raise BadInput(
                 "this model's tokenizer has no chat template", "give plain text instead of messages"
             )
-        text: Any = tokenizer.apply_chat_template(items, tokenize=False, add_generation_prompt=True)
+        text = _templated(items, tokenizer)
         return [tokenizer(text, add_special_tokens=False)["input_ids"]]
     return [tokenizer(text)["input_ids"] for text in items]
+
+
+def _templated(messages: list[Any], tokenizer: PreTrainedTokenizerBase) -> Any:
+    """Messages as the tokenizer's chat template writes them. A template is somebody's code: it
+    refuses roles and orders that its model was not trained on, or is damaged. Raises BadInput."""
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as error:
+        broken = import_failure(error, "a chat template")
+        if broken is not None:
+            raise broken from error
+        raise BadInput(
+            "the model's chat template does not take these messages: "
+            f"{one_line(str(error), 160) or type(error).__name__}",
+            "give the roles and the order that it knows, a system message perhaps not, or plain "
+            "text (--raw)",
+        ) from error
 
 
 def stop_tokens(

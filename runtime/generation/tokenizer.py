@@ -26,15 +26,22 @@ def load_tokenizer(folder: Path, rows: int | None, trust_remote_code: bool) -> T
         return None
     again = "download the tokenizer's files again"
     with reading(f"the tokenizer of {folder.name}", again):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        added = set(tokenizer.get_added_vocab().values())
-        largest = max(
-            (number for number in tokenizer.get_vocab().values() if number not in added),
-            default=-1,
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=trust_remote_code
         )
-    if rows is not None and largest >= rows:
-        raise BadInput(
-            f"the tokenizer of {folder.name} numbers words up to {largest}, the model knows {rows}",
-            "tokenizer and config.json do not belong together",
-        )
+        tokenizer.get_vocab()
+    if rows is not None:
+        check_words(tokenizer, rows, folder.name)
     return tokenizer
+
+
+def check_words(tokenizer: Tokenizer, rows: int, name: str) -> None:
+    """Raise BadInput for a tokenizer that numbers words beyond the embedding's `rows`."""
+    added = set(tokenizer.get_added_vocab().values())
+    numbers = (number for number in tokenizer.get_vocab().values() if number not in added)
+    largest = max(numbers, default=-1)
+    if largest >= rows:
+        raise BadInput(
+            f"the tokenizer of {name} numbers words up to {largest}, the model knows {rows}",
+            "tokenizer and model do not belong together",
+        )

@@ -17,7 +17,8 @@ experts         the layers that replace stacked mixture-of-experts parameters
 joint           projections of one input in one launch
 replace         which modules of a model are quantized, and swapping them in place
 build           a transformers model without weights, filled later
-load            `quant_method: awq` checkpoints, straight from safetensors
+load_awq        `quant_method: awq` checkpoints, straight from safetensors
+load_plain      every other checkpoint, by transformers
 quantize        making such checkpoints; awq_adapter speaks to the AWQ library
 random          models of the right shapes with random weights, built on the device
 """
@@ -30,6 +31,7 @@ DOOR = (
     "layout",
     "linear",
     "load_awq",
+    "load_plain",
     "quantize_modules",
     "random",
     "workspace",

@@ -4,14 +4,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from kvpareto.planner.accuracy.calibrations import weights_of
 from kvpareto.planner.errors import BadInput, MissingDependency
 from kvpareto.planner.install import install_command
 from kvpareto.planner.load_model import load_model
 from kvpareto.runtime import load
-from kvpareto.runtime.gguf_checkpoint import load_gguf
+from kvpareto.runtime.gguf_checkpoint import check_whole
 from tests.support.gguf_files import LLAMA, llama_tensors, write_gguf
 
 
@@ -37,7 +36,7 @@ def test_a_split_is_planned_and_not_run(tmp_path: Path) -> None:
     write_gguf(second, {"split.count": 2, "split.no": 1}, llama_tensors(1, first=1))
     spec = load_model(str(first))
     with pytest.raises(BadInput, match="one of several parts"):
-        load_gguf(first, spec, torch.device("cpu"), torch.bfloat16)
+        check_whole(first, spec)
 
 
 def test_two_fine_tunes_have_two_fingerprints(tmp_path: Path) -> None:

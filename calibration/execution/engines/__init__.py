@@ -4,12 +4,13 @@ planner/engines/. They import torch, so that the planner's folders cannot hold t
 
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from ....planner.engine import Engine
 from ....planner.formats.configuration import Configuration
+from ....planner.models.spec import ModelSpec
 from ....planner.workload import Workload
 from ....runtime import Session
 from ..loaded_model import OpenModel
@@ -48,6 +49,17 @@ def start(
 
     Raises BadInput for what the engine does not run, NothingFits where the cache does not fit.
     """
-    module = import_module(f".{engine.name.replace('-', '_')}", __package__)
-    machine: ReadyRun = module.start(opened, config, workload, target)
+    machine: ReadyRun = _module(engine).start(opened, config, workload, target)
     return machine
+
+
+def check(
+    spec: ModelSpec, config: Configuration, workload: Workload, engine: Engine,
+    target: int | None, device: str,
+) -> None:  # fmt: skip
+    """Raise BadInput as `start` would, before a weight is read."""
+    _module(engine).check(spec, config, workload, target, device)
+
+
+def _module(engine: Engine) -> Any:
+    return import_module(f".{engine.name.replace('-', '_')}", __package__)

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from ....planner.formats.configuration import Configuration
+from ....planner.models.spec import ModelSpec
 from ....planner.workload import Workload
 from ....runtime import Session
+from ....runtime.cache.kv_cache import check_cache
 from ....runtime.generation.decode import decode
 from ....runtime.generation.sampling import GREEDY
 from ....runtime.loading import dynamic_chunks
@@ -19,6 +22,15 @@ def start(
 ) -> "_Runtime":
     """See engines.start."""
     return _Runtime(opened, config, workload, target)
+
+
+def check(
+    spec: ModelSpec, config: Configuration, workload: Workload, target: int | None, device: str
+) -> None:
+    """See engines.check."""
+    where = torch.device(device)
+    check_cache(spec, config, workload, where)
+    dynamic_chunks(spec, config, workload, target, where)
 
 
 class _Runtime:

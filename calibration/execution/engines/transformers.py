@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ....planner.errors import BadInput, NothingFits
 from ....planner.formats.configuration import Configuration
+from ....planner.models.spec import ModelSpec
 from ....planner.units import format_bytes
 from ....planner.workload import Workload
 from ....runtime import Session
@@ -24,7 +25,19 @@ def start(
     opened: OpenModel, config: Configuration, workload: Workload, target: int | None
 ) -> "TransformersMachine":
     """See engines.start; with SDPA."""
+    check(opened.spec, config, workload, target, opened.device.type)
     return TransformersMachine(opened, config, "sdpa")
+
+
+def check(
+    spec: ModelSpec, config: Configuration, workload: Workload, target: int | None, device: str
+) -> None:
+    """See engines.check."""
+    if config.quantizes_kv or config.weight_bits < 16 or config.dynamic_chunk:
+        raise BadInput(
+            f"transformers is run at 16 bits in fixed chunks, not as {config}",
+            "--engine kvpareto runs every configuration",
+        )
 
 
 class TransformersMachine:
@@ -35,11 +48,6 @@ class TransformersMachine:
     session: Session | None = None
 
     def __init__(self, opened: OpenModel, config: Configuration, attention: str) -> None:
-        if config.quantizes_kv or config.weight_bits < 16 or config.dynamic_chunk:
-            raise BadInput(
-                f"transformers is run at 16 bits in fixed chunks, not as {config}",
-                "--engine kvpareto runs every configuration",
-            )
         self._model, self._chunk = opened.model, config.chunk
         self._before = opened.model.config._attn_implementation
         try:

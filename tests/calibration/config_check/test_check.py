@@ -70,6 +70,27 @@ def test_what_is_read_wrongly_is_named(
     assert found["counts"]["parameters"] == {"differs": 1}
 
 
+def test_files_that_cannot_be_read_are_named_and_the_others_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.json").write_bytes(b"\xff\xfe{")
+    write(tmp_path / "b" / "config.json", LLAMA)
+    (tmp_path / "c" / "config.json").mkdir(parents=True)
+    (tmp_path / "d.json").write_text("[1, 2]")
+    (tmp_path / "e.json").symlink_to(tmp_path / "nowhere")
+    code, found = answer(capsys, str(tmp_path))
+    verdicts = {one["name"]: one["parameters"]["verdict"] for one in found["configs"]}
+    unreadable = dict.fromkeys("acde", "unreadable")
+    assert verdicts == {**unreadable, "b": "exact"}
+    assert (code, found["exit_code"], found["verified"]) == (2, 2, False)
+    assert found["error"].startswith("4 configs of ")
+    assert all(one["parameters"]["why"] for one in found["configs"] if one["name"] != "b")
+    assert run(["profiles", "check", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert out.count("unreadable") == 5  # a line each, and the count
+    assert [line.split(":")[0] for line in err.splitlines()[-2:]] == ["error", "hint"]
+
+
 def test_a_refused_config_and_one_that_transformers_cannot_make(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,6 +98,45 @@ def test_a_file_of_prompts_is_answered_line_by_line(
 
 
 @pytest.mark.parametrize(
+    ("lines", "asked", "rows"),
+    [(2, (), 2), (3, ("--at-once", "2"), 2), (1, ("--at-once", "100000000"), 1)],
+    ids=["default", "named", "enormous"],
+)
+def test_a_cache_has_no_more_rows_than_the_file_has_lines(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    lines: int,
+    asked: tuple[str, ...],
+    rows: int,
+) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "Once", "max_tokens": 1}\n' * lines)
+    code, out, _ = answer(capsys, "run", *SMALL, "--batch", str(file), *asked, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["at_once"] == rows
+    assert len(found["answers"]) == lines
+    assert found["memory"]["kv"] == rows * 5 * 4 * (8 + 4) * 2 * 512
+
+
+def test_what_a_plan_or_a_budget_recommends_is_held_to_the_free_memory(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kvpareto.calibration.running import open_session
+    from kvpareto.runtime import load_weights
+
+    plan = tmp_path / "plan.json"
+    asked = ("plan", STORIES, "--budget", "2GB", "--context", "64", "--output", "6")
+    assert answer(capsys, *asked, "--save", str(plan))[0] == 0
+    monkeypatch.setattr(load_weights, "load_plain", pytest.fail)
+    monkeypatch.setattr(open_session, "_free_memory", lambda device: 100_000)
+    for way in (("--plan", str(plan)), ("-m", STORIES, "--budget", "2GB")):
+        code, _, err = answer(capsys, "run", *way, "--device", "cpu", "hi")
+        assert code == 1
+        assert "100.00 kB are free" in err
+
+
+@pytest.mark.parametrize(
     ("line", "said"),
     [
         pytest.param("hello", "line 1 of x.jsonl is no JSON", id="no-json"),

@@ -111,7 +111,7 @@ def test_a_plan_of_a_model_that_is_elsewhere_asks_for_it(
         ([*TYPED[1:], "--sweep", "2"], 2, "--sweep needs the frontier"),
         ([*TYPED[1:], "--device", "tpu"], 2, "no device is called 'tpu'"),
         ([*TYPED[1:], "--tasks", "juggling"], 2, "no task is called 'juggling'"),
-        ([*TYPED[1:], "--engine", "transformers"], 2, "cannot be run"),
+        ([*TYPED[1:], "--engine", "transformers"], 2, "not as w16a16-k8v8"),
         ([*TYPED[1:], "--device", "cuda"], 3, "no CUDA GPU"),
         (
             ["-m", LARGE, "--config", "w16a16-k4v4", "--budget", "9GB", "--device", "cpu"],

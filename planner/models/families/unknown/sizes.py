@@ -156,7 +156,10 @@ def _latent(f: Fields) -> Latent | None:
     missing = [name for name in names if not f.has(name)]
     if missing:
         raise not_known(f, f"its kv_lora_rank has no {missing[0]} beside it")
-    rank, nope, rope, value = (f.count(name, low=0) for name in names)
+    rank, value = f.count("kv_lora_rank"), f.count("v_head_dim")
+    nope, rope = f.count("qk_nope_head_dim", low=0), f.count("qk_rope_head_dim", low=0)
+    if not nope + rope:
+        raise not_known(f, "its latent attention has queries of no channels")
     f.optional_count("qk_head_dim", low=0)  # the sum of the two
     return Latent(f.optional_count("q_lora_rank", low=0) or None, rank, nope, rope, value)
 
