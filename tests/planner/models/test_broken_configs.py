@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from kvpareto.planner.engines import find_engine
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.errors import BadConfig, KVParetoError
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_config
+from kvpareto.planner.memory.estimate import estimate
 from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.workload import Workload
@@ -222,3 +224,17 @@ def test_what_is_legal_is_read(key: str, value: object) -> None:
 def test_a_dtype_that_nothing_computes_in_is_noted() -> None:
     spec = read_model(_qwen(torch_dtype="float8_e4m3fn", dtype=None), "edited")
     assert any("float8_e4m3fn" in note for note in spec.warnings)
+
+
+def test_experts_that_do_not_go_in_their_own_blocks_are_refused_where_a_file_is_counted() -> None:
+    config = {**load_config("openai/gpt-oss-20b").config, "hidden_size": 2881}
+    spec = read_model(config, "edited")
+    with pytest.raises(BadConfig, match="rows of 2881 are no multiple of 32"):
+        estimate(spec, Configuration(), Workload(1000, 10), find_engine("llama.cpp"), None)
+
+
+@pytest.mark.parametrize("key", ["kv_lora_rank", "v_head_dim"])
+def test_an_unknown_model_s_latent_has_channels(key: str) -> None:
+    config = {**load_config("moonshotai/Kimi-K2-Instruct").config, "model_type": "nobodys", key: 0}
+    with pytest.raises(BadConfig, match=f"{key} is 0, not between 1 and"):
+        read_model(config, "edited")

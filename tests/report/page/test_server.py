@@ -105,7 +105,7 @@ def test_a_port_that_is_taken_is_one_line(server: PlanServer) -> None:
         make_server({}, 70_000)
 
 
-@pytest.mark.parametrize("line", [["--gpu", "nope"], ["--budget", "nope"]])
+@pytest.mark.parametrize("line", [["--gpu", "nope"], ["--budget", "nope"], ["nope"]])
 def test_the_first_values_are_refused_before_a_page_is_served(
     line: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
