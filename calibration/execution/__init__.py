@@ -2,6 +2,7 @@
 
 DOOR = (
     "device",
+    "engines",
     "loaded_model",
     "memory_cap",
     "run",

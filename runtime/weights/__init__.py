@@ -26,7 +26,6 @@ random          models of the right shapes with random weights, built on the dev
 DOOR = (
     "awq_format",
     "build",
-    "dequantize",
     "fused_projections",
     "layout",
     "linear",
