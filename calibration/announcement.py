@@ -11,8 +11,8 @@ from .design.options import CalibrationOptions, CalibrationSettings
 if TYPE_CHECKING:
     from ..planner.models.spec import ModelSpec
     from .design.time_estimate import TimeEstimate
+    from .measure.bench import Bench
     from .measure.layer_sensitivity import Sensitivity
-    from .measure.trial import Bench
     from .records.record_file import Record
 
 

@@ -4,8 +4,8 @@ Progress and notices go to stderr; the summary is the command's result.
 """
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +31,8 @@ from .execution.device import as_loaded, check_size, choose
 
 if TYPE_CHECKING:
     from .design.campaign import Ending
+    from .measure.bench import Bench
     from .measure.prompts import PromptTexts
-    from .measure.trial import Bench
     from .records.record_file import Environment, RecordFile
 
 
@@ -65,6 +65,7 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
     begun = CalibrationSettings.read(folder) if options.resume else None
     asked = settle(options, spec, device, begun)
     material = _material(asked)
+    from .before_loading import check_here, open_bench
     from .design.campaign import check_any_ran, write_profile
     from .fit.gpu import refit
     from .records.environment import environment
@@ -73,9 +74,9 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
 
     here = environment(device if cluster is None else "cpu")
     if cluster is not None:
-        _check_here(source, spec, material, options)
+        check_here(source, spec, material, options)
     with (
-        _bench(source, spec, material, device, options)
+        open_bench(source, spec, material, device, options)
         if cluster is None
         else nullcontext() as bench,
         RecordFile(folder) as file,
@@ -270,43 +271,3 @@ def _device(asked: str | None, spec: ModelSpec) -> str:
         "run this on a machine with a CUDA GPU; `kvpareto profiles export` brings the result",
     )
     return device
-
-
-def _check_here(
-    source: str, spec: ModelSpec, material: "PromptTexts", options: CalibrationOptions
-) -> None:
-    """Raise BadInput for what a cluster's workers would refuse, by this machine's tokenizer."""
-    from .measure.trial import Bench
-
-    try:
-        bench = Bench(
-            source, spec, material, device="cpu", offline=options.offline,
-            trust_remote_code=options.trust_remote_code,
-        )  # fmt: skip
-    except BadInput:
-        return  # the workers may have files that this machine lacks
-    bench.check(options.tasks is not None, options.affine)
-
-
-@contextmanager
-def _bench(
-    source: str, spec: ModelSpec, material: "PromptTexts", device: str, options: CalibrationOptions
-) -> Iterator["Bench"]:
-    import transformers
-
-    from .measure.trial import Bench
-
-    transformers.utils.logging.disable_progress_bar()
-    bench = Bench(
-        source,
-        spec,
-        material,
-        device=device,
-        offline=options.offline,
-        trust_remote_code=options.trust_remote_code,
-    )
-    bench.check(options.tasks is not None, options.affine)
-    try:
-        yield bench
-    finally:
-        bench.close()

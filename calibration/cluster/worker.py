@@ -101,7 +101,7 @@ def bench_maker(
     def make() -> "LoadsModel":
         from ...planner.load_model import load_model
         from ..execution.device import as_loaded
-        from ..measure.trial import Bench
+        from ..measure.bench import Bench
 
         spec = as_loaded(load_model(source, offline=offline), device)
         bench = Bench(

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ...planner.formats.configuration import Configuration
+from ..measure.bench import Bench
 from ..measure.layer_probe import LAYERS_AT_ONCE
-from ..measure.trial import Bench
 from ..records.record_file import DIVERGENCE
 from .candidates import chunk_for
 from .options import ITEMS, CalibrationSettings

@@ -2,6 +2,7 @@
 
 DOOR = (
     "affine_maps",
+    "bench",
     "divergence",
     "early_stopping",
     "layer_probe",
@@ -9,6 +10,5 @@ DOOR = (
     "prompts",
     "rows",
     "runner",
-    "trial",
 )
 """Modules that other rooms may import."""

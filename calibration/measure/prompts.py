@@ -17,9 +17,10 @@ from ...planner.errors import BadInput
 from .. import tasks
 from ..design.user_text import read_user_text
 from ..tasks.base import Item
+from ..tasks.fits_context import check_fits
 from ..tasks.haystack import Haystack, bundled_haystack
 from ..tasks.lm_eval import HarnessTasks
-from .divergence import text_windows
+from .divergence import check_windows, text_windows
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,14 @@ class Prompts:
         self.material = material
         self._name, self._tokenizer = name, tokenizer
         self._items: dict[tuple[str, int], list[Item]] = {}
+
+    def check(self, named: bool) -> None:
+        """Raise BadInput for a text that is too short to compare, without a tokenizer, and, where
+        tasks were `named`, for one that fits no context."""
+        longest = max(self.material.contexts)
+        if named and self.material.tasks:
+            check_fits(self._name, self._tokenizer, tasks.find(self.material.tasks), longest)
+        check_windows(self.windows(longest))
 
     def items(self, task: str, context: int) -> list[Item]:
         """A task's items, the same for every configuration. Raises BadInput for a context that is

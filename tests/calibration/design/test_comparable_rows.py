@@ -197,7 +197,7 @@ def test_a_calibration_of_crashes_exits_1(
     def failing(*arguments: object) -> None:
         raise RuntimeError("no kernel")
 
-    monkeypatch.setattr("kvpareto.calibration.measure.trial.RuntimeTrial.divergence", failing)
+    monkeypatch.setattr("kvpareto.calibration.measure.bench.RuntimeTrial.divergence", failing)
     asked = ["--context", "256", "--tasks", "arithmetic", "--items", "2", "--runs", "2"]
     assert run([*COMMAND, *asked]) == 1
     assert "all 2 runs failed, the last with RuntimeError: no kernel" in capsys.readouterr().err

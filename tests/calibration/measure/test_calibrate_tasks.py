@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from kvpareto.calibration.design.options import CalibrationOptions
+from kvpareto.calibration.measure.bench import Bench
 from kvpareto.calibration.measure.prompts import PromptTexts
-from kvpareto.calibration.measure.trial import Bench
 from kvpareto.calibration.records.record_file import (
     DIVERGENCE,
     LAYERS,

@@ -6,8 +6,8 @@ import pytest
 from safetensors.torch import load_file
 
 from kvpareto.calibration.design.options import DEFAULT_MODEL, CalibrationOptions
+from kvpareto.calibration.measure.bench import Bench
 from kvpareto.calibration.measure.prompts import PromptTexts
-from kvpareto.calibration.measure.trial import Bench
 from kvpareto.planner.accuracy.calibrations import AFFINE
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.load_model import load_model
