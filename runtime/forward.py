@@ -24,6 +24,7 @@ from ..planner.errors import one_line
 from .attention import capturable, capturable_around
 from .cache.kv_cache import PackedCache
 from .generation.constants import on_device
+from .generation.last_layer import LastLayer
 from .generation.piecewise_graphs import PiecewiseGraphs
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class Forward:
         # what it is given.
         self._use_cache = getattr(model.config, "model_type", "") != "minimax"
         self.why_eager = _why_eager(model, cache, graphs)
+        self._last_layer = LastLayer.of(model, cache)
 
     def __call__(self, ids: Tensor) -> Tensor:
         self.cache.check_room(ids.shape[1])  # a graph would write past the buffers unasked
@@ -60,14 +62,20 @@ class Forward:
 
     @torch.inference_mode()
     def eager(self, ids: Tensor) -> Tensor:
-        output = self.model(
-            input_ids=ids,
-            position_ids=self.cache.clock.positions(ids.shape[1]),
-            past_key_values=self.cache,
-            use_cache=self._use_cache,
-            logits_to_keep=1,
-        )
+        with self._of_one_row(ids):
+            output = self.model(
+                input_ids=ids,
+                position_ids=self.cache.clock.positions(ids.shape[1]),
+                past_key_values=self.cache,
+                use_cache=self._use_cache,
+                logits_to_keep=1,
+            )
         return output.logits[:, -1]
+
+    def _of_one_row(self, ids: Tensor) -> AbstractContextManager[None]:
+        if self._last_layer is None or ids.shape[1] == 1:
+            return nullcontext()
+        return self._last_layer.of_one_row(ids.numel())
 
     def capture(self, tokens: int) -> None:
         """Capture the pass over `tokens` tokens. Needs an empty cache, and leaves it empty.

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from .attention import attend
-from .cache.packed_layer import PackedLayer
-from .fused_kernels import add_rms_norm, rms_norm, rope, swiglu
-from .weights.fused_projections import gated, gated_halves
+from .cache.packed_layer import Handover, PackedLayer
+from .fused_kernels import add_rms_norm, rms_norm, rope, rope_keys, swiglu
+from .weights.fused_projections import gated, gated_halves, let_go
 
 PLAIN = ("Llama", "Qwen2", "Qwen3", "Mistral", "Mixtral", "Qwen3Moe")
 """Families whose attention is projections, optional per-head norms, RoPE, attention, output, and
@@ -223,15 +223,23 @@ def _attention(
         return original(
             hidden_states, position_embeddings, attention_mask, past_key_values, **kwargs
         )
+    layer = past_key_values.layers[module.layer_idx]
+    if not isinstance(layer, PackedLayer):
+        raise TypeError("a fused attention runs on a packed cache only")
     shape = (*hidden_states.shape[:-1], -1, module.head_dim)
+    if layer.handover is Handover.STORES:
+        key = module.k_proj(hidden_states).view(shape)
+        key = module.k_norm(key) if hasattr(module, "k_norm") else key
+        value = module.v_proj(hidden_states).view(shape)
+        let_go(module.k_proj)
+        past_key_values.update(
+            rope_keys(key, cos, sin), value.transpose(1, 2), module.layer_idx
+        )  # which ends the pass
     query = module.q_proj(hidden_states).view(shape)
     key = module.k_proj(hidden_states).view(shape)
     value = module.v_proj(hidden_states).view(shape)
     if hasattr(module, "q_norm"):
         query, key = module.q_norm(query), module.k_norm(key)
-    layer = past_key_values.layers[module.layer_idx]
-    if not isinstance(layer, PackedLayer):
-        raise TypeError("a fused attention runs on a packed cache only")
     turned = layer.step(query, key, value, cos, sin)
     if turned is None:
         turned, key = rope(query, key, cos, sin)

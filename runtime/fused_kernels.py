@@ -162,7 +162,7 @@ def rope(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, 
     out = torch.empty(batch, heads, tokens, dim, dtype=query.dtype, device=query.device)
     key_out = torch.empty(batch, key.shape[2], tokens, dim, dtype=key.dtype, device=key.device)
     cos, sin = cos.contiguous(), sin.contiguous()
-    parts = min(heads, 16) if tokens * batch < 256 else 1
+    parts = min(max(heads, key.shape[2]), 16) if tokens * batch < 256 else 1
     _rope[(tokens, batch, parts)](
         query, key, cos, sin, out, key_out, tokens, heads, key.shape[2],
         *query.stride()[:3], *key.stride()[:3], cos.stride(0) if cos.shape[0] > 1 else 0,
@@ -170,3 +170,8 @@ def rope(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, 
         **early.options(query.device),
     )  # fmt: skip
     return out, key_out
+
+
+def rope_keys(key: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`rope` of keys alone, [B, n, H, D] -> [B, H, n, D]."""
+    return rope(key[:, :, :0], key, cos, sin)[1]

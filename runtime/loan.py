@@ -57,7 +57,7 @@ class Loan:
         from .fused import fuse
 
         if not self._fusing:
-            with own_stream(model.device):
+            with self._turns, own_stream(model.device):  # a pass has a layer's forward replaced
                 self._fused = fuse(model)
         self._fusing.add(holder)
 
@@ -68,7 +68,8 @@ class Loan:
         if self._fused and not self._fusing:
             from .fused import restore
 
-            restore(self._fused)
+            with self._turns:
+                restore(self._fused)
         if self._holders:
             return False
         self._rope.restore()

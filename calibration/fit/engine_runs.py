@@ -38,6 +38,7 @@ OVERLAPS = "2026-11-28T16:54"  # before, products of a step were launched one af
 WHOLE = (
     "2026-11-28T20"  # before, few rows of 4 bits went through row.cu, sweep.cu, tile.cu, ring.cu
 )
+ONE_ROW = "2026-11-28T23:05"  # before, the last layer of a prompt ran whole
 SWEEPS = "hardware/latency_h200_kvpareto.jsonl"
 OUTPUT = 64  # tokens that the caches of bench_runtime.py have room for beyond the context
 SPEED_OUTPUT = 16  # the same of a calibration's runs (trial.py), where a row does not say it
@@ -62,6 +63,8 @@ class RunRow:
     """The same of launches that overlap, of sweep.cu and of Granite's gate as one kernel."""
     whole: bool = True
     """The same of products of few rows by stream.cu and wide.cu."""
+    one_row: bool = True
+    """The same of the last layer, run for the row of a prompt that is read."""
     allocated_resident: int | None = None
     allocated_peak: int | None = None
     workspace: int | None = None
@@ -121,6 +124,7 @@ def runs(lines: Iterable[dict[str, Any]], engine: Engine = KVPARETO) -> Iterator
             eight=x["started"] >= EIGHT_BITS,
             overlaps=x["started"] >= OVERLAPS,
             whole=x["started"] >= WHOLE,
+            one_row=x["started"] >= ONE_ROW,
             allocated_resident=x["allocated_resident"],
             allocated_peak=None if in_turn else max(x["peaks"][n] for n in ("prefill", "decode")),
             workspace=x.get("workspace"),
@@ -173,6 +177,7 @@ def sweeps(lines: Iterable[dict[str, Any]]) -> Iterator[RunRow]:
                 eight=x["time"] >= EIGHT_BITS,
                 overlaps=x["time"] >= OVERLAPS,
                 whole=x["time"] >= WHOLE,
+                one_row=x["time"] >= ONE_ROW,
             )
 
 

@@ -126,7 +126,11 @@ def described(row: RunRow) -> LatencyJob:
     size = kv_bytes(row.spec, row.config, row.workload, KVPARETO).total
     job = job_of(row.spec, row.workload, ConfigurationAxes.of(row.config, size))
     return replace(
-        job, eight=float(row.eight), overlaps=float(row.overlaps), whole=float(row.whole)
+        job,
+        eight=float(row.eight),
+        overlaps=float(row.overlaps),
+        whole=float(row.whole),
+        one_row=float(row.one_row),
     )
 
 

@@ -28,6 +28,7 @@ from ..memory.weights import weight_bytes
 from ..models.spec import Attention, LatentAttention, ModelSpec, Part
 from ..models.token_work import AttentionWork
 from ..workload import Workload
+from .unread_rows import unread_rows
 from .work import Work, work_of
 
 Floats = npt.NDArray[np.float64]
@@ -144,6 +145,8 @@ class AttentionGroup:
     """Elements of keys and values that each cached token is expanded to again for each chunk."""
     expand_flops: Number
     """Operations of that."""
+    unread: Number
+    """1 where the last layer, which `one_row` is of, is one of them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -197,13 +200,18 @@ class LatencyJob:
     """The same of steps whose launches overlap, with sweep.cu and Granite's gate fused."""
     whole: Number
     """The same of few rows times 4 bits by stream.cu (in whole numbers) and wide.cu."""
+    one_row: Number
+    """The same of the last layer, run for the one row of a prompt's pass that is read."""
+    unread_linear: Number
+    unread_expert: Number
+    unread_moved: Number
     kinds: tuple[AttentionGroup, ...]
 
 
 def job_of(spec: ModelSpec, workload: Workload, axes: ConfigurationAxes) -> LatencyJob:
     """The job of every combination of the axes: weights [W, 1, 1], formats [1, F, 1], chunks
     [1, 1, C]."""
-    work = work_of(spec)
+    work, unread = work_of(spec), unread_rows(spec)
     chunks = [min(chunk or workload.context, workload.context) for chunk in axes.chunks]
     values: dict[str, Number] = {name: float(getattr(work, name)) for name in _OF_WORK}
     values |= {name: getattr(axes, name).reshape(1, -1, 1) for name in _OF_FORMAT}
@@ -218,6 +226,10 @@ def job_of(spec: ModelSpec, workload: Workload, axes: ConfigurationAxes) -> Late
         eight=1.0,
         overlaps=1.0,
         whole=1.0,
+        one_row=1.0,
+        unread_linear=float(unread.linear),
+        unread_expert=float(unread.expert),
+        unread_moved=float(unread.moved_bytes),
         kinds=tuple(_kind(spec, workload, kind) for kind in work.attention),
         **values,
     )
@@ -263,10 +275,13 @@ def _kind(spec: ModelSpec, workload: Workload, work: AttentionWork) -> Attention
         float(staged and work.reach is None and work.cache_elements == 2 * EIGHT_DIM * kv_heads),
         float(expanded),
         float(flops),
+        float(mixer == unread_rows(spec).mixer),
     )
 
 
-_NOTHING = AttentionGroup(0.0, 1.0, 0.0, 0.0, 1.0, _NO_LIMIT, 0.0, float(SEGMENT), 0.0, 0.0, 0.0)
+_NOTHING = AttentionGroup(
+    0.0, 1.0, 0.0, 0.0, 1.0, _NO_LIMIT, 0.0, float(SEGMENT), 0.0, 0.0, 0.0, 0.0
+)
 
 
 def stack(jobs: Sequence[LatencyJob]) -> LatencyJob:

@@ -18,10 +18,13 @@ segment; other chunks kernel by kernel. roofline_attention.py has what attention
 roofline_products.py and roofline_experts.py what dense products and routed experts cost.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..hardware.gpus import Hardware
 from ..light_dataclass import dataclass
+from ..memory.activation.last_layer import WHOLE_TO
 from ..memory.activation.workspace import GRAPH_FROM, PIECES_TO
 from ..models.spec import ModelSpec
 from ..workload import Workload
@@ -123,6 +126,7 @@ def _passes(job: LatencyJob, length: Number, done: Number, count: Number, card: 
     what does not depend on the position and what does."""
     c = card.c
     rows = length * job.batch
+    job = _read(job, rows, card)
     fixed = products.chunk(job, rows, card) + rows * _moved(job, card) / card.stream
     fixed = fixed + job.layers * c.card_layer
     torch_launches = experts.launches(job) + _tensor_launches(job)
@@ -131,6 +135,21 @@ def _passes(job: LatencyJob, length: Number, done: Number, count: Number, card: 
     host, climb = _host(job, length, card)
     host, fixed = host + climb * done, fixed + level + slope * done
     return sum_of_longer(host, climb * length, fixed, slope * length, count)
+
+
+def _read(job: LatencyJob, rows: Number, card: Card) -> LatencyJob:
+    """The job of a pass of `rows` rows, without what nobody reads (unread_rows.py)."""
+    if not card.c.fused:
+        return job
+    spared = job.one_row * (1.0 - np.asarray(job.full_logits)) * (np.asarray(rows) > WHOLE_TO)
+    kinds = tuple(replace(kind, layers=kind.layers - spared * kind.unread) for kind in job.kinds)
+    return replace(
+        job,
+        linear=job.linear - spared * job.unread_linear,
+        expert=job.expert - spared * job.unread_expert,
+        fused_moved_bytes=job.fused_moved_bytes - spared * job.unread_moved,
+        kinds=kinds,
+    )
 
 
 def _moved(job: LatencyJob, card: Card) -> Number:

@@ -4,6 +4,7 @@ DOOR = (
     "activation.family_traits",
     "activation.forward_step",
     "activation.kvpareto_engine",
+    "activation.last_layer",
     "activation.peak",
     "activation.workspace",
     "estimate",

@@ -1,5 +1,7 @@
 """Layers of the packed cache as transformers sees them: attention's, and what stores nothing."""
 
+from enum import Enum, auto
+
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
@@ -8,10 +10,26 @@ from ..attention import PackedKV, append, steps_at_once, turn_and_append
 from .layer_state import Clock, LayerState
 
 
+class Handover(Enum):
+    """What a pass does where it hands its keys and values over (last_layer.py)."""
+
+    BOTH = auto()
+    """They are stored, and attended to."""
+    STORES = auto()
+    """They are stored, and the pass ends there."""
+    READS = auto()
+    """They are stored already, and attended to."""
+
+
+class KeysStored(Exception):
+    """Keys and values are stored, and nothing else of the layer was asked for."""
+
+
 class PackedLayer(CacheLayerMixin):
     """One attention layer's keys and values, packed."""
 
     is_croppable = False
+    handover = Handover.BOTH
 
     def __init__(self, state: LayerState, capacity: int, leads: bool) -> None:
         super().__init__()
@@ -31,10 +49,16 @@ class PackedLayer(CacheLayerMixin):
     def update(  # type: ignore[override]
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[PackedKV, PackedKV]:
-        """Append [B, H, n, D] post-RoPE keys and values; the handle stands for both results."""
+        """Append [B, H, n, D] post-RoPE keys and values; the handle stands for both results.
+
+        Raises KeysStored where the pass ends with that.
+        """
         state = self.state
-        self._count(key_states)
-        append(state, key_states, value_states)
+        if self.handover is not Handover.READS:
+            self._count(key_states)
+            append(state, key_states, value_states)
+        if self.handover is Handover.STORES:
+            raise KeysStored
         handle = PackedKV(state)
         return handle, handle
 
@@ -45,7 +69,7 @@ class PackedLayer(CacheLayerMixin):
 
         The turned queries [B, H, 1, D]; None, and nothing done, where no kernel does it.
         """
-        if not steps_at_once(self.state, query):
+        if self.handover is not Handover.BOTH or not steps_at_once(self.state, query):
             return None
         self._count(key.transpose(1, 2))
         return turn_and_append(self.state, query, key, value, cos, sin)

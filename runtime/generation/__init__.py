@@ -4,6 +4,7 @@ DOOR = (
     "check_call",
     "constants",
     "decode",
+    "last_layer",
     "piecewise_graphs",
     "prefill",
     "sampling",

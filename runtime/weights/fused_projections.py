@@ -103,6 +103,10 @@ class JointProjection:
             self._rounded = None
         return rows
 
+    def let_go(self) -> None:
+        """Hold nothing for members that will not come."""
+        self._input = self._output = self._rounded = None
+
     def gated(self, x: torch.Tensor, *, tanh: bool) -> torch.Tensor | None:
         """act(gate) * up for the two members gate and up, in one launch.
 
@@ -133,6 +137,14 @@ def gated(
     joint = gate.joint[0]
     assert isinstance(joint, JointProjection)
     return joint.gated(x, tanh=tanh) if (gate.joint[1], up.joint[1]) == (0, 1) else None
+
+
+def let_go(layer: torch.nn.Module) -> None:
+    """Let go of what is held for projections of the same input that are not asked for it."""
+    if isinstance(layer, QuantizedLinear) and layer.joint is not None:
+        joint = layer.joint[0]
+        assert isinstance(joint, JointProjection)
+        joint.let_go()
 
 
 def gated_halves(both: torch.nn.Module, x: torch.Tensor, *, tanh: bool) -> torch.Tensor | None:

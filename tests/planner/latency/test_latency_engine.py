@@ -170,11 +170,12 @@ def test_which_chunks_hopper_attends_to_in_8_bits(config: str, context: int, tak
 
 def test_attention_in_8_bits_by_hand() -> None:
     # 131,072 tokens in chunks of 8,192: 4 * 128 * 32 operations for each of n^2 / 2 pairs, 32-fold;
-    # 43 blocks of queries, 12 heads a launch: 516 blocks in 4 rounds of 132.
+    # 43 blocks of queries, 12 heads a launch: 516 blocks in 4 rounds of 132. Of the last layer
+    # nobody reads more than a row.
     only = replace(OURS, attention_eight=0.5)
     twice = replace(OURS, attention_eight=1.0)
     slow, fast = (times(LLAMA, "w4a16-k4v4-g64+pc8192", 131_072, c)[0] for c in (only, twice))
-    operations = 32 * 4 * 128 * 32 * 131_072**2 / 2
+    operations = 31 * 4 * 128 * 32 * 131_072**2 / 2
     assert slow - fast == pytest.approx(operations / 1978.9e12 * 528 / 516, rel=1e-3)
 
 
