@@ -31,7 +31,8 @@ def least_squares(residuals: Function, jacobian: Function, start: Floats) -> Flo
         slopes = jacobian(x)
         normal, gradient = slopes.T @ slopes, slopes.T @ off
         while True:
-            damped = normal + damping * np.diag(np.diag(normal))
+            damped = normal.copy()
+            np.fill_diagonal(damped, (1.0 + damping) * normal.diagonal())
             moved = x - np.linalg.solve(damped, gradient)
             off_there = residuals(moved)
             there = float(off_there @ off_there)

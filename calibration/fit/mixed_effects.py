@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import coo_array
 
 from ...planner.accuracy.formula import COEFFICIENTS, Floats
 from ...planner.accuracy.key_noise.key_ranges import bundled_ranges
@@ -201,6 +202,29 @@ class ParameterLayout:
     def kind_row(self, kind: str) -> Floats:
         """Log noise of a kind of task."""
         return self.row(f"kind:{kind}")
+
+
+class ParameterSums:
+    """Matrices [N, parameters] of `ParameterLayout` rows, which name five or so of four hundred
+    parameters each: a dense product would read the zeros in every step of a fit."""
+
+    def __init__(self, matrices: Sequence[Floats]) -> None:
+        self._count, (self._rows, self._parameters) = len(matrices), matrices[0].shape
+        found = coo_array(np.vstack(matrices))
+        self._sums = found.tocsr()
+        self._row, self._value = found.coords[0], found.data
+        self._place = self._row % self._rows * self._parameters + found.coords[1]
+
+    def of(self, theta: Floats) -> Floats:
+        """Each matrix times `theta`: [matrices, N]."""
+        sums: Floats = (self._sums @ theta).reshape(self._count, self._rows)
+        return sums
+
+    def slopes(self, weights: Sequence[Floats]) -> Floats:
+        """The sum of the matrices, each with its rows times its weights [N]: [N, parameters]."""
+        each = self._value * np.concatenate(weights)[self._row]
+        sums = np.bincount(self._place, each, self._rows * self._parameters)
+        return sums.astype(np.float64, copy=False).reshape(self._rows, self._parameters)
 
 
 def task_of(kind: str, task: str) -> str:

@@ -17,6 +17,7 @@ from ...planner.accuracy.formula import (
     COEFFICIENTS,
     GRANULARITIES,
     OUTLIER,
+    Coefficients,
     Floats,
     FormatArrays,
     FormatNoise,
@@ -33,7 +34,7 @@ from ...planner.accuracy.retention import (
 )
 from .accuracy_rows import AccuracyRow
 from .least_squares import least_squares
-from .mixed_effects import KnownModel, ParameterLayout, task_of
+from .mixed_effects import KnownModel, ParameterLayout, ParameterSums, task_of
 
 FLOOR = 0.01
 """Standard deviation of a score that no sampling explains: prompts, kernels, harness versions."""
@@ -76,12 +77,12 @@ class RegressionProblem:
         self.exact = np.array([r.kind == EXACT_KIND for r in rows])
         self.floor: Floats = np.array([r.scored.floor for r in rows])
         self.difficulty: Floats = np.array([r.scored.difficulty for r in rows]) * self.exact
-        self.scales = np.array([[layout.scale_row(m, c) for m in owners] for c in COMPONENTS])
-        self.kinds = np.array(
-            [layout.row(f"kind:{r.kind}", f"task:{task_of(r.kind, r.task)}") for r in rows]
-        )
-        self.steepness = np.array([layout.row(f"steepness:{r.kind}") for r in rows])
-        self.scales[3] += [layout.row(f"kind_weight:{r.kind}", f"method:{r.method}") for r in rows]
+        scales = np.array([[layout.scale_row(m, c) for m in owners] for c in COMPONENTS])
+        scales[3] += [layout.row(f"kind_weight:{r.kind}", f"method:{r.method}") for r in rows]
+        kinds = [layout.row(f"kind:{r.kind}", f"task:{task_of(r.kind, r.task)}") for r in rows]
+        steepness = [layout.row(f"steepness:{r.kind}") for r in rows]
+        self.sums = ParameterSums([*scales, np.array(kinds), np.array(steepness)])
+        """Logarithms of the four components' scales, of the task's noise, of the steepness."""
 
     def components(self, theta: Floats) -> Floats:
         """Noise of the three cache components and of the weights, shape (4, N)."""
@@ -90,32 +91,36 @@ class RegressionProblem:
     def _scaled(self, theta: Floats) -> tuple[Floats, Floats]:
         """What does not depend on coefficients: each component's scale with the task's noise
         [4, N], and the steepness of each row's kind against the reference's [N]."""
-        scales = np.exp(self.scales @ theta)
-        scales[:3] *= np.exp(self.kinds @ theta) * self.fraction
-        return scales, np.exp(self.steepness @ theta)
+        *scales, kinds, steepness = np.exp(self.sums.of(theta))
+        of_components = np.array(scales)
+        of_components[:3] *= kinds * self.fraction
+        return of_components, steepness
 
-    def _noise(self, coefficients: dict[str, float], scales: Floats, steep: Floats) -> Floats:
+    def _noise(self, coefficients: Coefficients, scales: Floats, steep: Floats) -> Floats:
         del steep
         unit = noise(self.formats, coefficients, self.context, self.alone)
         if len(self.guarded):
             context = self.context[self.guarded]
             own = noise(self.guarded_formats, coefficients, context, self.guarded_alone)
             part = self.shares[:, self.guarded]
-            unit[:, self.guarded] = unit[:, self.guarded] * (1.0 - part) + own * part
+            part = part.reshape(3, *[1] * (own.ndim - 2), -1)
+            unit[..., self.guarded] = unit[..., self.guarded] * (1.0 - part) + own * part
         slope = coefficients["context"] + coefficients["context_retrieval"] * self.exact
         growth = context_factor(self.context, slope)
         growth = growth * np.exp(coefficients["decline"] * self.difficulty)
         weights = weight_noise(self.weight_bits, coefficients["weight_8bit"])
-        return np.vstack([unit * growth, weights]) * scales
+        parts: Floats = np.concatenate([unit * growth, weights[None]])
+        return parts * scales.reshape(4, *[1] * (parts.ndim - 2), -1)
 
-    def _powers(self, coefficients: dict[str, float], steep: Floats) -> Floats:
+    def _powers(self, coefficients: Coefficients, steep: Floats) -> Floats:
         """Steepness of each row's kind."""
         return coefficients["gamma"] * steep
 
     def retention(self, theta: Floats) -> Floats:
         return self._retention(self.layout.coefficients(theta), *self._scaled(theta))
 
-    def _retention(self, coefficients: dict[str, float], scales: Floats, steep: Floats) -> Floats:
+    def _retention(self, coefficients: Coefficients, scales: Floats, steep: Floats) -> Floats:
+        """[N]; [variants, N] where the coefficients are columns [variants, 1]."""
         parts = self._noise(coefficients, scales, steep)
         gamma = self._powers(coefficients, steep)
         kept = cache_retention(parts[:3].sum(axis=0), gamma) * weight_retention(parts[3])
@@ -131,19 +136,18 @@ class RegressionProblem:
         above = 1.0 - self.floor
         by_log = -gamma * cache * (1 - cache) * weights * above
         shares = by_log * parts[:3] / np.where(total > 0, total, 1.0)
-        slopes = shares[0][:, None] * self.scales[0]
-        slopes += shares[1][:, None] * self.scales[1]
-        slopes += shares[2][:, None] * self.scales[2]
-        slopes += by_log[:, None] * self.kinds
         by_power = by_log * np.log(np.where(total > 0, total, 1.0))
-        slopes += by_power[:, None] * self.steepness
-        slopes += (-cache * weights * (1 - weights) * above)[:, None] * self.scales[3]
+        by_weights = -cache * weights * (1 - weights) * above
+        slopes = self.sums.slopes([*shares, by_weights, by_log, by_power])
+        count = len(COEFFICIENTS)
+        ends = {
+            name: np.full((2 * count, 1), value)  # each steps up in one row, down in another
+            for name, value in coefficients.items()
+        }
         for i, name in enumerate(COEFFICIENTS):
-            ends = [
-                self._retention({**coefficients, name: float(np.exp(theta[i] + step))}, *scaled)
-                for step in (STEP, -STEP)
-            ]
-            slopes[:, i] = (ends[0] - ends[1]) / (2 * STEP)
+            ends[name][i], ends[name][count + i] = np.exp(theta[i] + STEP), np.exp(theta[i] - STEP)
+        kept = self._retention(ends, *scaled)
+        slopes[:, :count] = ((kept[:count] - kept[count:]) / (2 * STEP)).T
         return slopes
 
     def deviation(self, score: Floats) -> Floats:

@@ -17,6 +17,7 @@ Shared by the planner, which evaluates fitted coefficients, and by the calibrati
 them: one definition.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +27,8 @@ from ..formats.configuration import Granularity
 from ..light_dataclass import dataclass
 
 Floats = NDArray[np.float64]
+Coefficients = Mapping[str, float] | Mapping[str, Floats]
+"""By name; columns where several sets are tried at once."""
 OUTLIER = 1
 """Row of the key outliers among the components."""
 GRANULARITIES = tuple(Granularity)
@@ -185,13 +188,14 @@ class FormatNoise:
 
 def noise(
     formats: FormatArrays,
-    coefficients: dict[str, float],
+    coefficients: Coefficients,
     context: Floats,
     alone: FormatNoise | None = None,
 ) -> Floats:
     """Noise power of each component at unit model scale, shape (3, N): plain, outlier, value.
 
-    `alone` is FormatNoise.of(formats) where the caller has it.
+    `alone` is FormatNoise.of(formats) where the caller has it. Coefficients may be columns
+    [variants, 1]: then it is (3, variants, N).
     """
     alone = alone or FormatNoise.of(formats)
     channel, tensor = formats.granularity == CHANNEL, formats.granularity == TENSOR
@@ -229,7 +233,7 @@ WEIGHTS_BELOW_4 = 0.396
 """Log noise added by each bit below 4: of the published fit's fall between 8 bits and 4."""
 
 
-def weight_noise(bits: Floats, attenuation: float) -> Floats:
+def weight_noise(bits: Floats, attenuation: Floats | float) -> Floats:
     """Noise of weight formats relative to 4 bits: 0 at 16, exp(-attenuation) < 1 at 8, 1 at 4.
 
     Its logarithm is a line between and beyond, of a slope of its own below 4. Bits need not be

@@ -280,6 +280,7 @@ def test_home_is_where_platformdirs_would_have_it(monkeypatch: pytest.MonkeyPatc
         assert user_data.home() == platformdirs.user_data_path("kvpareto", appauthor=False)
 
 
+@pytest.mark.usefixtures("few_published_rows")
 def test_a_verification_is_no_calibration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

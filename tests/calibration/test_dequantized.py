@@ -32,6 +32,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("few_published_rows")
 def test_fp8_is_calibrated_planned_and_verified(
     stored: Path,
     tmp_path: Path,

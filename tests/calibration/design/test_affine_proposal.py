@@ -23,7 +23,7 @@ RAN = str(AFFINE.with_chunk(1024))
 
 
 @pytest.fixture(autouse=True)
-def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_candidates(few_published_rows: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """What tells most is of no concern here."""
     monkeypatch.setattr(telling_candidates, "POOL", 30)
 

@@ -193,6 +193,7 @@ def profile(records: Sequence[Record], spec: ModelSpec = LLAMA) -> dict[str, obj
 EIGHT, FOUR, TWO = "w16a16-k8v8", "w16a16-k4v4", "w16a16-k2v2"
 
 
+@pytest.mark.usefixtures("few_published_rows")
 @pytest.mark.parametrize(
     "records",
     [

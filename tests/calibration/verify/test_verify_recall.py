@@ -21,6 +21,7 @@ SHAPE = ["-m", "recall", *WORK, "--output", "4", "--json"]
 PLAIN = ("w16a16-k16v16+pc64", "w16a16-k16v16+pc128", "w16a16-k16v16")
 
 
+@pytest.mark.usefixtures("few_published_rows")
 def test_calibrate_plan_verify(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
