@@ -4,7 +4,16 @@
 what its worker finds (bytes), what it refuses with, and what it answers to a prompt.
 """
 
+import json
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvpareto.calibration.vllm import verify as verifier
+from kvpareto.planner.hardware.gpu_names import find_gpu
+
+QWEN = ["verify", "--engine", "vllm", "-m", "Qwen/Qwen3-8B", "--context", "4k", "--batch", "4"]
 
 _ENGINE = """
 import json, os, time
@@ -116,3 +125,18 @@ def install(folder: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     return folder
+
+
+class Engine:
+    """vLLM as a test wants it, on an H200."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self._patch = monkeypatch
+        path = install(folder)
+        monkeypatch.setenv("PYTHONPATH", str(path))
+        monkeypatch.syspath_prepend(path)
+        monkeypatch.setattr(verifier, "detect_gpu", lambda: find_gpu("H200"))
+        self.answers()
+
+    def answers(self, **values: Any) -> None:
+        self._patch.setenv("FAKE_VLLM", json.dumps(values))

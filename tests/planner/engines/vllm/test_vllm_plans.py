@@ -1,48 +1,28 @@
 """Plans for vLLM: does it start, for whom, with which flags, on one card and on several."""
 
-import json
 from typing import Any
 
 import pytest
 
 from kvpareto import api
-from kvpareto.cli import run
-from kvpareto.planner.engines import find_engine
 from kvpareto.planner.engines.vllm import Vllm
 from kvpareto.planner.engines.vllm.layouts import layouts
 from kvpareto.planner.engines.vllm.rank import rank_spec, stage_layers, tensor_obstacle
 from kvpareto.planner.engines.vllm.rank_weights import rank_weights
 from kvpareto.planner.engines.vllm.rules import (
     batch_defaults,
-    cache_dtypes,
-    cache_obstacle,
-    weight_obstacle,
 )
 from kvpareto.planner.engines.vllm.settings import ServeSettings
 from kvpareto.planner.errors import BadInput, NothingFits
-from kvpareto.planner.formats.configuration import Configuration
-from kvpareto.planner.hardware.compute_capability import compute_capability
 from kvpareto.planner.hardware.gpu_names import find_gpu
-from kvpareto.planner.hardware.gpus import list_gpus
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.models.spec import Attention, DenseFFN
-from kvpareto.planner.placement import Machine
 from kvpareto.planner.search.enumerate import enumerate_space
 from kvpareto.planner.serving import Parallel
-from kvpareto.planner.workload import Workload, parse_lengths
+from kvpareto.planner.workload import Workload
+from tests.planner.engines.vllm.vllm_plan import LLAMA8, LLAMA70, QWEN8, card, plan
 
 GIB = 2**30
-VLLM = find_engine("vllm")
-QWEN8, LLAMA8 = "Qwen/Qwen3-8B", "meta-llama/Llama-3.1-8B-Instruct"
-LLAMA70 = "meta-llama/Llama-3.1-70B-Instruct"
-
-
-def plan(model: str, **words: Any) -> dict[str, Any]:
-    return dict(api.plan(model, engine="vllm", offline=True, **words))
-
-
-def card(found: dict[str, Any]) -> dict[str, Any]:
-    return found["recommended"]["serving"]["cards"][0]
 
 
 def test_the_sum_of_a_card_is_the_engines_own() -> None:
@@ -138,13 +118,6 @@ def test_three_cards_become_stages_and_an_odd_size_is_refused() -> None:
         plan(QWEN8, gpu="2xL4", parallel="tp4")
 
 
-def test_cards_that_differ_are_as_good_as_the_smallest() -> None:
-    mixed = plan(QWEN8, gpu="3090+3060", users=2, context="8k")["recommended"]["serving"]
-    alike = plan(QWEN8, gpu="2x3060", users=2, context="8k")["recommended"]["serving"]
-    assert mixed["cards"][0]["memory"] > mixed["cards"][1]["memory"]
-    assert mixed["cache_tokens_low"] == pytest.approx(alike["cache_tokens_low"], rel=0.05)
-
-
 def test_a_group_of_packed_weights_is_not_cut() -> None:
     """What vLLM's users ran into: 192 channels of an expert are no multiple of 128."""
     fp8 = load_model("Qwen/Qwen3-30B-A3B-FP8", offline=True)
@@ -153,43 +126,6 @@ def test_a_group_of_packed_weights_is_not_cut() -> None:
     found = plan("Qwen/Qwen3-30B-A3B-FP8", gpu="4xL40S", users=4, context="4k")
     parallel = found["recommended"]["serving"]["parallel"]
     assert parallel["tensor"] != 4 or parallel["experts"]
-
-
-@pytest.mark.parametrize(
-    ("gpu", "model", "dtype", "says"),
-    [
-        ("H200", LLAMA8, "nvfp4", "cards of compute capability 10.x"),
-        ("A100 80GB", LLAMA8, "fp8_per_token_head", "needs compute capability 8.9"),
-        ("3090", "openai/gpt-oss-20b", "fp8", "sinks"),
-        ("3090", "microsoft/Phi-3-mini-4k-instruct", "fp8", "heads of 96"),
-        ("H200", "deepseek-ai/DeepSeek-V3", "int8_per_token_head", "a latent"),
-        ("A100 80GB", "deepseek-ai/DeepSeek-V3", "fp8", "latent attention"),
-        ("T4", LLAMA8, "fp8", "needs compute capability 8.0"),
-    ],
-)
-def test_caches_that_a_card_does_not_have(gpu: str, model: str, dtype: str, says: str) -> None:
-    obstacle = cache_obstacle(load_model(model, offline=True), dtype, find_gpu(gpu))
-    assert obstacle is not None
-    assert says in obstacle
-
-
-def test_caches_that_a_card_has() -> None:
-    llama = load_model(LLAMA8, offline=True)
-    per_head = ["fp8_per_token_head", "int8_per_token_head", "int4_per_token_head"]
-    assert list(cache_dtypes(llama, find_gpu("H200"))) == ["auto", "fp8", *per_head]
-    assert list(cache_dtypes(llama, find_gpu("A100 80GB"))) == ["auto", "fp8", *per_head[1:]]
-    assert list(cache_dtypes(llama, find_gpu("B200")))[-1] == "nvfp4"
-    assert weight_obstacle("mxfp4", find_gpu("T4")) is not None
-    assert weight_obstacle("awq", find_gpu("T4")) is None
-
-
-def test_cards_without_kernels_are_refused_by_name() -> None:
-    for gpu, says in (("V100 SXM2 32GB", "has no kernels"), ("MI300X", "is not planned")):
-        with pytest.raises(BadInput, match=says) as caught:
-            plan(QWEN8, gpu=gpu)
-        assert "llama.cpp" in caught.value.hint
-    for gpu in list_gpus():
-        assert (compute_capability(gpu) is None) == (gpu.vendor != "nvidia")
 
 
 def test_defaults_of_a_server() -> None:
@@ -257,91 +193,6 @@ def test_how_far_a_servers_formats_are_from_what_people_run() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("config", "says"),
-    [
-        ("w4a16-k16v16", "no weights in w4a16"),
-        ("w16a16-k8v8", "no cache of"),
-        ("w16a16-kfp8v16", "no cache of"),
-        ("wQ4_K_M-k16v16", "does not run Q4_K_M"),
-        ("w16a16-k16v16+pcdyn", "no cache of"),
-    ],
-)
-def test_configurations_of_other_engines(config: str, says: str) -> None:
-    spec = load_model(QWEN8, offline=True)
-    machine = Machine((find_gpu("H200"),), (10**11,))
-    with pytest.raises(BadInput, match=says):
-        VLLM.place(spec, Configuration.parse(config), Workload(4096), machine)
-
-
-def test_targets_are_held_or_refused_with_the_fastest() -> None:
-    found = plan(QWEN8, gpu="H100", users=16, context="16k", tpot="20ms")
-    assert found["recommended"]["tpot_s"] <= 0.02
-    assert found["tpot_target_s"] == 0.02
-    with pytest.raises(NothingFits, match="as fast as asked") as caught:
-        plan(QWEN8, gpu="L4", users=16, context="16k", ttft="10ms", accept_risk=True)
-    assert caught.value.details["fastest_ttft_s"] > 0.01
-
-
-@pytest.mark.parametrize(
-    ("text", "lengths"),
-    [
-        ("16k", ((16384, 1.0),)),
-        ("2k,16k:0.9,0.1", ((2048, 0.9), (16384, 0.1))),
-        ("2k, 16k:90%,10%", ((2048, 0.9), (16384, 0.1))),
-    ],
-)
-def test_lengths(text: str, lengths: tuple[tuple[int, float], ...]) -> None:
-    assert parse_lengths(text) == lengths
-
-
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (["--users", "0"], "users out of range"),
-        (["--users", "-3"], "users"),
-        (["--users", "4", "--batch", "4"], "--users beside --batch"),
-        (["--users", "65537"], "more than vllm is planned for"),
-        (["--context", "2k,16k:0.9,0.2"], "sum to 1.1"),
-        (["--context", "2k,16k:1"], "2 lengths and 1 parts"),
-        (["--context", "2k,2k:0.5,0.5"], "named twice"),
-        (["--parallel", "tp3"], "no multiple of 3"),
-        (["--parallel", "zork"], "no way to share"),
-        (["--parallel", "tp2,tp2"], "no way to share"),
-        (["--parallel", "tp0"], "no way to share"),
-        (["--ttft", "soon"], "not a time"),
-        (["--tpot", "0"], "not a time"),
-        (["--ram", "64GB"], "--ram is a second budget"),
-    ],
-)
-def test_bad_words_are_one_line_and_a_hint(
-    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    line = ["plan", "-m", QWEN8, "--engine", "vllm", "--gpu", "2xH100", "--offline", *words]
-    assert run(line) == 2
-    error, hint = capsys.readouterr().err.strip().splitlines()
-    assert says in error
-    assert hint.startswith("hint: ")
-    assert run([*line, "--json"]) == 2
-    assert says in json.loads(capsys.readouterr().out)["error"]
-
-
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (["--budget", "24GB", "--engine", "vllm"], "no GPU is named"),
-        (["--budget", "24GB", "--context", "2k,16k:0.9,0.1"], "plans for one length"),
-        (["--budget", "24GB", "--parallel", "tp2"], "--parallel is for engines"),
-        (["--budget", "24GB", "--ttft", "2s"], "--ttft needs a GPU"),
-    ],
-)
-def test_words_that_need_another_engine_or_a_gpu(
-    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(["plan", "-m", QWEN8, "--offline", *words]) == 2
-    assert says in capsys.readouterr().err
-
-
 def test_layouts_fill_the_cards() -> None:
     dense, experts = load_model(QWEN8, offline=True), load_model("Qwen/Qwen3-30B-A3B", offline=True)
     assert layouts(dense, 4, None)[0] == Parallel(4, 1, 1)
@@ -373,22 +224,6 @@ def test_experts_are_cut_or_spread() -> None:
     assert served["flags"]["max_num_seqs"] == 4  # of eight users each replica has a half
 
 
-def test_a_checkpoint_that_names_an_fp8_cache_keeps_16_bits_only_if_asked() -> None:
-    """vLLM's `auto` takes the checkpoint's own cache format."""
-    name = "nvidia/Llama-3.1-70B-Instruct-FP8"
-    assert load_model(name, offline=True).quantization is not None
-    served = plan(name, gpu="2xH200", users=2, context="4k")["recommended"]
-    expected = "bfloat16" if "-k16v16" in served["config"] else "fp8"
-    assert served["serving"]["flags"]["kv_cache_dtype"] == expected
-
-
-def test_cards_and_dtypes_that_a_server_does_not_take() -> None:
-    with pytest.raises(BadInput, match=r"mxfp4 needs compute capability 8\.0"):
-        plan("openai/gpt-oss-20b", gpu="T4")
-    with pytest.raises(BadInput, match="float32 was asked"):
-        plan(QWEN8, gpu="H200", dtype="float32")
-
-
 def test_graphs_are_given_up_last() -> None:
     """Where both fit, the plan captures CUDA graphs."""
     found = plan(QWEN8, gpu="4090", users=4, context="8k")
@@ -398,15 +233,3 @@ def test_graphs_are_given_up_last() -> None:
         offline=True,
     )  # fmt: skip
     assert tight["serving"]["cards"][0]["requested"] < tight["serving"]["cards"][0]["memory"]
-
-
-@pytest.mark.parametrize(
-    ("gpu", "measured"), [("H200", True), ("2xH200", True), ("4xH200", False), ("4090", False)]
-)
-def test_constants_that_no_run_stands_behind_are_called_estimates(gpu: str, measured: bool) -> None:
-    found = plan(QWEN8, gpu=gpu, context="4k")
-    assert found["recommended"]["serving"]["measured"] is measured
-    assert any("an estimate" in note and "H200" in note for note in found["warnings"]) == (
-        gpu == "4090"
-    )
-    assert any("buffers between cards" in note for note in found["warnings"]) == (gpu == "4xH200")

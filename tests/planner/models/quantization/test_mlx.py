@@ -15,28 +15,7 @@ from kvpareto.planner.models.quantization.section import find_section
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import ModelSpec, Role
 from kvpareto.runtime import load
-
-GROUP64 = {"group_size": 64, "bits": 4, "mode": "affine"}
-
-
-def dense(**changes: object) -> dict[str, Any]:
-    config: dict[str, Any] = {
-        "model_type": "llama",
-        "architectures": ["LlamaForCausalLM"],
-        "vocab_size": 1000,
-        "hidden_size": 256,
-        "intermediate_size": 512,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 64,
-        "max_position_embeddings": 512,
-        "tie_word_embeddings": False,
-        "torch_dtype": "bfloat16",
-        "quantization": GROUP64,
-    }
-    return config | changes
-
+from tests.planner.models.quantization.small_checkpoint import GROUP64, dense
 
 EMBEDDING = 1000 * 256
 ATTENTION = 2 * 256 * 256 + 2 * 128 * 256  # q and o, k and v
@@ -216,7 +195,9 @@ def test_other_keys_are_no_quantization() -> None:
     assert find_section({"compress_ratios": [4, 0], "quantity": 3, "quantile": 0.5}) is None
 
 
-def test_the_cases_of_the_issue(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_published_checkpoint_to_the_byte(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Telechat3-36B by MLX: 36.24 B weights at 4.5 bits, but for norms."""
     file = tmp_path / "config.json"
     telechat = dense(
@@ -251,55 +232,3 @@ def test_the_runtime_refuses_what_only_quantization_names(tmp_path: Path) -> Non
     (tmp_path / "config.json").write_text(json.dumps(dense()))
     with pytest.raises(BadInput, match="does not read"):
         load(tmp_path, "w16a16-k16v16", context=8, output=1, device="cpu")
-
-
-def _compressed(scheme: object) -> dict[str, Any]:
-    weights = {"num_bits": 8, "type": "float", "strategy": "channel"}
-    group = {"targets": ["Linear"], "weights": weights, "input_activations": None}
-    return dense(
-        quantization=None,
-        quantization_config={
-            "quant_method": "compressed-tensors",
-            "config_groups": {"group_0": group},
-            "kv_cache_scheme": scheme,
-        },
-    )
-
-
-@pytest.mark.parametrize(
-    ("scheme", "said"),
-    [
-        (
-            {"num_bits": 8, "type": "float", "strategy": "tensor", "dynamic": False},
-            "fp8 per tensor",
-        ),
-        ({"num_bits": 4, "type": "int", "strategy": "group"}, "int4 per group"),
-    ],
-)
-def test_a_cache_that_the_checkpoint_asks_for_is_said(scheme: object, said: str) -> None:
-    spec = read_model(_compressed(scheme), "ct")
-    assert spec.quantization is not None
-    assert spec.quantization.kv_cache == said
-    assert [w for w in spec.warnings if f"a KV cache in {said}" in w]
-
-
-def test_modelopt_names_its_cache_by_an_algorithm() -> None:
-    section = {"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}
-    spec = read_model(dense(quantization=None, quantization_config=section), "mo")
-    assert any("a KV cache in FP8" in warning for warning in spec.warnings)
-
-
-def test_a_checkpoint_without_a_cache_scheme_says_nothing() -> None:
-    spec = read_model(_compressed(None), "ct")
-    assert spec.quantization is not None
-    assert spec.quantization.kv_cache == ""
-    assert not any("KV cache" in warning for warning in spec.warnings)
-
-
-@pytest.mark.parametrize(
-    ("scheme", "named"),
-    [("fp8", "kv_cache_scheme"), ({"num_bits": 7}, "num_bits 7"), ({"type": "posit"}, "posit")],
-)
-def test_a_cache_scheme_that_is_not_understood_is_refused(scheme: object, named: str) -> None:
-    with pytest.raises(BadConfig, match=named):
-        read_model(_compressed(scheme), "ct")
