@@ -57,3 +57,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         _AT_HAND.add(item.path)
         gc.collect()
         gc.freeze()
+
+
+@pytest.fixture
+def few_published_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A profile is fitted beside every eighth published row: for tests that ask what becomes of the
+    model's own rows, not what a fit is worth. A fit beside all of them takes seconds."""
+    from kvpareto.calibration.fit import profile
+
+    whole = profile.read_rows
+    monkeypatch.setattr(profile, "read_rows", lambda path: whole(path)[::8])

@@ -20,6 +20,8 @@ from kvpareto.planner.workload import Workload
 from tests.support.fake_bench import ITEMS, LLAMA, TASKS, MadeUpModel, campaign
 from tests.support.record_writer import ENVIRONMENT
 
+pytestmark = pytest.mark.usefixtures("few_published_rows")
+
 
 def test_a_calibrated_plan_knows_what_was_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

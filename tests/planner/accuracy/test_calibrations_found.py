@@ -21,6 +21,7 @@ from kvpareto.planner.models.finite_json import read_json
 from tests.support.fake_bench import LLAMA, MadeUpModel, campaign
 from tests.support.record_writer import ENVIRONMENT
 
+pytestmark = pytest.mark.usefixtures("few_published_rows")
 STORIES = Path(__file__).parents[2] / "data" / "stories260K-hf"
 FOUR = Configuration(k_bits=4, v_bits=4)
 
