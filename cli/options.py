@@ -96,8 +96,10 @@ TaskKind = Annotated[
 
 def chosen_model(argument: str | None, option: str | None) -> str | None:
     """The model that was named, as an argument or by `--model`, an address as its hub id. Raises
-    BadInput for two."""
+    BadInput for two, and for one without a name."""
     if argument is not None and option is not None and argument != option:
         raise BadInput(f"two models: {argument!r} and --model {option!r}", "name one model, once")
     named = option if argument is None else argument
+    if named is not None and not named.strip():
+        raise BadInput(f"not a model: {named!r}", "give a hub id, a folder or a config.json")
     return None if named is None else plain_name(named)

@@ -25,7 +25,7 @@ from ...planner.search.request import Request
 from ...planner.typed_request import typed_gpus
 from ...planner.units import parse_bytes
 from ...planner.workload import Workload
-from ...report.saved_plan import read_document
+from ...report.saved_plan import planned_configuration, read_plan
 from ..records.receipt_rows import append_receipt
 from ..verify.shared_options import SharedVerifyOptions
 from .receipt import receipt
@@ -69,34 +69,27 @@ def _asked(options: LlamaCppOptions) -> tuple[Request, Configuration, str | None
     """The request, the configuration to run, and the GPU that the plan names."""
     if options.plan is None:
         return (*_typed(options), None)
-    plan = read_document(options.plan)
-    try:
-        engine, best, gpu = plan["engine"], plan["recommended"], plan["gpu"]
-        workload = Workload(plan["context"], plan["output"], plan["batch"])
-        config, budget = Configuration.parse(best["config"]), int(plan["budget"])
-        host_only, ram = plan["host_only"], plan["ram"]
-        model = options.model or plan["model_path"] or plan["model"]
-    except (KeyError, TypeError):
+    plan = read_plan(options.plan)
+    if plan.engine != LLAMA_CPP.name:
         raise BadInput(
-            f"{options.plan.name} is not a plan for llama.cpp",
-            "write one: kvpareto plan --engine llama.cpp -m FILE.gguf --save plan.json",
-        ) from None
-    if engine != LLAMA_CPP.name:
-        raise BadInput(f"{options.plan.name} is a plan for {engine}", f"--engine {engine}")
+            f"{options.plan.name} is a plan for {plan.engine}", f"--engine {plan.engine}"
+        )
+    model = options.model or plan.model_path or plan.model
     spec = load_model(model, offline=options.offline)
-    gpus = typed_gpus(gpu, LLAMA_CPP)
+    config = planned_configuration(plan, spec, options.plan)
+    gpus = typed_gpus(plan.gpu, LLAMA_CPP)
     how = Request(
         spec,
-        workload,
+        Workload(plan.context, plan.output, plan.batch),
         LLAMA_CPP,
-        budget,
+        plan.budget,
         gpus[0] if gpus else None,
         accept_risk=True,
-        ram=ram,
-        host_only=host_only,
+        ram=plan.ram,
+        host_only=plan.host_only,
         gpus=gpus if len(gpus) > 1 else (),
     )
-    return how, config, gpu
+    return how, config, plan.gpu
 
 
 def _typed(options: LlamaCppOptions) -> tuple[Request, Configuration]:

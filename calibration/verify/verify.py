@@ -66,7 +66,7 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
     from .receipt import sweep
     from .verifier import Verifier, VerifySettings
 
-    names = tasks.find(options.tasks or DEFAULT_TASKS)
+    names = tasks.find(DEFAULT_TASKS if options.tasks is None else options.tasks)
     items = options.items or (QUICK_ITEMS if options.quick else ITEMS)
     settings = VerifySettings(
         device, gpu, options.random_weights, options.quick, tuple(t.name for t in names),

@@ -15,7 +15,7 @@ from ...planner.load_model import load_model
 from ...planner.models.spec import ModelSpec
 from ...planner.units import parse_bytes
 from ...planner.workload import Workload
-from ...report.saved_plan import read_document
+from ...report.saved_plan import planned_configuration, read_document, read_plan
 from ..verify.shared_options import SharedVerifyOptions
 from .start import engine_arguments
 
@@ -62,8 +62,9 @@ def asked_of(options: VllmOptions, hardware: Hardware) -> Asked:
         )
     spec = load_model(options.model, offline=options.offline)
     workload = Workload.parse(options.context, options.output, options.batch, spec.max_context)
-    written = options.config or (PLUGIN_CACHE if options.plugin else "")
-    config = Configuration.parse(written) if written else Configuration()
+    usual = PLUGIN_CACHE if options.plugin else None
+    written = usual if options.config is None else options.config
+    config = Configuration() if written is None else Configuration.parse(written)
     settings = _typed_settings(options, spec, config, workload, hardware)
     return Asked(
         spec, options.model, settings, config, workload, hardware, None, options.random_weights
@@ -92,22 +93,20 @@ def _typed_settings(
 
 
 def _from_plan(options: VllmOptions, path: Path, hardware: Hardware) -> Asked:
-    plan = read_document(path)
+    plan = read_plan(path)
+    if plan.engine != "vllm":
+        raise BadInput(f"{path.name} is a plan for {plan.engine}", f"--engine {plan.engine}")
     try:
-        engine, best = plan["engine"], plan["recommended"]
-        if engine != "vllm":
-            raise BadInput(f"{path.name} is a plan for {engine}", f"--engine {engine}")
-        flags = _flags(best)
-        workload = Workload(plan["context"], plan["output"], plan["batch"])
-        config = Configuration.parse(best["config"])
-        source = options.model or plan.get("model_path") or plan["model"]
-        settings = settings_of(flags)
+        settings = settings_of(_flags(read_document(path)["recommended"]))
     except (KeyError, TypeError, ValueError):
         raise BadInput(
             f"{path.name} is not a plan for vLLM",
             "write one: kvpareto plan --engine vllm -m MODEL --gpu H100 --save plan.json",
         ) from None
+    workload = Workload(plan.context, plan.output, plan.batch)
+    source = options.model or plan.model_path or plan.model
     spec = load_model(source, offline=options.offline)
+    config = planned_configuration(plan, spec, path)
     # Weights that are a checkpoint of their own have no flag; the configuration names them.
     settings = replace(settings, quantization=asked_settings.weight_name(spec, config))
     if settings.data_parallel > 1:
@@ -122,7 +121,7 @@ def _from_plan(options: VllmOptions, path: Path, hardware: Hardware) -> Asked:
         config,
         workload,
         hardware,
-        plan.get("gpu"),
+        plan.gpu,
         options.random_weights,
     )
 

@@ -153,7 +153,7 @@ def _exam(asked: Asked, source: str, options: VllmOptions) -> "ServedExam | None
     if asked.random_weights:
         return None
     count = options.items or (QUICK_ITEMS if options.quick else ITEMS)
-    names = options.tasks or DEFAULT_TASKS
+    names = DEFAULT_TASKS if options.tasks is None else options.tasks
     with importing("scoring tasks", "vllm"):
         import torch  # noqa: F401
         import transformers  # noqa: F401

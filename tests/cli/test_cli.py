@@ -147,6 +147,9 @@ def test_max_context_is_the_last_that_fits(capsys: pytest.CaptureFixture[str]) -
         ([*PLAN, "--save", "/nonexistent/plan.json"], "cannot write", "choose"),
         (["plan", "--budget", "1GB"], "no model", "--model"),
         (["plan", MODEL, "-m", "other/model", "--budget", "9GB"], "two models", "once"),
+        (["calibrate", " "], "not a model: ' '", "give a hub id"),
+        (["run", "-m", "", "hi"], "not a model: ''", "give a hub id"),
+        (["verify", "-m", "", "--plan", "plan.json"], "not a model: ''", "give a hub id"),
         (
             ["plan", "-m", "Qwen/Qwen2.5-7B-Instrct", "--budget", "9GB", "--offline"],
             "offline",

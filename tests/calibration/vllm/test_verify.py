@@ -206,25 +206,3 @@ def test_tasks_are_scored_with_real_weights(
     assert (task["task"], task["items"], task["score"]) == ("needle-multikey", 2, 0.0)
     assert task["reference"] == 0.0
     assert "itself scores 0.00" in task["note"]
-
-
-def test_a_plan_is_started_with_its_own_flags(tmp_path: Path) -> None:
-    from kvpareto.calibration.vllm.asked import VllmOptions, asked_of
-
-    settings = ServeSettings(9000, "fp8", 4096, 32, 0.9)
-    plan = {
-        "schema": 1,
-        "engine": "vllm",
-        "model": "Qwen/Qwen3-8B",
-        "gpu": "NVIDIA H100 SXM5 80GB",
-        "context": 8192,
-        "output": 512,
-        "batch": 16,
-        "recommended": {"config": "w16a16-kfp8vfp8", "serving": {"flags": settings.flags()}},
-    }
-    path = tmp_path / "plan.json"
-    path.write_text(json.dumps(plan))
-    asked = asked_of(VllmOptions(plan=path, offline=True), find_gpu("H200"))
-    assert asked.settings == settings
-    assert asked.workload.batch == 16
-    assert asked.plan_gpu == "NVIDIA H100 SXM5 80GB"

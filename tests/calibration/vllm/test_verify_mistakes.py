@@ -13,8 +13,7 @@ from kvpareto.calibration.vllm.start import (
     run_engine,
 )
 from kvpareto.cli import run
-from kvpareto.planner.errors import BadInput, MissingDependency
-from kvpareto.planner.hardware.gpu_names import find_gpu
+from kvpareto.planner.errors import MissingDependency
 from kvpareto.planner.install import install_command
 from tests.calibration.vllm.stand_in import QWEN, Engine
 
@@ -69,15 +68,6 @@ def test_what_cannot_be_asked_is_named(
 ) -> None:
     assert run([*QWEN, "--offline", *words]) == 2
     assert said in capsys.readouterr().err
-
-
-def test_a_plan_of_another_engine_is_named(engine: Engine, tmp_path: Path) -> None:
-    from kvpareto.calibration.vllm.asked import VllmOptions, asked_of
-
-    path = tmp_path / "plan.json"
-    path.write_text(json.dumps({"schema": 1, "engine": "kvpareto", "recommended": {}}))
-    with pytest.raises(BadInput, match="a plan for kvpareto"):
-        asked_of(VllmOptions(plan=path), find_gpu("H200"))
 
 
 PLUGIN = ["verify", "--engine", "vllm", "--plugin", "-m", "Qwen/Qwen3-8B", "--context", "4k",
