@@ -30,7 +30,7 @@ whose layer is norm, attention, add, norm, FFN, add."""
 JOINED = {"gate_up_proj": "down_proj", "input_linear": "output_linear"}
 """Names of one matrix for gate and up, and of the matrix behind them."""
 FEW_ROWS = 64
-"""Up to this many tokens a layer's last sum and the next one's norm are one launch."""
+"""Up to this many tokens the halves of one matrix are gated in its product."""
 
 
 def fuse(model: nn.Module) -> list[nn.Module]:
@@ -88,12 +88,18 @@ class _Norm:
             return ready[1]
         return rms_norm(x, module.weight, self.eps, offset=self.offset)  # type: ignore[arg-type]
 
-    def add(self, module: Any, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        return add_rms_norm(x, residual, module.weight, self.eps, offset=self.offset)
+    def add(
+        self, module: Any, x: Tensor, residual: Tensor, *, in_place: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        weight, offset = module.weight, self.offset
+        return add_rms_norm(x, residual, weight, self.eps, offset=offset, in_place=in_place)
 
-    def prepare(self, module: Any, x: Tensor, residual: Tensor) -> Tensor:
-        """x + residual, of which this norm is asked next: it is computed with the sum."""
-        normed, total = self.add(module, x, residual)
+    def prepare(
+        self, module: Any, x: Tensor, residual: Tensor, *, in_place: bool = False
+    ) -> Tensor:
+        """x + residual, of which this norm is asked next: it is computed with the sum, which takes
+        the residual's place with `in_place`."""
+        normed, total = self.add(module, x, residual, in_place=in_place)
         self._ready = total, normed
         return total
 
@@ -259,8 +265,7 @@ def _layer(
     attended, _ = module.self_attn(hidden_states=module.input_layernorm(hidden_states), **kwargs)
     normed, residual = norm.add(module.post_attention_layernorm, attended, hidden_states)
     mixed = module.mlp(normed)
-    few = hidden_states.numel() <= FEW_ROWS * hidden_states.shape[-1]
-    if after is None or not few:
+    if after is None:
         return residual + mixed
     next_module, next_norm = after
-    return next_norm.prepare(next_module, mixed, residual)
+    return next_norm.prepare(next_module, mixed, residual, in_place=True)

@@ -111,12 +111,19 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, *, offset: bool = False) -> 
 
 
 def add_rms_norm(
-    x: Tensor, residual: Tensor, weight: Tensor, eps: float, *, offset: bool = False
+    x: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    eps: float,
+    *,
+    offset: bool = False,
+    in_place: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """(norm(x + residual), x + residual), shapes as x."""
-    rows = x.contiguous().view(-1, x.shape[-1])
-    out, total = torch.empty_like(rows), torch.empty_like(rows)
-    _launch_norm(rows, residual.contiguous(), weight, out, total, eps, offset, add=True)
+    """(norm(x + residual), x + residual), shapes as x; the sum takes the residual's place with
+    `in_place`, where that is contiguous."""
+    rows, residual = x.contiguous().view(-1, x.shape[-1]), residual.contiguous()
+    out, total = torch.empty_like(rows), residual if in_place else torch.empty_like(rows)
+    _launch_norm(rows, residual, weight, out, total, eps, offset, add=True)
     return out.view(x.shape), total.view(x.shape)
 
 

@@ -47,6 +47,10 @@ def test_a_norm_made_with_a_sum_is_that_sums_alone() -> None:
         assert made is not None
         assert norm(module, total) is made[1]
         assert relative_error(made[1], module(total)) < EXACT
+        held = residual.clone()
+        assert norm.prepare(module, x, held, in_place=True).data_ptr() == held.data_ptr()
+        assert torch.equal(held, x + residual)
+        assert relative_error(norm(module, held), module(held)) < EXACT
         for asked in (total, other):  # the first was taken; another is not what was made
             assert relative_error(norm(module, asked), module(asked)) < EXACT
             norm.prepare(module, x, residual)

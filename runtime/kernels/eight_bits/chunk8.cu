@@ -9,7 +9,8 @@
 // whole range; sums of e4m3 products carry some 14 bits, so each tile's go to float32 registers.
 // Behind the values' channels is one of ones, whose sum is that of the weights as they were rounded.
 //
-// Units of ROWS queries of a head go longest first. Those of the last, unfilled round over the device's
+// Units of ROWS queries of a head go longest first, of as many heads at a time as the second-level
+// cache holds the keys and values of. Those of the last, unfilled round over the device's
 // processors are cut into parts of their keys, and the part that ends last adds them up.
 //
 // What limits it is instructions a logit, not products: see `weigh`.
@@ -25,6 +26,7 @@ struct ChunkArgs {
     float scaling;                    // of the logits, times log2(e)
     int one;  // see `lifted`
     int heads, first, of_sequence;  // query heads of this launch, the first of them, those of a sequence
+    int together;      // query heads whose units alternate, before those of the next
     int whole, parts;  // units of ROWS queries that are not cut; parts of each that is
     float* spill;      // [cut units, parts, SPILLED, 128 WGS]
     int* arrived;      // [cut units, WGS], zeros
@@ -182,8 +184,10 @@ struct Unit { int head, first, cut, share, shares; };
 
 INLINE Unit unit_of(const ChunkArgs& a, int block) {
     const int extra = block - a.whole, cut = extra < 0 ? 0 : extra / a.parts, place = extra < 0 ? block : a.whole + cut;
-    const int first = ((a.queries + ROWS - 1) / ROWS - 1 - place / a.heads) * ROWS;
-    return {place % a.heads, first, cut, extra < 0 ? 0 : extra - cut * a.parts, extra < 0 ? 1 : a.parts};
+    const int rows = (a.queries + ROWS - 1) / ROWS, before = place / (rows * a.together) * a.together;
+    const int heads = min(a.together, a.heads - before), here = place - before * rows;
+    const int first = (rows - 1 - here / heads) * ROWS;
+    return {before + here % heads, first, cut, extra < 0 ? 0 : extra - cut * a.parts, extra < 0 ? 1 : a.parts};
 }
 // blockIdx.x, read again: what is known of it need not be held in registers.
 INLINE int block_number() {

@@ -33,6 +33,7 @@ TILE, ONES = EIGHT_TILE, EIGHT_ONES
 STAGES = 4  # tiles of keys, and of values, in shared memory
 WARPGROUPS = EIGHT_ROWS // 64
 _STAGE_THREADS = 256
+CACHED = 2**25  # bytes of staged heads that stay in the second-level cache while units read them
 
 
 class _StageArgs(ctypes.Structure):
@@ -55,7 +56,7 @@ class _ChunkArgs(ctypes.Structure):
         *((name, ctypes.c_int) for name in ("tiles", "queries", "past", "group")),
         ("scaling", ctypes.c_float),
         *((name, ctypes.c_int) for name in ("one", "heads", "first", "of_sequence")),
-        *((name, ctypes.c_int) for name in ("whole", "parts")),
+        *((name, ctypes.c_int) for name in ("together", "whole", "parts")),
         *((name, ctypes.c_void_p) for name in ("spill", "arrived")),
     ]
 
@@ -165,6 +166,7 @@ class Chunk8:
         heads = batch * self._heads
         most = min(heads, room.nbytes // int(eight_head_bytes(count, self._dim)))
         at_once = -(-heads // -(-heads // most))
+        together = max(1, min(at_once, CACHED // int(eight_head_bytes(count, self._dim))))
         part = part_bytes(self._dim)
         for head in range(0, heads, at_once):
             taken = range(head, min(head + at_once, heads))
@@ -179,7 +181,7 @@ class Chunk8:
                 *map(address, (tiles.keys, tiles.values, tiles.key_scales, tiles.value_scales)),
                 address(query), address(out), *query.stride()[:3], *out.stride()[:3],
                 tiles.keys.shape[1], n, count - n, group, scaling * math.log2(math.e), 1,
-                asked, head * group, query_heads, cut.whole, cut.parts,
+                asked, head * group, query_heads, group * together, cut.whole, cut.parts,
                 address(spill), address(arrived),
             )  # fmt: skip
             blocks = cut.whole + cut.units * cut.parts
