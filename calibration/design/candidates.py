@@ -15,6 +15,7 @@ from ...planner.models.spec import ModelSpec
 from ...planner.search.enumerate import enumerate_space
 from ...planner.search.protected_layers import protection_presets
 from ...planner.workload import Workload
+from ..fit.profile import starting_fit
 from ..measure.layer_sensitivity import Sensitivity
 from .next_run import Candidates
 
@@ -74,7 +75,7 @@ def enumerate_candidates(
     total = memory_table(spec, space, workload, KVPARETO, None).total_high
     places = [(space.weights.index(w), f) for w in weights for f in kept]
     configs = [space.at(space.weights[w], f, chunk) for w, f in places]
-    predictor = Predictor({**accuracy.published().payload, **probed})
+    predictor = Predictor({**starting_fit(spec).payload, **probed})
     believed = [
         accuracy.average(predicted)
         for predicted in accuracy.predict_many(spec, configs, context, predictor)

@@ -12,13 +12,12 @@ import numpy as np
 
 from ...planner.accuracy.measured_configs import MeasuredRetention
 from ...planner.accuracy.model_features import shape_of
-from ...planner.accuracy.predict import published
 from ...planner.formats.configuration import Configuration
 from ...planner.models.spec import ModelSpec
 from ..fit.accuracy_rows import AccuracyRow, row_of
 from ..fit.calibrated_noise import prior_of
 from ..fit.mixed_effects import KnownModel
-from ..fit.profile import to_row
+from ..fit.profile import starting_fit, to_row
 from ..measure.layer_sensitivity import Sensitivity
 from ..records.record_file import Record
 from .telling_run import Points, TellingDesign
@@ -43,7 +42,7 @@ class CandidateDesign:
         sensitivity: Sensitivity | None = None,
     ) -> None:
         """`memory` [C] is in bytes."""
-        shipped = published()
+        shipped = starting_fit(spec)
         self._effects = shipped.models.of(spec)
         features = self._effects.features
         if sensitivity is not None:

@@ -1,8 +1,9 @@
 """Models whose measured configurations are there, for calibrations to be replayed on (replay.py).
 
-Three recall models and four pretrained ones. The third recall model has other depth, head width
-and seed than the two that ship. It was trained for its grid alone, its weights are not kept, and
-the design and the fit were made before there was a row of it.
+Five recall models and four pretrained ones. The third and the fourth recall model have other depth,
+head width and seed than the two that ship. They were trained for their grids alone, and their
+weights are not kept, so that their keys are not read. The design and the fit were made before there
+was a row of the fourth, or of what it is with outliers in its keys.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,9 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ...planner.accuracy.key_noise.key_ranges import bundled_ranges
 from ...planner.accuracy.model_sensitivity import ModelSensitivity
-from ...planner.accuracy.predict import published
 from ...planner.formats.configuration import Configuration
 from ...planner.formats.kv_format import KVFormat
 from ...planner.load_model import load_config, load_model
@@ -20,15 +19,25 @@ from ...planner.models.read_config import read_model
 from ...planner.models.spec import Attention, ModelSpec
 from ..design.next_run import Measurement
 from ..fit.accuracy_rows import AccuracyRow
-from ..fit.measured_models import SHIPPED, STRANGERS, measured_runs
+from ..fit.measured_models import SHIPPED, measured_runs
+from ..fit.profile import starting_fit
 from ..grid.held_out import FILE
 from ..grid.reading import read_runs, to_rows
 
 KEY = "replayed"
-THIRD = "recall-third"
-THIRD_FILE = FILE.with_name("recall_third.jsonl")
-THIRD_SHAPE = {"num_hidden_layers": 6, "num_attention_heads": 4, "head_dim": 128}
-RECALL_MODELS = ("recall", "recall-outliers", THIRD)
+THIRD, FOURTH, FOURTH_OUTLIERS = "recall-third", "recall-fourth", "recall-fourth-outliers"
+SHAPES = {
+    THIRD: {"num_hidden_layers": 6, "num_attention_heads": 4, "head_dim": 128},
+    FOURTH: {"num_hidden_layers": 5, "num_attention_heads": 4, "head_dim": 256},
+}
+"""Of models whose weights are not kept, what differs from the first's config."""
+SHAPES[FOURTH_OUTLIERS] = SHAPES[FOURTH]
+FILES = {
+    THIRD: FILE.with_name("recall_third.jsonl"),
+    FOURTH: FILE.with_name("recall_fourth.jsonl"),
+    FOURTH_OUTLIERS: FILE.with_name("recall_fourth.jsonl"),
+}
+RECALL_MODELS = ("recall", "recall-outliers", THIRD, FOURTH, FOURTH_OUTLIERS)
 TOKENS = 8192
 """In the caches that are compared."""
 
@@ -61,19 +70,20 @@ class Measured:
 
 def recall_grid(name: str) -> Measured:
     """The shipped grid of one of RECALL_MODELS."""
-    third = name == THIRD
     rows: dict[Configuration, dict[int, list[AccuracyRow]]] = {}
-    for run in read_runs(THIRD_FILE if third else FILE):
-        if third or run.model == name:
+    for run in read_runs(FILES.get(name, FILE)):
+        if run.model == (name.removeprefix("recall-") if name in FILES else name):
             here = rows.setdefault(run.config, {}).setdefault(run.context, [])
             here += [replace(row, model=KEY) for row in to_rows([run])]
-    return Measured(third_model() if third else load_model(name, offline=True), rows)
+    return Measured(recall_spec(name), rows)
 
 
-def third_model() -> ModelSpec:
-    """The third recall model: what differs from the first's config."""
-    config = {**load_config("recall", offline=True).config, **THIRD_SHAPE}
-    return read_model(config, THIRD)
+def recall_spec(name: str) -> ModelSpec:
+    """The description of one of RECALL_MODELS."""
+    if name not in SHAPES:
+        return load_model(name, offline=True)
+    config = {**load_config("recall", offline=True).config, **SHAPES[name]}
+    return read_model(config, name)
 
 
 def pretrained(hub_id: str) -> Measured:
@@ -88,13 +98,8 @@ def pretrained(hub_id: str) -> Measured:
 
 
 def sensitivity_of(spec: ModelSpec) -> ModelSensitivity:
-    """What the shared fit expects of a model; of one that it does not see, what it expects of a
-    stranger whose keys were read, though a model of its shape has rows without them."""
-    models = published().models
-    found = models.of(spec)
-    if spec.name not in STRANGERS:
-        return found
-    return models.unseen(replace(found.features, ranges=bundled_ranges(spec.name)))
+    """What the shared fit expects of a model that is calibrated."""
+    return starting_fit(spec).models.of(spec)
 
 
 def _cache_bytes(spec: ModelSpec, config: Configuration) -> int:

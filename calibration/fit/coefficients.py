@@ -102,7 +102,7 @@ def _kind(fit: Fit, kind: str) -> list[float]:
 
 def _shape(fit: Fit, kind: str, rows: Sequence[AccuracyRow]) -> dict[str, float]:
     """How a kind falls: log steepness and log noise of weights against the reference's, the floor
-    that is usual in its rows, and its misfit (interval_widths.py), once it is known."""
+    that is usual in its rows, and its misfits (interval_widths.py), once they are known."""
     own = [(r.scored.floor, r.weight) for r in rows if r.kind == kind]
     total = sum(weight for _, weight in own)
     return {
@@ -110,6 +110,7 @@ def _shape(fit: Fit, kind: str, rows: Sequence[AccuracyRow]) -> dict[str, float]
         "weight": float(fit.layout.row(f"kind_weight:{kind}") @ fit.theta),
         "floor": sum(floor * weight for floor, weight in own) / total if total else 0.0,
         "misfit": 0.0,
+        "weight_misfit": 0.0,
     }
 
 

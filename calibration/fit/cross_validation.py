@@ -29,9 +29,21 @@ Z_GRID = np.concatenate([np.linspace(0.0, 4.0, 81), np.linspace(4.5, 8.0, 8)])
 """Its last is the widest interval that is ever given: e^(8 x 0.5) = 55 times the noise either way,
 at the spread of a model with rows of its own."""
 FOLDS = 8
-Misfits = Mapping[str, float]
-"""Of each kind of task, the log noise that fits leave unexplained beside a model's own spread, as a
-standard deviation."""
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """What fits leave unexplained on one kind of task beside a model's own spread, as standard
+    deviations."""
+
+    cache: float = 0.0
+    """Log noise of a quantized cache."""
+    weights: float = 0.0
+    """Retention under 4-bit weights."""
+
+
+Misfits = Mapping[str, Misfit]
+"""By kind of task."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +120,9 @@ class Collector:
 
 def with_misfits(predictor: Predictor, misfits: Misfits) -> Predictor:
     """The same fit with other misfits of the kinds; 0 for those that are not named."""
+    known = {kind: misfits.get(kind, Misfit()) for kind in predictor.payload["kind_shapes"]}
     shapes = {
-        kind: {**shape, "misfit": misfits.get(kind, 0.0)}
+        kind: {**shape, "misfit": known[kind].cache, "weight_misfit": known[kind].weights}
         for kind, shape in predictor.payload["kind_shapes"].items()
     }
     return Predictor({**predictor.payload, "kind_shapes": shapes})
@@ -118,7 +131,10 @@ def with_misfits(predictor: Predictor, misfits: Misfits) -> Predictor:
 def misfits_of(predictor: Predictor) -> Misfits:
     """The misfits that a fit has."""
     shapes = predictor.payload["kind_shapes"]
-    return {kind: shape["misfit"] for kind, shape in shapes.items()}
+    return {
+        kind: Misfit(shape["misfit"], shape.get("weight_misfit", 0.0))
+        for kind, shape in shapes.items()
+    }
 
 
 def observed(rows: Sequence[AccuracyRow]) -> Floats:

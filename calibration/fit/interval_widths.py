@@ -1,21 +1,24 @@
 """How wide an interval must be, from the residuals of left-out rows.
 
-Two numbers. A kind's misfit is log noise that the fit leaves unexplained on that kind of task,
+Three numbers. A kind's misfit is log noise that the fit leaves unexplained on that kind of task,
 whatever the model: it is added to a model's own spread in quadrature, so that a kind whose tables
-scatter makes a well-known model's interval as much wider as an unknown one's, and no more. And z,
-for all rows: the smallest half-width, in predicted standard deviations, that would have covered the
-wanted share (split conformal prediction, with the predicted spread as the scale).
+scatter makes a well-known model's interval as much wider as an unknown one's, and no more. Its
+misfit of weights is what 4-bit weights lose beside all noise, in retention: what is predicted to
+lose 1 % is as far off as what is predicted to lose 4 %. Long reasoning, with few such rows, takes
+reasoning's. And z, for all rows: the smallest half-width, in predicted standard deviations, that
+would have covered the wanted share (split conformal prediction, with the predicted spread as the
+scale).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from ...planner.accuracy.formula import Floats
 from ...planner.accuracy.interval import LEVEL
 from .accuracy_rows import KINDS, AccuracyRow
-from .cross_validation import Z_GRID, Collector, HeldOut, groups
-from .mixed_effects import KnownModel
+from .cross_validation import Z_GRID, Collector, HeldOut, Misfit, groups
+from .mixed_effects import REFERENCE_KIND, KnownModel
 
 FEWEST = 20
 """Rows of a kind, or of those that lose a tenth or more, that say what its misfit is."""
@@ -24,25 +27,70 @@ FALLEN, LEVEL_BELOW = 0.9, 0.75
 kinds together more are."""
 MISFIT_STEP, MISFIT_STEPS = 0.125, 32
 """Misfits that are tried: up to 4, a factor of 55 of the noise."""
+WEIGHTS_STEP = 0.01
+"""The same of 4-bit weights, in retention."""
+FOUR = 4
 
 
-def kind_misfits(left_out: Collector, z: float) -> dict[str, float]:
-    """For each kind of task the least misfit by which the intervals of `z` cover LEVEL of its rows
-    with a quantized cache, and LEVEL_BELOW of those that lose a tenth or more."""
-    rows = left_out.rows
-    cache = [i for i, row in enumerate(rows) if row.k_bits < 16 or row.v_bits < 16]
-    of_kind = {kind: [i for i in cache if rows[i].kind == kind] for kind in KINDS}
-    of_kind = {kind: own for kind, own in of_kind.items() if len(own) >= FEWEST}
+def kind_misfits(left_out: Collector, z: float) -> dict[str, Misfit]:
+    """For each kind of task the least misfits by which the intervals of `z` cover LEVEL of its
+    rows: those with a quantized cache, and LEVEL_BELOW of those that lose a tenth or more; and
+    those of 4-bit weights alone."""
+    cache = [_quantizes_cache(row) for row in left_out.rows]
+    weights = [
+        not of_cache and row.weight_bits <= FOUR
+        for of_cache, row in zip(cache, left_out.rows, strict=True)
+    ]
+    of_cache = _least(
+        _by_kind(left_out.rows, cache),
+        lambda tried: left_out.covered(z, {k: Misfit(cache=x) for k, x in tried.items()}),
+        left_out.rows,
+        MISFIT_STEP,
+    )
+    of_weights = _least(
+        _by_kind(left_out.rows, weights),
+        lambda tried: left_out.covered(z, {k: Misfit(weights=x) for k, x in tried.items()}),
+        left_out.rows,
+        WEIGHTS_STEP,
+    )
+    if REFERENCE_KIND in of_weights:  # chains of reasoning are alike, however long
+        of_weights.setdefault("long_reasoning", of_weights[REFERENCE_KIND])
+    return {
+        kind: Misfit(of_cache.get(kind, 0.0), of_weights.get(kind, 0.0))
+        for kind in KINDS
+        if kind in of_cache or kind in of_weights
+    }
+
+
+def _quantizes_cache(row: AccuracyRow) -> bool:
+    return row.k_bits < 16 or row.v_bits < 16
+
+
+def _by_kind(rows: Sequence[AccuracyRow], chosen: Sequence[bool]) -> dict[str, list[int]]:
+    """Numbers of the chosen rows of each kind that has FEWEST."""
+    found = {
+        kind: [i for i, row in enumerate(rows) if chosen[i] and row.kind == kind] for kind in KINDS
+    }
+    return {kind: own for kind, own in found.items() if len(own) >= FEWEST}
+
+
+def _least(
+    of_kind: Mapping[str, Sequence[int]],
+    covered: Callable[[Mapping[str, float]], Mapping[int, bool]],
+    rows: Sequence[AccuracyRow],
+    step: float,
+) -> dict[str, float]:
+    """The least multiple of `step` for each kind by which enough of its rows are covered."""
     least, most = dict.fromkeys(of_kind, 0), dict.fromkeys(of_kind, MISFIT_STEPS)
     while any(least[kind] < most[kind] for kind in of_kind):
         tried = {kind: (least[kind] + most[kind]) // 2 for kind in of_kind}
-        held = left_out.covered(z, {kind: MISFIT_STEP * step for kind, step in tried.items()})
+        held = covered({kind: step * number for kind, number in tried.items()})
         for kind, own in of_kind.items():
             if _enough(own, rows, held):
                 most[kind] = tried[kind]
             else:
                 least[kind] = min(tried[kind] + 1, most[kind])
-    return {kind: MISFIT_STEP * step for kind, step in most.items()}
+    return {kind: step * number for kind, number in most.items()}
 
 
 def _enough(own: Sequence[int], rows: Sequence[AccuracyRow], held: Mapping[int, bool]) -> bool:

@@ -28,12 +28,12 @@ STRANGERS = {"Qwen/Qwen2.5-Coder-1.5B-Instruct": "qwen2.5-coder-1.5b"}
 """Measured too, and told as measured; the shared fit does not see them, so that they stay what its
 predictions can be held against."""
 SHIPPED = {**MODELS, **STRANGERS}
-KINDS = {"gsm8k": "reasoning", "mmlu": "likelihood"}
+KINDS = {"gsm8k": "reasoning", "mmlu": "short_reasoning"}
 """Of tasks that are no retrieval."""
 CHANCE = {"mmlu": 0.25}
 """What guessing scores."""
 ABLE = 0.1
-"""No retention is taken of a task on which the unquantized model scores less."""
+"""No retention is taken of a task on which the unquantized model scores less beyond chance."""
 TEXT_WEIGHT, TASK_WEIGHT = 0.1, 0.5
 LEAST_SD = 0.002
 CONTEXT_OF_TASKS = 1024
@@ -106,7 +106,7 @@ def _tasks(
             continue
         for task, result in point["tasks"].items():
             reference = whole.get((point["kind"], point["context"]), {}).get(task)
-            if reference is None or reference["score"] < ABLE:
+            if reference is None or reference["score"] - CHANCE.get(task, 0.0) < ABLE:
                 continue
             kept = MeasuredRetention(
                 result["score"] / reference["score"], _paired_error(reference, result)

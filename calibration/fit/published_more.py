@@ -8,6 +8,7 @@ regression knows the floor under a score and how hard the task was. Rows outside
 import csv
 from pathlib import Path
 
+from ...planner.accuracy.task_kinds import EXAMS
 from ...planner.formats.configuration import Configuration
 from .accuracy_rows import AccuracyRow
 
@@ -19,8 +20,9 @@ WRITTEN_OUT = ("strategyqa",)
 counts, so guessing is no floor (Llama-2-7B at 2 bits scores .26, where chance is .5)."""
 
 
-SHORT = ("strategyqa", "eq bench")
-"""Beginnings of tasks that end in a yes or no or in a few ratings, after a short chain or none."""
+SHORT = ("strategyqa", "eq bench", *EXAMS)
+"""Beginnings of tasks that end in a yes or no, a letter or a few ratings, after a short chain or
+none."""
 
 
 def more_rows(folder: Path) -> list[AccuracyRow]:

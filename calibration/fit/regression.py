@@ -40,9 +40,9 @@ FLOOR = 0.01
 """Standard deviation of a score that no sampling explains: prompts, kernels, harness versions."""
 MISFIT = 0.5
 """Standard deviation of the log noise of a format around the formula."""
-FREEDOM = 3.0
+FREEDOM = 2.0
 """Degrees of freedom of the residuals' t distribution: a row six standard deviations off weighs
-less than a tenth of one that is not off."""
+less than a fifteenth of one that is not off."""
 TYPICAL_GAMMA = 2.0
 """Steepness by which a misfit in log noise is turned into one of the score; gamma is near it."""
 MAX_ROUNDS = 10

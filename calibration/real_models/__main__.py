@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     table = commands.add_parser("table", help="docs/real_models.md from the rows")
     table.add_argument("rows", type=Path, nargs="+")
+    table.add_argument("--scored", type=Path, nargs="+", default=[], help="rows of same bytes")
     table.add_argument("--out", type=Path, required=True)
     table.set_defaults(run=_table)
 
@@ -145,7 +146,7 @@ def _merge(options: argparse.Namespace) -> None:
 def _table(options: argparse.Namespace) -> None:
     from .page import write_page
 
-    write_page(options.rows, options.out)
+    write_page(options.rows, options.out, options.scored)
 
 
 def _bytes(options: argparse.Namespace) -> None:

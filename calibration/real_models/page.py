@@ -13,10 +13,11 @@ from .rows import DIVERGENCE, TASKS, Row, read_rows
 INTRODUCTION = """# Real models, measured
 
 Pretrained models under every kind of format, by the runtime itself with its packed cache. The page
-is written from `profiles/calibrations/real_*.jsonl`:
+is written from `profiles/calibrations/real_*.jsonl`, and the tasks beside the claims from
+`same_bytes_*.jsonl`:
 
     python -m kvpareto.calibration.real_models table profiles/calibrations/real_*.jsonl \\
-        --out docs/real_models.md
+        --scored profiles/calibrations/same_bytes_*.jsonl --out docs/real_models.md
 
 KL is the divergence from the same model in 16 bits, in nats a token, exact over the vocabulary, on
 consecutive windows of WikiText-2's test. A window is read twice over: the body as a prompt is
@@ -29,11 +30,12 @@ Weights come from quantized GGUF files: 16 bits mean that file's weights in bflo
 METHODS = ("", "+smooth", "+rot", "+smooth+rot")
 
 
-def write_page(paths: Iterable[Path], out: Path) -> None:
+def write_page(paths: Iterable[Path], out: Path, scored: Iterable[Path] = ()) -> None:
+    tasks = [row for _, row in read_rows(scored) if row["kind"] != DIVERGENCE]
     rows = [(header["source"], row) for header, row in read_rows(paths)]
     models = sorted({row["model"] for _, row in rows})
     by_model = {m: [row for _, row in rows if row["model"] == m] for m in models}
-    parts = [INTRODUCTION, sections(by_model)]
+    parts = [INTRODUCTION, sections(by_model, tasks)]
     for model in sorted({row["model"] for _, row in rows}):
         source = next(source for source, row in rows if row["model"] == model)
         parts.append(_model(model, source, [row for _, row in rows if row["model"] == model]))

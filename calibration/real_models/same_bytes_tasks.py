@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...planner.formats.configuration import Configuration
+from ..fit.measured_models import ABLE, CHANCE
 from ..grid.reading import decode_items
 from .rows import CHOICES, Row
 
@@ -18,7 +19,8 @@ standard error of that difference (questions of one text are taken as independen
 their ideal answers, one question after another; GSM8K is generated (8 shots, exact match), common
 words too; MMLU is the likeliest of four letters behind five examples, ten questions of each of 57
 subjects. "yes" or "no": within {WITHIN:g} points or not, by the difference and twice its error;
-"?" where that leaves it open.
+"?" where that leaves it open, "chance" where the model in 16 bits is less than {100 * ABLE:g}
+points above what guessing scores, so that no cache has much to lose.
 """
 
 
@@ -72,7 +74,9 @@ def _table(title: str, whole: Row, by_config: dict[str, Row]) -> str:
                 columns.append("– | –")
                 continue
             gap, error = difference(whole[name], row["tasks"][name])
-            columns.append(f"{gap:+.1f} ± {error:.1f} | {verdict(gap, error)}")
+            able = whole[name]["score"] - CHANCE.get(name, 0.0) >= ABLE
+            said_of_it = verdict(gap, error) if able else "chance"
+            columns.append(f"{gap:+.1f} ± {error:.1f} | {said_of_it}")
         lines.append(f"| `{config.removeprefix('w16a16-')}` | {' | '.join(columns)} |")
     return "\n".join([*lines, ""])
 

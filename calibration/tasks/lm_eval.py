@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from ...planner.accuracy.task_kinds import EXAMS
 from ...planner.errors import BadInput
 from ...planner.libraries import importing
 from ...runtime import Session
@@ -226,7 +227,7 @@ def _quiet() -> AbstractContextManager[object]:
 def _kind(name: str, members: Mapping[str, Any]) -> str:
     generates = [task.OUTPUT_TYPE == "generate_until" for task in members.values()]
     if not all(generates):
-        return "likelihood"
+        return "short_reasoning" if name.lower().startswith(EXAMS) else "likelihood"
     if any(part in name.lower() for part in READING):
         return "retrieval"
     return "long_reasoning" if max(map(_generated, members.values())) >= LONG else "reasoning"

@@ -23,7 +23,7 @@ from .task_kinds import ScoredTask, task_group
 
 EXACT_KIND = "retrieval"
 """The kind whose noise grows faster with the context, and with the baseline's own decline."""
-_NO_SHAPE = {"steepness": 0.0, "weight": 0.0, "floor": 0.0, "misfit": 0.0}
+_NO_SHAPE = {"steepness": 0.0, "weight": 0.0, "floor": 0.0, "misfit": 0.0, "weight_misfit": 0.0}
 """Of a kind that no row was about: as the reference kind, without a floor."""
 
 _GAINS = (
@@ -149,11 +149,22 @@ class Predictor:
     def _weight_retention(
         self, sensitivity: ModelSensitivity, bits: Floats, kind: str, z: float
     ) -> Floats:
-        """What is left by weight formats alone, one for each entry of `bits`."""
+        """What is left by weight formats alone, one for each entry of `bits`.
+
+        The lower end allows for what 4-bit weights lose beside the noise (a task that one model
+        cannot do any more): as much where 1 % is predicted to be lost as at 4 %.
+        """
         unit = weight_noise(bits, self.coefficients(z)["weight_8bit"])
         shape = self._shape(kind)
-        scale = sensitivity.mean[3] + shape["weight"] + z * sensitivity.spread[3]
-        return weight_retention(unit * float(np.exp(scale)))
+        scale = sensitivity.mean[3] + shape["weight"]
+        kept = weight_retention(unit * float(np.exp(scale + z * sensitivity.spread[3])))
+        misfit = shape.get("weight_misfit", 0.0)  # fits of before lack it
+        if z <= 0 or not misfit:
+            return kept
+        middle = weight_retention(unit * float(np.exp(scale)))
+        beside = z * misfit * np.minimum(unit, 1.0) ** 2  # 8 bits lose nothing of the kind
+        lower: Floats = np.maximum(middle - np.hypot(middle - kept, beside), 0.0)
+        return lower
 
     def _shape(self, kind: str) -> Mapping[str, float]:
         shape: Mapping[str, float] = self.payload["kind_shapes"].get(kind, _NO_SHAPE)

@@ -4,8 +4,9 @@
     long_reasoning   thousands of generated tokens before the answer (AIME, GPQA with thinking)
     retrieval        one place of the context must be found exactly (needles, passkeys, LongEval)
     reading          what is given or remembered is read tolerantly (documents, summaries, CoQA)
-    short_reasoning  a short answer, after a short chain or none (StrategyQA, EQ-Bench)
-    likelihood       one answer letter or a comparison of likelihoods (MMLU, C-Eval, RACE)
+    short_reasoning  a short answer, after a short chain or none (StrategyQA, EQ-Bench), or the
+                     letter of an exam's question (MMLU, C-Eval)
+    likelihood       a comparison of likelihoods on easier questions (RACE, ARC, HellaSwag)
 
 A configuration keeps more of one kind than of another: long chains of reasoning fall first,
 likelihoods last. What a person is promised is what the weakest kind keeps.
@@ -24,7 +25,7 @@ USUAL_BASELINE = 0.92
 
 GENERATED_KINDS = ("reasoning", "long_reasoning", "retrieval")
 """Task kinds whose answers are generated. The weakest of them is the retention shown first: a
-mean would hide what breaks. Likelihood scores (MMLU) hardly move under cache noise, so they
+mean would hide what breaks. Likelihood scores (RACE) hardly move under cache noise, so they
 cannot tell formats apart."""
 OVERALL_KINDS = ("reasoning", "retrieval")
 """Generated kinds that every calibration can measure. Campaigns compare formats by their mean;
@@ -35,6 +36,9 @@ REPORTED_KINDS = (
     "short_reasoning",
     "likelihood",
 )
+EXAMS = ("mmlu", "ceval", "mmmu")
+"""Beginnings of tasks of exam questions: at 2 and 3 bits they lose as short answers do, three times
+what the easier questions lose."""
 TASKS = tuple(kind.replace("_", "-") for kind in REPORTED_KINDS)
 """The kinds as they are typed."""
 

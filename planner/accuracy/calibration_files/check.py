@@ -111,6 +111,7 @@ def _check_fields(payload: Mapping[str, Any]) -> None:
         number(shape["weight"], -LARGEST_LOG, LARGEST_LOG, f"kind_shapes.{kind}")
         number(shape["floor"], 0.0, MOST_FLOOR, f"kind_shapes.{kind}.floor")
         number(shape["misfit"], 0.0, WIDEST, f"kind_shapes.{kind}.misfit")
+        number(shape.get("weight_misfit", 0.0), 0.0, 1.0, f"kind_shapes.{kind}.weight_misfit")
     for task, value in payload["tasks"].items():
         number(value, -LARGEST_LOG, LARGEST_LOG, f"tasks.{task}")
     _check_population(payload["population"], payload["spread"])

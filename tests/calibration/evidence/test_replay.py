@@ -3,8 +3,18 @@
 import pytest
 
 from kvpareto.calibration.evidence.replay import chosen_runs, replay
-from kvpareto.calibration.evidence.replayed_models import THIRD, pretrained, recall_grid
+from kvpareto.calibration.evidence.replayed_models import (
+    FOURTH,
+    FOURTH_OUTLIERS,
+    THIRD,
+    pretrained,
+    recall_grid,
+    sensitivity_of,
+)
+from kvpareto.calibration.fit.profile import starting_fit
+from kvpareto.planner.accuracy.predict import published
 from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.load_model import load_model
 
 SMOL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 CODER = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
@@ -12,12 +22,15 @@ CODER = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
 
 @pytest.mark.parametrize(
     ("name", "points", "error", "error_usable"),
-    # 0.024, 0.030 and 0.030, where 0.9 is kept 0.007, 0.008 and 0.009; with the runs chosen for the
-    # frontier alone 0.028, 0.042 and 0.039
+    # 0.018, 0.029, 0.030, 0.022 and 0.068, where 0.9 is kept 0.005 to 0.010; with the runs chosen
+    # for the frontier alone 0.028, 0.042 and 0.039. The fourth model's were 0.023 and 0.064 blind:
+    # with outliers in keys that are not read, more than twice of the 0.03 that is asked for.
     [
         ("recall", 485, 0.029, 0.0125),
         ("recall-outliers", 484, 0.036, 0.0125),
         (THIRD, 133, 0.036, 0.0125),
+        (FOURTH, 124, 0.03, 0.0125),
+        (FOURTH_OUTLIERS, 124, 0.075, 0.0125),
     ],
 )
 def test_sixteen_runs_foresee_the_grid(
@@ -57,3 +70,17 @@ def test_shares_of_the_cache_count_scales() -> None:
         for text in ("w16a16-k8v8", "w16a16-k4v4", "w16a16-k4v4-g32")
     )
     assert 0.25 < coarse < fine < half < 0.6
+
+
+def test_a_calibration_reads_the_keys_of_a_model_whose_shape_has_rows() -> None:
+    """Qwen2.5-Coder-1.5B has the shape of Qwen2-1.5B, whose rows were fitted without a table of
+    keys; one that was itself fitted with its table keeps its rows."""
+    spec = load_model("Qwen/Qwen2.5-Coder-1.5B-Instruct", offline=True)
+    assert published().models.of(spec).features.ranges is None
+    start = sensitivity_of(spec)
+    assert start.features.ranges is not None
+    assert start.provenance == "transferred"
+    same = load_model("Qwen/Qwen2.5-7B-Instruct", offline=True)
+    assert starting_fit(same) is published()
+    without_biases = load_model("meta-llama/Llama-3.1-8B-Instruct", offline=True)
+    assert starting_fit(without_biases) is published()

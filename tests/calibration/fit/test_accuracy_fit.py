@@ -47,7 +47,8 @@ def flat(value: object, path: str = "") -> dict[str, object]:
 def test_a_refit_gives_the_shipped_coefficients(full: Fit) -> None:
     payload = to_payload(full, ROWS, MODELS, FOLDER, SHIPPED["z"])
     for kind, shape in payload["kind_shapes"].items():
-        shape["misfit"] = SHIPPED["kind_shapes"][kind]["misfit"]  # of the hold-outs
+        for name in ("misfit", "weight_misfit"):  # of the hold-outs
+            shape[name] = SHIPPED["kind_shapes"][kind][name]
     again = flat(json.loads(to_text(payload)))
     shipped = flat({key: value for key, value in SHIPPED.items() if key != "held_out"})
     assert again.keys() == shipped.keys()
@@ -106,15 +107,19 @@ def left_out(rows: Sequence[int], predicted: str = "predicted") -> tuple[float, 
 def test_the_intervals_of_left_out_models_cover() -> None:
     cache = [i for i, row in enumerate(ROWS) if row.k_bits < 16 or row.v_bits < 16]
     error, covered = left_out(cache)
-    # Asked for are 0.045 and 0.015. By kind not met: 0.0483, of which ChatGLM3-6B's collapse on
-    # LongEval, which its sister of the same config does not show, is 0.009; with the task named
-    # 0.0446. Of weights 0.0212, where rows alike leave 0.015 (evidence/error_floor.py).
-    assert error < 0.0485
+    # Asked for are 0.045 and 0.015. By kind not met: 0.0469, of which ChatGLM3-6B's collapse on
+    # LongEval, which its sister of the same config does not show, is 0.008; with the task named
+    # 0.0448. Of weights 0.0211, where rows alike leave 0.015 (evidence/error_floor.py).
+    assert error < 0.0475
     assert left_out(cache, "task_named")[0] < 0.045
     assert 0.87 <= covered <= 0.96
     assert left_out([i for i in cache if ROWS[i].retention < 0.9])[1] >= 0.8
+    assert 0.87 <= left_out(range(len(ROWS)))[1] <= 0.9605
     weights = sorted(set(range(len(ROWS))) - set(cache))
     assert left_out(weights)[0] < 0.0213
+    for kind in ("reasoning", "retrieval"):
+        four = [i for i in weights if ROWS[i].kind == kind and ROWS[i].weight_bits == 4]
+        assert left_out(four)[1] >= 0.9  # 0.83 and 0.80 by log noise alone
     for part in ("leave_one_model_out", "leave_one_configuration_out"):
         assert SHIPPED["held_out"][part]["coverage"] >= 0.9
 

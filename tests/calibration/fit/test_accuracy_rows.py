@@ -15,6 +15,7 @@ from kvpareto.calibration.fit.published import FOLDER, RAW, clean
 from kvpareto.calibration.fit.published_more import FILE
 from kvpareto.calibration.fit.published_sources import BITS
 from kvpareto.planner.accuracy.formula import span
+from kvpareto.planner.accuracy.task_kinds import EXAMS, task_group
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +94,10 @@ def test_a_row_by_hand(
 
 
 def test_short_answers_are_a_kind_of_their_own(rows: list[AccuracyRow]) -> None:
-    """Ratings without a chain of thought, and a yes or no after a short one."""
-    short = {row.task.split()[0].lower() for row in rows if row.kind == "short_reasoning"}
-    assert short == {"eq_bench", "strategyqa"}
+    """Ratings without a chain of thought, a yes or no after a short one, and exams' letters."""
+    short = {task_group(row.task) for row in rows if row.kind == "short_reasoning"}
+    assert short == {"eq", "strategyqa", *EXAMS}
+    assert {task_group(row.task) for row in rows if row.kind == "likelihood"} >= {"arc-easy"}
     assert all(row.kind == "reasoning" for row in rows if row.task.startswith("gsm8k"))
 
 

@@ -1,11 +1,19 @@
 """The frontiers and the claims on the page of real models, from the rows."""
 
 import math
+from typing import Any
 
 import pytest
 
 from kvpareto.calibration.fit.measured_models import SOURCES
-from kvpareto.calibration.real_models.claims import cache_share, frontier, kept, points_of, sections
+from kvpareto.calibration.real_models.claims import (
+    cache_share,
+    frontier,
+    kept,
+    points_of,
+    sections,
+    tasks_section,
+)
 from kvpareto.calibration.real_models.rows import read_rows
 from kvpareto.planner.formats.configuration import Configuration
 
@@ -48,3 +56,30 @@ def test_the_sections_answer_each_claim(rows: dict[str, list[dict[str, object]]]
     lost = 100 * (1 - kept(points_of(rows[CODER])["w16a16-k4v4", 4096]))
     assert f"| K4V4 per token alone | {lost:.1f} |" in text
     assert text.count("\n- **") == 7
+
+
+def test_tasks_beside_the_claims_are_paired_and_left_out_where_the_model_guesses() -> None:
+    """By hand: 2 of 8 questions lost of 6, the standard error of the 8 differences."""
+
+    def row(model: str, text: str, task: str, items: str) -> dict[str, Any]:
+        one = {"score": items.count("1") / len(items), "parts": 1, "items": items}
+        config = f"w16a16-{text}+pc1024"
+        return {
+            "model": model,
+            "kind": "tasks",
+            "config": config,
+            "context": 0,
+            "tasks": {task: one},
+        }
+
+    rows = [
+        row(CODER, "k16v16", "gsm8k", "11111100"),
+        row(CODER, "k4v4-kc", "gsm8k", "11110000"),
+        row(CODER, "k16v16", "mmlu", "11000000"),
+        row(CODER, "k4v4-kc", "mmlu", "10000000"),
+    ]
+    text = tasks_section(rows)
+    error = 100 * (2 / 8 * 6 / 8 * 8 / 7) ** 0.5 / 8**0.5
+    assert f"| K4V4 per channel (KIVI) | -25.0 ± {error:.1f} |" in text
+    assert "Qwen2.5-Coder-0.5B-Instruct, 75.0 %" in text
+    assert "MMLU, five" not in text

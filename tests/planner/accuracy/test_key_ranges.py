@@ -98,7 +98,8 @@ def without_qwen25() -> tuple[Predictor, dict[str, KnownModel]]:
     shipped = json.loads((FOLDER / "accuracy.json").read_text(encoding="utf-8"))
     payload = to_payload(fit_rows(rows, models), rows, models, FOLDER, shipped["z"])
     for kind, shape in payload["kind_shapes"].items():
-        shape["misfit"] = shipped["kind_shapes"][kind]["misfit"]
+        for name in ("misfit", "weight_misfit"):
+            shape[name] = shipped["kind_shapes"][kind][name]
     return Predictor(payload), models
 
 
