@@ -183,7 +183,8 @@ class _Run:
         raise NothingFits(
             f"{format_bytes(weights)} of weights and {format_bytes(kv)} of cache, with the "
             f"{format_bytes(rest)} that activations are planned to take, are more "
-            f"than the budget of {format_bytes(budget)}"
+            f"than the budget of {format_bytes(budget)}",
+            "fewer weight or KV bits, or a shorter context",
         )
 
 

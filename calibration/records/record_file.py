@@ -192,7 +192,10 @@ def read_records(path: Path) -> list[Record]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
+        raise BadInput(
+            f"cannot read {path}: {error.strerror or error}",
+            "make it readable, or move its folder away and measure again",
+        ) from error
     lines = data[: whole_lines(data)].splitlines()
     return [parse_record(line, f"{path}, line {i}") for i, line in enumerate(lines, 1)]
 

@@ -23,7 +23,10 @@ def set_torn_line_aside(path: Path) -> bool:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
+        raise BadInput(
+            f"cannot read {path}: {error.strerror or error}",
+            "make it readable, or move its folder away and measure again",
+        ) from error
     end = whole_lines(data)
     if end == len(data):
         return False

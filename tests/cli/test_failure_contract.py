@@ -1,5 +1,6 @@
 """One contract for every end of every command: hundreds of command lines, and what they share."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import kvpareto
 from kvpareto.cli import run
 from kvpareto.planner import install, user_data
 from kvpareto.planner.errors import MissingDependency, NothingFits
@@ -53,6 +55,24 @@ def test_every_command_line_ends_as_it_should(
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "fifo").is_fifo()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+HINTED = {"BadConfig", "BadInput", "MissingDependency", "NothingFits"}
+
+
+def test_every_mistake_that_is_raised_has_a_hint() -> None:
+    root, lacking, count = Path(kvpareto.__file__).parent, [], 0
+    for room in ("planner", "calibration", "runtime", "report", "cli"):
+        for path in (root / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if not isinstance(node, ast.Call) or getattr(node.func, "id", "") not in HINTED:
+                    continue
+                given = [*node.args, *node.keywords]
+                count += 1
+                if len(given) < 2 and not any(isinstance(one, ast.Starred) for one in given):
+                    lacking.append(f"{path.name}:{node.lineno}")
+    assert count > 300
+    assert not lacking
 
 
 def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
