@@ -160,7 +160,8 @@ def ways(bits: int, rows: int) -> dict[str, Callable[..., torch.Tensor]]:
     by_way: dict[str, Callable[..., torch.Tensor]] = {"run": multiply}
     if rows <= 2:
         by_way["row"] = lambda x, weight, bias, _: cuda.cuda_row.product(x, weight, bias)
-    four = {"stream": (1, 8), "sweep": (3, 16), "tile": (1, 64), "wide": (1, 64)}  # rows they take
+    four = {"stream": (1, 8), "parts": (5, 16), "sweep": (3, 16)}  # rows they take
+    four |= {"tile": (1, 64), "wide": (1, 64)}
     for name, (fewest, most) in four.items():
         if bits == 4 and fewest <= rows <= most:
             by_way[name] = getattr(cuda, f"cuda_{name}").product

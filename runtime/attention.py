@@ -27,6 +27,7 @@ from .cache.layer_state import LayerState, SideState
 from .cache.rotation import rotate, rotate_back
 from .cache.smoothing import freeze_mean, smooth
 from .gpu_kernels import gpu_kernels
+from .weights.workspace import Keep
 
 ATTENTION_NAME = "kvpareto_packed"
 
@@ -163,9 +164,12 @@ def attend(
     scaling: float,
     softcap: float | None = None,
     sinks: Tensor | None = None,
+    keep: Keep | None = None,
 ) -> Tensor:
-    """Causal attention of the cache's last n tokens: [B, Hq, n, D] -> [B, Hq, n, Dv]."""
-    call = partial(_attend, state=state, scaling=scaling, softcap=softcap, sinks=sinks)
+    """Causal attention of the cache's last n tokens: [B, Hq, n, D] -> [B, Hq, n, Dv].
+
+    `keep` gives a kernel room for its result in whole numbers, for the product that follows."""
+    call = partial(_attend, state=state, scaling=scaling, softcap=softcap, sinks=sinks, keep=keep)
     seam = state.clock.seam
     return call(query) if seam is None else seam(query, state.value.dim, call)
 
@@ -176,12 +180,16 @@ def _attend(
     scaling: float,
     softcap: float | None,
     sinks: Tensor | None,
+    keep: Keep | None = None,
 ) -> Tensor:
     if state.key.affine is not None:
         query = map_out(query, state.key.affine)
     elif state.rotated and state.key.form.quantized:
         query = rotate(query)
-    mixed = _backend(state).attend(query, state, scaling=scaling, softcap=softcap, sinks=sinks)
+    backend = _backend(state)
+    own = state.value.affine is None and not (state.rotated and state.value.form.quantized)
+    more = {"keep": keep} if keep is not None and own and backend is gpu_kernels() else {}
+    mixed = backend.attend(query, state, scaling=scaling, softcap=softcap, sinks=sinks, **more)
     if state.value.affine is not None:
         return map_out(mixed, state.value.affine)
     if state.rotated and state.value.form.quantized:

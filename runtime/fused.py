@@ -19,8 +19,12 @@ from torch import Tensor, nn
 
 from .attention import attend
 from .cache.packed_layer import Handover, PackedLayer
-from .fused_kernels import add_rms_norm, rms_norm, rope, rope_keys, swiglu
+from .fused_kernels import add_rms_norm, rms_norm, rope, rope_keys, swiglu, whole_norm
+from .rope import is_plain, rotary
+from .weights.cuda.cuda_parts import keep_for
 from .weights.fused_projections import gated, gated_halves, let_go
+from .weights.linear import QuantizedLinear, W4Linear
+from .weights.workspace import Workspace
 
 PLAIN = ("Llama", "Qwen2", "Qwen3", "Mistral", "Mixtral", "Qwen3Moe")
 """Families whose attention is projections, optional per-head norms, RoPE, attention, output, and
@@ -30,7 +34,8 @@ whose layer is norm, attention, add, norm, FFN, add."""
 JOINED = {"gate_up_proj": "down_proj", "input_linear": "output_linear"}
 """Names of one matrix for gate and up, and of the matrix behind them."""
 FEW_ROWS = 64
-"""Up to this many tokens the halves of one matrix are gated in its product."""
+"""Up to this many tokens the halves of one matrix are gated in its product, and RoPE's cos and sin
+are one launch."""
 
 
 def fuse(model: nn.Module) -> list[nn.Module]:
@@ -58,9 +63,17 @@ def fuse(model: nn.Module) -> list[nn.Module]:
                 take(module, mlp)
         elif kind in {f"{family}Attention" for family in PLAIN}:
             take(module, partial(_attention, original=module.forward))
+        elif kind in {f"{family}RotaryEmbedding" for family in PLAIN} and is_plain(module):
+            take(module, partial(rotary, original=module.forward, most=FEW_ROWS))
     after = _norms_after(model, norms)
     for module in model.modules():
         if type(module).__name__ in {f"{family}DecoderLayer" for family in PLAIN}:
+            for before, behind in (
+                ("input_layernorm", "self_attn"),
+                ("post_attention_layernorm", "mlp"),
+            ):
+                if (one := norms.get(getattr(module, before))) is not None:
+                    one.reader = _workspace_of(getattr(module, behind))
             norm = norms.get(module.post_attention_layernorm)  # type: ignore[arg-type]
             if norm is not None and "forward" not in module.__dict__:
                 take(module, partial(_layer, norm=norm, after=after.get(module)))
@@ -81,6 +94,8 @@ class _Norm:
         self.eps = eps
         self.offset = offset
         self._ready: tuple[Tensor, Tensor] | None = None
+        self.reader: Workspace | None = None
+        """Whose products read what this norm gives, where they take whole numbers."""
 
     def __call__(self, module: nn.Module, x: Tensor) -> Tensor:
         ready, self._ready = self._ready, None
@@ -91,8 +106,12 @@ class _Norm:
     def add(
         self, module: Any, x: Tensor, residual: Tensor, *, in_place: bool = False
     ) -> tuple[Tensor, Tensor]:
-        weight, offset = module.weight, self.offset
-        return add_rms_norm(x, residual, weight, self.eps, offset=offset, in_place=in_place)
+        weight, more = module.weight, {"offset": self.offset, "in_place": in_place}
+        if self.reader is not None:
+            whole = whole_norm(x, residual, weight, self.eps, self.reader, **more)
+            if whole is not None:
+                return whole
+        return add_rms_norm(x, residual, weight, self.eps, **more)
 
     def prepare(
         self, module: Any, x: Tensor, residual: Tensor, *, in_place: bool = False
@@ -102,6 +121,12 @@ class _Norm:
         normed, total = self.add(module, x, residual, in_place=in_place)
         self._ready = total, normed
         return total
+
+
+def _workspace_of(block: nn.Module) -> Workspace | None:
+    """The workspace of the projections that a block begins with, where these are of 4 bits."""
+    first = next((x for x in block.children() if isinstance(x, nn.Linear | QuantizedLinear)), None)
+    return first.workspace if isinstance(first, W4Linear) else None
 
 
 def _norms_after(
@@ -250,7 +275,10 @@ def _attention(
     if turned is None:
         turned, key = rope(query, key, cos, sin)
         past_key_values.update(key, value.transpose(1, 2), module.layer_idx)
-    mixed = attend(turned, layer.state, scaling=module.scaling)
+    keep, reader = None, module.o_proj
+    if isinstance(reader, W4Linear) and reader.joint is None:
+        keep = partial(keep_for, reader.packed, reader.workspace)
+    mixed = attend(turned, layer.state, scaling=module.scaling, keep=keep)
     return module.o_proj(mixed.transpose(1, 2).reshape(*shape[:-2], -1)), None
 
 

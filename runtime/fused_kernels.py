@@ -14,6 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .kernels import early
+from .weights.cuda import cuda_norm
+from .weights.workspace import Workspace
 
 
 @triton.jit
@@ -102,6 +104,26 @@ def _rope(Q, K, COS, SIN, Q_OUT, K_OUT, tokens, q_heads, k_heads, q_batch, q_tok
           HALF)  # fmt: skip
 
 
+@triton.jit
+def _angles(POSITIONS, FREQUENCIES, COS, SIN, scaling, HALF: tl.constexpr, BLOCK: tl.constexpr,
+            EARLY: tl.constexpr):  # fmt: skip
+    """One position a program: cos and sin of its angles, twice over."""
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+    token = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    inside = at < HALF
+    position = tl.load(POSITIONS + token).to(tl.float32)
+    angle = position * tl.load(FREQUENCIES + at, mask=inside, other=0.0)
+    cos = (tl.cos(angle) * scaling).to(COS.dtype.element_ty)
+    sin = (tl.sin(angle) * scaling).to(SIN.dtype.element_ty)
+    row = token * 2 * HALF + at
+    for half in tl.static_range(2):
+        tl.store(COS + row + half * HALF, cos, mask=inside)
+        tl.store(SIN + row + half * HALF, sin, mask=inside)
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float, *, offset: bool = False) -> Tensor:
     """x / rms(x) * weight over the last axis; `offset` multiplies by 1 + weight (Gemma)."""
     rows = x.contiguous().view(-1, x.shape[-1])
@@ -125,6 +147,26 @@ def add_rms_norm(
     out, total = torch.empty_like(rows), residual if in_place else torch.empty_like(rows)
     _launch_norm(rows, residual, weight, out, total, eps, offset, add=True)
     return out.view(x.shape), total.view(x.shape)
+
+
+def whole_norm(
+    x: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    eps: float,
+    workspace: Workspace,
+    *,
+    offset: bool,
+    in_place: bool = False,
+) -> tuple[Tensor, Tensor] | None:
+    """`add_rms_norm` whose result the workspace also holds in whole numbers, for the product that
+    follows; None where no product would look for them."""
+    rows = x.contiguous().view(-1, x.shape[-1])
+    if not cuda_norm.takes(rows, weight):
+        return None
+    other = residual.contiguous().view_as(rows)
+    both = cuda_norm.norm(rows, other, weight, eps, workspace, offset=offset, in_place=in_place)
+    return None if both is None else (both[0].view(x.shape), both[1].view(x.shape))
 
 
 def _launch_norm(
@@ -182,3 +224,17 @@ def rope(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, 
 def rope_keys(key: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """`rope` of keys alone, [B, n, H, D] -> [B, H, n, D]."""
     return rope(key[:, :, :0], key, cos, sin)[1]
+
+
+def angles(
+    positions: Tensor, frequencies: Tensor, scaling: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """RoPE's (cos, sin) [B, n, 2 f] times `scaling`, of positions [B, n] and frequencies [f]."""
+    half = frequencies.shape[0]
+    cos = torch.empty(*positions.shape, 2 * half, dtype=dtype, device=positions.device)
+    sin = torch.empty_like(cos)
+    _angles[(positions.numel(),)](
+        positions.contiguous(), frequencies.float(), cos, sin, float(scaling), HALF=half,
+        BLOCK=triton.next_power_of_2(half), num_warps=1, **early.options(positions.device),
+    )  # fmt: skip
+    return cos, sin

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from .. import reference
 from ..cache.layer_state import LayerState
+from ..weights.workspace import Keep
 
 
 @functools.cache
@@ -77,10 +78,12 @@ def attend(
     scaling: float,
     softcap: float | None = None,
     sinks: Tensor | None = None,
+    keep: Keep | None = None,
 ) -> Tensor:
     """Causal attention of the last n tokens, [B, Hq, n, D] -> [B, Hq, n, Dv], dtype of `query`.
 
     Query i has position total - n + i. `sinks`, [Hq], is one more logit in each row's softmax.
+    `keep` may be asked for room where one token's result is written in whole numbers too.
     """
     from . import cuda_decode, staged, triton_attend
 
@@ -88,7 +91,9 @@ def attend(
     if state.aligned:
         return triton_attend.attend(query, state, scaling=scaling, softcap=softcap, sinks=sinks)
     if n == 1 and cuda_decode.supports(state, query):
-        return cuda_decode.decode(query, state, scaling=scaling, softcap=softcap, sinks=sinks)
+        return cuda_decode.decode(
+            query, state, scaling=scaling, softcap=softcap, sinks=sinks, keep=keep
+        )
     half = query.dtype in (torch.bfloat16, torch.float16)
     if n > 1 and half and softcap is None and staged.supports(state, n):
         return staged.attend(query, state, scaling=scaling, sinks=sinks)

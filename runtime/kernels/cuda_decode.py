@@ -12,10 +12,12 @@ from ...planner.formats.code_tables import planes
 from ...planner.formats.configuration import Granularity
 from ...planner.memory.activation.workspace import TAIL_PARTS, decode_splits
 from ..cache.layer_state import Clock, LayerState, SideState
+from ..weights.workspace import Keep
 from . import nvrtc
 from .formats import address, format_constants, pair_width, per_channel, ring_rows
 
 _MOST, _DIM = 16, 128  # warps of a multiprocessor that leave sums of heads so wide their registers
+_UNIT = 128  # channels of a head that are a unit of whole numbers
 _SOURCE = Path(__file__).with_name("decode.cu")
 
 
@@ -32,6 +34,7 @@ class _Args(ctypes.Structure):
         *((name, ctypes.c_int) for name in ("residual_k", "residual_v", "sinks", "buffered")),
         *((name, ctypes.c_int) for name in ("k_block", "v_block", "window", "splits")),
         *((name, ctypes.c_float) for name in ("scaling", "softcap")),
+        ("whole", ctypes.c_void_p),
     ]
 
 
@@ -79,11 +82,13 @@ def decode(
     scaling: float,
     softcap: float | None = None,
     sinks: Tensor | None = None,
+    keep: Keep | None = None,
 ) -> Tensor:
     """Attention of one token, [B, Hq, 1, D] -> [B, Hq, 1, D]. `supports` must hold.
 
-    `sinks`, float [Hq], is one more logit in each row's softmax. Launch shape depends on the
-    buffers only, never on the length, so the call can be captured in a CUDA graph.
+    `sinks`, float [Hq], is one more logit in each row's softmax. `keep`, asked for heads of 128
+    channels, gives room for the result in whole numbers, which are written too. Launch shape
+    depends on the buffers only, never on the length, so a CUDA graph may capture the call.
     """
     key, value = state.key, state.value
     batch, query_heads, _, dim = query.shape
@@ -96,12 +101,14 @@ def decode(
     device, rows = query.device.index or 0, batch * heads * blocks
     many = rows > _processors(device)
     constants = _constants(key, value, query.dtype, taken, softcap is not None, tail, many, device)
-    kernel = nvrtc.compile_kernel(_SOURCE, "decode", constants, device, constants["SHARED"])
     splits = decode_splits(rows, _processors(device), key.values.shape[2])
     parts = splits + (TAIL_PARTS if tail else 0)
     partial, arrived = _workspace(state.clock, rows * parts * taken * (dim + 2), rows)
     query = query.contiguous()
     out = torch.empty_like(query)
+    kept = None if keep is None or dim != _UNIT else keep(out.view(batch, -1))
+    constants["WHOLE"] = 0 if kept is None else kept[1]
+    kernel = nvrtc.compile_kernel(_SOURCE, "decode", constants, device, constants["SHARED"])
     extra = None if sinks is None else sinks.float().contiguous()
     args = _Args(
         *map(address, (query, key.values, value.values, key.scale, value.scale)),
@@ -113,6 +120,7 @@ def decode(
         max(s.form.buffered if s.form.quantized else 0 for s in (key, value)),
         *(key.form.block, value.form.block, state.window or 0, splits),
         *(scaling, softcap or 0.0),
+        address(None if kept is None else kept[0]),
     )
     kernel.launch((splits, heads * blocks, batch), constants["WARPS"] * 32, args, early=True)
     return out
@@ -139,7 +147,7 @@ def _constants(
     two = many and (warps, tiles) == (_MOST, 2) and key.dim <= _DIM
     warps, tiles, shared = half if two else (warps, tiles, shared)
     constants |= {"WARPS": warps, "TILES": tiles, "BLOCKS": 2 if two else 1}
-    constants["SHARED"] = max(shared, warps * group * key.dim * 4)
+    constants["SHARED"] = max(shared, (warps + 1) * group * key.dim * 4)
     return constants
 
 

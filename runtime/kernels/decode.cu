@@ -11,6 +11,7 @@
 //   SOFTCAP      1: scores are capped       WARPS      warps a block
 //   TILES        16-token tiles a step takes           SHARED     bytes of shared memory a block
 //   BLOCKS       blocks a multiprocessor holds
+//   WHOLE        8 or 16: results are written in whole numbers too, of so many rows, D is 128; 0: not
 //
 // A warp works alone on steps of 16 * TILES tokens, copied ahead into its own ring in shared
 // memory. Keys are the A operand of m16n8k16 (16 tokens x 16 channels; 8 query heads are the 8
@@ -19,6 +20,7 @@
 
 #include "buffers.cuh"
 #include "merge.cuh"
+#include "whole.cuh"
 
 // Tokens whose pairs may lie in one line of the L1 cache; copies of 16 bytes go past it.
 constexpr __device__ int in_a_line(int bytes) { return bytes == 0 || bytes % 16 == 0 ? 1 : 128 / bytes; }
@@ -36,6 +38,7 @@ struct Args {
     int heads, query_heads, head_blocks, k_capacity, v_capacity, residual_k, residual_v;
     int sinks, buffered, k_block, v_block, window, splits;
     float scaling, softcap;
+    uint4* whole;         // of [B, query_heads, D], by heads (whole.cuh)
 };
 
 INLINE Side sixteen(const u8* buffer, int head, int capacity) {
@@ -118,8 +121,13 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) decode(const Ar
     const int packed = a.sinks + min(pk, pv), mixed = a.sinks + max(pk, pv);
 
     // Parts below `splits` share the packed tokens; then sinks, keys whose block is not full, residual.
+    // A row that one block has to itself meets no others in memory.
+    __shared__ float own_lm[GROUP * 2];
+    float* own = (float*)shared + WARPS * GROUP * D;  // behind what the warps' merge takes
+    const bool alone = !TAIL && a.splits == 1;
+    static_assert((WARPS + 1) * GROUP * D * 4 <= SHARED, "the merge and its result fit");
     for (int part = blockIdx.x; part < parts; part += a.splits) {
-        float *out = all + part * GROUP * D, *lm = all_lm + part * GROUP * 2;
+        float *out = alone ? own : all + part * GROUP * D, *lm = alone ? own_lm : all_lm + part * GROUP * 2;
         const int which = part < a.splits ? 0 : part - a.splits + 1;
         const int begin = which == 0 ? a.sinks : which == 1 ? 0 : which == 2 ? packed : mixed;
         const int end = which == 0 ? packed : which == 1 ? min(n, a.sinks) : which == 2 ? mixed : n;
@@ -142,7 +150,24 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) decode(const Ar
 #endif
     }
     u16* result = a.out + ((long long)b * a.query_heads + first_head) * D;
+    const float* logits = a.logits ? a.logits + first_head : nullptr;
     const auto slot = [](int part) { return part; };
-    const auto emit = [&](int i, float4 x) { *(uint2*)(result + i) = {pack_io(x.x, x.y), pack_io(x.z, x.w)}; };
-    merge_splits(all, all_lm, parts, slot, emit, a.logits ? a.logits + first_head : nullptr, a.arrived + head, a.splits);
+    const auto emit = [&](int i, float4 x) {
+        const uint2 pairs = {pack_io(x.x, x.y), pack_io(x.z, x.w)};
+        *(uint2*)(result + i) = pairs;
+        if constexpr (WHOLE > 0) {  // a warp has a head
+            const float y[4] = {io_lo(pairs.x), io_hi(pairs.x), io_lo(pairs.y), io_hi(pairs.y)};
+            const int unit = first_head + i / D;
+            int2* measures = (int2*)(a.whole + a.query_heads * 16 * WHOLE);
+            to_whole<WHOLE>(y, threadIdx.x % 32, b, a.whole + unit * 16 * WHOLE, measures + unit * WHOLE + b);
+        }
+    };
+    if (alone) {
+        __syncthreads();
+        normalise(own, own_lm, logits);
+        __syncthreads();
+        for (int i = threadIdx.x * 4; i < GROUP * D; i += WARPS * 128) emit(i, *(const float4*)(own + i));
+    } else {
+        merge_splits(all, all_lm, parts, slot, emit, logits, a.arrived + head, a.splits);
+    }
 }

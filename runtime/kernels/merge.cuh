@@ -49,6 +49,16 @@ INLINE void merge_warps(Acc& acc, float* out, float* lm) {
     }
 }
 
+// A row that one block held: the sum's division, with the sink's logit.
+INLINE void normalise(float* mix, const float* lm, const float* logits) {
+    for (int i = threadIdx.x; i < GROUP * D; i += WARPS * 32) {
+        const int g = i / D;
+        const float l = lm[2 * g], m = lm[2 * g + 1], sink = logits ? logits[g] * LOG2E : EMPTY, top = fmaxf(m, sink);
+        const float all = l * ex2(m - top) + (logits ? ex2(sink - top) : 0.f);
+        mix[i] *= all > 0.f ? ex2(m - top) / all : 0.f;
+    }
+}
+
 // The last of `blocks` to arrive merges the partials, always in the same order: part p lies at
 // `slot(p)`; `emit(i, mix)` takes channels i to i + 3 of [GROUP, D]. True in the block that merged.
 template <class Slot, class Emit>

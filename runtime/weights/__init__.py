@@ -4,7 +4,8 @@ awq_format      the checkpoint format on disk: pack, unpack, round to nearest
 layout          the same bits in the order the kernels read them
 cuda/row.cu     CUDA: products of one and two rows; cuda_row is its host side
 cuda/stream.cu  CUDA: 4-bit products of 1 to 8 rows in whole numbers; cuda_stream
-cuda/wide.cu    CUDA: the same to 64 rows by Hopper's warpgroups; cuda_wide
+cuda/parts.cu CUDA: the same for 5 to 16 rows; cuda_parts; cuda/norm.cu: norms before them
+cuda/wide.cu    CUDA: 4-bit products to 64 rows by Hopper's warpgroups; cuda_wide
 cuda/sweep.cu   CUDA: 4-bit products of 3 to 16 rows; cuda_sweep
 cuda/tile.cu    CUDA: the same to 32 rows, and in groups of 32 or 64; cuda_tile
 cuda/ring.cu    CUDA: products of 33 to 64 rows; cuda_ring
@@ -26,6 +27,8 @@ random          models of the right shapes with random weights, built on the dev
 DOOR = (
     "awq_format",
     "build",
+    "cuda.cuda_parts",
+    "cuda.cuda_norm",
     "fused_projections",
     "layout",
     "linear",

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from . import kernels, kernels_tile
-from .cuda import cuda_ring, cuda_row, cuda_stream, cuda_sweep, cuda_tile, cuda_wide
+from .cuda import cuda_parts, cuda_ring, cuda_row, cuda_stream, cuda_sweep, cuda_tile, cuda_wide
 from .layout import BLOCK4, Packed, Packed4
 from .workspace import COUNTERS, Workspace
 
@@ -151,6 +151,8 @@ def few_rows(
             return cuda_stream.product(x, weight, bias, workspace)
         if cuda_wide.faster(rows) and cuda_wide.takes(weight, x):
             return cuda_wide.product(x, weight, bias, workspace)
+        if cuda_parts.faster(x, 0, workspace) and cuda_parts.takes(weight, x, workspace):
+            return cuda_parts.product(x, weight, bias, workspace)
     if plan is None and cuda_row.faster(rows) and cuda_row.takes(weight, x):
         return cuda_row.product(x, weight, bias)
     if plan is None and cuda_ring.faster(rows) and cuda_ring.takes(weight, x):
@@ -204,6 +206,9 @@ def gated(
         return None
     if isinstance(weight, Packed4):
         rows = x.shape[0]
+        ready = cuda_parts.faster(x, kind, workspace)
+        if ready and cuda_parts.takes(weight, x, workspace, gated=kind):
+            return cuda_parts.product(x, weight, bias, workspace, gated=kind)
         if cuda_stream.faster(rows, kind) and cuda_stream.takes(weight, x, gated=kind):
             return cuda_stream.product(x, weight, bias, workspace, gated=kind)
         if cuda_wide.faster(rows) and cuda_wide.takes(weight, x, gated=kind):

@@ -5,7 +5,12 @@ from typing import Any
 import pytest
 import torch
 from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
-from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
+from transformers.models.llama.configuration_llama import LlamaConfig
+from transformers.models.llama.modeling_llama import (
+    LlamaRMSNorm,
+    LlamaRotaryEmbedding,
+    apply_rotary_pos_emb,
+)
 
 pytest.importorskip("triton")
 
@@ -74,6 +79,47 @@ def test_rope_equals_transformers(dim: int, shared: bool) -> None:
     expected = apply_rotary_pos_emb(x.transpose(1, 2), key.transpose(1, 2), cos, sin)
     for found, wanted in zip(rope(x, key, cos, sin), expected, strict=True):
         assert relative_error(found, wanted) < EXACT
+
+
+def rotary(kind: str, **more: Any) -> torch.nn.Module:
+    rope = {"rope_type": kind, "rope_theta": 10_000.0, **more}
+    config = LlamaConfig(hidden_size=192, num_attention_heads=2, rope_parameters=rope)
+    return LlamaRotaryEmbedding(config).to(DEVICE)
+
+
+LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 8192}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "more"), [("default", {}), ("llama3", LLAMA3)])
+def test_angles_of_few_tokens_are_the_modules(kind: str, more: dict[str, float]) -> None:
+    module, own = rotary(kind, **more), rotary(kind, **more)
+    few = torch.tensor([[0, 5, 131_000], [7, 1_000_000, 3]], device=DEVICE)
+    many = torch.arange(fused.FEW_ROWS + 1, device=DEVICE)[None]
+    like = noise(1)
+    changed = fused.fuse(torch.nn.ModuleList([module]))
+    assert changed == [module]
+    for positions in (few, many):
+        for found, wanted in zip(module(like, positions), own(like, positions), strict=True):
+            assert found.shape == (*positions.shape, 96)
+            assert relative_error(found, wanted) < 1e-5
+    module.inv_freq *= 2  # they are read where they are, at each pass
+    own.inv_freq *= 2
+    assert relative_error(module(like, few)[0], own(like, few)[0]) < 1e-5
+    fused.restore(changed)
+    assert "forward" not in module.__dict__
+
+
+def test_angles_that_each_pass_chooses_or_that_differ_are_left_alone() -> None:
+    class OddLlamaRotaryEmbedding(LlamaRotaryEmbedding):
+        def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> Any:
+            cos, sin = super().forward(x, position_ids)
+            return cos + 0.5, sin
+
+    OddLlamaRotaryEmbedding.__name__ = "LlamaRotaryEmbedding"
+    odd = OddLlamaRotaryEmbedding(rotary("default").config).to(DEVICE)
+    dynamic = rotary("dynamic", factor=2.0)
+    assert fused.fuse(torch.nn.ModuleList([odd, dynamic])) == []
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral", "mixtral"])

@@ -257,16 +257,6 @@ INLINE void write_mix(const Args& a, const float* mix, u16* out, int warp, int l
 #endif
 }
 
-// A row that one block held: the sum's division, with the sink's logit.
-INLINE void normalise(float* mix, const float* lm, const float* logits) {
-    for (int i = threadIdx.x; i < GROUP * D; i += WARPS * 32) {
-        const int g = i / D;
-        const float l = lm[2 * g], m = lm[2 * g + 1], sink = logits ? logits[g] * LOG2E : EMPTY, top = fmaxf(m, sink);
-        const float all = l * ex2(m - top) + (logits ? ex2(sink - top) : 0.f);
-        mix[i] *= all > 0.f ? ex2(m - top) / all : 0.f;
-    }
-}
-
 // One segment, by the whole block. `cut`: rows are cut each by itself, so parts lie one after another.
 INLINE void attend(const Args& a, const Segment& s, bool cut, u16* turned, float* mix, float* mix_lm, int warp, int lane) {
     const int rows = a.heads * a.head_blocks, head = s.row / a.head_blocks;

@@ -96,7 +96,7 @@ def product(
     if blocks * passes > COUNTERS or partial * grid > workspace.scratch.numel():
         grid = blocks  # each has whole columns: nothing is shared
     y = torch.empty(rows, width, dtype=x.dtype, device=x.device)
-    arguments = few_rows.arguments(x, weight, bias, y, workspace)
+    arguments = few_rows.arguments(x, weight, bias, y, workspace.sums(), workspace.counters)
     constants = {
         "BITS": bits,
         "GROUP": group,

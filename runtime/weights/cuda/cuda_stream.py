@@ -97,6 +97,6 @@ def product(
     }  # fmt: skip
     shared = cut.shared_bytes(inputs, width // STRIP, gated)
     kernel = nvrtc.compile_kernel(_SOURCE, "stream", constants, device, shared)
-    arguments = few_rows.arguments(x, weight, bias, y, workspace)
+    arguments = few_rows.arguments(x, weight, bias, y, workspace.sums(), workspace.counters)
     kernel.launch((cut.blocks, 1, 1), 32 * WARPS, arguments, early=early)
     return y

@@ -91,7 +91,7 @@ def product(
     rows, device = x.shape[0], x.device.index or 0
     cut = cut or cut_of(rows)
     y = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
-    arguments = few_rows.arguments(x, weight, bias, y, workspace)
+    arguments = few_rows.arguments(x, weight, bias, y, workspace.sums(), workspace.counters)
     constants = {
         **few_rows.kinds(x, weight),
         "TILES": cut.tiles,

@@ -70,7 +70,7 @@ def product(
     while splits > 1 and 4 * splits * rows * outputs > workspace.scratch.numel():
         splits //= 2
     y = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
-    arguments = few_rows.arguments(x, weight, bias, y, workspace)
+    arguments = few_rows.arguments(x, weight, bias, y, workspace.sums(), workspace.counters)
     constants = {
         "GROUP": weight.group_size,
         **few_rows.kinds(x, weight),

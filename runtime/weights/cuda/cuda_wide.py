@@ -88,6 +88,6 @@ def product(
     }  # fmt: skip
     shared = cut.shared_bytes()
     kernel = nvrtc.compile_kernel(_SOURCE, "wide", constants, device, shared, own=True)
-    arguments = few_rows.arguments(x, weight, bias, y, workspace)
+    arguments = few_rows.arguments(x, weight, bias, y, workspace.sums(), workspace.counters)
     kernel.launch((-(-outputs // COLUMNS), cut.splits, 1), THREADS, arguments, early=early)
     return y

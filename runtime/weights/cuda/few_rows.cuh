@@ -11,6 +11,7 @@ struct Args {
     u16* y;
     float* partial;        // sums of parts of the inputs
     int* arrived;          // zero between launches
+    void* made;            // y in whole numbers (parts.cu)
     int rows, inputs, outputs, words_row, zeros_row, scales_row;
 };
 

@@ -5,10 +5,9 @@ import ctypes
 import torch
 
 from ..layout import BLOCK4, Packed, Packed4
-from ..workspace import Workspace
 
 _CHUNK = 32  # columns whose zero points are 16 bytes
-_POINTERS = ("x", "words", "zeros", "scales", "bias", "y", "partial", "arrived")
+_POINTERS = ("x", "words", "zeros", "scales", "bias", "y", "partial", "arrived", "made")
 _SIZES = ("rows", "inputs", "outputs", "words_row", "zeros_row", "scales_row")
 
 
@@ -26,13 +25,14 @@ def arguments(
     weight: Packed,
     bias: torch.Tensor | None,
     y: torch.Tensor,
-    workspace: Workspace,
+    scratch: torch.Tensor,
+    counters: torch.Tensor,
 ) -> Args:
     """y = x [rows, in] @ W + bias; 8 bits have no zero points, and their scales no rows."""
     four = isinstance(weight, Packed4)
     zeros = weight.zeros if isinstance(weight, Packed4) else None
     tensors = (
-        x, weight.words, zeros, weight.scales, bias, y, workspace.scratch, workspace.counters,
+        x, weight.words, zeros, weight.scales, bias, y, scratch, counters, None,
     )  # fmt: skip
     return Args(
         *(None if tensor is None else tensor.data_ptr() for tensor in tensors),

@@ -12,27 +12,16 @@
 // registers, the first of them before the launch before this one has ended. Thread (g, t) of 8 x 4
 // has the words of columns 4g to 4g + 3 in rows 4t to 4t + 3 of a tile.
 //
-// Products are of whole numbers: codes as bytes, two instructions for four of them, and x as 16 bits
-// of fixed point, a power of two for each 128 inputs, its upper and its lower byte in two
-// columns of one product. Sums are exact, zero points are settled with them, and one conversion a
-// tile and column is left. What 16 bits leave out of x is 2^-15 of the largest of its 128.
+// Products are of whole numbers (bytes.cuh). Sums are exact, zero points are settled with them, and one
+// conversion a tile and column is left. What 16 bits leave out of x is 2^-15 of the largest of
+// its 128.
 
 #include "few_rows.cuh"
 #include "gate.cuh"
+#include "bytes.cuh"
 
 #define EACH (GATED ? 2 : 1)                  // strips of the matrix for one of y
 #define PARTS (ROWS == 8 ? 2 : 1)             // products of four rows
-#define SLOTS (2 * ROWS)                      // upper and lower bytes of rows
-#define TOP (HALF ? 13 : 14)                  // exponent of the largest of 128: float16's have more digits
-
-INLINE void multiply_bytes(int (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
-INLINE u32 codes(u32 word, int b) { return (b ? word >> 4 : word) & 0x0f0f0f0fu; }  // of inputs 32 p + 2 r + b
-template <int BYTE> INLINE u32 bytes_of(const u32 (&v)[4]) {
-    return __byte_perm(__byte_perm(v[0], v[1], BYTE | (BYTE + 4) << 4), __byte_perm(v[2], v[3], BYTE | (BYTE + 4) << 4), 0x5410);
-}
 
 struct Tile {
     uint4 words[4];
@@ -130,51 +119,12 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) stream(const Args ar
     if (units < WARPS)  // some warps have no tile of some strips
         for (int i = threadIdx.x; i < own * EACH * WARPS * ROWS * 32; i += 32 * WARPS) results[i] = 0.f;
     wait_for_predecessor();
-    // Eight threads a row and unit, each with rows 2i and 2i + 1 of words: four inputs of each plane.
-    const int pieces = units * ROWS * 8;
+    const int pieces = units * ROWS * 8;  // eight threads a row and unit
     for (int base = 0; base < pieces; base += 32 * WARPS) {
-        const int at = base + threadIdx.x, i = at % 8, row = at / 8 % ROWS, unit = at / 8 / ROWS;
-        float x[4][4] = {};
-        int most = 0;  // as bits: what is not a number is more than any
-        if (at < pieces) {
-            const uint2* from = reinterpret_cast<const uint2*>(args.x + i64(min(row, args.rows - 1)) * args.inputs) + unit * 32 + i;
-#pragma unroll
-            for (int plane = 0; plane < 4; plane++) {
-                const uint2 pairs = from[plane * 8];
-                x[0][plane] = low<HALF>(pairs.x); x[1][plane] = high<HALF>(pairs.x);
-                x[2][plane] = low<HALF>(pairs.y); x[3][plane] = high<HALF>(pairs.y);
-            }
-        }
-#pragma unroll
-        for (int k = 0; k < 16; k++) most = max(most, __float_as_int(fabsf(x[k / 4][k % 4])));
-#pragma unroll
-        for (int mask = 1; mask < 8; mask *= 2) most = max(most, __shfl_xor_sync(~0u, most, mask));
-        const int exponent = max(most >> 23, 15);
-        const float unit_of = __int_as_float((254 + TOP - exponent) << 23);
-        u32 upper[4], lower[4];
-        int sum = 0;
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            u32 whole[4];  // in the last 16 bits + 128: the upper byte is rounded, the lower one has a sign
-#pragma unroll
-            for (int plane = 0; plane < 4; plane++)
-                whole[plane] = __float_as_uint(fminf(fmaf(x[k][plane], unit_of, 12582912.f), 12582912.f + 32639.f)) + 128;
-            upper[k] = bytes_of<1>(whole);
-            lower[k] = bytes_of<0>(whole) ^ 0x80808080u;
-            sum += 256 * __dp4a(int(upper[k]), 0x01010101, 0) + __dp4a(int(lower[k]), 0x01010101, 0);
-        }
-#pragma unroll
-        for (int mask = 1; mask < 8; mask *= 2) sum += __shfl_xor_sync(~0u, sum, mask);
-        if (at < pieces) {
-            // Words 2i and 2i + 1 of 16: thread i / 2's, its first or second half.
-            uint2* to = reinterpret_cast<uint2*>(inputs + (unit * 2 * SLOTS + 2 * row) * 4 + i / 2) + i % 2;
-            to[0] = {upper[0], upper[2]};
-            to[8] = {lower[0], lower[2]};
-            to[SLOTS * 8] = {upper[1], upper[3]};
-            to[SLOTS * 8 + 8] = {lower[1], lower[3]};
-            // Infinities and what is not a number stay so.
-            if (i == 0) measures[unit * ROWS + row] = {exponent == 255 ? 0x7fc00000 : (exponent - TOP) << 23, sum};
-        }
+        const int at = base + threadIdx.x, row = at / 8 % ROWS, unit = at / 8 / ROWS;
+        Sixteen x = {};
+        if (at < pieces) x.load(args.x + i64(min(row, args.rows - 1)) * args.inputs + unit * 128, at % 8);
+        to_whole(x, at % 8, row, inputs + unit * 8 * SLOTS, measures + unit * ROWS + row, at < pieces);
     }
     __syncthreads();
 

@@ -12,6 +12,7 @@ pytest.importorskip("triton")
 from kvpareto.runtime.fused_kernels import swiglu
 from kvpareto.runtime.weights import launch
 from kvpareto.runtime.weights.cuda import (
+    cuda_parts,
     cuda_ring,
     cuda_row,
     cuda_stream,
@@ -23,9 +24,9 @@ from kvpareto.runtime.weights.cuda.cuda_ring import RingCut
 from kvpareto.runtime.weights.cuda.cuda_stream import StreamCut
 from kvpareto.runtime.weights.cuda.cuda_sweep import SweepCut
 from kvpareto.runtime.weights.cuda.cuda_wide import WideCut
-from kvpareto.runtime.weights.layout import Packed, Packed4
-from kvpareto.runtime.weights.random import random4, random8
+from kvpareto.runtime.weights.layout import Packed4
 from kvpareto.runtime.weights.workspace import Workspace
+from tests.runtime.weights.few_rows import activations, relative_error, weight_of, workspace_of
 
 SOURCES = Path(cuda_ring.__file__).parent
 C_TYPES = {"int": ctypes.c_int, "i64": ctypes.c_longlong}
@@ -130,35 +131,6 @@ def test_gated_strips_are_as_wide_as_was_fastest(gated: int, lanes: int) -> None
     scales = torch.empty(32, 28672, dtype=torch.float16, device="meta")
     weight = Packed4(words, torch.empty(32, 3584, dtype=torch.int32, device="meta"), scales)
     assert cuda_row.cut_of(weight, 1, 1, gated, 132).lanes == lanes
-
-
-def weight_of(bits: int, inputs: int, out: int, group: int = 128) -> Packed:
-    make = torch.Generator("cuda").manual_seed(inputs + out)
-    weight = (random4 if bits == 4 else random8)((), inputs, out, make)
-    if group == 128:
-        return weight
-    groups = inputs // group
-    scales = torch.rand(groups, out, device="cuda", generator=make) * 0.01 + 0.001
-    size = (groups, out // 8)
-    zeros = torch.randint(-(2**31), 2**31 - 1, size, device="cuda", generator=make)
-    return Packed4(weight.words, zeros.int(), scales.to(weight.scales.dtype))
-
-
-def activations(rows: int, inputs: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
-    make = torch.Generator("cuda").manual_seed(rows)
-    x = torch.randn(rows, inputs, device="cuda", dtype=dtype, generator=make)
-    x[:, 5] *= 50  # one massive channel, as language models have
-    return x
-
-
-def workspace_of(inputs: int, out: int) -> Workspace:
-    workspace = Workspace(inputs * out, "cuda")
-    workspace.scratch.fill_(0xFF)  # NaN
-    return workspace
-
-
-def relative_error(got: torch.Tensor, want: torch.Tensor) -> float:
-    return ((got.double() - want).norm() / want.norm()).item()
 
 
 CUTS = [
@@ -309,7 +281,7 @@ class TestProducts:
             assert relative_error(y, want) < 1e-2
 
     @pytest.mark.parametrize("rows", [1, 2, 7, 16, 30, 40])
-    @pytest.mark.parametrize("way", ["stream", "wide", "before"])
+    @pytest.mark.parametrize("way", ["stream", "parts", "wide", "before"])
     def test_launches_that_overlap_wait_for_each_other(self, rows: int, way: str) -> None:
         """A chain of products, each of the one before: the same with and without overlap."""
         weight = weight_of(4, 2048, 2048)
@@ -317,6 +289,8 @@ class TestProducts:
         workspace, x = workspace_of(2048, 2048), activations(rows, 2048)
         if way == "stream" and not cuda_stream.takes(weight, x):
             pytest.skip("more than eight rows")
+        if way == "parts" and not cuda_parts.takes(weight, x, workspace):
+            pytest.skip("more than sixteen rows")
         if way == "wide" and not cuda_wide.takes(weight, x):
             pytest.skip("warpgroups are Hopper's")
 
@@ -325,6 +299,8 @@ class TestProducts:
             for _ in range(40):
                 if way == "stream":
                     y = cuda_stream.product(y, weight, None, workspace, early=early)
+                elif way == "parts":
+                    y = cuda_parts.product(y, weight, None, workspace, early=early)
                 elif way == "wide":
                     y = cuda_wide.product(y, weight, None, workspace, early=early)
                 elif rows <= 2:
