@@ -23,129 +23,134 @@ def register(app: typer.Typer) -> None:
         rich_markup_mode=None,
     )
     app.add_typer(profiles_app, name="profiles")
+    profiles_app.callback()(profiles_root)
+    profiles_app.command("list")(profiles_list)
+    profiles_app.command("show")(profiles_show)
+    profiles_app.command("check")(profiles_check)
+    profiles_app.command("export")(profiles_export)
+    profiles_app.command("import")(profiles_import)
 
-    @profiles_app.callback()
-    def profiles_root(context: typer.Context, as_json: AsJson = False) -> None:
-        """Show the known models, GPUs and calibrations."""
-        del as_json  # the command line reads it wherever it stands
-        if context.invoked_subcommand is None:
-            typer.echo(context.get_help())
 
-    @profiles_app.command("list")
-    def profiles_list(context: typer.Context, as_json: AsJson = False) -> None:
-        """List the bundled models, the known GPUs and this machine's calibrations."""
-        from ..report.profiles import list_document
+def profiles_root(context: typer.Context, as_json: AsJson = False) -> None:
+    """Show the known models, GPUs and calibrations."""
+    del as_json  # the command line reads it wherever it stands
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
-        show(context, as_json, list_document(), "profiles", "print_list")
 
-    @profiles_app.command("show")
-    def profiles_show(
-        context: typer.Context,
-        name: Annotated[
-            str,
-            typer.Argument(
-                metavar="NAME", help="A model's hub id or folder, a GPU, or a calibration."
-            ),
-        ],
-        as_json: AsJson = False,
-    ) -> None:
-        """Show the data of a model, a GPU or a calibration, with their sources.
+def profiles_list(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the bundled models, the known GPUs and this machine's calibrations."""
+    from ..report.profiles import list_document
 
-        \b
-        kvpareto profiles show Qwen/Qwen3-8B
-        kvpareto profiles show H200
-        """
-        from ..report.profiles import show_document
+    show(context, as_json, list_document(), "profiles", "print_list")
 
-        show(context, as_json, show_document(name), "profiles", "print_profile")
 
-    @profiles_app.command("check")
-    def profiles_check(
-        context: typer.Context,
-        folder: Annotated[
-            Path, typer.Argument(metavar="FOLDER", help="A folder of config.json files.")
-        ],
-        as_json: AsJson = False,
-    ) -> int:
-        """Compare the planner's reading of configs with the models that transformers builds.
+def profiles_show(
+    context: typer.Context,
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="A model's hub id or folder, a GPU, or a calibration."),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Show the data of a model, a GPU or a calibration, with their sources.
 
-        Parameters are compared group by group, and the caches of two prompts by their bytes. No
-        weights are loaded. The exit code is 1 if anything differs or is refused, 2 if a file cannot
-        be read.
+    \b
+    kvpareto profiles show Qwen/Qwen3-8B
+    kvpareto profiles show H200
+    """
+    from ..report.profiles import show_document
 
-        \b
-        kvpareto profiles check ~/models
-        """
-        from ..calibration.config_check.check import check, configs_in, failure, quiet, summary
-        from ..report.progress import progress
+    show(context, as_json, show_document(name), "profiles", "print_profile")
 
-        paths = configs_in(folder)
-        quiet()
-        checked = []
-        with progress(len(paths)) as shown:
-            for number, path in enumerate(paths):
-                shown.step(path.stem, number)
-                verdict = check(path)
-                if verdict is not None:
-                    checked.append(verdict)
-        document = summary(checked, folder)
-        document |= failure(document)
-        show(context, as_json, document, "profiles", "print_check")
-        code: int = document.get("exit_code", 0)
-        if code == 2 and not (as_json or context.find_root().obj.as_json):
-            for name in ("error", "hint"):
-                typer.echo(one_line(f"{name}: {document[name]}", 4096), err=True)
-        return code
 
-    @profiles_app.command("export")
-    def profiles_export(
-        context: typer.Context,
-        name: Annotated[
-            str, typer.Argument(metavar="NAME", help="A calibrated model, as `list` names it.")
-        ],
-        output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
-        as_json: AsJson = False,
-    ) -> None:
-        """Write a calibration of this machine to one JSON file; affine maps go beside it.
+def profiles_check(
+    context: typer.Context,
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A folder of config.json files.")
+    ],
+    as_json: AsJson = False,
+) -> int:
+    """Compare the planner's reading of configs with the models that transformers builds.
 
-        \b
-        kvpareto profiles export my-model -o my-model.json
-        """
-        from ..calibration.records.export import export_profile, maps_beside, maps_of
+    Parameters are compared group by group, and the caches of two prompts by their bytes. No
+    weights are loaded. The exit code is 1 if anything differs or is refused, 2 if a file cannot
+    be read.
 
-        rows = export_profile(name, output)
-        maps = None if maps_of(name) is None else maps_beside(output)
-        document = {
-            "schema": 1,
-            "name": name,
-            "rows": rows,
-            "file": str(output.absolute()),
-            "affine": None if maps is None else str(maps.absolute()),
-        }
-        beside = "" if maps is None else f", affine maps to {maps}: keep it beside the other"
-        said(context, as_json, document, f"{rows} rows saved to {output}{beside}")
+    \b
+    kvpareto profiles check ~/models
+    """
+    from ..calibration.config_check.check import check, configs_in, failure, quiet, summary
+    from ..report.progress import progress
 
-    @profiles_app.command("import")
-    def profiles_import(
-        context: typer.Context,
-        file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `export` wrote.")],
-        as_json: AsJson = False,
-    ) -> None:
-        """Import a calibration from another machine.
+    paths = configs_in(folder)
+    quiet()
+    checked = []
+    with progress(len(paths)) as shown:
+        for number, path in enumerate(paths):
+            shown.step(path.stem, number)
+            verdict = check(path)
+            if verdict is not None:
+                checked.append(verdict)
+    document = summary(checked, folder)
+    document |= failure(document)
+    show(context, as_json, document, "profiles", "print_check")
+    code: int = document.get("exit_code", 0)
+    if code == 2 and not (as_json or context.find_root().obj.as_json):
+        for name in ("error", "hint"):
+            typer.echo(one_line(f"{name}: {document[name]}", 4096), err=True)
+    return code
 
-        \b
-        kvpareto profiles import my-model.json
-        """
-        from ..calibration.records.export import import_profile, maps_beside, maps_left_behind
 
-        folder = import_profile(file)
-        left = maps_left_behind(file)
-        document = {"schema": 1, "name": folder.name, "folder": str(folder), "maps_missing": left}
-        lost = f" without its affine maps: {maps_beside(file)} is not there" if left else ""
-        said(context, as_json, document, f"imported to {folder}{lost}")
+def profiles_export(
+    context: typer.Context,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A calibrated model, as `list` names it.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write a calibration of this machine to one JSON file; affine maps go beside it.
 
-    def said(context: typer.Context, as_json: bool, document: dict[str, Any], line: str) -> None:
-        """`line` on stderr for a person; `document` for a program that asked."""
-        typer.echo(one_line(line, 4096), err=True)
-        if as_json or context.find_root().obj.as_json:
-            show(context, True, document, "", "")
+    \b
+    kvpareto profiles export my-model -o my-model.json
+    """
+    from ..calibration.records.export import export_profile, maps_beside, maps_of
+
+    rows = export_profile(name, output)
+    maps = None if maps_of(name) is None else maps_beside(output)
+    document = {
+        "schema": 1,
+        "name": name,
+        "rows": rows,
+        "file": str(output.absolute()),
+        "affine": None if maps is None else str(maps.absolute()),
+    }
+    beside = "" if maps is None else f", affine maps to {maps}: keep it beside the other"
+    _said(context, as_json, document, f"{rows} rows saved to {output}{beside}")
+
+
+def profiles_import(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `export` wrote.")],
+    as_json: AsJson = False,
+) -> None:
+    """Import a calibration from another machine.
+
+    \b
+    kvpareto profiles import my-model.json
+    """
+    from ..calibration.records.export import import_profile, maps_beside, maps_left_behind
+
+    folder = import_profile(file)
+    left = maps_left_behind(file)
+    document = {"schema": 1, "name": folder.name, "folder": str(folder), "maps_missing": left}
+    lost = f" without its affine maps: {maps_beside(file)} is not there" if left else ""
+    _said(context, as_json, document, f"imported to {folder}{lost}")
+
+
+def _said(context: typer.Context, as_json: bool, document: dict[str, Any], line: str) -> None:
+    """`line` on stderr for a person; `document` for a program that asked."""
+    typer.echo(one_line(line, 4096), err=True)
+    if as_json or context.find_root().obj.as_json:
+        show(context, True, document, "", "")

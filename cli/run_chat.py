@@ -61,111 +61,113 @@ System = Annotated[str | None, typer.Option("--system", help="System message.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    app.command()(run)
+    app.command()(chat)
 
-    @app.command()
-    def run(
-        context: typer.Context,
-        prompt: Annotated[
-            str | None,
-            typer.Argument(metavar="[PROMPT]", help="Text. Without it, or with -, stdin is read."),
-        ] = None,
-        model: Model = None,
-        plan: Plan = None,
-        config: Config = None,
-        budget: Budget = None,
-        length: Length = None,
-        output: Output = None,
-        batch: Annotated[
-            Path | None,
-            typer.Option(
-                "--batch", help='File of prompts, - for stdin, one JSON line each: {"prompt": "…"}.'
-            ),
-        ] = None,
-        at_once: Annotated[
-            int, typer.Option("--at-once", help="Sequences of --batch that run together.")
-        ] = AT_ONCE,
-        raw: Annotated[bool, typer.Option("--raw", help="Do not apply the chat template.")] = False,
-        system: System = None,
-        temperature: Temperature = 0.0,
-        top_k: TopK = None,
-        top_p: TopP = 1.0,
-        seed: Seed = 0,
-        device: Device = None,
-        offline: Offline = False,
-        trust_remote_code: TrustRemoteCode = False,
-        as_json: AsJson = False,
-    ) -> None:
-        """Generate text with the recommended configuration. Tokens are printed at once.
 
-        \b
-        kvpareto run -m ./my-model "Once upon a time"
-        kvpareto run --plan plan.json "Once upon a time"
-        kvpareto run -m ./my-model --config w4a16-k4v4-g64+pc512 < question.txt
-        kvpareto run -m ./my-model --batch prompts.jsonl --at-once 16
-        """
-        options = _options(
-            model, plan, config, budget, length, output, at_once if batch is not None else 1,
-            temperature, top_k, top_p, seed, device, offline, trust_remote_code,
-        )  # fmt: skip
-        if batch is not None and prompt is not None:
-            raise BadInput("a prompt beside --batch", "put it into the file, or leave one out")
-        if batch is not None and system is not None:
-            raise BadInput(
-                "--system beside --batch", "the file's lines have messages, the system's first"
-            )
-        if batch is None and at_once != AT_ONCE:
-            raise BadInput("--at-once without --batch", "one prompt is one sequence")
-        if raw and system is not None:
-            raise BadInput("--system beside --raw", "the chat template places a system message")
-        quiet = as_json or context.find_root().obj.as_json
-        if batch is not None:
-            document = _run_file(options, batch, raw=raw, quiet=quiet)
-        else:
-            document = _run_prompt(options, _text(prompt), system, raw=raw, quiet=quiet)
-        if quiet:
-            show(context, True, document, "terminal", "")
+def run(
+    context: typer.Context,
+    prompt: Annotated[
+        str | None,
+        typer.Argument(metavar="[PROMPT]", help="Text. Without it, or with -, stdin is read."),
+    ] = None,
+    model: Model = None,
+    plan: Plan = None,
+    config: Config = None,
+    budget: Budget = None,
+    length: Length = None,
+    output: Output = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option(
+            "--batch", help='File of prompts, - for stdin, one JSON line each: {"prompt": "…"}.'
+        ),
+    ] = None,
+    at_once: Annotated[
+        int, typer.Option("--at-once", help="Sequences of --batch that run together.")
+    ] = AT_ONCE,
+    raw: Annotated[bool, typer.Option("--raw", help="Do not apply the chat template.")] = False,
+    system: System = None,
+    temperature: Temperature = 0.0,
+    top_k: TopK = None,
+    top_p: TopP = 1.0,
+    seed: Seed = 0,
+    device: Device = None,
+    offline: Offline = False,
+    trust_remote_code: TrustRemoteCode = False,
+    as_json: AsJson = False,
+) -> None:
+    """Generate text with the recommended configuration. Tokens are printed at once.
 
-    @app.command()
-    def chat(
-        context: typer.Context,
-        model: Model = None,
-        plan: Plan = None,
-        config: Config = None,
-        budget: Budget = None,
-        length: Length = None,
-        output: Output = None,
-        system: System = None,
-        temperature: Temperature = 0.0,
-        top_k: TopK = None,
-        top_p: TopP = 1.0,
-        seed: Seed = 0,
-        device: Device = None,
-        offline: Offline = False,
-        trust_remote_code: TrustRemoteCode = False,
-        as_json: AsJson = False,
-    ) -> None:
-        """Chat with a model under its recommended configuration. Ctrl-D ends the chat.
+    \b
+    kvpareto run -m ./my-model "Once upon a time"
+    kvpareto run --plan plan.json "Once upon a time"
+    kvpareto run -m ./my-model --config w4a16-k4v4-g64+pc512 < question.txt
+    kvpareto run -m ./my-model --batch prompts.jsonl --at-once 16
+    """
+    options = _options(
+        model, plan, config, budget, length, output, at_once if batch is not None else 1,
+        temperature, top_k, top_p, seed, device, offline, trust_remote_code,
+    )  # fmt: skip
+    if batch is not None and prompt is not None:
+        raise BadInput("a prompt beside --batch", "put it into the file, or leave one out")
+    if batch is not None and system is not None:
+        raise BadInput(
+            "--system beside --batch", "the file's lines have messages, the system's first"
+        )
+    if batch is None and at_once != AT_ONCE:
+        raise BadInput("--at-once without --batch", "one prompt is one sequence")
+    if raw and system is not None:
+        raise BadInput("--system beside --raw", "the chat template places a system message")
+    quiet = as_json or context.find_root().obj.as_json
+    if batch is not None:
+        document = _run_file(options, batch, raw=raw, quiet=quiet)
+    else:
+        document = _run_prompt(options, _text(prompt), system, raw=raw, quiet=quiet)
+    if quiet:
+        show(context, True, document, "terminal", "")
 
-        \b
-        kvpareto chat -m ./my-model
-        kvpareto chat --plan plan.json --system "Answer in one sentence."
-        """
-        options = _options(
-            model, plan, config, budget, length, output, 1, temperature, top_k, top_p, seed,
-            device, offline, trust_remote_code, "chat",
-        )  # fmt: skip
-        from ..calibration.running.conversation import check_chat, converse
-        from ..calibration.running.open_session import open_session, prepare
 
-        quiet = as_json or context.find_root().obj.as_json
-        _check_turns()
-        ready = prepare(options)
-        check_chat(ready, system)
-        with open_session(ready) as opened:
-            _say(opened.heading)
-            document = converse(opened, _turns(), system=system, quiet=quiet, say=_say)
-        if quiet:
-            show(context, True, document, "terminal", "")
+def chat(
+    context: typer.Context,
+    model: Model = None,
+    plan: Plan = None,
+    config: Config = None,
+    budget: Budget = None,
+    length: Length = None,
+    output: Output = None,
+    system: System = None,
+    temperature: Temperature = 0.0,
+    top_k: TopK = None,
+    top_p: TopP = 1.0,
+    seed: Seed = 0,
+    device: Device = None,
+    offline: Offline = False,
+    trust_remote_code: TrustRemoteCode = False,
+    as_json: AsJson = False,
+) -> None:
+    """Chat with a model under its recommended configuration. Ctrl-D ends the chat.
+
+    \b
+    kvpareto chat -m ./my-model
+    kvpareto chat --plan plan.json --system "Answer in one sentence."
+    """
+    options = _options(
+        model, plan, config, budget, length, output, 1, temperature, top_k, top_p, seed,
+        device, offline, trust_remote_code, "chat",
+    )  # fmt: skip
+    from ..calibration.running.conversation import check_chat, converse
+    from ..calibration.running.open_session import open_session, prepare
+
+    quiet = as_json or context.find_root().obj.as_json
+    _check_turns()
+    ready = prepare(options)
+    check_chat(ready, system)
+    with open_session(ready) as opened:
+        _say(opened.heading)
+        document = converse(opened, _turns(), system=system, quiet=quiet, say=_say)
+    if quiet:
+        show(context, True, document, "terminal", "")
 
 
 def _options(

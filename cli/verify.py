@@ -22,156 +22,157 @@ from .options import (
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
+    app.command()(verify)
 
-    @app.command()
-    def verify(
-        context: typer.Context,
-        argument: ModelArgument = None,
-        model: Annotated[
-            str | None,
-            typer.Option("--model", "-m", help="A folder with weights, or a hub id."),
-        ] = None,
-        plan: Annotated[
-            Path | None, typer.Option(help="File that `kvpareto plan --save` wrote.")
-        ] = None,
-        config: Annotated[
-            str | None,
-            typer.Option(
-                help="Configuration to run: w4a16-k4v4-g64+pc256.  [default: the recommended one]"
-            ),
-        ] = None,
-        budget: Annotated[
-            str | None,
-            typer.Option(help="Memory cap: 12GB. Several, separated by commas, give a table."),
-        ] = None,
-        prompt: Annotated[
-            str | None,
-            typer.Option(
-                "--context",
-                help="Prompt tokens: 32k. Several are separated by commas.  [default: 32k, or the "
-                "model's maximum less --output]",
-            ),
-        ] = None,
-        output: Output = None,
-        batch: Batch = "1",
-        engine: EngineName = "kvpareto",
-        random_weights: Annotated[
-            bool,
-            typer.Option(
-                "--random-weights", help="Measure memory and time without a download; no accuracy."
-            ),
-        ] = False,
-        quick: Annotated[
-            bool,
-            typer.Option("--quick", help="Run one prefill, fewer tokens and fewer items."),
-        ] = False,
-        sweep: Annotated[
-            int | None, typer.Option(help="Number of points of the plan's frontier to verify.")
-        ] = None,
-        tasks: Annotated[
-            str | None,
-            typer.Option(
-                help="Task names, separated by commas, or all.  "
-                "[default: needle-multikey,variables,arithmetic]"
-            ),
-        ] = None,
-        items: Annotated[
-            int | None, typer.Option(help="Items of each task.  [default: 32, quick 8]")
-        ] = None,
-        seed: Annotated[int, typer.Option(help="Seed of the items. `calibrate` has 0.")] = 1,
-        binary: Annotated[
-            Path | None,
-            typer.Option(
-                help="llama-server to run, for --engine llama.cpp.  [default: the wheel xllamacpp]"
-            ),
-        ] = None,
-        plugin: Annotated[
-            bool,
-            typer.Option("--plugin", help="With --engine vllm: attention is kvpareto's plugin."),
-        ] = False,
-        save: Annotated[Path | None, typer.Option(help="File for the receipt.")] = None,
-        device: Device = None,
-        offline: Offline = False,
-        trust_remote_code: TrustRemoteCode = False,
-        as_json: AsJson = False,
-    ) -> int:
-        """Run a plan under its budget. Compare each prediction with the measurement.
 
-        Exit code 0: verified. Exit code 1: not verified.
+def verify(
+    context: typer.Context,
+    argument: ModelArgument = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="A folder with weights, or a hub id."),
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="File that `kvpareto plan --save` wrote.")
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            help="Configuration to run: w4a16-k4v4-g64+pc256.  [default: the recommended one]"
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Memory cap: 12GB. Several, separated by commas, give a table."),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--context",
+            help="Prompt tokens: 32k. Several are separated by commas.  [default: 32k, or the "
+            "model's maximum less --output]",
+        ),
+    ] = None,
+    output: Output = None,
+    batch: Batch = "1",
+    engine: EngineName = "kvpareto",
+    random_weights: Annotated[
+        bool,
+        typer.Option(
+            "--random-weights", help="Measure memory and time without a download; no accuracy."
+        ),
+    ] = False,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Run one prefill, fewer tokens and fewer items."),
+    ] = False,
+    sweep: Annotated[
+        int | None, typer.Option(help="Number of points of the plan's frontier to verify.")
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            help="Task names, separated by commas, or all.  "
+            "[default: needle-multikey,variables,arithmetic]"
+        ),
+    ] = None,
+    items: Annotated[
+        int | None, typer.Option(help="Items of each task.  [default: 32, quick 8]")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the items. `calibrate` has 0.")] = 1,
+    binary: Annotated[
+        Path | None,
+        typer.Option(
+            help="llama-server to run, for --engine llama.cpp.  [default: the wheel xllamacpp]"
+        ),
+    ] = None,
+    plugin: Annotated[
+        bool,
+        typer.Option("--plugin", help="With --engine vllm: attention is kvpareto's plugin."),
+    ] = False,
+    save: Annotated[Path | None, typer.Option(help="File for the receipt.")] = None,
+    device: Device = None,
+    offline: Offline = False,
+    trust_remote_code: TrustRemoteCode = False,
+    as_json: AsJson = False,
+) -> int:
+    """Run a plan under its budget. Compare each prediction with the measurement.
 
-        \b
-        kvpareto verify --plan plan.json
-        kvpareto verify --plan plan.json -m ./my-model --json --save receipt.json
-        kvpareto verify -m Qwen/Qwen3-8B --config w4a16-k4v4-g64+pc512 --budget 12GB \\
-          --context 32k --random-weights
-        kvpareto verify -m ./my-model --budget 8GB,12GB,16GB --context 8k,32k
-        kvpareto verify --engine llama.cpp -m file.gguf --budget 4GB --context 2k
-        kvpareto verify --engine vllm -m Qwen/Qwen3-8B --context 8k --batch 16 --random-weights
-        kvpareto verify --engine vllm --plugin -m Qwen/Qwen3-8B --context 32k
-        """
-        if save is not None:
-            from ..planner.whole_file import check_output
+    Exit code 0: verified. Exit code 1: not verified.
 
-            check_output(save, plan)  # before minutes of measuring
-        asked: dict[str, Any] = {
-            "plan": plan,
-            "model": chosen_model(argument, model),
-            "config": config,
-            "budget": budget,
-            "context": prompt,
-            "output": output,
-            "batch": batch,
-            "quick": quick,
-            "seed": seed,
-            "offline": offline,
-        }
-        ours: dict[str, Any] = {
-            "random_weights": random_weights,
-            "sweep": sweep,
-            "tasks": tasks,
-            "items": items,
-            "device": device,
-            "trust_remote_code": trust_remote_code,
-        }
-        behind = engine.strip().lower() == "vllm-plugin"
-        if behind or _asks(plan, engine, "vllm"):
-            document = _verify_vllm(asked | {"plugin": plugin or behind}, ours, binary)
-        elif plugin:
-            raise BadInput("--plugin is vLLM's", "use it with --engine vllm")
-        elif _asks(plan, engine, "sglang"):
-            raise BadInput(
-                "verify does not run SGLang: its plans are not checked here",
-                "it runs kvpareto, transformers, llama.cpp and vllm",
-            )
-        elif _is_llama_cpp(plan, engine):
-            document = _verify_llama_cpp(asked, ours, binary)
-        else:
-            from ..calibration.verify.verify import VerifyOptions
-            from ..calibration.verify.verify import verify as run
+    \b
+    kvpareto verify --plan plan.json
+    kvpareto verify --plan plan.json -m ./my-model --json --save receipt.json
+    kvpareto verify -m Qwen/Qwen3-8B --config w4a16-k4v4-g64+pc512 --budget 12GB \\
+      --context 32k --random-weights
+    kvpareto verify -m ./my-model --budget 8GB,12GB,16GB --context 8k,32k
+    kvpareto verify --engine llama.cpp -m file.gguf --budget 4GB --context 2k
+    kvpareto verify --engine vllm -m Qwen/Qwen3-8B --context 8k --batch 16 --random-weights
+    kvpareto verify --engine vllm --plugin -m Qwen/Qwen3-8B --context 32k
+    """
+    if save is not None:
+        from ..planner.whole_file import check_output
 
-            if binary is not None:
-                raise BadInput("--binary is a llama-server", "use it with --engine llama.cpp")
-            document = run(VerifyOptions(engine=engine, **asked, **ours))
-        if not document["verified"]:
-            document |= {
-                "fits": False,
-                "error": document["verdict"],
-                "hint": "`wrong` lists what was worse than promised; `corrected` says what to run",
-                "exit_code": 1,
-            }
-        if save is not None:
-            from ..report.output import write_document
-
-            write_document(save, document)
-            typer.echo(one_line(f"saved to {save}", 4096), err=True)
-        show(
-            context,
-            as_json,
-            document,
-            "verify",
-            "print_sweep" if "receipts" in document else "print_receipt",
+        check_output(save, plan)  # before minutes of measuring
+    asked: dict[str, Any] = {
+        "plan": plan,
+        "model": chosen_model(argument, model),
+        "config": config,
+        "budget": budget,
+        "context": prompt,
+        "output": output,
+        "batch": batch,
+        "quick": quick,
+        "seed": seed,
+        "offline": offline,
+    }
+    ours: dict[str, Any] = {
+        "random_weights": random_weights,
+        "sweep": sweep,
+        "tasks": tasks,
+        "items": items,
+        "device": device,
+        "trust_remote_code": trust_remote_code,
+    }
+    behind = engine.strip().lower() == "vllm-plugin"
+    if behind or _asks(plan, engine, "vllm"):
+        document = _verify_vllm(asked | {"plugin": plugin or behind}, ours, binary)
+    elif plugin:
+        raise BadInput("--plugin is vLLM's", "use it with --engine vllm")
+    elif _asks(plan, engine, "sglang"):
+        raise BadInput(
+            "verify does not run SGLang: its plans are not checked here",
+            "it runs kvpareto, transformers, llama.cpp and vllm",
         )
-        return 0 if document["verified"] else 1
+    elif _is_llama_cpp(plan, engine):
+        document = _verify_llama_cpp(asked, ours, binary)
+    else:
+        from ..calibration.verify.verify import VerifyOptions
+        from ..calibration.verify.verify import verify as run
+
+        if binary is not None:
+            raise BadInput("--binary is a llama-server", "use it with --engine llama.cpp")
+        document = run(VerifyOptions(engine=engine, **asked, **ours))
+    if not document["verified"]:
+        document |= {
+            "fits": False,
+            "error": document["verdict"],
+            "hint": "`wrong` lists what was worse than promised; `corrected` says what to run",
+            "exit_code": 1,
+        }
+    if save is not None:
+        from ..report.output import write_document
+
+        write_document(save, document)
+        typer.echo(one_line(f"saved to {save}", 4096), err=True)
+    show(
+        context,
+        as_json,
+        document,
+        "verify",
+        "print_sweep" if "receipts" in document else "print_receipt",
+    )
+    return 0 if document["verified"] else 1
 
 
 def _asks(plan: Path | None, engine: str, name: str) -> bool:
