@@ -178,9 +178,19 @@ def _gpu_document(gpu: Hardware) -> dict[str, Any]:
         facts["measured matmul"] = f"{gpu.measured_matmul / 1e12:.0f} TFLOP/s"
         facts["measured how"] = gpu.measured_how
     facts |= {"provenance": gpu.provenance, "source": f"{gpu.source} {gpu.url}".strip()}
+    facts["looked up"] = _looked_up(gpu)
     if gpu.note:
         facts["note"] = gpu.note
     return {"schema": 1, "kind": "gpu", "name": gpu.name, "facts": facts, "raw": asdict(gpu)}
+
+
+def _looked_up(gpu: Hardware) -> str:
+    """Whether a second source has the memory's size and bandwidth too."""
+    if not gpu.checked:
+        return "memory and bandwidth not in a second source"
+    if gpu.differs:
+        return f"{gpu.differs}: {gpu.checked}"
+    return f"memory and bandwidth the same: {gpu.checked}"
 
 
 def _model_document(spec: ModelSpec) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from ...planner.engines.transformers import TRANSFORMERS
 from ...planner.engines.transformers_eager import TRANSFORMERS_EAGER
 from ...planner.formats.configuration import Configuration
 from ...planner.hardware.gpu_names import find_gpu
-from ...planner.latency.efficiency import before_runs, profile_of
+from ...planner.latency.efficiency import before_runs
+from ...planner.latency.interval import profile_of
 from ...planner.latency.predict import Latency, predict, with_interval
 from ...planner.latency.roofline import seconds
 from ...planner.load_model import load_model
@@ -31,6 +32,7 @@ from ...planner.workload import Workload
 from ...profiles import read
 from ..fit.engine_runs import RunRow, shipped_executions, shipped_runs
 from ..fit.latency import FROM_KERNELS, LatencyFit, described, fit
+from .left_out_errors import class_table
 from .memory_tables import spec_of
 
 H200 = find_gpu("H200")
@@ -116,9 +118,8 @@ def _rows(runs: Sequence[RunRow], engine: Engine) -> Iterator[LatencyRow]:
             continue
         config = run.config
         if engine is KVPARETO:  # without what the engine did not have then
-            profile, job = profile_of(engine, H200), described(run)
-            ends = (profile.coefficients, profile.low, profile.high)
-            swept = [seconds(job, H200, end) for end in ends]
+            profile, job = profile_of(engine, H200, run.spec), described(run)
+            swept = [seconds(job, H200, end.prompts, end.steps) for end in profile.ends]
             predicted = with_interval(profile.kind, swept, 0, 0, 0)
         else:
             predicted = _predicted(run.spec, config, config.chunk, run.workload, engine)
@@ -129,8 +130,7 @@ def _rows(runs: Sequence[RunRow], engine: Engine) -> Iterator[LatencyRow]:
 def held_out_table(rows: Sequence[RunRow], fitted: LatencyFit) -> str:
     """Markdown: errors of each model's rows as a fit to the other models' predicts them."""
     errors = np.abs(np.expm1(-fitted.held_out.errors))
-    low, high = np.log(fitted.held_out.ends())
-    inside = (fitted.held_out.errors >= low) & (fitted.held_out.errors <= high)
+    inside = np.stack([fitted.held_out.held(which) for which in (0, 1)], axis=1)
     lines = [
         "| model | rows | TTFT: median | 90 % within | held | TPOT: median | 90 % within | held |",
         "|---|---|---|---|---|---|---|---|",
@@ -141,6 +141,9 @@ def held_out_table(rows: Sequence[RunRow], fitted: LatencyFit) -> str:
         cells = [model, str(int(some.sum()))]
         for which in (0, 1):
             timed = some & ~np.isnan(errors[:, which])
+            if not timed.any():
+                cells += ["-"] * 3
+                continue
             column = errors[timed, which]
             cells += [f"{np.median(column):.1%}", f"{np.quantile(column, 0.9):.1%}"]
             cells += [f"{inside[timed, which].mean():.0%}"]
@@ -201,7 +204,10 @@ def main() -> None:
     rows = shipped_runs()
     print()
     before = before_runs(KVPARETO)
-    print(held_out_table(rows, fit(rows, find_gpu("H200"), before, FROM_KERNELS)))
+    fitted = fit(rows, find_gpu("H200"), before, FROM_KERNELS, whole_classes=True)
+    print(held_out_table(rows, fitted))
+    print()
+    print(class_table(fitted.held_out))
     own = list(runtime_runs())
     ttft, tpot = (
         np.array([abs(1 / getattr(row, ratio) - 1) for row in own])

@@ -5,6 +5,9 @@ fitted to.
                                                    that were not run as they are bundled
                           verify_h200.jsonl        benchmarks/measure verify: a hundred plans
                           paper_h200.jsonl         benchmarks/measure paper
+                          layers_h200.jsonl, granite4_h200.jsonl, speeds_h200.jsonl
+                                                   benchmarks/layers, whose models' configs are
+                                                   calibrations/layer_shapes.jsonl
     profiles/hardware/latency_h200_kvpareto.jsonl  benchmarks/bench_runtime.py
     a calibration's rows.jsonl                     `kvpareto calibrate` and `verify` on this machine
 """
@@ -28,7 +31,11 @@ from ...planner.workload import Workload
 from ...profiles import read
 from ..records.record_file import Record
 
-RUNS = tuple(f"calibrations/{name}_h200.jsonl" for name in ("runs", "verify", "paper"))
+RUNS = (
+    *(f"calibrations/{name}_h200.jsonl" for name in ("runs", "verify", "paper")),
+    "calibrations/layer_shapes.jsonl",
+    *(f"calibrations/{name}_h200.jsonl" for name in ("layers", "granite4", "speeds")),
+)
 SINCE = "2026-11-24"  # bench_runtime's rows before were of kernels that are gone
 BEFORE = "-pt"  # appended on the host then, which no pass is captured with
 STAGED_BATCHES = "2026-11-28T09"  # before, the chunks of a batch went tile by tile
@@ -65,6 +72,8 @@ class RunRow:
     """The same of products of few rows by stream.cu and wide.cu."""
     one_row: bool = True
     """The same of the last layer, run for the row of a prompt that is read."""
+    chosen: bool = True
+    """Whether a token was chosen in each step: bench_runtime.py and its neighbours time passes."""
     allocated_resident: int | None = None
     allocated_peak: int | None = None
     workspace: int | None = None
@@ -178,6 +187,7 @@ def sweeps(lines: Iterable[dict[str, Any]]) -> Iterator[RunRow]:
                 overlaps=x["time"] >= OVERLAPS,
                 whole=x["time"] >= WHOLE,
                 one_row=x["time"] >= ONE_ROW,
+                chosen=False,
             )
 
 

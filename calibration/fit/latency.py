@@ -7,7 +7,8 @@ The roofline of planner/latency/roofline.py is fitted as it stands: least square
 measured) of TTFT and TPOT, with a loss that lets outliers go, over the logarithms of the
 coefficients, each held near the shipped one as a Gaussian prior would. Few rows move what they
 speak of and leave the rest. What is left out in turn (each model; where there is one model, folds)
-gives the error that is reported and the ends of the interval.
+gives the error that is reported and the ends of the interval, class by class
+(evidence/left_out_errors.py).
 """
 
 import argparse
@@ -25,9 +26,11 @@ from ...planner.hardware.gpu_names import find_gpu
 from ...planner.hardware.gpus import Hardware
 from ...planner.latency.efficiency import Coefficients, before_runs
 from ...planner.latency.job import ConfigurationAxes, LatencyJob, job_of, stack
+from ...planner.latency.model_class import class_of
 from ...planner.latency.roofline import seconds
 from ...planner.libraries import importing
 from ...planner.memory.kv_cache import kv_bytes
+from ..evidence.left_out_errors import LeftOutErrors, class_table
 from .engine_runs import RunRow, shipped_runs
 
 Floats = npt.NDArray[np.float64]
@@ -39,12 +42,13 @@ RATES = (
     "few_rows", "overlap", "experts_16", "packed_8", "packed_4", "packed_2", "packed_channels",
 )  # fmt: skip
 HOST = (
-    "launch_prefill", "launch_packed", "launch_piece", "launch_segment",
+    "launch_prefill", "launch_packed", "recurrent_call", "launch_piece", "launch_segment",
     "host_step", "step",
 )  # fmt: skip
 COSTS = (
-    *HOST, "matmul_rows", "fill_rows", "dequantize_bytes", "staging_moves", "card_layer",
-    "card_launch", "card_segment", "tail_layer", "turn_layer", "early",
+    *HOST, "matmul_rows", "softmax", "fill_rows", "dequantize_bytes", "staging_moves", "card_layer",
+    "card_launch", "card_segment", "latent_tile", "latent_split", "tail_layer", "turn_layer",
+    "early", "card_routed",
 )  # fmt: skip
 """What is fitted; a rate is at most the datasheet's, or that of what it is a part of."""
 PRIOR = 0.7
@@ -55,8 +59,8 @@ FROM_KERNELS = {
     "packed_8": 0.10, "packed_4": 0.10, "packed_2": 0.15,
     "weights_16": 0.15, "weights_8": 0.15, "weights_4": 0.15,
     "streamed": 0.10, "wide": 0.20, "wide_rows": 0.15, "sweep": 0.30, "tiles": 0.30,
-    "tiles_8": 0.30, "few_rows": 0.15, "overlap": 0.10,
-    "grouped_packed": 0.15, "dequantize_bytes": 0.30, "staging_moves": 0.30,
+    "tiles_8": 0.30, "softmax": 0.40, "few_rows": 0.15, "overlap": 0.10,
+    "grouped_packed": 0.05, "dequantize_bytes": 0.30, "staging_moves": 0.30,
     "attention_tiled": 0.15, "tiled_packed": 0.15,
 }  # fmt: skip
 """The same of what kernels were timed for, on the GPU where they were. The general kernel's
@@ -64,32 +68,12 @@ FROM_KERNELS = {
 NOISE = 0.04
 """The same of a row's seconds, repeated: TTFT and TPOT alike."""
 FOLDS = 5
-COVERED = 0.95
-
-
-@dataclass(frozen=True, eq=False)
-class HeldOutErrors:
-    """log(measured / predicted) of rows while they were left out, [rows, 2]: TTFT, TPOT. NaN
-    where a time was not measured."""
-
-    errors: Floats
-
-    def median(self, which: int) -> float:
-        """Median relative error of the prediction."""
-        return float(np.nanmedian(np.abs(np.expm1(-self.errors[:, which]))))
-
-    def ends(self) -> tuple[float, float]:
-        """Factors of time between which COVERED of either time's rows lie: the conformal
-        quantiles of what was left out, never narrower than 5 %."""
-        low, high = -0.05, 0.05
-        for column in self.errors.T:
-            ordered = np.sort(column[np.isfinite(column)])
-            outside = int((1 - COVERED) / 2 * (len(ordered) + 1))
-            if len(ordered):
-                low = min(low, ordered[max(outside - 1, 0)])
-                high = max(high, ordered[min(len(ordered) - outside, len(ordered) - 1)])
-        few = 1 + 4 / max(len(self.errors), 1)  # the extremes of few rows are not yet extreme
-        return float(np.exp(few * low)), float(np.exp(few * high))
+ALIKE = {
+    "granite-4.0-micro": "granite-4.0-micro-like",
+    "gpt-oss-20b": "gpt-oss-20b-16bit",
+    "qwen3-30b-a3b": "Qwen/Qwen3-30B-A3B-Instruct-2507",
+}
+"""Models of one shape, cut or not, that are left out together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +81,7 @@ class LatencyFit:
     """Coefficients, and what they were worth on rows they had not seen."""
 
     coefficients: Coefficients
-    held_out: HeldOutErrors
+    held_out: LeftOutErrors
     by: str
     """What was left out at a time."""
 
@@ -131,6 +115,7 @@ def described(row: RunRow) -> LatencyJob:
         overlaps=float(row.overlaps),
         whole=float(row.whole),
         one_row=float(row.one_row),
+        chosen=float(row.chosen),
     )
 
 
@@ -140,6 +125,7 @@ def fit(
     start: Coefficients,
     priors: Mapping[str, float] | None = None,
     by: str | None = None,
+    whole_classes: bool = False,
 ) -> LatencyFit:
     """Fit all rows; then what each part of them says of the others.
 
@@ -151,17 +137,23 @@ def fit(
         raise ValueError("nothing to fit")
     priors = priors or {}
     full = _solve(_Rows(rows, hardware), start, priors)
-    models = list(dict.fromkeys(row.model for row in rows))
-    by = by or ("model" if len(models) > 2 else "run")
-    groups = [models.index(row.model) if by == "model" else i % FOLDS for i, row in enumerate(rows)]
-    errors = np.full((len(rows), 2), np.nan)
-    for group in sorted(set(groups)):
-        out = [i for i, g in enumerate(groups) if g == group]
-        rest = [row for row, g in zip(rows, groups, strict=True) if g != group]
-        # A single run has nothing beside it: it is held against the start.
-        kept = _solve(_Rows(rest, hardware), start, priors, full) if rest else start
-        errors[out] = _Rows([rows[i] for i in out], hardware).errors(kept)
-    return LatencyFit(full, HeldOutErrors(errors), by)
+    models = [ALIKE.get(row.model, row.model) for row in rows]
+    classes = tuple(class_of(row.spec) for row in rows)
+    by = by or ("model" if len(set(models)) > 2 else "run")
+    out = models if by == "model" else [str(i % FOLDS) for i in range(len(rows))]
+
+    def without(groups: Sequence[str]) -> Floats:
+        errors = np.full((len(rows), 2), np.nan)
+        for group in sorted(set(groups)):
+            gone = [i for i, g in enumerate(groups) if g == group]
+            rest = [row for row, g in zip(rows, groups, strict=True) if g != group]
+            # A single run has nothing beside it: it is held against the start.
+            kept = _solve(_Rows(rest, hardware), start, priors, full) if rest else start
+            errors[gone] = _Rows([rows[i] for i in gone], hardware).errors(kept)
+        return errors
+
+    unseen = without(classes) if whole_classes and len(set(classes)) > 1 else None
+    return LatencyFit(full, LeftOutErrors(without(out), tuple(models), classes, unseen), by)
 
 
 def _solve(
@@ -207,18 +199,13 @@ def _with(start: Coefficients, names: Sequence[str], theta: Floats) -> Coefficie
 
 
 def entry(fitted: LatencyFit, rows: Sequence[RunRow], kind: str) -> dict[str, Any]:
-    """An engine's entry for the GPU of the rows, as planner/latency/efficiency.py reads it."""
-    low, high = fitted.held_out.ends()
+    """An engine's entry for the GPU of the rows, as planner/latency/interval.py reads it."""
     values = {
         name: float(f"{value:.4g}") if isinstance(value, float) else value
         for name, value in asdict(fitted.coefficients).items()
     }
     return {
-        "there": {
-            "kind": kind,
-            "low": {"card": round(low, 4), "host": round(low, 4), "plan": 0.0},
-            "high": {"card": round(high, 4), "host": round(high, 4), "plan": 1.0},
-        },
+        "there": {"kind": kind} | fitted.held_out.trust(),
         "held_out": {
             "rows": len(rows),
             "by": fitted.by,
@@ -234,12 +221,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--write", action="store_true", help="replace the shipped coefficients")
     options = parser.parse_args(arguments)
     rows = shipped_runs()
-    fitted = fit(rows, find_gpu("H200"), before_runs(KVPARETO), FROM_KERNELS)
+    fitted = fit(rows, find_gpu("H200"), before_runs(KVPARETO), FROM_KERNELS, whole_classes=True)
     folds = fit(rows, find_gpu("H200"), before_runs(KVPARETO), FROM_KERNELS, by="run")
     models = len({row.model for row in rows})
     fields = entry(fitted, rows, f"fitted on {len(rows)} runs of {models} models on an H200")
     print(json.dumps(fields, indent=1))
     ttft, tpot = (folds.held_out.median(which) for which in (0, 1))
+    print(class_table(fitted.held_out))
     print(f"runs left out in {FOLDS} folds: TTFT {ttft:.1%}, TPOT {tpot:.1%} at the median")
     if options.write:
         path = Path(__file__).parents[2] / "profiles" / "hardware" / "latency.json"

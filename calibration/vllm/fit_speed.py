@@ -55,6 +55,12 @@ PRIORS = {
 PACKED = ("attention.packed", "cache.packed", "cache.packed8", "host_layer.packed")
 PACKED_ROWS = "vllm/plugin_0.26_h200.jsonl"
 
+KNOWN = "the rest"
+ONCE = ("cache.int4", "cache.scaled", "latent")
+"""What one model or two were run with: classes with intervals of their own."""
+LEAST, LEAST_ONCE = (0.85, 1.2), (0.6, 1.7)
+"""Six models say little of how far a seventh may be; one model less of a second."""
+
 Errors = dict[tuple[str, str], list[float]]
 """By (shape, what)."""
 
@@ -188,21 +194,48 @@ def errors(runs: Sequence[Seen], rates: Mapping[str, float]) -> Errors:
     return found
 
 
-def leave_out(runs: Sequence[Seen], shape: str) -> tuple[Errors, Errors]:
+def class_of(seen: Seen) -> str:
+    """Of ONCE, or KNOWN."""
+    mine = efficiencies_of(seen.served)
+    return next((name for name in ONCE if name in mine), KNOWN)
+
+
+def intervals(classes: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Ends of measured / predicted of each class, by errors of models that were left out; those of
+    few times further out, and none narrower than LEAST or LEAST_ONCE. `untried`: the hull of all of
+    ONCE, since a format that no model was run with is as far off as these were."""
+    found = {}
+    for name, offs in classes.items():
+        logs = -np.log1p(np.array(offs)) * (1 + 4 / len(offs))
+        low, high = (float(np.exp(np.quantile(logs, q))) for q in (0.05, 0.95))
+        least = LEAST if name == KNOWN else LEAST_ONCE
+        found[name] = [round(min(low, least[0]), 3), round(max(high, least[1]), 3)]
+    once = [found[name] for name in ONCE if name in found]
+    if once:
+        hull = [min(low for low, _ in once), max(high for _, high in once)]
+        found["untried"] = hull
+    return found
+
+
+def leave_out(runs: Sequence[Seen], shape: str) -> tuple[Errors, Errors, dict[str, list[float]]]:
     """Errors of a model by the fit to the others: where these tell all its efficiencies, and where
-    it alone has a format or a kind of layer."""
+    it alone has a format or a kind of layer; and all of them by class."""
     others = [seen for seen in runs if seen.shape != shape]
     told = set[str]().union(*(efficiencies_of(seen.served) for seen in others))
     rates = fit(others)
     own = [seen for seen in runs if seen.shape == shape]
     known = [efficiencies_of(seen.served) <= told for seen in own]
+    classes: dict[str, list[float]] = {}
+    for seen in own:
+        off = seen.predicted(rates) / seen.seconds - 1
+        classes.setdefault(class_of(seen), []).append(off)
     parts = [
         errors(
             [seen for seen, is_known in zip(own, known, strict=True) if is_known is wanted], rates
         )
         for wanted in (True, False)
     ]
-    return parts[0], parts[1]
+    return parts[0], parts[1], classes
 
 
 def main() -> None:
@@ -215,21 +248,31 @@ def main() -> None:
     print(f"{len(runs)} times of {len({r.shape for r in runs})} models")
     everything = _table("fitted", errors(runs, rates))
     left_out, alone = Errors(), Errors()
+    classes: dict[str, list[float]] = {}
     for shape in sorted({seen.shape for seen in runs}):
-        known, unknown = leave_out(runs, shape)
+        known, unknown, of_class = leave_out(runs, shape)
         left_out |= known
         alone |= unknown
+        for name, offs in of_class.items():
+            classes.setdefault(name, []).extend(offs)
     held = _table("left out", left_out)
     if alone:
         _table("left out, with a format or a kind of layer that no other has", alone)
+    ends = intervals(classes)
+    print("measured / predicted while left out, by class: times, median error, interval, held")
+    for name, offs in classes.items():
+        (low, high), ratios = ends[name], 1 / (1 + np.array(offs))
+        inside = np.mean((ratios >= low) & (ratios <= high))
+        middle = 100 * float(np.median(np.abs(offs)))
+        print(f"  {name:14} {len(offs):3}  {middle:5.1f} %  {low} to {high}  {inside:.0%}")
     _table("the plugin's, fitted", errors(read_plugin_runs(), rates))
     if not write:
         return
     path = Path(profiles.__file__).parent / "vllm" / "speed.json"
     document = json.loads(path.read_text(encoding="utf-8"))
-    low, high = (float(np.quantile(1 / (1 + held), q)) for q in (0.05, 0.95))
-    # four models say little of how far a fifth may be
-    document["there"] = [round(min(low, 0.85), 3), round(max(high, 1.2), 3)]
+    document["there"] = ends.pop(KNOWN)
+    document["untried"] = ends.pop("untried")
+    document["once"] = ends
     document["rates"] = {name: float(f"{value:.4g}") for name, value in rates.items()}
     document["errors"] = {
         "times": len(runs),

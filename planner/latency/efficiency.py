@@ -1,14 +1,15 @@
-"""How close each engine comes to a GPU's datasheet: coefficients, and what they were fitted on."""
+"""How close each engine comes to a GPU's datasheet: coefficients, as this package brings them.
+
+interval.py says how sure they are, and what was fitted on this machine instead.
+"""
 
 import json
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
 from ...profiles import read
 from ..engine import Engine
-from ..hardware.gpus import Hardware
-from ..hardware.measured import damaged, measured_on, path_of
 from ..light_dataclass import dataclass
 
 
@@ -34,6 +35,8 @@ class Coefficients:
     """The same with an explicit mask (transformers in chunks)."""
     attention_packed: float
     """The same over a chunk's past, staged in 16 bits: no mask, another kernel."""
+    softmax: float
+    """Operations that the softmax of one score takes in them, in those of products."""
     attention_eight: float
     """Of the dense 8-bit rate, a chunk's attention in 8 bits on Hopper; 0 where there is none."""
     attention_tiled: float
@@ -83,6 +86,8 @@ class Coefficients:
     launch_prefill: float
     launch_packed: float
     """Further seconds of the host for each packed matrix that a long chunk multiplies with."""
+    recurrent_call: float
+    """Seconds of the host for each operation of a recurrent mixer in a chunk."""
     launch_piece: float
     """Seconds of the host a layer of a chunk that is captured but for its attention."""
     launch_segment: float
@@ -104,11 +109,18 @@ class Coefficients:
     """Seconds of the card a layer and pass that neither rate explains."""
     card_launch: float
     """The same a kernel of a decode step."""
+    card_routed: float
+    """The same of what sends tokens to experts: sorts, top-k, gathers."""
     overlap: float
     """Of `card_launch`, what a packed product hides behind the kernel before it."""
     early: float
-    """Of `card_layer`, what is left in a step with weights of 4 bits: less of a product and of
-    attention is beginning and end (stream.cu, wide.cu, rows asked for early)."""
+    """Of `card_layer`, what is left of the runtime's own layers in a step with weights of 4 bits:
+    less of a product and of attention is beginning and end (stream.cu, wide.cu, rows asked for
+    early)."""
+    latent_tile: float
+    """The same a tile of latents and round of programs, in a step."""
+    latent_split: float
+    """The same a part of them that is merged."""
     card_segment: float
     """The same a staged segment of a layer."""
     tail_layer: float
@@ -122,84 +134,24 @@ class Coefficients:
     """The kvpareto runtime's passes: fused, captured, staged."""
 
 
-@dataclass(frozen=True, slots=True)
-class EfficiencyProfile:
-    """Coefficients of an engine on a GPU: as predicted, and at both ends of the interval."""
-
-    coefficients: Coefficients
-    low: Coefficients
-    high: Coefficients
-    kind: str
-
-
-_RATES = (
-    "matmul", "stream", "attention", "attention_masked", "attention_packed", "attention_tiled",
-    "attention_eight", "few_rows", "wide_rows", "matmul_eight",
-)  # fmt: skip
-_CARD = ("card_layer", "card_launch", "card_segment", "tail_layer", "turn_layer")
-_HOST = (
-    "launch_decode", "launch_prefill", "launch_packed", "launch_piece", "launch_segment",
-    "host_step", "step",
-)  # fmt: skip
-
-
-def profile_of(engine: Engine, hardware: Hardware) -> EfficiencyProfile:
-    """The engine's coefficients on this GPU: fitted on this machine, or to the shipped runs of it,
-    or carried over from another, wider. Raises BadInput for a damaged file of this machine's."""
-    entry = measured_on(hardware.name).get("engines", {}).get(engine.name)
-    if entry is None:
-        return _shipped(engine, hardware.name)
-    try:
-        # a fit by an older release knows nothing of what is newer: that is as shipped
-        known = _load()[engine.name]["coefficients"] | entry["coefficients"]
-        return _profile(entry | {"coefficients": known}, entry["there"])
-    except (KeyError, TypeError):
-        raise damaged(path_of(hardware.name)) from None
-
-
-@lru_cache(maxsize=32)
-def _shipped(engine: Engine, gpu: str) -> EfficiencyProfile:
-    entry = _load()[engine.name]
-    return _profile(entry, entry["there" if gpu == entry["fitted_on"] else "elsewhere"])
-
-
-def _profile(entry: dict[str, Any], trust: dict[str, Any]) -> EfficiencyProfile:
-    coefficients = _coefficients(entry["coefficients"])
-    return EfficiencyProfile(
-        coefficients=coefficients,
-        low=_moved(coefficients, trust["low"]),
-        high=_moved(coefficients, trust["high"]),
-        kind=trust["kind"],
-    )
-
-
-def _coefficients(values: dict[str, Any]) -> Coefficients:
+def coefficients_of(values: dict[str, Any]) -> Coefficients:
+    """Of an entry of the profile."""
     return Coefficients(**{f.name: values[f.name] for f in fields(Coefficients)})
 
 
 def shipped(engine: Engine) -> Coefficients:
     """What this package brings, fitted on one GPU."""
-    return _coefficients(_load()[engine.name]["coefficients"])
+    return coefficients_of(load()[engine.name]["coefficients"])
 
 
 def before_runs(engine: Engine) -> Coefficients:
     """The same before whole runs were seen: from kernels alone, where they were timed."""
-    entry = _load()[engine.name]
-    return _coefficients(entry.get("from_kernels", entry["coefficients"]))
-
-
-def _moved(c: Coefficients, end: dict[str, float]) -> Coefficients:
-    """One end of the interval: factors on the card's time, on the host's and on plans, and the
-    seconds that only a first call takes. No rate exceeds the datasheet's."""
-    changed: dict[str, Any] = {name: min(1.0, getattr(c, name) / end["card"]) for name in _RATES}
-    changed |= {name: getattr(c, name) * end["card"] for name in _CARD}
-    changed |= {name: getattr(c, name) * end["host"] for name in _HOST}
-    changed |= {"plan": c.plan * end["plan"]}
-    changed |= {name: end.get(name, 0.0) for name in ("plan_decode", "first_call")}
-    return replace(c, **changed)
+    entry = load()[engine.name]
+    return coefficients_of(entry.get("from_kernels", entry["coefficients"]))
 
 
 @lru_cache(maxsize=1)
-def _load() -> dict[str, dict[str, Any]]:
+def load() -> dict[str, dict[str, Any]]:
+    """The profile's engines by name."""
     engines: dict[str, dict[str, Any]] = json.loads(read("hardware/latency.json"))["engines"]
     return engines

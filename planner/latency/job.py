@@ -16,24 +16,13 @@ from ..formats.code_tables import CODED
 from ..formats.configuration import SPACE_BITS, Configuration, Granularity
 from ..formats.space import Space
 from ..light_dataclass import dataclass
-from ..memory.activation.kvpareto_engine import stages_segments
-from ..memory.activation.workspace import (
-    EIGHT_DIM,
-    FEW_QUERIES,
-    SEGMENT,
-    latent_piece,
-    segment_tokens,
-)
 from ..memory.weights import weight_bytes
-from ..models.spec import Attention, LatentAttention, ModelSpec, Part
-from ..models.token_work import AttentionWork
+from ..models.spec import ModelSpec, Part
 from ..workload import Workload
+from .attention_group import NOTHING, AttentionGroup, Floats, Number, attention_group
 from .unread_rows import unread_rows
 from .work import Work, work_of
 
-Floats = npt.NDArray[np.float64]
-Number = Floats | float
-_NO_LIMIT = float(2**40)  # the reach of attention to all tokens before
 _BLOCKED = (Granularity.PER_CHANNEL, Granularity.PER_BLOCK)
 
 
@@ -124,32 +113,6 @@ _OF_FORMAT = (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class AttentionGroup:
-    """`layers` layers with attention of one kind; as AttentionWork, and how the runtime takes a
-    chunk of it."""
-
-    layers: Number
-    query_heads: Number
-    flops_per_pair: Number
-    cache_elements: Number
-    group: Number
-    reach: Number
-    """Tokens a query sees at most."""
-    staged: Number
-    """1 where a chunk's past is written out in segments for a library's attention."""
-    segment: Number
-    """Tokens of a segment of a chunk of more than FEW_QUERIES tokens."""
-    eight: Number
-    """1 where Hopper's kernel of 8 bits takes heads of this size, which see all tokens before."""
-    expanded: Number
-    """Elements of keys and values that each cached token is expanded to again for each chunk."""
-    expand_flops: Number
-    """Operations of that."""
-    unread: Number
-    """1 where the last layer, which `one_row` is of, is one of them."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class LatencyJob:
     """One prompt and its decode steps. Numbers of a model, of a workload, of configurations."""
 
@@ -179,6 +142,10 @@ class LatencyJob:
     packed_routed_launches: Number
     joined_launches: Number
     plain_gates: Number
+    own_layers: Number
+    recurrent_layers: Number
+    recurrent_calls: Number
+    block_calls: Number
     weight: Number
     """Stored bytes of one weight of a matrix product."""
     rounded_rows: Number
@@ -202,6 +169,8 @@ class LatencyJob:
     """The same of few rows times 4 bits by stream.cu (in whole numbers) and wide.cu."""
     one_row: Number
     """The same of the last layer, run for the one row of a prompt's pass that is read."""
+    chosen: Number
+    """1 where a step chooses its token; benchmarks' passes do not."""
     unread_linear: Number
     unread_expert: Number
     unread_moved: Number
@@ -227,10 +196,11 @@ def job_of(spec: ModelSpec, workload: Workload, axes: ConfigurationAxes) -> Late
         overlaps=1.0,
         whole=1.0,
         one_row=1.0,
+        chosen=1.0,
         unread_linear=float(unread.linear),
         unread_expert=float(unread.expert),
         unread_moved=float(unread.moved_bytes),
-        kinds=tuple(_kind(spec, workload, kind) for kind in work.attention),
+        kinds=tuple(attention_group(spec, workload, kind) for kind in work.attention),
         **values,
     )
 
@@ -239,6 +209,7 @@ _OF_WORK = (
     "layers", "linear", "matrices", "expert", "expert_share", "top_k", "experts", "head",
     "scan_flops", "moved_bytes", "fused_moved_bytes", "launches", "fused_launches", "host_launches",
     "routed_launches", "packed_routed_launches", "joined_launches", "plain_gates",
+    "own_layers", "recurrent_layers", "recurrent_calls", "block_calls",
 )  # fmt: skip
 
 
@@ -250,44 +221,10 @@ def _stored_weight(spec: ModelSpec, work: Work, bits: Sequence[int]) -> Floats:
     return np.array([max(0.25, (size - kept) / matrices) for size in text])
 
 
-def _kind(spec: ModelSpec, workload: Workload, work: AttentionWork) -> AttentionGroup:
-    mixer = work.mixer
-    staged = isinstance(mixer, Attention) and stages_segments(mixer, 2, workload.tokens)
-    segment, kv_heads = SEGMENT, work.query_heads // max(1, work.group)
-    expanded = flops = 0
-    if isinstance(mixer, Attention):
-        dims = mixer.head_dim, mixer.value_dim
-        segment = segment_tokens(mixer.kv_heads, *dims, FEW_QUERIES + 1)
-    elif isinstance(mixer, LatentAttention) and workload.batch == 1:
-        staged, wide = True, mixer.nope_dim + mixer.value_dim
-        segment = latent_piece(mixer.query_heads, wide)
-        expanded = mixer.query_heads * (wide + mixer.rope_dim)
-        flops = 2 * mixer.query_heads * wide * mixer.kv_rank
-    return AttentionGroup(
-        float(work.layers),
-        float(work.query_heads),
-        float(work.flops_per_pair),
-        float(work.cache_elements),
-        float(work.group),
-        float(work.reach or _NO_LIMIT),
-        float(staged),
-        float(segment),
-        float(staged and work.reach is None and work.cache_elements == 2 * EIGHT_DIM * kv_heads),
-        float(expanded),
-        float(flops),
-        float(mixer == unread_rows(spec).mixer),
-    )
-
-
-_NOTHING = AttentionGroup(
-    0.0, 1.0, 0.0, 0.0, 1.0, _NO_LIMIT, 0.0, float(SEGMENT), 0.0, 0.0, 0.0, 0.0
-)
-
-
 def stack(jobs: Sequence[LatencyJob]) -> LatencyJob:
     """Single jobs as one whose fields are arrays [runs, 1, 1]."""
     most = max(len(job.kinds) for job in jobs)
-    padded = [(*job.kinds, *[_NOTHING] * (most - len(job.kinds))) for job in jobs]
+    padded = [(*job.kinds, *[NOTHING] * (most - len(job.kinds))) for job in jobs]
     kinds = tuple(AttentionGroup(**_columns([row[i] for row in padded])) for i in range(most))
     return LatencyJob(**_columns(jobs), kinds=kinds)
 

@@ -17,6 +17,7 @@ from ..models.spec import (
     MoEFFN,
     RecurrentState,
 )
+from .recurrent_calls import recurrent_calls
 
 # Bytes an unfused layer moves for each token and element besides its matrix products, counted
 # op by op in 16 bits: two RMS norms with their fp32 round trips 30 each and two residual adds 6
@@ -30,17 +31,39 @@ NORM_BYTES, ROPE_BYTES, FFN_BYTES = 72, 16, 12
 ATTENTION_LAUNCHES, ROPE_LAUNCHES, LATENT_LAUNCHES = 11, 10, 40
 MOE_LAUNCHES, RECURRENT_LAUNCHES, RESIDUAL_LAUNCHES = 60, 85, 2
 
+# Latent attention of the runtime: what a step launches beside its products, and what a chunk's
+# launches cost the host, in launches of ours.
+LATENT_STEP, LATENT_HOST = 40, 40
+
 # Three projections, two appends, attention and its output product; a gated FFN's gate, up, SwiGLU
 # and down. Where RoPE, the adds or the gate are torch's own, each of their kernels costs the host
 # TORCH_CALL of what launching one of ours (Triton) or a module's product does.
 FUSED_ATTENTION, FUSED_FFN, TORCH_CALL = 7, 4, 0.2
+L2_NORMS = {"llama4": 14, "llama4_text": 14}  # of queries and keys, which have no module of ours
 ROUTED_CALL = 0.5  # the same of the operations below: sorts, top-k, grouped products
 
-# A routed FFN of 16-bit experts (transformers' grouped_mm), counted by torch operation: router,
-# softmax, top-k, sort, two gathers, histogram, sum, two grouped products, activation, weights, the
-# order back; sort, top-k, histogram and grouped products are two kernels each. Gathering and adding
+# A routed FFN of 16-bit experts (transformers' grouped_mm), counted by torch operation beside its
+# router: sort, two gathers, histogram, sum, two grouped products, activation, weights, the order
+# back; sort, top-k, histogram and grouped products are two kernels each. Gathering and adding
 # biases is 4 more, gpt-oss's clamped gate 5. Packed experts take fewer in a step.
-ROUTED, BIASED, CLAMPED, PACKED_ROUTED = 30, 4, 5, 15
+ROUTED, BIASED, CLAMPED, PACKED_ROUTED = 23, 4, 5, 8
+
+# Operations of routers, and of adding shared experts, as torch dispatches them (transformers 5.23,
+# the meta device). Groups of experts with a bias of choice (DeepSeek-V3's) take three times those
+# of a softmax and a top-k. Llama 4's include what sorts out the rows that it gives its experts
+# (runtime/weights/experts.py).
+ROUTER, SHARED_ROUTER, GROUP_ROUTER, INPUT_ROUTER = 7, 11, 20, 22
+_ROUTERS = {
+    "gpt_oss": 3, "granitemoe": 5, "granitemoehybrid": 5, "granitemoeshared": 5, "mixtral": 6,
+} | dict.fromkeys(
+    ("qwen2_moe", "qwen3_next", "qwen3_5_moe", "qwen3_5_moe_text"), SHARED_ROUTER
+) | dict.fromkeys(("llama4", "llama4_text"), INPUT_ROUTER) | dict.fromkeys(
+    (
+        "axk1", "deepseek_v3", "deepseek_v32", "dots1", "exaone_moe", "glm4_moe", "glm4_moe_lite",
+        "glm4v_moe_text", "glm_moe_dsa", "hy_v3", "kimi_k2", "kimi_linear", "minimax_m2",
+        "nemotron_h", "solar_open",
+    ), GROUP_ROUTER,
+)  # fmt: skip
 
 # Bytes that the same kernels move: a norm reads and writes an element, a residual add moves 6
 # (both at once 8), a fused RoPE 4; attention's output is put in order, 4; SwiGLU reads two and
@@ -54,6 +77,13 @@ FLOAT_ROPE_BYTES = 34  # of a Q or K element that is turned in float32 and cast 
 # hidden element is gathered 4, weighted 4, put back in order 4 and summed up 2, and an FFN element
 # moves FFN_BYTES. Biases are gathered and added: 10 a hidden element, 20 an FFN element. gpt-oss's
 # clamps and its gate move 22 more.
+# Gemma 3n's four streams, predicted and corrected around each layer, its low-rank residual and its
+# embeddings of each layer: operations of a layer, and bytes a hidden element, counted so too.
+STREAM_LAUNCHES, STREAM_BYTES = 60, 300
+
+# Llama 4 gives every expert every token's row: repeated, times its score, looked through, and the
+# sum of a result as large.
+GIVEN_BYTES = 12
 ROUTED_BYTES, HIDDEN_BIAS_BYTES, FFN_BIAS_BYTES, CLAMP_BYTES = 14, 10, 20, 22
 
 
@@ -109,12 +139,16 @@ def fused_launches(layer: Layer, spec: ModelSpec, torch_call: float) -> float:
     traits = block_traits_of(spec.text_type or spec.model_type)
     total = (4 if layer.sandwich_norms else 2) + (1 if plain else RESIDUAL_LAUNCHES * torch_call)
     total += RESIDUAL_LAUNCHES * traits.scaled_adds * torch_call
+    total += STREAM_LAUNCHES * (traits.streams > 1) * torch_call
     for mixer in layer.mixers:
         if isinstance(mixer, Attention):
             total += FUSED_ATTENTION + 2 * mixer.qk_norm
             total += mixer.rope * (1 if plain else ROPE_LAUNCHES * torch_call)
-        else:  # not run
-            total += LATENT_LAUNCHES
+            total += mixer.rope * L2_NORMS.get(spec.text_type or spec.model_type, 0) * torch_call
+        elif isinstance(mixer, RecurrentState):
+            total += recurrent_calls(mixer).step * (torch_call == 1)  # the host's: roofline.py
+        else:
+            total += LATENT_STEP if torch_call == 1 else LATENT_HOST
     gate = 2 * torch_call - 1 if traits.plain_gate else 0  # activation and product for one SwiGLU
     dense = isinstance(layer.ffn, DenseFFN)
     if isinstance(layer.ffn, MoEFFN) and layer.ffn.shared_width:
@@ -133,7 +167,17 @@ def plain_gates(layer: Layer, spec: ModelSpec) -> int:
 def routed_launches(spec: ModelSpec) -> int:
     """Kernels that a layer's 16-bit experts take."""
     traits = block_traits_of(spec.text_type or spec.model_type)
-    return ROUTED + BIASED * traits.expert_biases + CLAMPED * traits.clamped_gate
+    expert = ROUTED + BIASED * traits.expert_biases + CLAMPED * traits.clamped_gate
+    return expert + router_launches(spec)
+
+
+def packed_routed_launches(spec: ModelSpec) -> int:
+    """The same of packed ones, in a step."""
+    return PACKED_ROUTED + router_launches(spec)
+
+
+def router_launches(spec: ModelSpec) -> int:
+    return _ROUTERS.get(spec.text_type or spec.model_type, ROUTER)
 
 
 def fused_moved_bytes(layer: Layer, spec: ModelSpec) -> int:
@@ -145,6 +189,7 @@ def fused_moved_bytes(layer: Layer, spec: ModelSpec) -> int:
     if plain:  # one of each is a single kernel
         norms, adds = FUSED_NORM_BYTES, FUSED_ADD_BYTES + FUSED_ADD_NORM_BYTES
     adds += RESIDUAL_LAUNCHES * SCALE_BYTES * traits.scaled_adds
+    adds += STREAM_BYTES * (traits.streams > 1)
     gated = FFN_BYTES if traits.plain_gate else FUSED_FFN_BYTES
     total = (norms + adds) * spec.hidden
     for mixer in layer.mixers:
@@ -154,7 +199,9 @@ def fused_moved_bytes(layer: Layer, spec: ModelSpec) -> int:
             total += mixer.rope * (FUSED_ROPE_BYTES if plain else rope) * rotated
             total += mixer.qk_norm * FUSED_NORM_BYTES * rotated
             total += ORDERED_BYTES * mixer.query_heads * mixer.value_dim
-        else:  # not run
+        elif isinstance(mixer, RecurrentState):
+            total += int(recurrent_calls(mixer).moved * mixer.width)
+        else:
             total += ROPE_BYTES * spec.hidden
     if isinstance(layer.ffn, DenseFFN):
         total += gated * layer.ffn.width
@@ -163,5 +210,6 @@ def fused_moved_bytes(layer: Layer, spec: ModelSpec) -> int:
         an_ffn = FFN_BYTES + FFN_BIAS_BYTES * traits.expert_biases
         an_ffn += CLAMP_BYTES * traits.clamped_gate
         total += layer.ffn.top_k * (a_hidden * spec.hidden + an_ffn * layer.ffn.width)
+        total += GIVEN_BYTES * layer.ffn.experts * spec.hidden * traits.every_expert
         total += gated * layer.ffn.shared_width
     return total

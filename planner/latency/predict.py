@@ -14,7 +14,7 @@ from ..light_dataclass import dataclass
 from ..memory.kv_cache import kv_bytes
 from ..models.spec import ModelSpec
 from ..workload import Workload
-from .efficiency import profile_of
+from .interval import profile_of
 from .job import ConfigurationAxes
 from .roofline import Seconds, sweep
 
@@ -69,10 +69,11 @@ def _of_reading(
 ) -> Latency:
     size = kv_bytes(spec, config, workload, engine).total
     axes = ConfigurationAxes.of(config, size)
-    profile = profile_of(engine, hardware)
-    ends = (profile.coefficients, profile.low, profile.high)
+    profile = profile_of(engine, hardware, spec)
     loaded = engine.loaded(spec)
-    swept = [sweep(loaded, workload, hardware, end, axes) for end in ends]
+    swept = [
+        sweep(loaded, workload, hardware, end.prompts, axes, end.steps) for end in profile.ends
+    ]
     return with_interval(profile.kind, swept, 0, 0, 0)
 
 

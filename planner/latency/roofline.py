@@ -30,8 +30,9 @@ from ..models.spec import ModelSpec
 from ..workload import Workload
 from . import roofline_experts as experts
 from . import roofline_products as products
+from .attention_group import Floats, Number
 from .efficiency import Coefficients
-from .job import ConfigurationAxes, Floats, LatencyJob, Number, job_of
+from .job import ConfigurationAxes, LatencyJob, job_of
 from .kernel_launches import ROUTED_CALL, TORCH_CALL
 from .roofline_attention import Card, attention_host, chunk_attention, decode_cache
 from .roofline_experts import FEW_ROWS, PACKED
@@ -42,6 +43,7 @@ small kernels (kernels/tensor_append.py), as timed in five runs."""
 ROTATION_LAUNCHES = 4
 """Products that rotate a layer's keys and values, and between its captured pieces its queries and
 attention's output."""
+BLOCK = 64  # tokens of a block of a delta net's plain code
 SMOOTHING = 18  # operations that a chunk's keys are smoothed by (runtime/cache/smoothing.py)
 
 
@@ -59,8 +61,10 @@ def sweep(
     hardware: Hardware,
     coefficients: Coefficients,
     axes: ConfigurationAxes,
+    of_steps: Coefficients | None = None,
 ) -> Seconds:
-    """TTFT and TPOT of every combination of the axes, in seconds."""
+    """TTFT and TPOT of every combination of the axes, in seconds. `of_steps`: where TPOT has
+    coefficients of its own (an end of an interval)."""
     card = Card(hardware, coefficients)
     # Prefill knows no more of a format than this, so most of a space's are alike to it.
     alike = (axes.k_bits * 32 + axes.v_bits) * 2 + axes.per_tensor
@@ -71,28 +75,36 @@ def sweep(
     first = np.zeros(len(number), dtype=np.int64)
     first[which[::-1]] = np.arange(len(which))[::-1]  # the earliest of each kind is written last
     ttft = _prefill(job_of(spec, workload, axes.at(first)), card)
-    return Seconds(ttft[:, which], _decode(job_of(spec, workload, axes), card))
+    steps = card if of_steps is None else Card(hardware, of_steps)
+    return Seconds(ttft[:, which], _decode(job_of(spec, workload, axes), steps))
 
 
-def seconds(job: LatencyJob, hardware: Hardware, coefficients: Coefficients) -> Seconds:
+def seconds(
+    job: LatencyJob,
+    hardware: Hardware,
+    coefficients: Coefficients,
+    of_steps: Coefficients | None = None,
+) -> Seconds:
     """TTFT and TPOT of a job, whatever its fields' shapes."""
-    card = Card(hardware, coefficients)
-    return Seconds(_prefill(job, card), _decode(job, card))
+    steps = Card(hardware, of_steps or coefficients)
+    return Seconds(_prefill(job, Card(hardware, coefficients)), _decode(job, steps))
 
 
 def _decode(job: LatencyJob, card: Card) -> Floats:
     c = card.c
     rest = job.batch * (_moved(job, card) / card.stream + job.scan_flops / card.matmul)
-    early = np.where((np.asarray(job.whole) > 0) & (job.weight < products.FOUR), c.early, 1.0)
-    small = job.layers * (early * c.card_layer + c.tail_layer * job.tail)
+    early = (np.asarray(job.whole) > 0) & (job.weight < products.FOUR)
+    full = job.layers - np.where(early, job.own_layers * (1.0 - c.early), 0.0)
+    small = full * c.card_layer + job.layers * c.tail_layer * job.tail
     small = small + job.layers * c.turn_layer * (job.rotated + 0.5 * job.smoothed)
-    torch_launches = experts.launches(job) + _tensor_launches(job)
-    small = small + c.card_launch * (_step_launches(job, c) + torch_launches)
+    small = small + c.card_launch * (_step_launches(job, c) + _tensor_launches(job))
+    small = small + c.card_routed * experts.launches(job)
     packed = (job.k_bits < 16) | (job.v_bits < 16)
     launches = job.launches + np.where(packed, job.layers * c.packed_launches, 0.0)
     host = c.host_step + c.plan_decode + c.launch_decode * launches
     seconds: Floats = (
-        np.maximum(host, products.step(job, card) + rest + decode_cache(job, card) + small) + c.step
+        np.maximum(host, products.step(job, card) + rest + decode_cache(job, card) + small)
+        + c.step * job.chosen
     )
     return seconds
 
@@ -129,8 +141,8 @@ def _passes(job: LatencyJob, length: Number, done: Number, count: Number, card: 
     job = _read(job, rows, card)
     fixed = products.chunk(job, rows, card) + rows * _moved(job, card) / card.stream
     fixed = fixed + job.layers * c.card_layer
-    torch_launches = experts.launches(job) + _tensor_launches(job)
-    fixed = fixed + c.card_launch * (job.fused_launches + torch_launches)
+    fixed = fixed + c.card_launch * (job.fused_launches + _tensor_launches(job))
+    fixed = fixed + c.card_routed * experts.launches(job)
     level, slope = chunk_attention(job, length, card)
     host, climb = _host(job, length, card)
     host, fixed = host + climb * done, fixed + level + slope * done
@@ -180,8 +192,9 @@ def _host(job: LatencyJob, length: Number, card: Card) -> tuple[Number, Number]:
         + TORCH_CALL * SMOOTHING * job.layers * job.smoothed
     )
     eager = c.launch_prefill * launches + np.where(copied, c.launch_packed * job.matrices, 0.0)
+    eager = eager + c.recurrent_call * (job.recurrent_calls + job.block_calls * length / BLOCK)
     pieces = (job.context >= GRAPH_FROM * job.chunk) & (length == job.chunk)
-    pieces = pieces & (job.chunk <= PIECES_TO)
+    pieces = pieces & (job.chunk <= PIECES_TO) & (np.asarray(job.recurrent_layers) == 0)
     level, slope = attention_host(job, length, card)
     between = (
         c.launch_piece * job.layers + c.launch_prefill * ROTATION_LAUNCHES / 2 * rotated_layers

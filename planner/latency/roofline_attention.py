@@ -15,14 +15,19 @@ from ..memory.activation.workspace import (
     EIGHT_DIM,
     EIGHT_ROWS,
     FEW_QUERIES,
+    LATENT_KEYS,
+    LATENT_ROWS,
     MULTIPROCESSORS,
     SEGMENT,
     eight_heads,
+    latent_splits,
     merging_bytes,
+    tile_rows,
     tile_splits,
 )
+from .attention_group import AttentionGroup, Floats, Number
 from .efficiency import Coefficients
-from .job import AttentionGroup, Floats, LatencyJob, Number
+from .job import LatencyJob
 
 LAST_SEGMENTS = 1.25  # the chunk, with what is less than a quarter; beside it three of four times
 # one piece of quarters, while on average half a segment is counted by length
@@ -33,6 +38,10 @@ HOPPER = ("H100", "H200", "H800", "H20")
 
 EXPANDING = 3
 """Passes over latents' keys and values: their product writes them, they are copied, and read."""
+
+LATENT_SEGMENT = 3.0
+"""Launches of a piece of latents, in those of a staged segment: two copies, the product that
+expands them and what puts keys together, attention, and five that merge it."""
 
 GENERAL_DECODE = 0.2
 """Of `stream`, a step over widths and tables that the decode kernel does not take: the general
@@ -85,7 +94,21 @@ def decode_cache(job: LatencyJob, card: Card) -> Number:
     sides = job.k_bits / k_rate + job.v_bits / _reached(job.v_bits, card)
     sides = np.where(job.coded > 0, (job.k_bits + job.v_bits) / GENERAL_DECODE, sides)
     read = job.kv_bytes * sides / (job.k_bits + job.v_bits) / card.stream
-    return read + DECODE_ROUND * c.card_layer * _further_rounds(job)
+    return read + DECODE_ROUND * c.card_layer * _further_rounds(job) + _latent_step(job, c)
+
+
+def _latent_step(job: LatencyJob, c: Coefficients) -> Number:
+    """Seconds in which steps attend to latents: rounds of programs, each a tile of latents at a
+    time, and the parts that are put together one after another (runtime/kernels/latent.py)."""
+    total: Number = 0.0
+    for kind in job.kinds:
+        programs = np.ceil(kind.query_heads / LATENT_ROWS) * job.batch
+        splits = latent_splits(kind.query_heads, job.batch, job.tokens, MULTIPROCESSORS)
+        rounds = np.ceil(programs * splits / MULTIPROCESSORS)
+        tiles = np.ceil(job.tokens / splits / LATENT_KEYS)
+        each = rounds * tiles * c.latent_tile + splits * c.latent_split
+        total = total + kind.latent * kind.layers * each
+    return total
 
 
 def _further_rounds(job: LatencyJob) -> Number:
@@ -95,6 +118,7 @@ def _further_rounds(job: LatencyJob) -> Number:
     total: Number = 0.0
     for kind in job.kinds:
         heads = job.batch * kind.query_heads // np.maximum(kind.group, 1)
+        heads = heads * (1.0 - kind.latent)
         at_once = MULTIPROCESSORS * np.where(np.asarray(job.whole) > 0, 2, 1)
         total = total + kind.layers * np.maximum(np.ceil(heads / at_once) - 1, 0.0)
     return total
@@ -136,12 +160,14 @@ def _staged(
     # The general kernel splits the keys where few queries would leave the card idle.
     parts = _parts(job, kind, length)
     tiled = np.where(packed, card.tiled_packed, card.tiled)
-    tiled = tiled * card.filled(parts * length * job.batch * kind.query_heads)
+    tiled = tiled * np.minimum(1.0, parts * _tiles(job, kind, length) / (2 * MULTIPROCESSORS))
     own = np.where(kind.staged > 0, card.attention * filled, tiled)
     past = np.where(kind.staged > 0, card.packed, tiled)
     pairs = job.batch * kind.layers * kind.flops_per_pair * length
+    heads_pairs = job.batch * kind.layers * kind.query_heads * length
+    softened = pairs + c.softmax * heads_pairs
     slides = kind.reach < job.context
-    level = pairs * np.minimum(kind.reach, length / 2) / own
+    level = softened * np.where(slides, kind.seen, length / 2) / own
     # The packed past is read, and its 16-bit copy written.
     both = (job.k_bits + job.v_bits) / 32  # of a 16-bit cache's bytes
     bytes_each = 2.0 * job.batch * kind.layers * kind.cache_elements * (both + c.staging_moves)
@@ -151,7 +177,7 @@ def _staged(
     # Latents become keys and values, which are put together and read.
     expanding = kind.expand_flops / card.matmul + EXPANDING * 2 * kind.expanded / card.stream
     written = written + job.batch * kind.layers * expanding
-    growth = np.where(slides | (job.chunk >= job.context), 0.0, pairs / past + written)
+    growth = np.where(slides | (job.chunk >= job.context), 0.0, softened / past + written)
     if not card.eight:
         return level, growth
     # In 8 bits, past and chunk alike, where the format is, and enough queries are.
@@ -181,6 +207,14 @@ def heads_in_8_bits(job: LatencyJob, kind: AttentionGroup, length: Number) -> Nu
     room = np.maximum(staged, merging_bytes(kind.query_heads, EIGHT_DIM, length))
     heads = eight_heads(room, length, job.context, kind.query_heads, kv_heads)
     return np.where(few & (np.asarray(kind.eight * job.eight) > 0), heads, 0)
+
+
+def _tiles(job: LatencyJob, kind: AttentionGroup, length: Number) -> Number:
+    """Programs of the general kernel, each of a tile of queries; two of them fill a
+    multiprocessor."""
+    heads = kind.query_heads // np.maximum(kind.group, 1)
+    queries = length * kind.group
+    return np.ceil(queries / tile_rows(queries)) * job.batch * heads
 
 
 def _parts(job: LatencyJob, kind: AttentionGroup, length: Number) -> Number:
@@ -226,6 +260,7 @@ def attention_host(job: LatencyJob, length: Number, card: Card) -> tuple[Number,
     slope: Number = 0.0
     for kind in job.kinds:
         each = job.batch * kind.staged * kind.layers * card.c.launch_segment
+        each = each * (1.0 + (LATENT_SEGMENT - 1.0) * kind.latent)
         slides = kind.reach < job.context
         windows = np.ceil(length / np.maximum(SEGMENT - kind.reach + 1, 1.0))
         segment = _segment(kind, length)

@@ -9,8 +9,9 @@ at a time: each time reads them again, and fills tiles of its own.
 import numpy as np
 
 from ..memory.activation.workspace import EXPERT_ROWS
+from .attention_group import Floats, Number
 from .efficiency import Coefficients
-from .job import Floats, LatencyJob, Number
+from .job import LatencyJob
 from .roofline_attention import Card
 
 FEW_ROWS = 64  # rows up to which packed weights are read as they are (runtime/weights/linear.py)

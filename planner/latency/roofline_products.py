@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import roofline_experts as experts
-from .job import Floats, LatencyJob, Number
+from .attention_group import Floats, Number
+from .job import LatencyJob
 from .roofline_attention import Card
 from .roofline_experts import FEW_ROWS, PACKED
 

@@ -8,19 +8,21 @@ import numpy as np
 import numpy.typing as npt
 
 from ..light_dataclass import dataclass
+from ..memory.activation.kvpareto_engine import FUSED_LAYERS
 from ..models.spec import Attention, DenseFFN, Layer, ModelSpec, MoEFFN, RecurrentState
 from ..models.token_work import AttentionWork, token_work
 from .kernel_launches import (
-    PACKED_ROUTED,
     TORCH_CALL,
     fused_launches,
     fused_moved_bytes,
     joinable,
+    packed_routed_launches,
     plain_gates,
     routed_launches,
     unfused_launches,
     unfused_moved_bytes,
 )
+from .recurrent_calls import recurrent_calls
 
 Floats = npt.NDArray[np.float64]
 
@@ -66,6 +68,14 @@ class Work:
     """Dense matrix products of a pass, the output head aside."""
     experts: int
     """Routed experts of all layers."""
+    own_layers: int
+    """Layers whose code is the runtime's own: their kernels begin before others' end."""
+    recurrent_layers: int
+    """Mixers whose state does not grow: no chunk of such a model is captured."""
+    recurrent_calls: int
+    """Operations that the host launches for them in a chunk."""
+    block_calls: float
+    """The same for each 64 tokens of it."""
     attention: tuple[AttentionWork, ...]
 
 
@@ -78,6 +88,7 @@ def work_of(spec: ModelSpec) -> Work:
     # q, k, v and gate, up that the checkpoint itself has as one matrix (Phi-3)
     apart = sum(_products(layer) for layer in spec.layers)
     joined = min(saved, max(0, apart - passed.matrices)) if dense else 0
+    recurrent = [(x, count) for x, count in spec.mixer_counts if isinstance(x, RecurrentState)]
     return Work(
         layers=sum(bool(layer.mixers) for layer in spec.layers),
         linear=passed.linear,
@@ -86,11 +97,7 @@ def work_of(spec: ModelSpec) -> Work:
         top_k=max((x.ffn.top_k for x in spec.layers if isinstance(x.ffn, MoEFFN)), default=0),
         head=passed.head,
         embedding=passed.embedding,
-        scan_flops=sum(
-            6 * mixer.state * count
-            for mixer, count in spec.mixer_counts
-            if isinstance(mixer, RecurrentState)
-        ),
+        scan_flops=sum(6 * mixer.state * count for mixer, count in recurrent),
         moved_bytes=unfused_moved_bytes(spec),
         fused_moved_bytes=sum(fused_moved_bytes(layer, spec) for layer in spec.layers),
         launches=sum(unfused_launches(layer, spec.norm) for layer in spec.layers),
@@ -98,11 +105,15 @@ def work_of(spec: ModelSpec) -> Work:
         host_launches=sum(fused_launches(layer, spec, TORCH_CALL) for layer in spec.layers)
         - joined,
         routed_launches=routed_layers * routed_launches(spec),
-        packed_routed_launches=routed_layers * PACKED_ROUTED,
+        packed_routed_launches=routed_layers * packed_routed_launches(spec),
         joined_launches=saved - joined,
         plain_gates=sum(plain_gates(layer, spec) for layer in spec.layers),
         matrices=passed.matrices,
         experts=sum(x.ffn.experts for x in spec.layers if isinstance(x.ffn, MoEFFN)),
+        own_layers=len(spec.layers) * ((spec.text_type or spec.model_type) in FUSED_LAYERS),
+        recurrent_layers=sum(count for _, count in recurrent),
+        recurrent_calls=sum(recurrent_calls(mixer).chunk * count for mixer, count in recurrent),
+        block_calls=sum(recurrent_calls(mixer).block * count for mixer, count in recurrent),
         attention=passed.attention,
     )
 

@@ -15,7 +15,7 @@ from ..hardware.gpu_names import find_gpu
 from ..hardware.gpus import Hardware
 from ..latency import predict as latency
 from ..latency import roofline
-from ..latency.efficiency import profile_of
+from ..latency.interval import profile_of
 from ..latency.job import ConfigurationAxes
 from ..light_dataclass import dataclass
 from ..memory.estimate import MemoryEstimate, assemble, estimate, widened_to_ends
@@ -97,13 +97,20 @@ class EvaluatedSpace:
         if self.spec.ends:
             how = self.workload, self.engine, self.hardware
             return [latency.predict(self.spec, self.space.configuration(i), *how) for i in indices]
-        profile = profile_of(self.engine, self.hardware)
+        profile = profile_of(self.engine, self.hardware, self.spec)
         places = [self.place(i) for i in indices]
         formats = sorted({f for _, f, _ in places})
         few = self.axes.at(formats)
         swept = [
-            roofline.sweep(self.engine.loaded(self.spec), self.workload, self.hardware, end, few)
-            for end in (profile.coefficients, profile.low, profile.high)
+            roofline.sweep(
+                self.engine.loaded(self.spec),
+                self.workload,
+                self.hardware,
+                end.prompts,
+                few,
+                end.steps,
+            )
+            for end in profile.ends
         ]
         number = {f: i for i, f in enumerate(formats)}
         return [latency.with_interval(profile.kind, swept, w, number[f], c) for w, f, c in places]
@@ -134,7 +141,7 @@ def evaluate(
     card = hardware or find_gpu(REFERENCE_GPU)
     axes = ConfigurationAxes.of_space(space, sizes.kv[0, :, 0].astype(float))
     seconds = roofline.sweep(
-        engine.loaded(spec), workload, card, profile_of(engine, card).coefficients, axes
+        engine.loaded(spec), workload, card, profile_of(engine, card, spec).coefficients, axes
     )
     shape = space.shape
     retention, low = _with_measured(spec, space, workload.context, grid, task)

@@ -154,7 +154,7 @@ def _splits(queries: int, batch: int, held: int, device: torch.device) -> int:
     if device.type != "cuda":
         return 1
     processors = torch.cuda.get_device_properties(device).multi_processor_count
-    return latent_splits(queries, batch, held, processors)
+    return int(latent_splits(queries, batch, held, processors))
 
 
 def takes_chunks(state: LayerState, query: Tensor, nope: int, value: int) -> bool:

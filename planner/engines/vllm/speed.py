@@ -122,10 +122,18 @@ def _certainty(
     names, measured = efficiencies_of(model), set(profile["measured"])
     run = stages == 1 and names <= measured
     if any(card in model.hardware.name for card in profile["fitted_on"]):
+        if run:
+            return True, profile["there"]
         once = stages == 1 and names <= measured | set(profile["measured_once"])
-        return once, profile["there" if run else "untried"]
-    near = any(card in model.hardware.name for card in profile["near"])
-    return False, profile["untried" if near and run else "elsewhere"]
+        known = [ends for name, ends in profile["once"].items() if name in names]
+        if not once or not known:
+            return once, profile["untried"]
+        return True, (min(low for low, _ in known), max(high for _, high in known))
+    if run:
+        near = any(card in model.hardware.name for card in profile["near"])
+        return False, profile["beside" if near else "elsewhere"]
+    both = profile["untried"], profile["elsewhere"]
+    return False, (min(low for low, _ in both), max(high for _, high in both))
 
 
 @lru_cache(maxsize=1)

@@ -92,7 +92,7 @@ def _absorbed(live: LiveTensors, mixer: LatentAttention, step: ForwardStep) -> i
     live.drop(rows)
     contiguous = live.take(step.bytes(heads * rank)) if step.batch > 1 else 0
     contiguous += live.take(step.bytes(heads * mixer.rope_dim))
-    parts = latent_splits(step.new * heads, step.batch, step.capacity, MULTIPROCESSORS)
+    parts = int(latent_splits(step.new * heads, step.batch, step.capacity, MULTIPROCESSORS))
     sums = live.take(parts * step.rows * heads * rank * 4)
     sums += live.take(parts * step.rows * heads * 4)
     live.drop(contiguous)

@@ -116,11 +116,13 @@ LATENT_KEYS = 32  # tokens of a tile of it
 EXPANDED_BYTES = 2**26  # keys and values of a piece of latents, expanded in 16 bits for all heads
 
 
-def latent_splits(queries: int, batch: int, held: int, processors: int) -> int:
+def latent_splits(queries: Any, batch: Any, held: Any, processors: int) -> Any:
     """Parts of a cache of `held` tokens that the latents' kernel attends to apart, so that
-    `queries` rows of (query, head) of each of `batch` sequences fill the device."""
+    `queries` rows of (query, head) of each of `batch` sequences fill the device. Shapes
+    broadcast."""
     programs = -(-queries // LATENT_ROWS) * batch
-    return max(1, min(2 * processors // programs, -(-held // 256)))
+    parts = np.minimum(2 * processors // programs, -(-held // 256))
+    return np.maximum(1, parts)
 
 
 def latent_piece(heads: int, width: int) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from kvpareto.calibration.fit.engine_runs import RunRow, of_records
 from kvpareto.calibration.fit.gpu import contexts, document, refit, slacks
-from kvpareto.calibration.fit.latency import COSTS, RATES, HeldOutErrors, entry, fit
+from kvpareto.calibration.fit.latency import COSTS, RATES, entry, fit
 from kvpareto.calibration.records.record_file import Environment, Memory, Record, RecordFile
 from kvpareto.planner.accuracy.calibrations import META, fingerprint, folder_of
 from kvpareto.planner.engines.kvpareto import KVPARETO
@@ -18,7 +18,8 @@ from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.hardware.measured import forget, path_of
-from kvpareto.planner.latency.efficiency import Coefficients, profile_of, shipped
+from kvpareto.planner.latency.efficiency import Coefficients, shipped
+from kvpareto.planner.latency.interval import profile_of
 from kvpareto.planner.latency.job import ConfigurationAxes, job_of
 from kvpareto.planner.latency.predict import predict
 from kvpareto.planner.latency.roofline import seconds
@@ -36,6 +37,7 @@ CONFIGS = (
     "w4a16-k4v4-kc-g64+pc512", "w16a16-k4v4-g64+res128+pc4096", "w4a16-k8v4-g64+rot+pc1024",
     "w16a16-k16v16", "w8a16-k8v8-pt+pc1024",
 )  # fmt: skip
+SPEC = load_model(MODELS[0], offline=True)
 CONTEXTS = (2048, 8192, 32_768)
 START = shipped(KVPARETO)
 
@@ -112,17 +114,6 @@ def test_rates_stay_within_the_datasheet() -> None:
     assert all(getattr(found, name) <= 1 for name in RATES)
 
 
-def test_ends_hold_what_was_left_out() -> None:
-    rng = np.random.default_rng(0)
-    errors = rng.normal(0, [0.10, 0.03], (400, 2))
-    low, high = HeldOutErrors(errors).ends()
-    inside = (errors > np.log(low)) & (errors < np.log(high))
-    assert 0.94 <= inside[:, 0].mean() <= 0.99  # the wider of the two decides
-    assert HeldOutErrors(np.zeros((400, 2))).ends() == pytest.approx((0.95, 1.05), abs=2e-3)
-    # Four rows say little of the extremes.
-    assert HeldOutErrors(errors[:4]).ends()[1] > float(np.exp(errors[:4].max()))
-
-
 def test_a_plan_on_a_measured_gpu_uses_its_coefficients(home: Path, slower: Coefficients) -> None:
     rows = made_up(slower, 0.02, MODELS[:1])
     spec, config, workload = rows[0].spec, rows[0].config, rows[0].workload
@@ -141,8 +132,8 @@ def test_a_plan_on_a_measured_gpu_uses_its_coefficients(home: Path, slower: Coef
     assert after.ttft_s == pytest.approx(rows[0].ttft_s, rel=0.1)
     assert after.ttft_high / after.ttft_low < 0.7 * before.ttft_high / before.ttft_low
     # Other engines, and other GPUs, are what they were.
-    assert profile_of(TRANSFORMERS, GPU).kind.startswith("roofline")
-    assert "calibrated" not in profile_of(KVPARETO, find_gpu("H200")).kind
+    assert profile_of(TRANSFORMERS, GPU, SPEC).kind.startswith("roofline")
+    assert "calibrated" not in profile_of(KVPARETO, find_gpu("H200"), SPEC).kind
 
 
 def test_overheads_measured_here_stand_in_for_estimates(home: Path) -> None:
@@ -189,7 +180,7 @@ def test_a_file_of_an_older_release_lacks_what_is_new(home: Path) -> None:
     entry = {"coefficients": {"matmul": 0.31}, "there": there | {"kind": "fitted here"}}
     path.write_text(json.dumps({"schema": 1, "gpu": GPU.name, "engines": {"kvpareto": entry}}))
     forget()
-    found = profile_of(KVPARETO, GPU).coefficients
+    found = profile_of(KVPARETO, GPU, SPEC).coefficients
     assert found == replace(shipped(KVPARETO), matmul=0.31)
 
 
@@ -200,11 +191,11 @@ def test_a_damaged_file_is_said(home: Path) -> None:
         path.write_text(text)
         forget()
         with pytest.raises(BadInput, match="damaged"):
-            profile_of(KVPARETO, GPU)
+            profile_of(KVPARETO, GPU, SPEC)
     path.write_text(json.dumps({"schema": 1, "gpu": GPU.name, "engines": {"kvpareto": {}}}))
     forget()
     with pytest.raises(BadInput, match="damaged"):
-        profile_of(KVPARETO, GPU)
+        profile_of(KVPARETO, GPU, SPEC)
     path.write_text(json.dumps({"schema": 1, "gpu": GPU.name, "memory": {"context": [1, 2]}}))
     forget()
     with pytest.raises(BadInput, match="damaged"):
@@ -261,7 +252,7 @@ def test_a_calibration_leaves_its_gpu_measured(home: Path, slower: Coefficients)
     assert "not among the known GPUs" in notices.pop()
     path = refit(rows[0].gpu, notices.append)
     assert path == path_of(GPU.name)
-    assert profile_of(KVPARETO, GPU).kind.endswith("12 runs of 1 model")
+    assert profile_of(KVPARETO, GPU, SPEC).kind.endswith("12 runs of 1 model")
     assert not notices
 
 

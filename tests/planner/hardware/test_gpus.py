@@ -5,6 +5,7 @@ import pytest
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.hardware.gpu_names import candidates, find_gpu
 from kvpareto.planner.hardware.gpus import list_gpus, named_gpus
+from kvpareto.report.profiles import show_document
 
 GIB = 2**30
 
@@ -194,3 +195,25 @@ def test_every_gpu_names_its_source_and_its_numbers_are_in_range() -> None:
         assert 4e-3 < gpu.memory_bytes / gpu.bandwidth < 0.7, gpu.name
         most = 1000 if "Jetson" in gpu.name else 500  # Thor: a data centre's units, LPDDR5X
         assert 20 < gpu.fp16_flops / gpu.bandwidth < most, gpu.name
+
+
+def test_what_was_looked_up_is_said_and_nothing_else() -> None:
+    checked = {gpu.name for gpu in list_gpus() if gpu.checked}
+    assert {"NVIDIA GeForce RTX 4090", "NVIDIA H200", "Intel Gaudi 3"} <= checked
+    assert not checked & {"NVIDIA GB300 (one GPU)", "Intel Arc Pro B65", "Apple M5 Pro 64GB"}
+    assert all(gpu.checked for gpu in list_gpus() if gpu.differs)
+    assert find_gpu("RTX 5880 Ada").differs == "864 GB/s there"
+    assert all(gpu.checked.startswith("https://") for gpu in list_gpus() if gpu.checked)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("H200", "memory and bandwidth the same: https://www.techpowerup.com"),
+        ("RTX 5880 Ada", "864 GB/s there"),
+        ("GB300", "memory and bandwidth not in a second source"),
+    ],
+)
+def test_profiles_show_says_it(name: str, says: str) -> None:
+    facts = show_document(find_gpu(name).name)["facts"]
+    assert facts["looked up"].startswith(says)
