@@ -33,9 +33,9 @@ WHOLE = (
 """The last layer carries a state, is one that others are too, or reads another's keys."""
 
 
-def model_of(kind: str) -> Any:
+def model_of(kind: str, **fields: Any) -> Any:
     torch.manual_seed(0)
-    content = CONFIGS.get(kind) or RECENT[kind]
+    content = (CONFIGS.get(kind) or RECENT[kind]) | fields
     config = hf_config({**content, "dtype": "float32"})
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     for parameter in model.parameters():
@@ -100,6 +100,18 @@ def test_the_answer_and_the_cache_are_the_whole_layer_s(
     assert relative_error(logits, whole) < TOLERANCE
     assert tokens == said
     assert all(map(torch.equal, kept, expected))
+
+
+def test_a_scale_by_position_is_the_row_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Llama 4's layers without RoPE scale queries by the place that the cache says they have."""
+    layers = CONFIGS["llama4_text"]["num_hidden_layers"]
+    fields = {"no_rope_layers": [1] * (layers - 1) + [0], "floor_scale": 2, "attn_scale": 1.0}
+    model = model_of("llama4_text", attn_temperature_tuning=True, **fields)
+    with session(model, "w16a16-k8v8-g32+pc6", tokens=40) as run:
+        logits, _, tokens = answers(run, prompt(23), 1, monkeypatch)
+        whole, _, said = answers(run, prompt(23), 10**6, monkeypatch)
+    assert relative_error(logits, whole) < TOLERANCE
+    assert tokens == said
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral-window", "gpt_oss", "deepseek_v2"])
