@@ -140,7 +140,7 @@ def test_what_ships_is_a_whole_calibration(name: str) -> None:
     assert (
         predictor.measured.longest
         == {
-            LARGER: 16384,
+            LARGER: 32768,
             SMOL: 8192,
             CODER: 32768,
             GEMMA: 16384,
