@@ -3,6 +3,7 @@
     pip install "kvpareto[vllm]"
     python benchmarks/vllm/same_tokens.py served MODEL answers.json
     python benchmarks/vllm/same_tokens.py own MODEL answers.json
+    python benchmarks/vllm/same_tokens.py overlapping MODEL answers.json
 
 MODEL is a folder with weights and tokenizer; prompts are pieces of this project's docs. `served`
 writes what vLLM answers with 16 bits, the plugin with pages of 8 and 4 bits, and vLLM's own kernels
@@ -17,6 +18,9 @@ difference:
   are packed: what rounding alone does to greedy tokens in that format;
 - in 16 bits and in the nearest formats of its own grammar.
 
+`overlapping` serves the plugin's 4 bits with torch.compile, once as it is and once with
+TORCHINDUCTOR_ENABLE_PDL=1, and says how many answers are the same.
+
 float16 is the default: its noise is an eighth of bfloat16's.
 """
 
@@ -25,7 +29,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,40 +52,45 @@ CACHES: dict[str, dict[str, str]] = {
     "int4 by vLLM": {"kv_cache_dtype": "int4_per_token_head", "attention_backend": "TRITON_ATTN"},
 }
 NOISES = {"a last bit": 2.0**-10, "four": 2.0**-8}  # of float16 at most, relative
+COMPILED = ("int4 compiled", "int4 compiled, overlapping")
 OURS = {"int8": "w16a16-k8v8-g64", "int4": "w16a16-k4v4-g64+rot"}
 
 
 def main() -> None:
-    """`served` or `own`."""
+    """`served`, `own` or `overlapping`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("side", choices=("served", "own"))
+    parser.add_argument("side", choices=("served", "own", "overlapping"))
     parser.add_argument("model", type=Path)
     parser.add_argument("answers", type=Path)
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--longest", type=int, default=1500, help="Tokens of a prompt.")
     parser.add_argument("--new", type=int, default=48, help="Tokens of an answer.")
     parser.add_argument("--dtype", default="float16")
-    parser.add_argument("--cache", choices=tuple(CACHES), help=argparse.SUPPRESS)
+    parser.add_argument("--cache", choices=(*CACHES, *COMPILED), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", VLLM_NO_USAGE_STATS="1", VLLM_USE_FLASHINFER_SAMPLER="0")
     if asked.cache:
-        {"served": _serve, "own": _own}[asked.side](asked, asked.cache)
-        return
-    if asked.side == "served":
-        said = {"prompts": _prompts(asked.model, asked.prompts, asked.longest)}
+        (_own if asked.side == "own" else _serve)(asked, asked.cache)
+    elif asked.side == "own":
+        _side_by_side(CACHES)
+    else:
+        names = COMPILED if asked.side == "overlapping" else tuple(CACHES)
+        said: dict[str, Any] = {"prompts": _prompts(asked.model, asked.prompts, asked.longest)}
         asked.answers.write_text(json.dumps(said), encoding="utf-8")
-    _side_by_side()
-    if asked.side == "served":
-        for name in CACHES:
+        _side_by_side(names)
+        for name in names:
             if (part := _part(asked, name, "json")).exists():
                 said[name] = json.loads(part.read_text(encoding="utf-8"))
         asked.answers.write_text(json.dumps(said), encoding="utf-8")
+        if set(COMPILED) <= said.keys():
+            some, others = (said[name] for name in COMPILED)
+            _alike("int4 compiled, with launches that overlap and without", some, others)
 
 
-def _side_by_side() -> None:
+def _side_by_side(names: Iterable[str]) -> None:
     """This command for each cache in a process of its own, all at once."""
     command = [sys.executable, *sys.argv, "--cache"]
-    for child in [subprocess.Popen([*command, name]) for name in CACHES]:
+    for child in [subprocess.Popen([*command, name]) for name in names]:
         child.wait()
 
 
@@ -103,21 +113,26 @@ def _part(asked: argparse.Namespace, cache: str, kind: str) -> Path:
 
 def _serve(asked: argparse.Namespace, name: str) -> None:
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    if name == COMPILED[1]:
+        os.environ["TORCHINDUCTOR_ENABLE_PDL"] = "1"
+        os.environ["VLLM_CACHE_ROOT"] = tempfile.mkdtemp()  # of compiled graphs; blind to that
     from vllm import LLM, SamplingParams
 
     from kvpareto.runtime.vllm_plugin import register
 
     register()
-    more: dict[str, Any] = dict(CACHES[name])
+    compiled = name in COMPILED
+    more: dict[str, Any] = dict(CACHES["int4" if compiled else name])
+    graphs = {} if compiled else {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}
     llm = LLM(
         model=str(asked.model), skip_tokenizer_init=True, dtype=asked.dtype, seed=0,
         max_model_len=asked.longest + asked.new + 16, kv_cache_memory_bytes=2 * 10**9,
         gpu_memory_utilization=0.03, max_num_batched_tokens=8192, max_num_seqs=64,
-        compilation_config={"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}, **more,
+        compilation_config={"cudagraph_capture_sizes": [1, 8, 32]} | graphs, **more,
     )  # fmt: skip
     prompts = json.loads(asked.answers.read_text(encoding="utf-8"))["prompts"]
     held: dict[tuple[int, ...], Tensor] = {}
-    if more.get("attention_backend") == "CUSTOM":
+    if more.get("attention_backend") == "CUSTOM" and not compiled:
         watch_pages(llm, held)
     plan = SamplingParams(max_tokens=asked.new, ignore_eos=True, temperature=0.0, detokenize=False)
     given: Any = [{"prompt_token_ids": prompt} for prompt in prompts]
