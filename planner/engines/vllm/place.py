@@ -14,9 +14,9 @@ from ...workload import Workload
 from .asked_settings import settings_of
 from .command import checkpoint_words, flags_of, keeps_16_bits, model_argument
 from .layouts import layouts, with_layout
-from .plugin import AWQ_NOTE, AWQ_USERS, INSTALL_NOTE
+from .plugin import AWQ_NOTE, AWQ_USERS, INSTALL_NOTE, OVERLAP_NOTE, OVERLAPS
 from .rank_weights import rank_weights
-from .rules import unpacked_on_the_way
+from .rules import capability_of, unpacked_on_the_way
 from .settings import VERSION
 from .sizing import SizedCard, SizedLayout, lengths_of, size_layout
 from .speed import ServingSpeed, serving_speed
@@ -220,6 +220,8 @@ def _notes(
         notes.append(INSTALL_NOTE)
         if settings.quantization == "awq" and workload.batch <= AWQ_USERS:
             notes.append(AWQ_NOTE)
+        if capability_of(gpu) >= OVERLAPS and not settings.enforce_eager:
+            notes.append(OVERLAP_NOTE)
     if serving.checkpoint:
         notes.append(f"it needs {serving.checkpoint}")
     return tuple(notes)

@@ -14,6 +14,13 @@ AWQ_NOTE = (
     "with up to 16 users at once --quantization kvpareto_awq is faster: the plugin's products of "
     "AWQ weights (docs/vllm_plugin.md)"
 )
+OVERLAP_NOTE = (
+    "TORCHINDUCTOR_ENABLE_PDL=1 in vLLM's environment makes decoding 2 to 6 % faster: kernels that "
+    "torch.compile wrote let the next begin early; give its graphs a VLLM_CACHE_ROOT of their own "
+    "(docs/vllm_plugin.md)"
+)
+OVERLAPS = (9, 0)
+"""Compute capability from which launches may overlap."""
 AWQ_USERS = 16
 """Rows up to which those products are faster than vLLM's: at 1 and 16 they were, at 64 they were
 slower (profiles/vllm/plugin_0.26_h200.jsonl, with torch.compile)."""

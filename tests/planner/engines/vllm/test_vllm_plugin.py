@@ -123,6 +123,18 @@ def test_awq_for_few_users_names_the_plugins_products(capsys: pytest.CaptureFixt
         assert ("--quantization kvpareto_awq" in document) is said
 
 
+def test_cards_whose_launches_overlap_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    for card, engine, said in (
+        ("H200", "vllm-plugin", True),
+        ("A100-80GB", "vllm-plugin", False),
+        ("H200", "vllm", False),
+    ):
+        run(["estimate", "--engine", engine, "-m", LLAMA, "--gpu", card, "--context", "16k",
+             "--config", f"w16a16-k{INT4}v{INT4}", "--json"])  # fmt: skip
+        notes = json.loads(capsys.readouterr().out)
+        assert ("TORCHINDUCTOR_ENABLE_PDL=1" in json.dumps(notes)) is said
+
+
 def test_the_workspace_by_hand() -> None:
     spec = load_model(LLAMA, offline=True)
     settings = ServeSettings(131_072, kv_cache_dtype=INT4, attention_backend="CUSTOM")
