@@ -11,7 +11,7 @@ BACKEND = "CUSTOM"
 """Its name among vLLM's attention backends."""
 INSTALL_NOTE = 'it needs the plugin beside vLLM 0.26: pip install "kvpareto[vllm]"'
 AWQ_NOTE = (
-    "with up to 16 users at once --quantization kvpareto_awq is faster: the plugin's products of "
+    "with up to 64 users at once --quantization kvpareto_awq is faster: the plugin's products of "
     "AWQ weights (docs/vllm_plugin.md)"
 )
 OVERLAP_NOTE = (
@@ -21,9 +21,9 @@ OVERLAP_NOTE = (
 )
 OVERLAPS = (9, 0)
 """Compute capability from which launches may overlap."""
-AWQ_USERS = 16
-"""Rows up to which those products are faster than vLLM's: at 1 and 16 they were, at 64 they were
-slower (profiles/vllm/plugin_0.26_h200.jsonl, with torch.compile)."""
+AWQ_USERS = 64
+"""Rows up to which those products are faster than vLLM's: at 1, 16 and 64 they were
+(profiles/vllm/plugin_0.26_h200.jsonl, with torch.compile); more are dequantized in every step."""
 CODE_BITS = {"int4_per_token_head": 4, "int8_per_token_head": 8}
 LARGEST_HEAD = 256
 PADDING = 256

@@ -115,7 +115,7 @@ def test_eight_bits_are_derived() -> None:
 
 
 def test_awq_for_few_users_names_the_plugins_products(capsys: pytest.CaptureFixture[str]) -> None:
-    for users, said in ((1, True), (16, True), (17, False)):
+    for users, said in ((1, True), (64, True), (65, False)):
         run(["estimate", "--engine", "vllm-plugin", "-m", LLAMA, "--gpu", "H200", "--context",
              "16k", "--batch", str(users), "--config", f"wawq-k{INT4}v{INT4}",
              "--json"])  # fmt: skip
