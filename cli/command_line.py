@@ -49,7 +49,7 @@ def run_command(app: typer.Typer, arguments: Sequence[str]) -> int:
 
     Expected failures are lines on stderr, and with `--json` a document on stdout.
     """
-    answer = CommandOutput(as_json="--json" in arguments)
+    answer = CommandOutput(as_json=any(word.split("=")[0] == "--json" for word in arguments))
     try:
         if not answer.as_json:
             code, failure = _call(app, arguments, answer)

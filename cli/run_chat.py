@@ -17,6 +17,8 @@ from .options import AsJson, Device, Offline, TrustRemoteCode, chosen_model
 if TYPE_CHECKING:
     from ..calibration.running.open_session import RunOptions
 
+PROMPT_LIMIT = 1 << 26
+"""Characters of a prompt on stdin, more than any context holds: /dev/zero has no end."""
 AT_ONCE = 8
 """Sequences of a file of prompts that run at once, unless said."""
 Model = Annotated[
@@ -236,14 +238,21 @@ def _text(prompt: str | None) -> str:
     if prompt is None and sys.stdin is not None and sys.stdin.isatty():
         raise BadInput("no prompt", example)
     try:
-        text = read_stdin_text() if prompt in (None, "-") else prompt
+        text = read_stdin_text(PROMPT_LIMIT) if prompt in (None, "-") else prompt
     except UnicodeDecodeError:
         raise BadInput("stdin is no text in UTF-8", "give text") from None
     except OSError as error:
         raise BadInput(f"no prompt: {error.strerror}", example) from None
     if not text:
         raise BadInput("the prompt is empty", "give some text")
+    _check_length(text)
     return text
+
+
+def _check_length(text: str) -> None:
+    """Raise BadInput for more text than a prompt may have."""
+    if len(text) > PROMPT_LIMIT:
+        raise BadInput(f"more than {PROMPT_LIMIT:,} characters of prompt", "give a shorter text")
 
 
 def _check_turns() -> None:
@@ -257,7 +266,8 @@ def _turns() -> Iterator[str]:
     while True:
         if asked:
             typer.echo(">>> ", nl=False, err=True)
-        line = sys.stdin.readline()
+        line = sys.stdin.readline(PROMPT_LIMIT + 1)
+        _check_length(line)
         if not line:
             if asked:
                 typer.echo("", err=True)

@@ -30,9 +30,10 @@ def read_stdin(limit: int) -> bytes:
     return _stdin().buffer.read(limit + 1)
 
 
-def read_stdin_text() -> str:
-    """All of stdin. Raises OSError where it is closed, UnicodeDecodeError for what is no text."""
-    return _stdin().read()
+def read_stdin_text(limit: int) -> str:
+    """The text of stdin, at most `limit` + 1 characters: it may have no end. Raises OSError where
+    it is closed, UnicodeDecodeError for what is no text."""
+    return _stdin().read(limit + 1)
 
 
 def _stdin() -> TextIO:

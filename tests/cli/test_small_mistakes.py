@@ -206,3 +206,25 @@ def test_a_model_is_not_written_over(
     capsys.readouterr()
     assert run(["verify", "--plan", "plan.json", "--save", "./plan.json"]) == 2
     assert "this command reads it" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no endless file here")
+def test_a_prompt_without_an_end_is_refused() -> None:
+    """Of a process of its own, which may take no more memory than the planner needs."""
+    with open("/dev/zero") as endless:
+        done = subprocess.run(
+            [sys.executable, "-m", "kvpareto", "run", *QWEN], stdin=endless, capture_output=True,
+            text=True, timeout=60, check=False, preexec_fn=_little_memory,
+        )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "characters of prompt" in done.stderr
+
+
+def _little_memory() -> None:
+    resource = pytest.importorskip("resource")
+    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+
+
+def test_json_with_a_value_is_answered_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", *QWEN, "--json=1"]) == 2
+    assert json.loads(capsys.readouterr().out)["exit_code"] == 2
