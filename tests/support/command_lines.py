@@ -58,7 +58,7 @@ def contract(line: Line, found: Outcome, *, as_json: bool, is_light: bool) -> li
         wrong.append(f"exit {found.code}, not {line.expected(is_light=is_light)}")
     if "\x1b" in found.out + found.err:
         wrong.append("an escape reaches the terminal")
-    if as_json:
+    if as_json or any(argument.startswith("--json") for argument in line.arguments):
         wrong += _json(line.arguments, found)
     elif found.code in (2, 3) or (found.code == 1 and not found.out):
         lines = [x for x in found.err.splitlines() if x.startswith(("error: ", "hint: "))]
