@@ -92,13 +92,24 @@ def _call(
     except _UsageError as error:
         from ..report.failure import Failure
 
-        where = getattr(getattr(error, "ctx", None), "command_path", "kvpareto")
+        asked = " ".join(["kvpareto", *_command(app, arguments)])
+        where = getattr(getattr(error, "ctx", None), "command_path", asked)
         message = error.format_message()  # type: ignore[attr-defined]
         return 2, Failure(message, f"`{where} --help` shows how it is called", 2)
     except typer.Abort:
         return _failed(KeyboardInterrupt())
     except (Exception, KeyboardInterrupt) as error:
         return _failed(error)
+
+
+def _command(app: typer.Typer, arguments: Sequence[str]) -> list[str]:
+    """The first word where it is a command: the parser does not say whose options it could not
+    read."""
+    groups = {group.name for group in app.registered_groups}
+    known = groups | {
+        each.name or each.callback.__name__ for each in app.registered_commands if each.callback
+    }
+    return [word for word in arguments[:1] if word in known]
 
 
 def _failed(error: BaseException) -> tuple[int, "Failure"]:

@@ -30,6 +30,9 @@ from .one_call import OneCall
 from .serving.queue import Answer, Counts, PromptRequest, Queue
 from .session_results import Generation, MemoryUse, held_bytes
 
+NEW_TOKENS = 128
+"""Tokens that are generated at most, where nothing is said and the cache has room for them."""
+
 
 class Session:
     """A model whose attention reads a packed cache. A context manager: leaving it closes it.
@@ -128,7 +131,7 @@ class Session:
         eight = self.config.activation_bits == 8
         return self._loan.turn(self._length, rows_in_8_bits=eight)
 
-    def _prefill(self, prompt: Prompt, max_new_tokens: int) -> Tensor:
+    def _prefill(self, prompt: Prompt, max_new_tokens: int | None) -> Tensor:
         ids, starts = self._admit(prompt, max_new_tokens)
         self.cache.reset()
         self.forward.capture(1)
@@ -140,9 +143,10 @@ class Session:
             dynamic=self._dynamic,
         )
 
-    def _admit(self, prompt: Prompt, more: int = 0) -> tuple[Tensor, Tensor]:
-        """Tokens [B, T] and left padding [B] on the device, of a call that begins. Raises BadInput
-        if they do not fit, or are no tokens of this model."""
+    def _admit(self, prompt: Prompt, more: int | None = 0) -> tuple[Tensor, Tensor]:
+        """Tokens [B, T] and left padding [B] on the device, of a call that begins and is followed
+        by `more` tokens, or as many as `generate` gives by default. Raises BadInput if they do not
+        fit, or are no tokens of this model."""
         ids, starts = encode(prompt, self.tokenizer, pad_id=0)
         embedding: Any = self.model.get_input_embeddings()
         rows = embedding.weight.shape[0]
@@ -164,13 +168,15 @@ class Session:
                 "load with a longer context, or cut the prompt",
             )
         self._one_call.begin()
+        if more is None:
+            more = min(NEW_TOKENS, self.cache.capacity - ids.shape[1] + 1)
         self._length = ids.shape[1] + more
         return ids.to(self.device), starts.to(self.device)
 
     def steps(
         self,
         prompt: Prompt,
-        max_new_tokens: int,
+        max_new_tokens: int | None,
         sampling: Sampling = GREEDY,
         stops: frozenset[int] | None = None,
     ) -> Iterator[list[int]]:
@@ -184,13 +190,19 @@ class Session:
             return self._one_call.readable(tokens)
 
     def _steps(
-        self, prompt: Prompt, max_new_tokens: int, sampling: Sampling, stops: frozenset[int] | None
+        self,
+        prompt: Prompt,
+        max_new_tokens: int | None,
+        sampling: Sampling,
+        stops: frozenset[int] | None,
     ) -> Iterator[list[int]]:
-        check_call(max_new_tokens, sampling, stops)
+        check_call(NEW_TOKENS if max_new_tokens is None else max_new_tokens, sampling, stops)
         logits = self._prefill(prompt, max_new_tokens)
         # the last token chosen is never appended
         room = self.cache.capacity - self.cache.clock.host + 1
-        if max_new_tokens > room:
+        if max_new_tokens is None:
+            max_new_tokens = min(NEW_TOKENS, room)
+        elif max_new_tokens > room:
             raise BadInput(
                 f"{max_new_tokens} new tokens do not fit: the cache has room for {room}",
                 "load with a longer output",
@@ -201,11 +213,12 @@ class Session:
     def generate(
         self,
         prompt: Prompt,
-        max_new_tokens: int = 128,
+        max_new_tokens: int | None = None,
         sampling: Sampling = GREEDY,
         stops: frozenset[int] | None = None,
     ) -> Generation:
-        """Generate for every sequence of the prompt. `stops` replaces the model's stop tokens."""
+        """Generate for every sequence of the prompt, by default 128 tokens at most, or what the
+        cache has room for. `stops` replaces the model's stop tokens."""
         ends = self.stops if stops is None else stops
         with self._one_call.alone():
             columns = list(self._steps(prompt, max_new_tokens, sampling, stops))
@@ -241,10 +254,10 @@ class Session:
     def stream(
         self,
         prompt: Prompt,
-        max_new_tokens: int = 128,
+        max_new_tokens: int | None = None,
         sampling: Sampling = GREEDY,
     ) -> Iterator[str]:
-        """Text of the first sequence, piece by piece."""
+        """Text of the first sequence, piece by piece; as many tokens as `generate`."""
         if self.tokenizer is None:
             raise BadInput("this model was loaded without a tokenizer", "use steps() for tokens")
         tokens = (step[0] for step in self.steps(prompt, max_new_tokens, sampling))

@@ -225,7 +225,7 @@ def accuracy_lines(shipped: Shipped) -> dict[str, str]:
     lines = [
         (
             "accuracy of a model nobody measured",
-            f"{unseen['rows']} published rows, its family left out",
+            f"{unseen['rows']} published rows of caches and of weights, its family left out",
             f"mean error {100 * unseen['mae']:.1f} points of retention (by bit pair {pair:.1f}, "
             f"linear {linear:.1f}); the 90 % interval holds {100 * unseen['coverage']:.0f} % "
             "([accuracy](docs/accuracy.md))",

@@ -23,6 +23,9 @@ QWEN = ["-m", "Qwen/Qwen3-8B", "--offline"]
     ("line", "error", "hint"),
     [
         (["plan", *QWEN, "--budget", "0"], "out of range", "between"),
+        (["plan", *QWEN, "--context"], "requires an argument", "kvpareto plan --help"),
+        (["profiles", "show", "--json=1"], "does not take a value", "kvpareto profiles --help"),
+        (["--json=1"], "does not take a value", "`kvpareto --help`"),
         (["plan", *QWEN, "--gpu", " "], "names no GPU", "profiles list"),
         (["plan", "-m", "ollama:q:8b", "--budget", "9GB"], "an Ollama name", "or ollama:q:8b if"),
         (["plan", *QWEN, "--budget", "12GB", "--save", "-"], "- is no file", "--json"),

@@ -42,6 +42,17 @@ def test_stop_tokens_end_each_sequence() -> None:
         assert len(steps) > free[0].index(later)
 
 
+def test_as_many_tokens_as_there_is_room_for_by_default() -> None:
+    with session(small_model("llama"), "w16a16-k8v8", tokens=20) as run:
+        given = run.generate([[5, 6, 7]], stops=frozenset()).tokens
+        assert len(given[0]) == 20 - 3 + 1  # the last one is never appended
+        assert given == run.generate([[5, 6, 7]], 18, stops=frozenset()).tokens
+        with pytest.raises(BadInput, match="19 new tokens do not fit: the cache has room for 18"):
+            run.generate([[5, 6, 7]], 19)
+    with session(small_model("llama"), "w16a16-k8v8", tokens=200) as run:
+        assert len(run.generate([[5, 6, 7]], stops=frozenset()).tokens[0]) == 128
+
+
 def test_sampling_follows_its_seed_and_its_limits() -> None:
     model = small_model("llama")
     with session(model, "w16a16-k16v16", tokens=40) as run:
