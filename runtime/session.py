@@ -19,7 +19,7 @@ from .attention import register
 from .cache.kv_cache import PackedCache, check_16_bits
 from .cache.layer_state import Clock
 from .forward import Forward
-from .generation.check_call import check_call, check_requests
+from .generation.check_call import check_call, check_requests, new_tokens
 from .generation.decode import decode
 from .generation.prefill import chunk_sizes, prefill
 from .generation.sampling import GREEDY, Sampling
@@ -29,9 +29,6 @@ from .loan import borrow, give_back
 from .one_call import OneCall
 from .serving.queue import Answer, Counts, PromptRequest, Queue
 from .session_results import Generation, MemoryUse, held_bytes
-
-NEW_TOKENS = 128
-"""Tokens that are generated at most, where nothing is said and the cache has room for them."""
 
 
 class Session:
@@ -168,9 +165,7 @@ class Session:
                 "load with a longer context, or cut the prompt",
             )
         self._one_call.begin()
-        if more is None:
-            more = min(NEW_TOKENS, self.cache.capacity - ids.shape[1] + 1)
-        self._length = ids.shape[1] + more
+        self._length = ids.shape[1] + new_tokens(more, self.cache.capacity - ids.shape[1] + 1)
         return ids.to(self.device), starts.to(self.device)
 
     def steps(
@@ -196,19 +191,12 @@ class Session:
         sampling: Sampling,
         stops: frozenset[int] | None,
     ) -> Iterator[list[int]]:
-        check_call(NEW_TOKENS if max_new_tokens is None else max_new_tokens, sampling, stops)
+        check_call(max_new_tokens, sampling, stops)
         logits = self._prefill(prompt, max_new_tokens)
         # the last token chosen is never appended
         room = self.cache.capacity - self.cache.clock.host + 1
-        if max_new_tokens is None:
-            max_new_tokens = min(NEW_TOKENS, room)
-        elif max_new_tokens > room:
-            raise BadInput(
-                f"{max_new_tokens} new tokens do not fit: the cache has room for {room}",
-                "load with a longer output",
-            )
         ends = self.stops if stops is None else stops
-        return decode(self.forward, logits, max_new_tokens, sampling, ends)
+        return decode(self.forward, logits, new_tokens(max_new_tokens, room), sampling, ends)
 
     def generate(
         self,

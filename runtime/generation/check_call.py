@@ -15,9 +15,26 @@ _PROMPTS = (
 )
 
 
+NEW_TOKENS = 128  # where nobody says how many
+
+
+def new_tokens(asked: int | None, room: int) -> int:
+    """How many to generate: what is asked; where nothing is, 128 or what there is room for. Raises
+    BadInput for more than that."""
+    if asked is None:
+        return min(NEW_TOKENS, room)
+    if asked > room:
+        raise BadInput(
+            f"{asked} new tokens do not fit: the cache has room for {room}",
+            "load with a longer output",
+        )
+    return asked
+
+
 def check_call(max_new_tokens: object, sampling: object, stops: object) -> None:
     """Raise BadInput for a number of tokens, a sampling or stop tokens that are none."""
-    if not _is_whole(max_new_tokens) or max_new_tokens < 0:  # type: ignore[operator]
+    whole = max_new_tokens is None or _is_whole(max_new_tokens)
+    if not whole or (max_new_tokens or 0) < 0:  # type: ignore[operator]
         raise _not("max_new_tokens", max_new_tokens, "give a whole number, 0 or more")
     if not isinstance(sampling, Sampling):
         raise _not("sampling", sampling, "give Sampling(temperature=0.7, top_p=0.9)")
