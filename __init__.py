@@ -7,8 +7,7 @@ Nothing heavy is imported here: `import kvpareto` must cost what Python costs. T
 api.py come with the first use of one.
 """
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # importing typing takes milliseconds in which Ctrl-C is not yet ours
 if TYPE_CHECKING:
     from .api import (
         BadInput,
@@ -37,7 +36,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in __all__:
         from . import api
 

@@ -3,10 +3,9 @@
 try:
     from . import interrupt
 except KeyboardInterrupt:  # in the milliseconds before it is ours
-    import os
+    from . import interrupt
 
-    os.write(2, b"interrupted\n")
-    os._exit(130)
+    interrupt.end(is_answered=False)
 
 
 def main() -> None:

@@ -10,10 +10,16 @@ While an answer or a file is written Ctrl-C waits (`waits`): nothing is cut off.
 This module imports next to nothing: it is what runs first.
 """
 
+from __future__ import annotations
+
+import _signal as signal  # what signal is made of, without enum: milliseconds in which we are deaf
 import os
-import signal
 import sys
-from types import FrameType, TracebackType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType, TracebackType
 
 CODE = 130
 _JSON = b'{"schema": 1, "fits": false, "error": "interrupted", "hint": "", "exit_code": 130}\n'
@@ -36,7 +42,7 @@ class _Handler:
     def act(self, frame: FrameType | None) -> None:
         """End the process, or raise KeyboardInterrupt where somebody is to close something."""
         if self._asked or not self.raises or _importing(frame):
-            _end(self.answered)
+            end(self.answered)
         self._asked = True
         raise KeyboardInterrupt
 
@@ -95,10 +101,15 @@ def _importing(frame: FrameType | None) -> bool:
     return False
 
 
-def _end(is_answered: bool) -> None:
+def asks_for_json(arguments: Sequence[str]) -> bool:
+    """Whether a command line wants one JSON document, `--json=WORD` too, which is a mistake."""
+    return any(word.split("=")[0] == "--json" for word in arguments)
+
+
+def end(is_answered: bool) -> None:
     """Say so and leave, without what is at work having a say."""
     try:
-        if "--json" in sys.argv and not is_answered:
+        if asks_for_json(sys.argv) and not is_answered:
             os.write(1, _JSON)
         os.write(2, b"interrupted\n")
     finally:  # whoever reads may be gone

@@ -14,6 +14,7 @@ import typer
 
 from .. import interrupt
 from ..planner.light_dataclass import dataclass
+from .completion import check_completion
 
 if TYPE_CHECKING:
     from ..report.failure import Failure
@@ -49,7 +50,7 @@ def run_command(app: typer.Typer, arguments: Sequence[str]) -> int:
 
     Expected failures are lines on stderr, and with `--json` a document on stdout.
     """
-    answer = CommandOutput(as_json=any(word.split("=")[0] == "--json" for word in arguments))
+    answer = CommandOutput(as_json=interrupt.asks_for_json(arguments))
     try:
         if not answer.as_json:
             code, failure = _call(app, arguments, answer)
@@ -78,6 +79,7 @@ def _call(
 ) -> tuple[int, "Failure | None"]:
     """The exit code of the command, and what went wrong where something did."""
     try:
+        check_completion(arguments)
         try:
             code = app(list(arguments), prog_name="kvpareto", standalone_mode=False, obj=answer)
         finally:
@@ -90,26 +92,13 @@ def _call(
     except BrokenPipeError:
         raise
     except _UsageError as error:
-        from ..report.failure import Failure
+        from .usage import misuse
 
-        asked = " ".join(["kvpareto", *_command(app, arguments)])
-        where = getattr(getattr(error, "ctx", None), "command_path", asked)
-        message = error.format_message()  # type: ignore[attr-defined]
-        return 2, Failure(message, f"`{where} --help` shows how it is called", 2)
+        return 2, misuse(app, arguments, error)
     except typer.Abort:
         return _failed(KeyboardInterrupt())
     except (Exception, KeyboardInterrupt) as error:
         return _failed(error)
-
-
-def _command(app: typer.Typer, arguments: Sequence[str]) -> list[str]:
-    """The first word where it is a command: the parser does not say whose options it could not
-    read."""
-    groups = {group.name for group in app.registered_groups}
-    known = groups | {
-        each.name or each.callback.__name__ for each in app.registered_commands if each.callback
-    }
-    return [word for word in arguments[:1] if word in known]
 
 
 def _failed(error: BaseException) -> tuple[int, "Failure"]:

@@ -83,6 +83,8 @@ def failure_of(error: BaseException) -> Failure:
         error
     ):  # what the system says of a path
         return Failure("a path holds a null character", "type the path again", 2)
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        return Failure("this user has no home folder", "set HOME to a folder that you may write", 2)
     return Failure(
         f"a fault of kvpareto itself: {type(error).__name__}: {error}",
         f"{TRACEBACK}=1 shows where; please report it with the command",

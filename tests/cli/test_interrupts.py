@@ -128,3 +128,32 @@ def test_ctrl_c_while_a_pipe_is_full_cuts_nothing() -> None:
     out, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, "interrupted\n")
     assert "recommended" in json.loads(out)
+
+
+def test_ctrl_c_is_taken_over_before_anything_else_is_imported() -> None:
+    code = "import os, sys; had = set(sys.modules); import kvpareto.interrupt; " \
+        "print(sorted(set(sys.modules) - had))"  # fmt: skip
+    found = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True)
+    assert found.stdout.strip() == str(["__future__", "kvpareto", "kvpareto.interrupt"])
+
+
+_CTRL_C_BEFORE = """
+import sys
+class Pressed:
+    def find_spec(self, name, path=None, target=None):
+        if name == "kvpareto.interrupt":
+            sys.meta_path.remove(self)
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Pressed())
+sys.argv = ["kvpareto", "plan", *sys.argv[1:]]
+import kvpareto.__main__
+"""
+
+
+@pytest.mark.parametrize("word", ["--json", "--json=1", "-m"])
+def test_ctrl_c_before_it_is_taken_over_is_a_document_too(word: str) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", _CTRL_C_BEFORE, word], capture_output=True, text=True
+    )
+    assert (found.returncode, found.stderr) == (130, "interrupted\n")
+    assert (found.stdout == "") if word == "-m" else json.loads(found.stdout)["exit_code"] == 130

@@ -25,6 +25,13 @@ QWEN = ["-m", "Qwen/Qwen3-8B", "--offline"]
         (["plan", *QWEN, "--budget", "0"], "out of range", "between"),
         (["plan", *QWEN, "--context"], "requires an argument", "kvpareto plan --help"),
         (["profiles", "show", "--json=1"], "does not take a value", "kvpareto profiles --help"),
+        (
+            ["--budget", "9GB", "plan", "-m", "a b"],
+            "--budget before the command",
+            "first: kvpareto plan --budget 9GB -m 'a b'",
+        ),
+        (["--tasks", "x"], "No such option: --tasks", "kvpareto calibrate --tasks x"),
+        (["--zork", "plan"], "No such option: --zork", "`kvpareto --help`"),
         (["--json=1"], "does not take a value", "`kvpareto --help`"),
         (["plan", *QWEN, "--gpu", " "], "names no GPU", "profiles list"),
         (["plan", "-m", "ollama:q:8b", "--budget", "9GB"], "an Ollama name", "or ollama:q:8b if"),

@@ -1,0 +1,38 @@
+"""A command line that cannot be read: what is wrong with it, and how it is typed instead."""
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.main import get_command
+
+from ..report.failure import Failure
+
+
+def misuse(app: typer.Typer, arguments: Sequence[str], error: Any) -> Failure:
+    """The failure that the parser's `error` is: its words, and the help that lists what is right.
+
+    Options that stand before their command are the one mistake whose cause the parser cannot know.
+    """
+    message = error.format_message()
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    option = getattr(error, "option_name", None)
+    owners = [name for name, each in commands.items() if option in _options(each)]
+    if owners and context is not None and context.parent is None:
+        named = next((word for word in arguments if word in commands), None)
+        others = list(arguments)
+        if named is not None:
+            others.remove(named)
+            message += " before the command"
+        line = shlex.join(["kvpareto", named or owners[0], *others])
+        return Failure(message, f"a command comes first: {line}", 2)
+    # The parser does not say whose option lacks its value.
+    asked = " ".join(["kvpareto", *(word for word in arguments[:1] if word in commands)])
+    where = getattr(context, "command_path", asked)
+    return Failure(message, f"`{where} --help` shows how it is called", 2)
+
+
+def _options(command: Any) -> set[str]:
+    return {name for parameter in command.params for name in parameter.opts}
