@@ -111,9 +111,9 @@ def estimate(
     from .planner.latency import predict as latency
     from .planner.memory import estimate as memory
     from .planner.models.protected import check_layers
+    from .planner.search.request import check_lengths
     from .planner.typed_request import (
         EstimateWords,
-        check_lengths,
         typed_gpus,
         typed_parallel,
         typed_task,

@@ -67,10 +67,6 @@ class EstimateWords(TypedDict, total=False):
     offline: bool
 
 
-MOST_USERS = 65536
-"""Users at once of one server: each is a TCP connection, and steps are simulated user by user."""
-
-
 def typed_request(model: str, **words: Unpack[PlanWords]) -> Request:
     """The Request that these words ask. Raises BadInput for what cannot be understood, and where
     neither a budget nor a GPU says how much memory there is."""
@@ -97,7 +93,6 @@ def typed_request(model: str, **words: Unpack[PlanWords]) -> Request:
         full_logits=words.get("full_logits", False),
         offline=words.get("offline", False),
     )
-    check_lengths(workload, engine)
     return Request(
         spec=spec,
         workload=workload,
@@ -125,21 +120,6 @@ def typed_users(users: str | int | None, batch: str | int) -> str | int:
     if str(batch) != "1":
         raise BadInput("--users beside --batch", "both are sequences at once: give one of them")
     return parse_tokens(str(users), what="users")
-
-
-def check_lengths(workload: Workload, engine: Engine) -> None:
-    """Raise BadInput for several lengths where the engine has one for all sequences, and for more
-    users than a server takes."""
-    if engine.serves and workload.batch > MOST_USERS:
-        raise BadInput(
-            f"{workload.batch:,} users at once are more than {engine.name} is planned for",
-            f"at most {MOST_USERS:,}: give the part that one server takes",
-        )
-    if workload.lengths and not engine.serves:
-        raise BadInput(
-            f"{engine.name} plans for one length, and --context gives {len(workload.lengths)}",
-            f"--context {workload.context}, the longest; or --engine vllm",
-        )
 
 
 def typed_parallel(text: str | None, engine: Engine) -> Parallel | None:

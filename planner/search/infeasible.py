@@ -165,10 +165,10 @@ def _engines_with_host_memory(request: Request) -> tuple[list[str], dict[str, An
             continue
         if engine.cannot_run(request.spec, request.hardware) is not None:
             continue
-        asked = replace(request, engine=engine, host_only=request.hardware is None)
         try:
+            asked = replace(request, engine=engine, host_only=request.hardware is None)
             table = evaluate_request(asked)
-        except BadInput:  # it cannot be asked so: vLLM takes a card that is named
+        except BadInput:  # it cannot be asked so: vLLM takes a card that is named, and fewer users
             continue
         how = request.objective, request.accepted_loss, request.accept_risk
         chosen = choice.choose(table.points, table.points.memory <= request.budget, *how)

@@ -15,6 +15,25 @@ SAFE_LOSS = 0.10
 """What may be recommended keeps at least the rest of the score, at its interval's lower end."""
 
 
+MOST_USERS = 65536
+"""Users at once of one server: each is a TCP connection, and steps are simulated user by user."""
+
+
+def check_lengths(workload: Workload, engine: Engine) -> None:
+    """Raise BadInput for several lengths where the engine has one for all sequences, and for more
+    users than a server takes."""
+    if engine.serves and workload.batch > MOST_USERS:
+        raise BadInput(
+            f"{workload.batch:,} users at once are more than {engine.name} is planned for",
+            f"at most {MOST_USERS:,}: give the part that one server takes",
+        )
+    if workload.lengths and not engine.serves:
+        raise BadInput(
+            f"{engine.name} plans for one length, and --context gives {len(workload.lengths)}",
+            f"--context {workload.context}, the longest; or --engine vllm",
+        )
+
+
 @dataclass(frozen=True)
 class Request:
     """A model, a workload, an engine and a `budget` in bytes; `max_loss` as a fraction of the
@@ -56,6 +75,7 @@ class Request:
             )
         if self.task is not None and self.task not in REPORTED_KINDS:
             raise BadInput(f"unknown kind of task: {self.task!r}", f"choose {', '.join(TASKS)}")
+        check_lengths(self.workload, self.engine)
         if self.budget < 1:
             raise BadInput(
                 f"a budget of {self.budget} bytes holds nothing", "say how much there is"

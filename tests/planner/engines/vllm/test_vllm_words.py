@@ -4,12 +4,14 @@ import json
 
 import pytest
 
+from kvpareto import api
 from kvpareto.cli import run
 from kvpareto.planner.errors import BadInput, NothingFits
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.placement import Machine
+from kvpareto.planner.search.request import MOST_USERS
 from kvpareto.planner.workload import Workload, parse_lengths
 from tests.planner.engines.vllm.vllm_plan import QWEN8, VLLM, plan
 
@@ -98,3 +100,17 @@ def test_words_that_need_another_engine_or_a_gpu(
 ) -> None:
     assert run(["plan", "-m", QWEN8, "--offline", *words]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_more_users_than_a_server_takes_are_simulated_for_no_hint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither where engines are compared nor where another one has no room."""
+    simulated: list[int] = []
+    monkeypatch.setattr(
+        "kvpareto.planner.engines.vllm.speed.schedule", lambda users, *_: simulated.append(users)
+    )
+    for engine in ("any", "kvpareto"):
+        with pytest.raises(NothingFits, match="nothing fits"):
+            api.plan(QWEN8, gpu="H100", users=MOST_USERS + 1, engine=engine, offline=True)
+    assert not simulated
