@@ -21,6 +21,11 @@ def install_command(extra: str) -> str:
     return f"{_pip()} install {_target(extra)}"
 
 
+def install_library_command(distribution: str) -> str:
+    """A shell command that installs a library which another one imports."""
+    return f"{_pip()} install {distribution}"
+
+
 def reinstall_command(distribution: str) -> str:
     """A shell command that installs a library that is here anew, whatever is left of it."""
     return f"{_pip()} install --force-reinstall {distribution}"

@@ -84,12 +84,7 @@ def _fetch(repo_id: str) -> Path:
         import huggingface_hub  # noqa: F401
     except Exception as error:
         found = import_failure(error, f"{repo_id} is not on this machine: fetching it")
-        if found is not None:
-            raise found from None
-        raise MissingDependency(
-            f"{repo_id} is not on this machine, and huggingface_hub is not installed to fetch it",
-            "pip install huggingface_hub",
-        ) from None
+        raise found or error from None
     cache = cache_folder()
     try:
         path = fetch_small(repo_id, CONFIG, cache)

@@ -107,6 +107,71 @@ def test_a_library_that_is_not_there_is_missing() -> None:
     assert "[figures]" in found.value.hint
 
 
+HIDE = """
+import importlib.machinery, importlib.metadata, sys
+gone, found = sys.argv[1], importlib.machinery.PathFinder.find_spec
+listed = importlib.metadata.distribution
+def find_spec(name, path=None, target=None):
+    return None if name.split(".")[0] == gone else found(name, path, target)
+def distribution(name):
+    if name == gone:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return listed(name)
+importlib.machinery.PathFinder.find_spec = find_spec
+importlib.metadata.distribution = distribution
+sys.argv = ["kvpareto", *sys.argv[2:], "--json"]
+from kvpareto.__main__ import main
+main()
+"""
+STORIES = str(ROOT / "tests" / "data" / "stories260K-hf")
+
+
+@pytest.mark.parametrize(
+    ("gone", "command", "asks"),
+    [
+        ("safetensors", ["run", "-m", STORIES, "hi"], ""),
+        ("tokenizers", ["verify", "-m", STORIES, "--budget", "2GB", "--device", "cpu"], ""),
+        ("regex", ["calibrate", STORIES, "--device", "cpu"], ": transformers asks for it"),
+        ("pydantic_core", ["calibrate", STORIES], ": pydantic asks for it"),
+        ("shellingham", ["plan", STORIES, "--budget", "1GB"], ": typer asks for it"),
+        ("numpy", ["plan", STORIES, "--budget", "1GB"], ""),
+    ],
+)
+def test_the_library_that_is_missing_is_named_and_not_the_one_that_asks_for_it(
+    gone: str, command: list[str], asks: str, tmp_path: Path
+) -> None:
+    environment = {n: v for n, v in os.environ.items() if n != TRACEBACK} | {
+        "KVPARETO_HOME": str(tmp_path), "PYTHONPATH": str(ROOT.parent),
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", HIDE, gone, *command], env=environment, capture_output=True,
+        text=True, timeout=100, check=False,
+    )  # fmt: skip
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["missing"]) == (3, gone), document
+    assert document["error"].endswith(f" needs {gone}, which is not installed{asks}")
+    assert document["hint"] == f"run {document['install']}"
+    assert gone in document["install"] or "[" in document["install"]
+
+
+def test_what_a_library_says_is_missing_is_believed_where_it_is_not_there() -> None:
+    for text in ("it requires `zork`. You can install it with `pip install zork>=1`", "x"):
+        error = ValueError(text)
+        error.__cause__ = ModuleNotFoundError("zork", name="zork.part") if text == "x" else None
+        assert import_failure(error) is None  # nobody known asks for it
+    said = "it requires `{}`. You can install it with `pip install -U {}`"
+    found = import_failure(ValueError(said.format("gptqmodel", "gptqmodel")), "running")
+    assert found is not None
+    assert found.message == "running needs gptqmodel, which is not installed"
+    assert import_failure(ValueError(said.format("numpy", "numpy"))) is None
+
+
+def test_what_was_tried_and_done_without_is_not_blamed() -> None:
+    error = OSError("no such file")
+    error.__context__ = ModuleNotFoundError("x", name="gptqmodel")
+    assert import_failure(error) is None
+
+
 def test_other_errors_stay_what_they_are() -> None:
     assert import_failure(ModuleNotFoundError("x", name="kvpareto.gone")) is None
     assert import_failure(OSError("no such file")) is None
