@@ -21,7 +21,9 @@ from kvpareto.runtime.kernels.paged.write_pages import write_pages
 CACHES = ("int4_per_token_head", "int8_per_token_head")
 BATCHES = (
     (1, 131_000), (8, 65_000), (16, 16_000), (64, 16_000), (256, 1_000), (256, 100), (4, 100),
+    (48, 2_000), (48, 2_000, 16),
 )  # fmt: skip
+"""Sequences, tokens of each, and empty sequences behind them, with which vLLM pads a batch."""
 PAGE = 16  # tokens
 CALLS = 20  # of a graph
 LONG = 131_072  # tokens that are staged
@@ -39,8 +41,8 @@ def main() -> None:
     for cache in CACHES:
         form = PageFormat.of(cache, asked.dim)
         assert form is not None, f"heads of {asked.dim} channels are not kept as {cache}"
-        for sequences, length in BATCHES:
-            print(_decoding(form, asked.heads, asked.query_heads, sequences, length), flush=True)
+        for batch in BATCHES:
+            print(_decoding(form, asked.heads, asked.query_heads, *batch), flush=True)
         print(_prompts(form, asked.heads, asked.query_heads), flush=True)
 
 
@@ -55,10 +57,13 @@ def _pages(form: PageFormat, heads: int, sequences: int, length: int) -> tuple[t
     return pages, order.view(sequences, each)
 
 
-def _decoding(form: PageFormat, heads: int, queries: int, sequences: int, length: int) -> str:
-    pages, table = _pages(form, heads, sequences, length)
-    lengths = torch.full((sequences,), length, dtype=torch.int32, device="cuda")
-    query = torch.randn(sequences, queries, form.dim, device="cuda", dtype=torch.bfloat16)
+def _decoding(
+    form: PageFormat, heads: int, queries: int, sequences: int, length: int, empty: int = 0
+) -> str:
+    pages, table = _pages(form, heads, sequences + empty, length)
+    lengths = torch.full((sequences + empty,), length, dtype=torch.int32, device="cuda")
+    lengths[sequences:] = 0
+    query = torch.randn(len(lengths), queries, form.dim, device="cuda", dtype=torch.bfloat16)
     out = torch.empty_like(query)
     decode = PageDecoder(form, heads, queries, PAGE, query.dtype, query.device)
     scaling = form.dim**-0.5
@@ -67,14 +72,17 @@ def _decoding(form: PageFormat, heads: int, queries: int, sequences: int, length
     error = float((out[:1].float() - truth).norm() / truth.norm())
     assert error < 1e-2, f"relative error {error:.1e}"
     taken = _microseconds(lambda: decode(query, pages, table, lengths, out, scaling=scaling))
-    new = torch.randn(sequences, heads, form.dim, device="cuda", dtype=torch.bfloat16)
+    new = torch.randn(len(lengths), heads, form.dim, device="cuda", dtype=torch.bfloat16)
     slots = table[:, (length - 1) // PAGE].long() * PAGE + (length - 1) % PAGE
+    slots[sequences:] = -1
     written = _microseconds(lambda: write_pages(pages, new, new, slots, form))
     more = {"scaling": scaling, "new": (new, new, slots)}
     step = _microseconds(lambda: decode(query, pages, table, lengths, out, **more))
     rate = sequences * length * heads * form.row_bytes / taken / 1e6
-    return (f"int{form.bits} {sequences} x {length}: decoding {taken:.1f} us, {rate:.2f} TB/s; "
-            f"writing {written:.1f} us; both in one {step:.1f} us; error {error:.1e}")  # fmt: skip
+    beside = f" and {empty} empty" if empty else ""
+    return (f"int{form.bits} {sequences} x {length}{beside}: decoding {taken:.1f} us, "
+            f"{rate:.2f} TB/s; writing {written:.1f} us; "
+            f"both in one {step:.1f} us; error {error:.1e}")  # fmt: skip
 
 
 def _prompts(form: PageFormat, heads: int, queries: int) -> str:

@@ -12,7 +12,8 @@
 //
 // Work is cut over the blocks by what lengths say, on the device: a row is one (sequence, block of
 // query heads). A row that one block holds is finished there; of a row that several hold, the last
-// to arrive merges the parts.
+// to arrive merges the parts. A sequence of length 0, as vLLM pads its batches with, has no steps:
+// its zeros are written beside all that.
 //
 // Where the newest tokens are given, the block that holds a row's end packs its token as
 // page_format.py says, writes it to its page and attends to the copy in shared memory: a step
@@ -45,7 +46,7 @@ INLINE int lowest_of(const Args& a, int length) { return a.window ? max(0, lengt
 
 INLINE int steps_of(const Args& a, int sequence) {
     const int length = __ldg(a.lengths + sequence);
-    return max(1, (length - lowest_of(a, length) / R::step * R::step + R::step - 1) / R::step);
+    return (length - lowest_of(a, length) / R::step * R::step + R::step - 1) / R::step;
 }
 
 // ends[b]: steps of sequences 0 to b. The whole block; returns the last.
@@ -257,6 +258,17 @@ INLINE void write_mix(const Args& a, const float* mix, u16* out, int warp, int l
 #endif
 }
 
+// Results of sequences of length 0, which no block attends to: rows dealt to the blocks in turn.
+INLINE void write_zeros(const Args& a, int rows) {
+    for (int i = blockIdx.x; i < a.sequences * rows; i += gridDim.x) {
+        const int sequence = i / rows;
+        if (__ldg(a.lengths + sequence)) continue;
+        wait_for_predecessor();
+        u16* out = a.out + sequence * a.out_stride + (long long)(i % rows) * GROUP * D;
+        for (int c = threadIdx.x * 2; c < GROUP * D; c += WARPS * 64) *(u32*)(out + c) = 0;
+    }
+}
+
 // One segment, by the whole block. `cut`: rows are cut each by itself, so parts lie one after another.
 INLINE void attend(const Args& a, const Segment& s, bool cut, u16* turned, float* mix, float* mix_lm, int warp, int lane) {
     const int rows = a.heads * a.head_blocks, head = s.row / a.head_blocks;
@@ -268,7 +280,7 @@ INLINE void attend(const Args& a, const Segment& s, bool cut, u16* turned, float
     __syncthreads();  // shared buffers are free
     if (warp < R::warps) R::open(reader, first, last, R::warps * R::step, warp, lane);
     wait_for_predecessor();
-    const long long slot = a.key && s.until == s.steps && length ? __ldg(a.slots + s.sequence) : -1;
+    const long long slot = a.key && s.until == s.steps ? __ldg(a.slots + s.sequence) : -1;
     if (slot >= 0) {
         reader.newest = length - 1;
         pack_newest(a, s.sequence, head, slot, warp, lane);
@@ -313,8 +325,9 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) decode_pages(co
     const int to = cut ? 1 : boundary(a, ends, rows, total, share, blockIdx.x + 1);
     for (int x = cut ? 0 : boundary(a, ends, rows, total, share, blockIdx.x); x < to;) {
         const Segment s = cut ? part_of(a, ends, share, rows, blockIdx.x, lane) : in_line(a, ends, rows, share, x, to);
-        if (s.sequence < 0) return;
+        if (s.sequence < 0) break;
         attend(a, s, cut, turned, mix, mix_lm, warp, lane);
         x += s.until - s.from;
     }
+    write_zeros(a, rows);
 }

@@ -85,6 +85,13 @@ def test_many_short_sequences() -> None:
     check_decode(paged_batch(INT4, 128, 2, lengths, device="cuda"), 4)
 
 
+@pytest.mark.parametrize(
+    "lengths", [[900] * 3 + [0] * 97, [0, 700] * 40 + [0] * 200, [0] * 3, [0] * 300]
+)
+def test_batches_padded_with_empty_sequences(lengths: list[int]) -> None:
+    check_decode(paged_batch(INT4, 128, 4, lengths, dtype=torch.bfloat16, device="cuda"), 4)
+
+
 def test_even_attention_over_many_tokens() -> None:
     """Values that cancel: a bias of the weights would show (vLLM's own kernel is 1e-1 off here)."""
     batch = paged_batch(INT4, 128, 1, [20_000], dtype=torch.bfloat16, device="cuda")
