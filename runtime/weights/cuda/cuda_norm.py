@@ -15,7 +15,11 @@ from ..workspace import Workspace
 from . import cuda_parts
 
 _FEW_WARPS, _MOST_WARPS = 8, 16  # small blocks find room beside those of the launch before
-_MOST_UNITS = 8  # of a warp: what its registers hold
+_MOST_UNITS = 2  # of a thread: what its registers hold
+_AT_ONCE = 4  # units that a warp takes
+_SHARED = 112 * 1024
+"""Bytes of shared memory that a block asks for and leaves alone: two blocks a multiprocessor at
+most. Launches begin while products hold all multiprocessors but a few, where all rows would lie."""
 _SOURCE = Path(__file__).with_name("norm.cu")
 
 
@@ -37,7 +41,7 @@ def takes(x: torch.Tensor, weight: torch.Tensor) -> bool:
         and x.dtype == weight.dtype
         and x.dtype in (torch.bfloat16, torch.float16)
         and x.shape[1] % BLOCK4 == 0
-        and x.shape[1] <= BLOCK4 * _MOST_WARPS * _MOST_UNITS
+        and x.shape[1] <= BLOCK4 * _MOST_WARPS * _AT_ONCE * _MOST_UNITS
         and all(t.data_ptr() % 8 == 0 for t in (x, weight))
         and nvrtc.available()
         and torch.cuda.get_device_capability(x.device)[0] == 9
@@ -66,14 +70,15 @@ def norm(
     if whole is None:
         return None
     total = x if residual is None else residual if in_place else torch.empty_like(x)
-    units = width // BLOCK4
-    warps = min(_FEW_WARPS if units <= _FEW_WARPS * _MOST_UNITS else _MOST_WARPS, units)
+    quads = -(-width // (BLOCK4 * _AT_ONCE))
+    warps = min(_FEW_WARPS if quads <= _FEW_WARPS * _MOST_UNITS else _MOST_WARPS, quads)
     constants = {
         "HALF": int(x.dtype == torch.float16), "ROWS": padded, "OFFSET": int(offset),
-        "ADD": int(residual is not None), "WARPS": warps, "UNITS": -(-units // warps),
+        "ADD": int(residual is not None), "WARPS": warps, "UNITS": -(-quads // warps),
     }  # fmt: skip
     tensors = x, x if residual is None else residual, weight, out, total, whole
     arguments = _Args(*(tensor.data_ptr() for tensor in tensors), width, eps)
-    kernel = nvrtc.compile_kernel(_SOURCE, "whole_norm", constants, x.device.index or 0, 0)
+    device = x.device.index or 0
+    kernel = nvrtc.compile_kernel(_SOURCE, "whole_norm", constants, device, _SHARED)
     kernel.launch((rows, 1, 1), 32 * warps, arguments, early=True)
     return out, total

@@ -4,12 +4,11 @@
 // Compiled at run time by NVRTC (no headers), with these constants defined:
 //   HALF    1: float16, 0: bfloat16     ROWS      rows of the whole numbers, padded: 8 or 16
 //   ADD     1: x + residual             OFFSET    1: times 1 + weight
-//   WARPS   warps a block, 32 at most   UNITS     units of 128 that a warp has
+//   WARPS   warps a block, 32 at most   UNITS     units of 128 that a thread has part in
 //
-// A block takes a row, a lane four numbers of each of its warp's units.
+// A block takes a row, eight threads a unit: what makes whole numbers of it exchanges no bytes.
 
-#include "common.cuh"
-#include "whole.cuh"
+#include "bytes.cuh"
 
 struct Args {
     const u16 *x, *residual, *weight;
@@ -19,39 +18,46 @@ struct Args {
     float eps;
 };
 
-INLINE float rounded(float x) { return low<HALF>(pack_io(x, x)); }
-INLINE void read(const u16* from, float (&x)[4]) {
-    const uint2 pairs = *reinterpret_cast<const uint2*>(from);
-    x[0] = low<HALF>(pairs.x); x[1] = high<HALF>(pairs.x);
-    x[2] = low<HALF>(pairs.y); x[3] = high<HALF>(pairs.y);
+// Numbers in pairs, in float32 and back.
+INLINE u32 add(u32 a, u32 b) { return pack_io(low<HALF>(a) + low<HALF>(b), high<HALF>(a) + high<HALF>(b)); }
+INLINE float squares_of(u32 a) { return fmaf(low<HALF>(a), low<HALF>(a), high<HALF>(a) * high<HALF>(a)); }
+INLINE float scaled(float x, float scale, float weight) { return OFFSET ? x * scale * (1.f + weight) : x * weight; }
+INLINE u32 normed(u32 a, float scale, u32 weight) {
+    const u32 x = OFFSET ? a : pack_io(low<HALF>(a) * scale, high<HALF>(a) * scale);
+    return pack_io(scaled(low<HALF>(x), scale, low<HALF>(weight)), scaled(high<HALF>(x), scale, high<HALF>(weight)));
 }
-INLINE void write(u16* to, const float (&x)[4]) { *reinterpret_cast<uint2*>(to) = {pack_io(x[0], x[1]), pack_io(x[2], x[3])}; }
+INLINE void write(const Sixteen& x, u16* to, int i) {
+#pragma unroll
+    for (int plane = 0; plane < 4; plane++) reinterpret_cast<uint2*>(to)[plane * 8 + i] = x.pairs[plane];
+}
 
 extern "C" __global__ void __launch_bounds__(32 * WARPS) whole_norm(const Args args) {
     __shared__ float squares[WARPS];
     let_successor_begin();
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = blockIdx.x, units = args.width / 128;
-    float x[UNITS][4] = {}, weight[UNITS][4];
+    const int first = warp * 4 + lane / 8, i = lane % 8;
+    Sixteen x[UNITS] = {}, weight[UNITS] = {};
     // The weight depends on no launch.
 #pragma unroll
     for (int u = 0; u < UNITS; u++)
-        if (warp + u * WARPS < units) read(args.weight + (warp + u * WARPS) * 128 + lane * 4, weight[u]);
+        if (first + u * WARPS * 4 < units) weight[u].load(args.weight + (first + u * WARPS * 4) * 128, i);
     wait_for_predecessor();
     float sum = 0.f;
 #pragma unroll
     for (int u = 0; u < UNITS; u++) {
-        if (warp + u * WARPS >= units) break;
-        const i64 at = i64(row) * args.width + (warp + u * WARPS) * 128 + lane * 4;
-        read(args.x + at, x[u]);
+        const int unit = first + u * WARPS * 4;
+        if (unit >= units) break;
+        const i64 at = i64(row) * args.width + unit * 128;
+        x[u].load(args.x + at, i);
         if (ADD) {
-            float more[4];
-            read(args.residual + at, more);
+            Sixteen more;
+            more.load(args.residual + at, i);
 #pragma unroll
-            for (int c = 0; c < 4; c++) x[u][c] = rounded(x[u][c] + more[c]);
-            write(args.total + at, x[u]);
+            for (int p = 0; p < 4; p++) x[u].pairs[p] = {add(x[u].pairs[p].x, more.pairs[p].x), add(x[u].pairs[p].y, more.pairs[p].y)};
+            write(x[u], args.total + at, i);
         }
 #pragma unroll
-        for (int c = 0; c < 4; c++) sum = fmaf(x[u][c], x[u][c], sum);
+        for (int p = 0; p < 4; p++) sum += squares_of(x[u].pairs[p].x) + squares_of(x[u].pairs[p].y);
     }
 #pragma unroll
     for (int mask = 1; mask < 32; mask *= 2) sum += __shfl_xor_sync(~0u, sum, mask);
@@ -61,15 +67,16 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) whole_norm(const Args a
 #pragma unroll
     for (int w = 0; w < WARPS; w++) sum += squares[w];
     const float scale = rsqrtf(sum / args.width + args.eps);
-    int2* measures = reinterpret_cast<int2*>(args.whole + units * 8 * 2 * ROWS);
+    int2* measures = reinterpret_cast<int2*>(args.whole + units * 8 * SLOTS);
 #pragma unroll
     for (int u = 0; u < UNITS; u++) {
-        const int unit = warp + u * WARPS;
-        if (unit >= units) break;
-        float y[4];
+        const int unit = first + u * WARPS * 4;
+        const bool real = unit < units;
+        Sixteen y;
 #pragma unroll
-        for (int c = 0; c < 4; c++) y[c] = rounded(OFFSET ? x[u][c] * scale * (1.f + weight[u][c]) : rounded(x[u][c] * scale) * weight[u][c]);
-        write(args.out + i64(row) * args.width + unit * 128 + lane * 4, y);
-        to_whole<ROWS>(y, lane, row, args.whole + unit * 8 * 2 * ROWS, measures + unit * ROWS + row);
+        for (int p = 0; p < 4; p++)
+            y.pairs[p] = {normed(x[u].pairs[p].x, scale, weight[u].pairs[p].x), normed(x[u].pairs[p].y, scale, weight[u].pairs[p].y)};
+        if (real) write(y, args.out + i64(row) * args.width + unit * 128, i);
+        to_whole(y, i, row, args.whole + unit * 8 * SLOTS, measures + unit * ROWS + row, real);
     }
 }
