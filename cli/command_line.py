@@ -70,7 +70,7 @@ def run_command(app: typer.Typer, arguments: Sequence[str]) -> int:
         _drop_stdout()
         code, failure = _failed(error)
     if failure is not None:
-        _say(failure.lines())
+        _say(_for_reader(failure))
     return code
 
 
@@ -124,6 +124,16 @@ def _print_answer(answer: CommandOutput, failure: "Failure | None", said: str) -
         print_json({"schema": 1, "text": said})
         return
     _say(said.splitlines())
+
+
+def _for_reader(failure: "Failure") -> list[str]:
+    """A line each, for whatever reads them; folded between words where a terminal shows them."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return failure.lines()
+    from ..report.layout.folding import folded_sentence, terminal_columns
+
+    width = terminal_columns(sys.stderr)
+    return [part for line in failure.lines() for part in folded_sentence(line, width, 7)]
 
 
 def _say(lines: Sequence[str]) -> None:

@@ -39,7 +39,10 @@ def _has_plan(request: Request, engine: str, near: str) -> bool:
     held = request.ttft is not None or request.tpot is not None or request.max_loss is not None
     if engine == "llama.cpp" and not held:
         return True  # it runs on every card, and leaves in host memory what has no room there
-    asked = replace(request, engine=find_engine(engine), host_only=request.hardware is None)
+    try:
+        asked = replace(request, engine=find_engine(engine), host_only=request.hardware is None)
+    except BadInput:  # more sequences than a server takes
+        return False
     try:
         if not held and _fits(asked, near):
             return True

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .layout.folding import shell_lines
+from .layout.folding import folded, shell_lines
 
 LABEL = 13
 KEPT = "\N{NO-BREAK SPACE}"
@@ -25,14 +25,21 @@ def together(text: str) -> str:
 
 
 def print_line(console: Console, label: str, text: str) -> None:
-    """A line that may be folded between words, under where its text begins."""
+    """A line that may be folded between words, under where its text begins; below its label where
+    a word is wider than what is left beside it."""
     if not label:
         console.print(Text(text))
+        return
+    text = together(text)
+    if max(map(len, text.split(" "))) > max(console.width - LABEL, 1):  # below its label
+        console.print(Text(label, "dim"))
+        lines = folded(" " * _INDENT + text, console.width, _INDENT)
+        console.print(Text("\n".join(lines)), soft_wrap=True)
         return
     line = Table.grid()
     line.add_column(width=LABEL, style="dim", no_wrap=True)
     line.add_column()
-    line.add_row(Text(label), Text(together(text)))
+    line.add_row(Text(label), Text(text))
     console.print(line)
 
 

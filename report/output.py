@@ -52,6 +52,7 @@ def print_tables(document: Mapping[str, Any], module: str, printer: str) -> None
     from rich.console import Console
     from rich.text import Text
 
+    from .layout.folding import forget_no_sizes
     from .lines import KEPT, print_whole
     from .marks import encodable, without_escapes
 
@@ -62,8 +63,7 @@ def print_tables(document: Mapping[str, Any], module: str, printer: str) -> None
 
     plain: dict[str, Any] = {"color_system": None} if without_escapes() else {}
     make = partial(PlainConsole, emoji=False, markup=False, highlight=False, **plain)
-    if os.environ.get("COLUMNS", "").strip("0") == "":
-        os.environ.pop("COLUMNS", None)  # no width: what some terminals say of themselves
+    forget_no_sizes()
     console = make()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = make(width=UNWRAPPED)

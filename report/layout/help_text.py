@@ -35,6 +35,18 @@ class FoldedHelp(_Formatter):
             width = max(columns - 2, _LEAST_WIDTH)
         super().__init__(width=width)
 
+    def getvalue(self) -> str:
+        """What was written, without blanks at the ends of lines."""
+        return re.sub(" +$", "", super().getvalue(), flags=re.MULTILINE)
+
+    def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
+        """The command and its arguments; broken between its words where it is wider alone."""
+        begin = f"{'Usage: ' if prefix is None else prefix}{prog}"
+        if len(begin) <= self.width:
+            super().write_usage(prog, args, prefix)
+        else:
+            self.write("\n".join(folded(f"{begin} {args}", self.width, 4)) + "\n")
+
     def write_text(self, text: str) -> None:
         """Paragraphs; of those that keep their line ends only what is too wide is broken."""
         room = self.width - self.current_indent

@@ -11,9 +11,16 @@ from kvpareto.planner.engines.nearest import nearest_configuration
 from kvpareto.planner.engines.vllm import VLLM
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
+from kvpareto.planner.search.request import MOST_USERS
 from kvpareto.planner.workload import Workload
 
 BITS = (16, 8, 4, 2)
+
+
+def test_sequences_that_no_server_takes_have_a_plan_of_ours() -> None:
+    asked = {"gpu": "H200", "context": 8, "output": 1, "batch": MOST_USERS + 1}
+    found = kvpareto.plan("Qwen/Qwen3-0.6B", offline=True, **asked)
+    assert [one["engine"] for one in found["elsewhere"]] == ["llama.cpp"]
 
 
 @pytest.mark.parametrize(
