@@ -16,6 +16,10 @@ SAID = {
     "TTFT of 131,000": ("ttft_s", "{:.2f} s"),
     "decoding 16 x 16,000": ("decode_16x16k_tokens_s", "{:,.0f} tokens/s"),
     "16 prompts of 16,000": ("prefill_16x16k_s", "{:.2f} s"),
+    **{
+        f"decoding {users} x {tokens:,}": (f"decode_{users}x{tokens}_tokens_s", "{:,.0f} tokens/s")
+        for users, tokens in ((24, 2000), (40, 4000), (48, 2000))
+    },
     "decoding 64 x 4,000": ("decode_64x4000_tokens_s", "{:,.0f} tokens/s"),
     "decoding 8 x 65,000": ("decode_8x65000_tokens_s", "{:,.0f} tokens/s"),
     "64 clients of 16,000 who each take 1,024 tokens": ("clients_tokens_s", "{:,.0f} tokens/s"),

@@ -22,7 +22,7 @@ OVERLAP_NOTE = (
 OVERLAPS = (9, 0)
 """Compute capability from which launches may overlap."""
 AWQ_USERS = 64
-"""Rows up to which those products are faster than vLLM's: at 1, 16 and 64 they were
+"""Rows up to which those products are faster than vLLM's: at 1, 16, 24, 40, 48 and 64 they were
 (profiles/vllm/plugin_0.26_h200.jsonl, with torch.compile); more are dequantized in every step."""
 CODE_BITS = {"int4_per_token_head": 4, "int8_per_token_head": 8}
 LARGEST_HEAD = 256
