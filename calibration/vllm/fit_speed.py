@@ -6,35 +6,26 @@
 Every efficiency has a prior (PRIORS, wide), so that what no run tells stays what the hardware says.
 What is the plugin's own (PACKED; rows of benchmarks/vllm/plugin.py) is fitted after the rest, which
 its rows do not move.
-A burst within which Triton compiled a kernel (`compiled_within`) is neither fitted nor counted: the
-same burst of another start took one to two seconds less. Nor is one whose prompt ran in a graph of
-a size that was asked for by hand (`prompt_in_graph`): a plan's server captures none so large.
 """
 
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 
 from ... import profiles
 from ...planner.accuracy.formula import Floats
-from ...planner.engines.vllm.speed import Arrivals, timing
-from ...planner.engines.vllm.step_time import Served, efficiencies_of, served
-from ...planner.hardware.gpu_names import find_gpu
+from ...planner.engines.vllm.step_time import efficiencies_of
 from ..fit.least_squares import least_squares
-from .row_server import FORMATS, settings_of, shape_of
+from .timed_bursts import Seen, read_plugin_runs, read_runs
 
 NOISE = 0.04
 """Of a time's logarithm: what two runs of one thing differ by."""
 FIRM = 2.5
 """Deviations beyond which a run counts less (Huber)."""
-COMPILED = {("s-q30-auto", 32), ("s-q30-auto", 64)}
-"""Such bursts of rows that were written before it was seen: row and users."""
 PRIORS = {
     "matmul.bf16": (0.68, 0.2), "matmul.fp8": (0.6, 0.3), "matmul.int8": (0.6, 0.3),
     "weights.bf16": (0.85, 0.15), "weights.fp8": (0.8, 0.2), "weights.awq": (0.5, 0.4),
@@ -53,99 +44,15 @@ PRIORS = {
 """A value and the deviation of its logarithm."""
 
 PACKED = ("attention.packed", "cache.packed", "cache.packed8", "host_layer.packed")
-PACKED_ROWS = "vllm/plugin_0.26_h200.jsonl"
 
 KNOWN = "the rest"
-ONCE = ("cache.int4", "cache.scaled", "latent")
+ONCE = ("cache.int4", "cache.scaled", "cache.packed", "latent")
 """What one model or two were run with: classes with intervals of their own."""
 LEAST, LEAST_ONCE = (0.85, 1.2), (0.6, 1.7)
 """Six models say little of how far a seventh may be; one model less of a second."""
 
 Errors = dict[tuple[str, str], list[float]]
 """By (shape, what)."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One measured time of one burst: `what` is ttft, tpot or total of `asked`."""
-
-    row: str
-    shape: str
-    what: str
-    served: Served
-    asked: Arrivals
-    seconds: float
-
-    def predicted(self, rates: Mapping[str, float]) -> float:
-        return float(getattr(timing(self.served, rates, self.asked), self.what))
-
-
-def read_runs() -> list[Seen]:
-    """Every time of every burst that is fitted."""
-    found: list[Seen] = []
-    for name in ("starts_0.26_h200", "speeds_0.26_h200"):
-        for line in profiles.read(f"vllm/{name}.jsonl").splitlines():
-            row = json.loads(line)
-            if row.get("triton", True):
-                found += [seen for run in row.get("speed", ()) for seen in _seen(row, run)]
-    return found
-
-
-def read_plugin_runs() -> list[Seen]:
-    """Times of the plugin in 4 bits, whole models with products that are vLLM's."""
-    found: list[Seen] = []
-    for line in profiles.read(PACKED_ROWS).splitlines():
-        row = json.loads(line)
-        weights, cache = row["engine"].split(":")
-        if cache != "plugin" or weights not in FORMATS or row["test"] not in ("long", "batch"):
-            continue
-        users, context = (1, 131_000) if row["test"] == "long" else (16, 16_000)
-        first = row["ttft_s"] if users == 1 else row["prefill_16x16k_s"]
-        step = row["tpot_ms"] / 1e3 if users == 1 else 16 / row["decode_16x16k_tokens_s"]
-        run = {"users": users, "context": context, "output": 129 if users == 1 else 128}
-        run |= {"total_s": first + 128 * step}
-        run |= {"ttft_s": first, "tpot_s": step} if users == 1 else {"prefill_s": first}
-        # as benchmarks/vllm/plugin.py starts its engines
-        started: dict[str, Any] = {
-            "id": f"{row['engine']} {row['layers']} {row['compiled']}",
-            "shape": "llama8",
-        }
-        started |= {"kv_cache_dtype": "int4_per_token_head", "attention_backend": "CUSTOM"}
-        started |= {"max_model_len": 135_000, "max_num_batched_tokens": 8192, "max_num_seqs": 128}
-        started |= {"gpu_memory_utilization": 0.9, "enforce_eager": False, "gpu": row["gpu"]}
-        layers = row["layers"] if row["layers"] != 32 else None
-        found += _seen(started | {"layers": layers, "weights": weights}, run)
-    return found
-
-
-def _seen(row: Mapping[str, Any], run: Mapping[str, Any]) -> list[Seen]:
-    if (
-        run.get("compiled_within")
-        or run.get("prompt_in_graph")
-        or (row["id"], run["users"]) in COMPILED
-    ):
-        return []
-    settings = settings_of(row, attention_backend=row.get("attention_backend", ""))
-    spec = shape_of(row["shape"], row["layers"], row["weights"])
-    link = _links()[row["gpu"].split()[-1]]
-    weights, cards = FORMATS[row["weights"]], row.get("cards", 1)
-    model = served(spec, settings, find_gpu(row["gpu"]), link, weights, cards)
-    most = row["max_num_seqs"]
-
-    def one(what: str, output: int, seconds: float) -> Seen:
-        asked = Arrivals(run["users"], run["context"], output, most)
-        return Seen(row["id"], row["shape"], what, model, asked, seconds)
-
-    if "ttft_s" in run:
-        names = ("ttft", "ttft_s"), ("tpot", "tpot_s"), ("total", "total_s")
-        return [one(what, run["output"], run[key]) for what, key in names]
-    # earlier starts: until each has one token, until each has `output` further ones
-    return [one("total", 1, run["prefill_s"]), one("total", run["output"] + 1, run["total_s"])]
-
-
-def _links() -> dict[str, float]:
-    links: dict[str, float] = json.loads(profiles.read("vllm/speed.json"))["links"]
-    return links
 
 
 def fit(runs: Sequence[Seen], known: Mapping[str, float] | None = None) -> dict[str, float]:
@@ -178,11 +85,19 @@ def fit(runs: Sequence[Seen], known: Mapping[str, float] | None = None) -> dict[
     return {name: fitted[name] if name in fitted else known[name] for name in PRIORS}
 
 
-def fit_packed(rates: Mapping[str, float]) -> dict[str, float]:
-    """`rates`, and what is the plugin's own beside them."""
-    return fit(
-        read_plugin_runs(), {name: rate for name, rate in rates.items() if name not in PACKED}
-    )
+def fit_packed(runs: Sequence[Seen], rates: Mapping[str, float]) -> dict[str, float]:
+    """`rates`, and what is the plugin's own beside them, by its `runs`."""
+    return fit(runs, {name: rate for name, rate in rates.items() if name not in PACKED})
+
+
+def packed_left_out(runs: Sequence[Seen], rates: Mapping[str, float]) -> list[float]:
+    """Errors of each model's plugin runs by those of the others; signed, relative."""
+    found = []
+    for shape in sorted({seen.shape for seen in runs}):
+        told = fit_packed([seen for seen in runs if seen.shape != shape], rates)
+        own = errors([seen for seen in runs if seen.shape == shape], told)
+        found += [off for offs in own.values() for off in offs]
+    return found
 
 
 def errors(runs: Sequence[Seen], rates: Mapping[str, float]) -> Errors:
@@ -244,7 +159,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     write = parser.parse_args().write
     runs = read_runs()
-    rates = fit_packed(fit(runs))
+    packed = read_plugin_runs()
+    rates = fit_packed(packed, fit(runs))
     print(f"{len(runs)} times of {len({r.shape for r in runs})} models")
     everything = _table("fitted", errors(runs, rates))
     left_out, alone = Errors(), Errors()
@@ -258,6 +174,7 @@ def main() -> None:
     held = _table("left out", left_out)
     if alone:
         _table("left out, with a format or a kind of layer that no other has", alone)
+    classes["cache.packed"] = packed_left_out(packed, rates)
     ends = intervals(classes)
     print("measured / predicted while left out, by class: times, median error, interval, held")
     for name, offs in classes.items():
@@ -265,7 +182,7 @@ def main() -> None:
         inside = np.mean((ratios >= low) & (ratios <= high))
         middle = 100 * float(np.median(np.abs(offs)))
         print(f"  {name:14} {len(offs):3}  {middle:5.1f} %  {low} to {high}  {inside:.0%}")
-    _table("the plugin's, fitted", errors(read_plugin_runs(), rates))
+    _table("the plugin's, fitted", errors(packed, rates))
     if not write:
         return
     path = Path(profiles.__file__).parent / "vllm" / "speed.json"

@@ -104,6 +104,8 @@ def test_the_measured_steps_are_predicted() -> None:
     assert plugin.tpot[0] == pytest.approx(measured["bf16:plugin"], rel=0.1)
     ratio = plugin.tpot[0] / speed("fp8", "", 1, 131_000).tpot[0]
     assert ratio == pytest.approx(measured["bf16:plugin"] / measured["bf16:fp8"], rel=0.1)
+    # two models were run with it: as wide as a class that few models tell of
+    assert plugin.tpot[2] / plugin.tpot[1] == pytest.approx(1.7 / 0.6)
 
 
 def test_eight_bits_are_derived() -> None:

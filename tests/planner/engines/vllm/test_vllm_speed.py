@@ -13,8 +13,8 @@ from kvpareto.calibration.vllm.fit_speed import (
     fit,
     intervals,
     leave_out,
-    read_runs,
 )
+from kvpareto.calibration.vllm.timed_bursts import read_runs
 from kvpareto.planner.engines.vllm.schedule import schedule
 from kvpareto.planner.engines.vllm.settings import ServeSettings
 from kvpareto.planner.engines.vllm.speed import ServingSpeed, serving_speed
