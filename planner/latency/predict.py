@@ -49,10 +49,14 @@ def predict(
     """
     if hardware is None:
         return None
-    expected = _of_reading(spec, config, workload, engine, hardware)
-    each = [expected, *(_of_reading(e, config, workload, engine, hardware) for e in spec.ends)]
+    readings = spec, *spec.ends
+    return widened([_of_reading(one, config, workload, engine, hardware) for one in readings])
+
+
+def widened(each: Sequence[Latency]) -> Latency:
+    """The first, with an interval that holds all."""
     return replace(
-        expected,
+        each[0],
         ttft_low=min(one.ttft_low for one in each),
         ttft_high=max(one.ttft_high for one in each),
         tpot_low=min(one.tpot_low for one in each),

@@ -1,6 +1,7 @@
 """Every configuration of a space with what it costs: memory, accuracy, latency, as arrays."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -94,26 +95,31 @@ class EvaluatedSpace:
         """Seconds with their intervals, whose ends need sweeps of their own, over few formats."""
         if self.hardware is None:
             return [None] * len(indices)
-        if self.spec.ends:
-            how = self.workload, self.engine, self.hardware
-            return [latency.predict(self.spec, self.space.configuration(i), *how) for i in indices]
-        profile = profile_of(self.engine, self.hardware, self.spec)
         places = [self.place(i) for i in indices]
         formats = sorted({f for _, f, _ in places})
-        few = self.axes.at(formats)
-        swept = [
-            roofline.sweep(
-                self.engine.loaded(self.spec),
-                self.workload,
-                self.hardware,
-                end.prompts,
-                few,
-                end.steps,
-            )
+        number = {f: i for i, f in enumerate(formats)}
+        axes = self.axes.at(formats)
+        each = [self._swept(self.spec, axes, self.hardware)]
+        for reading in self.spec.ends:
+            firsts = (self.space.configuration(f * self.space.shape[2]) for f in formats)
+            sizes = [kv_bytes(reading, one, self.workload, self.engine).total for one in firsts]
+            few = replace(axes, kv_bytes=np.array(sizes, dtype=float))
+            each.append(self._swept(reading, few, self.hardware))
+        return [
+            latency.widened([latency.with_interval(*ends, w, number[f], c) for ends in each])
+            for w, f, c in places
+        ]
+
+    def _swept(
+        self, reading: ModelSpec, axes: ConfigurationAxes, hardware: Hardware
+    ) -> tuple[str, list[roofline.Seconds]]:
+        """What seconds of one reading are based on, and a sweep for each end of the interval."""
+        profile = profile_of(self.engine, hardware, reading)
+        model, work = self.engine.loaded(reading), self.workload
+        return profile.kind, [
+            roofline.sweep(model, work, hardware, end.prompts, axes, end.steps)
             for end in profile.ends
         ]
-        number = {f: i for i, f in enumerate(formats)}
-        return [latency.with_interval(profile.kind, swept, w, number[f], c) for w, f, c in places]
 
     def weight_sizes(self) -> list[int]:
         """Bytes of each of the space's weights."""

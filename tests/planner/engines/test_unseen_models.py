@@ -7,6 +7,12 @@ from typing import Any
 import pytest
 
 from kvpareto.cli import run
+from kvpareto.planner.engines import find_engine
+from kvpareto.planner.hardware.gpu_names import find_gpu
+from kvpareto.planner.latency.predict import predict
+from kvpareto.planner.models.read_config import read_model
+from kvpareto.planner.search.evaluate import evaluate
+from kvpareto.planner.workload import Workload
 
 NEW = {
     "architectures": ["LlamaForCausalLM"],
@@ -80,3 +86,17 @@ def test_one_user_is_singular(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     words = ["plan", "-m", str(folder), "--gpu", "4090", "--context", "60k", "--offline"]
     assert run([*words, "--engine", "vllm"]) == 0
     assert "tokens a second for 1 user\n" in capsys.readouterr().out
+
+
+def test_an_unknown_types_points_have_the_seconds_that_each_has_alone() -> None:
+    """Those of all readings, in sweeps of the whole frontier."""
+    spec, engine, gpu = read_model(UNKNOWN, "zorg"), find_engine("kvpareto"), find_gpu("4090")
+    assert spec.ends
+    table = evaluate(spec, Workload(8192), engine, gpu)
+    for point in table.points_at(range(0, len(table.points.ttft), 9001)):
+        alone = predict(spec, point.config, point.workload, engine, gpu)
+        assert alone is not None
+        assert point.latency is not None
+        assert alone.ttft_low < alone.ttft_s < alone.ttft_high
+        for name in ("ttft_s", "ttft_low", "ttft_high", "tpot_s", "tpot_low", "tpot_high"):
+            assert getattr(point.latency, name) == pytest.approx(getattr(alone, name), rel=1e-9)
