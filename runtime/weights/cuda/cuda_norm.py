@@ -14,12 +14,12 @@ from ..layout import BLOCK4
 from ..workspace import Workspace
 from . import cuda_parts
 
-_FEW_WARPS, _MOST_WARPS = 8, 16  # small blocks find room beside those of the launch before
+_FEW_WARPS, _MOST_WARPS = 8, 16  # the fewer, while a thread has no more than `_MOST_UNITS`
 _MOST_UNITS = 2  # of a thread: what its registers hold
 _AT_ONCE = 4  # units that a warp takes
-_SHARED = 112 * 1024
-"""Bytes of shared memory that a block asks for and leaves alone: two blocks a multiprocessor at
-most. Launches begin while products hold all multiprocessors but a few, where all rows would lie."""
+_SHARED = 120 * 1024
+"""Bytes of shared memory that a block asks for and leaves alone: a multiprocessor has one at most.
+Launches begin while products hold all multiprocessors but a few, where all rows would lie."""
 _SOURCE = Path(__file__).with_name("norm.cu")
 
 

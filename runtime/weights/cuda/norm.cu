@@ -18,13 +18,24 @@ struct Args {
     float eps;
 };
 
-// Numbers in pairs, in float32 and back.
-INLINE u32 add(u32 a, u32 b) { return pack_io(low<HALF>(a) + low<HALF>(b), high<HALF>(a) + high<HALF>(b)); }
+// Pairs of 16-bit numbers: sums and products are rounded once, as in float32 and back.
+INLINE u32 add(u32 a, u32 b) {
+    u32 d;
+    if (HALF) asm("add.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+    else asm("add.rn.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+    return d;
+}
+INLINE u32 multiply(u32 a, u32 b) {
+    u32 d;
+    if (HALF) asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+    else asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+    return d;
+}
 INLINE float squares_of(u32 a) { return fmaf(low<HALF>(a), low<HALF>(a), high<HALF>(a) * high<HALF>(a)); }
-INLINE float scaled(float x, float scale, float weight) { return OFFSET ? x * scale * (1.f + weight) : x * weight; }
 INLINE u32 normed(u32 a, float scale, u32 weight) {
-    const u32 x = OFFSET ? a : pack_io(low<HALF>(a) * scale, high<HALF>(a) * scale);
-    return pack_io(scaled(low<HALF>(x), scale, low<HALF>(weight)), scaled(high<HALF>(x), scale, high<HALF>(weight)));
+    const float x[2] = {low<HALF>(a) * scale, high<HALF>(a) * scale};
+    if (OFFSET) return pack_io(x[0] * (1.f + low<HALF>(weight)), x[1] * (1.f + high<HALF>(weight)));
+    return multiply(pack_io(x[0], x[1]), weight);
 }
 INLINE void write(const Sixteen& x, u16* to, int i) {
 #pragma unroll
