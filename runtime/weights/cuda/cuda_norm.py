@@ -18,8 +18,8 @@ _FEW_WARPS, _MOST_WARPS = 8, 16  # the fewer, while a thread has no more than `_
 _MOST_UNITS = 2  # of a thread: what its registers hold
 _AT_ONCE = 4  # units that a warp takes
 _SHARED = 120 * 1024
-"""Bytes of shared memory that a block asks for and leaves alone: a multiprocessor has one at most.
-Launches begin while products hold all multiprocessors but a few, where all rows would lie."""
+"""Bytes of shared memory that a block asks for and leaves alone: a multiprocessor has one at most,
+and none beside a block of the product before, which its launch overlaps (timed: docs/LOG.md)."""
 _SOURCE = Path(__file__).with_name("norm.cu")
 
 
