@@ -125,10 +125,12 @@ def _certainty(
         if run:
             return True, profile["there"]
         once = stages == 1 and names <= measured | set(profile["measured_once"])
-        known = [ends for name, ends in profile["once"].items() if name in names]
-        if not once or not known:
+        classes = profile["once"]
+        known = [ends for name, ends in classes.items() if name in names]
+        tells = once or (stages == 1 and names <= measured | {*profile["measured_once"], *classes})
+        if not tells or not known:
             return once, profile["untried"]
-        return True, (min(low for low, _ in known), max(high for _, high in known))
+        return once, (min(low for low, _ in known), max(high for _, high in known))
     if run:
         near = any(card in model.hardware.name for card in profile["near"])
         return False, profile["beside" if near else "elsewhere"]

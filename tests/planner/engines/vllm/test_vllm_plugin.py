@@ -111,6 +111,8 @@ def test_the_measured_steps_are_predicted() -> None:
 def test_eight_bits_are_derived() -> None:
     eight = speed(INT8, "CUSTOM", 1, 131_000)
     assert eight.kind == "derived"
+    # its kernel was timed alone: no wider than 4 bits, whose whole models were
+    assert eight.tpot[2] / eight.tpot[1] == pytest.approx(1.7 / 0.6)
     assert speed(INT4, "CUSTOM", 1, 131_000).tpot[0] < eight.tpot[0]
     # prompts are staged in 16 bits whatever the cache has
     assert eight.ttft[0] == pytest.approx(speed(INT4, "CUSTOM", 1, 131_000).ttft[0], rel=0.01)
