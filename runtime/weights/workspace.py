@@ -13,7 +13,7 @@ import torch
 from ...planner.errors import BadInput
 from .whole_rows import whole_bytes
 
-COUNTERS = 4096  # arrival counters of split products: blocks of columns x rows in one launch
+COUNTERS = 4096  # arrival counters of split products: of blocks of columns, of each warp of theirs
 
 
 Keep = Callable[[torch.Tensor], tuple[torch.Tensor, int] | None]

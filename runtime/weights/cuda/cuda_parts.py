@@ -125,6 +125,8 @@ def takes(weight: Packed, x: torch.Tensor, workspace: Workspace, *, gated: int =
     cut = _cut(inputs, outputs, rows, gated, coarse, device)
     if cut is None:
         return False
+    if cut.splits > 1 and cut.groups * cut.warps > workspace.counters.numel():
+        return False
     sums = 4 * cut.splits * rows * outputs if cut.splits > 1 else 0
     kept = whole_bytes(inputs, cut.rows) + whole_bytes(outputs, cut.rows) + 64
     return sums + kept <= workspace.scratch.numel()

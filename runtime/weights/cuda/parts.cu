@@ -18,6 +18,9 @@
 // before the launch before this one has ended. Products are of whole numbers, as in stream.cu: thread
 // (g, t) of 8 x 4 has the words of columns 4g to 4g + 3 in rows 4t to 4t + 3 of a tile. Sums of
 // slices meet in shared memory once at the end, those of a group's blocks in memory.
+//
+// At 16 rows a thread's registers are all taken. A word that finds none is stored when it has come,
+// so a warp would wait for what it has just asked for: hence addresses from indices, not pointers.
 
 #include "bytes.cuh"
 #include "few_rows.cuh"
@@ -51,33 +54,28 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) parts(const Args args) 
     int2* measures = reinterpret_cast<int2*>(inputs + mine * UNIT);
     float* results = reinterpret_cast<float*>(measures + mine * ROWS);
 
+    // A block's strips of the gate, then those of up.
+    auto column_of = [&](int strip) { return (first + strip) * 32 + (EACH > 1 && strip >= own ? width - own * 32 : 0); };
     // The next tile of this warp to be loaded.
-    const u32 *words_at, *zeros_at;
-    const u16* scales_at;
-    int ahead_strip = warp % ACROSS, ahead_unit = from;
-    auto seek = [&]() {
-        const int column = (first + ahead_strip % own) * 32 + ahead_strip / own * width + 4 * g;
-        words_at = args.words + i64(from * 16 + 4 * t) * args.words_row + column;
-        scales_at = args.scales + i64(from) * args.scales_row + column;
-        zeros_at = args.zeros + i64(from) * args.zeros_row + column / 8;
-    };
+    int ahead_strip = warp % ACROSS, ahead_unit = from, ahead_column = column_of(ahead_strip) + 4 * g;
     auto load = [&](Tile& tile) {
         if (ahead_strip >= count) return;
+        const u32* words = args.words + (i64(ahead_unit * 16 + 4 * t) * args.words_row + ahead_column);
 #pragma unroll
-        for (int j = 0; j < 4; j++) tile.words[j] = load_once(words_at + j * args.words_row);
-        tile.scales = *reinterpret_cast<const uint2*>(scales_at);
-        tile.zeros = *zeros_at;
+        for (int j = 0; j < 4; j++) tile.words[j] = load_once(words + i64(j) * args.words_row);
+        tile.scales = *reinterpret_cast<const uint2*>(args.scales + (i64(ahead_unit) * args.scales_row + ahead_column));
+        tile.zeros = args.zeros[i64(ahead_unit) * args.zeros_row + ahead_column / 8];
         if (++ahead_unit == to) {
             ahead_unit = from;
             ahead_strip += ACROSS;
-            return seek();
+            ahead_column = column_of(ahead_strip) + 4 * g;
         }
-        words_at += 16 * args.words_row;
-        scales_at += args.scales_row;
-        zeros_at += args.zeros_row;
     };
     float total[PARTS][4] = {};  // row t, columns 4g to 4g + 3
-    auto multiply = [&](const Tile& tile, int unit) {
+    auto multiply = [&](Tile& tile, int unit) {  // and ask for the next, once this one's words are read
+        const uint2 scales = tile.scales;
+        const u32 zeros = tile.zeros >> (g % 2 * 16);
+        const float scale[4] = {low<SCALES_HALF>(scales.x), high<SCALES_HALF>(scales.x), low<SCALES_HALF>(scales.y), high<SCALES_HALF>(scales.y)};
         int sums[PARTS][2][4] = {};
 #pragma unroll
         for (int b = 0; b < 2; b++) {
@@ -96,9 +94,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) parts(const Args args) 
                 }
             }
         }
-        const u32 zeros = tile.zeros >> (g % 2 * 16);
-        const float scale[4] = {low<SCALES_HALF>(tile.scales.x), high<SCALES_HALF>(tile.scales.x),
-                                low<SCALES_HALF>(tile.scales.y), high<SCALES_HALF>(tile.scales.y)};
+        load(tile);
 #pragma unroll
         for (int p = 0; p < PARTS; p++) {
             const int2 measure = measures[unit * ROWS + 4 * p + t];
@@ -120,7 +116,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) parts(const Args args) 
     };
     // Weights do not depend on the launch before: they are on their way while that ends.
     Tile flight[AHEAD];
-    seek();
 #pragma unroll
     for (int d = 0; d < AHEAD; d++) load(flight[d]);
     wait_for_predecessor();
@@ -153,7 +148,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) parts(const Args args) 
 #pragma unroll
         for (int d = 0; d < AHEAD; d++) {
             multiply(flight[d], unit - begin);
-            load(flight[d]);
             if (++unit == to) {
                 keep(strip);
                 unit = from;
@@ -176,20 +170,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) parts(const Args args) 
         return sum;
     };
     if (SPLITS > 1) {
-        // The last of a group's blocks to arrive sums their parts, in their order.
-        __shared__ bool last;
-        for (int at = threadIdx.x; at < args.rows * count * 8; at += THREADS) {
-            const int row = at / (count * 8), four = at % (count * 8), strip = four / 8;
-            *reinterpret_cast<float4*>(args.partial + (i64(blockIdx.y) * args.rows + row) * args.outputs + (first + strip % own) * 32 + strip / own * width + four % 8 * 4) = sum_of(strip, row, four % 8 * 4);
+        // A warp meets those of its number in the group's other blocks: the last of them to arrive
+        // sums what all have of its columns, in the order of blocks.
+        for (int at = threadIdx.x; at < args.rows * fours; at += THREADS) {
+            const int row = at / fours, four = at % fours;
+#pragma unroll
+            for (int e = 0; e < EACH; e++)
+                *reinterpret_cast<float4*>(args.partial + (i64(blockIdx.y) * args.rows + row) * args.outputs + first * 32 + four * 4 + e * width) = sum_of(four / 8 + e * own, row, four % 8 * 4);
         }
         __threadfence();
-        __syncthreads();
-        if (threadIdx.x == 0) {
-            last = atomicAdd(args.arrived + blockIdx.x, 1) == SPLITS - 1;
-            if (last) args.arrived[blockIdx.x] = 0;
-        }
-        __syncthreads();
-        if (!last) return;
+        __syncwarp();
+        int* arrived = args.arrived + blockIdx.x * WARPS + warp;
+        int before = 0;
+        if (lane == 0) before = atomicAdd(arrived, 1);
+        if (__shfl_sync(~0u, before, 0) != SPLITS - 1) return;
+        if (lane == 0) *arrived = 0;
         __threadfence();
     }
     for (int at = threadIdx.x; at < args.rows * fours; at += THREADS) {

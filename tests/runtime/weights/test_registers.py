@@ -1,16 +1,23 @@
-"""The tile kernels as a Hopper GPU gets them, compiled without one: nothing may leave registers.
+"""Kernels of few rows as a Hopper GPU gets them, compiled without one: nothing may leave registers.
 
 What does not fit is kept in local memory, which the driver sets aside for every thread that the
 GPU can hold, for as long as the process lives: 0.5 GB on an H200 for one such kernel.
 """
 
+import ctypes
+import importlib.util
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("triton")
+
+from kvpareto.runtime.kernels import nvrtc
+from kvpareto.runtime.weights.cuda import cuda_parts
 
 SCRIPT = """
 import re, subprocess, tempfile
@@ -71,3 +78,42 @@ def test_tiles_keep_to_their_registers() -> None:
     found = [line.split() for line in done.stdout.splitlines()]
     assert len(found) == 9 + 8
     assert {(kernel, rows): int(size) for kernel, rows, size in found if int(size)} == {}
+
+
+def test_products_of_16_rows_keep_to_their_registers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A word that finds none is stored when it has come, so a warp waits for what it just asked
+    for."""
+    import triton
+
+    wheels = importlib.util.find_spec("nvidia")
+    places = wheels.submodule_search_locations if wheels else None
+    found = [lib for place in places or () for lib in Path(place).glob("*/lib/libnvrtc.so.*")]
+    if not found:
+        pytest.skip("needs NVRTC's wheel, no GPU")
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    library = ctypes.CDLL(str(found[0]))
+    monkeypatch.setattr(nvrtc, "_nvrtc", lambda: library)
+    for inputs, out, gated in (
+        (4096, 28672, 1),
+        (4096, 6144, 0),
+        (4096, 4096, 0),
+        (14336, 4096, 0),
+    ):
+        coarse = 4 if gated else 1
+        cut = cuda_parts.cut_of(inputs, out, 16, gated, coarse, 132, 231_424)
+        assert cut is not None
+        constants = {
+            "HALF": 0, "SCALES_HALF": 1, "ROWS": 16, "GATED": gated, "SPLITS": cut.splits,
+            "SLICES": cut.slices, "WARPS": cut.warps, "AHEAD": cut.ahead, "COARSE": coarse,
+            "READY": 1, "MAKES": gated,
+        }  # fmt: skip
+        options = ["--gpu-architecture=sm_90", "--std=c++17"]
+        options += [f"-D{name}={value}" for name, value in constants.items()]
+        file = tmp_path / "parts.cubin"
+        file.write_bytes(nvrtc._compile(cuda_parts._SOURCE, options))
+        said = subprocess.run([tool, "-res-usage", file], capture_output=True, text=True)
+        stack = re.search(r"STACK:(\d+)", said.stdout + said.stderr)
+        assert stack is not None
+        assert int(stack[1]) == 0, (inputs, out)
