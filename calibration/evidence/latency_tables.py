@@ -1,4 +1,4 @@
-"""Measured seconds beside predicted ones: the tables of docs/latency.md.
+"""Measured seconds beside predicted ones: the tables of docs/latency_fit.md.
 
     python -m kvpareto.calibration.evidence.latency_tables
 
@@ -6,7 +6,7 @@ prints transformers on whole models (profiles/hardware/latency_h200_transformers
 sixteen architectures cut to a few layers (timed while profiles/calibrations/memory_h200.jsonl was
 measured) and whole models at lengths new to the process (calibrations/verify_h200.jsonl,
 paper_h200.jsonl) by their medians, and how many rows the intervals hold; then our engine's whole
-runs, each model predicted by a fit that did not see it.
+runs, each model predicted by a fit that did not see it, and the newest of them row by row.
 """
 
 import json
@@ -22,7 +22,7 @@ from ...planner.engines.transformers import TRANSFORMERS
 from ...planner.engines.transformers_eager import TRANSFORMERS_EAGER
 from ...planner.formats.configuration import Configuration
 from ...planner.hardware.gpu_names import find_gpu
-from ...planner.latency.efficiency import before_runs
+from ...planner.latency.efficiency import before_runs, shipped
 from ...planner.latency.interval import profile_of
 from ...planner.latency.predict import Latency, predict, with_interval
 from ...planner.latency.roofline import seconds
@@ -151,6 +151,28 @@ def held_out_table(rows: Sequence[RunRow], fitted: LatencyFit) -> str:
     return "\n".join(lines)
 
 
+def newest_table(rows: Sequence[RunRow]) -> str:
+    """Markdown: rows of the newest kernels, milliseconds, beside the shipped coefficients."""
+    lines = [
+        "| model | configuration | sequences | TTFT ms | predicted | TPOT ms | predicted |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if not row.ready:
+            continue
+        found = seconds(described(row), H200, shipped(KVPARETO))
+        work = row.workload
+        cells = [row.model.split("/")[-1], f"`{row.config}`", f"{work.batch} x {work.context:,}"]
+        for measured, predicted, digits in (
+            (row.ttft_s, found.ttft, 0),
+            (row.tpot_s, found.tpot, 2),
+        ):
+            times = (measured, float(predicted.item())) if measured else ()
+            cells += [f"{1e3 * time:,.{digits}f}" for time in times] or ["-"] * 2
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _predicted(
     spec: ModelSpec,
     config: Configuration,
@@ -208,6 +230,8 @@ def main() -> None:
     print(held_out_table(rows, fitted))
     print()
     print(class_table(fitted.held_out))
+    print()
+    print(newest_table(rows))
     own = list(runtime_runs())
     ttft, tpot = (
         np.array([abs(1 / getattr(row, ratio) - 1) for row in own])

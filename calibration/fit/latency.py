@@ -38,7 +38,8 @@ Floats = npt.NDArray[np.float64]
 RATES = (
     "matmul", "matmul_eight", "grouped", "grouped_packed", "stream", "attention",
     "attention_packed", "attention_eight", "attention_tiled", "tiled_packed", "weights_16",
-    "weights_8", "weights_4", "sweep", "streamed", "wide", "wide_rows", "tiles", "tiles_8",
+    "weights_8", "weights_4", "sweep", "streamed", "parts", "parts_rows", "wide", "wide_rows",
+    "tiles", "tiles_8",
     "few_rows", "overlap", "experts_16", "packed_8", "packed_4", "packed_2", "packed_channels",
 )  # fmt: skip
 HOST = (
@@ -48,7 +49,8 @@ HOST = (
 COSTS = (
     *HOST, "matmul_rows", "softmax", "fill_rows", "dequantize_bytes", "staging_moves", "card_layer",
     "card_launch", "card_segment", "latent_tile", "latent_split", "tail_layer", "turn_layer",
-    "early", "card_routed",
+    "early", "card_routed", "card_copy", "routed_moves", "merge",
+    "round", "ready",
 )  # fmt: skip
 """What is fitted; a rate is at most the datasheet's, or that of what it is a part of."""
 PRIOR = 0.7
@@ -59,9 +61,9 @@ FROM_KERNELS = {
     "packed_8": 0.10, "packed_4": 0.10, "packed_2": 0.15,
     "weights_16": 0.15, "weights_8": 0.15, "weights_4": 0.15,
     "streamed": 0.10, "wide": 0.20, "wide_rows": 0.15, "sweep": 0.30, "tiles": 0.30,
-    "tiles_8": 0.30, "softmax": 0.40, "few_rows": 0.15, "overlap": 0.10,
-    "grouped_packed": 0.05, "dequantize_bytes": 0.30, "staging_moves": 0.30,
-    "attention_tiled": 0.15, "tiled_packed": 0.15,
+    "tiles_8": 0.30, "parts": 0.10, "parts_rows": 0.15, "softmax": 0.40, "few_rows": 0.15,
+    "overlap": 0.10, "grouped_packed": 0.05, "grouped": 0.05, "routed_moves": 0.30,
+    "dequantize_bytes": 0.30, "staging_moves": 0.30, "attention_tiled": 0.15, "tiled_packed": 0.15,
 }  # fmt: skip
 """The same of what kernels were timed for, on the GPU where they were. The general kernel's
 (`tiled`): eight runs of Phi-3.5, whose window took it until commit 3b6fe96."""
@@ -114,6 +116,8 @@ def described(row: RunRow) -> LatencyJob:
         eight=float(row.eight),
         overlaps=float(row.overlaps),
         whole=float(row.whole),
+        ready=float(row.ready),
+        spread=float(row.spread),
         one_row=float(row.one_row),
         chosen=float(row.chosen),
     )

@@ -8,7 +8,9 @@ from ..memory.activation.kvpareto_engine import stages_segments
 from ..memory.activation.workspace import (
     EIGHT_DIM,
     FEW_QUERIES,
+    MULTIPROCESSORS,
     SEGMENT,
+    decode_splits,
     latent_piece,
     segment_tokens,
 )
@@ -50,10 +52,14 @@ class AttentionGroup:
     """1 where the last layer, which `one_row` is of, is one of them."""
     latent: Number
     """1 where tokens attend to latents as they are."""
+    heads: Number
+    """KV heads of all sequences, as a step's blocks take them: parts of their query heads apart."""
+    blocks: Number
+    """A step's blocks: parts of the tokens of each of them."""
 
 
 NOTHING = AttentionGroup(
-    0.0, 1.0, 0.0, 0.0, 1.0, _NO_LIMIT, 0.0, 0.0, float(SEGMENT), 0.0, 0.0, 0.0, 0.0, 0.0
+    0.0, 1.0, 0.0, 0.0, 1.0, _NO_LIMIT, 0.0, 0.0, float(SEGMENT), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
 )
 """No layers: what jobs with fewer kinds are filled up with."""
 
@@ -90,7 +96,19 @@ def attention_group(spec: ModelSpec, workload: Workload, work: AttentionWork) ->
         float(flops),
         float(mixer == unread_rows(spec).mixer),
         float(isinstance(mixer, LatentAttention)),
+        *_blocks(work, workload),
     )
+
+
+def _blocks(work: AttentionWork, workload: Workload) -> tuple[float, float]:
+    """Heads and blocks of a step. A block has all query heads of a KV head, or equal parts of 8 at
+    most (runtime/kernels/cuda_decode.py)."""
+    if not isinstance(work.mixer, Attention):
+        return 0.0, 0.0
+    taken = next(n for n in range(min(8, work.group), 0, -1) if work.group % n == 0)
+    heads = workload.batch * work.mixer.kv_heads * (work.group // taken)
+    held = min(workload.tokens, work.reach or workload.tokens)
+    return float(heads), float(heads * decode_splits(heads, MULTIPROCESSORS, held))
 
 
 def _seen(work: AttentionWork, context: int) -> float:

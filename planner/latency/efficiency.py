@@ -27,6 +27,8 @@ class Coefficients:
     """Of `matmul`, in the products of 16-bit experts, which are many and small in one kernel."""
     grouped_packed: float
     """The same of packed experts, which the kernel unpacks."""
+    routed_moves: float
+    """What the bytes of 16-bit experts beside their products take, in that of `stream`."""
     stream: float
     """Of the bandwidth, in kernels that only move bytes."""
     attention: float
@@ -51,6 +53,8 @@ class Coefficients:
     """Of `stream`, when a decode step multiplies with weights of that many bits."""
     sweep: float
     """The same of 4 bits for 3 to 16 rows, arithmetic aside (sweep.cu)."""
+    parts: float
+    """The same of 5 to 16 rows that are ready in whole numbers, arithmetic aside (parts.cu)."""
     tiles: float
     """The same of 17 to 64 rows (tile.cu, ring.cu)."""
     streamed: float
@@ -61,8 +65,10 @@ class Coefficients:
     """The same of 8 bits for 3 to 32 rows (Triton)."""
     few_rows: float
     """Of the dense 16-bit rate, the arithmetic of 3 to 64 rows times packed weights."""
+    parts_rows: float
+    """The same of parts.cu."""
     wide_rows: float
-    """The same of wide.cu."""
+    """The same of wide.cu, on a card that is full."""
     experts_16: float
     """The same of experts in 16 bits, each of which has few rows of a tile to do."""
     packed_8: float
@@ -111,8 +117,14 @@ class Coefficients:
     """The same a kernel of a decode step."""
     card_routed: float
     """The same of what sends tokens to experts: sorts, top-k, gathers."""
+    card_copy: float
+    """The same a layer whose queries and keys are normed, of several sequences: they are copied out
+    of the joined product's rows, between which nothing overlaps."""
     overlap: float
     """Of `card_launch`, what a packed product hides behind the kernel before it."""
+    ready: float
+    """Of `card_launch`, what is left of kernels that are no products in a step of the runtime's own
+    layers with weights of 4 bits, since they leave rows ready."""
     early: float
     """Of `card_layer`, what is left of the runtime's own layers in a step with weights of 4 bits:
     less of a product and of attention is beginning and end (stream.cu, wide.cu, rows asked for
@@ -121,6 +133,10 @@ class Coefficients:
     """The same a tile of latents and round of programs, in a step."""
     latent_split: float
     """The same a part of them that is merged."""
+    round: float
+    """The same of a step a layer and round of attention's blocks after the first."""
+    merge: float
+    """The same a layer and MERGED parts of a head that are put together."""
     card_segment: float
     """The same a staged segment of a layer."""
     tail_layer: float

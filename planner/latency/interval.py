@@ -50,11 +50,12 @@ class EfficiencyProfile:
 
 _RATES = (
     "matmul", "stream", "attention", "attention_masked", "attention_packed", "attention_tiled",
-    "attention_eight", "few_rows", "wide_rows", "matmul_eight",
+    "attention_eight", "few_rows", "parts_rows", "wide_rows", "matmul_eight",
 )  # fmt: skip
 _CARD = (
     "card_layer", "card_launch", "card_segment", "tail_layer", "turn_layer",
-    "latent_tile", "latent_split", "card_routed",
+    "latent_tile", "latent_split", "card_routed", "card_copy", "merge",
+    "round",
 )  # fmt: skip
 _HOST = (
     "launch_decode", "launch_prefill", "launch_packed", "recurrent_call", "launch_piece",

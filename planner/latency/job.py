@@ -129,12 +129,15 @@ class LatencyJob:
     expert: Number
     expert_share: Number
     top_k: Number
+    wide_slack: Number
+    normed_heads: Number
     experts: Number
     """Routed experts of all layers."""
     head: Number
     scan_flops: Number
     moved_bytes: Number
     fused_moved_bytes: Number
+    routed_bytes: Number
     launches: Number
     fused_launches: Number
     host_launches: Number
@@ -167,6 +170,11 @@ class LatencyJob:
     """The same of steps whose launches overlap, with sweep.cu and Granite's gate fused."""
     whole: Number
     """The same of few rows times 4 bits by stream.cu (in whole numbers) and wide.cu."""
+    ready: Number
+    """The same of 5 to 16 rows of 4 bits by parts.cu, with norms and attention that leave rows
+    ready for it."""
+    spread: Number
+    """The same of those norms, spread over the card."""
     one_row: Number
     """The same of the last layer, run for the one row of a prompt's pass that is read."""
     chosen: Number
@@ -195,6 +203,8 @@ def job_of(spec: ModelSpec, workload: Workload, axes: ConfigurationAxes) -> Late
         eight=1.0,
         overlaps=1.0,
         whole=1.0,
+        ready=1.0,
+        spread=1.0,
         one_row=1.0,
         chosen=1.0,
         unread_linear=float(unread.linear),
@@ -206,10 +216,11 @@ def job_of(spec: ModelSpec, workload: Workload, axes: ConfigurationAxes) -> Late
 
 
 _OF_WORK = (
-    "layers", "linear", "matrices", "expert", "expert_share", "top_k", "experts", "head",
-    "scan_flops", "moved_bytes", "fused_moved_bytes", "launches", "fused_launches", "host_launches",
-    "routed_launches", "packed_routed_launches", "joined_launches", "plain_gates",
-    "own_layers", "recurrent_layers", "recurrent_calls", "block_calls",
+    "layers", "linear", "matrices", "expert", "expert_share", "top_k", "experts", "wide_slack",
+    "normed_heads", "head", "scan_flops", "moved_bytes", "fused_moved_bytes", "routed_bytes",
+    "launches", "fused_launches", "host_launches", "routed_launches", "packed_routed_launches",
+    "joined_launches", "plain_gates", "own_layers", "recurrent_layers", "recurrent_calls",
+    "block_calls",
 )  # fmt: skip
 
 

@@ -206,10 +206,18 @@ def fused_moved_bytes(layer: Layer, spec: ModelSpec) -> int:
     if isinstance(layer.ffn, DenseFFN):
         total += gated * layer.ffn.width
     elif isinstance(layer.ffn, MoEFFN):
-        a_hidden = ROUTED_BYTES + HIDDEN_BIAS_BYTES * traits.expert_biases
-        an_ffn = FFN_BYTES + FFN_BIAS_BYTES * traits.expert_biases
-        an_ffn += CLAMP_BYTES * traits.clamped_gate
+        a_hidden = HIDDEN_BIAS_BYTES * traits.expert_biases
+        an_ffn = FFN_BIAS_BYTES * traits.expert_biases + CLAMP_BYTES * traits.clamped_gate
         total += layer.ffn.top_k * (a_hidden * spec.hidden + an_ffn * layer.ffn.width)
+        total += routed_moved_bytes(layer, spec)
         total += GIVEN_BYTES * layer.ffn.experts * spec.hidden * traits.every_expert
         total += gated * layer.ffn.shared_width
     return total
+
+
+def routed_moved_bytes(layer: Layer, spec: ModelSpec) -> int:
+    """Bytes of one token that go to its chosen experts and back, and through their gates; biases
+    and clamps aside."""
+    if not isinstance(layer.ffn, MoEFFN):
+        return 0
+    return layer.ffn.top_k * (ROUTED_BYTES * spec.hidden + FFN_BYTES * layer.ffn.width)

@@ -48,10 +48,7 @@ GENERAL_DECODE = 0.2
 kernel unpacks codes one by one (4-bit codes at 131,072 tokens, before that kernel, H200)."""
 
 
-DECODE_ROUND = 0.4
-"""Of `card_layer`, what a further round of a step's blocks takes beside its bytes: 64 sequences of
-8 KV heads are 512 blocks, four rounds of 132, and took 98 us a layer where 72 read as much in
-one round (16 of four times the length), an H200. As two rounds of 264 they take 87, of 79."""
+MERGED = 16  # parts of a head that the last of its blocks merges at once (merge.cuh)
 
 
 class Card:
@@ -71,6 +68,7 @@ class Card:
         self.tiled = hardware.fp16_flops * coefficients.attention_tiled
         self.tiled_packed = self.tiled * coefficients.tiled_packed
         self.few_rows = hardware.fp16_flops * coefficients.few_rows
+        self.parts_rows = hardware.fp16_flops * coefficients.parts_rows
         self.wide_rows = hardware.fp16_flops * coefficients.wide_rows
         # A faster card needs more query rows to be full.
         self.fill_rows = coefficients.fill_rows * hardware.fp16_flops / 989.4e12
@@ -94,7 +92,7 @@ def decode_cache(job: LatencyJob, card: Card) -> Number:
     sides = job.k_bits / k_rate + job.v_bits / _reached(job.v_bits, card)
     sides = np.where(job.coded > 0, (job.k_bits + job.v_bits) / GENERAL_DECODE, sides)
     read = job.kv_bytes * sides / (job.k_bits + job.v_bits) / card.stream
-    return read + DECODE_ROUND * c.card_layer * _further_rounds(job) + _latent_step(job, c)
+    return read + _rounds(job, c) + _latent_step(job, c)
 
 
 def _latent_step(job: LatencyJob, c: Coefficients) -> Number:
@@ -111,16 +109,18 @@ def _latent_step(job: LatencyJob, c: Coefficients) -> Number:
     return total
 
 
-def _further_rounds(job: LatencyJob) -> Number:
-    """Rounds of decode attention's blocks after the first, of all layers: a block takes a KV head
-    of a sequence, or a part of one, and fills a multiprocessor, or half of it where there are
-    more."""
+def _rounds(job: LatencyJob, c: Coefficients) -> Number:
+    """Seconds of a step's attention beyond one round of blocks: further rounds, and parts of a head
+    that its last block merges. A block fills a multiprocessor, or half of it where heads are more
+    than those."""
     total: Number = 0.0
     for kind in job.kinds:
-        heads = job.batch * kind.query_heads // np.maximum(kind.group, 1)
-        heads = heads * (1.0 - kind.latent)
-        at_once = MULTIPROCESSORS * np.where(np.asarray(job.whole) > 0, 2, 1)
-        total = total + kind.layers * np.maximum(np.ceil(heads / at_once) - 1, 0.0)
+        halves = (np.asarray(job.whole) > 0) & (np.asarray(kind.heads) > MULTIPROCESSORS)
+        at_once = MULTIPROCESSORS * np.where(halves, 2, 1)
+        further = np.maximum(np.ceil(kind.blocks / at_once) - 1, 0.0)
+        parts = kind.blocks / np.maximum(kind.heads, 1.0)
+        merged = np.where(parts > 1, np.ceil(parts / MERGED), 0.0)
+        total = total + kind.layers * (c.round * further + c.merge * merged)
     return total
 
 

@@ -18,6 +18,10 @@ FEW_ROWS = 64  # rows up to which packed weights are read as they are (runtime/w
 PACKED = 1.9
 """Stored bytes of a weight below which it is packed."""
 
+GROUPED_ROWS = 80.0
+"""Rows that packed experts' tiles take at each time beside their own: 24 kernels of four models, an
+H200 (docs/latency_fit.md)."""
+
 
 def reached(job: LatencyJob, tokens: Number) -> Number:
     """Expected fraction of the experts that `tokens` tokens pass, routed at random."""
@@ -36,8 +40,16 @@ def chunk_products(job: LatencyJob, rows: Number, card: Card) -> Number:
     c = card.c
     share = rows * job.expert_share
     grouped = card.matmul * np.where(job.weight < PACKED, c.grouped_packed, c.grouped)
-    filled = times(job, rows) * c.matmul_rows
+    filled = times(job, rows) * np.where(job.weight < PACKED, GROUPED_ROWS, c.matmul_rows)
     return 2 * job.expert * (share + np.where(share > 0, filled, 0.0)) / grouped
+
+
+def sent(job: LatencyJob, rows: Number, card: Card) -> Number:
+    """Seconds in which a chunk's rows go to 16-bit experts and come back, beyond their bytes:
+    torch's operations on slices and with a number for each row read and write far below the
+    bandwidth."""
+    plain = np.where(job.weight < PACKED, 0.0, job.routed_bytes)
+    return rows * (card.c.routed_moves - 1.0) * plain / card.stream
 
 
 def times(job: LatencyJob, rows: Number) -> Number:

@@ -5,13 +5,16 @@ Packed weights are multiplied with in several ways (runtime/weights/linear.py, l
     rows        4 bits      8 bits      seconds
     1, 2        stream.cu   row.cu      read at `streamed`, `weights_8`, and further rows
     3, 4        stream.cu   Triton      read at `streamed`, `tiles_8`, and further rows
-    5 to 16     sweep.cu    Triton      read at `sweep`, `tiles_8`, and arithmetic
+    5 to 16     parts.cu    Triton      read at `parts`, `tiles_8`, and arithmetic; sweep.cu and
+                                        `sweep` where layers are not the runtime's own
     17 to 32    wide.cu     Triton      read at `wide`, `tiles_8`, and arithmetic
-    33 to 64    wide.cu     ring.cu     read at `wide`, `tiles`, and arithmetic
+    33 to 64    wide.cu     ring.cu     read at `wide`, `tiles`, and arithmetic, both longer where
+                                        columns are too few for all multiprocessors (`wide_slack`)
     more        a 16-bit copy is written, and the library multiplies; or codes of 8 bits, where rows
                 are rounded to them (w4a8, `matmul_eight`)
 
-where arithmetic is 2 * weights * rows / (`few_rows` * dense rate), `wide_rows` for wide.cu, of the
+where arithmetic is 2 * weights * rows / (`few_rows` * dense rate), `parts_rows` for parts.cu and
+`wide_rows` for wide.cu, of the
 rows that a kernel's tiles hold: unpacking takes the same units, so that neither hides the other
 (docs/weights_runtime.md has the kernels' times). Where a GPU is not a Hopper, and in runs from
 before, 17 to 64 rows of 4 bits read at `tiles`; runs from before had row.cu for 1 and 2, read at
@@ -78,13 +81,15 @@ def few_rows(job: LatencyJob, rows: Number, card: Card) -> Number:
     swept = four & (rows <= SWEEP) & (np.asarray(job.overlaps) > 0)
     whole = four & (np.asarray(job.whole) > 0)
     streamed, wide = whole & (rows <= STREAM), whole & (rows > WIDE) & card.hopper
+    ready = whole & (rows <= SWEEP) & (job.ready * job.own_layers > 0)
+    one, eight = rows <= ONE_ROW, ~four & (rows <= TILE)
     rate = np.select(
-        [streamed, wide, (rows <= ONE_ROW) & four, rows <= ONE_ROW, swept, ~four & (rows <= TILE)],
-        [c.streamed, c.wide, c.weights_4, c.weights_8, c.sweep, c.tiles_8],
+        [streamed, ready, wide, one & four, one, swept, eight],
+        [c.streamed, c.parts, c.wide, c.weights_4, c.weights_8, c.sweep, c.tiles_8],
         c.tiles,
     )
     held = np.select(
-        [streamed, rows <= ONE_ROW, four & (rows <= 8), rows <= SWEEP, rows <= TILE],
+        [streamed, one, four & (rows <= 8), rows <= SWEEP, rows <= TILE],
         [
             np.maximum(rows, 1.0) - 1.0,
             SECOND_ROW * (np.maximum(rows, 1.0) - 1.0),
@@ -94,8 +99,11 @@ def few_rows(job: LatencyJob, rows: Number, card: Card) -> Number:
         ],
         float(FEW_ROWS),
     )
-    arithmetic = 2 * held / np.where(wide, card.wide_rows, card.few_rows)
-    return job.linear * (job.weight / (rate * card.stream) + arithmetic)
+    flops = np.select(
+        [streamed, ready, wide], [card.few_rows, card.parts_rows, card.wide_rows], card.few_rows
+    )
+    slack = np.where(wide, job.wide_slack, 1.0)
+    return job.linear * slack * (job.weight / (rate * card.stream) + 2 * held / flops)
 
 
 def _dense(job: LatencyJob, rows: Number, card: Card) -> Number:

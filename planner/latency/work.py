@@ -19,9 +19,11 @@ from .kernel_launches import (
     packed_routed_launches,
     plain_gates,
     routed_launches,
+    routed_moved_bytes,
     unfused_launches,
     unfused_moved_bytes,
 )
+from .product_fill import wide_slack
 from .recurrent_calls import recurrent_calls
 
 Floats = npt.NDArray[np.float64]
@@ -50,6 +52,8 @@ class Work:
     """Bytes of norms, RoPE, activations and residuals for each token, unfused."""
     fused_moved_bytes: int
     """The same in the kvpareto runtime."""
+    routed_bytes: int
+    """Of them, those of 16-bit experts."""
     launches: int
     """Kernels a forward pass launches, unfused."""
     fused_launches: int
@@ -66,6 +70,10 @@ class Work:
     """Gates that are one kernel in passes of few rows alone."""
     matrices: int
     """Dense matrix products of a pass, the output head aside."""
+    wide_slack: float
+    """What dense products of 17 to 64 rows take, in that of filling every multiprocessor."""
+    normed_heads: int
+    """Attentions whose queries and keys are normed."""
     experts: int
     """Routed experts of all layers."""
     own_layers: int
@@ -100,6 +108,7 @@ def work_of(spec: ModelSpec) -> Work:
         scan_flops=sum(6 * mixer.state * count for mixer, count in recurrent),
         moved_bytes=unfused_moved_bytes(spec),
         fused_moved_bytes=sum(fused_moved_bytes(layer, spec) for layer in spec.layers),
+        routed_bytes=sum(routed_moved_bytes(layer, spec) for layer in spec.layers),
         launches=sum(unfused_launches(layer, spec.norm) for layer in spec.layers),
         fused_launches=int(sum(fused_launches(layer, spec, 1) for layer in spec.layers)) - joined,
         host_launches=sum(fused_launches(layer, spec, TORCH_CALL) for layer in spec.layers)
@@ -109,6 +118,12 @@ def work_of(spec: ModelSpec) -> Work:
         joined_launches=saved - joined,
         plain_gates=sum(plain_gates(layer, spec) for layer in spec.layers),
         matrices=passed.matrices,
+        wide_slack=wide_slack(spec),
+        normed_heads=sum(
+            count
+            for mixer, count in spec.mixer_counts
+            if isinstance(mixer, Attention) and mixer.qk_norm
+        ),
         experts=sum(x.ffn.experts for x in spec.layers if isinstance(x.ffn, MoEFFN)),
         own_layers=len(spec.layers) * ((spec.text_type or spec.model_type) in FUSED_LAYERS),
         recurrent_layers=sum(count for _, count in recurrent),

@@ -15,6 +15,8 @@ from kvpareto.planner.latency import roofline_experts as experts
 from kvpareto.planner.latency.efficiency import shipped
 from kvpareto.planner.latency.kernel_launches import FUSED_FFN_BYTES, ROUTED_BYTES
 from kvpareto.planner.latency.roofline_attention import Card
+from kvpareto.planner.latency.work import work_of
+from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory.activation.workspace import tokens_at_once
 
 ROWS = Path(__file__).parents[3] / "benchmarks" / "results" / "experts.jsonl"
@@ -24,7 +26,7 @@ SHAPES = {  # as benchmarks/bench_experts.py: experts, of a token, hidden size, 
     "Qwen3-30B-A3B": (128, 8, 2048, 768),
     "Kimi-Linear-48B-A3B": (256, 8, 2304, 1024),
 }
-STORED = {4: 0.53, 8: 1.02}  # bytes of a weight, scales included
+STORED = {4: 0.53, 8: 1.02, 16: 2.0}  # bytes of a weight, scales included
 
 
 def latest() -> list[dict[str, Any]]:
@@ -37,7 +39,9 @@ def latest() -> list[dict[str, Any]]:
 def job(shape: str, bits: int) -> Any:
     count, k, hidden, width = SHAPES[shape]
     return SimpleNamespace(
-        expert=count * 3 * hidden * width, expert_share=k / count, weight=STORED[bits]
+        expert=count * 3 * hidden * width,
+        expert_share=k / count,
+        weight=STORED[bits],
     )
 
 
@@ -67,3 +71,18 @@ def test_a_chunk_is_cut_as_the_runtime_cuts_it(shape: str) -> None:
         assert np.asarray(experts.times(job(shape, 4), tokens)) == cuts
         sixteen = SimpleNamespace(**(vars(job(shape, 4)) | {"weight": 2.0}))
         assert np.asarray(experts.times(sixteen, tokens)) == 1
+
+
+def test_16_bit_experts_wait_for_torchs_operations_on_their_rows() -> None:
+    work = work_of(load_model("Qwen/Qwen3-30B-A3B", offline=True))
+    assert work.routed_bytes == 48 * 8 * (14 * 2048 + 12 * 768)
+    assert work_of(load_model("Qwen/Qwen3-8B", offline=True)).routed_bytes == 0
+    card = Card(find_gpu("H200"), shipped(KVPARETO))
+
+    def sent(bits: int) -> float:
+        one = SimpleNamespace(weight=STORED[bits], routed_bytes=work.routed_bytes)
+        return float(np.asarray(experts.sent(one, 4096, card)))
+
+    assert sent(4) == sent(8) == 0
+    bytes_beyond = (card.c.routed_moves - 1) * 4096 * work.routed_bytes
+    assert sent(16) == pytest.approx(bytes_beyond / card.stream)

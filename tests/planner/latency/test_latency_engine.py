@@ -15,7 +15,7 @@ from kvpareto.planner.latency.efficiency import Coefficients, shipped
 from kvpareto.planner.latency.job import ConfigurationAxes, job_of
 from kvpareto.planner.latency.predict import predict
 from kvpareto.planner.latency.roofline import seconds
-from kvpareto.planner.latency.roofline_attention import DECODE_ROUND, Card, decode_cache
+from kvpareto.planner.latency.roofline_attention import Card
 from kvpareto.planner.latency.roofline_products import few_rows, step
 from kvpareto.planner.latency.work import work_of
 from kvpareto.planner.load_model import load_model
@@ -25,7 +25,8 @@ from kvpareto.planner.workload import Workload
 
 H200 = find_gpu("H200")
 OURS = shipped(KVPARETO)
-LLAMA = load_model("meta-llama/Llama-3.1-8B-Instruct", offline=True)
+LLAMA_8B = "meta-llama/Llama-3.1-8B-Instruct"
+LLAMA = load_model(LLAMA_8B, offline=True)
 MOE = load_model("Qwen/Qwen3-30B-A3B", offline=True)
 PHI = load_model("microsoft/Phi-3.5-mini-instruct", offline=True)
 
@@ -127,7 +128,7 @@ def test_the_experts_models_are_right_within_a_fifth() -> None:
     rows = [row for row in shipped_runs() if row.model not in layers and work_of(row.spec).experts]
     granite = [row for row in rows if row.model == "granite-4.0-tiny-like"]
     packed = [row for row in rows if row.config.weight_bits < 16]
-    assert (len(rows), len(granite), len(packed)) == (31, 12, 13)
+    assert (len(rows), len(granite), len(packed)) == (35, 12, 17)
     assert not any(row.ttft_s for row in packed)  # their prompts were run one expert at a time
     errors = []
     for row in rows:
@@ -196,7 +197,7 @@ def test_other_gpus_and_runs_from_before_have_no_attention_in_8_bits() -> None:
 @pytest.mark.parametrize(
     ("weights", "batch", "rate", "held"),
     [
-        (4, 1, "streamed", 0), (4, 4, "streamed", 3), (4, 5, "sweep", 8), (4, 9, "sweep", 16),
+        (4, 1, "streamed", 0), (4, 4, "streamed", 3), (4, 5, "parts", 8), (4, 9, "parts", 16),
         (4, 17, "wide", 32), (4, 33, "wide", 64), (8, 2, "weights_8", 6), (8, 3, "tiles_8", 16),
         (8, 32, "tiles_8", 32), (8, 64, "tiles", 64),
     ],
@@ -207,10 +208,22 @@ def test_packed_products_by_rows_by_hand(weights: int, batch: int, rate: str, he
     card, linear = Card(H200, OURS), 32 * (4096 * (6144 + 4096) + 3 * 4096 * 14_336)
     stored = float(np.asarray(job.weight).item())
     read = linear * stored / (getattr(OURS, rate) * OURS.stream * H200.bandwidth)
-    dense = OURS.wide_rows if rate == "wide" else OURS.few_rows
+    dense = {"wide": OURS.wide_rows, "parts": OURS.parts_rows}.get(rate, OURS.few_rows)
     arithmetic = 2 * linear * held / (dense * H200.fp16_flops)
+    slack = work_of(LLAMA).wide_slack if rate == "wide" else 1
     found = few_rows(job, float(batch), card)
-    assert float(np.asarray(found).item()) == pytest.approx(read + arithmetic, rel=1e-6)
+    assert float(np.asarray(found).item()) == pytest.approx(slack * (read + arithmetic), rel=1e-6)
+
+
+@pytest.mark.parametrize(("spec", "ready"), [(LLAMA, 0.0), (PHI, 1.0)])
+def test_rows_that_are_not_ready_are_swept(spec: ModelSpec, ready: float) -> None:
+    # before, and where layers are not the runtime's own: norms leave no whole numbers
+    axes = ConfigurationAxes.of(Configuration(weight_bits=4), 1)
+    job = replace(job_of(spec, Workload(4000, 64, batch=8), axes), ready=ready)
+    card = Card(H200, OURS)
+    read = np.asarray(job.linear * job.weight / (OURS.sweep * card.stream)).item()
+    found = float(np.asarray(few_rows(job, 8.0, card)).item())
+    assert found == pytest.approx(read + 2 * job.linear * 8 / card.few_rows, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +245,7 @@ def test_warpgroups_are_hoppers_and_runs_from_before_had_none(
 def test_steps_of_4_bits_begin_early() -> None:
     def step_s(bits: int, whole: float) -> float:
         axes = ConfigurationAxes.of(Configuration(weight_bits=bits), 1)
-        job = replace(job_of(LLAMA, Workload(4000, 64, batch=16), axes), whole=whole)
+        job = replace(job_of(LLAMA, Workload(4000, 64, batch=16), axes), whole=whole, ready=0.0)
         return float(seconds(job, H200, OURS).tpot.item())
 
     saved = 32 * (1 - OURS.early) * OURS.card_layer
@@ -252,15 +265,20 @@ def test_more_rows_than_the_kernels_take_are_dequantized() -> None:
 
 
 def test_decode_steps_of_batches_are_right_within_a_twentieth() -> None:
-    # benchmarks/results/decode.jsonl: H200, Llama-3.1-8B's shape
-    measured = {(1, 131_000): 2.98, (16, 16_000): 5.18, (64, 4_000): 6.58, (8, 65_000): 6.91}
-    for (batch, context), ms in measured.items():
-        config, workload = Configuration.parse("w4a16-k4v4-g64"), Workload(context, 64, batch=batch)
-        found = predict(LLAMA, config, workload, KVPARETO, H200)
-        assert found is not None
-        passes = found.tpot_s - OURS.step  # no token was chosen there
-        assert 1e3 * passes == pytest.approx(ms, rel=0.05), (batch, context)
-        assert 1e3 * found.tpot_low < ms < 1e3 * found.tpot_high
+    shapes = {(1, 131_000), (16, 16_000), (64, 4_000), (8, 65_000)}
+    rows = {
+        (row.workload.batch, row.workload.context): row
+        for row in shipped_runs()
+        if row.model == LLAMA_8B and str(row.config) == "w4a16-k4v4-g64" and row.ready
+    }
+    for shape in shapes:
+        found = seconds(described(rows[shape]), H200, OURS).tpot.item()
+        assert found == pytest.approx(rows[shape].tpot_s, rel=0.05), shape
+    # 5.03 ms a step before norms were spread, 4.70 since (docs/LOG.md)
+    config = Configuration.parse("w4a16-k4v4-g64")
+    now = predict(LLAMA, config, Workload(16_000, 64, batch=16), KVPARETO, H200)
+    assert now is not None
+    assert 1e3 * (now.tpot_s - OURS.step) == pytest.approx(4.70, rel=0.05)  # no token was chosen
 
 
 def test_granites_gate_is_one_kernel_where_rows_are_few() -> None:
@@ -278,15 +296,3 @@ def test_granites_gate_is_one_kernel_where_rows_are_few() -> None:
     # 16-bit weights: no packed product overlaps, so that the gates are all that differs
     assert step_s(1, 0.0) - step_s(1, 1.0) == pytest.approx(40 * OURS.card_launch)
     assert step_s(65, 0.0) == pytest.approx(step_s(65, 1.0))
-
-
-def test_a_steps_attention_takes_rounds_of_the_card() -> None:
-    def read(batch: int, whole: float = 1.0) -> float:
-        axes = ConfigurationAxes.of(Configuration(), 10**9)  # the same bytes, of more sequences
-        job = replace(job_of(LLAMA, Workload(4000, 64, batch=batch), axes), whole=whole)
-        return float(np.asarray(decode_cache(job, Card(H200, OURS))).item())
-
-    # 128 heads of 132 multiprocessors; 512, of which two lie on one, or did not
-    assert read(16) == pytest.approx(read(1))
-    assert read(64) - read(1) == pytest.approx(32 * DECODE_ROUND * OURS.card_layer)
-    assert read(64, 0.0) - read(1) == pytest.approx(32 * 3 * DECODE_ROUND * OURS.card_layer)

@@ -1,0 +1,91 @@
+"""What a step costs beside its bytes: rounds of attention's blocks, parts put together, copies."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kvpareto.planner.engines.kvpareto import KVPARETO
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.hardware.gpu_names import find_gpu
+from kvpareto.planner.latency.efficiency import Coefficients, shipped
+from kvpareto.planner.latency.job import ConfigurationAxes, LatencyJob, job_of
+from kvpareto.planner.latency.roofline import CROWDED, seconds
+from kvpareto.planner.latency.roofline_attention import Card, decode_cache
+from kvpareto.planner.load_model import load_model
+from kvpareto.planner.workload import Workload
+
+H200 = find_gpu("H200")
+OURS = shipped(KVPARETO)
+LLAMA, GEMMA, QWEN3 = "meta-llama/Llama-3.1-8B-Instruct", "google/gemma-3-4b-it", "Qwen/Qwen3-8B"
+QWEN_3B, QWEN_7B = "Qwen/Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-7B-Instruct"
+
+
+def job(model: str, context: int, batch: int = 1, config: str = "w16a16-k16v16") -> LatencyJob:
+    axes = ConfigurationAxes.of(Configuration.parse(config), 10**9)  # whatever the model
+    return job_of(load_model(model, offline=True), Workload(context, 64, batch=batch), axes)
+
+
+def read(job: LatencyJob, coefficients: Coefficients = OURS) -> float:
+    return float(np.asarray(decode_cache(job, Card(H200, coefficients))).item())
+
+
+def step(job: LatencyJob, coefficients: Coefficients = OURS) -> float:
+    return float(seconds(job, H200, coefficients).tpot.item())
+
+
+@pytest.mark.parametrize(
+    ("batch", "whole", "further"),
+    [
+        (1, 1, 0),  # 8 heads in 16 parts: 128 blocks of 132 multiprocessors
+        (16, 1, 0),  # 128 heads
+        (12, 1, 2),  # 96 heads in 4 parts: three rounds
+        (6, 1, 2),  # 48 heads in 8 parts
+        (24, 1, 1),  # 192 heads in 2 parts, of which two lie on a multiprocessor
+        (64, 1, 1),
+        (64, 0, 3),  # before, one did
+    ],
+)
+def test_a_steps_attention_takes_rounds_of_the_card(batch: int, whole: int, further: int) -> None:
+    of = replace(job(LLAMA, 4000, batch), whole=float(whole))
+    rounds = read(of) - read(of, replace(OURS, round=0.0))
+    assert rounds == pytest.approx(32 * further * OURS.round)
+
+
+@pytest.mark.parametrize(
+    ("model", "context", "batch", "merges"),
+    [
+        (LLAMA, 32_000, 1, 32),  # 8 heads in 16 parts each
+        (LLAMA, 32_000, 16, 0),  # 128 heads, each of one block
+        (QWEN_3B, 32_000, 1, 36 * 5),  # 2 heads in 66
+        (QWEN_7B, 32_000, 1, 28 * 3),  # 4 heads in 33
+        (QWEN_3B, 1_000, 1, 36 * 2),  # 17 parts of 64 tokens
+        (GEMMA, 32_000, 1, 29 * 1 + 5 * 3),  # windows of 1,024 tokens, and 4 heads in 33
+    ],
+)
+def test_the_last_block_of_a_head_merges_sixteen_parts_at_once(
+    model: str, context: int, batch: int, merges: int
+) -> None:
+    of = job(model, context, batch)
+    merging = read(of) - read(of, replace(OURS, merge=0.0))
+    assert merging == pytest.approx(merges * OURS.merge)
+
+
+def test_normed_queries_and_keys_of_several_sequences_are_copied() -> None:
+    def copies(model: str, batch: int) -> float:
+        of = job(model, 4000, batch)
+        return step(of) - step(of, replace(OURS, card_copy=0.0))
+
+    assert copies(QWEN3, 1) == copies(LLAMA, 4) == 0
+    assert copies(QWEN3, 2) == pytest.approx(36 * OURS.card_copy)
+
+
+def test_norms_of_five_to_sixteen_rows_lay_on_two_multiprocessors() -> None:
+    def crowded(batch: int, config: str = "w4a16-k4v4-g64", model: str = LLAMA) -> float:
+        of = job(model, 4000, batch, config)
+        return step(replace(of, spread=0.0)) - step(of)
+
+    assert crowded(16) == pytest.approx(32 * 2 * 16 * CROWDED)
+    assert (
+        crowded(4) == crowded(17) == crowded(16, "w8a16-k4v4-g64") == crowded(8, model=GEMMA) == 0
+    )
