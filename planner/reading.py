@@ -5,7 +5,9 @@ reading it as any other would wait for ever.
 """
 
 import os
+import stat
 import sys
+from pathlib import Path
 from typing import BinaryIO, TextIO
 
 STDIN = "-"
@@ -15,6 +17,14 @@ STDIN = "-"
 def unblocked(path: str, flags: int) -> int:
     """An opener for `open`: where there is no data a read gives None, or raises OSError."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_regular(path: Path) -> bytes:
+    """All bytes of a file. Raises OSError for a pipe or a device, which may have no end."""
+    with open(path, "rb", opener=unblocked) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(None, "it is no regular file")
+        return file.read()
 
 
 def read_at_most(file: BinaryIO, count: int) -> bytes:

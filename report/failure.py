@@ -28,6 +28,7 @@ _HINTS = {
     errno.EACCES: "choose a place you may read and write",
     errno.EPERM: "choose a place you may read and write",
     errno.EROFS: "choose a place you may write",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
 

@@ -5,6 +5,7 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
+from ...planner.reading import unblocked
 from ...planner.user_data import home
 from ...planner.whole_file import writing
 
@@ -16,7 +17,7 @@ def append_receipt(engine: str, document: dict[str, Any]) -> None:
     row = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **document}
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
+        with open(path, "a", encoding="utf-8", opener=unblocked) as file:
             file.write(json.dumps(row) + "\n")
             file.flush()
             os.fsync(file.fileno())

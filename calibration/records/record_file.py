@@ -18,7 +18,7 @@ from ...planner.errors import BadInput, one_line
 from ...planner.formats.configuration import Configuration
 from ...planner.whole_file import sync_folder, writing
 from .lock import ProfileLock
-from .torn_line import set_torn_line_aside, whole_lines
+from .torn_line import read_rows, set_torn_line_aside, whole_lines
 
 ROWS = "rows.jsonl"
 LOCK = "rows.lock"
@@ -187,15 +187,7 @@ def read_records(path: Path) -> list[Record]:
 
     Raises BadInput naming the line that is no row.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise BadInput(
-            f"cannot read {path}: {error.strerror or error}",
-            "make it readable, or move its folder away and measure again",
-        ) from error
+    data = read_rows(path)
     lines = data[: whole_lines(data)].splitlines()
     return [parse_record(line, f"{path}, line {i}") for i, line in enumerate(lines, 1)]
 

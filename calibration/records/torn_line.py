@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from ...planner.errors import BadInput
+from ...planner.reading import read_regular
 from ...planner.whole_file import writing
 
 
@@ -16,17 +17,22 @@ def whole_lines(data: bytes) -> int:
     return end if line.startswith(b"{") and line.endswith(b"}") and b"\0" not in line else last
 
 
-def set_torn_line_aside(path: Path) -> bool:
-    """Whether there was one; it is in a `.torn` file beside then. Raises BadInput."""
-    if not path.exists():
-        return False
+def read_rows(path: Path) -> bytes:
+    """What a file of rows holds; nothing where there is none. Raises BadInput."""
     try:
-        data = path.read_bytes()
+        return read_regular(path)
+    except FileNotFoundError:
+        return b""
     except OSError as error:
         raise BadInput(
             f"cannot read {path}: {error.strerror or error}",
             "make it readable, or move its folder away and measure again",
         ) from error
+
+
+def set_torn_line_aside(path: Path) -> bool:
+    """Whether there was one; it is in a `.torn` file beside then. Raises BadInput."""
+    data = read_rows(path)
     end = whole_lines(data)
     if end == len(data):
         return False

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 
 from kvpareto.calibration.records.lock import ProfileLock
+from kvpareto.calibration.records.receipt_rows import append_receipt
+from kvpareto.calibration.records.record_file import ROWS, RecordFile, read_records
 from kvpareto.planner.accuracy.calibrations import fingerprint
 from kvpareto.planner.errors import BadConfig, BadInput
 from kvpareto.planner.formats.configuration import Configuration
@@ -93,3 +96,28 @@ def test_a_lock_says_its_holder_and_nothing_of_the_one_before(tmp_path: Path) ->
     with ProfileLock(path) as lock:
         assert lock.path == path
         assert json.loads(path.read_text())["process"] == os.getpid()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name here")
+def test_a_pipe_in_place_of_rows_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*_: object) -> None:
+        raise AssertionError("it waits")
+
+    os.mkfifo(tmp_path / ROWS)
+    (tmp_path / "vllm").mkdir()
+    os.mkfifo(tmp_path / "vllm" / "runs.jsonl")
+    monkeypatch.setenv("KVPARETO_HOME", str(tmp_path))
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(10)
+    try:
+        with pytest.raises(BadInput, match="no regular file"):
+            read_records(tmp_path / ROWS)
+        with pytest.raises(BadInput, match="no regular file"), RecordFile(tmp_path):
+            pass
+        with pytest.raises(BadInput, match=r"cannot write .*runs\.jsonl"):
+            append_receipt("vllm", {"a": 1})
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
