@@ -6,6 +6,9 @@ commands that have something to close: between `raise_it(True)` and `raise_it(Fa
 KeyboardInterrupt as ever, so that a calibration closes its files. Inside an import it is not even
 then: a library may swallow it there. A second Ctrl-C ends the process.
 
+Where the exception is raised in a finalizer Python drops it: Ctrl-C then comes once more. When the
+interpreter is taken apart there is nothing left to interrupt, and it is ignored.
+
 While an answer or a file is written Ctrl-C waits (`waits`): nothing is cut off.
 This module imports next to nothing: it is what runs first.
 """
@@ -13,12 +16,16 @@ This module imports next to nothing: it is what runs first.
 from __future__ import annotations
 
 import _signal as signal  # what signal is made of, without enum: milliseconds in which we are deaf
+import _thread
+import atexit
 import os
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from sys import UnraisableHookArgs
     from types import FrameType, TracebackType
 
 CODE = 130
@@ -29,7 +36,7 @@ class _Handler:
     def __init__(self) -> None:
         self.raises = False
         self.answered = False
-        self._asked = False
+        self.asked = False
         self._waiting = 0
         self._came = False
 
@@ -41,9 +48,9 @@ class _Handler:
 
     def act(self, frame: FrameType | None) -> None:
         """End the process, or raise KeyboardInterrupt where somebody is to close something."""
-        if self._asked or not self.raises or _importing(frame):
+        if self.asked or not self.raises or _importing(frame):
             end(self.answered)
-        self._asked = True
+        self.asked = True
         raise KeyboardInterrupt
 
     def __enter__(self) -> None:
@@ -68,6 +75,23 @@ def install() -> None:
     """Take Ctrl-C over for the rest of the process. Where it is ignored (nohup) it stays so."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _handler)
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the first to come is last
+        sys.unraisablehook = _unraisable
+
+
+def _unraisable(dropped: UnraisableHookArgs) -> None:
+    """What Python calls for an exception that nobody can catch."""
+    if isinstance(dropped.exc_value, KeyboardInterrupt) and _handler.asked:
+        _handler.asked = False
+        _thread.start_new_thread(_press, ())
+    else:
+        sys.__unraisablehook__(dropped)
+
+
+def _press() -> None:
+    """Ctrl-C, when the finalizer is over."""
+    time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def waits() -> _Handler:

@@ -52,7 +52,7 @@ def _address(text: str) -> tuple[str, str] | None:
     """(host, path) of a web address, with or without its scheme; None for any other text."""
     if text.lower().startswith("hf://"):
         return _HOSTS[0], text[5:]
-    own = urlsplit(os.environ.get("HF_ENDPOINT", "")).netloc
+    own = _own_host()
     hosts = (*_HOSTS, own) if own else _HOSTS
     if re.match(r"https?://", text, re.IGNORECASE):
         try:
@@ -66,9 +66,16 @@ def _address(text: str) -> tuple[str, str] | None:
     return None
 
 
+def _own_host() -> str:
+    """The host of HF_ENDPOINT; empty where that is none, which only downloads have to mind."""
+    try:
+        return urlsplit(os.environ.get("HF_ENDPOINT", "")).netloc.lower()
+    except ValueError:
+        return ""
+
+
 def _repo_of(text: str, host: str, path: str) -> str:
-    own = urlsplit(os.environ.get("HF_ENDPOINT", "")).netloc.lower()
-    if host not in (*_HOSTS, own):
+    if host not in (*_HOSTS, _own_host()):
         raise BadInput(
             f"{text!r} is a web address, and not of a model on the hub",
             "fetch its config.json and give the file, or " + _HINT,

@@ -101,6 +101,40 @@ def test_ctrl_c_of_a_command_that_closes_something_is_a_failure() -> None:
     assert json.loads(found.stdout)["error"] == "interrupted"
 
 
+_FINALIZED = """
+class Closed:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):
+            pass
+"""
+
+
+@pytest.mark.parametrize("lasting", ["", "while True: time.sleep(0.01)"], ids=["once", "waiting"])
+def test_ctrl_c_in_a_finalizer_is_not_lost(lasting: str) -> None:
+    """Python drops what is raised there."""
+    patch = (
+        "import time\nfrom kvpareto.calibration import calibrate as c\n" + _FINALIZED
+        + "def load(*a, **k):\n    Closed()\n    " + (lasting or "time.sleep(5)")
+        + "\nc.load_model = load"
+    )  # fmt: skip
+    code = _CTRL_C_AT.format(patch=patch, arguments=["calibrate", STORIES, "--json"])
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stderr) == (130, "interrupted\n")
+    assert json.loads(found.stdout)["error"] == "interrupted"
+
+
+def test_ctrl_c_while_the_interpreter_is_taken_apart_changes_nothing() -> None:
+    patch = "import types; sys.modules['torch'] = types.ModuleType('torch')\n" + _FINALIZED
+    code = _CTRL_C_AT.format(
+        patch=patch + "sys.modules['torch'].last = Closed()",
+        arguments=["profiles", "show", "H200", "--json"],
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert json.loads(found.stdout)["name"] == "NVIDIA H200"
+
+
 def _wait_until_full(pipe: Any) -> None:
     """Until a write into `pipe` waits for a reader, whatever the machine's load."""
     import fcntl
@@ -134,7 +168,7 @@ def test_ctrl_c_is_taken_over_before_anything_else_is_imported() -> None:
     code = "import os, sys; had = set(sys.modules); import kvpareto.interrupt; " \
         "print(sorted(set(sys.modules) - had))"  # fmt: skip
     found = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True)
-    assert found.stdout.strip() == str(["__future__", "kvpareto", "kvpareto.interrupt"])
+    assert found.stdout.strip() == str(["__future__", "atexit", "kvpareto", "kvpareto.interrupt"])
 
 
 _CTRL_C_BEFORE = """

@@ -60,6 +60,16 @@ def test_a_folder_of_that_name_goes_before_a_tag(
     assert load_model("my:model").hidden == CONFIG["hidden_size"]
 
 
+def test_an_endpoint_that_is_no_address_is_minded_by_downloads_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://[")
+    assert plain_name("https://huggingface.co/org/name") == "org/name"
+    assert plain_name("org/name") == "org/name"
+    with pytest.raises(BadInput, match="not of a model on the hub"):
+        plain_name("https://models.example.com/org/name")
+
+
 def test_an_endpoint_of_ones_own_is_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "https://models.example.com")
     assert plain_name("https://models.example.com/org/name/tree/main") == "org/name"
