@@ -15,7 +15,7 @@ from ..light_dataclass import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Coefficients:
-    """Fractions of datasheet rates, bytes moved, and seconds of the host. See docs/latency.md."""
+    """Fractions of datasheet rates, bytes moved, seconds of the host: docs/latency_fit.md."""
 
     matmul: float
     """Of the dense 16-bit rate, in matrix products of long chunks."""

@@ -27,7 +27,7 @@ NORM_BYTES, ROPE_BYTES, FFN_BYTES = 72, 16, 12
 
 # Kernels an unfused layer launches: an RMS norm is 6, a layer norm 1; attention 11 and RoPE 10;
 # a gated FFN 5, a plain one 4; two residual adds. A routed FFN and a recurrent mixer launch many
-# small ones: as measured on an H200 (docs/latency.md), not counted.
+# small ones: as measured on an H200 (docs/latency_fit.md), not counted.
 ATTENTION_LAUNCHES, ROPE_LAUNCHES, LATENT_LAUNCHES = 11, 10, 40
 MOE_LAUNCHES, RECURRENT_LAUNCHES, RESIDUAL_LAUNCHES = 60, 85, 2
 

@@ -1,7 +1,7 @@
 """Predicted time to the first token (TTFT) and for each further one (TPOT), by a roofline.
 
 The roofline's coefficients live in profiles/hardware/latency.json with what they were fitted on;
-docs/latency.md has the derivation and the table of errors.
+docs/latency.md has the derivation, docs/latency_fit.md the errors.
 """
 
 from collections.abc import Sequence
