@@ -16,15 +16,8 @@ from kvpareto.planner.errors import MissingDependency, NothingFits
 from kvpareto.planner.units import budget_for, parse_bytes
 from kvpareto.report.failure import TRACEBACK, failure_of
 from kvpareto.report.output import to_json
-from tests.support.command_lines import (
-    HEAVY,
-    QWEN,
-    STORIES,
-    contract,
-    lines,
-    run_here,
-    write_things,
-)
+from tests.support.command_contract import contract, run_here
+from tests.support.command_lines import HEAVY, QWEN, STORIES, lines, write_things
 
 
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])

@@ -23,7 +23,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.support.command_lines import HEAVY, Line, Outcome, contract, lines, write_things  # noqa: E402
+from tests.support.command_contract import Line, Outcome, contract  # noqa: E402
+from tests.support.command_lines import HEAVY, lines, write_things  # noqa: E402
 
 _BLOCKER = """import sys
 class _Absent:

@@ -1,110 +1,24 @@
-"""Command lines of every kind, each with the exit codes that are right for it, and the contract.
-
-    contract(outcome, as_json)    what is wrong with how a command line ended: no traceback, an exit
-                                  code of DESIGN's, one JSON document where one was asked for,
-                                  valid under its JSON Schema in docs/schemas
+"""Command lines of every kind, each with the exit codes that are right for it.
 
 tests/cli/test_failure_contract.py runs them in one process; tests/stress/command_lines.py runs each
-in a process of its own, with and without the libraries of the extras.
+in a process of its own, with and without the libraries of the extras. command_contract.py says what
+they share.
 """
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+from tests.support.command_contract import Line
 
 HEAVY = (
     "torch", "transformers", "scipy", "sklearn", "safetensors", "accelerate", "threadpoolctl",
     "joblib", "triton",
 )  # fmt: skip
 """What the light install lacks."""
-SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 STORIES = str(Path(__file__).parents[1] / "data" / "stories260K-hf")
 QWEN = "Qwen/Qwen3-8B"
-
-
-@dataclass(frozen=True)
-class Line:
-    """`arguments`, the exit code on the full install, and on the light one where it differs."""
-
-    arguments: tuple[str, ...]
-    code: int
-    light: int | None = None
-    slow: bool = False
-    """Whether it measures: seconds to minutes."""
-
-    def expected(self, *, is_light: bool) -> int:
-        return self.light if is_light and self.light is not None else self.code
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-def contract(line: Line, found: Outcome, *, as_json: bool, is_light: bool) -> list[str]:
-    """What is wrong with `found`; empty where nothing is."""
-    wrong = []
-    if "Traceback" in found.err + found.out or "fault of kvpareto" in found.err:
-        wrong.append("a traceback, or a fault")
-    if found.code != line.expected(is_light=is_light):
-        wrong.append(f"exit {found.code}, not {line.expected(is_light=is_light)}")
-    if "\x1b" in found.out + found.err:
-        wrong.append("an escape reaches the terminal")
-    if as_json or any(argument.startswith("--json") for argument in line.arguments):
-        wrong += _json(line.arguments, found)
-    elif found.code in (2, 3) or (found.code == 1 and not found.out):
-        lines = [x for x in found.err.splitlines() if x.startswith(("error: ", "hint: "))]
-        if [x.split(":")[0] for x in lines] != ["error", "hint"] or found.out:
-            wrong.append(f"not one error and one hint: {found.err!r}")
-    if found.code == 3 and "pip install" not in found.err and "GPU" not in found.err:
-        wrong.append("exit 3 without what to do")
-    return wrong
-
-
-def schema_name(arguments: tuple[str, ...], code: int) -> str:
-    """The file of docs/schemas, less its ending, that describes what a command line prints."""
-    if code:
-        return "failure"
-    if not arguments or arguments[-1] in ("--help", "-h", "--version", "profiles"):
-        return "text"
-    if arguments[0] == "profiles":
-        return f"profiles_{arguments[1]}"
-    return "max_context" if "--max-context" in arguments else arguments[0]
-
-
-@cache
-def _validator(name: str) -> jsonschema.Draft202012Validator:
-    schema = json.loads((SCHEMAS / f"{name}.json").read_text("utf-8"))
-    return jsonschema.Draft202012Validator(schema)
-
-
-def _json(arguments: tuple[str, ...], found: Outcome) -> list[str]:
-    def refuse(text: str) -> None:
-        raise ValueError(text)
-
-    try:
-        document = json.loads(found.out, parse_constant=refuse)
-    except ValueError as error:
-        return [f"not one JSON document: {error}: {found.out[:80]!r}"]
-    name = schema_name(arguments, found.code)
-    wrong = [
-        f"not as docs/schemas/{name}.json says: {error.json_path}: {error.message[:200]}"
-        for error in _validator(name).iter_errors(document)
-    ]
-    if found.code:
-        if document.get("fits") is not False or document.get("exit_code") != found.code:
-            wrong.append("a failure whose document does not say so")
-        if not document.get("error") or not isinstance(document.get("hint"), str):
-            wrong.append("a failure without error and hint")
-    return wrong
 
 
 def write_things(place: Path) -> dict[str, str]:
@@ -311,11 +225,3 @@ def _profiles(things: dict[str, str]) -> list[Line]:
         ("profiles", "import", "/dev/zero"), ("profiles", "import", ""),
     ]  # fmt: skip
     return [Line(a, 0) for a in good] + [Line(a, 2) for a in bad]
-
-
-def run_here(line: Line, capture: Callable[[], tuple[str, str]], *, as_json: bool) -> Outcome:
-    """`line` in this process; `capture` gives what was printed since it was last asked."""
-    from kvpareto.cli import run
-
-    code = run([*line.arguments, *["--json"] * as_json])
-    return Outcome(code, *capture())

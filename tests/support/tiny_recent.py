@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from tests.support.tiny_configs import (
-    CONFIGS,
+from tests.support.tiny_configs import CONFIGS
+from tests.support.tiny_configs.parts import (
     DSA,
     FULL,
     HEAD,
