@@ -18,6 +18,7 @@ CPU = (
     "calibration/measure/test_calibrate_tasks",
     "calibration/measure/test_divergence",
     "calibration/measure/test_layer_probe",
+    "calibration/measure/test_read_attention",
     "calibration/recall_model/test_recall_model",
     "calibration/tasks/test_lm_eval",
     "runtime/test_forced",

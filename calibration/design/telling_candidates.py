@@ -15,7 +15,7 @@ from ...planner.accuracy.model_features import shape_of
 from ...planner.formats.configuration import Configuration
 from ...planner.models.spec import ModelSpec
 from ..fit.accuracy_rows import AccuracyRow, row_of
-from ..fit.calibrated_noise import prior_of
+from ..fit.calibrated_noise import as_fitted, prior_of
 from ..fit.mixed_effects import KnownModel
 from ..fit.profile import starting_fit, to_row
 from ..measure.layer_sensitivity import Sensitivity
@@ -46,9 +46,10 @@ class CandidateDesign:
         self._effects = shipped.models.of(spec)
         features = self._effects.features
         if sensitivity is not None:
-            features = replace(features, outliers=sensitivity.outliers)
-        self._model = KnownModel(KEY, features, (), shape_of(spec))
-        self._prior = prior_of(shipped, self._effects)
+            features = replace(
+                features, outliers=sensitivity.outliers, attention=sensitivity.attention
+            )
+        self._shape, self._shipped, self._features = shape_of(spec), shipped, features
         self._configs, self._memory = configs, np.array(memory, dtype=float)
         self._index = {config.with_chunk(None): i for i, config in enumerate(configs)}
         rng = np.random.default_rng(0)
@@ -94,6 +95,9 @@ class CandidateDesign:
             ]
             owner = np.repeat(np.arange(len(self._pool)), len(places))
             points = Points(rows, owner, self._memory[self._pool])
-            self._design = TellingDesign(points, self._model, self._prior)
+            features = as_fitted(self._features, [kind for kind, _ in places])
+            prior = prior_of(self._shipped, replace(self._effects, features=features))
+            model = KnownModel(KEY, features, (), self._shape)
+            self._design = TellingDesign(points, model, prior)
             self._places = places
         return self._design

@@ -61,7 +61,7 @@ def chosen_runs(measured: Measured, count: int) -> list[Configuration]:
         np.array([measured.share(config) for config in configs]),
     )
     shipped = published()
-    sensitivity = sensitivity_of(measured.spec)
+    sensitivity = sensitivity_of(measured)
     model = KnownModel(KEY, sensitivity.features, (), shape_of(measured.spec))
     design = TellingDesign(points, model, prior_of(shipped, sensitivity))
     kept = np.array([min(row.retention, 1.0) for row in points.rows])
@@ -136,7 +136,7 @@ def _predicted(
 ) -> tuple[dict[Point, float], dict[Point, float]]:
     """Retention of every point by a fit of the chosen runs' rows, and the interval's lower end."""
     shipped = published()
-    sensitivity = sensitivity_of(measured.spec)
+    sensitivity = sensitivity_of(measured)
     model = KnownModel(KEY, sensitivity.features, (), shape_of(measured.spec))
     rows, groups = [], []
     for number, config in enumerate(chosen):

@@ -9,7 +9,7 @@ How wide intervals must be is taken from configurations that were left out (spli
 shift of log noise that would have covered LEVEL of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,7 +28,8 @@ from ...planner.accuracy.calibrated_noise import (
     names_of,
 )
 from ...planner.accuracy.formula import COEFFICIENTS, Floats
-from ...planner.accuracy.interactions import PARTS, TABLES
+from ...planner.accuracy.interactions import TABLES
+from ...planner.accuracy.model_features import Features
 from ...planner.accuracy.model_sensitivity import ModelSensitivity
 from ...planner.accuracy.predictor import Predictor
 from ...planner.accuracy.retention import cache_retention
@@ -64,6 +65,11 @@ FREE_SD = 0.5
 BITS_SD = 0.4
 FORMAT_SD = 0.5
 """Spread of the tables' entries, and of what is a format's own."""
+MEASURED = {"plain": (-1.7, 1.0), "outlier": (0.0, 1.0), "value": (-2.3, 0.7)}
+"""Mean and sd of the log scales of noise that was measured in the model's own attention: of keys,
+of keys beyond the loss of a layer beside that, and of values."""
+MEASURED_SD, MEASURED_FORMAT_SD = 0.15, 0.25
+"""Spread of the tables' entries there, and of what is a format's own."""
 STEP = 1e-4
 
 
@@ -98,6 +104,10 @@ def prior_of(shipped: Predictor, sensitivity: ModelSensitivity) -> NoisePrior:
         other = min(float(np.max(sensitivity.other_size)), FAR)
         sd["scale:outlier"] = float(np.hypot(sd["scale:outlier"], other))
     sd |= NOT_PUBLISHED
+    attention = sensitivity.features.attention
+    if attention is not None:
+        for name, (center, spread) in MEASURED.items():
+            mean[f"scale:{name}"], sd[f"scale:{name}"] = center, spread
     mean[f"gamma:{TEXT_KIND}"], sd[f"gamma:{TEXT_KIND}"] = TEXT_STEEPNESS
     names = names_of(KINDS, REFERENCE_KIND)
     for name in names:
@@ -108,10 +118,18 @@ def prior_of(shipped: Predictor, sensitivity: ModelSensitivity) -> NoisePrior:
             shared = payload["kinds"].get(kind, (0.0, 0.0)) if effect == "kind" else (0.0, 0.0)
             mean[name], sd[name] = shared[0], float(np.hypot(shared[1], EFFECT_SD[effect]))
         else:
-            mean[name], sd[name] = 0.0, BITS_SD if effect.endswith("_bits") else FREE_SD
+            free = BITS_SD if effect.endswith("_bits") else FREE_SD
+            mean[name], sd[name] = 0.0, free if attention is None else MEASURED_SD
     return NoisePrior(
         tuple(names), np.array([mean[n] for n in names]), np.array([sd[n] for n in names])
     )
+
+
+def as_fitted(features: Features, kinds: Iterable[str]) -> Features:
+    """Features of a model as rows of these kinds of tasks are fitted: without what its attention
+    said where the text alone was measured, whose loss near none is not as steep as a task's, so
+    that picks would promise too much (docs/accuracy.md)."""
+    return features if set(kinds) - {TEXT_KIND} else replace(features, attention=None)
 
 
 class NoiseRows:
@@ -171,7 +189,7 @@ class NoiseRows:
             weight = by_log * noise.of_layer(layer, self.inputs)
             for (table, _), into in zip(TABLES.items(), by_table, strict=True):
                 place = table.place(layer.places(table.name))
-                for c, names in enumerate(PARTS):
+                for c, names in enumerate(layer.parts):
                     if table.name in names:
                         inner: float | Floats = 1.0
                         if table.name.endswith("_bits"):
@@ -230,7 +248,8 @@ def fit_calibrated_noise(
     data = NoiseRows(rows, model)
     count = len(prior.names)
     mean = np.concatenate([prior.mean, np.zeros(len(data.codes))])
-    sd = np.concatenate([prior.sd, np.full(len(data.codes), FORMAT_SD)])
+    own_sd = FORMAT_SD if model.features.attention is None else MEASURED_FORMAT_SD
+    sd = np.concatenate([prior.sd, np.full(len(data.codes), own_sd)])
 
     def own_of(theta: Floats) -> FittedNoise:
         values = dict(zip(prior.names, theta[:count].tolist(), strict=True))

@@ -26,7 +26,7 @@ from ..measure.early_stopping import MOST_KEPT
 from ..measure.layer_sensitivity import Sensitivity
 from ..records.record_file import WINDOW, Record
 from .accuracy_rows import AccuracyRow, read_rows, row_of
-from .calibrated_noise import fit_calibrated_noise, prior_of
+from .calibrated_noise import as_fitted, fit_calibrated_noise, prior_of
 from .coefficients import to_payload
 from .collapse import breaking_context, broken_configurations
 from .cross_validation import Collector, HeldOut, Misfits, misfits_of, observed, with_misfits
@@ -89,7 +89,10 @@ def fit_profile(spec: ModelSpec, records: Sequence[Record]) -> dict[str, Any] | 
             "coverage": round(float(held_out.covered(z["known"]).mean()), 3),
         }
     if len({_configuration(row) for row in measured}) >= MANY:
-        payload |= own_noise(measured, own, shipped, shipped.models.of(spec))
+        attention = probed.attention if probed is not None else None
+        features = replace(own.features, attention=attention)
+        known = replace(own, features=as_fitted(features, [row.kind for row in measured]))
+        payload |= own_noise(measured, known, shipped, shipped.models.of(spec))
     return json.loads(json.dumps(payload))
 
 
@@ -115,6 +118,8 @@ def own_noise(
 ) -> dict[str, Any]:
     """The model's own noise, how wide its intervals must be, and what that was taken from; the
     prior is what the shipped fit expects of a model with these `effects`."""
+    attention = own.features.attention
+    effects = replace(effects, features=replace(effects.features, attention=attention))
     prior = prior_of(shipped, effects)
     number: dict[tuple[object, ...], int] = {}
     groups = [number.setdefault(_configuration(row), len(number)) for row in measured]
@@ -127,6 +132,7 @@ def own_noise(
             "formats": [[code, round(value, 5)] for code, value in fitted.formats.items()],
             "z": left_out.shift,
             "kind_z": {k: round(z, 4) for k, z in left_out.shifts(prior).items()},
+            **({"attention": attention.flat} if attention is not None else {}),
         },
         "held_out": {
             "rows": len(measured),

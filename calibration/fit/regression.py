@@ -241,6 +241,12 @@ def formats_and_shares(
         for r, m in zip(rows, owners, strict=True)
     ]
     by_component: Floats = np.array([[s.plain, s.outlier, s.value] for s in shares]).T
+    attention = owners[0].features.attention if owners else None
+    if attention is not None:  # rows of one model that is calibrated
+        bits = np.array([r.protected_bits for r in rows], dtype=float)
+        protections = [r.protected_layers for r in rows]
+        measured = attention.noise(formats, protections, np.arange(len(rows)), (bits, bits))
+        return replace(formats, measured=measured), np.zeros_like(by_component)
     read: Floats = np.full(len(rows), np.nan)
     for key in dict.fromkeys(m.key for m in owners if m.features.ranges is not None):
         own = np.array([i for i, m in enumerate(owners) if m.key == key])

@@ -8,6 +8,7 @@ DOOR = (
     "layer_probe",
     "layer_sensitivity",
     "prompts",
+    "read_attention",
     "rows",
     "runner",
 )

@@ -8,6 +8,7 @@ import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,6 +33,7 @@ from .divergence import Divergence, divergence
 from .layer_probe import TOKENS, probe_layers
 from .layer_sensitivity import Sensitivity
 from .prompts import Prompts, PromptTexts
+from .read_attention import LEAST, read_attention
 from .reference_logits import ReferenceLogits
 from .trial import Speed
 
@@ -127,9 +129,13 @@ class Bench:
     def probe(self) -> tuple[Sensitivity, int]:
         """How sensitive each layer is, and on windows of how many tokens it was tried."""
         windows = self.prompts.windows(min(TOKENS, max(self.prompts.material.contexts)))
+        text = windows[0]
         if self.device == "cpu":  # a quarter of the text: seconds, where it would be a minute
             windows = windows[:1, : self.probe_tokens]
-        return probe_layers(self._model(16), windows), int(windows.shape[1])
+            text = text if self.probe_tokens >= LEAST else text[: self.probe_tokens]
+        attention = read_attention(self._model(16), text)
+        probed = probe_layers(self._model(16), windows)
+        return replace(probed, attention=attention), int(windows.shape[1])
 
     def learn_affine(self, folder: Path) -> str:
         """Put affine maps of keys and values beside the calibration in `folder`, and say so."""

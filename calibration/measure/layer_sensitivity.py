@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from ...planner.accuracy.key_noise.attention_noise import AttentionNoise
 from ...planner.accuracy.retention import OutlierLayers
 from ..records.record_file import LAYERS, Record
 
@@ -28,17 +29,26 @@ class Sensitivity:
 
     keys: tuple[float, ...]
     values: tuple[float, ...]
+    attention: AttentionNoise | None = None
+    """What each format makes of the attention (read_attention.py)."""
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Self | None:
         """What a calibration's rows say; None where its model was not probed."""
         for record in records:
             if record.task == LAYERS and record.outcome == "ok":
-                half = len(record.items) // 2
+                layers = probed_layers(record)
                 # a KL is never negative: what rows have below 0 is rounding
                 costs = tuple(max(cost, 0.0) for cost in record.items)
-                return cls(costs[:half], costs[half:])
+                rest = costs[2 * layers :]
+                attention = AttentionNoise.of(rest, layers) if rest else None
+                return cls(costs[:layers], costs[layers : 2 * layers], attention)
         return None
+
+    @property
+    def items(self) -> tuple[float, ...]:
+        """As its row keeps it."""
+        return (*self.keys, *self.values, *(self.attention.flat if self.attention else ()))
 
     def proposals(self) -> tuple[tuple[int, ...], ...]:
         """Sets of layers worth more bits, the smaller first: the fewest that carry each of
@@ -73,6 +83,11 @@ class Sensitivity:
             "values": _shares(self.values),
             "protect": [list(layers) for layers in self.proposals()],
         }
+
+
+def probed_layers(record: Record) -> int:
+    """Layers of the model that a probe's row is about."""
+    return int(record.details.get("layers", len(record.items) // 2))
 
 
 def _shares(costs: tuple[float, ...]) -> list[float]:

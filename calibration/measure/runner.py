@@ -121,7 +121,7 @@ class ConfigurationRunner:
                 self._append(
                     self._rows_of.row(
                         replace(at, context=tokens),
-                        items=(*sensitivity.keys, *sensitivity.values),
+                        items=sensitivity.items,
                         details=details,
                     )
                 )

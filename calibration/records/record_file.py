@@ -26,7 +26,8 @@ DIVERGENCE = "divergence"
 """The task of a row that compares next-token distributions (divergence.py)."""
 LAYERS = "layers"
 """The task of the row that a probe of the layers leaves (layer_sensitivity.py): its items are the
-KL of each layer's keys, then of each layer's values. It is no run of a configuration."""
+KL of each layer's keys, then of each layer's values, then what formats make of the attention
+(attention_noise.py). It is no run of a configuration."""
 HARNESS = "lm_eval:"
 """What the names of the evaluation harness's tasks begin with (lm_eval.py)."""
 WINDOW = "window"

@@ -11,6 +11,7 @@ DOOR = (
     "interactions",
     "interval",
     "key_noise.at_hand",
+    "key_noise.attention_noise",
     "key_noise.checkpoint_keys",
     "key_noise.key_ranges",
     "key_noise.key_simulation",

@@ -11,8 +11,10 @@ has the shared fit and one with hundreds its own.
 
 Monotone in bits by construction, as the shared fit is: what depends on bits, and what a format
 that was run adds, are bounded by 0.8 either way, together less than half of what two bits are
-worth (ln 25), so that neither can turn the order of bits around. Slopes are positive, so that
-finer groups, smaller blocks and longer windows never lose among formats that were not run.
+worth (ln 25), so that neither can turn the order of bits around. (Where the model's attention
+was measured, attention_noise.py, the order is the table's: what bits hardly change there, since a
+layer is lost with either, rows may turn.) Slopes are positive, so that finer groups, smaller
+blocks and longer windows never lose among formats that were not run.
 Contexts beyond 4,096 tokens never gain; below, a model may be better or worse than there (its
 tasks are denser).
 """
@@ -34,7 +36,7 @@ from .formula import (
     relative_spans,
     weight_noise,
 )
-from .interactions import PARTS, TABLES, LayerFormats
+from .interactions import TABLES, LayerFormats
 from .retention import cache_retention, weight_retention
 
 BOUND = 0.8
@@ -142,6 +144,8 @@ class CalibratedNoise:
 
     def _of_layer(self, layer: LayerFormats, inputs: CacheUse, tabled: Floats) -> Floats:
         slopes, formats = self._positive, layer.formats
+        if formats.measured is not None:
+            return self._of_measured(formats.measured, layer, inputs, tabled)
         above = np.log2(np.maximum(inputs.tokens, _REFERENCE_CONTEXT) / _REFERENCE_CONTEXT)
         channel, tensor = formats.granularity == CHANNEL, formats.granularity == TENSOR
         wide = np.where(tensor, 0.0, np.log2(formats.group / 64.0))
@@ -164,13 +168,31 @@ class CalibratedNoise:
         parts: Floats = unit * np.exp(np.stack(logs) + tabled) * layer.share * inputs.fraction
         return parts
 
+    def _of_measured(
+        self, measured: Floats, layer: LayerFormats, inputs: CacheUse, tabled: Floats
+    ) -> Floats:
+        """The same where the model's attention was measured, which says what groups, tiles and
+        transforms make of it. Keys of lost layers, beyond what they lose, count as outliers."""
+        slopes = self._positive
+        above = np.log2(np.maximum(inputs.tokens, _REFERENCE_CONTEXT) / _REFERENCE_CONTEXT)
+        outside = np.maximum(attention_outside(layer.formats.residual, inputs.tokens), 1e-6)
+        keys, values = (
+            slopes[context] * above + slopes[window] * np.log(outside)
+            for context, window in (("context", "residual"), ("context_value", "residual_value"))
+        )
+        plain, beyond, value = (self._values[f"scale:{name}"] for name in SCALES[:3])
+        scales = np.array([plain, plain + beyond, value])
+        logs = np.stack([keys, keys, values]) + scales[:, None] + tabled
+        parts: Floats = measured * np.exp(logs) * layer.share * inputs.fraction
+        return parts
+
     def tabled(self, layer: LayerFormats) -> Floats:
         """What the tables, and the formats that were run, add to the log noise [3, N]."""
         own = _bounded(self.of_format(layer))
         return np.stack(
             [
                 own + self.deviation(free, layer) + _bounded(self.deviation(bounded, layer))
-                for free, bounded in PARTS
+                for free, bounded in layer.parts
             ]
         )
 

@@ -100,13 +100,20 @@ def with_read_keys(
     protections: Sequence[Collection[int]],
     protection: NDArray[np.int64],
     protected_bits: Floats,
+    protected_values: Floats | None = None,
 ) -> tuple[FormatArrays, Floats]:
-    """Formats with the key noise that was read from the checkpoint, where it was, and the share of
-    each component in protected layers [3, F]; what was read counts its protected layers itself.
+    """Formats with the noise that was measured in the model's attention, or that of keys that was
+    read from the checkpoint, where it was, and the share of each component in protected layers
+    [3, F]; what was measured or read counts its protected layers itself.
 
-    Format f keeps the layers `protections[protection[f]]` at `protected_bits[f]`.
+    Format f keeps the layers `protections[protection[f]]` at `protected_bits[f]`, values at
+    `protected_values[f]` (None: the same).
     """
     shares = _shares(features.outliers, features.layers, protections)[:, protection]
+    if features.attention is not None:
+        kept = protected_bits, protected_bits if protected_values is None else protected_values
+        measured = features.attention.noise(formats, protections, protection, kept)
+        return replace(formats, measured=measured), np.zeros_like(shares)
     if features.ranges is None:
         return formats, shares
     read = features.ranges.noise(formats, protections, protection, protected_bits)

@@ -109,11 +109,14 @@ class FormatArrays:
     (key_noise/), in the place of the outlier component's; nan where it was not read."""
     read_worst: Floats | None = None
     """The same as the lower end of an interval takes it."""
+    measured: Floats | None = None
+    """Noise by the model's own attention under these formats and their protected layers, without
+    windows [3, N] (attention_noise.py)."""
 
     def at(self, places: NDArray[np.int64]) -> "FormatArrays":
         """The formats at these places."""
         columns = {
-            name: column[places]
+            name: column[..., places]
             for name in FormatArrays.__dataclass_fields__
             if (column := getattr(self, name)) is not None
         }

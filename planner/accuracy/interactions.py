@@ -70,6 +70,8 @@ def _tables() -> dict[InteractionTable, list[str]]:
 TABLES = _tables()
 PARTS = (("plain", "key_bits"), ("outlier", "key_bits"), ("value", "value_bits"))
 """The tables of each component: free ones and bounded ones."""
+_MEASURED_PARTS = (PARTS[0], PARTS[0], PARTS[2])
+"""The same of noise that was measured, whose second component is of the same keys as the first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +106,11 @@ class LayerFormats:
             "rotation": formats.rotate_v.astype(np.int64),
         }
         return cls(formats, keys, values, codes_of(formats), share, FormatNoise.of(formats))
+
+    @property
+    def parts(self) -> tuple[tuple[str, str], ...]:
+        """The tables of each component here."""
+        return PARTS if self.formats.measured is None else _MEASURED_PARTS
 
     def places(self, name: str) -> Places:
         return self.values if name.startswith("value") else self.keys

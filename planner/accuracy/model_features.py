@@ -4,6 +4,7 @@ import numpy as np
 
 from ..light_dataclass import dataclass
 from ..models.spec import Attention, ModelSpec, RecurrentState
+from .key_noise.attention_noise import AttentionNoise
 from .key_noise.key_ranges import KeyRanges
 from .retention import OutlierLayers
 
@@ -33,6 +34,8 @@ class Features:
     outliers: OutlierLayers = _NOT_KNOWN
     ranges: KeyRanges | None = None
     """Key noise by the model's own checkpoint, where it was read."""
+    attention: AttentionNoise | None = None
+    """What formats make of its attention, where a calibration measured it."""
 
     def scale(self, component: str) -> str:
         """The population's scale that a component has: key outliers that were read from the

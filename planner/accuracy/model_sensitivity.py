@@ -17,6 +17,7 @@ from ..light_dataclass import dataclass
 from ..models.spec import Attention, ModelSpec
 from .formula import Floats
 from .key_noise.at_hand import ranges_of
+from .key_noise.attention_noise import AttentionNoise
 from .key_noise.key_ranges import KeyRanges, bundled_ranges
 from .model_features import _NOT_KNOWN, Features, features_of, shape_of
 from .retention import OutlierLayers
@@ -148,7 +149,9 @@ class FittedSensitivities:
     def _of(self, spec: ModelSpec) -> ModelSensitivity:
         key, same_shape = self._identify(spec)
         features = features_of(spec, self._family(spec), self._outliers(key or same_shape))
-        features = replace(features, ranges=self._ranges(spec, key or same_shape))
+        features = replace(
+            features, ranges=self._ranges(spec, key or same_shape), attention=self._attention(key)
+        )
         if key is None and features.family is None and _cache_is_new(spec):
             sensitivity = self.unseen(features, (NEW_CACHE,))
             wider = [1.0 if name == "weight" else NEW_CACHE_SPREAD for name in COMPONENTS]
@@ -191,6 +194,13 @@ class FittedSensitivities:
         if model["cache_rows"] and not model["read"]:
             return None
         return ranges_of(spec) or (bundled_ranges(model["read"]) if model["read"] else None)
+
+    def _attention(self, key: str | None) -> AttentionNoise | None:
+        """What the model's own noise was fitted with."""
+        kept = (self.payload.get("own_noise") or {}).get("attention")
+        if kept is None or key is None or key != self.payload.get("own"):
+            return None
+        return AttentionNoise.of(kept, self.payload["models"][key]["shape"][1])
 
     def key_of(self, spec: ModelSpec) -> str | None:
         """The model of the fit that this is, if it has rows of its own."""

@@ -144,9 +144,12 @@ def _table(
     """Retention [low, predicted, high; kind; configuration]."""
     protections = [c.protection for c in configs]
     layers = [p.layers if p else () for p in protections]
-    kept_bits = np.array([float(p.k_bits) if p else 16.0 for p in protections])
+    kept_k, kept_v = (
+        np.array([float(getattr(p, side)) if p else 16.0 for p in protections])
+        for side in ("k_bits", "v_bits")
+    )
     formats, shares = with_read_keys(
-        sensitivity.features, formats, layers, np.arange(len(configs)), kept_bits
+        sensitivity.features, formats, layers, np.arange(len(configs)), kept_k, kept_v
     )
     protected = formats.with_bits(
         np.array([p.k_bits if p else 16 for p in protections]),

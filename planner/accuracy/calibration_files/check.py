@@ -16,6 +16,7 @@ from ...formats.configuration import Configuration
 from ..calibrated_noise import SLOPES
 from ..formula import COEFFICIENTS
 from ..interactions import TABLES
+from ..key_noise.attention_noise import AttentionNoise
 from ..key_noise.key_ranges import KeyRanges, bundled
 from ..model_sensitivity import COMPONENTS
 from ..predictor import Predictor
@@ -132,7 +133,7 @@ def _check_fields(payload: Mapping[str, Any]) -> None:
     if payload.get("key_ranges") is not None:
         _check_key_ranges(payload["key_ranges"], layers)
     if payload.get("own_noise") is not None:
-        _check_own_noise(payload["own_noise"])
+        _check_own_noise(payload["own_noise"], layers)
     _check_measured(payload, layers)
 
 
@@ -200,8 +201,10 @@ def _check_key_ranges(kept: Any, layers: int) -> None:
         raise DamagedCalibration("key_ranges are no table of this model's layers")
 
 
-def _check_own_noise(own: Mapping[str, Any]) -> None:
+def _check_own_noise(own: Mapping[str, Any], layers: int) -> None:
     number(own["z"], 0.0, WIDEST, "own_noise.z")
+    if own.get("attention") is not None:
+        AttentionNoise.of(own["attention"], layers)
     for kind, z in own.get("kind_z", {}).items():
         number(z, 0.0, WIDEST, f"own_noise.kind_z.{kind}")
     needed = {*COEFFICIENTS, *SLOPES, *(f"scale:{name}" for name in COMPONENTS)}

@@ -83,9 +83,9 @@ class KeyRanges:
         total = self.variance.sum(axis=-1)  # [bits, transform, structure]
         part = np.einsum("btsl,pl->pbts", self.variance, inside)
         places = self._places(formats)
-        every = _at_bits(total[None, :, *places], np.zeros_like(protection), formats.k_bits)
-        spared = _at_bits(part[:, :, *places], protection, formats.k_bits)
-        kept = _at_bits(part[:, :, *places], protection, protected_bits)
+        every = at_bits(total[None, :, *places], np.zeros_like(protection), formats.k_bits)
+        spared = at_bits(part[:, :, *places], protection, formats.k_bits)
+        kept = at_bits(part[:, :, *places], protection, protected_bits)
         variance = np.maximum(every - spared, 0.0) + kept
         noise: Floats = PLAIN_FOUR_BITS * variance
         return noise
@@ -129,7 +129,7 @@ class KeyRanges:
         return transform, np.where(formats.granularity == 1, channel, group)
 
 
-def _at_bits(table: Floats, row: NDArray[np.int64], bits: Floats) -> Floats:
+def at_bits(table: Floats, row: NDArray[np.int64], bits: Floats) -> Floats:
     """`table` [P, bits, F] at row[f] and bits[f], linear in its logarithm between the widths that
     it has; 0 at 16 bits [F]."""
     wide = np.arange(table.shape[2])

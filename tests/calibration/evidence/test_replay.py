@@ -4,12 +4,12 @@ import pytest
 
 from kvpareto.calibration.evidence.replay import chosen_runs, replay
 from kvpareto.calibration.evidence.replayed_models import (
+    FIFTH_OUTLIERS,
     FOURTH,
     FOURTH_OUTLIERS,
     THIRD,
     pretrained,
     recall_grid,
-    sensitivity_of,
 )
 from kvpareto.calibration.fit.profile import starting_fit
 from kvpareto.planner.accuracy.predict import published
@@ -22,15 +22,17 @@ CODER = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
 
 @pytest.mark.parametrize(
     ("name", "points", "error", "error_usable"),
-    # 0.018, 0.029, 0.030, 0.022 and 0.068, where 0.9 is kept 0.005 to 0.010; with the runs chosen
-    # for the frontier alone 0.028, 0.042 and 0.039. The fourth model's were 0.023 and 0.064 blind:
-    # with outliers in keys that are not read, more than twice of the 0.03 that is asked for.
+    # 0.017, 0.015, 0.030, 0.022, 0.068 and 0.013, where 0.9 is kept 0.005 to 0.010. What formats
+    # make of the attention was read of the first two and of the last, which is blind (0.018, 0.029
+    # and 0.039 without). Of the other three the weights are not kept: the fourth with outliers is
+    # more than twice the 0.03 that is asked for.
     [
-        ("recall", 485, 0.029, 0.0125),
-        ("recall-outliers", 484, 0.036, 0.0125),
-        (THIRD, 133, 0.036, 0.0125),
-        (FOURTH, 124, 0.03, 0.0125),
-        (FOURTH_OUTLIERS, 124, 0.075, 0.0125),
+        ("recall", 484, 0.02, 0.01),
+        ("recall-outliers", 484, 0.02, 0.01),
+        (THIRD, 133, 0.033, 0.0125),
+        (FOURTH, 124, 0.025, 0.01),
+        (FOURTH_OUTLIERS, 124, 0.07, 0.0125),
+        (FIFTH_OUTLIERS, 101, 0.018, 0.012),
     ],
 )
 def test_sixteen_runs_foresee_the_grid(
@@ -41,17 +43,17 @@ def test_sixteen_runs_foresee_the_grid(
     assert found.error <= error
     assert found.error_usable <= error_usable
     assert found.promise <= 0.01
-    assert found.promise_small <= 0.03
-    assert found.short <= 0.015  # recall-outliers: 0.0135, over the point that it should be
+    assert found.promise_small <= 0.01
+    assert found.short <= 0.01
 
 
-@pytest.mark.parametrize(("hub_id", "error"), [(SMOL, 0.032), (CODER, 0.056)])
+@pytest.mark.parametrize(("hub_id", "error"), [(SMOL, 0.027), (CODER, 0.053)])
 def test_a_fifth_of_a_pretrained_models_runs_finds_its_frontier(hub_id: str, error: float) -> None:
-    """0.025 and 0.050; 0.051 and 0.090 with the runs chosen for the frontier alone."""
+    """0.025 and 0.051; 0.051 and 0.090 with the runs chosen for the frontier alone."""
     measured = pretrained(hub_id)
     found = replay(measured, round(len(measured.rows) / 5))
     assert found.error <= error
-    assert found.promise <= 0.02
+    assert found.promise <= 0.015
     assert found.short <= 0.01
 
 
@@ -77,7 +79,7 @@ def test_a_calibration_reads_the_keys_of_a_model_whose_shape_has_rows() -> None:
     keys; one that was itself fitted with its table keeps its rows."""
     spec = load_model("Qwen/Qwen2.5-Coder-1.5B-Instruct", offline=True)
     assert published().models.of(spec).features.ranges is None
-    start = sensitivity_of(spec)
+    start = starting_fit(spec).models.of(spec)
     assert start.features.ranges is not None
     assert start.provenance == "transferred"
     same = load_model("Qwen/Qwen2.5-7B-Instruct", offline=True)
