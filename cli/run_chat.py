@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..planner.errors import BadInput, one_line
-from ..planner.reading import read_stdin_text
 from .command_line import show
 from .options import AsJson, Device, Offline, TrustRemoteCode, chosen_model
+from .prompts_typed import check_turns, prompt_text, turns
 
 if TYPE_CHECKING:
     from ..calibration.running.open_session import RunOptions
 
-PROMPT_LIMIT = 1 << 26
-"""Characters of a prompt on stdin, more than any context holds: /dev/zero has no end."""
 AT_ONCE = 8
 """Sequences of a file of prompts that run at once, unless said."""
 Model = Annotated[
@@ -125,7 +122,7 @@ def run(
     if batch is not None:
         document = _run_file(options, batch, raw=raw, quiet=quiet)
     else:
-        document = _run_prompt(options, _text(prompt), system, raw=raw, quiet=quiet)
+        document = _run_prompt(options, prompt_text(prompt), system, raw=raw, quiet=quiet)
     if quiet:
         show(context, True, document, "terminal", "")
 
@@ -162,12 +159,12 @@ def chat(
     from ..calibration.running.open_session import open_session, prepare
 
     quiet = as_json or context.find_root().obj.as_json
-    _check_turns()
+    check_turns()
     ready = prepare(options)
     check_chat(ready, system)
     with open_session(ready) as opened:
         _say(opened.heading)
-        document = converse(opened, _turns(), system=system, quiet=quiet, say=_say)
+        document = converse(opened, turns(), system=system, quiet=quiet, say=_say)
     if quiet:
         show(context, True, document, "terminal", "")
 
@@ -230,49 +227,6 @@ def _run_file(options: "RunOptions", path: Path, *, raw: bool, quiet: bool) -> d
             "tokens_per_s": progress.tokens_per_s,
             "joined": progress.joined,
         }
-
-
-def _text(prompt: str | None) -> str:
-    """The prompt, or stdin's text. Raises BadInput where there is none."""
-    example = 'kvpareto run -m MODEL "prompt", or text on stdin'
-    if prompt is None and sys.stdin is not None and sys.stdin.isatty():
-        raise BadInput("no prompt", example)
-    try:
-        text = read_stdin_text(PROMPT_LIMIT) if prompt in (None, "-") else prompt
-    except UnicodeDecodeError:
-        raise BadInput("stdin is no text in UTF-8", "give text") from None
-    except OSError as error:
-        raise BadInput(f"no prompt: {error.strerror}", example) from None
-    if not text:
-        raise BadInput("the prompt is empty", "give some text")
-    _check_length(text)
-    return text
-
-
-def _check_length(text: str) -> None:
-    """Raise BadInput for more text than a prompt may have."""
-    if len(text) > PROMPT_LIMIT:
-        raise BadInput(f"more than {PROMPT_LIMIT:,} characters of prompt", "give a shorter text")
-
-
-def _check_turns() -> None:
-    if sys.stdin is None:
-        raise BadInput("stdin is closed", "type into a terminal, or give lines on stdin")
-
-
-def _turns() -> Iterator[str]:
-    """Lines of stdin, asked for on a terminal, until it ends."""
-    asked = sys.stdin.isatty()
-    while True:
-        if asked:
-            typer.echo(">>> ", nl=False, err=True)
-        line = sys.stdin.readline(PROMPT_LIMIT + 1)
-        _check_length(line)
-        if not line:
-            if asked:
-                typer.echo("", err=True)
-            return
-        yield line.rstrip("\n")
 
 
 def _say(line: str) -> None:
