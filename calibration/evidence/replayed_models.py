@@ -1,13 +1,14 @@
 """Models whose measured configurations are there, for calibrations to be replayed on (replay.py).
 
-Six recall models and four pretrained ones. The third and the fourth recall model have other
+Seven recall models and four pretrained ones. The third and the fourth recall model have other
 depth, head width and seed than the two that ship. They were trained for their grids alone, and
 their weights are not kept, so that neither their keys nor their attention are read. The design was
 made before there was a row of the fourth, or of what it is with outliers in its keys.
 
-The fifth is the first with other outliers in its keys, measured after what formats make of the
-attention had come into the fit: one pair of each head sixteen times as large in five layers, an
-offset of 48 in the three others. Its rows are of 512 tokens and 64 items a task, on a CPU.
+The fifth and the sixth are the first with other outliers in its keys, measured after what formats
+make of the attention had come into the fit: one pair of each head sixteen times as large in five
+layers, an offset of 48 in the three others; and three pairs four times as large in all layers, an
+offset of 16 in two. Their rows are of 512 tokens and 64 items a task, on a CPU.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,21 +33,25 @@ from .attention_tables import attention_of
 
 KEY = "replayed"
 THIRD, FOURTH, FOURTH_OUTLIERS = "recall-third", "recall-fourth", "recall-fourth-outliers"
-FIFTH_OUTLIERS = "recall-fifth-outliers"
+FIFTH_OUTLIERS, SIXTH_OUTLIERS = "recall-fifth-outliers", "recall-sixth-outliers"
 SHAPES = {
     THIRD: {"num_hidden_layers": 6, "num_attention_heads": 4, "head_dim": 128},
     FOURTH: {"num_hidden_layers": 5, "num_attention_heads": 4, "head_dim": 256},
 }
 """Of models whose weights are not kept, what differs from the first's config."""
 SHAPES[FOURTH_OUTLIERS] = SHAPES[FOURTH]
-SHAPES[FIFTH_OUTLIERS] = {}
+SHAPES[FIFTH_OUTLIERS] = SHAPES[SIXTH_OUTLIERS] = {}
 FILES = {
     THIRD: FILE.with_name("recall_third.jsonl"),
     FOURTH: FILE.with_name("recall_fourth.jsonl"),
     FOURTH_OUTLIERS: FILE.with_name("recall_fourth.jsonl"),
     FIFTH_OUTLIERS: FILE.with_name("recall_fifth.jsonl"),
+    SIXTH_OUTLIERS: FILE.with_name("recall_sixth.jsonl"),
 }
-RECALL_MODELS = ("recall", "recall-outliers", THIRD, FOURTH, FOURTH_OUTLIERS, FIFTH_OUTLIERS)
+RECALL_MODELS = (
+    *("recall", "recall-outliers", THIRD, FOURTH, FOURTH_OUTLIERS),
+    *(FIFTH_OUTLIERS, SIXTH_OUTLIERS),
+)
 TOKENS = 8192
 """In the caches that are compared."""
 

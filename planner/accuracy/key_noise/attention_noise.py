@@ -75,8 +75,12 @@ class AttentionNoise:
         of keys beyond that, of values. Format f keeps the layers `protections[protection[f]]` at
         `protected_bits[side][f]`."""
         layers = self.keys.shape[-1]
-        inside = np.zeros((len(protections), layers))
-        for i, chosen in enumerate(protections):
+        # most formats protect alike: each set of layers counts once
+        number: dict[tuple[int, ...], int] = {}
+        places = [number.setdefault(tuple(chosen), len(number)) for chosen in protections]
+        protection = np.array(places)[protection]
+        inside = np.zeros((len(number), layers))
+        for chosen, i in number.items():
             inside[i, [layer for layer in chosen if layer < layers]] = 1.0
         rotated = formats.rotate_k.astype(np.int64)
         key_at = 2 * formats.smoothing.astype(np.int64) + rotated, _structures(formats, True)
