@@ -12,7 +12,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from kvpareto.calibration.design.options import CalibrationOptions
 from kvpareto.calibration.measure.bench import Bench
+from kvpareto.calibration.measure.layer_sensitivity import Sensitivity
 from kvpareto.calibration.measure.prompts import PromptTexts
+from kvpareto.calibration.measure.read_attention import can_read
 from kvpareto.calibration.records.record_file import (
     DIVERGENCE,
     LAYERS,
@@ -151,8 +153,11 @@ def test_a_model_never_seen_is_calibrated(
     found = accuracy.predict(spec, Configuration(k_bits=4, v_bits=4), 256)
     assert found.provenance == "calibrated"
     (layers,) = [r for r in rows(home) if r.task == LAYERS]
-    assert len(layers.items) == 2 * 3
-    assert all(cost > 0 for cost in layers.items)
+    assert all(cost > 0 for cost in layers.items[: 2 * 3])
+    probed = Sensitivity.of([layers])
+    assert probed is not None
+    assert len(probed.keys) == len(probed.values) == 3
+    assert (probed.attention is not None) == can_read(spec)
     assert calibrations.folder_of(spec).is_dir()
 
 
