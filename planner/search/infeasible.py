@@ -120,6 +120,11 @@ def _nothing_usable(request: Request, table: Table) -> NothingFits:
     need = int(points.memory[smallest])
     config = table.space.configuration(smallest)
     context, batch = _smaller_workloads(request, config)
+    shorter = None if context is None else f"--context {context} ({format_tokens(context)} tokens)"
+    longest = _longest_safe(request)
+    if longest is not None and longest[0] > (context or 0):  # what is usable here costs more
+        context = longest[0]
+        shorter = f"--context {context} ({format_tokens(context)} tokens), for {longest[1]}"
     would_fit: dict[str, Any] = {
         "budget": budget_for(need),
         "budget_bytes": need,
@@ -128,8 +133,8 @@ def _nothing_usable(request: Request, table: Table) -> NothingFits:
     }
     would_fit["ram"] = typed_host_memory(request, config, need)
     hints = room_hints(request, config, need)
-    if context is not None:
-        hints.append(f"--context {context} ({format_tokens(context)} tokens)")
+    if shorter is not None:
+        hints.append(shorter)
     if batch is not None:
         hints.append(f"--{'users' if request.engine.serves else 'batch'} {batch}")
     others, found = _engines_with_host_memory(request)

@@ -110,3 +110,15 @@ def test_where_nothing_fits_an_engine_with_host_memory_is_named() -> None:
     with pytest.raises(NothingFits) as caught:
         kvpareto.plan("Qwen/Qwen3-8B", budget="50MB", offline=True)
     assert caught.value.details["elsewhere"] == []
+
+
+def test_a_longer_wish_is_offered_no_shorter_context() -> None:
+    """At ten million tokens only 8-bit weights are usable; shorter contexts need none."""
+    spec = load_model("Qwen/Qwen3-8B", offline=True)
+    offered = []
+    for asked in (200_000, 1_000_000, 10_000_000):
+        with pytest.raises(NothingFits) as caught:
+            recommend(Request(spec, Workload(asked, 512), KVPARETO, 12 * GB))
+        offered.append(int(caught.value.hint.split("--context ")[1].split()[0]))
+    assert min(offered) > 100_000
+    assert max(offered) - min(offered) <= STEP * 2
