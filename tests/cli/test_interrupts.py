@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import kvpareto
 from tests.support.command_lines import (
     QWEN,
     STORIES,
@@ -167,7 +168,11 @@ def test_ctrl_c_while_a_pipe_is_full_cuts_nothing() -> None:
 def test_ctrl_c_is_taken_over_before_anything_else_is_imported() -> None:
     code = "import os, sys; had = set(sys.modules); import kvpareto.interrupt; " \
         "print(sorted(set(sys.modules) - had))"  # fmt: skip
-    found = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True)
+    # -S: what an environment's own files import at its start is not ours
+    where = os.environ | {"PYTHONPATH": str(Path(kvpareto.__file__).parents[1])}
+    found = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, env=where
+    )
     assert found.stdout.strip() == str(["__future__", "atexit", "kvpareto", "kvpareto.interrupt"])
 
 
