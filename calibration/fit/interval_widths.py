@@ -36,7 +36,7 @@ def kind_misfits(left_out: Collector, z: float) -> dict[str, Misfit]:
     """For each kind of task the least misfits by which the intervals of `z` cover LEVEL of its
     rows: those with a quantized cache, and LEVEL_BELOW of those that lose a tenth or more; and
     those of 4-bit weights alone."""
-    cache = [_quantizes_cache(row) for row in left_out.rows]
+    cache = [row.quantizes_cache for row in left_out.rows]
     weights = [
         not of_cache and row.weight_bits <= FOUR
         for of_cache, row in zip(cache, left_out.rows, strict=True)
@@ -53,17 +53,14 @@ def kind_misfits(left_out: Collector, z: float) -> dict[str, Misfit]:
         left_out.rows,
         WEIGHTS_STEP,
     )
-    if REFERENCE_KIND in of_weights:  # chains of reasoning are alike, however long
-        of_weights.setdefault("long_reasoning", of_weights[REFERENCE_KIND])
+    if REFERENCE_KIND in of_weights:  # a longer chain of reasoning is no surer
+        least = max(of_weights.get("long_reasoning", 0.0), of_weights[REFERENCE_KIND])
+        of_weights["long_reasoning"] = least
     return {
         kind: Misfit(of_cache.get(kind, 0.0), of_weights.get(kind, 0.0))
         for kind in KINDS
         if kind in of_cache or kind in of_weights
     }
-
-
-def _quantizes_cache(row: AccuracyRow) -> bool:
-    return row.k_bits < 16 or row.v_bits < 16
 
 
 def _by_kind(rows: Sequence[AccuracyRow], chosen: Sequence[bool]) -> dict[str, list[int]]:
@@ -101,22 +98,27 @@ def _enough(own: Sequence[int], rows: Sequence[AccuracyRow], held: Mapping[int, 
 
 
 def conformal_z(held_out: HeldOut, models: Mapping[str, KnownModel]) -> float:
-    """The z whose intervals cover LEVEL of the left-out rows, each model counted alike.
+    """The z whose intervals cover LEVEL of the left-out rows of caches, and of those of weights
+    alone, counted by rows and each model alike.
 
-    Counting models and not rows keeps the tables with most rows from deciding alone; of the
-    two ways to count, the wider interval is taken. Rows that no interval holds count as beyond the
-    widest of Z_GRID; the result is at most that one, and 0 for no rows.
+    Counting models and not rows keeps the tables with most rows from deciding alone, and weights,
+    which lose little, do not make a cache's interval narrower: of the four ways to count, the
+    widest interval is taken. Rows that no interval holds count as beyond the widest of Z_GRID; the
+    result is at most that one, and 0 for no rows.
     """
     needed = held_out.needed_z()
-    if not len(needed):
-        return 0.0
-    by_row = np.full(len(needed), 1.0 / len(needed))
-    by_model = np.zeros(len(needed))
-    by_group = groups(held_out.rows, models)
-    for out in by_group.values():
-        by_model[out] = 1.0 / (len(by_group) * len(out))
-    found_z = max(_quantile(needed, w) for w in (by_row, by_model))
-    return min(found_z, float(Z_GRID[-1]))
+    of_cache = np.array([row.quantizes_cache for row in held_out.rows], dtype=bool)
+    found_z = [0.0]
+    for part in (np.flatnonzero(of_cache), np.flatnonzero(~of_cache)):
+        if len(part):
+            own = [held_out.rows[i] for i in part]
+            by_row = np.full(len(part), 1.0 / len(part))
+            by_model = np.zeros(len(part))
+            by_group = groups(own, models)
+            for out in by_group.values():
+                by_model[out] = 1.0 / (len(by_group) * len(out))
+            found_z += [_quantile(needed[part], w) for w in (by_row, by_model)]
+    return min(max(found_z), float(Z_GRID[-1]))
 
 
 def _quantile(values: Floats, weights: Floats) -> float:

@@ -284,4 +284,5 @@ def formats_of(rows: Sequence[AccuracyRow], owners: Sequence[KnownModel]) -> For
         rotate_k=floats([r.rotate_k for r in rows]),
         rotate_v=floats([r.rotate_v for r in rows]),
         residual=floats([r.residual for r in rows]),
+        biased=floats([m.features.qkv_bias for m in owners]),
     )

@@ -6,7 +6,7 @@ models; anything else the population's and the spread between families too. What
 (size, key bias, key norms) moves the mean in every case.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -32,6 +32,8 @@ SIZE_CLASS = 1.0
 """Doublings of the parameters, up or down, within which a measured model speaks for another."""
 ROWS_OF_A_SIZE = 4
 """A model of fewer rows does not speak for its size."""
+FAMILIES_OF_A_SIZE = 2
+"""Nor does a single family: its models are alike in more than their size."""
 SIZE_SPREAD = 0.3
 """Standard deviation in log noise for each squared doubling beyond: what recall models of 7 million
 parameters ask for, eight doublings below, and three of 0.1 to 0.5 billion, two to four below
@@ -57,6 +59,8 @@ class ModelSensitivity:
     other_size: Floats | float = 0.0
     """Standard deviation more in all scales, since no model of about this size was measured. A fit
     to the model's own rows does without: they say what its size makes of it."""
+    of_weights: bool = False
+    """Whether its rows are of weights alone, so that the scales of its cache are a stranger's."""
     own: bool = False
     """Whether the payload holds this model's own noise (calibrated_noise.py), which goes before
     these scales; `z` is then a shift of log noise."""
@@ -112,7 +116,9 @@ class FittedSensitivities:
                 if family_known:
                     row[index[f"family:{effect}:{features.family}"]] = 1.0
                 else:
-                    between += spread[f"family_{effect}"] ** 2
+                    # calibrations written before the two spreads were told apart have one
+                    own = spread.get(f"family_{between_models}", spread[f"family_{effect}"])
+                    between += own**2
             means.append(float(row @ mean))
             variances.append(float(row @ covariance @ row) + between + spread["misfit"] ** 2)
         if not family_known:
@@ -127,17 +133,15 @@ class FittedSensitivities:
         return ModelSensitivity(features, np.array(means), sd, z, "transferred", notes, other)
 
     def _sizes_beyond(self, parameters_b: float, rows: str) -> float:
-        """Doublings between this size and the class of the nearest model whose cache was
-        quantized; 0 within one."""
-        sizes = [
-            model["parameters_b"]
-            for model in self.payload["models"].values()
-            if model[rows] >= ROWS_OF_A_SIZE
-        ]
-        if not sizes:
-            return 0.0
-        nearest = float(np.abs(np.log2(max(parameters_b, 1e-6) / np.array(sizes))).min())
-        return max(nearest - SIZE_CLASS, 0.0)
+        """Doublings between this size and the class of the nearest model with `rows`, its own or
+        another family's, whichever is further; 0 within one."""
+        nearest: dict[str, float] = {}
+        for model in self.payload["models"].values():
+            if model[rows] >= ROWS_OF_A_SIZE:
+                away = abs(float(np.log2(max(parameters_b, 1e-6) / model["parameters_b"])))
+                nearest[model["family"]] = min(away, nearest.get(model["family"], away))
+        two = sorted(nearest.values())[:FAMILIES_OF_A_SIZE]
+        return max(two[-1] - SIZE_CLASS, 0.0) if two else 0.0
 
     def of(self, spec: ModelSpec) -> ModelSensitivity:
         """The scales that hold for a model description."""
@@ -157,28 +161,37 @@ class FittedSensitivities:
             wider = [1.0 if name == "weight" else NEW_CACHE_SPREAD for name in COMPONENTS]
             return replace(sensitivity, sd=sensitivity.sd * np.array(wider), provenance="unknown")
         if key is not None:
-            return self._with_read_keys(self.known(key, features), key)
-        if same_shape is not None:
-            sensitivity = self._with_read_keys(self.known(same_shape, features), same_shape)
-            return replace(
-                sensitivity,
-                sd=np.hypot(sensitivity.sd, self.payload["spread"]["cache"]),
-                z=self.payload["z"]["unseen"],
-                provenance="transferred",
-                notes=(f"not in the tables by name; rows of {same_shape}, of its shape, are used",),
-            )
-        return self.unseen(features)
+            return self.with_rows(key, features)
+        return self.unseen(features) if same_shape is None else self.sister(same_shape, features)
 
-    def _with_read_keys(self, sensitivity: ModelSensitivity, key: str) -> ModelSensitivity:
-        """Of a model whose rows are of weights alone, key outliers as its checkpoint tells."""
-        if sensitivity.features.ranges is None or self.payload["models"][key]["cache_rows"]:
-            return sensitivity
-        outlier = np.array([name == "outlier" for name in COMPONENTS])
-        read = self.unseen(sensitivity.features)
+    def with_rows(self, key: str, features: Features) -> ModelSensitivity:
+        """The model `key`, whose rows may be of weights alone."""
+        return self._with_cache(self.known(key, features), key)
+
+    def sister(self, key: str, features: Features) -> ModelSensitivity:
+        """A model without rows, of the family and shape of the model `key`."""
+        sensitivity = self.with_rows(key, features)
         return replace(
             sensitivity,
-            mean=np.where(outlier, read.mean, sensitivity.mean),
-            sd=np.where(outlier, read.sd, sensitivity.sd),
+            sd=np.hypot(sensitivity.sd, self.payload["spread"]["cache"]),
+            z=self.payload["z"]["unseen"],
+            provenance="transferred",
+            notes=(f"not in the tables by name; rows of {key}, of its shape, are used",),
+        )
+
+    def _with_cache(self, sensitivity: ModelSensitivity, key: str) -> ModelSensitivity:
+        """Of a model whose rows are of weights alone, the cache is a stranger's."""
+        if self.payload["models"][key]["cache_rows"]:
+            return sensitivity
+        weight = np.array([name == "weight" for name in COMPONENTS])
+        stranger = self.unseen(sensitivity.features)
+        return replace(
+            sensitivity,
+            mean=np.where(weight, sensitivity.mean, stranger.mean),
+            sd=np.where(weight, sensitivity.sd, stranger.sd),
+            other_size=np.where(weight, 0.0, stranger.other_size),
+            notes=stranger.notes,
+            of_weights=True,
         )
 
     def _ranges(self, spec: ModelSpec, key: str | None) -> KeyRanges | None:
@@ -229,30 +242,47 @@ class FittedSensitivities:
         if own is not None and tuple(self.payload["models"][own]["shape"]) == shape_of(spec):
             return own, None
         parts = [p.removeprefix("meta-").replace("_", "-") for p in spec.name.lower().split("/")]
-        family, shape = self._family(spec), shape_of(spec)
-        alike = [
-            key
-            for key, model in self.payload["models"].items()
-            if model["family"] == family and tuple(model["shape"]) == shape
-        ]
-        # rows of weights alone say nothing of a cache that rows of a sister speak of
-        alike = [key for key in alike if self.payload["models"][key]["cache_rows"]] or alike
+        alike = self.alike(self._family(spec), shape_of(spec))
         for key in alike:
             names = tuple(self.payload["models"][key]["names"])
             if any(part.startswith(names) for part in parts):
                 return key, None
-        # Among equals, the one most sensitive to noise on its keys: nobody is promised too much.
-        worst = max(alike, key=lambda k: self.payload["models"][k]["mean"][1], default=None)
-        return None, worst
+        return None, self.most_sensitive(alike)
+
+    def alike(self, family: str | None, shape: tuple[int, int, int]) -> list[str]:
+        """Models with rows, of this family and shape."""
+        models = self.payload["models"]
+        found = [
+            k for k, m in models.items() if m["family"] == family and tuple(m["shape"]) == shape
+        ]
+        # rows of weights alone say nothing of a cache that rows of a sister speak of
+        return [key for key in found if models[key]["cache_rows"]] or found
+
+    def most_sensitive(self, alike: Sequence[str]) -> str | None:
+        """Among equals, one whose keys were read, then the one most sensitive to noise on them
+        (in other units where they were read): nobody is promised too much."""
+        models = self.payload["models"]
+        return max(
+            alike, key=lambda k: (bool(models[k]["read"]), models[k]["mean"][1]), default=None
+        )
 
     def _family(self, spec: ModelSpec) -> str | None:
         for family, known in self.payload["families"].items():
             vocab = known["vocab"]
-            if spec.model_type in known["model_types"] and (
-                vocab is None or abs(spec.vocab - vocab) <= VOCAB_SLACK
+            if (
+                spec.model_type in known["model_types"]
+                and (vocab is None or abs(spec.vocab - vocab) <= VOCAB_SLACK)
+                and (not known.get("ungrouped") or _is_ungrouped(spec))
             ):
                 return str(family)
         return None
+
+
+def _is_ungrouped(spec: ModelSpec) -> bool:
+    """Whether each query head has a KV head of its own: Qwen1.5 has, Qwen2, of the same model
+    type, has not."""
+    mixers = [m for m, _ in spec.mixer_counts if isinstance(m, Attention)]
+    return all(m.query_heads == m.kv_heads for m in mixers)
 
 
 def _cache_is_new(spec: ModelSpec) -> bool:

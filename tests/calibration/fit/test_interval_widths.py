@@ -34,14 +34,14 @@ def log_noise_below(model: str, misfit: float) -> float:
 
 
 def test_a_misfit_adds_to_a_model_s_spread_and_does_not_multiply_it() -> None:
-    """Both are log noise: a misfit of 3 gives a model that is known to 1 all of 3, and one whose
-    key biases are known to 5 hardly more than that. A factor would have made 15 of it."""
+    """Both are log noise: a misfit of 3 gives a model that is known to 1 nearly all of 3, and one
+    whose key biases are known to 3 less than half of that. A factor would have made 9 of it."""
     known, strange = (
         [log_noise_below(model, misfit) for misfit in (0.0, 3.0)]
         for model in (LLAMA31_8B, UNSEEN_BIASED)
     )
     assert known[1] - known[0] > 1.5
-    assert 0 < strange[1] - strange[0] < 1.0
+    assert 0 < strange[1] - strange[0] < 1.5
 
 
 class LeftOut(Collector):

@@ -131,9 +131,9 @@ def measured(task: str, **format_: object) -> AccuracyRow:
 def test_a_collapse_and_its_cure_are_foreseen_from_the_checkpoint(
     without_qwen25: tuple[Predictor, dict[str, KnownModel]], task: str, format_: dict[str, object]
 ) -> None:
-    """No row of Qwen2.5: the truth lies in an interval narrower than 0.4 even so."""
+    """No row of Qwen2.5: the truth lies in an interval narrower than half of the scale even so."""
     low, high = holds(*without_qwen25, measured(task, **format_))
-    assert high - low < 0.4
+    assert high - low < 0.5
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_collapse_and_its_cure_are_foreseen_from_the_checkpoint(
     [
         pytest.param({"smoothing": True}, 0.0, id="smoothed"),
         pytest.param(
-            {"group_size": 32, "smoothing": True, "rotate_k": True}, 0.5, id="both in groups"
+            {"group_size": 32, "smoothing": True, "rotate_k": True}, 0.4, id="both in groups"
         ),
     ],
 )

@@ -134,7 +134,7 @@ def test_four_bit_weights_cost_more_on_small_models() -> None:
     ("model", "provenance", "word"),
     [
         (QWEN25_7B, "published", "layers 0, 27 hold 99%"),
-        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "transferred", "qwen2.5-7b"),
+        ("Qwen/Qwen2-7B-Instruct", "transferred", "qwen2.5-7b"),
         ("Qwen/Qwen2.5-14B-Instruct", "transferred", None),
         (UNSEEN, "transferred", "no rows of this model family"),
         (LATENT, "unknown", "take the bounds"),
@@ -241,7 +241,7 @@ def test_what_is_not_known_is_wide() -> None:
     biased, plain, known = (
         predicted(m, "w16a16-k4v4-g64") for m in (UNSEEN_BIASED, UNSEEN, LLAMA31_8B)
     )
-    assert biased.low < 0.1 < 0.9 < biased.high
+    assert biased.low < 0.2 < 0.9 < biased.high
     assert known.high - known.low < plain.high - plain.low < biased.high - biased.low
 
 
