@@ -12,6 +12,7 @@ have already been applied to, and both read lengths from the state's clock, whic
 tokens being appended before the first layer appends them.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -155,6 +156,28 @@ def turn_and_append(
     from .kernels import rope_append
 
     return rope_append.rope_append(state, query, key, value, cos, sin)
+
+
+def attends_at_once(state: LayerState, new: Sequence[Tensor]) -> bool:
+    """Whether `turn_append_and_attend` takes a pass of `new`."""
+    kernels = gpu_kernels()
+    if state.clock.seam is not None or kernels is None or _backend(state) is not kernels:
+        return False
+    from .kernels import cuda_decode
+
+    return cuda_decode.writes(state, cuda_decode.NewToken(*new))
+
+
+def turn_append_and_attend(
+    state: LayerState, new: Sequence[Tensor], *, scaling: float, keep: Keep | None = None
+) -> Tensor:
+    """One token's RoPE, append and attention in one launch: queries, keys, values [B, 1, H, D],
+    which `state.clock` already counts, cos and sin [B or 1, 1, D]; -> [B, H, 1, D]."""
+    from .kernels import cuda_decode
+
+    token = cuda_decode.NewToken(*new)
+    query = token.query.transpose(1, 2)
+    return cuda_decode.decode(query, state, scaling=scaling, keep=keep, new=token)
 
 
 def attend(

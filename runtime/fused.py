@@ -101,17 +101,25 @@ class _Norm:
         ready, self._ready = self._ready, None
         if ready is not None and ready[0] is x:
             return ready[1]
+        if (whole := self._whole(module, x, None)) is not None:
+            return whole[0]
         return rms_norm(x, module.weight, self.eps, offset=self.offset)  # type: ignore[arg-type]
 
     def add(
         self, module: Any, x: Tensor, residual: Tensor, *, in_place: bool = False
     ) -> tuple[Tensor, Tensor]:
-        weight, more = module.weight, {"offset": self.offset, "in_place": in_place}
-        if self.reader is not None:
-            whole = whole_norm(x, residual, weight, self.eps, self.reader, **more)
-            if whole is not None:
-                return whole
-        return add_rms_norm(x, residual, weight, self.eps, **more)
+        if (whole := self._whole(module, x, residual, in_place=in_place)) is not None:
+            return whole
+        more = {"offset": self.offset, "in_place": in_place}
+        return add_rms_norm(x, residual, module.weight, self.eps, **more)
+
+    def _whole(
+        self, module: Any, x: Tensor, residual: Tensor | None, *, in_place: bool = False
+    ) -> tuple[Tensor, Tensor] | None:
+        if self.reader is None:
+            return None
+        more = {"offset": self.offset, "in_place": in_place}
+        return whole_norm(x, residual, module.weight, self.eps, self.reader, **more)
 
     def prepare(
         self, module: Any, x: Tensor, residual: Tensor, *, in_place: bool = False
@@ -271,14 +279,16 @@ def _attention(
     value = module.v_proj(hidden_states).view(shape)
     if hasattr(module, "q_norm"):
         query, key = module.q_norm(query), module.k_norm(key)
-    turned = layer.step(query, key, value, cos, sin)
-    if turned is None:
-        turned, key = rope(query, key, cos, sin)
-        past_key_values.update(key, value.transpose(1, 2), module.layer_idx)
     keep, reader = None, module.o_proj
     if isinstance(reader, W4Linear) and reader.joint is None:
         keep = partial(keep_for, reader.packed, reader.workspace)
-    mixed = attend(turned, layer.state, scaling=module.scaling, keep=keep)
+    mixed = layer.attend(query, key, value, cos, sin, scaling=module.scaling, keep=keep)
+    if mixed is None:
+        turned = layer.step(query, key, value, cos, sin)
+        if turned is None:
+            turned, key = rope(query, key, cos, sin)
+            past_key_values.update(key, value.transpose(1, 2), module.layer_idx)
+        mixed = attend(turned, layer.state, scaling=module.scaling, keep=keep)
     return module.o_proj(mixed.transpose(1, 2).reshape(*shape[:-2], -1)), None
 
 

@@ -6,7 +6,15 @@ from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
 from ...planner.errors import BadInput
-from ..attention import PackedKV, append, steps_at_once, turn_and_append
+from ..attention import (
+    PackedKV,
+    append,
+    attends_at_once,
+    steps_at_once,
+    turn_and_append,
+    turn_append_and_attend,
+)
+from ..weights.workspace import Keep
 from .layer_state import Clock, LayerState
 
 
@@ -73,6 +81,17 @@ class PackedLayer(CacheLayerMixin):
             return None
         self._count(key.transpose(1, 2))
         return turn_and_append(self.state, query, key, value, cos, sin)
+
+    def attend(self, *new: Tensor, scaling: float, keep: Keep | None = None) -> Tensor | None:
+        """One token's RoPE, append and attention in one launch: queries, keys, values [B, 1, H, D],
+        cos and sin [B or 1, 1, D].
+
+        What attention gives, [B, H, 1, D]; None, and nothing done, where no kernel does it.
+        """
+        if self.handover is not Handover.BOTH or not attends_at_once(self.state, new):
+            return None
+        self._count(new[1].transpose(1, 2))
+        return turn_append_and_attend(self.state, new, scaling=scaling, keep=keep)
 
     def _count(self, key_states: Tensor) -> None:
         """Check that keys [B, H, n, D] fit, and let the clock count them."""

@@ -28,6 +28,27 @@ struct Buffers {
     INLINE static float v_scale(u32 pair) { return f16_lo(pair); }
     INLINE static float v_offset(u32 pair) { return f16_hi(pair); }
 
+#if WRITES
+    // The newest token, packed by the block itself: codes of K, of V, pairs of K, of V.
+    INLINE static u8* newest_row() {
+        __shared__ __align__(16) u8 row[K::row_bytes + V::row_bytes + k_pair_bytes + v_pair_bytes];
+        return row;
+    }
+
+    // Its position, where the range holds it: the range's last.
+    INLINE static int& newest() {
+        __shared__ int position;
+        return position;
+    }
+
+    template <int BYTES>
+    INLINE static void repeat(u8* rows, const u8* row, int from, int lane) {
+        constexpr int words = BYTES / 4;
+#pragma unroll 1
+        for (int i = from * words + lane; i < step * words; i += 32) *(u32*)(rows + i * 4) = *(const u32*)(row + i % words * 4);
+    }
+#endif
+
     // `k_origin`, `v_origin`: the positions of slot 0 before any wrap; `origin`: the range's first.
     struct Reader {
         Side k, v;
@@ -43,7 +64,22 @@ struct Buffers {
             return at == first || (at - k_origin) / TOKENS_K != (at - stride - k_origin) / TOKENS_K;
         }
 
+#if WRITES
+        // A copied step that holds newest(): that token and those which repeat it, from newest_row().
+        INLINE void patch(u8* stage, int at, int lane) const {
+            const int newest = Buffers::newest();
+            if (at + step <= newest) return;
+            const int from = newest - at;
+            const u8* row = newest_row();
+            repeat<K::row_bytes>(stage, row, from, lane);
+            repeat<V::row_bytes>(stage + v_at, row + K::row_bytes, from, lane);
+            repeat<k_pair_bytes>(stage + kp_at, row + K::row_bytes + V::row_bytes, from, lane);
+            repeat<v_pair_bytes>(stage + vp_at, row + K::row_bytes + V::row_bytes + k_pair_bytes, from, lane);
+            __syncwarp();
+        }
+#else
         INLINE void patch(u8*, int, int) const {}  // every row is in its buffer
+#endif
 
         INLINE void fetch(u32 stage, int at, int valid, int lane) const {
             int ks = kbase + at - origin, vs = vbase + at - origin;

@@ -4,6 +4,7 @@ import ctypes
 import functools
 import weakref
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,12 +14,22 @@ from ...planner.formats.configuration import Granularity
 from ...planner.memory.activation.workspace import TAIL_PARTS, decode_splits
 from ..cache.layer_state import Clock, LayerState, SideState
 from ..weights.workspace import Keep
-from . import nvrtc
+from . import nvrtc, rope_append
 from .formats import address, format_constants, pair_width, per_channel, ring_rows
 
 _MOST, _DIM = 16, 128  # warps of a multiprocessor that leave sums of heads so wide their registers
 _UNIT = 128  # channels of a head that are a unit of whole numbers
 _SOURCE = Path(__file__).with_name("decode.cu")
+
+
+class _Newest(ctypes.Structure):
+    """`Newest` of newest.cuh, field by field."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("query", "key", "value", "cos", "sin")),
+        *((f"{x}_{axis}", ctypes.c_longlong) for x in "qkv" for axis in ("batch", "head")),
+        ("angle_batch", ctypes.c_longlong),
+    ]
 
 
 class _Args(ctypes.Structure):
@@ -35,7 +46,40 @@ class _Args(ctypes.Structure):
         *((name, ctypes.c_int) for name in ("k_block", "v_block", "window", "splits")),
         *((name, ctypes.c_float) for name in ("scaling", "softcap")),
         ("whole", ctypes.c_void_p),
+        ("newest", _Newest),
     ]
+
+
+class NewToken(NamedTuple):
+    """A step's tokens as the projections left them: queries, keys, values [B, 1, H, D], RoPE's cos
+    and sin [B or 1, 1, D]."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    cos: Tensor
+    sin: Tensor
+
+
+def writes(state: LayerState, new: NewToken) -> bool:
+    """Whether `decode` turns, appends and attends to a step's tokens in its one launch."""
+    query = new.query.transpose(1, 2)
+    return (
+        query.shape[2] == 1
+        and not state.aligned
+        and rope_append.supports(state, query.dtype)
+        and supports(state, query)
+        and all(_aligned(x) for x in new)
+    )
+
+
+def _aligned(x: Tensor) -> bool:
+    """Whether heads lie where a lane's channels are one load."""
+    return (
+        x.stride(-1) == 1
+        and x.data_ptr() % 16 == 0
+        and all(x.stride(axis) % 8 == 0 for axis in range(x.dim() - 1) if x.shape[axis] > 1)
+    )
 
 
 def supports(state: LayerState, query: Tensor) -> bool:
@@ -83,8 +127,12 @@ def decode(
     softcap: float | None = None,
     sinks: Tensor | None = None,
     keep: Keep | None = None,
+    new: NewToken | None = None,
 ) -> Tensor:
     """Attention of one token, [B, Hq, 1, D] -> [B, Hq, 1, D]. `supports` must hold.
+
+    With `new`, whose queries `query` is then, the launch itself turns queries and keys and appends
+    keys and values, which the clock already counts; `writes` must hold.
 
     `sinks`, float [Hq], is one more logit in each row's softmax. `keep`, asked for heads of 128
     channels, gives room for the result in whole numbers, which are written too. Launch shape
@@ -100,12 +148,14 @@ def decode(
     tail = any(t is not None for t in (key.residual, key.sinks, value.residual, value.sinks))
     device, rows = query.device.index or 0, batch * heads * blocks
     many = rows > _processors(device)
-    constants = _constants(key, value, query.dtype, taken, softcap is not None, tail, many, device)
+    constants = _constants(
+        key, value, query.dtype, taken, softcap is not None, tail, many, device, new is not None
+    )
     splits = decode_splits(rows, _processors(device), key.values.shape[2])
     parts = splits + (TAIL_PARTS if tail else 0)
     partial, arrived = _workspace(state.clock, rows * parts * taken * (dim + 2), rows)
-    query = query.contiguous()
-    out = torch.empty_like(query)
+    query = query if new is not None else query.contiguous()
+    out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     kept = None if keep is None or dim != _UNIT else keep(out.view(batch, -1))
     constants["WHOLE"] = 0 if kept is None else kept[1]
     kernel = nvrtc.compile_kernel(_SOURCE, "decode", constants, device, constants["SHARED"])
@@ -121,9 +171,16 @@ def decode(
         *(key.form.block, value.form.block, state.window or 0, splits),
         *(scaling, softcap or 0.0),
         address(None if kept is None else kept[0]),
+        _Newest() if new is None else _newest(new),
     )
     kernel.launch((splits, heads * blocks, batch), constants["WARPS"] * 32, args, early=True)
     return out
+
+
+def _newest(new: NewToken) -> _Newest:
+    batch = new.cos.stride(0) if new.cos.shape[0] > 1 else 0
+    strides = (x.stride(axis) for x in new[:3] for axis in (0, 2))
+    return _Newest(*map(address, new), *strides, batch)
 
 
 def _constants(
@@ -135,14 +192,20 @@ def _constants(
     tail: bool,
     many: bool,
     device: int,
+    write: bool,
 ) -> dict[str, int]:
-    """`many`: the launch has more blocks than the device multiprocessors."""
+    """`many`: the launch has more blocks than the device multiprocessors. `write`: the launch turns
+    and appends."""
     channels = per_channel(key)
     constants = format_constants(key, value, dtype)
     constants |= {"GROUP": group, "TAIL": int(tail), "SOFTCAP": int(softcap)}
+    constants["WRITES"] = int(write)
     block = key.form.block if channels else 32
     step = 16 * (_token_bytes(key) + _token_bytes(value)), 4 * key.dim if channels else 0
-    warps, tiles, shared = _shape(key.dim, *step, block, device)
+    room = nvrtc.shared_memory(device) - 2048
+    if write:  # turned queries and packed tokens, of two blocks at most
+        room -= 2 * (group * key.dim * 2 + _token_bytes(key) + _token_bytes(value))
+    warps, tiles, shared = _shape(key.dim, *step, block, room)
     half = warps // 2, tiles, shared // 2
     two = many and (warps, tiles) == (_MOST, 2) and key.dim <= _DIM
     warps, tiles, shared = half if two else (warps, tiles, shared)
@@ -151,16 +214,15 @@ def _constants(
     return constants
 
 
-def _shape(dim: int, tile: int, extra: int, block: int, device: int) -> tuple[int, int, int]:
+def _shape(dim: int, tile: int, extra: int, block: int, room: int) -> tuple[int, int, int]:
     """(warps a block, tiles of 16 tokens a step, bytes of shared memory a block) for a layer.
 
     One block takes a whole multiprocessor: fewer partial results to merge, and its warps read
     memory in order. Three steps in flight a warp; steps of two tiles, then more warps, are worth
     more than more steps (docs/kernels.md has the measurements). A step takes `tile` bytes a tile
-    and `extra`. A launch of several rounds of blocks has two of half the size on a multiprocessor:
-    one computes while the other begins or ends.
+    and `extra`, of `room` bytes. A launch of several rounds of blocks has two of half the size on a
+    multiprocessor: one computes while the other begins or ends.
     """
-    room = nvrtc.shared_memory(device) - 2048
     most = (
         _MOST if dim <= _DIM else _MOST // 2
     )  # what leaves each thread the registers its sums need

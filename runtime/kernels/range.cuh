@@ -214,7 +214,7 @@ struct Range {
         if (first >= last) return;
         const u32 ring_at = (u32)__cvta_generic_to_shared(shared + warp * stages * stage_bytes);
         reader.begin(first, last, stride, lane);
-#pragma unroll
+#pragma unroll 1  // fewer instructions to be brought
         for (int i = 0; i < stages - 1; i++) {
             const int at = first + i * stride;
             if (at < last) reader.fetch(ring_at + i * stage_bytes, at, last - at, lane);
@@ -223,10 +223,11 @@ struct Range {
     }
 
     // Steps first, first + stride, ... below last; the reader copies them in this order. Tokens
-    // below `lowest` are hidden.
+    // below `lowest` are hidden. `dry`: the first step alone, of whatever its stage holds, for nothing
+    // but that the instructions are there when they are wanted.
     template <bool OPENED = false>
     INLINE static void run(Acc& acc, const u16* heads, typename PLACE::Reader& reader, int first, int last, int stride, int lowest,
-                           float scaling, float softcap, int warp, int lane) {
+                           float scaling, float softcap, int warp, int lane, bool dry = false) {
         if (first >= last) return;
         const u8* ring = shared + warp * stages * stage_bytes;
         const u32 ring_at = (u32)__cvta_generic_to_shared(ring);
@@ -245,12 +246,14 @@ struct Range {
         int stage = 0, free = stages - 1;
 #pragma unroll 1
         for (int at = first; at < last; at += stride) {
-            if (stages == 1) { __syncwarp(); prefetch(at, 0); }
-            wait_group<(stages > 2 ? stages - 2 : 0)>();
-            __syncwarp();
-            if (stages > 1) prefetch(at + (stages - 1) * stride, free);
+            if (!dry) {
+                if (stages == 1) { __syncwarp(); prefetch(at, 0); }
+                wait_group<(stages > 2 ? stages - 2 : 0)>();
+                __syncwarp();
+                if (stages > 1) prefetch(at + (stages - 1) * stride, free);
+            }
             const u8* here = ring + stage * stage_bytes;
-            reader.patch((u8*)here, at, lane);
+            if (!dry) reader.patch((u8*)here, at, lane);
             if constexpr (CHANNELS)
                 if (reader.opens(at)) fold_block(PLACE::k_pairs(here, 0), q, qs, start, lane & 3);
             float x[TILES][4];
@@ -279,6 +282,7 @@ struct Range {
             for (int i = 0; i < TILES; i++) mix(acc, here, i, b[i], lane);
             free = stage;
             stage = stage + 1 == stages ? 0 : stage + 1;
+            if (dry) return;
         }
         wait_group<0>();
     }
