@@ -37,7 +37,7 @@ class Sensitivity:
         """What a calibration's rows say; None where its model was not probed."""
         for record in records:
             if record.task == LAYERS and record.outcome == "ok":
-                layers = probed_layers(record)
+                layers = record.probed_layers
                 # a KL is never negative: what rows have below 0 is rounding
                 costs = tuple(max(cost, 0.0) for cost in record.items)
                 rest = costs[2 * layers :]
@@ -83,11 +83,6 @@ class Sensitivity:
             "values": _shares(self.values),
             "protect": [list(layers) for layers in self.proposals()],
         }
-
-
-def probed_layers(record: Record) -> int:
-    """Layers of the model that a probe's row is about."""
-    return int(record.details.get("layers", len(record.items) // 2))
 
 
 def _shares(costs: tuple[float, ...]) -> list[float]:

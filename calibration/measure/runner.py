@@ -13,7 +13,7 @@ from typing import Protocol
 from ...planner.errors import KVParetoError
 from ...planner.formats.configuration import Configuration
 from ...runtime.failures import NotFinite, is_out_of_memory
-from ..records.record_file import DIVERGENCE, LAYERS, WINDOW, Record, now
+from ..records.record_file import DIVERGENCE, LAYERS, PROBED_LAYERS, WINDOW, Record, now
 from ..tasks.scores import Score, paired
 from .early_stopping import (
     ABLE,
@@ -117,7 +117,7 @@ class ConfigurationRunner:
             at = RowSubject(PROBED, 0, LAYERS, now())
             try:
                 sensitivity, tokens = self._bench.probe()
-                details = {"layers": float(len(sensitivity.keys))}
+                details = {PROBED_LAYERS: float(len(sensitivity.keys))}
                 self._append(
                     self._rows_of.row(
                         replace(at, context=tokens),

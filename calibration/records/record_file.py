@@ -14,6 +14,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ...planner.accuracy.key_noise.attention_noise import AttentionNoise
 from ...planner.errors import BadInput, one_line
 from ...planner.formats.configuration import Configuration
 from ...planner.whole_file import sync_folder, writing
@@ -28,6 +29,8 @@ LAYERS = "layers"
 """The task of the row that a probe of the layers leaves (layer_sensitivity.py): its items are the
 KL of each layer's keys, then of each layer's values, then what formats make of the attention
 (attention_noise.py). It is no run of a configuration."""
+PROBED_LAYERS = "layers"
+"""Of a probe's details: how many layers it is about; half of its items where it does not say."""
 HARNESS = "lm_eval:"
 """What the names of the evaluation harness's tasks begin with (lm_eval.py)."""
 WINDOW = "window"
@@ -111,9 +114,22 @@ class Record(_Strict):
         tokens = self.details.get(WINDOW, float(self.context))
         if self.outcome == "ok" and (self.context < 1 or tokens < 1):
             raise ValueError("context and window are 1 token or more")
-        if self.task == LAYERS and len(self.items) % 2:
-            raise ValueError("a probe has a cost of keys and one of values for each layer")
+        if self.task == LAYERS and self.items:
+            self._describes_a_probe()
         return self
+
+    def _describes_a_probe(self) -> None:
+        layers = self.details.get(PROBED_LAYERS, len(self.items) / 2)
+        if not layers.is_integer() or not 1 <= layers <= len(self.items) / 2:
+            raise ValueError("a probe has a cost of keys and one of values for each layer")
+        table = self.items[2 * int(layers) :]
+        if table:
+            AttentionNoise.of(table, int(layers))
+
+    @property
+    def probed_layers(self) -> int:
+        """Layers of the model that a probe's row is about."""
+        return int(self.details.get(PROBED_LAYERS, len(self.items) / 2))
 
     @property
     def key(self) -> Key:

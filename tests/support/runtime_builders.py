@@ -3,7 +3,13 @@
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    DynamicCache,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from kvpareto.planner.formats.configuration import Configuration
@@ -143,3 +149,27 @@ def session(
 ) -> Session:
     spec = read_model(model.config.to_dict(), "test")
     return Session(model, spec, Configuration.parse(text), tokens=tokens, batch=batch, **more)
+
+
+def random_qwen2(layers: int, spread: float, **sizes: Any) -> PreTrainedModel:
+    """A Qwen2 whose keys tests set apart by hand: hidden size 64, 4 query and 2 KV heads, 97
+    tokens; weights of q, k and v normal with this spread, biases 0."""
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=97,
+        bos_token_id=1,
+        eos_token_id=2,
+        **sizes,
+    )
+    model = Qwen2ForCausalLM._from_config(config, dtype=torch.float32).eval()
+    for layer in model.model.layers:
+        attention = layer.self_attn
+        for part in (attention.q_proj, attention.k_proj, attention.v_proj):
+            torch.nn.init.normal_(part.weight, std=spread)
+            torch.nn.init.zeros_(part.bias)
+    return model

@@ -3,7 +3,7 @@ would say of a cache in which one layer's keys, or values, are packed."""
 
 import pytest
 import torch
-from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedModel
 
 from kvpareto.calibration.measure import layer_probe as probe
 from kvpareto.calibration.measure.divergence import divergence
@@ -12,6 +12,7 @@ from kvpareto.calibration.measure.layer_sensitivity import Sensitivity
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.runtime import Session
+from tests.support.runtime_builders import random_qwen2
 
 LAYERS, BIASED = 8, (0, 2)
 
@@ -19,26 +20,9 @@ LAYERS, BIASED = 8, (0, 2)
 @pytest.fixture(scope="module")
 def model() -> PreTrainedModel:
     """Random but for its keys: in two layers one channel is far from zero, as Qwen2.5-7B's are."""
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=97,
-        max_position_embeddings=256,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    model = Qwen2ForCausalLM._from_config(config, dtype=torch.float32).eval()
-    for index, layer in enumerate(model.model.layers):
-        attention = layer.self_attn
-        for weight in (attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight):
-            torch.nn.init.normal_(weight, std=0.2)
-        torch.nn.init.zeros_(attention.k_proj.bias)
-        if index in BIASED:
-            attention.k_proj.bias.data[[3, 19]] = 60.0
+    model = random_qwen2(LAYERS, 0.2, max_position_embeddings=256)
+    for index in BIASED:
+        model.model.layers[index].self_attn.k_proj.bias.data[[3, 19]] = 60.0
     return model
 
 

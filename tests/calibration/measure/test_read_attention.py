@@ -3,7 +3,7 @@ that smoothing takes out, and the errors of values held to a cache that really p
 
 import pytest
 import torch
-from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedModel
 
 from kvpareto.calibration.measure.layer_sensitivity import Sensitivity
 from kvpareto.calibration.measure.read_attention import LEAST, read_attention
@@ -17,6 +17,7 @@ from kvpareto.planner.accuracy.key_noise.attention_noise import (
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.runtime import Session
+from tests.support.runtime_builders import random_qwen2
 
 LOUD, OFFSET = 0, 2
 """Layers with a pair of channels that is larger, and with one whose bias is."""
@@ -26,26 +27,9 @@ SLOWEST = [HEAD // 2 - 1, HEAD - 1]
 
 @pytest.fixture(scope="module")
 def model() -> PreTrainedModel:
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=HEAD,
-        vocab_size=97,
-        max_position_embeddings=512,
-        rope_theta=1e6,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    model = Qwen2ForCausalLM._from_config(config, dtype=torch.float32).eval()
+    model = random_qwen2(LAYERS, 0.12, head_dim=HEAD, max_position_embeddings=512, rope_theta=1e6)
     for index, layer in enumerate(model.model.layers):
         attention = layer.self_attn
-        for part in (attention.q_proj, attention.k_proj, attention.v_proj):
-            torch.nn.init.normal_(part.weight, std=0.12)
-            torch.nn.init.zeros_(part.bias)
         keys, queries = attention.k_proj, attention.q_proj
         if index == LOUD:
             for first in range(0, 2 * HEAD, HEAD):

@@ -10,6 +10,13 @@ from kvpareto.calibration.records import profile_files
 from kvpareto.calibration.records import record_file as records
 from kvpareto.calibration.records.profile_files import replace_file, to_text
 from kvpareto.calibration.records.record_file import ROWS, RecordFile, read_records
+from kvpareto.planner.accuracy.key_noise.attention_noise import (
+    BITS,
+    KEY_STRUCTURES,
+    TRANSFORMS,
+    TURNED,
+    VALUE_STRUCTURES,
+)
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.whole_file import sync_folder
 from tests.support.record_writer import row
@@ -241,3 +248,19 @@ def test_a_probe_has_two_costs_for_a_layer() -> None:
     assert row(0, task="layers", items=(1.0, 2.0)).items == (1.0, 2.0)
     with pytest.raises(ValueError, match="for each layer"):
         row(0, task="layers", items=(1.0, 2.0, 3.0))
+
+
+@pytest.mark.parametrize("layers", [0.0, 1.5, 3.0, 1e300])
+def test_a_probe_is_about_whole_layers_that_it_has(layers: float) -> None:
+    with pytest.raises(ValueError, match="for each layer"):
+        row(0, task="layers", items=(1.0,) * 4, details={"layers": layers})
+
+
+def test_a_probe_has_a_whole_table_of_the_attention_or_none() -> None:
+    keys = len(BITS) * len(TRANSFORMS) * len(KEY_STRUCTURES)
+    table = (0.5,) * (keys + len(BITS) * len(TURNED) * len(VALUE_STRUCTURES))
+    found = row(0, task="layers", items=(1.0, 2.0, *table), details={"layers": 1.0})
+    assert found.probed_layers == 1
+    for torn in (table[:-2], (*table[:-1], -1.0)):
+        with pytest.raises(ValueError, match="no table of the attention"):
+            row(0, task="layers", items=(1.0, 2.0, *torn), details={"layers": 1.0})
