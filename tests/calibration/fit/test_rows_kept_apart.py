@@ -3,8 +3,12 @@
 import csv
 from typing import Any
 
-from kvpareto.calibration.fit.published import FOLDER
+import pytest
+
+from kvpareto.calibration.fit.published import FOLDER, clean
 from kvpareto.planner.formats.configuration import Configuration
+
+ROWS = {"raw_blind.csv": 686, "raw_cache.csv": 476}
 
 
 def table(name: str) -> list[dict[str, Any]]:
@@ -12,10 +16,11 @@ def table(name: str) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
-def test_every_row_has_a_model_a_source_and_scores() -> None:
-    rows, learnt = table("raw_blind.csv"), table("raw_more.csv")
-    models = {line["key"] for name in ("models.csv", "models_blind.csv") for line in table(name)}
-    assert len(rows) == 686
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_has_a_model_a_source_and_scores(name: str) -> None:
+    rows, learnt = table(name), table("raw_more.csv")
+    models = {line["key"] for path in FOLDER.glob("models*.csv") for line in table(path.name)}
+    assert len(rows) == ROWS[name]
     assert list(rows[0]) == list(learnt[0])
     for row in rows:
         assert row["model"] in models
@@ -24,13 +29,22 @@ def test_every_row_has_a_model_a_source_and_scores() -> None:
         assert float(row["value"]) >= 0
         assert float(row["baseline"]) > 0
         if row["layout"]:
-            Configuration.parse(f"w16a16-k4v4-{row['layout']}")
+            layout = row["layout"] if row["layout"].startswith("+") else f"-{row['layout']}"
+            Configuration.parse(f"w16a16-k4v4{layout}")
 
 
-def test_no_row_is_learnt_from_already() -> None:
+@pytest.mark.parametrize("name", ROWS)
+def test_no_row_is_learnt_from_already(name: str) -> None:
     def what(row: dict[str, Any]) -> tuple[str, ...]:
         names = ("model", "task", "weight_bits", "weight_method", "k_bits", "v_bits", "source")
-        return tuple(row[name] for name in names)
+        return tuple(row[name] for name in (*names, "layout"))
 
-    learnt = {what(row) for row in table("raw_more.csv")}
-    assert not [row for row in table("raw_blind.csv") if what(row) in learnt]
+    others = ("raw_more.csv", *(other for other in ROWS if other != name))
+    known = {what(row) for other in others for row in table(other)}
+    assert not [row for row in table(name) if what(row) in known]
+
+
+def test_the_fit_has_none_of_the_caches() -> None:
+    apart = {(row["model"], row["task"], row["source"]) for row in table("raw_cache.csv")}
+    rows, _ = clean()
+    assert not [row for row in rows if (row.model, row.task, row.source) in apart]
