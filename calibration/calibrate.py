@@ -66,7 +66,8 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
     asked = settle(options, spec, device, begun)
     material = _material(asked)
     from .before_loading import check_here, open_bench
-    from .design.campaign import check_any_ran, write_profile
+    from .design.campaign import write_profile
+    from .design.without_fit import Ended, check_fitted
     from .fit.gpu import refit
     from .records.environment import environment
     from .records.profile_files import replace_file
@@ -110,7 +111,8 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
             shown.finish("fitting")
             meta = write_profile(folder, spec, file.records, here)
             refit(here.gpu, say)
-            check_any_ran(folder, file.records)
+            ended = Ended(ending.reason, asked.runs, time.monotonic() - started)
+            check_fitted(folder, file.records, meta["fitted"], ended)
         except KeyboardInterrupt:
             kept = len(read_records(file.path))  # one may be on the disk that is not yet counted
             raise Interrupted(

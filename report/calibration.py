@@ -31,12 +31,7 @@ def print_calibration(document: Mapping[str, Any], console: Console) -> None:
             "intervals."
         )
     lines += [f"{line}." for line in document["findings"]]
-    lines.append(f"Profile: {document['folder']}")
-    lines.append(
-        "`kvpareto plan` now uses this profile."
-        if document["fitted"]
-        else "No quantized configuration was measured, so there is no fit yet. --resume continues."
-    )
+    lines += [f"Profile: {document['folder']}", "`kvpareto plan` now uses this profile."]
     for line in lines:
         text = "\n".join(folded(line, console.width))
         console.print(text, highlight=False, markup=False, soft_wrap=True)

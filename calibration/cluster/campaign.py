@@ -65,7 +65,7 @@ class ClusterCampaign(Campaign):
                     self._workers.give(*self._with_rows(self._way.again.pop()))
                     continue
                 if len(begun) >= self._plan.runs:
-                    ending = self._ending(f"{len(begun)} configurations were run", len(begun))
+                    ending = self._ending(self._ran(len(begun)), len(begun))
                 elif len(begun) >= FIRST and not times.allow(self._plan.contexts):
                     ending = self._ending(self._spent(), len(begun))
                 else:

@@ -7,6 +7,7 @@ DOOR = (
     "next_run",
     "options",
     "telling_run",
+    "without_fit",
     "time_estimate",
     "user_text",
 )

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from ...planner.accuracy.calibrations import ACCURACY, META, fingerprint, weights_of
-from ...planner.errors import KVParetoError
 from ...planner.formats.configuration import Configuration
 from ...planner.models.finite_json import read_json
 from ...planner.models.spec import ModelSpec
@@ -118,7 +117,7 @@ class Campaign:
                 before = self._clock()
                 self._runner.run(config.with_chunk(chunk_for(context)), context)
                 times.add(context, self._clock() - before)
-        return self._ending(f"{len(done)} configurations were run", len(done))
+        return self._ending(self._ran(len(done)), len(done))
 
     def _affine(self, times: "RunTimes") -> Configuration | None:
         """A format with affine maps, which are learnt for it, where that has something to win and
@@ -131,8 +130,12 @@ class Campaign:
         self._learn()
         return AFFINE.with_chunk(chunk_for(longest))
 
+    def _ran(self, number: int) -> str:
+        return "1 configuration was run" if number == 1 else f"{number} configurations were run"
+
     def _spent(self) -> str:
-        return f"{self._plan.minutes:g} minutes are spent"
+        minutes = self._plan.minutes
+        return "1 minute is spent" if minutes == 1 else f"{minutes:g} minutes are spent"
 
     def _certain(self) -> list[Configuration]:
         """The anchors, and whatever was begun: a run that was cut short is completed first."""
@@ -235,22 +238,6 @@ def write_profile(
         replace_file(folder / ACCURACY, to_text(payload))
     replace_file(folder / META, json.dumps(meta, indent=1, allow_nan=False) + "\n")
     return meta
-
-
-class EveryRunFailed(KVParetoError):
-    """A calibration without one run that went well (exit code 1)."""
-
-    exit_code = 1
-
-
-def check_any_ran(folder: Path, records: Sequence[Record]) -> None:
-    """Raise EveryRunFailed where there are runs and all of them failed."""
-    runs = _runs(records)
-    if runs and all(record.outcome != "ok" for record in runs):
-        raise EveryRunFailed(
-            f"all {len(runs)} runs failed, the last with {runs[-1].reason}",
-            f"remove the cause; failed runs are not repeated, so move {folder} away first",
-        )
 
 
 def _runs(records: Sequence[Record]) -> list[Record]:

@@ -79,7 +79,7 @@ def test_nothing_is_begun_that_would_end_too_late(
 ) -> None:
     ended, found, reason = spend(minutes, seconds, expected, spent)
     assert found == runs
-    assert reason == f"{minutes:g} minutes are spent"
+    assert reason == ("1 minute is spent" if minutes == 1 else f"{minutes:g} minutes are spent")
     if runs > 1:
         assert ended + FIT_S <= 60 * minutes
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from kvpareto.calibration.design.campaign import EveryRunFailed, check_any_ran
 from kvpareto.calibration.design.options import (
     ASKED,
     CalibrationOptions,
@@ -144,15 +143,6 @@ def test_a_verification_refuses_a_seed_that_is_none() -> None:
         verify(VerifyOptions(**asked))  # type: ignore[arg-type]
 
 
-def test_a_calibration_in_which_every_run_failed_is_none(tmp_path: Path) -> None:
-    failed = row(0, outcome="crashed", reason="no driver")
-    check_any_ran(tmp_path, [])
-    check_any_ran(tmp_path, [failed, row(1)])
-    with pytest.raises(EveryRunFailed, match="all 2 runs failed, the last with no driver") as found:
-        check_any_ran(tmp_path, [row(0, task=LAYERS, items=()), failed, failed])
-    assert found.value.exit_code == 1
-
-
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
     def at(name: str) -> Path:
@@ -170,7 +160,7 @@ def test_resume_after_an_import_goes_on_as_begun_or_refuses(
 ) -> None:
     home("here")
     asked = ["--context", "256", "--tasks", "arithmetic", "--items", "2", "--runs", "1"]
-    assert run([*COMMAND, *asked]) == 0
+    assert run([*COMMAND, *asked]) == 1  # the unquantized model alone is nothing to fit
     file, own = tmp_path / "out.json", tmp_path / "own.txt"
     assert run(["profiles", "export", "stories260k-hf", "-o", str(file)]) == 0
     there = home("there")

@@ -1,0 +1,48 @@
+"""A calibration that leaves nothing to plan with fails, and says what would give a fit."""
+
+from pathlib import Path
+
+import pytest
+
+from kvpareto.calibration.design.without_fit import Ended, EveryRunFailed, NoFit, check_fitted
+from kvpareto.calibration.records.record_file import LAYERS, Record
+from tests.support.record_writer import row
+
+ENDED = Ended("1 minute is spent", 16, 50.0)
+WHOLE, PACKED = "w16a16-k16v16", "w16a16-k4v4"
+
+
+def took(seconds: int, **fields: object) -> Record:
+    """A row of the unquantized model that took so long."""
+    times = {
+        "started": "2026-11-29T06:00:00+00:00",
+        "ended": f"2026-11-29T06:00:{seconds:02}+00:00",
+    }
+    return row(0, config=WHOLE).model_copy(update={**times, **fields})
+
+
+def test_a_calibration_in_which_every_run_failed_is_none(tmp_path: Path) -> None:
+    failed = row(0, outcome="crashed", reason="no driver")
+    check_fitted(tmp_path, [failed, row(1)], True, ENDED)
+    with pytest.raises(EveryRunFailed, match="all 2 runs failed, the last with no driver") as found:
+        check_fitted(tmp_path, [row(0, task=LAYERS, items=()), failed, failed], False, ENDED)
+    assert found.value.exit_code == 1
+
+
+def test_time_for_the_unquantized_model_alone_is_no_calibration(tmp_path: Path) -> None:
+    rows = [row(0, task=LAYERS, items=()), took(4), took(6, task="needle")]
+    with pytest.raises(NoFit, match="1 minute is spent: no quantized configuration") as found:
+        check_fitted(tmp_path, rows, False, ENDED)
+    assert found.value.exit_code == 1
+    # 16 times 10 s, and 40 s for all else
+    assert "one configuration takes about 10 s here, so --resume --minutes 4" in found.value.hint
+    with pytest.raises(NoFit, match="1 configuration was run") as found:
+        check_fitted(tmp_path, rows, False, Ended("1 configuration was run", 1, 50.0))
+    assert "--resume --runs 16" in found.value.hint
+
+
+def test_quantized_runs_that_all_failed_say_why(tmp_path: Path) -> None:
+    failed = row(0, config=PACKED, outcome="crashed", reason="no kernel")
+    with pytest.raises(NoFit, match="all 1 failed, the last with no kernel") as found:
+        check_fitted(tmp_path, [took(4), failed], False, ENDED)
+    assert str(tmp_path) in found.value.hint
