@@ -42,13 +42,15 @@ def plan(model: "str | Path", **words: "Unpack[PlanWords]") -> "PlanRecord":
 
     Raises BadInput for what cannot be understood, NothingFits where nothing may be recommended.
     """
+    from .planner.engines import ANY
+
     model, words = _plan_words(model, words)
     snippet = words.pop("snippet", None)
     if snippet is not None:
         from .report.servers.snippets import check_kind
 
         check_kind(snippet)
-    if str(words.get("engine", "")).strip().lower() == "any":
+    if str(words.get("engine", "")).strip().lower() == ANY:
         from .planner.compare_engines import compare_engines
         from .report.servers.compared import compared_document
 

@@ -88,6 +88,8 @@ def _call(
             return _failed(KeyboardInterrupt())
         return code if isinstance(code, int) else 0, None
     except SystemExit as leaving:  # shell completion leaves so
+        if isinstance(leaving.__context__, BrokenPipeError):  # what click makes of it
+            raise leaving.__context__ from None
         return leaving.code if isinstance(leaving.code, int) else 0, None
     except BrokenPipeError:
         raise

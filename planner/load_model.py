@@ -15,7 +15,7 @@ from typing import NamedTuple
 from .. import profiles
 from .errors import BadInput, printable
 from .models import hub
-from .models.bundled import bundled_index, bundled_models, find_bundled, find_by_name
+from .models.bundled import bundled_index, find_bundled, find_by_name, suggestion
 from .models.model_name import plain_name
 from .models.read_config import read_model
 from .models.spec import ModelSpec
@@ -32,6 +32,9 @@ DEMO = "smollm2"
 """A real model that a registry package carries (runtime/demo_model.py). The bare name is taken, as
 those of SHIPPED are."""
 DEMO_CONFIG = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+OWN = (*SHIPPED, DEMO)
+"""The bare names that are taken."""
 
 ON_DISK = ("folder", "file")
 """Sources of models that somebody gave a path of."""
@@ -186,13 +189,13 @@ def load_config(text: str, *, offline: bool = False) -> LoadedConfig:
     if entry is not None:
         return _read_bundled(entry)
     if not hub.REPO_ID.fullmatch(wanted):
-        raise BadInput(f"no such file or folder: {wanted!r}", _suggestion(wanted))
+        raise BadInput(f"no such file or folder: {wanted!r}", suggestion(wanted, OWN))
     if offline or hub.is_offline():
-        raise BadInput(f"{wanted!r} is not on this machine, and offline", _suggestion(wanted))
+        raise BadInput(f"{wanted!r} is not on this machine, and offline", suggestion(wanted, OWN))
     try:
         folder = hub.download_config(wanted)
     except BadInput as error:
-        raise BadInput(error.message, _suggestion(wanted, error.hint)) from None
+        raise BadInput(error.message, suggestion(wanted, OWN, error.hint)) from None
     return LoadedConfig(_read_folder(folder), wanted, folder, "hub")
 
 
@@ -278,19 +281,3 @@ def _merge_hf_quant(config: dict[str, object], beside: dict[str, object]) -> Non
     quantization = beside.get("quantization")
     if isinstance(quantization, dict) and quantization.get("quant_algo"):
         config["quantization_config"] = {"quant_method": "modelopt", **quantization}
-
-
-def _suggestion(wanted: str, otherwise: str = "") -> str:
-    """A hint that names the bundled models closest to what was typed."""
-    from difflib import get_close_matches
-
-    by_lower = {name.lower(): name for name in (*SHIPPED, DEMO, *bundled_models())}
-    short = {name.split("/")[-1]: name for name in by_lower}
-    lower = wanted.lower()
-    close = get_close_matches(lower, by_lower, n=3, cutoff=0.75)
-    close += [short[c] for c in get_close_matches(lower.split("/")[-1], short, n=3, cutoff=0.75)]
-    close = close or [short[name] for name in sorted(short, key=len) if lower in name]
-    if close:
-        names = list(dict.fromkeys(by_lower[name] for name in close))[:3]
-        return f"did you mean {' or '.join(names)}?"
-    return otherwise or ("give a bundled id (`kvpareto profiles list`), a folder, or a config.json")

@@ -4,10 +4,11 @@ The file was perhaps edited, cut short, or made for a model that has moved since
 BadInput here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -34,22 +35,27 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, strict=True)
 
 
+Bytes = Annotated[int, Field(ge=0, le=2**60)]
+Seconds = Annotated[float, Field(ge=0)]
+Kept = Annotated[float, Field(ge=0, le=1)]
+
+
 class Terms(_Part):
-    weights: int
-    kv: int
-    activation: int
-    overhead: int
-    total: int
-    total_low: int
-    total_high: int
-    allocated_resident: int
-    allocated_peak: int
+    weights: Bytes
+    kv: Bytes
+    activation: Bytes
+    overhead: Bytes
+    total: Bytes
+    total_low: Bytes
+    total_high: Bytes
+    allocated_resident: Bytes
+    allocated_peak: Bytes
 
 
 class PromisedRetention(_Part):
-    retention: float
-    low: float
-    high: float
+    retention: Kept
+    low: Kept
+    high: Kept
 
 
 class Overall(PromisedRetention):
@@ -61,10 +67,10 @@ class Overall(PromisedRetention):
 
 class SavedSpeed(_Part):
     kind: str
-    ttft_low_s: float
-    ttft_high_s: float
-    tpot_low_s: float
-    tpot_high_s: float
+    ttft_low_s: Seconds
+    ttft_high_s: Seconds
+    tpot_low_s: Seconds
+    tpot_high_s: Seconds
 
 
 class Planned(_Part):
@@ -73,22 +79,22 @@ class Planned(_Part):
     config: str
     memory: Terms
     accuracy: Overall
-    ttft_s: float | None = None
-    tpot_s: float | None = None
+    ttft_s: Seconds | None = None
+    tpot_s: Seconds | None = None
     latency: SavedSpeed | None = None
 
 
 class GpuMemory(_Part):
     """What of the GPU's memory was kept back; None where the budget was typed."""
 
-    reserve: int | None = None
+    reserve: Bytes | None = None
 
 
 class Length(_Part):
     """Prompts of one length, and which part of the sequences they are."""
 
-    tokens: int
-    part: float
+    tokens: int = Field(ge=1, le=2**31)
+    part: float = Field(gt=0, le=1)
 
 
 class PlanFile(_Part):
@@ -103,21 +109,21 @@ class PlanFile(_Part):
     output: int = Field(ge=0, le=2**31)
     batch: int = Field(ge=1, le=2**31)
     parameters: int = Field(ge=1)
-    budget: int = Field(gt=0)
+    budget: Bytes = Field(gt=0)
     gpu: str | None = None
     gpu_memory: GpuMemory | None = None
     dtype: Literal["bfloat16", "float16", "float32"] | None = None
     full_logits: bool = False
     objective: str = "accuracy"
-    max_loss: float | None = None
+    max_loss: Kept | None = None
     task: str | None = None
     accept_risk: bool = False
-    ram: int | None = None
+    ram: Bytes | None = None
     host_only: bool = False
     front: str = ""
     lengths: list[Length] = []
-    ttft_target_s: float | None = None
-    tpot_target_s: float | None = None
+    ttft_target_s: Seconds | None = None
+    tpot_target_s: Seconds | None = None
     parallel_asked: str | None = None
     recommended: Planned
     next_up: Planned | None = None
@@ -155,23 +161,35 @@ def _plan_of(document: Mapping[str, Any], path: Path) -> PlanFile:
     if "max_context" in document and "recommended" not in document:
         raise BadInput(f"{path.name} is the answer of --max-context, not a plan", _AGAIN)
     try:
-        return PlanFile.model_validate(document)
+        plan = PlanFile.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise BadInput(
             f"{path.name} is not a plan: {place}: {one_line(first['msg'], 80)}", _AGAIN
         ) from None
+    with _edited(path):
+        for one in (plan.recommended, plan.next_up, plan.next_down, *plan.frontier):
+            if one is not None:
+                Configuration.parse(one.config)
+    return plan
+
+
+@contextmanager
+def _edited(path: Path) -> Iterator[None]:
+    """What no plan says was put into the file: the error names it."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{path.name} was edited: {error.message}", _AGAIN) from None
 
 
 def planned_configuration(plan: PlanFile, spec: ModelSpec, path: Path) -> Configuration:
     """What the plan recommends. Raises BadInput, which names the plan, where the model cannot have
-    it or it is no configuration: the file was edited."""
-    try:
-        config = Configuration.parse(plan.recommended.config)
+    it: the file was edited."""
+    config = Configuration.parse(plan.recommended.config)
+    with _edited(path):
         check_layers(config, spec)
-    except BadInput as error:
-        raise BadInput(f"{path.name} was edited: {error.message}", _AGAIN) from None
     return config
 
 

@@ -11,6 +11,9 @@ from ..errors import BadInput
 NAMES = ("kvpareto", "transformers", "transformers-eager", "llama.cpp", "vllm", "sglang")
 """Names of the folders here, as --engine takes them: `-` and `.` for `_`."""
 
+ANY = "any"
+"""What --engine takes of `plan` to compare engines."""
+
 FRONTS = {
     "llamacpp": "llama.cpp",
     "ollama": "llama.cpp",
@@ -29,10 +32,13 @@ def find_engine(name: str) -> Engine:
         from difflib import get_close_matches  # only on the way to an error
 
         known = f"engines are {', '.join([*NAMES, 'ollama', 'vllm-plugin'])}"
-        near = [] if wanted == "any" else get_close_matches(wanted, [*NAMES, *FRONTS], n=1)
-        hint = f"did you mean {'llama.cpp' if near[0] == 'llamacpp' else near[0]}? " if near else ""
-        if wanted == "any":
-            hint = "any compares engines: only `plan` takes it, without --max-context; "
+        if wanted == ANY:
+            hint = f"{ANY} compares engines: only `plan` takes it, without --max-context; "
+        else:
+            near = get_close_matches(wanted, [*NAMES, *FRONTS], n=1, cutoff=0.7)
+            near = [FRONTS.get(near[0], "")] if near == ["llamacpp"] else near
+            hint = f"did you mean {near[0]}? " if near else ""
+            known += f", and {ANY}, with which `plan` compares them"
         raise BadInput(f"no engine is called {name!r}", hint + known)
     folder = wanted.replace("-", "_").replace(".", "_")
     engine: Engine = getattr(import_module(f".{folder}", __package__), folder.upper())

@@ -1,6 +1,7 @@
 """Configs of models that are part of this package, by hub id, alias or bare name."""
 
 import json
+from collections.abc import Sequence
 from functools import cache
 
 from ... import profiles
@@ -39,3 +40,27 @@ def find_by_name(wanted: str) -> str | None:
     if len(owned) > 1:
         raise BadInput(f"several models are called {wanted!r}", f"name one: {', '.join(owned)}")
     return owned[0] if owned else None
+
+
+def suggestion(wanted: str, more: Sequence[str] = (), otherwise: str = "") -> str:
+    """A hint that names the bundled models, or the names in `more`, closest to what was typed: by
+    spelling, else those of a family, which people write with its marks or without (`llama3`,
+    `gpt oss`)."""
+    from difflib import get_close_matches  # only on the way to an error
+
+    by_lower = {name.lower(): name for name in (*more, *bundled_models())}
+    short = {name.split("/")[-1]: name for name in by_lower}
+    lower = wanted.lower()
+    close = get_close_matches(lower, by_lower, n=3, cutoff=0.75)
+    close += [short[c] for c in get_close_matches(lower.split("/")[-1], short, n=3, cutoff=0.75)]
+    if not close:
+        letters = _letters(lower)
+        close = [short[n] for n in sorted(short, key=len) if letters and letters in _letters(n)]
+    if close:
+        names = list(dict.fromkeys(by_lower[name] for name in close))[:3]
+        return f"did you mean {' or '.join(names)}?"
+    return otherwise or "give a bundled id (`kvpareto profiles list`), a folder, or a config.json"
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name))

@@ -50,6 +50,12 @@ QWEN = ["-m", "Qwen/Qwen3-8B", "--offline"]
             "mean llama.cpp?",
         ),
         (["plan", *QWEN, "--budget", "9GB", "--engine", "zork"], "no engine", "engines are kvp"),
+        (["plan", *QWEN, "--budget", "9GB", "--engine", "zork"], "no engine", "and any, with"),
+        (
+            ["plan", *QWEN, "--budget", "9GB", "--engine", "tensorrt"],
+            "no engine",
+            "engines are kvp",
+        ),
         (["profiles", "import", "none.json"], "there is none", "profiles export"),
         (["profiles", "import", "."], "it is no file", "profiles export"),
         (["profiles", "show", "zork"], "no model, no GPU and no calibration", "profiles list"),

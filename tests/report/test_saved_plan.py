@@ -1,5 +1,6 @@
 """A saved plan asks its question again, whole."""
 
+import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -72,3 +73,35 @@ def test_an_edited_configuration_is_the_plans_fault(
     assert error.startswith("error: plan.json was edited: ")
     assert said in error
     assert "kvpareto plan" in hint
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "said"),
+    [
+        (("recommended", "config"), "w4a16-k99v4", "was edited: k99 is not a KV format"),
+        (("frontier", 0, "config"), "zork", "was edited: "),
+        (("recommended", "memory", "total"), -5, "is not a plan: recommended.memory.total: "),
+        (("recommended", "accuracy", "low"), 7.0, "is not a plan: recommended.accuracy.low: "),
+        (("recommended", "ttft_s"), -1.0, "is not a plan: recommended.ttft_s: "),
+        (("budget",), 10**30, "is not a plan: budget: "),
+        (("max_loss",), -9.0, "is not a plan: max_loss: "),
+    ],
+)
+def test_a_report_names_the_plan_that_was_edited(
+    where: tuple[str | int, ...],
+    value: object,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "plan.json"
+    asked = typed_request("Qwen/Qwen3-8B", offline=True, gpu="4090")
+    document = json.loads(json.dumps(plan_document(recommend(asked))))
+    *parts, last = where
+    place = document
+    for part in parts:
+        place = place[part]
+    place[last] = value
+    write_document(path, document)
+    assert run(["report", str(path), "-o", str(tmp_path / "r.html")]) == 2
+    assert capsys.readouterr().err.startswith(f"error: plan.json {said}")

@@ -102,6 +102,12 @@ def test_a_cache_entry_that_leads_out_of_the_cache_is_passed_over(empty_cache: P
         ("Qwen/Qwen2.5-7B-Instrct", "Qwen/Qwen2.5-7B-Instruct"),
         ("Llama-3.1-8B-Instuct", "meta-llama/Llama-3.1-8B-Instruct"),
         ("mistral/Mistral-7B-Instruct-v0.3", "mistralai/Mistral-7B-Instruct-v0.3"),
+        ("llama3", "meta-llama/Llama-3"),
+        ("qwen3", "Qwen/Qwen3-"),
+        ("gemma3", "google/gemma-3-"),
+        ("gptoss", "openai/gpt-oss-"),
+        ("deepseek", "deepseek-ai/DeepSeek-"),
+        ("Mistral", "mistralai/Mistral-"),
     ],
 )
 def test_near_misses_are_suggested(wrong: str, right: str) -> None:
