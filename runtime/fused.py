@@ -101,17 +101,16 @@ class _Norm:
         ready, self._ready = self._ready, None
         if ready is not None and ready[0] is x:
             return ready[1]
-        return rms_norm(x, module.weight, self.eps, offset=self.offset)  # type: ignore[arg-type]
+        weight: Any = module.weight
+        whole = whole_norm(x, None, weight, self.eps, self.reader, offset=self.offset)
+        return whole[0] if whole else rms_norm(x, weight, self.eps, offset=self.offset)
 
     def add(
         self, module: Any, x: Tensor, residual: Tensor, *, in_place: bool = False
     ) -> tuple[Tensor, Tensor]:
-        weight, more = module.weight, {"offset": self.offset, "in_place": in_place}
-        if self.reader is not None:
-            whole = whole_norm(x, residual, weight, self.eps, self.reader, **more)
-            if whole is not None:
-                return whole
-        return add_rms_norm(x, residual, weight, self.eps, **more)
+        more: Any = {"offset": self.offset, "in_place": in_place}
+        whole = whole_norm(x, residual, module.weight, self.eps, self.reader, **more)
+        return whole or add_rms_norm(x, residual, module.weight, self.eps, **more)
 
     def prepare(
         self, module: Any, x: Tensor, residual: Tensor, *, in_place: bool = False

@@ -151,20 +151,20 @@ def add_rms_norm(
 
 def whole_norm(
     x: Tensor,
-    residual: Tensor,
+    residual: Tensor | None,
     weight: Tensor,
     eps: float,
-    workspace: Workspace,
+    workspace: Workspace | None,
     *,
     offset: bool,
     in_place: bool = False,
 ) -> tuple[Tensor, Tensor] | None:
-    """`add_rms_norm` whose result the workspace also holds in whole numbers, for the product that
-    follows; None where no product would look for them."""
+    """`add_rms_norm`, or without a residual `rms_norm` and x, whose result the workspace also holds
+    in whole numbers, for the product that follows; None where no product would look for them."""
     rows = x.contiguous().view(-1, x.shape[-1])
-    if not cuda_norm.takes(rows, weight):
+    if workspace is None or not cuda_norm.takes(rows, weight):
         return None
-    other = residual.contiguous().view_as(rows)
+    other = None if residual is None else residual.contiguous().view_as(rows)
     both = cuda_norm.norm(rows, other, weight, eps, workspace, offset=offset, in_place=in_place)
     return None if both is None else (both[0].view(x.shape), both[1].view(x.shape))
 
