@@ -19,10 +19,41 @@ struct Buffers {
 
     // Row of C layout r holds token `row(r)` of its tile, so that a lane group's values lie together.
     INLINE static int row(int r) { return (r & 8) + (r & 1) * 4 + (r & 7) / 2; }
-    INLINE static void k_codes(const u8* stage, int at, int lane, u32* w) { K::fetch(stage + at * K::row_bytes, lane, w); }
-    INLINE static void v_codes(const u8* stage, int at, int lane, u32* w) { V::fetch(stage + v_at + at * V::row_bytes, lane, w); }
-    INLINE static const u32* k_pairs(const u8* stage, int at) { return (const u32*)(stage + kp_at) + at * K::groups; }
-    INLINE static const u32* v_pairs(const u8* stage, int at) { return (const u32*)(stage + vp_at) + at * V::groups; }
+    // Halves of rows of 64 bytes are swapped by a bit of the token in which lanes that read them at once differ.
+    static constexpr bool k_swaps = K::row_bytes == 64 && K::groups == 2 && K::pieces == 1, v_swaps = V::row_bytes == 64 && V::groups == 2 && V::pieces == 1;
+    static constexpr int k_swap = k_swaps ? 2 : -1, v_swap = v_swaps ? 1 : -1;
+
+    // Where in a stage a lane's keys and values of a tile begin, and their pairs.
+    struct Lanes {
+        int lane, k, v, kp, vp;
+        INLINE Lanes(int l) : lane(l) {
+            const int g = l >> 2, t = l & 3, key = row(g), value = row(2 * t);
+            k = key * K::row_bytes + (k_swaps ? t * K::piece + (key >> 2 & 1) * 32 : 0);
+            v = v_at + value * V::row_bytes + (v_swaps ? g * V::piece + (value >> 1 & 1) * 32 : 0);
+            kp = kp_at + key * k_pair_bytes;
+            vp = vp_at + key * v_pair_bytes;
+            asm volatile("" : "+r"(k), "+r"(v), "+r"(kp), "+r"(vp));  // kept, not made again in each step
+        }
+    };
+    template <class DEAL, bool SWAPS>
+    INLINE static void codes(const u8* stage, int at, int more, int lane, u32* w) {
+        if constexpr (SWAPS) {
+            load<DEAL::piece>(stage + at + more, w);
+            load<DEAL::piece>(stage + (at ^ 32) + more, w + DEAL::words);
+        } else {
+            DEAL::fetch(stage + at + more, lane, w);
+        }
+    }
+    // Of the keys in row lane / 4 + 8 r of a tile; of the values of column 2 (lane % 4) + (r & 1) + 8 (r / 2).
+    INLINE static void k_codes(const u8* stage, const Lanes& at, int tile, int r, u32* w) {
+        codes<K, k_swaps>(stage, at.k, (tile * 16 + 8 * r) * K::row_bytes, at.lane & 3, w);
+    }
+    INLINE static void v_codes(const u8* stage, const Lanes& at, int tile, int r, u32* w) {
+        codes<V, v_swaps>(stage, at.v, (tile * 16 + (r & 1) * 4 + (r >> 1) * 8) * V::row_bytes, at.lane >> 2, w);
+    }
+    INLINE static const u32* k_pairs(const u8* stage, const Lanes& at, int tile, int r) { return (const u32*)(stage + at.kp + (tile * 16 + 8 * r) * k_pair_bytes); }
+    INLINE static const u32* v_pairs(const u8* stage, const Lanes& at, int tile, int r) { return (const u32*)(stage + at.vp + (tile * 16 + 8 * r) * v_pair_bytes); }
+    INLINE static const u32* block_pairs(const u8* stage) { return (const u32*)(stage + kp_at); }
     INLINE static float k_scale(u32 pair) { return f16_lo(pair); }
     INLINE static float k_offset(u32 pair) { return f16_hi(pair); }
     INLINE static float v_scale(u32 pair) { return f16_lo(pair); }
@@ -35,7 +66,10 @@ struct Buffers {
 
         INLINE Reader(const Side& keys, const Side& values, int k_first, int v_first, int range_first)
             : k(keys), v(values), k_origin(k_first), origin(range_first),
-              kbase((range_first - k_first) % keys.capacity), vbase((range_first - v_first) % values.capacity) {}
+              kbase(slot(range_first - k_first, keys)), vbase(slot(range_first - v_first, values)) {}
+
+        // Of a position; divided where the buffer has wrapped alone, for the first rows wait for it.
+        INLINE static int slot(int position, const Side& side) { return position < side.capacity ? position : position % side.capacity; }
 
         INLINE void begin(int at, int, int by, int) { first = at; stride = by; }
 
@@ -49,14 +83,25 @@ struct Buffers {
             int ks = kbase + at - origin, vs = vbase + at - origin;
             ks = ks >= k.capacity ? ks - k.capacity : ks;
             vs = vs >= v.capacity ? vs - v.capacity : vs;
-            copy_rows<step, K::row_bytes, 1>(stage, k.rows, ks, valid, k.capacity, lane);
-            copy_rows<step, V::row_bytes, 1>(stage + v_at, v.rows, vs, valid, v.capacity, lane);
-            if constexpr (QK && !CHANNELS)
-                copy_rows<step, k_pair_bytes, TOKENS_K>(stage + kp_at, (const u8*)k.pairs, ks, valid, k.capacity, lane);
+            constexpr bool own_k = QK && !CHANNELS && TOKENS_K == 1, own_v = QV && TOKENS_V == 1;  // pairs of each token
+            const u8 *k_pairs = (const u8*)k.pairs, *v_pairs = (const u8*)v.pairs;
+            if (valid >= step && ks + step <= k.capacity && vs + step <= v.capacity) {
+                copy_together<step, K::row_bytes, k_swap>(stage, k.rows, k.first + ks, lane);
+                copy_together<step, V::row_bytes, v_swap>(stage + v_at, v.rows, v.first + vs, lane);
+                if constexpr (own_k) copy_together<step, k_pair_bytes, -1>(stage + kp_at, k_pairs, k.first_pairs + ks, lane);
+                if constexpr (own_v) copy_together<step, v_pair_bytes, -1>(stage + vp_at, v_pairs, v.first_pairs + vs, lane);
+            } else {
+                copy_rows<step, K::row_bytes, 1, k_swap>(stage, k.rows, k.first, ks, valid, k.capacity, lane);
+                copy_rows<step, V::row_bytes, 1, v_swap>(stage + v_at, v.rows, v.first, vs, valid, v.capacity, lane);
+                if constexpr (own_k) copy_rows<step, k_pair_bytes, 1, -1>(stage + kp_at, k_pairs, k.first_pairs, ks, valid, k.capacity, lane);
+                if constexpr (own_v) copy_rows<step, v_pair_bytes, 1, -1>(stage + vp_at, v_pairs, v.first_pairs, vs, valid, v.capacity, lane);
+            }
+            if constexpr (QK && !CHANNELS && !own_k)
+                copy_rows<step, k_pair_bytes, TOKENS_K, -1>(stage + kp_at, k_pairs, k.first_pairs, ks, valid, k.capacity, lane);
             if constexpr (CHANNELS)
-                if (opens(at)) copy_rows<1, k_pair_bytes, 1>(stage + kp_at, (const u8*)k.pairs, ks / TOKENS_K, 1, k.capacity / TOKENS_K, lane);
-            if constexpr (QV)
-                copy_rows<step, v_pair_bytes, TOKENS_V>(stage + vp_at, (const u8*)v.pairs, vs, valid, v.capacity, lane);
+                if (opens(at)) copy_rows<1, k_pair_bytes, 1, -1>(stage + kp_at, k_pairs, k.first_pairs, ks / TOKENS_K, 1, k.capacity / TOKENS_K, lane);
+            if constexpr (QV && !own_v)
+                copy_rows<step, v_pair_bytes, TOKENS_V, -1>(stage + vp_at, v_pairs, v.first_pairs, vs, valid, v.capacity, lane);
         }
     };
 };

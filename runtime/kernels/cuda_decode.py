@@ -17,7 +17,9 @@ from . import nvrtc
 from .formats import address, format_constants, pair_width, per_channel, ring_rows
 
 _MOST, _DIM = 16, 128  # warps of a multiprocessor that leave sums of heads so wide their registers
+_ENOUGH = 144 * 1024  # bytes of steps in flight; the rest is the L1 cache of launches behind, too
 _UNIT = 128  # channels of a head that are a unit of whole numbers
+_MOST_BYTES = 2**34  # of a side, whose pieces of 8 bytes or more are counted in 31 bits
 _SOURCE = Path(__file__).with_name("decode.cu")
 
 
@@ -44,6 +46,7 @@ def supports(state: LayerState, query: Tensor) -> bool:
     same = {x.values.dtype for x in (key, value) if not x.form.quantized} <= {query.dtype}
     return (
         key.values.is_cuda
+        and max(key.values.nbytes, value.values.nbytes) < _MOST_BYTES
         and same
         and query.dtype in (torch.bfloat16, torch.float16)
         and nvrtc.available()
@@ -155,10 +158,10 @@ def _shape(dim: int, tile: int, extra: int, block: int, device: int) -> tuple[in
     """(warps a block, tiles of 16 tokens a step, bytes of shared memory a block) for a layer.
 
     One block takes a whole multiprocessor: fewer partial results to merge, and its warps read
-    memory in order. Three steps in flight a warp; steps of two tiles, then more warps, are worth
-    more than more steps (docs/kernels.md has the measurements). A step takes `tile` bytes a tile
-    and `extra`. A launch of several rounds of blocks has two of half the size on a multiprocessor:
-    one computes while the other begins or ends.
+    memory in order. Three steps in flight a warp, two where these are `_ENOUGH` bytes; steps of two
+    tiles, then more warps, are worth more than more steps (docs/kernels.md has the measurements).
+    A step takes `tile` bytes a tile and `extra`. A launch of several rounds of blocks has two of
+    half the size on a multiprocessor: one computes while the other begins or ends.
     """
     room = nvrtc.shared_memory(device) - 2048
     most = (
@@ -168,7 +171,8 @@ def _shape(dim: int, tile: int, extra: int, block: int, device: int) -> tuple[in
     for warps, tiles in shapes:
         stage = tiles * tile + extra
         if block % (16 * tiles) == 0 and warps * 3 * stage <= room:
-            return warps, tiles, warps * 3 * stage
+            steps = 2 if warps * 2 * stage >= _ENOUGH else 3
+            return warps, tiles, warps * steps * stage
     warps = max(1, min(most // 2, room // (2 * (tile + extra))))
     return warps, 1, warps * max(1, room // warps // (tile + extra)) * (tile + extra)
 

@@ -42,14 +42,19 @@ struct Args {
 };
 
 INLINE Side sixteen(const u8* buffer, int head, int capacity) {
-    return {buffer + (long long)head * capacity * D * 2, nullptr, capacity};
+    return {buffer, nullptr, capacity, head * capacity, 0};
 }
 
-INLINE int tokens(const int* clock) {  // the same for all of a warp
+INLINE int read_now(const int* from) {
     int n;
-    asm volatile("ld.volatile.global.s32 %0, [%1];" : "=r"(n) : "l"(clock) : "memory");
-    return __shfl_sync(~0u, n, 0);
+    asm volatile("ld.volatile.global.s32 %0, [%1];" : "=r"(n) : "l"(from) : "memory");
+    return n;
 }
+INLINE int same(int n) { return __shfl_sync(~0u, n, 0); }  // for all of a warp
+
+// Where the steps of `block` begin, of `units` that `blocks` share. The first rows wait for this: it
+// divides only where it must, and in 32 bits.
+INLINE int share(int units, int block, int blocks) { return blocks == 1 ? units * block : (int)((u32)units * block / blocks); }
 
 // One part of a range: block `block` of `blocks` that share positions [begin, end), to one partial.
 // With `clock`, the range ends at the newest token, and rows of earlier steps are on their way
@@ -64,27 +69,28 @@ INLINE void attend(const u16* q, const Side& k, const Side& v, int k_origin, int
     constexpr int news = 1 + (line_k > line_v ? line_k : line_v);
     int lowest, from, to;
     typename P::Reader reader(k, v, k_origin, v_origin, begin);
+    typename R::Queries queries;
     while (true) {
         // A block takes contiguous steps, its warps in turn, so that they read memory in order.
         lowest = max(begin, low(end));
         const int origin = begin + (lowest - begin) / R::step * R::step;
         const int units = max(0, end - origin + R::step - 1) / R::step;
-        from = origin + ((int)((long long)units * block / blocks) + warp) * R::step;
-        to = min(end, origin + (int)((long long)units * (block + 1) / blocks) * R::step);
+        from = origin + (share(units, block, blocks) + warp) * R::step;
+        to = min(end, origin + share(units, block + 1, blocks) * R::step);
         reader = typename P::Reader(k, v, k_origin, v_origin, origin);
         const int opened = min(to, from + (R::stages - 2) * R::warps * R::step + R::step);
         if (!clock || opened > end - news || end + news > min(k.capacity, v.capacity)) wait_for_predecessor();
         if (warp < R::warps) R::open(reader, from, to, R::warps * R::step, warp, lane);
         wait_for_predecessor();
-        if (!clock) break;
-        const int now = tokens(clock);
-        if (now == end) break;
-        end = now;  // the clock had not been moved on yet
+        const int now = clock ? read_now(clock) : end;
+        queries.read(q, scaling, lane);  // on its way with the clock
+        if (same(now) == end) break;
+        end = same(now);  // the clock had not been moved on yet
         wait_group<0>();
     }
     Acc acc;
     acc.clear();
-    if (warp < R::warps) R::template run<true>(acc, q, reader, from, to, R::warps * R::step, lowest, scaling, softcap, warp, lane);
+    if (warp < R::warps) R::run(acc, queries, reader, from, to, R::warps * R::step, lowest, softcap, warp, lane);
     merge_warps<R>(acc, out, lm);
 }
 
@@ -96,28 +102,24 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) decode(const Ar
     constexpr bool stay = !(TAIL || KC || KT > 1 || VT > 1 || K_TENSOR || V_TENSOR);
     if (!stay) wait_for_predecessor();
     const int b = blockIdx.z;
-    const int h = blockIdx.y / a.head_blocks, bh = b * a.heads + h;
-    const int first_head = h * (a.query_heads / a.heads) + blockIdx.y % a.head_blocks * GROUP;
-    const u16* q = a.q + ((long long)b * a.query_heads + first_head) * D;
-    const int n = tokens(a.clock), start = a.starts[b];
+    const int h = a.head_blocks == 1 ? blockIdx.y : blockIdx.y / a.head_blocks, bh = b * a.heads + h, first_head = blockIdx.y * GROUP;
+    const int begins = read_now(a.starts + b), held_now = read_now(a.clock);  // on their way together
+    const int start = same(begins), n = same(held_now);
     const auto low = [&](int end) { return max(start, a.window ? max(0, end - a.window) : 0); };
     const auto fixed = [&](int) { return low(n); };
     const int settled = max(0, n - a.sinks - a.buffered), held = max(0, n - a.sinks);
-    const int pk = KB < 16 ? settled / a.k_block * a.k_block : held;
-    const int pv = VB < 16 ? settled / a.v_block * a.v_block : held;
+    const int pk = KB == 16 ? held : KC || KT > 1 ? settled / a.k_block * a.k_block : settled;
+    const int pv = VB == 16 ? held : VT > 1 ? settled / a.v_block * a.v_block : settled;
 
     using Main = Buffers<KB, KG, KT, KC, VB, VG, VT>;
-    const Side k = {a.k_values + (long long)bh * a.k_capacity * Main::K::row_bytes,
-                    a.k_scale + (K_TENSOR ? (long long)b * a.k_capacity : (long long)bh * (a.k_capacity / KT) * (KC ? D : Main::K::groups)),
-                    a.k_capacity};
-    const Side v = {a.v_values + (long long)bh * a.v_capacity * Main::V::row_bytes,
-                    a.v_scale + (V_TENSOR ? (long long)b * a.v_capacity : (long long)bh * (a.v_capacity / VT) * Main::V::groups),
-                    a.v_capacity};
+    const Side k = {a.k_values, a.k_scale, a.k_capacity, bh * a.k_capacity, K_TENSOR ? b * a.k_capacity : bh * (a.k_capacity / KT)};
+    const Side v = {a.v_values, a.v_scale, a.v_capacity, bh * a.v_capacity, V_TENSOR ? b * a.v_capacity : bh * (a.v_capacity / VT)};
     const int k_origin = KB < 16 ? a.sinks : 0, v_origin = VB < 16 ? a.sinks : 0;
 
     const int parts = a.splits + (TAIL ? 3 : 0), head = b * gridDim.y + blockIdx.y;
     float* all = a.partial + (long long)head * parts * GROUP * D;
     float* all_lm = a.partial + (long long)gridDim.z * gridDim.y * parts * GROUP * D + (long long)head * parts * GROUP * 2;
+    const u16* q = a.q + ((long long)b * a.query_heads + first_head) * D;
     const int packed = a.sinks + min(pk, pv), mixed = a.sinks + max(pk, pv);
 
     // Parts below `splits` share the packed tokens; then sinks, keys whose block is not full, residual.
@@ -134,7 +136,8 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) decode(const Ar
         if (which == 0) {
             if constexpr (stay) attend<Main>(q, k, v, k_origin, v_origin, begin, end, low, a.window ? nullptr : a.clock, part, a.splits, a.scaling, a.softcap, out, lm);
             else attend<Main>(q, k, v, k_origin, v_origin, begin, end, fixed, nullptr, part, a.splits, a.scaling, a.softcap, out, lm);
-            continue;
+            if (TAIL) continue;
+            break;  // said so that nothing is kept for a part that does not come
         }
 #if TAIL
         __syncthreads();

@@ -2,11 +2,27 @@
 #pragma once
 #include "range.cuh"
 
+// N numbers to consecutive places of shared memory. Lanes that differ in `odd` write other halves first,
+// and meet in no bank where their places are a multiple of 32 apart.
+template <int N>
+INLINE void write_run(float* to, const float (&y)[N], bool odd) {
+    if constexpr (N == 8) {
+        const float4 low = {y[0], y[1], y[2], y[3]}, high = {y[4], y[5], y[6], y[7]};
+        *(float4*)(to + 4 * odd) = odd ? high : low;
+        *(float4*)(to + 4 * !odd) = odd ? low : high;
+    } else if constexpr (N == 4) {
+        *(float4*)to = {y[0], y[1], y[2], y[3]};
+    } else {
+#pragma unroll
+        for (int j = 0; j < N; j++) to[j] = y[j];
+    }
+}
+
 // The block's warps merged into one partial: out [8, D] unnormalised, lm [8, 2] (sum, reference).
 template <class R>
 INLINE void merge_warps(Acc& acc, float* out, float* lm) {
     using V = typename R::V;
-    __shared__ float sl[WARPS][8], sm[WARPS][8];
+    __shared__ float sl[WARPS][8], sm[WARPS][8];  // of sm, weights then
     static_assert(WARPS * GROUP * D * 4 <= SHARED, "the merge fits");
     float(*so)[GROUP][D] = (float(*)[GROUP][D])shared;
     __syncthreads();
@@ -24,28 +40,40 @@ INLINE void merge_warps(Acc& acc, float* out, float* lm) {
         if (g == 0) { sl[warp][2 * t + c] = acc.l[c]; sm[warp][2 * t + c] = acc.m[c]; }
         if (2 * t + c < GROUP)
 #pragma unroll
-            for (int n = 0; n < D / 8; n++) {
-                const int w = n / V::codes, j = n % V::codes;
-                const float o = acc.o[n / 2][2 * (n & 1) + c];
-                // Codes entered the product as code * 2^(lift - 24).
-                so[warp][2 * t + c][V::channel(w, g) + j] =
-                    R::QV ? fmaf(o, power_of_two(24 - lift<R::bits_v>(j % R::fields)), acc.po[c][w / V::group_words]) : o;
+            for (int w = 0; w < V::row_words; w++) {
+                float y[V::codes];
+#pragma unroll
+                for (int j = 0; j < V::codes; j++) {
+                    const int n = w * V::codes + j;
+                    const float o = acc.o[n / 2][2 * (n & 1) + c];
+                    // Codes entered the product as code * 2^(lift - 24).
+                    y[j] = R::QV ? fmaf(o, power_of_two(24 - lift<R::bits_v>(j % R::fields)), acc.po[c][w / V::group_words]) : o;
+                }
+                write_run(so[warp][2 * t + c] + V::channel(w, g), y, t & 1);
             }
+    }
+    __syncthreads();
+    float& mine = sm[warp][lane % 8];
+    float m = EMPTY;
+#pragma unroll
+    for (int w = 0; w < WARPS; w++) m = fmaxf(m, sm[w][lane % 8]);
+    const float weight = ex2(mine - m);
+    __syncthreads();
+    if (lane < GROUP) {
+        mine = weight;
+        if (warp == 0) lm[2 * lane + 1] = m;
     }
     __syncthreads();
     for (int i = threadIdx.x; i < GROUP * D; i += WARPS * 32) {
         const int head = i / D;
-        float m = EMPTY, sum = 0.f, total = 0.f;
-#pragma unroll
-        for (int w = 0; w < WARPS; w++) m = fmaxf(m, sm[w][head]);
+        float sum = 0.f, total = 0.f;
 #pragma unroll
         for (int w = 0; w < WARPS; w++) {
-            const float weight = ex2(sm[w][head] - m);
-            sum = fmaf(weight, so[w][head][i % D], sum);
-            total = fmaf(weight, sl[w][head], total);
+            sum = fmaf(sm[w][head], so[w][head][i % D], sum);
+            if (i % D == 0) total = fmaf(sm[w][head], sl[w][head], total);
         }
         out[i] = sum;
-        if (i % D == 0) { lm[2 * head] = total; lm[2 * head + 1] = m; }
+        if (i % D == 0) lm[2 * head] = total;
     }
 }
 

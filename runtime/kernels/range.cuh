@@ -38,6 +38,7 @@ struct Range {
     static constexpr int warps = SHARED / stage_bytes < WARPS ? SHARED / stage_bytes : WARPS;
     static constexpr int stages = SHARED / warps / stage_bytes < 6 ? SHARED / warps / stage_bytes : 6;
     static_assert(stage_bytes % 16 == 0, "stages are aligned");
+    using Lanes = typename PLACE::Lanes;
     using Queries = Query<K, BITS_K, WIDTH_K, CHANNELS>;
 
     INLINE static int row(int r) { return PLACE::row(r); }
@@ -69,14 +70,13 @@ struct Range {
         for (int i = 0; i < 4; i++) start[i] = c[i] * 5.9604644775390625e-08f;  // 2^-24
     }
 
-    INLINE static void scores(float (&x)[4], const u8* stage, int tile, const Queries& q, const u32 (&qs)[D / 16][2], const float (&start)[4], int lane) {
+    INLINE static void scores(float (&x)[4], const u8* stage, int tile, const Queries& q, const u32 (&qs)[D / 16][2], const float (&start)[4], const Lanes& at) {
         float s[K::groups][4];
         u32 codes[2][K::row_words], pairs_k[2][K::groups];
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            const int at = tile * 16 + row((lane >> 2) + 8 * r);
-            PLACE::k_codes(stage, at, lane & 3, codes[r]);
-            if constexpr (QK && !CHANNELS) load_pairs<K::groups>(PLACE::k_pairs(stage, at), pairs_k[r]);
+            PLACE::k_codes(stage, at, tile, r, codes[r]);
+            if constexpr (QK && !CHANNELS) load_pairs<K::groups>(PLACE::k_pairs(stage, at, tile, r), pairs_k[r]);
         }
         constexpr int pairs = K::codes / 2;
 #pragma unroll
@@ -136,7 +136,7 @@ struct Range {
     }
 
     // Scores -> weights times the values' scales, as the B operand of the second product.
-    INLINE static void weigh(Acc& acc, const float (&x)[TILES][4], const u8* stage, u32 (&b)[TILES][V::groups][2], int lane) {
+    INLINE static void weigh(Acc& acc, const float (&x)[TILES][4], const u8* stage, u32 (&b)[TILES][V::groups][2], const Lanes& at) {
         u32 pairs[TILES][2][V::groups];
         float top[TILES][2], p[TILES][4], worst = 0.f;
 #pragma unroll
@@ -145,7 +145,7 @@ struct Range {
             for (int r = 0; r < 2; r++) {
                 top[i][r] = QV ? 0.f : 1.f;
                 if constexpr (QV) {
-                    load_pairs<V::groups>(PLACE::v_pairs(stage, i * 16 + row((lane >> 2) + 8 * r)), pairs[i][r]);
+                    load_pairs<V::groups>(PLACE::v_pairs(stage, at, i, r), pairs[i][r]);
 #pragma unroll
                     for (int n = 0; n < V::groups; n++) top[i][r] = fmaxf(top[i][r], PLACE::v_scale(pairs[i][r][n]));
                 }
@@ -182,11 +182,11 @@ struct Range {
         }
     }
 
-    INLINE static void mix(Acc& acc, const u8* stage, int tile, const u32 (&b)[V::groups][2], int lane) {
+    INLINE static void mix(Acc& acc, const u8* stage, int tile, const u32 (&b)[V::groups][2], const Lanes& at) {
         constexpr bool BF = !QV && !HALF;
         u32 v[4][V::row_words];
 #pragma unroll
-        for (int r = 0; r < 4; r++) PLACE::v_codes(stage, tile * 16 + row(2 * (lane & 3) + (r & 1) + (r >> 1) * 8), lane >> 2, v[r]);
+        for (int r = 0; r < 4; r++) PLACE::v_codes(stage, at, tile, r, v[r]);
 #pragma unroll
         for (int w = 0; w < V::row_words; w++) {
             const int i = w / V::group_words;
@@ -209,12 +209,12 @@ struct Range {
         }
     }
 
-    // Begins to copy what `run<true>` attends to, with the same arguments.
+    // Begins to copy what `run` attends to, with the same arguments.
     INLINE static void open(typename PLACE::Reader& reader, int first, int last, int stride, int warp, int lane) {
         if (first >= last) return;
         const u32 ring_at = (u32)__cvta_generic_to_shared(shared + warp * stages * stage_bytes);
         reader.begin(first, last, stride, lane);
-#pragma unroll
+#pragma unroll 1  // fewer instructions to be brought
         for (int i = 0; i < stages - 1; i++) {
             const int at = first + i * stride;
             if (at < last) reader.fetch(ring_at + i * stage_bytes, at, last - at, lane);
@@ -222,26 +222,20 @@ struct Range {
         }
     }
 
-    // Steps first, first + stride, ... below last; the reader copies them in this order. Tokens
-    // below `lowest` are hidden.
-    template <bool OPENED = false>
-    INLINE static void run(Acc& acc, const u16* heads, typename PLACE::Reader& reader, int first, int last, int stride, int lowest,
-                           float scaling, float softcap, int warp, int lane) {
+    // Steps first, first + stride, ... below last, of which `open` has begun to copy; the reader
+    // copies them in this order. Tokens below `lowest` are hidden.
+    INLINE static void run(Acc& acc, const Queries& q, typename PLACE::Reader& reader, int first, int last, int stride, int lowest,
+                           float softcap, int warp, int lane) {
         if (first >= last) return;
         const u8* ring = shared + warp * stages * stage_bytes;
         const u32 ring_at = (u32)__cvta_generic_to_shared(ring);
-        if constexpr (!OPENED) reader.begin(first, last, stride, lane);
         const auto prefetch = [&](int at, int stage) {
             if (at < last) reader.fetch(ring_at + stage * stage_bytes, at, last - at, lane);
             commit();
         };
-        if constexpr (!OPENED)
-#pragma unroll
-            for (int i = 0; i < stages - 1; i++) prefetch(first + i * stride, i);
-        Queries q;
-        q.read(heads, scaling, lane);
         u32 qs[D / 16][2];
         float start[4];
+        const Lanes lanes(lane);
         int stage = 0, free = stages - 1;
 #pragma unroll 1
         for (int at = first; at < last; at += stride) {
@@ -252,12 +246,12 @@ struct Range {
             const u8* here = ring + stage * stage_bytes;
             reader.patch((u8*)here, at, lane);
             if constexpr (CHANNELS)
-                if (reader.opens(at)) fold_block(PLACE::k_pairs(here, 0), q, qs, start, lane & 3);
+                if (reader.opens(at)) fold_block(PLACE::block_pairs(here), q, qs, start, lane & 3);
             float x[TILES][4];
             u32 b[TILES][V::groups][2];
 #pragma unroll
             for (int i = 0; i < TILES; i++) {
-                scores(x[i], here, i, q, qs, start, lane);
+                scores(x[i], here, i, q, qs, start, lanes);
 #if SOFTCAP
 #pragma unroll
                 for (int c = 0; c < 4; c++) {
@@ -274,9 +268,9 @@ struct Range {
                         const int position = at + 16 * i + row((lane >> 2) + (c >> 1) * 8);
                         if (position >= last || position < lowest) x[i][c] = -__int_as_float(0x7f800000);
                     }
-            weigh(acc, x, here, b, lane);
+            weigh(acc, x, here, b, lanes);
 #pragma unroll
-            for (int i = 0; i < TILES; i++) mix(acc, here, i, b[i], lane);
+            for (int i = 0; i < TILES; i++) mix(acc, here, i, b[i], lanes);
             free = stage;
             stage = stage + 1 == stages ? 0 : stage + 1;
         }

@@ -292,7 +292,11 @@ INLINE void attend(const Args& a, const Segment& s, bool cut, u16* turned, float
     __syncthreads();
     Acc acc;
     acc.clear();
-    if (warp < R::warps) R::run<true>(acc, q, reader, first, last, R::warps * R::step, lowest, a.scaling, a.softcap, warp, lane);
+    if (warp < R::warps) {
+        typename R::Queries queries;
+        queries.read(q, a.scaling, lane);
+        R::run(acc, queries, reader, first, last, R::warps * R::step, lowest, a.softcap, warp, lane);
+    }
     const float* logits = a.logits ? a.logits + first_head : nullptr;
     if (s.parts == 1) {
         merge_warps<R>(acc, mix, mix_lm);

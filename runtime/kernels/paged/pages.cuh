@@ -18,16 +18,22 @@ struct Pages {
     // A row is 2 words beyond a multiple of 32 where D is 128 or 256: with these tokens, lanes that
     // read keys (8 rows) and values (4 rows) at once meet no bank twice.
     INLINE static int row(int r) { return (r & 6) * 2 + (r & 1) * 2 + (r >> 3); }
-    INLINE static void k_codes(const u8* stage, int at, int lane, u32* w) {
-        K::fetch(stage + at * row_bytes, lane, w);
+    struct Lanes {
+        int lane;
+        INLINE Lanes(int l) : lane(l) {}
+        INLINE int key(int tile, int r) const { return (tile * 16 + row((lane >> 2) + 8 * r)) * row_bytes; }
+        INLINE int value(int tile, int r) const { return (tile * 16 + row(2 * (lane & 3) + (r & 1) + (r >> 1) * 8)) * row_bytes; }
+    };
+    INLINE static void k_codes(const u8* stage, const Lanes& at, int tile, int r, u32* w) {
+        K::fetch(stage + at.key(tile, r), at.lane & 3, w);
         unsign<K::row_words>(w);
     }
-    INLINE static void v_codes(const u8* stage, int at, int lane, u32* w) {
-        V::fetch(stage + at * row_bytes + side_bytes, lane, w);
+    INLINE static void v_codes(const u8* stage, const Lanes& at, int tile, int r, u32* w) {
+        V::fetch(stage + at.value(tile, r) + side_bytes, at.lane >> 2, w);
         unsign<V::row_words>(w);
     }
-    INLINE static const u32* k_pairs(const u8* stage, int at) { return (const u32*)(stage + at * row_bytes + side_bytes - 4); }
-    INLINE static const u32* v_pairs(const u8* stage, int at) { return (const u32*)(stage + at * row_bytes + row_bytes - 4); }
+    INLINE static const u32* k_pairs(const u8* stage, const Lanes& at, int tile, int r) { return (const u32*)(stage + at.key(tile, r) + side_bytes - 4); }
+    INLINE static const u32* v_pairs(const u8* stage, const Lanes& at, int tile, int r) { return (const u32*)(stage + at.key(tile, r) + row_bytes - 4); }
     INLINE static float k_scale(u32 w) { return __uint_as_float(BITS == 4 ? w & ~15u : w); }
     INLINE static float k_offset(u32 w) { return -k_scale(w) * (BITS == 4 ? (float)(w & 15u) : 128.f); }
     INLINE static float v_scale(u32 w) { return k_scale(w); }

@@ -135,6 +135,21 @@ def test_a_launch_fits_the_shared_memory(
         assert constants["KT"] % step == 0
 
 
+@pytest.mark.parametrize(
+    ("text", "steps"), [("k4v4-g64", 2), ("k4v4", 3), ("k2v2-g32", 3), ("k8v8", 3)]
+)
+def test_two_steps_are_in_flight_where_they_are_enough(
+    monkeypatch: pytest.MonkeyPatch, text: str, steps: int
+) -> None:
+    monkeypatch.setattr(nvrtc, "shared_memory", lambda device: 232_448)
+    state = empty_state(text, dim=128, tokens=512)
+    found = cuda_decode._constants(
+        state.key, state.value, torch.bfloat16, 4, False, False, False, 0
+    )
+    token = sum(cuda_decode._token_bytes(side) for side in (state.key, state.value))
+    assert found["SHARED"] == steps * found["WARPS"] * found["TILES"] * 16 * token
+
+
 @pytest.mark.parametrize("limit", [232_448, 166_912, 101_376], ids=["H100", "A100", "RTX4090"])
 @pytest.mark.parametrize(
     ("bits", "dim"), [(4, 64), (4, 128), (4, 256), (8, 80), (8, 128), (8, 256)]
