@@ -78,8 +78,11 @@ class Clock:
 
     def positions(self, tokens: int) -> Tensor:
         """RoPE positions int64 [B, tokens] of the next `tokens` tokens; 0 for padding."""
-        places = torch.arange(tokens, device=self.device.device) + self.device
-        return (places[None, :] - self.starts[:, None]).clamp(min=0)
+        where, places = self.device.device, self.device
+        if tokens > 1:
+            places = places + torch.arange(tokens, dtype=torch.int32, device=where)
+        found = torch.empty(self.starts.shape[0], tokens, dtype=torch.int64, device=where)
+        return torch.sub(places, self.starts[:, None], out=found).clamp_(min=0)
 
     def reset(self) -> None:
         self.place(0)

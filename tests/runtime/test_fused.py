@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
+from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import (
     LlamaRMSNorm,
@@ -120,6 +121,17 @@ def test_angles_that_each_pass_chooses_or_that_differ_are_left_alone() -> None:
     odd = OddLlamaRotaryEmbedding(rotary("default").config).to(DEVICE)
     dynamic = rotary("dynamic", factor=2.0)
     assert fused.fuse(torch.nn.ModuleList([odd, dynamic])) == []
+
+
+def test_rows_of_a_table_are_the_modules() -> None:
+    plain, scaled = torch.nn.Embedding(11, 6), Gemma3TextScaledWordEmbedding(11, 6, 0, 2.0)
+    bounded = torch.nn.Embedding(11, 6, max_norm=1.0)
+    holder = torch.nn.ModuleList([plain, scaled, bounded]).to(DEVICE)
+    ids = torch.tensor([[0, 10, 3], [3, 3, 7]], device=DEVICE)
+    wanted = plain(ids)
+    changed = fused.fuse(holder)
+    assert changed == [plain]  # the others do more than look up
+    assert torch.equal(plain(ids), wanted)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral", "mixtral"])
