@@ -245,6 +245,7 @@ def _document(
         "configurations": meta["configurations"],
         "failed": meta["failed"],
         "expected_error": ending.expected_error,
+        "expected_everywhere": ending.expected_everywhere,
         "held_out": meta["held_out"],
         "protect": meta["protect"],
         "breaks": meta["breaks"],

@@ -30,6 +30,11 @@ def print_calibration(document: Mapping[str, Any], console: Console) -> None:
             f"{100 * held_out['mae']:.1f} points; {held_out['coverage']:.0%} lie within their 90 % "
             "intervals."
         )
+    if document["expected_everywhere"] is not None:
+        lines.append(
+            "Those rows were run because the fit was least sure of them. Over all configurations "
+            f"{100 * document['expected_everywhere']:.1f} points are expected."
+        )
     lines += [f"{line}." for line in document["findings"]]
     lines += [f"Profile: {document['folder']}", "`kvpareto plan` now uses this profile."]
     for line in lines:

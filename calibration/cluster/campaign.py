@@ -71,7 +71,7 @@ class ClusterCampaign(Campaign):
                 else:
                     config, error = self._next(begun)
                     if config is None:
-                        ending = Ending("the frontier is settled", len(begun), error or 0.0)
+                        ending = self._ended("the frontier is settled", len(begun), error or 0.0)
                         continue
                     self._step(len(begun), config)
                     begun.append(config)

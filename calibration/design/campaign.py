@@ -18,7 +18,7 @@ from ...planner.accuracy.calibrations import ACCURACY, META, fingerprint, weight
 from ...planner.formats.configuration import Configuration
 from ...planner.models.finite_json import read_json
 from ...planner.models.spec import ModelSpec
-from ..fit.profile import fit_profile, mean
+from ..fit.profile import MANY, fit_profile, mean
 from ..measure.layer_sensitivity import Sensitivity
 from ..measure.runner import ConfigurationRunner
 from ..records.profile_files import replace_file, to_text
@@ -59,11 +59,14 @@ class CalibrationPlan:
 
 @dataclass(frozen=True)
 class Ending:
-    """Why a calibration ended, and the expected error of the frontier then (None: not known)."""
+    """Why a calibration ended, and the errors that are expected then (None: not known)."""
 
     reason: str
     configurations: int
     expected_error: float | None
+    """Of the frontier."""
+    expected_everywhere: float | None = None
+    """Mean over all candidates that were not run."""
 
 
 class Campaign:
@@ -108,7 +111,7 @@ class Campaign:
             if config is None:
                 config, error = self._choose(len(done))
                 if config is None:
-                    return Ending("the frontier is settled", len(done), error)
+                    return self._ended("the frontier is settled", len(done), error)
             self._step(len(done), config)
             done.append(config)
             for context in self._plan.contexts:
@@ -159,7 +162,13 @@ class Campaign:
     def _ending(self, reason: str, number: int) -> Ending:
         rng = np.random.default_rng([self._plan.seed, number])
         error = choose(Posterior(self._candidates, self._tried()), rng).expected_error
-        return Ending(reason, number, error)
+        return self._ended(reason, number, error)
+
+    def _ended(self, reason: str, number: int, error: float | None) -> Ending:
+        everywhere = None
+        if self._telling is not None and number >= MANY:
+            everywhere = self._telling.expected(_runs(self._records), self._tried())
+        return Ending(reason, number, error, everywhere)
 
     def _tried(self) -> dict[int, Measurement]:
         """What is known of each candidate that was run, at the longest context."""

@@ -61,15 +61,10 @@ class CandidateDesign:
         self, records: Sequence[Record], tried: Collection[int], otherwise: int | None
     ) -> int | None:
         """The candidate to run after `tried`; `otherwise` where no row says anything yet."""
-        measured = [
-            (config.with_chunk(None), row)
-            for record in records
-            if not (config := Configuration.parse(record.config)).affine
-            and (row := to_row(record, KEY)) is not None
-        ]
+        measured = _measured(records)
         if not measured:
             return otherwise
-        places = tuple(sorted({(row.kind, row.context) for _, row in measured}))
+        places = _places(measured)
         design = self._design_at(places, tried)
         number = {candidate: i for i, candidate in enumerate(self._pool)}
         kept: list[list[float]] = [[] for _ in range(len(self._pool) * len(places))]
@@ -82,6 +77,16 @@ class CandidateDesign:
         ran = {number[candidate] for candidate in tried}
         chosen = design.next([row for _, row in measured], ran, seen)
         return None if chosen is None else self._pool[chosen]
+
+    def expected(self, records: Sequence[Record], tried: Collection[int]) -> float | None:
+        """Mean error that the records' rows leave over the candidates that were not tried, as the
+        fit of the model's own noise expects it; None without a row."""
+        measured = _measured(records)
+        if not measured:
+            return None
+        design = self._design_at(_places(measured), tried)
+        number = {candidate: i for i, candidate in enumerate(self._pool)}
+        return design.expected([row for _, row in measured], {number[one] for one in tried})
 
     def _design_at(self, places: tuple[Place, ...], tried: Collection[int]) -> TellingDesign:
         """The design whose runs leave rows at `places`, with all of `tried` in the pool."""
@@ -101,3 +106,21 @@ class CandidateDesign:
             self._design = TellingDesign(points, model, prior)
             self._places = places
         return self._design
+
+
+Measured = Sequence[tuple[Configuration, AccuracyRow]]
+"""Rows with the configuration that was run, without its chunk."""
+
+
+def _measured(records: Sequence[Record]) -> Measured:
+    """What the fit learns from: all but formats with maps, of which it knows nothing."""
+    return [
+        (config.with_chunk(None), row)
+        for record in records
+        if not (config := Configuration.parse(record.config)).affine
+        and (row := to_row(record, KEY)) is not None
+    ]
+
+
+def _places(measured: Measured) -> tuple[Place, ...]:
+    return tuple(sorted({(row.kind, row.context) for _, row in measured}))

@@ -101,6 +101,12 @@ class Belief:
         total: Floats = (self.root**2).sum(axis=1)
         return total
 
+    @property
+    def spread(self) -> Floats:
+        """Standard deviation of u, with what a format and a row have of their own."""
+        total: Floats = np.sqrt(self.variance + OWN**2 / 2 + MISFIT**2)
+        return total
+
 
 def most_telling(
     belief: Belief, points: Points, tried: Collection[int], row_sd: float, rng: np.random.Generator
@@ -132,7 +138,7 @@ def doubted_pick(
     """The candidate whose run does most for a pick of a frontier, and the expected error that it
     takes away there; None where no run does. `kept` [N] are the measured retentions at the points
     of what was tried, nan where there is none."""
-    spread = np.sqrt(belief.variance + OWN**2 / 2 + MISFIT**2)
+    spread = belief.spread
     best: tuple[int | None, float] = (None, 0.0)
     for rows in points.fronts:
         places = _rows_of(points.owner, rows)
@@ -186,6 +192,14 @@ class TellingDesign:
         row_sd = float(np.median([row.sd for row in rows]))
         rng = np.random.default_rng(number)
         return most_telling(belief, self._points, tried, row_sd, rng)
+
+    def expected(self, rows: Sequence[AccuracyRow], tried: Collection[int]) -> float:
+        """Mean error of retention that `rows` leave, as the fit expects it, over all points of
+        candidates that were not tried."""
+        belief = Belief.of(rows, self._model, self._prior, self._arrays)
+        left = ~np.isin(self._points.owner, list(tried))
+        spread = belief.spread[left]
+        return float(expected_error(belief.mean[left], spread, spread).mean())
 
 
 def expected_error(mean: Floats, spread: Floats, left: Floats) -> Floats:

@@ -11,7 +11,8 @@ the table into docs/accuracy.md.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,29 +49,48 @@ Point = tuple[Configuration, int]
 def chosen_runs(measured: Measured, count: int) -> list[Configuration]:
     """What a calibration of `count` runs measures, LONG or more, among what there is: its anchors,
     or what is nearest to them, then what tells most."""
-    configs = list(measured.rows)
-    rows = {
-        i: [row for by in here.values() for row in by]
-        for i, here in enumerate(measured.rows.values())
-    }
+    design, points, configs = _designed(measured)
     weights = {config.weight_bits for config in configs}
     tried = {_nearest(configs, one): None for one in anchors(tuple(weights), None, LONG)[1:]}
-    points = Points(
-        [row for here in rows.values() for row in here],
-        np.array([i for i, here in rows.items() for _ in here]),
-        np.array([measured.share(config) for config in configs]),
-    )
-    shipped = published()
-    sensitivity = sensitivity_of(measured)
-    model = KnownModel(KEY, sensitivity.features, (), shape_of(measured.spec))
-    design = TellingDesign(points, model, prior_of(shipped, sensitivity))
     kept = np.array([min(row.retention, 1.0) for row in points.rows])
     while len(tried) < min(count, len(configs)):
         seen = np.where(np.isin(points.owner, list(tried)), kept, np.nan)
-        chosen = design.next([_bounded(row) for i in tried for row in rows[i]], tried, seen)
+        chosen = design.next(_rows_of(points, tried), tried, seen)
         assert chosen is not None  # some are left
         tried[chosen] = None
     return [configs[i] for i in tried]
+
+
+def expected_error(measured: Measured, chosen: Sequence[Configuration]) -> float:
+    """The error of all that was not chosen as a calibration itself expects it at its end."""
+    design, points, configs = _designed(measured)
+    tried = [configs.index(config) for config in chosen]
+    return design.expected(_rows_of(points, tried), tried)
+
+
+def _designed(measured: Measured) -> tuple[TellingDesign, Points, list[Configuration]]:
+    """The design of a calibration among what there is, and its candidates."""
+    configs = list(measured.rows)
+    rows = [
+        (i, row) for i, here in enumerate(measured.rows.values()) for by in here.values()
+        for row in by
+    ]  # fmt: skip
+    points = Points(
+        [row for _, row in rows],
+        np.array([i for i, _ in rows]),
+        np.array([measured.share(config) for config in configs]),
+    )
+    sensitivity = sensitivity_of(measured)
+    model = KnownModel(KEY, sensitivity.features, (), shape_of(measured.spec))
+    return TellingDesign(points, model, prior_of(published(), sensitivity)), points, configs
+
+
+def _rows_of(points: Points, tried: Iterable[int]) -> list[AccuracyRow]:
+    """The rows of candidates, in the order in which they were tried."""
+    owned: dict[int, list[AccuracyRow]] = {}
+    for owner, row in zip(points.owner.tolist(), points.rows, strict=True):
+        owned.setdefault(owner, []).append(_bounded(row))
+    return [row for candidate in tried for row in owned[candidate]]
 
 
 @dataclass(frozen=True)
@@ -81,12 +101,17 @@ class Replay:
     points: int
     error: float
     """Mean absolute error of the points that were not run."""
+    expected: float
+    """The same as the calibration expects it."""
     error_usable: float
-    """The same where nine tenths are kept."""
+    """Mean absolute error where nine tenths are kept."""
     promise: float
     """Largest difference between a pick's promise and its measurement, at SMALL_CACHE or more."""
     promise_small: float
     """The same for smaller caches."""
+    chance: float
+    """What sampling makes of the former two where every promise is right, in 19 of 20 cases at
+    most."""
     short: float
     """Largest gap of a pick to the best that was measured for no more memory."""
 
@@ -97,6 +122,7 @@ def replay(measured: Measured, count: int) -> Replay:
     predicted, low = _predicted(measured, chosen)
     errors, usable = [], []
     promise, promise_small, short = [0.0], [0.0], [0.0]
+    unsure: list[float] = []
     for context in measured.contexts:
         points = []
         for config, by in measured.rows.items():
@@ -109,26 +135,45 @@ def replay(measured: Measured, count: int) -> Replay:
                 errors.append(abs(said - kept.retention))
                 usable += [errors[-1]] * (kept.retention >= 0.9)
             least = kept.retention if known else low[config, context]
-            points.append((measured.share(config), said, kept.retention, least, config.weight_bits))
-        for bits in {point[4] for point in points}:
-            front = sorted((p for p in points if p[4] == bits), key=lambda p: (p[0], -p[1]))
+            spread = 0.0 if known else kept.sd
+            share, bits = measured.share(config), config.weight_bits
+            points.append((share, said, kept.retention, least, spread, bits))
+        for bits in {point[-1] for point in points}:
+            front = sorted((p for p in points if p[-1] == bits), key=lambda p: (p[0], -p[1]))
             best_said = best_kept = 0.0
-            for share, said, kept_here, least, _ in front:
+            for share, said, kept_here, least, spread, _ in front:
                 best_kept = max(best_kept, kept_here)
                 if least >= SAFE and said > best_said + TIE:
                     best_said = said
                     place = promise_small if share < SMALL_CACHE else promise
                     place.append(abs(said - kept_here))
                     short.append(best_kept - kept_here)
+                    unsure.append(spread)
     return Replay(
         runs=len(chosen),
         points=len(errors),
         error=float(np.mean(errors)),
+        expected=expected_error(measured, chosen),
         error_usable=float(np.mean(usable)),
         promise=max(promise),
         promise_small=max(promise_small),
+        chance=by_chance(unsure),
         short=max(short),
     )
+
+
+def by_chance(spreads: Sequence[float]) -> float:
+    """What the largest of independent normal errors with these standard deviations stays below in
+    19 of 20 cases; 0 where there is none."""
+    some = [spread for spread in spreads if spread > 0]
+    if not some:
+        return 0.0
+    low, high = 0.0, 10 * max(some)
+    for _ in range(40):
+        middle = (low + high) / 2
+        below = math.prod(math.erf(middle / spread / math.sqrt(2)) for spread in some)
+        low, high = (middle, high) if below < 0.95 else (low, middle)
+    return high
 
 
 def _predicted(
@@ -189,17 +234,19 @@ def _nearest(configs: Sequence[Configuration], wanted: Configuration) -> int:
 
 def table(replays: Mapping[str, Sequence[Replay]]) -> str:
     """A line for each model and number of runs, in points."""
-    header = ["model", "runs", "points left", "MAE", "where 0.9 is kept"]
-    header += ["a pick's promise", "below a fifth of the cache", "short of the best"]
+    header = ["model", "runs", "points left", "MAE", "expected", "where 0.9 is kept"]
+    header += ["a pick's promise", "below a fifth of the cache", "by sampling", "short of the best"]
     lines: list[list[object]] = [
         [
             name,
             one.runs,
             one.points,
             one.error,
+            one.expected,
             one.error_usable,
             one.promise,
             one.promise_small,
+            one.chance,
             one.short,
         ]
         for name, ones in replays.items()

@@ -31,6 +31,7 @@ class CalibrationRecord(TypedDict):
     configurations: int
     failed: int
     expected_error: float | None
+    expected_everywhere: float | None
     held_out: dict[str, Any] | None
     protect: list[int]
     breaks: int | None
