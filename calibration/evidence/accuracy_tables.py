@@ -178,7 +178,7 @@ def _parts(held_out: HeldOut) -> dict[str, list[int]]:
     """Row numbers by who measured them and by what was quantized."""
     parts: dict[str, list[int]] = {}
     for i, row in enumerate(held_out.rows):
-        cache = "cache" if row.k_bits < 16 or row.v_bits < 16 else "weights alone"
+        cache = "cache" if row.quantizes_cache else "weights alone"
         parts.setdefault(f"{row.provenance}, {cache}", []).append(i)
     return dict(sorted(parts.items(), reverse=True))
 
@@ -228,7 +228,7 @@ def _worst_table(unseen: HeldOut, models: Mapping[str, KnownModel]) -> str:
     """The groups of rows with a quantized cache that carry most of their error."""
     members: dict[tuple[str, ...], list[int]] = {}
     for i, row in enumerate(unseen.rows):
-        if row.k_bits < 16 or row.v_bits < 16:
+        if row.quantizes_cache:
             family, bits = str(models[row.model].features.family), f"K{row.k_bits:g}V{row.v_bits:g}"
             key = (row.source.split("@")[0][:NAMED_BY], family, row.kind, bits)
             members.setdefault(key, []).append(i)

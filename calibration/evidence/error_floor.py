@@ -27,11 +27,6 @@ Key = Callable[[AccuracyRow], object]
 Models = Mapping[str, KnownModel]
 
 
-def of_cache(row: AccuracyRow) -> bool:
-    """Whether a row is about a quantized cache; else about weights alone."""
-    return row.k_bits < 16 or row.v_bits < 16
-
-
 def bits_of(row: AccuracyRow) -> tuple[object, ...]:
     """Model and bits: what the most modest knowledge of a model is by."""
     return row.model, row.weight_bits, row.k_bits, row.v_bits
@@ -86,10 +81,10 @@ def floor_lines(rows: Sequence[AccuracyRow], predicted: Floats) -> list[list[obj
         "own": by_median(scores, parted(rows, bits_of), out=False),
     }
     chosen = {
-        "cache": [of_cache(row) for row in rows],
-        "weights alone": [not of_cache(row) for row in rows],
-        "weights, 4 bits": [not of_cache(row) and row.weight_bits == 4 for row in rows],
-        "weights, 8 bits": [not of_cache(row) and row.weight_bits == 8 for row in rows],
+        "cache": [row.quantizes_cache for row in rows],
+        "weights alone": [not row.quantizes_cache for row in rows],
+        "weights, 4 bits": [not row.quantizes_cache and row.weight_bits == 4 for row in rows],
+        "weights, 8 bits": [not row.quantizes_cache and row.weight_bits == 8 for row in rows],
     }
     lines: list[list[object]] = []
     for name, one in chosen.items():
@@ -143,7 +138,8 @@ def ways_of_leaving_out(
 
 def left_out_table(rows: Sequence[AccuracyRow], models: Models) -> str:
     """Errors of caches and of weights for each way of leaving out."""
-    scores, cache = np.array([r.retention for r in rows]), np.array([of_cache(r) for r in rows])
+    scores = np.array([r.retention for r in rows])
+    cache = np.array([r.quantizes_cache for r in rows])
     lines: list[list[object]] = []
     for name, parts in ways_of_leaving_out(rows, models).items():
         by_kind, named = (np.abs(found - scores) for found in left_out(rows, models, parts))

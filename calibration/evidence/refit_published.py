@@ -55,7 +55,8 @@ def fit(
     start = dict(zip(full.layout.names, full.theta.tolist(), strict=True))
     left_out = hold_out_models(rows, models, folder, start)
     configurations = hold_out_configurations(rows, models, folder, start)
-    unseen, known = (conformal_z(one.held_out(), models) for one in (left_out, configurations))
+    unseen = conformal_z(left_out.held_out(), models)
+    known = conformal_z(configurations.held_out())
     # what is known of a model never makes its interval wider than a stranger's
     z = {"unseen": max(unseen, known), "known": known}
     misfits = kind_misfits(left_out, z["unseen"])

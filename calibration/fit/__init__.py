@@ -15,6 +15,7 @@ DOOR = (
     "mixed_effects",
     "profile",
     "published",
+    "published_more",
     "regression",
 )
 """Modules that other rooms may import."""

@@ -58,6 +58,11 @@ class AccuracyRow:
     """How weights were quantized, where it is not as this product does it."""
 
     @property
+    def quantizes_cache(self) -> bool:
+        """Whether the row is about a quantized cache; else it is about weights alone."""
+        return self.k_bits < 16 or self.v_bits < 16
+
+    @property
     def scored(self) -> ScoredTask:
         return ScoredTask(self.task, self.chance, self.baseline or None)
 

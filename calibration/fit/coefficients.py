@@ -83,12 +83,14 @@ def data_hash(rows: Sequence[AccuracyRow], models: Sequence[KnownModel]) -> str:
 
 
 def read_families(folder: Path) -> dict[str, dict[str, Any]]:
-    """families.csv: which model types (and vocabulary, where that decides) make a family."""
+    """families.csv: which model types (and vocabulary or heads, where they decide) make a family;
+    the first that fits holds."""
     with (folder / "families.csv").open(newline="", encoding="utf-8") as file:
         return {
             line["family"]: {
                 "model_types": line["model_types"].split("|"),
                 "vocab": int(line["vocab"]) if line["vocab"] else None,
+                "ungrouped": line["ungrouped"] == "1",
             }
             for line in csv.DictReader(file)
         }
@@ -102,8 +104,8 @@ def _kind(fit: Fit, kind: str) -> list[float]:
 
 def _shape(fit: Fit, kind: str, rows: Sequence[AccuracyRow]) -> dict[str, float]:
     """How a kind falls: log steepness and log noise of weights against the reference's, the floor
-    that is usual in its rows, and its misfits (interval_widths.py), once they are known."""
-    own = [(r.scored.floor, r.weight) for r in rows if r.kind == kind]
+    usual in its rows of a cache, and its misfits (interval_widths.py), once they are known."""
+    own = [(r.scored.floor, r.weight) for r in rows if r.kind == kind and r.quantizes_cache]
     total = sum(weight for _, weight in own)
     return {
         "steepness": float(fit.layout.row(f"steepness:{kind}") @ fit.theta),
@@ -126,7 +128,7 @@ def _model(fit: Fit, model: KnownModel, rows: Sequence[AccuracyRow]) -> dict[str
         "outlier_layers": list(model.features.outliers.layers),
         "outlier_share": model.features.outliers.share,
         "rows": len(own),
-        "cache_rows": sum(r.k_bits < 16 or r.v_bits < 16 for r in own),
+        "cache_rows": sum(r.quantizes_cache for r in own),
         "provenance": next(p for p in PRECEDENCE if any(r.provenance == p for r in own)),
         "mean": [c @ fit.theta for c in combinations],
         "sd": [np.sqrt(c @ fit.covariance @ c + MISFIT**2) for c in combinations],
@@ -134,7 +136,7 @@ def _model(fit: Fit, model: KnownModel, rows: Sequence[AccuracyRow]) -> dict[str
 
 
 def _range(rows: Sequence[AccuracyRow]) -> dict[str, Any]:
-    cache = [r for r in rows if r.k_bits < 16 or r.v_bits < 16]
+    cache = [r for r in rows if r.quantizes_cache]
     integer = [r for r in cache if r.k_bits in (2, 3, 4, 8)]
     return {
         "context": [min(r.context for r in rows), max(r.context for r in rows)],

@@ -25,6 +25,10 @@ FEWEST = 20
 FALLEN, LEVEL_BELOW = 0.9, 0.75
 """Rows that keep less are what intervals are for: so many of a kind's are covered at least. Of all
 kinds together more are."""
+LEVEL_OF_WEIGHTS = (1 + LEVEL) / 2
+"""Scores of 4-bit weights miss an interval below alone, since none lies above no loss. The lower
+end misses no more of them than one end may, where FEWEST models or more say what one in twenty
+loses; else no more than both ends."""
 MISFIT_STEP, MISFIT_STEPS = 0.125, 32
 """Misfits that are tried: up to 4, a factor of 55 of the noise."""
 WEIGHTS_STEP = 0.01
@@ -35,35 +39,39 @@ FOUR = 4
 def kind_misfits(left_out: Collector, z: float) -> dict[str, Misfit]:
     """For each kind of task the least misfits by which the intervals of `z` cover LEVEL of its
     rows: those with a quantized cache, and LEVEL_BELOW of those that lose a tenth or more; and
-    those of 4-bit weights alone."""
-    cache = [_quantizes_cache(row) for row in left_out.rows]
+    LEVEL_OF_WEIGHTS of those of 4-bit weights alone."""
+    cache = [row.quantizes_cache for row in left_out.rows]
     weights = [
         not of_cache and row.weight_bits <= FOUR
         for of_cache, row in zip(cache, left_out.rows, strict=True)
     ]
+    own_cache, own_weights = (_by_kind(left_out.rows, chosen) for chosen in (cache, weights))
     of_cache = _least(
-        _by_kind(left_out.rows, cache),
+        own_cache,
+        dict.fromkeys(own_cache, LEVEL),
         lambda tried: left_out.covered(z, {k: Misfit(cache=x) for k, x in tried.items()}),
         left_out.rows,
         MISFIT_STEP,
     )
+    many = {
+        kind: len(groups([left_out.rows[i] for i in own], left_out.models)) >= FEWEST
+        for kind, own in own_weights.items()
+    }
     of_weights = _least(
-        _by_kind(left_out.rows, weights),
+        own_weights,
+        {kind: LEVEL_OF_WEIGHTS if is_many else LEVEL for kind, is_many in many.items()},
         lambda tried: left_out.covered(z, {k: Misfit(weights=x) for k, x in tried.items()}),
         left_out.rows,
         WEIGHTS_STEP,
     )
-    if REFERENCE_KIND in of_weights:  # chains of reasoning are alike, however long
-        of_weights.setdefault("long_reasoning", of_weights[REFERENCE_KIND])
+    if REFERENCE_KIND in of_weights:  # a longer chain of reasoning is no surer
+        least = max(of_weights.get("long_reasoning", 0.0), of_weights[REFERENCE_KIND])
+        of_weights["long_reasoning"] = least
     return {
         kind: Misfit(of_cache.get(kind, 0.0), of_weights.get(kind, 0.0))
         for kind in KINDS
         if kind in of_cache or kind in of_weights
     }
-
-
-def _quantizes_cache(row: AccuracyRow) -> bool:
-    return row.k_bits < 16 or row.v_bits < 16
 
 
 def _by_kind(rows: Sequence[AccuracyRow], chosen: Sequence[bool]) -> dict[str, list[int]]:
@@ -76,6 +84,7 @@ def _by_kind(rows: Sequence[AccuracyRow], chosen: Sequence[bool]) -> dict[str, l
 
 def _least(
     of_kind: Mapping[str, Sequence[int]],
+    levels: Mapping[str, float],
     covered: Callable[[Mapping[str, float]], Mapping[int, bool]],
     rows: Sequence[AccuracyRow],
     step: float,
@@ -86,37 +95,44 @@ def _least(
         tried = {kind: (least[kind] + most[kind]) // 2 for kind in of_kind}
         held = covered({kind: step * number for kind, number in tried.items()})
         for kind, own in of_kind.items():
-            if _enough(own, rows, held):
+            if _enough(own, rows, held, levels[kind]):
                 most[kind] = tried[kind]
             else:
                 least[kind] = min(tried[kind] + 1, most[kind])
     return {kind: step * number for kind, number in most.items()}
 
 
-def _enough(own: Sequence[int], rows: Sequence[AccuracyRow], held: Mapping[int, bool]) -> bool:
+def _enough(
+    own: Sequence[int], rows: Sequence[AccuracyRow], held: Mapping[int, bool], level: float
+) -> bool:
     """Whether as many of a kind's rows are covered as there must be."""
     fallen = [i for i in own if rows[i].retention < FALLEN]
-    wanted = [(own, LEVEL)] + [(fallen, LEVEL_BELOW)] * (len(fallen) >= FEWEST)
-    return all(sum(held[i] for i in some) >= level * len(some) for some, level in wanted)
+    wanted = [(own, level)] + [(fallen, LEVEL_BELOW)] * (len(fallen) >= FEWEST)
+    return all(sum(held[i] for i in some) >= share * len(some) for some, share in wanted)
 
 
-def conformal_z(held_out: HeldOut, models: Mapping[str, KnownModel]) -> float:
-    """The z whose intervals cover LEVEL of the left-out rows, each model counted alike.
+def conformal_z(held_out: HeldOut, models: Mapping[str, KnownModel] | None = None) -> float:
+    """The z whose intervals cover LEVEL of the left-out rows of caches, and of those of weights
+    alone, counted by rows and, of these `models`, each alike.
 
-    Counting models and not rows keeps the tables with most rows from deciding alone; of the
-    two ways to count, the wider interval is taken. Rows that no interval holds count as beyond the
-    widest of Z_GRID; the result is at most that one, and 0 for no rows.
+    Counting models and not rows keeps the tables with most rows from deciding what a stranger gets,
+    and weights, which lose little, do not make a cache's interval narrower: of all ways to count,
+    the widest interval is taken. Rows that no interval holds count as beyond the widest of Z_GRID;
+    the result is at most that one, and 0 for no rows.
     """
     needed = held_out.needed_z()
-    if not len(needed):
-        return 0.0
-    by_row = np.full(len(needed), 1.0 / len(needed))
-    by_model = np.zeros(len(needed))
-    by_group = groups(held_out.rows, models)
-    for out in by_group.values():
-        by_model[out] = 1.0 / (len(by_group) * len(out))
-    found_z = max(_quantile(needed, w) for w in (by_row, by_model))
-    return min(found_z, float(Z_GRID[-1]))
+    of_cache = np.array([row.quantizes_cache for row in held_out.rows], dtype=bool)
+    found_z = [0.0]
+    for part in (np.flatnonzero(of_cache), np.flatnonzero(~of_cache)):
+        if len(part):
+            found_z.append(_quantile(needed[part], np.full(len(part), 1.0 / len(part))))
+            if models is not None:
+                by_model = np.zeros(len(part))
+                by_group = groups([held_out.rows[i] for i in part], models)
+                for out in by_group.values():
+                    by_model[out] = 1.0 / (len(by_group) * len(out))
+                found_z.append(_quantile(needed[part], by_model))
+    return min(max(found_z), float(Z_GRID[-1]))
 
 
 def _quantile(values: Floats, weights: Floats) -> float:

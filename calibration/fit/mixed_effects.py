@@ -78,13 +78,14 @@ MEASURED_WIDER = 2.0
 say is the model and not the table it was printed in."""
 READ_SD = 0.6
 """Spread of key outliers between models whose checkpoints were read, around what they say."""
-BIASED_OUTLIER_SD = 5.0
-"""Key biases differ by orders of magnitude between models that have them: Qwen1.5-7B keeps
-98 % of GSM8K with per-token int4 keys, Qwen2.5-7B keeps 1 %. It holds where nobody looked."""
+BIASED_OUTLIER_SD = {"biased_outlier": 1.2, "family_biased_outlier": 2.0}
+"""Key biases differ by orders of magnitude between families that have them, and between the models
+of one by less: Qwen1.5-7B keeps 98 % of GSM8K with per-token int4 keys, Qwen2.5-7B keeps 1 %. It
+holds where nobody looked."""
 SPREADS = {
     **MODEL_SD,
     **{f"family_{name}": value for name, value in FAMILY_SD.items()},
-    "biased_outlier": BIASED_OUTLIER_SD,
+    **BIASED_OUTLIER_SD,
     "read": READ_SD,
 }
 """All spreads by the names that Features.effects gives them."""
@@ -161,9 +162,11 @@ class ParameterLayout:
             add(f"method:{name}", mean, sd)
         for task in dict.fromkeys(tasks):
             add(f"task:{task}", 0.0, TASK_SD)
+        biased = {m.features.family for m in models if m.features.qkv_bias}
         for effect in FAMILY_SD:
             for family in self.families:
-                add(f"family:{effect}:{family}", 0.0, FAMILY_SD[effect])
+                spread = "biased_outlier" if effect == "outlier" and family in biased else effect
+                add(f"family:{effect}:{family}", 0.0, SPREADS[f"family_{spread}"])
         for model in self.models:
             spreads = dict(
                 pair for component in COMPONENTS for pair in model.features.effects(component)

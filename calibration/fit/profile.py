@@ -64,7 +64,7 @@ def fit_profile(spec: ModelSpec, records: Sequence[Record]) -> dict[str, Any] | 
         misfits = misfits_of(shipped)
         held_out = _hold_out(rows, own, models, start, misfits)
     z = dict(shipped.payload["z"])
-    held_out_z = conformal_z(held_out, models) if held_out is not None else 0.0
+    held_out_z = conformal_z(held_out) if held_out is not None else 0.0
     few = held_out is None or len(held_out.rows) < FEW
     z["known"] = max(held_out_z, z["known"]) if few else held_out_z
     payload = to_payload(full, rows, models, FOLDER, z)

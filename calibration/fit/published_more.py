@@ -1,18 +1,20 @@
-"""Rows of raw_more.csv: 752 scores of 43 models, mapped onto the grammar when they were collected.
+"""Rows of raw_more.csv and raw_blind.csv, mapped onto the grammar when they were collected.
 
 Unlike the older table, each row says what its task scores by chance and unquantized, so that the
 regression knows the floor under a score and how hard the task was. Rows outside of the grammar
-(learned rotations, codebooks) and suspect ones were left out there.
+(learned rotations, codebooks) and suspect ones were left out there. Those of raw_blind.csv were
+predicted before anything learned from them: evidence/blind_rows.py repeats that test.
 """
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...planner.accuracy.task_kinds import EXAMS
 from ...planner.formats.configuration import Configuration
 from .accuracy_rows import AccuracyRow
 
-FILE = "raw_more.csv"
+FILES = MORE, BLIND = "raw_more.csv", "raw_blind.csv"
 EXACT = ("longeval", "longbench passageretrieval", "openai mrcr", "needle", "passkey")
 """Beginnings of tasks that ask for one place of the context."""
 WRITTEN_OUT = ("strategyqa",)
@@ -25,10 +27,13 @@ SHORT = ("strategyqa", "eq bench", *EXAMS)
 none."""
 
 
-def more_rows(folder: Path) -> list[AccuracyRow]:
-    """All rows of raw_more.csv in `folder`."""
-    with (folder / FILE).open(newline="", encoding="utf-8") as file:
-        return [_row(raw) for raw in csv.DictReader(file)]
+def more_rows(folder: Path, files: Sequence[str] = FILES) -> list[AccuracyRow]:
+    """All rows of these files in `folder`."""
+    rows: list[AccuracyRow] = []
+    for name in files:
+        with (folder / name).open(newline="", encoding="utf-8") as file:
+            rows += [_row(raw) for raw in csv.DictReader(file)]
+    return rows
 
 
 def kind_of(task: str, collected: str) -> str:

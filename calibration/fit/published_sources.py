@@ -62,7 +62,6 @@ GRANULARITIES = {
     "vLLM k3v4_nc": SourceFormat(_TOKEN, rotates=True, weight=0.5),
     "vLLM 3bit_nc": SourceFormat(_TOKEN, rotates=True, weight=0.5),
     "WHT + Lloyd-Max + residual signs": SourceFormat(_TOKEN, rotates=True, weight=0.5),
-    "RotorQuant": SourceFormat(_TOKEN, rotates=True, weight=0.5),
     "exllamav2 Q4": SourceFormat(_TOKEN, 32, rotates=True, weight=0.5),
     # Keys alone were quantized in these two.
     "PolarQuant per-vector norm": SourceFormat(_TOKEN, rotates=True, weight=0.5),
@@ -182,6 +181,10 @@ EXCLUDED: tuple[tuple[dict[str, str], str], ...] = (
     ({"k_bits": "2.7 avg"}, "mixture of bits within a head"),
     ({"granularity": "OSCAR INT2"}, "a rotation trained on data is not a Hadamard transform"),
     ({"granularity": "RotateKV INT2"}, "reorders channels: not a layout of ours"),
+    (
+        {"granularity": "RotorQuant"},
+        "rotates blocks of three channels, and the prompt's keys stay in 16 bits",
+    ),
     ({"granularity": "TurboQuant+ 2.5-bit"}, "mixture of bits within a head"),
     ({"task": "long-context (note labels it LongBench)", "k_bits": "4"}, "granularity not stated"),
 )

@@ -65,7 +65,10 @@ class RegressionProblem:
         self.trust: Floats = np.sqrt([r.weight for r in rows])
         self.context: Floats = np.array([float(r.context) for r in rows])
         owners = [models[r.model] for r in rows]
-        self.formats, self.shares = formats_and_shares(rows, owners)
+        formats, self.shares = formats_and_shares(rows, owners)
+        # a model's own rows tell what rotation does to its biases: fit/calibrated_noise.py has none
+        biased = np.array([float(m.features.qkv_bias) for m in owners])
+        self.formats = replace(formats, biased=biased)
         bits = np.array([r.protected_bits for r in rows])
         self.guarded = np.flatnonzero(self.shares.any(axis=0))
         """Rows with protected layers, and their formats there."""

@@ -86,7 +86,7 @@ def payload_of(spec: ModelSpec, runs: Sequence[Run], told: Sequence[Run] = ()) -
         "outlier_layers": [],
         "outlier_share": 0.0,
         "rows": len(rows),
-        "cache_rows": sum(row.k_bits < 16 or row.v_bits < 16 for row in rows),
+        "cache_rows": sum(row.quantizes_cache for row in rows),
         "provenance": "calibrated",
         "mean": _rounded(effects.mean),
         "sd": _rounded(effects.sd),

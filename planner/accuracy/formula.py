@@ -112,6 +112,9 @@ class FormatArrays:
     measured: Floats | None = None
     """Noise by the model's own attention under these formats and their protected layers, without
     windows [3, N] (attention_noise.py)."""
+    biased: Floats | None = None
+    """1 where the keys have biases that nobody read: rotation spreads them over all channels and
+    makes none of them smaller against what it spoils. None where no keys have any."""
 
     def at(self, places: NDArray[np.int64]) -> "FormatArrays":
         """The formats at these places."""
@@ -129,6 +132,16 @@ class FormatArrays:
             for side in (self.k_bits, self.v_bits)
         )
         return self.with_bits(k, v)
+
+    @property
+    def with_biases(self) -> "FormatArrays":
+        """The same of keys that have biases."""
+        return replace(self, biased=np.ones(self.k_bits.shape))
+
+    @property
+    def spread_out(self) -> Floats:
+        """1 where rotation makes key outliers smaller."""
+        return self.rotate_k if self.biased is None else self.rotate_k * (1.0 - self.biased)
 
     @property
     def worst(self) -> "FormatArrays":
@@ -211,7 +224,7 @@ def noise(
     outlier = alone.outlier * np.exp(
         coefficients["tensor"] * tensor
         - coefficients["channel_outlier"] * channel
-        - coefficients["rotation_key"] * formats.rotate_k
+        - coefficients["rotation_key"] * formats.spread_out
         - coefficients["smoothing"] * formats.smoothing
     )
     if formats.read is not None:

@@ -6,7 +6,7 @@ models; anything else the population's and the spread between families too. What
 (size, key bias, key norms) moves the mean in every case.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -25,6 +25,9 @@ from .retention import OutlierLayers
 COMPONENTS = ("plain", "outlier", "value", "weight")
 VOCAB_SLACK = 1024
 """A fine-tune adds a few tokens; Llama 2 and 3 are 96,256 apart."""
+STRANGE_BIASES = 3.0
+"""By which key biases differ more between families where a family has no rows of a cache: left-out
+models, whose distance sets the width of intervals at a third of a normal's, mostly have kin."""
 NEW_CACHE_SPREAD = 2.0
 """Latents and recurrent states: noise acts on them in ways no row has seen; on their weights it
 acts as on others'."""
@@ -32,10 +35,11 @@ SIZE_CLASS = 1.0
 """Doublings of the parameters, up or down, within which a measured model speaks for another."""
 ROWS_OF_A_SIZE = 4
 """A model of fewer rows does not speak for its size."""
-SIZE_SPREAD = 0.3
+FAMILIES_OF_A_SIZE = 2
+"""Nor does a single family: its models are alike in more than their size."""
+SIZE_SPREAD = 0.45
 """Standard deviation in log noise for each squared doubling beyond: what recall models of 7 million
-parameters ask for, eight doublings below, and three of 0.1 to 0.5 billion, two to four below
-(docs/accuracy.md)."""
+parameters ask for, eight doublings below, and three of 0.1 to 0.5 billion, two to four below."""
 NEW_CACHE_DOUBT = 0.5
 """Bits by which a format of such a cache may be worth less or more than in caches that rows are of:
 an estimate, which no row has tried."""
@@ -57,6 +61,8 @@ class ModelSensitivity:
     other_size: Floats | float = 0.0
     """Standard deviation more in all scales, since no model of about this size was measured. A fit
     to the model's own rows does without: they say what its size makes of it."""
+    of_weights: bool = False
+    """Whether its rows are of weights alone, so that the scales of its cache are a stranger's."""
     own: bool = False
     """Whether the payload holds this model's own noise (calibrated_noise.py), which goes before
     these scales; `z` is then a shift of log noise."""
@@ -98,6 +104,8 @@ class FittedSensitivities:
         index, mean, covariance = self._population
         spread = self.payload["spread"]
         family_known = f"family:cache:{features.family}" in index
+        kin = [m for m in self.payload["models"].values() if m["family"] == features.family]
+        has_cache = any(model["cache_rows"] for model in kin)
         means, variances = [], []
         for component in COMPONENTS:
             row = np.zeros(len(index))
@@ -109,10 +117,13 @@ class FittedSensitivities:
                 between += spread[between_models] ** 2
                 if between_models == "read":  # the checkpoint says what a family would
                     continue
+                own = spread.get(f"family_{between_models}", spread[f"family_{effect}"])
+                if between_models == "biased_outlier" and not has_cache:
+                    between += (STRANGE_BIASES * own) ** 2
+                elif not family_known:
+                    between += own**2
                 if family_known:
                     row[index[f"family:{effect}:{features.family}"]] = 1.0
-                else:
-                    between += spread[f"family_{effect}"] ** 2
             means.append(float(row @ mean))
             variances.append(float(row @ covariance @ row) + between + spread["misfit"] ** 2)
         if not family_known:
@@ -127,17 +138,15 @@ class FittedSensitivities:
         return ModelSensitivity(features, np.array(means), sd, z, "transferred", notes, other)
 
     def _sizes_beyond(self, parameters_b: float, rows: str) -> float:
-        """Doublings between this size and the class of the nearest model whose cache was
-        quantized; 0 within one."""
-        sizes = [
-            model["parameters_b"]
-            for model in self.payload["models"].values()
-            if model[rows] >= ROWS_OF_A_SIZE
-        ]
-        if not sizes:
-            return 0.0
-        nearest = float(np.abs(np.log2(max(parameters_b, 1e-6) / np.array(sizes))).min())
-        return max(nearest - SIZE_CLASS, 0.0)
+        """Doublings between this size and the class of the nearest model with `rows`, its own or
+        another family's, whichever is further; 0 within one."""
+        nearest: dict[str, float] = {}
+        for model in self.payload["models"].values():
+            if model[rows] >= ROWS_OF_A_SIZE:
+                away = abs(float(np.log2(max(parameters_b, 1e-6) / model["parameters_b"])))
+                nearest[model["family"]] = min(away, nearest.get(model["family"], away))
+        two = sorted(nearest.values())[:FAMILIES_OF_A_SIZE]
+        return max(two[-1] - SIZE_CLASS, 0.0) if two else 0.0
 
     def of(self, spec: ModelSpec) -> ModelSensitivity:
         """The scales that hold for a model description."""
@@ -157,28 +166,43 @@ class FittedSensitivities:
             wider = [1.0 if name == "weight" else NEW_CACHE_SPREAD for name in COMPONENTS]
             return replace(sensitivity, sd=sensitivity.sd * np.array(wider), provenance="unknown")
         if key is not None:
-            return self._with_read_keys(self.known(key, features), key)
-        if same_shape is not None:
-            sensitivity = self._with_read_keys(self.known(same_shape, features), same_shape)
-            return replace(
-                sensitivity,
-                sd=np.hypot(sensitivity.sd, self.payload["spread"]["cache"]),
-                z=self.payload["z"]["unseen"],
-                provenance="transferred",
-                notes=(f"not in the tables by name; rows of {same_shape}, of its shape, are used",),
-            )
-        return self.unseen(features)
+            return self.with_rows(key, features)
+        return self.unseen(features) if same_shape is None else self.sister(same_shape, features)
 
-    def _with_read_keys(self, sensitivity: ModelSensitivity, key: str) -> ModelSensitivity:
-        """Of a model whose rows are of weights alone, key outliers as its checkpoint tells."""
-        if sensitivity.features.ranges is None or self.payload["models"][key]["cache_rows"]:
-            return sensitivity
-        outlier = np.array([name == "outlier" for name in COMPONENTS])
-        read = self.unseen(sensitivity.features)
+    def with_rows(self, key: str, features: Features) -> ModelSensitivity:
+        """The model `key`, whose rows may be of weights alone."""
+        return self._with_cache(self.known(key, features), key)
+
+    def sister(self, key: str, features: Features) -> ModelSensitivity:
+        """A model without rows, of the family and shape of the model `key`: trained otherwise, so
+        that it is as far from it as models are from each other, in its key biases above all."""
+        sensitivity = self.with_rows(key, features)
+        spread = self.payload["spread"]
+        between = [
+            sum(spread[name] ** 2 for _, name in features.effects(component)) ** 0.5
+            for component in COMPONENTS
+        ]
         return replace(
             sensitivity,
-            mean=np.where(outlier, read.mean, sensitivity.mean),
-            sd=np.where(outlier, read.sd, sensitivity.sd),
+            sd=np.hypot(sensitivity.sd, between),
+            z=self.payload["z"]["unseen"],
+            provenance="transferred",
+            notes=(f"not in the tables by name; rows of {key}, of its shape, are used",),
+        )
+
+    def _with_cache(self, sensitivity: ModelSensitivity, key: str) -> ModelSensitivity:
+        """Of a model whose rows are of weights alone, the cache is a stranger's."""
+        if self.payload["models"][key]["cache_rows"]:
+            return sensitivity
+        weight = np.array([name == "weight" for name in COMPONENTS])
+        stranger = self.unseen(sensitivity.features)
+        return replace(
+            sensitivity,
+            mean=np.where(weight, sensitivity.mean, stranger.mean),
+            sd=np.where(weight, sensitivity.sd, stranger.sd),
+            other_size=np.where(weight, 0.0, stranger.other_size),
+            notes=stranger.notes,
+            of_weights=True,
         )
 
     def _ranges(self, spec: ModelSpec, key: str | None) -> KeyRanges | None:
@@ -229,30 +253,47 @@ class FittedSensitivities:
         if own is not None and tuple(self.payload["models"][own]["shape"]) == shape_of(spec):
             return own, None
         parts = [p.removeprefix("meta-").replace("_", "-") for p in spec.name.lower().split("/")]
-        family, shape = self._family(spec), shape_of(spec)
-        alike = [
-            key
-            for key, model in self.payload["models"].items()
-            if model["family"] == family and tuple(model["shape"]) == shape
-        ]
-        # rows of weights alone say nothing of a cache that rows of a sister speak of
-        alike = [key for key in alike if self.payload["models"][key]["cache_rows"]] or alike
+        alike = self.alike(self._family(spec), shape_of(spec))
         for key in alike:
             names = tuple(self.payload["models"][key]["names"])
             if any(part.startswith(names) for part in parts):
                 return key, None
-        # Among equals, the one most sensitive to noise on its keys: nobody is promised too much.
-        worst = max(alike, key=lambda k: self.payload["models"][k]["mean"][1], default=None)
-        return None, worst
+        return None, self.most_sensitive(alike)
+
+    def alike(self, family: str | None, shape: tuple[int, int, int]) -> list[str]:
+        """Models with rows, of this family and shape."""
+        models = self.payload["models"]
+        found = [
+            k for k, m in models.items() if m["family"] == family and tuple(m["shape"]) == shape
+        ]
+        # rows of weights alone say nothing of a cache that rows of a sister speak of
+        return [key for key in found if models[key]["cache_rows"]] or found
+
+    def most_sensitive(self, alike: Sequence[str]) -> str | None:
+        """Among equals, one whose keys were read, then the one most sensitive to noise on them
+        (in other units where they were read): nobody is promised too much."""
+        models = self.payload["models"]
+        return max(
+            alike, key=lambda k: (bool(models[k]["read"]), models[k]["mean"][1]), default=None
+        )
 
     def _family(self, spec: ModelSpec) -> str | None:
         for family, known in self.payload["families"].items():
             vocab = known["vocab"]
-            if spec.model_type in known["model_types"] and (
-                vocab is None or abs(spec.vocab - vocab) <= VOCAB_SLACK
+            if (
+                spec.model_type in known["model_types"]
+                and (vocab is None or abs(spec.vocab - vocab) <= VOCAB_SLACK)
+                and (not known.get("ungrouped") or _is_ungrouped(spec))
             ):
                 return str(family)
         return None
+
+
+def _is_ungrouped(spec: ModelSpec) -> bool:
+    """Whether each query head has a KV head of its own: Qwen1.5 has, Qwen2, of the same model
+    type, has not."""
+    mixers = [m for m, _ in spec.mixer_counts if isinstance(m, Attention)]
+    return all(m.query_heads == m.kv_heads for m in mixers)
 
 
 def _cache_is_new(spec: ModelSpec) -> bool:

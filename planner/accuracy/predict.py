@@ -126,7 +126,7 @@ def predict_many(
 def _provenance(spec: ModelSpec, config: Configuration, sensitivity: ModelSensitivity) -> str:
     """Of a cache in 16 bits, that of the weights alone: nothing of it is unknown."""
     if config.quantizes_kv:
-        return sensitivity.provenance
+        return "transferred" if sensitivity.of_weights else sensitivity.provenance
     if sensitivity.provenance in OF_THE_MODEL and is_published(spec, config.weight_format):
         return "published"
     return "transferred" if sensitivity.provenance == "unknown" else sensitivity.provenance
@@ -183,7 +183,9 @@ def _table(
     )
     kept = np.concatenate([cache * weights for cache, weights in parts], axis=1)
     floors = np.array([predictor.floor(sensitivity, kind, scored) for kind in REPORTED_KINDS])
-    known = sensitivity.features.ranges is None or sensitivity.provenance in OF_THE_MODEL
+    known = sensitivity.features.ranges is None or (
+        sensitivity.provenance in OF_THE_MODEL and not sensitivity.of_weights
+    )
     return with_high(above_floor(kept, floors[:, None]), None if known else formats)
 
 

@@ -105,6 +105,8 @@ class Predictor:
             ]
             return np.array(cache), np.array(weights)
         tokens = np.asarray(context, dtype=float)
+        if sensitivity.features.qkv_bias:
+            formats, protected = formats.with_biases, protected.with_biases
         cache, weights = [], []
         for z in ends:
             coefficients = self.coefficients(z)

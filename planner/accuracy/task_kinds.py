@@ -36,7 +36,7 @@ REPORTED_KINDS = (
     "short_reasoning",
     "likelihood",
 )
-EXAMS = ("mmlu", "ceval", "mmmu")
+EXAMS = ("mmlu", "ceval", "cmmlu", "mmmu")
 """Beginnings of tasks of exam questions: at 2 and 3 bits they lose as short answers do, three times
 what the easier questions lose."""
 TASKS = tuple(kind.replace("_", "-") for kind in REPORTED_KINDS)

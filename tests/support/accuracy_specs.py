@@ -26,7 +26,7 @@ def spec_of(name: str) -> ModelSpec:
         "num_attention_heads": 24,
         "num_key_value_heads": 8,
         "num_hidden_layers": 24,
-        "vocab_size": 50000,
+        "vocab_size": 56000,
         "max_position_embeddings": 32768,
         "attention_bias": name == UNSEEN_BIASED,
         "tie_word_embeddings": False,

@@ -13,6 +13,8 @@ from kvpareto.calibration.fit.interval_widths import (
     WEIGHTS_STEP,
     kind_misfits,
 )
+from kvpareto.calibration.fit.mixed_effects import KnownModel
+from kvpareto.calibration.grid.evaluate import FEATURES
 from kvpareto.planner.accuracy.measured_configs import MeasuredRetention
 from kvpareto.planner.accuracy.predict import predict, published
 from kvpareto.planner.formats.configuration import Configuration
@@ -49,6 +51,8 @@ class LeftOut(Collector):
 
     def __init__(self, rows: list[AccuracyRow], from_misfit: list[float]) -> None:
         self.rows, self.from_misfit = rows, from_misfit
+        keys = dict.fromkeys(row.model for row in rows)
+        self.models = {key: KnownModel(key, FEATURES, (), (i, 1, 1)) for i, key in enumerate(keys)}
 
     def covered(self, z: float, misfits: Misfits) -> dict[int, bool]:
         assert z == Z
@@ -106,6 +110,15 @@ def test_weights_have_a_misfit_of_their_own() -> None:
     assert found["reasoning"].weights == pytest.approx(5 * WEIGHTS_STEP)
     # long chains of reasoning, of which there are few rows, are as reasoning
     assert found["long_reasoning"] == found["reasoning"]
+
+
+def test_many_models_say_what_one_in_twenty_loses() -> None:
+    """Of as many models as rows, 38 of 40 are held; of one model, nine tenths are enough."""
+    needed = [0.0] * 37 + [0.05] * 3
+    of_one, of_many = [FOUR] * 40, [replace(FOUR, model=f"model {i}") for i in range(40)]
+    assert kind_misfits(LeftOut(of_one, needed), Z)["reading"].weights == 0.0
+    found = kind_misfits(LeftOut(of_many, needed), Z)["reading"].weights
+    assert found == pytest.approx(5 * WEIGHTS_STEP)
 
 
 def test_the_lower_end_of_4_bit_weights_allows_for_it() -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -121,6 +122,14 @@ def test_the_conformal_quantile_is_that_of_one_row_more() -> None:
     assert conformal_z(held_out(needs), MODELS) == pytest.approx(1.8)  # of 19: the 18th
     needs = [0.1 * i for i in range(1, 21)]
     assert conformal_z(held_out(needs), MODELS) == pytest.approx(1.9)  # of 20: 18.9, the 19th
+
+
+def test_weights_that_lose_little_do_not_make_a_cache_s_interval_narrower() -> None:
+    found = held_out([1.5] * 9 + [0.1] * 91)
+    weights = replace(ROW, k_bits=16.0, v_bits=16.0, weight_bits=4)
+    assert conformal_z(found, MODELS) == pytest.approx(0.1)  # all of one cache
+    found = replace(found, rows=(ROW,) * 9 + (weights,) * 91)
+    assert conformal_z(found, MODELS) == pytest.approx(1.5)
 
 
 def test_a_shift_is_the_quantile_of_one_row_more() -> None:

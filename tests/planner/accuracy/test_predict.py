@@ -134,7 +134,7 @@ def test_four_bit_weights_cost_more_on_small_models() -> None:
     ("model", "provenance", "word"),
     [
         (QWEN25_7B, "published", "layers 0, 27 hold 99%"),
-        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "transferred", "qwen2.5-7b"),
+        ("Qwen/Qwen2-7B-Instruct", "transferred", "qwen2.5-7b"),
         ("Qwen/Qwen2.5-14B-Instruct", "transferred", None),
         (UNSEEN, "transferred", "no rows of this model family"),
         (LATENT, "unknown", "take the bounds"),

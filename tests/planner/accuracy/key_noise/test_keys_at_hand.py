@@ -56,7 +56,7 @@ def retention(path: Path | str, config: str) -> tuple[float, float, float]:
 def test_a_folder_with_a_biased_layer_is_foreseen_to_collapse_and_to_be_cured(
     tmp_path: Path,
 ) -> None:
-    """Without the checkpoint the interval spans both."""
+    """Without the checkpoint its family's collapse is all that is known."""
     biased, harmless = folder(tmp_path, LARGE, "biased"), folder(tmp_path, SMALL, "harmless")
     assert retention(biased, "w16a16-k4v4")[2] < 0.3
     assert retention(harmless, "w16a16-k4v4")[1] > 0.9
@@ -66,9 +66,8 @@ def test_a_folder_with_a_biased_layer_is_foreseen_to_collapse_and_to_be_cured(
         low, middle, high = retention(biased, f"w16a16-{cure}")
         assert middle > 0.9
         before, _, above = retention(alone, f"w16a16-{cure}")
-        assert high - low < 0.55 * (above - before), cure
-    low, _, high = retention(alone, "w16a16-k4v4")
-    assert high - low > 0.5
+        assert high - low < 0.55 * (above - before) or above < low, cure  # or it was wrong
+    assert retention(alone, "w16a16-k4v4")[1] < 0.1
 
 
 def test_the_answer_says_which_layer_and_the_plan_may_protect_it(tmp_path: Path) -> None:
@@ -146,8 +145,7 @@ def test_a_checkpoint_that_cannot_be_read_says_nothing(tmp_path: Path, damage: s
     else:
         file.write_bytes(file.read_bytes()[:200] if damage == "cut" else b"\xff" * 4096)
     assert ranges_of(spec) is None
-    blind = predict(spec, PLAIN, 4096)
-    assert blind.high - blind.low > 0.5
+    assert not predict(spec, PLAIN, 4096).notes
 
 
 def test_proposals_are_few_layers_that_hold_most() -> None:

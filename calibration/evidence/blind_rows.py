@@ -1,0 +1,124 @@
+"""Rows found after the form of the regression was chosen, predicted before they were used.
+
+    python -m kvpareto.calibration.evidence.blind_rows          the table in docs/accuracy.md
+
+The fit has every other published row, and its intervals come from those alone. A model is predicted
+as a plan predicts it: by its own rows, else by a sister's of its shape, else as a stranger of its
+family or of none. docs/LOG.md has the figures of the day on which the rows were found; what was
+changed since then with them in view is said there.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...planner.accuracy.formula import Floats
+from ...planner.accuracy.interval import inside
+from ...planner.accuracy.model_sensitivity import ModelSensitivity
+from ...planner.accuracy.predictor import Predictor
+from ..fit.accuracy_rows import AccuracyRow
+from ..fit.cross_validation import observed, predict_rows
+from ..fit.interval_widths import FALLEN
+from ..fit.mixed_effects import KnownModel
+from ..fit.published import FOLDER, clean, read_models
+from ..fit.published_more import BLIND, more_rows
+from ..fit.regression import FLOOR
+from .accuracy_tables import MEAN_OF_NORMAL, markdown_table, with_tables
+from .refit_published import DOCS, fit
+
+BASES = OWN, SISTER, FAMILY, STRANGER = (
+    "own rows",
+    "a sister's rows",
+    "its family's rows",
+    "no family",
+)
+
+
+def as_planned(
+    predictor: Predictor, model: KnownModel, models: Mapping[str, KnownModel]
+) -> tuple[ModelSensitivity, str]:
+    """A model's scales as a plan finds them, and what they rest on."""
+    fitted = predictor.models
+    family = model.features.family
+    alike = fitted.alike(family, model.shape)
+    if model.key in alike:
+        return fitted.with_rows(model.key, model.features), OWN
+    sister = fitted.most_sensitive(alike)
+    if sister is not None:
+        of_sister = models[sister].features
+        features = replace(model.features, outliers=of_sister.outliers, ranges=of_sister.ranges)
+        return fitted.sister(sister, features), SISTER
+    kin = any(line["family"] == family for line in predictor.payload["models"].values())
+    return fitted.unseen(model.features), FAMILY if kin else STRANGER
+
+
+def foreseen(
+    predictor: Predictor, rows: Sequence[AccuracyRow], models: Mapping[str, KnownModel]
+) -> tuple[Floats, Floats, NDArray[np.bool_], NDArray[np.str_]]:
+    """Predictions by kind and as named tasks [N], whether the interval holds each score, and what
+    each prediction rests on."""
+    predicted, named = np.zeros(len(rows)), np.zeros(len(rows))
+    held, basis = np.zeros(len(rows), dtype=bool), np.full(len(rows), max(BASES, key=len))
+    for key in dict.fromkeys(row.model for row in rows):
+        own = [i for i, row in enumerate(rows) if row.model == key]
+        some = [rows[i] for i in own]
+        effects, basis[own] = as_planned(predictor, models[key], models)
+        low, middle, high = (
+            predict_rows(predictor, effects, some, models, z) for z in (effects.z, 0.0, -effects.z)
+        )
+        predicted[own] = middle
+        named[own] = predict_rows(predictor, effects, some, models, 0.0, named=True)
+        sd = np.hypot([row.sd for row in some], FLOOR)
+        held[own] = inside(observed(some), middle, low, high, sd)
+    return predicted, named, held, basis
+
+
+def blind_table(
+    predictor: Predictor, rows: Sequence[AccuracyRow], models: Mapping[str, KnownModel]
+) -> str:
+    """A line for weights alone and for caches, and for their parts."""
+    predicted, named, held, basis = foreseen(predictor, rows, models)
+    scores = np.array([row.retention for row in rows])
+    sampling = MEAN_OF_NORMAL * np.array([row.sd for row in rows])
+    cache = np.array([row.quantizes_cache for row in rows])
+    bits = np.array([row.weight_bits for row in rows])
+    turned = np.array([row.rotate_k for row in rows])
+    parts = {
+        "weights alone": ~cache,
+        **{f"weights alone, {name}": ~cache & (basis == name) for name in BASES},
+        "weights, 4 bits": ~cache & (bits == 4),
+        "weights, 8 bits": ~cache & (bits == 8),
+        "cache": cache,
+        "cache, rotated keys with biases": cache & turned,
+        "cache, the others": cache & ~turned,
+    }
+    header = ["rows", "number", "MAE", "task named", "no loss", "sampling alone", "coverage"]
+    header += ["below 0.9", "MAE", "coverage"]
+    lines: list[list[object]] = []
+    for name, part in parts.items():
+        columns = (np.abs(predicted - scores), np.abs(named - scores), np.abs(1.0 - scores))
+        means: list[object] = [float(c[part].mean()) for c in (*columns, sampling, held)]
+        fallen = part & (scores < FALLEN)
+        few: list[object] = ["–", "–"]
+        if fallen.any():
+            few = [float(columns[0][fallen].mean()), float(held[fallen].mean())]
+        lines.append([name, int(part.sum()), *means, int(fallen.sum()), *few])
+    return markdown_table(header, lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    del arguments
+    models = {m.key: m for m in map(KnownModel.read, read_models(FOLDER / "models.csv"))}
+    blind = more_rows(FOLDER, (BLIND,))
+    others = [row for row in clean()[0] if row not in blind]
+    predictor = Predictor(fit(others, models).payload)
+    table = blind_table(predictor, blind, models)
+    page = DOCS.read_text(encoding="utf-8")
+    DOCS.write_text(with_tables(page, {"blind": table}), encoding="utf-8")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()
