@@ -119,11 +119,11 @@ def test_more_memory_never_buys_a_less_accurate_plan(qwen: Request) -> None:
 
 def test_an_accepted_loss_is_kept(qwen: Request) -> None:
     for objective in ("latency", "memory"):
-        found = recommend(replace(qwen, objective=objective, max_loss=0.08))
-        assert found.recommended.accuracy.low >= 0.92
+        found = recommend(replace(qwen, objective=objective, max_loss=0.095))
+        assert found.recommended.accuracy.low >= 0.905
         unbound = recommend(replace(qwen, objective=objective))
         assert unbound.recommended.accuracy.low >= 1 - SAFE_LOSS
-    with pytest.raises(NothingFits, match=r"keeps 95\.0% of reasoning"):  # in 4-bit weights
+    with pytest.raises(NothingFits, match=r"keeps 95\.0% of (long )?reasoning"):  # in 4-bit weights
         recommend(replace(qwen, max_loss=0.05))
 
 
