@@ -7,8 +7,8 @@ DOOR = (
     "next_run",
     "options",
     "telling_run",
-    "without_fit",
     "time_estimate",
     "user_text",
+    "without_fit",
 )
 """Modules that other rooms may import."""

@@ -152,3 +152,13 @@ def test_a_long_calibration_goes_on_with_what_tells_most() -> None:
     for config in begun[4:]:
         assert 2 in (config.k_bits, config.v_bits)
         assert str(config) not in anchors
+
+
+def test_a_calibration_with_a_noise_of_its_own_says_what_it_expects_everywhere() -> None:
+    """Below 12 configurations there is no fit of the model's own that could."""
+    few = campaign(MadeUpModel(), [], 7)[0].run()
+    assert few.expected_everywhere is None
+    many = campaign(MadeUpModel(), [], 14)[0].run()
+    assert many.configurations == 14
+    assert many.expected_everywhere is not None
+    assert 0.0 < many.expected_everywhere < 0.15
