@@ -65,6 +65,8 @@ SPEEDS: tuple[tuple[str, str, int, int], ...] = (
     ("deepseek-v2-lite", "w4a16-k16v16+pc2048", 16384, 1),
     ("deepseek-v2-lite", "w4a16-k8v8-g64+pc512", 8192, 1),
     ("deepseek-v2-lite", "w4a16-k4v4-g64+pc1024", 4096, 8),
+    ("gemma-3n-e2b", "w16a16-k8v8-g64+pc1024", 8192, 1),
+    ("gemma-3n-e2b", "w16a16-k16v16+pc2048", 16384, 1),
     ("qwen3-30b-a3b", "w4a16-k4v4-g64+pc1024", 16384, 1),
     ("qwen3-30b-a3b", "w4a16-k8v8-g64+pc4096", 16384, 1),
     ("qwen3-30b-a3b", "w4a16-k16v16+pc512", 4096, 1),
@@ -88,7 +90,7 @@ SPEEDS: tuple[tuple[str, str, int, int], ...] = (
     ("glm-4.7-flash", "w16a16-k8v8-g64+pc2048", 16384, 1),
     ("llama-4-scout", "w16a16-k8v8-g64+pc1024", 8192, 1),
 )
-"""Mixtures and latents of all weight bits: their time is fitted to these."""
+"""Mixtures, latents and several streams of all weight bits: their time is fitted to these."""
 
 
 @dataclass(frozen=True)
