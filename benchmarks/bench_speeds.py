@@ -1,6 +1,6 @@
 """Seconds of prompts and of steps by rows, in the form that the latency profile is fitted to.
 
-    python benchmarks/bench_speeds.py --results rows.jsonl --seconds 120
+    python benchmarks/bench_speeds.py --results rows.jsonl --seconds 120 [--first 5 16]
     python benchmarks/bench_speeds.py --list
 
 A case is a model at its real shape with random weights, a configuration, and sequences x tokens:
@@ -15,7 +15,6 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,8 @@ from kvpareto.runtime.weights.random import random_model
 
 LLAMA, QWEN3 = "meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3-4B"
 QWEN, EXPERTS = "Qwen/Qwen2.5-3B-Instruct", "Qwen/Qwen3-30B-A3B-Instruct-2507"
+QWEN3_8B, MISTRAL = "Qwen/Qwen3-8B", "mistralai/Mistral-7B-Instruct-v0.3"
+SMALL, QWEN_7B = "meta-llama/Llama-3.2-3B-Instruct", "Qwen/Qwen2.5-7B-Instruct"
 GEMMA, GRANITE = "google/gemma-3-4b-it", "granite-4.0-micro"
 FOUR = "w4a16-k4v4-g64"
 
@@ -46,6 +47,10 @@ STEPS: tuple[tuple[str, str, str], ...] = (
      "16x16000 24x8000 32x2000 32x8000 48x4000 64x1000 64x4000"),
     (QWEN, FOUR, "1x4000 1x32000 4x8000 8x16000 16x8000 32x8000 64x4000"),
     (QWEN3, FOUR, "1x4000 1x32000 4x8000 8x16000 16x8000 32x8000 64x4000"),
+    (QWEN3_8B, FOUR, "1x8000 4x8000 8x8000 16x8000 32x8000"),
+    (MISTRAL, FOUR, "6x16000 12x8000 16x4000"),
+    (SMALL, FOUR, "1x8000 8x8000 16x16000 32x8000"),
+    (QWEN_7B, FOUR, "1x8000 8x16000 16x8000 32x8000"),
     (EXPERTS, FOUR, "1x8000 1x65000 4x8000 8x8000 16x8000 32x4000 64x4000"),
     (LLAMA, "w4a16-k8v8-g64", "1x32000 8x16000 16x8000 32x4000 64x2000"),
     (LLAMA, "w4a16-k16v16", "1x32000 8x8000 16x4000 64x2000"),
@@ -92,16 +97,20 @@ class SpeedCase:
         return self.model, self.config.weight_bits
 
 
-def cases() -> Iterator[SpeedCase]:
-    """All of them, those of one model and weight bits together, in the order of the tables."""
+def cases(first: tuple[int, int] = (1, 0)) -> list[SpeedCase]:
+    """All of them, those of one model and weight bits together, in the order of the tables; those
+    of `first` sequences, from and to, before the others."""
     every = [
-        SpeedCase(model, Configuration.parse(text), *map(int, shape.split("x")), prompt)
+        SpeedCase(model, Configuration.parse(text), *map(int, shape.split("x")), prompt=prompt)
         for prompt, table in ((False, STEPS), (True, PROMPTS))
         for model, text, shapes in table
         for shape in shapes.split()
     ]
-    for weights in dict.fromkeys(case.weights for case in every):
-        yield from (case for case in every if case.weights == weights)
+    builds = list(dict.fromkeys(case.weights for case in every))
+    low, high = first
+    return sorted(
+        every, key=lambda case: (not low <= case.batch <= high, builds.index(case.weights))
+    )
 
 
 def content_of(model: str) -> dict[str, Any]:
@@ -137,9 +146,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1e9, help="start no case after this long")
     parser.add_argument("--commit", help="what is measured, where git cannot say")
     parser.add_argument("--list", action="store_true", help="print the cases")
+    parser.add_argument(
+        "--first", type=int, nargs=2, default=(1, 0), metavar=("FROM", "TO"),
+        help="cases of so many sequences come first",
+    )  # fmt: skip
     args = parser.parse_args()
+    every = cases(tuple(args.first))
     if args.list or args.results is None:
-        for case in cases():
+        for case in every:
             print(*case.key, "prompt" if case.prompt else "")
         return
     began = time.monotonic()
@@ -148,7 +162,7 @@ def main() -> None:
     done = {(x["model"], x["config"], x["batch"], x["context"]) for x in map(json.loads, rows)}
     check(FOUR)
     built, model, spec = None, None, None
-    for case in cases():
+    for case in every:
         if time.monotonic() - began > args.seconds:
             break
         if case.key in done:

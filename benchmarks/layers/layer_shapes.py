@@ -103,12 +103,12 @@ MODELS: dict[str, dict[str, Any]] = {
         "head_dim": 256, "intermediate_size": 16384, "sliding_window": 512,
         "num_kv_shared_layers": 15, "vocab_size": 262400, "max_position_embeddings": 32768,
     },
-    # google/gemma-3n-E2B-it, its decoder
+    # google/gemma-3n-E2B-it, its decoder; of the vocabulary what has an embedding for each layer
     "gemma-3n-e2b": {
         "model_type": "gemma3n_text", "dtype": "bfloat16", "hidden_size": 2048,
         "num_hidden_layers": 30, "num_attention_heads": 8, "num_key_value_heads": 2,
         "head_dim": 256, "intermediate_size": 8192, "sliding_window": 512,
-        "num_kv_shared_layers": 10, "vocab_size": 262400, "max_position_embeddings": 32768,
+        "num_kv_shared_layers": 10, "vocab_size": 262144, "max_position_embeddings": 32768,
         "activation_sparsity_pattern": [0.95] * 10 + [0.0] * 20,
     },
 }  # fmt: skip

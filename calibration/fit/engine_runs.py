@@ -33,7 +33,6 @@ from ..records.record_file import Record
 
 RUNS = (
     *(f"calibrations/{name}_h200.jsonl" for name in ("runs", "verify", "paper")),
-    "calibrations/layer_shapes.jsonl",
     *(f"calibrations/{name}_h200.jsonl" for name in ("layers", "granite4", "speeds")),
 )
 SINCE = "2026-11-24"  # bench_runtime's rows before were of kernels that are gone
@@ -48,6 +47,7 @@ WHOLE = (
 READY = "2026-11-28T23:52"  # before, 5 to 16 rows of 4 bits were not ready in whole numbers
 SPREAD = "2026-11-29T03:03"  # before, norms of such rows lay on two multiprocessors
 ONE_ROW = "2026-11-28T23:05"  # before, the last layer of a prompt ran whole
+SHAPES = "calibrations/layer_shapes.jsonl"
 SWEEPS = "hardware/latency_h200_kvpareto.jsonl"
 OUTPUT = 64  # tokens that the caches of bench_runtime.py have room for beyond the context
 SPEED_OUTPUT = 16  # the same of a calibration's runs (trial.py), where a row does not say it
@@ -115,7 +115,7 @@ def _lines(name: str) -> list[dict[str, Any]]:
 
 def runs(lines: Iterable[dict[str, Any]], engine: Engine = KVPARETO) -> Iterator[RunRow]:
     """Executions of an engine that went well, bare or within a benchmark's row. The configs of
-    models that were not run as they are bundled are lines before them."""
+    models that were not run as they are bundled are lines before them, or SHAPES."""
     described: dict[str, ModelSpec] = {}
     for line in lines:
         if "architecture" in line:
@@ -246,4 +246,10 @@ def known_spec(record: Record) -> ModelSpec | None:
 
 @cache
 def _spec(model: str) -> ModelSpec:
-    return load_model(model, offline=True)
+    return _shapes().get(model) or load_model(model, offline=True)
+
+
+@cache
+def _shapes() -> dict[str, ModelSpec]:
+    """Models that were not run as they are bundled."""
+    return {x["model"]: read_model(x["architecture"], x["model"]) for x in _lines(SHAPES)}
