@@ -98,6 +98,8 @@ class Coefficients:
     """Seconds of the host a layer of a chunk that is captured but for its attention."""
     launch_segment: float
     """Seconds of the host for each segment of a layer's past that is staged and attended to."""
+    launch_latent: float
+    """The same for each piece of latents, which is expanded before it is."""
     packed_launches: float
     """Further launches a layer of a decode step over a packed cache."""
     plan: float
@@ -131,6 +133,8 @@ class Coefficients:
     early)."""
     latent_tile: float
     """The same a tile of latents and round of programs, in a step."""
+    latent_packed: float
+    """What a tile of packed latents takes, in that of 16-bit ones: every program unpacks it."""
     latent_split: float
     """The same a part of them that is merged."""
     round: float

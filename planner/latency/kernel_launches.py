@@ -31,9 +31,11 @@ NORM_BYTES, ROPE_BYTES, FFN_BYTES = 72, 16, 12
 ATTENTION_LAUNCHES, ROPE_LAUNCHES, LATENT_LAUNCHES = 11, 10, 40
 MOE_LAUNCHES, RECURRENT_LAUNCHES, RESIDUAL_LAUNCHES = 60, 85, 2
 
-# Latent attention of the runtime: what a step launches beside its products, and what a chunk's
-# launches cost the host, in launches of ours.
-LATENT_STEP, LATENT_HOST = 40, 40
+# Latent attention of the runtime: what a step launches, so that DeepSeek-V2-Lite's has the 1,323
+# kernels that the profiler counts, 390 of experts among them; and what a chunk's launches cost the
+# host beside its pieces, in launches of ours: four products and norms, two appends, fifteen small
+# operations.
+LATENT_STEP, LATENT_HOST = 26, 9
 
 # Three projections, two appends, attention and its output product; a gated FFN's gate, up, SwiGLU
 # and down. Where RoPE, the adds or the gate are torch's own, each of their kernels costs the host
@@ -78,8 +80,10 @@ FLOAT_ROPE_BYTES = 34  # of a Q or K element that is turned in float32 and cast 
 # moves FFN_BYTES. Biases are gathered and added: 10 a hidden element, 20 an FFN element. gpt-oss's
 # clamps and its gate move 22 more.
 # Gemma 3n's four streams, predicted and corrected around each layer, its low-rank residual and its
-# embeddings of each layer: operations of a layer, and bytes a hidden element, counted so too.
-STREAM_LAUNCHES, STREAM_BYTES = 60, 300
+# embeddings of each layer: products and norms of a layer, torch's small operations, and bytes a
+# hidden element, as transformers 5.23 dispatches them on the meta device. Most are on slices, which
+# take SLICED times as long as a copy (so do experts' operations in two chunks by kernel).
+STREAM_KERNELS, STREAM_LAUNCHES, STREAM_BYTES, SLICED = 13, 24, 175, 3
 
 # Llama 4 gives every expert every token's row: repeated, times its score, looked through, and the
 # sum of a result as large.
@@ -139,7 +143,7 @@ def fused_launches(layer: Layer, spec: ModelSpec, torch_call: float) -> float:
     traits = block_traits_of(spec.text_type or spec.model_type)
     total = (4 if layer.sandwich_norms else 2) + (1 if plain else RESIDUAL_LAUNCHES * torch_call)
     total += RESIDUAL_LAUNCHES * traits.scaled_adds * torch_call
-    total += STREAM_LAUNCHES * (traits.streams > 1) * torch_call
+    total += (STREAM_KERNELS + STREAM_LAUNCHES * torch_call) * (traits.streams > 1)
     for mixer in layer.mixers:
         if isinstance(mixer, Attention):
             total += FUSED_ATTENTION + 2 * mixer.qk_norm
@@ -189,7 +193,7 @@ def fused_moved_bytes(layer: Layer, spec: ModelSpec) -> int:
     if plain:  # one of each is a single kernel
         norms, adds = FUSED_NORM_BYTES, FUSED_ADD_BYTES + FUSED_ADD_NORM_BYTES
     adds += RESIDUAL_LAUNCHES * SCALE_BYTES * traits.scaled_adds
-    adds += STREAM_BYTES * (traits.streams > 1)
+    adds += SLICED * STREAM_BYTES * (traits.streams > 1)
     gated = FFN_BYTES if traits.plain_gate else FUSED_FFN_BYTES
     total = (norms + adds) * spec.hidden
     for mixer in layer.mixers:

@@ -31,10 +31,11 @@ from ..workload import Workload
 from . import roofline_experts as experts
 from . import roofline_products as products
 from .attention_group import Floats, Number
+from .card import Card
 from .efficiency import Coefficients
 from .job import ConfigurationAxes, LatencyJob, job_of
 from .kernel_launches import ROUTED_CALL, TORCH_CALL
-from .roofline_attention import Card, attention_host, chunk_attention, decode_cache
+from .roofline_attention import attention_host, chunk_attention, decode_cache
 from .roofline_experts import FEW_ROWS, PACKED
 
 TENSOR_LAUNCHES = 80
@@ -198,7 +199,7 @@ def _host(job: LatencyJob, length: Number, card: Card) -> tuple[Number, Number]:
     rows = length * job.batch
     copied = (job.weight < PACKED) & (rows > FEW_ROWS)
     launches = job.host_launches + TORCH_CALL * _tensor_launches(job)
-    launches = launches + ROUTED_CALL * experts.launches(job)
+    launches = launches + ROUTED_CALL * experts.launches(job) * experts.times(job, rows)
     rotated_layers = job.layers * job.rotated
     launches = (
         launches

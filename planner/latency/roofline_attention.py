@@ -9,23 +9,21 @@ be staged (capped scores) goes tile by tile (`attention_tiled`). transformers' c
 
 import numpy as np
 
-from ..hardware.gpus import Hardware
 from ..memory.activation.workspace import (
     EIGHT_BITS,
     EIGHT_DIM,
     EIGHT_ROWS,
     FEW_QUERIES,
-    LATENT_KEYS,
-    LATENT_ROWS,
     MULTIPROCESSORS,
     SEGMENT,
     eight_heads,
-    latent_splits,
     merging_bytes,
     tile_rows,
     tile_splits,
 )
+from . import roofline_latents as latents
 from .attention_group import AttentionGroup, Floats, Number
+from .card import Card
 from .efficiency import Coefficients
 from .job import LatencyJob
 
@@ -33,49 +31,12 @@ LAST_SEGMENTS = 1.25  # the chunk, with what is less than a quarter; beside it t
 # one piece of quarters, while on average half a segment is counted by length
 
 
-HOPPER = ("H100", "H200", "H800", "H20")
-"""In the names of the GPUs that have its instructions."""
-
-EXPANDING = 3
-"""Passes over latents' keys and values: their product writes them, they are copied, and read."""
-
-LATENT_SEGMENT = 3.0
-"""Launches of a piece of latents, in those of a staged segment: two copies, the product that
-expands them and what puts keys together, attention, and five that merge it."""
-
 GENERAL_DECODE = 0.2
 """Of `stream`, a step over widths and tables that the decode kernel does not take: the general
 kernel unpacks codes one by one (4-bit codes at 131,072 tokens, before that kernel, H200)."""
 
 
 MERGED = 16  # parts of a head that the last of its blocks merges at once (merge.cuh)
-
-
-class Card:
-    """The rates a GPU reaches: datasheet x efficiency."""
-
-    def __init__(self, hardware: Hardware, coefficients: Coefficients) -> None:
-        self.c = coefficients
-        self.matmul = hardware.fp16_flops * coefficients.matmul
-        self.stream = hardware.bandwidth * coefficients.stream
-        self.attention = hardware.fp16_flops * coefficients.attention
-        self.masked = hardware.fp16_flops * coefficients.attention_masked
-        self.packed = hardware.fp16_flops * coefficients.attention_packed
-        self.hopper = any(chip in hardware.name for chip in HOPPER)
-        self.eight = (hardware.fp8_flops or 0.0) * coefficients.attention_eight * self.hopper
-        eight_bits = (hardware.fp8_flops or 0.0) * self.hopper
-        self.matmul_eight = eight_bits * coefficients.matmul_eight
-        self.tiled = hardware.fp16_flops * coefficients.attention_tiled
-        self.tiled_packed = self.tiled * coefficients.tiled_packed
-        self.few_rows = hardware.fp16_flops * coefficients.few_rows
-        self.parts_rows = hardware.fp16_flops * coefficients.parts_rows
-        self.wide_rows = hardware.fp16_flops * coefficients.wide_rows
-        # A faster card needs more query rows to be full.
-        self.fill_rows = coefficients.fill_rows * hardware.fp16_flops / 989.4e12
-
-    def filled(self, rows: Number) -> Number:
-        """The part of the card that so many query rows keep busy."""
-        return np.minimum(1.0, rows / self.fill_rows)
 
 
 def decode_cache(job: LatencyJob, card: Card) -> Number:
@@ -92,21 +53,7 @@ def decode_cache(job: LatencyJob, card: Card) -> Number:
     sides = job.k_bits / k_rate + job.v_bits / _reached(job.v_bits, card)
     sides = np.where(job.coded > 0, (job.k_bits + job.v_bits) / GENERAL_DECODE, sides)
     read = job.kv_bytes * sides / (job.k_bits + job.v_bits) / card.stream
-    return read + _rounds(job, c) + _latent_step(job, c)
-
-
-def _latent_step(job: LatencyJob, c: Coefficients) -> Number:
-    """Seconds in which steps attend to latents: rounds of programs, each a tile of latents at a
-    time, and the parts that are put together one after another (runtime/kernels/latent.py)."""
-    total: Number = 0.0
-    for kind in job.kinds:
-        programs = np.ceil(kind.query_heads / LATENT_ROWS) * job.batch
-        splits = latent_splits(kind.query_heads, job.batch, job.tokens, MULTIPROCESSORS)
-        rounds = np.ceil(programs * splits / MULTIPROCESSORS)
-        tiles = np.ceil(job.tokens / splits / LATENT_KEYS)
-        each = rounds * tiles * c.latent_tile + splits * c.latent_split
-        total = total + kind.latent * kind.layers * each
-    return total
+    return read + _rounds(job, c) + latents.step(job, c)
 
 
 def _rounds(job: LatencyJob, c: Coefficients) -> Number:
@@ -167,17 +114,19 @@ def _staged(
     heads_pairs = job.batch * kind.layers * kind.query_heads * length
     softened = pairs + c.softmax * heads_pairs
     slides = kind.reach < job.context
-    level = softened * np.where(slides, kind.seen, length / 2) / own
+    level: Number = softened * np.where(slides, kind.seen, length / 2) / own
     # The packed past is read, and its 16-bit copy written.
     both = (job.k_bits + job.v_bits) / 32  # of a 16-bit cache's bytes
     bytes_each = 2.0 * job.batch * kind.layers * kind.cache_elements * (both + c.staging_moves)
     written = kind.staged * bytes_each / card.stream
     segments = job.batch * kind.layers / _segment(kind, length)
     written = written + kind.staged * c.card_segment * segments
-    # Latents become keys and values, which are put together and read.
-    expanding = kind.expand_flops / card.matmul + EXPANDING * 2 * kind.expanded / card.stream
-    written = written + job.batch * kind.layers * expanding
-    growth = np.where(slides | (job.chunk >= job.context), 0.0, softened / past + written)
+    each: Number = softened / past
+    if np.any(kind.latent):
+        to_self, before = latents.attended(job, kind, length, card, level, each)
+        taken = np.asarray(kind.latent) > 0
+        level, each = np.where(taken, to_self, level), np.where(taken, before, each)
+    growth = np.where(slides | (job.chunk >= job.context), 0.0, each + written)
     if not card.eight:
         return level, growth
     # In 8 bits, past and chunk alike, where the format is, and enough queries are.
@@ -260,13 +209,18 @@ def attention_host(job: LatencyJob, length: Number, card: Card) -> tuple[Number,
     slope: Number = 0.0
     for kind in job.kinds:
         each = job.batch * kind.staged * kind.layers * card.c.launch_segment
-        each = each * (1.0 + (LATENT_SEGMENT - 1.0) * kind.latent)
         slides = kind.reach < job.context
         windows = np.ceil(length / np.maximum(SEGMENT - kind.reach + 1, 1.0))
         segment = _segment(kind, length)
         alone = job.context <= segment / 4  # nothing is taken apart from the chunk
-        level = level + each * np.where(slides, windows, np.where(alone, 1.0, LAST_SEGMENTS))
-        slope = slope + np.where(slides | alone, 0.0, each / segment)
+        here = each * np.where(slides, windows, np.where(alone, 1.0, LAST_SEGMENTS))
+        growth = np.where(slides | alone, 0.0, each / segment)
+        if np.any(kind.latent):
+            taken = np.asarray(kind.latent) > 0
+            each = kind.staged * kind.layers * card.c.launch_latent
+            own, more = latents.pieces(job, kind, length)
+            here, growth = np.where(taken, each * own, here), np.where(taken, each * more, growth)
+        level, slope = level + here, slope + growth
     return level, slope
 
 

@@ -10,14 +10,17 @@ import numpy as np
 
 from ..memory.activation.workspace import EXPERT_ROWS
 from .attention_group import Floats, Number
+from .card import Card
 from .efficiency import Coefficients
 from .job import LatencyJob
-from .roofline_attention import Card
 
 FEW_ROWS = 64  # rows up to which packed weights are read as they are (runtime/weights/linear.py)
 PACKED = 1.9
 """Stored bytes of a weight below which it is packed."""
 
+EXPERT_TILE = 128
+"""Rows of a tile of 16-bit experts' products (torch's grouped product on Hopper), the last of which
+is half empty in the mean."""
 GROUPED_ROWS = 80.0
 """Rows that packed experts' tiles take at each time beside their own: 24 kernels of four models, an
 H200 (docs/latency_fit.md)."""
@@ -39,9 +42,11 @@ def chunk_products(job: LatencyJob, rows: Number, card: Card) -> Number:
     """Seconds of the experts' products of a chunk; an expert gets its share of the rows."""
     c = card.c
     share = rows * job.expert_share
-    grouped = card.matmul * np.where(job.weight < PACKED, c.grouped_packed, c.grouped)
-    filled = times(job, rows) * np.where(job.weight < PACKED, GROUPED_ROWS, c.matmul_rows)
-    return 2 * job.expert * (share + np.where(share > 0, filled, 0.0)) / grouped
+    packed = share + np.where(share > 0, times(job, rows) * GROUPED_ROWS, 0.0)
+    plain = reached(job, rows) * np.maximum(EXPERT_TILE, share + EXPERT_TILE / 2)
+    is_packed = job.weight < PACKED
+    rate = card.matmul * np.where(is_packed, c.grouped_packed, c.grouped)
+    return 2 * job.expert * np.where(is_packed, packed, plain) / rate
 
 
 def sent(job: LatencyJob, rows: Number, card: Card) -> Number:

@@ -26,8 +26,8 @@ import numpy.typing as npt
 
 from . import roofline_experts as experts
 from .attention_group import Floats, Number
+from .card import Card
 from .job import LatencyJob
-from .roofline_attention import Card
 from .roofline_experts import FEW_ROWS, PACKED
 
 FOUR = 0.8

@@ -12,9 +12,9 @@ import pytest
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.latency import roofline_experts as experts
+from kvpareto.planner.latency.card import Card
 from kvpareto.planner.latency.efficiency import shipped
 from kvpareto.planner.latency.kernel_launches import FUSED_FFN_BYTES, ROUTED_BYTES
-from kvpareto.planner.latency.roofline_attention import Card
 from kvpareto.planner.latency.work import work_of
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory.activation.workspace import tokens_at_once

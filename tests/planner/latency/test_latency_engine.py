@@ -11,11 +11,11 @@ from kvpareto.calibration.fit.latency import described
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpu_names import find_gpu
+from kvpareto.planner.latency.card import Card
 from kvpareto.planner.latency.efficiency import Coefficients, shipped
 from kvpareto.planner.latency.job import ConfigurationAxes, job_of
 from kvpareto.planner.latency.predict import predict
 from kvpareto.planner.latency.roofline import seconds
-from kvpareto.planner.latency.roofline_attention import Card
 from kvpareto.planner.latency.roofline_products import few_rows, step
 from kvpareto.planner.latency.work import work_of
 from kvpareto.planner.load_model import load_model

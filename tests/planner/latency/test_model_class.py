@@ -23,6 +23,7 @@ H200 = find_gpu("H200")
 THERE = json.loads(read("hardware/latency.json"))["engines"]["kvpareto"]["there"]
 LLAMA = load_model("meta-llama/Llama-3.1-8B-Instruct", offline=True)
 LATENT = load_model("deepseek-ai/DeepSeek-V2-Lite-Chat", offline=True)
+HYBRID = load_model("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", offline=True)
 SPARSE = load_model("deepseek-ai/DeepSeek-V3.2", offline=True)
 
 
@@ -62,7 +63,7 @@ def width(spec: ModelSpec, gpu: str = "H200") -> tuple[float, float]:
 
 
 def test_a_class_has_the_interval_of_its_own_errors() -> None:
-    for spec, of_class in ((LLAMA, "plain"), (LATENT, "latent")):
+    for spec, of_class in ((LLAMA, "plain"), (LATENT, "latent"), (HYBRID, "recurrent")):
         ends = THERE["classes"][of_class]
         profile = profile_of(KVPARETO, H200, spec)
         assert NO_RUNS not in profile.kind
@@ -70,7 +71,7 @@ def test_a_class_has_the_interval_of_its_own_errors() -> None:
         assert profile.high.prompts.host_step == pytest.approx(host * ends["high"]["host"])
         assert profile.high.steps.host_step == pytest.approx(host * ends["steps"]["high"]["host"])
         assert profile.low.prompts.host_step == pytest.approx(host * ends["low"]["host"])
-    assert width(LATENT)[0] > 1.2 * width(LLAMA)[0]
+    assert width(HYBRID)[0] > 1.2 * width(LLAMA)[0]
 
 
 def test_a_class_without_rows_says_so_and_is_the_widest() -> None:
@@ -84,7 +85,7 @@ def test_a_class_without_rows_says_so_and_is_the_widest() -> None:
 
 
 def test_elsewhere_a_class_is_as_much_wider_as_where_it_was_run() -> None:
-    assert width(LATENT, "4090")[0] > 1.2 * width(LLAMA, "4090")[0]
+    assert width(HYBRID, "4090")[0] > 1.2 * width(LLAMA, "4090")[0]
     assert width(LLAMA, "4090")[0] > 1.5 * width(LLAMA)[0]
 
 

@@ -47,7 +47,7 @@ def times(
 def test_steps_over_latents_by_hand(
     batch: int, context: int, rounds: int, tiles: int, splits: int
 ) -> None:
-    more = replace(OURS, latent_tile=OURS.latent_tile + 1e-5)
+    more = replace(OURS, latent_tile=OURS.latent_tile + 1e-5 / OURS.latent_packed)
     text = "w4a16-k4v4-g64"
     gap = times(LATENT, text, context, batch, more)[1] - times(LATENT, text, context, batch)[1]
     assert gap == pytest.approx(27 * rounds * tiles * 1e-5, rel=1e-6)

@@ -8,10 +8,11 @@ import pytest
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpu_names import find_gpu
+from kvpareto.planner.latency.card import Card
 from kvpareto.planner.latency.efficiency import Coefficients, shipped
 from kvpareto.planner.latency.job import ConfigurationAxes, LatencyJob, job_of
 from kvpareto.planner.latency.roofline import CROWDED, seconds
-from kvpareto.planner.latency.roofline_attention import Card, decode_cache
+from kvpareto.planner.latency.roofline_attention import decode_cache
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.workload import Workload
 
