@@ -5,11 +5,20 @@ from dataclasses import replace
 
 import pytest
 
-from kvpareto.calibration.evidence.blind_rows import FAMILY, OWN, SISTER, STRANGER, as_planned
+from kvpareto.calibration.evidence.blind_rows import (
+    BASES,
+    FAMILY,
+    OWN,
+    SISTER,
+    STRANGER,
+    apart_table,
+    as_planned,
+    models_of_rows,
+)
 from kvpareto.calibration.evidence.refit_published import DOCS
 from kvpareto.calibration.fit.mixed_effects import KnownModel
 from kvpareto.calibration.fit.published import FOLDER, read_models
-from kvpareto.calibration.fit.published_more import BLIND, more_rows
+from kvpareto.calibration.fit.published_more import APART, BLIND, LATER, more_rows
 from kvpareto.planner.accuracy.predict import published
 
 MODELS = {m.key: m for m in map(KnownModel.read, read_models(FOLDER / "models.csv"))}
@@ -32,7 +41,25 @@ def test_a_prediction_rests_on_the_nearest_kin(model: KnownModel, basis: str) ->
     assert (effects.spread[0] > own.spread[0]) == (basis != OWN)
 
 
+def on_the_page(name: str) -> str:
+    text = DOCS.read_text(encoding="utf-8")
+    return text.split(f"<!-- {name} -->\n")[1].split("\n<!-- end -->")[0]
+
+
+def numbers(table: str) -> dict[str, int]:
+    lines = re.findall(r"^\| ([^|]+) \| (\d+) \|", table, flags=re.MULTILINE)
+    return {name: int(count) for name, count in lines}
+
+
 def test_the_page_has_all_of_them() -> None:
-    table = DOCS.read_text(encoding="utf-8").split("<!-- blind -->")[1].split("<!-- end -->")[0]
-    counts = dict(re.findall(r"^\| ([^|]+) \| (\d+) \|", table, flags=re.MULTILINE))
-    assert int(counts["weights alone"]) + int(counts["cache"]) == len(more_rows(FOLDER, [BLIND]))
+    counts = numbers(on_the_page("blind"))
+    assert counts["weights alone"] + counts["cache"] == len(more_rows(FOLDER, [BLIND]))
+
+
+def test_the_page_has_all_that_no_fit_has_as_the_shipped_fit_predicts_them() -> None:
+    table = on_the_page("caches")
+    counts = numbers(table)
+    assert counts["cache"] + counts["weights alone, 4 bits"] == len(more_rows(FOLDER, APART))
+    assert counts["found after it"] == len(more_rows(FOLDER, [LATER]))
+    assert sum(counts[basis] for basis in BASES) == counts["cache"]
+    assert table == apart_table(models_of_rows())
