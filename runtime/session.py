@@ -165,7 +165,8 @@ class Session:
                 "load with a longer context, or cut the prompt",
             )
         self._one_call.begin()
-        self._length = ids.shape[1] + new_tokens(more, self.cache.capacity - ids.shape[1] + 1)
+        room = self.cache.capacity - ids.shape[1] + 1  # the last token chosen is never appended
+        self._length = ids.shape[1] + new_tokens(more, room)
         return ids.to(self.device), starts.to(self.device)
 
     def steps(
@@ -193,10 +194,9 @@ class Session:
     ) -> Iterator[list[int]]:
         check_call(max_new_tokens, sampling, stops)
         logits = self._prefill(prompt, max_new_tokens)
-        # the last token chosen is never appended
-        room = self.cache.capacity - self.cache.clock.host + 1
+        more = self._length - self.cache.clock.host
         ends = self.stops if stops is None else stops
-        return decode(self.forward, logits, new_tokens(max_new_tokens, room), sampling, ends)
+        return decode(self.forward, logits, more, sampling, ends)
 
     def generate(
         self,
