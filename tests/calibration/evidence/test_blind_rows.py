@@ -63,3 +63,16 @@ def test_the_page_has_all_that_no_fit_has_as_the_shipped_fit_predicts_them() -> 
     assert counts["found after it"] == len(more_rows(FOLDER, [LATER]))
     assert sum(counts[basis] for basis in BASES) == counts["cache"]
     assert table == apart_table(models_of_rows())
+
+
+def test_readme_says_what_the_page_says() -> None:
+    lines = (line.split(" | ") for line in on_the_page("caches").splitlines()[2:])
+    errors = {name.removeprefix("| "): [float(c) for c in cells[1:6]] for name, *cells in lines}
+    mae, _, lossless, _, held = (100 * value for value in errors["cache"])
+    mae_later, _, _, _, held_later = (100 * value for value in errors["found after it"])
+    readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert (
+        f"mean error {mae:.1f} points (no loss {lossless:.1f}), 90 % intervals hold {held:.0f} %; "
+        "of the 86 found after the form was chosen "
+        f"{mae_later:.1f} points and {held_later:.0f} % (" in readme
+    )
