@@ -1,9 +1,10 @@
 """`--engine any`: the same question to every engine, and which of their plans to take.
 
-Plans that can run on the machine come before those that are planned only. Among those that keep
-as much as the best one does (its interval's lower end, within what a benchmark resolves) the one is
-taken whose seconds are the fewest; an engine without seconds only where no other has any; then the
-one of the least memory.
+Plans that can run on the machine come before those that are planned only, and plans for a card
+before those for the processor: where no card is named the budget is the memory of one, and a prompt
+takes minutes on a processor. Among those that keep as much as the best one does (its interval's
+lower end, within what a benchmark resolves) the one is taken whose seconds are the fewest; an
+engine without seconds only where no other has any; then the one of the least memory.
 """
 
 from collections.abc import Sequence
@@ -41,30 +42,55 @@ class EnginePlan:
         asked = self.plan.request
         return asked.engine.cannot_run(asked.spec, asked.hardware)
 
+    @property
+    def on_processor(self) -> bool:
+        """Whether nothing of its plan is on a card."""
+        placement = self.plan.recommended.placement if self.plan is not None else None
+        return placement is not None and placement.on_host_only
+
 
 def compare_engines(model: str, **words: Unpack[PlanWords]) -> list[EnginePlan]:
     """The answers in the order of COMPARED. Raises what the first says where none has a plan."""
     answers: list[EnginePlan] = []
-    errors: list[KVParetoError] = []
+    errors: list[tuple[str, KVParetoError]] = []
     for engine in COMPARED:
         asked: PlanWords = {**words, "engine": engine}
         try:
             answers.append(EnginePlan(engine, plan_cards(model, **asked)))
         except (BadInput, NothingFits) as error:
-            errors.append(error)
+            errors.append((engine, error))
             answers.append(EnginePlan(engine, None, error.message, error.hint))
     if len(errors) == len(COMPARED):
-        fits = [error for error in errors if isinstance(error, NothingFits)]
-        raise (fits or errors)[0]
+        raise _nearest(errors)
     return answers
+
+
+def _nearest(errors: Sequence[tuple[str, KVParetoError]]) -> KVParetoError:
+    """Of the engines' refusals that of the one that lacks least, and which one it is; where none
+    lacks memory, the first."""
+    short = [
+        (needed, i)
+        for i, (_, error) in enumerate(errors)
+        if isinstance(needed := error.details.get("needed_bytes"), int)
+    ]
+    if not short:
+        return next((e for _, e in errors if isinstance(e, NothingFits)), errors[0][1])
+    engine, least = errors[min(short)[1]]
+    return NothingFits(
+        f"{least.message}; of the engines, {engine} needs the least",
+        f"{least.hint}; each with --engine {engine}",
+        {**least.details, "engine": engine},
+    )
 
 
 def take(answers: Sequence[EnginePlan]) -> tuple[EnginePlan, str, dict[str, str]]:
     """The answer to take, why, and why each of the others is not taken, by engine."""
     with_plan = [one for one in answers if one.plan is not None]
     runs = [one for one in with_plan if one.planned_only is None]
-    best = max(_low(one) for one in runs or with_plan)
-    alike = [one for one in runs or with_plan if _low(one) >= best - NOISE]
+    able = runs or with_plan
+    asked = [one for one in able if not one.on_processor] or able
+    best = max(_low(one) for one in asked)
+    alike = [one for one in asked if _low(one) >= best - NOISE]
     timed = [one for one in alike if one.seconds is not None]
     if timed:
         chosen = min(timed, key=lambda one: (one.seconds or 0.0, _memory(one)))
@@ -76,6 +102,8 @@ def take(answers: Sequence[EnginePlan]) -> tuple[EnginePlan, str, dict[str, str]
         because = "no other engine has a plan"
     elif len(runs) == 1:
         because = "no other engine with a plan runs it there"
+    elif len(asked) == 1 and len(able) > 1:
+        because = "no other engine's plan is for a card"
     if not runs:
         because += f"; planned only: {chosen.planned_only}"
     why = {one.engine: _why_not(one, chosen, best) for one in answers if one is not chosen}
@@ -87,6 +115,8 @@ def _why_not(one: EnginePlan, chosen: EnginePlan, best: float) -> str:
         return one.why_not
     if one.planned_only is not None and chosen.planned_only is None:
         return f"planned only: {one.planned_only}"
+    if one.on_processor and not chosen.on_processor:
+        return "all of it would run on the processor, and the budget is taken as a card's"
     if _low(one) < best - NOISE:
         return "it would keep less"
     if one.seconds is None and chosen.seconds is not None:

@@ -9,6 +9,7 @@ stays where the cache is. Of several cards the fastest that hold the model are u
 from bisect import bisect_left
 from collections.abc import Sequence
 
+from ...engine import Interval
 from ...formats.configuration import Configuration
 from ...hardware.gpus import Hardware
 from ...light_dataclass import dataclass
@@ -30,8 +31,9 @@ from .command import (
 from .parts import Parts, known_graph, new_on_cards, parts_of, run_settings, weight_name
 from .speed import CardLoad, Load, seconds
 
-HOST_PROCESS = 80_000_000
-"""Bytes of the process beside buffers: code, vocabulary, graphs."""
+HOST_PROCESS = Interval(80_000_000, 20_000_000, 150_000_000)
+"""Bytes of the process beside buffers: code, vocabulary, graphs. Runs of the library, Python
+included, are within it (profiles/llama_cpp/memory_process.jsonl); a server's were not measured."""
 GRAPH_ERROR, CARD_ERROR, UNKNOWN_GRAPH_ERROR = 0.02, 0.1, 0.5
 """Parts of the compute buffer: the worst where shapes are held to runs, where those were all on a
 processor and a card is asked for, and where there are none."""
@@ -73,7 +75,7 @@ def place(
     chosen = splits[min(first, len(splits) - 1)]
     best = _sized(ask, chosen, cards)
     if not best.fits:
-        host_least = parts.embedding + parts.host_compute + parts.output + HOST_PROCESS
+        host_least = parts.embedding + parts.host_compute + parts.output + HOST_PROCESS.high
         more = sized.high - max(0, machine.ram - host_least)
         best.needed = max(sum(machine.budgets) + 1, more)
     return _finished(ask, chosen, best)
@@ -126,9 +128,10 @@ def _fewer(parts: Parts) -> list[Split]:
 def _on_host(ask: _Ask) -> _Sized:
     parts = ask.parts
     host = Share(parts.weights, sum(parts.caches), parts.compute + parts.output)
-    high = host.total + HOST_PROCESS + int(ask.error * parts.compute)
+    error = int(ask.error * parts.compute)
+    low, high = host.total + HOST_PROCESS.low - error, host.total + HOST_PROCESS.high + error
     fits = ask.ram is None or high <= ask.ram
-    return _Sized([], host, host.total, high, HOST_PROCESS, True, fits, high)
+    return _Sized([], host, low, high, HOST_PROCESS.expected, True, fits, high)
 
 
 def _sized(ask: _Ask, split: Split, cards: Sequence[PlannedCard]) -> _Sized:
@@ -144,7 +147,7 @@ def _sized(ask: _Ask, split: Split, cards: Sequence[PlannedCard]) -> _Sized:
     on_cards = all(one.fits for one in filled)
     fits = on_cards
     if ask.ram is not None and not ask.unified:
-        fits = fits and host.total + HOST_PROCESS <= ask.ram
+        fits = fits and host.total + HOST_PROCESS.high <= ask.ram
     high = sum(one.high for one in filled)
     needed = high if on_cards else max(high, sum(card.budget for card in ask.cards) + 1)
     overhead = sum(card.overhead.expected for card in cards)
@@ -260,6 +263,11 @@ def _notes(
 ) -> tuple[str, ...]:
     spec, parts = ask.spec, ask.parts
     notes = []
+    if not ask.cards:
+        notes.append(
+            "llama-server may keep earlier prompts' caches beside this, up to 8 GiB unless "
+            "--cache-ram says otherwise: they are not counted"
+        )
     if len(ask.cards) > 1:
         notes.append(
             "cards are numbered as --gpu names them: CUDA0 is the first (CUDA_VISIBLE_DEVICES "

@@ -109,13 +109,15 @@ def quantization_notes(
 def cache_scheme(section: Mapping[str, Any]) -> str:
     """The format of the KV cache that a checkpoint was made for; empty where it names none.
 
-    compressed-tensors' `kv_cache_scheme`, modelopt's `kv_cache_quant_algo`. Raises BadConfig for
-    one that is no format.
+    compressed-tensors' `kv_cache_scheme`, modelopt's `kv_cache_quant_algo`, which its older
+    checkpoints call by the former name. Raises BadConfig for one that is no format.
     """
     scheme = section.get("kv_cache_scheme")
     if says_no(scheme):
-        algorithm = section.get("kv_cache_quant_algo")
-        return "" if says_no(algorithm) else str(algorithm)[:40]
+        scheme = section.get("kv_cache_quant_algo")
+        return "" if says_no(scheme) else str(scheme)[:40]
+    if isinstance(scheme, str) and "quant_algo" in section:
+        return scheme[:40]
     if not isinstance(scheme, Mapping):
         raise BadConfig("quantization_config: kv_cache_scheme is not an object", HINT)
     bits = whole(scheme, "num_bits", 8, (2, 3, 4, 6, 8, 16))

@@ -1,6 +1,7 @@
 """`verify --engine llama.cpp`: receipts from logs, from a faked server, and from llama.cpp."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from kvpareto import profiles
 from kvpareto.calibration.llama_cpp.breakdown import MIB, read_breakdown
+from kvpareto.calibration.llama_cpp.start import CHILD
 from kvpareto.cli import run
 from kvpareto.planner.user_data import ENVIRONMENT
 
@@ -192,3 +194,11 @@ def test_a_plan_for_a_gpu_needs_a_binary_that_has_one(
     capsys.readouterr()
     assert run(["verify", "--plan", str(plan)]) == 3
     assert "--binary" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count a process's own memory")
+def test_what_a_run_held_is_not_what_its_parent_holds() -> None:
+    held = bytearray(b"x") * 600_000_000
+    code = f"import runpy; print(runpy.run_path({str(CHILD)!r})['_peak_resident']())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 1_000_000 < int(done.stdout) < len(held) // 2

@@ -113,8 +113,27 @@ def test_an_engine_without_a_plan_says_why() -> None:
     assert found["engine"] == "vllm"
     assert "fills one" in rows["kvpareto"]["why_not"]
     assert "windows, states" in rows["sglang"]["why_not"]
-    with pytest.raises(NothingFits):
+    with pytest.raises(NothingFits) as caught:
         plan(LLAMA70, engine="any", gpu="3060 8GB", context="8k")
+    least = caught.value.details["needed_bytes"]
+    for engine in COMPARED:
+        with pytest.raises(NothingFits) as alone:
+            plan(LLAMA70, engine=engine, gpu="3060 8GB", context="8k")
+        assert least <= alone.value.details["needed_bytes"]
+        if engine == caught.value.details["engine"]:
+            assert least == alone.value.details["needed_bytes"]
+            assert engine in caught.value.message
+
+
+def test_a_budget_is_a_cards_before_it_is_the_processors() -> None:
+    """Where no card is named the processor's plan is timed, and a prompt takes it minutes."""
+    found = plan(QWEN8, engine="any", budget="12GB")
+    rows = {row["engine"]: row for row in found["compared"]}
+    assert rows["llama.cpp"]["ttft_s"] > 60
+    assert found["engine"] == "kvpareto"
+    assert "on the processor" in rows["llama.cpp"]["why_not"]
+    host = plan(QWEN8, engine="any", ram="24GB")
+    assert host["engine"] == "llama.cpp"
 
 
 @pytest.mark.parametrize("gpu", ["M3 Max 64GB", "MI300X", "RX 7900 XTX"])

@@ -1,7 +1,10 @@
 """One configuration for llama.cpp: what goes to the device and what to host memory."""
 
+import json
+
 import pytest
 
+from kvpareto import profiles
 from kvpareto.planner.engines.llama_cpp import LLAMA_CPP
 from kvpareto.planner.engines.llama_cpp.parts import parts_of
 from kvpareto.planner.engines.llama_cpp.place import HOST_PROCESS
@@ -19,6 +22,7 @@ from kvpareto.planner.workload import Workload
 GB = 10**9
 CARD = find_gpu("RTX 3060 12GB")
 WORK = Workload(8192, 512)
+BUFFERS = ("model", "keys", "values", "states", "compute", "output")
 Q4 = Configuration.parse("wQ4_K_M-kq8_0vq8_0+pc512")
 
 
@@ -98,10 +102,20 @@ def test_on_the_processor_alone() -> None:
     assert found.fits
     assert found.on_host_only
     assert found.host.weights == gguf_weight_bytes(spec, "Q4_K_M").total
-    assert found.needed >= found.host.total + HOST_PROCESS
+    low, high = found.device_ends
+    assert low < found.host.total + found.overhead < high == found.needed
+    assert high >= found.host.total + HOST_PROCESS.high
     assert "-ngl 0 " in found.command
     assert found.tpot is not None
     assert found.tpot[1] < found.tpot[0] < found.tpot[2]
+
+
+def test_what_a_process_holds_beside_its_buffers_is_within_the_interval() -> None:
+    lines = profiles.read("llama_cpp/memory_process.jsonl").splitlines()
+    rows = [json.loads(line) for line in lines[1:]]
+    beside = [row["resident"] - sum(v for k, v in row.items() if k in BUFFERS) for row in rows]
+    assert len(beside) >= 16
+    assert HOST_PROCESS.low < min(beside) < max(beside) < HOST_PROCESS.high
 
 
 def test_more_on_the_device_is_never_slower() -> None:

@@ -39,8 +39,10 @@ def test_a_cache_that_the_checkpoint_asks_for_is_said(scheme: object, said: str)
     assert [w for w in spec.warnings if f"a KV cache in {said}" in w]
 
 
-def test_modelopt_names_its_cache_by_an_algorithm() -> None:
-    section = {"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}
+@pytest.mark.parametrize("name", ["kv_cache_quant_algo", "kv_cache_scheme"])
+@pytest.mark.parametrize("method", [{"quant_method": "modelopt"}, {}])
+def test_modelopt_names_its_cache_by_an_algorithm(name: str, method: dict[str, str]) -> None:
+    section = {**method, "quant_algo": "FP8", name: "FP8"}
     spec = read_model(dense(quantization=None, quantization_config=section), "mo")
     assert any("a KV cache in FP8" in warning for warning in spec.warnings)
 
