@@ -10,7 +10,8 @@ import typer
 
 from ..planner.errors import BadInput, one_line
 from .command_line import show
-from .options import AsJson, Device, Offline, TrustRemoteCode, chosen_model
+from .generation_options import with_shared
+from .options import AsJson, chosen_model
 from .prompts_typed import check_turns, prompt_text, turns
 
 if TYPE_CHECKING:
@@ -18,43 +19,6 @@ if TYPE_CHECKING:
 
 AT_ONCE = 8
 """Sequences of a file of prompts that run at once, unless said."""
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model", "-m", help="A folder with weights, or a hub id. smollm2 is a small one."
-    ),
-]
-Plan = Annotated[
-    Path | None, typer.Option("--plan", help="File that `kvpareto plan --save` wrote.")
-]
-Config = Annotated[
-    str | None,
-    typer.Option(
-        "--config",
-        help="Configuration to run: w4a16-k4v4-g64+pc256.  [default: the recommended one]",
-    ),
-]
-Budget = Annotated[
-    str | None,
-    typer.Option(
-        "--budget",
-        help="Memory that a run may use: 12GB, 11.5GiB.  [default: free memory of the device]",
-    ),
-]
-Length = Annotated[
-    str | None,
-    typer.Option(
-        "--context",
-        help="Prompt tokens that the cache holds: 32k, 10240.  [default: 4k, or the plan's]",
-    ),
-]
-Output = Annotated[
-    str | None, typer.Option("--output", help="Tokens to generate.  [default: 512, or the plan's]")
-]
-Temperature = Annotated[float, typer.Option("--temperature", help="0 takes the likeliest token.")]
-TopK = Annotated[int | None, typer.Option("--top-k", help="Sample from the k likeliest tokens.")]
-TopP = Annotated[float, typer.Option("--top-p", help="Sample from this probability mass.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of sampling.")]
 System = Annotated[str | None, typer.Option("--system", help="System message.")]
 
 
@@ -64,18 +28,15 @@ def register(app: typer.Typer) -> None:
     app.command()(chat)
 
 
+@with_shared
 def run(
-    context: typer.Context,
+    here: typer.Context,
     prompt: Annotated[
         str | None,
         typer.Argument(metavar="[PROMPT]", help="Text. Without it, or with -, stdin is read."),
     ] = None,
-    model: Model = None,
-    plan: Plan = None,
-    config: Config = None,
-    budget: Budget = None,
-    length: Length = None,
-    output: Output = None,
+    *,
+    shared: dict[str, Any],
     batch: Annotated[
         Path | None,
         typer.Option(
@@ -87,13 +48,6 @@ def run(
     ] = AT_ONCE,
     raw: Annotated[bool, typer.Option("--raw", help="Do not apply the chat template.")] = False,
     system: System = None,
-    temperature: Temperature = 0.0,
-    top_k: TopK = None,
-    top_p: TopP = 1.0,
-    seed: Seed = 0,
-    device: Device = None,
-    offline: Offline = False,
-    trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Generate text with the recommended configuration. Tokens are printed at once.
@@ -104,10 +58,7 @@ def run(
     kvpareto run -m ./my-model --config w4a16-k4v4-g64+pc512 < question.txt
     kvpareto run -m ./my-model --batch prompts.jsonl --at-once 16
     """
-    options = _options(
-        model, plan, config, budget, length, output, at_once if batch is not None else 1,
-        temperature, top_k, top_p, seed, device, offline, trust_remote_code,
-    )  # fmt: skip
+    options = _options(shared, at_once if batch is not None else 1, "run")
     if batch is not None and prompt is not None:
         raise BadInput("a prompt beside --batch", "put it into the file, or leave one out")
     if batch is not None and system is not None:
@@ -118,31 +69,21 @@ def run(
         raise BadInput("--at-once without --batch", "one prompt is one sequence")
     if raw and system is not None:
         raise BadInput("--system beside --raw", "the chat template places a system message")
-    quiet = as_json or context.find_root().obj.as_json
+    quiet = as_json or here.find_root().obj.as_json
     if batch is not None:
         document = _run_file(options, batch, raw=raw, quiet=quiet)
     else:
         document = _run_prompt(options, prompt_text(prompt), system, raw=raw, quiet=quiet)
     if quiet:
-        show(context, True, document, "terminal", "")
+        show(here, True, document, "terminal", "")
 
 
+@with_shared
 def chat(
-    context: typer.Context,
-    model: Model = None,
-    plan: Plan = None,
-    config: Config = None,
-    budget: Budget = None,
-    length: Length = None,
-    output: Output = None,
+    here: typer.Context,
+    *,
+    shared: dict[str, Any],
     system: System = None,
-    temperature: Temperature = 0.0,
-    top_k: TopK = None,
-    top_p: TopP = 1.0,
-    seed: Seed = 0,
-    device: Device = None,
-    offline: Offline = False,
-    trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Chat with a model under its recommended configuration. Ctrl-D ends the chat.
@@ -151,14 +92,11 @@ def chat(
     kvpareto chat -m ./my-model
     kvpareto chat --plan plan.json --system "Answer in one sentence."
     """
-    options = _options(
-        model, plan, config, budget, length, output, 1, temperature, top_k, top_p, seed,
-        device, offline, trust_remote_code, "chat",
-    )  # fmt: skip
+    options = _options(shared, 1, "chat")
     from ..calibration.running.conversation import check_chat, converse
     from ..calibration.running.open_session import open_session, prepare
 
-    quiet = as_json or context.find_root().obj.as_json
+    quiet = as_json or here.find_root().obj.as_json
     check_turns()
     ready = prepare(options)
     check_chat(ready, system)
@@ -166,21 +104,14 @@ def chat(
         _say(opened.heading)
         document = converse(opened, turns(), system=system, quiet=quiet, say=_say)
     if quiet:
-        show(context, True, document, "terminal", "")
+        show(here, True, document, "terminal", "")
 
 
-def _options(
-    model: str | None, plan: Path | None, config: str | None, budget: str | None,
-    length: str | None, output: str | None, batch: int, temperature: float, top_k: int | None,
-    top_p: float, seed: int, device: str | None, offline: bool, trust_remote_code: bool,
-    command: str = "run",
-) -> "RunOptions":  # fmt: skip
+def _options(shared: dict[str, Any], batch: int, command: str) -> "RunOptions":
     from ..calibration.running.open_session import RunOptions, check
 
-    options = RunOptions(
-        chosen_model(None, model), plan, config, budget, length, output, batch, temperature, top_k,
-        top_p, seed, device, offline, trust_remote_code, command,
-    )  # fmt: skip
+    model = chosen_model(None, shared["model"])
+    options = RunOptions(**{**shared, "model": model}, batch=batch, command=command)
     check(options)
     return options
 

@@ -23,6 +23,8 @@ from .request import Request
 
 STEP = 256
 """Tokens that the longest safe context is looked for in; each try evaluates the whole space."""
+SHORT = 1024
+"""Tokens: who asked for more is not helped by a context of fewer."""
 
 
 def infeasible_error(request: Request, table: Table, fitting: np.ndarray) -> NothingFits:
@@ -125,6 +127,8 @@ def _nothing_usable(request: Request, table: Table) -> NothingFits:
     if longest is not None and longest[0] > (context or 0):  # what is usable here costs more
         context = longest[0]
         shorter = f"--context {context} ({format_tokens(context)} tokens), for {longest[1]}"
+    if context is not None and context < min(SHORT, request.workload.context):
+        context = shorter = None
     would_fit: dict[str, Any] = {
         "budget": budget_for(need),
         "budget_bytes": need,
@@ -132,11 +136,10 @@ def _nothing_usable(request: Request, table: Table) -> NothingFits:
         "batch": batch,
     }
     would_fit["ram"] = typed_host_memory(request, config, need)
-    hints = room_hints(request, config, need)
+    fewer = f"--{'users' if request.engine.serves else 'batch'} {batch}"
+    hints = [fewer] * (batch is not None) + room_hints(request, config, need)
     if shorter is not None:
         hints.append(shorter)
-    if batch is not None:
-        hints.append(f"--{'users' if request.engine.serves else 'batch'} {batch}")
     others, found = _engines_with_host_memory(request)
     hints += others
     most, unsure = "up to ", ""

@@ -196,7 +196,9 @@ def _last(holds: Callable[[int], bool], most: int) -> int:
     """The last of 1 .. `most` for which `holds` does, which holds for none after it; 0: none."""
     if holds(most):
         return most
-    low, high = 0, most
+    if most == 1 or not holds(1):  # a search for nothing would ask ten times more
+        return 0
+    low, high = 1, most
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if holds(middle) else (low, middle)

@@ -10,8 +10,10 @@ from kvpareto.planner.errors import NothingFits
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory import estimate as memory
-from kvpareto.planner.search.infeasible import STEP
+from kvpareto.planner.search import max_context
+from kvpareto.planner.search.infeasible import SHORT, STEP
 from kvpareto.planner.search.max_context import max_contexts
+from kvpareto.planner.search.placed.questions import Table, evaluate_request
 from kvpareto.planner.search.recommend import Request, recommend
 from kvpareto.planner.units import parse_bytes, parse_fraction
 from kvpareto.planner.workload import Workload
@@ -44,6 +46,37 @@ def test_a_smaller_batch_is_offered_where_it_helps(qwen: Request) -> None:
     batch = int(caught.value.hint.split("--batch ")[1].split(";")[0])
     assert 1 <= batch < 8
     assert recommend(replace(tight, workload=Workload(65_536, 512, batch=batch))).fits
+
+
+def test_many_users_are_offered_fewer_first_and_no_context_that_helps_nobody(
+    qwen: Request,
+) -> None:
+    crowd = replace(qwen, workload=Workload(32_768, 512, batch=256))
+    with pytest.raises(NothingFits) as caught:
+        recommend(crowd)
+    assert caught.value.hint.startswith("this would fit: --batch ")
+    for batch in (4, 16, 64, 256, 4096):
+        asked = replace(crowd, workload=Workload(32_768, 512, batch=batch))
+        with pytest.raises(NothingFits) as caught:
+            recommend(replace(asked, budget=9 * GB))
+        offered = caught.value.details["would_fit"]["context"]
+        assert offered is None or offered >= SHORT
+        assert ("--context" in caught.value.hint) == (offered is not None)
+
+
+def test_a_search_for_a_context_that_is_not_there_is_short(
+    qwen: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counted(request: Request) -> Table:
+        asked.append(request.workload.context)
+        return evaluate_request(request)
+
+    monkeypatch.setattr(max_context, "evaluate_request", counted)
+    crowd = replace(qwen, workload=Workload(32_768, 512, batch=65_536))
+    assert max_context.longest_safe(crowd, 32_767, usual=False) is None
+    assert len(asked) == 2
 
 
 def test_a_loss_that_cannot_be_kept_within_the_budget_names_the_loss_that_can(
