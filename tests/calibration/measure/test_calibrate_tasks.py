@@ -93,7 +93,7 @@ def test_facts_are_hidden_in_the_users_own_text(
     text = tmp_path / "own.txt"
     text.write_text("Zebras ate the marmalade. A kettle sang. The moon was square.")
     asked = [*COMMAND, "-m", str(STORIES), "--tasks", "arithmetic", "--haystack", str(text)]
-    assert run([*asked, "--runs", "1"]) == 0
+    assert run([*asked, "--runs", "1"]) == 1  # no quantized configuration, so no fit
     before = rows(home)
     text.write_text("Zebras ate the marmalade.")
     assert run([*asked, "--resume"]) == 2
