@@ -6,7 +6,7 @@ session of the unquantized model that divergences are measured from.
 
 import gc
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,22 +23,17 @@ from ...runtime.cache.kv_cache import check_cache
 from ...runtime.failures import is_out_of_memory
 from ...runtime.load_weights import before_weights
 from ...runtime.session_results import held_bytes
-from .. import tasks
 from ..execution.loaded_model import OpenModel, open_model
 from ..execution.memory_cap import numbered
-from ..records.record_file import Memory
 from .affine_maps import TOKENS as AFFINE_TOKENS
 from .affine_maps import check_learnable, learn_maps
-from .divergence import Divergence, divergence
 from .layer_probe import TOKENS, probe_layers
 from .layer_sensitivity import Sensitivity
 from .prompts import Prompts, PromptTexts
 from .read_attention import LEAST, read_attention
 from .reference_logits import ReferenceLogits
-from .trial import Speed
+from .runtime_trial import SPEED_TOKENS, RuntimeTrial
 
-SPEED_TOKENS = 16
-SPEED_REPEATS = 2  # on a GPU, of which the faster counts: the first may compile and capture
 FULL = Configuration()
 BATCH = 8
 """Items generated together, where memory allows."""
@@ -86,7 +81,7 @@ class Bench:
         self.prompts = Prompts(spec.name, ahead.tokenizer, material)
 
     @contextmanager
-    def open(self, config: Configuration, context: int) -> Iterator["RuntimeTrial"]:
+    def open(self, config: Configuration, context: int) -> Iterator[RuntimeTrial]:
         """A trial of `config` with prompts of `context` tokens."""
         reference = self._reference_at(context)
         base = self._model(config.weight_bits)
@@ -206,88 +201,6 @@ class Bench:
     def _room(self, context: int) -> int:
         """Tokens of the cache: the prompt and the longest answer."""
         return context + max(SPEED_TOKENS, self.prompts.longest_answer(context))
-
-
-class RuntimeTrial:
-    """See Trial."""
-
-    def __init__(
-        self,
-        bench: Bench,
-        reference: ReferenceLogits,
-        session: Session,
-        context: int,
-        before: int,
-    ) -> None:
-        self._bench, self._reference, self._session = bench, reference, session
-        self._context, self._before = context, before
-        self._windows = bench.prompts.windows(context)
-        self._harness_scores: dict[str, Sequence[float]] = {}
-        self._batched: Session | None = None
-        self._allocator: tuple[int, int] | None = None
-
-    def close(self) -> None:
-        """Free what was opened beside the session."""
-        if self._batched is not None:
-            self._batched.close()
-            self._batched = None
-
-    def divergence(self) -> Divergence:
-        return divergence(self._reference, self._session, self._windows)
-
-    def window(self) -> int:
-        return int(self._windows.shape[1])
-
-    def score(self, task: str, first: int, last: int) -> Sequence[float]:
-        harness = self._bench.prompts.material.harness
-        if harness is None or task not in harness.names:
-            return self._generated(task, first, last)
-        if task not in self._harness_scores:
-            self._harness_scores[task] = harness.score(
-                self._session, task, self._bench.prompts.material.items
-            )
-        return self._harness_scores[task][first:last]
-
-    def _generated(self, task: str, first: int, last: int) -> Sequence[float]:
-        (generated_task,) = tasks.find([task])
-        items = self._bench.prompts.items(task, self._context)[first:last]
-        while True:
-            try:
-                if self._batched is None:
-                    self._batched = self._bench.batched(self._session.config, self._context)
-                return tasks.evaluate(self._batched, generated_task, items).per_item
-            except Exception as error:
-                self.close()
-                if not is_out_of_memory(error) or not self._bench.fewer_at_once():
-                    raise
-
-    def prompt_tokens(self, task: str) -> int | None:
-        harness = self._bench.prompts.material.harness
-        return harness.prompt_tokens(task) if harness is not None else None
-
-    def speed(self) -> Speed:
-        device = self._session.device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        timings = [self._time() for _ in range(SPEED_REPEATS if device.type == "cuda" else 1)]
-        use = self._session.memory()
-        if use.allocated is not None and use.peak is not None:
-            self._allocator = use.allocated - self._before, use.peak - self._before
-        return Speed(min(s.ttft_s for s in timings), min(s.tpot_s for s in timings))
-
-    def _time(self) -> Speed:
-        # each list of tokens is on the host when it is yielded, so the clock needs no barrier
-        started = time.perf_counter()
-        steps = self._session.steps(self._windows[:1], SPEED_TOKENS, stops=frozenset())
-        next(steps)
-        first = time.perf_counter()
-        count = sum(1 for _ in steps)
-        return Speed(first - started, (time.perf_counter() - first) / max(count, 1))
-
-    def memory(self) -> Memory:
-        use = self._session.memory()
-        allocated, peak = self._allocator or (None, None)
-        return Memory(weights=use.weights, kv=use.kv, allocated=allocated, peak=peak)
 
 
 def _session(base: OpenModel, config: Configuration, room: int, batch: int = 1) -> Session:
