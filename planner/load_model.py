@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import profiles
-from .errors import BadInput, printable
+from .errors import BadInput
 from .models import hub
 from .models.bundled import bundled_index, find_bundled, find_by_name, suggestion
 from .models.model_name import plain_name
@@ -21,6 +21,7 @@ from .models.read_config import read_model
 from .models.spec import ModelSpec
 from .models.untrusted_json import read_json_object
 from .reading import unblocked
+from .rope_kinds import rope_warnings, stretched
 from .user_data import home
 
 HF_QUANT = "hf_quant_config.json"
@@ -69,10 +70,11 @@ def load_model(text: str, *, offline: bool = False, trust_remote_code: bool = Fa
         from .engines.kv_bounds import kv_bounds  # rare, and a plan starts without it
 
         spec = replace(spec, bounds=(*spec.bounds, *kv_bounds(spec)))
-    more = {"source": loaded.source, **_places(text, loaded), **_stretched(loaded.config)}
+    more = {"source": loaded.source, **_places(text, loaded), **stretched(loaded.config)}
     if not (offline or hub.is_offline()) and _lacks_weights(loaded):
         more[hub.MAY_ASK] = loaded.name
     spec = replace(spec, extra={**spec.extra, **more})
+    spec = replace(spec, warnings=(*spec.warnings, *rope_warnings(loaded.config)))
     if loaded.folder is None:
         return spec
     from .memory.weight_files import compare_with_files
@@ -138,23 +140,6 @@ def _load_gguf(text: str) -> ModelSpec | None:
     spec = read_gguf(model_files(path), plain_stem(path))
     places = {"source": "GGUF file", "path": str(path.absolute())}
     return replace(spec, extra={**spec.extra, **places})
-
-
-def _stretched(config: dict[str, object]) -> dict[str, str]:
-    """How the config stretches the positions of RoPE beyond those first trained, in words."""
-    inner = config.get("text_config")
-    fields = inner if isinstance(inner, dict) else config
-    scaling = fields.get("rope_scaling") or fields.get("rope_parameters")
-    if not isinstance(scaling, dict):
-        return {}
-    kind = scaling.get("rope_type") or scaling.get("type") or "default"
-    if kind in ("default", "mrope") or not isinstance(kind, str):
-        return {}
-    factor, first = scaling.get("factor"), scaling.get("original_max_position_embeddings")
-    words = printable(kind[:40])
-    words += f", factor {factor:g}" if isinstance(factor, int | float) else ""
-    words += f", from {first:,} tokens" if isinstance(first, int) else ""
-    return {"rope_scaling": words}
 
 
 def _places(text: str, loaded: LoadedConfig) -> dict[str, str]:

@@ -101,6 +101,12 @@ def test_encoders_are_refused(kind: str) -> None:
         read_model({**BASE, "model_type": kind}, kind)
 
 
+@pytest.mark.parametrize("kind", ["llada", "llada_moe", "Dream"])
+def test_what_fills_all_places_in_at_once_is_refused(kind: str) -> None:
+    with pytest.raises(BadConfig, match="masked diffusion model"):
+        read_model({**BASE, "model_type": kind}, kind)
+
+
 def test_an_unknown_type_is_read_as_llama_with_bounds() -> None:
     known, unknown = (read_model({**BASE, "model_type": t}, t) for t in ("llama", "newcomer"))
     assert unknown.layers == known.layers

@@ -1,10 +1,14 @@
 """Lengths that the model was not trained for: what extends it, and when its config does already."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import kvpareto
+from kvpareto import profiles
+from kvpareto.planner.rope_kinds import STRETCHES
 
 
 def note(words: list[str]) -> str:
@@ -34,6 +38,24 @@ def test_a_config_that_stretches_already_is_not_told_to(model: str, stretched: s
     said = asked(model, context=200_000)
     assert f"already ({stretched})" in said
     assert '"factor"' not in said
+
+
+@pytest.mark.parametrize("kind", ["superrope", ["yarn"]])
+def test_a_kind_of_rope_that_nobody_knows_is_said_and_credited_with_nothing(
+    kind: object, tmp_path: Path
+) -> None:
+    config = json.loads(profiles.read("models/Qwen--Qwen3-8B.json"))
+    config["rope_scaling"] = {"rope_type": kind, "factor": 8}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    found = kvpareto.plan(path, gpu="H200", context="100k", offline=True)
+    assert "is not known: transformers may not run it" in " ".join(found["warnings"])
+    assert "trained for that" not in " ".join(found["warnings"])
+
+
+def test_the_kinds_of_rope_are_those_of_transformers() -> None:
+    rope = pytest.importorskip("transformers.modeling_rope_utils")
+    assert {*rope.ROPE_INIT_FUNCTIONS} <= {*STRETCHES}
 
 
 def test_the_longest_context_says_what_ends_it() -> None:

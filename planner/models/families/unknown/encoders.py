@@ -97,6 +97,7 @@ _SEQ2SEQ = frozenset(
         "whisper",
     }
 )
+_DIFFUSION = frozenset({"llada", "llada_moe", "dream"})
 LARGEST_TOWER = 6_500_000_000  # parameters: InternViT-6B is the largest published encoder
 
 
@@ -110,6 +111,12 @@ def refuse_encoders(config: Mapping[str, Any], model_type: str) -> None:
     if model_type in _ENCODERS:
         raise BadConfig(
             f"{model_type} is an encoder: it generates nothing, so it has no KV cache to plan",
+            "choose a decoder-only model, such as Qwen/Qwen2.5-7B-Instruct",
+        )
+    if model_type.lower() in _DIFFUSION:
+        raise BadConfig(
+            f"{model_type} is a masked diffusion model: it fills all places in at once, and its "
+            "attention keeps no KV cache to plan",
             "choose a decoder-only model, such as Qwen/Qwen2.5-7B-Instruct",
         )
 
