@@ -53,9 +53,9 @@ def suggestion(wanted: str, more: Sequence[str] = (), otherwise: str = "") -> st
     lower = wanted.lower()
     close = get_close_matches(lower, by_lower, n=3, cutoff=0.75)
     close += [short[c] for c in get_close_matches(lower.split("/")[-1], short, n=3, cutoff=0.75)]
-    if not close:
-        letters = _letters(lower)
-        close = [short[n] for n in sorted(short, key=len) if letters and letters in _letters(n)]
+    letters = _letters(lower)
+    if not close and len(letters) > 1 and lower[0].isalnum():  # no path: ./x
+        close = [short[n] for n in sorted(short, key=len) if letters in _letters(n)]
     if close:
         names = list(dict.fromkeys(by_lower[name] for name in close))[:3]
         return f"did you mean {' or '.join(names)}?"

@@ -116,6 +116,13 @@ def test_near_misses_are_suggested(wrong: str, right: str) -> None:
     assert caught.value.hint.startswith(f"did you mean {right}")
 
 
+@pytest.mark.parametrize("path", ["./x", "~/qwen3x", "/x", "x", "..."])
+def test_a_path_is_no_family_of_models(path: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        load_model(path, offline=True)
+    assert "did you mean" not in caught.value.hint
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "   ", "\0", "a" * 5000, "a//b", "a/b/c", "../nowhere", "~nobody-at-all/x", "ab cd", "💥"],
