@@ -123,7 +123,7 @@ def takes(weight: Packed, x: torch.Tensor, workspace: Workspace, *, gated: int =
         return False
     inputs, outputs = weight.shape
     cut = _cut(inputs, outputs, rows, gated, coarse, device)
-    if cut is None:
+    if cut is None or inputs // 8 * weight.words.stride(-2) >= 2**32:  # indices of 32 bits
         return False
     if cut.splits > 1 and cut.groups * cut.warps > workspace.counters.numel():
         return False
@@ -167,6 +167,9 @@ def product(
         "ROWS": cut.rows, "GATED": gated, "SPLITS": cut.splits, "SLICES": cut.slices,
         "WARPS": cut.warps, "AHEAD": cut.ahead, "COARSE": coarse,
         "READY": int(ready is not None), "MAKES": int(makes is not None),
+        "ONE": int(cut.strips(width // STRIP, gated, coarse) <= cut.warps // cut.slices),
+        "WORDS_ROW": weight.words.stride(-2), "SCALES_ROW": weight.scales.stride(-2),
+        "ZEROS_ROW": weight.zeros.stride(-2),
     }  # fmt: skip
     shared = cut.shared_bytes(inputs, width // STRIP, gated, coarse)
     kernel = nvrtc.compile_kernel(_SOURCE, "parts", constants, device, shared)

@@ -11,6 +11,8 @@
 //   READY   1: x comes as whole numbers (bytes.cuh), with room for ROWS rows, its measures behind it
 //   MAKES   1: y is written as such too, to where others have partial sums
 //   COARSE  strips of y that belong together: 4, units of 128, where it is made
+//   ONE     1: no warp has more than one strip
+//   WORDS_ROW, SCALES_ROW, ZEROS_ROW   from one row of them to the next: parts of addresses
 //
 // A group of blocks takes strips of 32 columns, each block a part of the inputs of all of them: all,
 // where their x fits its shared memory. A warp takes strips in turn, of each a slice of the block's
@@ -21,6 +23,8 @@
 //
 // At 16 rows a thread's registers are all taken. A word that finds none is stored when it has come,
 // so a warp would wait for what it has just asked for: hence addresses from indices, not pointers.
+// What is asked for next goes where what was there is read already, words while products of the last
+// of them run, and by predicate: a branch would let the compiler settle sums before it.
 
 #include "bytes.cuh"
 #include "few_rows.cuh"
@@ -39,6 +43,18 @@ struct Tile {
     u32 zeros;
 };
 
+// Loads where `wanted`; what is there stays otherwise.
+INLINE void load_if(bool wanted, uint4& v, const u32* p) {  // read once: kept out of L1
+    asm volatile("{.reg .pred p; setp.ne.s32 p, %5, 0; @p ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];}"
+                 : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w) : "l"(p), "r"(int(wanted)));
+}
+INLINE void load_if(bool wanted, uint2& v, const u16* p) {
+    asm volatile("{.reg .pred p; setp.ne.s32 p, %3, 0; @p ld.global.nc.v2.u32 {%0,%1}, [%2];}" : "+r"(v.x), "+r"(v.y) : "l"(p), "r"(int(wanted)));
+}
+INLINE void load_if(bool wanted, u32& v, const u16* p) {
+    asm volatile("{.reg .pred p; setp.ne.s32 p, %2, 0; @p ld.global.nc.u16 %0, [%1];}" : "+r"(v) : "l"(p), "r"(int(wanted)));
+}
+
 extern __shared__ uint4 shared[];
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) parts(const Args args) {
@@ -56,26 +72,27 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) parts(const Args args) 
 
     // A block's strips of the gate, then those of up.
     auto column_of = [&](int strip) { return (first + strip) * 32 + (EACH > 1 && strip >= own ? width - own * 32 : 0); };
-    // The next tile of this warp to be loaded.
-    int ahead_strip = warp % ACROSS, ahead_unit = from, ahead_column = column_of(ahead_strip) + 4 * g;
+    // What is loaded next: units before `last` of a strip, by the columns of this thread.
+    int ahead = from, last;
+    u32 column, corner;
+    auto seek = [&](int strip) {
+        last = strip < count ? to : from;
+        column = column_of(strip) + 4 * g;
+        corner = 4 * t * WORDS_ROW + column;
+    };
+    auto load_words = [&](Tile& tile, int j) { load_if(ahead < last, tile.words[j], args.words + (corner + u32(ahead) * (16 * WORDS_ROW)) + j * WORDS_ROW); };
+    auto load_rest = [&](Tile& tile) {
+        load_if(ahead < last, tile.scales, args.scales + (column + u32(ahead) * SCALES_ROW));
+        load_if(ahead < last, tile.zeros, reinterpret_cast<const u16*>(args.zeros) + (column / 4 + u32(ahead) * (2 * ZEROS_ROW)));
+        ahead++;
+    };
     auto load = [&](Tile& tile) {
-        if (ahead_strip >= count) return;
-        const u32* words = args.words + (i64(ahead_unit * 16 + 4 * t) * args.words_row + ahead_column);
 #pragma unroll
-        for (int j = 0; j < 4; j++) tile.words[j] = load_once(words + i64(j) * args.words_row);
-        tile.scales = *reinterpret_cast<const uint2*>(args.scales + (i64(ahead_unit) * args.scales_row + ahead_column));
-        tile.zeros = args.zeros[i64(ahead_unit) * args.zeros_row + ahead_column / 8];
-        if (++ahead_unit == to) {
-            ahead_unit = from;
-            ahead_strip += ACROSS;
-            ahead_column = column_of(ahead_strip) + 4 * g;
-        }
+        for (int j = 0; j < 4; j++) load_words(tile, j);
+        load_rest(tile);
     };
     float total[PARTS][4] = {};  // row t, columns 4g to 4g + 3
-    auto multiply = [&](Tile& tile, int unit) {  // and ask for the next, once this one's words are read
-        const uint2 scales = tile.scales;
-        const u32 zeros = tile.zeros >> (g % 2 * 16);
-        const float scale[4] = {low<SCALES_HALF>(scales.x), high<SCALES_HALF>(scales.x), low<SCALES_HALF>(scales.y), high<SCALES_HALF>(scales.y)};
+    auto multiply = [&](Tile& tile, int unit) {  // and load the next in its place
         int sums[PARTS][2][4] = {};
 #pragma unroll
         for (int b = 0; b < 2; b++) {
@@ -86,25 +103,35 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) parts(const Args args) 
             for (int j = 0; j < 4; j += 2) {
                 const u32 one[4] = {tile.words[j].x, tile.words[j].y, tile.words[j].z, tile.words[j].w};
                 const u32 two[4] = {tile.words[j + 1].x, tile.words[j + 1].y, tile.words[j + 1].z, tile.words[j + 1].w};
+                u32 a[2][4];
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
-                    const u32 a0 = codes(one[2 * h], b), a1 = codes(one[2 * h + 1], b), a2 = codes(two[2 * h], b), a3 = codes(two[2 * h + 1], b);
-#pragma unroll
-                    for (int p = 0; p < PARTS; p++) multiply_bytes(sums[p][h], a0, a1, a2, a3, j ? x[p].z : x[p].x, j ? x[p].w : x[p].y);
+                    a[h][0] = codes(one[2 * h], b), a[h][1] = codes(one[2 * h + 1], b);
+                    a[h][2] = codes(two[2 * h], b), a[h][3] = codes(two[2 * h + 1], b);
                 }
+                if (b == 1) {
+                    load_words(tile, j);
+                    load_words(tile, j + 1);
+                }
+#pragma unroll
+                for (int h = 0; h < 2; h++)
+#pragma unroll
+                    for (int p = 0; p < PARTS; p++) multiply_bytes(sums[p][h], a[h][0], a[h][1], a[h][2], a[h][3], j ? x[p].z : x[p].x, j ? x[p].w : x[p].y);
             }
         }
-        load(tile);
+        const uint2 scales = tile.scales;
+        const float scale[4] = {low<SCALES_HALF>(scales.x), high<SCALES_HALF>(scales.x), low<SCALES_HALF>(scales.y), high<SCALES_HALF>(scales.y)};
 #pragma unroll
         for (int p = 0; p < PARTS; p++) {
             const int2 measure = measures[unit * ROWS + 4 * p + t];
 #pragma unroll
             for (int c = 0; c < 4; c++) {
                 const int upper = sums[p][c / 2][c % 2 * 2], lower = sums[p][c / 2][c % 2 * 2 + 1];
-                const int sum = upper * 256 + lower - int(zeros >> (4 * c) & 15) * measure.y;
+                const int sum = upper * 256 + lower - int(tile.zeros >> (4 * c) & 15) * measure.y;
                 total[p][c] += scale[c] * __int_as_float(measure.x) * float(sum);
             }
         }
+        load_rest(tile);
     };
     auto keep = [&](int strip) {  // a slice's sums of a strip, all its tiles done
 #pragma unroll
@@ -115,7 +142,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) parts(const Args args) 
         }
     };
     // Weights do not depend on the launch before: they are on their way while that ends.
-    Tile flight[AHEAD];
+    Tile flight[AHEAD] = {};
+    seek(warp % ACROSS);
 #pragma unroll
     for (int d = 0; d < AHEAD; d++) load(flight[d]);
     wait_for_predecessor();
@@ -143,18 +171,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) parts(const Args args) 
     }
     __syncthreads();
 
-    int strip = warp % ACROSS, unit = from;
-    while (strip < count) {
+    for (int strip = warp % ACROSS; strip < count; strip += ACROSS) {
+        for (int unit = from; unit < to; unit += AHEAD) {
+            ahead = unit + AHEAD;
+            if (!ONE && ahead >= to) {
+                ahead = from;
+                seek(strip + ACROSS);
+            }
 #pragma unroll
-        for (int d = 0; d < AHEAD; d++) {
-            multiply(flight[d], unit - begin);
-            if (++unit == to) {
-                keep(strip);
-                unit = from;
-                strip += ACROSS;
-                if (strip >= count) break;
+            for (int d = 0; d < AHEAD; d++) {
+                if (d == 0 || unit + d < to) multiply(flight[d], unit + d - begin);
+                else if (!ONE) load(flight[d]);
             }
         }
+        keep(strip);
+        if (ONE) break;
     }
     __syncthreads();
 
