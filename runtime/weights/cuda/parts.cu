@@ -45,15 +45,17 @@ struct Tile {
 
 // Loads where `wanted`; what is there stays otherwise.
 INLINE void load_if(bool wanted, uint4& v, const u32* p) {  // read once: kept out of L1
-    asm volatile("{.reg .pred p; setp.ne.s32 p, %5, 0; @p ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];}"
+    asm volatile("{.reg .pred p; setp.ne.s32 p, %5, 0; @p ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];}"
                  : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w) : "l"(p), "r"(int(wanted)));
 }
 INLINE void load_if(bool wanted, uint2& v, const u16* p) {
-    asm volatile("{.reg .pred p; setp.ne.s32 p, %3, 0; @p ld.global.nc.v2.u32 {%0,%1}, [%2];}" : "+r"(v.x), "+r"(v.y) : "l"(p), "r"(int(wanted)));
+    asm volatile("{.reg .pred p; setp.ne.s32 p, %3, 0; @p ld.global.v2.u32 {%0,%1}, [%2];}" : "+r"(v.x), "+r"(v.y) : "l"(p), "r"(int(wanted)));
 }
 INLINE void load_if(bool wanted, u32& v, const u16* p) {
-    asm volatile("{.reg .pred p; setp.ne.s32 p, %2, 0; @p ld.global.nc.u16 %0, [%1];}" : "+r"(v) : "l"(p), "r"(int(wanted)));
+    asm volatile("{.reg .pred p; setp.ne.s32 p, %2, 0; @p ld.global.u16 %0, [%1];}" : "+r"(v) : "l"(p), "r"(int(wanted)));
 }
+
+INLINE int kept(int v) { asm("" : "+r"(v)); return v; }  // and not found anew from others
 
 extern __shared__ uint4 shared[];
 
@@ -61,29 +63,29 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) parts(const Args args) 
     let_successor_begin();
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const int width = args.outputs / EACH, units = args.inputs / 128, strips = width / (32 * COARSE);  // of y
-    const int first = i64(strips) * blockIdx.x / gridDim.x * COARSE, own = int(i64(strips) * (blockIdx.x + 1) / gridDim.x) * COARSE - first;
-    const int count = own * EACH, begin = units * int(blockIdx.y) / SPLITS, mine = units * int(blockIdx.y + 1) / SPLITS - begin;
-    const int slice = warp / ACROSS, from = begin + mine * slice / SLICES, to = begin + mine * (slice + 1) / SLICES;
+    const int first = strips * blockIdx.x / gridDim.x * COARSE, after = strips * (blockIdx.x + 1) / gridDim.x * COARSE;
+    const int count = kept((after - first) * EACH), begin = units * int(blockIdx.y) / SPLITS, mine = units * int(blockIdx.y + 1) / SPLITS - begin;
+    auto slice_now = [&]() {  // found anew, not kept
+        int thread;
+        asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+        return thread / (32 * ACROSS);
+    };
+    auto from_now = [&]() { return begin + mine * slice_now() / SLICES; };
+    const int to = begin + mine * (slice_now() + 1) / SLICES;
     // In shared memory: x [units][2][slots][t], what one counts and the sum of a row of a unit
     // [units][rows], then sums [slices][strips][rows][columns].
     uint4* inputs = shared;
     int2* measures = reinterpret_cast<int2*>(inputs + mine * UNIT);
     float* results = reinterpret_cast<float*>(measures + mine * ROWS);
 
-    // A block's strips of the gate, then those of up.
-    auto column_of = [&](int strip) { return (first + strip) * 32 + (EACH > 1 && strip >= own ? width - own * 32 : 0); };
-    // What is loaded next: units before `last` of a strip, by the columns of this thread.
-    int ahead = from, last;
-    u32 column, corner;
-    auto seek = [&](int strip) {
-        last = strip < count ? to : from;
-        column = column_of(strip) + 4 * g;
-        corner = 4 * t * WORDS_ROW + column;
-    };
-    auto load_words = [&](Tile& tile, int j) { load_if(ahead < last, tile.words[j], args.words + (corner + u32(ahead) * (16 * WORDS_ROW)) + j * WORDS_ROW); };
+    // What is loaded next, `to` if nothing: a unit, in the columns of this thread.
+    // A block's strips: where gated, one of the gate, then one of up.
+    int ahead = warp % ACROSS < count ? from_now() : to;
+    u32 column = (first + warp % ACROSS / EACH) * 32 + warp % ACROSS % EACH * width + 4 * g;
+    auto load_words = [&](Tile& tile, int j) { load_if(ahead < to, tile.words[j], args.words + (column + u32(ahead * 16 + 4 * t) * WORDS_ROW) + j * WORDS_ROW); };
     auto load_rest = [&](Tile& tile) {
-        load_if(ahead < last, tile.scales, args.scales + (column + u32(ahead) * SCALES_ROW));
-        load_if(ahead < last, tile.zeros, reinterpret_cast<const u16*>(args.zeros) + (column / 4 + u32(ahead) * (2 * ZEROS_ROW)));
+        load_if(ahead < to, tile.scales, args.scales + (column + u32(ahead) * SCALES_ROW));
+        load_if(ahead < to, tile.zeros, reinterpret_cast<const u16*>(args.zeros) + (column / 4 + u32(ahead) * (2 * ZEROS_ROW)));
         ahead++;
     };
     auto load = [&](Tile& tile) {
@@ -136,14 +138,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) parts(const Args args) 
     auto keep = [&](int strip) {  // a slice's sums of a strip, all its tiles done
 #pragma unroll
         for (int p = 0; p < PARTS; p++) {
-            *reinterpret_cast<float4*>(results + ((slice * count + strip) * ROWS + 4 * p + t) * PITCH + 4 * g) = {total[p][0], total[p][1], total[p][2], total[p][3]};
+            *reinterpret_cast<float4*>(results + ((slice_now() * count + strip) * ROWS + 4 * p + t) * PITCH + 4 * g) = {total[p][0], total[p][1], total[p][2], total[p][3]};
 #pragma unroll
             for (int c = 0; c < 4; c++) total[p][c] = 0.f;
         }
     };
     // Weights do not depend on the launch before: they are on their way while that ends.
     Tile flight[AHEAD] = {};
-    seek(warp % ACROSS);
 #pragma unroll
     for (int d = 0; d < AHEAD; d++) load(flight[d]);
     wait_for_predecessor();
@@ -172,11 +173,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) parts(const Args args) 
     __syncthreads();
 
     for (int strip = warp % ACROSS; strip < count; strip += ACROSS) {
-        for (int unit = from; unit < to; unit += AHEAD) {
+        for (int unit = from_now(); unit < to; unit += AHEAD) {
             ahead = unit + AHEAD;
             if (!ONE && ahead >= to) {
-                ahead = from;
-                seek(strip + ACROSS);
+                ahead = strip + ACROSS < count ? from_now() : to;
+                column += ACROSS % EACH == 0 ? ACROSS / EACH * 32 : strip % 2 ? 32 - width : width;
             }
 #pragma unroll
             for (int d = 0; d < AHEAD; d++) {
@@ -189,7 +190,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) parts(const Args args) 
     }
     __syncthreads();
 
-    const int fours = own * 8;
+    const int fours = count / EACH * 8;
     // Four columns of a row of a strip, over slices.
     auto sum_of = [&](int strip, int row, int column) {
         float4 sum = {0.f, 0.f, 0.f, 0.f};
@@ -207,7 +208,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) parts(const Args args) 
             const int row = at / fours, four = at % fours;
 #pragma unroll
             for (int e = 0; e < EACH; e++)
-                *reinterpret_cast<float4*>(args.partial + (i64(blockIdx.y) * args.rows + row) * args.outputs + first * 32 + four * 4 + e * width) = sum_of(four / 8 + e * own, row, four % 8 * 4);
+                *reinterpret_cast<float4*>(args.partial + (i64(blockIdx.y) * args.rows + row) * args.outputs + first * 32 + four * 4 + e * width) = sum_of(four / 8 * EACH + e, row, four % 8 * 4);
         }
         __threadfence();
         __syncwarp();
@@ -226,7 +227,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) parts(const Args args) 
             const int stored = first * 32 + four * 4 + e * width;
 #pragma unroll
             for (int k = 0; k < SPLITS; k++) {
-                const float4 more = SPLITS == 1 ? sum_of(strip + e * own, row, four % 8 * 4)
+                const float4 more = SPLITS == 1 ? sum_of(strip * EACH + e, row, four % 8 * 4)
                                                 : load_from_others(args.partial + (i64(k) * args.rows + row) * args.outputs + stored);
                 sum[e][0] += more.x; sum[e][1] += more.y; sum[e][2] += more.z; sum[e][3] += more.w;
             }
