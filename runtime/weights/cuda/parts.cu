@@ -22,9 +22,11 @@
 // slices meet in shared memory once at the end, those of a group's blocks in memory.
 //
 // At 16 rows a thread's registers are all taken. A word that finds none is stored when it has come,
-// so a warp would wait for what it has just asked for: hence addresses from indices, not pointers.
-// What is asked for next goes where what was there is read already, words while products of the last
-// of them run, and by predicate: a branch would let the compiler settle sums before it.
+// so a warp would wait for what it has just asked for. Hence addresses from indices with constant
+// steps, what a slice is found anew where it is needed, and the next tile is loaded to where this one
+// was: words while products of the last of them run, scales and zero points once sums are settled. By
+// predicates, not branches, behind which the compiler leaves it; and not as constant memory (`.nc`),
+// which it moves behind the wait for the launch before.
 
 #include "bytes.cuh"
 #include "few_rows.cuh"
@@ -55,7 +57,7 @@ INLINE void load_if(bool wanted, u32& v, const u16* p) {
     asm volatile("{.reg .pred p; setp.ne.s32 p, %2, 0; @p ld.global.u16 %0, [%1];}" : "+r"(v) : "l"(p), "r"(int(wanted)));
 }
 
-INLINE int kept(int v) { asm("" : "+r"(v)); return v; }  // and not found anew from others
+INLINE int alone(int v) { asm("" : "+r"(v)); return v; }  // the compiler does not know what it is made of
 
 extern __shared__ uint4 shared[];
 
@@ -64,8 +66,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) parts(const Args args) 
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const int width = args.outputs / EACH, units = args.inputs / 128, strips = width / (32 * COARSE);  // of y
     const int first = strips * blockIdx.x / gridDim.x * COARSE, after = strips * (blockIdx.x + 1) / gridDim.x * COARSE;
-    const int count = kept((after - first) * EACH), begin = units * int(blockIdx.y) / SPLITS, mine = units * int(blockIdx.y + 1) / SPLITS - begin;
-    auto slice_now = [&]() {  // found anew, not kept
+    const int count = alone((after - first) * EACH), begin = units * int(blockIdx.y) / SPLITS, mine = units * int(blockIdx.y + 1) / SPLITS - begin;
+    auto slice_now = [&]() {
         int thread;
         asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
         return thread / (32 * ACROSS);
@@ -78,8 +80,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) parts(const Args args) 
     int2* measures = reinterpret_cast<int2*>(inputs + mine * UNIT);
     float* results = reinterpret_cast<float*>(measures + mine * ROWS);
 
-    // What is loaded next, `to` if nothing: a unit, in the columns of this thread.
-    // A block's strips: where gated, one of the gate, then one of up.
+    // What is loaded next: a unit, `to` if none, of this thread's columns. A block's strips are, where
+    // gated, one of the gate, then one of up.
     int ahead = warp % ACROSS < count ? from_now() : to;
     u32 column = (first + warp % ACROSS / EACH) * 32 + warp % ACROSS % EACH * width + 4 * g;
     auto load_words = [&](Tile& tile, int j) { load_if(ahead < to, tile.words[j], args.words + (column + u32(ahead * 16 + 4 * t) * WORDS_ROW) + j * WORDS_ROW); };

@@ -84,7 +84,7 @@ def test_products_of_16_rows_keep_to_their_registers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A word that finds none is stored when it has come, so a warp waits for what it just asked
-    for."""
+    for. The first words are asked for before the launch before has ended (ACQBULK waits for it)."""
     import triton
 
     wheels = importlib.util.find_spec("nvidia")
@@ -92,7 +92,7 @@ def test_products_of_16_rows_keep_to_their_registers(
     found = [lib for place in places or () for lib in Path(place).glob("*/lib/libnvrtc.so.*")]
     if not found:
         pytest.skip("needs NVRTC's wheel, no GPU")
-    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    tools = Path(triton.__file__).parent / "backends/nvidia/bin"
     library = ctypes.CDLL(str(found[0]))
     monkeypatch.setattr(nvrtc, "_nvrtc", lambda: library)
     for inputs, out, gated in (
@@ -100,20 +100,29 @@ def test_products_of_16_rows_keep_to_their_registers(
         (4096, 6144, 0),
         (4096, 4096, 0),
         (14336, 4096, 0),
+        (2048, 24576, 1),  # the last two have warps of several strips
+        (8192, 3072, 0),
     ):
         coarse = 4 if gated else 1
         cut = cuda_parts.cut_of(inputs, out, 16, gated, coarse, 132, 231_424)
         assert cut is not None
+        strips = cut.strips(out // 32 // (1 + gated), bool(gated), coarse)
         constants = {
             "HALF": 0, "SCALES_HALF": 1, "ROWS": 16, "GATED": gated, "SPLITS": cut.splits,
             "SLICES": cut.slices, "WARPS": cut.warps, "AHEAD": cut.ahead, "COARSE": coarse,
-            "READY": 1, "MAKES": gated,
+            "READY": 1, "MAKES": gated, "ONE": int(strips <= cut.warps // cut.slices),
+            "WORDS_ROW": out, "SCALES_ROW": out, "ZEROS_ROW": out // 8,
         }  # fmt: skip
         options = ["--gpu-architecture=sm_90", "--std=c++17"]
         options += [f"-D{name}={value}" for name, value in constants.items()]
         file = tmp_path / "parts.cubin"
         file.write_bytes(nvrtc._compile(cuda_parts._SOURCE, options))
-        said = subprocess.run([tool, "-res-usage", file], capture_output=True, text=True)
+        used = [tools / "cuobjdump", "-res-usage", file]
+        said = subprocess.run(used, capture_output=True, text=True)
         stack = re.search(r"STACK:(\d+)", said.stdout + said.stderr)
         assert stack is not None
         assert int(stack[1]) == 0, (inputs, out)
+        code = subprocess.run([tools / "nvdisasm", "-c", file], capture_output=True, text=True)
+        before, wait, _ = code.stdout.partition("ACQBULK")
+        assert wait
+        assert before.count("LDG.E.NA.128") == 4 * cut.ahead, (inputs, out)
