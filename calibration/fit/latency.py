@@ -41,7 +41,6 @@ RATES = (
     "weights_8", "weights_4", "sweep", "streamed", "parts", "parts_rows", "wide", "wide_rows",
     "tiles", "tiles_8",
     "few_rows", "overlap", "experts_16", "packed_8", "packed_4", "packed_2", "packed_channels",
-    "waiting",
 )  # fmt: skip
 HOST = (
     "launch_prefill", "launch_packed", "recurrent_call", "launch_piece", "launch_segment",
@@ -53,19 +52,17 @@ COSTS = (
     "tail_layer", "turn_layer", "early", "card_routed", "card_copy", "routed_moves", "merge",
     "round", "ready",
 )  # fmt: skip
-READ = ("packed_8", "packed_4", "packed_2", "streamed", "parts", "wide")
-"""What is fitted; a rate is at most the datasheet's, or that of what it is a part of. READ are in
-parts of a copy's rate, but write next to nothing: the datasheet's is their limit."""
+"""What is fitted; a rate is at most the datasheet's, or that of what it is a part of."""
 PRIOR = 0.7
 """Standard deviation of a coefficient's logarithm before any row is seen."""
 FROM_KERNELS = {
     "stream": 0.04, "matmul": 0.15, "attention_packed": 0.10, "attention_eight": 0.10,
     "matmul_eight": 0.15,
-    "waiting": 0.05, "packed_8": 0.10, "packed_4": 0.10, "packed_2": 0.15,
+    "packed_8": 0.10, "packed_4": 0.10, "packed_2": 0.15,
     "weights_16": 0.15, "weights_8": 0.15, "weights_4": 0.15,
     "streamed": 0.10, "wide": 0.20, "wide_rows": 0.15, "sweep": 0.30, "tiles": 0.30,
     "tiles_8": 0.30, "parts": 0.10, "parts_rows": 0.15, "softmax": 0.40, "few_rows": 0.15,
-    "overlap": 0.10, "grouped_packed": 0.02, "grouped": 0.05, "routed_moves": 0.10,
+    "overlap": 0.10, "grouped_packed": 0.05, "grouped": 0.05, "routed_moves": 0.10,
     "latent_tile": 0.10, "latent_packed": 0.20, "latent_split": 0.20, "fill_rows": 0.30,
     "matmul_rows": 0.40, "dequantize_bytes": 0.30, "staging_moves": 0.30, "attention_tiled": 0.15,
     "tiled_packed": 0.15,
@@ -121,8 +118,8 @@ def described(row: RunRow) -> LatencyJob:
         eight=float(row.eight),
         overlaps=float(row.overlaps),
         whole=float(row.whole),
-        sooner=float(row.sooner),
         ready=float(row.ready),
+        spread=float(row.spread),
         one_row=float(row.one_row),
         chosen=float(row.chosen),
     )
@@ -176,8 +173,7 @@ def _solve(
         from scipy.optimize import least_squares
     names = [name for name in (*RATES, *COSTS) if getattr(start, name) > 0]
     origin = np.log([getattr(start, name) for name in names])
-    most = dict.fromkeys(RATES, 0.0) | {name: -float(np.log(start.stream)) for name in READ}
-    highest = np.array([most.get(name, np.inf) for name in names])
+    highest = np.array([0.0 if name in RATES else np.inf for name in names])
     spread = np.array([priors.get(name, PRIOR) for name in names])
     counted = np.isfinite(rows.measured)
 

@@ -75,8 +75,6 @@ class Coefficients:
     packed_4: float
     packed_2: float
     """Of `stream`, when a decode step reads a cache of that many bits."""
-    waiting: float
-    """Of these, what runs reached before attention asked for its rows sooner."""
     packed_channels: float
     """Of that, keys with a pair for each channel."""
     dequantize_bytes: float

@@ -170,11 +170,11 @@ class LatencyJob:
     """The same of steps whose launches overlap, with sweep.cu and Granite's gate fused."""
     whole: Number
     """The same of few rows times 4 bits by stream.cu (in whole numbers) and wide.cu."""
-    sooner: Number
-    """1 with decode attention that asks for its rows sooner."""
     ready: Number
     """The same of 5 to 16 rows of 4 bits by parts.cu, with norms and attention that leave rows
     ready for it."""
+    spread: Number
+    """The same of those norms, spread over the card."""
     one_row: Number
     """The same of the last layer, run for the one row of a prompt's pass that is read."""
     chosen: Number
@@ -203,8 +203,8 @@ def job_of(spec: ModelSpec, workload: Workload, axes: ConfigurationAxes) -> Late
         eight=1.0,
         overlaps=1.0,
         whole=1.0,
-        sooner=1.0,
         ready=1.0,
+        spread=1.0,
         one_row=1.0,
         chosen=1.0,
         unread_linear=float(unread.linear),

@@ -53,7 +53,6 @@ def decode_cache(job: LatencyJob, card: Card) -> Number:
     sides = job.k_bits / k_rate + job.v_bits / _reached(job.v_bits, card)
     sides = np.where(job.coded > 0, (job.k_bits + job.v_bits) / GENERAL_DECODE, sides)
     read = job.kv_bytes * sides / (job.k_bits + job.v_bits) / card.stream
-    read = read / np.where(np.asarray(job.sooner) > 0, 1.0, c.waiting)
     return read + _rounds(job, c) + latents.step(job, c)
 
 

@@ -46,10 +46,9 @@ def step(job: LatencyJob, card: Card) -> Number:
     kinds = [job.weight < FOUR, job.weight < PACKED]
     reached = np.select(kinds, [c.weights_4, c.weights_8], c.weights_16)
     plain = np.where(packed, 0.0, job.linear)
-    read = job.weight * plain / reached
+    read = job.weight * (plain / reached + experts.step_weights(job, c))
     flops = 2 * job.batch * (plain + job.expert * job.expert_share + job.head)
-    read = (read + 2.0 * job.head) / card.stream + experts.step(job, card)
-    others = np.maximum(read, flops / card.matmul)
+    others = np.maximum((read + 2.0 * job.head) / card.stream, flops / card.matmul)
     many = _dense(job, job.batch, card) + _copied(job, card)
     of_packed = np.where(job.batch > FEW_ROWS, many, few_rows(job, job.batch, card))
     return others + np.where(packed, of_packed, 0.0)

@@ -14,6 +14,7 @@ from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.latency.card import Card
 from kvpareto.planner.latency.efficiency import Coefficients, shipped
 from kvpareto.planner.latency.job import ConfigurationAxes, job_of
+from kvpareto.planner.latency.predict import predict
 from kvpareto.planner.latency.roofline import seconds
 from kvpareto.planner.latency.roofline_products import few_rows, step
 from kvpareto.planner.latency.work import work_of
@@ -127,7 +128,7 @@ def test_the_experts_models_are_right_within_a_fifth() -> None:
     rows = [row for row in shipped_runs() if row.model not in layers and work_of(row.spec).experts]
     granite = [row for row in rows if row.model == "granite-4.0-tiny-like"]
     packed = [row for row in rows if row.config.weight_bits < 16]
-    assert (len(rows), len(granite), len(packed)) == (38, 12, 20)
+    assert (len(rows), len(granite), len(packed)) == (35, 12, 17)
     assert not any(row.ttft_s for row in packed)  # their prompts were run one expert at a time
     errors = []
     for row in rows:
@@ -273,6 +274,11 @@ def test_decode_steps_of_batches_are_right_within_a_twentieth() -> None:
     for shape in shapes:
         found = seconds(described(rows[shape]), H200, OURS).tpot.item()
         assert found == pytest.approx(rows[shape].tpot_s, rel=0.05), shape
+    # 5.03 ms a step before norms were spread, 4.70 since (docs/LOG.md)
+    config = Configuration.parse("w4a16-k4v4-g64")
+    now = predict(LLAMA, config, Workload(16_000, 64, batch=16), KVPARETO, H200)
+    assert now is not None
+    assert 1e3 * (now.tpot_s - OURS.step) == pytest.approx(4.70, rel=0.05)  # no token was chosen
 
 
 def test_granites_gate_is_one_kernel_where_rows_are_few() -> None:

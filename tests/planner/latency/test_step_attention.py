@@ -11,7 +11,7 @@ from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.latency.card import Card
 from kvpareto.planner.latency.efficiency import Coefficients, shipped
 from kvpareto.planner.latency.job import ConfigurationAxes, LatencyJob, job_of
-from kvpareto.planner.latency.roofline import seconds
+from kvpareto.planner.latency.roofline import CROWDED, seconds
 from kvpareto.planner.latency.roofline_attention import decode_cache
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.workload import Workload
@@ -79,3 +79,14 @@ def test_normed_queries_and_keys_of_several_sequences_are_copied() -> None:
 
     assert copies(QWEN3, 1) == copies(LLAMA, 4) == 0
     assert copies(QWEN3, 2) == pytest.approx(36 * OURS.card_copy)
+
+
+def test_norms_of_five_to_sixteen_rows_lay_on_two_multiprocessors() -> None:
+    def crowded(batch: int, config: str = "w4a16-k4v4-g64", model: str = LLAMA) -> float:
+        of = job(model, 4000, batch, config)
+        return step(replace(of, spread=0.0)) - step(of)
+
+    assert crowded(16) == pytest.approx(32 * 2 * 16 * CROWDED)
+    assert (
+        crowded(4) == crowded(17) == crowded(16, "w8a16-k4v4-g64") == crowded(8, model=GEMMA) == 0
+    )
