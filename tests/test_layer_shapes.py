@@ -21,4 +21,4 @@ def test_a_shape_is_as_it_is_run(model: str) -> None:
 
 def test_every_case_has_a_shape() -> None:
     assert {case.model for which in SETS for case in cases(which)} <= set(SHIPPED)
-    assert len({case.key for case in cases("speeds")}) == len(cases("speeds")) == 27
+    assert len({case.key for case in cases("speeds")}) == len(cases("speeds")) == 29
