@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,12 +16,12 @@ from kvpareto.calibration.evidence.blind_rows import (
     as_planned,
     models_of_rows,
 )
-from kvpareto.calibration.evidence.refit_published import DOCS
 from kvpareto.calibration.fit.mixed_effects import KnownModel
 from kvpareto.calibration.fit.published import FOLDER, read_models
 from kvpareto.calibration.fit.published_more import APART, BLIND, LATER, more_rows
 from kvpareto.planner.accuracy.predict import published
 
+DOCS = Path(__file__).parents[3] / "docs" / "accuracy.md"
 MODELS = {m.key: m for m in map(KnownModel.read, read_models(FOLDER / "models.csv"))}
 LLAMA = MODELS["llama-3.1-8b"]
 
