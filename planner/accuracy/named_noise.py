@@ -79,6 +79,11 @@ a model not trained for them does not survive."""
 _OTHER_BITS = {"fp8": 8.0, "int8": 8.0, "gptq8": 8.5, "awq": 4.0, "gptq4": 3.9, "nf4": 3.9} | {
     "nvfp4": 4.0
 }
+_FEWER_BITS = {2: "IQ1_S", 3: "Q2_K"}
+"""What a checkpoint quantized in fewer than 4 bits afterwards (GPTQ, MLX, HQQ) is taken for: no row
+has one, and coarse scales cost it more than a GGUF mix of its bits, so it is a mix of fewer."""
+TRAINED_SO = ("bitnet",)
+"""Methods whose models never had more bits."""
 RELEASED = "mxfp4"
 
 
@@ -129,7 +134,21 @@ def weight_notes(spec: ModelSpec, name: str) -> tuple[str, ...]:
         return (f"against the GGUF file's own answers: what {name} cost the model is not counted",)
     if is_published(spec, name):
         return (f"{name}: the weights' loss is by its published divergence on another model",)
+    fewer = "" if name else taken_for(spec)
+    if fewer and spec.quantization is not None:
+        return (
+            f"the weights have {spec.quantization.bits:g} bits (w4 stands for the checkpoint's "
+            f"own): no score of such a file is known, and they are taken to lose what {fewer} does",
+        )
     return ()
+
+
+def taken_for(spec: ModelSpec) -> str:
+    """The mix whose loss stands for that of a checkpoint of fewer than 4 bits; else empty."""
+    own = spec.quantization
+    if own is None or own.bits >= 4 or own.method in TRAINED_SO:
+        return ""
+    return _FEWER_BITS[max(2, int(own.bits))]
 
 
 def weight_equivalents(
@@ -145,7 +164,8 @@ def weight_equivalents(
         if is_file_itself(spec, name):
             rows.append(16.0)
             continue
-        one = equivalent_bits(name) if name else float(given)
+        fewer = "" if name or given >= 16 else taken_for(spec)
+        one = equivalent_bits(name or fewer) if name or fewer else float(given)
         if released and one < 16:
             one = 16.0 if name in ("", RELEASED) else max(one, 4.0) + _TENTH
         rows.append(one)

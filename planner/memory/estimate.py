@@ -156,7 +156,7 @@ def assemble(
         prefill_peak=weights + live.prefill_peak + workspace,
         decode_peak=weights + live.decode_peak + workspace,
         context_provenance=overhead.context_provenance(hardware),
-        notes=_notes(spec, engine),
+        notes=(*_of_recurrent_layers(spec, engine), *_of_whole_prompts(spec, config)),
     )
 
 
@@ -165,7 +165,17 @@ def activation_error(spec: ModelSpec) -> float:
     return MODEL_ERROR if spec.understood else NOT_UNDERSTOOD
 
 
-def _notes(spec: ModelSpec, engine: Engine) -> tuple[str, ...]:
+def _of_whole_prompts(spec: ModelSpec, config: Configuration) -> tuple[str, ...]:
+    if spec.understood or config.chunk is not None:
+        return ()
+    return (
+        f"what layers of {spec.model_type}, which is not known, keep of a whole prompt is taken "
+        "to be what plain ones keep: experts and recurrent layers may keep many times as much; "
+        "the upper end is for prompts in chunks (+pc1024)",
+    )
+
+
+def _of_recurrent_layers(spec: ModelSpec, engine: Engine) -> tuple[str, ...]:
     if any(isinstance(mixer, RecurrentState) for mixer, _ in spec.mixer_counts):
         code = (
             "torch code since 5.20; older versions need more, Mamba-2 ten times as much, and"

@@ -8,6 +8,7 @@ What is left out, because it cannot differ from something that is in, or cannot 
   - a window as long as the prompt, a chunk as long as the prompt: nothing would be packed, or cut;
   - protection where all layers have 8 bits or more, or where it would lower K or V;
   - K and V that differ where one entry is both (MLA, DeepSeek V4);
+  - one shot for a type that is not known: what its layers keep of a whole prompt has no bound;
   - sinks: nothing measured says what they are worth here.
 """
 
@@ -39,14 +40,15 @@ def enumerate_space(
     if head:
         formats = engine.formats(spec, workload, groups, residuals, protections)
     rows = formats.rows
+    in_chunks = tuple(chunk for chunk in CHUNKS if chunk < workload.context)
+    one_shot = () if in_chunks and not spec.understood else (None,)
     names = tuple(engine.weight_formats(spec))
     stored = (weight_format(name) for name in names)
     return Space(
         weights=tuple(row.bits if row is not None else 16 for row in stored)
         if names
         else available_weight_bits(spec),
-        chunks=engine.chunks(workload)
-        or (None, *(chunk for chunk in CHUNKS if chunk < workload.context)),
+        chunks=engine.chunks(workload) or (*one_shot, *in_chunks),
         layouts=formats.layouts,
         protections=formats.protections,
         layout=rows[:, 0],

@@ -200,7 +200,8 @@ def _by_fields(
     if names:
         f.note(
             f"{', '.join(names[:4])}{' and others' * (len(names) > 4)} may change the size of "
-            f"{f.kind}, which is not known: what is shown is one reading, and the bounds hold all"
+            f"{f.kind}, which is not known: what is shown is one reading; the bounds hold all "
+            "readings of its fields, not what its code alone says"
         )
     return Decoder(
         hidden=sizes.hidden,
