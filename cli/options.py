@@ -87,8 +87,8 @@ TaskKind = Annotated[
     str | None,
     typer.Option(
         "--task",
-        help="Kind of task whose retention decides: retrieval, reasoning, long-reasoning or "
-        "likelihood.  [default: the weakest generated kind]",
+        help="Kind of task whose retention decides: retrieval, reading, reasoning, "
+        "long-reasoning, short-reasoning or likelihood.  [default: the weakest generated kind]",
         autocompletion=completion.task_kinds,
     ),
 ]

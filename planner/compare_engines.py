@@ -69,9 +69,9 @@ def _nearest(errors: Sequence[tuple[str, KVParetoError]]) -> KVParetoError:
     """Of the engines' refusals that of the one that lacks least, and which one it is; where none
     lacks memory, the first."""
     short = [
-        (needed, i)
+        (error.details["needed_bytes"], i)
         for i, (_, error) in enumerate(errors)
-        if isinstance(needed := error.details.get("needed_bytes"), int)
+        if error.details.get("missing_bytes") is not None  # others lack accuracy
     ]
     if not short:
         return next((e for _, e in errors if isinstance(e, NothingFits)), errors[0][1])

@@ -47,7 +47,10 @@ def _nothing_safe(request: Request, table: Table, fitting: np.ndarray) -> Nothin
     if held >= USABLE:
         hints.append(f"--max-loss {np.ceil(1000 * (1 - held)) / 10:.1f}%")
     others, found = _engines_with_host_memory(request)
-    hints += [*others, "--accept-risk, to run it all the same"]
+    by_prediction = points.allowed & (points.retention >= 1 - loss)
+    beyond = request.max_loss is not None and not (fitting & by_prediction).any()
+    risk = "--accept-risk without --max-loss" if beyond else "--accept-risk"
+    hints += [*others, f"{risk}, to run it all the same"]
     return NothingFits(
         f"nothing is safe here: none that fits keeps {1 - loss:.1%} of {task} at the lower end of "
         f"its interval; risky: {risky.config}, predicted to keep {kept.retention:.1%}, at least "

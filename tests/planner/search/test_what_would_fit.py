@@ -21,6 +21,17 @@ from kvpareto.planner.workload import Workload
 GB = 10**9
 
 
+@pytest.mark.parametrize(("loss", "how"), [(0.0, "-risk without --max-loss"), (0.02, "-risk, to")])
+def test_a_risk_is_offered_as_it_can_be_taken(qwen: Request, loss: float, how: str) -> None:
+    """With --max-loss the prediction has to hold."""
+    asked = replace(qwen, workload=Workload(32_256, 512), budget=12 * GB, max_loss=loss)
+    with pytest.raises(NothingFits) as caught:
+        recommend(asked)
+    assert how in caught.value.hint
+    taken = replace(asked, max_loss=None if "without" in how else loss, accept_risk=True)
+    assert recommend(taken).recommended.accuracy.low < 1 - loss
+
+
 def test_nothing_fits_says_by_how_much_and_what_would(qwen: Request) -> None:
     tight = replace(qwen, workload=Workload(131_072, 512, batch=4), budget=8 * GB)
     with pytest.raises(NothingFits) as caught:

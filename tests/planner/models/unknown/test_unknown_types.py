@@ -112,6 +112,19 @@ def test_what_fits_says_by_which_reading() -> None:
     assert any("use_cla, cla_share_factor" in note for note in plan.warnings)
 
 
+def test_what_layers_keep_of_a_whole_prompt_has_no_bound() -> None:
+    """Experts and recurrent layers keep many times what plain ones do: plans are in chunks."""
+    spec, work = read_model(renamed(load("hunyuan-large")), "hunyuan"), Workload(4096, 64)
+    plan = recommend(Request(spec, work, KVPARETO, 900 * 10**9))
+    assert all(point.config.chunk for point in (plan.recommended, *plan.frontier))
+    whole, cut = (
+        memory.estimate(spec, BF16.with_chunk(chunk), work, TRANSFORMERS, None)
+        for chunk in (None, 1024)
+    )
+    assert any("in chunks" in note for note in whole.notes)
+    assert not any("in chunks" in note for note in cut.notes)
+
+
 def test_seconds_hold_every_reading() -> None:
     spec = read_model(renamed(load("recurrentgemma-2b")), "recurrent")
     asked = BF16, Workload(8192, 64), TRANSFORMERS, find_gpu("H200")
