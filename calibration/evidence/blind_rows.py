@@ -17,7 +17,11 @@ from numpy.typing import NDArray
 
 from ...planner.accuracy.formula import Floats
 from ...planner.accuracy.interval import inside
-from ...planner.accuracy.model_sensitivity import ModelSensitivity
+from ...planner.accuracy.model_sensitivity import (
+    COMPONENTS,
+    NEW_CACHE_SPREAD,
+    ModelSensitivity,
+)
 from ...planner.accuracy.predict import published
 from ...planner.accuracy.predictor import Predictor
 from ..fit.accuracy_rows import AccuracyRow
@@ -57,7 +61,13 @@ def as_planned(
         features = replace(model.features, outliers=of_sister.outliers, ranges=of_sister.ranges)
         return fitted.sister(sister, features), SISTER
     kin = any(line["family"] == family for line in predictor.payload["models"].values())
-    return fitted.unseen(model.features), FAMILY if kin else STRANGER
+    unseen = fitted.unseen(model.features)
+    if kin:
+        return unseen, FAMILY
+    if not model.shape[2]:  # latents: no KV heads
+        wider = [1.0 if name == "weight" else NEW_CACHE_SPREAD for name in COMPONENTS]
+        unseen = replace(unseen, sd=unseen.sd * np.array(wider), provenance="unknown")
+    return unseen, STRANGER
 
 
 def foreseen(
@@ -72,13 +82,26 @@ def foreseen(
         some = [rows[i] for i in own]
         effects, basis[own] = as_planned(predictor, models[key], models)
         low, middle, high = (
-            predict_rows(predictor, effects, some, models, z) for z in (effects.z, 0.0, -effects.z)
+            predict_rows(
+                predictor,
+                effects,
+                [_worth_more(r, effects.doubt * end) for r in some],
+                models,
+                -effects.z * end,
+            )
+            for end in (-1.0, 0.0, 1.0)
         )
         predicted[own] = middle
         named[own] = predict_rows(predictor, effects, some, models, 0.0, named=True)
         sd = np.hypot([row.sd for row in some], FLOOR)
         held[own] = inside(observed(some), middle, low, high, sd)
     return predicted, named, held, basis
+
+
+def _worth_more(row: AccuracyRow, bits: float) -> AccuracyRow:
+    """The same row of a cache whose formats are worth so many bits more."""
+    k_bits, v_bits = (b if b >= 16 else b + bits for b in (row.k_bits, row.v_bits))
+    return replace(row, k_bits=k_bits, v_bits=v_bits)
 
 
 def blind_table(
@@ -99,7 +122,7 @@ def blind_table(
         "cache, rotated keys with biases": cache & turned,
         "cache, the others": cache & ~turned,
     }
-    return _lines(found, rows, parts)
+    return parts_table(found, rows, parts)
 
 
 def caches_table(
@@ -138,7 +161,7 @@ def caches_table(
         "models without": cache & (biases == 0),
         "weights alone, 4 bits": ~cache,
     }
-    return _lines(found, rows, parts)
+    return parts_table(found, rows, parts)
 
 
 def apart_table(models: Mapping[str, KnownModel]) -> str:
@@ -147,7 +170,7 @@ def apart_table(models: Mapping[str, KnownModel]) -> str:
     return caches_table(published(), earlier, later, models)
 
 
-def _lines(
+def parts_table(
     found: tuple[Floats, Floats, NDArray[np.bool_], NDArray[np.str_]],
     rows: Sequence[AccuracyRow],
     parts: Mapping[str, NDArray[np.bool_]],

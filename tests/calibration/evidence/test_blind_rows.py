@@ -42,6 +42,20 @@ def test_a_prediction_rests_on_the_nearest_kin(model: KnownModel, basis: str) ->
     assert (effects.spread[0] > own.spread[0]) == (basis != OWN)
 
 
+def test_latents_of_no_family_are_predicted_as_a_plan_does() -> None:
+    features = replace(LLAMA.features, family="new")
+    own, latents = (
+        as_planned(published(), replace(LLAMA, key="another", features=features, shape=shape), {})[
+            0
+        ]
+        for shape in ((4096, 32, 8), (4096, 32, 0))
+    )
+    assert latents.doubt > own.doubt
+    *cache, weight = latents.sd / own.sd
+    assert min(cache) > 1
+    assert weight == 1
+
+
 def on_the_page(name: str) -> str:
     text = DOCS.read_text(encoding="utf-8")
     return text.split(f"<!-- {name} -->\n")[1].split("\n<!-- end -->")[0]
