@@ -225,7 +225,7 @@ class Session:
         Raises BadInput for a request that can never fit the cache; while answers are read,
         NotFinite, NothingFits, and BadInput after another call has begun.
         """
-        check_requests(requests, PromptRequest, self.spec.vocab)
+        check_requests(requests, PromptRequest, self.spec.token_rows)
         with self._one_call.alone():
             queue = Queue(
                 self.forward,

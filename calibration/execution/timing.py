@@ -29,7 +29,7 @@ SEED = 0
 def prompt(spec: ModelSpec, workload: Workload) -> Tensor:
     """Random tokens int64 [B, context]: memory and time do not depend on what they say."""
     make = torch.Generator().manual_seed(SEED)
-    return torch.randint(0, spec.vocab, (workload.batch, workload.context), generator=make)
+    return torch.randint(0, spec.token_rows, (workload.batch, workload.context), generator=make)
 
 
 def warm_tokens(spec: ModelSpec, config: Configuration, context: int) -> int:

@@ -69,9 +69,9 @@ def tokens_of(run: PreparedRun, prompt: str | Messages, *, raw: bool) -> list[in
         templated = tokenizer.chat_template and not raw
         prompt = messages_of(prompt, None) if templated else prompt
     ids: list[int] = encode(prompt, tokenizer, pad_id=0)[0][0].tolist()
-    if max(ids) >= run.spec.vocab:
+    if max(ids) >= run.spec.token_rows:
         raise BadInput(
-            f"the prompt has token {max(ids)}, the model has {run.spec.vocab}",
+            f"the prompt has token {max(ids)}, the model has {run.spec.token_rows}",
             "a word of it is no word of this model, an image's perhaps: leave it out",
         )
     if len(ids) > run.context:

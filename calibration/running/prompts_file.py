@@ -166,7 +166,7 @@ def _ids(run: PreparedRun, line: PromptLine, raw: bool) -> list[int]:
     if line.tokens is None:
         messages = [m.model_dump() for m in line.messages or []]
         return tokens_of(run, line.prompt if line.prompt is not None else messages, raw=raw)
-    rows = run.spec.vocab
+    rows = run.spec.token_rows
     if not line.tokens or not all(0 <= t < rows for t in line.tokens):
         raise BadInput(f"tokens are at least one, each from 0 to {rows - 1}", _EXAMPLE)
     if len(line.tokens) > run.context:

@@ -207,6 +207,17 @@ class ModelSpec:
     def parameters(self) -> int:
         return sum(group.parameters for group in self.tensors)
 
+    @property
+    def token_rows(self) -> int:
+        """Tokens, from 0, that every embedding of tokens has a row for: beside the head's, those of
+        tables like Gemma 3n's, which holds no images' tokens."""
+        tables = [
+            group.shape[0]
+            for group in self.tensors
+            if group.part is Part.TEXT and "embed_tokens" in group.name
+        ]
+        return min(self.vocab, *tables) if tables else self.vocab
+
     def parameters_of(self, part: Part) -> int:
         return sum(group.parameters for group in self.tensors if group.part is part)
 

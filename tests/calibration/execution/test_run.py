@@ -9,17 +9,19 @@ from kvpareto.calibration.execution.loaded_model import OpenModel
 from kvpareto.calibration.execution.memory_cap import MARGIN
 from kvpareto.calibration.execution.run import execute
 from kvpareto.calibration.execution.run_record import Execution, Warmup
-from kvpareto.calibration.execution.timing import warm_tokens
+from kvpareto.calibration.execution.timing import prompt, warm_tokens
 from kvpareto.planner.engine import Engine
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.engines.transformers_eager import TRANSFORMERS_EAGER
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.memory.estimate import estimate
+from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.workload import Workload
 from tests.support.execution_runs import CONFIG, SPEC, WORK
 from tests.support.execution_runs import opened as opened
 from tests.support.fake_gpu import MB, FakeGPU, on_gpu
+from tests.support.tiny_configs import CONFIGS
 
 
 def test_terms_are_the_planners_to_the_byte(opened: OpenModel) -> None:
@@ -100,3 +102,12 @@ def test_what_the_driver_counts_beyond_the_budget_is_a_failure(opened: OpenModel
     found = execute(on_gpu(opened, FakeGPU()), CONFIG, WORK, budget=900 * MB)
     assert (found.outcome, found.term) == ("out_of_memory", "overhead")
     assert "930.00 MB" in (found.reason or "")
+
+
+@pytest.mark.parametrize("rows", [90, 97])
+def test_prompts_have_no_token_that_a_table_of_embeddings_lacks(rows: int) -> None:
+    """Gemma 3n's embeddings for each layer hold fewer tokens than its head: a GPU reads beyond
+    the table for the others and ends the process."""
+    content = CONFIGS["gemma3n_text"] | {"vocab_size": 97, "vocab_size_per_layer_input": rows}
+    ids = prompt(read_model(content, "tables"), Workload(4096, 1))
+    assert int(ids.max()) == rows - 1
