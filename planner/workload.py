@@ -1,5 +1,6 @@
 """A workload: prompt tokens, output tokens and the number of sequences."""
 
+import math
 from typing import Self
 
 from .errors import BadInput
@@ -80,6 +81,16 @@ class Workload:
         """Prompt tokens on average."""
         return round(sum(tokens * part for tokens, part in self.prompts))
 
+    def of_each(self) -> list[int]:
+        """Prompt tokens of each of the sequences: every length is there as often as its part
+        says, the longest first rounded up."""
+        lengths: list[int] = []
+        part = 0.0
+        for tokens, share in sorted(self.prompts, reverse=True):
+            part += share
+            lengths += [tokens] * (math.ceil(round(part * self.batch, 6)) - len(lengths))
+        return (lengths + [tokens] * self.batch)[: self.batch]
+
     @property
     def tokens(self) -> int:
         """Tokens the cache must hold for each sequence."""
@@ -105,13 +116,30 @@ def default_context(output: int, longest: int | None, most: int = DEFAULT_CONTEX
     )
 
 
+def lengths_text(workload: Workload) -> str:
+    """The prompts' lengths as `--context` takes them: `16384`, `2048,16384:0.9,0.1`."""
+    tokens = ",".join(str(one) for one, _ in workload.prompts)
+    parts = ",".join(f"{part:.6g}" for _, part in workload.prompts)
+    return f"{tokens}:{parts}" if workload.lengths else tokens
+
+
 def parse_lengths(text: str) -> tuple[tuple[int, float], ...]:
     """`16k`, or a distribution `2k,16k:0.9,0.1` -> (tokens, part of the sequences) of each length.
 
-    Raises BadInput for parts that are not as many as lengths, or do not sum to 1.
+    Raises BadInput for lengths without parts, for parts that are not as many as lengths, or do not
+    sum to 1.
     """
     if ":" not in text:
-        return ((parse_tokens(text), 1.0),)
+        several = [parse_tokens(one) for one in split_tokens(text)]
+        if len(several) > 1:
+            part = round(1 / len(several), 2)
+            parts = [part] * (len(several) - 1)
+            shares = ",".join(f"{one:g}" for one in [*parts, round(1 - sum(parts), 2)])
+            raise BadInput(
+                f"--context {text!r} does not say how many sequences have each length",
+                f"give one length, or a part for each: {text.replace(' ', '')}:{shares}",
+            )
+        return ((several[0], 1.0),)
     left, _, right = text.partition(":")
     lengths = [parse_tokens(one) for one in split_tokens(left)]
     parts = [parse_fraction(one, "part") for one in right.split(",")]

@@ -125,14 +125,14 @@ def _memory(best: Document, budget: int, width: int) -> str:
 def _retention(document: Document, best: Document) -> str:
     accuracy = best["accuracy"]
     kind = accuracy["task"].replace("_", " ")
-    which = f"{kind}" if document["task"] else f"{kind}, the weakest kind"
+    which = f"{kind}" if document["task"] else f"{kind}, the weakest generated kind"
     ends = lowest_kind(accuracy)
     which += f", at least that of {ends.replace('_', ' ')}" if ends != accuracy["task"] else ""
     risk = "" if document.get("safe", True) else "; the risk is accepted"
     text = f"{percent(accuracy['retention'])}, at least {percent(accuracy['low'])}"
     if accuracy["provenance"] == "unknown":  # an interval is all that is known
         text = f"{percent(accuracy['low'])} to {percent(accuracy['high'])}, bounds alone"
-    doubts = "" if document["task"] else _less_certain(accuracy)
+    doubts = "" if document["task"] else _kinds_below(accuracy)
     return f"{text} ({which}; {accuracy['provenance']}){doubts}{risk}"
 
 
@@ -146,12 +146,23 @@ def lowest_kind(accuracy: Document) -> str:
     return next(lowest, str(accuracy["task"]))
 
 
-def _less_certain(accuracy: Document) -> str:
-    """Kinds of task outside the promise that may lose more than a safe plan does."""
+def _kinds_below(accuracy: Document) -> str:
+    """Kinds of task outside the promise that are predicted to keep less than it says, and those
+    that may lose more than a safe plan does."""
     promised = min(1 - SAFE_LOSS, accuracy["low"])
-    kinds = [kind for kind, kept in accuracy["tasks"].items() if kept["low"] < promised]
-    named = " and ".join(kind.replace("_", " ") for kind in kinds)
-    return f"; {named} may keep less" if named else ""
+    known = accuracy["provenance"] != "unknown"
+    said = []
+    for kind, kept in accuracy["tasks"].items():
+        name, shown = kind.replace("_", " "), percent(kept["retention"])
+        if (
+            known
+            and kept["retention"] < accuracy["retention"]
+            and shown != percent(accuracy["retention"])
+        ):
+            said.append(f"{name} keeps {shown}")
+        elif kept["low"] < promised:
+            said.append(f"{name} may keep less")
+    return "".join(f"; {each}" for each in said)
 
 
 def _speed(best: Document) -> str:

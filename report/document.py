@@ -23,7 +23,7 @@ from ..planner.search.gpu_memory import gpu_notes
 from ..planner.search.notes import ends_at_training
 from ..planner.search.recommend import Plan, Point, Request
 from ..planner.units import exact_bytes, format_bytes
-from ..planner.workload import Workload, default_output
+from ..planner.workload import Workload, default_output, lengths_text
 from .document_parts import heading, placed, point, warnings_of
 from .elsewhere import elsewhere
 
@@ -146,7 +146,9 @@ def _serve_commands(request: Request, best: Point, placement: Placement) -> list
     model = str(request.spec.extra.get("path") or request.spec.name)
     engine = request.engine.front or request.engine.name
     words = ["kvpareto", "verify", "-m", model, "--engine", engine]
-    words += ["--config", str(best.config), "--context", str(request.workload.context)]
+    words += ["--config", str(best.config)]
+    words += ["--budget", _typed_budget(request.budget, best.memory.total_high)]
+    words += ["--context", lengths_text(request.workload)]
     if request.workload.output != default_output(request.spec.max_context):
         words += ["--output", str(request.workload.output)]
     words += ["--batch", str(request.workload.batch)] if request.workload.batch > 1 else []

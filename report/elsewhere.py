@@ -78,7 +78,7 @@ def _same_question(request: Request) -> str:
         if asked.output != default_output(request.spec.max_context)
         else []
     )
-    words += ["--batch", str(asked.batch)] if asked.batch > 1 else []
+    words += [f"--{request.at_once}", str(asked.batch)] if asked.batch > 1 else []
     words += ["--objective", request.objective] if request.objective != "accuracy" else []
     words += ["--max-loss", f"{request.max_loss:.6g}"] if request.max_loss is not None else []
     words += ["--task", request.task.replace("_", "-")] if request.task is not None else []

@@ -130,6 +130,11 @@ class PlanFile(_Part):
     next_down: Planned | None = None
     frontier: list[Planned] = []
 
+    @property
+    def workload(self) -> Workload:
+        lengths = tuple((one.tokens, one.part) for one in self.lengths)
+        return Workload(self.context, self.output, self.batch, self.full_logits, lengths)
+
 
 @dataclass(frozen=True)
 class SavedPlan:
@@ -204,12 +209,11 @@ def read_document(path: Path) -> dict[str, Any]:
 def _request(plan: PlanFile, offline: bool) -> Request:
     spec = load_model(plan.model_path or plan.model, offline=offline)
     gpus = find_gpus(plan.gpu) if plan.gpu is not None else ()
-    lengths = tuple((one.tokens, one.part) for one in plan.lengths)
     if plan.dtype is not None:
         spec = in_dtype(spec, plan.dtype)
     return Request(
         spec=spec,
-        workload=Workload(plan.context, plan.output, plan.batch, plan.full_logits, lengths),
+        workload=plan.workload,
         engine=find_engine(plan.front or plan.engine),
         budget=plan.budget,
         hardware=gpus[0] if gpus else None,

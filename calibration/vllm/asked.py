@@ -8,11 +8,14 @@ from typing import Any
 from ...planner.accuracy.calibrations import fingerprint
 from ...planner.engines.vllm import asked_settings
 from ...planner.engines.vllm.settings import ServeSettings
+from ...planner.engines.vllm.sizing import size_layout
 from ...planner.errors import BadInput
 from ...planner.formats.configuration import Configuration
 from ...planner.hardware.gpus import Hardware
 from ...planner.load_model import load_model
 from ...planner.models.spec import ModelSpec
+from ...planner.placement import Machine
+from ...planner.serving import Parallel
 from ...planner.units import parse_bytes
 from ...planner.workload import Workload
 from ...report.saved_plan import planned_configuration, read_document, read_plan
@@ -78,18 +81,20 @@ def _typed_settings(
     workload: Workload,
     hardware: Hardware,
 ) -> ServeSettings:
-    """The engine's usual settings, with room for the prompt and the answer of every user."""
+    """The engine's usual settings, with room for the prompt and the answer of every user; within
+    a budget those of its plan."""
     settings = asked_settings.settings_of(
         spec, config, workload, (hardware,), plugin=options.plugin
     )
     if options.budget is None:
         return settings
-    part = parse_bytes(options.budget) / hardware.memory_bytes
-    if part > 1:
+    budget = parse_bytes(options.budget)
+    if budget > hardware.memory_bytes:
         raise BadInput(
             f"{options.budget} is more than the {hardware.name} has", "give a smaller --budget"
         )
-    return replace(settings, gpu_memory_utilization=round(part, 4))
+    machine = Machine((hardware,), (budget,), None)
+    return size_layout(spec, settings, Parallel(), workload, machine).settings
 
 
 def _from_plan(options: VllmOptions, path: Path, hardware: Hardware) -> Asked:
@@ -103,7 +108,7 @@ def _from_plan(options: VllmOptions, path: Path, hardware: Hardware) -> Asked:
             f"{path.name} is not a plan for vLLM",
             "write one: kvpareto plan --engine vllm -m MODEL --gpu H100 --save plan.json",
         ) from None
-    workload = Workload(plan.context, plan.output, plan.batch)
+    workload = plan.workload
     source = options.model or plan.model_path or plan.model
     spec = load_model(source, offline=options.offline)
     config = planned_configuration(plan, spec, path)

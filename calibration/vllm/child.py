@@ -7,7 +7,8 @@ was measured before an end stays. Imports vLLM alone, so that it runs wherever t
     python child.py settings.json
 
 Settings: `out`, `model`, `engine` (arguments of vllm.LLM), `vocab`, `seed`, `runs` (users, context,
-output of each), `prompts` and `answer` (token ids, and how many tokens each may take).
+output of each, and `lengths` of the users' prompts where they differ), `prompts` and `answer` (token
+ids, and how many tokens each may take).
 """
 
 import contextlib
@@ -162,14 +163,13 @@ def _watch(tell: Callable[..., None]) -> None:
     Worker.initialize_from_config = initialize
 
 
-def _timed(engine: Any, run: dict[str, int], vocab: int, draw: random.Random) -> dict[str, Any]:
+def _timed(engine: Any, run: dict[str, Any], vocab: int, draw: random.Random) -> dict[str, Any]:
     """One burst: seconds to first tokens, between tokens, and of it all."""
     from vllm import SamplingParams
 
     ids = range(min(FIRST_TOKEN, vocab - 1), vocab)
-    prompts = [
-        {"prompt_token_ids": draw.choices(ids, k=run["context"])} for _ in range(run["users"])
-    ]
+    lengths = run.get("lengths") or [run["context"]] * run["users"]
+    prompts = [{"prompt_token_ids": draw.choices(ids, k=tokens)} for tokens in lengths]
     asked = SamplingParams(
         max_tokens=run["output"], ignore_eos=True, temperature=0.0, detokenize=False
     )

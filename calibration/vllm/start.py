@@ -26,7 +26,8 @@ PATIENCE = 1800.0
 @dataclass(frozen=True)
 class Burst:
     """`users` prompts of `context` tokens sent at once, `output` tokens each; then what it took:
-    seconds to the first token (mean, last), between tokens, of it all."""
+    seconds to the first token (mean, last), between tokens, of it all. `lengths`: tokens of each
+    user's prompt where they differ, and `context` is their mean."""
 
     users: int
     context: int
@@ -36,6 +37,7 @@ class Burst:
     tpot: float | None = None
     total: float | None = None
     tokens_per_second: float | None = None
+    lengths: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,10 @@ def run_engine(
             | ({"load_format": "dummy"} if random_weights else {}),
             "vocab": vocab,
             "seed": seed,
-            "runs": [{"users": b.users, "context": b.context, "output": b.output} for b in bursts],
+            "runs": [
+                {n: getattr(b, n) for n in ("users", "context", "output", "lengths")}
+                for b in bursts
+            ],
             "prompts": [list(prompt) for prompt in prompts],
             "answer": list(answer),
         }
@@ -208,6 +213,7 @@ def _burst(event: Mapping[str, Any]) -> Burst:
         event["tpot_s"],
         event["total_s"],
         event["tokens_per_second"],
+        tuple(event["lengths"]),
     )
 
 

@@ -5,6 +5,7 @@ timed, and where the weights are real the tasks are scored through it. Compared 
 same engine with a 16-bit cache, on the same items.
 """
 
+import random
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -102,11 +103,17 @@ def _check_plugin() -> None:
 def _burst(asked: Asked, options: VllmOptions) -> Burst:
     most = QUICK_OUTPUT if options.quick else OUTPUT
     workload = asked.workload
-    return Burst(workload.batch, workload.context, max(1, min(workload.output, most)))
+    output = max(1, min(workload.output, most))
+    lengths = workload.of_each()
+    if len(set(lengths)) > 1:
+        random.Random(options.seed).shuffle(lengths)
+        mean = round(sum(lengths) / len(lengths))
+        return Burst(workload.batch, mean, output, lengths=tuple(lengths))
+    return Burst(workload.batch, lengths[0], output)
 
 
 def _speed(asked: Asked, promised: Start | None, burst: Burst) -> ServingSpeed:
-    """What the planner says of the burst."""
+    """What the planner says of the burst: that of prompts of its mean length, as in a plan."""
     held = None
     if promised is not None:
         held = promised.pool.sequences(promised.cache.expected, burst.context + burst.output)

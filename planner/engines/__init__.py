@@ -33,12 +33,14 @@ def find_engine(name: str) -> Engine:
 
         known = f"engines are {', '.join([*NAMES, 'ollama', 'vllm-plugin'])}"
         if wanted == ANY:
-            hint = f"{ANY} compares engines: only `plan` takes it, without --max-context; "
-        else:
-            near = get_close_matches(wanted, [*NAMES, *FRONTS], n=1, cutoff=0.7)
-            near = [FRONTS.get(near[0], "")] if near == ["llamacpp"] else near
-            hint = f"did you mean {near[0]}? " if near else ""
-            known += f", and {ANY}, with which `plan` compares them"
+            raise BadInput(
+                f"--engine {ANY} compares engines: only `plan` takes it, without --max-context",
+                f"name one: {known}",
+            )
+        near = get_close_matches(wanted, [*NAMES, *FRONTS], n=1, cutoff=0.7)
+        near = [FRONTS.get(near[0], "")] if near == ["llamacpp"] else near
+        hint = f"did you mean {near[0]}? " if near else ""
+        known += f", and {ANY}, with which `plan` compares them"
         raise BadInput(f"no engine is called {name!r}", hint + known)
     folder = wanted.replace("-", "_").replace(".", "_")
     engine: Engine = getattr(import_module(f".{folder}", __package__), folder.upper())
@@ -67,6 +69,7 @@ DOOR = (
     "transformers_eager",
     "vllm.asked_settings",
     "vllm.settings",
+    "vllm.sizing",
     "vllm.speed",
     "vllm.start",
     "vllm.step_time",

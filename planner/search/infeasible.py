@@ -139,7 +139,7 @@ def _nothing_usable(request: Request, table: Table) -> NothingFits:
         "batch": batch,
     }
     would_fit["ram"] = typed_host_memory(request, config, need)
-    fewer = f"--{'users' if request.engine.serves else 'batch'} {batch}"
+    fewer = f"--{request.at_once} {batch}"
     hints = [fewer] * (batch is not None) + room_hints(request, config, need)
     if shorter is not None:
         hints.append(shorter)

@@ -67,6 +67,8 @@ class Request:
     ttft: float | None = None
     """Seconds within which the first token must come, and each further one."""
     tpot: float | None = None
+    at_once: str = "batch"
+    """The option that said how many sequences run at once: batch or users. Hints name it again."""
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:

@@ -94,7 +94,7 @@ def _faster_hint(request: Request) -> str:
     if more:
         ways.append(f"more of them (--gpu {shlex.quote(gpus_text(more))})")
     if request.workload.batch > 1:
-        ways.append("fewer users" if request.engine.serves else "a smaller batch")
+        ways.append("fewer users" if request.at_once == "users" else "a smaller batch")
     return f"{', '.join(ways)} or a shorter context"
 
 

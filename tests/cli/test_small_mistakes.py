@@ -42,6 +42,12 @@ QWEN = ["-m", "Qwen/Qwen3-8B", "--offline"]
             "users out of range",
             f"{2**31} users",
         ),
+        (
+            ["plan", *QWEN, "--budget", "9GB", "--context", "2k, 4k,8k"],
+            "how many sequences have each length",
+            "2k,4k,8k:0.33,0.33,0.34",
+        ),
+        (["plan", *QWEN, "--budget", "9GB", "--context", "2k,x"], "tokens for context: 'x'", "32k"),
         (["plan", *QWEN, "--budget", "9GB", "--users", "x"], "number of users", "4 or 16"),
         (["plan", *QWEN, "--budget", "9GB", "--batch", "0"], "batch out of range", "sequences"),
         (

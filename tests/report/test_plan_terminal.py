@@ -50,7 +50,7 @@ def test_at_80_columns_the_answer_is_all_and_has_ten_lines_at_most(
     assert len([line for line in lines if line[:1] != " "]) <= 10
     assert any(best in line and "Recommended" in line for line in lines)
     assert any("of 12.00 GB" in line for line in lines)
-    assert any("the weakest kind" in line for line in lines)
+    assert "the weakest generated kind" in " ".join(map(str.strip, lines))
     assert any("TTFT" in line and "TPOT" in line for line in lines)
     text = "\n".join(line[13:].rstrip("\\").strip() for line in lines)
     for one in document["commands"]:
@@ -233,10 +233,30 @@ def test_a_lower_end_of_another_kind_is_named(document: dict[str, Any]) -> None:
     best["accuracy"] |= {"tasks": tasks, "task": "reasoning"}
     best["accuracy"] |= {"retention": 0.984, "low": 0.961, "high": 0.99}
     text = "\n".join(shown(document | {"recommended": best}, 200))
-    assert "98.4 %, at least 96.1 % (reasoning, the weakest kind, at least that of long" in text
+    assert (
+        "98.4 %, at least 96.1 % (reasoning, the weakest generated kind, at least that of" in text
+    )
     assert re.search(r"\n +reasoning +98.4 % +97.2 % to 99.0 %, the prediction above *\n", text)
     assert re.search(r"\n +long reasoning +98.5 % +96.1 % to 99.1 %, the lower end above *\n", text)
     assert re.search(r"\n +retrieval +99.9 % +99.9 % to 100.0 % *\n", text)
+
+
+def test_a_kind_below_the_weakest_generated_one_is_named(document: dict[str, Any]) -> None:
+    best = json.loads(json.dumps(document["recommended"]))
+    tasks = {
+        "reasoning": {"retention": 0.984, "low": 0.96, "high": 0.99},
+        "short_reasoning": {"retention": 0.981, "low": 0.97, "high": 0.99},
+        "reading": {"retention": 0.98396, "low": 0.97, "high": 0.99},
+        "likelihood": {"retention": 0.99, "low": 0.88, "high": 1.0},
+    }
+    best["accuracy"] |= {"tasks": tasks, "task": "reasoning"}
+    best["accuracy"] |= {"retention": 0.984, "low": 0.96, "high": 0.99}
+    lines = shown(document | {"recommended": best}, 200, print_answer, more=False)
+    (said,) = (line for line in lines if line.startswith("Retention"))
+    assert said.endswith("; short reasoning keeps 98.1 %; likelihood may keep less")
+    asked = {"recommended": best, "task": "reasoning"}
+    lines = shown(document | asked, 200, print_answer, more=False)
+    assert not any("keeps" in line for line in lines if line.startswith("Retention"))
 
 
 def test_times_of_a_line_have_one_unit(document: dict[str, Any]) -> None:

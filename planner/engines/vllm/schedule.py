@@ -56,55 +56,135 @@ def schedule(users: int, prompt: int, output: int, chunk: int, at_once: int) -> 
 
 @lru_cache(maxsize=256)
 def _scheduled(users: int, prompt: int, output: int, chunk: int, at_once: int) -> Schedule:
-    first, last = np.zeros(users, dtype=np.intp), np.zeros(users, dtype=np.intp)
-    taken = [0]  # tokens of prompts computed before each step, prompts one after another
-    several: dict[int, int] = {}  # steps that stand for more than one round
-    over: dict[int, int] = {}  # users who end with a step
-    # Users take their turns in order: those that ended, that decode, that are filled, that wait.
-    # Those with one first step end together, `output - 1` rounds after it.
-    groups: deque[tuple[int, int]] = deque()  # (rounds when it ends, users)
-    ended = filled = rounds = 0
-    while ended < users:
-        before, limit = taken[-1], min(users, ended + at_once) * prompt
-        due = groups[0][0] if groups else None
+    run = _Run(users, prompt, output, chunk, at_once)
+    endings, mark = 0, run.mark()
+    while run.ended < users:
+        run.advance()
+        if run.end_group():
+            endings += 1
+            run.repeat(mark)
+            if endings & (endings - 1) == 0:  # ever farther apart: a period of any length is met
+                mark = run.mark()
+    return _described(run)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """Where a run was: users who ended and were filled, rounds and steps until then. How it goes on
+    while users wait depends on differences of these, the `begun` tokens and `groups` alone."""
+
+    ended: int
+    filled: int
+    rounds: int
+    steps: int
+    begun: int
+    """Tokens of prompts computed, less those of the users who ended."""
+    groups: tuple[tuple[int, int], ...]
+
+
+class _Run:
+    """The scheduler's decisions so far.
+
+    Users take their turns in order: those that ended, that decode, that are filled, that wait.
+    Those with one first step end together, `output - 1` rounds after it.
+    """
+
+    def __init__(self, users: int, prompt: int, output: int, chunk: int, at_once: int) -> None:
+        self.users, self.prompt, self.output = users, prompt, output
+        self.chunk, self.at_once = chunk, at_once
+        self.first, self.last = np.zeros(users, dtype=np.intp), np.zeros(users, dtype=np.intp)
+        self.taken = [0]  # tokens of prompts computed before each step, prompts one after another
+        self.counts: list[int] = []  # rounds that each step stands for
+        self.over: list[int] = []  # users who end with each step
+        self.groups: deque[tuple[int, int]] = deque()  # (rounds when it ends, users)
+        self.ended = self.filled = self.rounds = 0
+
+    def advance(self) -> None:
+        """Steps until a prompt is done, or a group ends."""
+        before = self.taken[-1]
+        limit = min(self.users, self.ended + self.at_once) * self.prompt
+        due = self.groups[0][0] if self.groups else None
         if before == limit:  # nobody to fill: the same until a group ends
             assert due is not None
-            several[len(taken) - 1] = due - rounds
-            taken.append(before)
-            rounds = due
-        else:  # the same until a prompt is done, or a group ends
-            free = max(1, chunk - (filled - ended))
-            times = -(-((filled + 1) * prompt - before) // free)
-            times = times if due is None else min(times, due - rounds)
-            taken.extend(range(before + free, before + times * free, free))
+            times, taken = 1, [before]
+            self.counts.append(due - self.rounds)
+            self.rounds = due
+        else:
+            free = max(1, self.chunk - (self.filled - self.ended))
+            times = -(-((self.filled + 1) * self.prompt - before) // free)
+            times = times if due is None else min(times, due - self.rounds)
+            taken = [*range(before + free, before + times * free, free)]
             taken.append(min(before + times * free, limit))
-            rounds += times
-            if (done := taken[-1] // prompt) > filled:
-                first[filled:done] = len(taken) - 2
-                groups.append((rounds + output - 1, done - filled))
-                filled = done
-        if groups and groups[0][0] == rounds:
-            size = groups.popleft()[1]
-            last[ended : ended + size] = len(taken) - 2
-            over[len(taken) - 2] = size
-            ended += size
-    return _described(np.array(taken), several, over, first, last, prompt, output)
+            self.counts += [1] * times
+            self.rounds += times
+        self.taken += taken
+        self.over += [0] * times
+        if (done := taken[-1] // self.prompt) > self.filled:
+            self.first[self.filled : done] = len(self.over) - 1
+            self.groups.append((self.rounds + self.output - 1, done - self.filled))
+            self.filled = done
+
+    def end_group(self) -> bool:
+        """Let those go who end now; whether anybody does."""
+        if not self.groups or self.groups[0][0] != self.rounds:
+            return False
+        size = self.groups.popleft()[1]
+        self.last[self.ended : self.ended + size] = len(self.over) - 1
+        self.over[-1] = size
+        self.ended += size
+        return True
+
+    def mark(self) -> _Mark:
+        """Where it is now."""
+        begun, steps = self.taken[-1] - self.ended * self.prompt, len(self.over)
+        return _Mark(self.ended, self.filled, self.rounds, steps, begun, tuple(self.groups))
+
+    def _as_at(self, mark: _Mark) -> bool:
+        """Whether it goes on from here as it did from there."""
+        later = self.rounds - mark.rounds
+        return (
+            self.filled - mark.filled == self.ended - mark.ended
+            and self.taken[-1] - self.ended * self.prompt == mark.begun
+            and len(self.groups) == len(mark.groups)
+            and all(
+                due == then + later and size == users
+                for (due, size), (then, users) in zip(self.groups, mark.groups, strict=True)
+            )
+        )
+
+    def repeat(self, mark: _Mark) -> None:
+        """What came since `mark`, as often again as users who wait allow, where it left all as it
+        was there."""
+        if not self._as_at(mark):
+            return
+        size, steps = self.ended - mark.ended, len(self.over) - mark.steps
+        if self.ended + self.at_once <= self.users:  # as many wait as take the place of those
+            times = (self.users - self.at_once - self.ended) // size
+        elif mark.ended + self.at_once > self.users:  # nobody waits for a place
+            times = (self.users - self.filled - 1) // size
+        else:
+            return
+        if times < 1:
+            return
+        later = np.arange(1, times + 1)[:, None]
+        block = np.array(self.taken[-steps:]) + later * (size * self.prompt)
+        self.taken += block.ravel().tolist()
+        self.counts += self.counts[-steps:] * times
+        self.over += self.over[-steps:] * times
+        for step_of, start in ((self.first, mark.filled), (self.last, mark.ended)):
+            block = step_of[start : start + size] + later * steps
+            step_of[start + size : start + size * (times + 1)] = block.ravel()
+        rounds = times * (self.rounds - mark.rounds)
+        self.groups = deque((due + rounds, users) for due, users in self.groups)
+        self.rounds += rounds
+        self.ended += times * size
+        self.filled += times * size
 
 
-def _described(
-    taken: npt.NDArray[np.int64],
-    several: dict[int, int],
-    over: dict[int, int],
-    first: npt.NDArray[np.intp],
-    last: npt.NDArray[np.intp],
-    prompt: int,
-    output: int,
-) -> Schedule:
+def _described(run: _Run) -> Schedule:
     """The schedule of what was decided."""
-    rounds = np.ones(len(taken) - 1, dtype=np.int64)
-    ending = np.zeros_like(rounds)
-    rounds[list(several)] = list(several.values())
-    ending[list(over)] = list(over.values())
+    prompt, output = run.prompt, run.output
+    taken, rounds, ending = np.array(run.taken), np.array(run.counts), np.array(run.over)
     finished = np.diff(taken // prompt)
     decoding = _before(finished - ending)
     tokens = _before(
@@ -112,7 +192,8 @@ def _described(
     )  # of those that decode, all together
     length = tokens / np.maximum(1, decoding) + (rounds - 1) / 2
     # A piece ends where a step does, or a prompt.
-    ends = np.unique(np.concatenate([taken, np.arange(0, taken[-1], prompt)]))
+    ends = np.sort(np.concatenate([taken, np.arange(0, taken[-1], prompt)]), kind="stable")
+    ends = ends[np.append(True, np.diff(ends) > 0)]
     starts = ends[:-1]
     begun = -(-taken[1:] // prompt)
     return Schedule(
@@ -123,8 +204,8 @@ def _described(
         np.searchsorted(taken, starts, side="right") - 1,
         (starts % prompt).astype(np.float64),
         np.diff(ends).astype(np.float64),
-        first,
-        last,
+        run.first,
+        run.last,
         int((begun - _before(ending)).max()),
     )
 

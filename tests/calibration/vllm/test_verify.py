@@ -1,6 +1,7 @@
 """`verify --engine vllm`: receipts of a stand-in engine that answers as vLLM does."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +207,36 @@ def test_tasks_are_scored_with_real_weights(
     assert (task["task"], task["items"], task["score"]) == ("needle-multikey", 2, 0.0)
     assert task["reference"] == 0.0
     assert "itself scores 0.00" in task["note"]
+
+
+def test_the_line_of_a_plan_starts_what_the_plan_starts(
+    engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a mix of lengths and a part of the card: the same flags, the same prompts."""
+    asked = ["-m", "Qwen/Qwen3-8B", "--engine", "vllm", "--gpu", "H200", "--budget", "40GB"]
+    mix = ["--users", "7", "--context", "2k,16k:0.9,0.1"]
+    assert run(["plan", *asked, *mix, "--json", "--offline"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    (line,) = (one["command"] for one in plan["commands"] if one["label"] == "Check it")
+    engine.answers(**_as_promised())
+    words = shlex.split(line)[1:]
+    run([*words, "--random-weights", "--json", "--offline"])
+    document = json.loads(capsys.readouterr().out)
+    assert document["execution"]["command"] == plan["recommended"]["serving"]["command"]
+    assert sorted(document["execution"]["bursts"][0]["lengths"]) == [2048] * 6 + [16384]
+    mean = round((6 * 2048 + 16384) / 7)
+    assert document["execution"]["bursts"][0]["context"] == mean
+
+
+def test_a_saved_plan_of_several_lengths_is_run_with_all_of_them(
+    engine: Engine, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "plan.json"
+    asked = ["-m", "Qwen/Qwen3-8B", "--engine", "vllm", "--gpu", "H200", "--users", "4"]
+    mix = ["--context", "1k,8k:0.75,0.25", "--save", str(path), "--json", "--offline"]
+    assert run(["plan", *asked, *mix]) == 0
+    capsys.readouterr()
+    engine.answers(**_as_promised())
+    run(["verify", "--plan", str(path), "--random-weights", "--json", "--offline"])
+    document = json.loads(capsys.readouterr().out)
+    assert sorted(document["execution"]["bursts"][0]["lengths"]) == [1024, 1024, 1024, 8192]

@@ -256,7 +256,10 @@ def test_kubernetes_is_yaml_with_as_many_gpus() -> None:
         (["--budget", "24GB", "--snippet", "docker"], "--snippet is for servers"),
         (["--budget", "1GB", "--snippet", "docker"], "--snippet is for servers"),
         (["--gpu", "H200", "--engine", "vllm", "--max-context", "--snippet", "k8s"], "for a plan"),
-        (["--gpu", "H200", "--engine", "any", "--max-context"], "no engine is called 'any'"),
+        (
+            ["--gpu", "H200", "--engine", "any", "--max-context"],
+            "--engine any compares engines: only `plan` takes it",
+        ),
     ],
 )
 def test_bad_words(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from kvpareto.api import plan
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.errors import NothingFits
 from kvpareto.planner.formats.configuration import Configuration
@@ -57,6 +58,18 @@ def test_a_smaller_batch_is_offered_where_it_helps(qwen: Request) -> None:
     batch = int(caught.value.hint.split("--batch ")[1].split(";")[0])
     assert 1 <= batch < 8
     assert recommend(replace(tight, workload=Workload(65_536, 512, batch=batch))).fits
+
+
+@pytest.mark.parametrize("option", ["batch", "users"])
+@pytest.mark.parametrize("engine", ["kvpareto", "vllm"])
+def test_hints_name_the_option_that_was_typed(option: str, engine: str) -> None:
+    words = {option: "4096", "engine": engine, "gpu": "4090", "offline": True}
+    with pytest.raises(NothingFits) as caught:
+        plan("Qwen/Qwen3-8B", **words)
+    assert caught.value.hint.startswith(f"this would fit: --{option} ")
+    with pytest.raises(NothingFits) as caught:
+        plan("Qwen/Qwen3-8B", **words | {option: "4", "ttft": "1ms"})
+    assert {"batch": "a smaller batch", "users": "fewer users"}[option] in caught.value.hint
 
 
 def test_many_users_are_offered_fewer_first_and_no_context_that_helps_nobody(

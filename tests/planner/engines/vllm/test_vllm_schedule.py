@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from kvpareto.planner.engines.vllm.schedule import Schedule, schedule
+from kvpareto.planner.engines.vllm.schedule import Schedule, _Run, _scheduled, schedule
 
 FIELDS = tuple(Schedule.__dataclass_fields__)
 
@@ -66,6 +66,42 @@ def test_each_step_is_that_of_the_plain_scheduler(seed: int) -> None:
         found, wanted = schedule(*asked), plain(*asked)
         for name in FIELDS:
             assert np.array_equal(getattr(found, name), wanted[name]), (asked, name)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_comes_again_is_repeated_as_it_was(seed: int) -> None:
+    """Users enough that most of them are served in repeated stretches."""
+    draw = random.Random(100 + seed)
+    for _ in range(6):
+        asked = (
+            draw.randint(200, 500),
+            draw.choice([1, 3, 17, 40]),
+            draw.randint(1, 12),
+            draw.choice([2, 7, 16, 50]),
+            draw.choice([1, 3, 8, 30, 600]),
+        )
+        found, wanted = schedule(*asked), plain(*asked)
+        for name in FIELDS:
+            assert np.array_equal(getattr(found, name), wanted[name]), (asked, name)
+
+
+@pytest.mark.parametrize("at_once", [1, 50, 256, 65536])
+def test_many_users_take_no_more_decisions_than_some(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decisions = 0
+    advance = _Run.advance
+
+    def counted(self: _Run) -> None:
+        nonlocal decisions
+        decisions += 1
+        advance(self)
+
+    monkeypatch.setattr(_Run, "advance", counted)
+    found = _scheduled.__wrapped__(65536, 777, 512, 2048, at_once)
+    assert found.last[-1] == len(found.count) - 1
+    assert found.prompt_rows.sum() == 65536 * 777
+    assert decisions < 65536 / 5
 
 
 def test_two_thousand_users_in_as_many_steps_as_their_prompts_take() -> None:
