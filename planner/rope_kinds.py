@@ -8,8 +8,11 @@ NOT_STRETCHED = ("default", "mrope")
 
 
 def rope_warnings(config: dict[str, object]) -> tuple[str, ...]:
-    """What a reader should know of a kind that transformers does not have."""
-    kind = _kind(config)
+    """What a reader should know of a kind that transformers does not have, and of a factor that
+    brings positions nearer."""
+    kind, factor = _kind(config), _scaling(config).get("factor")
+    if kind in STRETCHES and isinstance(factor, int | float) and factor < 1:
+        return (f"rope_scaling has factor {factor:g}, below 1: it shortens what it should stretch",)
     if kind in (*STRETCHES, *NOT_STRETCHED):
         return ()
     return (f"rope_type {printable(str(kind)[:40])!r} is not known: transformers may not run it",)

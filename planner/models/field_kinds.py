@@ -25,8 +25,12 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_numbers(value: object) -> bool:
-    return _is_number(value) or (isinstance(value, list) and all(map(_is_number, value)))
+def _is_positive(value: object) -> bool:
+    return _is_number(value) and value > 0  # type: ignore[operator]
+
+
+def _are_positive(value: object) -> bool:
+    return _is_positive(value) or (isinstance(value, list) and all(map(_is_positive, value)))
 
 
 def _is_text(value: object) -> bool:
@@ -48,10 +52,17 @@ _KINDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "torch_dtype": (_is_dtype, "a dtype such as bfloat16"),
     "rope_scaling": (_is_object, "an object"),
     "rope_parameters": (_is_object, "an object"),
-    "rope_theta": (_is_numbers, "a number"),
+    "rope_theta": (_are_positive, "a positive number"),
     "text_config": (_is_object, "an object"),
     "vision_config": (_is_object, "an object"),
 }
+
+
+_POSITIVE = (
+    *("factor", "original_max_position_embeddings", "rope_theta"),
+    *("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow"),
+)
+"""Numbers of a RoPE section, none of which means anything at 0 or below."""
 
 
 def check_kinds(config: Mapping[str, Any], path: str = "") -> None:
@@ -59,13 +70,31 @@ def check_kinds(config: Mapping[str, Any], path: str = "") -> None:
     for name, (is_kind, expected) in _KINDS.items():
         value = config.get(name)
         if value is not None and not is_kind(value):
-            shown = repr(value)
-            shown = shown if len(shown) <= 60 else shown[:59] + "…"
-            raise BadConfig(
-                f"config.json: {path}{name} is {shown}, not {expected}",
-                "compare with the model's published config.json",
-            )
+            raise _wrong(path + name, value, expected)
+    for name in ("rope_scaling", "rope_parameters"):
+        _check_rope(config.get(name), f"{path}{name}.")
     for name in _NESTED:
         nested = config.get(name)
         if isinstance(nested, Mapping) and not path:
             check_kinds(nested, f"{name}.")
+
+
+def _check_rope(section: object, path: str) -> None:
+    """The numbers of a RoPE section, and of those inside it: some have one for each kind of
+    layer."""
+    if not isinstance(section, Mapping):
+        return
+    for name, value in section.items():
+        if isinstance(value, Mapping):
+            _check_rope(value, f"{path}{name}.")
+        elif name in _POSITIVE and value is not None and not _is_positive(value):
+            raise _wrong(path + name, value, "a positive number")
+
+
+def _wrong(name: str, value: object, expected: str) -> BadConfig:
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else shown[:59] + "…"
+    return BadConfig(
+        f"config.json: {name} is {shown}, not {expected}",
+        "compare with the model's published config.json",
+    )

@@ -131,13 +131,22 @@ def _readings_of(decoder: Decoder, tensors: Tensors) -> tuple[Reading, ...]:
 
 def _dtype(f: Fields) -> str:
     """The checkpoint's dtype, wherever the config says it."""
-    nested = f.raw.get("text_config")
+    nested, odd = f.raw.get("text_config"), ""
     for source in (f.raw, nested if isinstance(nested, Mapping) else {}):
         for key in ("dtype", "torch_dtype"):
             value = source.get(key)
             if isinstance(value, str) and value.removeprefix("torch.") in MODEL_DTYPES:
-                return value.removeprefix("torch.")
+                dtype = value.removeprefix("torch.")
+                return _noted(f, odd, dtype)
             if value not in (None, "auto"):
-                f.note(f"dtype {str(value)[:40]!r} is not one weights are computed in")
-    f.note("the config does not say the weights' dtype: taken as bfloat16")
-    return "bfloat16"
+                odd = odd or str(value)[:40]
+    if not odd:
+        f.note("the config does not say the weights' dtype: taken as bfloat16")
+    return _noted(f, odd, "bfloat16")
+
+
+def _noted(f: Fields, odd: str, dtype: str) -> str:
+    """`dtype`, said where the config names another that is none."""
+    if odd:
+        f.note(f"dtype {odd!r} is not one weights are computed in: taken as {dtype}")
+    return dtype

@@ -13,15 +13,17 @@ _DEPTH = 4  # sections deeper than this hold no sizes of a model
 
 class ReadKeys(dict[str, Any]):
     """A section of a config.json; sections inside it remember too. `read` are the keys asked for
-    that it has."""
+    that it has, `absent` those that it has not."""
 
     def __init__(self, raw: Mapping[str, Any], depth: int = _DEPTH) -> None:
         super().__init__({key: _inside(value, depth) for key, value in raw.items()})
         self.read: set[str] = set()
+        self.absent: set[str] = set()
 
     def get(self, key: str, default: Any = None) -> Any:
         if key in self:
             return super().__getitem__(key)
+        self.absent.add(key)
         return default
 
     def __getitem__(self, key: str) -> Any:

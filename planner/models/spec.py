@@ -116,6 +116,8 @@ class CheckpointQuantization:
     """Embeddings, the output head and routers are quantized too, where no rule says otherwise."""
     kv_cache: str = ""
     """The KV cache's format that the checkpoint was made for, in words; empty: it names none."""
+    defaulted: tuple[str, ...] = ()
+    """Fields that the file leaves out and whose default the bytes rest on."""
 
 
 @dataclass(frozen=True, slots=True)

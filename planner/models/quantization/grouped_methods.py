@@ -9,7 +9,8 @@ from typing import Any
 
 from ...errors import BadConfig
 from ...formats.weight_format import MatrixFormat
-from .module_rules import ModuleRule, Section, all_modules, rules_for, whole
+from .fields import PUBLISHED, Section, flag, group_of, inner, whole
+from .module_rules import ModuleRule, all_modules, rules_for
 from .section import HINT
 
 NVFP4 = MatrixFormat("NVFP4", bits=4, tile_rows=1, tile_columns=16, scale_bytes=1, constant_bytes=8)
@@ -61,18 +62,17 @@ def _modelopt_format(entry: Mapping[str, Any]) -> MatrixFormat:
     if not isinstance(algorithm, str) or algorithm not in _MODELOPT:
         raise BadConfig(f"modelopt's {algorithm!r} is not a format whose bytes are known", HINT)
     stored = _MODELOPT[algorithm]
-    group = whole(entry, "group_size", stored.tile_columns)
+    group = group_of(entry, stored.tile_columns) if stored.tile_columns else 0
     return replace(stored, tile_columns=group) if stored.tile_columns and group > 0 else stored
 
 
 def read_compressed_tensors(section: Section, config: Section) -> list[ModuleRule]:
-    groups = section.get("config_groups")
-    if not isinstance(groups, Mapping) or not groups:
-        raise BadConfig("quantization_config: compressed-tensors without config_groups", HINT)
+    groups = inner(section, "config_groups")
     rules: list[ModuleRule] = []
     default: list[ModuleRule] = []
-    for group in groups.values():
-        if not isinstance(group, Mapping) or not isinstance(group.get("weights"), Mapping):
+    for name in groups:
+        group = inner(groups, name)
+        if group.get("weights") is None:
             continue  # a group that quantizes activations or the cache only
         stored = _compressed_format(group, section)
         targets = group.get("targets", ["Linear"])
@@ -87,9 +87,9 @@ def read_compressed_tensors(section: Section, config: Section) -> list[ModuleRul
 
 def _compressed_format(group: Mapping[str, Any], section: Section) -> MatrixFormat:
     """compressed-tensors: the compressor's tensors for one group of modules."""
-    weights = group["weights"]
+    weights = inner(group, "weights")
     bits = whole(weights, "num_bits", 8, (2, 3, 4, 8))
-    size = whole(weights, "group_size", -1)
+    size = group_of(weights, -1)
     kind = group.get("format") or section.get("format") or ""
     strategy = weights.get("strategy") or ("group" if size > 0 else "tensor")
     activations = group.get("input_activations")
@@ -98,15 +98,18 @@ def _compressed_format(group: Mapping[str, Any], section: Section) -> MatrixForm
         return replace(NVFP4, constant_bytes=8 if isinstance(activations, Mapping) else 4)
     if "mxfp4" in str(kind):
         return MXFP4
-    rows, columns = {"tensor": (0, 0), "channel": (1, 0), "group": (1, max(size, 0))}.get(
-        str(strategy), (1, 0)
-    )
+    tiles = {"tensor": (0, 0), "channel": (1, 0), "group": (1, size), "block": (1, 0)}
+    if strategy not in tiles:
+        raise BadConfig(f"quantization_config: strategy {str(strategy)[:40]!r} is not known", HINT)
+    if strategy == "group" and size < 1:
+        raise BadConfig("quantization_config has no group_size for its groups", PUBLISHED)
+    rows, columns = tiles[strategy]
     if strategy == "block":
         block = weights.get("block_structure")
         pair = block if isinstance(block, list) and len(block) == 2 else [128, 128]
         rows, columns = (whole({"block_structure": n}, "block_structure", 0) for n in pair)
     packed = bits < 8 or "pack" in str(kind)
-    symmetric = weights.get("symmetric", True) is not False
+    symmetric = flag(weights, "symmetric", True)
     return MatrixFormat(
         f"{weights.get('type', 'int')}{bits} per {strategy}" + f" of {size}" * (size > 0),
         bits=bits,

@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from ...errors import BadConfig
 from ...formats.weight_format import AWQ, INT8, MatrixFormat
+from .fields import Section, flag, group_of, inner, whole
 from .grouped_methods import FP8_TENSOR, MXFP4, quantized_layers
-from .module_rules import ModuleRule, Section, all_modules, experts, rules_for, whole
+from .module_rules import ModuleRule, all_modules, experts, rules_for
 from .section import HINT
 
 
@@ -55,8 +56,8 @@ def read_mxfp4(section: Section, config: Section) -> list[ModuleRule]:
 
 def read_awq(section: Section, config: Section) -> list[ModuleRule]:
     whole(section, "bits", whole(section, "w_bit", 4, (4,)), (4,))
-    group = whole(section, "group_size", whole(section, "q_group_size", 128))
-    zero = 4 if section.get("zero_point", True) else 0
+    group = group_of(section, group_of(section, 128, "q_group_size"))
+    zero = 4 if flag(section, "zero_point", True) else 0
     columns = 0 if group < 1 else group
     return all_modules(
         replace(
@@ -71,8 +72,8 @@ def read_awq(section: Section, config: Section) -> list[ModuleRule]:
 
 def read_gptq(section: Section, config: Section) -> list[ModuleRule]:
     """int32 qweight [in*bits/32, out] and qzeros [in/g, out*bits/32], fp16 scales, int32 g_idx."""
-    bits = whole(section, "bits", 0, (2, 3, 4, 8))
-    group = whole(section, "group_size", 128)
+    bits = whole(section, "bits", None, (2, 3, 4, 8))
+    group = group_of(section, 128)
     columns = 0 if group < 1 else group
     gptq = MatrixFormat(
         f"GPTQ {bits}-bit, group {group}",
@@ -83,7 +84,7 @@ def read_gptq(section: Section, config: Section) -> list[ModuleRule]:
         zero_bits=bits,
         index_bytes=4,
     )
-    head = rules_for(["lm_head"], gptq) if section.get("lm_head") is True else []
+    head = rules_for(["lm_head"], gptq) if flag(section, "lm_head") else []
     return [*_left_out(section), *head, *all_modules(gptq)]
 
 
@@ -102,14 +103,13 @@ def _left_out(section: Section) -> list[ModuleRule]:
 def read_bitsandbytes(section: Section, config: Section) -> list[ModuleRule]:
     """LLM.int8(): int8 and fp32 `SCB` a row. 4 bits: codes, fp32 (or nested 8-bit) absmax of 64."""
     eight, four = (
-        section.get(name, section.get(f"_{name}")) is True
-        for name in ("load_in_8bit", "load_in_4bit")
+        flag(section, name, flag(section, f"_{name}")) for name in ("load_in_8bit", "load_in_4bit")
     )
     if eight == four:
         raise BadConfig("quantization_config: bitsandbytes is neither 8-bit nor 4-bit", HINT)
     if eight:
         return all_modules(MatrixFormat("bitsandbytes int8", 8, 1, 0, 4, constant_bytes=1))
-    nested = section.get("bnb_4bit_use_double_quant") is True
+    nested = flag(section, "bnb_4bit_use_double_quant")
     return all_modules(
         MatrixFormat(
             "bitsandbytes 4-bit" + ", nested scales" * nested,
@@ -125,12 +125,9 @@ def read_bitsandbytes(section: Section, config: Section) -> list[ModuleRule]:
 
 def read_hqq(section: Section, config: Section) -> list[ModuleRule]:
     """HQQ: packed codes, fp16 scale and zero for each group along the inputs."""
-    settings = section.get("quant_config")
-    settings = settings.get("weight_quant_params") if isinstance(settings, dict) else None
-    if not isinstance(settings, dict):
-        raise BadConfig("quantization_config: hqq without weight_quant_params", HINT)
+    settings = inner(inner(section, "quant_config"), "weight_quant_params")
     bits = whole(settings, "nbits", 4, (1, 2, 4, 8))
-    group = whole(settings, "group_size", 64)
+    group = group_of(settings, 64)
     name = f"HQQ {bits}-bit, group {group}"
     return all_modules(MatrixFormat(name, bits, 1, max(group, 0), 2, zero_bits=16))
 

@@ -19,7 +19,8 @@ from typing import Any
 from ...errors import BadConfig
 from ...formats.weight_format import MatrixFormat
 from ..spec import TensorGroup
-from .module_rules import ModuleRule, Section, canonical, rules_for, whole
+from .fields import Section, whole
+from .module_rules import ModuleRule, canonical, rules_for
 from .section import HINT
 
 _SETTINGS = ("bits", "group_size", "mode")
@@ -101,8 +102,8 @@ def _modules(section: Section) -> dict[str, Any]:
 def _format(entry: Section, section: Section, config: Section) -> MatrixFormat:
     """What one entry says; what it leaves out is the whole file's."""
     mode = entry.get("mode", section.get("mode")) or "affine"
-    bits = whole({**section, **entry}, "bits", 0, _BITS)
-    group = whole({**section, **entry}, "group_size", 0, _GROUPS)
+    bits = whole({**section, **entry}, "bits", None, _BITS)
+    group = whole({**section, **entry}, "group_size", None, _GROUPS)
     scale_bytes = 1
     if mode == "affine":
         scale_bytes = 2 * (4 if _text(config, "torch_dtype", "dtype") == "float32" else 2)

@@ -7,13 +7,11 @@ prefixes and indices (`layers.mlp.gate`), and a rule keeps the set of layers it 
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 from ...errors import BadConfig
 from ...formats.weight_format import MatrixFormat
 from ...light_dataclass import dataclass
-from .section import HINT
 
 _PREFIXES = {"model", "language_model", "backbone", "transformer", "text_model", "base_model"}
 _SPELLINGS = {"block_sparse_moe": "mlp", "ffn": "mlp", "attn": "self_attn", "head": "lm_head"}
@@ -138,20 +136,6 @@ def _checked(expression: str) -> str:
 def _as_in_checkpoint(module: str) -> str:
     """Stacked experts by the name that one expert's matrix has in a checkpoint."""
     return re.sub(r"\.experts\.(?:gate_up|gate|up|down)_proj$", ".experts.*.down_proj", module)
-
-
-Section = Mapping[str, Any]
-
-
-def whole(section: Section, name: str, default: int, choices: Sequence[int] = ()) -> int:
-    """A whole number of `section`; `choices` are the values it may take, if given."""
-    value = section.get(name)
-    value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, int) or not -1 <= value <= 2**20:
-        raise BadConfig(f"quantization_config: {name} is {value!r}, not a whole number", HINT)
-    if choices and value not in choices:
-        raise BadConfig(f"quantization_config: {name} {value} is not known", HINT)
-    return value
 
 
 def all_modules(stored: MatrixFormat) -> list[ModuleRule]:

@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...errors import BadConfig
+from ..read_keys import ReadKeys
 from ..spec import CheckpointQuantization, TensorGroup
 from . import grouped_methods as groups
 from . import methods as formats
 from . import mlx as mlx
-from .module_rules import ModuleRule, Section, rules_for, whole
+from .fields import Section, check_names, left_out, whole
+from .module_rules import ModuleRule, rules_for
 from .section import HINT, find_section, says_no
 
 READERS: dict[str, Callable[[Section, Section], list[ModuleRule]]] = {
@@ -35,6 +37,14 @@ READERS: dict[str, Callable[[Section, Section], list[ModuleRule]]] = {
 }
 DECODER_ONLY = ("awq", "gptq", "auto-round", "mlx")
 """Methods that work through the decoder's blocks: vision and audio towers are left alone."""
+DEFAULTED = {
+    "gptq": (("group_size",),),
+    "auto-round": (("group_size",),),
+    "awq": (("group_size", "q_group_size"),),
+    "hqq": (("nbits",), ("group_size",)),
+    "compressed-tensors": (("num_bits",),),
+}
+"""Fields that the bytes rest on and that each tool has a default for, each by all its names."""
 
 _SKIP_LISTS = (
     "modules_to_not_convert",
@@ -52,14 +62,17 @@ def read_quantization(config: Mapping[str, Any]) -> CheckpointQuantization | Non
     Looks at the top level and in nested text configs. Raises BadConfig for a method whose bytes
     are not known, or one that lacks what its bytes depend on.
     """
-    section = find_section(config)
-    if section is None:
+    found = find_section(config)
+    if found is None:
         return None
-    method = _method(section)
-    if method not in READERS:
-        raise BadConfig(f"quantized by {method!r}, a method whose bytes are not known", HINT)
-    kept = rules_for(_skip_list(section), None)
-    rules = READERS[method](section, config)
+    section = ReadKeys(found)
+    try:
+        method, kept, rules = _rules(section, config)
+    except BadConfig:
+        check_names(section)  # what is missing may be there under another name
+        raise
+    check_names(section)
+    defaulted = left_out(section, DEFAULTED.get(method, ()))
     if "quantized_layers" not in section:  # where it is, it names every module that is quantized
         rules = kept + rules
     formats = [rule.format for rule in rules if rule.format is not None]
@@ -76,7 +89,16 @@ def read_quantization(config: Mapping[str, Any]) -> CheckpointQuantization | Non
         decoder_only=method in DECODER_ONLY,
         every_matrix=method == "mlx",
         kv_cache=cache_scheme(section),
+        defaulted=defaulted,
     )
+
+
+def _rules(section: Section, config: Section) -> tuple[str, list[ModuleRule], list[ModuleRule]]:
+    """The method, rules of what is left alone, and the method's own. Raises BadConfig."""
+    method = _method(section)
+    if method not in READERS:
+        raise BadConfig(f"quantized by {method!r}, a method whose bytes are not known", HINT)
+    return method, rules_for(_skip_list(section), None), READERS[method](section, config)
 
 
 def quantization_notes(
@@ -84,6 +106,12 @@ def quantization_notes(
 ) -> list[str]:
     """What a reader of a plan should know of a quantized checkpoint."""
     notes = []
+    stored = next((name for _, name in quantization.details), "")
+    if quantization.defaulted:
+        notes.append(
+            f"quantization_config has no {' and no '.join(quantization.defaulted)}: taken as "
+            f"{stored}, by its tool's default"
+        )
     if quantization.kv_cache:
         notes.append(
             f"the checkpoint asks for a KV cache in {quantization.kv_cache}, for which it has "
