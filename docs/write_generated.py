@@ -194,10 +194,10 @@ def stale(name: str, text: str, generated: str) -> list[str]:
 
 
 def _with_plans(page: str) -> str:
-    """README's console blocks with what their commands print on a terminal of 96 columns."""
+    """README's console blocks with what their commands print on a terminal of 80 columns."""
     from kvpareto.cli import run
 
-    terminal = {"FORCE_COLOR": "1", "TERM": "dumb", "COLUMNS": "96", "LINES": "99"}
+    terminal = {"FORCE_COLOR": "1", "TERM": "dumb", "COLUMNS": "80", "LINES": "99"}
 
     def shown(block: re.Match[str]) -> str:
         with (

@@ -13,7 +13,8 @@ from rich.text import Text
 from .layout.folding import folded, shell_lines
 
 LABEL = 13
-KEPT = "\N{NO-BREAK SPACE}"
+KEPT = "\N{BRAILLE PATTERN BLANK}"
+"""A blank that rich does not fold at, as it does at every space that Unicode knows."""
 _NARROW = 60
 """Columns below which a command begins on a line of its own."""
 _INDENT = 4
@@ -28,7 +29,7 @@ def print_line(console: Console, label: str, text: str) -> None:
     """A line that may be folded between words, under where its text begins; below its label where
     a word is wider than what is left beside it."""
     if not label:
-        console.print(Text(text))
+        console.print(Text(together(text)))
         return
     text = together(text)
     if max(map(len, text.split(" "))) > max(console.width - LABEL, 1):  # below its label

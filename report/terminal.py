@@ -15,7 +15,7 @@ from rich.text import Text
 from ..planner.units import GiB, format_bytes, format_parameters
 from .answer import engine_of, lowest_kind, print_answer, print_point, title
 from .frontier import print_frontier, print_rows
-from .lines import print_line, print_whole
+from .lines import print_line, print_whole, together
 from .numbers import percent, seconds
 from .servers.serving import asked_words, card_rows
 
@@ -180,7 +180,9 @@ def _point(document: Document, point: Document, console: Console) -> list[Render
     table.add_column(justify="right", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value, comment in rows:
-        table.add_row("  " + name, value, comment, style="bold" if name == "total" else "")
+        table.add_row(
+            "  " + name, value, together(comment), style="bold" if name == "total" else ""
+        )
     return [table]
 
 
@@ -197,7 +199,7 @@ def _stacked(rows: Sequence[tuple[str, str, str]], columns: int) -> Text:
         )
         lines += [f" {part}" for part in above]
         lines.append(f" {last.ljust(width)} {value.rjust(longest)}".rstrip())
-        lines += wrap(comment, columns, initial_indent="    ", subsequent_indent="    ")
+        lines += wrap(together(comment), columns, initial_indent="    ", subsequent_indent="    ")
     return Text("\n".join(lines))
 
 
@@ -244,7 +246,7 @@ def _listed(title: str, lines: list[str]) -> list[RenderableType]:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for line in lines:
-        table.add_row("  -", line)
+        table.add_row("  -", together(line))
     return [title, table, ""]
 
 

@@ -7,8 +7,8 @@ was measured before an end stays. Imports vLLM alone, so that it runs wherever t
     python child.py settings.json
 
 Settings: `out`, `model`, `engine` (arguments of vllm.LLM), `vocab`, `seed`, `runs` (users, context,
-output of each, and `lengths` of the users' prompts where they differ), `prompts` and `answer` (token
-ids, and how many tokens each may take).
+output of each, and `lengths` of the users' prompts where they differ), `prompts` and `answer`
+(token ids, and how many tokens each may take).
 """
 
 import contextlib

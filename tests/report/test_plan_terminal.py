@@ -259,6 +259,13 @@ def test_a_kind_below_the_weakest_generated_one_is_named(document: dict[str, Any
     assert not any("keeps" in line for line in lines if line.startswith("Retention"))
 
 
+@pytest.mark.parametrize("width", range(60, 100, 3))
+def test_numbers_stay_with_their_units_in_lists(document: dict[str, Any], width: int) -> None:
+    lines = shown(document, width, print_plan_details)
+    assert not [line for line in lines if re.match(r" +(%|[kMGT]?B|m?s|tokens)\b", line)]
+    assert not [line for line in lines if re.match(r" +%", line)]
+
+
 def test_times_of_a_line_have_one_unit(document: dict[str, Any]) -> None:
     best = json.loads(json.dumps(document["recommended"]))
     best |= {"tpot_s": 0.0463}

@@ -1,4 +1,4 @@
-"""What servers share: SGLang's pool, containers, the fewest cards, and which engine to take."""
+"""What servers share: SGLang's pool, containers, the fewest cards, targets."""
 
 import json
 import shlex
@@ -8,7 +8,6 @@ import pytest
 
 from kvpareto import api
 from kvpareto.cli import run
-from kvpareto.planner.compare_engines import COMPARED
 from kvpareto.planner.engines.sglang.pool import MIB, bytes_per_token, decode_graph, reserve
 from kvpareto.planner.errors import BadInput, NothingFits
 from kvpareto.planner.hardware.gpu_names import find_gpu
@@ -89,85 +88,6 @@ def test_the_fewest_cards_that_hold_a_model() -> None:
 def test_bad_numbers_of_cards(words: dict[str, Any], says: str) -> None:
     with pytest.raises(BadInput, match=says):
         plan(QWEN8, **{"engine": "vllm", **words})
-
-
-def test_engines_are_compared_and_one_is_taken() -> None:
-    found = plan(QWEN8, engine="any", gpu="4090", context="8k", users=4)
-    rows = {row["engine"]: row for row in found["compared"]}
-    assert tuple(rows) == COMPARED
-    (taken,) = (row for row in found["compared"] if row["taken"])
-    assert taken["engine"] == found["engine"]
-    assert taken["config"] == found["recommended"]["config"]
-    timed = [
-        row["ttft_s"] + found["output"] * row["tpot_s"]
-        for row in found["compared"]
-        if row["ttft_s"] is not None and row["low"] >= taken["low"] - 0.01
-    ]
-    assert taken["ttft_s"] + found["output"] * taken["tpot_s"] == min(timed)
-    assert rows["sglang"]["ttft_s"] is None
-
-
-def test_an_engine_without_a_plan_says_why() -> None:
-    found = plan("Qwen/Qwen3-Next-80B-A3B-Instruct", engine="any", gpu="2xH200", context="8k")
-    rows = {row["engine"]: row for row in found["compared"]}
-    assert found["engine"] == "vllm"
-    assert "fills one" in rows["kvpareto"]["why_not"]
-    assert "windows, states" in rows["sglang"]["why_not"]
-    with pytest.raises(NothingFits) as caught:
-        plan(LLAMA70, engine="any", gpu="3060 8GB", context="8k")
-    least = caught.value.details["needed_bytes"]
-    for engine in COMPARED:
-        with pytest.raises(NothingFits) as alone:
-            plan(LLAMA70, engine=engine, gpu="3060 8GB", context="8k")
-        assert least <= alone.value.details["needed_bytes"]
-        if engine == caught.value.details["engine"]:
-            assert least == alone.value.details["needed_bytes"]
-            assert engine in caught.value.message
-
-
-def test_a_budget_is_a_cards_before_it_is_the_processors() -> None:
-    """Where no card is named the processor's plan is timed, and a prompt takes it minutes."""
-    found = plan(QWEN8, engine="any", budget="12GB")
-    rows = {row["engine"]: row for row in found["compared"]}
-    assert rows["llama.cpp"]["ttft_s"] > 60
-    assert found["engine"] == "kvpareto"
-    assert "on the processor" in rows["llama.cpp"]["why_not"]
-    host = plan(QWEN8, engine="any", ram="24GB")
-    assert host["engine"] == "llama.cpp"
-
-
-@pytest.mark.parametrize("gpu", ["M3 Max 64GB", "MI300X", "RX 7900 XTX"])
-def test_a_plan_that_runs_is_taken_before_one_that_does_not(gpu: str) -> None:
-    found = plan(QWEN8, engine="any", gpu=gpu, context="8k")
-    rows = {row["engine"]: row for row in found["compared"]}
-    assert found["engine"] == "llama.cpp"
-    assert rows["llama.cpp"]["taken"]
-    assert rows["llama.cpp"]["why_not"] is None
-    assert "planned only" in rows["kvpareto"]["why_not"]
-    assert rows["kvpareto"]["config"] is not None
-    assert "is not planned" in rows["vllm"]["why_not"]
-
-
-def test_every_engine_that_is_not_taken_says_why(capsys: pytest.CaptureFixture[str]) -> None:
-    line = ["plan", "-m", QWEN8, "--engine", "any", "--gpu", "H100", "--context", "8k", "--offline"]
-    assert run([*line, "--json"]) == 0
-    rows = {row["engine"]: row for row in json.loads(capsys.readouterr().out)["compared"]}
-    assert rows["vllm"]["taken"]
-    assert rows["llama.cpp"]["why_not"] == "more seconds"
-    assert rows["sglang"]["why_not"] == "its seconds are not predicted"
-    assert run(line) == 0
-    assert "not taken: its seconds are not predicted" in capsys.readouterr().out
-
-
-def test_an_engine_without_seconds_is_not_held_to_targets() -> None:
-    with pytest.raises(BadInput, match=r"sglang's speed is not predicted.*--ttft and --tpot"):
-        plan(QWEN8, engine="sglang", gpu="H100", context="8k", ttft="2s", tpot="30ms")
-    with pytest.raises(BadInput, match=r"held to --tpot$"):
-        plan(QWEN8, engine="sglang", gpu="H100", context="8k", tpot="1ms")
-    found = plan(QWEN8, engine="any", gpu="H100", context="8k", tpot="30ms")
-    rows = {row["engine"]: row for row in found["compared"]}
-    assert "not predicted" in rows["sglang"]["why_not"]
-    assert rows["sglang"]["config"] is None
 
 
 @pytest.mark.parametrize(
@@ -280,16 +200,6 @@ def test_bad_words(words: list[str], says: str, capsys: pytest.CaptureFixture[st
 def test_parallel_sizes_are_read(text: str, read: Parallel) -> None:
     assert Parallel.parse(text) == read
     assert Parallel.parse(str(read)) == read
-
-
-def test_what_would_fit_is_said_with_the_word_of_a_server(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    words = ["--engine", "vllm", "--gpu", "H100", "--users", "2000", "--context", "16k"]
-    assert run(["plan", "-m", QWEN8, "--offline", *words, "--json"]) == 1
-    hint = json.loads(capsys.readouterr().out)["hint"]
-    assert "--users" in hint
-    assert "--batch" not in hint
 
 
 def test_an_engine_that_is_not_known_is_corrected_to_a_name_that_is(
