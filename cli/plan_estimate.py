@@ -200,7 +200,7 @@ def estimate(
 
     \b
     The parts of a configuration. A part that is not given has its default.
-      w4a16         weights at 16, 8 or 4 bits; activations at 16
+      w4a16         weights at 16, 8 or 4 bits, or a checkpoint's own; activations at 16
       w4a8          prompts' activations at 8 bits, beside 4-bit weights
       -k4v2         keys and values at 16, 8, 6, 5, 4, 3 or 2 bits
       -kfp8vnf4     8-bit floats; tables of levels: nf4, lloyd3, lloyd2; blocks: nvfp4, mxfp4

@@ -20,8 +20,10 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from ..planner.engines.kvpareto.checkpoints import AS_STORED, as_dequantized, reads
 from ..planner.errors import BadInput, NothingFits
+from ..planner.formats.configuration import ROUNDED_BITS
 from ..planner.load_model import DEMO, gguf_path, load_config, load_model, shipped_folder
 from ..planner.memory.run_dtype import in_dtype, sixteen_bits
+from ..planner.memory.weights import check_weight_bits
 from ..planner.models.quantization.section import find_section
 from ..planner.models.read_config import read_model
 from ..planner.models.spec import ModelSpec
@@ -124,6 +126,7 @@ def before_weights(
     named = load_config(source, offline=offline)
     stored_spec = read_model(named.config, named.name)
     spec = as_dequantized(stored_spec)
+    check_weight_bits(spec, weight_bits)
     if dtype is None:
         rounded = device.type == "cuda" and weight_bits < 16 and spec.quantization is None
         dtype = getattr(torch, dtype_on(device, "bfloat16" if rounded else spec.dtype))
@@ -133,6 +136,11 @@ def before_weights(
         from .weights.build import read_hf_config
 
         check(read_hf_config(named.config), named.name)
+        if weight_bits not in ROUNDED_BITS:
+            raise BadInput(
+                f"{named.name} is stored in {weight_bits} bits, which this runtime does not read",
+                "random weights are w16, w8 or w4, of the model it was quantized from",
+            )
         read: Callable[[], Any] = partial(_random, named.config, weight_bits, device, dtype)
         return WeightsAhead(spec, tokenizer, weight_bits, device, read)
     folder = _folder(source, offline, trust_remote_code, _FILES)
@@ -211,6 +219,7 @@ def _before_gguf(
 
     require_gguf()
     spec = load_model(source)
+    check_weight_bits(spec, weight_bits)
     dtype = dtype or getattr(torch, dtype_on(device, spec.dtype))
     spec = in_dtype(spec, str(dtype).removeprefix("torch."))
     check = check_class if packed_cache else causal_class

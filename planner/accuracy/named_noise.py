@@ -137,8 +137,8 @@ def weight_notes(spec: ModelSpec, name: str) -> tuple[str, ...]:
     fewer = "" if name else taken_for(spec)
     if fewer and spec.quantization is not None:
         return (
-            f"the weights have {spec.quantization.bits:g} bits (w4 stands for the checkpoint's "
-            f"own): no score of such a file is known, and they are taken to lose what {fewer} does",
+            f"the weights have {spec.quantization.bits:g} bits: no score of such a file is known, "
+            f"and they are taken to lose what {fewer} does",
         )
     return ()
 
@@ -165,7 +165,7 @@ def weight_equivalents(
             rows.append(16.0)
             continue
         fewer = "" if name or given >= 16 else taken_for(spec)
-        one = equivalent_bits(name or fewer) if name or fewer else float(given)
+        one = equivalent_bits(name or fewer) if name or fewer else max(4.0, float(given))
         if released and one < 16:
             one = 16.0 if name in ("", RELEASED) else max(one, 4.0) + _TENTH
         rows.append(one)

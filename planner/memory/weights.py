@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..errors import BadInput
+from ..formats.configuration import ROUNDED_BITS, WEIGHT_BITS
 from ..formats.dtypes import DTYPE_BYTES
 from ..formats.weight_format import INT8, W4, MatrixFormat
 from ..light_dataclass import dataclass
@@ -72,25 +73,38 @@ class WeightBytes:
 def available_weight_bits(spec: ModelSpec) -> tuple[int, ...]:
     """Weight bits worth choosing: all, or only the checkpoint's own if it is quantized."""
     if spec.quantization is None:
-        return (16, 8, 4)
-    return (8,) if spec.quantization.bits >= 6 else (4,)
+        return ROUNDED_BITS
+    own = spec.quantization.bits
+    return (max((bits for bits in WEIGHT_BITS if bits <= own), default=WEIGHT_BITS[-1]),)
+
+
+def check_weight_bits(spec: ModelSpec, weight_bits: int) -> None:
+    """Raise BadInput for weights that the checkpoint is neither stored in nor rounded to."""
+    available = available_weight_bits(spec)
+    if weight_bits in (16, *available):
+        return
+    if spec.quantization is None:
+        raise BadInput(
+            f"{spec.name} is not quantized, and w{weight_bits} is for checkpoints stored so",
+            "its weights are rounded to w8 or w4, or stay w16",
+        )
+    raise BadInput(
+        f"{spec.name} is already quantized ({spec.quantization.method}), so its weights cannot be "
+        f"w{weight_bits}",
+        f"choose w{available[0]}a16 (as it is) or w16a16, or give the model it was quantized from",
+    )
 
 
 def weight_bytes(spec: ModelSpec, weight_bits: int) -> WeightBytes:
-    """Bytes of `spec`'s weights at `weight_bits` (16, 8 or 4).
+    """Bytes of `spec`'s weights at `weight_bits`: 16, 8, 4, or a quantized checkpoint's own.
 
     In the checkpoint's own format its files, where at hand, are the truth: what they hold beyond
     (or below) what config.json gives is counted as text. Raises BadInput for quantizing a
-    checkpoint that is already quantized in another number of bits.
+    checkpoint that is already quantized in another number of bits, and for bits that nothing is
+    rounded to.
     """
+    check_weight_bits(spec, weight_bits)
     available = available_weight_bits(spec)
-    if weight_bits not in (16, *available):
-        own = f"w{available[0]}a16"
-        method = spec.quantization.method if spec.quantization else ""
-        raise BadInput(
-            f"{spec.name} is already quantized ({method}), so its weights cannot be w{weight_bits}",
-            f"choose {own} (as it is) or w16a16, or give the model it was quantized from",
-        )
     sizes: Counter[tuple[Part, str, bool]] = Counter()
     workspace = 0
     misfits: list[str] = []

@@ -110,11 +110,15 @@ def _nothing_usable(request: Request, table: Table) -> NothingFits:
     if not len(left):
         best = int(np.argmax(points.low))
         (point,) = table.points_at([best])
-        lost = 1 if loss is None else loss
+        kept = point.accuracy
+        said = f"no configuration is sure to lose at most {loss or 0:.1%}"
+        hint = "accept a larger --max-loss"
+        if kept.retention < USABLE:
+            said = "no configuration is predicted to keep half of the score"
+            hint = "take a checkpoint of more bits, or the model it was quantized from"
         return NothingFits(
-            f"no configuration is sure to lose at most {lost:.1%}; the best, "
-            f"{point.config}, may lose {1 - point.accuracy.low:.1%}",
-            "accept a larger --max-loss",
+            f"{said}; the best, {point.config}, may lose {1 - kept.low:.1%}",
+            hint,
             {
                 **_asked(request),
                 "best": _numbers(point),

@@ -12,7 +12,7 @@ from ..light_dataclass import dataclass
 from . import choose as choice
 from .evaluate import Point
 from .placed.questions import evaluate_request, roomy_points
-from .request import Request
+from .request import SAFE_LOSS, Request
 from .targets import fast_enough
 from .why import reasons_for, steps_from, warnings_for
 
@@ -92,5 +92,5 @@ def recommend(request: Request) -> Plan:
         fitting=int(fitting.sum()),
         warnings=warnings_for(request, best),
         relative_latency=relative_latency,
-        safe=chosen.safe,
+        safe=chosen.safe or (loss is None and best.accuracy.low >= 1 - SAFE_LOSS),
     )

@@ -98,7 +98,7 @@ def _own_format(spec: ModelSpec, work: TokenWork) -> tuple[float, float, str]:
     each = max(0.25, stored / max(1, work.linear + work.expert))
     if "fp8" in method or (bits == 8 and "fp8" in str(spec.quantization.details)):
         return each, each, "fp8"
-    return each, each, "gptq8" if bits == 8 else "gptq4" if method == "gptq" else "awq"
+    return each, each, "gptq8" if bits > 4 else "gptq4" if method == "gptq" else "awq"
 
 
 def efficiencies_of(model: Served) -> set[str]:

@@ -92,7 +92,7 @@ def test_order_and_defaults_are_printed_one_way(written: str, canonical: str) ->
     [
         ("", "not a configuration"),
         ("w4-k4v4", "not a configuration"),
-        ("w3a16-k4v4", "w3 is not a weight format"),
+        ("w7a16-k4v4", "w7 is not a weight format"),
         ("w4a4-k4v4", "activations are 16-bit or 8-bit"),
         ("w8a8-k4v4", "8-bit activations go with 4-bit weights"),
         ("w16a8-k4v4", "8-bit activations go with 4-bit weights"),

@@ -8,8 +8,8 @@ from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import (
     CHUNKS,
     GROUP_SIZES,
+    ROUNDED_BITS,
     SPACE_BITS,
-    WEIGHT_BITS,
     Configuration,
     Granularity,
     Protection,
@@ -30,7 +30,7 @@ def refused(text: str) -> str:
 
 @pytest.mark.parametrize(
     ("axis", "first", "last"),
-    [(CHUNKS, 64, 8192), (GROUP_SIZES, 32, 128), (SPACE_BITS, 16, 2), (WEIGHT_BITS, 16, 4)],
+    [(CHUNKS, 64, 8192), (GROUP_SIZES, 32, 128), (SPACE_BITS, 16, 2), (ROUNDED_BITS, 16, 4)],
 )
 def test_axes_double_or_halve(axis: tuple[int, ...], first: int, last: int) -> None:
     assert (axis[0], axis[-1]) == (first, last)

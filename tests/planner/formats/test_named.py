@@ -61,7 +61,7 @@ def test_any_case_and_alias_is_printed_one_way(written: str, canonical: str) -> 
         ("w4a16-kq8_0", "not a configuration"),
         ("w4a16-kq8_0v", "names no KV formats"),
         ("w4a4-kq8_0vq8_0", "activations are 16-bit or 8-bit"),
-        ("w5a16-kq8_0vq8_0", "w5 is not a weight format"),
+        ("w7a16-kq8_0vq8_0", "w7 is not a weight format"),
         ("w4a16-kq8_0v7", "v7 is not a KV format"),
         ("w4a16-kq8_0vq8_0-g64", "q8_0 says itself what shares a scale"),
         ("w4a16-kq8_0v4+rot", "q8_0 says itself"),

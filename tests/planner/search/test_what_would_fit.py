@@ -141,6 +141,12 @@ def test_what_is_not_safe_is_named_with_what_would_be() -> None:
     assert str(accepted.recommended.config) == details["risky"]["config"]
 
 
+def test_a_risk_that_need_not_be_taken_is_none(qwen: Request) -> None:
+    accepted = recommend(replace(qwen, budget=16 * GB, accept_risk=True))
+    assert accepted.recommended.accuracy.low >= 0.9
+    assert accepted.safe
+
+
 def test_nothing_safe_anywhere_has_no_longest_context(qwen: Request) -> None:
     with pytest.raises(NothingFits, match="is safe at any context"):
         max_contexts(replace(qwen, budget=9 * GB, max_loss=0.001))
