@@ -53,10 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     merge.add_argument("--model", help="of this model only")
     merge.set_defaults(run=_merge)
 
-    table = commands.add_parser("table", help="docs/real_models.md from the rows")
+    table = commands.add_parser("table", help="docs/real_*.md from the rows")
     table.add_argument("rows", type=Path, nargs="+")
     table.add_argument("--scored", type=Path, nargs="+", default=[], help="rows of same bytes")
-    table.add_argument("--out", type=Path, required=True)
+    table.add_argument("--out", type=Path, required=True, help="folder of the pages")
     table.set_defaults(run=_table)
 
     same = commands.add_parser("bytes", help="docs/formats_measured.md from the rows")
@@ -144,9 +144,9 @@ def _merge(options: argparse.Namespace) -> None:
 
 
 def _table(options: argparse.Namespace) -> None:
-    from .page import write_page
+    from .page import write_pages
 
-    write_page(options.rows, options.out, options.scored)
+    write_pages(options.rows, options.out, options.scored)
 
 
 def _bytes(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""What the rows say to the paper's claims, and each model's frontier: sections of the page.
+"""What the rows say to the paper's claims, and each model's frontier: texts of the pages.
 
 Every number is computed from the rows. Retention is the share of the text's probability that is
 kept over the tail, exp(-excess); a cache's share is of the unquantized one's bytes, scales counted.
@@ -111,12 +111,10 @@ def points_of(rows: Sequence[Row]) -> dict[tuple[str, int], Row]:
     return {(r["config"], r["context"]): r for r in rows if r["kind"] == DIVERGENCE}
 
 
-def sections(by_model: Mapping[str, Sequence[Row]], scored: Sequence[Row] = ()) -> str:
-    """The frontiers as a picture and tables, then the claims one by one; `scored` are tasks under
-    the methods of same_bytes.py."""
+def frontiers(by_model: Mapping[str, Sequence[Row]]) -> str:
+    """The frontiers as a picture and tables."""
     points = {model: points_of(rows) for model, rows in by_model.items()}
     parts = [
-        "## The frontiers\n",
         f"![retention against the cache's share, measured models]({PICTURE})\n",
         "    python benchmarks/real_frontiers.py --plot docs/real_frontiers.svg\n",
         f"Cache formats of 16-bit weights at {CONTEXT:,} tokens that nothing smaller matches:\n",
@@ -129,8 +127,14 @@ def sections(by_model: Mapping[str, Sequence[Row]], scored: Sequence[Row] = ()) 
             for share, retention, name in frontier(model, found)
         )
         parts.append("")
+    return "\n".join(parts)
+
+
+def claims(by_model: Mapping[str, Sequence[Row]], scored: Sequence[Row] = ()) -> str:
+    """The claims one by one; `scored` are tasks under the methods of same_bytes.py."""
+    points = {model: points_of(rows) for model, rows in by_model.items()}
     tasks = [tasks_section(scored)] if scored else []
-    return "\n".join([*parts, _claims(points), *tasks, ANSWERS])
+    return "\n".join([_claims(points), *tasks, ANSWERS])
 
 
 def _claims(points: Mapping[str, Points]) -> str:

@@ -1,23 +1,29 @@
-"""docs/real_models.md from the rows: what each format costs, by model; no number from elsewhere."""
+"""docs/real_models.md and what it links to, from the rows: the claims, the frontiers, and for each
+model a page of what every format costs it; no number is from elsewhere."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ..grid.reading import decode_items
 from ..tasks.scores import Score, paired
-from .claims import sections
+from .claims import claims, frontiers
 from .design import CHUNKED, CHUNKS, MARKS, SMALL, WEIGHED
 from .jobs import FULL, TASK_CHUNK
 from .rows import DIVERGENCE, TASKS, Row, read_rows
 
 INTRODUCTION = """# Real models, measured
 
-Pretrained models under every kind of format, by the runtime itself with its packed cache. The page
-is written from `profiles/calibrations/real_*.jsonl`, and the tasks beside the claims from
+Pretrained models under every kind of format, by the runtime itself with its packed cache. This page
+has the paper's claims and the tasks; others have [the frontiers]({frontiers}), and all formats of
+
+{models}
+
+They are written from `profiles/calibrations/real_*.jsonl`, and the tasks beside the claims from
 `same_bytes_*.jsonl`:
 
     python -m kvpareto.calibration.real_models table profiles/calibrations/real_*.jsonl \\
-        --scored profiles/calibrations/same_bytes_*.jsonl --out docs/real_models.md
+        --scored profiles/calibrations/same_bytes_*.jsonl --out docs
 
 KL is the divergence from the same model in 16 bits, in nats a token, exact over the vocabulary, on
 consecutive windows of WikiText-2's test. A window is read twice over: the body as a prompt is
@@ -27,26 +33,46 @@ same token. Errors are standard errors over blocks of 64 places; all formats rea
 Weights come from quantized GGUF files: 16 bits mean that file's weights in bfloat16, and 8- and
 4-bit weights are rounded to nearest on top of them.
 """
+BACK = "[Real models](real_models.md) says how it was measured, and what comes of it.\n"
+FRONTIERS = "real_frontiers.md"
 METHODS = ("", "+smooth", "+rot", "+smooth+rot")
 
 
-def write_page(paths: Iterable[Path], out: Path, scored: Iterable[Path] = ()) -> None:
+def pages(paths: Iterable[Path], scored: Iterable[Path] = ()) -> dict[str, str]:
+    """Each page's text, by its name in docs/."""
     tasks = [row for _, row in read_rows(scored) if row["kind"] != DIVERGENCE]
     rows = [(header["source"], row) for header, row in read_rows(paths)]
     models = sorted({row["model"] for _, row in rows})
     by_model = {m: [row for _, row in rows if row["model"] == m] for m in models}
-    parts = [INTRODUCTION, sections(by_model, tasks)]
-    for model in sorted({row["model"] for _, row in rows}):
+    links = "\n".join(f"- [{model}]({page_of(model)})" for model in models)
+    first = INTRODUCTION.format(frontiers=FRONTIERS, models=links)
+    texts = {
+        "real_models.md": "\n".join([first, claims(by_model, tasks)]),
+        FRONTIERS: "\n".join(["# Frontiers of real models\n", BACK, frontiers(by_model)]),
+    }
+    for model in models:
         source = next(source for source, row in rows if row["model"] == model)
-        parts.append(_model(model, source, [row for _, row in rows if row["model"] == model]))
-    out.write_text("\n".join(parts), encoding="utf-8")
+        texts[page_of(model)] = _model(model, source, by_model[model])
+    return {name: text.rstrip("\n") + "\n" for name, text in texts.items()}
+
+
+def page_of(model: str) -> str:
+    """The name of a model's page: `real_qwen2_5_coder_0_5b_instruct.md`."""
+    return f"real_{re.sub(r'[^a-z0-9]+', '_', model.split('/')[-1].lower())}.md"
+
+
+def write_pages(paths: Iterable[Path], folder: Path, scored: Iterable[Path] = ()) -> None:
+    """Write them all into `folder`."""
+    for name, text in pages(paths, scored).items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def _model(model: str, source: Row, rows: Sequence[Row]) -> str:
     by_key = {(r["config"], r["context"]): r for r in rows if r["kind"] == DIVERGENCE}
     contexts = sorted({context for _, context in by_key})
     parts = [
-        f"## {model}\n",
+        f"# {model}, measured\n",
+        BACK,
         f"{len(rows)} points. File `{source.get('file')}`, SHA-256 `{source.get('sha256')}`.\n",
     ]
     if by_key:

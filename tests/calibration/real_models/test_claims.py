@@ -1,6 +1,7 @@
 """The frontiers and the claims on the page of real models, from the rows."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,12 +9,14 @@ import pytest
 from kvpareto.calibration.fit.measured_models import SOURCES
 from kvpareto.calibration.real_models.claims import (
     cache_share,
+    claims,
     frontier,
+    frontiers,
     kept,
     points_of,
-    sections,
     tasks_section,
 )
+from kvpareto.calibration.real_models.page import pages
 from kvpareto.calibration.real_models.rows import read_rows
 from kvpareto.planner.formats.configuration import Configuration
 
@@ -51,11 +54,22 @@ def test_shares_count_scales() -> None:
 
 
 def test_the_sections_answer_each_claim(rows: dict[str, list[dict[str, object]]]) -> None:
-    text = sections({CODER: rows[CODER]})
-    assert "real_frontiers.svg" in text
+    assert "real_frontiers.svg" in frontiers({CODER: rows[CODER]})
+    text = claims({CODER: rows[CODER]})
     lost = 100 * (1 - kept(points_of(rows[CODER])["w16a16-k4v4", 4096]))
     assert f"| K4V4 per token alone | {lost:.1f} |" in text
     assert text.count("\n- **") == 7
+
+
+def test_the_pages_are_what_the_rows_say() -> None:
+    written = pages(
+        sorted(SOURCES.glob("real_*.jsonl")), sorted(SOURCES.glob("same_bytes_*.jsonl"))
+    )
+    docs = Path(__file__).parents[3] / "docs"
+    assert set(written) == {path.name for path in docs.glob("real_*.md")}
+    for name, text in written.items():
+        assert (docs / name).read_text("utf-8") == text, name
+        assert text.count("\n") < 200, name
 
 
 def test_tasks_beside_the_claims_are_paired_and_left_out_where_the_model_guesses() -> None:

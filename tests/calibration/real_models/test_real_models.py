@@ -17,7 +17,7 @@ from kvpareto.calibration.real_models.forced import ForcingPlan
 from kvpareto.calibration.real_models.gguf_blocks import FORMATS
 from kvpareto.calibration.real_models.gguf_folder import transformers_name
 from kvpareto.calibration.real_models.material import write_text
-from kvpareto.calibration.real_models.page import write_page
+from kvpareto.calibration.real_models.page import page_of, write_pages
 from kvpareto.calibration.real_models.rows import read_rows, write_rows
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import Configuration
@@ -119,8 +119,9 @@ def test_points_are_measured_resumed_and_tabled(
     write_rows(tmp_path / "real.jsonl", read_rows([torn]))
     assert len(read_rows([tmp_path / "real.jsonl"])) == 3
     assert "environment" in json.loads((tmp_path / "real.jsonl").read_text().splitlines()[0])
-    write_page([tmp_path / "real.jsonl"], tmp_path / "page.md")
-    assert "| `w16a16-k4v4` |" in (tmp_path / "page.md").read_text()
+    write_pages([tmp_path / "real.jsonl"], tmp_path)
+    (model,) = {row["model"] for _, row in read_rows([tmp_path / "real.jsonl"])}
+    assert "| `w16a16-k4v4` |" in (tmp_path / page_of(model)).read_text()
 
 
 def test_named_formats_are_measured_in_the_place_of_the_design(
