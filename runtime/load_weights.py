@@ -20,10 +20,9 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from ..planner.engines.kvpareto.checkpoints import AS_STORED, as_dequantized, reads
 from ..planner.errors import BadInput, NothingFits
-from ..planner.formats.configuration import ROUNDED_BITS
 from ..planner.load_model import DEMO, gguf_path, load_config, load_model, shipped_folder
 from ..planner.memory.run_dtype import in_dtype, sixteen_bits
-from ..planner.memory.weights import check_weight_bits
+from ..planner.memory.weights import ROUNDED_BITS, check_weight_bits
 from ..planner.models.quantization.section import find_section
 from ..planner.models.read_config import read_model
 from ..planner.models.spec import ModelSpec

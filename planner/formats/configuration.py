@@ -8,7 +8,6 @@ tokens and the first 4 kept in 16 bits; layers 0 and 27 protected at 8 bits; pre
 of 256 tokens. What is left out is the default: one group a head, no smoothing, no rotation,
 no window, no sinks, no protected layers, prefill in one shot.
 
-    w3a16   the bits of a quantized checkpoint as it is; 16-bit ones are rounded to 8 or 4
     w4a8    activations of prompts in 8 bits: products of 4-bit weights with more rows than the few
             of a decode step run in e4m3 (runtime/weights/eight_bits/)
     -kc     keys per channel in blocks of 32 tokens (`-kc128`: of 128), values per token
@@ -47,7 +46,6 @@ __all__ = [
     "DEFAULT_CHANNEL_BLOCK",
     "GROUP_SIZES",
     "KV_BITS",
-    "ROUNDED_BITS",
     "SPACE_BITS",
     "WEIGHT_BITS",
     "Configuration",
@@ -55,9 +53,7 @@ __all__ = [
     "Protection",
 ]
 
-WEIGHT_BITS = (16, 8, 6, 5, 4, 3, 2)
-ROUNDED_BITS = (16, 8, 4)
-"""Weight bits that a 16-bit checkpoint is run in; others are those of checkpoints as they are."""
+WEIGHT_BITS = (16, 8, 6, 5, 4, 3, 2)  # 6, 5, 3 and 2 of checkpoints that are stored so
 ACTIVATION_BITS = (16, 8)
 KV_BITS = (16, 8, 6, 5, 4, 3, 2)
 SPACE_BITS = (16, 8, 4, 2)
@@ -237,10 +233,7 @@ def _check_blocks(config: Configuration) -> None:
 
 def _check_bits(config: Configuration) -> None:
     if not config.weight_format and config.weight_bits not in WEIGHT_BITS:
-        raise BadInput(
-            f"w{config.weight_bits} is not a weight format",
-            "weights are w16, w8 or w4; w6, w5, w3 and w2 are checkpoints' own",
-        )
+        raise BadInput(f"w{config.weight_bits} is not a weight format", "weights are w16, w8 or w4")
     if config.activation_bits not in ACTIVATION_BITS:
         raise BadInput(
             f"activations are 16-bit or 8-bit, not {config.activation_bits}",

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..errors import BadInput
-from ..formats.configuration import ROUNDED_BITS, WEIGHT_BITS
+from ..formats.configuration import WEIGHT_BITS
 from ..formats.dtypes import DTYPE_BYTES
 from ..formats.weight_format import INT8, W4, MatrixFormat
 from ..light_dataclass import dataclass
@@ -32,6 +32,8 @@ from ..models.spec import (
 )
 
 FORMATS = {8: INT8, 4: W4}
+ROUNDED_BITS = (16, *FORMATS)
+"""Weight bits that a 16-bit checkpoint is run in; others are those of checkpoints as they are."""
 _MATRICES = (Role.LINEAR, Role.EXPERT)
 _EVERY_MATRIX = (*_MATRICES, Role.LM_HEAD, Role.EMBEDDING, Role.ROUTER)
 _BEYOND = "in the files beyond config.json"

@@ -8,7 +8,6 @@ from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import (
     CHUNKS,
     GROUP_SIZES,
-    ROUNDED_BITS,
     SPACE_BITS,
     Configuration,
     Granularity,
@@ -19,6 +18,7 @@ from kvpareto.planner.formats.gguf_types import GGUF_TYPES
 from kvpareto.planner.formats.grammar import DEFAULT_CHANNEL_BLOCK
 from kvpareto.planner.formats.kv_format import KVFormat
 from kvpareto.planner.formats.without_effect import without_effect
+from kvpareto.planner.memory.weights import ROUNDED_BITS
 from kvpareto.planner.workload import Workload
 
 
