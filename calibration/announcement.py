@@ -23,10 +23,11 @@ def announce(
     records: Sequence["Record"],
     say: Say,
     begun: float,
+    end: float,
 ) -> tuple[CalibrationSettings, "TimeEstimate"]:
     """Say what will run and how long it will take. The terms, with as many items and contexts as
-    fit the minutes since `begun` where these were left open, and the time estimate."""
-    from .design.campaign import FIT_S
+    fit the minutes since `begun`, less the `end` seconds of a fit, where these were left open, and
+    the time estimate."""
     from .design.time_estimate import PROBE_SHARE, forecast, in_words
     from .records.record_file import LAYERS
 
@@ -43,7 +44,7 @@ def announce(
     if options.minutes is not None and not records:
         asked = estimate.fit(
             asked,
-            (1 - PROBE_SHARE) * options.minutes - (time.monotonic() - begun + FIT_S) / 60,
+            (1 - PROBE_SHARE) * options.minutes - (time.monotonic() - begun + end) / 60,
             items=options.items is None,
             contexts=options.contexts is None,
         )

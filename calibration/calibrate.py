@@ -111,7 +111,8 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
             shown.finish("fitting")
             meta = write_profile(folder, spec, file.records, here)
             refit(here.gpu, say)
-            ended = Ended(ending.reason, asked.runs, time.monotonic() - started)
+            took = time.monotonic() - started
+            ended = Ended(ending.reason, asked.runs, took, ending.one)
             check_fitted(folder, file.records, meta["fitted"], ended)
         except KeyboardInterrupt:
             kept = len(read_records(file.path))  # one may be on the disk that is not yet counted
@@ -139,6 +140,7 @@ class _Run:
 def _measure_here(run: _Run, bench: "Bench", folder: Path, here: "Environment") -> "Ending":
     """On this machine's device, one configuration after another."""
     from .design.campaign import CalibrationPlan, Campaign
+    from .design.fit_time import seconds_at_the_end
     from .measure.runner import ConfigurationRunner, ProfileIdentity
     from .records.profile_files import replace_file
     from .records.record_file import LAYERS, Record
@@ -146,9 +148,10 @@ def _measure_here(run: _Run, bench: "Bench", folder: Path, here: "Environment") 
     options, spec, file, shown, material = run.options, run.spec, run.file, run.shown, run.material
     bench.load()
     begin(folder, spec)
-    asked, forecast = announce(options, bench, run.asked, file.records, shown.say, run.started)
-    end = run.started + 60 * options.minutes if options.minutes is not None else None
-    shown.expect(forecast.seconds(asked.items, asked.contexts), end)
+    end = 0.0 if options.minutes is None else seconds_at_the_end()
+    asked, forecast = announce(options, bench, run.asked, file.records, shown.say, run.started, end)
+    until = run.started + 60 * options.minutes if options.minutes is not None else None
+    shown.expect(forecast.seconds(asked.items, asked.contexts), until)
     replace_file(folder / ASKED, asked.to_text())
 
     def append(record: Record) -> None:
@@ -185,6 +188,7 @@ def _measure_here(run: _Run, bench: "Bench", folder: Path, here: "Environment") 
         asked.seed,
         {at: forecast.seconds(asked.items, (at,)) for at in asked.contexts},
         time.monotonic() - run.started,
+        end,
     )
     return Campaign(spec, plan, runner, file.records, step, learn=learn).run()
 
@@ -207,6 +211,7 @@ def _measure_on(cluster: Mapping[str, float], run: _Run) -> "tuple[Ending, Envir
         run.file,
         step,
         run.shown.say,
+        run.started,
     )
 
 

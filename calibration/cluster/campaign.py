@@ -66,7 +66,7 @@ class ClusterCampaign(Campaign):
                     continue
                 if len(begun) >= self._plan.runs:
                     ending = self._ending(self._ran(len(begun)), len(begun))
-                elif len(begun) >= FIRST and not times.allow(self._plan.contexts):
+                elif not times.allow(self._plan.contexts, fit=len(begun) >= FIRST):
                     ending = self._ending(self._spent(), len(begun))
                 else:
                     config, error = self._next(begun)

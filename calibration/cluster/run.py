@@ -1,5 +1,6 @@
 """`calibrate --ray` from a cluster's address to a campaign's end."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ from ...planner.errors import BadInput
 from ...planner.models.spec import ModelSpec
 from ..announcement import announce_layers
 from ..design.campaign import CalibrationPlan, Ending
+from ..design.fit_time import seconds_at_the_end
 from ..design.options import CalibrationOptions, CalibrationSettings
 from ..measure.layer_sensitivity import Sensitivity
 from ..measure.rows import ProfileIdentity, RowMaker
@@ -42,8 +44,10 @@ def measure(
     file: RecordFile,
     step: "Callable[[int, Configuration], None]",
     say: Callable[[str], None],
+    started: float,
 ) -> tuple[Ending, Environment]:
-    """Measure over the cluster; how it ended, and where its first worker is.
+    """Measure over the cluster; how it ended, and where its first worker is. The minutes count from
+    `started`, by the clock of time.monotonic.
 
     Raises NoWorkers, and what a worker raises.
     """
@@ -63,8 +67,16 @@ def measure(
         here = Environment.model_validate_json(workers.environment)
         _probe(workers, file, say)
         weights = (16, 4) if gpu else (16,)
+        end = 0.0 if options.minutes is None else seconds_at_the_end()
         plan = CalibrationPlan(
-            asked.contexts, weights, asked.runs, options.minutes, asked.tolerance, asked.seed
+            asked.contexts,
+            weights,
+            asked.runs,
+            options.minutes,
+            asked.tolerance,
+            asked.seed,
+            spent=time.monotonic() - started,
+            end=end,
         )
         rows = RowMaker(ProfileIdentity(*identity, here), {})
         campaign = ClusterCampaign(spec, plan, workers, rows, file.records, file.append, step, say)

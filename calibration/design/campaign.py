@@ -29,10 +29,10 @@ from .next_run import Measurement, Posterior, choose
 from .telling_candidates import CandidateDesign
 
 FIRST = 1
-"""Configurations that are begun however little time there is: the unquantized model, without
-which nothing can be compared."""
-FIT_S = 4.0
-"""Seconds of the minutes that are left for the fit at the end."""
+"""Configurations that leave nothing to fit: the unquantized model."""
+CHOICES = 4
+"""Times that the next run was chosen in, which are left of the minutes: for the next one, for the
+errors that are expected at the end, and for the fits of the model's own noise."""
 RECENT = 4
 """Runs that say how long the next takes at most: later ones leave out what the model cannot do."""
 NOT_KNOWN = 10.0
@@ -44,7 +44,8 @@ class CalibrationPlan:
     """What a calibration may spend, and on what. `weights`: weight bits that can be run.
 
     `expected` are a configuration's seconds at each context, as forecast; `spent` the seconds that
-    the calibration took before its first run.
+    the calibration took before its first run, `end` those that the fit after the last one takes
+    (fit_time.py).
     """
 
     contexts: tuple[int, ...]
@@ -55,6 +56,7 @@ class CalibrationPlan:
     seed: int
     expected: Mapping[int, float] = field(default_factory=dict)
     spent: float = 0.0
+    end: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Ending:
     """Of the frontier."""
     expected_everywhere: float | None = None
     """Mean over all candidates that were not run."""
+    one: float = 0.0
+    """Seconds of a configuration, as forecast."""
 
 
 class Campaign:
@@ -104,18 +108,21 @@ class Campaign:
         times = RunTimes(self._plan, self._clock)
         done: list[Configuration] = []
         while len(done) < self._plan.runs:
-            if len(done) >= FIRST and not times.allow(self._plan.contexts):
+            if not times.allow(self._plan.contexts, fit=len(done) >= FIRST):
                 return self._ending(self._spent(), len(done))
             config = next((c for c in self._certain() if c not in done), None)
             config = config or self._affine(times)
             if config is None:
+                begun = self._clock()
                 config, error = self._choose(len(done))
                 if config is None:
                     return self._ended("the frontier is settled", len(done), error)
+                times.chose(self._clock() - begun)
             self._step(len(done), config)
             done.append(config)
             for context in self._plan.contexts:
-                if context != self._plan.contexts[0] and not times.allow((context,)):
+                later = context != self._plan.contexts[0]
+                if later and not times.allow((context,), fit=len(done) > FIRST):
                     return self._ending(self._spent(), len(done))
                 before = self._clock()
                 self._runner.run(config.with_chunk(chunk_for(context)), context)
@@ -128,7 +135,7 @@ class Campaign:
         plan, longest = self._plan, max(self._plan.contexts)
         if self._learn is None or not proposes(self._spec, plan.runs, self._records, longest):
             return None
-        if not times.allow((*plan.contexts, longest)):
+        if not times.allow((*plan.contexts, longest), fit=True):
             return None
         self._learn()
         return AFFINE.with_chunk(chunk_for(longest))
@@ -138,7 +145,7 @@ class Campaign:
 
     def _spent(self) -> str:
         minutes = self._plan.minutes
-        return "1 minute is spent" if minutes == 1 else f"{minutes:g} minutes are spent"
+        return f"no other run ends within {minutes:g} minute{'' if minutes == 1 else 's'}"
 
     def _certain(self) -> list[Configuration]:
         """The anchors, and whatever was begun: a run that was cut short is completed first."""
@@ -168,7 +175,8 @@ class Campaign:
         everywhere = None
         if self._telling is not None and number >= MANY:
             everywhere = self._telling.expected(_runs(self._records), self._tried())
-        return Ending(reason, number, error, everywhere)
+        one = sum(self._plan.expected.values())
+        return Ending(reason, number, error, everywhere, one)
 
     def _tried(self) -> dict[int, Measurement]:
         """What is known of each candidate that was run, at the longest context."""
@@ -189,17 +197,25 @@ class RunTimes:
         self._plan, self._clock = plan, clock
         self._started = clock() - plan.spent
         self._took: dict[int, list[float]] = {}
+        self._choices: list[float] = []
 
     def add(self, context: int, seconds: float) -> None:
         self._took.setdefault(context, []).append(seconds)
 
-    def allow(self, contexts: Sequence[int]) -> bool:
-        """Whether a run at `contexts` ends, and a fit after it, before the minutes do."""
+    def chose(self, seconds: float) -> None:
+        """What it took to choose a run."""
+        self._choices.append(seconds)
+
+    def allow(self, contexts: Sequence[int], *, fit: bool) -> bool:
+        """Whether a run at `contexts` ends, and after it a fit where there is one, before the
+        minutes do."""
         if self._plan.minutes is None:
             return True
         spent = self._clock() - self._started
         needed = sum(self._needed(context) for context in contexts)
-        return spent + needed + FIT_S <= 60 * self._plan.minutes
+        if fit:
+            needed += self._plan.end + CHOICES * max(self._choices[-RECENT:], default=0.0)
+        return spent + needed <= 60 * self._plan.minutes
 
     def _needed(self, context: int) -> float:
         if context in self._took:

@@ -33,12 +33,13 @@ class NoFit(KVParetoError):
 
 @dataclass(frozen=True)
 class Ended:
-    """A calibration of at most `runs` configurations at its end: why that was, and after how many
-    seconds."""
+    """A calibration of at most `runs` configurations at its end: why that was, after how many
+    seconds, and how many one configuration takes as forecast."""
 
     reason: str
     runs: int
     seconds: float
+    one: float
 
 
 def check_fitted(folder: Path, records: Sequence[Record], fitted: bool, ended: Ended) -> None:
@@ -66,7 +67,8 @@ def check_fitted(folder: Path, records: Sequence[Record], fitted: bool, ended: E
 
 
 def _more(rows: Sequence[Record], ended: Ended) -> str:
-    """What to type for a fit, by the time that the unquantized model took."""
+    """What to type for a fit, by the time that the unquantized model took; where there was none for
+    it, by the forecast."""
     if ended.runs < 2:
         return f"the rows are kept; --resume --runs {RUNS} goes on"
     spans = [
@@ -74,6 +76,7 @@ def _more(rows: Sequence[Record], ended: Ended) -> str:
     ]
     took = sum(span.total_seconds() for span in spans)
     beside = max(ended.seconds - took, 0.0)
+    took = took or ended.one
     minutes = math.ceil((beside + ended.runs * took) / 60)
     return (
         f"the rows are kept; one configuration takes about {math.ceil(took)} s here, so --resume "

@@ -59,7 +59,7 @@ def fit_profile(spec: ModelSpec, records: Sequence[Record]) -> dict[str, Any] | 
         return None
     rows = [*read_rows(FOLDER / "accuracy.csv"), *measured]
     with threadpool_limits(1):  # the matrices are small: threads only wait for each other
-        full = fit_rows(rows, models, _start(shipped))
+        full = fit_rows(rows, models, first_guesses(shipped))
         start = dict(zip(full.layout.names, full.theta.tolist(), strict=True))
         misfits = misfits_of(shipped)
         held_out = _hold_out(rows, own, models, start, misfits)
@@ -188,8 +188,8 @@ def _own_model(spec: ModelSpec, shipped: Predictor, models: Mapping[str, KnownMo
     return KnownModel(f"own:{name}", features, (name,), shape_of(spec))
 
 
-def _start(shipped: Predictor) -> dict[str, float]:
-    """First guesses from the shipped fit: most of the way is gone already."""
+def first_guesses(shipped: Predictor) -> dict[str, float]:
+    """Of a regression, first guesses from the shipped fit: most of the way is gone already."""
     payload = shipped.payload
     population = payload["population"]
     guesses = dict(zip(population["names"], population["mean"], strict=True))

@@ -1,14 +1,15 @@
 """`--minutes` is a promise: what is begun ends in time, by the forecast and by what runs took; and
 what a row costs moves the bar."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from kvpareto.calibration.design.campaign import FIT_S, CalibrationPlan, Campaign
+from kvpareto.calibration.design import fit_time
+from kvpareto.calibration.design.campaign import CHOICES, CalibrationPlan, Campaign, RunTimes
 from kvpareto.calibration.design.time_estimate import ConfigurationTime, TimeEstimate
 from kvpareto.calibration.measure.divergence import divergence
 from kvpareto.calibration.measure.reference_logits import ReferenceLogits
@@ -46,8 +47,11 @@ class Slow(MadeUpModel):
         self.clock.now += self.seconds * context / SHORT
 
 
-def spend(minutes: float, seconds: float, expected: float, spent: float) -> tuple[float, int, str]:
-    """When a calibration of `minutes` ends that has `spent` seconds, its rows, and why it ended."""
+def spend(
+    minutes: float, seconds: float, expected: float, spent: float, end: float
+) -> tuple[float, int, str]:
+    """When a calibration of `minutes` ends that has `spent` seconds, and whose fit takes `end`, its
+    rows, and why it ended."""
     clock, records = Clock(), list[Record]()
     clock.now = spent
     runner = ConfigurationRunner(
@@ -59,29 +63,54 @@ def spend(minutes: float, seconds: float, expected: float, spent: float) -> tupl
         notice=lambda text: None,
     )
     forecast = {SHORT: expected, LONG: 2 * expected}
-    plan = CalibrationPlan((SHORT, LONG), (16,), 8, minutes, 0.0, 0, forecast, spent)
+    plan = CalibrationPlan((SHORT, LONG), (16,), 8, minutes, 0.0, 0, forecast, spent, end)
     ending = Campaign(LLAMA, plan, runner, records, lambda number, config: None, clock).run()
     return clock.now, len({(r.config, r.context) for r in records}), ending.reason
 
 
 @pytest.mark.parametrize(
-    ("minutes", "seconds", "expected", "spent", "runs"),
+    ("minutes", "seconds", "expected", "spent", "end", "runs"),
     [
-        (3.0, 10.0, 10.0, 20.0, 10),  # five whole configurations of 30 s in 160 - 4
-        (1.0, 10.0, 10.0, 20.0, 2),  # a second one would end at 80
-        (1.0, 10.0, 10.0, 40.0, 1),  # the long context would end at 70
-        (1.0, 15.0, 5.0, 20.0, 1),  # 3 times as slow as forecast: 30 s more, not 10
-        (0.1, 10.0, 10.0, 30.0, 1),  # the unquantized model is run in any case
+        (3.0, 10.0, 10.0, 20.0, 4.0, 10),  # five whole configurations of 30 s in 160 - 4
+        (3.0, 10.0, 10.0, 20.0, 20.0, 8),  # a fifth would leave 10 s for the fit
+        (3.0, 10.0, 10.0, 20.0, 50.0, 6),  # a fourth would leave 40 s
+        (1.0, 10.0, 10.0, 20.0, 4.0, 2),  # a second one would end at 80
+        (1.0, 10.0, 10.0, 30.0, 4.0, 2),  # the unquantized model ends at 60, and needs no fit
+        (1.0, 15.0, 5.0, 20.0, 4.0, 1),  # 3 times as slow as forecast: 30 s more, not 10
+        (1.0, 10.0, 10.0, 40.0, 4.0, 0),  # the long context would end at 70
     ],
 )
 def test_nothing_is_begun_that_would_end_too_late(
-    minutes: float, seconds: float, expected: float, spent: float, runs: int
+    minutes: float, seconds: float, expected: float, spent: float, end: float, runs: int
 ) -> None:
-    ended, found, reason = spend(minutes, seconds, expected, spent)
+    ended, found, reason = spend(minutes, seconds, expected, spent, end)
     assert found == runs
-    assert reason == ("1 minute is spent" if minutes == 1 else f"{minutes:g} minutes are spent")
-    if runs > 1:
-        assert ended + FIT_S <= 60 * minutes
+    assert reason == f"no other run ends within {minutes:g} minute{'' if minutes == 1 else 's'}"
+    assert ended + (end if runs > 2 else 0.0) <= 60 * minutes
+
+
+def test_what_choosing_took_is_left_for_the_end_too() -> None:
+    plan = CalibrationPlan((SHORT,), (16,), 8, 1.0, 0.0, 0, {SHORT: 10.0}, 20.0, end=5.0)
+    times = RunTimes(plan, Clock())
+    assert times.allow((SHORT,), fit=True)  # 35 s
+    times.chose(25.0 / CHOICES)
+    assert times.allow((SHORT,), fit=True)
+    times.chose(26.0 / CHOICES)
+    assert not times.allow((SHORT,), fit=True)
+    assert times.allow((SHORT,), fit=False)
+
+
+def test_the_end_is_timed_by_a_fit_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a processor on which the regression takes 2 s, 28 s and what is beside the fit."""
+    clock = Clock()
+
+    def slow(rows: Sequence[object], *_: object) -> None:
+        assert len(rows) > 1000  # all that were published
+        clock.now += 2.0
+
+    monkeypatch.setattr(fit_time, "fit_rows", slow)
+    monkeypatch.setattr(fit_time.time, "perf_counter", clock)
+    assert fit_time.seconds_at_the_end() == 2.0 * fit_time.OF_ONE + fit_time.BESIDE
 
 
 def test_without_minutes_all_runs_are_run() -> None:

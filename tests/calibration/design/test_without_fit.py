@@ -8,7 +8,7 @@ from kvpareto.calibration.design.without_fit import Ended, EveryRunFailed, NoFit
 from kvpareto.calibration.records.record_file import LAYERS, Record
 from tests.support.record_writer import row
 
-ENDED = Ended("1 minute is spent", 16, 50.0)
+ENDED = Ended("no other run ends within 1 minute", 16, 50.0, 30.0)
 WHOLE, PACKED = "w16a16-k16v16", "w16a16-k4v4"
 
 
@@ -31,14 +31,25 @@ def test_a_calibration_in_which_every_run_failed_is_none(tmp_path: Path) -> None
 
 def test_time_for_the_unquantized_model_alone_is_no_calibration(tmp_path: Path) -> None:
     rows = [row(0, task=LAYERS, items=()), took(4), took(6, task="needle")]
-    with pytest.raises(NoFit, match="1 minute is spent: no quantized configuration") as found:
+    with pytest.raises(
+        NoFit, match="no other run ends within 1 minute: no quantized configuration"
+    ) as found:
         check_fitted(tmp_path, rows, False, ENDED)
     assert found.value.exit_code == 1
     # 16 times 10 s, and 40 s for all else
     assert "one configuration takes about 10 s here, so --resume --minutes 4" in found.value.hint
     with pytest.raises(NoFit, match="1 configuration was run") as found:
-        check_fitted(tmp_path, rows, False, Ended("1 configuration was run", 1, 50.0))
+        check_fitted(tmp_path, rows, False, Ended("1 configuration was run", 1, 50.0, 30.0))
     assert "--resume --runs 16" in found.value.hint
+
+
+def test_no_time_for_one_run_is_said_by_the_forecast(tmp_path: Path) -> None:
+    with pytest.raises(
+        NoFit, match="no other run ends within 1 minute: no quantized configuration"
+    ) as found:
+        check_fitted(tmp_path, [row(0, task=LAYERS, items=())], False, ENDED)
+    # 50 s until then, and 16 times 30 s
+    assert "about 30 s here, so --resume --minutes 9 measures 16" in found.value.hint
 
 
 def test_quantized_runs_that_all_failed_say_why(tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""How long the fit at the end of a calibration takes here, by one that is timed beforehand.
+
+`--minutes` is a promise, and the fit is a part of it: some ten seconds, by the processor, of which
+the forecast of the model's speed says nothing. What is timed is the regression over the published
+rows alone, from where it ends: a fraction of a second. The fit at the end has the model's own rows
+beside them, and is made once more for each part of these that is left out.
+"""
+
+import time
+
+from threadpoolctl import threadpool_limits
+
+from ...planner.accuracy.predict import published
+from ..fit.accuracy_rows import read_rows
+from ..fit.mixed_effects import KnownModel
+from ..fit.profile import first_guesses
+from ..fit.published import FOLDER, read_models
+from ..fit.regression import fit_rows
+
+OF_ONE = 14.0
+"""Of the timed fit, what the fit at the end takes at most: 10 to 13 for 6 to 16 configurations."""
+BESIDE = 1.5
+"""Seconds of the command beside: the interpreter's start and end, files, the result."""
+
+
+def seconds_at_the_end() -> float:
+    """Of the time of a calibration, what must be left after its last run."""
+    rows = read_rows(FOLDER / "accuracy.csv")
+    models = {line["key"]: KnownModel.read(line) for line in read_models(FOLDER / "models.csv")}
+    start = first_guesses(published())
+    begun = time.perf_counter()
+    with threadpool_limits(1):  # as the fit at the end has it
+        fit_rows(rows, models, start)
+    return OF_ONE * (time.perf_counter() - begun) + BESIDE
