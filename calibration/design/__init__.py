@@ -4,6 +4,7 @@ DOOR = (
     "campaign",
     "candidates",
     "findings",
+    "fit_time",
     "next_run",
     "options",
     "telling_run",
