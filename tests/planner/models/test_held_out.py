@@ -1,12 +1,20 @@
 """Families hidden from the registry: the fallback's bounds hold the truth, or it names a key."""
 
+import json
+
 import pytest
 
-from tests.support.oracle.held_out import as_saved, bundled, compare, has_sister
+from tests.support.oracle.held_out import MODELS, as_saved, bundled, compare, has_sister
 from tests.support.tiny_configs import CONFIGS
 
 BUNDLED = bundled()
-ALL = {**BUNDLED, **{name: as_saved(name, config) for name, config in CONFIGS.items()}}
+GRANITE = MODELS.parent / "vllm" / "granite-4.0-h-tiny.json"
+"""Of all it is the one whose layers keep the most of a chunk beside what plain ones keep."""
+ALL = {
+    "granite": json.loads(GRANITE.read_text("utf-8")),
+    **BUNDLED,
+    **{name: as_saved(name, config) for name, config in CONFIGS.items()},
+}
 WITH_SISTERS = [name for name, config in ALL.items() if has_sister(config)]
 
 

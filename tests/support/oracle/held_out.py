@@ -34,6 +34,10 @@ ASKED = [
     for config in ("w16a16-k16v16", "w4a16-k4v4-g64+pc256", "w8a16-k8v4-kc128+pc256")
     for context in (1000, 16384)
     for engine in (KVPARETO, TRANSFORMERS)
+] + [
+    (Configuration.parse(f"w{bits}a16-k8v8+pc{chunk}"), Workload(9000, 100, 64), KVPARETO)
+    for bits in (16, 8, 4)
+    for chunk in (1024, 8192)
 ]
 # What these classes leave to their code alone; a file that transformers saved would say it.
 SAVED: dict[str, dict[str, Any]] = {

@@ -9,8 +9,10 @@ import pytest
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.errors import BadConfig, NothingFits
+from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.latency.predict import predict
+from kvpareto.planner.load_model import load_config
 from kvpareto.planner.memory import estimate as memory
 from kvpareto.planner.models.families import registry as styles
 from kvpareto.planner.models.read_config import read_model
@@ -179,3 +181,11 @@ def test_what_is_wrong_is_said_of_the_type_and_not_of_the_file() -> None:
     assert "published" not in caught.value.hint
     with pytest.raises(BadConfig, match="kv_lora_rank has no qk_nope_head_dim"):
         read_model({**PLAIN, "kv_lora_rank": 512}, "half")
+
+
+def test_a_chunk_as_long_as_the_prompt_is_said_to_have_no_bound() -> None:
+    spec = read_model(renamed(load_config("Qwen/Qwen3-8B").config), "x")
+    for chunk, said in ((None, True), (8192, True), (4096, False)):
+        config = Configuration(chunk=chunk)
+        found = memory.estimate(spec, config, Workload(8192), KVPARETO, None)
+        assert any("of a whole prompt" in note for note in found.notes) == said
