@@ -31,6 +31,7 @@ PLAIN = ("Llama", "Qwen2", "Qwen3", "Mistral", "Mixtral", "Qwen3Moe")
 whose layer is norm, attention, add, norm, FFN, add."""
 
 JOINED = {"gate_up_proj": "down_proj", "input_linear": "output_linear"}
+READERS = {"input_layernorm": "self_attn", "post_attention_layernorm": "mlp"}  # of norms
 """Names of one matrix for gate and up, and of the matrix behind them."""
 FEW_ROWS = 64
 """Up to this many tokens the halves of one matrix are gated in its product, and RoPE's cos and sin
@@ -61,8 +62,9 @@ def fuse(model: nn.Module) -> list[nn.Module]:
             if mlp is not None:
                 take(module, mlp)
         elif type(module) is nn.Embedding and module.max_norm is None:
-            # torch's lookup of 16 and fewer takes six times as long
-            take(module, lambda table, ids: table.weight[ids])
+            # An index of 2 to 16 rows takes a sixth of torch's own lookup, of one row twice of it.
+            own = module.forward
+            take(module, lambda t, ids, own=own: own(ids) if ids.numel() == 1 else t.weight[ids])
         elif kind in {f"{family}Attention" for family in PLAIN}:
             take(module, partial(_attention, original=module.forward))
         elif kind in {f"{family}RotaryEmbedding" for family in PLAIN} and is_plain(module):
@@ -70,10 +72,7 @@ def fuse(model: nn.Module) -> list[nn.Module]:
     after = _norms_after(model, norms)
     for module in model.modules():
         if type(module).__name__ in {f"{family}DecoderLayer" for family in PLAIN}:
-            for before, behind in (
-                ("input_layernorm", "self_attn"),
-                ("post_attention_layernorm", "mlp"),
-            ):
+            for before, behind in READERS.items():
                 if (one := norms.get(getattr(module, before))) is not None:
                     one.reader = _workspace_of(getattr(module, behind))
             norm = norms.get(module.post_attention_layernorm)  # type: ignore[arg-type]

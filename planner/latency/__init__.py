@@ -5,6 +5,7 @@ DOOR = (
     "interval",
     "job",
     "model_class",
+    "parts_cut",
     "predict",
     "roofline",
     "roofline_experts",

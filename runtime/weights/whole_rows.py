@@ -9,14 +9,8 @@ import torch
 
 from .layout import BLOCK4
 
-_MEASURE = 8  # bytes of a row of a unit: what one counts, the sum of its 128
 _TOP = {torch.bfloat16: 14, torch.float16: 13}  # exponent of the largest of 128
 _MOST = 32639  # 127 * 256 + 127
-
-
-def whole_bytes(inputs: int, rows: int) -> int:
-    """What `rows` rows take: two bytes a number, and their measures."""
-    return rows * (2 * inputs + inputs // BLOCK4 * _MEASURE)
 
 
 def whole_rows(x: torch.Tensor, rows: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 
 from ...planner.errors import BadInput
-from .whole_rows import whole_bytes
+from ...planner.latency.parts_cut import whole_bytes
 
 COUNTERS = 4096  # arrival counters of split products: of blocks of columns, of each warp of theirs
 

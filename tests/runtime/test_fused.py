@@ -1,6 +1,7 @@
 """Fused kernels against the modules they stand in for, in Triton's interpreter or on a GPU."""
 
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -128,10 +129,14 @@ def test_rows_of_a_table_are_the_modules() -> None:
     bounded = torch.nn.Embedding(11, 6, max_norm=1.0)
     holder = torch.nn.ModuleList([plain, scaled, bounded]).to(DEVICE)
     ids = torch.tensor([[0, 10, 3], [3, 3, 7]], device=DEVICE)
-    wanted = plain(ids)
+    wanted, one = plain(ids), plain(ids[:1, :1])
     changed = fused.fuse(holder)
     assert changed == [plain]  # the others do more than look up
     assert torch.equal(plain(ids), wanted)
+    with mock.patch.object(torch.nn.functional, "embedding", return_value=one) as looked_up:
+        assert plain(ids[:1, :1]) is one
+        plain(ids)
+    looked_up.assert_called_once()
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral", "mixtral"])

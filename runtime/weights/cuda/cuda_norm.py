@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ....planner.latency.parts_cut import padded_rows
 from ...kernels import nvrtc
 from ..layout import BLOCK4
 from ..workspace import Workspace
@@ -64,7 +65,7 @@ def norm(
     None where the scratch is too small. `takes` must hold.
     """
     rows, width = x.shape
-    padded = cuda_parts.padded_rows(rows)
+    padded = padded_rows(rows)
     out = torch.empty_like(x)
     whole = workspace.keep_whole(out, padded)
     if whole is None:

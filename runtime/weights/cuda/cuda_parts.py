@@ -6,75 +6,25 @@ in whole numbers in the workspace. Inputs that do not fit the shared memory: cud
 """
 
 import functools
-from dataclasses import dataclass
-from itertools import product as pairs_of
 from pathlib import Path
 
 import torch
 
+from ....planner.latency.parts_cut import (
+    ROWS,
+    STRIP,
+    PartsCut,
+    cut_of,
+    padded_rows,
+    together,
+    whole_bytes,
+)
 from ...kernels import nvrtc
-from ..layout import BLOCK4, Packed, Packed4
-from ..whole_rows import whole_bytes
+from ..layout import Packed, Packed4
 from ..workspace import Workspace
 from . import cuda_row, few_rows
 
-STRIP = 32  # columns of a strip
-PITCH = 40  # floats of a row of sums
-WARPS = 16
-AHEAD = 2  # tiles a warp has in flight
-ROWS = (8, 16)
-SPLITS = (1, 4, 2, 8)
-MEETING = 2  # tiles that a warp multiplies while blocks of a group meet
-SLICES = (1, 2, 4, 8, 16)
 _SOURCE = Path(__file__).with_name("parts.cu")
-
-
-@dataclass(frozen=True, slots=True)
-class PartsCut:
-    """How a product is cut: the constants of parts.cu of the same names, and groups of blocks."""
-
-    rows: int
-    splits: int
-    slices: int
-    warps: int
-    ahead: int
-    groups: int
-
-    def strips(self, strips: int, gated: int, coarse: int) -> int:
-        """Strips of the matrix that a group has at most, of `strips` of y; of these `coarse`
-        belong together."""
-        return -(-(strips // coarse) // self.groups) * coarse * (2 if gated else 1)
-
-    def shared_bytes(self, inputs: int, strips: int, gated: int, coarse: int = 1) -> int:
-        """What a block keeps in shared memory: x, its measures, sums of its slices."""
-        units = -(-(inputs // BLOCK4) // self.splits)
-        sums = self.slices * self.strips(strips, gated, coarse) * self.rows * PITCH * 4
-        return whole_bytes(units * BLOCK4, self.rows) + sums
-
-    def tiles(self, inputs: int, strips: int, gated: int, coarse: int) -> int:
-        """Tiles that the busiest warp multiplies."""
-        units = -(-(inputs // BLOCK4) // (self.splits * self.slices))
-        return -(-self.strips(strips, gated, coarse) * self.slices // self.warps) * units
-
-
-def cut_of(
-    inputs: int, outputs: int, rows: int, gated: int, coarse: int, processors: int, room: int
-) -> PartsCut | None:
-    """The cut whose busiest warp is done first, of as few slices as possible; None where none
-    fits."""
-    padded = padded_rows(rows)
-    strips, units = outputs // STRIP // (2 if gated else 1), inputs // BLOCK4
-    found: list[tuple[int, PartsCut]] = []
-    for splits, slices in pairs_of(SPLITS, SLICES):
-        if splits * slices > units:
-            continue
-        most = -(-(strips // coarse) // min(strips // coarse, max(1, processors // splits)))
-        groups = -(-(strips // coarse) // most)  # of those that all have as many, the fewest
-        cut = PartsCut(padded, splits, slices, WARPS, AHEAD, groups)
-        if cut.shared_bytes(inputs, strips, gated, coarse) <= room:
-            meeting = MEETING if splits > 1 else 0
-            found.append((cut.tiles(inputs, strips, gated, coarse) + meeting, cut))
-    return min(found, key=lambda one: one[0])[1] if found else None
 
 
 @functools.lru_cache(maxsize=256)
@@ -97,11 +47,6 @@ def faster(x: torch.Tensor, gated: int, workspace: Workspace) -> bool:
     return in_range(rows) and (bool(gated) or workspace.holds_whole(x, padded_rows(rows)))
 
 
-def padded_rows(rows: int) -> int:
-    """Rows that a launch of `rows` rows holds."""
-    return next(n for n in ROWS if n >= rows)
-
-
 def keep_for(
     weight: Packed, workspace: Workspace, y: torch.Tensor
 ) -> tuple[torch.Tensor, int] | None:
@@ -116,7 +61,7 @@ def keep_for(
 
 def takes(weight: Packed, x: torch.Tensor, workspace: Workspace, *, gated: int = 0) -> bool:
     """Whether the kernel can run: 4 bits in groups of 128, rows, alignment, room."""
-    rows, device, coarse = x.shape[0], x.device.index or 0, _coarse(weight, gated)
+    rows, device, coarse = x.shape[0], x.device.index or 0, together(weight.shape[1], gated)
     if rows > ROWS[-1] or not (cuda_row.aligned(weight, x) and few_rows.in_chunks(weight, gated)):
         return False
     if torch.cuda.get_device_capability(device) < (8, 0):
@@ -130,12 +75,6 @@ def takes(weight: Packed, x: torch.Tensor, workspace: Workspace, *, gated: int =
     sums = 4 * cut.splits * rows * outputs if cut.splits > 1 else 0
     kept = whole_bytes(inputs, cut.rows) + whole_bytes(outputs, cut.rows) + 64
     return sums + kept <= workspace.scratch.numel()
-
-
-def _coarse(weight: Packed, gated: int) -> int:
-    """Strips of y that belong together: what is gated is made whole, in units of 128."""
-    together = BLOCK4 // STRIP
-    return together if gated and weight.shape[1] // 2 % BLOCK4 == 0 else 1
 
 
 def product(
@@ -155,7 +94,7 @@ def product(
     `linear.multiply_gated`; `early` may be switched off to compare.
     """
     inputs, outputs = weight.shape
-    rows, device, coarse = x.shape[0], x.device.index or 0, _coarse(weight, gated)
+    rows, device, coarse = x.shape[0], x.device.index or 0, together(weight.shape[1], gated)
     cut = cut or _cut(inputs, outputs, rows, gated, coarse, device)
     assert cut is not None  # `takes` holds
     width = outputs // 2 if gated else outputs

@@ -16,6 +16,7 @@ import pytest
 
 pytest.importorskip("triton")
 
+from kvpareto.planner.latency.parts_cut import cut_of
 from kvpareto.runtime.kernels import nvrtc
 from kvpareto.runtime.weights.cuda import cuda_parts
 
@@ -104,7 +105,7 @@ def test_products_of_16_rows_keep_to_their_registers(
         (8192, 3072, 0),
     ):
         coarse = 4 if gated else 1
-        cut = cuda_parts.cut_of(inputs, out, 16, gated, coarse, 132, 231_424)
+        cut = cut_of(inputs, out, 16, gated, coarse, 132, 231_424)
         assert cut is not None
         strips = cut.strips(out // 32 // (1 + gated), bool(gated), coarse)
         constants = {

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from kvpareto.runtime.weights.whole_rows import whole_bytes, whole_rows
+from kvpareto.planner.latency.parts_cut import whole_bytes
+from kvpareto.runtime.weights.whole_rows import whole_rows
 from kvpareto.runtime.weights.workspace import Workspace
 
 ROUNDING = {torch.bfloat16: 2.0**-15, torch.float16: 2.0**-14}  # of the largest of 128
