@@ -146,7 +146,9 @@ def _measure_here(run: _Run, bench: "Bench", folder: Path, here: "Environment") 
     from .records.record_file import LAYERS, Record
 
     options, spec, file, shown, material = run.options, run.spec, run.file, run.shown, run.material
+    reading = -time.monotonic()
     bench.load()
+    reading += time.monotonic()
     begin(folder, spec)
     end = 0.0 if options.minutes is None else seconds_at_the_end()
     asked, forecast = announce(options, bench, run.asked, file.records, shown.say, run.started, end)
@@ -189,6 +191,7 @@ def _measure_here(run: _Run, bench: "Bench", folder: Path, here: "Environment") 
         {at: forecast.seconds(asked.items, (at,)) for at in asked.contexts},
         time.monotonic() - run.started,
         end,
+        reading,
     )
     return Campaign(spec, plan, runner, file.records, step, learn=learn).run()
 

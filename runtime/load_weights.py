@@ -229,7 +229,7 @@ def _before_gguf(
 
     def read() -> Any:
         model = load_gguf(path, spec, torch.device("cpu") if on_host else device, dtype)
-        pack_weights(model, weight_bits)
+        pack_weights(model, weight_bits, device if on_host else None)
         if on_host:
             from .weights.fused_projections import move
 

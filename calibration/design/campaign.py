@@ -30,6 +30,8 @@ from .telling_candidates import CandidateDesign
 
 FIRST = 1
 """Configurations that leave nothing to fit: the unquantized model."""
+AGAIN = 2.0
+"""Times that the 16-bit weights were read in, for reading and rounding them to other bits."""
 CHOICES = 4
 """Times that the next run was chosen in, which are left of the minutes: for the next one, for the
 errors that are expected at the end, and for the fits of the model's own noise."""
@@ -45,7 +47,7 @@ class CalibrationPlan:
 
     `expected` are a configuration's seconds at each context, as forecast; `spent` the seconds that
     the calibration took before its first run, `end` those that the fit after the last one takes
-    (fit_time.py).
+    (fit_time.py), `reading` those that the 16-bit weights took to be read.
     """
 
     contexts: tuple[int, ...]
@@ -57,6 +59,7 @@ class CalibrationPlan:
     expected: Mapping[int, float] = field(default_factory=dict)
     spent: float = 0.0
     end: float = 0.0
+    reading: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -108,9 +111,12 @@ class Campaign:
         times = RunTimes(self._plan, self._clock)
         done: list[Configuration] = []
         while len(done) < self._plan.runs:
-            if not times.allow(self._plan.contexts, fit=len(done) >= FIRST):
-                return self._ending(self._spent(), len(done))
             config = next((c for c in self._certain() if c not in done), None)
+            read = {16, *(c.weight_bits for c in done)}
+            other = config is not None and config.weight_bits not in read
+            beside = AGAIN * self._plan.reading if other else 0.0
+            if not times.allow(self._plan.contexts, fit=len(done) >= FIRST, beside=beside):
+                return self._ending(self._spent(), len(done))
             config = config or self._affine(times)
             if config is None:
                 begun = self._clock()
@@ -206,13 +212,13 @@ class RunTimes:
         """What it took to choose a run."""
         self._choices.append(seconds)
 
-    def allow(self, contexts: Sequence[int], *, fit: bool) -> bool:
-        """Whether a run at `contexts` ends, and after it a fit where there is one, before the
-        minutes do."""
+    def allow(self, contexts: Sequence[int], *, fit: bool, beside: float = 0.0) -> bool:
+        """Whether a run at `contexts`, `beside` seconds before it, and a fit after it if there is
+        one end before the minutes do."""
         if self._plan.minutes is None:
             return True
         spent = self._clock() - self._started
-        needed = sum(self._needed(context) for context in contexts)
+        needed = beside + sum(self._needed(context) for context in contexts)
         if fit:
             needed += self._plan.end + CHOICES * max(self._choices[-RECENT:], default=0.0)
         return spent + needed <= 60 * self._plan.minutes

@@ -16,6 +16,8 @@ A and B are regularised, and M's stretch bounded, since a text of some thousand 
 of a head's rarest directions; the first tokens, whose keys stand out, are left out.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -49,11 +51,25 @@ def learn_maps(base: Session | OpenModel, tokens: Tensor) -> dict[str, Tensor]:
     Raises BadInput for a text that is too short, and for layers that keep latents.
     """
     maps: dict[str, Tensor] = {}
-    for index, each in learn_moments(base, tokens).items():
-        written, read = each.keys, each.queries
-        maps[f"{index}.key"] = maps_of(best_map(written, read), each.mean, queries=True)
-        maps[f"{index}.value"] = maps_of(best_map(each.values, each.reads))
+    moments = learn_moments(base, tokens)
+    with one_thread():
+        for index, each in moments.items():
+            written, read = each.keys, each.queries
+            maps[f"{index}.key"] = maps_of(best_map(written, read), each.mean, queries=True)
+            maps[f"{index}.value"] = maps_of(best_map(each.values, each.reads))
     return maps
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For algebra on a head's matrices: threads wait for each other there, for most of a minute
+    with 30 layers beside other work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
@@ -89,10 +105,11 @@ def learn_moments(base: Session | OpenModel, tokens: Tensor) -> dict[int, LayerM
             pass
     projections = _projections(base)
     found: dict[int, LayerMoments] = {}
-    for index, seen in moments.items():
-        mixers = [m for m in base.spec.layers[index].mixers if isinstance(m, Attention)]
-        hides = bool(mixers) and not mixers[0].sinks and mixers[0].softcap is None
-        found[index] = _layer(seen, projections.get(index), centre=hides)
+    with one_thread():
+        for index, seen in moments.items():
+            mixers = [m for m in base.spec.layers[index].mixers if isinstance(m, Attention)]
+            hides = bool(mixers) and not mixers[0].sinks and mixers[0].softcap is None
+            found[index] = _layer(seen, projections.get(index), centre=hides)
     return found
 
 

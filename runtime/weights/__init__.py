@@ -1,6 +1,7 @@
 """Quantized weights: 4-bit (AWQ's stored format) and 8-bit linear layers, loading, quantizing.
 
 awq_format      the checkpoint format on disk: pack, unpack, round to nearest
+rounding        16-bit matrices to 4 and 8 bits, a block at a time on a GPU
 layout          the same bits in the order the kernels read them
 cuda/row.cu     CUDA: products of one and two rows; cuda_row is its host side
 cuda/stream.cu  CUDA: 4-bit products of 1 to 8 rows in whole numbers; cuda_stream

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...planner.memory.activation.workspace import tokens_at_once
-from . import layout
-from .awq_format import round_to_nearest, with_zeros
 from .layout import Packed, Packed4, Packed8
 from .linear import FEW_ROWS, as_stored, multiply
+from .rounding import rounded4, rounded8
 from .workspace import Workspace, require_16_bits
 
 if TYPE_CHECKING:
@@ -229,19 +228,17 @@ def is_transposed(module: torch.nn.Module) -> bool:
     return first is not None and down is not None and first.shape[2] != down.shape[1]
 
 
-def pack_stack(parameter: torch.Tensor, bits: int, transposed: bool) -> Packed:
-    """Round every expert's matrix to nearest: [experts, out, in] (or [experts, in, out])."""
+def pack_stack(
+    parameter: torch.Tensor, bits: int, transposed: bool, on: torch.device | None = None
+) -> Packed:
+    """Round every expert's matrix to nearest: [experts, out, in] (or [experts, in, out]); `on` as
+    rounding.py has it."""
     if bits == 4:
-        four = [
-            layout.from_awq(
-                round_to_nearest(with_zeros(m.T if transposed else m, layout.BLOCK4), layout.BLOCK4)
-            )
-            for m in parameter
-        ]
+        four = [rounded4(m.T if transposed else m, on) for m in parameter]
         return Packed4(
             torch.stack([p.words for p in four]),
             torch.stack([p.zeros for p in four]),
             torch.stack([p.scales for p in four]),
         )
-    eight = [layout.quantize8(m.T if transposed else m) for m in parameter]
+    eight = [rounded8(m.T if transposed else m, on) for m in parameter]
     return Packed8(torch.stack([p.words for p in eight]), torch.stack([p.scales for p in eight]))

@@ -10,10 +10,11 @@ from typing import Protocol
 import torch
 
 from . import layout
-from .awq_format import AWQTensors, round_to_nearest, with_zeros
+from .awq_format import AWQTensors
 from .eight_bits import reference as eight_bits
 from .eight_bits.reference import EightBitRows
 from .layout import Packed, Packed4, Packed8
+from .rounding import rounded4, rounded8
 from .workspace import Workspace, require_16_bits
 
 FEW_ROWS = 64
@@ -213,12 +214,15 @@ class W4Linear(QuantizedLinear):
 
     @classmethod
     def from_weight(
-        cls, weight: torch.Tensor, bias: torch.Tensor | None, workspace: Workspace
+        cls,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        workspace: Workspace,
+        on: torch.device | None = None,
     ) -> "W4Linear":
-        """Round `weight` [out, in] to nearest in groups of 128, without a search."""
-        rounded = round_to_nearest(with_zeros(weight, layout.BLOCK4), layout.BLOCK4)
-        layout.check_shape(4, rounded.in_features, rounded.out_features)
-        return cls(layout.from_awq(rounded), bias, workspace, weight.shape[1])
+        """Round `weight` [out, in] to nearest in groups of 128, without a search, `on` a device
+        that does it faster than where it lies (rounding.py)."""
+        return cls(rounded4(weight, on), bias, workspace, weight.shape[1])
 
 
 class W8Linear(QuantizedLinear):
@@ -230,6 +234,10 @@ class W8Linear(QuantizedLinear):
 
     @classmethod
     def from_weight(
-        cls, weight: torch.Tensor, bias: torch.Tensor | None, workspace: Workspace
+        cls,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        workspace: Workspace,
+        on: torch.device | None = None,
     ) -> "W8Linear":
-        return cls(layout.quantize8(weight), bias, workspace)
+        return cls(rounded8(weight, on), bias, workspace)

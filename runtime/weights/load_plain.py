@@ -34,8 +34,8 @@ def load_plain(
     """The model of a 16-bit checkpoint, rounded to `weight_bits` where these are fewer.
 
     `section` is the `quantization_config` of one that is dequantized on the way. What is to be
-    rounded for a GPU is loaded and rounded in the host's memory, so that the 16-bit weights never
-    lie on the device.
+    rounded for a GPU is loaded into the host's memory, and rounded on the GPU a block at a time, so
+    that the 16-bit weights never lie there.
     """
     on_host = device.type == "cuda" and weight_bits < 16
     with reading(f"the weights of {folder.name}", AGAIN), _quiet(), without_bars():
@@ -62,7 +62,7 @@ def load_plain(
             "a 16-bit checkpoint" if section is None else "dequantized",
             weight_bits,
         )
-        pack_weights(model, weight_bits)
+        pack_weights(model, weight_bits, device if on_host else None)
     if on_host:
         from .fused_projections import move
 
@@ -102,9 +102,12 @@ def _is_error(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR
 
 
-def pack_weights(model: Any, bits: int) -> None:
-    """Round the weights of a 16-bit model in place; 16 bits change nothing."""
+def pack_weights(model: Any, bits: int, on: torch.device | None = None) -> None:
+    """Round the weights of a 16-bit model in place, `on` a GPU where they do not lie (rounding.py);
+    16 bits change nothing."""
     if bits < 16:
         from .quantize_modules import apply  # needs triton
 
-        apply(model, bits)
+        apply(model, bits, on=on)
+        if on is not None and on.type == "cuda":
+            torch.cuda.empty_cache()

@@ -127,8 +127,15 @@ def workspace_for(
     return workspace
 
 
-def apply(model: torch.nn.Module, weight_bits: int, *, spec: ModelSpec | None = None) -> None:
-    """Replace `model`'s matrices by packed ones, one at a time, rounding to nearest.
+def apply(
+    model: torch.nn.Module,
+    weight_bits: int,
+    *,
+    spec: ModelSpec | None = None,
+    on: torch.device | None = None,
+) -> None:
+    """Replace `model`'s matrices by packed ones, one at a time, rounding to nearest, `on` a device
+    that does it faster than where they lie (rounding.py).
 
     In place; 16 leaves the model as it is. For 4 bits with an activation-aware search, make a
     checkpoint with `quantize` and load that.
@@ -147,15 +154,17 @@ def apply(model: torch.nn.Module, weight_bits: int, *, spec: ModelSpec | None = 
         module = target.module
         if isinstance(module, torch.nn.Linear):
             bias = None if module.bias is None else module.bias.detach()
-            target.put(make(module.weight.detach(), bias, workspace))
+            target.put(make(module.weight.detach(), bias, workspace, on))
         else:
-            target.put(_packed_experts(target, weight_bits, workspace))
+            target.put(_packed_experts(target, weight_bits, workspace, on))
 
 
-def _packed_experts(target: Target, weight_bits: int, workspace: Workspace) -> QuantizedExperts:
+def _packed_experts(
+    target: Target, weight_bits: int, workspace: Workspace, on: torch.device | None
+) -> QuantizedExperts:
     transposed = is_transposed(target.module)
     packed = {
-        part_of(name): pack_stack(target.module.get_parameter(name), weight_bits, transposed)
+        part_of(name): pack_stack(target.module.get_parameter(name), weight_bits, transposed, on)
         for name in target.matrices
     }
     return packed_experts(target.module, packed, workspace, target.parent)

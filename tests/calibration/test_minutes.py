@@ -89,6 +89,25 @@ def test_nothing_is_begun_that_would_end_too_late(
     assert ended + (end if runs > 2 else 0.0) <= 60 * minutes
 
 
+@pytest.mark.parametrize(("reading", "weights"), [(10.0, {4, 16}), (40.0, {16})])
+def test_weights_of_other_bits_are_read_before_they_are_run(
+    reading: float, weights: set[int]
+) -> None:
+    """The fifth anchor is the first of 4-bit weights: 50 s are left of the minutes there."""
+    clock, records = Clock(), list[Record]()
+    runner = ConfigurationRunner(
+        Slow(clock, 10.0),
+        ProfileIdentity(LLAMA.name, calibrations.fingerprint(LLAMA), 0, ENVIRONMENT),
+        records,
+        records.append,
+        items=ITEMS,
+        notice=lambda text: None,
+    )
+    plan = CalibrationPlan((SHORT,), (16, 4), 16, 1.5, 0.0, 0, {SHORT: 10.0}, reading=reading)
+    Campaign(LLAMA, plan, runner, records, lambda number, config: None, clock).run()
+    assert {Configuration.parse(r.config).weight_bits for r in records} == weights
+
+
 def test_what_choosing_took_is_left_for_the_end_too() -> None:
     plan = CalibrationPlan((SHORT,), (16,), 8, 1.0, 0.0, 0, {SHORT: 10.0}, 20.0, end=5.0)
     times = RunTimes(plan, Clock())

@@ -1,13 +1,22 @@
 """The AWQ checkpoint format and the order in which packed weights lie while they run."""
 
+from collections.abc import Callable
+from dataclasses import fields
+
 import pytest
 import torch
 
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.weight_format import AWQ, INT8
-from kvpareto.runtime.weights import awq_format, layout
+from kvpareto.runtime.weights import awq_format, layout, rounding
+from kvpareto.runtime.weights.layout import Packed
 from kvpareto.runtime.weights.linear import W4Linear, W8Linear
 from kvpareto.runtime.weights.workspace import Workspace
+
+CUDA = pytest.param(
+    "cuda",
+    marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")],
+)
 
 
 def test_pack_puts_output_columns_in_the_published_nibble_order() -> None:
@@ -127,3 +136,17 @@ def test_tensors_of_another_shape_are_named() -> None:
     bad = awq_format.AWQTensors(good.qweight[:, :1], good.qzeros, good.scales)
     with pytest.raises(BadInput, match=r"model\.layers\.0\.q_proj"):
         bad.check("model.layers.0.q_proj")
+
+
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+@pytest.mark.parametrize("rounded", [rounding.rounded4, rounding.rounded8])
+def test_rounding_a_block_of_rows_at_a_time_gives_the_same_bits(
+    rounded: Callable[..., Packed], device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounding, "BLOCK", 40 * 256)  # 40 of 72 rows
+    weight = torch.randn(72, 256, generator=torch.Generator().manual_seed(6)).bfloat16()
+    weight[3], weight[8, :128] = 0, 7.0
+    whole, blocks = rounded(weight), rounded(weight, torch.device(device))
+    assert blocks.words.device == weight.device
+    for field in fields(whole):
+        assert torch.equal(getattr(blocks, field.name), getattr(whole, field.name)), field.name
