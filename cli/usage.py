@@ -31,7 +31,10 @@ def misuse(app: typer.Typer, arguments: Sequence[str], error: Any) -> Failure:
     # The parser does not say whose option lacks its value.
     asked = " ".join(["kvpareto", *(word for word in arguments[:1] if word in commands)])
     where = getattr(context, "command_path", asked)
-    return Failure(message, f"`{where} --help` shows how it is called", 2)
+    hint = f"`{where} --help` shows how it is called"
+    if owners and where not in [f"kvpareto {name}" for name in owners]:
+        hint = f"{option} is an option of {' and '.join(owners[:3])}; {hint}"
+    return Failure(message, hint, 2)
 
 
 def _options(command: Any) -> set[str]:

@@ -31,7 +31,10 @@ def parse_bytes(text: str) -> int:
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None or (match[3] and not match[2]):
-        raise BadInput(f"not a memory size: {text!r}", "write it like 12GB, 11.5GiB or 12288MiB")
+        whole = _written_out(text)
+        hint = "write it like 12GB, 11.5GiB or 12288MiB"
+        hint = f"write {budget_for(int(whole))}" if whole and whole != "0" else hint
+        raise BadInput(f"not a memory size: {text!r}", hint)
     number, prefix, binary, unit = match.groups()
     if not prefix and not unit and float(number) > 0:
         raise BadInput(f"a memory size without a unit: {text.strip()!r}", _with_unit(number))
@@ -91,12 +94,17 @@ def _written_out(text: str) -> str | None:
     return str(int(value)) if 0 <= value < 1e12 and value.is_integer() else None
 
 
+def groups_digits(text: str) -> bool:
+    """Whether the commas of a number group its digits: `10,240`."""
+    return _THOUSANDS.fullmatch(text.strip()) is not None
+
+
 def split_tokens(text: str) -> list[str]:
     """`8k,32k` -> its parts, each for `parse_tokens`.
 
     Raises BadInput for `10,240`, which is one number to some and two to others.
     """
-    if _THOUSANDS.fullmatch(text.strip()):
+    if groups_digits(text):
         spaced, whole = text.strip().replace(",", ", "), text.strip().replace(",", "")
         raise BadInput(
             f"{text.strip()!r} can be one length or several", f"write {whole}, or '{spaced}'"
@@ -122,7 +130,7 @@ def parse_seconds(value: str | float, what: str = "time") -> float:
     for none, and for text without a unit, which one reads as seconds and another as milliseconds.
     """
     match = _SECONDS.fullmatch(str(value).strip())
-    if match and isinstance(value, str) and not match[2]:
+    if match and isinstance(value, str) and not match[2] and float(match[1]):
         raise BadInput(
             f"{value.strip()!r} for {what} has no unit", f"write {match[1]}ms or {match[1]}s"
         )

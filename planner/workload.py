@@ -5,7 +5,7 @@ from typing import Self
 
 from .errors import BadInput
 from .light_dataclass import dataclass
-from .units import parse_fraction, parse_tokens, split_tokens
+from .units import groups_digits, parse_fraction, parse_tokens, split_tokens
 
 DEFAULT_CONTEXT = 32768
 """Prompt tokens planned for when nobody says how many, or what the output
@@ -130,16 +130,17 @@ def parse_lengths(text: str) -> tuple[tuple[int, float], ...]:
     sum to 1.
     """
     if ":" not in text:
-        several = [parse_tokens(one) for one in split_tokens(text)]
-        if len(several) > 1:
-            part = round(1 / len(several), 2)
-            parts = [part] * (len(several) - 1)
-            shares = ",".join(f"{one:g}" for one in [*parts, round(1 - sum(parts), 2)])
-            raise BadInput(
-                f"--context {text!r} does not say how many sequences have each length",
-                f"give one length, or a part for each: {text.replace(' ', '')}:{shares}",
-            )
-        return ((several[0], 1.0),)
+        words = [text] if groups_digits(text) else text.split(",")
+        several = [parse_tokens(one) for one in words]
+        if len(several) == 1:
+            return ((several[0], 1.0),)
+        part = round(1 / len(several), 2)
+        parts = [part] * (len(several) - 1)
+        shares = ",".join(f"{one:g}" for one in [*parts, round(1 - sum(parts), 2)])
+        raise BadInput(
+            f"--context {text!r} does not say how many sequences have each length",
+            f"give one length, or a part for each: {text.replace(' ', '')}:{shares}",
+        )
     left, _, right = text.partition(":")
     lengths = [parse_tokens(one) for one in split_tokens(left)]
     parts = [parse_fraction(one, "part") for one in right.split(",")]
@@ -148,10 +149,13 @@ def parse_lengths(text: str) -> tuple[tuple[int, float], ...]:
             f"{len(lengths)} lengths and {len(parts)} parts: --context {text!r}",
             "give a part for each length: 2k,16k:0.9,0.1",
         )
-    if abs(sum(parts) - 1) > 0.001 or len(set(lengths)) != len(lengths):
-        why = "a length is named twice" if len(set(lengths)) != len(lengths) else ""
+    why = "a length is named twice" if len(set(lengths)) != len(lengths) else ""
+    why = why or ("a part is 0" if not all(parts) else "")
+    if abs(sum(parts) - 1) > 0.001:
+        why = why or f"the parts sum to {sum(parts):g}, not to 1"
+    if why:
         raise BadInput(
-            f"--context {text!r}: " + (why or f"the parts sum to {sum(parts):g}, not to 1"),
+            f"--context {text!r}: {why}",
             "give each length once, with parts that sum to 1: 2k,16k:0.9,0.1",
         )
     return tuple(zip(lengths, parts, strict=True))

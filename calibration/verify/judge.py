@@ -11,12 +11,14 @@ the overhead, and the total, of which they are a part.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ...planner.accuracy.prediction import Accuracy
 from ...planner.memory.estimate import MODEL_ERROR
 from ...report.saved_plan import Planned, SavedSpeed
-from ..execution.run_record import Execution
+
+if TYPE_CHECKING:  # whoever has an execution has torch; receipts of llama.cpp need none
+    from ..execution.run_record import Execution
 
 UNSPLIT = 0.006
 """Of allocated bytes: the worst in 188 measured runs was 0.0052 (docs/memory.md)."""
@@ -66,7 +68,7 @@ def retention_of(kept: Accuracy, measured: float | None) -> dict[str, Any]:
     }
 
 
-def memory_terms(planned: Planned, execution: Execution) -> list[Term]:
+def memory_terms(planned: Planned, execution: "Execution") -> list[Term]:
     """The terms of memory, in the planner's order."""
     memory = planned.memory
     error = int(MODEL_ERROR * memory.activation)
@@ -97,7 +99,7 @@ def memory_terms(planned: Planned, execution: Execution) -> list[Term]:
 
 
 def latency_terms(
-    planned: Planned, execution: Execution, known_gpu: bool, same_gpu: bool
+    planned: Planned, execution: "Execution", known_gpu: bool, same_gpu: bool
 ) -> list[Term]:
     """TTFT and TPOT. Judged where the promise is for the GPU that they were measured on."""
     latency = planned.latency if same_gpu else None
@@ -124,7 +126,7 @@ def judge(measured: float, low: float, high: float) -> Side:
     return "better" if measured < low else "inside"
 
 
-def _rest(execution: Execution) -> tuple[int | None, int | None, int | None, str]:
+def _rest(execution: "Execution") -> tuple[int | None, int | None, int | None, str]:
     """Measured activation, overhead and total, and a word where they are not."""
     if execution.device == "cpu":
         return None, None, None, "not measured on a CPU: it has no allocator statistics"

@@ -66,3 +66,22 @@ def test_a_plan_of_a_plain_model_imports_only_what_it_needs(tmp_path: Path) -> N
         "kvpareto.planner.formats.gguf_types",
     }
     assert not unneeded & set(modules)
+
+
+_VERIFY = """
+import sys
+from kvpareto import cli
+code = cli.run(["verify", "--engine", "llama.cpp", "-m", "recall", "--budget", "2GB", "--offline"])
+print(code, *sorted(sys.modules), file=sys.stderr)
+"""
+
+
+def test_llama_cpp_is_verified_without_torch(tmp_path: Path) -> None:
+    """Its extra brings none."""
+    done = subprocess.run(
+        [sys.executable, "-c", _VERIFY], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    code, *modules = done.stderr.splitlines()[-1].split()
+    assert code == "2"
+    assert "kvpareto.calibration.llama_cpp.verify" in modules
+    assert not {"torch", "transformers"} & set(modules)

@@ -46,6 +46,7 @@ def test_targets_are_held_or_refused_with_the_fastest() -> None:
     ("text", "lengths"),
     [
         ("16k", ((16384, 1.0),)),
+        ("10,240", ((10240, 1.0),)),
         ("2k,16k:0.9,0.1", ((2048, 0.9), (16384, 0.1))),
         ("2k, 16k:90%,10%", ((2048, 0.9), (16384, 0.1))),
     ],
@@ -69,7 +70,8 @@ def test_lengths(text: str, lengths: tuple[tuple[int, float], ...]) -> None:
         (["--parallel", "tp2,tp2"], "no way to share"),
         (["--parallel", "tp0"], "no way to share"),
         (["--ttft", "soon"], "not a time"),
-        (["--tpot", "0"], "for tpot has no unit"),
+        (["--tpot", "5"], "for tpot has no unit"),
+        (["--tpot", "0"], "not a time"),
         (["--tpot", "0ms"], "not a time"),
         (["--ram", "64GB"], "--ram is a second budget"),
     ],
