@@ -4,13 +4,16 @@ from .errors import printable
 
 STRETCHES = ("linear", "dynamic", "yarn", "longrope", "su", "llama3", "proportional")
 """Kinds of RoPE whose positions reach beyond those first trained (`su`: longrope's first name)."""
+_BY_FACTOR = ("linear", "dynamic", "yarn", "llama3")
 NOT_STRETCHED = ("default", "mrope")
 
 
 def rope_warnings(config: dict[str, object]) -> tuple[str, ...]:
     """What a reader should know of a kind that transformers does not have, and of a factor that
-    brings positions nearer."""
+    is missing or brings positions nearer."""
     kind, factor = _kind(config), _scaling(config).get("factor")
+    if kind in _BY_FACTOR and factor is None:
+        return (f"rope_scaling is {kind} and has no factor: transformers may not run it",)
     if kind in STRETCHES and isinstance(factor, int | float) and factor < 1:
         return (f"rope_scaling has factor {factor:g}, below 1: it shortens what it should stretch",)
     if kind in (*STRETCHES, *NOT_STRETCHED):

@@ -112,7 +112,7 @@ def default_context(output: int, longest: int | None, most: int = DEFAULT_CONTEX
     raise BadInput(
         f"an output of {output:,} tokens leaves none for a prompt: the model was made for "
         f"{longest:,}",
-        f"--output {default_output(longest)}, or name the --context that you want all the same",
+        f"--output {default_output(longest)}; a plan takes any that a --context is named beside",
     )
 
 

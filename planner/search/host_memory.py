@@ -15,10 +15,13 @@ from .request import Request
 
 def room_hints(request: Request, config: Configuration, need: int) -> list[str]:
     """What to type for a configuration that needs `need` bytes: host memory, or a budget. Where
-    there is no device the budget is host memory, and `--ram` is how it is typed."""
+    there is no device the budget is host memory, and the option that was typed comes first; one
+    of `--ram` alone is not said in two ways."""
     host = typed_host_memory(request, config, need)
-    budget = [] if request.host_only else [f"a budget of {budget_for(need)}"]
-    return [f"--ram {host}"] * (host is not None) + budget
+    ram, budget = [f"--ram {host}"] * (host is not None), [f"a budget of {budget_for(need)}"]
+    if request.host_only:
+        return [*budget, *ram] if request.budget_typed else ram
+    return [*ram, *budget]
 
 
 def typed_host_memory(request: Request, config: Configuration, need: int) -> str | None:

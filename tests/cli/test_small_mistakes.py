@@ -53,6 +53,11 @@ QWEN = ["-m", "Qwen/Qwen3-8B", "--offline"]
             "how many sequences have each length",
             "2k,4k,8k:0.33,0.33,0.34",
         ),
+        (
+            ["plan", *QWEN, "--budget", "9GB", "--max-context", "--output", "50k"],
+            "leaves none for a prompt",
+            "--output 512; a plan takes any that a --context is named beside",
+        ),
         (["plan", *QWEN, "--budget", "1e10"], "not a memory size: '1e10'", "write 10.00GB"),
         (["plan", *QWEN, "--gpu", "4090", "--ttft", "0"], "not a time for ttft: '0'", "30ms"),
         (["plan", *QWEN, "--budget", "9GB", "--context", "2k,4k:1,0"], "a part is 0", "sum to 1"),

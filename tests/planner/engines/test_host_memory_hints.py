@@ -40,3 +40,11 @@ def test_without_a_card_the_budget_is_typed_as_host_memory() -> None:
         api.plan("Qwen/Qwen3-8B", engine="llama.cpp", ram="4GB", offline=True)
     assert "--ram" in (raised.value.hint or "")
     assert "a budget of" not in (raised.value.hint or "")
+
+
+def test_where_the_budget_was_typed_it_is_said_first() -> None:
+    with pytest.raises(NothingFits) as raised:
+        api.plan("Qwen/Qwen3-8B", engine="llama.cpp", budget="1GB", offline=True)
+    found = re.match(r"this would fit: a budget of ([0-9.]+GB); or --ram", raised.value.hint)
+    assert found is not None
+    assert api.plan("Qwen/Qwen3-8B", engine="llama.cpp", budget=found[1], offline=True)["fits"]

@@ -37,6 +37,8 @@ def test_a_factor_that_shortens_is_said() -> None:
     assert rope_warnings({"rope_scaling": {"type": "linear", "factor": 2}}) == ()
     (note,) = rope_warnings({"rope_scaling": {"type": "linear", "factor": 0.5}})
     assert "factor 0.5, below 1" in note
+    (note,) = rope_warnings({"rope_scaling": {"type": "yarn"}})
+    assert "has no factor" in note
 
 
 @pytest.mark.parametrize(
