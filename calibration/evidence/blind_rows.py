@@ -17,16 +17,11 @@ from numpy.typing import NDArray
 
 from ...planner.accuracy.formula import Floats
 from ...planner.accuracy.interval import inside
-from ...planner.accuracy.model_sensitivity import (
-    COMPONENTS,
-    NEW_CACHE_SPREAD,
-    ModelSensitivity,
-)
 from ...planner.accuracy.predict import published
 from ...planner.accuracy.predictor import Predictor
 from ..fit.accuracy_rows import AccuracyRow
 from ..fit.cross_validation import observed, predict_rows
-from ..fit.interval_widths import FALLEN
+from ..fit.interval_widths import BASES, FALLEN, as_planned
 from ..fit.mixed_effects import KnownModel
 from ..fit.published import FOLDER, clean, read_models
 from ..fit.published_more import BLIND, CACHE, LATER, more_rows
@@ -38,36 +33,6 @@ BY_CHANNEL = "per-channel", "per-block"
 """Keys that have a scale for each channel, of all tokens or of a block."""
 LONG = 16_000
 """Tokens of the rows whose context is shown apart."""
-BASES = OWN, SISTER, FAMILY, STRANGER = (
-    "own rows",
-    "a sister's rows",
-    "its family's rows",
-    "no family",
-)
-
-
-def as_planned(
-    predictor: Predictor, model: KnownModel, models: Mapping[str, KnownModel]
-) -> tuple[ModelSensitivity, str]:
-    """A model's scales as a plan finds them, and what they rest on."""
-    fitted = predictor.models
-    family = model.features.family
-    alike = fitted.alike(family, model.shape)
-    if model.key in alike:
-        return fitted.with_rows(model.key, model.features), OWN
-    sister = fitted.most_sensitive(alike)
-    if sister is not None:
-        of_sister = models[sister].features
-        features = replace(model.features, outliers=of_sister.outliers, ranges=of_sister.ranges)
-        return fitted.sister(sister, features), SISTER
-    kin = any(line["family"] == family for line in predictor.payload["models"].values())
-    unseen = fitted.unseen(model.features)
-    if kin:
-        return unseen, FAMILY
-    if not model.shape[2]:  # latents: no KV heads
-        wider = [1.0 if name == "weight" else NEW_CACHE_SPREAD for name in COMPONENTS]
-        unseen = replace(unseen, sd=unseen.sd * np.array(wider), provenance="unknown")
-    return unseen, STRANGER
 
 
 def foreseen(

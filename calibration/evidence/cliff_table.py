@@ -82,7 +82,7 @@ def blind_predictor() -> tuple[Predictor, dict[str, KnownModel]]:
         ranges=bundled_ranges(HUB_IDS[LARGER]),
     )
     models[LARGER] = replace(models[MODEL], key=LARGER, features=features)
-    return with_misfits(Predictor(payload), misfits_of(published())), models
+    return with_misfits(Predictor(payload), *misfits_of(published())), models
 
 
 def foreseen(

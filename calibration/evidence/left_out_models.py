@@ -9,23 +9,21 @@ plans add to the upper end of rotated keys was learnt from one of these models a
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...planner.accuracy.formula import Floats
-from ...planner.accuracy.interval import inside
 from ...planner.accuracy.predict import published
 from ...planner.accuracy.predictor import Predictor
 from ..fit.accuracy_rows import AccuracyRow
-from ..fit.cross_validation import observed, predict_rows
-from ..fit.interval_widths import FALLEN
+from ..fit.cross_validation import predict_rows
 from ..fit.measured_models import measured_rows
 from ..fit.mixed_effects import KnownModel
-from ..fit.regression import FLOOR
 from .accuracy_tables import markdown_table, with_tables
 from .cliff_table import LARGER, MODEL, blind_predictor, larger_rows
+from .left_out_sources import FALLEN_HELD, HELD, ForeseenRows
 from .refit_published import DOCS
 
 NAMES = {
@@ -35,54 +33,6 @@ NAMES = {
     LARGER: "Qwen2.5-Coder-1.5B, text alone",
 }
 KIN_LEFT_OUT = (MODEL, LARGER)
-HELD, FALLEN_HELD = 0.87, 0.8
-"""Least shares of all rows, and of those that lose a tenth or more, that intervals are to hold."""
-TEXT = "perplexity"
-
-
-@dataclass(frozen=True, eq=False)
-class ForeseenRows:
-    """Rows of one model beside what was foreseen of them, [N] each."""
-
-    rows: tuple[AccuracyRow, ...]
-    low: Floats
-    predicted: Floats
-    high: Floats
-
-    @property
-    def scores(self) -> Floats:
-        return np.array([row.retention for row in self.rows])
-
-    @property
-    def errors(self) -> Floats:
-        return np.abs(self.predicted - self.scores)
-
-    @property
-    def held(self) -> Floats:
-        """1 where the interval holds the score, by the rule of all hold-outs; else 0."""
-        sd = np.hypot([row.sd for row in self.rows], FLOOR)
-        is_held = inside(observed(self.rows), self.predicted, self.low, self.high, sd)
-        return np.asarray(is_held, dtype=float)
-
-    @property
-    def fallen(self) -> NDArray[np.bool_]:
-        """Whether each row lost a tenth or more."""
-        return self.scores < FALLEN
-
-    @property
-    def whole_weights(self) -> NDArray[np.bool_]:
-        """Whether each row's weights are in 16 bits."""
-        return np.array([row.weight_bits >= 16 for row in self.rows])
-
-    @property
-    def is_text(self) -> NDArray[np.bool_]:
-        return np.array([row.kind == TEXT for row in self.rows])
-
-    @property
-    def reaches(self) -> bool:
-        """Whether enough of all rows and of the fallen ones are held."""
-        fallen = self.held[self.fallen]
-        return bool(self.held.mean() >= HELD and (not len(fallen) or fallen.mean() >= FALLEN_HELD))
 
 
 def judge(

@@ -28,12 +28,13 @@ from ..fit.cross_validation import (
     with_misfits,
     write_predicted,
 )
-from ..fit.interval_widths import conformal_z, kind_misfits
+from ..fit.interval_widths import conformal_z, hold_out_sources, kind_misfits, source_misfit
 from ..fit.mixed_effects import KnownModel
 from ..fit.published import FOLDER, read_models
 from ..fit.regression import fit_rows
 from ..records.profile_files import to_text
 from .accuracy_tables import Report, make_report, write_tables
+from .left_out_sources import ForeseenRows, source_summary, sources_table
 
 DOCS = FOLDER.parent.parent / "docs" / "accuracy.md"
 
@@ -45,6 +46,12 @@ class PublishedFit:
     payload: dict[str, Any]
     models: HeldOut
     configurations: HeldOut
+    """Of these, what is left out is told by tables that the fit has: no misfit between sources."""
+    sources: ForeseenRows
+    bases: tuple[str, ...]
+    """What each prediction without the row's source rests on."""
+    strangers: ForeseenRows
+    """Of left-out models, at the width that plans show."""
 
 
 def fit(
@@ -60,9 +67,18 @@ def fit(
     # what is known of a model never makes its interval wider than a stranger's
     z = {"unseen": max(unseen, known), "known": known}
     misfits = kind_misfits(left_out, z["unseen"])
+    sources, bases = hold_out_sources(rows, models, folder, start, z)
+    between = source_misfit(sources, misfits)
     payload = to_payload(full, rows, models, folder, z)
-    payload = dict(with_misfits(Predictor(payload), misfits).payload)
-    return PublishedFit(payload, left_out.held_out(misfits), configurations.held_out(misfits))
+    payload = dict(with_misfits(Predictor(payload), misfits, between).payload)
+    return PublishedFit(
+        payload,
+        left_out.held_out(misfits),
+        configurations.held_out(misfits),
+        ForeseenRows(tuple(rows), *sources.foreseen(None, misfits, between)),
+        bases,
+        ForeseenRows(tuple(rows), *left_out.foreseen(z["unseen"], misfits, between)),
+    )
 
 
 def fit_tables(
@@ -80,8 +96,13 @@ def fit_tables(
     rows += read_rows(extra_rows) if extra_rows else []
     fitted = fit(rows, models, folder)
     report = make_report(fitted.payload, fitted.models, fitted.configurations, models)
-    fitted.payload["held_out"] = report.summary
-    return fitted, report
+    tables = {
+        **report.tables,
+        "sources": sources_table(fitted.sources, fitted.bases, fitted.strangers),
+    }
+    summary = {**report.summary, "leave_one_source_out": source_summary(fitted.sources)}
+    fitted.payload["held_out"] = summary
+    return fitted, Report(tables, summary)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,6 +16,7 @@ DOOR = (
     "profile",
     "published",
     "published_more",
+    "published_sources",
     "regression",
 )
 """Modules that other rooms may import."""

@@ -65,6 +65,7 @@ def to_payload(
         "spread": {
             **SPREADS,
             "misfit": MISFIT,
+            "source": 0.0,  # of hold-outs (interval_widths.py), once it is known
         },
         "families": read_families(folder),
         "models": {m.key: _model(fit, m, rows) for m in layout.models},

@@ -104,37 +104,49 @@ class Collector:
             ends=np.stack([by_row[i][2] for i in order], axis=2),
         )
 
-    def covered(self, z: float, misfits: Misfits) -> dict[int, bool]:
-        """Of all that were added, whether the interval of `z` holds each row's score."""
-        held: dict[int, bool] = {}
+    def foreseen(self, z: float | None, misfits: Misfits, between_sources: float = 0.0) -> Floats:
+        """Low, predicted and high [3, N] of all rows, at intervals of `z` (None: of each
+        prediction's own); NaN for rows that were not added."""
+        found = np.full((3, len(self.rows)), np.nan)
         for own, predictor, sensitivity in self._parts:
-            rows, fit = [self.rows[i] for i in own], with_misfits(predictor, misfits)
-            low, middle, high = (
-                predict_rows(fit, sensitivity, rows, self.models, end) for end in (z, 0.0, -z)
-            )
-            sd = np.hypot([r.sd for r in rows], FLOOR)
-            here = inside(observed(rows), middle, low, high, sd)
-            held |= dict(zip(own, here.tolist(), strict=True))
-        return held
+            rows = [self.rows[i] for i in own]
+            fit = with_misfits(predictor, misfits, between_sources)
+            half = sensitivity.z if z is None else z
+            found[:, own] = [
+                predict_rows(fit, sensitivity, rows, self.models, end) for end in (half, 0.0, -half)
+            ]
+        return found
+
+    def covered(
+        self, z: float | None, misfits: Misfits, between_sources: float = 0.0
+    ) -> dict[int, bool]:
+        """Of all that were added, whether the interval of `z` holds each row's score."""
+        low, middle, high = self.foreseen(z, misfits, between_sources)
+        sd = np.hypot([r.sd for r in self.rows], FLOOR)
+        held = inside(observed(self.rows), middle, low, high, sd)
+        return {int(i): bool(held[i]) for i in np.flatnonzero(~np.isnan(middle))}
 
 
-def with_misfits(predictor: Predictor, misfits: Misfits) -> Predictor:
-    """The same fit with other misfits of the kinds; 0 for those that are not named."""
+def with_misfits(predictor: Predictor, misfits: Misfits, between_sources: float = 0.0) -> Predictor:
+    """The same fit with other misfits of the kinds, 0 for those that are not named, and another
+    between sources."""
     known = {kind: misfits.get(kind, Misfit()) for kind in predictor.payload["kind_shapes"]}
     shapes = {
         kind: {**shape, "misfit": known[kind].cache, "weight_misfit": known[kind].weights}
         for kind, shape in predictor.payload["kind_shapes"].items()
     }
-    return Predictor({**predictor.payload, "kind_shapes": shapes})
+    spread = {**predictor.payload["spread"], "source": between_sources}
+    return Predictor({**predictor.payload, "kind_shapes": shapes, "spread": spread})
 
 
-def misfits_of(predictor: Predictor) -> Misfits:
-    """The misfits that a fit has."""
+def misfits_of(predictor: Predictor) -> tuple[Misfits, float]:
+    """The misfits that a fit has: of kinds, and between sources."""
     shapes = predictor.payload["kind_shapes"]
-    return {
+    of_kinds = {
         kind: Misfit(shape["misfit"], shape.get("weight_misfit", 0.0))
         for kind, shape in shapes.items()
     }
+    return of_kinds, float(predictor.payload["spread"].get("source", 0.0))
 
 
 def observed(rows: Sequence[AccuracyRow]) -> Floats:
@@ -207,11 +219,13 @@ def without(
     models: Mapping[str, KnownModel],
     folder: Path,
     start: Mapping[str, float],
+    z: Mapping[str, float] | None = None,
 ) -> Predictor:
-    """A fit of all rows but those numbered `out`; intervals are those of a normal variable."""
+    """A fit of all rows but those numbered `out`; without `z`, intervals are those of a normal
+    variable."""
     left = set(out)
     kept = [r for i, r in enumerate(rows) if i not in left]
-    z = {"unseen": NORMAL_Z, "known": NORMAL_Z}
+    z = z or {"unseen": NORMAL_Z, "known": NORMAL_Z}
     return Predictor(to_payload(fit_rows(kept, models, start), kept, models, folder, z))
 
 
@@ -231,6 +245,7 @@ def predict_rows(
     bits = np.array([r.protected_bits for r in rows])
     scored = [r.scored if named else None for r in rows]
     kinds = tuple(dict.fromkeys(r.kind for r in rows))
+    ends = (z, 0.0) if z else (z,)
     cache, weights = predictor.retention(
         sensitivity,
         formats,
@@ -239,12 +254,13 @@ def predict_rows(
         np.array([float(r.context) for r in rows]),
         np.array([r.weight_bits for r in rows]),
         kinds,
-        (z,),
+        ends,
         np.array([predictor.task_offset(r.kind, s) for r, s in zip(rows, scored, strict=True)]),
     )
     place = np.array([kinds.index(r.kind) for r in rows]), np.arange(len(rows))
     floors = [predictor.floor(sensitivity, r.kind, s) for r, s in zip(rows, scored, strict=True)]
-    retention: Floats = above_floor((cache * weights)[0][place], np.array(floors))
+    kept = predictor.together(sensitivity, cache, weights, len(ends) - 1)
+    retention: Floats = above_floor(kept[0][place], np.array(floors))
     return retention
 
 

@@ -1,24 +1,35 @@
 """How wide an interval must be, from the residuals of left-out rows.
 
-Three numbers. A kind's misfit is log noise that the fit leaves unexplained on that kind of task,
+Four numbers. A kind's misfit is log noise that the fit leaves unexplained on that kind of task,
 whatever the model: it is added to a model's own spread in quadrature, so that a kind whose tables
 scatter makes a well-known model's interval as much wider as an unknown one's, and no more. Its
 misfit of weights is what 4-bit weights lose beside all noise, in retention: what is predicted to
 lose 1 % is as far off as what is predicted to lose 4 %. Long reasoning, with few such rows, takes
-reasoning's. And z, for all rows: the smallest half-width, in predicted standard deviations, that
+reasoning's. z, for all rows: the smallest half-width, in predicted standard deviations, that
 would have covered the wanted share (split conformal prediction, with the predicted spread as the
-scale).
+scale). These three come from models that were left out, whose tables stay in the fit. What a new
+table brings with it (its harness, its tasks, how it made a format) is told by sources that were
+left out whole, the model's own rows among them or not: a misfit between sources, log noise again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from ...planner.accuracy.formula import Floats
 from ...planner.accuracy.interval import LEVEL
+from ...planner.accuracy.model_sensitivity import (
+    COMPONENTS,
+    NEW_CACHE_SPREAD,
+    ModelSensitivity,
+)
+from ...planner.accuracy.predictor import Predictor
 from .accuracy_rows import KINDS, AccuracyRow
-from .cross_validation import Z_GRID, Collector, HeldOut, Misfit, groups
+from .cross_validation import Z_GRID, Collector, HeldOut, Misfit, Misfits, groups, without
 from .mixed_effects import REFERENCE_KIND, KnownModel
+from .published_sources import origin
 
 FEWEST = 20
 """Rows of a kind, or of those that lose a tenth or more, that say what its misfit is."""
@@ -34,6 +45,94 @@ MISFIT_STEP, MISFIT_STEPS = 0.125, 32
 WEIGHTS_STEP = 0.01
 """The same of 4-bit weights, in retention."""
 FOUR = 4
+SOURCES_BELOW = 0.8
+"""Of a left-out source's rows that lose a tenth or more, so many are covered."""
+BASES = OWN, SISTER, FAMILY, STRANGER = (
+    "own rows",
+    "a sister's rows",
+    "its family's rows",
+    "no family",
+)
+"""What a prediction rests on."""
+
+
+def as_planned(
+    predictor: Predictor, model: KnownModel, models: Mapping[str, KnownModel]
+) -> tuple[ModelSensitivity, str]:
+    """A model's scales as a plan finds them, and what they rest on."""
+    fitted = predictor.models
+    family = model.features.family
+    alike = fitted.alike(family, model.shape)
+    if model.key in alike:
+        return fitted.with_rows(model.key, model.features), OWN
+    sister = fitted.most_sensitive(alike)
+    if sister is not None:
+        of_sister = models[sister].features
+        features = replace(model.features, outliers=of_sister.outliers, ranges=of_sister.ranges)
+        return fitted.sister(sister, features), SISTER
+    kin = any(line["family"] == family for line in predictor.payload["models"].values())
+    unseen = fitted.unseen(model.features)
+    if kin:
+        return unseen, FAMILY
+    if not model.shape[2]:  # latents: no KV heads
+        wider = [1.0 if name == "weight" else NEW_CACHE_SPREAD for name in COMPONENTS]
+        unseen = replace(unseen, sd=unseen.sd * np.array(wider), provenance="unknown")
+    return unseen, STRANGER
+
+
+def hold_out_sources(
+    rows: Sequence[AccuracyRow],
+    models: Mapping[str, KnownModel],
+    folder: Path,
+    start: Mapping[str, float],
+    z: Mapping[str, float],
+) -> tuple[Collector, tuple[str, ...]]:
+    """Predict the rows of every source from a fit without that source, as a plan would: what a
+    table that nobody has seen gets. With what each row's prediction rests on."""
+    by_source: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        by_source.setdefault(origin(row.source), []).append(i)
+    collected, bases = Collector(rows, models), [""] * len(rows)
+    for out in by_source.values():
+        predictor = without(out, rows, models, folder, start, z)
+        for key in dict.fromkeys(rows[i].model for i in out):
+            own = [i for i in out if rows[i].model == key]
+            sensitivity, basis = as_planned(predictor, models[key], models)
+            collected.add(own, predictor, sensitivity)
+            for i in own:
+                bases[i] = basis
+    return collected, tuple(bases)
+
+
+def source_misfit(left_out: Collector, misfits: Misfits) -> float:
+    """The least log noise between sources by which intervals that allow for the kinds' `misfits`
+    cover LEVEL of left-out sources' rows of caches, and SOURCES_BELOW of those that lose a tenth or
+    more; counted by rows and, as a new table is one more source, by sources alike with one more of
+    which nothing is covered (conformal prediction where draws come in groups)."""
+    rows = left_out.rows
+    cache = [i for i, row in enumerate(rows) if row.quantizes_cache]
+    fallen = [i for i in cache if rows[i].retention < FALLEN]
+    wanted = [(cache, LEVEL)] + [(fallen, SOURCES_BELOW)] * bool(fallen)
+    for step in range(MISFIT_STEPS):
+        held = left_out.covered(None, misfits, MISFIT_STEP * step)
+        if all(_covers([rows[i] for i in some], [held[i] for i in some], x) for some, x in wanted):
+            return MISFIT_STEP * step
+    return MISFIT_STEP * MISFIT_STEPS
+
+
+def _covers(rows: Sequence[AccuracyRow], held: Sequence[bool], share: float) -> bool:
+    by_rows, by_sources = shares(rows, held)
+    sources = len({origin(row.source) for row in rows})
+    return min(by_rows, by_sources * sources / (sources + 1)) >= share - 1e-9
+
+
+def shares(rows: Sequence[AccuracyRow], held: Sequence[bool]) -> tuple[float, float]:
+    """Share of rows that are held, counted by rows and by sources alike."""
+    by_source: dict[str, list[bool]] = {}
+    for row, is_held in zip(rows, held, strict=True):
+        by_source.setdefault(origin(row.source), []).append(is_held)
+    alike = [np.mean(each) for each in by_source.values()]
+    return float(np.mean(held)), float(np.mean(alike))
 
 
 def kind_misfits(left_out: Collector, z: float) -> dict[str, Misfit]:

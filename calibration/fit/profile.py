@@ -61,14 +61,14 @@ def fit_profile(spec: ModelSpec, records: Sequence[Record]) -> dict[str, Any] | 
     with threadpool_limits(1):  # the matrices are small: threads only wait for each other
         full = fit_rows(rows, models, first_guesses(shipped))
         start = dict(zip(full.layout.names, full.theta.tolist(), strict=True))
-        misfits = misfits_of(shipped)
+        misfits, between_sources = misfits_of(shipped)
         held_out = _hold_out(rows, own, models, start, misfits)
     z = dict(shipped.payload["z"])
     held_out_z = conformal_z(held_out) if held_out is not None else 0.0
     few = held_out is None or len(held_out.rows) < FEW
     z["known"] = max(held_out_z, z["known"]) if few else held_out_z
     payload = to_payload(full, rows, models, FOLDER, z)
-    payload["kind_shapes"] = with_misfits(Predictor(payload), misfits).payload["kind_shapes"]
+    payload = dict(with_misfits(Predictor(payload), misfits, between_sources).payload)
     payload |= {
         "own": own.key,
         "fingerprint": fingerprint(spec),

@@ -6,6 +6,7 @@ standard deviations; fp4 e2m1 in blocks of 16 by 0.094 sigma, as 3.6 bits do ove
 that 16 values span.
 """
 
+import re
 from dataclasses import dataclass
 
 from ...planner.formats.configuration import Granularity
@@ -188,3 +189,13 @@ EXCLUDED: tuple[tuple[dict[str, str], str], ...] = (
     ({"granularity": "TurboQuant+ 2.5-bit"}, "mixture of bits within a head"),
     ({"task": "long-context (note labels it LongBench)", "k_bits": "4"}, "granularity not stated"),
 )
+
+_PAPER = re.compile(r"arXiv:\d+\.\d+")
+_ORIGIN = re.compile(r"https?://\S+|RedHatAI|[\w.-]+/[\w.-]+|[^(:]+")
+
+
+def origin(source: str) -> str:
+    """Who ran a row's table: a paper, a repository or a publisher, whatever the table. Rows of one
+    origin share its harness, its tasks and its formats."""
+    found = _PAPER.search(source) or _ORIGIN.match(source)
+    return found[0].strip() if found else source

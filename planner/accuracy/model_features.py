@@ -1,5 +1,8 @@
 """What a model's config and checkpoint say of its sensitivity, beside any measured row."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from ..light_dataclass import dataclass
@@ -17,6 +20,8 @@ EFFECTS = {
 """Random effects that move each component's scale."""
 REFERENCE_SIZE_B = 8.0
 _NOT_KNOWN = OutlierLayers()
+VOCAB_SLACK = 1024
+"""A fine-tune adds a few tokens; Llama 2 and 3 are 96,256 apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +96,28 @@ def features_of(
         attention_fraction=len(caching) / max(len(spec.layers), 1),
         outliers=outliers,
     )
+
+
+def family_of(spec: ModelSpec, families: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Which of a fit's `families` a model description is of: the first that fits holds."""
+    for family, known in families.items():
+        vocab = known["vocab"]
+        if (
+            spec.model_type in known["model_types"]
+            and (vocab is None or abs(spec.vocab - vocab) <= VOCAB_SLACK)
+            and (not known.get("ungrouped") or _is_ungrouped(spec))
+        ):
+            return str(family)
+    return None
+
+
+def _is_ungrouped(spec: ModelSpec) -> bool:
+    """Whether each query head has a KV head of its own: Qwen1.5 has, Qwen2, of the same model
+    type, has not."""
+    mixers = [m for m, _ in spec.mixer_counts if isinstance(m, Attention)]
+    return all(m.query_heads == m.kv_heads for m in mixers)
+
+
+def has_new_cache(spec: ModelSpec) -> bool:
+    """Whether it caches latents or states, which no row is about."""
+    return any(not isinstance(mixer, Attention) for mixer, _ in spec.mixer_counts)

@@ -14,17 +14,15 @@ from typing import Any
 import numpy as np
 
 from ..light_dataclass import dataclass
-from ..models.spec import Attention, ModelSpec
+from ..models.spec import ModelSpec
 from .formula import Floats
 from .key_noise.at_hand import ranges_of
 from .key_noise.attention_noise import AttentionNoise
 from .key_noise.key_ranges import KeyRanges, bundled_ranges
-from .model_features import _NOT_KNOWN, Features, features_of, shape_of
+from .model_features import Features, family_of, features_of, has_new_cache, shape_of
 from .retention import OutlierLayers
 
 COMPONENTS = ("plain", "outlier", "value", "weight")
-VOCAB_SLACK = 1024
-"""A fine-tune adds a few tokens; Llama 2 and 3 are 96,256 apart."""
 STRANGE_BIASES = 3.0
 """By which key biases differ more between families where a family has no rows of a cache: left-out
 models, whose distance sets the width of intervals at a third of a normal's, mostly have kin."""
@@ -63,6 +61,9 @@ class ModelSensitivity:
     to the model's own rows does without: they say what its size makes of it."""
     of_weights: bool = False
     """Whether its rows are of weights alone, so that the scales of its cache are a stranger's."""
+    of_tables: bool = False
+    """Whether its cache is known from other people's tables alone: neither its keys were read, nor
+    was it run here. Its next table has another harness, other tasks and formats of its own."""
     own: bool = False
     """Whether the payload holds this model's own noise (calibrated_noise.py), which goes before
     these scales; `z` is then a shift of log noise."""
@@ -97,7 +98,10 @@ class FittedSensitivities:
         mean, sd = np.array(model["mean"]), np.array(model["sd"])
         own = self.payload.get("own_noise") if key == self.payload.get("own") else None
         z = self.payload["z"]["known"] if own is None else own["z"]
-        return ModelSensitivity(features, mean, sd, z, model["provenance"], own=own is not None)
+        of_tables = model["provenance"] == "published"
+        return ModelSensitivity(
+            features, mean, sd, z, model["provenance"], own=own is not None, of_tables=of_tables
+        )
 
     def unseen(self, features: Features, notes: tuple[str, ...] = ()) -> ModelSensitivity:
         """A model without rows: its family's scales if that has rows, else the population's."""
@@ -135,7 +139,10 @@ class FittedSensitivities:
         )
         other = np.array([cache, cache, cache, weights])
         notes = (*notes, _OTHER_SIZE) if other.any() else notes
-        return ModelSensitivity(features, np.array(means), sd, z, "transferred", notes, other)
+        scales, of_tables = np.array(means), features.ranges is None
+        return ModelSensitivity(
+            features, scales, sd, z, "transferred", notes, other, of_tables=of_tables
+        )
 
     def _sizes_beyond(self, parameters_b: float, rows: str) -> float:
         """Doublings between this size and the class of the nearest model with `rows`, its own or
@@ -161,7 +168,7 @@ class FittedSensitivities:
         features = replace(
             features, ranges=self._ranges(spec, key or same_shape), attention=self._attention(key)
         )
-        if key is None and features.family is None and _cache_is_new(spec):
+        if key is None and features.family is None and has_new_cache(spec):
             sensitivity = self.unseen(features, (NEW_CACHE,))
             wider = [1.0 if name == "weight" else NEW_CACHE_SPREAD for name in COMPONENTS]
             return replace(sensitivity, sd=sensitivity.sd * np.array(wider), provenance="unknown")
@@ -177,7 +184,8 @@ class FittedSensitivities:
         """A model without rows, of the family and shape of the model `key`: trained otherwise, so
         that it is as far from it as models are from each other, in its key biases above all."""
         sensitivity = self.with_rows(key, features)
-        spread = self.payload["spread"]
+        spread, read = self.payload["spread"], self.payload["models"][key]["read"]
+        of_tables = features.ranges is None or features.ranges.name == read  # keys of the other
         between = [
             sum(spread[name] ** 2 for _, name in features.effects(component)) ** 0.5
             for component in COMPONENTS
@@ -188,6 +196,7 @@ class FittedSensitivities:
             z=self.payload["z"]["unseen"],
             provenance="transferred",
             notes=(f"not in the tables by name; rows of {key}, of its shape, are used",),
+            of_tables=of_tables,
         )
 
     def _with_cache(self, sensitivity: ModelSensitivity, key: str) -> ModelSensitivity:
@@ -203,6 +212,7 @@ class FittedSensitivities:
             other_size=np.where(weight, 0.0, stranger.other_size),
             notes=stranger.notes,
             of_weights=True,
+            of_tables=stranger.of_tables,
         )
 
     def _ranges(self, spec: ModelSpec, key: str | None) -> KeyRanges | None:
@@ -240,7 +250,7 @@ class FittedSensitivities:
         if probed is not None:  # a calibration is of one model
             return OutlierLayers(keys=tuple(probed["keys"]), values=tuple(probed["values"]))
         if key is None:
-            return _NOT_KNOWN
+            return OutlierLayers()
         model = self.payload["models"][key]
         return OutlierLayers(tuple(model["outlier_layers"]), model["outlier_share"])
 
@@ -278,23 +288,4 @@ class FittedSensitivities:
         )
 
     def _family(self, spec: ModelSpec) -> str | None:
-        for family, known in self.payload["families"].items():
-            vocab = known["vocab"]
-            if (
-                spec.model_type in known["model_types"]
-                and (vocab is None or abs(spec.vocab - vocab) <= VOCAB_SLACK)
-                and (not known.get("ungrouped") or _is_ungrouped(spec))
-            ):
-                return str(family)
-        return None
-
-
-def _is_ungrouped(spec: ModelSpec) -> bool:
-    """Whether each query head has a KV head of its own: Qwen1.5 has, Qwen2, of the same model
-    type, has not."""
-    mixers = [m for m, _ in spec.mixer_counts if isinstance(m, Attention)]
-    return all(m.query_heads == m.kv_heads for m in mixers)
-
-
-def _cache_is_new(spec: ModelSpec) -> bool:
-    return any(not isinstance(mixer, Attention) for mixer, _ in spec.mixer_counts)
+        return family_of(spec, self.payload["families"])

@@ -1,8 +1,7 @@
 """Predicted accuracy of configurations: retention, an interval, and what they rest on.
 
-`retention` is score / score of the unquantized model on the same items. Coefficients, their
-range and held-out errors come from the JSON that `calibration.fit` writes; docs/accuracy.md
-derives the formula and says how good it is.
+`retention` is score / score of the unquantized model on the same items. Coefficients come from the
+JSON that `calibration.fit` writes; docs/accuracy.md derives the formula and says how good it is.
 """
 
 import json
@@ -181,7 +180,8 @@ def _table(
             )
         ]
     )
-    kept = np.concatenate([cache * weights for cache, weights in parts], axis=1)
+    both = [predictor.together(sensitivity, *part, middle=1) for part in parts]
+    kept = np.concatenate(both, axis=1)
     floors = np.array([predictor.floor(sensitivity, kind, scored) for kind in REPORTED_KINDS])
     known = sensitivity.features.ranges is None or (
         sensitivity.provenance in OF_THE_MODEL and not sensitivity.of_weights
@@ -270,7 +270,7 @@ def predict_grid(
         cache, weights = (np.concatenate(of) for of in zip(*parts, strict=True))
     else:
         cache, weights = retention(0.0, ends)
-    kept = weights[:, :, :, None] * cache[:, :, None, :]
+    kept = predictor.together(sensitivity, cache[:, :, None], weights[:, :, :, None], middle=1)
     floors = np.array([predictor.floor(sensitivity, kind) for kind in kinds])
     if floors.any():
         kept = above_floor(kept, floors[:, None, None])

@@ -18,7 +18,7 @@ from .calibrated_noise import CacheUse, CalibratedNoise
 from .formula import Floats, FormatArrays, context_factor, noise, weight_noise
 from .measured_configs import MeasuredConfigurations
 from .model_sensitivity import FittedSensitivities, ModelSensitivity
-from .retention import cache_retention, weight_retention
+from .retention import cache_retention, kept_by_both, weight_retention
 from .task_kinds import ScoredTask, task_group
 
 EXACT_KIND = "retrieval"
@@ -48,6 +48,8 @@ class Predictor:
         self.measured = MeasuredConfigurations(payload.get("measured", []), payload.get("broken"))
         self.level = float(payload["level"])
         own = payload.get("own_noise")
+        # fits of before lack it
+        self._between_sources = float(payload["spread"].get("source", 0.0))
         self._kind_z: Mapping[str, float] = (own or {}).get("kind_z", {})
         self.own = None if own is None else CalibratedNoise(own["values"], dict(own["formats"]))
         self.gamma = float(np.exp(payload["coefficients"]["gamma"][0]))
@@ -73,7 +75,7 @@ class Predictor:
         offset: Floats | float = 0.0,
     ) -> tuple[Floats, Floats]:
         """What F cache formats leave of a score [ends, kinds, F] and what W weight formats do
-        [ends, kinds, W]; a configuration's retention is `above_floor` of their product.
+        [ends, kinds, W]; a configuration's retention is `above_floor` of what `together` makes.
 
         `offset` is log noise that a task has beside its kind's [F] (`task_offset`).
 
@@ -123,6 +125,16 @@ class Predictor:
             weights.append([self._weight_retention(sensitivity, weight_bits, k, z) for k in kinds])
         return np.array(cache), np.array(weights)
 
+    def together(
+        self, sensitivity: ModelSensitivity, cache: Floats, weights: Floats, middle: int
+    ) -> Floats:
+        """What `retention` says of cache and weights as one, [ends, ...], of which end number
+        `middle` is the prediction. Of a model's own noise, and of a size that nobody measured, one
+        cause moves both: their product."""
+        if (sensitivity.own and self.own is not None) or np.any(sensitivity.other_size):
+            return cache * weights
+        return kept_by_both(cache, weights, middle)
+
     def _own_width(self, kind: str, z: float) -> float:
         """How much wider the model's own intervals are for this kind of task than for all."""
         return self._kind_z.get(kind, z) / z if z > 0 else 1.0
@@ -139,6 +151,8 @@ class Predictor:
         """What is left by cache noise `unit` [3, F], at unit model scale, on one kind of task."""
         shape = self._shape(kind)
         spread = np.hypot(sensitivity.spread[:3], shape["misfit"])
+        if sensitivity.of_tables:
+            spread = np.hypot(spread, self._between_sources)
         scale = np.exp(sensitivity.mean[:3] + z * spread)
         slope = coefficients["context"]
         if kind == EXACT_KIND:

@@ -3,7 +3,7 @@
     cache    1 / (1 + D^gamma)   D: noise power of all components at the model's scale, 1 where
                                  half of the score is gone; flat near D = 0, a cliff near D = 1
     weights  1 / (1 + W)         small losses, proportional to the noise
-    both     their product
+    both     their product; ends of intervals, whose errors are apart, in quadrature
 
 which is exp(-softplus(gamma log D)): one at no noise, falling for every D, zero in the limit.
 """
@@ -44,6 +44,8 @@ class ProtectedShares:
     value: float
 
 
+LEAST_KEPT = 1e-300
+"""Of a score, so that it has a logarithm."""
 LOST = 1e30
 """Noise beyond which nothing is left that could be told apart."""
 
@@ -56,6 +58,21 @@ def cache_retention(noise: Floats, gamma: Floats | float) -> Floats:
 def weight_retention(noise: Floats) -> Floats:
     """Share of the score kept under weight noise; exactly 1 at 0."""
     return 1.0 / (1.0 + noise)
+
+
+def kept_by_both(cache: Floats, weights: Floats, middle: int) -> Floats:
+    """What quantized cache and quantized weights leave together, [ends, ...], of what each leaves
+    at the ends of its interval; end number `middle` is the prediction.
+
+    What tables make of a cache and what a model's weights lose in 4 bits are apart: an end's
+    distances from the predictions, in logarithms, are added in quadrature. Both ends still rise
+    with every value that they are made of.
+    """
+    logs = [np.log(np.maximum(kept, LEAST_KEPT)) for kept in (cache, weights)]
+    of_cache, of_weights = (log - log[middle] for log in logs)
+    away = np.copysign(np.hypot(of_cache, of_weights), of_cache + of_weights)
+    kept: Floats = cache[middle] * weights[middle] * np.exp(away)
+    return kept
 
 
 def protected_shares(

@@ -148,6 +148,7 @@ def _check_population(population: Mapping[str, Any], spread: Mapping[str, Any]) 
             number(value, -(WIDEST**2), WIDEST**2, "population.covariance")
     for name in (*SPREADS, "biased_outlier", "misfit"):
         number(spread[name], 0.0, WIDEST, f"spread.{name}")
+    number(spread.get("source", 0.0), 0.0, WIDEST, "spread.source")
 
 
 def _check_model(model: Mapping[str, Any], where: str) -> None:

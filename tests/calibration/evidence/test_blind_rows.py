@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from kvpareto.calibration.evidence.blind_rows import (
+from kvpareto.calibration.evidence.blind_rows import apart_table, models_of_rows
+from kvpareto.calibration.fit.interval_widths import (
     BASES,
     FAMILY,
     OWN,
     SISTER,
     STRANGER,
-    apart_table,
     as_planned,
-    models_of_rows,
 )
 from kvpareto.calibration.fit.mixed_effects import KnownModel
 from kvpareto.calibration.fit.published import FOLDER, read_models

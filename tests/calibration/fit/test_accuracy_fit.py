@@ -50,6 +50,7 @@ def test_a_refit_gives_the_shipped_coefficients(full: Fit) -> None:
     for kind, shape in payload["kind_shapes"].items():
         for name in ("misfit", "weight_misfit"):  # of the hold-outs
             shape[name] = SHIPPED["kind_shapes"][kind][name]
+    payload["spread"]["source"] = SHIPPED["spread"]["source"]
     again = flat(json.loads(to_text(payload)))
     shipped = flat({key: value for key, value in SHIPPED.items() if key != "held_out"})
     assert again.keys() == shipped.keys()
@@ -128,6 +129,18 @@ def test_the_intervals_of_left_out_models_cover() -> None:
         assert left_out(four)[1] >= 0.9  # 0.83 and 0.80 by log noise alone
     for part in ("leave_one_model_out", "leave_one_configuration_out"):
         assert SHIPPED["held_out"][part]["coverage"] >= 0.9
+
+
+def test_the_intervals_of_left_out_sources_cover() -> None:
+    """Of tables that nobody has seen, counted by rows and by sources alike, at the widths that
+    ship: between a wish and a width that says nothing."""
+    held_out = SHIPPED["held_out"]["leave_one_source_out"]
+    assert held_out["rows"] == sum(row.quantizes_cache for row in ROWS)
+    # by rows .980, since the largest tables are those of least surprise
+    assert 0.9 <= held_out["coverage_each_source_alike"] <= 0.96 <= held_out["coverage"] <= 0.985
+    for counted in ("", "_each_source_alike"):
+        assert held_out[f"coverage_below_0.9{counted}"] >= 0.8
+    assert held_out["mean_width"] < 0.35
 
 
 def test_the_planner_evaluates_what_was_fitted(full: Fit) -> None:

@@ -1,22 +1,32 @@
 """A kind's misfit adds to a model's spread, and is the least that covers its left-out rows."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kvpareto.calibration.fit import interval_widths
 from kvpareto.calibration.fit.accuracy_rows import AccuracyRow, row_of
 from kvpareto.calibration.fit.cross_validation import Collector, Misfit, Misfits, with_misfits
 from kvpareto.calibration.fit.interval_widths import (
     FEWEST,
     MISFIT_STEP,
+    OWN,
+    STRANGER,
     WEIGHTS_STEP,
+    hold_out_sources,
     kind_misfits,
+    source_misfit,
 )
 from kvpareto.calibration.fit.mixed_effects import KnownModel
+from kvpareto.calibration.fit.published import FOLDER, read_models
+from kvpareto.calibration.fit.published_sources import origin
 from kvpareto.calibration.grid.evaluate import FEATURES
 from kvpareto.planner.accuracy.measured_configs import MeasuredRetention
 from kvpareto.planner.accuracy.predict import predict, published
+from kvpareto.planner.accuracy.predictor import Predictor
 from kvpareto.planner.formats.configuration import Configuration
 from tests.support.accuracy_specs import LLAMA31_8B, UNSEEN_BIASED, spec_of
 
@@ -54,11 +64,14 @@ class LeftOut(Collector):
         keys = dict.fromkeys(row.model for row in rows)
         self.models = {key: KnownModel(key, FEATURES, (), (i, 1, 1)) for i, key in enumerate(keys)}
 
-    def covered(self, z: float, misfits: Misfits) -> dict[int, bool]:
-        assert z == Z
+    def covered(
+        self, z: float | None, misfits: Misfits, between_sources: float = 0.0
+    ) -> dict[int, bool]:
+        assert z in (Z, None)  # sources: of each prediction's own z
         needed = zip(self.rows, self.from_misfit, strict=True)
         return {
-            i: self._given(row, misfits.get(row.kind, Misfit())) >= least - 1e-9
+            i: max(between_sources, self._given(row, misfits.get(row.kind, Misfit())))
+            >= least - 1e-9
             for i, (row, least) in enumerate(needed)
         }
 
@@ -140,3 +153,99 @@ def test_the_lower_end_of_4_bit_weights_allows_for_it() -> None:
     assert after[1] - after[0] == pytest.approx(gap, abs=1e-6)
     assert ends("w8a16-k16v16", 0.0)[0] - ends("w8a16-k16v16", 0.1)[0] < 0.003
     assert ends("w16a16-k4v4-g64", 0.1) == ends("w16a16-k4v4-g64", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted"),
+    [
+        ("arXiv:2502.15075v3 Table 9 (HQQ channel-wise)", "arXiv:2502.15075"),
+        ("QuaRot, as arXiv:2504.04823 Table 1 has it", "arXiv:2504.04823"),
+        ("thu-nics/qllm-eval@6d047af:qllm_eval/visualization/mmlu_w.txt", "thu-nics/qllm-eval"),
+        ("vllm-project/vllm#40633 (JartX, 2026-04-24)", "vllm-project/vllm"),
+        ("RedHatAI model card phi-4-quantized.w4a16 (a/b@1:c)", "RedHatAI"),
+        ("a/b#2606 (W4A16); baseline from RedHatAI", "a/b"),
+        ("https://example.com/datasets/a/b c.md", "https://example.com/datasets/a/b"),
+        ("HF blog kv-cache-quantization.md (g64/r128)", "HF blog kv-cache-quantization.md"),
+        ("stored text 66701634847 (reproduction of KIVI)", "stored text 66701634847"),
+    ],
+)
+def test_the_origin_of_a_row_is_who_ran_its_table(source: str, wanted: str) -> None:
+    assert origin(source) == wanted
+
+
+def of_sources(*needed: Sequence[float], retention: float = 0.95) -> tuple[list[AccuracyRow], ...]:
+    """Rows of reading from sources of their own, one for each of `needed`."""
+    return tuple(
+        [replace(ROW, source=f"paper/{i}", retention=retention)] * len(each)
+        for i, each in enumerate(needed)
+    )
+
+
+@pytest.mark.parametrize(
+    ("needed", "retention", "wanted"),
+    [
+        # of 20 sources alike .945 must be held, of 18 .95
+        pytest.param([[0.0] * 19 + [2.0]] * 20, 0.95, 0.0, id="rows and sources"),
+        pytest.param([[0.0] * 90] * 19 + [[1.3] * 2], 0.95, 0.0, id="a source of twenty is not"),
+        pytest.param([[0.0] * 90] * 17 + [[1.3] * 2], 0.95, 1.375, id="one of eighteen is asked"),
+        pytest.param([[0.0]] * 19 + [[2.0] * 5], 0.95, 2.0, id="sources, but not rows"),
+        pytest.param([[0.0] * 9 + [1.0]] * 20, 0.95, 1.0, id="nine tenths of every source"),
+        pytest.param([[0.0] * 9 + [1.0]] * 20, 0.5, 1.0, id="all of them fallen"),
+        pytest.param([[9.0] * 20], 0.95, 4.0, id="the widest that is given"),
+    ],
+)
+def test_the_misfit_between_sources_covers_rows_and_sources(
+    needed: list[list[float]], retention: float, wanted: float
+) -> None:
+    rows = [row for each in of_sources(*needed, retention=retention) for row in each]
+    flat = [one for each in needed for one in each]
+    assert source_misfit(LeftOut(rows, flat), {}) == wanted
+
+
+def test_four_fifths_of_a_source_s_fallen_rows_are_covered() -> None:
+    """Of all rows nine tenths are anyway, and by sources alike one more is missed; weights alone
+    have no say."""
+
+    def found(missed: int, more: Sequence[float] = ()) -> float:
+        rows, needed = [], []
+        for i in range(20):
+            fallen = replace(ROW, source=f"paper/{i}", retention=0.8)
+            rows += [replace(fallen, retention=0.95)] * 90 + [fallen] * 10
+            needed += [0.0] * 98 + [0.0 if i >= missed else 1.5] * 2
+        rows, needed = rows + [FOUR] * len(more), needed + list(more)
+        return source_misfit(LeftOut(rows, needed), {})
+
+    assert found(20) == 1.5  # 8 of 10 in each: with one source more .76
+    assert found(17) == 1.5  # .83: .79
+    assert found(16) == found(16, [3.0] * 9) == 0.0  # .84: .80
+
+
+def test_a_source_is_left_out_with_all_of_its_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its model's rows in other sources stay, and are what the prediction rests on."""
+    models = {m.key: m for m in map(KnownModel.read, read_models(FOLDER / "models.csv"))}
+    llama, stranger = "llama-3.1-8b", "internlm2-7b"
+    tables = ["a/b: one", "a/b: two", "c/d", "c/d"]
+    keys = [llama, stranger, llama, stranger]
+    rows = [replace(ROW, model=m, source=s) for m, s in zip(keys, tables, strict=True)]
+    asked: list[tuple[int, ...]] = []
+
+    def without(
+        out: Sequence[int], rows: Sequence[AccuracyRow], known: object, *rest: object
+    ) -> Predictor:
+        asked.append(tuple(out))
+        left = {m: line for m, line in published().payload["models"].items() if m == llama}
+        return Predictor({**published().payload, "models": left, "z": rest[-1]})
+
+    monkeypatch.setattr(interval_widths, "without", without)
+    z: Mapping[str, float] = {"unseen": 0.7, "known": 0.4}
+    collected, bases = hold_out_sources(rows, models, Path(), {}, z)
+    assert asked == [(0, 1), (2, 3)]
+    assert bases == (OWN, STRANGER, OWN, STRANGER)
+    low, middle, high = collected.foreseen(None, {})
+    assert (low < middle).all()
+    assert (middle < high).all()
+    held = collected.covered(None, {})
+    assert held == collected.covered(None, {}, 0.0)
+    wide = collected.foreseen(None, {}, 3.0)
+    assert (wide[0] < low).all()
+    assert wide[1] == pytest.approx(middle)

@@ -100,6 +100,7 @@ def without_qwen25() -> tuple[Predictor, dict[str, KnownModel]]:
     for kind, shape in payload["kind_shapes"].items():
         for name in ("misfit", "weight_misfit"):
             shape[name] = shipped["kind_shapes"][kind][name]
+    payload["spread"]["source"] = shipped["spread"]["source"]
     return Predictor(payload), models
 
 

@@ -1,12 +1,19 @@
 """Models that have no rows of their own cache: what their config and their kin say of it."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
+from kvpareto.planner.accuracy.key_noise.key_ranges import bundled_ranges
+from kvpareto.planner.accuracy.model_sensitivity import FittedSensitivities
 from kvpareto.planner.accuracy.predict import predict, published
+from kvpareto.planner.accuracy.predictor import Predictor
+from kvpareto.planner.accuracy.retention import kept_by_both
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import ModelSpec
-from tests.support.accuracy_specs import UNSEEN, UNSEEN_BIASED, spec_of
+from tests.support.accuracy_specs import LLAMA31_8B, QWEN25_7B, UNSEEN, UNSEEN_BIASED, spec_of
 
 CONTEXT = 8192
 
@@ -79,3 +86,91 @@ def test_rows_of_weights_alone_say_nothing_of_a_cache() -> None:
     )
     assert (cache.provenance, weights.provenance) == ("transferred", "published")
     assert "no model of about this size" in cache.notes[0]
+
+
+def between_sources(misfit: float) -> Predictor:
+    payload = published().payload
+    return Predictor({**payload, "spread": {**payload["spread"], "source": misfit}})
+
+
+@pytest.mark.parametrize("model", [LLAMA31_8B, UNSEEN])
+def test_a_new_table_differs_from_the_known_ones(model: str) -> None:
+    """By hand: log noise beside the model's own spread, at both ends; the middle and weights alone
+    stay, and a cache in 16 bits has none."""
+    spec = spec_of(model)
+    kept = {
+        (misfit, text): predict(
+            spec, Configuration.parse(text), CONTEXT, between_sources(misfit)
+        ).tasks["reasoning"]
+        for misfit in (0.0, 3.0)
+        for text in ("w16a16-k4v4-g64", "w4a16-k16v16")
+    }
+    assert kept[0.0, "w4a16-k16v16"] == kept[3.0, "w4a16-k16v16"]
+    near, far = (kept[misfit, "w16a16-k4v4-g64"] for misfit in (0.0, 3.0))
+    assert near.retention == far.retention
+    fit = published()
+    effects, shape = fit.models.of(spec), fit.payload["kind_shapes"]["reasoning"]
+    known = np.hypot(effects.spread[:3], shape["misfit"])
+    least, most = (np.hypot(known, 3.0) - known).min(), (np.hypot(known, 3.0) - known).max()
+    steep = fit.gamma * float(np.exp(shape["steepness"]))
+
+    def log_noise(kept: float) -> float:
+        floor = shape["floor"]
+        return float(np.log(1.0 / ((kept - floor) / (1.0 - floor)) - 1.0)) / steep
+
+    for end in ("low", "high"):
+        moved = abs(log_noise(getattr(far, end)) - log_noise(getattr(near, end)))
+        assert effects.z * least - 1e-6 <= moved <= effects.z * most + 1e-6
+
+
+def test_only_what_tables_alone_tell_is_as_far_off_as_tables_are() -> None:
+    """Keys that were read, and runs made here, are not a stranger's table."""
+    models, biased = published().models, spec_of(UNSEEN_BIASED)
+    assert models.of(spec_of(LLAMA31_8B)).of_tables
+    features = models.of(biased).features
+    assert models.unseen(features).of_tables
+    keys = bundled_ranges("Qwen/Qwen2.5-Coder-0.5B-Instruct")
+    assert not models.unseen(replace(features, ranges=keys)).of_tables
+    rows = {**models.payload["models"]["llama-3.1-8b"], "provenance": "calibrated"}
+    calibrated = FittedSensitivities({**models.payload, "models": {"mine": rows}})
+    assert not calibrated.known("mine", features).of_tables
+
+
+def test_the_keys_of_another_model_of_its_shape_are_not_its_own() -> None:
+    """Qwen2-7B has Qwen2.5-7B's shape: it takes the rows and the table of keys, not the trust."""
+    spec = replace(spec_of(QWEN25_7B), name="example/copy")
+    taken = published().models.of(spec)
+    assert taken.features.ranges is not None
+    assert taken.of_tables
+    own = replace(taken.features, ranges=bundled_ranges("Qwen/Qwen2.5-Coder-0.5B-Instruct"))
+    assert not published().models.sister("qwen2.5-7b", own).of_tables
+
+
+def test_errors_of_cache_and_weights_are_apart() -> None:
+    """By hand, in logarithms of what is kept: distances of 0.1 and 0.03 below make 0.1044, not
+    0.13; the upper end likewise. What is not quantized adds nothing."""
+    cache = np.array([[0.98 * np.exp(-0.1)], [0.98], [0.99]])
+    weights = np.array([[0.97 * np.exp(-0.03)], [0.97], [0.98]])
+    low, middle, high = kept_by_both(cache, weights, 1)[:, 0]
+    assert middle == pytest.approx(0.98 * 0.97, abs=1e-12)
+    assert np.log(middle / low) == pytest.approx(np.hypot(0.1, 0.03), abs=1e-9)
+    above = np.hypot(np.log(0.99 / 0.98), np.log(0.98 / 0.97))
+    assert np.log(high / middle) == pytest.approx(above, abs=1e-9)
+    assert kept_by_both(cache, np.ones((3, 1)), 1) == pytest.approx(cache)
+    assert kept_by_both(np.zeros((3, 1)), weights, 1).max() == 0.0
+    config, alone = (Configuration.parse(f"w4a16-{kv}") for kv in ("k4v4-g64", "k16v16"))
+    spec = spec_of(LLAMA31_8B)
+    both, by_weights = (predict(spec, c, CONTEXT).tasks["reasoning"] for c in (config, alone))
+    by_cache = predict(spec, Configuration.parse("w16a16-k4v4-g64"), CONTEXT).tasks["reasoning"]
+    assert both.retention == pytest.approx(by_cache.retention * by_weights.retention)
+    assert by_cache.low * by_weights.low < both.low < min(by_cache.low, by_weights.low)
+
+
+def test_a_size_that_nobody_measured_moves_cache_and_weights_alike() -> None:
+    """One cause: there the ends are the products of the ends."""
+    tiny = published().models.of(spec_of(UNSEEN))
+    far = replace(tiny, other_size=np.full(4, 2.0))
+    cache, weights = np.array([[0.8], [0.9], [0.95]]), np.array([[0.7], [0.9], [0.99]])
+    together = published().together
+    assert together(far, cache, weights, 1) == pytest.approx(cache * weights)
+    assert together(tiny, cache, weights, 1)[0] > (cache * weights)[0]

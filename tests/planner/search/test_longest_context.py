@@ -57,10 +57,11 @@ def test_the_longest_context_is_that_of_all_safe_configurations() -> None:
 
 
 def test_a_context_ends_where_the_promise_does(qwen: Request) -> None:
-    strict = replace(qwen, budget=80 * GB, max_loss=0.05)
     config = Configuration.parse("w8a16-k4v4+rot")
+    promised = accuracy.predict(qwen.spec, config, 20_000).low
+    strict = replace(qwen, budget=80 * GB, max_loss=1.0 - promised)
     longest = max_context_of(strict, config)
     assert longest is not None
     assert longest.limited_by == "accuracy"
-    assert accuracy.predict(qwen.spec, config, longest.context).low >= 0.95
-    assert accuracy.predict(qwen.spec, config, longest.context + 1).low < 0.95
+    assert accuracy.predict(qwen.spec, config, longest.context).low >= promised - 1e-12
+    assert accuracy.predict(qwen.spec, config, longest.context + 1).low < promised

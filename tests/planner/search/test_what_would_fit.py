@@ -75,7 +75,7 @@ def test_hints_name_the_option_that_was_typed(option: str, engine: str) -> None:
 def test_many_users_are_offered_fewer_first_and_no_context_that_helps_nobody(
     qwen: Request,
 ) -> None:
-    crowd = replace(qwen, workload=Workload(32_768, 512, batch=256))
+    crowd = replace(qwen, budget=24 * GB, workload=Workload(32_768, 512, batch=256))
     with pytest.raises(NothingFits) as caught:
         recommend(crowd)
     assert caught.value.hint.startswith("this would fit: --batch ")
