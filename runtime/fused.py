@@ -33,6 +33,7 @@ whose layer is norm, attention, add, norm, FFN, add."""
 JOINED = {"gate_up_proj": "down_proj", "input_linear": "output_linear"}
 READERS = {"input_layernorm": "self_attn", "post_attention_layernorm": "mlp"}  # of norms
 """Names of one matrix for gate and up, and of the matrix behind them."""
+READERS = {"input_layernorm": "self_attn", "post_attention_layernorm": "mlp"}  # of norms
 FEW_ROWS = 64
 """Up to this many tokens the halves of one matrix are gated in its product, and RoPE's cos and sin
 are one launch."""

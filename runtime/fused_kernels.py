@@ -19,8 +19,9 @@ from .weights.workspace import Workspace
 
 
 @triton.jit
-def _norm(X, RES, W, OUT, SUM, width, eps, OFFSET: tl.constexpr, ADD: tl.constexpr,
-          BLOCK: tl.constexpr, EARLY: tl.constexpr):  # fmt: skip
+def _norm(X, RES, W, OUT, SUM, width, inner, x_outer, x_inner, eps, OFFSET: tl.constexpr,
+          ADD: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr):  # fmt: skip
+    """One row a program, of X [outer, inner, width] with its strides."""
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
     inside = at < width
@@ -29,7 +30,8 @@ def _norm(X, RES, W, OUT, SUM, width, eps, OFFSET: tl.constexpr, ADD: tl.constex
     w = tl.load(W + at, mask=inside, other=0.0).to(tl.float32)
     if EARLY:
         tl.extra.cuda.gdc_wait()
-    x = tl.load(X + row * width + at, mask=inside, other=0.0).to(tl.float32)
+    source = X + row // inner * x_outer + row % inner * x_inner
+    x = tl.load(source + at, mask=inside, other=0.0).to(tl.float32)
     if ADD:
         x += tl.load(RES + row * width + at, mask=inside, other=0.0).to(tl.float32)
         rounded = x.to(SUM.dtype.element_ty)
@@ -126,10 +128,10 @@ def _angles(POSITIONS, FREQUENCIES, COS, SIN, scaling, HALF: tl.constexpr, BLOCK
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, *, offset: bool = False) -> Tensor:
     """x / rms(x) * weight over the last axis; `offset` multiplies by 1 + weight (Gemma)."""
-    rows = x.contiguous().view(-1, x.shape[-1])
-    out = torch.empty_like(rows)
-    _launch_norm(rows, rows, weight, out, rows, eps, offset, add=False)
-    return out.view(x.shape)
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    x = x if _strides(x) else x.contiguous()
+    _launch_norm(x, x, weight, out, x, eps, offset, add=False)
+    return out
 
 
 def add_rms_norm(
@@ -161,16 +163,35 @@ def whole_norm(
 ) -> tuple[Tensor, Tensor] | None:
     """`add_rms_norm`, or without a residual `rms_norm` and x, whose result the workspace also holds
     in whole numbers, for the product that follows; None where no product would look for them."""
+    if workspace is None:
+        return None
     rows = x.contiguous().view(-1, x.shape[-1])
-    if workspace is None or not cuda_norm.takes(rows, weight):
+    if not cuda_norm.takes(rows, weight):
         return None
     other = None if residual is None else residual.contiguous().view_as(rows)
     both = cuda_norm.norm(rows, other, weight, eps, workspace, offset=offset, in_place=in_place)
     return None if both is None else (both[0].view(x.shape), both[1].view(x.shape))
 
 
+def _strides(x: Tensor) -> tuple[int, int, int] | None:
+    """Rows [outer, inner, width] that x is without a copy, as (inner, outer stride, inner stride):
+    queries of several sequences lie beside their keys and values. None where it has more axes."""
+    if x.stride(-1) != 1:
+        return None
+    axes: list[tuple[int, int]] = []
+    for size, stride in zip(x.shape[:-1], x.stride()[:-1], strict=True):
+        if axes and axes[-1][1] == size * stride:
+            axes[-1] = axes[-1][0] * size, stride
+        elif size > 1:
+            axes.append((size, stride))
+    if len(axes) > 2:
+        return None
+    (_, outer), (inner, apart) = (*axes, *[(1, 0)] * (2 - len(axes)))
+    return inner, outer, apart
+
+
 def _launch_norm(
-    rows: Tensor,
+    x: Tensor,
     residual: Tensor,
     weight: Tensor,
     out: Tensor,
@@ -180,12 +201,13 @@ def _launch_norm(
     *,
     add: bool,
 ) -> None:
-    width = rows.shape[1]
+    width, strides = x.shape[-1], _strides(x)
+    assert strides is not None
     block = triton.next_power_of_2(width)
     warps = 4 if block <= 1024 else 8
-    _norm[(rows.shape[0],)](
-        rows, residual, weight, out, total, width, eps,
-        OFFSET=offset, ADD=add, BLOCK=block, num_warps=warps, **early.options(rows.device),
+    _norm[(x.numel() // width,)](
+        x, residual, weight, out, total, width, *strides, eps,
+        OFFSET=offset, ADD=add, BLOCK=block, num_warps=warps, **early.options(x.device),
     )  # fmt: skip
 
 

@@ -42,6 +42,33 @@ def test_norms_equal_the_modules(width: int) -> None:
         assert relative_error(normed, module(x + residual).detach()) < EXACT
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_queries_and_keys_are_normed_where_they_lie(
+    batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slices of q, k and v as one, by token or by head, are not copied first; other views are."""
+    width, heads = 16, 4
+    joint = noise(batch, 5, heads + 2, width)
+    weight = noise(width, seed=1)
+    norm = fused._Norm(1e-5, offset=False)
+    module = LlamaRMSNorm(width, eps=1e-5).to(DEVICE)
+    module.weight.data.copy_(weight)
+    queries = joint[:, :, :heads]
+    odd = joint.expand(2, *joint.shape)[:, :, ::2, 1:3]
+    copies: list[torch.Tensor] = []
+    copy = torch.Tensor.contiguous
+    monkeypatch.setattr(torch.Tensor, "contiguous", lambda x: copies.append(x) or copy(x))
+    cases = ((queries, 0), (queries.transpose(1, 2)[:1], 0), (joint[:, :1, 1:3], 0), (odd, 1))
+    for view, copied in cases:
+        copies.clear()
+        with torch.no_grad():
+            found = norm(module, view)
+        assert len(copies) == copied
+        assert found.shape == view.shape
+        assert found.is_contiguous()
+        assert relative_error(found, module(view).detach()) < EXACT
+
+
 def test_a_norm_made_with_a_sum_is_that_sums_alone() -> None:
     x, residual, other = noise(2, 3, 96), noise(2, 3, 96, seed=1), noise(2, 3, 96, seed=2)
     module = LlamaRMSNorm(96, eps=1e-5).to(DEVICE)
