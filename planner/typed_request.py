@@ -110,7 +110,7 @@ def typed_request(model: str, **words: Unpack[PlanWords]) -> Request:
         parallel=typed_parallel(words.get("parallel"), engine),
         ttft=typed_target(words.get("ttft"), "ttft", hardware),
         tpot=typed_target(words.get("tpot"), "tpot", hardware),
-        budget_typed=words.get("budget") is not None,
+        budget_typed=not host_only or words.get("budget") is not None,
         at_once="batch" if words.get("users") is None else "users",
     )
 

@@ -165,7 +165,9 @@ def weight_equivalents(
             rows.append(16.0)
             continue
         fewer = "" if name or given >= 16 else taken_for(spec)
-        one = equivalent_bits(name or fewer) if name or fewer else max(4.0, float(given))
+        one = equivalent_bits(name or fewer) if name or fewer else float(given)
+        if not name and spec.quantization is not None and spec.quantization.method in TRAINED_SO:
+            one = max(one, 4.0)
         if released and one < 16:
             one = 16.0 if name in ("", RELEASED) else max(one, 4.0) + _TENTH
         rows.append(one)

@@ -68,7 +68,7 @@ class Request:
     """Seconds within which the first token must come, and each further one."""
     tpot: float | None = None
     budget_typed: bool = True
-    """Whether the budget is one that somebody named, and not all of a card or of --ram."""
+    """False where there is no device, and the budget is what --ram said."""
     at_once: str = "batch"
     """The option that said how many sequences run at once: batch or users. Hints name it again."""
 

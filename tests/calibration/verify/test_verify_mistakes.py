@@ -42,7 +42,7 @@ def damage(*path: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
             damage("recommended", "memory", "kv", value="much"),
             "is not a plan: recommended.memory.kv",
         ),
-        (damage("recommended", "config", value="w5a16-k3v9"), "w5 is not"),
+        (damage("recommended", "config", value="w7a16-k3v9"), "w7 is not"),
         (damage("recommended", "accuracy", "low", value=float("nan")), "is not a plan"),
         (damage("budget", value=-1), "is not a plan: budget"),
         (damage("engine", value="llama"), "no engine is called 'llama'"),

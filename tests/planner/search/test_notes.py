@@ -35,7 +35,7 @@ def test_a_default_context_leaves_room_for_the_output() -> None:
     for output in ("1024", "2k"):
         with pytest.raises(BadInput, match="leaves none for a prompt") as found:
             Workload.parse(None, output, "1", 1024)
-        assert found.value.hint.startswith("--output 512, or ")
+        assert found.value.hint.startswith("--output 512; ")
 
 
 @pytest.mark.parametrize(("longest", "output"), [(1, 0), (2, 1), (512, 256), (1023, 511)])
