@@ -248,7 +248,8 @@ def _placing(request: Request) -> dict[str, Any]:
     device."""
     if request.engine.serves or not request.engine.places:
         return {}
-    return {"ram": request.ram, "host_only": request.host_only}
+    typed = {} if request.budget_typed else {"budget_typed": False}
+    return {"ram": request.ram, "host_only": request.host_only, **typed}
 
 
 def _gpu(request: Request) -> str | None:

@@ -120,6 +120,7 @@ class PlanFile(_Part):
     accept_risk: bool = False
     ram: Bytes | None = None
     host_only: bool = False
+    budget_typed: bool = True
     front: str = ""
     lengths: list[Length] = []
     ttft_target_s: Seconds | None = None
@@ -225,6 +226,7 @@ def _request(plan: PlanFile, offline: bool) -> Request:
         reserve=plan.gpu_memory.reserve if plan.gpu_memory is not None else None,
         ram=plan.ram,
         host_only=plan.host_only,
+        budget_typed=plan.budget_typed,
         parallel=Parallel.parse(plan.parallel_asked) if plan.parallel_asked else None,
         ttft=plan.ttft_target_s,
         tpot=plan.tpot_target_s,

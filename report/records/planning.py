@@ -154,6 +154,7 @@ class PlanRecord(QuestionRecord):
     runnable: bool
     ram: NotRequired[int | None]
     host_only: NotRequired[bool]
+    budget_typed: NotRequired[bool]
     commands: list[CommandRecord]
     own_runtime: NotRequired[OwnRuntimeRecord | None]
     because: NotRequired[str]
