@@ -32,7 +32,7 @@ FIRST = 1
 """Configurations that leave nothing to fit: the unquantized model."""
 AGAIN = 2.0
 """Times that the 16-bit weights were read in, for reading and rounding them to other bits."""
-CHOICES = 4
+CHOICES = 3
 """Times that the next run was chosen in, which are left of the minutes: for the next one, for the
 errors that are expected at the end, and for the fits of the model's own noise."""
 RECENT = 4
@@ -165,7 +165,8 @@ class Campaign:
         choice = choose(Posterior(self._candidates, tried), rng)
         index = choice.index
         if self._telling is not None:
-            index = self._telling.next(_runs(self._records), tried, otherwise=index)
+            last = number == self._plan.runs - 1
+            index = self._telling.next(_runs(self._records), tried, last, otherwise=index)
         settled = choice.expected_error < self._plan.tolerance
         enough = self._telling is None or number >= LONG
         if index is None or (settled and enough):

@@ -17,8 +17,8 @@ from ..fit.profile import first_guesses
 from ..fit.published import FOLDER, read_models
 from ..fit.regression import fit_rows
 
-OF_ONE = 14.0
-"""Of the timed fit, what the fit at the end takes at most: 10 to 13 for 6 to 16 configurations."""
+OF_ONE = 11.0
+"""Of the timed fit, what the fit at the end takes at most: 5 to 11 for 6 to 16 configurations."""
 BESIDE = 1.5
 """Seconds of the command beside: the interpreter's start and end, files, the result."""
 

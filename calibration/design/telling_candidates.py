@@ -58,9 +58,10 @@ class CandidateDesign:
         self._design: TellingDesign | None = None
 
     def next(
-        self, records: Sequence[Record], tried: Collection[int], otherwise: int | None
+        self, records: Sequence[Record], tried: Collection[int], last: bool, otherwise: int | None
     ) -> int | None:
-        """The candidate to run after `tried`; `otherwise` where no row says anything yet."""
+        """The candidate to run after `tried`, `last` of all or not; `otherwise` where no row says
+        anything yet."""
         measured = _measured(records)
         if not measured:
             return otherwise
@@ -75,7 +76,7 @@ class CandidateDesign:
                 kept[candidate * len(places) + place].append(min(row.retention, 1.0))
         seen = np.array([np.mean(values) if values else np.nan for values in kept])
         ran = {number[candidate] for candidate in tried}
-        chosen = design.next([row for _, row in measured], ran, seen)
+        chosen = design.next([row for _, row in measured], ran, seen, last)
         return None if chosen is None else self._pool[chosen]
 
     def expected(self, records: Sequence[Record], tried: Collection[int]) -> float | None:

@@ -14,7 +14,8 @@ the run may find. The error is taken of r and not of u, since nothing is gained 
 thoroughly a format fails; that is where linearized designs (A- and D-optimal) waste their runs.
 
 Late runs look at the frontier in turn with that: they measure the pick whose promise is least sure,
-or the format that may beat a pick by most, where that is a point or more.
+or the format that may beat a pick by most, where that is a point or more. So does the last of all
+where it is three, since no run comes after it that would.
 """
 
 from collections.abc import Collection, Sequence
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import solve_triangular
+from threadpoolctl import threadpool_limits
 
 from ..fit.accuracy_rows import AccuracyRow
 from ..fit.calibrated_noise import NoisePrior, NoiseRows, fit_calibrated_noise
@@ -34,8 +36,8 @@ Ints = npt.NDArray[np.int64]
 FRONTIER_FROM, FRONTIER_EVERY = 10, 2
 """Runs before which the frontier is not looked at, since what is known of it is the prior; and how
 often it is then."""
-WORTH = 0.01
-"""Expected error of a pick from which on a run is spent on it."""
+WORTH, LAST_WORTH = 0.01, 0.03
+"""Expected error of a pick from which on a run is spent on it; the last run, out of turn."""
 SAFE, TIE = 0.9, 0.002
 """What a pick keeps for sure at least, and what a dearer pick must gain."""
 SATURATED = 1e-9
@@ -181,22 +183,28 @@ class TellingDesign:
         self._points, self._model, self._prior = points, model, prior
         self._arrays = NoiseRows(points.rows, model)
 
-    def next(self, rows: Sequence[AccuracyRow], tried: Collection[int], kept: Floats) -> int | None:
-        """The candidate to run after `tried`; None where all are. `kept`: see `doubted_pick`."""
-        belief = Belief.of(rows, self._model, self._prior, self._arrays)
-        number = len(tried)
-        if number >= FRONTIER_FROM and (number - FRONTIER_FROM) % FRONTIER_EVERY == 0:
-            candidate, gain = doubted_pick(belief, self._points, tried, kept)
-            if gain >= WORTH:
-                return candidate
-        row_sd = float(np.median([row.sd for row in rows]))
-        rng = np.random.default_rng(number)
-        return most_telling(belief, self._points, tried, row_sd, rng)
+    def next(
+        self, rows: Sequence[AccuracyRow], tried: Collection[int], kept: Floats, last: bool
+    ) -> int | None:
+        """The candidate to run after `tried`, `last` of all or not; None where all are tried.
+        `kept`: see `doubted_pick`."""
+        with threadpool_limits(1):  # the matrices are small: threads only wait for each other
+            belief = Belief.of(rows, self._model, self._prior, self._arrays)
+            number = len(tried)
+            turn = number >= FRONTIER_FROM and (number - FRONTIER_FROM) % FRONTIER_EVERY == 0
+            if turn or last:
+                candidate, gain = doubted_pick(belief, self._points, tried, kept)
+                if gain >= (WORTH if turn else LAST_WORTH):
+                    return candidate
+            row_sd = float(np.median([row.sd for row in rows]))
+            rng = np.random.default_rng(number)
+            return most_telling(belief, self._points, tried, row_sd, rng)
 
     def expected(self, rows: Sequence[AccuracyRow], tried: Collection[int]) -> float:
         """Mean error of retention that `rows` leave, as the fit expects it, over all points of
         candidates that were not tried."""
-        belief = Belief.of(rows, self._model, self._prior, self._arrays)
+        with threadpool_limits(1):
+            belief = Belief.of(rows, self._model, self._prior, self._arrays)
         left = ~np.isin(self._points.owner, list(tried))
         spread = belief.spread[left]
         return float(expected_error(belief.mean[left], spread, spread).mean())

@@ -55,7 +55,8 @@ def chosen_runs(measured: Measured, count: int) -> list[Configuration]:
     kept = np.array([min(row.retention, 1.0) for row in points.rows])
     while len(tried) < min(count, len(configs)):
         seen = np.where(np.isin(points.owner, list(tried)), kept, np.nan)
-        chosen = design.next(_rows_of(points, tried), tried, seen)
+        last = len(tried) == min(count, len(configs)) - 1
+        chosen = design.next(_rows_of(points, tried), tried, seen, last)
         assert chosen is not None  # some are left
         tried[chosen] = None
     return [configs[i] for i in tried]

@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 
+from kvpareto.calibration.design import telling_run
 from kvpareto.calibration.design.telling_run import (
     OWN,
     Belief,
     Points,
+    TellingDesign,
     doubted_pick,
     expected_error,
     most_telling,
 )
-from kvpareto.calibration.evidence.replayed_models import KEY, recall_grid
+from kvpareto.calibration.evidence.replayed_models import KEY, recall_grid, recall_spec
 from kvpareto.calibration.fit.accuracy_rows import row_of
 from kvpareto.calibration.fit.calibrated_noise import NoiseRows, fit_calibrated_noise, prior_of
 from kvpareto.calibration.fit.mixed_effects import KnownModel
@@ -123,3 +125,27 @@ def test_gradient_is_the_slope_of_predictions_and_rows_narrow_what_they_tell_of(
     assert more.mean.shape == (len(data.rows),)
     kept = 1 / (1 + np.exp(more.mean))
     assert kept == pytest.approx(np.clip(data.predict(fitted.noise), 1e-9, 1 - 1e-9), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("number", "gain", "last", "on_the_frontier"),
+    [
+        (12, 0.009, False, False),
+        (12, 0.01, False, True),
+        (13, 0.5, False, False),  # out of turn
+        (13, 0.029, True, False),
+        (13, 0.03, True, True),  # no run comes after it that would look there
+    ],
+)
+def test_late_runs_look_at_the_frontier_in_turn_and_the_last_where_much_is_at_stake(
+    number: int, gain: float, last: bool, on_the_frontier: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, some = recall_spec("recall-third"), points(*range(5))
+    sensitivity = published().models.of(spec)
+    model = KnownModel(KEY, sensitivity.features, (), shape_of(spec))
+    design = TellingDesign(some, model, prior_of(published(), sensitivity))
+    monkeypatch.setattr(telling_run, "doubted_pick", lambda *_: (3, gain))
+    monkeypatch.setattr(telling_run, "most_telling", lambda *_: 4)
+    tried = list(range(number))
+    chosen = design.next(some.rows[:2], tried, np.zeros(5), last)
+    assert chosen == (3 if on_the_frontier else 4)
