@@ -1,7 +1,7 @@
 """Checked reading of `quantization_config`: what is absent, of another type, or under a name that
 no tool gives it is one line that names it. A field that is passed over would change the bytes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ...errors import BadConfig
@@ -47,6 +47,16 @@ def flag(section: Section, name: str, default: bool = False) -> bool:
         return default
     if not isinstance(value, bool):
         raise BadConfig(f"quantization_config: {name} is {_shown(value)}, not true or false", HINT)
+    return value
+
+
+def word(section: Section, name: str, default: str, choices: Collection[str]) -> str:
+    """One of `choices`. Raises BadConfig."""
+    value = section.get(name)
+    value = default if value is None or value == "" else value
+    if not isinstance(value, str) or value not in choices:
+        known = ", ".join(choices)
+        raise BadConfig(f"quantization_config: {name} is {_shown(value)}, not one of {known}", HINT)
     return value
 
 
@@ -99,8 +109,11 @@ def _asked(section: ReadKeys) -> Iterator[ReadKeys]:
 
 
 def _one_slip(key: str, name: str) -> bool:
-    """Whether two names differ in one letter, in two that changed places, or in `_` and `-`."""
+    """Whether two names differ in one letter, in two that changed places, or in `_` and `-`; names
+    of other numbers (load_in_4bit, load_in_8bit) are no slips of each other."""
     a, b = (one.lower().replace("_", "").replace("-", "") for one in (key, name))
+    if [c for c in a if c.isdigit()] != [c for c in b if c.isdigit()]:
+        return False
     if a == b or sorted((len(a), len(b)))[0] < 3 or abs(len(a) - len(b)) > 1:
         return a == b
     if len(a) != len(b):

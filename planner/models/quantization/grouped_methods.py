@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import BadConfig
 from ...formats.weight_format import MatrixFormat
-from .fields import PUBLISHED, Section, flag, group_of, inner, whole
+from .fields import PUBLISHED, Section, flag, group_of, inner, whole, word
 from .module_rules import ModuleRule, all_modules, rules_for
 from .section import HINT
 
@@ -91,16 +91,15 @@ def _compressed_format(group: Mapping[str, Any], section: Section) -> MatrixForm
     bits = whole(weights, "num_bits", 8, (2, 3, 4, 8))
     size = group_of(weights, -1)
     kind = group.get("format") or section.get("format") or ""
-    strategy = weights.get("strategy") or ("group" if size > 0 else "tensor")
+    tiles = {"tensor": (0, 0), "channel": (1, 0), "group": (1, size), "block": (1, 0)}
+    usual = "group" if size > 0 else "tensor"
+    strategy = word(weights, "strategy", usual, (*tiles, "tensor_group"))
     activations = group.get("input_activations")
     static = isinstance(activations, Mapping) and not activations.get("dynamic")
     if "nvfp4" in str(kind) or strategy == "tensor_group":
         return replace(NVFP4, constant_bytes=8 if isinstance(activations, Mapping) else 4)
     if "mxfp4" in str(kind):
         return MXFP4
-    tiles = {"tensor": (0, 0), "channel": (1, 0), "group": (1, size), "block": (1, 0)}
-    if strategy not in tiles:
-        raise BadConfig(f"quantization_config: strategy {str(strategy)[:40]!r} is not known", HINT)
     if strategy == "group" and size < 1:
         raise BadConfig("quantization_config has no group_size for its groups", PUBLISHED)
     rows, columns = tiles[strategy]

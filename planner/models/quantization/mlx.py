@@ -19,7 +19,7 @@ from typing import Any
 from ...errors import BadConfig
 from ...formats.weight_format import MatrixFormat
 from ..spec import TensorGroup
-from .fields import Section, whole
+from .fields import Section, whole, word
 from .module_rules import ModuleRule, canonical, rules_for
 from .section import HINT
 
@@ -101,14 +101,12 @@ def _modules(section: Section) -> dict[str, Any]:
 
 def _format(entry: Section, section: Section, config: Section) -> MatrixFormat:
     """What one entry says; what it leaves out is the whole file's."""
-    mode = entry.get("mode", section.get("mode")) or "affine"
+    mode = word({**section, **entry}, "mode", "affine", ("affine", *_BLOCK_SCALED))
     bits = whole({**section, **entry}, "bits", None, _BITS)
     group = whole({**section, **entry}, "group_size", None, _GROUPS)
     scale_bytes = 1
     if mode == "affine":
         scale_bytes = 2 * (4 if _text(config, "torch_dtype", "dtype") == "float32" else 2)
-    elif mode not in _BLOCK_SCALED:
-        raise BadConfig(f"MLX quantization: mode {str(mode)[:40]!r} is not known", HINT)
     elif (bits, group) != _BLOCK_SCALED[mode]:
         raise BadConfig(f"MLX quantization: {mode} with {bits} bits in groups of {group}", HINT)
     return MatrixFormat(

@@ -120,9 +120,9 @@ def test_experts_and_routers_by_mlx_names() -> None:
         "model.layers.0.mlp.switch_mlp.up_proj": {"group_size": 64, "bits": 3},
     }
     spec = read_model(dense(**MOE, quantization=section), "mlx")
-    routers = weight_bytes(spec, 4).formats["MLX affine 8-bit, group 64"]
+    routers = weight_bytes(spec, 3).formats["MLX affine 8-bit, group 64"]
     assert routers == quantized(ROUTER, 8, 64)
-    at_3_bits = weight_bytes(spec, 4).formats["MLX affine 3-bit, group 64"]
+    at_3_bits = weight_bytes(spec, 3).formats["MLX affine 3-bit, group 64"]
     assert at_3_bits == quantized(8 * 2 * 128 * 256, 3, 64)
     others = 2 * EMBEDDING + 2 * ATTENTION + EXPERTS - 8 * 2 * 128 * 256
     kept = 2 * sum(g.parameters for g in spec.tensors if g.role is Role.NORM)
