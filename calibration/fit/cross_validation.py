@@ -17,6 +17,7 @@ import numpy as np
 from ...planner.accuracy.formula import Floats
 from ...planner.accuracy.interval import NORMAL_Z, inside
 from ...planner.accuracy.model_sensitivity import ModelSensitivity
+from ...planner.accuracy.named_noise import checkpoint_bits
 from ...planner.accuracy.predictor import Predictor, above_floor
 from ...planner.accuracy.retention import OutlierLayers
 from ...planner.errors import BadInput
@@ -252,7 +253,7 @@ def predict_rows(
         formats.with_bits(bits, bits),
         shares,
         np.array([float(r.context) for r in rows]),
-        np.array([r.weight_bits for r in rows]),
+        np.array([planned_weight_bits(r) for r in rows]),
         kinds,
         ends,
         np.array([predictor.task_offset(r.kind, s) for r, s in zip(rows, scored, strict=True)]),
@@ -262,6 +263,12 @@ def predict_rows(
     kept = predictor.together(sensitivity, cache, weights, len(ends) - 1)
     retention: Floats = above_floor(kept[0][place], np.array(floors))
     return retention
+
+
+def planned_weight_bits(row: AccuracyRow) -> float:
+    """Of a published checkpoint of fewer than 4 bits what a plan takes it for; a calibration's rows
+    have bits on that scale."""
+    return row.weight_bits if row.provenance == "calibrated" else checkpoint_bits(row.weight_bits)
 
 
 def write_predicted(path: Path, held_out: HeldOut, z: float) -> None:

@@ -18,6 +18,7 @@ DOOR = (
     "measured_configs",
     "model_features",
     "model_sensitivity",
+    "named_noise",
     "predict",
     "prediction",
     "predictor",

@@ -151,6 +151,12 @@ def taken_for(spec: ModelSpec) -> str:
     return _FEWER_BITS[max(2, int(own.bits))]
 
 
+def checkpoint_bits(bits: float) -> float:
+    """Bits on the scale of `formula.weight_noise` of a checkpoint that was quantized in so many
+    afterwards: below 4, those of the mix that stands for it."""
+    return bits if bits >= 4 else equivalent_bits(_FEWER_BITS[max(2, int(bits))])
+
+
 def weight_equivalents(
     spec: ModelSpec, names: Sequence[str], bits: Sequence[float], released: bool
 ) -> Floats:

@@ -5,10 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from kvpareto.calibration.fit.accuracy_rows import read_rows
+from kvpareto.calibration.fit.cross_validation import planned_weight_bits
+from kvpareto.calibration.fit.published import FOLDER
+from kvpareto.planner.accuracy.format_arrays import formats_of
+from kvpareto.planner.accuracy.formula import WEIGHTS_BELOW_4
 from kvpareto.planner.accuracy.key_noise.key_ranges import bundled_ranges
 from kvpareto.planner.accuracy.model_sensitivity import FittedSensitivities
+from kvpareto.planner.accuracy.named_noise import equivalent_bits
 from kvpareto.planner.accuracy.predict import predict, published
-from kvpareto.planner.accuracy.predictor import Predictor
+from kvpareto.planner.accuracy.predictor import FEW_BITS_WIDTH, Predictor
 from kvpareto.planner.accuracy.retention import kept_by_both
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.models.read_config import read_model
@@ -174,3 +180,34 @@ def test_a_size_that_nobody_measured_moves_cache_and_weights_alike() -> None:
     together = published().together
     assert together(far, cache, weights, 1) == pytest.approx(cache * weights)
     assert together(tiny, cache, weights, 1)[0] > (cache * weights)[0]
+
+
+def test_weights_below_4_bits_are_as_uncertain_as_they_are_far() -> None:
+    """By hand: 0.625 times the log noise beyond 4 bits' beside the model's own. Both ends still
+    fall with the bits, for every width."""
+    fit = published()
+    spread = fit.models.of(spec_of(LLAMA31_8B)).spread[3]
+    z, scale = fit.payload["z"]["known"], fit.payload["kind_shapes"]["retrieval"]["weight"]
+    mean = fit.models.of(spec_of(LLAMA31_8B)).mean[3] + scale
+    bits = np.array([8.0, 4.0, 3.0, 0.0, -14.0])
+    none = np.zeros(5)
+    formats = formats_of(spec_of(LLAMA31_8B), [Configuration.parse("w4a16-k16v16")] * 5)
+    _, kept = fit.retention(
+        fit.models.of(spec_of(LLAMA31_8B)), formats, formats, np.stack([none] * 3), 4096.0, bits,
+        ("retrieval",), (-z, 0.0, z),
+    )  # fmt: skip
+    assert (np.diff(kept, axis=-1) < 0).all()
+    beyond = WEIGHTS_BELOW_4 * np.array([0.0, 1.0, 4.0, 18.0])
+    high = 1.0 / (1.0 + np.exp(mean + beyond - np.hypot(z * spread, FEW_BITS_WIDTH * beyond)))
+    assert kept[0, 0, 1:] == pytest.approx(high)
+    assert kept[1, 0, 1:] == pytest.approx(1.0 / (1.0 + np.exp(mean + beyond)))
+
+
+@pytest.mark.parametrize(("bits", "mix"), [(3.0, "Q2_K"), (2.0, "IQ1_S"), (4.0, ""), (16.0, "")])
+def test_a_row_of_few_bits_is_predicted_as_such_a_checkpoint_is_planned(
+    bits: float, mix: str
+) -> None:
+    row = next(r for r in read_rows(FOLDER / "accuracy.csv") if not r.quantizes_cache)
+    row = replace(row, weight_bits=bits)
+    assert planned_weight_bits(row) == (equivalent_bits(mix) if mix else bits)
+    assert planned_weight_bits(replace(row, provenance="calibrated")) == bits
