@@ -7,21 +7,30 @@ found by placing the configuration again.
 from dataclasses import replace
 
 from ..formats.configuration import Configuration
-from ..units import budget_for
+from ..units import budget_for, exact_bytes
 from .gpu_memory import machine_with
 from .placed.questions import placement_of
 from .request import Request
 
 
 def room_hints(request: Request, config: Configuration, need: int) -> list[str]:
-    """What to type for a configuration that needs `need` bytes: host memory, or a budget. Where
-    there is no device the budget is host memory, and the option that was typed comes first; one
-    of `--ram` alone is not said in two ways."""
+    """What to type for a configuration that needs `need` bytes: host memory, or a budget; a smaller
+    `--reserve` where the cards have as much beside it. Where there is no device the budget is host
+    memory, and the option that was typed comes first; one of `--ram` alone is not said in two
+    ways."""
     host = typed_host_memory(request, config, need)
     ram, budget = [f"--ram {host}"] * (host is not None), [f"a budget of {budget_for(need)}"]
     if request.host_only:
         return [*budget, *ram] if request.budget_typed else ram
+    left = sum(gpu.memory_bytes for gpu in request.machine.gpus) - need
+    if request.reserve and left >= 0:
+        reserve = left // _STEP * _STEP
+        budget = [f"--reserve {exact_bytes(reserve) if reserve else 0}"]
     return [*ram, *budget]
+
+
+_STEP = 10**7
+"""Bytes in which a reserve is named."""
 
 
 def typed_host_memory(request: Request, config: Configuration, need: int) -> str | None:

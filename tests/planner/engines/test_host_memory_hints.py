@@ -48,3 +48,16 @@ def test_where_the_budget_was_typed_it_is_said_first() -> None:
     found = re.match(r"this would fit: a budget of ([0-9.]+GB); or --ram", raised.value.hint)
     assert found is not None
     assert api.plan("Qwen/Qwen3-8B", engine="llama.cpp", budget=found[1], offline=True)["fits"]
+
+
+def test_a_reserve_that_is_too_large_is_what_is_made_smaller() -> None:
+    words = {"gpu": "H100", "offline": True, "context": "8k"}
+    with pytest.raises(NothingFits) as raised:
+        api.plan("Qwen/Qwen3-8B", reserve="80GB", **words)
+    assert "a budget of" not in raised.value.hint
+    found = re.search(r"--reserve ([0-9.]+[MG]B)", raised.value.hint)
+    assert found is not None
+    assert api.plan("Qwen/Qwen3-8B", reserve=found[1], accept_risk=True, **words)["fits"]
+    with pytest.raises(NothingFits) as raised:  # without any it is too small as well
+        api.plan("meta-llama/Llama-3.1-70B-Instruct", reserve="5GB", **words | {"gpu": "A10"})
+    assert "a budget of" in raised.value.hint
