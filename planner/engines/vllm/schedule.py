@@ -34,8 +34,6 @@ class Schedule:
     piece_rows: Floats
     first: npt.NDArray[np.intp]
     last: npt.NDArray[np.intp]
-    most: int
-    """Sequences that run together at most."""
 
     @property
     def prompt_rows(self) -> Floats:
@@ -47,11 +45,9 @@ class Schedule:
 def schedule(users: int, prompt: int, output: int, chunk: int, at_once: int) -> Schedule:
     """`users` prompts of `prompt` tokens that arrive together, `output` tokens each.
 
-    `at_once`: sequences that run together; the others wait for one to end. Where early users end
-    before late ones begin, it may limit nobody: the schedule is then that without a limit.
+    `at_once`: sequences that run together; the others wait for one to end.
     """
-    free = _scheduled(users, prompt, output, chunk, users)
-    return free if free.most <= at_once else _scheduled(users, prompt, output, chunk, at_once)
+    return _scheduled(users, prompt, output, chunk, min(at_once, users))
 
 
 @lru_cache(maxsize=256)
@@ -195,7 +191,6 @@ def _described(run: _Run) -> Schedule:
     ends = np.sort(np.concatenate([taken, np.arange(0, taken[-1], prompt)]), kind="stable")
     ends = ends[np.append(True, np.diff(ends) > 0)]
     starts = ends[:-1]
-    begun = -(-taken[1:] // prompt)
     return Schedule(
         rounds.astype(np.float64),
         decoding.astype(np.float64),
@@ -206,7 +201,6 @@ def _described(run: _Run) -> Schedule:
         np.diff(ends).astype(np.float64),
         run.first,
         run.last,
-        int((begun - _before(ending)).max()),
     )
 
 

@@ -16,7 +16,7 @@ def plain(users: int, prompt: int, output: int, chunk: int, at_once: int) -> dic
     first, last = [0] * users, [0] * users
     found: dict[str, list[float]] = {name: [] for name in FIELDS}
     running: list[int] = []
-    waiting = step = most = 0
+    waiting = step = 0
     while waiting < users or running:
         while waiting < users and len(running) < at_once:
             running.append(waiting)
@@ -45,11 +45,10 @@ def plain(users: int, prompt: int, output: int, chunk: int, at_once: int) -> dic
         found["decoding"].append(len(decoding))
         found["length"].append(length + (times - 1) / 2)
         found["finished"].append(finished)
-        most = max(most, sum(done[i] > 0 for i in running))
         running = [i for i in running if made[i] < output]
         step += 1
     ends = {"first": list(map(float, first)), "last": list(map(float, last))}
-    return found | ends | {"most": most}
+    return found | ends
 
 
 @pytest.mark.parametrize("seed", range(6))
