@@ -21,6 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bench_runtime import SMALL, clean, environment, keep_row, relative_error, seconds
+from layers.layer_shapes import MODELS, PUBLISHED, architecture
 
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_config
@@ -98,6 +99,14 @@ def timeline(run: Session, token: torch.Tensor) -> dict[str, Any]:
     }
 
 
+def content_of(model: str) -> tuple[str, dict[str, Any]]:
+    """Name and config of a bundled model, or of one of layers/layer_shapes.py."""
+    if model in MODELS or model in PUBLISHED:
+        return model, architecture(model)
+    source = load_config(model, offline=True)
+    return source.name, source.config
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="Llama-3.1-8B")
@@ -111,10 +120,10 @@ def main() -> None:
     env = environment(args.commit)
     check(args.config)
     clean()
-    source = load_config(args.model, offline=True)
-    spec = read_model(source.config, source.name)
+    name, content = content_of(args.model)
+    spec = read_model(content, name)
     config = Configuration.parse(args.config)
-    model: Any = random_model(source.config, config.weight_bits, "cuda")
+    model: Any = random_model(content, config.weight_bits, "cuda")
     for shape in args.shapes:
         batch, context = map(int, shape.split("x"))
         clean()
@@ -131,7 +140,7 @@ def main() -> None:
         for name, (count, us) in list(row.get("timeline", {}).get("kernels", {}).items())[:14]:
             print(f"  {us:9.1f} us {count:4d} x {us / count:7.2f}  {name}", flush=True)
         if args.results:
-            keep_row(row | {"model": source.name, "config": str(config), **env}, args.results)
+            keep_row(row | {"model": name, "config": str(config), **env}, args.results)
 
 
 if __name__ == "__main__":

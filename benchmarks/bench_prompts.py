@@ -21,12 +21,10 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from bench_decode import check
+from bench_decode import check, content_of
 from bench_runtime import OUTPUT, clean, environment, keep_row, seconds
-from layers.layer_shapes import MODELS, PUBLISHED, architecture
 
 from kvpareto.planner.formats.configuration import Configuration
-from kvpareto.planner.load_model import load_config
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.runtime.kernels.eight_bits import chunk8
 from kvpareto.runtime.session import Session
@@ -117,8 +115,7 @@ def main() -> None:
     if not args.no_check:
         check(args.config.split("+pc")[0])
     clean()
-    ours = args.model in MODELS or args.model in PUBLISHED
-    content = architecture(args.model) if ours else load_config(args.model, offline=True).config
+    _, content = content_of(args.model)
     spec = read_model(content, args.model)
     model: Any = random_model(content, config.weight_bits, "cuda")
     for shape in args.shapes:

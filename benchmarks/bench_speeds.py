@@ -23,13 +23,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bench_decode import STEPS as REPEATS
-from bench_decode import check, full
+from bench_decode import check, content_of, full
 from bench_prompts import prompt_times
 from bench_runtime import OUTPUT, clean, environment, keep_row, seconds
-from layers.layer_shapes import MODELS, PUBLISHED, architecture
 
 from kvpareto.planner.formats.configuration import Configuration
-from kvpareto.planner.load_model import load_config
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.runtime.session import Session
 from kvpareto.runtime.weights.random import random_model
@@ -113,13 +111,6 @@ def cases(first: tuple[int, int] = (1, 0)) -> list[SpeedCase]:
     )
 
 
-def content_of(model: str) -> dict[str, Any]:
-    """The config of a bundled model, or of one of layers/layer_shapes.py."""
-    if model in MODELS or model in PUBLISHED:
-        return architecture(model)
-    return load_config(model, offline=True).config
-
-
 def measured(model: Any, spec: Any, case: SpeedCase) -> dict[str, Any]:
     """Seconds of a case on a model that is built."""
     row: dict[str, Any] = {"engine": "kvpareto", "context": case.context, "batch": case.batch}
@@ -171,7 +162,7 @@ def main() -> None:
             if built != case.weights:
                 model = None  # gone before the next is built
                 clean()
-                content = content_of(case.model)
+                _, content = content_of(case.model)
                 spec = read_model(content, case.model)
                 model, built = random_model(content, case.config.weight_bits, "cuda"), case.weights
             row = measured(model, spec, case)

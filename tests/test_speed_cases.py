@@ -30,10 +30,10 @@ def test_a_card_holds_every_case_and_shipped_rows_are_of_cases(
     assert len(keys) == len(cases)
     room = find_gpu("H200").memory_bytes
     for case in cases:
-        spec = read_model(bench_speeds.content_of(case.model), case.model)
+        spec = read_model(bench_speeds.content_of(case.model)[1], case.model)
         work = Workload(case.context, bench_speeds.OUTPUT, batch=case.batch)
         assert estimate(spec, case.config, work, KVPARETO, None).total < 0.9 * room, case.key
     rows = map(json.loads, read("hardware/latency_h200_kvpareto.jsonl").splitlines())
-    timed = [x for x in rows if x["time"] >= "2026-11-29T02:50"]
-    assert len(timed) == 57
+    timed = [x for x in rows if x["time"] >= "2026-11-29T09:40"]
+    assert len(timed) == 92
     assert {(x["model"], x["config"], x["batch"], x["context"]) for x in timed} <= keys

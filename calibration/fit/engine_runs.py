@@ -45,7 +45,8 @@ WHOLE = (
     "2026-11-28T20"  # before, few rows of 4 bits went through row.cu, sweep.cu, tile.cu, ring.cu
 )
 READY = "2026-11-28T23:52"  # before, 5 to 16 rows of 4 bits were not ready in whole numbers
-SPREAD = "2026-11-29T03:03"  # before, norms of such rows lay on two multiprocessors
+ALIGNED = "2026-11-29T07:05"  # before, merges of parts of a head had bank conflicts
+COPIED = "2026-11-29T10:10"  # before, queries and keys of several sequences were copied and normed
 ONE_ROW = "2026-11-28T23:05"  # before, the last layer of a prompt ran whole
 SHAPES = "calibrations/layer_shapes.jsonl"
 SWEEPS = "hardware/latency_h200_kvpareto.jsonl"
@@ -72,10 +73,12 @@ class RunRow:
     """The same of launches that overlap, of sweep.cu and of Granite's gate as one kernel."""
     whole: bool = True
     """The same of products of few rows by stream.cu and wide.cu."""
+    aligned: bool = True
+    """The same of merges without bank conflicts."""
+    in_place: bool = True
+    """The same of norms of queries and keys where they lie."""
     ready: bool = True
     """The same of 5 to 16 rows, which are ready for parts.cu."""
-    spread: bool = True
-    """The same of the norms that make them so, spread over the card."""
     one_row: bool = True
     """The same of the last layer, run for the row of a prompt that is read."""
     chosen: bool = True
@@ -141,7 +144,8 @@ def runs(lines: Iterable[dict[str, Any]], engine: Engine = KVPARETO) -> Iterator
             whole=x["started"] >= WHOLE,
             one_row=x["started"] >= ONE_ROW,
             ready=x["started"] >= READY,
-            spread=x["started"] >= SPREAD,
+            aligned=x["started"] >= ALIGNED,
+            in_place=x["started"] >= COPIED,
             allocated_resident=x["allocated_resident"],
             allocated_peak=None if in_turn else max(x["peaks"][n] for n in ("prefill", "decode")),
             workspace=x.get("workspace"),
@@ -196,7 +200,8 @@ def sweeps(lines: Iterable[dict[str, Any]]) -> Iterator[RunRow]:
                 whole=x["time"] >= WHOLE,
                 one_row=x["time"] >= ONE_ROW,
                 ready=x["time"] >= READY,
-                spread=x["time"] >= SPREAD,
+                aligned=x["time"] >= ALIGNED,
+                in_place=x["time"] >= COPIED,
                 chosen=False,
             )
 

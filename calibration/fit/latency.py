@@ -38,9 +38,10 @@ Floats = npt.NDArray[np.float64]
 RATES = (
     "matmul", "matmul_eight", "grouped", "grouped_packed", "stream", "attention",
     "attention_packed", "attention_eight", "attention_tiled", "tiled_packed", "weights_16",
-    "weights_8", "weights_4", "sweep", "streamed", "parts", "parts_rows", "wide", "wide_rows",
+    "weights_8", "weights_4", "sweep", "streamed", "parts_rows", "wide", "wide_rows",
     "tiles", "tiles_8",
     "few_rows", "overlap", "experts_16", "packed_8", "packed_4", "packed_2", "packed_channels",
+    "conflicts",
 )  # fmt: skip
 HOST = (
     "launch_prefill", "launch_packed", "recurrent_call", "launch_piece", "launch_segment",
@@ -50,7 +51,8 @@ COSTS = (
     *HOST, "matmul_rows", "softmax", "fill_rows", "dequantize_bytes", "staging_moves", "card_layer",
     "card_launch", "card_segment", "latent_tile", "latent_packed", "latent_split",
     "tail_layer", "turn_layer", "early", "card_routed", "card_copy", "routed_moves", "merge",
-    "round", "ready",
+    "round", "ready", "matmul_inputs", "parts_unpacked",
+    "row_input", "score",
 )  # fmt: skip
 """What is fitted; a rate is at most the datasheet's, or that of what it is a part of."""
 PRIOR = 0.7
@@ -58,12 +60,14 @@ PRIOR = 0.7
 FROM_KERNELS = {
     "stream": 0.04, "matmul": 0.15, "attention_packed": 0.10, "attention_eight": 0.10,
     "matmul_eight": 0.15,
-    "packed_8": 0.10, "packed_4": 0.10, "packed_2": 0.15,
+    "conflicts": 0.20, "packed_8": 0.10, "packed_4": 0.10, "packed_2": 0.15,
     "weights_16": 0.15, "weights_8": 0.15, "weights_4": 0.15,
     "streamed": 0.10, "wide": 0.20, "wide_rows": 0.15, "sweep": 0.30, "tiles": 0.30,
-    "tiles_8": 0.30, "parts": 0.10, "parts_rows": 0.15, "softmax": 0.40, "few_rows": 0.15,
-    "overlap": 0.10, "grouped_packed": 0.05, "grouped": 0.05, "routed_moves": 0.10,
-    "latent_tile": 0.10, "latent_packed": 0.20, "latent_split": 0.20, "fill_rows": 0.30,
+    "tiles_8": 0.30, "parts_rows": 0.10, "parts_unpacked": 0.10, "row_input": 0.10, "merge": 0.15,
+    "matmul_inputs": 0.15,
+    "softmax": 0.40, "few_rows": 0.15, "overlap": 0.10, "grouped_packed": 0.01, "grouped": 0.05,
+    "routed_moves": 0.10, "latent_tile": 0.10, "latent_packed": 0.20, "latent_split": 0.20,
+    "fill_rows": 0.30,
     "matmul_rows": 0.40, "dequantize_bytes": 0.30, "staging_moves": 0.30, "attention_tiled": 0.15,
     "tiled_packed": 0.15,
 }  # fmt: skip
@@ -118,8 +122,9 @@ def described(row: RunRow) -> LatencyJob:
         eight=float(row.eight),
         overlaps=float(row.overlaps),
         whole=float(row.whole),
+        aligned=float(row.aligned),
+        copied=1.0 - float(row.in_place),
         ready=float(row.ready),
-        spread=float(row.spread),
         one_row=float(row.one_row),
         chosen=float(row.chosen),
     )

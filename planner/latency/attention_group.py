@@ -21,8 +21,6 @@ from .unread_rows import unread_rows
 
 Floats = npt.NDArray[np.float64]
 Number = Floats | float
-PLANNED_WIDTHS = 192, 128
-"""Channels of keys and values beyond which cuDNN has no plan."""
 _NO_LIMIT = float(2**40)  # the reach of attention to all tokens before
 
 
@@ -54,8 +52,6 @@ class AttentionGroup:
     """1 where the last layer, which `one_row` is of, is one of them."""
     latent: Number
     """1 where what is cached are latents."""
-    planned: Number
-    """1 where cuDNN has a plan on Hopper for heads as wide as latents become."""
     heads: Number
     """KV heads of all sequences, as a step's blocks take them: parts of their query heads apart."""
     blocks: Number
@@ -64,7 +60,6 @@ class AttentionGroup:
 
 NOTHING = AttentionGroup(
     0.0, 1.0, 0.0, 0.0, 1.0, _NO_LIMIT, 0.0, 0.0, float(SEGMENT), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0,
-    0.0,
 )  # fmt: skip
 """No layers: what jobs with fewer kinds are filled up with."""
 
@@ -101,16 +96,7 @@ def attention_group(spec: ModelSpec, workload: Workload, work: AttentionWork) ->
         float(flops),
         float(mixer == unread_rows(spec).mixer),
         float(isinstance(mixer, LatentAttention)),
-        float(isinstance(mixer, LatentAttention) and _planned(mixer)),
         *_blocks(work, workload),
-    )
-
-
-def _planned(mixer: LatentAttention) -> bool:
-    """Whether cuDNN's attention takes keys and values of these widths."""
-    return (
-        mixer.nope_dim + mixer.rope_dim <= PLANNED_WIDTHS[0]
-        and mixer.value_dim <= PLANNED_WIDTHS[1]
     )
 
 

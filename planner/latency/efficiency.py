@@ -23,6 +23,8 @@ class Coefficients:
     """Of the dense 8-bit rate, where a prompt's rows are in 8 bits on Hopper, rounding included."""
     matmul_rows: float
     """Rows of a matrix product that reach half of that."""
+    matmul_inputs: float
+    """Inputs in whose time one of its tiles begins and ends."""
     grouped: float
     """Of `matmul`, in the products of 16-bit experts, which are many and small in one kernel."""
     grouped_packed: float
@@ -53,12 +55,12 @@ class Coefficients:
     """Of `stream`, when a decode step multiplies with weights of that many bits."""
     sweep: float
     """The same of 4 bits for 3 to 16 rows, arithmetic aside (sweep.cu)."""
-    parts: float
-    """The same of 5 to 16 rows that are ready in whole numbers, arithmetic aside (parts.cu)."""
     tiles: float
     """The same of 17 to 64 rows (tile.cu, ring.cu)."""
     streamed: float
     """The same of 4 bits for 1 to 4 rows (stream.cu)."""
+    row_input: float
+    """Seconds of an input of a row there, which every block makes whole."""
     wide: float
     """The same of 17 to 64 rows on Hopper, arithmetic aside (wide.cu)."""
     tiles_8: float
@@ -66,7 +68,10 @@ class Coefficients:
     few_rows: float
     """Of the dense 16-bit rate, the arithmetic of 3 to 64 rows times packed weights."""
     parts_rows: float
-    """The same of parts.cu."""
+    """The same of 5 to 16 rows that are ready in whole numbers, on a card that is full
+    (parts.cu)."""
+    parts_unpacked: float
+    """Rows in whose time it unpacks a tile."""
     wide_rows: float
     """The same of wide.cu, on a card that is full."""
     experts_16: float
@@ -75,6 +80,11 @@ class Coefficients:
     packed_4: float
     packed_2: float
     """Of `stream`, when a decode step reads a cache of that many bits."""
+    score: float
+    """Seconds of a score of such a step: many query heads to a KV head take longer than its keys
+    and values do."""
+    conflicts: float
+    """Of the rate of merges, what runs reached before these read without bank conflicts."""
     packed_channels: float
     """Of that, keys with a pair for each channel."""
     dequantize_bytes: float

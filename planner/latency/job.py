@@ -36,7 +36,7 @@ class ConfigurationAxes:
     k_bits: Floats
     v_bits: Floats
     kv_bytes: Floats
-    """Bytes of the cache at context + output tokens, all sequences."""
+    """Bytes of the cache at context + output tokens, all sequences, with the first of `chunks`."""
     tail: Floats
     """1 where some tokens wait in 16 bits beside the packed ones (a window, unfilled blocks)."""
     rotated: Floats
@@ -130,6 +130,11 @@ class LatencyJob:
     expert_share: Number
     top_k: Number
     wide_slack: Number
+    inputs: Number
+    row_inputs: Number
+    parts_linear: Number
+    parts_8: Number
+    parts_16: Number
     normed_heads: Number
     experts: Number
     """Routed experts of all layers."""
@@ -156,6 +161,8 @@ class LatencyJob:
     k_bits: Number
     v_bits: Number
     kv_bytes: Number
+    seen: Number
+    """The part of these that a step reads: what slides is held for a chunk's first query too."""
     tail: Number
     rotated: Number
     smoothed: Number
@@ -170,11 +177,13 @@ class LatencyJob:
     """The same of steps whose launches overlap, with sweep.cu and Granite's gate fused."""
     whole: Number
     """The same of few rows times 4 bits by stream.cu (in whole numbers) and wide.cu."""
+    aligned: Number
+    """1 where parts of a step's attention are merged without bank conflicts."""
+    copied: Number
+    """1 where queries and keys of several sequences are copied before they are normed."""
     ready: Number
     """The same of 5 to 16 rows of 4 bits by parts.cu, with norms and attention that leave rows
     ready for it."""
-    spread: Number
-    """The same of those norms, spread over the card."""
     one_row: Number
     """The same of the last layer, run for the one row of a prompt's pass that is read."""
     chosen: Number
@@ -192,6 +201,7 @@ def job_of(spec: ModelSpec, workload: Workload, axes: ConfigurationAxes) -> Late
     chunks = [min(chunk or workload.context, workload.context) for chunk in axes.chunks]
     values: dict[str, Number] = {name: float(getattr(work, name)) for name in _OF_WORK}
     values |= {name: getattr(axes, name).reshape(1, -1, 1) for name in _OF_FORMAT}
+    kinds = tuple(attention_group(spec, workload, kind) for kind in work.attention)
     return LatencyJob(
         context=float(workload.context),
         tokens=float(workload.tokens),
@@ -203,22 +213,34 @@ def job_of(spec: ModelSpec, workload: Workload, axes: ConfigurationAxes) -> Late
         eight=1.0,
         overlaps=1.0,
         whole=1.0,
+        aligned=1.0,
+        copied=0.0,
         ready=1.0,
-        spread=1.0,
         one_row=1.0,
         chosen=1.0,
         unread_linear=float(unread.linear),
         unread_expert=float(unread.expert),
         unread_moved=float(unread.moved_bytes),
-        kinds=tuple(attention_group(spec, workload, kind) for kind in work.attention),
+        seen=_seen(kinds, workload.tokens, chunks[0]),
+        kinds=kinds,
         **values,
     )
 
 
+def _seen(kinds: Sequence[AttentionGroup], tokens: int, chunk: int) -> float:
+    """The part of a cache of `tokens` tokens that a step attends to, where prompts ran in chunks
+    of `chunk`."""
+    sizes = np.array([float(kind.layers * kind.cache_elements) for kind in kinds])
+    reach = np.array([float(kind.reach) for kind in kinds])
+    held = float(sizes @ np.minimum(tokens, reach + chunk))
+    return float(sizes @ np.minimum(tokens, reach)) / held if held else 1.0
+
+
 _OF_WORK = (
     "layers", "linear", "matrices", "expert", "expert_share", "top_k", "experts", "wide_slack",
-    "normed_heads", "head", "scan_flops", "moved_bytes", "fused_moved_bytes", "routed_bytes",
-    "launches", "fused_launches", "host_launches", "routed_launches", "packed_routed_launches",
+    "inputs", "row_inputs", "parts_linear", "parts_8", "parts_16", "normed_heads", "head",
+    "scan_flops", "moved_bytes", "fused_moved_bytes", "routed_bytes", "launches",
+    "fused_launches", "host_launches", "routed_launches", "packed_routed_launches",
     "joined_launches", "plain_gates", "own_layers", "recurrent_layers", "recurrent_calls",
     "block_calls",
 )  # fmt: skip

@@ -44,10 +44,6 @@ small kernels (kernels/tensor_append.py), as timed in five runs."""
 ROTATION_LAUNCHES = 4
 """Products that rotate a layer's keys and values, and between its captured pieces its queries and
 attention's output."""
-NORMS = 2  # a layer
-CROWDED = 0.3e-6
-"""Seconds a row of a norm on two multiprocessors: 16 x 16,000 took 5.03 ms a step where it takes
-4.70, 8 x 65,000 6.49 where it takes 6.40 (an H200)."""
 BLOCK = 64  # tokens of a block of a delta net's plain code
 SMOOTHING = 18  # operations that a chunk's keys are smoothed by (runtime/cache/smoothing.py)
 
@@ -103,11 +99,12 @@ def _decode(job: LatencyJob, card: Card) -> Floats:
     small = full * c.card_layer + job.layers * c.tail_layer * job.tail
     small = small + job.layers * c.turn_layer * (job.rotated + 0.5 * job.smoothed)
     small = small + c.card_launch * (_step_launches(job, c) + _tensor_launches(job))
-    small = small + c.card_routed * experts.launches(job) + _crowded(job)
-    small = small + c.card_copy * np.where(np.asarray(job.batch) > 1, job.normed_heads, 0.0)
+    small = small + c.card_routed * experts.launches(job)
+    several = np.asarray(job.batch) > 1
+    small = small + c.card_copy * np.where(several, job.copied * job.normed_heads, 0.0)
     packed = (job.k_bits < 16) | (job.v_bits < 16)
     launches = job.launches + np.where(packed, job.layers * c.packed_launches, 0.0)
-    host = c.host_step + c.plan_decode + c.launch_decode * launches
+    host = c.host_step * (1 - c.fused) + c.plan_decode + c.launch_decode * launches
     seconds: Floats = (
         np.maximum(host, products.step(job, card) + rest + decode_cache(job, card) + small)
         + c.step * job.chosen
@@ -124,13 +121,6 @@ def _step_launches(job: LatencyJob, c: Coefficients) -> Number:
     others = job.fused_launches - job.matrices
     ready = job.ready * (job.weight < products.FOUR) * (job.own_layers > 0) * (1.0 - c.ready)
     return job.fused_launches - joined - job.overlaps * (hidden + gated) - ready * others
-
-
-def _crowded(job: LatencyJob) -> Number:
-    """Seconds that norms of 5 to 16 rows took longer in runs from before they were spread."""
-    rows = np.where((job.batch > products.STREAM) & (job.batch <= products.SWEEP), job.batch, 0.0)
-    made = (job.ready > 0) & (job.weight < products.FOUR)
-    return NORMS * CROWDED * rows * np.where(made, job.own_layers * (1.0 - job.spread), 0.0)
 
 
 def _prefill(job: LatencyJob, card: Card) -> Floats:

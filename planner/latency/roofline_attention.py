@@ -52,8 +52,18 @@ def decode_cache(job: LatencyJob, card: Card) -> Number:
     k_rate = _reached(job.k_bits, card) * np.where(by_channel, c.packed_channels, 1.0)
     sides = job.k_bits / k_rate + job.v_bits / _reached(job.v_bits, card)
     sides = np.where(job.coded > 0, (job.k_bits + job.v_bits) / GENERAL_DECODE, sides)
-    read = job.kv_bytes * sides / (job.k_bits + job.v_bits) / card.stream
+    read = job.seen * job.kv_bytes * sides / (job.k_bits + job.v_bits) / card.stream
+    read = np.where(packed, np.maximum(read, c.score * _scores(job)), read)
     return read + _rounds(job, c) + latents.step(job, c)
+
+
+def _scores(job: LatencyJob) -> Number:
+    """Scores of a step, of keys and values as they are cached."""
+    scores = [
+        (1 - kind.latent) * kind.layers * kind.query_heads * np.minimum(job.tokens, kind.reach)
+        for kind in job.kinds
+    ]
+    return job.batch * sum(scores)
 
 
 def _rounds(job: LatencyJob, c: Coefficients) -> Number:
@@ -61,13 +71,14 @@ def _rounds(job: LatencyJob, c: Coefficients) -> Number:
     that its last block merges. A block fills a multiprocessor, or half of it where heads are more
     than those."""
     total: Number = 0.0
+    merge = c.merge / np.where(np.asarray(job.aligned) > 0, 1.0, c.conflicts)
     for kind in job.kinds:
         halves = (np.asarray(job.whole) > 0) & (np.asarray(kind.heads) > MULTIPROCESSORS)
         at_once = MULTIPROCESSORS * np.where(halves, 2, 1)
         further = np.maximum(np.ceil(kind.blocks / at_once) - 1, 0.0)
         parts = kind.blocks / np.maximum(kind.heads, 1.0)
         merged = np.where(parts > 1, np.ceil(parts / MERGED), 0.0)
-        total = total + kind.layers * (c.round * further + c.merge * merged)
+        total = total + kind.layers * (c.round * further + merge * merged)
     return total
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from ..memory.activation.workspace import EXPERT_ROWS
 from .attention_group import Floats, Number
 from .card import Card
-from .efficiency import Coefficients
 from .job import LatencyJob
 
 FEW_ROWS = 64  # rows up to which packed weights are read as they are (runtime/weights/linear.py)
@@ -24,6 +23,8 @@ is half empty in the mean."""
 GROUPED_ROWS = 80.0
 """Rows that packed experts' tiles take at each time beside their own: 24 kernels of four models, an
 H200 (docs/latency_fit.md)."""
+STEP_ROWS = 52.0
+"""The same of a step's tiles, which are of 16 rows: 16, 32 and 64 sequences of Qwen3-30B-A3B."""
 
 
 def reached(job: LatencyJob, tokens: Number) -> Number:
@@ -31,11 +32,18 @@ def reached(job: LatencyJob, tokens: Number) -> Number:
     return 1.0 - (1.0 - job.expert_share) ** tokens
 
 
-def step_weights(job: LatencyJob, c: Coefficients) -> Number:
-    """Weights that a decode step reads of the experts, each over the rate that it is read at."""
+def step(job: LatencyJob, card: Card) -> Number:
+    """Seconds in which a decode step reads its experts and multiplies with them: where packed, of
+    few rows (token and expert) one at a time, of more in a chunk's kernel."""
+    c = card.c
     kinds = [job.weight < 0.8, job.weight < PACKED]
     rate = np.select(kinds, [c.weights_4, c.weights_8], c.experts_16)
-    return job.expert * reached(job, job.batch) / rate
+    used = job.expert * reached(job, job.batch)
+    read = used * job.weight / (rate * card.stream)
+    rows = job.batch * job.expert_share + reached(job, job.batch) * STEP_ROWS
+    together = 2 * job.expert * rows / (card.matmul * c.grouped_packed)
+    many = (job.weight < PACKED) & (job.batch * job.top_k > FEW_ROWS)
+    return np.where(many, np.maximum(together, read), read)
 
 
 def chunk_products(job: LatencyJob, rows: Number, card: Card) -> Number:

@@ -3,7 +3,7 @@
 Steps, and chunks of several sequences, attend to latents as they are (runtime/kernels/latent.py):
 programs of LATENT_ROWS rows of (query, head) go through their part of the latents tile by tile. A
 chunk of one sequence takes the latents in pieces, which become keys and values; a library's
-attention takes those, cuDNN's where it has a plan for the lengths and widths, torch's own
+attention takes those, cuDNN's where it has a plan for the lengths, torch's own
 otherwise.
 """
 
@@ -55,8 +55,7 @@ def attended(
     pairs = kind.layers * kind.flops_per_pair * length / (UNPLANNED * card.dense)
     # The last piece before the chunk is as long as what is left of the latents; where chunks are
     # no multiples of PLANNED_KEYS, neither is it, but for some.
-    whole = np.asarray(kind.planned) > 0
-    whole = whole & (np.asarray(length) % PLANNED_QUERIES == 0)
+    whole = np.asarray(length) % PLANNED_QUERIES == 0
     odd = 1.0 - np.gcd(np.asarray(length, dtype=np.int64), PLANNED_KEYS) / PLANNED_KEYS
     slow = np.where(whole, odd * np.minimum(1.0, kind.segment / job.context), 1.0)
     pieced = np.asarray(kind.staged) > 0

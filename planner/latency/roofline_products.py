@@ -46,9 +46,10 @@ def step(job: LatencyJob, card: Card) -> Number:
     kinds = [job.weight < FOUR, job.weight < PACKED]
     reached = np.select(kinds, [c.weights_4, c.weights_8], c.weights_16)
     plain = np.where(packed, 0.0, job.linear)
-    read = job.weight * (plain / reached + experts.step_weights(job, c))
+    read = job.weight * plain / reached
     flops = 2 * job.batch * (plain + job.expert * job.expert_share + job.head)
-    others = np.maximum((read + 2.0 * job.head) / card.stream, flops / card.matmul)
+    read = (read + 2.0 * job.head) / card.stream + experts.step(job, card)
+    others = np.maximum(read, flops / card.matmul)
     many = _dense(job, job.batch, card) + _copied(job, card)
     of_packed = np.where(job.batch > FEW_ROWS, many, few_rows(job, job.batch, card))
     return others + np.where(packed, of_packed, 0.0)
@@ -81,17 +82,16 @@ def few_rows(job: LatencyJob, rows: Number, card: Card) -> Number:
     swept = four & (rows <= SWEEP) & (np.asarray(job.overlaps) > 0)
     whole = four & (np.asarray(job.whole) > 0)
     streamed, wide = whole & (rows <= STREAM), whole & (rows > WIDE) & card.hopper
-    ready = whole & (rows <= SWEEP) & (job.ready * job.own_layers > 0)
     one, eight = rows <= ONE_ROW, ~four & (rows <= TILE)
     rate = np.select(
-        [streamed, ready, wide, one & four, one, swept, eight],
-        [c.streamed, c.parts, c.wide, c.weights_4, c.weights_8, c.sweep, c.tiles_8],
+        [streamed, wide, one & four, one, swept, eight],
+        [c.streamed, c.wide, c.weights_4, c.weights_8, c.sweep, c.tiles_8],
         c.tiles,
     )
     held = np.select(
         [streamed, one, four & (rows <= 8), rows <= SWEEP, rows <= TILE],
         [
-            np.maximum(rows, 1.0) - 1.0,
+            0.0,
             SECOND_ROW * (np.maximum(rows, 1.0) - 1.0),
             8.0,
             float(SWEEP),
@@ -99,16 +99,21 @@ def few_rows(job: LatencyJob, rows: Number, card: Card) -> Number:
         ],
         float(FEW_ROWS),
     )
-    flops = np.select(
-        [streamed, ready, wide], [card.few_rows, card.parts_rows, card.wide_rows], card.few_rows
-    )
+    flops = np.where(wide, card.wide_rows, card.few_rows)
     slack = np.where(wide, job.wide_slack, 1.0)
-    return job.linear * slack * (job.weight / (rate * card.stream) + 2 * held / flops)
+    ready = whole & (np.asarray(job.ready) > 0) & (rows > STREAM) & (rows <= SWEEP)
+    others = job.linear - np.where(ready, job.parts_linear, 0.0)
+    parts = np.where(ready, np.where(rows <= 8, job.parts_8, job.parts_16), 0.0)
+    seconds = others * slack * (job.weight / (rate * card.stream) + 2 * held / flops)
+    seconds = seconds + np.where(streamed, job.row_inputs * rows * c.row_input, 0.0)
+    unpacked = 2 * parts * (held + c.parts_unpacked) / card.parts_rows
+    return seconds + np.maximum(unpacked, job.parts_linear * job.weight / card.stream * (parts > 0))
 
 
 def _dense(job: LatencyJob, rows: Number, card: Card) -> Number:
     # operations / (rate * rows / (rows + matmul_rows))
-    return 2 * job.linear * (rows + card.c.matmul_rows) / card.matmul
+    begun = 1.0 + card.c.matmul_inputs / job.inputs
+    return 2 * job.linear * begun * (rows + card.c.matmul_rows) / card.matmul
 
 
 def _copied(job: LatencyJob, card: Card) -> Number:

@@ -23,7 +23,8 @@ from .kernel_launches import (
     unfused_launches,
     unfused_moved_bytes,
 )
-from .product_fill import wide_slack
+from .parts_cut import ROWS
+from .product_fill import mean_inputs, parts_work, row_inputs, wide_slack
 from .recurrent_calls import recurrent_calls
 
 Floats = npt.NDArray[np.float64]
@@ -72,6 +73,16 @@ class Work:
     """Dense matrix products of a pass, the output head aside."""
     wide_slack: float
     """What dense products of 17 to 64 rows take, in that of filling every multiprocessor."""
+    inputs: float
+    """Inputs of an output of dense products, in the mean."""
+    row_inputs: float
+    """Inputs of a token in all of them."""
+    parts_linear: float
+    """Dense weights whose products of 5 to 16 rows are parts.cu's."""
+    parts_8: float
+    """The same times what they take in the time of a full card, at 5 to 8 rows."""
+    parts_16: float
+    """The same at 9 to 16."""
     normed_heads: int
     """Attentions whose queries and keys are normed."""
     experts: int
@@ -97,6 +108,7 @@ def work_of(spec: ModelSpec) -> Work:
     apart = sum(_products(layer) for layer in spec.layers)
     joined = min(saved, max(0, apart - passed.matrices)) if dense else 0
     recurrent = [(x, count) for x, count in spec.mixer_counts if isinstance(x, RecurrentState)]
+    (taken, parts_8), (_, parts_16) = (parts_work(spec, rows) for rows in ROWS)
     return Work(
         layers=sum(bool(layer.mixers) for layer in spec.layers),
         linear=passed.linear,
@@ -119,6 +131,11 @@ def work_of(spec: ModelSpec) -> Work:
         plain_gates=sum(plain_gates(layer, spec) for layer in spec.layers),
         matrices=passed.matrices,
         wide_slack=wide_slack(spec),
+        inputs=mean_inputs(spec, passed.linear),
+        row_inputs=row_inputs(spec, passed.linear),
+        parts_linear=taken,
+        parts_8=parts_8,
+        parts_16=parts_16,
         normed_heads=sum(
             count
             for mixer, count in spec.mixer_counts

@@ -86,3 +86,25 @@ def test_16_bit_experts_wait_for_torchs_operations_on_their_rows() -> None:
     assert sent(4) == sent(8) == 0
     bytes_beyond = (card.c.routed_moves - 1) * 4096 * work.routed_bytes
     assert sent(16) == pytest.approx(bytes_beyond / card.stream)
+
+
+def test_steps_of_more_than_64_pairs_go_through_the_chunks_kernel() -> None:
+    """128 experts, 8 of a token: 8 sequences have 64 pairs, 16 one tile for each expert reached."""
+    card, weights = Card(find_gpu("H200"), shipped(KVPARETO)), 128 * 1000
+
+    def step(batch: float, bits: int) -> float:
+        one = SimpleNamespace(
+            expert=weights, expert_share=8 / 128, top_k=8, batch=batch, weight=STORED[bits]
+        )
+        return float(np.asarray(experts.step(one, card)))
+
+    def reached(batch: int) -> float:
+        return float(1 - (1 - 8 / 128) ** batch)
+
+    few = weights * reached(8) * STORED[4] / (card.c.weights_4 * card.stream)
+    assert step(8, 4) == pytest.approx(few)
+    rows = 1 + reached(16) * experts.STEP_ROWS
+    many = 2 * weights * rows / (card.matmul * card.c.grouped_packed)
+    assert step(16, 4) == pytest.approx(many)
+    assert many > 2 * few
+    assert step(16, 16) == pytest.approx(step(8, 16) * reached(16) / reached(8))

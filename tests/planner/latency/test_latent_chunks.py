@@ -69,15 +69,6 @@ def test_lengths_without_a_plan_go_through_torchs_attention() -> None:
     assert mid == pytest.approx((fast + 3 * slow) / 4, rel=1e-3)
 
 
-def test_wide_heads_have_no_plan() -> None:
-    wide = replace(LATENT.layers[0].mixers[0], value_dim=256)  # type: ignore[type-var]
-    layers = tuple(replace(layer, mixers=(wide,)) for layer in LATENT.layers)
-    one = job("w4a16-k16v16+pc1024", 8192, spec=replace(LATENT, layers=layers))
-    slow = LAYERS * (PAIR + 2 * HEADS * 128) / (latents.UNPLANNED * H200.fp16_flops)
-    own, _ = attention(one, 1024)
-    assert own > slow * 1024 * 512
-
-
 @pytest.mark.parametrize(
     ("context", "pieces"), [(8192, (1 + 7 / 8, 0.0)), (65_536, (1.5, 1 / 8192))]
 )

@@ -11,7 +11,7 @@ from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.latency.card import Card
 from kvpareto.planner.latency.efficiency import Coefficients, shipped
 from kvpareto.planner.latency.job import ConfigurationAxes, LatencyJob, job_of
-from kvpareto.planner.latency.roofline import CROWDED, seconds
+from kvpareto.planner.latency.roofline import seconds
 from kvpareto.planner.latency.roofline_attention import decode_cache
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.workload import Workload
@@ -72,21 +72,56 @@ def test_the_last_block_of_a_head_merges_sixteen_parts_at_once(
     assert merging == pytest.approx(merges * OURS.merge)
 
 
-def test_normed_queries_and_keys_of_several_sequences_are_copied() -> None:
-    def copies(model: str, batch: int) -> float:
-        of = job(model, 4000, batch)
+def test_merges_took_longer_with_bank_conflicts() -> None:
+    of = job(QWEN_3B, 32_000)
+    before = read(replace(of, aligned=0.0)) - read(of)
+    assert before == pytest.approx(36 * 5 * OURS.merge * (1 / OURS.conflicts - 1))
+
+
+@pytest.mark.parametrize(
+    ("model", "bits", "scores"),
+    [
+        (QWEN_3B, 4, 36 * 16 * 131_064),  # 8 query heads to a KV head of 1 kB in 16 bits a token
+        (LLAMA, 4, 0),  # 4
+        (QWEN_3B, 16, 0),
+    ],
+)
+def test_many_query_heads_to_a_kv_head_take_longer_than_its_bytes(
+    model: str, bits: int, scores: int
+) -> None:
+    """What is held to the scores is the read of packed keys and values."""
+    of = job(model, 131_000, config=f"w4a16-k{bits}v{bits}")
+    held = sum(k.layers * k.cache_elements for k in of.kinds) * of.tokens * bits / 8
+    of = replace(of, kv_bytes=held)
+    without = read(of, replace(OURS, score=0.0))
+    rate = {4: OURS.packed_4, 16: 1.0}[bits] * OURS.stream * H200.bandwidth
+    bytes_s = float(np.asarray(held).item()) / rate
+    assert read(of) - without == pytest.approx(
+        max(0.0, scores * OURS.score - bytes_s) * (scores > 0)
+    )
+
+
+@pytest.mark.parametrize(("chunk", "held"), [("", 32_064), ("+pc512", 1024 + 512)])
+def test_what_slides_is_read_within_its_window(chunk: str, held: int) -> None:
+    """Gemma 3 4B: five layers hold all tokens, 29 a window of 1,024 with a chunk's before it."""
+    of = job(GEMMA, 32_000, config=f"w4a16-k4v4{chunk}")
+    assert of.seen == pytest.approx((5 * 32_064 + 29 * 1024) / (5 * 32_064 + 29 * held))
+    apart = replace(OURS, score=0.0)
+    whole, half = read(of, apart), read(replace(of, kv_bytes=5e8), apart)
+    rate = OURS.packed_4 * OURS.stream * H200.bandwidth
+    assert whole - half == pytest.approx(of.seen * 5e8 / rate)
+
+
+def test_a_captured_step_does_not_wait_for_the_host() -> None:
+    of = job(QWEN_3B, 4000, config="w4a16-k4v4-g64")
+    assert step(of, replace(OURS, host_step=1.0)) == step(of)
+
+
+def test_normed_queries_and_keys_of_several_sequences_were_copied() -> None:
+    def copies(model: str, batch: int, copied: float = 1.0) -> float:
+        of = replace(job(model, 4000, batch), copied=copied)
         return step(of) - step(of, replace(OURS, card_copy=0.0))
 
-    assert copies(QWEN3, 1) == copies(LLAMA, 4) == 0
+    assert copies(QWEN3, 1) == copies(LLAMA, 4) == copies(QWEN3, 2, copied=0.0) == 0
     assert copies(QWEN3, 2) == pytest.approx(36 * OURS.card_copy)
-
-
-def test_norms_of_five_to_sixteen_rows_lay_on_two_multiprocessors() -> None:
-    def crowded(batch: int, config: str = "w4a16-k4v4-g64", model: str = LLAMA) -> float:
-        of = job(model, 4000, batch, config)
-        return step(replace(of, spread=0.0)) - step(of)
-
-    assert crowded(16) == pytest.approx(32 * 2 * 16 * CROWDED)
-    assert (
-        crowded(4) == crowded(17) == crowded(16, "w8a16-k4v4-g64") == crowded(8, model=GEMMA) == 0
-    )
+    assert job(QWEN3, 4000, 2).copied == 0
