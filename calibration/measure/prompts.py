@@ -99,18 +99,21 @@ class Prompts:
 
     def windows(self, context: int) -> Tensor:
         """Token windows [N, T] of the text: the user's, else this project's own prose, shuffled
-        by sentences where it is too short. Raises BadInput for a text that cannot be read."""
+        by sentences. T is shorter where the text ends: said again it would be copied from the
+        cache, and a text that is copied loses several times as much as one that is read. Raises
+        BadInput for a text that cannot be read."""
         tokenizer = self._needed()
         path, count = self.material.text, self.material.windows
         if path is not None:
             return text_windows(tokenizer, read_user_text(path), context, count)
         pile = bundled_haystack()
+        words = min(context, pile.words)  # a word is a token at least
         rows = [
-            # a word is a token at least
-            text_windows(tokenizer, pile.hide([], random.Random(i))(context), context, 1)
+            text_windows(tokenizer, pile.hide([], random.Random(i))(words), context, 1)
             for i in range(count)
         ]
-        return torch.cat(rows)
+        shortest = min(row.shape[1] for row in rows)
+        return torch.cat([row[:, :shortest] for row in rows])
 
     def long_text(self, most: int) -> Tensor:
         """Up to `most` tokens [T] of the user's text, else of prose that is in no prompt. Raises

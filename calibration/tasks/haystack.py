@@ -25,6 +25,11 @@ class Haystack:
 
     sentences: tuple[str, ...]
 
+    @property
+    def words(self) -> int:
+        """Of all sentences, before any is said again."""
+        return sum(len(sentence.split()) for sentence in self.sentences)
+
     def hide(
         self, facts: Sequence[str], rng: random.Random, *, ordered: bool = False
     ) -> Callable[[int], str]:
