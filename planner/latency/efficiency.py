@@ -24,7 +24,7 @@ class Coefficients:
     matmul_rows: float
     """Rows of a matrix product that reach half of that."""
     matmul_inputs: float
-    """Inputs in whose time one of its tiles begins and ends."""
+    """Inputs in whose time is done what narrow models' chunks take longer, by whole runs."""
     grouped: float
     """Of `matmul`, in the products of 16-bit experts, which are many and small in one kernel."""
     grouped_packed: float

@@ -94,8 +94,7 @@ def test_inputs_of_llamas_products() -> None:
     assert row_inputs(llama, linear + 4096**2) == 32 * inputs + 4096
 
 
-def test_a_chunks_products_begin_and_end_once_for_all_inputs() -> None:
-    """Narrow models reach less of the rate: a tile's beginning and end weigh more."""
+def test_a_chunks_products_take_longer_in_narrow_models() -> None:
     axes = ConfigurationAxes.of(Configuration.parse("w16a16-k16v16"), 1)
     llama = load_model(LLAMA, offline=True)
     of = job_of(llama, Workload(8192, 64), axes)
