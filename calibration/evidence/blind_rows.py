@@ -2,11 +2,10 @@
 
     python -m kvpareto.calibration.evidence.blind_rows          the tables in docs/accuracy.md
 
-For the first table the fit has every other published row, and its intervals come from those alone.
-The second is of the fit that ships: none has a row of raw_cache.csv or raw_later.csv. A model is
-predicted as a plan predicts it: by its own rows, else by a sister's of its shape, else as a
-stranger of its family or of none. docs/LOG.md has the figures of the days on which the rows were
-found; what was changed since then with them in view is said there.
+The fit has the published rows that were known before, and its intervals come from those alone. A
+model is predicted as a plan predicts it: by its own rows, else by a sister's of its shape, else as
+a stranger of its family or of none. docs/LOG.md has the figures of the days on which the rows were
+found, when they were blind; what was changed since then with them in view is said there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 
 from ...planner.accuracy.formula import Floats
 from ...planner.accuracy.interval import inside
-from ...planner.accuracy.predict import published
 from ...planner.accuracy.predictor import Predictor
 from ..fit.accuracy_rows import AccuracyRow
 from ..fit.cross_validation import observed, predict_rows
@@ -90,51 +88,6 @@ def blind_table(
     return parts_table(found, rows, parts)
 
 
-def caches_table(
-    predictor: Predictor,
-    earlier: Sequence[AccuracyRow],
-    later: Sequence[AccuracyRow],
-    models: Mapping[str, KnownModel],
-) -> str:
-    """The same of tables that are mostly caches, with those whose errors were in view when the form
-    was chosen and those found after that: by what a prediction rests on, by bits and layout, by
-    context, and with 4-bit weights."""
-    rows = [*earlier, *later]
-    found = foreseen(predictor, rows, models)
-    basis = found[3]
-    cache = np.array([row.quantizes_cache for row in rows])
-    fewest = np.array([min(row.k_bits, row.v_bits) for row in rows])
-    channels = np.array([row.granularity in BY_CHANNEL for row in rows])
-    turned = np.array([row.rotate_k for row in rows])
-    long = np.array([row.context >= LONG for row in rows])
-    biases = np.array([models[row.model].features.qkv_bias for row in rows])
-    parts = {
-        "cache": cache,
-        "found before the form": cache & (np.arange(len(rows)) < len(earlier)),
-        "found after it": cache & (np.arange(len(rows)) >= len(earlier)),
-        **{name: cache & (basis == name) for name in BASES},
-        "2 bits": fewest == 2,
-        "3 bits": (fewest > 2) & (fewest <= 3),
-        "4 bits": (fewest > 3) & (fewest <= 4),
-        "5 to 8 bits": (fewest > 4) & (fewest <= 8),
-        "rotated": cache & turned,
-        "keys per channel": cache & channels,
-        "2 bits and 4-bit weights": (fewest == 2) & np.array([r.weight_bits == 4 for r in rows]),
-        f"{LONG:,} tokens and more": cache & long,
-        "long chains of reasoning": cache & np.array([r.kind == "long_reasoning" for r in rows]),
-        "models with key biases": cache & (biases > 0),
-        "models without": cache & (biases == 0),
-        "weights alone, 4 bits": ~cache,
-    }
-    return parts_table(found, rows, parts)
-
-
-def apart_table(models: Mapping[str, KnownModel]) -> str:
-    """Of the rows that no fit has, by the fit that ships."""
-    earlier, later = (more_rows(FOLDER, (name,)) for name in (CACHE, LATER))
-    return caches_table(published(), earlier, later, models)
-
-
 def parts_table(
     found: tuple[Floats, Floats, NDArray[np.bool_], NDArray[np.str_]],
     rows: Sequence[AccuracyRow],
@@ -160,22 +113,23 @@ def parts_table(
     return markdown_table(header, lines)
 
 
+def other_rows(names: Sequence[str]) -> list[AccuracyRow]:
+    """All published rows but those of these files."""
+    left = more_rows(FOLDER, names)
+    return [row for row in clean()[0] if row not in left]
+
+
 def models_of_rows() -> dict[str, KnownModel]:
-    """Those the fit learns from, and those of rows kept apart."""
-    lines = read_models(FOLDER / "models_cache.csv") + read_models(FOLDER / "models.csv")
-    return {model.key: model for model in map(KnownModel.read, lines)}
+    """Those the fit learns from."""
+    return {m.key: m for m in map(KnownModel.read, read_models(FOLDER / "models.csv"))}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     del arguments
     models = models_of_rows()
-    blind = more_rows(FOLDER, (BLIND,))
-    others = [row for row in clean()[0] if row not in blind]
-    predictor = Predictor(fit(others, models).payload)
-    tables = {
-        "blind": blind_table(predictor, blind, models),
-        "caches": apart_table(models),
-    }
+    files = (BLIND, CACHE, LATER)
+    predictor = Predictor(fit(other_rows(files), models).payload)
+    tables = {"blind": blind_table(predictor, more_rows(FOLDER, (BLIND,)), models)}
     page = DOCS.read_text(encoding="utf-8")
     DOCS.write_text(with_tables(page, tables), encoding="utf-8")
     print(*tables.values(), sep="\n\n")

@@ -56,6 +56,11 @@ class AccuracyRow:
     baseline: float = 0.0
     method: str = ""
     """How weights were quantized, where it is not as this product does it."""
+    exact_prompt: bool = False
+    """Whether the prompt was attended in 16 bits before its keys were quantized: the answer's first
+    token then knows no noise."""
+    float_keys: bool = False
+    """Whether keys are floats of few bits, whose error is relative to each value."""
 
     @property
     def quantizes_cache(self) -> bool:
@@ -141,7 +146,7 @@ _FLOATS = (
     *("weight_bits", "k_bits", "v_bits", "protected_bits", "retention", "sd", "weight"),
     *("chance", "baseline"),
 )
-_BOOLS = ("smoothing", "rotate_k", "rotate_v")
+_BOOLS = ("smoothing", "rotate_k", "rotate_v", "exact_prompt", "float_keys")
 
 
 def _read(name: str, text: str) -> object:

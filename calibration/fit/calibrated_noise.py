@@ -34,8 +34,9 @@ from ...planner.accuracy.model_sensitivity import ModelSensitivity
 from ...planner.accuracy.predictor import Predictor
 from ...planner.accuracy.retention import cache_retention
 from .accuracy_rows import KINDS, AccuracyRow
+from .least_squares import deviation, distance
 from .mixed_effects import REFERENCE_KIND, KnownModel
-from .regression import deviation, distance, formats_and_shares
+from .regression import formats_and_shares
 
 FLOOR = 0.002
 """Standard deviation of a score beside sampling: runs differ by kernels alone."""

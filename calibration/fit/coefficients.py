@@ -19,7 +19,7 @@ from ...planner.accuracy.formula import COEFFICIENTS
 from ...planner.accuracy.interval import LEVEL
 from ...planner.accuracy.model_sensitivity import COMPONENTS
 from .accuracy_rows import KINDS, AccuracyRow
-from .mixed_effects import SPREADS, TASK_SD, KnownModel
+from .mixed_effects import FIRST_PRIORS, SPREADS, TASK_SD, KnownModel
 from .regression import MISFIT, Fit
 
 PRECEDENCE = ("calibrated", "published")
@@ -50,6 +50,7 @@ def to_payload(
         "coefficients": {
             n: [fit.theta[layout.index[n]], sd[layout.index[n]]] for n in COEFFICIENTS
         },
+        "float_bias": float(fit.layout.row("float_bias") @ fit.theta),
         "kinds": {k: _kind(fit, k) for k in KINDS},
         "kind_shapes": {k: _shape(fit, k, rows) for k in KINDS},
         "tasks": {
@@ -105,16 +106,25 @@ def _kind(fit: Fit, kind: str) -> list[float]:
 
 def _shape(fit: Fit, kind: str, rows: Sequence[AccuracyRow]) -> dict[str, float]:
     """How a kind falls: log steepness and log noise of weights against the reference's, the floor
-    usual in its rows of a cache, and its misfits (interval_widths.py), once they are known."""
+    usual in its rows of a cache, the share of the first token, and its misfits
+    (interval_widths.py), once they are known."""
     own = [(r.scored.floor, r.weight) for r in rows if r.kind == kind and r.quantizes_cache]
     total = sum(weight for _, weight in own)
     return {
         "steepness": float(fit.layout.row(f"steepness:{kind}") @ fit.theta),
         "weight": float(fit.layout.row(f"kind_weight:{kind}") @ fit.theta),
         "floor": sum(floor * weight for floor, weight in own) / total if total else 0.0,
+        "first": _first_share(fit, kind),
         "misfit": 0.0,
         "weight_misfit": 0.0,
     }
+
+
+def _first_share(fit: Fit, kind: str) -> float:
+    """Share of a kind's score that the first token decides; 0 where no task has an answer."""
+    if kind not in FIRST_PRIORS:
+        return 0.0
+    return float(1.0 / (1.0 + np.exp(-fit.layout.row(f"first:{kind}") @ fit.theta)))
 
 
 def _model(fit: Fit, model: KnownModel, rows: Sequence[AccuracyRow]) -> dict[str, Any]:

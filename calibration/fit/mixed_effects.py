@@ -10,7 +10,7 @@ The priors are what is believed before any row: they are stated here, not tuned 
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -52,6 +52,7 @@ POPULATION_PRIORS: dict[str, tuple[float, float]] = {
 COVARIATE_PRIORS: dict[str, tuple[float, float]] = {
     "size_cache": (-0.1, 0.2),  # per doubling of the parameters, all cache components
     "size_weight": (-0.3, 0.2),  # per doubling of the parameters, weights
+    "size_biased": (-0.3, 0.3),  # the same, key outliers of models with a bias on their keys
     "bias_outlier": (0.0, 0.5),  # models with a bias on their keys: some are like others
     "norm_outlier": (0.0, 0.7),  # models that normalize their keys
 }
@@ -69,6 +70,19 @@ KIND_WEIGHT_SD = 0.5
 """Spreads between kinds of log gamma, and of the log noise of weights."""
 TASK_SD = 0.3
 """Spread of log noise between the tasks of one kind."""
+FIRST_PRIORS: dict[str, tuple[float, float]] = {
+    # kind: (prior median share, prior sd of its logit)
+    "reasoning": (0.02, 1.0),
+    "long_reasoning": (0.005, 1.0),
+    "retrieval": (0.1, 1.0),
+    "reading": (0.35, 1.0),
+    "short_reasoning": (0.5, 1.0),
+    "likelihood": (0.3, 1.0),
+}
+"""Share of a score that an answer's first token decides, which after a prompt that was attended in
+16 bits knows no noise."""
+FLOAT_BIAS_PRIOR = (1.0, 1.0)
+"""Log noise of float keys with biases against integers' worth as many bits."""
 METHOD_PRIORS = {"RTN": (0.3, 0.4)}
 """Log noise of 4-bit weights by other methods than AWQ and GPTQ: it is taken out of their rows."""
 FAMILY_SD = {"cache": 0.4, "outlier": 0.8, "weight": 0.4}
@@ -123,6 +137,16 @@ class KnownModel:
         return cls(line["key"], features, tuple(line["names"].split("|")), shape)
 
 
+UNREAD_WEIGHT = 0.5
+"""Trust in a read model's rows as those of a model that nobody read."""
+
+
+def as_unread(model: KnownModel) -> KnownModel:
+    """A model as if nobody had read its keys, under a key of its own."""
+    features = replace(model.features, ranges=None)
+    return replace(model, key=f"{model.key} unread", features=features)
+
+
 class ParameterLayout:
     """Where each parameter sits in theta, with its prior."""
 
@@ -131,9 +155,11 @@ class ParameterLayout:
         models: Sequence[KnownModel],
         tasks: Sequence[str] = (),
         measured: Collection[str] = (),
+        unread: Sequence[KnownModel] = (),
     ) -> None:
         """`tasks` are the tasks of the rows, as `task_of` names them; `measured` are models with
-        rows of a calibration, which may move them further from their kin."""
+        rows of a calibration, which may move them further from their kin; `unread` are models once
+        more, as if nobody had read their keys."""
         self.models = tuple(models)
         self.families = tuple(dict.fromkeys(str(m.features.family) for m in models))
         self.names: list[str] = []
@@ -158,6 +184,9 @@ class ParameterLayout:
         for kind in KIND_PRIORS:
             add(f"steepness:{kind}", 0.0, KIND_STEEPNESS_SD)
             add(f"kind_weight:{kind}", 0.0, KIND_WEIGHT_SD)
+        for kind, (share, sd) in FIRST_PRIORS.items():
+            add(f"first:{kind}", float(np.log(share / (1 - share))), sd)
+        add("float_bias", *FLOAT_BIAS_PRIOR)
         for name, (mean, sd) in METHOD_PRIORS.items():
             add(f"method:{name}", mean, sd)
         for task in dict.fromkeys(tasks):
@@ -167,7 +196,7 @@ class ParameterLayout:
             for family in self.families:
                 spread = "biased_outlier" if effect == "outlier" and family in biased else effect
                 add(f"family:{effect}:{family}", 0.0, SPREADS[f"family_{spread}"])
-        for model in self.models:
+        for model in (*self.models, *unread):
             spreads = dict(
                 pair for component in COMPONENTS for pair in model.features.effects(component)
             )

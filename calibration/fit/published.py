@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ...planner.formats.configuration import Granularity
 from .accuracy_rows import AccuracyRow, write_rows, write_table
-from .published_more import kind_of, more_rows
+from .published_more import kind_of, more_rows, reads_prompt_exactly
 from .published_sources import (
     BITS,
     CHANCE,
@@ -114,6 +114,8 @@ def _row(raw: dict[str, str], models: list[dict[str, str]]) -> AccuracyRow:
         source=raw["source"],
         chance=next((c for prefix, c in CHANCE if task.startswith(prefix)), 0.0),
         baseline=0.0 if kind == "perplexity" else _share(raw, baseline),
+        exact_prompt=reads_prompt_exactly(layout.residual, raw["granularity"]),
+        float_keys=raw["k_bits"].startswith("fp8"),
     )
 
 

@@ -1,9 +1,9 @@
-"""Rows of raw_more.csv and raw_blind.csv, mapped onto the grammar when they were collected.
+"""Rows of raw_more.csv and of three tables after it, mapped onto the grammar when collected.
 
 Unlike the older table, each row says what its task scores by chance and unquantized, so that the
 regression knows the floor under a score and how hard the task was. Rows outside of the grammar
-(learned rotations, codebooks) and suspect ones were left out there. Those of raw_blind.csv were
-predicted before anything learned from them: evidence/blind_rows.py repeats that test.
+(learned rotations, codebooks) and suspect ones were left out there. Those of the three later tables
+were predicted before anything learned from them: evidence/blind_rows.py repeats that test.
 """
 
 import csv
@@ -14,12 +14,14 @@ from ...planner.accuracy.task_kinds import EXAMS
 from ...planner.formats.configuration import Configuration
 from .accuracy_rows import AccuracyRow
 
-FILES = MORE, BLIND = "raw_more.csv", "raw_blind.csv"
-APART = CACHE, LATER = "raw_cache.csv", "raw_later.csv"
-"""Rows in the same columns that no fit has. Of the first its form was changed with some of the
-errors in view, the second was found after that."""
+FILES = MORE, BLIND, CACHE, LATER = (
+    "raw_more.csv",
+    "raw_blind.csv",
+    "raw_cache.csv",
+    "raw_later.csv",
+)
 NEXT = "raw_next.csv"
-"""Rows found after those, of weights at 3 and 2 bits too: no fit has them either."""
+"""Rows in the same columns that no fit has, of weights at 3 and 2 bits too."""
 EXACT = ("longeval", "longbench passageretrieval", "openai mrcr", "needle", "passkey")
 """Beginnings of tasks that ask for one place of the context."""
 WRITTEN_OUT = ("strategyqa",)
@@ -27,6 +29,11 @@ WRITTEN_OUT = ("strategyqa",)
 counts, so guessing is no floor (Llama-2-7B at 2 bits scores .26, where chance is .5)."""
 
 
+EXACT_PROMPT = ("quanto", "HQQ")
+"""What notes and layouts call caches that are written after the whole prompt was attended in 16
+bits, as transformers' are; every window of recent tokens is of such a cache."""
+FLOATS = ("fp8",)
+"""What notes call keys that are floats without a scale of a block."""
 SHORT = ("strategyqa", "eq bench", *EXAMS)
 """Beginnings of tasks that end in a yes or no, a letter or a few ratings, after a short chain or
 none."""
@@ -52,9 +59,16 @@ def kind_of(task: str, collected: str) -> str:
     return collected
 
 
+def reads_prompt_exactly(residual: int, described: str) -> bool:
+    """Whether a cache with a window of `residual` tokens, or one so `described`, is read only after
+    the prompt was attended in 16 bits."""
+    return residual > 0 or any(name in described for name in EXACT_PROMPT)
+
+
 def _row(raw: dict[str, str]) -> AccuracyRow:
     k_bits, v_bits = float(raw["k_bits"]), float(raw["v_bits"])
     quantized = k_bits < 16 or v_bits < 16
+    notes = raw["notes"]
     # layouts do not depend on bits: 3 bits, which the grammar lacked, are read at 4
     bits = "k4v4" if quantized else "k16v16"
     layout = raw["layout"]
@@ -88,4 +102,6 @@ def _row(raw: dict[str, str]) -> AccuracyRow:
         chance=0.0 if raw["task"].lower().startswith(WRITTEN_OUT) else float(raw["chance"]),
         baseline=float(raw["baseline"]),
         method="RTN" if weights_by_rounding else "",
+        exact_prompt=quantized and reads_prompt_exactly(config.residual, notes),
+        float_keys=k_bits < 16 and any(name in notes for name in FLOATS),
     )

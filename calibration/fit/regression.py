@@ -27,30 +27,31 @@ from ...planner.accuracy.formula import (
 )
 from ...planner.accuracy.model_sensitivity import COMPONENTS
 from ...planner.accuracy.predictor import EXACT_KIND, above_floor
-from ...planner.accuracy.retention import (
-    cache_retention,
-    protected_shares,
-    weight_retention,
-)
+from ...planner.accuracy.retention import cache_retention, protected_shares, weight_retention
 from .accuracy_rows import AccuracyRow
-from .least_squares import least_squares
-from .mixed_effects import KnownModel, ParameterLayout, ParameterSums, task_of
+from .least_squares import deviation, distance, least_squares
+from .mixed_effects import (
+    FIRST_PRIORS,
+    UNREAD_WEIGHT,
+    KnownModel,
+    ParameterLayout,
+    ParameterSums,
+    as_unread,
+    task_of,
+)
 
 FLOOR = 0.01
 """Standard deviation of a score that no sampling explains: prompts, kernels, harness versions."""
-MISFIT = 0.5
+MISFIT = 0.8
 """Standard deviation of the log noise of a format around the formula."""
 FREEDOM = 2.0
 """Degrees of freedom of the residuals' t distribution: a row six standard deviations off weighs
 less than a fifteenth of one that is not off."""
-TYPICAL_GAMMA = 2.0
-"""Steepness by which a misfit in log noise is turned into one of the score; gamma is near it."""
 MAX_ROUNDS = 10
 STEP = 1e-5
 """Of the logarithm of a coefficient, in its numeric derivative."""
 SETTLED = 0.02
 """Rows are weighed anew until no parameter moves by more of its prior's sd."""
-_NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
 class RegressionProblem:
@@ -82,25 +83,35 @@ class RegressionProblem:
         self.difficulty: Floats = np.array([r.scored.difficulty for r in rows]) * self.exact
         scales = np.array([[layout.scale_row(m, c) for m in owners] for c in COMPONENTS])
         scales[3] += [layout.row(f"kind_weight:{r.kind}", f"method:{r.method}") for r in rows]
+        scales[OUTLIER] += [
+            layout.row(*["float_bias"] * (r.float_keys and m.features.loses_floats))
+            for r, m in zip(rows, owners, strict=True)
+        ]
         kinds = [layout.row(f"kind:{r.kind}", f"task:{task_of(r.kind, r.task)}") for r in rows]
         steepness = [layout.row(f"steepness:{r.kind}") for r in rows]
-        self.sums = ParameterSums([*scales, np.array(kinds), np.array(steepness)])
-        """Logarithms of the four components' scales, of the task's noise, of the steepness."""
+        first = [layout.row(f"first:{r.kind}") for r in rows]
+        self.exact_prompt = np.array(
+            [float(r.exact_prompt and r.kind in FIRST_PRIORS) for r in rows]
+        )
+        self.sums = ParameterSums([*scales, np.array(kinds), np.array(steepness), np.array(first)])
+        """Logarithms of the four components' scales, of the task's noise, of the steepness, and the
+        logit of the first token's share."""
 
     def components(self, theta: Floats) -> Floats:
         """Noise of the three cache components and of the weights, shape (4, N)."""
-        return self._noise(self.layout.coefficients(theta), *self._scaled(theta))
+        return self._noise(self.layout.coefficients(theta), self._scaled(theta)[0])
 
-    def _scaled(self, theta: Floats) -> tuple[Floats, Floats]:
+    def _scaled(self, theta: Floats) -> tuple[Floats, Floats, Floats]:
         """What does not depend on coefficients: each component's scale with the task's noise
-        [4, N], and the steepness of each row's kind against the reference's [N]."""
-        *scales, kinds, steepness = np.exp(self.sums.of(theta))
+        [4, N], the steepness of each row's kind against the reference's [N], and the share of the
+        score that an exact prompt keeps [N]."""
+        *logs, first = self.sums.of(theta)
+        *scales, kinds, steepness = np.exp(logs)
         of_components = np.array(scales)
         of_components[:3] *= kinds * self.fraction
-        return of_components, steepness
+        return of_components, steepness, self.exact_prompt / (1.0 + np.exp(-first))
 
-    def _noise(self, coefficients: Coefficients, scales: Floats, steep: Floats) -> Floats:
-        del steep
+    def _noise(self, coefficients: Coefficients, scales: Floats) -> Floats:
         unit = noise(self.formats, coefficients, self.context, self.alone)
         if len(self.guarded):
             context = self.context[self.guarded]
@@ -115,33 +126,33 @@ class RegressionProblem:
         parts: Floats = np.concatenate([unit * growth, weights[None]])
         return parts * scales.reshape(4, *[1] * (parts.ndim - 2), -1)
 
-    def _powers(self, coefficients: Coefficients, steep: Floats) -> Floats:
-        """Steepness of each row's kind."""
-        return coefficients["gamma"] * steep
-
     def retention(self, theta: Floats) -> Floats:
         return self._retention(self.layout.coefficients(theta), *self._scaled(theta))
 
-    def _retention(self, coefficients: Coefficients, scales: Floats, steep: Floats) -> Floats:
+    def _retention(
+        self, coefficients: Coefficients, scales: Floats, steep: Floats, first: Floats
+    ) -> Floats:
         """[N]; [variants, N] where the coefficients are columns [variants, 1]."""
-        parts = self._noise(coefficients, scales, steep)
-        gamma = self._powers(coefficients, steep)
-        kept = cache_retention(parts[:3].sum(axis=0), gamma) * weight_retention(parts[3])
+        parts = self._noise(coefficients, scales)
+        gamma = coefficients["gamma"] * steep
+        cache = cache_retention(parts[:3].sum(axis=0), gamma)
+        kept = above_floor(cache, first) * weight_retention(parts[3])
         return above_floor(kept, self.floor)
 
     def jacobian(self, theta: Floats) -> Floats:
         """d retention / d theta, shape (N, parameters)."""
         coefficients, scaled = self.layout.coefficients(theta), self._scaled(theta)
-        parts = self._noise(coefficients, *scaled)
-        gamma = self._powers(coefficients, scaled[1])
+        parts = self._noise(coefficients, scaled[0])
+        gamma, first = coefficients["gamma"] * scaled[1], scaled[2]
         total = parts[:3].sum(axis=0)
         cache, weights = cache_retention(total, gamma), weight_retention(parts[3])
         above = 1.0 - self.floor
-        by_log = -gamma * cache * (1 - cache) * weights * above
+        by_log = -gamma * cache * (1 - cache) * (1 - first) * weights * above
+        by_first = first * (1 - first) * (1 - cache) * weights * above
         shares = by_log * parts[:3] / np.where(total > 0, total, 1.0)
         by_power = by_log * np.log(np.where(total > 0, total, 1.0))
-        by_weights = -cache * weights * (1 - weights) * above
-        slopes = self.sums.slopes([*shares, by_weights, by_log, by_power])
+        by_weights = -above_floor(cache, first) * weights * (1 - weights) * above
+        slopes = self.sums.slopes([*shares, by_weights, by_log, by_power, by_first])
         count = len(COEFFICIENTS)
         ends = {
             name: np.full((2 * count, 1), value)  # each steps up in one row, down in another
@@ -162,32 +173,6 @@ class RegressionProblem:
         return self.trust * distance(predicted, self.observed, self.sd, MISFIT, self.floor)
 
 
-def deviation(score: Floats, sd: Floats, misfit: float, floor: Floats | float = 0.0) -> Floats:
-    """Standard deviation of rows where their true score is `score`: [..., N].
-
-    The misfit in log noise moves a score by the slope of the link, gamma y (1 - y) above the floor:
-    much where scores fall, nothing where they are whole or gone.
-    """
-    inside = np.clip((score - floor) / (1.0 - floor), 0.0, 1.0)
-    slope = TYPICAL_GAMMA * inside * (1.0 - inside) * (1.0 - floor)
-    sd_of_row: Floats = np.hypot(sd, misfit * slope)
-    return sd_of_row
-
-
-def distance(
-    predicted: Floats, observed: Floats, sd: Floats, misfit: float, floor: Floats | float = 0.0
-) -> Floats:
-    """How far predictions are from the scores, in standard deviations met on the way.
-
-    The integral of 1 / deviation from score to prediction: neither a score nor a prediction
-    near 0 or 1 alone makes a row seem certain.
-    """
-    way = predicted - observed
-    points = observed + np.multiply.outer((1.0 + _NODES) / 2.0, way)
-    signed: Floats = way * (_NODE_WEIGHTS @ (1.0 / deviation(points, sd, misfit, floor))) / 2.0
-    return signed
-
-
 @dataclass(frozen=True)
 class Fit:
     """The most probable theta, its covariance, and the problem's layout."""
@@ -202,11 +187,23 @@ def fit_rows(
     models: Mapping[str, KnownModel],
     start: Mapping[str, float] | None = None,
 ) -> Fit:
-    """Fit all parameters to `rows`. `start` maps parameter names to first guesses."""
+    """Fit all parameters to `rows`. `start` maps parameter names to first guesses.
+
+    Rows of a cache whose keys were read count once more as those of a model that nobody read: keys
+    are read where they are known to be lost, and the others' family must know of that.
+    """
     used = [models[key] for key in dict.fromkeys(r.model for r in rows)]
     measured = {r.model for r in rows if r.provenance == "calibrated"}
-    layout = ParameterLayout(used, [task_of(r.kind, r.task) for r in rows], measured)
-    problem = RegressionProblem(rows, layout, models)
+    unread = {m.key: as_unread(m) for m in used if m.features.ranges is not None}
+    again = [
+        replace(r, model=unread[r.model].key, weight=UNREAD_WEIGHT * r.weight)
+        for r in rows
+        if r.model in unread and r.quantizes_cache
+    ]
+    tasks = [task_of(r.kind, r.task) for r in rows]
+    layout = ParameterLayout(used, tasks, measured, list(unread.values()))
+    everyone = {**models, **{m.key: m for m in unread.values()}}
+    problem = RegressionProblem([*rows, *again], layout, everyone)
     mean, spread = layout.prior_mean, layout.prior_sd
     theta = mean.copy()
     for name, value in (start or {}).items():
@@ -287,4 +284,6 @@ def formats_of(rows: Sequence[AccuracyRow], owners: Sequence[KnownModel]) -> For
         rotate_k=floats([r.rotate_k for r in rows]),
         rotate_v=floats([r.rotate_v for r in rows]),
         residual=floats([r.residual for r in rows]),
+        exact_prompt=floats([r.exact_prompt for r in rows]),
+        float_keys=floats([r.float_keys for r in rows]),
     )

@@ -17,6 +17,9 @@ from .model_features import Features, features_of
 from .named_noise import with_names
 from .retention import OutlierLayers, protected_shares
 
+UNSCALED = ("fp8", "fp8_e5m2")
+"""Floats that engines keep without a scale of their own: e4m3 ends at 448."""
+
 
 def format_arrays(
     spec: ModelSpec,
@@ -50,6 +53,9 @@ def format_arrays(
         rotate_k=turned,
         rotate_v=turned,
         residual=np.asarray(residual, dtype=float),
+        # as in the rows: a window is of a cache that is written after the prompt was attended
+        exact_prompt=(np.asarray(residual) > 0).astype(float),
+        float_keys=np.array([float(k in UNSCALED) for k, _ in kv_names]) if kv_names else None,
     )
     return with_names(formats, int(head), kv_names)
 

@@ -115,6 +115,11 @@ class FormatArrays:
     biased: Floats | None = None
     """1 where the keys have biases that nobody read: rotation spreads them over all channels and
     makes none of them smaller against what it spoils. None where no keys have any."""
+    exact_prompt: Floats | None = None
+    """1 where the prompt is attended in 16 bits before its keys and values are quantized, so that
+    an answer's first token knows no noise. None where none is."""
+    float_keys: Floats | None = None
+    """1 where keys are floats of few bits. None where none are."""
 
     def at(self, places: NDArray[np.int64]) -> "FormatArrays":
         """The formats at these places."""

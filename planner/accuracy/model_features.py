@@ -42,6 +42,12 @@ class Features:
     attention: AttentionNoise | None = None
     """What formats make of its attention, where a calibration measured it."""
 
+    @property
+    def loses_floats(self) -> bool:
+        """Whether the keys have biases: a float's error is relative to its value, and what tells
+        tokens apart is small beside a bias."""
+        return self.qkv_bias
+
     def scale(self, component: str) -> str:
         """The population's scale that a component has: key outliers that were read from the
         checkpoint are in units of their own."""
@@ -66,6 +72,7 @@ class Features:
             covariates |= {
                 "bias_outlier": float(self.qkv_bias),
                 "norm_outlier": float(self.qk_norm),
+                "size_biased": doublings * self.qkv_bias,
             }
         return covariates
 

@@ -115,7 +115,8 @@ class FittedSensitivities:
             row = np.zeros(len(index))
             row[index[f"scale:{features.scale(component)}"]] = 1.0
             for name, value in features.covariates(component).items():
-                row[index[f"covariate:{name}"]] = value
+                if f"covariate:{name}" in index:  # fits of before lack the newest
+                    row[index[f"covariate:{name}"]] = value
             between = 0.0
             for effect, between_models in features.effects(component):
                 between += spread[between_models] ** 2

@@ -19,6 +19,10 @@ def said_of_calibration(spec: ModelSpec) -> tuple[str, ...]:
     return shipped_measurements.note(spec)
 
 
+FEWEST = 3
+"""Rows that say something of a method."""
+
+
 def breaks_of(predictor: Predictor, config: Configuration, context: int) -> tuple[str, ...]:
     """Plain warnings of contexts at which the model, or the configuration, was seen to fail."""
     messages = []
@@ -76,6 +80,7 @@ def notes_of(
         ),
         ("affine", config.affine, "affine maps: their gain is that of three small models"),
     ):
-        if used and not known["rows"].get(name, 0):
-            notes.append(f"no row has {words}")
+        rows = known["rows"].get(name, 0)
+        if used and rows < FEWEST:
+            notes.append(f"{'hardly a' if rows else 'no'} row has {words}")
     return tuple(notes)

@@ -1,6 +1,6 @@
 """The arithmetic of predicted accuracy: one fit's coefficients, evaluated with numpy.
 
-    retention = floor + (1 - floor) * 1 / (1 + D^gamma) * 1 / (1 + W)
+    retention = floor + (1 - floor) * (first + (1 - first) / (1 + D^gamma)) * 1 / (1 + W)
     D = kind * context * sum over components of exp(model scale) * noise of the format
 
 Every number has three values: z = 0 is the prediction; at z > 0 all model scales, the task
@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from .calibrated_noise import CacheUse, CalibratedNoise
-from .formula import Floats, FormatArrays, context_factor, noise, weight_noise
+from .formula import OUTLIER, Floats, FormatArrays, context_factor, noise, weight_noise
 from .measured_configs import MeasuredConfigurations
+from .model_features import Features
 from .model_sensitivity import FittedSensitivities, ModelSensitivity
 from .retention import cache_retention, kept_by_both, weight_retention
 from .task_kinds import ScoredTask, task_group
@@ -114,16 +115,19 @@ class Predictor:
         tokens = np.asarray(context, dtype=float)
         if sensitivity.features.qkv_bias:
             formats, protected = formats.with_biases, protected.with_biases
+        lost = self._lost_on_biases(sensitivity.features, formats)
+        first = 0.0 if formats.exact_prompt is None else formats.exact_prompt
         cache, weights = [], []
         for z in ends:
             coefficients = self.coefficients(z)
             unit = noise(formats.worst if z > 0 else formats, coefficients, tokens)
+            unit[OUTLIER] *= lost
             if shares.any():
                 unit = unit * (1.0 - shares) + noise(protected, coefficients, tokens) * shares
             unit = unit * sensitivity.features.attention_fraction * np.exp(offset)
             cache.append(
                 [
-                    self._cache_retention(sensitivity, unit, coefficients, tokens, k, z)
+                    self._cache_retention(sensitivity, unit, coefficients, tokens, k, z, first)
                     for k in kinds
                 ]
             )
@@ -140,6 +144,13 @@ class Predictor:
             return cache * weights
         return kept_by_both(cache, weights, middle)
 
+    def _lost_on_biases(self, features: Features, formats: FormatArrays) -> Floats | float:
+        """By which key outliers that are floats lose more than integers' do [F]."""
+        if formats.float_keys is None or not features.loses_floats:
+            return 1.0
+        more: Floats = np.exp(self.payload.get("float_bias", 0.0) * formats.float_keys)
+        return more
+
     def _own_width(self, kind: str, z: float) -> float:
         """How much wider the model's own intervals are for this kind of task than for all."""
         return self._kind_z.get(kind, z) / z if z > 0 else 1.0
@@ -152,8 +163,10 @@ class Predictor:
         tokens: Floats,
         kind: str,
         z: float,
+        first: Floats | float,
     ) -> Floats:
-        """What is left by cache noise `unit` [3, F], at unit model scale, on one kind of task."""
+        """What is left by cache noise `unit` [3, F], at unit model scale, on one kind of task;
+        `first` [F] is 1 where the prompt, and so the first token, knows no noise."""
         shape = self._shape(kind)
         spread = np.hypot(sensitivity.spread[:3], shape["misfit"])
         if sensitivity.of_tables:
@@ -165,7 +178,7 @@ class Predictor:
         mean, sd = self.payload["kinds"].get(kind, (0.0, 0.0))
         total = (scale @ unit) * context_factor(tokens, slope) * np.exp(mean + z * sd)
         steep = self.gamma * float(np.exp(shape["steepness"]))
-        return cache_retention(total, steep)
+        return above_floor(cache_retention(total, steep), shape.get("first", 0.0) * first)
 
     def _weight_retention(
         self, sensitivity: ModelSensitivity, bits: Floats, kind: str, z: float

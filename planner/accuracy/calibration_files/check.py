@@ -111,8 +111,10 @@ def _check_fields(payload: Mapping[str, Any]) -> None:
         number(shape["steepness"], -LARGEST_LOG, LARGEST_LOG, f"kind_shapes.{kind}")
         number(shape["weight"], -LARGEST_LOG, LARGEST_LOG, f"kind_shapes.{kind}")
         number(shape["floor"], 0.0, MOST_FLOOR, f"kind_shapes.{kind}.floor")
+        number(shape.get("first", 0.0), 0.0, 1.0, f"kind_shapes.{kind}.first")
         number(shape["misfit"], 0.0, WIDEST, f"kind_shapes.{kind}.misfit")
         number(shape.get("weight_misfit", 0.0), 0.0, 1.0, f"kind_shapes.{kind}.weight_misfit")
+    number(payload.get("float_bias", 0.0), -LARGEST_LOG, LARGEST_LOG, "float_bias")
     for task, value in payload["tasks"].items():
         number(value, -LARGEST_LOG, LARGEST_LOG, f"tasks.{task}")
     _check_population(payload["population"], payload["spread"])

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kvpareto.calibration.evidence.blind_rows import apart_table, models_of_rows
+from kvpareto.calibration.evidence.blind_rows import other_rows
 from kvpareto.calibration.fit.interval_widths import (
-    BASES,
     FAMILY,
     OWN,
     SISTER,
@@ -16,8 +15,8 @@ from kvpareto.calibration.fit.interval_widths import (
     as_planned,
 )
 from kvpareto.calibration.fit.mixed_effects import KnownModel
-from kvpareto.calibration.fit.published import FOLDER, read_models
-from kvpareto.calibration.fit.published_more import APART, BLIND, LATER, more_rows
+from kvpareto.calibration.fit.published import FOLDER, clean, read_models
+from kvpareto.calibration.fit.published_more import BLIND, LATER, more_rows
 from kvpareto.planner.accuracy.predict import published
 
 DOCS = Path(__file__).parents[3] / "docs" / "accuracy.md"
@@ -70,23 +69,7 @@ def test_the_page_has_all_of_them() -> None:
     assert counts["weights alone"] + counts["cache"] == len(more_rows(FOLDER, [BLIND]))
 
 
-def test_the_page_has_all_that_no_fit_has_as_the_shipped_fit_predicts_them() -> None:
-    table = on_the_page("caches")
-    counts = numbers(table)
-    assert counts["cache"] + counts["weights alone, 4 bits"] == len(more_rows(FOLDER, APART))
-    assert counts["found after it"] == len(more_rows(FOLDER, [LATER]))
-    assert sum(counts[basis] for basis in BASES) == counts["cache"]
-    assert table == apart_table(models_of_rows())
-
-
-def test_readme_says_what_the_page_says() -> None:
-    lines = (line.split(" | ") for line in on_the_page("caches").splitlines()[2:])
-    errors = {name.removeprefix("| "): [float(c) for c in cells[1:6]] for name, *cells in lines}
-    mae, _, lossless, _, held = (100 * value for value in errors["cache"])
-    mae_later, _, _, _, held_later = (100 * value for value in errors["found after it"])
-    readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
-    assert (
-        f"mean error {mae:.1f} points (no loss {lossless:.1f}), 90 % intervals hold {held:.0f} %; "
-        "of the 86 found after the form was chosen "
-        f"{mae_later:.1f} points and {held_later:.0f} % (" in readme
-    )
+def test_a_fit_without_tables_has_none_of_their_rows() -> None:
+    left = more_rows(FOLDER, [LATER])
+    assert all(row in clean()[0] for row in left)
+    assert not set(map(repr, left)) & set(map(repr, other_rows([LATER])))

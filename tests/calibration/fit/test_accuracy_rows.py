@@ -35,7 +35,7 @@ def test_every_raw_row_is_kept_or_has_a_reason() -> None:
     for name in (*RAW, *FILES):
         with (FOLDER / name).open(newline="", encoding="utf-8") as file:
             raw += sum(1 for _ in csv.DictReader(file))
-    assert len(kept) + len(excluded) == raw == 444 + 752 + 686
+    assert len(kept) + len(excluded) == raw == 444 + 752 + 686 + 562
     assert all(len(e.reason) > 10 for e in excluded)
     with (FOLDER / "excluded.csv").open(newline="", encoding="utf-8") as file:
         assert [line["reason"] for line in csv.DictReader(file)] == [e.reason for e in excluded]
@@ -96,9 +96,23 @@ def test_a_row_by_hand(
 def test_short_answers_are_a_kind_of_their_own(rows: list[AccuracyRow]) -> None:
     """Ratings without a chain of thought, a yes or no after a short one, and exams' letters."""
     short = {task_group(row.task) for row in rows if row.kind == "short_reasoning"}
-    assert short == {"eq", "strategyqa", *EXAMS}
+    assert short == {"eq", "strategyqa", "mmlu-pro", *EXAMS}
     assert {task_group(row.task) for row in rows if row.kind == "likelihood"} >= {"arc-easy"}
     assert all(row.kind == "reasoning" for row in rows if row.task.startswith("gsm8k"))
+
+
+def test_which_prompts_were_attended_in_16_bits(rows: list[AccuracyRow]) -> None:
+    assert all(row.exact_prompt for row in rows if row.residual)
+    of = {row.source.split("@")[0] for row in rows if row.exact_prompt and not row.residual}
+    assert {"Concyclics/LogQuantKV", "crack666/kv-cache-quantization"} <= of
+    assert "thu-nics/qllm-eval" not in of  # quantized inside of the forward pass
+    assert not any(row.exact_prompt for row in rows if not row.quantizes_cache)
+
+
+def test_which_keys_are_floats(rows: list[AccuracyRow]) -> None:
+    floats = [row for row in rows if row.float_keys]
+    assert {row.k_bits for row in floats} == {5.0, 6.0}
+    assert not any(row.rotate_k for row in floats)
 
 
 def test_which_side_is_rotated(rows: list[AccuracyRow]) -> None:

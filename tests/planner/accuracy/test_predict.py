@@ -50,10 +50,10 @@ def test_the_unquantized_model_keeps_everything(model: str) -> None:
         pytest.param(QWEN25_7B, "w16a16-k4v4-g64+res128", "reasoning", (0, 0.1), id="qwen-k4-g64"),
         # llama.cpp#21385: rotation does not cure it
         pytest.param(QWEN25_7B, "w16a16-k4v4+rot", "reasoning", (0.0, 0.3), id="qwen-k4-rot"),
-        # 0.976 here, 0.994 +- 0.009 in the table: only norms of its key biases are public, and
-        # how they spread over the channels is another model's (docs/LOG.md): two points
-        pytest.param(QWEN25_7B, "w16a16-k8v8-g64", "reasoning", (0.97, 1.0), id="qwen-k8"),
-        pytest.param(QWEN25_7B, "w16a16-k8v4-g64", "reasoning", (0.97, 1.0), id="qwen-k8v4"),
+        # 0.958 here, 0.994 +- 0.009 in the table: only norms of its key biases are public, and
+        # how they spread over the channels is another model's (docs/LOG.md): four points
+        pytest.param(QWEN25_7B, "w16a16-k8v8-g64", "reasoning", (0.955, 1.0), id="qwen-k8"),
+        pytest.param(QWEN25_7B, "w16a16-k8v4-g64", "reasoning", (0.955, 1.0), id="qwen-k8v4"),
         pytest.param(QWEN25_7B, "w16a16-k4v4-kc+res128", "retrieval", (0.9, 1.0), id="qwen-kc"),
         # arXiv 2502.15075 Tables 9 and 11
         pytest.param(LLAMA31_8B, "w16a16-k8v8-g64", "reasoning", (0.99, 1.0), id="llama-k8v8"),
@@ -135,8 +135,9 @@ def test_four_bit_weights_cost_more_on_small_models() -> None:
     ("model", "provenance", "word"),
     [
         (QWEN25_7B, "published", "layers 0, 27 hold 99%"),
-        ("Qwen/Qwen2-7B-Instruct", "transferred", "qwen2.5-7b"),
-        ("Qwen/Qwen2.5-14B-Instruct", "transferred", None),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", "transferred", "qwen2.5-7b"),
+        ("Qwen/Qwen2.5-14B-Instruct", "transferred", "deepseek-r1-distill-qwen-14b"),
+        ("Qwen/Qwen2.5-72B-Instruct", "transferred", None),
         (UNSEEN, "transferred", "no rows of this model family"),
         (LATENT, "unknown", "take the bounds"),
     ],
@@ -176,7 +177,7 @@ def test_a_renamed_copy_is_still_recognized_by_its_shape() -> None:
 
 
 def test_a_renamed_copy_is_less_certain_than_the_model_itself() -> None:
-    own = spec_of("Qwen/Qwen3-8B")  # no other model with rows has its shape
+    own = spec_of("Qwen/Qwen3-32B")  # no other model with rows has its shape
     copy = replace(own, name="my-finetune/checkpoint-100")
     models = published().models
     assert models.of(copy).mean.tolist() == models.of(own).mean.tolist()

@@ -94,7 +94,8 @@ def test_tasks_at_the_same_bytes_are_told_and_not_learnt_from(tmp_path: Path) ->
 
 
 def test_own_rows_bring_what_published_rows_do_not() -> None:
-    """Text and tasks of all runs: 13 to 18 points off by published rows, 3 to 8 by the own ones."""
+    """Tasks of all runs: 5 points off by published rows where keys are read, else 13 to 18; 3 to 8
+    by the own ones."""
     runs = measured_runs(models=SHIPPED)
     for name, key in SHIPPED.items():
         own = [(c, r) for c, r in runs if r.model == key and r.kind != "perplexity"]
@@ -104,7 +105,7 @@ def test_own_rows_bring_what_published_rows_do_not() -> None:
             for which, predictor in (("own", predictor_for(spec)), ("published", published())):
                 kept = predict(spec, config, row.context, predictor).tasks[row.kind].retention
                 errors[which] += abs(kept - min(row.retention, 1.0)) / len(own)
-        assert errors["own"] < 0.5 * errors["published"]
+        assert errors["own"] < 0.7 * errors["published"]
 
 
 @pytest.mark.parametrize(
