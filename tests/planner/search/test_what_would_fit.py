@@ -42,7 +42,7 @@ def test_nothing_fits_says_by_how_much_and_what_would(qwen: Request) -> None:
     assert "more than the budget of 8.00 GB" in error.message
     assert "a budget of" in error.hint
     context = int(error.hint.split("--context ")[1].split()[0])
-    config = Configuration.parse(error.message.split("configuration, ")[1].split(",")[0])
+    config = Configuration.parse(error.message.split("configuration, ")[1].split(", needs")[0])
 
     def high(tokens: int) -> int:
         workload = replace(tight.workload, context=tokens)
@@ -183,5 +183,5 @@ def test_a_longer_wish_is_offered_no_shorter_context() -> None:
         with pytest.raises(NothingFits) as caught:
             recommend(Request(spec, Workload(asked, 512), KVPARETO, 12 * GB))
         offered.append(int(caught.value.hint.split("--context ")[1].split()[0]))
-    assert min(offered) > 100_000
+    assert min(offered) > 90_000
     assert max(offered) - min(offered) <= STEP * 2
