@@ -87,6 +87,20 @@ def test_every_point_of_a_plan_is_what_the_single_predictions_say(
                 assert getattr(point.latency, name) == pytest.approx(getattr(seconds, name))
 
 
+def test_steps_of_layers_that_slide_are_what_a_single_prediction_says() -> None:
+    """One shot holds all tokens of a window's layer, a chunk its window: a step reads as much."""
+    spec, card = load_model("google/gemma-2-2b-it"), find_gpu("L4")
+    workload = Workload(100_000, 512, 4)
+    table = evaluate(spec, workload, KVPARETO, card)
+    for index in range(0, table.points.tpot.size, 12_347):
+        config = table.space.configuration(index)
+        alone = latency.predict(spec, config, workload, KVPARETO, card)
+        assert alone is not None
+        assert table.points.ttft[index] == pytest.approx(alone.ttft_s)
+        # the tail in 16 bits is counted as what slides is
+        assert table.points.tpot[index] == pytest.approx(alone.tpot_s, rel=0.015)
+
+
 def test_the_frontier_is_in_order_and_holds_what_is_shown(plan: Plan) -> None:
     sizes = [point.memory.total_high for point in plan.frontier]
     assert sizes == sorted(sizes)
