@@ -65,8 +65,13 @@ def within_cards(budget: int, gpus: Sequence[Hardware]) -> int:
             f"{format_bytes(gives)}",
             "leave --budget out to plan for all of it, or --gpu to plan for other memory",
         )
+    return min(budget, most_typed(gpus))
+
+
+def most_typed(gpus: Sequence[Hardware]) -> int:
+    """The most bytes of a budget that count beside these GPUs."""
     soft = any(gpu.memory_estimated or gpu.unified for gpu in gpus)
-    return budget if soft else gives
+    return sum(gpu.marketing_bytes if soft else gpu.memory_bytes for gpu in gpus)
 
 
 def gpu_notes(request: Request) -> list[str]:

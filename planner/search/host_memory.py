@@ -8,25 +8,37 @@ from dataclasses import replace
 
 from ..formats.configuration import Configuration
 from ..units import budget_for, exact_bytes
-from .gpu_memory import machine_with
+from .gpu_memory import machine_with, most_typed
 from .placed.questions import placement_of
 from .request import Request
 
 
 def room_hints(request: Request, config: Configuration, need: int) -> list[str]:
     """What to type for a configuration that needs `need` bytes: host memory, or a budget; a smaller
-    `--reserve` where the cards have as much beside it. Where there is no device the budget is host
-    memory, and the option that was typed comes first; one of `--ram` alone is not said in two
-    ways."""
+    `--reserve` where the cards have as much beside it, other cards where they have not. Where there
+    is no device the budget is host memory, and the option that was typed comes first; one of
+    `--ram` alone is not said in two ways."""
     host = typed_host_memory(request, config, need)
     ram, budget = [f"--ram {host}"] * (host is not None), [f"a budget of {budget_for(need)}"]
     if request.host_only:
-        return [*budget, *ram] if request.budget_typed else ram
-    left = sum(gpu.memory_bytes for gpu in request.machine.gpus) - need
+        # A budget that stays typed is the smaller of the two.
+        instead = [f"{text} in place of --budget" for text in ram]
+        return [*budget, *instead] if request.budget_typed else ram
+    gpus = request.machine.gpus
+    left = sum(gpu.memory_bytes for gpu in gpus) - need
     if request.reserve and left >= 0:
         reserve = left // _STEP * _STEP
         budget = [f"--reserve {exact_bytes(reserve) if reserve else 0}"]
+    elif typed_budget(request, need) is None:
+        one = "a GPU that gives" if len(gpus) == 1 else "GPUs that give"
+        budget = [f"{one} programs {budget_for(need, ' ')}"]
     return [*ram, *budget]
+
+
+def typed_budget(request: Request, need: int) -> str | None:
+    """The `--budget` that holds `need` bytes; None beside GPUs that have fewer."""
+    gpus = request.machine.gpus
+    return None if gpus and need > most_typed(gpus) else budget_for(need)
 
 
 _STEP = 10**7

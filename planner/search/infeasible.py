@@ -12,11 +12,11 @@ import numpy as np
 
 from ..errors import BadInput, NothingFits
 from ..formats.configuration import Configuration
-from ..units import budget_for, format_bytes, format_tokens
+from ..units import format_bytes, format_tokens
 from . import choose as choice
 from .choose import USABLE
 from .evaluate import Point
-from .host_memory import room_hints, typed_host_memory
+from .host_memory import room_hints, typed_budget, typed_host_memory
 from .max_context import longest_safe, max_context_of, safe_fitting
 from .placed.questions import Table, evaluate_request, needed_bytes
 from .request import Request
@@ -137,7 +137,7 @@ def _nothing_usable(request: Request, table: Table) -> NothingFits:
     if context is not None and context < min(SHORT, request.workload.context):
         context = shorter = None
     would_fit: dict[str, Any] = {
-        "budget": budget_for(need),
+        "budget": typed_budget(request, need),
         "budget_bytes": need,
         "context": context,
         "batch": batch,
