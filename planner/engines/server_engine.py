@@ -22,6 +22,8 @@ from ..placement import Machine
 from ..workload import Workload
 
 CHUNKS = (2048, 4096, 8192, 16384)
+GPTQ_BITS = (4, 8)
+"""Widths for which both have kernels (Marlin's, of symmetric codes)."""
 
 
 class ServerEngine(Engine):
@@ -31,6 +33,8 @@ class ServerEngine(Engine):
     """As its authors write it."""
     offered: tuple[str, ...]
     """Formats that a 16-bit model can be had in, beside 16 bits."""
+    loads: tuple[str, ...]
+    """Methods of `quantization_config` whose checkpoints its release loads."""
     places = True
     several_cards = True
     serves = True
@@ -55,7 +59,29 @@ class ServerEngine(Engine):
             return f"nobody knows here whether {self.title} has {spec.model_type}"
         if spec.gguf is not None:
             return "GGUF files are llama.cpp's: --engine llama.cpp"
-        return self.obstacle(spec)
+        return self._stored_obstacle(spec) or self.obstacle(spec)
+
+    def check_stored(self, spec: ModelSpec) -> None:
+        """Raises BadInput for a checkpoint that the release does not load."""
+        if (obstacle := self._stored_obstacle(spec)) is not None:
+            raise BadInput(
+                f"{self.name} cannot be planned for {spec.name}: {obstacle}",
+                "give the model that it was quantized from",
+            )
+
+    def _stored_obstacle(self, spec: ModelSpec) -> str | None:
+        """Why the release loads no checkpoint that is quantized so; None where it does."""
+        stored = spec.quantization
+        if stored is None:
+            return None
+        if stored.method not in self.loads:
+            return (
+                f"{self.title} loads no checkpoints of {stored.method}, but of "
+                f"{', '.join(self.loads)} and 16 bits"
+            )
+        if stored.method == "gptq" and stored.bits not in GPTQ_BITS:
+            return f"{self.title} loads GPTQ of 4 and 8 bits, not of {stored.bits}"
+        return None
 
     def weight_formats(self, spec: ModelSpec) -> Sequence[str]:
         return ("", *self.offered) if spec.quantization is None else ()

@@ -21,6 +21,18 @@ class Sglang(ServerEngine):
 
     name, title = NAME, "SGLang"
     offered = ("fp8", "awq", "gptq4", "gptq8")
+    # Of BASE_QUANTIZATION_METHODS in 0.5.23's srt/layers/quantization/__init__.py on CUDA; its
+    # `gptq_marlin` takes over gptq.
+    loads = (
+        "fp8",
+        "awq",
+        "gptq",
+        "auto-round",
+        "mxfp4",
+        "modelopt",
+        "compressed-tensors",
+        "bitsandbytes",
+    )
 
     def obstacle(self, spec: ModelSpec) -> str | None:
         for mixer, _ in spec.mixer_counts:

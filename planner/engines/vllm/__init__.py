@@ -29,6 +29,19 @@ class Vllm(ServerEngine):
 
     name, title = NAME, "vLLM"
     offered = ("fp8", "awq", "gptq4", "gptq8", "nvfp4")
+    # Of QUANTIZATION_METHODS in 0.26.0's model_executor/layers/quantization/__init__.py; its
+    # `inc` takes over auto-round.
+    loads = (
+        "fp8",
+        "fbgemm_fp8",
+        "awq",
+        "gptq",
+        "auto-round",
+        "mxfp4",
+        "modelopt",
+        "compressed-tensors",
+        "bitsandbytes",
+    )
 
     def obstacle(self, spec: ModelSpec) -> str | None:
         if any(isinstance(m, CompressedAttention) for m, _ in spec.mixer_counts):
@@ -81,6 +94,7 @@ class Vllm(ServerEngine):
         self, spec: ModelSpec, config: Configuration, workload: Workload, machine: Machine
     ) -> Placement:
         self.check_formats(config)
+        self.check_stored(spec)
         from .place import place
 
         return place(spec, config, workload, machine, plugin=bool(self.front))
@@ -89,6 +103,7 @@ class Vllm(ServerEngine):
         self, spec: ModelSpec, config: Configuration, workload: Workload, machine: Machine
     ) -> int:
         self.check_formats(config)
+        self.check_stored(spec)
         from .place import candidates
 
         found = candidates(spec, config, workload, machine, plugin=bool(self.front))
