@@ -144,7 +144,7 @@ def test_what_is_unknown_is_told_as_bounds() -> None:
 
     document: Any = kvpareto.plan(
         "deepseek-ai/DeepSeek-V2-Lite-Chat",
-        engine="vllm", gpu="H200", users=450, context="16k", offline=True,
+        engine="vllm", gpu="H200", users=450, context="16k", max_loss="20%", offline=True,
     )  # fmt: skip
     kept = document["recommended"]["accuracy"]
     assert kept["provenance"] == "unknown"
