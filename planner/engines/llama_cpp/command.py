@@ -34,7 +34,25 @@ def file_name(spec: ModelSpec, mix: str) -> str:
 
 def file_words(spec: ModelSpec, mix: str) -> str:
     """The file to get, for people: Qwen2.5-7B-Instruct Q5_K_M."""
-    return f"{_short(spec)} {mix}"
+    return f"{_short(spec)} {mix}" + " of the original model" * of_original(spec)
+
+
+def of_original(spec: ModelSpec) -> bool:
+    """Whether the file is not made of this checkpoint, which is rounded already, but of the model
+    that it was quantized from. FP8 loses next to nothing, and MXFP4 is kept as it is: both are what
+    some models are published in."""
+    stored = spec.quantization
+    return spec.gguf is None and stored is not None and stored.method not in ("fp8", "mxfp4")
+
+
+def original_notes(spec: ModelSpec) -> tuple[str, ...]:
+    """Which model the file has to be of, where that is not the one that is named."""
+    if spec.quantization is None or not of_original(spec):
+        return ()
+    return (
+        f"the GGUF is one of the model that {spec.name} was quantized from, and its accuracy that "
+        f"one's: made of this {spec.quantization.method} checkpoint it would keep both losses",
+    )
 
 
 def file_repository(spec: ModelSpec, mix: str) -> str:

@@ -27,6 +27,7 @@ from .command import (
     file_repository,
     file_words,
     modelfile,
+    original_notes,
 )
 from .parts import Parts, known_graph, new_on_cards, parts_of, run_settings, weight_name
 from .speed import CardLoad, Load, seconds
@@ -262,7 +263,7 @@ def _notes(
     ask: _Ask, keys: str, values: str, hardware: Hardware | None, used: int
 ) -> tuple[str, ...]:
     spec, parts = ask.spec, ask.parts
-    notes = []
+    notes = [*original_notes(spec)]
     if not ask.cards:
         notes.append(
             "llama-server may keep earlier prompts' caches beside this, up to 8 GiB unless "

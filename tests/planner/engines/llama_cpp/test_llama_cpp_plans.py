@@ -2,13 +2,16 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kvpareto import api
 from kvpareto.cli import run
 from kvpareto.planner.engines import find_engine
 from kvpareto.planner.engines.llama_cpp.command import modelfile
+from kvpareto.planner.errors import NothingFits
 
 GB = 10**9
 
@@ -152,3 +155,23 @@ def test_an_estimate_names_the_engine_as_it_was_asked_for(
     assert heading.endswith("engine ollama (llama.cpp)" if front else "engine llama.cpp")
     assert run([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out).get("front") == front
+
+
+@pytest.mark.parametrize(("method", "said"), [("gptq", True), ("fp8", False)])
+def test_the_file_of_a_quantized_checkpoint_is_of_its_original(
+    method: str, said: bool, tmp_path: Path
+) -> None:
+    section = {"quant_method": method} | ({"bits": 3, "group_size": 128} if said else {})
+    sizes = {"hidden_size": 4096, "intermediate_size": 14336, "vocab_size": 128256}
+    heads = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8}
+    config = {"model_type": "llama", **sizes, **heads, "quantization_config": section}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    words: dict[str, Any] = {"gpu": "H100", "context": "8k", "offline": True}
+    plan = api.plan(str(tmp_path), engine="llama.cpp", **words)
+    notes = [note for note in plan["warnings"] if "was quantized from" in note]
+    assert len(notes) == said
+    assert ("of the original model" in plan["recommended"]["placement"]["file"]) == said
+    if said:
+        with pytest.raises(NothingFits, match="nothing is safe") as caught:
+            api.plan(str(tmp_path), **words)
+        assert "of the original model" in (caught.value.hint or "")
