@@ -145,6 +145,17 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds * 1000:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
 
 
+def seconds_for(seconds: float) -> str:
+    """The smallest limit of three digits that `seconds` keep, as `parse_seconds` reads it.
+
+    `format_seconds` rounds to nearest, so what it prints may be too short by half a digit.
+    """
+    unit, scale = ("ms", 1000) if seconds < 0.9995 else ("s", 1)
+    digits = min(max(0, 2 - math.floor(math.log10(seconds * scale))), 9)
+    texts = (f"{seconds * scale + up / 10**digits:.{digits}f} {unit}" for up in (0, 1))
+    return next(text for text in texts if parse_seconds(text) >= seconds)
+
+
 def format_parameters(count: int) -> str:
     """`7.62 B`, `134.52 M`, `260 k`: a model's parameters in the unit that keeps three digits."""
     if count >= 10**9:

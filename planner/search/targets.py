@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import BadInput, NothingFits
-from ..units import format_seconds
+from ..units import format_seconds, seconds_for
 from .choose import USABLE, safe_points
 from .evaluate import Point
 from .placed.questions import Table
@@ -64,7 +64,7 @@ def _too_slow(request: Request, table: Table, good: Mask) -> NothingFits:
     asked = [("TTFT", request.ttft, points.ttft), ("TPOT", request.tpot, points.tpot)]
     given = [(name, target, times[left]) for name, target, times in asked if target is not None]
     missed = [
-        f"{name} {format_seconds(target)} (the fastest has {format_seconds(float(times.min()))})"
+        f"{name} {format_seconds(target)} (the fastest has {seconds_for(float(times.min()))})"
         for name, target, times in given
         if times.min() > target
     ]

@@ -14,6 +14,7 @@ from kvpareto.planner.units import (
     parse_fraction,
     parse_seconds,
     parse_tokens,
+    seconds_for,
 )
 
 
@@ -161,3 +162,22 @@ def test_no_times(text: str) -> None:
 
 def test_one_is_singular() -> None:
     assert [format_count(n, "user") for n in (0, 1, 2000)] == ["0 users", "1 user", "2,000 users"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (8.1762, "8.18 s"),
+        (8.1838, "8.19 s"),
+        (8.18, "8.18 s"),
+        (0.0085749, "8.58 ms"),
+        (0.03, "30.0 ms"),
+        (0.99946, "1000 ms"),
+        (12.34, "12.4 s"),
+        (4321.2, "4322 s"),
+        (0.00000123456, "0.00124 ms"),
+    ],
+)
+def test_a_limit_for_a_time_is_kept_by_it(seconds: float, text: str) -> None:
+    assert seconds_for(seconds) == text
+    assert seconds <= parse_seconds(text) <= seconds * 1.01

@@ -157,6 +157,26 @@ def test_only_missed_targets_are_named(engine: str, gpu: str, says: list[str], h
     assert "TPOT 0.01 ms" in caught.value.message
 
 
+@pytest.mark.parametrize("limit", ["ttft", "tpot"])
+def test_the_fastest_time_that_is_named_is_met_when_typed(limit: str) -> None:
+    for context in ("4k", "6k", "8k", "12k"):  # half of times are rounded down to nearest
+        words: dict[str, Any] = {"gpu": "4090", "context": context, "accept_risk": True}
+        with pytest.raises(NothingFits, match="as fast as asked") as caught:
+            plan(QWEN8, **{limit: "1us"}, **words)
+        typed = caught.value.message.split("the fastest has ")[1].split(")")[0]
+        assert plan(QWEN8, **{limit: typed}, **words)["recommended"]
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_an_estimate_is_of_the_plans_server(engine: str) -> None:
+    words: dict[str, Any] = {"engine": engine, "gpu": "4090", "context": 8192, "users": 16}
+    planned = plan("Qwen/Qwen2-0.5B-Instruct", **words)
+    config = planned["recommended"]["config"]
+    found = api.estimate("Qwen/Qwen2-0.5B-Instruct", config, offline=True, **words)
+    assert found["serving"] == planned["recommended"]["serving"]
+    assert any("left to a desktop" in note for note in found["warnings"])
+
+
 def test_targets_that_are_met_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     line = ["plan", "-m", QWEN8, "--engine", "vllm", "--gpu", "H100", "--context", "8k"]
     assert run([*line, "--offline", "--ttft", "2s", "--tpot", "30ms"]) == 0
