@@ -22,9 +22,11 @@ from ...memory.estimate import MemoryEstimate
 from ...models.spec import ModelSpec
 from ...placement import Machine, Placement
 from ...serving import Parallel
+from ...units import format_bytes
 from ...workload import Workload
 from ..enumerate import enumerate_space
 from ..evaluate import Point, accuracy_of
+from ..gpu_memory import budget_of
 from ..point_arrays import PointArrays
 from ..request import Request
 
@@ -199,11 +201,14 @@ def placed_anyway(
     parallel: Parallel | None = None,
 ) -> Point:
     """One configuration with all layers on its cards, whatever those have; on the processor where
-    none is named."""
+    none is named. A server takes a part of its cards, the one that a plan for them gives it."""
     engine.check_formats(config)
-    placement = engine.place(
-        spec, config, workload, Machine(gpus, (ANY,) * len(gpus), parallel=parallel)
-    )
+    given = [budget_of(gpu, None) if engine.serves else (ANY, 0) for gpu in gpus]
+    shares = tuple(size for size, _ in given)
+    placement = engine.place(spec, config, workload, Machine(gpus, shares, parallel=parallel))
+    if kept_back := sum(kept for _, kept in given):
+        left = f"{format_bytes(kept_back)} are left to a desktop, as in a plan without --reserve"
+        placement = replace(placement, notes=(*placement.notes, left))
     kept = accuracy.predict(spec, config, workload.context, task=task)
     return point_of(config, workload, placement, kept)
 
