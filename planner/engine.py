@@ -126,6 +126,10 @@ class Engine(ABC):
         at load, its 16-bit self."""
         return spec
 
+    def takes_original(self, spec: ModelSpec) -> bool:
+        """Whether its weights are made of the model that a quantized checkpoint was made from."""
+        return False
+
     def check_formats(self, config: Configuration) -> None:
         """Raises BadInput for a named format (formats/named.py) that the engine does not run, and
         for what only our runtime quantizes."""

@@ -173,7 +173,6 @@ def _nothing_usable(request: Request, table: Table) -> NothingFits:
 def _engines_with_host_memory(request: Request) -> tuple[list[str], dict[str, Any]]:
     """What engines that may leave layers in host memory would run here, in words and as fields."""
     from ..engines import all_engines  # only on the way to an error
-    from ..engines.llama_cpp.command import of_original
 
     hints, elsewhere = [], []
     for engine in all_engines():
@@ -197,7 +196,7 @@ def _engines_with_host_memory(request: Request) -> tuple[list[str], dict[str, An
         elif placement is not None and placement.host.total:
             layers = f"{placement.device_layers} of {placement.layers} layers"
             where = f" ({layers} on the device, {format_bytes(placement.host.total)} on the host)"
-        of = "" if engine.serves or not of_original(request.spec) else " of the original model"
+        of = " of the original model" if engine.takes_original(request.spec) else ""
         hints.append(f"--engine {engine}, for {best.config}{of}{where}")
         elsewhere.append({"engine": engine.name, "config": str(best.config)})
     return hints, {"elsewhere": elsewhere}

@@ -27,7 +27,7 @@ from ...placement import Machine, Placement
 from ...workload import Workload
 from .cache_bytes import cache_bytes
 from .card_overhead import UNIFIED_CONTEXT, UNKNOWN_BASE
-from .command import OLLAMA_CACHES
+from .command import OLLAMA_CACHES, of_original
 from .kernels import without_kernel
 from .parts import parts_of, run_settings, unblocked_head
 from .place import place
@@ -75,6 +75,9 @@ class LlamaCpp(Engine):
         if not spec.understood:
             return f"nobody knows here whether llama.cpp has {spec.model_type}"
         return None
+
+    def takes_original(self, spec: ModelSpec) -> bool:
+        return of_original(spec)
 
     def weight_formats(self, spec: ModelSpec) -> Sequence[str]:
         if spec.gguf is not None:
