@@ -18,7 +18,7 @@ from .models import hub
 from .models.bundled import bundled_index, find_bundled, find_by_name, suggestion
 from .models.model_name import plain_name
 from .models.read_config import read_model
-from .models.spec import ModelSpec
+from .models.spec import CheckpointQuantization, ModelSpec
 from .models.untrusted_json import read_json_object
 from .reading import unblocked
 from .rope_kinds import rope_warnings, stretched
@@ -66,6 +66,8 @@ def load_model(text: str, *, offline: bool = False, trust_remote_code: bool = Fa
         return from_gguf
     loaded = load_config(text, offline=offline)
     spec = read_model(loaded.config, loaded.name)
+    if spec.quantization is not None:
+        spec = _as_stored(spec, spec.quantization)
     if spec.readings:
         from .engines.kv_bounds import kv_bounds  # rare, and a plan starts without it
 
@@ -149,6 +151,20 @@ def _places(text: str, loaded: LoadedConfig) -> dict[str, str]:
     if loaded.source in ON_DISK:
         places["path"] = str(Path(text.strip()).expanduser().absolute())
     return places
+
+
+def _as_stored(spec: ModelSpec, quantization: CheckpointQuantization) -> ModelSpec:
+    """The model with 16 bits where its quantization leaves every matrix out."""
+    from .memory.weights import quantizes_any
+
+    if spec.readings or quantizes_any(spec):
+        return spec
+    note = f"quantization_config ({quantization.method}) meets no matrix: all weights have 16 bits"
+    return replace(
+        spec,
+        quantization=replace(quantization, bits=16, group_size=None),
+        warnings=(*spec.warnings, note),
+    )
 
 
 def load_config(text: str, *, offline: bool = False) -> LoadedConfig:

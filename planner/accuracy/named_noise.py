@@ -163,9 +163,10 @@ def weight_equivalents(
     """Bits on the scale of `formula.weight_noise` of each weight format: of its name, or as given.
 
     `released`: the model was released in MXFP4 alone (gpt-oss). Its experts stay so in every mix,
-    and only the rest, a tenth of it, is quantized.
+    and only the rest, a tenth of it, is quantized. One that has no experts is not released so.
     """
-    rows = []
+    own, rows = spec.quantization, []
+    released = released and (own is None or own.bits < 16)
     for name, given in zip(names, bits, strict=True):
         if is_file_itself(spec, name):
             rows.append(16.0)

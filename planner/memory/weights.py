@@ -189,7 +189,8 @@ def checkpoint_storage(
     each = group.count // len(left) if left else 0
     rest = group.count - each * len(left)
     for rule in rules:
-        if group.role is Role.LM_HEAD and "lm_head" not in rule.pattern and not every:
+        named = rule.format is None or "lm_head" in rule.pattern
+        if group.role is Role.LM_HEAD and not named and not every:
             continue  # no other tool quantizes the head unless it is named
         hit = rule.layers_matching(group.name, left)
         if hit:
@@ -198,6 +199,16 @@ def checkpoint_storage(
             if not left:
                 return
     yield None, each * len(left) + rest
+
+
+def quantizes_any(spec: ModelSpec) -> bool:
+    """Whether the checkpoint's rules meet any matrix of this model that their formats hold."""
+    return any(
+        stored is not None and all(stored.fits(*m) for m in matrices_of(spec, group))
+        for group in spec.tensors
+        for stored, count in checkpoint_storage(spec, group)
+        if count
+    )
 
 
 def layers_of(spec: ModelSpec, group: TensorGroup) -> frozenset[int]:

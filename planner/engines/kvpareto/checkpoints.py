@@ -46,9 +46,10 @@ def as_dequantized(spec: ModelSpec) -> ModelSpec:
 
 def weights_note(spec: ModelSpec, config: Configuration) -> tuple[str, ...]:
     """What became of a checkpoint's own format."""
-    if spec.quantization is None or not dequantizes(spec.quantization):
+    own = spec.quantization
+    if own is None or own.bits >= 16 or not dequantizes(own):
         return ()
-    method, bits = spec.quantization.method, config.weight_bits
+    method, bits = own.method, config.weight_bits
     done = "dequantized to 16 bits"
     if bits < 16:
         done += f", then rounded to the nearest of {bits}"

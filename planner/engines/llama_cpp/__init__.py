@@ -82,7 +82,8 @@ class LlamaCpp(Engine):
     def weight_formats(self, spec: ModelSpec) -> Sequence[str]:
         if spec.gguf is not None:
             return _own_format(spec.gguf.mix)
-        if spec.quantization is not None and spec.quantization.method == "mxfp4":
+        own = spec.quantization
+        if own is not None and own.method == "mxfp4" and own.bits < 16:
             return ("mxfp4",)
         return MIXES
 

@@ -42,7 +42,8 @@ def of_original(spec: ModelSpec) -> bool:
     that it was quantized from. FP8 loses next to nothing, and MXFP4 is kept as it is: both are what
     some models are published in."""
     stored = spec.quantization
-    return spec.gguf is None and stored is not None and stored.method not in ("fp8", "mxfp4")
+    rounded = stored is not None and stored.bits < 16 and stored.method not in ("fp8", "mxfp4")
+    return rounded and spec.gguf is None
 
 
 def original_notes(spec: ModelSpec) -> tuple[str, ...]:

@@ -1,7 +1,12 @@
 """Plans of our runtime for checkpoints that it dequantizes while it loads them."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from kvpareto import api
 from kvpareto.planner.engines import find_engine
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.engines.kvpareto.checkpoints import as_dequantized
@@ -82,3 +87,38 @@ def test_which_checkpoints_run(section: dict[str, object], runs: bool) -> None:
         config = Configuration.parse(f"w{bits}a16-k8v8-g64+pc512")
         planned = estimate(spec, config, WORK, KVPARETO, None)
         assert planned.total == estimate(plain, config, WORK, KVPARETO, None).total
+
+
+ALL_LEFT_OUT = {
+    "quant_method": "compressed-tensors",
+    "format": "pack-quantized",
+    "ignore": ["re:.*"],
+    "config_groups": {
+        "group_0": {
+            "targets": ["Linear"],
+            "weights": {"num_bits": 3, "type": "int", "strategy": "group", "group_size": 128},
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("section", [{"quant_method": "mxfp4"}, ALL_LEFT_OUT], ids=["mxfp4", "all"])
+@pytest.mark.parametrize("engine", ["vllm", "kvpareto", "llama.cpp"])
+def test_a_checkpoint_that_quantizes_nothing_is_one_of_16_bits(
+    engine: str, section: dict[str, Any], tmp_path: Path
+) -> None:
+    """mxfp4 is of experts, which a dense model has not; a list leaves out every module."""
+    sizes = {"hidden_size": 4096, "intermediate_size": 14336, "vocab_size": 128256}
+    heads = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8}
+    config = {"model_type": "llama", **sizes, **heads, "max_position_embeddings": 8192}
+    found = []
+    for name, more in (("plain", {}), ("named", {"quantization_config": section})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config | more))
+        model = str(tmp_path / name)
+        found.append(api.plan(model, engine=engine, gpu="H100", context="4k", offline=True))
+    plain, named = (one["recommended"] for one in found)
+    assert plain["config"] == named["config"]
+    assert plain["accuracy"]["retention"] == named["accuracy"]["retention"]
+    assert plain["memory"]["weights"] == named["memory"]["weights"]
+    assert sum("meets no matrix" in note for note in found[1]["warnings"]) == 1
