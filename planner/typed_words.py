@@ -18,6 +18,11 @@ _TEXTS = {
     "budget": "{}B", "context": "{}", "contexts": "{}", "output": "{}", "batch": "{}", "gpu": "{}",
 }  # fmt: skip
 """Words that are texts below, and how a whole number is written as one."""
+_COMMANDS_ONLY = {
+    "json": "a call returns what the command prints with --json: leave it out",
+    "save": "a call returns the document that --save writes: json.dump writes it too",
+}
+"""Options of commands that a call has no use for, and what it does instead."""
 _SAID = {str: "a text", int: "a whole number", float: "a number", bool: "True or False",
          Path: "a path", NoneType: "None"}  # fmt: skip
 
@@ -27,8 +32,9 @@ def typed_words(words: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str,
     `known`'s (it would be left out in silence) and for a value of another type."""
     for word in words:
         if word not in known:
-            near = get_close_matches(word, known, n=1) or [", ".join(known)]
-            raise BadInput(f"unknown word: {word}", f"did you mean {near[0]}?")
+            near = get_close_matches(word, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"words are {', '.join(known)}"
+            raise BadInput(f"unknown word: {word}", _COMMANDS_ONLY.get(word, hint))
     return {word: _typed(word, value, known[word]) for word, value in words.items()}
 
 

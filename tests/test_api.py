@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -129,6 +130,21 @@ def test_no_type_of_a_measurement_is_a_fault_inside(call: Any) -> None:
         assert caught.value.hint
     with pytest.raises(kvpareto.BadInput, match="unknown word: sed"):
         call("recall", sed=1)
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("json", "leave it out"),
+        ("save", "json.dump"),
+        ("budgets", "^did you mean budget"),
+        ("zzz", "^words are budget, "),
+    ],
+)
+def test_a_word_that_a_call_has_not_says_what_to_do(word: str, says: str) -> None:
+    with pytest.raises(kvpareto.BadInput, match=f"unknown word: {word}") as caught:
+        kvpareto.plan("recall", budget="8GB", offline=True, **{word: True})
+    assert re.search(says, caught.value.hint)
 
 
 def refused_or_done(call: Any, **asked: Any) -> None:
