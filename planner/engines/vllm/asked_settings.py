@@ -44,8 +44,8 @@ def settings_of(
         raise BadInput(
             f"vLLM refuses --max-model-len {workload.tokens}: the model was made for "
             f"{spec.max_context:,} tokens",
-            f"--context {max(1, spec.max_context - workload.output)} or less, prompt and output "
-            "together",
+            f"--context {max(1, spec.max_context - workload.output)} or less: that is the prompt, "
+            f"which {workload.output} tokens of output follow",
         )
     chunk = config.chunk or batch_defaults(gpus[0])[0]
     return ServeSettings(

@@ -146,7 +146,7 @@ def test_what_does_not_fit_is_said() -> None:
     assert caught.value.details["needed_bytes"] > 24 * 10**9
     with pytest.raises(BadInput, match="refuses --max-model-len") as refused:
         plan(QWEN8, gpu="H200", context="64k")
-    assert "--context 40448" in refused.value.hint
+    assert "--context 40448 or less: that is the prompt" in refused.value.hint
 
 
 def test_a_checkpoint_that_is_quantized_runs_as_it_is() -> None:
