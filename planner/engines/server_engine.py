@@ -22,8 +22,19 @@ from ..placement import Machine
 from ..workload import Workload
 
 CHUNKS = (2048, 4096, 8192, 16384)
-GPTQ_BITS = (4, 8)
-"""Widths for which both have kernels (Marlin's, of symmetric codes)."""
+LOADS = (
+    "fp8",
+    "awq",
+    "gptq",
+    "auto-round",
+    "mxfp4",
+    "modelopt",
+    "compressed-tensors",
+    "bitsandbytes",
+)
+"""Methods of checkpoints that both load."""
+GPTQ_BITS = (4, 8, 16)
+"""Widths for which both have kernels (Marlin's, of symmetric codes); 16 where no matrix is left."""
 
 
 class ServerEngine(Engine):

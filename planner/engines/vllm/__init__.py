@@ -12,7 +12,7 @@ from ...formats.named import VLLM as NAME
 from ...models.spec import CompressedAttention, LatentAttention, ModelSpec
 from ...placement import Machine, Placement
 from ...workload import Workload
-from ..server_engine import CHUNKS, ServerEngine
+from ..server_engine import CHUNKS, LOADS, ServerEngine
 
 DTYPES = (
     "fp8",
@@ -31,17 +31,7 @@ class Vllm(ServerEngine):
     offered = ("fp8", "awq", "gptq4", "gptq8", "nvfp4")
     # Of QUANTIZATION_METHODS in 0.26.0's model_executor/layers/quantization/__init__.py; its
     # `inc` takes over auto-round.
-    loads = (
-        "fp8",
-        "fbgemm_fp8",
-        "awq",
-        "gptq",
-        "auto-round",
-        "mxfp4",
-        "modelopt",
-        "compressed-tensors",
-        "bitsandbytes",
-    )
+    loads = (*LOADS, "fbgemm_fp8")
 
     def obstacle(self, spec: ModelSpec) -> str | None:
         if any(isinstance(m, CompressedAttention) for m, _ in spec.mixer_counts):

@@ -114,7 +114,7 @@ def _one_slip(key: str, name: str) -> bool:
     a, b = (one.lower().replace("_", "").replace("-", "") for one in (key, name))
     if [c for c in a if c.isdigit()] != [c for c in b if c.isdigit()]:
         return False
-    if a == b or sorted((len(a), len(b)))[0] < 3 or abs(len(a) - len(b)) > 1:
+    if a == b or min(len(a), len(b)) < 3 or abs(len(a) - len(b)) > 1:
         return a == b
     if len(a) != len(b):
         short, long = sorted((a, b), key=len)

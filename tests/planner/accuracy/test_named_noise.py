@@ -24,8 +24,7 @@ from kvpareto.planner.engines import find_engine
 from kvpareto.planner.formats import named
 from kvpareto.planner.formats.code_tables import CODED
 from kvpareto.planner.formats.configuration import Configuration
-from kvpareto.planner.load_model import load_config, load_model
-from kvpareto.planner.models.read_config import read_model
+from kvpareto.planner.load_model import load_model
 from kvpareto.planner.search.placed.table import evaluate_placed
 from kvpareto.planner.search.request import Request
 from kvpareto.planner.workload import Workload
@@ -280,18 +279,6 @@ def test_a_model_released_in_mxfp4_loses_nothing_in_its_own_type() -> None:
     both = np.array([found[2], equivalent_bits("Q4_K_M")])
     tenth, whole = weight_noise(both, 1.584)
     assert tenth == pytest.approx(0.1 * whole, rel=1e-6)
-
-
-def test_checkpoints_of_fewer_than_4_bits_lose_more_than_those_of_4() -> None:
-    config = dict(load_config("Qwen/Qwen2.5-7B-Instruct", offline=True).config)
-    own = Configuration.parse("w4a16-k16v16")
-    kept = {}
-    for bits in (2, 3, 4):
-        config["quantization_config"] = {"quant_method": "gptq", "bits": bits, "group_size": 128}
-        (found,) = predict_many(read_model(config, f"of {bits}"), [own], 8192)
-        assert any(f"the weights have {bits} bits" in note for note in found.notes) == (bits < 4)
-        kept[bits] = found.retention
-    assert kept[2] < 0.1 < kept[3] < kept[4] - 0.05
 
 
 def test_a_plan_for_llama_cpp_judges_each_mix_by_its_own_loss() -> None:

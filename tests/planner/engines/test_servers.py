@@ -87,6 +87,7 @@ def test_what_sglang_is_not_planned_for(model: str, config: str, gpu: str, says:
         ({"bits": 8, "group_size": 64}, "no checkpoints of mlx"),
         ({"quant_method": "gptq", "bits": 3, "group_size": 128}, "4 and 8 bits, not of 3"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 128}, None),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128, "dynamic": {"-:.*": {}}}, None),
         ({"quant_method": "bitsandbytes", "load_in_8bit": True}, None),
     ],
     ids=lambda value: str(value)[:40],

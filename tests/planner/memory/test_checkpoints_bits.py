@@ -85,3 +85,15 @@ def test_what_keeps_nothing_is_not_offered_for_a_larger_loss(tmp_path: Path) -> 
         assert "keep half of the score" in caught.value.message
         assert "--max-loss" not in caught.value.hint
         assert "more bits" in caught.value.hint
+
+
+def test_checkpoints_of_fewer_than_4_bits_lose_more_than_those_of_4() -> None:
+    config = dict(load_config("Qwen/Qwen2.5-7B-Instruct", offline=True).config)
+    own = Configuration.parse("w4a16-k16v16")
+    kept = {}
+    for bits in (2, 3, 4):
+        config["quantization_config"] = {"quant_method": "gptq", "bits": bits, "group_size": 128}
+        (found,) = accuracy.predict_many(read_model(config, f"of {bits}"), [own], 8192)
+        assert any(f"the weights have {bits} bits" in note for note in found.notes) == (bits < 4)
+        kept[bits] = found.retention
+    assert kept[2] < 0.1 < kept[3] < kept[4] - 0.05
