@@ -3,8 +3,8 @@
     python -m kvpareto.calibration.evidence.next_rows           the table in docs/accuracy.md
     python -m kvpareto.calibration.evidence.next_rows --misses 20      and the largest errors
 
-They were collected while the form and the intervals of the fit were being changed, by another hand,
-and nobody who changed them saw them. Models are predicted as in blind_rows.py.
+They were collected while the form and the intervals of the fit were being changed, by another hand.
+docs/accuracy.md says what of them was seen by then. Models are predicted as in blind_rows.py.
 """
 
 import argparse
