@@ -78,7 +78,7 @@ def man() -> str:
 
 def readme() -> str:
     """README.md with the output of its commands, and its figures of accuracy, as they are."""
-    from kvpareto.calibration.evidence.accuracy_tables import with_tables
+    from kvpareto.calibration.evidence.marked_tables import with_tables
     from kvpareto.calibration.evidence.readme_table import Shipped, accuracy_lines, formats_table
 
     shipped, page = Shipped.read(), _with_plans((ROOT / "README.md").read_text("utf-8"))
@@ -91,29 +91,31 @@ def readme() -> str:
     return with_tables(page, {"formats": formats_table(shipped)})
 
 
-def recall_model() -> str:
-    """docs/recall_model.md with its table of keys as the grid has it."""
-    from kvpareto.calibration.evidence.accuracy_tables import with_tables
+def keys() -> str:
+    """Of the recall models' keys, as the grid has them."""
     from kvpareto.calibration.evidence.readme_table import keys_table
     from kvpareto.calibration.grid.held_out import FILE
     from kvpareto.calibration.grid.reading import read_runs
 
-    page = (ROOT / "docs" / "recall_model.md").read_text("utf-8")
-    return with_tables(page, {"keys": keys_table(read_runs(FILE))})
+    return keys_table(read_runs(FILE))
 
 
-def accuracy() -> str:
-    """docs/accuracy.md with the counts of shipped points; its other tables take fits."""
-    from kvpareto.calibration.evidence.real_model_points import with_points
+def digest() -> str:
+    """Of how good predicted accuracy is: figures of tables that take fits."""
+    from kvpareto.calibration.evidence.accuracy_tables import digest_table
 
-    return with_points((ROOT / "docs" / "accuracy.md").read_text("utf-8"))
+    return digest_table(ROOT / "docs")
 
 
-def models() -> str:
-    """docs/models.md with the counts of what each model type of transformers' mappings is."""
-    from kvpareto.calibration.evidence.accuracy_tables import with_tables
+def points() -> str:
+    """Of the points of real models that ship."""
+    from kvpareto.calibration.evidence.left_out_models import points_table
 
-    page = (ROOT / "docs" / "models.md").read_text("utf-8")
+    return points_table()
+
+
+def families() -> str:
+    """Of what each model type of transformers' mappings is."""
     coverage = json.loads((ROOT / "tests" / "data" / "coverage.json").read_text("utf-8"))
     lines = [
         "| mapping | types | exact | bounded | unchecked | refused |",
@@ -127,7 +129,11 @@ def models() -> str:
         for verdict in ("bounded", "unchecked"):
             named = ", ".join(k for k, v in coverage[mapping].items() if v == verdict)
             others.append(f"- {title}, {verdict}: {named or 'none'}.")
-    return with_tables(page, {"families": "\n".join([*lines, "", *others])})
+    return "\n".join([*lines, "", *others])
+
+
+TABLES = (digest, points, keys, families)
+"""Tables of pages that are written by hand; the page with `<!-- name -->` has the table."""
 
 
 def model_types() -> str:
@@ -172,10 +178,19 @@ PAGES = {
     "docs/cli.md": reference,
     "docs/kvpareto.1": man,
     "README.md": readme,
-    "docs/accuracy.md": accuracy,
-    "docs/recall_model.md": recall_model,
-    "docs/models.md": models,
 }
+"""Files that are written whole, and README."""
+
+
+def written() -> dict[str, str]:
+    """Every file with what is generated, and its text."""
+    from kvpareto.calibration.evidence.marked_tables import pages_with
+
+    tables = {make.__name__: make() for make in TABLES}
+    pages = pages_with(tables, ROOT / "docs")
+    return {name: generate() for name, generate in PAGES.items()} | {
+        str(page.relative_to(ROOT)): text for page, text in pages.items()
+    }
 
 
 def stale(name: str, text: str, generated: str) -> list[str]:
@@ -220,9 +235,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="docs/write_generated.py")
     parser.add_argument("--check", action="store_true", help="write nothing; 1 if a page is stale")
     options = parser.parse_args()
+    from kvpareto.planner.errors import BadInput
+
     differences: list[str] = []
-    for name, generate in PAGES.items():
-        path, generated = ROOT / name, generate()
+    try:
+        files = written()
+    except BadInput as error:
+        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    for name, generated in files.items():
+        path = ROOT / name
         differences += stale(name, path.read_text("utf-8") if path.exists() else "", generated)
         if not options.check:
             path.write_text(generated, encoding="utf-8")

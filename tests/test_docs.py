@@ -38,6 +38,26 @@ def test_every_local_link_leads_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def anchors(page: Path) -> set[str]:
+    """What a link may name after #: headings as GitHub and the site make them, and ids."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    words = (re.sub(r"[^\w\s-]", "", heading.lower()).strip() for heading in headings)
+    return {re.sub(r"\s", "-", heading) for heading in words}
+
+
+def test_every_local_anchor_is_a_heading() -> None:
+    missing = []
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        for target, anchor in re.findall(
+            r"\]\(((?!https?:)[^)#]*)#([^)]+)\)", page.read_text("utf-8")
+        ):
+            linked = page.parent / target if target else page
+            if linked.suffix == ".md" and anchor not in anchors(linked):
+                missing.append(f"{page.name}: {target}#{anchor}")
+    assert missing == []
+
+
 def test_every_path_of_contributing_exists() -> None:
     """Paths in backticks, from the root or beside the last one named; the tree's own entries."""
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
@@ -62,9 +82,9 @@ def test_every_path_of_contributing_exists() -> None:
 def test_what_the_docs_quote_is_what_the_program_says(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("COLUMNS", "TERMINAL_WIDTH", "KVPARETO_HOME"):
         monkeypatch.setenv(name, "")
-    written = load("docs/write_generated.py")
-    for name, generate in written.PAGES.items():
-        assert written.stale(name, (ROOT / name).read_text("utf-8"), generate()) == []
+    program = load("docs/write_generated.py")
+    for name, text in program.written().items():
+        assert program.stale(name, (ROOT / name).read_text("utf-8"), text) == []
 
 
 def test_the_manual_page_has_every_command_and_option() -> None:

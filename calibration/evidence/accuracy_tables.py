@@ -1,6 +1,5 @@
-"""Held-out errors as tables: for the terminal, for docs/accuracy.md, and as JSON values."""
+"""Held-out errors as tables: for the terminal, for the docs, and as JSON values."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,14 @@ import numpy as np
 
 from ...planner.accuracy.formula import Floats
 from ...planner.accuracy.predictor import Predictor
+from ...planner.errors import BadInput
 from ..fit.accuracy_rows import KINDS
 from ..fit.cross_validation import HeldOut, groups
 from ..fit.interval_widths import FALLEN
 from ..fit.mixed_effects import KnownModel
 from .baselines import BASELINES, leave_one_model_out
 from .known_results import known_results_table
+from .marked_tables import DOCS, markdown_table, shown_lines
 
 OURS = "this regression"
 NAMED = "the same, task named"
@@ -29,6 +30,18 @@ FEW_BITS, LONG = 2, 8192
 """Bits and tokens of the parts of the rows that are shown apart."""
 NAMED_BY = 32
 """Letters of a source that tell it from the others."""
+
+LEFT_MODELS, LEFT_SOURCES = "its model and kin left out", "its source left out"
+FOUND = "found afterwards, in no fit"
+DIGEST = (
+    ("cache", LEFT_MODELS, "sources", "cache, a model left out"),
+    ("weights alone", LEFT_MODELS, "parts", "published, weights alone"),
+    ("cache", LEFT_SOURCES, "sources", "cache"),
+    ("weights alone", LEFT_SOURCES, "sources", "weights alone"),
+    ("cache", FOUND, "next", "cache"),
+    ("weights alone, 4 bits", FOUND, "next", "weights alone, 4 bits"),
+)
+"""Of the digest: what is quantized, how it was predicted, and the table and line that have it."""
 
 Errors = Mapping[str, Floats]
 """Of each way to predict, ours first: the absolute error of every row."""
@@ -65,6 +78,28 @@ def make_report(
         **_error_tables(payload["z"], unseen, known, errors, folds, models),
     }
     return Report(tables, _rounded(_summary(payload["z"], unseen, known, errors, folds)))
+
+
+def digest_table(folder: Path = DOCS) -> str:
+    """The main figures of other tables, as the pages of `folder` have them.
+
+    Raises BadInput where no page has one, or it has not the line.
+    """
+    lossless = shown_lines("floors", folder)
+    column = lossless["MAE"].index("no loss")
+    lines: list[list[object]] = []
+    for what, how, name, line in DIGEST:
+        table = shown_lines(name, folder)
+        if line not in table:
+            raise BadInput(f"<!-- {name} --> has no line {line!r}", "DIGEST names the lines.")
+        header, cells = table["rows"], table[line]
+        low = header.index("below 0.9")
+        own = cells[header.index("no loss")] if "no loss" in header else lossless[what][column]
+        all_rows = (cells[header.index(title)] for title in ("number", "MAE"))
+        held, fallen = (cells[header.index("coverage", start)] for start in (0, low))
+        lines.append([f"{what}, {how}", *all_rows, own, held, cells[low], fallen])
+    header = ["rows", "number", "MAE", "no loss", "coverage", "below 0.9", "coverage"]
+    return markdown_table(header, lines)
 
 
 def _summary(
@@ -116,22 +151,6 @@ def _error_tables(
         "kinds": _by_part("task kind", kinds, errors, covered),
         "models": _by_part("left out", left_out, errors, covered),
     }
-
-
-def with_tables(text: str, tables: Mapping[str, str]) -> str:
-    """A page whose tables between `<!-- name -->` and `<!-- end -->` are these; others stay."""
-
-    def current(match: re.Match[str]) -> str:
-        table = tables.get(match["name"])
-        return match[0] if table is None else f"<!-- {match['name']} -->\n{table}\n<!-- end -->"
-
-    return re.sub(r"<!-- (?P<name>\w+) -->\n.*?<!-- end -->", current, text, flags=re.DOTALL)
-
-
-def write_tables(page: Path, report: Report) -> None:
-    """Replace the tables of a docs page by this report's."""
-    text = page.read_text(encoding="utf-8")
-    page.write_text(with_tables(text, report.tables), encoding="utf-8")
 
 
 def _scores(held_out: HeldOut) -> Floats:
@@ -264,13 +283,6 @@ def _by_part(
         if out
     ]
     return markdown_table(header, lines)
-
-
-def markdown_table(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    """Lines under a header; floats with three decimals, all but the first column to the right."""
-    body = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in line] for line in lines]
-    rule = ["---", *("---:" for _ in header[1:])]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [list(header), rule, *body])
 
 
 def _rounded(value: Any) -> Any:

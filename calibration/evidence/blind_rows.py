@@ -1,6 +1,6 @@
 """Rows found after the form of the regression was chosen, predicted before they were used.
 
-    python -m kvpareto.calibration.evidence.blind_rows          the tables in docs/accuracy.md
+    python -m kvpareto.calibration.evidence.blind_rows          the table in docs/accuracy_blind.md
 
 The fit has the published rows that were known before, and its intervals come from those alone. A
 model is predicted as a plan predicts it: by its own rows, else by a sister's of its shape, else as
@@ -24,8 +24,9 @@ from ..fit.mixed_effects import KnownModel
 from ..fit.published import FOLDER, clean, read_models
 from ..fit.published_more import BLIND, CACHE, LATER, more_rows
 from ..fit.regression import FLOOR
-from .accuracy_tables import MEAN_OF_NORMAL, markdown_table, with_tables
-from .refit_published import DOCS, fit
+from .accuracy_tables import MEAN_OF_NORMAL
+from .marked_tables import markdown_table, write_tables
+from .refit_published import fit
 
 BY_CHANNEL = "per-channel", "per-block"
 """Keys that have a scale for each channel, of all tokens or of a block."""
@@ -130,9 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     files = (BLIND, CACHE, LATER)
     predictor = Predictor(fit(other_rows(files), models).payload)
     tables = {"blind": blind_table(predictor, more_rows(FOLDER, (BLIND,)), models)}
-    page = DOCS.read_text(encoding="utf-8")
-    DOCS.write_text(with_tables(page, tables), encoding="utf-8")
     print(*tables.values(), sep="\n\n")
+    write_tables(tables)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A collapse foreseen from the checkpoint, without a row of its family: docs/accuracy.md's table.
+"""A collapse foreseen from the checkpoint, without a row of its family: the docs' table.
 
     python -m kvpareto.calibration.evidence.cliff_table
 
@@ -28,8 +28,7 @@ from ..fit.measured_models import SOURCES, measured_runs, text_rows
 from ..fit.mixed_effects import KnownModel
 from ..fit.published import FOLDER, read_models
 from ..fit.regression import FLOOR, fit_rows
-from .accuracy_tables import markdown_table, with_tables
-from .refit_published import DOCS
+from .marked_tables import markdown_table, write_tables
 
 MODEL, LARGER = "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"
 HUB_IDS = {
@@ -186,9 +185,8 @@ def _measured(config: Configuration, task: str) -> AccuracyRow:
 def main(arguments: Sequence[str] | None = None) -> None:
     del arguments
     text = cliff_table()
-    page = DOCS.read_text(encoding="utf-8")
-    DOCS.write_text(with_tables(page, {"cliff": text}), encoding="utf-8")
     print(text)
+    write_tables({"cliff": text})
 
 
 if __name__ == "__main__":

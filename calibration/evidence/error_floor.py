@@ -1,4 +1,4 @@
-"""How small could the error of a left-out model be? docs/accuracy.md's tables of floors.
+"""How small could the error of a left-out model be? the docs' tables of floors.
 
     python -m kvpareto.calibration.evidence.error_floor
 
@@ -20,8 +20,8 @@ from ..fit.cross_validation import groups, predict_rows, read_predicted, without
 from ..fit.mixed_effects import KnownModel
 from ..fit.published import FOLDER, read_models
 from ..fit.regression import fit_rows
-from .accuracy_tables import MEAN_OF_NORMAL, NAMED_BY, markdown_table, with_tables
-from .refit_published import DOCS
+from .accuracy_tables import MEAN_OF_NORMAL, NAMED_BY
+from .marked_tables import markdown_table, write_tables
 
 Key = Callable[[AccuracyRow], object]
 Models = Mapping[str, KnownModel]
@@ -155,9 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     models = {m.key: m for m in map(KnownModel.read, read_models(FOLDER / "models.csv"))}
     predicted = read_predicted(FOLDER / "held_out.csv", rows)
     tables = {"floors": floor_table(rows, predicted), "ways": left_out_table(rows, models)}
-    page = DOCS.read_text(encoding="utf-8")
-    DOCS.write_text(with_tables(page, tables), encoding="utf-8")
     print("\n\n".join(tables.values()))
+    write_tables(tables)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Small real models, predicted from published rows alone: docs/accuracy.md's table.
+"""Small real models, predicted from published rows alone, and how many points of them ship.
 
     python -m kvpareto.calibration.evidence.left_out_models
 
@@ -6,10 +6,14 @@ No row of the four models is in the shared fit. SmolLM2-135M and Gemma-3-270M ar
 shipped fit, the two Qwen2.5-Coder by a fit without Qwen2.5 and what was made of it. Where a table
 of a model's keys ships, it is predicted without it and with it. Intervals are the fit's own: what
 plans add to the upper end of rotated keys was learnt from one of these models and is left off.
+
+A point is a model under one configuration at one context; its text and its tasks are one point.
+`make check` holds the page to the points that ship.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +23,12 @@ from ...planner.accuracy.predict import published
 from ...planner.accuracy.predictor import Predictor
 from ..fit.accuracy_rows import AccuracyRow
 from ..fit.cross_validation import predict_rows
-from ..fit.measured_models import measured_rows
+from ..fit.measured_models import SOURCES, measured_rows
 from ..fit.mixed_effects import KnownModel
-from .accuracy_tables import markdown_table, with_tables
+from ..real_models.rows import CHOICES, DIVERGENCE, TASKS, read_rows
 from .cliff_table import LARGER, MODEL, blind_predictor, larger_rows
 from .left_out_sources import FALLEN_HELD, HELD, ForeseenRows
-from .refit_published import DOCS
+from .marked_tables import markdown_table, write_tables
 
 NAMES = {
     "smollm2-135m": "SmolLM2-135M",
@@ -33,6 +37,11 @@ NAMES = {
     LARGER: "Qwen2.5-Coder-1.5B, text alone",
 }
 KIN_LEFT_OUT = (MODEL, LARGER)
+
+DESIGN = ("real_*.jsonl", "cpu_qwen15.jsonl")
+SAME_BYTES = ("same_bytes_*.jsonl",)
+Point = tuple[str, int]
+"""Configuration and context."""
 
 
 def judge(
@@ -95,12 +104,40 @@ def _mean(values: Floats, part: NDArray[np.bool_]) -> float | str:
     return float(values[part].mean()) if part.any() else "–"
 
 
+def points_of(
+    patterns: Sequence[str], kinds: Sequence[str], folder: Path = SOURCES
+) -> dict[str, set[Point]]:
+    """Points of each model in the files of these names, of some kinds of measurement."""
+    found: dict[str, set[Point]] = {}
+    for pattern in patterns:
+        for _, row in read_rows(folder.glob(pattern)):
+            if row["kind"] in kinds:
+                found.setdefault(row["model"], set()).add((row["config"], row["context"]))
+    return found
+
+
+def points_table(folder: Path = SOURCES) -> str:
+    columns = [
+        points_of(patterns, kinds, folder)
+        for patterns in (DESIGN, SAME_BYTES)
+        for kinds in ((DIVERGENCE,), (TASKS, CHOICES))
+    ]
+    models = sorted({model for column in columns for model in column})
+    counts = []
+    for model in models:
+        own = [column.get(model, set()) for column in columns]
+        counts.append([*map(len, own), len(set[Point]().union(*own))])
+    lines = [[model, *own] for model, own in zip(models, counts, strict=True)]
+    total = ["all", *(sum(column) for column in zip(*counts, strict=True))]
+    header = ["model", "text", "tasks", "same bytes, text", "same bytes, tasks", "points"]
+    return markdown_table(header, [*lines, total])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     del arguments
-    text = left_out_table(judged_models())
-    page = DOCS.read_text(encoding="utf-8")
-    DOCS.write_text(with_tables(page, {"left_out": text}), encoding="utf-8")
-    print(text)
+    tables = {"left_out": left_out_table(judged_models()), "points": points_table()}
+    print("\n\n".join(tables.values()))
+    write_tables(tables)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from ..fit.cross_validation import observed
 from ..fit.interval_widths import BASES, FALLEN, shares
 from ..fit.published_sources import origin
 from ..fit.regression import FLOOR
-from .accuracy_tables import markdown_table
+from .marked_tables import markdown_table
 
 HELD, FALLEN_HELD = 0.87, 0.8
 """Least shares of all rows, and of those that lose a tenth or more, that intervals are to hold."""

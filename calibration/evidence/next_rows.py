@@ -1,10 +1,10 @@
 """The last rows found, which no fit has: predicted once, by the fit that shipped then.
 
-    python -m kvpareto.calibration.evidence.next_rows           the table in docs/accuracy.md
+    python -m kvpareto.calibration.evidence.next_rows           the table in docs/accuracy_blind.md
     python -m kvpareto.calibration.evidence.next_rows --misses 20      and the largest errors
 
 They were collected while the form and the intervals of the fit were being changed, by another hand.
-docs/accuracy.md says what of them was seen by then. Models are predicted as in blind_rows.py.
+docs/accuracy_blind.md says what of them was seen by then. Models are predicted as in blind_rows.py.
 """
 
 import argparse
@@ -18,9 +18,8 @@ from ..fit.accuracy_rows import AccuracyRow
 from ..fit.mixed_effects import KnownModel
 from ..fit.published import FOLDER, read_models
 from ..fit.published_more import NEXT, more_rows
-from .accuracy_tables import markdown_table, with_tables
 from .blind_rows import BASES, BY_CHANNEL, LONG, foreseen, models_of_rows, parts_table
-from .refit_published import DOCS
+from .marked_tables import markdown_table, write_tables
 
 MIXTURES = "mixtral", "a3b", "a22b", "deepseek-v2", "moonlight", "longcat", "glm-4.7"
 """Parts of the names of mixtures of experts."""
@@ -102,11 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     misses = parser.parse_args(arguments).misses
     models, rows, predictor = models_of_next(), more_rows(FOLDER, (NEXT,)), published()
     table = next_table(predictor, rows, models)
-    page = DOCS.read_text(encoding="utf-8")
-    DOCS.write_text(with_tables(page, {"next": table}), encoding="utf-8")
     print(table)
     if misses:
         print(largest(predictor, rows, models, misses))
+    write_tables({"next": table})
 
 
 if __name__ == "__main__":

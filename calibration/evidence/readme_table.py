@@ -24,7 +24,7 @@ from ..fit.published import FOLDER
 from ..grid.held_out import FILE, HIGH, Judged, held_out_of, read_held_out
 from ..grid.reading import FULL, GridRun, read_runs
 from ..grid.variants import ITEMS, WANTED
-from .accuracy_tables import markdown_table
+from .marked_tables import markdown_table
 
 CONTEXTS = (1024, 4096, 8192)
 ANSWERED = ("reasoning", "long_reasoning", "retrieval")
@@ -243,7 +243,7 @@ def accuracy_lines(shipped: Shipped) -> dict[str, str]:
             f"mean error {100 * tables['mae']:.1f} points (of a model left out, with its relatives,"
             f" {model_out:.1f}); 90 % intervals hold {100 * tables['coverage']:.0f} %, below nine "
             f"tenths {100 * tables['coverage_below_0.9']:.0f} % "
-            "([accuracy](docs/accuracy.md#rows-found-afterwards))",
+            "([sources left out](docs/accuracy_evidence.md#sources-left-out))",
         ),
         (
             "accuracy of formats left out, once a model is measured",

@@ -2,7 +2,7 @@
 
     python -m kvpareto.calibration.evidence.refit_published --published
     profiles/published/accuracy.json and
-                                                       held_out.csv, the tables in docs/accuracy.md
+                                                       held_out.csv, the tables of the docs
     python -m kvpareto.calibration.evidence.refit_published --rows my.csv --models my_models.csv
     --output my.json
                                                        with measured rows beside the published
@@ -33,10 +33,9 @@ from ..fit.mixed_effects import KnownModel
 from ..fit.published import FOLDER, read_models
 from ..fit.regression import fit_rows
 from ..records.profile_files import to_text
-from .accuracy_tables import Report, make_report, write_tables
+from .accuracy_tables import Report, make_report
 from .left_out_sources import ForeseenRows, source_summary, sources_table
-
-DOCS = FOLDER.parent.parent / "docs" / "accuracy.md"
+from .marked_tables import DOCS, write_tables
 
 
 @dataclass(frozen=True)
@@ -121,9 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.published:
         z = fitted.payload["z"]["unseen"]
         write_predicted(FOLDER / "held_out.csv", fitted.models, z)
-        if DOCS.exists():
-            write_tables(DOCS, report)
     print(report.text)
+    if options.published and DOCS.exists():
+        write_tables(report.tables)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ pretrained ones), sees their rows alone, and the fit predicts the rest. Shown ar
 all of the rest, and what matters to a plan: of the points that it may recommend (their lower end
 keeps nine tenths), along the frontier that is predicted, how far each pick is from what was
 promised, and from the best that was measured for no more memory. `--write` puts
-the table into docs/accuracy.md.
+the table into the docs.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from ..fit.calibrated_noise import NoiseRows, fit_calibrated_noise, prior_of
 from ..fit.leave_out import leave_out
 from ..fit.measured_models import SHIPPED
 from ..fit.mixed_effects import KnownModel
-from .accuracy_tables import markdown_table, with_tables
+from .marked_tables import markdown_table, write_tables
 from .replayed_models import (
     KEY,
     RECALL_MODELS,
@@ -266,16 +266,13 @@ def all_replays() -> dict[str, list[Replay]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    from .refit_published import DOCS
-
     parser = argparse.ArgumentParser(prog="kvpareto.calibration.evidence.replay")
-    parser.add_argument("--write", action="store_true", help="into docs/accuracy.md")
+    parser.add_argument("--write", action="store_true", help="into the docs")
     options = parser.parse_args(arguments)
     text = table(all_replays())
-    if options.write:
-        page = DOCS.read_text(encoding="utf-8")
-        DOCS.write_text(with_tables(page, {"replay": text}), encoding="utf-8")
     print(text)
+    if options.write:
+        write_tables({"replay": text})
 
 
 if __name__ == "__main__":

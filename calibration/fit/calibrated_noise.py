@@ -129,7 +129,7 @@ def prior_of(shipped: Predictor, sensitivity: ModelSensitivity) -> NoisePrior:
 def as_fitted(features: Features, kinds: Iterable[str]) -> Features:
     """Features of a model as rows of these kinds of tasks are fitted: without what its attention
     said where the text alone was measured, whose loss near none is not as steep as a task's, so
-    that picks would promise too much (docs/accuracy.md)."""
+    that picks would promise too much (docs/accuracy_calibration.md)."""
     return features if set(kinds) - {TEXT_KIND} else replace(features, attention=None)
 
 

@@ -1,7 +1,7 @@
 """Predicted accuracy of configurations: retention, an interval, and what they rest on.
 
 `retention` is score / score of the unquantized model on the same items. Coefficients come from the
-JSON that `calibration.fit` writes; docs/accuracy.md derives the formula and says how good it is.
+JSON that `calibration.fit` writes; docs/accuracy.md says how good it is.
 """
 
 import json

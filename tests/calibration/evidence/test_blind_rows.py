@@ -2,11 +2,11 @@
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from kvpareto.calibration.evidence.blind_rows import other_rows
+from kvpareto.calibration.evidence.marked_tables import shown_table
 from kvpareto.calibration.fit.interval_widths import (
     FAMILY,
     OWN,
@@ -19,7 +19,6 @@ from kvpareto.calibration.fit.published import FOLDER, clean, read_models
 from kvpareto.calibration.fit.published_more import BLIND, LATER, more_rows
 from kvpareto.planner.accuracy.predict import published
 
-DOCS = Path(__file__).parents[3] / "docs" / "accuracy.md"
 MODELS = {m.key: m for m in map(KnownModel.read, read_models(FOLDER / "models.csv"))}
 LLAMA = MODELS["llama-3.1-8b"]
 
@@ -54,18 +53,13 @@ def test_latents_of_no_family_are_predicted_as_a_plan_does() -> None:
     assert weight == 1
 
 
-def on_the_page(name: str) -> str:
-    text = DOCS.read_text(encoding="utf-8")
-    return text.split(f"<!-- {name} -->\n")[1].split("\n<!-- end -->")[0]
-
-
 def numbers(table: str) -> dict[str, int]:
     lines = re.findall(r"^\| ([^|]+) \| (\d+) \|", table, flags=re.MULTILINE)
     return {name: int(count) for name, count in lines}
 
 
 def test_the_page_has_all_of_them() -> None:
-    counts = numbers(on_the_page("blind"))
+    counts = numbers(shown_table("blind"))
     assert counts["weights alone"] + counts["cache"] == len(more_rows(FOLDER, [BLIND]))
 
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 
@@ -19,12 +18,11 @@ from kvpareto.calibration.evidence.cliff_table import (
     is_held,
     lines_of,
 )
+from kvpareto.calibration.evidence.marked_tables import shown_table
 from kvpareto.calibration.fit.measured_models import SOURCES
 from kvpareto.calibration.fit.mixed_effects import KnownModel
 from kvpareto.planner.accuracy.interval import ROTATED_4_BITS, ROTATED_5_BITS
 from kvpareto.planner.accuracy.predictor import Predictor
-
-PAGE = Path(__file__).parents[3] / "docs" / "accuracy.md"
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +105,8 @@ def test_the_larger_models_collapse_and_cures_are_foreseen(lines: dict[str, Line
 
 
 def test_the_page_has_this_table(lines: dict[str, Line]) -> None:
-    page = PAGE.read_text(encoding="utf-8").partition("<!-- cliff -->")[2].partition("<!-- end")[0]
-    shown = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()[3:]]
+    page = shown_table("cliff").splitlines()[2:]
+    shown = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page]
     assert [cells[0] for cells in shown] == list(lines)
     assert len(shown) == len(SHOWN) + len(SERVED) + len(LARGER_SHOWN)
     for cells, (_, row, (low, middle, high)) in zip(shown, lines.values(), strict=True):

@@ -1,7 +1,6 @@
 """Floors of the error: what rows alike and a model's own rows leave, by hand."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,13 +16,13 @@ from kvpareto.calibration.evidence.error_floor import (
     replicates,
     ways_of_leaving_out,
 )
+from kvpareto.calibration.evidence.marked_tables import shown_table
 from kvpareto.calibration.fit.accuracy_rows import read_rows
 from kvpareto.calibration.fit.cross_validation import read_predicted
 from kvpareto.calibration.fit.mixed_effects import KnownModel
 from kvpareto.calibration.fit.published import FOLDER, read_models
 
 ROWS = read_rows(FOLDER / "accuracy.csv")
-DOCS = Path(__file__).parents[3] / "docs" / "accuracy.md"
 
 
 def test_rows_alike_leave_half_their_distance_times_the_root_of_two() -> None:
@@ -70,6 +69,6 @@ def test_every_row_is_left_out_once_in_each_way() -> None:
 
 def test_the_page_shows_these_floors() -> None:
     predicted = read_predicted(FOLDER / "held_out.csv", ROWS)
-    assert floor_table(ROWS, predicted) in DOCS.read_text(encoding="utf-8")
+    assert shown_table("floors") == floor_table(ROWS, predicted)
     cache, weights, *_ = floor_lines(ROWS, predicted)
     assert cache[1] + weights[1] == len(ROWS)

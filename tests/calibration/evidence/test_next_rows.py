@@ -4,12 +4,13 @@ import re
 from pathlib import Path
 
 from kvpareto.calibration.evidence.blind_rows import BASES, foreseen
+from kvpareto.calibration.evidence.marked_tables import shown_table
 from kvpareto.calibration.evidence.next_rows import largest, models_of_next, next_table
 from kvpareto.calibration.fit.published import FOLDER
 from kvpareto.calibration.fit.published_more import CACHE, NEXT, more_rows
 from kvpareto.planner.accuracy.predict import published
 
-DOCS = Path(__file__).parents[3] / "docs" / "accuracy.md"
+README = Path(__file__).parents[3] / "README.md"
 ROWS = more_rows(FOLDER, (CACHE,))
 MODELS = models_of_next()
 
@@ -38,19 +39,14 @@ def test_the_largest_errors_come_first() -> None:
     ]
 
 
-def on_the_page() -> str:
-    text = DOCS.read_text(encoding="utf-8")
-    return text.split("<!-- next -->\n")[1].split("\n<!-- end -->")[0]
-
-
 def test_the_page_has_what_the_shipped_fit_says_of_them() -> None:
-    assert on_the_page() == next_table(published(), more_rows(FOLDER, (NEXT,)), MODELS)
+    assert shown_table("next") == next_table(published(), more_rows(FOLDER, (NEXT,)), MODELS)
 
 
 def test_readme_says_what_the_page_says() -> None:
-    cells = on_the_page().splitlines()[2].strip("| ").split(" | ")
+    cells = shown_table("next").splitlines()[2].strip("| ").split(" | ")
     mae, _, lossless, _, held, _, _, below = (100 * float(cell) for cell in cells[2:])
-    readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
+    readme = README.read_text(encoding="utf-8")
     assert (
         f"{cells[1]} published rows, a third at 2 bits, found while the fit was changed, predicted "
         f"once by the one that ships | mean error {mae:.1f} points (no loss {lossless:.1f}), 90 % "

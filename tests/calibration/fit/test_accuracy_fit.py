@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kvpareto.calibration.evidence.accuracy_tables import NAMED, OURS, markdown_table
+from kvpareto.calibration.evidence.accuracy_tables import NAMED, OURS
 from kvpareto.calibration.evidence.known_results import known_results_table
+from kvpareto.calibration.evidence.marked_tables import markdown_table, shown_lines, shown_table
 from kvpareto.calibration.evidence.refit_published import main, to_text
 from kvpareto.calibration.fit.accuracy_rows import AccuracyRow, read_rows
 from kvpareto.calibration.fit.coefficients import data_hash, to_payload
@@ -242,13 +242,12 @@ def test_a_row_unlike_all_others_moves_nothing(full: Fit) -> None:
 
 
 def test_the_docs_show_what_this_fit_makes_of_known_results() -> None:
-    page = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8")
-    shown = re.search(r"<!-- facts -->\n(.*?)\n<!-- end -->", page, flags=re.DOTALL)
-    assert shown is not None
-    assert shown[1] == markdown_table(*known_results_table(Predictor(SHIPPED), ROWS, MODELS))
+    facts = markdown_table(*known_results_table(Predictor(SHIPPED), ROWS, MODELS))
+    assert shown_table("facts") == facts
     summary = SHIPPED["held_out"]["leave_one_model_out"]
-    assert f"| {OURS} | {summary['mae']:.3f} |" in page
-    assert f"| {NAMED} | {summary['mae_task_named']:.3f} |" in page
+    shown = shown_lines("summary")
+    assert shown[OURS][1] == f"{summary['mae']:.3f}"
+    assert shown[NAMED][1] == f"{summary['mae_task_named']:.3f}"
 
 
 def test_a_score_that_is_guessed_has_a_floor(full: Fit) -> None:
