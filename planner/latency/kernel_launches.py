@@ -139,8 +139,8 @@ def joinable(layer: Layer) -> int:
 
 def fused_launches(layer: Layer, spec: ModelSpec, torch_call: float) -> float:
     """Launches of a layer; torch's own small ones count `torch_call`."""
-    plain = (spec.text_type or spec.model_type) in FUSED_LAYERS
-    traits = block_traits_of(spec.text_type or spec.model_type)
+    plain = spec.decoder_type in FUSED_LAYERS
+    traits = block_traits_of(spec.decoder_type)
     total = (4 if layer.sandwich_norms else 2) + (1 if plain else RESIDUAL_LAUNCHES * torch_call)
     total += RESIDUAL_LAUNCHES * traits.scaled_adds * torch_call
     total += (STREAM_KERNELS + STREAM_LAUNCHES * torch_call) * (traits.streams > 1)
@@ -148,7 +148,7 @@ def fused_launches(layer: Layer, spec: ModelSpec, torch_call: float) -> float:
         if isinstance(mixer, Attention):
             total += FUSED_ATTENTION + 2 * mixer.qk_norm
             total += mixer.rope * (1 if plain else ROPE_LAUNCHES * torch_call)
-            total += mixer.rope * L2_NORMS.get(spec.text_type or spec.model_type, 0) * torch_call
+            total += mixer.rope * L2_NORMS.get(spec.decoder_type, 0) * torch_call
         elif isinstance(mixer, RecurrentState):
             total += recurrent_calls(mixer).step * (torch_call == 1)  # the host's: roofline.py
         else:
@@ -164,13 +164,13 @@ def plain_gates(layer: Layer, spec: ModelSpec) -> int:
     """Gates of a layer whose activation and product the runtime fuses in passes of few rows alone
     (runtime/fused.py): they count as two kernels above."""
     shared = isinstance(layer.ffn, MoEFFN) and layer.ffn.shared_width > 0
-    plain = block_traits_of(spec.text_type or spec.model_type).plain_gate
+    plain = block_traits_of(spec.decoder_type).plain_gate
     return int(plain and (shared or isinstance(layer.ffn, DenseFFN)))
 
 
 def routed_launches(spec: ModelSpec) -> int:
     """Kernels that a layer's 16-bit experts take."""
-    traits = block_traits_of(spec.text_type or spec.model_type)
+    traits = block_traits_of(spec.decoder_type)
     expert = ROUTED + BIASED * traits.expert_biases + CLAMPED * traits.clamped_gate
     return expert + router_launches(spec)
 
@@ -181,13 +181,13 @@ def packed_routed_launches(spec: ModelSpec) -> int:
 
 
 def router_launches(spec: ModelSpec) -> int:
-    return _ROUTERS.get(spec.text_type or spec.model_type, ROUTER)
+    return _ROUTERS.get(spec.decoder_type, ROUTER)
 
 
 def fused_moved_bytes(layer: Layer, spec: ModelSpec) -> int:
     """Bytes of one token in a layer."""
-    plain = (spec.text_type or spec.model_type) in FUSED_LAYERS
-    traits = block_traits_of(spec.text_type or spec.model_type)
+    plain = spec.decoder_type in FUSED_LAYERS
+    traits = block_traits_of(spec.decoder_type)
     norms = FUSED_NORM_BYTES * (4 if layer.sandwich_norms else 2)
     adds = RESIDUAL_LAUNCHES * FUSED_ADD_BYTES
     if plain:  # one of each is a single kernel

@@ -40,6 +40,6 @@ def class_of(spec: ModelSpec) -> str:
         return LATENT
     if any(isinstance(mixer, Attention) and mixer.softcap is not None for mixer in mixers):
         return CAPPED
-    if block_traits_of(spec.text_type or spec.model_type).streams > 1:
+    if block_traits_of(spec.decoder_type).streams > 1:
         return STREAMS
     return MIXTURE if any(isinstance(layer.ffn, MoEFFN) for layer in spec.layers) else PLAIN

@@ -65,7 +65,7 @@ def parts_work(spec: ModelSpec, rows: int) -> tuple[float, float]:
     """Weights of the products of `rows` rows, 5 to 16, that parts.cu takes, and the same times
     what they take in the time of a full card. It takes rows that are ready in whole numbers: all
     of the runtime's own layers, of others what follows a gate."""
-    own = (spec.text_type or spec.model_type) in FUSED_LAYERS
+    own = spec.decoder_type in FUSED_LAYERS
     taken = slow = 0.0
     for inputs, outputs, part in _products(spec):
         of_ffn = part is not _Part.ATTENTION

@@ -30,7 +30,7 @@ def unread_rows(spec: ModelSpec) -> UnreadRows:
     """Nothing where the last layer runs whole."""
     if not reads_one_row(spec):
         return UnreadRows()
-    layer, own = spec.layers[-1], (spec.text_type or spec.model_type) in FUSED_LAYERS
+    layer, own = spec.layers[-1], spec.decoder_type in FUSED_LAYERS
     (mixer,) = layer.mixers
     assert isinstance(mixer, Attention | LatentAttention)
     linear = mixer.query_heads * mixer.value_dim * spec.hidden

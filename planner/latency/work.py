@@ -142,7 +142,7 @@ def work_of(spec: ModelSpec) -> Work:
             if isinstance(mixer, Attention) and mixer.qk_norm
         ),
         experts=sum(x.ffn.experts for x in spec.layers if isinstance(x.ffn, MoEFFN)),
-        own_layers=len(spec.layers) * ((spec.text_type or spec.model_type) in FUSED_LAYERS),
+        own_layers=len(spec.layers) * (spec.decoder_type in FUSED_LAYERS),
         recurrent_layers=sum(count for _, count in recurrent),
         recurrent_calls=sum(recurrent_calls(mixer).chunk * count for mixer, count in recurrent),
         block_calls=sum(recurrent_calls(mixer).block * count for mixer, count in recurrent),

@@ -69,7 +69,7 @@ class LlamaCpp(Engine):
 
     def cannot_run(self, spec: ModelSpec, hardware: Hardware | None = None) -> str | None:
         missing = next((why for m, _ in spec.mixer_counts if (why := _not_planned(m))), None)
-        missing = missing or NOT_PLANNED.get(spec.text_type or spec.model_type)
+        missing = missing or NOT_PLANNED.get(spec.decoder_type)
         if missing is not None:
             return f"{spec.model_type}'s {missing} for llama.cpp"
         if not spec.understood:

@@ -79,7 +79,7 @@ class _Pass(PlainAttention):
         self.tokens = -(-run.pass_tokens // sequences) * sequences
         self.streams = 1 if run.unified else sequences
         self._graph = Graph()
-        self._kind = spec.text_type or spec.model_type
+        self._kind = spec.decoder_type
 
     def graph(self) -> Graph:
         spec = self.spec
@@ -126,7 +126,7 @@ class _Pass(PlainAttention):
         slots = graph_input(tokens, item=8)
         mixed = Tensor("dup", (hidden, tokens), [graph_input(hidden, tokens)])
         self._graph.expand(Tensor("set_rows", (hidden, tokens), [rows, slots, mixed], base=mixed))
-        kind = self.spec.text_type or self.spec.model_type
+        kind = self.spec.decoder_type
         if kind.startswith("gemma3") or kind in GEMMA4:  # scaled where rows are tokens
             embedded = Tensor("mul", embedded.shape, [embedded, graph_input(1, tokens)])
         self._graph.expand(embedded)

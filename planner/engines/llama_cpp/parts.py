@@ -150,7 +150,7 @@ def host_compute(spec: ModelSpec, run: RunSettings) -> int:
     for sliding, _ in run.all_cells(spec):
         total += 8 * tokens * (2 if run.flash else 1 + widest)
         total += sum(4 * width**2 for width in run.rotations(spec, sliding))
-    if (spec.text_type or spec.model_type).startswith("gemma3"):
+    if spec.decoder_type.startswith("gemma3"):
         total += 4 * tokens
     return total
 
@@ -201,13 +201,13 @@ def _padded(sizes: tuple[int, ...], count: int) -> tuple[int, ...]:
 
 def known_graph(spec: ModelSpec) -> bool:
     """Whether the compute buffer is held to runs of llama.cpp (profiles/llama_cpp)."""
-    return (spec.text_type or spec.model_type) in HELD
+    return spec.decoder_type in HELD
 
 
 def new_on_cards(spec: ModelSpec) -> bool:
     """Whether the graph has nodes of which no run on a card is among the rows: recurrent layers,
     and layers with inputs of their own."""
-    return has_states(spec) or (spec.text_type or spec.model_type) in GEMMA4
+    return has_states(spec) or spec.decoder_type in GEMMA4
 
 
 def has_states(spec: ModelSpec) -> bool:

@@ -280,7 +280,7 @@ def _notes(
         notes.append("bytes of weights are derived from llama-quantize's rule, not from a file")
     if not known_graph(spec):
         notes.append(
-            f"llama.cpp's buffers for {spec.text_type or spec.model_type} are derived from graphs "
+            f"llama.cpp's buffers for {spec.decoder_type} are derived from graphs "
             "of other models: no run was held against them"
         )
     if hardware is not None and hardware.vendor == "nvidia" and (keys, values) not in FAST:

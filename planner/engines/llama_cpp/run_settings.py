@@ -74,7 +74,7 @@ class RunSettings:
 
     def slides(self, mixer: Attention | LatentAttention, spec: ModelSpec) -> bool:
         """Whether the layer keeps its window alone."""
-        kind = spec.text_type or spec.model_type
+        kind = spec.decoder_type
         if kind in IGNORES_WINDOWS or (kind == "exaone4" and len(spec.layers) != EXAONE_WINDOWS):
             return False
         return _window(mixer) is not None

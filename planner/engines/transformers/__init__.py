@@ -70,7 +70,7 @@ class Transformers(Engine):
     def _attends(self, spec: ModelSpec, config: Configuration) -> Attend:
         if config.quantizes_kv:
             return Attend.DEQUANTIZED
-        if block_traits_of(spec.text_type or spec.model_type).eager_only:
+        if block_traits_of(spec.decoder_type).eager_only:
             return Attend.EAGER
         return self._attend
 

@@ -16,7 +16,7 @@ OTHERWISE = frozenset({"beam", "ctrl"})
 
 def reads_one_row(spec: ModelSpec) -> bool:
     """Whether passes of more than WHOLE_TO rows run the last layer so."""
-    if len(spec.layers) < 2 or (spec.text_type or spec.model_type) in OTHERWISE:
+    if len(spec.layers) < 2 or spec.decoder_type in OTHERWISE:
         return False
     mixers = spec.layers[-1].mixers
     if len(mixers) != 1:

@@ -44,7 +44,7 @@ def peak(
     size the passes do not change; 0 where it grows by concatenation.
     """
     chunk = DYNAMIC_CHUNK if config.dynamic_chunk else config.chunk
-    kind = spec.text_type or spec.model_type
+    kind = spec.decoder_type
     like = ForwardStep(
         batch=workload.batch,
         new=1,
