@@ -80,11 +80,14 @@ def parts_work(spec: ModelSpec, rows: int) -> tuple[float, float]:
 def parts_slack(inputs: int, outputs: int, gated: bool, rows: int) -> float | None:
     """Time of a product by parts.cu, in that of one whose weights keep all warps of a card busy;
     None where it does not take it."""
+    width = outputs // 2 if gated else outputs
+    if inputs % UNIT or width % STRIP:
+        return None
     coarse = together(outputs, gated)
     cut = cut_of(inputs, outputs, rows, gated, coarse, MULTIPROCESSORS, SHARED)
-    if inputs % UNIT or outputs % STRIP or cut is None:
+    if cut is None:
         return None
-    strips = outputs // STRIP // (2 if gated else 1)
+    strips = width // STRIP
     at_once = cut.warps * MULTIPROCESSORS * UNIT * STRIP
     return cut.time(inputs, strips, gated, coarse, MULTIPROCESSORS) * at_once / (inputs * outputs)
 

@@ -53,7 +53,6 @@ class Served:
     work: VllmWork
     settings: ServeSettings
     hardware: Hardware
-    weights: str
     dense_bytes: float
     expert_bytes: float
     cards: int
@@ -75,7 +74,7 @@ def served(
     weights = settings.quantization if weights is None else weights
     cards = cards or settings.tensor_parallel
     if not weights:
-        dense, expert, weights = _own_format(spec, work.passed)
+        dense, expert = _own_bytes(spec, work.passed)
     elif weights in WEIGHTS:
         dense = expert = WEIGHTS[weights]
     else:
@@ -83,22 +82,19 @@ def served(
             f"vLLM's speed with weights in {weights!r} is not planned",
             f"planned are {', '.join(WEIGHTS)}",
         )
-    return Served(spec, work, settings, hardware, weights, dense, expert, cards, link)
+    return Served(spec, work, settings, hardware, dense, expert, cards, link)
 
 
-def _own_format(spec: ModelSpec, work: TokenWork) -> tuple[float, float, str]:
-    """Bytes of a weight of dense products and of experts, and the format most like them."""
+def _own_bytes(spec: ModelSpec, work: TokenWork) -> tuple[float, float]:
+    """Bytes of a weight of dense products and of experts, as the checkpoint stores them."""
     bits = available_weight_bits(spec)[0]
     if bits == 16 or spec.quantization is None:
-        return 2.0, 2.0, "bf16"
-    method = spec.quantization.method
+        return 2.0, 2.0
     stored = weight_bytes(spec, bits).parts.get(Part.TEXT, 0) - 2.0 * (work.head + work.embedding)
-    if method == "mxfp4":  # experts alone
-        return 2.0, max(0.25, (stored - 2.0 * work.linear) / max(1, work.expert)), "mxfp4"
+    if spec.quantization.method == "mxfp4":  # experts alone
+        return 2.0, max(0.25, (stored - 2.0 * work.linear) / max(1, work.expert))
     each = max(0.25, stored / max(1, work.linear + work.expert))
-    if "fp8" in method or (bits == 8 and "fp8" in str(spec.quantization.details)):
-        return each, each, "fp8"
-    return each, each, "gptq8" if bits > 4 else "gptq4" if method == "gptq" else "awq"
+    return each, each
 
 
 def efficiencies_of(model: Served) -> set[str]:

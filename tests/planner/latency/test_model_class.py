@@ -1,6 +1,7 @@
 """Classes of models: which a model is of, and the interval that its class has."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from kvpareto.planner.latency.interval import NO_RUNS, profile_of
 from kvpareto.planner.latency.model_class import CLASSES, UNTRIED, class_of
 from kvpareto.planner.latency.predict import predict
 from kvpareto.planner.load_model import load_model
-from kvpareto.planner.models.spec import ModelSpec
+from kvpareto.planner.models.spec import ModelSpec, RecurrentState
 from kvpareto.planner.user_data import ENVIRONMENT
 from kvpareto.planner.workload import Workload
 from kvpareto.profiles import read
@@ -45,6 +46,12 @@ SPARSE = load_model("deepseek-ai/DeepSeek-V3.2", offline=True)
 )
 def test_classes_of_models(model: str, expected: str) -> None:
     assert class_of(load_model(model, offline=True)) == expected
+
+
+def test_recurrent_layers_of_which_some_have_no_time_are_untried() -> None:
+    of = next(x for x in HYBRID.layers if isinstance(x.mixers[0], RecurrentState))
+    odd = replace(of, mixers=(replace(of.mixers[0], kind="another"),))
+    assert class_of(replace(HYBRID, layers=(*HYBRID.layers, odd))) == UNTRIED
 
 
 def test_every_class_has_rows() -> None:

@@ -10,7 +10,7 @@ from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.latency.attention_group import attention_group
 from kvpareto.planner.latency.efficiency import Coefficients, shipped
-from kvpareto.planner.latency.job import ConfigurationAxes, job_of
+from kvpareto.planner.latency.job import ConfigurationAxes, LatencyJob, job_of, stack
 from kvpareto.planner.latency.recurrent_calls import recurrent_calls
 from kvpareto.planner.latency.roofline import seconds
 from kvpareto.planner.latency.work import work_of
@@ -27,13 +27,27 @@ HYBRID = load_model("Qwen/Qwen3.5-27B", offline=True)
 SHAPES = {row.model: row.spec for row in shipped_runs()}
 
 
+def job(spec: ModelSpec, text: str, context: int, batch: int = 1) -> LatencyJob:
+    config, workload = Configuration.parse(text), Workload(context, 16, batch=batch)
+    size = kv_bytes(spec, config, workload, KVPARETO).total
+    return job_of(spec, workload, ConfigurationAxes.of(config, size))
+
+
 def times(
     spec: ModelSpec, text: str, context: int, batch: int = 1, coefficients: Coefficients = OURS
 ) -> tuple[float, float]:
-    config, workload = Configuration.parse(text), Workload(context, 16, batch=batch)
-    size = kv_bytes(spec, config, workload, KVPARETO).total
-    found = seconds(job_of(spec, workload, ConfigurationAxes.of(config, size)), H200, coefficients)
+    found = seconds(job(spec, text, context, batch), H200, coefficients)
     return float(found.ttft.item()), float(found.tpot.item())
+
+
+def test_unlike_models_side_by_side_take_what_each_takes_alone() -> None:
+    """A fit stacks the runs of all models: what one kind of layer adds is not the others'."""
+    models = [LLAMA, LATENT, HYBRID, *(SHAPES[name] for name in sorted(SHAPES))]
+    jobs = [job(spec, "w4a16-k8v8-g64+pc2048", 6000, 3) for spec in models]
+    found = seconds(stack(jobs), H200, OURS)
+    alone = [seconds(one, H200, OURS) for one in jobs]
+    assert found.ttft.ravel() == pytest.approx([float(one.ttft.item()) for one in alone])
+    assert found.tpot.ravel() == pytest.approx([float(one.tpot.item()) for one in alone])
 
 
 @pytest.mark.parametrize(

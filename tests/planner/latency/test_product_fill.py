@@ -74,6 +74,20 @@ def test_a_product_of_few_rows_is_done_when_its_busiest_warp_is(
     assert parts_slack(inputs, outputs, gated, rows) == pytest.approx(tiles / full)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "gated"),
+    [
+        (4160, 4096, False),  # 32.5 units of 128
+        (4096, 4112, False),  # 128.5 strips of 32
+        (4096, 16, False),
+        (4096, 2 * 4112, True),  # a gate of 128.5 strips, though both are 257
+        (4096, 32, True),
+    ],
+)
+def test_a_product_that_parts_cannot_cut_is_not_its(inputs: int, outputs: int, gated: bool) -> None:
+    assert parts_slack(inputs, outputs, gated, 16) is None
+
+
 def test_what_parts_takes_of_a_model() -> None:
     """All products of the runtime's own layers, what has a gate or follows it of others."""
     llama, phi = (load_model(name, offline=True) for name in (LLAMA, PHI))

@@ -12,7 +12,7 @@ from kvpareto.planner.latency.card import Card
 from kvpareto.planner.latency.efficiency import Coefficients, shipped
 from kvpareto.planner.latency.job import ConfigurationAxes, LatencyJob, job_of
 from kvpareto.planner.latency.roofline import seconds
-from kvpareto.planner.latency.roofline_attention import decode_cache
+from kvpareto.planner.latency.roofline_attention import chunk_attention, decode_cache
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.workload import Workload
 
@@ -125,3 +125,11 @@ def test_normed_queries_and_keys_of_several_sequences_were_copied() -> None:
     assert copies(QWEN3, 1) == copies(LLAMA, 4) == copies(QWEN3, 2, copied=0.0) == 0
     assert copies(QWEN3, 2) == pytest.approx(36 * OURS.card_copy)
     assert job(QWEN3, 4000, 2).copied == 0
+
+
+def test_a_card_that_is_idle_is_filled_by_more_tiles() -> None:
+    """Gemma 2's scores are capped, so the general kernel attends: 8 KV heads of two query heads, in
+    tiles of 64 queries. Twice the tokens are four times the pairs, on twice the programs."""
+    of, card = job("google/gemma-2-9b-it", 400), Card(H200, OURS)
+    one, two = (chunk_attention(of, tokens, card)[0].item() for tokens in (32.0, 64.0))
+    assert two == pytest.approx(2 * one)
