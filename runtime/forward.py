@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from ..planner.errors import one_line
 from .attention import capturable, capturable_around
+from .cache.cache_name import cache_name
 from .cache.kv_cache import PackedCache
 from .generation.constants import on_device
 from .generation.last_layer import LastLayer
@@ -53,6 +54,7 @@ class Forward:
         self._use_cache = getattr(model.config, "model_type", "") != "minimax"
         self.why_eager = _why_eager(model, cache, graphs)
         self._last_layer = LastLayer.of(model, cache)
+        self.cache_name = cache_name(model)
 
     def __call__(self, ids: Tensor) -> Tensor:
         self.cache.check_room(ids.shape[1])  # a graph would write past the buffers unasked
@@ -66,9 +68,9 @@ class Forward:
             output = self.model(
                 input_ids=ids,
                 position_ids=self.cache.clock.positions(ids.shape[1]),
-                past_key_values=self.cache,
                 use_cache=self._use_cache,
                 logits_to_keep=1,
+                **{self.cache_name: self.cache},
             )
         return output.logits[:, -1]
 

@@ -245,17 +245,18 @@ def _attention(
     position_embeddings: tuple[Tensor, Tensor],
     attention_mask: Tensor | None = None,
     past_key_values: Any = None,
+    cache: Any = None,
     *,
     original: Callable[..., Any],
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention over a packed cache; anything else goes to the module's own forward."""
+    """Attention over a packed cache, under either of its names (cache_name); anything else goes
+    to the module's own forward."""
     cos, sin = position_embeddings
-    if past_key_values is None or cos.shape[-1] != module.head_dim:
-        return original(
-            hidden_states, position_embeddings, attention_mask, past_key_values, **kwargs
-        )
-    layer = past_key_values.layers[module.layer_idx]
+    cache = past_key_values if cache is None else cache
+    if cache is None or cos.shape[-1] != module.head_dim:
+        return original(hidden_states, position_embeddings, attention_mask, cache, **kwargs)
+    layer = cache.layers[module.layer_idx]
     if not isinstance(layer, PackedLayer):
         raise TypeError("a fused attention runs on a packed cache only")
     shape = (*hidden_states.shape[:-1], -1, module.head_dim)
@@ -264,9 +265,8 @@ def _attention(
         key = module.k_norm(key) if hasattr(module, "k_norm") else key
         value = module.v_proj(hidden_states).view(shape)
         let_go(module.k_proj)
-        past_key_values.update(
-            rope_keys(key, cos, sin), value.transpose(1, 2), module.layer_idx
-        )  # which ends the pass
+        # which ends the pass
+        cache.update(rope_keys(key, cos, sin), value.transpose(1, 2), module.layer_idx)
     query = module.q_proj(hidden_states).view(shape)
     key = module.k_proj(hidden_states).view(shape)
     value = module.v_proj(hidden_states).view(shape)
@@ -275,7 +275,7 @@ def _attention(
     turned = layer.step(query, key, value, cos, sin)
     if turned is None:
         turned, key = rope(query, key, cos, sin)
-        past_key_values.update(key, value.transpose(1, 2), module.layer_idx)
+        cache.update(key, value.transpose(1, 2), module.layer_idx)
     keep, reader = None, module.o_proj
     if isinstance(reader, W4Linear) and reader.joint is None:
         keep = partial(keep_for, reader.packed, reader.workspace)

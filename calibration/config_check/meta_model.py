@@ -86,7 +86,7 @@ def fill_cache(model: Any, tokens: int, batch: int = 1) -> Any:
     listed = patch.object(fx_config, "meta_nonzero_assume_all_nonzero", True, create=True)
     with unpacked, listed, torch.no_grad(), torch.device("meta"):
         output = model(**arguments)
-    for name in ("past_key_values", "cache_params", "state"):
+    for name in ("cache", "past_key_values", "cache_params", "state"):
         if getattr(output, name, None) is not None:
             return getattr(output, name)
     raise LookupError("the model returned no cache")

@@ -47,9 +47,9 @@ def _run(session: Session, ids: Tensor, keep: int) -> Tensor:
     output = session.model(
         input_ids=ids,
         position_ids=session.cache.clock.positions(ids.shape[1]),
-        past_key_values=session.cache,
         use_cache=True,
         logits_to_keep=keep,
+        **{session.forward.cache_name: session.cache},
     )
     logits: Tensor = output.logits
     return logits

@@ -3,6 +3,7 @@
 DOOR = (
     "affine",
     "block_scales",
+    "cache_name",
     "hybrid_layer",
     "kv_cache",
     "layer_shape",

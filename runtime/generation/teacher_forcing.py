@@ -59,9 +59,9 @@ def _pass(forward: Forward, ids: Tensor, keep: Tensor) -> Tensor:
             output = forward.model(
                 input_ids=ids,
                 position_ids=forward.cache.clock.positions(ids.shape[1]),
-                past_key_values=forward.cache,
                 use_cache=True,
                 logits_to_keep=keep.to(ids.device),
+                **{forward.cache_name: forward.cache},
             )
     except Exception as error:
         if not is_out_of_memory(error):

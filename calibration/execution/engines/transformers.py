@@ -16,6 +16,7 @@ from ....planner.models.spec import ModelSpec
 from ....planner.units import format_bytes
 from ....planner.workload import Workload
 from ....runtime import Session
+from ....runtime.cache.cache_name import cache_name
 from ....runtime.failures import check_finite, is_out_of_memory
 from ....runtime.weights.quantize_modules import packed_bytes
 from ..loaded_model import OpenModel
@@ -95,7 +96,10 @@ class TransformersMachine:
 
     def _pass(self, ids: Tensor) -> Tensor:
         output = self._model(
-            input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1
+            input_ids=ids,
+            use_cache=True,
+            logits_to_keep=1,
+            **{cache_name(self._model): self._cache},
         )
         logits: Tensor = output.logits[:, -1]
         return logits
