@@ -4,6 +4,7 @@ The scheduler (v1/core/sched/scheduler.py of 0.26.0): sequences that decode take
 what is left of max_num_batched_tokens goes to prompts in the order they came, the last one cut.
 """
 
+from array import array
 from collections import deque
 from functools import lru_cache
 
@@ -13,31 +14,34 @@ import numpy.typing as npt
 from ...light_dataclass import dataclass
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Schedule:
-    """Steps [S], alike ones after one another as one of `count`; and pieces of prompts [P].
+    """Different steps [D], pieces of prompts in them [P], and the `order` [S] in which they come.
 
-    `decoding`: sequences that decode. `length`: tokens before each of them, on average.
-    `finished`: prompts that end in the step, whose first token it samples. `piece_step`,
-    `piece_start`, `piece_rows`: a piece's step, the tokens before it, its tokens.
-    `first`, `last`: the step [S's index] of each user's first and last token.
+    `count`: how many alike ones after one another a step stands for. `decoding`: sequences that
+    decode. `length`: tokens before each of them, on average. `finished`: prompts that end in the
+    step, whose first token it samples. `piece_step`, `piece_start`, `piece_rows`: a piece's step,
+    the tokens before it, its tokens. `first`, `last`: where in the order [S's index] each user's
+    first and last token are.
     """
 
     count: Floats
     decoding: Floats
     length: Floats
     finished: Floats
-    piece_step: npt.NDArray[np.intp]
+    piece_step: Ints
     piece_start: Floats
     piece_rows: Floats
-    first: npt.NDArray[np.intp]
-    last: npt.NDArray[np.intp]
+    order: Ints
+    first: Ints
+    last: Ints
 
     @property
     def prompt_rows(self) -> Floats:
-        """Tokens of prompts in each step [S]."""
+        """Tokens of prompts in each step [D]."""
         sums = np.bincount(self.piece_step, self.piece_rows, len(self.count))
         return sums.astype(np.float64)
 
@@ -89,34 +93,38 @@ class _Run:
         self.users, self.prompt, self.output = users, prompt, output
         self.chunk, self.at_once = chunk, at_once
         self.first, self.last = np.zeros(users, dtype=np.intp), np.zeros(users, dtype=np.intp)
-        self.taken = [0]  # tokens of prompts computed before each step, prompts one after another
-        self.counts: list[int] = []  # rounds that each step stands for
-        self.over: list[int] = []  # users who end with each step
+        # Stretches of different steps: tokens of prompts computed before it, one prompt after
+        # another; those that a step takes; after it; its steps; rounds that each step stands for.
+        self.stretches: list[tuple[int, int, int, int, int]] = []
+        self.over: list[tuple[int, int]] = []  # a different step, and the users who end with it
+        self.different = self.steps = self.taken = 0
+        self.order = array("q")  # of the steps until the last repetition
+        self.ordered = 0  # different steps in it
         self.groups: deque[tuple[int, int]] = deque()  # (rounds when it ends, users)
         self.ended = self.filled = self.rounds = 0
 
     def advance(self) -> None:
         """Steps until a prompt is done, or a group ends."""
-        before = self.taken[-1]
+        before = self.taken
         limit = min(self.users, self.ended + self.at_once) * self.prompt
         due = self.groups[0][0] if self.groups else None
+        times = count = 1
+        free = 0
         if before == limit:  # nobody to fill: the same until a group ends
             assert due is not None
-            times, taken = 1, [before]
-            self.counts.append(due - self.rounds)
+            count = due - self.rounds
             self.rounds = due
         else:
             free = max(1, self.chunk - (self.filled - self.ended))
             times = -(-((self.filled + 1) * self.prompt - before) // free)
             times = times if due is None else min(times, due - self.rounds)
-            taken = [*range(before + free, before + times * free, free)]
-            taken.append(min(before + times * free, limit))
-            self.counts += [1] * times
+            self.taken = min(before + times * free, limit)
             self.rounds += times
-        self.taken += taken
-        self.over += [0] * times
-        if (done := taken[-1] // self.prompt) > self.filled:
-            self.first[self.filled : done] = len(self.over) - 1
+        self.stretches.append((before, free, self.taken, times, count))
+        self.different += times
+        self.steps += times
+        if (done := self.taken // self.prompt) > self.filled:
+            self.first[self.filled : done] = self.steps - 1
             self.groups.append((self.rounds + self.output - 1, done - self.filled))
             self.filled = done
 
@@ -125,22 +133,22 @@ class _Run:
         if not self.groups or self.groups[0][0] != self.rounds:
             return False
         size = self.groups.popleft()[1]
-        self.last[self.ended : self.ended + size] = len(self.over) - 1
-        self.over[-1] = size
+        self.last[self.ended : self.ended + size] = self.steps - 1
+        self.over.append((self.different - 1, size))
         self.ended += size
         return True
 
     def mark(self) -> _Mark:
         """Where it is now."""
-        begun, steps = self.taken[-1] - self.ended * self.prompt, len(self.over)
-        return _Mark(self.ended, self.filled, self.rounds, steps, begun, tuple(self.groups))
+        begun = self.taken - self.ended * self.prompt
+        return _Mark(self.ended, self.filled, self.rounds, self.steps, begun, tuple(self.groups))
 
     def _as_at(self, mark: _Mark) -> bool:
         """Whether it goes on from here as it did from there."""
         later = self.rounds - mark.rounds
         return (
             self.filled - mark.filled == self.ended - mark.ended
-            and self.taken[-1] - self.ended * self.prompt == mark.begun
+            and self.taken - self.ended * self.prompt == mark.begun
             and len(self.groups) == len(mark.groups)
             and all(
                 due == then + later and size == users
@@ -153,7 +161,7 @@ class _Run:
         was there."""
         if not self._as_at(mark):
             return
-        size, steps = self.ended - mark.ended, len(self.over) - mark.steps
+        size, steps = self.ended - mark.ended, self.steps - mark.steps
         if self.ended + self.at_once <= self.users:  # as many wait as take the place of those
             times = (self.users - self.at_once - self.ended) // size
         elif mark.ended + self.at_once > self.users:  # nobody waits for a place
@@ -163,10 +171,10 @@ class _Run:
         if times < 1:
             return
         later = np.arange(1, times + 1)[:, None]
-        block = np.array(self.taken[-steps:]) + later * (size * self.prompt)
-        self.taken += block.ravel().tolist()
-        self.counts += self.counts[-steps:] * times
-        self.over += self.over[-steps:] * times
+        self.in_order()
+        self.order += self.order[-steps:] * times
+        self.steps += times * steps
+        self.taken += times * size * self.prompt
         for step_of, start in ((self.first, mark.filled), (self.last, mark.ended)):
             block = step_of[start : start + size] + later * steps
             step_of[start + size : start + size * (times + 1)] = block.ravel()
@@ -176,29 +184,48 @@ class _Run:
         self.ended += times * size
         self.filled += times * size
 
+    def in_order(self) -> None:
+        """Put the steps since the last repetition into the order."""
+        self.order.extend(range(self.ordered, self.different))
+        self.ordered = self.different
+
 
 def _described(run: _Run) -> Schedule:
     """The schedule of what was decided."""
     prompt, output = run.prompt, run.output
-    taken, rounds, ending = np.array(run.taken), np.array(run.counts), np.array(run.over)
-    finished = np.diff(taken // prompt)
-    decoding = _before(finished - ending)
+    run.in_order()
+    order = np.frombuffer(run.order, dtype=np.int64)
+    stretches = np.array(run.stretches)
+    stretch = np.repeat(np.arange(len(stretches)), stretches[:, 3])
+    began, free, ended, times, rounds = stretches[stretch].T
+    step = np.arange(len(stretch)) - _before(stretches[:, 3])[stretch]
+    before = began + step * free
+    after = np.where(step == times - 1, ended, before + free)
+    ending = np.zeros_like(before)
+    ending[[place for place, _ in run.over]] = [users for _, users in run.over]
+    places = np.zeros_like(before)  # where each step is first
+    places[order[::-1]] = np.arange(len(order))[::-1]
+    finished = after // prompt - before // prompt
+    decoding = _before((finished - ending)[order])[places]
     tokens = _before(
-        rounds * decoding + finished * (prompt + 1) - ending * (prompt + output)
-    )  # of those that decode, all together
+        (rounds * decoding + finished * (prompt + 1) - ending * (prompt + output))[order]
+    )[places]  # of those that decode, all together
     length = tokens / np.maximum(1, decoding) + (rounds - 1) / 2
     # A piece ends where a step does, or a prompt.
-    ends = np.sort(np.concatenate([taken, np.arange(0, taken[-1], prompt)]), kind="stable")
-    ends = ends[np.append(True, np.diff(ends) > 0)]
-    starts = ends[:-1]
+    owner = before // prompt
+    pieces = np.where(after > before, (after - 1) // prompt - owner + 1, 0)
+    step = np.repeat(np.arange(len(pieces)), pieces)
+    owner = owner[step] + np.arange(len(step)) - _before(pieces)[step]
+    start = np.maximum(before[step], owner * prompt)
     return Schedule(
         rounds.astype(np.float64),
         decoding.astype(np.float64),
         length,
         finished.astype(np.float64),
-        np.searchsorted(taken, starts, side="right") - 1,
-        (starts % prompt).astype(np.float64),
-        np.diff(ends).astype(np.float64),
+        step,
+        (start - owner * prompt).astype(np.float64),
+        (np.minimum(after[step], (owner + 1) * prompt) - start).astype(np.float64),
+        order,
         run.first,
         run.last,
     )

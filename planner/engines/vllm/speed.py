@@ -104,12 +104,13 @@ def timing(model: Served, rates: Mapping[str, float], asked: Arrivals) -> Timing
     most = min(asked.users, asked.at_once)
     chunk = model.settings.max_num_batched_tokens
     plan = schedule(asked.users, asked.prompt, asked.output, chunk, most)
-    ends = np.cumsum(plan.count * step_seconds(model, plan, rates)) + rates["request"]
+    seconds = plan.count * step_seconds(model, plan, rates)
+    ends = np.cumsum(seconds[plan.order]) + rates["request"]
     first, last = ends[plan.first], ends[plan.last]
     later = (last - first) / max(1, asked.output - 1)
     if asked.output == 1:  # nobody waits for a second token: what a step of all would take
         again = schedule(asked.users, asked.prompt, 2, chunk, most)
-        later = step_seconds(model, again, rates)[again.last]
+        later = step_seconds(model, again, rates)[again.order[again.last]]
     return Timing(float(first.mean()), float(later.mean()), float(ends[-1]))
 
 

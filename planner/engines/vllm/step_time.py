@@ -115,7 +115,7 @@ def efficiencies_of(model: Served) -> set[str]:
 
 
 def step_seconds(model: Served, plan: Schedule, rates: Mapping[str, float]) -> Floats:
-    """Seconds [S] of each step of a schedule, one of each `count`."""
+    """Seconds [D] of each different step of a schedule, one of each `count`."""
     rows = plan.prompt_rows + plan.decoding
     device = _products(model, plan, rows, rates)
     device = device + _experts(model, rows, rates)
