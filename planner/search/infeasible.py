@@ -17,7 +17,8 @@ from . import choose as choice
 from .choose import USABLE
 from .evaluate import Point
 from .host_memory import room_hints, typed_budget, typed_host_memory
-from .max_context import longest_safe, max_context_of, safe_fitting
+from .longest_safe import longest_safe, safe_fitting
+from .max_context import max_context_of
 from .placed.questions import Table, evaluate_request, needed_bytes
 from .request import Request
 
@@ -87,8 +88,8 @@ def _safe_elsewhere(
 def _longest_safe(request: Request) -> tuple[int, str] | None:
     """The longest context, in steps, at which something usual is safe, and what is recommended
     there; else at which anything is."""
-    for usual in (True, False):
-        table = longest_safe(request, request.workload.context - 1, STEP, usual=usual)
+    tables = longest_safe(request, request.workload.context - 1, STEP)
+    for usual, table in zip((True, False), tables, strict=True):
         if table is None:
             continue
         fitting = safe_fitting(request, table, usual=usual)

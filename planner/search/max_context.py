@@ -5,7 +5,7 @@ possible where anything that fits there is safe. Neither memory nor what is kept
 context grows, up to the rounding of token blocks and of the last chunk.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,13 +18,12 @@ from ..units import budget_for
 from ..workload import Workload, default_context
 from . import choose as choice
 from .evaluate import Point
+from .longest_safe import last, longest_safe, safe_fitting
 from .placed.questions import Table, evaluate_request, needed_bytes, requested_point
 from .request import Request
 
 LONGEST = 2**24
 """Where the search ends for models that do not say how much context they were made for."""
-STEP = 64
-"""Tokens to which the whole space's longest context is found; each try evaluates all of it."""
 _TRIED = 8  # smallest configurations of the longest context, each taken to its own last token
 
 
@@ -73,46 +72,14 @@ def max_context_of(request: Request, config: Configuration) -> MaxContext | None
         )
         return kept.low >= 1 - loss
 
-    longest = _last(fits, most)
+    longest = last(fits, most)
     if not longest:
         return None
     limit = "model" if longest == most and spec.max_context is not None else "memory"
     if not safe(longest) and safe(1):
-        longest, limit = _last(safe, longest), "accuracy"
+        longest, limit = last(safe, longest), "accuracy"
     point = requested_point(request, config, at(longest))
     return MaxContext(longest, limit, point)
-
-
-def longest_safe(request: Request, most: int, step: int = STEP, *, usual: bool) -> Table | None:
-    """The space at the longest context up to `most`, in steps, at which something that fits is
-    safe; `usual`: something that people run. None where there is no such context."""
-    best: Table | None = None
-
-    def possible(steps: int) -> bool:
-        nonlocal best
-        context = min(steps * step, most)
-        table = evaluate_request(
-            replace(request, workload=replace(request.workload, context=context))
-        )
-        if not safe_fitting(request, table, usual=usual).any():
-            return False
-        best = table
-        return True
-
-    _last(possible, -(-most // step))
-    return best
-
-
-def safe_fitting(request: Request, table: Table, *, usual: bool) -> choice.Mask:
-    """Points of a space that fit the budget and may be recommended; with the risk accepted, that
-    are usable."""
-    points, loss = table.points, request.accepted_loss
-    kept = points.memory <= request.budget
-    if loss is None or request.accept_risk:
-        kept &= points.retention >= max(choice.USABLE, 1 - (1.0 if loss is None else loss))
-    else:
-        kept &= choice.safe_points(points, loss)
-    return kept & points.usual if usual else kept
 
 
 def max_contexts(request: Request) -> list[MaxContext]:
@@ -120,7 +87,7 @@ def max_contexts(request: Request) -> list[MaxContext]:
     of all, the longest of those that people run, and what keeps more or prefills in longer chunks
     at the price of context. Raises NothingFits if none has any."""
     most = longest_of_model(request)
-    tables = [longest_safe(request, most, usual=usual) for usual in (True, False)]
+    tables = longest_safe(request, most)
     usable = [table for table in tables if table is not None]
     if not usable:
         raise _nowhere(request)
@@ -133,10 +100,11 @@ def max_contexts(request: Request) -> list[MaxContext]:
         smallest = fitting[np.argsort(table.points.memory[fitting], kind="stable")][:_TRIED]
         configs |= dict.fromkeys(table.space.configuration(int(i)) for i in smallest)
     # What else is good where less context would do: at the longest, at what was asked, at a half.
+    known = {table.workload.context: table for table in usable}
     longest = usable[-1].workload.context
     for context in {longest, max(1, longest // 2), min(request.workload.context, most)}:
         asked = replace(request, workload=replace(request.workload, context=context))
-        table = evaluate_request(asked)
+        table = known.get(context) or evaluate_request(asked)
         safe = choice.safe_points(table.points, request.accepted_loss) & table.points.usual
         frontier = choice.frontier(table.points, safe if safe.any() else None)
         shown = choice.spread(table.points, frontier, [])
@@ -190,16 +158,3 @@ def _nowhere(request: Request) -> NothingFits:
         "--accept-risk shows it all the same; or accept a larger --max-loss, or more memory",
         details,
     )
-
-
-def _last(holds: Callable[[int], bool], most: int) -> int:
-    """The last of 1 .. `most` for which `holds` does, which holds for none after it; 0: none."""
-    if holds(most):
-        return most
-    if most == 1 or not holds(1):  # a search for nothing would ask ten times more
-        return 0
-    low, high = 1, most
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    return low

@@ -91,9 +91,9 @@ def placement_of(request: Request, config: Configuration, workload: Workload) ->
     return request.engine.place(request.spec, config, workload, request.machine)
 
 
-def evaluate_placed(request: Request) -> PlacedSpace:
-    """Place and predict everything that the engine can run."""
-    spec, workload, engine = request.spec, request.workload, request.engine
+def space_of(request: Request) -> Space:
+    """Everything that the engine can run. Raises BadInput where that is nothing."""
+    spec, engine = request.spec, request.engine
     obstacle = engine.cannot_run(spec, request.hardware)
     if obstacle is not None and (spec.understood or engine.serves):
         raise BadInput(
@@ -102,7 +102,13 @@ def evaluate_placed(request: Request) -> PlacedSpace:
             if spec.gguf is None
             else "--engine llama.cpp plans GGUF files",
         )
-    space = enumerate_space(spec, workload, engine.on(request.machine), ((),))
+    return enumerate_space(spec, request.workload, engine.on(request.machine), ((),))
+
+
+def evaluate_placed(request: Request) -> PlacedSpace:
+    """Place and predict everything that the engine can run."""
+    spec, workload, engine = request.spec, request.workload, request.engine
+    space = space_of(request)
     placements = _placements(request, space)
     runs = np.array([placement is not None for placement in placements])
     grid = accuracy_of(spec, space, workload.context, request.task)
@@ -117,7 +123,7 @@ def evaluate_placed(request: Request) -> PlacedSpace:
         time=times[:, 0] + workload.output * times[:, 1],
         complexity=space.complexity.ravel(),
         allowed=runs,
-        usual=_in_graphs(placements)
+        usual=np.array([captures_graphs(placement) for placement in placements])
         & ((space.usual_chunk | engine.serves) & ~space.two_bits).ravel()
         & _keeps_pace(request, placements, times[:, 1], grid.low, shape),
     )
@@ -142,14 +148,11 @@ def _placements(request: Request, space: Space) -> tuple[Placement | None, ...]:
     return tuple(placements)
 
 
-def _in_graphs(placements: Sequence[Placement | None]) -> np.ndarray:
-    """Points whose server captures CUDA graphs: without them every step waits for the host."""
-    return np.array(
-        [
-            p is None or p.serving is None or "enforce_eager" not in dict(p.serving.flags)
-            for p in placements
-        ]
-    )
+def captures_graphs(placement: Placement | None) -> bool:
+    """Whether nothing keeps a server from capturing CUDA graphs: without them every step waits for
+    the host."""
+    served = placement.serving if placement is not None else None
+    return served is None or "enforce_eager" not in dict(served.flags)
 
 
 def _keeps_pace(

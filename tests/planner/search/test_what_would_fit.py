@@ -11,7 +11,7 @@ from kvpareto.planner.errors import NothingFits
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory import estimate as memory
-from kvpareto.planner.search import max_context
+from kvpareto.planner.search import longest_safe
 from kvpareto.planner.search.infeasible import SHORT, STEP
 from kvpareto.planner.search.max_context import max_contexts
 from kvpareto.planner.search.placed.questions import Table, evaluate_request
@@ -97,9 +97,9 @@ def test_a_search_for_a_context_that_is_not_there_is_short(
         asked.append(request.workload.context)
         return evaluate_request(request)
 
-    monkeypatch.setattr(max_context, "evaluate_request", counted)
+    monkeypatch.setattr(longest_safe, "evaluate_request", counted)
     crowd = replace(qwen, workload=Workload(32_768, 512, batch=65_536))
-    assert max_context.longest_safe(crowd, 32_767, usual=False) is None
+    assert longest_safe.longest_safe(crowd, 32_767) == (None, None)
     assert len(asked) == 2
 
 
