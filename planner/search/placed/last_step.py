@@ -51,12 +51,17 @@ def last_step(at: Callable[[int], Request], steps: int, *, in_graphs: bool = Fal
         left = [config for config in safe(best + 1) if config not in ended]
         for config in sorted(left, key=lambda one: sizes.get(one, ANY)):
             if fits(config, best + 1):
-                best += last(lambda more, c=config, b=best: fits(c, b + more), steps - 1 - best)
+                best = _grown(lambda step: fits(config, step), best + 1, steps - 1)
                 break
             ended.add(config)
         else:
             break
     return best
+
+
+def _grown(fits: Callable[[int], bool], first: int, most: int) -> int:
+    """The last of `first`, which fits, .. `most` that fits."""
+    return first - 1 + last(lambda more: fits(first - 1 + more), most - first + 1)
 
 
 def _safe_configurations(request: Request) -> list[Configuration]:
