@@ -6,7 +6,7 @@ before the best so far does.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def last_step(at: Callable[[int], Request], steps: int, *, in_graphs: bool = Fal
         left = [config for config in safe(best + 1) if config not in ended]
         for config in sorted(left, key=lambda one: sizes.get(one, ANY)):
             if fits(config, best + 1):
-                best = _grown(lambda step: fits(config, step), best + 1, steps - 1)
+                best = _grown(partial(fits, config), best + 1, steps - 1)
                 break
             ended.add(config)
         else:
