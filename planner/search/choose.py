@@ -96,6 +96,14 @@ def safe_points(points: PointArrays, loss: float | None) -> Mask:
     return points.allowed & (points.low >= 1 - loss) & (points.retention >= USABLE)
 
 
+def enough(low: Column, retention: Column, loss: float | None, risk: bool) -> Mask:
+    """Where what is kept may do: at the lower end, or with the risk accepted by the prediction."""
+    kept: Mask = retention >= USABLE
+    if loss is not None:
+        kept &= (retention if risk else low) >= 1 - loss
+    return kept
+
+
 def frontier(points: PointArrays, among: Mask | None = None) -> Ints:
     """Indices of the frontier of usable points (those of `among`) over memory, retention's lower
     end, TTFT and TPOT; by memory.

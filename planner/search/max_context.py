@@ -17,8 +17,9 @@ from ..light_dataclass import dataclass
 from ..units import budget_for
 from ..workload import Workload, default_context
 from . import choose as choice
+from .bisection import last
 from .evaluate import Point
-from .longest_safe import last, longest_safe, safe_fitting
+from .longest_safe import longest_safe, safe_fitting
 from .placed.questions import Table, evaluate_request, needed_bytes, requested_point
 from .request import Request
 

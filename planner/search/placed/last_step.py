@@ -12,8 +12,9 @@ import numpy as np
 
 from ...errors import BadInput
 from ...formats.configuration import Configuration
+from .. import choose
+from ..bisection import last
 from ..evaluate import accuracy_of
-from ..longest_safe import last, may_be_chosen
 from ..request import Request
 from .table import ANY, captures_graphs, evaluate_placed, placement_of, space_of
 
@@ -68,6 +69,6 @@ def _safe_configurations(request: Request) -> list[Configuration]:
     """What of the space may be recommended where it fits."""
     space = space_of(request)
     grid = accuracy_of(request.spec, space, request.workload.context, request.task)
-    kept = may_be_chosen(request, grid.low, grid.retention)
+    kept = choose.enough(grid.low, grid.retention, request.accepted_loss, request.accept_risk)
     kept = np.broadcast_to(kept[:, :, None], space.shape).ravel()
     return [space.configuration(int(i)) for i in np.flatnonzero(kept)]

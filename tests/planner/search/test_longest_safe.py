@@ -7,7 +7,8 @@ from functools import cache
 import pytest
 
 from kvpareto.planner.search import longest_safe
-from kvpareto.planner.search.longest_safe import last, safe_fitting
+from kvpareto.planner.search.bisection import last
+from kvpareto.planner.search.longest_safe import safe_fitting
 from kvpareto.planner.search.placed import table
 from kvpareto.planner.search.placed.questions import Table, evaluate_request
 from kvpareto.planner.search.request import Request
