@@ -6,6 +6,7 @@ with the engine, and that plan decides. Names of the formats are rows of formats
 
 from ..formats.configuration import Configuration
 from ..models.spec import CompressedAttention, LatentAttention, ModelSpec
+from .without_graph import without_graph
 
 _GGUF_WEIGHTS = {16: "BF16", 8: "Q8_0", 6: "Q6_K", 5: "Q5_K_M", 4: "Q4_K_M", 3: "Q3_K_M", 2: "Q2_K"}
 _GGUF_CACHE = {16: "f16", 8: "q8_0", 5: "q5_1", 4: "q4_0"}
@@ -21,13 +22,13 @@ _VLLM_CHUNK = 2048
 def nearest_configuration(engine: str, spec: ModelSpec, config: Configuration) -> str | None:
     """The configuration of `engine` that is nearest to `config` from above: no format of fewer
     bits, the chunk not longer where there is one as short. None where the engine has no such
-    names, or it is not known whether it runs the model."""
+    names, or it is not known whether it runs the model, or not planned how."""
     if not spec.understood or spec.gguf is not None:
         return None
     if any(isinstance(mixer, CompressedAttention) for mixer, _ in spec.mixer_counts):
         return None  # neither engine is planned for its caches
     if engine == "llama.cpp":
-        return _llama_cpp(spec, config)
+        return _llama_cpp(spec, config) if without_graph(spec) is None else None
     return _vllm(spec, config) if engine == "vllm" else None
 
 

@@ -23,6 +23,13 @@ def test_sequences_that_no_server_takes_have_a_plan_of_ours() -> None:
     assert [one["engine"] for one in found["elsewhere"]] == ["llama.cpp"]
 
 
+def test_an_engine_that_does_not_run_the_model_is_not_near() -> None:
+    """GLM-5's sparse attention has bits as any cache, but is not planned for llama.cpp."""
+    found = kvpareto.plan("zai-org/GLM-5", offline=True, budget="2TB", context="4k")
+    assert LLAMA_CPP.cannot_run(load_model("zai-org/GLM-5", offline=True)) is not None
+    assert found["elsewhere"] == []
+
+
 @pytest.mark.parametrize(
     "model", ["Qwen/Qwen3-8B", "deepseek-ai/DeepSeek-V3", "openai/gpt-oss-20b"]
 )

@@ -15,16 +15,10 @@ from ...formats.named import KV, names
 from ...formats.named import LLAMA_CPP as NAME
 from ...formats.space import Ints, KVLayout, Space
 from ...hardware.gpus import Hardware
-from ...models.spec import (
-    Attention,
-    CompressedAttention,
-    LatentAttention,
-    Mixer,
-    ModelSpec,
-    RecurrentState,
-)
+from ...models.spec import LatentAttention, ModelSpec
 from ...placement import Machine, Placement
 from ...workload import Workload
+from ..without_graph import without_graph
 from .cache_bytes import cache_bytes
 from .card_overhead import UNIFIED_CONTEXT, UNKNOWN_BASE
 from .command import OLLAMA_CACHES, of_original
@@ -38,16 +32,6 @@ MIXES = ("BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_XX
 SAME = ("f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 MIXED = (("f16", "q8_0"), ("q8_0", "q5_1"), ("q8_0", "q5_0"), ("q8_0", "q4_0"), ("q8_0", "iq4_nl"))
 CHUNKS = (128, 256, 512, 1024, 2048)
-
-
-NOT_PLANNED = {
-    "minicpm3": "latents are cached as whole heads, which is not planned",
-    "gemma3n_text": "four streams of every layer are not planned",
-    "gemma3n": "four streams of every layer are not planned",
-}
-"""Model types that llama.cpp runs by a graph which is not written here."""
-SCANS = frozenset({"short_conv", "mamba1", "mamba2", "gated_delta"})
-"""Kinds of recurrent layers whose graph is."""
 
 
 class LlamaCpp(Engine):
@@ -68,8 +52,7 @@ class LlamaCpp(Engine):
         return LlamaCpp(self.front, machine)
 
     def cannot_run(self, spec: ModelSpec, hardware: Hardware | None = None) -> str | None:
-        missing = next((why for m, _ in spec.mixer_counts if (why := _not_planned(m))), None)
-        missing = missing or NOT_PLANNED.get(spec.decoder_type)
+        missing = without_graph(spec)
         if missing is not None:
             return f"{spec.model_type}'s {missing} for llama.cpp"
         if not spec.understood:
@@ -148,20 +131,6 @@ class LlamaCpp(Engine):
 
     def cache_kinds(self, spec: ModelSpec, space: Space, hardware: Hardware | None) -> Ints:
         return np.arange(len(space.layout), dtype=np.int64)
-
-
-def _not_planned(mixer: Mixer) -> str | None:
-    """What of a mixer has no bytes here."""
-    if isinstance(mixer, CompressedAttention):
-        return "compressed attention is not planned"
-    if isinstance(mixer, Attention | LatentAttention) and mixer.indexer is not None:
-        return "sparse attention, with an indexer, is not planned"
-    if isinstance(mixer, RecurrentState):
-        if mixer.kind not in SCANS:
-            return f"recurrent layers ({mixer.kind}) are not planned"
-        if mixer.decays_by_channel:
-            return "linear attention that decays by channel is not planned"
-    return None
 
 
 @lru_cache(maxsize=1)

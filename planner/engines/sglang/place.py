@@ -30,11 +30,14 @@ UNHELD = (
 
 @dataclass(frozen=True, slots=True)
 class _Card:
-    """A card: the bytes free before the model is loaded, its weights, its pool."""
+    """A card: the bytes free before the model is loaded, its weights, its pool. What a budget
+    below the card's memory leaves unasked for is none of them."""
 
     gpu: Hardware
     budget: int
     free: int
+    kept: int
+    """Bytes of activations and graphs, which the fraction leaves free."""
     fraction: float
     weights: int
     pool: Sizes
@@ -155,7 +158,7 @@ def _sized(
             context.low + weights + OTHER.low + used,
             context.high + int(weights * (1 + WEIGHT_ERROR)) + OTHER.high + AFTER_CAPTURE + used,
         )
-        cards.append(_Card(gpu, budget, free, fraction, weights, pool, token, needed))
+        cards.append(_Card(gpu, budget, free, kept, fraction, weights, pool, token, needed))
     return _Layout(layout, settings, tuple(cards), tokens)
 
 
@@ -203,7 +206,7 @@ def _placement(spec: ModelSpec, workload: Workload, chosen: _Layout) -> Placemen
     )
     kv = chosen.tokens * sum(card.token for card in cards)
     weights = sum(card.weights for card in cards)
-    compute = sum(card.free - int(card.free * card.fraction) for card in cards)
+    compute = sum(card.kept for card in cards)
     notes = [UNHELD]
     if (waiting := serving.who_waits(workload, "the pool")) is not None:
         notes.append(waiting)
@@ -232,7 +235,6 @@ def _placement(spec: ModelSpec, workload: Workload, chosen: _Layout) -> Placemen
 
 def _terms(card: _Card) -> CardTerms:
     requested = int(card.free * card.fraction)
-    kept = card.free - requested
     context = driver_context(card.gpu)
     return CardTerms(
         gpu=card.gpu.name,
@@ -244,7 +246,7 @@ def _terms(card: _Card) -> CardTerms:
         graphs=NONE,
         cache=card.pool,
         context=_sizes(context),
-        beside=(kept, min(kept, GIB), kept),
+        beside=(card.kept, min(card.kept, GIB), card.kept),
     )
 
 

@@ -47,6 +47,15 @@ def test_sglangs_reserve_by_hand() -> None:
     assert bytes_per_token(latent, "auto") == 61 * (512 + 64) * 2
 
 
+@pytest.mark.parametrize("budget", ["24GB", "48GB", "100GB", None])
+def test_what_a_budget_leaves_of_a_card_is_no_term_of_sglangs(budget: str | None) -> None:
+    spec, card = load_model(QWEN8, offline=True), find_gpu("H200")
+    found = plan(QWEN8, engine="sglang", gpu="H200", context="4k", budget=budget)
+    memory, served = found["recommended"]["memory"], found["recommended"]["serving"]
+    assert memory["activation"] == reserve(spec, card, served["flags"]["chunked_prefill_size"], 1)
+    assert memory["total_low"] <= memory["total"] <= memory["total_high"] <= found["budget"]
+
+
 def test_a_plan_for_sglang_is_marked_as_not_run() -> None:
     found = plan(QWEN8, engine="sglang", gpu="H200", users=16, context="16k")
     served = found["recommended"]["serving"]
