@@ -117,6 +117,12 @@ class Engine(ABC):
         this machine is meant."""
         return None
 
+    def instead(self, spec: ModelSpec) -> str:
+        """What to do with a model that cannot_run() refuses: a hint."""
+        if spec.gguf is not None:
+            return "--engine llama.cpp plans GGUF files"
+        return "without --engine the plan is for kvpareto's own runtime"
+
     def loaded(self, spec: ModelSpec) -> ModelSpec:
         """The model with the tensors that this engine loads."""
         return spec

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import profiles
-from .errors import BadInput
+from .errors import BadConfig, BadInput
 from .models import hub
 from .models.bundled import bundled_index, find_bundled, find_by_name, suggestion
 from .models.model_name import plain_name
+from .models.quantization.section import HINT as UNREAD
 from .models.read_config import read_model
 from .models.spec import CheckpointQuantization, ModelSpec
 from .models.untrusted_json import read_json_object
@@ -65,7 +66,7 @@ def load_model(text: str, *, offline: bool = False, trust_remote_code: bool = Fa
     if from_gguf is not None:
         return from_gguf
     loaded = load_config(text, offline=offline)
-    spec = read_model(loaded.config, loaded.name)
+    spec = _read(loaded)
     if spec.quantization is not None:
         spec = _as_stored(spec, spec.quantization)
     if spec.readings:
@@ -82,6 +83,23 @@ def load_model(text: str, *, offline: bool = False, trust_remote_code: bool = Fa
     from .memory.weight_files import compare_with_files
 
     return compare_with_files(spec, loaded.folder)
+
+
+def _read(loaded: LoadedConfig) -> ModelSpec:
+    """The model of a config. Raises BadConfig; for a quantization that is not read, with what its
+    original is."""
+    try:
+        return read_model(loaded.config, loaded.name)
+    except BadConfig as error:
+        if error.hint != UNREAD:
+            raise
+        from .engines.stored_checkpoints import remedy_of_unread
+        from .models.original import without_quantization
+
+        original = read_model(without_quantization(loaded.config), loaded.name)
+        section = loaded.config.get("quantization_config")
+        method = section.get("quant_method") if isinstance(section, dict) else None
+        raise BadConfig(error.message, remedy_of_unread(method, original)) from None
 
 
 def _lacks_weights(loaded: LoadedConfig) -> bool:

@@ -20,21 +20,9 @@ from ..memory.overhead import driver_context
 from ..models.spec import ModelSpec
 from ..placement import Machine
 from ..workload import Workload
+from .stored_checkpoints import obstacle, remedy
 
 CHUNKS = (2048, 4096, 8192, 16384)
-LOADS = (
-    "fp8",
-    "awq",
-    "gptq",
-    "auto-round",
-    "mxfp4",
-    "modelopt",
-    "compressed-tensors",
-    "bitsandbytes",
-)
-"""Methods of checkpoints that both load."""
-GPTQ_BITS = (4, 8, 16)
-"""Widths for which both have kernels (Marlin's, of symmetric codes); 16 where no matrix is left."""
 
 
 class ServerEngine(Engine):
@@ -44,8 +32,6 @@ class ServerEngine(Engine):
     """As its authors write it."""
     offered: tuple[str, ...]
     """Formats that a 16-bit model can be had in, beside 16 bits."""
-    loads: tuple[str, ...]
-    """Methods of `quantization_config` whose checkpoints its release loads."""
     places = True
     several_cards = True
     serves = True
@@ -72,27 +58,23 @@ class ServerEngine(Engine):
             return "GGUF files are llama.cpp's: --engine llama.cpp"
         return self._stored_obstacle(spec) or self.obstacle(spec)
 
+    def instead(self, spec: ModelSpec) -> str:
+        if self._stored_obstacle(spec) is None:
+            return super().instead(spec)
+        return remedy(self.name, spec)
+
     def check_stored(self, spec: ModelSpec) -> None:
         """Raises BadInput for a checkpoint that the release does not load."""
-        if (obstacle := self._stored_obstacle(spec)) is not None:
+        if (why := self._stored_obstacle(spec)) is not None:
             raise BadInput(
-                f"{self.name} cannot be planned for {spec.name}: {obstacle}",
-                "give the model that it was quantized from",
+                f"{self.name} cannot be planned for {spec.name}: {why}", self.instead(spec)
             )
 
     def _stored_obstacle(self, spec: ModelSpec) -> str | None:
         """Why the release loads no checkpoint that is quantized so; None where it does."""
-        stored = spec.quantization
-        if stored is None:
+        if spec.quantization is None:
             return None
-        if stored.method not in self.loads:
-            return (
-                f"{self.title} loads no checkpoints of {stored.method}, but of "
-                f"{', '.join(self.loads)} and 16 bits"
-            )
-        if stored.method == "gptq" and stored.bits not in GPTQ_BITS:
-            return f"{self.title} loads GPTQ of 4 and 8 bits, not of {stored.bits}"
-        return None
+        return obstacle(self.name, self.title, spec.quantization)
 
     def weight_formats(self, spec: ModelSpec) -> Sequence[str]:
         return ("", *self.offered) if spec.quantization is None else ()

@@ -20,6 +20,10 @@ _NO_MODELS = (
 )  # fmt: skip
 _PART = r"[A-Za-z0-9][\w.-]{0,95}"
 _TAGGED = re.compile(rf"{_PART}(/{_PART})?[:@][\w.:-]+", re.ASCII)
+FORMAT_IN_NAME = re.compile(
+    r"[-_](fp8(-dynamic)?|awq(-int4)?|gptq(-int[48])?|nvfp4|w[48]a(16|8)|bnb-4bit)$", re.IGNORECASE
+)
+"""What a name says of the format that a model's weights are stored in."""
 _HINT = "give org/name, a folder or a config.json"
 
 

@@ -100,6 +100,16 @@ class TensorGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class GptqCodes:
+    """What a GPTQ checkpoint says of its codes beside bits and groups. `symmetric`: around their
+    middle, without zeros. `missing`: fields that it does not have. `marlin`: packed for Marlin."""
+
+    symmetric: bool
+    missing: tuple[str, ...] = ()
+    marlin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointQuantization:
     """How a checkpoint's weights are already stored (config.json's `quantization_config`)."""
 
@@ -118,6 +128,8 @@ class CheckpointQuantization:
     """The KV cache's format that the checkpoint was made for, in words; empty: it names none."""
     defaulted: tuple[str, ...] = ()
     """Fields that the file leaves out and whose default the bytes rest on."""
+    gptq: GptqCodes | None = None
+    """Of codes as GPTQ packs them."""
 
 
 @dataclass(frozen=True, slots=True)

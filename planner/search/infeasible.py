@@ -116,7 +116,11 @@ def _nothing_usable(request: Request, table: Table) -> NothingFits:
         hint = "accept a larger --max-loss"
         if kept.retention < USABLE:
             said = "no configuration is predicted to keep half of the score"
-            hint = "take a checkpoint of more bits, or the model it was quantized from"
+            hint = "take a checkpoint of more bits"
+            if request.spec.quantization is not None:
+                from ..models.original import plan_of_original  # on the way to an error alone
+
+                hint += f"; {plan_of_original(request.spec)}"
         return NothingFits(
             f"{said}; the best, {point.config}, may lose {1 - kept.low:.1%}",
             hint,

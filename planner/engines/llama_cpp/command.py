@@ -9,15 +9,12 @@ from pathlib import PurePath
 from typing import Any
 
 from .... import profiles
+from ...models.model_name import FORMAT_IN_NAME
 from ...models.spec import ModelSpec
 from .run_settings import DEFAULT_BATCH, RunSettings
 
 Flags = tuple[tuple[str, str | None], ...]
 
-_OTHER_FORMAT = re.compile(
-    r"[-_](fp8(-dynamic)?|awq(-int4)?|gptq(-int[48])?|nvfp4|w[48]a(16|8)|bnb-4bit)$", re.IGNORECASE
-)
-"""What a name says of its weights' format: GGUF files are made from the 16-bit model."""
 OLLAMA_CACHES = ("f16", "q8_0", "q4_0")
 """What OLLAMA_KV_CACHE_TYPE takes, for K and V alike."""
 
@@ -164,5 +161,5 @@ def _short(spec: ModelSpec) -> str:
 
 @lru_cache(maxsize=16)
 def _short_name(full: str) -> str:
-    name = _OTHER_FORMAT.sub("", PurePath(full).name.removesuffix(".gguf"))
+    name = FORMAT_IN_NAME.sub("", PurePath(full).name.removesuffix(".gguf"))
     return re.sub(r"[^\w.+-]", "_", name) or "model"

@@ -13,7 +13,7 @@ from ...formats.named import SGLANG as NAME
 from ...models.spec import Attention, LatentAttention, ModelSpec
 from ...placement import Machine, Placement
 from ...workload import Workload
-from ..server_engine import LOADS, ServerEngine
+from ..server_engine import ServerEngine
 
 
 class Sglang(ServerEngine):
@@ -21,9 +21,6 @@ class Sglang(ServerEngine):
 
     name, title = NAME, "SGLang"
     offered = ("fp8", "awq", "gptq4", "gptq8")
-    # Of BASE_QUANTIZATION_METHODS in 0.5.23's srt/layers/quantization/__init__.py on CUDA; its
-    # `gptq_marlin` takes over gptq.
-    loads = LOADS
 
     def obstacle(self, spec: ModelSpec) -> str | None:
         for mixer, _ in spec.mixer_counts:

@@ -12,7 +12,7 @@ from ...formats.named import VLLM as NAME
 from ...models.spec import CompressedAttention, LatentAttention, ModelSpec
 from ...placement import Machine, Placement
 from ...workload import Workload
-from ..server_engine import CHUNKS, LOADS, ServerEngine
+from ..server_engine import CHUNKS, ServerEngine
 
 DTYPES = (
     "fp8",
@@ -29,9 +29,6 @@ class Vllm(ServerEngine):
 
     name, title = NAME, "vLLM"
     offered = ("fp8", "awq", "gptq4", "gptq8", "nvfp4")
-    # Of QUANTIZATION_METHODS in 0.26.0's model_executor/layers/quantization/__init__.py; its
-    # `inc` takes over auto-round.
-    loads = (*LOADS, "fbgemm_fp8")
 
     def obstacle(self, spec: ModelSpec) -> str | None:
         if any(isinstance(m, CompressedAttention) for m, _ in spec.mixer_counts):

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from ...errors import BadConfig
 from ...formats.weight_format import AWQ, INT8, MatrixFormat
+from ..spec import GptqCodes
 from .fields import Section, flag, group_of, inner, whole
 from .grouped_methods import FP8_TENSOR, MXFP4, quantized_layers
 from .module_rules import ModuleRule, all_modules, experts, rules_for
@@ -86,6 +87,18 @@ def read_gptq(section: Section, config: Section) -> list[ModuleRule]:
     )
     head = rules_for(["lm_head"], gptq) if flag(section, "lm_head") else []
     return [*_left_out(section), *head, *all_modules(gptq)]
+
+
+def gptq_codes(section: Section, method: str) -> GptqCodes | None:
+    """What the section says of codes that are packed as GPTQ's; None of any other. auto-round names
+    its packing, and has no order of inputs."""
+    packing = str(section.get("packing_format") or "auto_round:auto_gptq")
+    if method not in ("gptq", "auto-round") or (method == "auto-round" and "gptq" not in packing):
+        return None
+    asked = ("sym", "desc_act") if method == "gptq" else ("sym",)
+    missing = tuple(name for name in asked if section.get(name) is None)
+    marlin = section.get("checkpoint_format") == "marlin" or flag(section, "is_marlin_format")
+    return GptqCodes(flag(section, "sym", True), missing, marlin)
 
 
 def _left_out(section: Section) -> list[ModuleRule]:

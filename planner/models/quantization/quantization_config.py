@@ -17,6 +17,7 @@ from . import grouped_methods as groups
 from . import methods as formats
 from . import mlx as mlx
 from .fields import Section, check_names, left_out, whole
+from .methods import gptq_codes
 from .module_rules import ModuleRule, rules_for
 from .section import HINT, find_section, says_no
 
@@ -90,6 +91,7 @@ def read_quantization(config: Mapping[str, Any]) -> CheckpointQuantization | Non
         every_matrix=method == "mlx",
         kv_cache=cache_scheme(section),
         defaulted=defaulted,
+        gptq=gptq_codes(section, method),
     )
 
 

@@ -97,10 +97,7 @@ def space_of(request: Request) -> Space:
     obstacle = engine.cannot_run(spec, request.hardware)
     if obstacle is not None and (spec.understood or engine.serves):
         raise BadInput(
-            f"{engine.name} cannot be planned for {spec.name}: {obstacle}",
-            "without --engine the plan is for kvpareto's own runtime"
-            if spec.gguf is None
-            else "--engine llama.cpp plans GGUF files",
+            f"{engine.name} cannot be planned for {spec.name}: {obstacle}", engine.instead(spec)
         )
     return enumerate_space(spec, request.workload, engine.on(request.machine), ((),))
 

@@ -27,6 +27,8 @@ LLAMA8: dict[str, Any] = {
     "max_position_embeddings": 131072,
     "torch_dtype": "bfloat16",
 }
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True, "desc_act": False}
+AUTO_ROUND = {"quant_method": "auto-round", "bits": 4, "group_size": 128, "sym": True}
 HQQ = {"weight_quant_params": {"nbits": 4, "group_size": 64}}
 
 
@@ -94,9 +96,20 @@ def test_what_sglang_is_not_planned_for(model: str, config: str, gpu: str, says:
         ({"quant_method": "bitnet"}, "no checkpoints of bitnet"),
         ({"quant_method": "hqq", "quant_config": HQQ}, "no checkpoints of hqq"),
         ({"bits": 8, "group_size": 64}, "no checkpoints of mlx"),
-        ({"quant_method": "gptq", "bits": 3, "group_size": 128}, "4 and 8 bits, not of 3"),
-        ({"quant_method": "gptq", "bits": 4, "group_size": 128}, None),
-        ({"quant_method": "gptq", "bits": 4, "group_size": 128, "dynamic": {"-:.*": {}}}, None),
+        (GPTQ | {"bits": 3}, "4 and 8 bits, not of 3"),
+        (GPTQ, None),
+        (GPTQ | {"bits": 8, "desc_act": True, "group_size": -1}, None),
+        (GPTQ | {"sym": False}, "sym is false"),
+        (GPTQ | {"bits": 8, "sym": False}, "sym is false"),
+        (GPTQ | {"group_size": 256}, "not of 256"),
+        (GPTQ | {"sym": None}, "asks a GPTQ checkpoint for sym,"),
+        (GPTQ | {"desc_act": None}, "for desc_act,"),
+        (GPTQ | {"checkpoint_format": "gptq_v2"}, None),
+        (GPTQ | {"checkpoint_format": "marlin"}, "packed already"),
+        (GPTQ | {"dynamic": {"-:.*": {}}}, None),
+        (AUTO_ROUND, None),
+        (AUTO_ROUND | {"sym": False}, "sym is false"),
+        (AUTO_ROUND | {"sym": False, "packing_format": "auto_round:auto_awq"}, None),
         ({"quant_method": "bitsandbytes", "load_in_8bit": True}, None),
     ],
     ids=lambda value: str(value)[:40],
@@ -112,7 +125,7 @@ def test_a_server_takes_the_checkpoints_that_its_release_loads(
     with pytest.raises(BadInput, match=says) as caught:
         plan(str(tmp_path), **words)
     assert caught.value.hint
-    bits = {"eetq": 8, "bitnet": 2, "gptq": 3, None: 8}.get(section.get("quant_method"), 4)
+    bits = {"eetq": 8, "bitnet": 2}.get(section.get("quant_method", ""), section.get("bits", 4))
     with pytest.raises(BadInput, match=says):
         api.estimate(str(tmp_path), f"w{bits}a16-k16v16+pc2048", offline=True, **words)
 
