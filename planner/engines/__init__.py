@@ -65,6 +65,7 @@ DOOR = (
     "llama_cpp.place",
     "llama_cpp.run_settings",
     "nearest",
+    "stored_checkpoints",
     "transformers",
     "transformers_eager",
     "vllm.asked_settings",

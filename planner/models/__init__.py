@@ -10,6 +10,7 @@ DOOR = (
     "hub",
     "hub_ranges",
     "model_name",
+    "original",
     "other_folders",
     "protected",
     "quantization.section",
