@@ -94,12 +94,9 @@ def _read(loaded: LoadedConfig) -> ModelSpec:
         if error.hint != UNREAD:
             raise
         from .engines.stored_checkpoints import remedy_of_unread
-        from .models.original import without_quantization
 
-        original = read_model(without_quantization(loaded.config), loaded.name)
-        section = loaded.config.get("quantization_config")
-        method = section.get("quant_method") if isinstance(section, dict) else None
-        raise BadConfig(error.message, remedy_of_unread(method, original)) from None
+        hint = remedy_of_unread(loaded.config, loaded.name)
+        raise BadConfig(error.message, hint) from None
 
 
 def _lacks_weights(loaded: LoadedConfig) -> bool:

@@ -4,6 +4,10 @@ Read in the releases: vLLM 0.26.0's model_executor/layers/quantization, SGLang 0
 srt/layers/quantization (what it has on CUDA), transformers 5.17's quantizers/auto.py.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
+from ..models.read_config import read_model
 from ..models.spec import CheckpointQuantization, ModelSpec
 
 _BOTH = (
@@ -84,15 +88,20 @@ def remedy(engine: str, spec: ModelSpec) -> str:
     return "; ".join(ways)
 
 
-def remedy_of_unread(method: object, original: ModelSpec) -> str:
+def remedy_of_unread(config: Mapping[str, Any], name: str) -> str:
     """What can be done with a checkpoint whose quantization_config is not read: programs that load
-    its method without a plan, and a plan of the model with its shape."""
+    its method without a plan, and a plan of the model with its shape. Raises BadConfig where the
+    rest of its config.json is not read either."""
+    from ..models.quantization.original import without_quantization
+
+    section = config.get("quantization_config")
+    method = section.get("quant_method") if isinstance(section, Mapping) else None
     able = [name for name, methods in UNREAD.items() if method in methods]
     ways = [f"{' and '.join(able)} may load it, unplanned"] if able else []
-    return "; ".join([*ways, _original(original)])
+    return "; ".join([*ways, _original(read_model(without_quantization(config), name))])
 
 
 def _original(spec: ModelSpec) -> str:
-    from ..models.original import plan_of_original  # on the way to an error alone
+    from ..models.quantization.original import plan_of_original  # on the way to an error alone
 
     return plan_of_original(spec)

@@ -118,7 +118,9 @@ def _nothing_usable(request: Request, table: Table) -> NothingFits:
             said = "no configuration is predicted to keep half of the score"
             hint = "take a checkpoint of more bits"
             if request.spec.quantization is not None:
-                from ..models.original import plan_of_original  # on the way to an error alone
+                from ..models.quantization.original import (
+                    plan_of_original,  # on the way to an error alone
+                )
 
                 hint += f"; {plan_of_original(request.spec)}"
         return NothingFits(

@@ -8,13 +8,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ... import profiles
-from ..errors import BadConfig
-from .bundled import bundled_index
-from .model_name import FORMAT_IN_NAME
-from .quantization.section import find_section
-from .read_config import read_model
-from .spec import ModelSpec
+from .... import profiles
+from ...errors import BadConfig
+from ..bundled import bundled_index
+from ..model_name import FORMAT_IN_NAME
+from ..read_config import read_model
+from ..spec import ModelSpec
+from .section import find_section
 
 PUBLISHED_AS = ("fp8", "mxfp4")
 """Methods that some models are published in: such a checkpoint is its own original."""
