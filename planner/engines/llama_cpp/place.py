@@ -76,9 +76,11 @@ def place(
     chosen = splits[min(first, len(splits) - 1)]
     best = _sized(ask, chosen, cards)
     if not best.fits:
-        host_least = parts.embedding + parts.host_compute + parts.output + HOST_PROCESS.high
-        more = sized.high - max(0, machine.ram - host_least)
-        best.needed = max(sum(machine.budgets) + 1, more)
+        # The cards must hold what host memory cannot, in whole layers; unified memory is one.
+        every = [whole, *([] if unified else splits)]
+        beyond = bisect_left(every, True, key=lambda s: not _sized(ask, s, cards).on_host)
+        least = _sized(ask, every[max(0, beyond - 1)], cards).high
+        best.needed = max(sum(machine.budgets) + 1, least)
     return _finished(ask, chosen, best)
 
 
@@ -107,6 +109,8 @@ class _Sized:
     overhead: int
     on_cards: bool
     """Whether every card holds what it is given."""
+    on_host: bool
+    """Whether host memory holds the rest."""
     fits: bool
     needed: int
 
@@ -132,7 +136,7 @@ def _on_host(ask: _Ask) -> _Sized:
     error = int(ask.error * parts.compute)
     low, high = host.total + HOST_PROCESS.low - error, host.total + HOST_PROCESS.high + error
     fits = ask.ram is None or high <= ask.ram
-    return _Sized([], host, low, high, HOST_PROCESS.expected, True, fits, high)
+    return _Sized([], host, low, high, HOST_PROCESS.expected, True, fits, fits, high)
 
 
 def _sized(ask: _Ask, split: Split, cards: Sequence[PlannedCard]) -> _Sized:
@@ -146,14 +150,13 @@ def _sized(ask: _Ask, split: Split, cards: Sequence[PlannedCard]) -> _Sized:
         parts.host_compute + parts.output + (parts.compute if first else 0),
     )
     on_cards = all(one.fits for one in filled)
-    fits = on_cards
-    if ask.ram is not None and not ask.unified:
-        fits = fits and host.total + HOST_PROCESS.high <= ask.ram
+    on_host = ask.ram is None or ask.unified or host.total + HOST_PROCESS.high <= ask.ram
     high = sum(one.high for one in filled)
     needed = high if on_cards else max(high, sum(card.budget for card in ask.cards) + 1)
     overhead = sum(card.overhead.expected for card in cards)
     low = sum(one.low for one in filled)
-    return _Sized(filled, host, low, high, overhead, on_cards, fits, needed)
+    fits = on_cards and on_host
+    return _Sized(filled, host, low, high, overhead, on_cards, on_host, fits, needed)
 
 
 def _finished(ask: _Ask, split: Split, sized: _Sized) -> Placement:

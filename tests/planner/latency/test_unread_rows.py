@@ -48,8 +48,9 @@ def test_a_mixture_s_experts_by_hand() -> None:
 
 def test_a_last_layer_that_runs_whole_spares_nothing() -> None:
     assert unread_rows(NEMOTRON) == UnreadRows()  # it ends with a feed-forward
-    one = replace(LLAMA, layers=LLAMA.layers[:1])
+    one, two = (replace(LLAMA, layers=LLAMA.layers[:n]) for n in (1, 2))
     assert unread_rows(one) == UnreadRows()
+    assert unread_rows(two) == unread_rows(LLAMA)
 
 
 @pytest.mark.parametrize(

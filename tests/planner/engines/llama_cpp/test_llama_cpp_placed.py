@@ -96,6 +96,18 @@ def test_without_host_memory_named_nothing_leaves_the_device() -> None:
     assert found.needed == found.device_ends[1] > 4 * GB
 
 
+@pytest.mark.parametrize("ram", [1, 2, 4])
+def test_the_budget_that_is_needed_is_the_least_that_would_do(ram: int) -> None:
+    """Layers are whole, so it is more than what host memory leaves over."""
+    spec = load_model("Qwen/Qwen2.5-7B-Instruct", offline=True)
+    found = place(spec, Q4, WORK, CARD, GB, ram * GB)
+    assert not found.fits
+    held = place(spec, Q4, WORK, CARD, found.needed, ram * GB)
+    assert held.fits
+    assert held.host.total + HOST_PROCESS.high <= ram * GB
+    assert not place(spec, Q4, WORK, CARD, found.needed - 1, ram * GB).fits
+
+
 def test_on_the_processor_alone() -> None:
     spec = load_model("Qwen/Qwen2.5-7B-Instruct", offline=True)
     found = place(spec, Q4, WORK, None, None, 16 * GB)
