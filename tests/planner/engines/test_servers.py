@@ -58,17 +58,6 @@ def test_what_a_budget_leaves_of_a_card_is_no_term_of_sglangs(budget: str | None
     assert memory["total_low"] <= memory["total"] <= memory["total_high"] <= found["budget"]
 
 
-@pytest.mark.parametrize("engine", ["vllm", "sglang"])
-def test_where_lengths_differ_a_plan_says_how_many_of_the_longest_fit(engine: str) -> None:
-    words = {"engine": engine, "gpu": "4090", "users": 16}
-    found = plan(QWEN8, **words, context="2k,32k:0.9,0.1")
-    most = found["recommended"]["serving"]["cache_tokens_low"] // (32_768 + 512)
-    (note,) = (note for note in found["warnings"] if "wait" in note)
-    assert 1 < most < 16
-    assert note.startswith(f"if more than {most} sequences of 32,768 tokens come together")
-    assert not [n for n in plan(QWEN8, **words, context="2k")["warnings"] if "wait" in n]
-
-
 def test_a_plan_for_sglang_is_marked_as_not_run() -> None:
     found = plan(QWEN8, engine="sglang", gpu="H200", users=16, context="16k")
     served = found["recommended"]["serving"]
