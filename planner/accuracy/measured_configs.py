@@ -14,9 +14,15 @@ from typing import Any
 
 from ..formats.configuration import Configuration, Granularity
 from ..light_dataclass import dataclass
+from .prediction import TaskAccuracy
 
 LONGEST_STAND_IN = 2.0
 """How much longer than planned for the measured context may be: it loses no less than it."""
+
+
+AT_ODDS = 3.0
+"""Standard deviations of a measurement to the interval of a prediction that it contradicts: of a
+hundred runs of which all are predicted right, one in four has such a one by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,15 @@ class MeasuredRetention:
 
     retention: float
     sd: float
+
+    def decides(self, predicted: TaskAccuracy, level: float) -> bool:
+        """Whether it replaces a prediction of the same: it is as narrow, or is at odds with it. A
+        fit has seen the run too, so a wide measurement that agrees with it says no more."""
+        low, _ = self.interval(level)
+        if self.retention - low <= predicted.retention - predicted.low:
+            return True
+        away = max(predicted.low - self.retention, self.retention - predicted.high, 0.0)
+        return away > AT_ODDS * self.sd
 
     def interval(self, level: float) -> tuple[float, float]:
         """Ends that hold the true retention with probability `level`, within 0..1."""

@@ -213,14 +213,18 @@ def _headed(
 def _with_measured(
     predicted: Accuracy, measured: Mapping[str, MeasuredRetention], headline: Sequence[str]
 ) -> Accuracy:
-    """The prediction with the kinds that were measured under this configuration put in."""
-    if not measured:
+    """The prediction with the kinds put in that were measured under this configuration, and whose
+    measurement decides."""
+    level, tasks = predicted.level, dict(predicted.tasks)
+    decided = {
+        kind: TaskAccuracy(kept.retention, *kept.interval(level))
+        for kind, kept in measured.items()
+        if kind in tasks and kept.decides(tasks[kind], level)
+    }
+    if not decided:
         return predicted
-    tasks = dict(predicted.tasks)
-    for kind, kept in measured.items():
-        if kind in tasks:
-            tasks[kind] = TaskAccuracy(kept.retention, *kept.interval(predicted.level))
-    whole = all(kind in measured for kind in headline)
+    tasks |= decided
+    whole = all(kind in decided for kind in headline)
     return _headed(
         headline,
         tasks,

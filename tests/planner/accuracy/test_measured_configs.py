@@ -7,6 +7,7 @@ from kvpareto.planner.accuracy.measured_configs import (
     MeasuredRetention,
     numerically,
 )
+from kvpareto.planner.accuracy.prediction import TaskAccuracy
 from kvpareto.planner.formats.configuration import Configuration
 
 parse = Configuration.parse
@@ -21,6 +22,24 @@ def test_an_interval_is_z_deviations_wide_and_ends_at_0_and_1() -> None:
     assert (low, high) == pytest.approx((0.5 - 0.164485, 0.5 + 0.164485), abs=1e-6)
     assert MeasuredRetention(0.95, 0.1).interval(0.9) == pytest.approx((0.785515, 1.0), abs=1e-6)
     assert MeasuredRetention(0.05, 0.1).interval(0.9) == pytest.approx((0.0, 0.214485), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("retention", "sd", "decides"),
+    [
+        (0.95, 0.02, True),  # half a width of .033, the prediction's is .05
+        (0.95, 0.04, False),  # wider, and within
+        (0.80, 0.04, False),  # .05 below the interval's end: 1.25 deviations
+        (0.72, 0.04, True),  # 3.25 deviations
+        (1.00, 0.04, False),
+        (1.00, 0.006, True),
+    ],
+)
+def test_a_wide_measurement_decides_only_where_it_is_at_odds(
+    retention: float, sd: float, decides: bool
+) -> None:
+    predicted = TaskAccuracy(0.9, 0.85, 0.96)
+    assert MeasuredRetention(retention, sd).decides(predicted, 0.9) is decides
 
 
 def test_the_nearest_longer_run_up_to_twice_the_context_stands_in() -> None:
