@@ -106,6 +106,17 @@ class MeasuredConfigurations:
         return map(Configuration.parse, self._runs)
 
 
+def decided_by(
+    measured: Mapping[str, MeasuredRetention], tasks: Mapping[str, TaskAccuracy], level: float
+) -> dict[str, TaskAccuracy]:
+    """Kinds of task whose measurement decides, as it says."""
+    return {
+        kind: TaskAccuracy(kept.retention, *kept.interval(level))
+        for kind, kept in measured.items()
+        if kind in tasks and kept.decides(tasks[kind], level)
+    }
+
+
 _BITS = ("weight_bits", "k_bits", "v_bits")
 
 

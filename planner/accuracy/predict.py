@@ -21,7 +21,7 @@ from .format_arrays import all_kept, formats_of, with_read_keys
 from .formula import Floats, FormatArrays
 from .interval import with_high
 from .key_noise.at_hand import unread
-from .measured_configs import MeasuredRetention
+from .measured_configs import MeasuredRetention, decided_by
 from .model_sensitivity import NEW_CACHE, ModelSensitivity
 from .named_noise import is_published, weight_equivalents, weight_notes
 from .notes import breaks_of, notes_of, said_of_calibration
@@ -215,19 +215,13 @@ def _with_measured(
 ) -> Accuracy:
     """The prediction with the kinds put in that were measured under this configuration, and whose
     measurement decides."""
-    level, tasks = predicted.level, dict(predicted.tasks)
-    decided = {
-        kind: TaskAccuracy(kept.retention, *kept.interval(level))
-        for kind, kept in measured.items()
-        if kind in tasks and kept.decides(tasks[kind], level)
-    }
+    decided = decided_by(measured, predicted.tasks, predicted.level)
     if not decided:
         return predicted
-    tasks |= decided
     whole = all(kind in decided for kind in headline)
     return _headed(
         headline,
-        tasks,
+        {**predicted.tasks, **decided},
         level=predicted.level,
         provenance="measured" if whole else predicted.provenance,
         notes=() if whole else predicted.notes,
