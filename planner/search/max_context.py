@@ -52,9 +52,28 @@ def longest_of_model(request: Request) -> int:
     return default_context(request.workload.output, longest, longest)
 
 
+@dataclass(frozen=True)
+class _Longest:
+    """As MaxContext, of a configuration whose plan there was not made."""
+
+    config: Configuration
+    context: int
+    limited_by: str
+
+    def planned(self, request: Request) -> MaxContext:
+        workload = replace(request.workload, context=self.context)
+        point = requested_point(request, self.config, workload)
+        return MaxContext(self.context, self.limited_by, point)
+
+
 def max_context_of(request: Request, config: Configuration) -> MaxContext | None:
     """The longest context at which this configuration fits the budget and is safe; None: not one
     token fits. Where it is not safe with one token either, safety is left out of it."""
+    found = _longest_of(request, config)
+    return found.planned(request) if found is not None else None
+
+
+def _longest_of(request: Request, config: Configuration) -> _Longest | None:
     spec = request.spec
     most = longest_of_model(request)
 
@@ -68,10 +87,7 @@ def max_context_of(request: Request, config: Configuration) -> MaxContext | None
         loss = request.accepted_loss
         if loss is None or request.accept_risk:
             return True
-        kept = accuracy.predict(
-            request.engine.dequantized(spec), config, context, task=request.task
-        )
-        return kept.low >= 1 - loss
+        return _kept_at_least(request, config, context) >= 1 - loss
 
     longest = last(fits, most)
     if not longest:
@@ -79,8 +95,13 @@ def max_context_of(request: Request, config: Configuration) -> MaxContext | None
     limit = "model" if longest == most and spec.max_context is not None else "memory"
     if not safe(longest) and safe(1):
         longest, limit = last(safe, longest), "accuracy"
-    point = requested_point(request, config, at(longest))
-    return MaxContext(longest, limit, point)
+    return _Longest(config, longest, limit)
+
+
+def _kept_at_least(request: Request, config: Configuration, context: int) -> float:
+    """The lower end of what is kept."""
+    spec = request.engine.dequantized(request.spec)
+    return accuracy.predict(spec, config, context, task=request.task).low
 
 
 def max_contexts(request: Request) -> list[MaxContext]:
@@ -110,8 +131,8 @@ def max_contexts(request: Request) -> list[MaxContext]:
         frontier = choice.frontier(table.points, safe if safe.any() else None)
         shown = choice.spread(table.points, frontier, [])
         configs |= dict.fromkeys(table.space.configuration(i) for i in shown)
-    contexts = [x for config in configs if (x := max_context_of(request, config))]
-    return _undominated(contexts, always)
+    contexts = [x for config in configs if (x := _longest_of(request, config))]
+    return [one.planned(request) for one in _undominated(request, contexts, always)]
 
 
 def _recommended(request: Request, table: Table) -> Configuration | None:
@@ -123,21 +144,23 @@ def _recommended(request: Request, table: Table) -> Configuration | None:
 
 
 def _undominated(
-    contexts: Sequence[MaxContext], always: Sequence[Configuration]
-) -> list[MaxContext]:
+    request: Request, contexts: Sequence[_Longest], always: Sequence[Configuration]
+) -> list[_Longest]:
     """Longest first; without those that another beats in context, retention and chunk at once,
     but for those `always` kept."""
 
-    def merits(one: MaxContext) -> tuple[float, float, float]:
-        return one.context, round(one.point.accuracy.low, 3), one.point.config.chunk or float("inf")
+    low = {one: _kept_at_least(request, one.config, one.context) for one in contexts}
 
-    kept: list[MaxContext] = []
-    for one in sorted(contexts, key=lambda x: (-x.context, -x.point.accuracy.low)):
+    def merits(one: _Longest) -> tuple[float, float, float]:
+        return one.context, round(low[one], 3), one.config.chunk or float("inf")
+
+    kept: list[_Longest] = []
+    for one in sorted(contexts, key=lambda x: (-x.context, -low[x])):
         mine = merits(one)
         beaten = any(
             all(a >= b for a, b in zip(merits(other), mine, strict=True)) for other in kept
         )
-        if not beaten or one.point.config in always:
+        if not beaten or one.config in always:
             kept.append(one)
     return kept
 

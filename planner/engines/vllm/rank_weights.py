@@ -72,6 +72,27 @@ def rank_weights(spec: ModelSpec, settings: ServeSettings) -> RankWeights:
     return _rank_weights(SpecKey(spec), settings.quantization, *sizes)
 
 
+def alike_stages(spec: ModelSpec, settings: ServeSettings) -> tuple[int, ...]:
+    """For each pipeline stage the first one with the same layers and bytes. Raises BadInput as
+    rank_weights does."""
+    if settings.pipeline_parallel == 1:
+        return (0,)
+    sizes = rank_weights(spec, settings).stages
+    return _alike_stages(SpecKey(spec), sizes)
+
+
+@lru_cache(maxsize=256)
+def _alike_stages(key: SpecKey, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    layers = key.spec.layers
+    first: dict[object, int] = {}
+    return tuple(
+        first.setdefault((size, tuple(layers[i] for i in kept)), stage)
+        for stage, (size, kept) in enumerate(
+            zip(sizes, stage_layers(len(layers), len(sizes)), strict=True)
+        )
+    )
+
+
 @lru_cache(maxsize=256)
 def _rank_weights(key: SpecKey, name: str, tensor: int, pipeline: int, experts: int) -> RankWeights:
     spec = key.spec

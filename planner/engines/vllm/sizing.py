@@ -15,6 +15,7 @@ from ...placement import Machine
 from ...serving import Parallel, Sizes
 from ...workload import Workload
 from .layouts import with_layout
+from .rank_weights import alike_stages
 from .settings import ServeSettings
 from .start import Start, requested, start
 
@@ -93,8 +94,9 @@ def _sized(
 ) -> SizedLayout:
     """The largest utilization that is needed and that every card has room for."""
     full = replace(settings, gpu_memory_utilization=1.0)
+    alike = alike_stages(spec, full)
     seats = [
-        _Seat(gpu, i // layout.tensor % layout.pipeline, min(budget, gpu.memory_bytes))
+        _Seat(gpu, alike[i // layout.tensor % layout.pipeline], min(budget, gpu.memory_bytes))
         for i, (gpu, budget) in enumerate(zip(machine.gpus, machine.budgets, strict=True))
     ]
     kinds = {seat.key: seat for seat in seats}  # cards that differ in nothing are sized once
@@ -117,7 +119,8 @@ def _sized(
 
 @dataclass(frozen=True, slots=True)
 class _Seat:
-    """A card in a layout: its pipeline stage, and the bytes of it that may be used."""
+    """A card in a layout: its pipeline stage, or the first like it, and the bytes of the card that
+    may be used."""
 
     gpu: Hardware
     stage: int
