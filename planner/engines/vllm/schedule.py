@@ -60,11 +60,11 @@ def _scheduled(users: int, prompt: int, output: int, chunk: int, at_once: int) -
     endings, mark = 0, run.mark()
     while run.ended < users:
         run.advance()
-        if run.end_group():
-            endings += 1
-            run.repeat(mark)
-            if endings & (endings - 1) == 0:  # ever farther apart: a period of any length is met
-                mark = run.mark()
+        run.end_group()
+        endings += 1
+        run.repeat(mark)
+        if endings & (endings - 1) == 0:  # ever farther apart: a period of any length is met
+            mark = run.mark()
     return _described(run)
 
 
@@ -104,39 +104,42 @@ class _Run:
         self.ended = self.filled = self.rounds = 0
 
     def advance(self) -> None:
-        """Steps until a prompt is done, or a group ends."""
-        before = self.taken
-        limit = min(self.users, self.ended + self.at_once) * self.prompt
-        due = self.groups[0][0] if self.groups else None
-        times = count = 1
-        free = 0
-        if before == limit:  # nobody to fill: the same until a group ends
-            assert due is not None
-            count = due - self.rounds
-            self.rounds = due
-        else:
-            free = max(1, self.chunk - (self.filled - self.ended))
-            times = -(-((self.filled + 1) * self.prompt - before) // free)
-            times = times if due is None else min(times, due - self.rounds)
-            self.taken = min(before + times * free, limit)
-            self.rounds += times
-        self.stretches.append((before, free, self.taken, times, count))
-        self.different += times
-        self.steps += times
-        if (done := self.taken // self.prompt) > self.filled:
-            self.first[self.filled : done] = self.steps - 1
-            self.groups.append((self.rounds + self.output - 1, done - self.filled))
-            self.filled = done
+        """Steps until a group ends, in stretches until a prompt is done."""
+        prompt, chunk, groups = self.prompt, self.chunk, self.groups
+        ended, filled, rounds = self.ended, self.filled, self.rounds
+        different, steps, taken = self.different, self.steps, self.taken
+        limit = min(self.users, ended + self.at_once) * prompt
+        due = groups[0][0] if groups else None
+        while rounds != due:
+            before, times, count, free = taken, 1, 1, 0
+            if before == limit:  # nobody to fill: the same until a group ends
+                assert due is not None
+                count = due - rounds
+                rounds = due
+            else:
+                free = max(1, chunk - (filled - ended))
+                times = -(-((filled + 1) * prompt - before) // free)
+                if due is not None and times > due - rounds:
+                    times = due - rounds
+                taken = min(before + times * free, limit)
+                rounds += times
+            self.stretches.append((before, free, taken, times, count))
+            different += times
+            steps += times
+            if (done := taken // prompt) > filled:
+                self.first[filled:done] = steps - 1
+                groups.append((rounds + self.output - 1, done - filled))
+                filled = done
+                due = groups[0][0]
+        self.filled, self.rounds, self.taken = filled, rounds, taken
+        self.different, self.steps = different, steps
 
-    def end_group(self) -> bool:
-        """Let those go who end now; whether anybody does."""
-        if not self.groups or self.groups[0][0] != self.rounds:
-            return False
-        size = self.groups.popleft()[1]
+    def end_group(self) -> None:
+        """Let those go who end now."""
+        _, size = self.groups.popleft()
         self.last[self.ended : self.ended + size] = self.steps - 1
         self.over.append((self.different - 1, size))
         self.ended += size
-        return True
 
     def mark(self) -> _Mark:
         """Where it is now."""
