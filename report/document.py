@@ -73,7 +73,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "fitting": plan.fitting,
         "runnable": KVPARETO.cannot_run(request.spec, request.hardware) is None,
         **_placing(request),
-        "commands": _commands(request, plan.recommended),
+        "commands": commands_of(request, plan.recommended),
         **_against_own(plan),
         "elsewhere": elsewhere(request, plan.recommended.config),
         "warnings": list(plan.warnings),
@@ -94,7 +94,7 @@ def _to_get(placement: Placement, size: str) -> str:
     return f"{placement.file}, {size}{unknown}: {placement.file_address}"
 
 
-def _commands(request: Request, best: Point) -> list[dict[str, str]]:
+def commands_of(request: Request, best: Point) -> list[dict[str, str]]:
     """What to type next, each with its label, ready for a POSIX shell."""
     if best.placement is not None and not request.spec.understood:
         return []  # whether the engine has such a model is not known, nor whether a file exists

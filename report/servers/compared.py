@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...planner.compare_engines import EnginePlan, take
-from ..document import plan_document
+from ..document import commands_of, plan_document
 
 
 def compared_document(answers: Sequence[EnginePlan]) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def _row(one: EnginePlan, why_not: str | None) -> dict[str, Any]:
     if one.plan is None:
         return row | dict.fromkeys(empty)
     best = one.plan.recommended
-    commands = plan_document(one.plan)["commands"]
+    commands = commands_of(one.plan.request, best)
     run = [c["command"] for c in commands if c["label"] == "Run it"]
     return row | {
         "config": str(best.config),

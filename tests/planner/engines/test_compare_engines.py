@@ -11,6 +11,7 @@ from kvpareto.cli import run
 from kvpareto.planner.compare_engines import COMPARED, EnginePlan, _nearest, take
 from kvpareto.planner.errors import BadInput, KVParetoError, NothingFits
 from kvpareto.planner.search.recommend import Plan
+from kvpareto.planner.search.request import Request
 
 QWEN8, LLAMA70 = "Qwen/Qwen3-8B", "meta-llama/Llama-3.1-70B-Instruct"
 
@@ -188,3 +189,20 @@ def test_an_engine_without_seconds_is_not_held_to_targets() -> None:
     rows = {row["engine"]: row for row in found["compared"]}
     assert "not predicted" in rows["sglang"]["why_not"]
     assert rows["sglang"]["config"] is None
+
+
+def test_our_own_plan_is_made_for_the_answer_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the engines' own plans: rows of the others show none of it."""
+    from kvpareto.report.servers import own_runtime
+
+    asked: list[str] = []
+    recommend = own_runtime.recommend
+
+    def counted(request: Request) -> Plan:
+        asked.append(request.engine.name)
+        return recommend(request)
+
+    monkeypatch.setattr(own_runtime, "recommend", counted)
+    found = plan(QWEN8, engine="any", gpu="H200", users=16)
+    assert all(row["command"] for row in found["compared"])
+    assert len(asked) <= 1
