@@ -4,7 +4,7 @@ from typing import Unpack
 
 from .errors import BadInput, NothingFits
 from .hardware.gpu_set import COUNTS, MOST, find_gpus
-from .search.recommend import Plan, recommend
+from .search.recommend import Plan, Request, recommend
 from .typed_request import PlanWords, typed_request
 
 
@@ -21,22 +21,27 @@ def plan_cards(model: str, **words: Unpack[PlanWords]) -> Plan:
             "--gpus counts cards of one kind, and --gpu names " + ("none" if gpu is None else gpu),
             "name one card: --gpu H100 --gpus auto",
         )
-    last: NothingFits | None = None
+    last: Request | None = None
     tried = 0
     for count in _counts(asked):
         words["gpu"] = gpu if count == 1 else f"{count}x{gpu}"
         try:
-            return recommend(typed_request(model, **words))
-        except NothingFits as error:
-            last, tried = error, count
+            request = typed_request(model, **words)
+            return recommend(request, explain=False)
+        except NothingFits:
+            last, tried = request, count
         except BadInput:
             if last is None:
                 raise
             break  # an engine of one card, or no way to share the model among so many
     assert last is not None
-    if str(asked).strip().lower() != "auto" or tried == 1:
-        raise last
-    raise NothingFits(f"not even with {tried} cards: {last.message}", last.hint, last.details)
+    try:
+        return recommend(last)  # which says why it cannot
+    except NothingFits as error:
+        if str(asked).strip().lower() != "auto" or tried == 1:
+            raise
+        said = f"not even with {tried} cards: {error.message}"
+        raise NothingFits(said, error.hint, error.details) from None
 
 
 def _counts(asked: str | int) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..errors import NothingFits
 from ..light_dataclass import dataclass
 from . import choose as choice
 from .evaluate import Point
@@ -46,8 +47,9 @@ class Plan:
     only where the risk was accepted."""
 
 
-def recommend(request: Request) -> Plan:
-    """The configuration to run. Raises NothingFits if none within the budget may be recommended."""
+def recommend(request: Request, *, explain: bool = True) -> Plan:
+    """The configuration to run. Raises NothingFits if none within the budget may be recommended;
+    `explain`: with what would fit, which takes as long as the plan."""
     table = evaluate_request(request)
     points, loss = table.points, request.accepted_loss
     fitting = points.memory <= request.budget
@@ -56,6 +58,8 @@ def recommend(request: Request) -> Plan:
         points = table.points
     roomy = roomy_points(request, table, request.budget)
     chosen = choice.choose(points, fitting, request.objective, loss, request.accept_risk, roomy)
+    if chosen is None and not explain:
+        raise NothingFits("nothing that fits may be recommended")
     if chosen is None:
         from .infeasible import infeasible_error
 

@@ -19,7 +19,7 @@ def own_runtime(plan: Plan) -> dict[str, Any] | None:
     workload = replace(asked.workload, lengths=())
     own = replace(asked, engine=KVPARETO, workload=workload, parallel=None, ttft=None, tpot=None)
     try:
-        found = recommend(own).recommended
+        found = recommend(own, explain=False).recommended
     except KVParetoError:
         return None
     return {

@@ -198,9 +198,9 @@ def test_our_own_plan_is_made_for_the_answer_alone(monkeypatch: pytest.MonkeyPat
     asked: list[str] = []
     recommend = own_runtime.recommend
 
-    def counted(request: Request) -> Plan:
+    def counted(request: Request, *, explain: bool) -> Plan:
         asked.append(request.engine.name)
-        return recommend(request)
+        return recommend(request, explain=explain)
 
     monkeypatch.setattr(own_runtime, "recommend", counted)
     found = plan(QWEN8, engine="any", gpu="H200", users=16)

@@ -13,6 +13,8 @@ from kvpareto.planner.engines.sglang.pool import MIB, bytes_per_token, decode_gr
 from kvpareto.planner.errors import BadInput, NothingFits
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.load_model import load_model
+from kvpareto.planner.search import infeasible
+from kvpareto.planner.search.request import Request
 from kvpareto.planner.serving import Parallel
 
 QWEN8, LLAMA70 = "Qwen/Qwen3-8B", "meta-llama/Llama-3.1-70B-Instruct"
@@ -297,3 +299,21 @@ def test_an_engine_that_is_not_known_is_corrected_to_a_name_that_is(
     assert "ollama, vllm-plugin" in hint
     assert run(["plan", "-m", QWEN8, "--gpu", "H200", "--engine", "any", "--max-context"]) == 2
     assert "only `plan` takes it" in capsys.readouterr().err
+
+
+def test_counts_of_cards_that_fail_are_not_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would fit is searched for the last count alone, and not where a larger one does."""
+    explained: list[int] = []
+    explain = infeasible.infeasible_error
+
+    def counted(request: Request, *more: Any) -> NothingFits:
+        explained.append(len(request.gpus))
+        return explain(request, *more)
+
+    monkeypatch.setattr(infeasible, "infeasible_error", counted)
+    words: dict[str, Any] = {"engine": "vllm", "context": "8k", "max_loss": "0.05%"}
+    assert len(plan(LLAMA70, gpu="H100", gpus="auto", **words)["gpus"]) == 2
+    assert explained == []
+    with pytest.raises(NothingFits, match="not even with 8 cards"):
+        plan(LLAMA70, gpu="3060 8GB", gpus="auto", **words)
+    assert explained == [8]
