@@ -59,7 +59,7 @@ def recommend(request: Request, *, explain: bool = True) -> Plan:
     roomy = roomy_points(request, table, request.budget)
     chosen = choice.choose(points, fitting, request.objective, loss, request.accept_risk, roomy)
     if chosen is None and not explain:
-        raise NothingFits("nothing that fits may be recommended")
+        raise NothingFits("nothing that fits may be recommended", "give more memory")
     if chosen is None:
         from .infeasible import infeasible_error
 
