@@ -176,7 +176,8 @@ def typed_gpus(asked: str | int | None, engine: Engine) -> tuple[Hardware, ...]:
     if len(gpus) > 1 and not engine.several_cards:
         raise BadInput(
             f"{name.strip()!r} is several GPUs, and {engine.name} fills one",
-            f"--gpu {gpu_argument(gpus[0])!r} plans for one of them",
+            f"--gpu {gpu_argument(gpus[0])!r} plans for one of them; --engine vllm, sglang or "
+            "llama.cpp fill several",
         )
     return gpus
 

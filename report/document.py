@@ -15,6 +15,7 @@ from ..planner.formats.configuration import Configuration
 from ..planner.hardware.gpu_set import gpus_text
 from ..planner.hardware.gpus import Hardware
 from ..planner.latency.predict import Latency
+from ..planner.local_model import loadable, without_weights
 from ..planner.memory.estimate import MemoryEstimate
 from ..planner.models.spec import ModelSpec
 from ..planner.placement import Placement
@@ -110,7 +111,7 @@ def commands_of(request: Request, best: Point) -> list[dict[str, str]]:
             commands = [commands[0], *_ollama(dict(best.placement.ollama))]
         return commands if request.spec.gguf is None else commands[1:]
     config = str(best.config)
-    model = str(request.spec.extra.get("path") or request.spec.name)
+    model = loadable(request.spec)
     asked = request.workload
     words = ["kvpareto", "verify", "-m", model, "--config", config]
     words += [
@@ -126,6 +127,7 @@ def commands_of(request: Request, best: Point) -> list[dict[str, str]]:
     )
     words += ["--batch", str(asked.batch)] if asked.batch > 1 else []
     words += ["--engine", request.engine.name] if request.engine is not KVPARETO else []
+    words += ["--random-weights"] * without_weights(request.spec)
     if request.engine.cannot_run(request.spec, request.hardware) is not None:
         return []
     commands = [{"label": "Check it", "command": shlex.join(words)}]
@@ -143,7 +145,7 @@ def _serve_commands(request: Request, best: Point, placement: Placement) -> list
     run = {"label": "Run it", "command": placement.command}
     if request.engine.name not in VERIFIED or request.gpus or placement.file:
         return [*get, run]
-    model = str(request.spec.extra.get("path") or request.spec.name)
+    model = loadable(request.spec)
     engine = request.engine.front or request.engine.name
     words = ["kvpareto", "verify", "-m", model, "--engine", engine]
     words += ["--config", str(best.config)]
@@ -152,6 +154,7 @@ def _serve_commands(request: Request, best: Point, placement: Placement) -> list
     if request.workload.output != default_output(request.spec.max_context):
         words += ["--output", str(request.workload.output)]
     words += ["--batch", str(request.workload.batch)] if request.workload.batch > 1 else []
+    words += ["--random-weights"] * without_weights(request.spec)
     return [*get, run, {"label": "Check it", "command": shlex.join(words)}]
 
 

@@ -187,7 +187,8 @@ def _check(document: dict[str, Any], rows: list[Record], file: Path) -> None:
     except DamagedCalibration as error:
         raise BadInput(
             f"the calibration in {file} {error.words}",
-            "where it was made: `kvpareto calibrate --resume` by this version, then export it again"
+            "where it was made: `kvpareto calibrate -m MODEL --resume` by this version, then "
+            "export it again"
             if isinstance(error, OtherVersion)
             else "export the calibration again",
         ) from None

@@ -178,7 +178,8 @@ def _by_config(
     why = (
         "the weights are not on this machine to be compared"
         if weights_away
-        else "it does not say of which weights it is; `kvpareto calibrate --resume` adds them"
+        else "it does not say of which weights it is; `kvpareto calibrate -m MODEL --resume` adds "
+        "them"
     )
     return CalibrationMatch(named[0], _NOT_COMPARED.format(why=why))
 
@@ -293,5 +294,5 @@ def _damaged(path: Path, why: str) -> BadInput:
 def _unusable(path: Path, words: str) -> BadInput:
     return BadInput(
         f"the calibration in {path} {words}",
-        "`kvpareto calibrate --resume` fits its rows again; or move the folder away",
+        "`kvpareto calibrate -m MODEL --resume` fits its rows again; or move the folder away",
     )

@@ -64,5 +64,5 @@ def damaged(path: Path) -> BadInput:
     """The error of a file that does not say what it should."""
     return BadInput(
         f"what was measured of this GPU, in {path}, is damaged",
-        "`kvpareto calibrate --resume` fits it again; or move the file away",
+        "`kvpareto calibrate -m MODEL --resume` fits it again; or move the file away",
     )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..accuracy.prediction import Accuracy
+from ..local_model import loadable, without_weights
 from ..memory import estimate as memory
 from ..serving import Serving
 from ..units import (
@@ -268,6 +269,8 @@ def warnings_for(request: Request, point: Point) -> tuple[str, ...]:
     obstacle = request.engine.cannot_run(spec, request.hardware)
     if obstacle is not None:
         warnings.append(f"planned only: {obstacle}")
+    elif without_weights(spec) and (request.engine.serves or not request.engine.places):
+        warnings.append(f"no weights lie at {loadable(spec)}: running it needs them")
     warnings += _front_notes(request, point)
     warnings += target_notes(request, point)
     warnings += gpu_notes(request)

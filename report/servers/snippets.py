@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from ...planner.errors import BadInput
@@ -11,6 +12,8 @@ Document = Mapping[str, Any]
 KINDS = ("docker", "k8s")
 PORTS = {"vllm": 8000, "sglang": 30000}
 IMAGES = {"vllm": "vllm/vllm-openai:v{}", "sglang": "lmsysorg/sglang:v{}"}
+MODEL = ("model", "model_path")
+"""The flag that names what is served."""
 CACHE = "/root/.cache/huggingface"
 
 
@@ -41,12 +44,11 @@ def no_server(engine: str) -> BadInput:
 
 
 def _words(engine: str, flags: Mapping[str, Any]) -> list[str]:
-    """What the image's program is given. The cards of a checkpoint made here are mounted: see
-    _model."""
+    """What the image's program is given. A folder of this machine is mounted: see _model."""
     words: list[str] = []
     for name, value in flags.items():
         flag = "--" + name.replace("_", "-")
-        text = _model(str(value)) if name in ("model", "model_path") else str(value)
+        text = _model(str(value)) if name in MODEL else str(value)
         words += [flag] if value is True else [flag, text]
     if engine == "sglang":
         return ["python3", "-m", "sglang.launch_server", "--host", "0.0.0.0", *words]
@@ -55,7 +57,15 @@ def _words(engine: str, flags: Mapping[str, Any]) -> list[str]:
 
 def _model(name: str) -> str:
     """A checkpoint in a folder here is at /models there."""
-    return "/models/" + name.removeprefix("./") if name.startswith("./") else name
+    return f"/models/{PurePosixPath(name).name}" if name.startswith(("./", "/")) else name
+
+
+def _mounted(flags: Mapping[str, Any]) -> str:
+    """The folder here that is /models there, for a shell; empty where a hub id is served."""
+    name = next(str(value) for flag, value in flags.items() if flag in MODEL)
+    if name.startswith("./"):
+        return '"$PWD"'
+    return shlex.quote(str(PurePosixPath(name).parent)) if name.startswith("/") else ""
 
 
 def _docker(engine: str, serving: Document, words: list[str]) -> str:
@@ -64,8 +74,8 @@ def _docker(engine: str, serving: Document, words: list[str]) -> str:
         f"docker run --rm --gpus {cards} --ipc=host -p {port}:{port}",
         f"-v ~/.cache/huggingface:{CACHE} -e HF_TOKEN",
     ]
-    if any(word.startswith("/models/") for word in words):
-        lines.append('-v "$PWD":/models:ro')
+    if folder := _mounted(serving["flags"]):
+        lines.append(f"-v {folder}:/models:ro")
     lines.append(IMAGES[engine].format(serving["version"]))
     lines.append(shlex.join(words))
     return " \\\n  ".join(lines)

@@ -46,7 +46,10 @@ class Sglang(ServerEngine):
         self.check_formats(config)
         obstacle = self.cannot_run(spec)
         if obstacle is not None:
-            raise BadInput(f"SGLang's pool of {spec.name} is not planned: {obstacle}", "choose one")
+            raise BadInput(
+                f"sglang cannot be planned for {spec.name}: {obstacle}",
+                "without --engine the plan is for kvpareto's own runtime",
+            )
         from .place import place
 
         return place(spec, config, workload, machine)

@@ -1,5 +1,6 @@
 """What to type: `vllm serve` with every flag, and the checkpoint to get."""
 
+from ...local_model import loadable
 from ...models.spec import ModelSpec
 from ...serving import Flags
 from .settings import ONLINE, ServeSettings
@@ -21,9 +22,8 @@ ABOUT = {
 
 def model_argument(spec: ModelSpec, name: str) -> str:
     """What is served: the model as named, or a checkpoint of it in the format."""
-    own = str(spec.extra.get("path") or spec.name)
     if not name or name in ONLINE:
-        return own
+        return loadable(spec)
     return f"./{spec.name.rsplit('/', 1)[-1]}-{SUFFIXES[name]}"
 
 

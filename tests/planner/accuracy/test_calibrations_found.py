@@ -95,7 +95,7 @@ def test_older_calibrations_match_by_config_with_a_note_until_resumed(tmp_path: 
     (folder / META).write_text(json.dumps(meta))
     found = match(spec)
     assert found is not None
-    assert "--resume" in found.note
+    assert "calibrate -m MODEL --resume" in found.note  # of no model it would be the included one
     notes = accuracy.predict(spec, FOUR, 4096).notes
     assert any("chosen by the config alone" in note for note in notes)
     begin(folder, spec)

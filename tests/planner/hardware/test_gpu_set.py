@@ -3,6 +3,7 @@
 import pytest
 
 from kvpareto import api
+from kvpareto.planner.engines import find_engine
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.hardware.gpu_set import find_gpus, gpus_text, more_cards
@@ -113,3 +114,6 @@ def test_an_engine_of_one_card_says_so() -> None:
     with pytest.raises(BadInput, match="transformers fills one") as caught:
         api.plan("Qwen/Qwen3-8B", gpu="2xH200", engine="transformers", offline=True)
     assert "plans for one of them" in caught.value.hint
+    for engine in ("vllm", "sglang", "llama.cpp"):
+        assert engine in caught.value.hint
+        assert find_engine(engine).several_cards
