@@ -9,6 +9,7 @@ import pytest
 
 from kvpareto.planner import whole_file
 from kvpareto.planner.errors import BadInput
+from kvpareto.planner.reading import read_at_most
 from kvpareto.planner.whole_file import check_output, check_target, write_whole
 
 
@@ -137,3 +138,16 @@ def test_a_full_disk_is_called_one(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(BadInput, match="the disk is full") as caught:
         write_whole(tmp_path / "plan.json", "new")
     assert "make room" in caught.value.hint
+
+
+def test_a_pipe_that_has_nothing_yet_is_no_file_of_data() -> None:
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    try:
+        with open(read, "rb", buffering=0) as file:
+            with pytest.raises(OSError, match="no file of data"):
+                read_at_most(file, 4)
+            os.write(write, b"data")
+            assert read_at_most(file, 4) == b"data"
+    finally:
+        os.close(write)

@@ -4,6 +4,7 @@ import json
 import shutil
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from kvpareto.planner.formats.configuration import CHUNKS, Configuration
 from kvpareto.planner.memory.weights import weight_bytes
 from kvpareto.runtime import load
 from kvpareto.runtime.generation.prefill import chunk_sizes, fitting_chunk
+from kvpareto.runtime.generation.tokenizer import check_words
 
 STORIES = Path(__file__).parents[1] / "data" / "stories260K-hf"
 PROMPT = "Once upon a time"
@@ -104,3 +106,13 @@ def test_refusals_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(BadInput, match="stores 4-bit weights"):
         load(tmp_path, "w16a16-k8v8")
+
+
+def test_a_tokenizer_of_more_words_than_rows_is_another_models() -> None:
+    """Words that were added are counted apart: some models have no row for an image's."""
+    words: Any = SimpleNamespace(
+        get_vocab=lambda: {"a": 0, "b": 4, "<image>": 9}, get_added_vocab=lambda: {"<image>": 9}
+    )
+    check_words(words, 5, "some")
+    with pytest.raises(BadInput, match="numbers words up to 4, the model knows 4"):
+        check_words(words, 4, "some")

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from kvpareto.calibration.measure.divergence import (
     BLOCK,
     Divergence,
+    check_windows,
     compare,
     divergence,
     text_windows,
@@ -232,3 +233,10 @@ def test_a_tokenizer_that_makes_no_tokens_is_named(tokenizer) -> None:
     empty.eos_token_id = None  # type: ignore[attr-defined]
     with pytest.raises(BadInput, match="makes no tokens"):
         text_windows(empty, TEXT, 100)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(8,), (0, 8), (2, 2)])
+def test_windows_in_which_nothing_is_predicted_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(BadInput, match="no text to compare"):
+        check_windows(torch.zeros(shape))
+    check_windows(torch.zeros(1, 3))

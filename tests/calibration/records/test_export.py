@@ -217,6 +217,17 @@ def test_affine_maps_travel_beside_the_file(at: Callable[[str], Path], tmp_path:
     assert not (import_profile(out) / AFFINE).exists()
 
 
+def test_maps_that_are_no_file_are_named_before_anything_is_written(
+    at: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder, out = at("here") / NAME, tmp_path / "out.json"
+    calibrate(folder)
+    (folder / AFFINE).mkdir()
+    with pytest.raises(BadInput, match="is no file of maps"):
+        export_profile("made-up", out)
+    assert not out.exists()
+
+
 def test_a_calibration_without_maps_says_nothing_of_them(exported: Path) -> None:
     assert "affine" not in json.loads(exported.read_text())
     assert not maps_left_behind(exported)

@@ -102,7 +102,7 @@ def test_a_model_without_a_tokenizer(
             ["run", "--config", "w16a16-k8v8+pcdyn", "hi"],
             "dynamic chunks (+pcdyn) follow a memory target",
         ),
-        (["chat", "--config", "w16a16-k8v8"], "has no chat template"),
+        (["chat", "--config", "w16a16-k8v8"], 'kvpareto run -m MODEL "text" continues text'),
         (["run", "--config", "w16a16-k8v8", "--system", "Be brief.", "hi"], "no chat template"),
         (["run", "--config", "w16a16-k8v8", "--context", "2", "Once upon"], "gives it room"),
     ],

@@ -3,6 +3,7 @@
 import json
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,11 +15,13 @@ from kvpareto.calibration.vllm.start import (
     read_events,
     run_engine,
 )
+from kvpareto.calibration.vllm.verify import _burst
 from kvpareto.cli import run
 from kvpareto.planner.engines.vllm.settings import ServeSettings
 from kvpareto.planner.engines.vllm.start import Start, start
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.load_model import load_model
+from kvpareto.planner.workload import Workload
 from tests.calibration.vllm.stand_in import QWEN, Engine
 
 LOG = """\
@@ -240,3 +243,15 @@ def test_a_saved_plan_of_several_lengths_is_run_with_all_of_them(
     run(["verify", "--plan", str(path), "--random-weights", "--json", "--offline"])
     document = json.loads(capsys.readouterr().out)
     assert sorted(document["execution"]["bursts"][0]["lengths"]) == [1024, 1024, 1024, 8192]
+
+
+@pytest.mark.parametrize(
+    ("planned", "quick", "made"),
+    [(16, False, 16), (512, False, 128), (512, True, 32), (0, True, 1)],
+)
+def test_a_burst_makes_what_was_planned_and_no_more_than_is_timed(
+    planned: int, quick: bool, made: int
+) -> None:
+    asked: Any = SimpleNamespace(workload=Workload(1024, planned, batch=4))
+    options: Any = SimpleNamespace(quick=quick, seed=0)
+    assert _burst(asked, options) == Burst(4, 1024, made)

@@ -14,6 +14,7 @@ from kvpareto.planner.accuracy.key_noise.key_ranges import bundled_ranges
 from kvpareto.planner.accuracy.model_sensitivity import FittedSensitivities
 from kvpareto.planner.accuracy.named_noise import equivalent_bits
 from kvpareto.planner.accuracy.predict import predict, published
+from kvpareto.planner.accuracy.prediction import TaskAccuracy
 from kvpareto.planner.accuracy.predictor import FEW_BITS_WIDTH, Predictor
 from kvpareto.planner.accuracy.retention import kept_by_both
 from kvpareto.planner.formats.configuration import Configuration
@@ -211,3 +212,19 @@ def test_a_row_of_few_bits_is_predicted_as_such_a_checkpoint_is_planned(
     row = replace(row, weight_bits=bits)
     assert planned_weight_bits(row) == (equivalent_bits(mix) if mix else bits)
     assert planned_weight_bits(replace(row, provenance="calibrated")) == bits
+
+
+@pytest.mark.parametrize("model", [LLAMA31_8B, UNSEEN])
+def test_what_4_bit_weights_lose_beside_the_noise_is_in_the_lower_end_alone(model: str) -> None:
+    spec, payload = spec_of(model), published().payload
+    shapes = payload["kind_shapes"]
+
+    def kept(misfit: float) -> TaskAccuracy:
+        shape = {**shapes["reasoning"], "weight_misfit": misfit}
+        fit = Predictor({**payload, "kind_shapes": {**shapes, "reasoning": shape}})
+        return predict(spec, Configuration.parse("w4a16-k16v16"), CONTEXT, fit).tasks["reasoning"]
+
+    near, far = kept(0.0), kept(0.02)
+    assert (near.retention, near.high) == (far.retention, far.high)
+    beside = 0.02 * published().models.of(spec).z
+    assert far.retention - far.low == pytest.approx(np.hypot(near.retention - near.low, beside))

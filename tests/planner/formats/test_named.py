@@ -81,6 +81,16 @@ def test_mistakes_are_named(text: str, says: str) -> None:
     assert error.value.hint
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [("wQ4_KM-k16v16", "nearest are Q4_K_M, "), ("wzork-k16v16", "known: ")],
+)
+def test_a_weight_format_that_is_none_is_answered_with_its_neighbours(text: str, hint: str) -> None:
+    with pytest.raises(BadInput, match="is not a weight format") as error:
+        Configuration.parse(text)
+    assert str(error.value.hint).startswith(hint)
+
+
 def test_a_name_and_its_bits_go_together() -> None:
     with pytest.raises(BadInput, match="no format of 8 bits is called 'q4_0'"):
         Configuration(k_bits=8, k_format="q4_0")

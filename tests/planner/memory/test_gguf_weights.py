@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from kvpareto import profiles
-from kvpareto.planner.errors import BadInput
+from kvpareto.planner.errors import BadConfig, BadInput
 from kvpareto.planner.formats import named
 from kvpareto.planner.formats.gguf_mix import MixFacts, tensor_type
 from kvpareto.planner.formats.gguf_types import GGUF_TYPES, KV_TYPES, MIXES
-from kvpareto.planner.load_model import load_model
+from kvpareto.planner.load_model import load_config, load_model
 from kvpareto.planner.memory.gguf_weights import gguf_sizes, gguf_weight_bytes
+from kvpareto.planner.models.read_config import read_model
 from tests.support.gguf_files import LLAMA, headers, llama_tensors, tensors_of, write_gguf
 
 ROWS = list(csv.DictReader(io.StringIO(profiles.read("published/gguf_sizes.csv"))))
@@ -119,6 +120,13 @@ def test_names_in_any_case_and_by_alias() -> None:
 def test_a_mix_that_does_not_exist_is_refused(mix: str) -> None:
     with pytest.raises(BadInput, match="no type of GGUF"):
         gguf_weight_bytes(load_model("Qwen/Qwen3-8B", offline=True), mix)
+
+
+def test_mxfp4_experts_of_no_whole_blocks_are_a_mistake_of_the_config() -> None:
+    config = dict(load_config("openai/gpt-oss-20b", offline=True).config)
+    spec = read_model(config | {"intermediate_size": 2880 + 8}, "odd")
+    with pytest.raises(BadConfig, match="their rows of 2888 are no multiple of 32"):
+        gguf_weight_bytes(spec, "MXFP4_MOE")
 
 
 HEADERS = headers()

@@ -189,3 +189,11 @@ def test_a_chunk_as_long_as_the_prompt_is_said_to_have_no_bound() -> None:
         config = Configuration(chunk=chunk)
         found = memory.estimate(spec, config, Workload(8192), KVPARETO, None)
         assert any("of a whole prompt" in note for note in found.notes) == said
+
+
+def test_experts_behind_dense_layers_are_as_uncertain_as_experts() -> None:
+    experts = {"num_experts": 64, "num_experts_per_tok": 4, "moe_intermediate_size": 512}
+    mixed = read_model({**PLAIN, **experts, "first_k_dense_replace": 2}, "mixed")
+    assert len({type(layer.ffn) for layer in mixed.layers}) == 2
+    assert memory.activation_error(mixed) == memory.UNKNOWN_EXPERTS
+    assert memory.activation_error(read_model(PLAIN, "plain")) == memory.NOT_UNDERSTOOD
