@@ -90,11 +90,13 @@ def memory_terms(planned: Planned, execution: "Execution") -> list[Term]:
         ),
         _between("total", memory.total, memory.total_low, memory.total_high, total, note),
     ]
-    missing = note if execution.device == "cpu" else ""
     for name in ("allocated_resident", "allocated_peak"):
+        if execution.device == "cpu":  # it has no allocator, and its total no libraries' workspace
+            terms.append(Term(name, "bytes", None, None, None, None, None, note))
+            continue
         expected = getattr(memory, name)
         slack = error + int(UNSPLIT * expected)
-        terms.append(_bytes(name, expected, slack, slack, getattr(execution, name), missing))
+        terms.append(_bytes(name, expected, slack, slack, getattr(execution, name)))
     return terms
 
 

@@ -59,6 +59,8 @@ def test_what_a_cpu_does_not_measure_is_not_judged() -> None:
         for field in ("measured", "difference", "inside", "side"):
             assert shown[field] is None, (name, field)
         assert "not measured" in shown["note"]
+    for name in ("allocated_resident", "allocated_peak"):  # a card's: more than the CPU's total
+        assert terms[name].predicted is None
     seconds = latency_terms(PLANNED, found, False, False)
     answered = receipt(QUESTION, found, [*terms.values(), *seconds], [], None, 0)
     assert answered["verdict"].startswith("verified: the weights and the KV cache are as promised")
