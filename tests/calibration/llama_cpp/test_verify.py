@@ -202,3 +202,14 @@ def test_what_a_run_held_is_not_what_its_parent_holds() -> None:
     code = f"import runpy; print(runpy.run_path({str(CHILD)!r})['_peak_resident']())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 1_000_000 < int(done.stdout) < len(held) // 2
+
+
+def test_a_plan_of_a_model_on_the_hub_asks_for_its_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = ["plan", "--engine", "llama.cpp", "-m", "Qwen/Qwen3-8B", "--gpu", "3090", "--offline"]
+    assert run([*plan, "--context", "8k", "--save", str(tmp_path / "plan.json")]) == 0
+    assert run(["verify", "--plan", str(tmp_path / "plan.json"), "--offline"]) == 2
+    said = capsys.readouterr().err
+    assert "Qwen/Qwen3-8B is no GGUF file" in said
+    assert "-m Qwen3-8B.gguf" in said

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from kvpareto.calibration.design.options import CalibrationOptions
+from kvpareto.calibration.measure import bench as bench_module
 from kvpareto.calibration.measure.bench import Bench
 from kvpareto.calibration.measure.layer_sensitivity import Sensitivity
 from kvpareto.calibration.measure.prompts import Prompts, PromptTexts
@@ -119,6 +120,30 @@ def test_the_bench_asks_its_items_in_the_haystack() -> None:
         assert bench.fitting_tasks(64) == []
     finally:
         bench.close()
+
+
+@pytest.mark.parametrize(("room", "tried"), [(2, [8, 4, 2]), (0, [8, 4, 2, 1])])
+def test_memory_that_runs_out_halves_the_prompts_at_once(
+    room: int, tried: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until there is room for them; what is no lack of memory, or one prompt's, is not hidden."""
+    asked: list[int] = []
+
+    def opened(base: Any, config: Configuration, tokens: int, batch: int) -> None:
+        asked.append(batch)
+        if len(asked) > len(tried):
+            pytest.fail(f"asked again: {asked}")
+        raise MemoryError if batch > room else ValueError("another fault")
+
+    monkeypatch.setattr(bench_module, "_session", opened)
+    material = PromptTexts((64,), ("arithmetic",), 8, 0)
+    bench = Bench(str(STORIES), load_model(str(STORIES)), material, device="cpu")
+    try:
+        with pytest.raises(ValueError if room else MemoryError):
+            bench.batched(Configuration(), 64)
+    finally:
+        bench.close()
+    assert asked == tried
 
 
 SHAPES: dict[str, dict[str, Any]] = {
