@@ -17,6 +17,7 @@ from kvpareto.planner.memory import estimate as memory
 from kvpareto.planner.memory.estimate_space import memory_table
 from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.search.enumerate import enumerate_space
+from kvpareto.planner.search.evaluate import _find
 from kvpareto.planner.search.protected_layers import protection_presets
 from kvpareto.planner.workload import Workload
 
@@ -180,3 +181,14 @@ def test_a_model_without_a_cache_still_has_weights_and_chunks_to_choose() -> Non
     space = enumerate_space(bare, LONG, KVPARETO, protection_presets(bare))
     assert space.shape == (3, 1, 9)
     assert (KVPARETO.kv_table(bare, space, LONG) == 0).all()
+
+
+def test_a_measured_run_has_its_place_where_its_weights_are_offered() -> None:
+    spec = load_model("Qwen/Qwen3-8B", offline=True)
+    space = enumerate_space(spec, LONG, KVPARETO, protection_presets(spec))
+    run = Configuration.parse("w4a16-k8v8-g64")
+    place = _find(space, run)
+    assert place is not None
+    assert space.weights[place[0]] == 4
+    assert (space.k_bits[place[1]], space.v_bits[place[1]]) == (8, 8)
+    assert _find(replace(space, weights=(16,)), run) is None
