@@ -21,6 +21,7 @@ from ..tasks.fits_context import check_fits
 from ..tasks.haystack import Haystack, bundled_haystack
 from ..tasks.lm_eval import HarnessTasks
 from .divergence import check_windows, text_windows
+from .long_prose import reference_text
 
 
 @dataclass(frozen=True)
@@ -99,17 +100,14 @@ class Prompts:
 
     def windows(self, context: int) -> Tensor:
         """Token windows [N, T] of the text: the user's, else this project's own prose, shuffled
-        by sentences. T is shorter where the text ends: said again it would be copied from the
-        cache, and a text that is copied loses several times as much as one that is read. Raises
-        BadInput for a text that cannot be read."""
+        by sentences, and behind it what Python documents itself with. T is shorter where the text
+        ends: nothing is said twice. Raises BadInput for a text that cannot be read."""
         tokenizer = self._needed()
         path, count = self.material.text, self.material.windows
         if path is not None:
             return text_windows(tokenizer, read_user_text(path), context, count)
-        pile = bundled_haystack()
-        words = min(context, pile.words)  # a word is a token at least
         rows = [
-            text_windows(tokenizer, pile.hide([], random.Random(i))(words), context, 1)
+            text_windows(tokenizer, _prose(context, random.Random(i)), context, 1)
             for i in range(count)
         ]
         shortest = min(row.shape[1] for row in rows)
@@ -119,7 +117,11 @@ class Prompts:
         """Up to `most` tokens [T] of the user's text, else of prose that is in no prompt. Raises
         BadInput for a text that cannot be read."""
         path = self.material.text
-        text = profiles.read("calibration_text.md") if path is None else read_user_text(path)
+        if path is not None:
+            text = read_user_text(path)
+        else:
+            more = reference_text(most, random.Random(0), held_back=True)
+            text = f"{profiles.read('calibration_text.md')}\n\n{more}"
         return text_windows(self._needed(), text, most, 1)[0]
 
     def _generated(self, context: int) -> list[str]:
@@ -143,3 +145,12 @@ class Prompts:
                 f"{self._name} has no tokenizer", "give a folder that holds tokenizer.json"
             )
         return self._tokenizer
+
+
+def _prose(words: int, rng: random.Random) -> str:
+    """Our own prose and, where so many words are more than it has, Python's reference: text of as
+    many tokens at least, since a word is one or more."""
+    pile = bundled_haystack()
+    own = min(words, pile.words)
+    more = reference_text(words - own, rng)
+    return pile.hide([], rng)(own) + (f"\n\n{more}" if more else "")

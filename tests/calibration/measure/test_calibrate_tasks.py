@@ -16,7 +16,7 @@ from kvpareto.calibration.design.options import CalibrationOptions
 from kvpareto.calibration.measure import bench as bench_module
 from kvpareto.calibration.measure.bench import Bench
 from kvpareto.calibration.measure.layer_sensitivity import Sensitivity
-from kvpareto.calibration.measure.prompts import Prompts, PromptTexts
+from kvpareto.calibration.measure.prompts import PromptTexts
 from kvpareto.calibration.measure.read_attention import can_read
 from kvpareto.calibration.measure.runtime_trial import RuntimeTrial
 from kvpareto.calibration.records.record_file import (
@@ -199,22 +199,6 @@ def test_recall_is_calibrated_where_no_model_is_named(monkeypatch: pytest.Monkey
     monkeypatch.setattr("kvpareto.calibration.calibrate.calibrate", calibrate)
     assert run(["calibrate"]) == 130
     assert asked[0].model is None
-
-
-@pytest.mark.parametrize(("context", "length"), [(512, 512), (1024, 1024), (4096, None)])
-def test_no_sentence_of_our_prose_is_read_twice_in_a_window(
-    context: int, length: int | None
-) -> None:
-    """What is said again is copied from the cache, and no measure of what is read."""
-    tokenizer = AutoTokenizer.from_pretrained(STORIES)
-    prompts = Prompts("stories", tokenizer, PromptTexts((context,), (), ITEMS, 0))
-    windows = prompts.windows(context)
-    assert windows.shape[0] == 2
-    if length is not None:
-        assert windows.shape[1] == length
-    for window in windows.tolist():
-        parts = [part.strip() for part in tokenizer.decode(window).split(". ") if len(part) > 40]
-        assert len(parts) == len(set(parts)) > 5
 
 
 def test_a_text_that_ends_before_the_context_is_timed_at_the_context() -> None:
