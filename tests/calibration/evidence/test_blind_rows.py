@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,7 @@ from kvpareto.calibration.fit.published import FOLDER, clean, read_models
 from kvpareto.calibration.fit.published_more import BLIND, LATER, more_rows
 from kvpareto.planner.accuracy.predict import published
 
+DOCS = Path(__file__).parents[3] / "docs"
 MODELS = {m.key: m for m in map(KnownModel.read, read_models(FOLDER / "models.csv"))}
 LLAMA = MODELS["llama-3.1-8b"]
 
@@ -59,7 +61,7 @@ def numbers(table: str) -> dict[str, int]:
 
 
 def test_the_page_has_all_of_them() -> None:
-    counts = numbers(shown_table("blind"))
+    counts = numbers(shown_table("blind", DOCS))
     assert counts["weights alone"] + counts["cache"] == len(more_rows(FOLDER, [BLIND]))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,8 @@ from kvpareto.calibration.fit.measured_models import SOURCES
 from kvpareto.calibration.fit.mixed_effects import KnownModel
 from kvpareto.planner.accuracy.interval import ROTATED_4_BITS, ROTATED_5_BITS
 from kvpareto.planner.accuracy.predictor import Predictor
+
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +108,7 @@ def test_the_larger_models_collapse_and_cures_are_foreseen(lines: dict[str, Line
 
 
 def test_the_page_has_this_table(lines: dict[str, Line]) -> None:
-    page = shown_table("cliff").splitlines()[2:]
+    page = shown_table("cliff", DOCS).splitlines()[2:]
     shown = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page]
     assert [cells[0] for cells in shown] == list(lines)
     assert len(shown) == len(SHOWN) + len(SERVED) + len(LARGER_SHOWN)

@@ -1,6 +1,7 @@
 """Floors of the error: what rows alike and a model's own rows leave, by hand."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from kvpareto.calibration.fit.cross_validation import read_predicted
 from kvpareto.calibration.fit.mixed_effects import KnownModel
 from kvpareto.calibration.fit.published import FOLDER, read_models
 
+DOCS = Path(__file__).parents[3] / "docs"
 ROWS = read_rows(FOLDER / "accuracy.csv")
 
 
@@ -69,6 +71,6 @@ def test_every_row_is_left_out_once_in_each_way() -> None:
 
 def test_the_page_shows_these_floors() -> None:
     predicted = read_predicted(FOLDER / "held_out.csv", ROWS)
-    assert shown_table("floors") == floor_table(ROWS, predicted)
+    assert shown_table("floors", DOCS) == floor_table(ROWS, predicted)
     cache, weights, *_ = floor_lines(ROWS, predicted)
     assert cache[1] + weights[1] == len(ROWS)

@@ -19,6 +19,7 @@ from kvpareto.calibration.evidence.marked_tables import shown_table
 from kvpareto.calibration.fit.measured_models import measured_rows
 from kvpareto.planner.accuracy.predict import published
 
+DOCS = Path(__file__).parents[3] / "docs"
 ROW = replace(measured_rows()[0], sd=0.0, weight_bits=16.0, kind="perplexity")
 
 
@@ -87,7 +88,7 @@ def test_reading_the_keys_foresees_both_coders(
 def test_the_page_has_the_table(judged: dict[tuple[str, bool], ForeseenRows]) -> None:
     shown, made = (
         [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
-        for text in (shown_table("left_out"), left_out_table(judged))
+        for text in (shown_table("left_out", DOCS), left_out_table(judged))
     )
     assert len(shown) == len(made)
     for line, cells in zip(shown, made, strict=True):
@@ -117,4 +118,4 @@ def test_a_point_is_a_configuration_at_a_context(tmp_path: Path) -> None:
 
 
 def test_the_page_has_the_counts_of_the_shipped_rows() -> None:
-    assert shown_table("points") == points_table()
+    assert shown_table("points", DOCS) == points_table()

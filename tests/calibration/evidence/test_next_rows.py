@@ -10,6 +10,7 @@ from kvpareto.calibration.fit.published import FOLDER
 from kvpareto.calibration.fit.published_more import CACHE, NEXT, more_rows
 from kvpareto.planner.accuracy.predict import published
 
+DOCS = Path(__file__).parents[3] / "docs"
 README = Path(__file__).parents[3] / "README.md"
 ROWS = more_rows(FOLDER, (CACHE,))
 MODELS = models_of_next()
@@ -40,11 +41,11 @@ def test_the_largest_errors_come_first() -> None:
 
 
 def test_the_page_has_what_the_shipped_fit_says_of_them() -> None:
-    assert shown_table("next") == next_table(published(), more_rows(FOLDER, (NEXT,)), MODELS)
+    assert shown_table("next", DOCS) == next_table(published(), more_rows(FOLDER, (NEXT,)), MODELS)
 
 
 def test_readme_says_what_the_page_says() -> None:
-    cells = shown_table("next").splitlines()[2].strip("| ").split(" | ")
+    cells = shown_table("next", DOCS).splitlines()[2].strip("| ").split(" | ")
     mae, _, lossless, _, held, _, _, below = (100 * float(cell) for cell in cells[2:])
     readme = README.read_text(encoding="utf-8")
     assert (

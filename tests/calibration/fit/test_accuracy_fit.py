@@ -23,6 +23,7 @@ from kvpareto.calibration.fit.regression import Fit, RegressionProblem, fit_rows
 from kvpareto.planner.accuracy.predictor import Predictor
 from kvpareto.planner.accuracy.retention import OutlierLayers
 
+DOCS = Path(__file__).parents[3] / "docs"
 SHIPPED = json.loads((FOLDER / "accuracy.json").read_text(encoding="utf-8"))
 ROWS = read_rows(FOLDER / "accuracy.csv")
 MODELS = {line["key"]: KnownModel.read(line) for line in read_models(FOLDER / "models.csv")}
@@ -243,9 +244,9 @@ def test_a_row_unlike_all_others_moves_nothing(full: Fit) -> None:
 
 def test_the_docs_show_what_this_fit_makes_of_known_results() -> None:
     facts = markdown_table(*known_results_table(Predictor(SHIPPED), ROWS, MODELS))
-    assert shown_table("facts") == facts
+    assert shown_table("facts", DOCS) == facts
     summary = SHIPPED["held_out"]["leave_one_model_out"]
-    shown = shown_lines("summary")
+    shown = shown_lines("summary", DOCS)
     assert shown[OURS][1] == f"{summary['mae']:.3f}"
     assert shown[NAMED][1] == f"{summary['mae_task_named']:.3f}"
 
