@@ -1,6 +1,7 @@
 """The last layer for one row of a prompt's pass: the same tokens and the same cache as for all."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -232,13 +233,13 @@ def test_sessions_of_one_model_close_between_each_other_s_passes(
         loan._fused = [model.model.layers[-1]]
         loan._fusing.add(other)
         hook = model.model.layers[-1].mlp.register_forward_hook(wait)
-        prefill = threading.Thread(target=lambda: run.prefill(prompt(23)))
-        prefill.start()
-        inside.wait()
-        closing = threading.Thread(target=lambda: (other.close(), closed.set()))
-        closing.start()
-        prefill.join()
-        closing.join()
+        with ThreadPoolExecutor(2) as pool:
+            prefill = pool.submit(run.prefill, prompt(23))
+            prefill.add_done_callback(lambda _: inside.set())  # also where the pass raises
+            inside.wait()
+            closing = pool.submit(lambda: (other.close(), closed.set()))
+            prefill.result()
+            closing.result()
         hook.remove()
         assert "forward" not in model.model.layers[-1].__dict__
 
