@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,20 +17,6 @@ from kvpareto.planner.search.request import Request
 from kvpareto.planner.serving import Parallel
 
 QWEN8, LLAMA70 = "Qwen/Qwen3-8B", "meta-llama/Llama-3.1-70B-Instruct"
-LLAMA8: dict[str, Any] = {
-    "model_type": "llama",
-    "hidden_size": 4096,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "intermediate_size": 14336,
-    "vocab_size": 128256,
-    "max_position_embeddings": 131072,
-    "torch_dtype": "bfloat16",
-}
-GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True, "desc_act": False}
-AUTO_ROUND = {"quant_method": "auto-round", "bits": 4, "group_size": 128, "sym": True}
-HQQ = {"weight_quant_params": {"nbits": 4, "group_size": 64}}
 
 
 def plan(model: str, **words: Any) -> dict[str, Any]:
@@ -88,48 +73,6 @@ def test_what_sglang_is_not_planned_for(model: str, config: str, gpu: str, says:
     with pytest.raises(BadInput, match=says) as caught:
         api.estimate(model, config, engine="sglang", gpu=gpu, offline=True, context=4096)
     assert caught.value.hint
-
-
-@pytest.mark.parametrize("engine", ["vllm", "sglang"])
-@pytest.mark.parametrize(
-    ("section", "says"),
-    [
-        ({"quant_method": "eetq"}, "no checkpoints of eetq"),
-        ({"quant_method": "bitnet"}, "no checkpoints of bitnet"),
-        ({"quant_method": "hqq", "quant_config": HQQ}, "no checkpoints of hqq"),
-        ({"bits": 8, "group_size": 64}, "no checkpoints of mlx"),
-        (GPTQ | {"bits": 3}, "4 and 8 bits, not of 3"),
-        (GPTQ, None),
-        (GPTQ | {"bits": 8, "desc_act": True, "group_size": -1}, None),
-        (GPTQ | {"sym": False}, "sym is false"),
-        (GPTQ | {"bits": 8, "sym": False}, "sym is false"),
-        (GPTQ | {"group_size": 256}, "not of 256"),
-        (GPTQ | {"sym": None}, "asks a GPTQ checkpoint for sym,"),
-        (GPTQ | {"desc_act": None}, "for desc_act,"),
-        (GPTQ | {"checkpoint_format": "gptq_v2"}, None),
-        (GPTQ | {"checkpoint_format": "marlin"}, "packed already"),
-        (GPTQ | {"dynamic": {"-:.*": {}}}, None),
-        (AUTO_ROUND, None),
-        (AUTO_ROUND | {"sym": False}, "sym is false"),
-        (AUTO_ROUND | {"sym": False, "packing_format": "auto_round:auto_awq"}, None),
-        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, None),
-    ],
-    ids=lambda value: str(value)[:40],
-)
-def test_a_server_takes_the_checkpoints_that_its_release_loads(
-    engine: str, section: dict[str, Any], says: str | None, tmp_path: Path
-) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(LLAMA8 | {"quantization_config": section}))
-    words: dict[str, Any] = {"engine": engine, "gpu": "H100", "context": "4k"}
-    if says is None:
-        assert plan(str(tmp_path), **words)["recommended"]["serving"]["starts"]
-        return
-    with pytest.raises(BadInput, match=says) as caught:
-        plan(str(tmp_path), **words)
-    assert caught.value.hint
-    bits = {"eetq": 8, "bitnet": 2}.get(section.get("quant_method", ""), section.get("bits", 4))
-    with pytest.raises(BadInput, match=says):
-        api.estimate(str(tmp_path), f"w{bits}a16-k16v16+pc2048", offline=True, **words)
 
 
 def test_the_fewest_cards_that_hold_a_model() -> None:

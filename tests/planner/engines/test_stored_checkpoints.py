@@ -1,4 +1,5 @@
-"""Every refusal of a quantized checkpoint says what can be done, and each command of it works."""
+"""Which quantized checkpoints servers take; every refusal says what can be done, by commands that
+work."""
 
 import json
 import re
@@ -24,6 +25,7 @@ LLAMA8: dict[str, Any] = {
 }
 OF_NO_MODEL = LLAMA8 | {"intermediate_size": 13312}
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True, "desc_act": False}
+AUTO_ROUND = {"quant_method": "auto-round", "bits": 4, "group_size": 128, "sym": True}
 HQQ = {"weight_quant_params": {"nbits": 4, "group_size": 64}}
 REFUSED = {
     "eetq": {"quant_method": "eetq"},
@@ -55,6 +57,47 @@ def refusal(model: Path, engine: str) -> str:
     with pytest.raises(BadInput) as caught:
         api.plan(str(model), engine=engine, **PLACE)
     return caught.value.hint
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ({"quant_method": "eetq"}, "no checkpoints of eetq"),
+        ({"quant_method": "bitnet"}, "no checkpoints of bitnet"),
+        ({"quant_method": "hqq", "quant_config": HQQ}, "no checkpoints of hqq"),
+        ({"bits": 8, "group_size": 64}, "no checkpoints of mlx"),
+        (GPTQ | {"bits": 3}, "4 and 8 bits, not of 3"),
+        (GPTQ, None),
+        (GPTQ | {"bits": 8, "desc_act": True, "group_size": -1}, None),
+        (GPTQ | {"sym": False}, "sym is false"),
+        (GPTQ | {"bits": 8, "sym": False}, "sym is false"),
+        (GPTQ | {"group_size": 256}, "not of 256"),
+        (GPTQ | {"sym": None}, "asks a GPTQ checkpoint for sym,"),
+        (GPTQ | {"desc_act": None}, "for desc_act,"),
+        (GPTQ | {"checkpoint_format": "gptq_v2"}, None),
+        (GPTQ | {"checkpoint_format": "marlin"}, "packed already"),
+        (GPTQ | {"dynamic": {"-:.*": {}}}, None),
+        (AUTO_ROUND, None),
+        (AUTO_ROUND | {"sym": False}, "sym is false"),
+        (AUTO_ROUND | {"sym": False, "packing_format": "auto_round:auto_awq"}, None),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, None),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_server_takes_the_checkpoints_that_its_release_loads(
+    engine: str, section: dict[str, Any], says: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA8 | {"quantization_config": section}))
+    if says is None:
+        assert api.plan(str(tmp_path), engine=engine, **PLACE)["recommended"]["serving"]["starts"]
+        return
+    with pytest.raises(BadInput, match=says) as caught:
+        api.plan(str(tmp_path), engine=engine, **PLACE)
+    assert caught.value.hint
+    bits = {"eetq": 8, "bitnet": 2}.get(section.get("quant_method", ""), section.get("bits", 4))
+    with pytest.raises(BadInput, match=says):
+        api.estimate(str(tmp_path), f"w{bits}a16-k16v16+pc2048", engine=engine, **PLACE)
 
 
 @pytest.mark.parametrize("name", REFUSED)
