@@ -5,44 +5,72 @@
 
 import math
 import re
+from collections.abc import Callable
 
 from .errors import BadInput
 
 GB = 10**9
 GiB = 2**30
 
-_DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,12})?)\s*([kmgt]?)(i?)(b?)", re.ASCII | re.IGNORECASE)
-_THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
-_TOKENS = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)([km]?)", re.ASCII | re.IGNORECASE)
+_DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
+_BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "p": 2**50}
+_NUMBER = r"(\d{1,19}(?:\.\d{1,12})?|\.\d{1,12})"
+_SIZE = re.compile(_NUMBER + r"\s*([kmgtp]?)(i?)(b?)", re.ASCII | re.IGNORECASE)
+_THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+", re.ASCII)
+_GROUPED = re.compile(r"\d{1,3}([,_])\d{3}(?:\1\d{3})*(?![\d.,_])", re.ASCII)
+_TOKENS = re.compile(_NUMBER + r"\s*([km]?)", re.ASCII | re.IGNORECASE)
 _UNITS = (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 _COUNTED = {"users": ("users", "4 or 16"), "batch": ("sequences", "4 or 16")}
 """What is counted that are no tokens: its unit, and how it is written."""
-_SECONDS = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(s|ms|us|)", re.ASCII | re.IGNORECASE)
-_PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%")
+_SECONDS = re.compile(_NUMBER + r"\s*(s|ms|[uµμ]s|)", re.ASCII | re.IGNORECASE)
+_PERCENT = re.compile(_NUMBER + r"\s*%", re.ASCII)
+_PLAIN = re.compile(_NUMBER + r"(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
 
 
 def parse_bytes(text: str) -> int:
-    """`12GB`, `12GiB`, `12288MiB`, `24g` (= GB) or `1024B` -> bytes.
+    """`12GB`, `.5TB`, `1PiB`, `12288MiB`, `24g` (= GB) or `1024B` -> bytes.
 
     Raises BadInput for anything else, for a number without a unit (12 is GB to one person and
     bytes to the next program), for zero, and for more than 2^60 bytes.
     """
-    match = _SIZE.fullmatch(text.strip())
+    match = _SIZE.fullmatch(_spaced(text))
     if match is None or (match[3] and not match[2]):
         whole = _written_out(text)
-        hint = "write it like 12GB, 11.5GiB or 12288MiB"
+        hint = _without_comma(text, parse_bytes) or "write it like 12GB, 11.5GiB or 12288MiB"
         hint = f"write {budget_for(int(whole))}" if whole and whole != "0" else hint
         raise BadInput(f"not a memory size: {text!r}", hint)
     number, prefix, binary, unit = match.groups()
     if not prefix and not unit and float(number) > 0:
         raise BadInput(f"a memory size without a unit: {text.strip()!r}", _with_unit(number))
     factor = (_BINARY if binary else _DECIMAL).get(prefix.lower(), 1)
-    size = int(float(number) * factor)
+    digits, _, part = number.partition(".")
+    size = int(digits + part) * factor // 10 ** len(part)
     if not 0 < size <= 2**60:
-        raise BadInput(f"memory size out of range: {text!r}", "it must be between 1 byte and 1 EiB")
+        raise BadInput(f"memory size out of range: {text!r}", "it must be between 1B and 1024PiB")
     return size
+
+
+def _spaced(text: str) -> str:
+    """`text` with ordinary spaces: what is copied from a page may hold others."""
+    return " ".join(text.split())
+
+
+def _without_comma(text: str, parse: Callable[[str], float]) -> str | None:
+    """The hint for `12,5GB`, of which a decimal comma is the only fault: what `parse` reads. A
+    comma that may group digits is asked back. None for other faults."""
+    text = _spaced(text)
+    ways = [text.replace(",", "")] if _GROUPED.match(text) else []
+    ways += [text.replace(",", ".")] if "," in text else []
+    read = [way for way in ways if _is_read(way, parse)]
+    return f"write {' or '.join(read)}" if read else None
+
+
+def _is_read(text: str, parse: Callable[[str], float]) -> bool:
+    try:
+        parse(text)
+    except BadInput:
+        return False
+    return True
 
 
 def _with_unit(number: str) -> str:
@@ -65,16 +93,19 @@ def budget_for(size: int, space: str = "") -> str:
 
 
 def parse_tokens(text: str, *, minimum: int = 1, what: str = "context") -> int:
-    """`32k` (= 32,768), `10240`, `1m` (= 1,048,576) -> tokens. k and m are powers of two.
-
-    Context lengths are named that way by the models themselves (a "128k" model has 131,072).
+    """`32k` (= 32,768), `.5k`, `10240`, `10,240`, `1m` (= 1,048,576) -> tokens. k and m are powers
+    of two: lengths are named that way by the models themselves (a "128k" model has 131,072).
     """
-    match = _TOKENS.fullmatch(text.strip().replace("_", "").replace(",", ""))
+    spaced = _spaced(text)
+    grouped = _GROUPED.match(spaced)
+    match = _TOKENS.fullmatch(spaced.replace(grouped[1], "") if grouped else spaced)
     unit, example = _COUNTED.get(what, ("tokens", "32k or 10240"))
     if match is None:
         said = unit if unit == what else f"{unit} for {what}"
-        hint = _written_out(text) or f"it like {example}"
-        raise BadInput(f"not a number of {said}: {text!r}", f"write {hint}")
+        hint = f"write {_written_out(text) or f'it like {example}'}"
+        raise BadInput(
+            f"not a number of {said}: {text!r}", _without_comma(text, parse_tokens) or hint
+        )
     exact = float(match[1]) * {"": 1, "k": 2**10, "m": 2**20}[match[2].lower()]
     if exact != math.floor(exact):
         raise BadInput(f"not a whole number of {unit} for {what}: {text!r}", f"write {example}")
@@ -113,30 +144,36 @@ def split_tokens(text: str) -> list[str]:
 
 
 def parse_fraction(text: str, what: str = "loss") -> float:
-    """`3%` or `0.03` -> 0.03, between 0 and 1."""
-    stripped = text.strip()
-    percent = _PERCENT.fullmatch(stripped)
+    """`3%` or `0.03` -> 0.03, between 0 and 1. Raises BadInput for anything else."""
+    spaced = _spaced(text)
+    percent = _PERCENT.fullmatch(spaced)
     try:
-        value = float(percent[1]) / 100 if percent else float(stripped)
+        value = float(percent[1]) / 100 if percent else float(spaced)
     except ValueError:
         value = math.nan
-    if not 0 <= value <= 1:
-        raise BadInput(f"not a {what} between 0 and 100 %: {text!r}", "write it like 3% or 0.03")
+    if not 0 <= value <= 1 or not (percent or _PLAIN.fullmatch(spaced)):
+        hint = "write it like 3% or 0.03"
+        hint = f"write {spaced}%" if _PERCENT.fullmatch(f"{spaced}%") and value <= 100 else hint
+        hint = _without_comma(text, parse_fraction) or hint
+        raise BadInput(f"not a {what} between 0 and 100 %: {text!r}", hint)
+    if spaced == "1" and what == "loss":
+        raise BadInput("a loss of '1' can be 1 % or all of it", "write 1% or 100%")
     return value
 
 
 def parse_seconds(value: str | float, what: str = "time") -> float:
-    """`2s`, `30ms` -> seconds; a number, not text, is seconds. Raises BadInput for anything else,
+    """`2s`, `30ms`, `250us` -> seconds; a number, no text, is seconds. Raises BadInput for others,
     for none, and for text without a unit, which one reads as seconds and another as milliseconds.
     """
-    match = _SECONDS.fullmatch(str(value).strip())
-    if match and isinstance(value, str) and not match[2] and float(match[1]):
-        raise BadInput(
-            f"{value.strip()!r} for {what} has no unit", f"write {match[1]}ms or {match[1]}s"
-        )
-    seconds = float(match[1]) * {"ms": 0.001, "us": 1e-6}.get(match[2].lower(), 1.0) if match else 0
+    match = _SECONDS.fullmatch(_spaced(value)) if isinstance(value, str) else None
+    if match and not match[2] and float(match[1]):
+        raise BadInput(f"{match[0]!r} for {what} has no unit", f"write {match[1]}ms or {match[1]}s")
+    seconds = 0.0 if isinstance(value, str) else float(value)
+    if match:
+        seconds = float(match[1]) * {"s": 1.0, "ms": 0.001}.get(match[2].lower(), 1e-6)
     if not 0 < seconds < 1e6:
-        raise BadInput(f"not a time for {what}: {str(value)!r}", "write it like 2s or 30ms")
+        hint = _without_comma(str(value), parse_seconds) or "write it like 2s or 30ms"
+        raise BadInput(f"not a time for {what}: {str(value)!r}", hint)
     return seconds
 
 
@@ -201,11 +238,13 @@ def format_count(count: int, noun: str) -> str:
 
 
 def exact_bytes(size: int) -> str:
-    """`size` as `parse_bytes` reads it back to the byte, in the largest unit: `12GB`, `1.5GB`."""
+    """`size` as `parse_bytes` reads it back to the byte, in the largest unit that takes no more
+    than twelve digits: `12GB`, `1.5GB`."""
     for unit, factor in _UNITS:
-        text = f"{size / factor:.12g}{unit}"
-        if size >= factor and parse_bytes(text) == size:
-            return text
+        whole, rest = divmod(size, factor)
+        text = f"{whole}.{rest:0{len(str(factor)) - 1}d}".rstrip("0").rstrip(".")
+        if whole and len(text.replace(".", "")) <= 12:
+            return text + unit
     return f"{size}B"
 
 

@@ -1,9 +1,12 @@
 """Sizes, tokens and fractions as people write them."""
 
+from collections.abc import Callable
+
 import pytest
 
 from kvpareto.planner.errors import BadInput, one_line
 from kvpareto.planner.units import (
+    exact_bytes,
     format_bytes,
     format_count,
     format_parameters,
@@ -30,6 +33,12 @@ from kvpareto.planner.units import (
         ("1024B", 1024),
         ("7B", 7),
         ("0.5kib", 512),
+        (".5GB", 500_000_000),
+        (".5TB", 500_000_000_000),
+        ("1PB", 10**15),
+        ("1PiB", 2**50),
+        ("1024PiB", 2**60),
+        ("12\N{NO-BREAK SPACE}GB", 12_000_000_000),
     ],
 )
 def test_bytes(text: str, size: int) -> None:
@@ -53,6 +62,11 @@ def test_bytes(text: str, size: int) -> None:
         "nan",
         "9" * 30,
         "8192PB",
+        "1EB",
+        ".GB",
+        "5.GB",
+        ".5",
+        "\N{MINUS SIGN}1GB",
         "٣GB",
     ],
 )
@@ -64,28 +78,64 @@ def test_not_bytes(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "tokens"),
-    [("32k", 32768), ("10240", 10240), ("1m", 1048576), ("1.5k", 1536), ("131,072", 131072)],
+    [
+        ("32k", 32768),
+        ("10240", 10240),
+        ("1m", 1048576),
+        ("1.5k", 1536),
+        (".5k", 512),
+        ("131,072", 131072),
+        ("131_072", 131072),
+    ],
 )
 def test_tokens(text: str, tokens: int) -> None:
     assert parse_tokens(text) == tokens
 
 
-@pytest.mark.parametrize("text", ["", "0", "-5", "1.3", "32kb", "99999m", "ten", "١k"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "-5", "1.3", "32kb", "99999m", "ten", "١k", "1,5k", "12,34", "3 2"]
+)
 def test_not_tokens(text: str) -> None:
     with pytest.raises(BadInput, match="context"):
         parse_tokens(text)
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "hint"),
+    [
+        (parse_bytes, "12,5GB", "write 12.5GB"),
+        (parse_bytes, "12,288MiB", "write 12288MiB or 12.288MiB"),
+        (parse_tokens, "1,5k", "write 1.5k"),
+        (parse_fraction, "0,5%", "write 0.5%"),
+        (parse_fraction, "0,03", "write 0.03"),
+        (parse_fraction, "3", "write 3%"),
+        (parse_fraction, "1", "write 1% or 100%"),
+        (parse_seconds, "1,5s", "write 1.5s"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_what_a_hint_says_to_write_is_read(
+    parse: Callable[[str], float], text: str, hint: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        parse(text)
+    assert caught.value.hint == hint
+    assert all(parse(way) > 0 for way in hint.removeprefix("write ").split(" or "))
 
 
 def test_zero_output_is_allowed_where_asked() -> None:
     assert parse_tokens("0", minimum=0, what="output") == 0
 
 
-@pytest.mark.parametrize(("text", "value"), [("3%", 0.03), ("0.03", 0.03), ("100 %", 1.0)])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3%", 0.03), (".5%", 0.005), ("0.03", 0.03), ("3e-2", 0.03), ("100 %", 1.0)],
+)
 def test_fraction(text: str, value: float) -> None:
     assert parse_fraction(text) == pytest.approx(value)
 
 
-@pytest.mark.parametrize("text", ["", "101%", "-1%", "nan", "inf", "1.01", "x"])
+@pytest.mark.parametrize("text", ["", "101%", "-1%", "nan", "inf", "1.01", "x", "٣%", "0_1"])
 def test_not_a_fraction(text: str) -> None:
     with pytest.raises(BadInput, match="loss"):
         parse_fraction(text)
@@ -100,6 +150,11 @@ def test_a_person_reads_gb_and_tokens() -> None:
         "10,000",
         "1m",
     )
+
+
+@pytest.mark.parametrize("size", [1, 999, 12 * 10**9, 2**51, 10**15 + 1, 2**60 - 1, 2**60])
+def test_an_exact_size_is_read_back_to_the_byte(size: int) -> None:
+    assert parse_bytes(exact_bytes(size)) == size
 
 
 def test_messages_are_one_printable_line() -> None:
@@ -140,7 +195,17 @@ def test_parameters_of_small_models_have_a_smaller_unit(count: int, text: str) -
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("2s", 2.0), ("30ms", 0.03), ("30 MS", 0.03), ("250us", 2.5e-4), (0.03, 0.03), (2, 2.0)],
+    [
+        ("2s", 2.0),
+        ("30ms", 0.03),
+        ("30 MS", 0.03),
+        ("250us", 2.5e-4),
+        ("250 µs", 2.5e-4),
+        (".5s", 0.5),
+        (0.03, 0.03),
+        (2, 2.0),
+        (5e-5, 5e-5),
+    ],
 )
 def test_times_and_what_they_mean(value: str | float, seconds: float) -> None:
     assert parse_seconds(value) == pytest.approx(seconds)
