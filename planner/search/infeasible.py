@@ -16,7 +16,7 @@ from ..units import format_bytes, format_tokens
 from . import choose as choice
 from .choose import USABLE
 from .evaluate import Point
-from .host_memory import room_hints, typed_budget, typed_host_memory
+from .host_memory import budget_that_holds, room_hints, typed_budget, typed_host_memory
 from .longest_safe import longest_safe, safe_fitting
 from .max_context import max_context_of
 from .placed.questions import Table, evaluate_request, needed_bytes
@@ -143,9 +143,10 @@ def _nothing_usable(request: Request, table: Table) -> NothingFits:
         shorter = f"--context {context} ({format_tokens(context)} tokens), for {longest[1]}"
     if context is not None and context < min(SHORT, request.workload.context):
         context = shorter = None
+    holds = budget_that_holds(request, config, need)
     would_fit: dict[str, Any] = {
-        "budget": typed_budget(request, need),
-        "budget_bytes": need,
+        "budget": None if holds is None else typed_budget(request, holds),
+        "budget_bytes": need if holds is None else holds,
         "context": context,
         "batch": batch,
     }

@@ -20,22 +20,24 @@ from .request import Request
 
 def fast_enough(request: Request, table: Table, fitting: Mask) -> Table:
     """The table without what is too slow. Raises NothingFits where nothing that fits is fast
-    enough, with the fastest that is; BadInput where no seconds are predicted."""
+    enough, or where nothing fits and nothing is; BadInput where no seconds are predicted."""
     points = table.points
     kept = np.ones(len(points.memory), dtype=bool)
     if request.ttft is not None:
         kept &= points.ttft <= request.ttft
     if request.tpot is not None:
         kept &= points.tpot <= request.tpot
-    good = fitting & (points.retention >= USABLE)
+    good = points.retention >= USABLE
     if request.accepted_loss is not None and not request.accept_risk:
         good &= safe_points(points, request.accepted_loss)
+    room = bool((good & fitting).any())
+    good &= fitting | (not room)
     timed = _predicted(table)
     if good.any() and not (good & timed).any():
         raise _not_predicted(request)
     kept &= timed
     if good.any() and not (good & kept).any():
-        raise _too_slow(request, table, good & timed)
+        raise _too_slow(request, table, good & timed, room)
     usable = np.where(kept, points.retention, 0.0)
     low = np.where(kept, points.low, 0.0)
     narrowed = replace(points, retention=usable, low=low, allowed=points.allowed & kept)
@@ -59,7 +61,8 @@ def target_notes(request: Request, point: Point) -> list[str]:
     ]
 
 
-def _too_slow(request: Request, table: Table, good: Mask) -> NothingFits:
+def _too_slow(request: Request, table: Table, good: Mask, room: bool) -> NothingFits:
+    """None of `good` is fast enough; `room`: whether they fit."""
     points, left = table.points, np.flatnonzero(good)
     asked = [("TTFT", request.ttft, points.ttft), ("TPOT", request.tpot, points.tpot)]
     given = [(name, target, times[left]) for name, target, times in asked if target is not None]
@@ -71,8 +74,9 @@ def _too_slow(request: Request, table: Table, good: Mask) -> NothingFits:
     both = " and ".join(f"{name} {format_seconds(target)}" for name, target, _ in given)
     fastest = int(left[np.argmin(points.time[left])])
     return NothingFits(
-        f"nothing that fits is as fast as asked: {' and '.join(missed) or f'{both} together'}",
-        f"this would do: {_faster_hint(request)}",
+        f"{'nothing that fits' if room else 'nothing usable fits, and none'} is as fast as asked: "
+        f"{' and '.join(missed) or f'{both} together'}",
+        f"this would do: {_faster_hint(request, room)}",
         {
             "model": request.spec.name,
             "budget": request.budget,
@@ -85,11 +89,11 @@ def _too_slow(request: Request, table: Table, good: Mask) -> NothingFits:
     )
 
 
-def _faster_hint(request: Request) -> str:
+def _faster_hint(request: Request, room: bool) -> str:
     """What would be faster. More cards are for an engine that shares each layer among them."""
     from ..hardware.gpu_set import gpus_text, more_cards
 
-    ways = ["a faster GPU"]
+    ways = ["a faster GPU" + " with more memory" * (not room)]
     more = more_cards(request.machine.gpus) if request.engine.serves else ()
     if more:
         ways.append(f"more of them (--gpu {shlex.quote(gpus_text(more))})")
