@@ -96,6 +96,7 @@ def _read(
         f = fields_of(raw, model_type, notes=said)
         stem, plain = class_stem(config), "".join(c for c in model_type.lower() if c.isalnum())
         others = bool(stem) and stem not in plain and plain not in stem
+        others = others and type_of_class(config) != model_type
         try:
             decoder = reader(f, tensors)
         except BadConfig:

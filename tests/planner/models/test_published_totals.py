@@ -31,6 +31,10 @@ def load(name: str) -> dict[str, Any]:
         ("ling-3.0-flash", 124_414_191_072, 7 * 576 * 2, 76_840_960),
         # 8 of 48 layers see everything, with one head of 512 channels
         ("gemma-4-12b-unified", 11_907_350_272, 8 * 2 * 512 * 2, 0),
+        # its class ties where the file is silent, and its checkpoint has a head
+        ("mistral-small-3.1-24b", 24_011_361_280, 40 * 2 * 8 * 128 * 2, 0),
+        # its class is spelled HunYuanMoEV1, and lists say each layer's numbers
+        ("hunyuan-a13b", 80_393_183_232, 32 * 2 * 8 * 128 * 2, 0),
         # nothing grows; 18 states of 2,560 float32 and three columns of bfloat16
         ("recurrentgemma-2b", 2_682_862_080, 0, 18 * 2560 * (4 + 3 * 2)),
     ],
@@ -40,6 +44,14 @@ def test_totals_are_those_measured(name: str, parameters: int, per_token: int, s
     held = kv_bytes(spec, Configuration(), Workload(131_072, 1), TRANSFORMERS)
     assert (spec.parameters, held.per_token) == (parameters, per_token)
     assert state_bytes(spec, 1) == states
+
+
+def test_gemma_3n_is_read_as_its_text_model_with_the_towers_that_were_published() -> None:
+    """Its list of sparse activations carries no size; 4 of 7 full layers keep a cache."""
+    spec = read_model(load("gemma-3n-e4b"), "gemma-3n-e4b")
+    assert (spec.parameters, spec.bounds[0].high) == (6_835_235_568, 7_849_978_192)
+    held = kv_bytes(spec, Configuration(), Workload(8_192, 1), TRANSFORMERS)
+    assert held.per_token == 4 * 2 * 2 * 256 * 2
 
 
 def test_recurrentgemma_keeps_its_window_alone() -> None:

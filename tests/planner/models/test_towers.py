@@ -38,6 +38,8 @@ MORE: dict[str, dict[str, Any]] = {
     },
     "aya_vision": {"vision_config": {"model_type": "siglip_vision_model"}},
     "step3p7": {"text_config": {**SHALLOW, "mlp_layer_types": ["dense", "sparse"]}},
+    # Their classes tie where a file is silent; published files of them have a head (below).
+    **{kind: {"tie_word_embeddings": True} for kind in ("internvl", "kimi_k25", "mistral3")},
 }
 # Their rotary sections do not fit the classes' own default head_dim.
 NO_FORWARD = {"glm4v", "glm4v_moe", "glm46v", "step3p7"}
@@ -66,6 +68,21 @@ def test_towers_are_transformers_own(kind: str) -> None:
     )
     if kind not in NO_FORWARD:
         assert_caches_match(model, spec)
+
+
+@pytest.mark.parametrize("kind", ["internvl", "mistral3"])
+@pytest.mark.parametrize(
+    ("around", "inside", "head"), [(None, None, True), (None, True, False), (False, None, True)]
+)
+def test_a_head_that_no_section_ties_is_counted(
+    kind: str, around: bool | None, inside: bool | None, head: bool
+) -> None:
+    config = small(kind)
+    config["tie_word_embeddings"] = around
+    config["text_config"] = {**SHALLOW, "tie_word_embeddings": inside}
+    spec = read_model({k: v for k, v in config.items() if v is not None}, kind)
+    assert any(group.name == "lm_head.weight" for group in spec.tensors) is head
+    assert any("a head is counted" in note for note in spec.warnings) is (head and around is None)
 
 
 def test_gemma4_has_the_towers_its_file_has() -> None:

@@ -100,11 +100,13 @@ def per_layer(f: Fields, name: str) -> int:
 
 
 def hunyuan_moe_ffn(b: Block, kind: str) -> MoEFFN:
+    """Experts, and `num_shared_expert` of their width beside them as one."""
     f = b.f
     count, width = f.count("num_experts"), f.count("intermediate_size")
     top_k = per_layer(f, "moe_topk")
     with b.t.scope("mlp."):
         b.t.linear("gate.wg", b.hidden, count, role=Role.ROUTER)
         experts(b, count, width)
-        gated(b, width=width, scope="shared_mlp.")
-    return MoEFFN(count, top_k, width, width, True, activation(f))
+        shared = width * (per_layer(f, "num_shared_expert") if f.has("num_shared_expert") else 1)
+        gated(b, width=shared, scope="shared_mlp.")
+    return MoEFFN(count, top_k, width, shared, True, activation(f))

@@ -130,8 +130,7 @@ def read_towers(towers: Towers, f: Fields, t: Tensors) -> Decoder:
     if _text_alone(f, towers):
         f.note("only the text model is described: the config names no class with other towers")
         return text_decoder(text, t, style)
-    tied = f.flag("tie_word_embeddings")
-    tied = tied or (towers.ties_with_text and text.flag("tie_word_embeddings"))
+    tied = _tied(towers, f, text)
     if towers.vision is not None:
         seen = section(f, towers.section, towers.vision_type)
         with t.scope(towers.vision_name, part=towers.part):
@@ -144,6 +143,23 @@ def read_towers(towers: Towers, f: Fields, t: Tensors) -> Decoder:
     return text_decoder(
         text, t, style, tied=tied, prefix=towers.text_name, head_prefix=towers.head_name
     )
+
+
+def _tied(towers: Towers, f: Fields, text: Fields) -> bool:
+    """Whether the head is the token table.
+
+    Where the file says nothing around the text section, some classes tie and their text model's
+    does not. Published files that are so have a head (Mistral Small 3.1, InternVL3), and
+    transformers keeps a head that the checkpoint has: it is counted.
+    """
+    around, inside = f.flag("tie_word_embeddings"), text.flag("tie_word_embeddings")
+    if around and not inside and not f.has("tie_word_embeddings"):
+        f.note(
+            f"tie_word_embeddings is not in the config of {f.kind}: a head is counted, as "
+            f"{text.kind or 'the text model'} has one; without one it is smaller by as much"
+        )
+        return False
+    return around or (towers.ties_with_text and inside)
 
 
 def _text_alone(f: Fields, towers: Towers) -> bool:

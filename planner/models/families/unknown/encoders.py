@@ -9,6 +9,7 @@ from ....errors import BadConfig
 from ...config_fields import Fields
 from ...spec import Bounds
 from ...tensor_list import Tensors
+from .tower_sizes import LARGEST_TOWER
 
 # Encoders, and encoders with a decoder: what keys and values they hold does not grow with output,
 # or not alone; neither is a decoder-only plan.
@@ -98,7 +99,6 @@ _SEQ2SEQ = frozenset(
     }
 )
 _DIFFUSION = frozenset({"llada", "llada_moe", "dream"})
-LARGEST_TOWER = 6_500_000_000  # parameters: InternViT-6B is the largest published encoder
 
 
 def refuse_encoders(config: Mapping[str, Any], model_type: str) -> None:

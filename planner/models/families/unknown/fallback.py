@@ -19,14 +19,14 @@ from .. import reader_of
 from ..config_defaults import fields_of
 from ..decoder import Decoder, text_decoder
 from ..registry import style_of
-from .encoders import LARGEST_TOWER
 from .openings import Openings, openings, whole
 from .ranges import Sizes
 from .readings import HIGH, LOW, READ, Build
 from .similar_types import similar_types
 from .size_names import EXPERTS
 from .sizes import not_known, read_sizes
-from .unread import UNBOUNDED, Meaning, Unread, judge
+from .tower_sizes import LARGEST_TOWER, largest_towers
+from .unread import UNBOUNDED, Meaning, Unread, judge, new_keys
 
 # Where configs of several towers keep their text model (Qwen-Omni; InternVL's own; DeepSeek-VL).
 TEXT_SECTIONS = (
@@ -126,16 +126,16 @@ def _nested(f: Fields, nested: dict[str, Any], path: str, t: Tensors) -> Decoder
     others = _others(f)
     if style is not None:
         decoder = text_decoder(inner, t, style)
-        left = judge(nested.unread(inner.path)) if isinstance(nested, ReadKeys) else ()
+        left = new_keys(nested, inner.path) if isinstance(nested, ReadKeys) else ()
         if all(key.meaning is Meaning.TOWER for key in (*left, *others)):
             groups = t.groups()
-            tower = TensorGroup("towers", (LARGEST_TOWER,), 1, Role.OTHER, Part.VISION)
+            most, why = largest_towers(f.kind, f.raw, decoder.hidden)
+            tower = TensorGroup("towers", (most,), 1, Role.OTHER, Part.VISION)
             readings = [Reading(decoder.layers, (*groups, tower))]
             if outer_tie and not decoder.tied_embeddings:
                 tied = tuple(group for group in groups if group.role is not Role.LM_HEAD)
                 readings.append(Reading(decoder.layers, tied))
-            because = f"the other towers of {f.kind} are unknown, and no published one is larger"
-            bounds = _bounds(t, readings, f"{because} than 6.5 B")
+            bounds = _bounds(t, readings, f"the other towers of {f.kind} are unknown, and {why}")
             return replace(decoder, readings=tuple(readings), bounds=(bounds,))
         t.clear()
         f.note(f"{kind} does not read {(*left, *others)[0].name}: read by the field's usual names")

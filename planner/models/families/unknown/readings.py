@@ -23,9 +23,9 @@ from ...spec import (
     Role,
 )
 from ...tensor_list import Tensors
-from .encoders import LARGEST_TOWER
 from .openings import Openings
 from .ranges import Sizes
+from .tower_sizes import LARGEST_TOWER
 from .unread import Meaning
 
 LOW, READ, HIGH = -1, 0, 1

@@ -28,6 +28,13 @@ _SUFFIXES = (
     "instruct",
     "base",
 )
+_CLASSES = {
+    "hunyuandensev1": "hunyuan_v1_dense",
+    "hunyuanmoev1": "hunyuan_v1_moe",
+    "inkling": "inkling_mm_model",
+    "minimaxm3sparse": "minimax_m3_vl",
+}
+"""Stems of transformers' own classes that are spelled otherwise than their model types."""
 _CLASS_ENDINGS = (
     "ForConditionalGeneration",
     "ForImageTextToText",
@@ -85,7 +92,7 @@ def _by_name(model_type: str) -> Iterator[str]:
 @lru_cache(maxsize=1)
 def _known() -> dict[str, str]:
     names = (*STYLE_ALIASES, *STYLE_MODULES, *READER_MODULES)
-    return {_plain(name): name for name in names}
+    return {_plain(name): name for name in names} | _CLASSES
 
 
 def _plain(name: str) -> str:

@@ -83,7 +83,7 @@ _PLAIN_WORDS = tuple(
     scal initializer init_ dtype softcap soft_cap logit_cap alibi bias norm_ _norm layernorm
     rmsnorm qk_norm capacity beta_ lower_bound swiglu_limit clip_ position_embedding_type
     _mscale temperature penalty tokenizer quant flash _impl attn_implementation output_router
-    memory_efficient pad_vocab
+    memory_efficient pad_vocab org_vocab activation_sparsity
     """.split()  # noqa: SIM905
 )
 # The first line whose word is in the name decides. Refusals come first: those words name what
@@ -145,18 +145,24 @@ def judge(unread: Iterable[tuple[str, str, Any]]) -> tuple[Unread, ...]:
 
 
 def foreign_keys(section: ReadKeys) -> tuple[Unread, ...]:
-    """Counts that a known family's file has no business to have: experts, loops, shared caches.
-
-    A number that the family read under another name says nothing new.
-    """
-    read = {x for key in section.read if isinstance(x := section.peek(key), int)}
+    """Counts that a known family's file has no business to have: experts, loops, shared caches."""
     return tuple(
         key
-        for key in judge(section.unread())
-        if key.meaning in FOREIGN
-        and not isinstance(key.value, bool)
-        and not (isinstance(key.value, int) and key.value in read)
+        for key in new_keys(section)
+        if key.meaning in FOREIGN and not isinstance(key.value, bool)
     )
+
+
+def new_keys(section: ReadKeys, path: str = "") -> tuple[Unread, ...]:
+    """Keys that a known family left and that can carry size. A number that it read under another
+    name says nothing new, nor does a list of it."""
+    read = {x for key in section.read if isinstance(x := section.peek(key), int)}
+
+    def said(value: Any) -> bool:
+        listed = value if isinstance(value, list) else [value]
+        return all(isinstance(x, int) and not isinstance(x, bool) and x in read for x in listed)
+
+    return tuple(key for key in judge(section.unread(path)) if not said(key.value))
 
 
 def meaning_of(key: str, value: Any) -> Meaning | None:
