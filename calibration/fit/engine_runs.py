@@ -13,8 +13,8 @@ fitted to.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -23,13 +23,13 @@ from ...planner.engine import Engine
 from ...planner.engines.kvpareto import KVPARETO
 from ...planner.errors import BadInput
 from ...planner.formats.configuration import Configuration
-from ...planner.latency.roofline_experts import FEW_ROWS
 from ...planner.load_model import load_model
 from ...planner.models.read_config import read_model
-from ...planner.models.spec import ModelSpec, MoEFFN
+from ...planner.models.spec import ModelSpec
 from ...planner.workload import Workload
 from ...profiles import read
 from ..records.record_file import Record
+from .engine_history import engine_parts, experts_in_turn, packed_rows_read, prompts_by_tiles
 
 RUNS = (
     *(f"calibrations/{name}_h200.jsonl" for name in ("runs", "verify", "paper")),
@@ -37,17 +37,6 @@ RUNS = (
 )
 SINCE = "2026-11-24"  # bench_runtime's rows before were of kernels that are gone
 BEFORE = "-pt"  # appended on the host then, which no pass is captured with
-STAGED_BATCHES = "2026-11-28T09"  # before, the chunks of a batch went tile by tile
-GROUPED_EXPERTS = "2026-11-28T16"  # before, packed experts took their tokens one after another
-EIGHT_BITS = "2026-11-28T14"  # before, chunks over 4 bits or fewer were attended to in 16
-OVERLAPS = "2026-11-28T16:54"  # before, products of a step were launched one after another
-WHOLE = (
-    "2026-11-28T20"  # before, few rows of 4 bits went through row.cu, sweep.cu, tile.cu, ring.cu
-)
-READY = "2026-11-28T23:52"  # before, 5 to 16 rows of 4 bits were not ready in whole numbers
-ALIGNED = "2026-11-29T07:05"  # before, merges of parts of a head had bank conflicts
-COPIED = "2026-11-29T10:10"  # before, queries and keys of several sequences were copied and normed
-ONE_ROW = "2026-11-28T23:05"  # before, the last layer of a prompt ran whole
 SHAPES = "calibrations/layer_shapes.jsonl"
 SWEEPS = "hardware/latency_h200_kvpareto.jsonl"
 OUTPUT = 64  # tokens that the caches of bench_runtime.py have room for beyond the context
@@ -67,20 +56,8 @@ class RunRow:
     tpot_s: float | None
     captured: bool = True
     """Whether passes ran as CUDA graphs."""
-    eight: bool = True
-    """Whether the engine attended to chunks in 8 bits where it does now."""
-    overlaps: bool = True
-    """The same of launches that overlap, of sweep.cu and of Granite's gate as one kernel."""
-    whole: bool = True
-    """The same of products of few rows by stream.cu and wide.cu."""
-    aligned: bool = True
-    """The same of merges without bank conflicts."""
-    in_place: bool = True
-    """The same of norms of queries and keys where they lie."""
-    ready: bool = True
-    """The same of 5 to 16 rows, which are ready for parts.cu."""
-    one_row: bool = True
-    """The same of the last layer, run for the row of a prompt that is read."""
+    engine_parts: Mapping[str, float] = field(default_factory=dict)
+    """Fields of LatencyJob that say what the engine could not do yet (engine_history.py)."""
     chosen: bool = True
     """Whether a token was chosen in each step: bench_runtime.py and its neighbours time passes."""
     allocated_resident: int | None = None
@@ -94,6 +71,10 @@ class RunRow:
     def name(self) -> str:
         batch = f" x{self.workload.batch}" if self.workload.batch > 1 else ""
         return f"{self.model.split('/')[-1]} {self.config} {self.workload.context:,}{batch}"
+
+    def has(self, part: str) -> bool:
+        """Whether the engine had this field of `engine_parts` when it ran."""
+        return self.engine_parts.get(part, 1.0) > 0
 
 
 def shipped_runs() -> list[RunRow]:
@@ -129,23 +110,18 @@ def runs(lines: Iterable[dict[str, Any]], engine: Engine = KVPARETO) -> Iterator
             continue
         spec = described.get(x["model"]) or _spec(x["model"])
         config = Configuration.parse(x["config"])
-        in_turn = _in_turn(x, spec, config)
+        slower = prompts_by_tiles(x) or packed_rows_read(x, config)
+        in_turn = experts_in_turn(x, spec, config)
         yield RunRow(
             model=x["model"],
             spec=spec,
             config=config,
             workload=Workload(x["context"], x["output"], batch=x["batch"]),
             gpu=x["environment"]["gpu"],
-            ttft_s=None if _by_tiles(x) or in_turn or _few_rows(x, config) else x.get("ttft_s"),
+            ttft_s=None if slower or in_turn else x.get("ttft_s"),
             tpot_s=x.get("tpot_s"),
             captured="why_eager" not in x,
-            eight=x["started"] >= EIGHT_BITS,
-            overlaps=x["started"] >= OVERLAPS,
-            whole=x["started"] >= WHOLE,
-            one_row=x["started"] >= ONE_ROW,
-            ready=x["started"] >= READY,
-            aligned=x["started"] >= ALIGNED,
-            in_place=x["started"] >= COPIED,
+            engine_parts=engine_parts(x["started"]),
             allocated_resident=x["allocated_resident"],
             allocated_peak=None if in_turn else max(x["peaks"][n] for n in ("prefill", "decode")),
             workspace=x.get("workspace"),
@@ -155,34 +131,9 @@ def runs(lines: Iterable[dict[str, Any]], engine: Engine = KVPARETO) -> Iterator
         )
 
 
-def _by_tiles(line: dict[str, Any]) -> bool:
-    """Whether a run's prompts went tile by tile: those of batches started before
-    STAGED_BATCHES."""
-    return (
-        line["batch"] > 1 and line["engine"] == KVPARETO.name and line["started"] < STAGED_BATCHES
-    )
-
-
-def _few_rows(line: dict[str, Any], config: Configuration) -> bool:
-    """Whether packed weights multiplied with a prompt's chunks in kernels of few rows that are
-    gone: at 64 rows of 8 bits these took 2.5 times as long."""
-    rows = (config.chunk or line["context"]) * line.get("batch", 1)
-    packed = config.weight_bits < 16 and line["engine"] == KVPARETO.name
-    when: str = line["started"] if "started" in line else line["time"]
-    return packed and rows <= FEW_ROWS and when < OVERLAPS
-
-
-def _in_turn(line: dict[str, Any], spec: ModelSpec, config: Configuration) -> bool:
-    """Whether packed experts took a prompt's tokens one after another: those of runs started
-    before GROUPED_EXPERTS, whose seconds and peaks are of that."""
-    experts = config.weight_bits < 16 and any(isinstance(x.ffn, MoEFFN) for x in spec.layers)
-    return experts and line["engine"] == KVPARETO.name and line["started"] < GROUPED_EXPERTS
-
-
 def sweeps(lines: Iterable[dict[str, Any]]) -> Iterator[RunRow]:
-    """Rows of benchmarks/bench_runtime.py that are of our engine, and its neighbours' of steps or
-    prompts alone. What its allocator kept of the
-    runs before is in its bytes, so only its seconds are taken."""
+    """Rows of benchmarks/bench_runtime.py and of its neighbours, those of this engine alone. Only
+    their seconds are taken: in their bytes is what the allocator kept of the runs before."""
     for x in lines:
         if x["engine"] == "kvpareto":
             config = Configuration.parse(x["config"])
@@ -192,16 +143,10 @@ def sweeps(lines: Iterable[dict[str, Any]]) -> Iterator[RunRow]:
                 config=config,
                 workload=Workload(x["context"], OUTPUT, batch=x.get("batch", 1)),
                 gpu=x["gpu"],
-                ttft_s=None if _few_rows(x, config) else x.get("ttft_s"),
+                ttft_s=None if packed_rows_read(x, config) else x.get("ttft_s"),
                 tpot_s=x.get("tpot_s"),
                 captured=x.get("eager") is None,
-                eight=x["time"] >= EIGHT_BITS,
-                overlaps=x["time"] >= OVERLAPS,
-                whole=x["time"] >= WHOLE,
-                one_row=x["time"] >= ONE_ROW,
-                ready=x["time"] >= READY,
-                aligned=x["time"] >= ALIGNED,
-                in_place=x["time"] >= COPIED,
+                engine_parts=engine_parts(x["time"]),
                 chosen=False,
             )
 

@@ -117,17 +117,7 @@ def described(row: RunRow) -> LatencyJob:
     """A run as the roofline takes it, without what the engine did not have then."""
     size = kv_bytes(row.spec, row.config, row.workload, KVPARETO).total
     job = job_of(row.spec, row.workload, ConfigurationAxes.of(row.config, size))
-    return replace(
-        job,
-        eight=float(row.eight),
-        overlaps=float(row.overlaps),
-        whole=float(row.whole),
-        aligned=float(row.aligned),
-        copied=1.0 - float(row.in_place),
-        ready=float(row.ready),
-        one_row=float(row.one_row),
-        chosen=float(row.chosen),
-    )
+    return replace(job, chooses_tokens=float(row.chosen), **row.engine_parts)
 
 
 def fit(

@@ -171,22 +171,23 @@ class LatencyJob:
     coded: Number
     chunk: Number
     """Tokens of a prefill chunk, at most the context."""
-    eight: Number
-    """1 where the engine has that kernel: runs from before it are described by 0."""
-    overlaps: Number
+    eight_bit_attention: Number
+    """1 where the engine attends to chunks in 8 bits; 0 describes runs from before it did."""
+    overlapping_launches: Number
     """The same of steps whose launches overlap, with sweep.cu and Granite's gate fused."""
-    whole: Number
+    whole_number_products: Number
     """The same of few rows times 4 bits by stream.cu (in whole numbers) and wide.cu."""
-    aligned: Number
-    """1 where parts of a step's attention are merged without bank conflicts."""
-    copied: Number
-    """1 where queries and keys of several sequences are copied before they are normed."""
-    ready: Number
-    """The same of 5 to 16 rows of 4 bits by parts.cu, with norms and attention that leave rows
-    ready for it."""
-    one_row: Number
-    """The same of the last layer, run for the one row of a prompt's pass that is read."""
-    chosen: Number
+    conflict_free_merges: Number
+    """The same of parts of a step's attention, merged without bank conflicts."""
+    copied_heads: Number
+    """1 where queries and keys of several sequences are copied before they are normed, as in runs
+    from before they were normed where they lie."""
+    ready_rows: Number
+    """1 where 5 to 16 rows of 4 bits go through parts.cu, and norms and attention leave rows ready
+    for it; 0 describes runs from before."""
+    last_row_alone: Number
+    """The same of a prompt's last layer, run for the one row that is read."""
+    chooses_tokens: Number
     """1 where a step chooses its token; benchmarks' passes do not."""
     unread_linear: Number
     unread_expert: Number
@@ -210,14 +211,14 @@ def job_of(spec: ModelSpec, workload: Workload, axes: ConfigurationAxes) -> Late
         weight=_stored_weight(spec, work, axes.weights).reshape(-1, 1, 1),
         rounded_rows=np.array(axes.rounded_rows, dtype=np.float64).reshape(-1, 1, 1),
         chunk=np.array(chunks, dtype=np.float64).reshape(1, 1, -1),
-        eight=1.0,
-        overlaps=1.0,
-        whole=1.0,
-        aligned=1.0,
-        copied=0.0,
-        ready=1.0,
-        one_row=1.0,
-        chosen=1.0,
+        eight_bit_attention=1.0,
+        overlapping_launches=1.0,
+        whole_number_products=1.0,
+        conflict_free_merges=1.0,
+        copied_heads=0.0,
+        ready_rows=1.0,
+        last_row_alone=1.0,
+        chooses_tokens=1.0,
         unread_linear=float(unread.linear),
         unread_expert=float(unread.expert),
         unread_moved=float(unread.moved_bytes),

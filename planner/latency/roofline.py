@@ -94,20 +94,20 @@ def seconds(
 def _decode(job: LatencyJob, card: Card) -> Floats:
     c = card.c
     rest = job.batch * (_moved(job, card) / card.stream + job.scan_flops / card.matmul)
-    early = (np.asarray(job.whole) > 0) & (job.weight < products.FOUR)
+    early = (np.asarray(job.whole_number_products) > 0) & (job.weight < products.FOUR)
     full = job.layers - np.where(early, job.own_layers * (1.0 - c.early), 0.0)
     small = full * c.card_layer + job.layers * c.tail_layer * job.tail
     small = small + job.layers * c.turn_layer * (job.rotated + 0.5 * job.smoothed)
     small = small + c.card_launch * (_step_launches(job, c) + _tensor_launches(job))
     small = small + c.card_routed * experts.launches(job)
     several = np.asarray(job.batch) > 1
-    small = small + c.card_copy * np.where(several, job.copied * job.normed_heads, 0.0)
+    small = small + c.card_copy * np.where(several, job.copied_heads * job.normed_heads, 0.0)
     packed = (job.k_bits < 16) | (job.v_bits < 16)
     launches = job.launches + np.where(packed, job.layers * c.packed_launches, 0.0)
     host = c.host_step * (1 - c.fused) + c.plan_decode + c.launch_decode * launches
     seconds: Floats = (
         np.maximum(host, products.step(job, card) + rest + decode_cache(job, card) + small)
-        + c.step * job.chosen
+        + c.step * job.chooses_tokens
     )
     return seconds
 
@@ -119,8 +119,10 @@ def _step_launches(job: LatencyJob, c: Coefficients) -> Number:
     hidden = c.overlap * np.where(packed, job.matrices - joined, 0.0)
     gated = np.where(job.batch <= FEW_ROWS, job.plain_gates, 0.0)  # one kernel, where rows are few
     others = job.fused_launches - job.matrices
-    ready = job.ready * (job.weight < products.FOUR) * (job.own_layers > 0) * (1.0 - c.ready)
-    return job.fused_launches - joined - job.overlaps * (hidden + gated) - ready * others
+    ready = job.ready_rows * (job.weight < products.FOUR) * (job.own_layers > 0) * (1.0 - c.ready)
+    return (
+        job.fused_launches - joined - job.overlapping_launches * (hidden + gated) - ready * others
+    )
 
 
 def _prefill(job: LatencyJob, card: Card) -> Floats:
@@ -158,7 +160,8 @@ def _read(job: LatencyJob, rows: Number, card: Card) -> LatencyJob:
     """The job of a pass of `rows` rows, without what nobody reads (unread_rows.py)."""
     if not card.c.fused:
         return job
-    spared = job.one_row * (1.0 - np.asarray(job.full_logits)) * (np.asarray(rows) > WHOLE_TO)
+    hidden = 1.0 - np.asarray(job.full_logits)  # but for the last row
+    spared = job.last_row_alone * hidden * (np.asarray(rows) > WHOLE_TO)
     kinds = tuple(replace(kind, layers=kind.layers - spared * kind.unread) for kind in job.kinds)
     return replace(
         job,

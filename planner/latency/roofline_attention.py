@@ -71,9 +71,10 @@ def _rounds(job: LatencyJob, c: Coefficients) -> Number:
     that its last block merges. A block fills a multiprocessor, or half of it where heads are more
     than those."""
     total: Number = 0.0
-    merge = c.merge / np.where(np.asarray(job.aligned) > 0, 1.0, c.conflicts)
+    merge = c.merge / np.where(np.asarray(job.conflict_free_merges) > 0, 1.0, c.conflicts)
     for kind in job.kinds:
-        halves = (np.asarray(job.whole) > 0) & (np.asarray(kind.heads) > MULTIPROCESSORS)
+        many = np.asarray(kind.heads) > MULTIPROCESSORS
+        halves = (np.asarray(job.whole_number_products) > 0) & many
         at_once = MULTIPROCESSORS * np.where(halves, 2, 1)
         further = np.maximum(np.ceil(kind.blocks / at_once) - 1, 0.0)
         parts = kind.blocks / np.maximum(kind.heads, 1.0)
@@ -166,7 +167,7 @@ def heads_in_8_bits(job: LatencyJob, kind: AttentionGroup, length: Number) -> Nu
     )
     room = np.maximum(staged, merging_bytes(kind.query_heads, EIGHT_DIM, length))
     heads = eight_heads(room, length, job.context, kind.query_heads, kv_heads)
-    return np.where(few & (np.asarray(kind.eight * job.eight) > 0), heads, 0)
+    return np.where(few & (np.asarray(kind.eight * job.eight_bit_attention) > 0), heads, 0)
 
 
 def _tiles(job: LatencyJob, kind: AttentionGroup, length: Number) -> Number:

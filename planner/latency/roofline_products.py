@@ -79,8 +79,8 @@ def few_rows(job: LatencyJob, rows: Number, card: Card) -> Number:
     c = card.c
     four: npt.NDArray[np.bool_] = np.asarray(job.weight < FOUR)
     rows = np.asarray(rows, dtype=np.float64)
-    swept = four & (rows <= SWEEP) & (np.asarray(job.overlaps) > 0)
-    whole = four & (np.asarray(job.whole) > 0)
+    swept = four & (rows <= SWEEP) & (np.asarray(job.overlapping_launches) > 0)
+    whole = four & (np.asarray(job.whole_number_products) > 0)
     streamed, wide = whole & (rows <= STREAM), whole & (rows > WIDE) & card.hopper
     one, eight = rows <= ONE_ROW, ~four & (rows <= TILE)
     rate = np.select(
@@ -101,7 +101,7 @@ def few_rows(job: LatencyJob, rows: Number, card: Card) -> Number:
     )
     flops = np.where(wide, card.wide_rows, card.few_rows)
     slack = np.where(wide, job.wide_slack, 1.0)
-    ready = whole & (np.asarray(job.ready) > 0) & (rows > STREAM) & (rows <= SWEEP)
+    ready = whole & (np.asarray(job.ready_rows) > 0) & (rows > STREAM) & (rows <= SWEEP)
     others = job.linear - np.where(ready, job.parts_linear, 0.0)
     parts = np.where(ready, np.where(rows <= 8, job.parts_8, job.parts_16), 0.0)
     seconds = others * slack * (job.weight / (rate * card.stream) + 2 * held / flops)

@@ -187,11 +187,11 @@ def test_other_gpus_and_runs_from_before_have_no_attention_in_8_bits() -> None:
     size = kv_bytes(LLAMA, config, workload, KVPARETO).total
     job = job_of(LLAMA, workload, ConfigurationAxes.of(config, size))
     now = float(seconds(job, H200, OURS).ttft.item())
-    before = float(seconds(replace(job, eight=0.0), H200, OURS).ttft.item())
+    before = float(seconds(replace(job, eight_bit_attention=0.0), H200, OURS).ttft.item())
     elsewhere = float(seconds(job, replace(H200, name="NVIDIA B200"), OURS).ttft.item())
     assert now < 0.85 * before
     assert elsewhere == before
-    assert {row.eight for row in shipped_runs()} == {True, False}
+    assert {row.has("eight_bit_attention") for row in shipped_runs()} == {True, False}
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_warpgroups_are_hoppers_and_runs_from_before_had_none(
     name: str, whole: float, batch: int, rate: str, held: int
 ) -> None:
     axes = ConfigurationAxes.of(Configuration(weight_bits=4), 1)
-    job = replace(job_of(LLAMA, Workload(4000, 64, batch=batch), axes), whole=whole)
+    job = replace(job_of(LLAMA, Workload(4000, 64, batch=batch), axes), whole_number_products=whole)
     card = Card(replace(H200, name=name), OURS)
     read = np.asarray(job.linear * job.weight / (getattr(OURS, rate) * card.stream)).item()
     made = job.row_inputs * batch * OURS.row_input if rate == "streamed" else 0.0
@@ -236,7 +236,11 @@ def test_warpgroups_are_hoppers_and_runs_from_before_had_none(
 def test_steps_of_4_bits_begin_early() -> None:
     def step_s(bits: int, whole: float) -> float:
         axes = ConfigurationAxes.of(Configuration(weight_bits=bits), 1)
-        job = replace(job_of(LLAMA, Workload(4000, 64, batch=16), axes), whole=whole, ready=0.0)
+        job = replace(
+            job_of(LLAMA, Workload(4000, 64, batch=16), axes),
+            whole_number_products=whole,
+            ready_rows=0.0,
+        )
         return float(seconds(job, H200, OURS).tpot.item())
 
     saved = 32 * (1 - OURS.early) * OURS.card_layer
@@ -260,7 +264,7 @@ def test_decode_steps_of_batches_are_right_within_a_twentieth() -> None:
     rows = {
         (row.workload.batch, row.workload.context): row
         for row in shipped_runs()
-        if row.model == LLAMA_8B and str(row.config) == "w4a16-k4v4-g64" and row.ready
+        if row.model == LLAMA_8B and str(row.config) == "w4a16-k4v4-g64" and row.has("ready_rows")
     }
     for shape in shapes:
         found = seconds(described(rows[shape]), H200, OURS).tpot.item()
@@ -276,7 +280,7 @@ def test_granites_gate_is_one_kernel_where_rows_are_few() -> None:
     def step_s(batch: int, overlaps: float) -> float:
         workload = Workload(4000, 64, batch=batch)
         job = job_of(granite, workload, ConfigurationAxes.of(Configuration(), 1))
-        found = seconds(replace(job, overlaps=overlaps), H200, OURS)
+        found = seconds(replace(job, overlapping_launches=overlaps), H200, OURS)
         return float(found.tpot.item())
 
     # 16-bit weights: no packed product overlaps, so that the gates are all that differs

@@ -126,7 +126,7 @@ def test_rows_that_are_not_ready_are_swept(model: str, ready: float) -> None:
     gate alone does."""
     spec = load_model(model, offline=True)
     axes = ConfigurationAxes.of(Configuration(weight_bits=4), 1)
-    job = replace(job_of(spec, Workload(4000, 64, batch=8), axes), ready=ready)
+    job = replace(job_of(spec, Workload(4000, 64, batch=8), axes), ready_rows=ready)
     card, width = Card(HARDWARE, OURS), spec.layers[0].ffn.width  # type: ignore[union-attr]
     products = {(spec.hidden, 2 * width): True, (width, spec.hidden): False}
     if model == LLAMA:

@@ -48,7 +48,7 @@ def step(job: LatencyJob, coefficients: Coefficients = OURS) -> float:
     ],
 )
 def test_a_steps_attention_takes_rounds_of_the_card(batch: int, whole: int, further: int) -> None:
-    of = replace(job(LLAMA, 4000, batch), whole=float(whole))
+    of = replace(job(LLAMA, 4000, batch), whole_number_products=float(whole))
     rounds = read(of) - read(of, replace(OURS, round=0.0))
     assert rounds == pytest.approx(32 * further * OURS.round)
 
@@ -74,7 +74,7 @@ def test_the_last_block_of_a_head_merges_sixteen_parts_at_once(
 
 def test_merges_took_longer_with_bank_conflicts() -> None:
     of = job(QWEN_3B, 32_000)
-    before = read(replace(of, aligned=0.0)) - read(of)
+    before = read(replace(of, conflict_free_merges=0.0)) - read(of)
     assert before == pytest.approx(36 * 5 * OURS.merge * (1 / OURS.conflicts - 1))
 
 

@@ -58,17 +58,19 @@ def test_a_last_layer_that_runs_whole_spares_nothing() -> None:
 )
 def test_a_prompt_is_shorter_by_about_a_layer(spec: ModelSpec, batch: int, least: float) -> None:
     work, layers = Workload(16_000, 16, batch=batch), len(spec.layers)
-    now, before = ttft(spec, work, 8192), ttft(spec, work, 8192, one_row=0.0)
+    now, before = ttft(spec, work, 8192), ttft(spec, work, 8192, last_row_alone=0.0)
     assert before * (1 - 1 / layers) < now < before * (1 - least / layers)
 
 
 def test_few_rows_and_all_rows_of_logits_take_what_they_took() -> None:
     for work in (Workload(64, 16), Workload(4096, 16, full_logits=True)):
-        assert ttft(LLAMA, work, 8192) == ttft(LLAMA, work, 8192, one_row=0.0)
-    assert ttft(LLAMA, Workload(65, 16), 8192) < ttft(LLAMA, Workload(65, 16), 8192, one_row=0.0)
+        assert ttft(LLAMA, work, 8192) == ttft(LLAMA, work, 8192, last_row_alone=0.0)
+    assert ttft(LLAMA, Workload(65, 16), 8192) < ttft(
+        LLAMA, Workload(65, 16), 8192, last_row_alone=0.0
+    )
 
 
 def test_transformers_runs_the_last_layer_whole() -> None:
     work = Workload(16_000, 16)
-    whole = ttft(LLAMA, work, 8192, TRANSFORMERS, one_row=0.0)
+    whole = ttft(LLAMA, work, 8192, TRANSFORMERS, last_row_alone=0.0)
     assert ttft(LLAMA, work, 8192, TRANSFORMERS) == whole
