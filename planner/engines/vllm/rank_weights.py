@@ -30,9 +30,6 @@ from .settings import ServeSettings
 
 VOCABULARY = 64
 """Rows of the embedding are padded to a multiple of this."""
-LASTING = 2**24
-"""Bytes that runs hold beside tensors and the rotary table once a model is loaded (16 MiB in all
-16-bit rows)."""
 FORMATS = {
     "fp8": MatrixFormat("FP8 per tensor", 8, 0, 0, 4),
     "int8": MatrixFormat("int8 by row", 8, 1, 0, 4),

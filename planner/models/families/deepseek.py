@@ -91,10 +91,6 @@ def dsa_everywhere(f: Fields, layers: int) -> Sequence[str]:
     return ["own"] * layers
 
 
-def deepseek_v2_kinds(f: Fields, layers: int) -> Sequence[str]:
-    return first_dense(f, layers)
-
-
 SPARSE = dense_or_moe(gated, routed)
 DEEPSEEK = Style(attention=mla, ffn=SPARSE, ffn_kinds=first_dense, kinds=only_full)
 STYLES: dict[str, Style] = {
