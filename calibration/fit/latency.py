@@ -117,7 +117,8 @@ def described(row: RunRow) -> LatencyJob:
     """A run as the roofline takes it, without what the engine did not have then."""
     size = kv_bytes(row.spec, row.config, row.workload, KVPARETO).total
     job = job_of(row.spec, row.workload, ConfigurationAxes.of(row.config, size))
-    return replace(job, chooses_tokens=float(row.chosen), **row.engine_parts)
+    then: dict[str, Any] = {**row.engine_parts, "chooses_tokens": float(row.chosen)}
+    return replace(job, **then)
 
 
 def fit(
