@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ..planner.errors import BadConfig, BadInput
+from ..planner.models.checkpoint_tensors import INDEX, MAX_INDEX, SINGLE
 from ..planner.models.untrusted_json import read_json_object
 from .failures import reading
 
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-MAX_INDEX = 100 * 2**20  # that of a model of 10^12 parameters has 30 MB
 AGAIN = "download the checkpoint again, whole"
 _PICKLES = ("pytorch_model*.bin*", "*.bin", "*.pt", "*.pth", "*.ckpt")
 _BOM = b"\xef\xbb\xbf"

@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..planner.errors import one_line
+from ..planner.memory.activation.workspace import PIECES_TO
 from .attention import capturable, capturable_around
 from .cache.cache_name import cache_name
 from .cache.kv_cache import PackedCache
@@ -31,7 +32,6 @@ from .generation.piecewise_graphs import PiecewiseGraphs
 logger = logging.getLogger(__name__)
 
 WARMUPS = 2  # passes before a capture: autotuning and lazy library handles happen in them
-PIECES_TO = 1024  # tokens of a pass up to which the device may wait for the host's launches
 
 
 class Forward:

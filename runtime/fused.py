@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..planner.memory.activation.workspace import FEW_ROWS
 from .attention import attend
 from .cache.packed_layer import Handover, PackedLayer
 from .fused_kernels import add_rms_norm, rms_norm, rope, rope_keys, swiglu, whole_norm
@@ -31,12 +32,9 @@ PLAIN = ("Llama", "Qwen2", "Qwen3", "Mistral", "Mixtral", "Qwen3Moe")
 whose layer is norm, attention, add, norm, FFN, add."""
 
 JOINED = {"gate_up_proj": "down_proj", "input_linear": "output_linear"}
-READERS = {"input_layernorm": "self_attn", "post_attention_layernorm": "mlp"}  # of norms
 """Names of one matrix for gate and up, and of the matrix behind them."""
-READERS = {"input_layernorm": "self_attn", "post_attention_layernorm": "mlp"}  # of norms
-FEW_ROWS = 64
-"""Up to this many tokens the halves of one matrix are gated in its product, and RoPE's cos and sin
-are one launch."""
+READERS = {"input_layernorm": "self_attn", "post_attention_layernorm": "mlp"}
+"""Names of a layer's norms, and of what reads them."""
 
 
 def fuse(model: nn.Module) -> list[nn.Module]:

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from ...planner.formats.configuration import Configuration
-from ...planner.memory.activation.workspace import segment_tokens
+from ...planner.memory.activation.workspace import GRAPH_FROM, segment_tokens
 from ...planner.models.spec import Attention, ModelSpec
 from ...planner.workload import Workload
 from ...runtime.failures import check_finite
-from ...runtime.generation.prefill import GRAPH_FROM
 from .engines import ReadyRun
 from .memory_cap import DeviceMemory
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...planner.engines.kvpareto import KVPARETO
 from ...planner.formats.configuration import Configuration
-from ...planner.latency.roofline_experts import FEW_ROWS
+from ...planner.memory.activation.workspace import FEW_ROWS
 from ...planner.models.spec import ModelSpec, MoEFFN
 
 _HAS_SINCE = {

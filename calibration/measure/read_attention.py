@@ -15,15 +15,14 @@ import torch
 from torch import Tensor
 
 from ...planner.accuracy.key_noise.attention_noise import (
-    BITS,
     KEY_STRUCTURES,
     TILE,
-    TRANSFORMS,
     TURNED,
     VALUE_STRUCTURES,
     AttentionNoise,
     never_finer_worse,
 )
+from ...planner.accuracy.key_noise.key_ranges import BITS, TRANSFORMS
 from ...planner.formats.configuration import Configuration, Granularity
 from ...planner.formats.kv_format import KVFormat, SideFormat
 from ...planner.models.spec import Attention, ModelSpec

@@ -6,8 +6,9 @@ Sizes are printed in GiB with two decimals, so each is known to half of the last
 import re
 from typing import Any
 
-GIB = 2**30
-DIGIT = GIB // 200
+from ...planner.units import GiB
+
+DIGIT = GiB // 200
 """Half of the last digit that is printed, bytes."""
 _LOADED = re.compile(r"Model loading took ([\d.]+) Gi?B")
 _LEFT = re.compile(r"Available KV cache memory: (-?[\d.]+) GiB")
@@ -38,4 +39,4 @@ def read_log(log: str) -> dict[str, Any]:
 
 
 def _bytes(gib: str) -> int:
-    return round(float(gib) * GIB)
+    return round(float(gib) * GiB)

@@ -10,6 +10,7 @@ from ..memory.activation.workspace import (
     FEW_QUERIES,
     MULTIPROCESSORS,
     SEGMENT,
+    block_heads,
     decode_splits,
     latent_piece,
     segment_tokens,
@@ -101,12 +102,11 @@ def attention_group(spec: ModelSpec, workload: Workload, work: AttentionWork) ->
 
 
 def _blocks(work: AttentionWork, workload: Workload) -> tuple[float, float]:
-    """Heads and blocks of a step. A block has all query heads of a KV head, or equal parts of 8 at
-    most (runtime/kernels/cuda_decode.py)."""
+    """Heads and blocks of a step."""
     if not isinstance(work.mixer, Attention):
         return 0.0, 0.0
-    taken = next(n for n in range(min(8, work.group), 0, -1) if work.group % n == 0)
-    heads = workload.batch * work.mixer.kv_heads * (work.group // taken)
+    blocks = work.group // block_heads(work.group)
+    heads = workload.batch * work.mixer.kv_heads * blocks
     held = min(workload.tokens, work.reach or workload.tokens)
     return float(heads), float(heads * decode_splits(heads, MULTIPROCESSORS, held))
 

@@ -25,7 +25,7 @@ import numpy as np
 from ..hardware.gpus import Hardware
 from ..light_dataclass import dataclass
 from ..memory.activation.last_layer import WHOLE_TO
-from ..memory.activation.workspace import GRAPH_FROM, PIECES_TO
+from ..memory.activation.workspace import FEW_ROWS, GRAPH_FROM, PIECES_TO
 from ..models.spec import ModelSpec
 from ..workload import Workload
 from . import roofline_experts as experts
@@ -36,7 +36,7 @@ from .efficiency import Coefficients
 from .job import ConfigurationAxes, LatencyJob, job_of
 from .kernel_launches import ROUTED_CALL, TORCH_CALL
 from .roofline_attention import attention_host, chunk_attention, decode_cache
-from .roofline_experts import FEW_ROWS, PACKED
+from .roofline_experts import PACKED
 
 TENSOR_LAUNCHES = 80
 """What a layer's appends take where a pair spans a tensor, in launches of ours: some 100 of torch's

@@ -8,12 +8,11 @@ at a time: each time reads them again, and fills tiles of its own.
 
 import numpy as np
 
-from ..memory.activation.workspace import EXPERT_ROWS
+from ..memory.activation.workspace import EXPERT_ROWS, FEW_ROWS
 from .attention_group import Floats, Number
 from .card import Card
 from .job import LatencyJob
 
-FEW_ROWS = 64  # rows up to which packed weights are read as they are (runtime/weights/linear.py)
 PACKED = 1.9
 """Stored bytes of a weight below which it is packed."""
 

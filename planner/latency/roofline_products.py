@@ -24,11 +24,12 @@ before, 17 to 64 rows of 4 bits read at `tiles`; runs from before had row.cu for
 import numpy as np
 import numpy.typing as npt
 
+from ..memory.activation.workspace import FEW_ROWS
 from . import roofline_experts as experts
 from .attention_group import Floats, Number
 from .card import Card
 from .job import LatencyJob
-from .roofline_experts import FEW_ROWS, PACKED
+from .roofline_experts import PACKED
 
 FOUR = 0.8
 """Stored bytes of a weight below which it has 4 bits."""

@@ -15,15 +15,12 @@ from typing import TypeGuard
 from ..errors import BadConfig, BadInput
 from ..formats.dtypes import DTYPE_BYTES
 from ..light_dataclass import dataclass
+from ..models.checkpoint_tensors import INDEX, MAX_HEADER, MAX_INDEX, SINGLE
 from ..models.spec import ModelSpec
 from ..models.untrusted_json import parse_json_object, read_json_object
 from ..units import format_bytes
 from .weights import available_weight_bits, weight_bytes
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
-MAX_HEADER = 100 * 2**20  # the format's own limit
-MAX_INDEX = 100 * 2**20  # that of a model of 10^12 parameters has 30 MB
 MAX_FILES = 2000
 _HINT = "fetch the file again, or give the config.json alone"
 FLOATS = ("F64", "F32", "F16", "BF16")

@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from ..errors import BadConfig
 from .untrusted_json import parse_json_object
 
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+MAX_INDEX = 100 * 2**20  # that of a model of 10^12 parameters has 30 MB
+MAX_HEADER = 100 * 2**20  # the format's own limit
 MOST_BYTES = 2**20
 """Of one tensor: a bias or a norm's gain of the widest model has 130 kB."""
 _TYPES = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}
-_MAX_HEADER = 100 * 2**20
 
 
 class ByteFile(Protocol):
@@ -127,7 +130,7 @@ class CheckpointTensors(Generic[File]):
 def _header(file: ByteFile) -> dict[str, tuple[int, dict[str, object]]]:
     """(where the data begin, entry) of each tensor of a file."""
     length = int.from_bytes(file.read(0, 8), "little")
-    if not 2 <= length <= _MAX_HEADER or length + 8 > file.size:
+    if not 2 <= length <= MAX_HEADER or length + 8 > file.size:
         raise BadConfig(f"{file.name} is no safetensors file", "download it again")
     content = parse_json_object(file.read(8, 8 + length), f"the header of {file.name}")
     return {

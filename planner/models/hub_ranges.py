@@ -16,10 +16,9 @@ from threading import Lock
 from typing import Any
 
 from ..errors import BadInput
+from .checkpoint_tensors import INDEX, SINGLE
 from .untrusted_json import parse_json_object
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 MOST_BYTES = 8 * 2**20
 """Of all that is read of one repository."""
 SECONDS = 5.0

@@ -17,7 +17,7 @@ LOOK_AT = 1000
 
 def explain_folder(folder: Path, typed: str) -> BadConfig:
     """The error for `folder`, which has no config.json; `typed` is what it was called."""
-    names = _names(folder)
+    names = first_names(folder)
     if ADAPTER in names:
         return explain_adapter(folder / ADAPTER, typed)
     if folder.name.startswith("models--"):
@@ -60,8 +60,10 @@ def adapter_error(typed: str, base: object) -> BadConfig:
     )
 
 
-def _names(folder: Path) -> list[str]:
+def first_names(folder: Path, most: int = LOOK_AT) -> list[str]:
+    """Names of what is in a folder, in order; of a large one the first `most` that the system
+    gives, of one that cannot be read none."""
     try:
-        return sorted(path.name for path in islice(folder.iterdir(), LOOK_AT))
+        return sorted(path.name for path in islice(folder.iterdir(), most))
     except OSError:
         return []

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from ...planner.errors import NothingFits
 from ...planner.formats.configuration import CHUNKS, Configuration
+from ...planner.memory.activation.workspace import GRAPH_FROM
 from ..failures import is_out_of_memory
 from ..forward import Forward
-
-GRAPH_FROM = 8  # chunks of one size that repay capturing a graph for them
 
 
 def chunk_sizes(

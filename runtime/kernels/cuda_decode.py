@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...planner.formats.code_tables import planes
 from ...planner.formats.configuration import Granularity
-from ...planner.memory.activation.workspace import TAIL_PARTS, decode_splits
+from ...planner.memory.activation.workspace import TAIL_PARTS, block_heads, decode_splits
 from ..cache.layer_state import Clock, LayerState, SideState
 from ..weights.workspace import Keep
 from . import nvrtc
@@ -56,7 +56,6 @@ def supports(state: LayerState, query: Tensor) -> bool:
         and 32 <= key.dim <= 256
         and _deals(key, 4)
         and _deals(value, 8)
-        and _head_block(query.shape[1] // key.values.shape[1]) is not None
     )
 
 
@@ -71,11 +70,6 @@ def _deals(side: SideState, lanes: int) -> bool:
         return False
     piece = width * side.form.bits // 8 // lanes
     return piece % 2 == 0 if lanes == 4 else side.form.bits < 8 or piece % 2 == 0
-
-
-def _head_block(group: int) -> int | None:
-    """Query heads of one KV head that a block takes: all, or equal parts of 8 at most."""
-    return next((n for n in range(min(8, group), 0, -1) if group % n == 0), None)
 
 
 def decode(
@@ -97,8 +91,7 @@ def decode(
     batch, query_heads, _, dim = query.shape
     heads = key.values.shape[1]
     group = query_heads // heads
-    taken = _head_block(group)
-    assert taken is not None  # `supports` holds
+    taken = block_heads(group)
     blocks = group // taken
     tail = any(t is not None for t in (key.residual, key.sinks, value.residual, value.sinks))
     device, rows = query.device.index or 0, batch * heads * blocks

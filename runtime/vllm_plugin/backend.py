@@ -147,7 +147,7 @@ class PackedAttentionImpl(TritonAttentionImpl):
             and metadata.rswa_prefix_lens is None
             and (not metadata.prompts or self._dense is not None)
             and self._fits(kv_cache)
-            and supports(self._form, query.dtype, self.num_queries_per_kv, kv_cache.device)
+            and supports(self._form, query.dtype, kv_cache.device)
         )
 
     def _fits(self, kv_cache: Tensor) -> bool:
@@ -195,7 +195,7 @@ class PackedAttentionImpl(TritonAttentionImpl):
     def _reserve(self, query: Tensor) -> None:
         """Allocate and compile before memory is measured and graphs are captured."""
         form = self._form
-        if form is None or not supports(form, query.dtype, self.num_queries_per_kv, query.device):
+        if form is None or not supports(form, query.dtype, query.device):
             return
         staging_buffers(self._room, query.shape[0], self.num_kv_heads, self.num_heads, form, query)
         _warm(

@@ -23,9 +23,9 @@ from typing import Any
 import torch
 
 from ...planner.errors import BadInput
+from ...planner.formats.code_tables import E2M1
 from ..checkpoint import AGAIN, check_files
 
-E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 EXPONENT_BIAS = 127
 BLOCK = (128, 128)
 _CODES = ("F8_E4M3", "F8_E5M2", "I8")

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...planner.memory.activation.workspace import tokens_at_once
+from ...planner.memory.activation.workspace import FEW_ROWS, tokens_at_once
 from .layout import Packed, Packed4, Packed8
-from .linear import FEW_ROWS, as_stored, multiply
+from .linear import as_stored, multiply
 from .rounding import rounded4, rounded8
 from .workspace import Workspace, require_16_bits
 

@@ -16,9 +16,10 @@ from itertools import accumulate
 
 import torch
 
+from ...planner.memory.activation.workspace import FEW_ROWS
 from .eight_bits.reference import EightBitRows
 from .layout import Packed4, Packed8
-from .linear import FEW_ROWS, QuantizedLinear, W4Linear, multiply, multiply_gated, rows_in_8_bits
+from .linear import QuantizedLinear, W4Linear, multiply, multiply_gated, rows_in_8_bits
 from .workspace import Workspace
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 
+from ...planner.memory.activation.workspace import FEW_ROWS
 from . import layout
 from .awq_format import AWQTensors
 from .eight_bits import reference as eight_bits
@@ -16,9 +17,6 @@ from .eight_bits.reference import EightBitRows
 from .layout import Packed, Packed4, Packed8
 from .rounding import rounded4, rounded8
 from .workspace import Workspace, require_16_bits
-
-FEW_ROWS = 64
-"""Up to this many rows the packed weight is read directly (measured: docs/weights_runtime.md)."""
 
 
 def multiply(

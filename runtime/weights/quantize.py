@@ -14,7 +14,7 @@ import torch
 
 from ... import profiles
 from ...planner.errors import BadInput
-from ..checkpoint import SINGLE
+from ...planner.models.checkpoint_tensors import SINGLE
 from . import awq_quantizer as awq_adapter
 from . import layout
 from .awq_format import AWQTensors

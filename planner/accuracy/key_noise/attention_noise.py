@@ -25,10 +25,8 @@ from numpy.typing import NDArray
 
 from ...light_dataclass import dataclass
 from ..formula import BLOCK, CHANNEL, TENSOR, Floats, FormatArrays, span
-from .key_ranges import at_bits
+from .key_ranges import BITS, TRANSFORMS, at_bits
 
-BITS = (2, 4, 8)
-TRANSFORMS = ("plain", "rot", "smooth", "smooth+rot")
 KEY_STRUCTURES = ("g32", "g64", "g128", "head", "kc32", "kc128", "t32", "thead", "tensor")
 """Token scales by the channels that share one, channel scales by the tokens that do, tiles of TILE
 tokens by their channels, one scale."""

@@ -10,6 +10,7 @@ from ...memory.overhead import driver_context
 from ...models.spec import ModelSpec
 from ...placement import Machine, Placement, Share
 from ...serving import CardTerms, Flags, Parallel, Serving, Sizes, command_line
+from ...units import GiB
 from ...workload import Workload
 from ..vllm.asked_settings import cache_dtype, weight_name
 from ..vllm.command import checkpoint_words, model_argument
@@ -17,7 +18,7 @@ from ..vllm.layouts import layouts, with_layout
 from ..vllm.rank import rank_spec
 from ..vllm.rank_weights import rank_weights
 from ..vllm.settings import ServeSettings
-from .pool import AFTER_CAPTURE, GIB, OTHER, VERSION, bytes_per_token, reserve
+from .pool import AFTER_CAPTURE, OTHER, VERSION, bytes_per_token, reserve
 
 PROGRAM = ("python", "-m", "sglang.launch_server")
 WEIGHT_ERROR = 0.02
@@ -246,7 +247,7 @@ def _terms(card: _Card) -> CardTerms:
         graphs=NONE,
         cache=card.pool,
         context=_sizes(context),
-        beside=(card.kept, min(card.kept, GIB), card.kept),
+        beside=(card.kept, min(card.kept, GiB), card.kept),
     )
 
 

@@ -12,16 +12,17 @@ the same in every layer; pages are of one token.
 from ...engine import Interval
 from ...hardware.gpus import Hardware
 from ...models.spec import Attention, LatentAttention, ModelSpec
+from ...units import GiB
 
 VERSION = "0.5.23"
 """The release whose source the rules of this folder were read from. It was not run here."""
-MIB, GIB = 2**20, 2**30
+MIB = 2**20
 PREFILL_GRAPHS = 58
 """Prefill graphs of the default sizes up to 8,192 tokens."""
 LARGE, LARGE_RESERVE = 60 * 1024 * MIB, 10 * 1024 * MIB
-OTHER = Interval(int(0.4 * GIB), int(0.1 * GIB), int(1.0 * GIB))
+OTHER = Interval(int(0.4 * GiB), int(0.1 * GiB), int(1.0 * GiB))
 """Resident beside the weights: NCCL, workspaces, tables. An estimate."""
-AFTER_CAPTURE = int(1.5 * GIB)
+AFTER_CAPTURE = int(1.5 * GiB)
 """Graphs that a pool sized after their capture must leave room for: the high end."""
 DECODE_GRAPHS = ((20, 8, 8), (35, 48, 160), (60, 32, 160), (160, 256, 512), (10**6, 512, 512))
 """(GiB below, largest decode graph with fewer than four cards, with four and more)."""
@@ -51,6 +52,6 @@ def reserve(spec: ModelSpec, gpu: Hardware, chunk: int, cards: int) -> int:
 def decode_graph(gpu: Hardware, cards: int) -> int:
     """Sequences of the largest decode graph."""
     for below, few, many in DECODE_GRAPHS:
-        if gpu.memory_bytes < below * GIB:
+        if gpu.memory_bytes < below * GiB:
             return few if cards < 4 else many
     return DECODE_GRAPHS[-1][2]

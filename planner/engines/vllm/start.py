@@ -16,6 +16,7 @@ from ...engine import Interval
 from ...hardware.gpus import Hardware
 from ...models.spec import Attention, DenseFFN, LatentAttention, ModelSpec, MoEFFN, RecurrentState
 from ...models.spec_key import SpecKey
+from ...units import GiB
 from .block_pool import BlockPool
 from .mxfp4 import padding_bytes
 from .plugin import staging_bytes
@@ -24,7 +25,6 @@ from .rank_weights import rank_weights
 from .rules import capability_of
 from .settings import ServeSettings
 
-GIB = 2**30
 CUBLAS = 33_554_432
 """cuBLAS's workspace on Hopper, taken through torch's allocator."""
 PROCESSORS = 132
@@ -38,12 +38,12 @@ LATENT_PREFILL = 65_536
 """Tokens of context that latent attention unpacks at once."""
 SECOND_RUNNER = ("deepseek_v2", "granitemoe", "qwen2_moe")
 """Types with experts that the second model runner takes by default."""
-OTHER = Interval(int(0.227 * GIB), int(0.15 * GIB), int(0.45 * GIB))
-GRAPHS = Interval(int(0.30 * GIB), int(0.05 * GIB), int(0.60 * GIB))
+OTHER = Interval(int(0.227 * GiB), int(0.15 * GiB), int(0.45 * GiB))
+GRAPHS = Interval(int(0.30 * GiB), int(0.05 * GiB), int(0.60 * GiB))
 """What the first runner subtracts for CUDA graphs: 0.09 to 0.53 GiB were seen."""
-BESIDE = Interval(int(0.55 * GIB), int(0.15 * GIB), int(0.90 * GIB))
+BESIDE = Interval(int(0.55 * GiB), int(0.15 * GiB), int(0.90 * GiB))
 """CUDA graphs of the second runner, which it takes from what the utilization leaves."""
-SHARED = Interval(int(0.09 * GIB), int(0.05 * GIB), int(0.60 * GIB))
+SHARED = Interval(int(0.09 * GiB), int(0.05 * GiB), int(0.60 * GiB))
 """The same on each of several cards, with NCCL and buffers of all-reduces: 0.066 and 0.109 GiB on
 two H200s. The high end is for more cards and slower links, an estimate."""
 ERROR = 0.35

@@ -28,6 +28,7 @@ MAX_PARTS = 128  # thread blocks that may share a KV head's tokens in decoding
 TAIL_PARTS = (
     3  # more where sinks or a residual exist: sinks, keys waiting for their block, residual
 )
+FEW_ROWS = 64  # of a product up to which packed weights are read as they are, as was timed
 MULTIPROCESSORS = 132  # of an H100 or H200: what decoding is split for where no device is known
 
 
@@ -86,6 +87,12 @@ def decode_splits(rows: int, processors: int, held: int) -> int:
     return min(range(1, most + 1), key=lambda n: (-(-rows * n // processors) / n, n))
 
 
+def block_heads(group: int) -> int:
+    """Query heads of one KV head that a block of decoding takes: all `group`, or equal parts of 8
+    at most."""
+    return next(n for n in range(min(8, group), 0, -1) if group % n == 0)
+
+
 def tile_splits(new: Number, group: Number, rows: Number, held: Number, processors: int) -> Ints:
     """Parts of a cache of `held` tokens that the general kernel's programs attend to apart, so that
     the tiles of `new` tokens' queries, `group` heads a KV head, fill the device. `rows`: (sequence,
@@ -139,9 +146,6 @@ def partial_bytes(
     """Partial results of one decode step: float32 sums, norms and maxima; arrival counters."""
     parts = decode_splits(rows, processors, held) + (TAIL_PARTS if tail else 0)
     return parts * batch * query_heads * (value_dim + 2) * 4 + rows * 4
-
-
-FEW_ROWS = 64  # of a product up to which packed weights are read as they are
 
 
 def eight_bit_bytes(rows: int, inputs: int) -> tuple[int, int]:

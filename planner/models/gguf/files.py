@@ -11,17 +11,16 @@ Ollama keeps its blobs in ~/.ollama/models, or where OLLAMA_MODELS says.
 
 import os
 import re
-from itertools import islice
 from pathlib import Path
 
 from ...errors import BadConfig, BadInput
+from ..other_folders import first_names
 from ..untrusted_json import read_json_object
 from .header import HINT, GgufFile, is_gguf, read_header
 
 SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE | re.DOTALL)
 MAX_PARTS = 2000
-LOOK_AT = 1000
-"""Names of a folder that are looked at, whatever its size."""
+MAX_BLOBS = 100_000
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{8,64})", re.IGNORECASE)
 _NAME = re.compile(r"ollama:([\w.-]+(?:/[\w.-]+)*?)(?::([\w.-]+))?", re.ASCII)
 _MODEL_LAYER = "application/vnd.ollama.image.model"
@@ -83,12 +82,8 @@ def in_folder(folder: Path) -> Path | None:
 
     Raises BadInput, with their names, where there are several.
     """
-    try:
-        names = sorted(path.name for path in islice(folder.iterdir(), LOOK_AT))
-    except OSError:
-        return None
     models = []
-    for name in names:
+    for name in first_names(folder):
         split = SPLIT.fullmatch(name)
         if not name.lower().endswith(".gguf") or name.lower().startswith("mmproj"):
             continue
@@ -115,12 +110,8 @@ def _ollama() -> Path:
 
 def _blob(start: str, typed: str) -> Path:
     folder = _ollama() / "blobs"
-    try:
-        names = [path.name for path in islice(folder.iterdir(), 100 * LOOK_AT)]
-    except OSError:
-        names = []
-    blobs = sorted(name for name in names if name.startswith(f"sha256-{start}"))
-    blobs = [name for name in blobs if re.fullmatch(r"sha256-[0-9a-f]{64}", name)]
+    names = [name for name in first_names(folder, MAX_BLOBS) if name.startswith(f"sha256-{start}")]
+    blobs = [name for name in names if re.fullmatch(r"sha256-[0-9a-f]{64}", name)]
     if len(blobs) != 1:
         several = f"{len(blobs)} blobs of ollama begin so" if blobs else "ollama has no such blob"
         raise BadInput(

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from ...errors import BadConfig
+from ..config_fields import MAX_LAYERS
 from .header import HINT, Value
 from .tensors import GgufTensor
-
-MAX_LAYERS = 2048
 
 
 class GgufKeys:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ....planner.memory.activation.workspace import block_heads
 from .. import nvrtc
 from ..formats import address
 from .page_format import PageFormat, signs
@@ -38,14 +39,13 @@ class _Args(ctypes.Structure):
     ]
 
 
-def supports(form: PageFormat, dtype: torch.dtype, group: int, device: torch.device) -> bool:
-    """Whether decode_pages.cu takes heads of this format, `group` query heads to a KV head."""
+def supports(form: PageFormat, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether decode_pages.cu takes heads of this format."""
     return (
         device.type == "cuda"
         and dtype in (torch.bfloat16, torch.float16)
         and form.dim % 16 == 0
         and 32 <= form.dim <= 256
-        and _taken(group) is not None
         and nvrtc.available()
         and torch.cuda.get_device_capability(device) >= (8, 0)
     )
@@ -59,11 +59,6 @@ def fits(pages: Tensor, form: PageFormat) -> bool:
         and pages.shape[2] % 16 == 0
         and pages.data_ptr() % 16 == pages.stride(0) % 16 == pages.stride(1) % 16 == 0
     )
-
-
-def _taken(group: int) -> int | None:
-    """Query heads of one KV head that a block takes: all, or equal parts of 8 at most."""
-    return next((n for n in range(min(8, group), 0, -1) if group % n == 0), None)
 
 
 class PageDecoder:
@@ -84,8 +79,7 @@ class PageDecoder:
         softcap: bool = False,
     ) -> None:
         group = query_heads // heads
-        taken = _taken(group)
-        assert taken is not None  # `supports` holds
+        taken = block_heads(group)
         index = device.index or 0
         self.form, self.heads, self.query_heads = form, heads, query_heads
         processors = torch.cuda.get_device_properties(device).multi_processor_count

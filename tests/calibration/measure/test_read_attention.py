@@ -8,12 +8,11 @@ from transformers import PreTrainedModel
 from kvpareto.calibration.measure.layer_sensitivity import Sensitivity
 from kvpareto.calibration.measure.read_attention import LEAST, read_attention
 from kvpareto.planner.accuracy.key_noise.attention_noise import (
-    BITS,
     KEY_STRUCTURES,
-    TRANSFORMS,
     VALUE_STRUCTURES,
     AttentionNoise,
 )
+from kvpareto.planner.accuracy.key_noise.key_ranges import BITS, TRANSFORMS
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.runtime import Session

@@ -11,12 +11,11 @@ from kvpareto.calibration.records import record_file as records
 from kvpareto.calibration.records.profile_files import replace_file, to_text
 from kvpareto.calibration.records.record_file import ROWS, RecordFile, read_records
 from kvpareto.planner.accuracy.key_noise.attention_noise import (
-    BITS,
     KEY_STRUCTURES,
-    TRANSFORMS,
     TURNED,
     VALUE_STRUCTURES,
 )
+from kvpareto.planner.accuracy.key_noise.key_ranges import BITS, TRANSFORMS
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.whole_file import sync_folder
 from tests.support.record_writer import row

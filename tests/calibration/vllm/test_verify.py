@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kvpareto.calibration.vllm.log_lines import DIGIT, GIB, read_log
+from kvpareto.calibration.vllm.log_lines import DIGIT, read_log
 from kvpareto.calibration.vllm.start import (
     Burst,
     engine_arguments,
@@ -21,6 +21,7 @@ from kvpareto.planner.engines.vllm.settings import ServeSettings
 from kvpareto.planner.engines.vllm.start import Start, start
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.load_model import load_model
+from kvpareto.planner.units import GiB
 from kvpareto.planner.workload import Workload
 from tests.calibration.vllm.stand_in import QWEN, Engine
 
@@ -58,11 +59,11 @@ def _receipt(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict
 
 def test_log_of_vllm_0_26_read_back() -> None:
     found = read_log(LOG)
-    assert found["weights"] == round(15.01 * GIB)
-    assert found["activation"] == round(1.78 * GIB)
-    assert found["cache"] == round(108.8 * GIB)
+    assert found["weights"] == round(15.01 * GiB)
+    assert found["activation"] == round(1.78 * GiB)
+    assert found["cache"] == round(108.8 * GiB)
     assert found["tokens"] == 891_257
-    assert found["graphs"] == round(0.99 * GIB)
+    assert found["graphs"] == round(0.99 * GiB)
     assert read_log("nothing") == {}
 
 
@@ -178,7 +179,7 @@ def test_a_silent_release_is_read_from_its_log(
 ) -> None:
     engine.answers(silent=True, prints=LOG.splitlines(), refuses="no more")
     _, document = _receipt(capsys)
-    assert document["execution"]["memory"]["weights"] == round(15.01 * GIB)
+    assert document["execution"]["memory"]["weights"] == round(15.01 * GiB)
     assert document["execution"]["error_of_bytes"] == DIGIT
 
 

@@ -27,7 +27,7 @@ def check_decode(batch: PagedBatch, group: int, **options: Any) -> None:
     """Within tolerance of the reference, bit for bit the same twice, nothing left unwritten."""
     heads, dtype = batch.pages.shape[1], batch.key.dtype
     query = torch.randn(len(batch.lengths), heads * group, batch.form.dim, dtype=dtype).cuda()
-    assert supports(batch.form, dtype, group, query.device)
+    assert supports(batch.form, dtype, query.device)
     assert fits(batch.pages, batch.form)
     decoder = PageDecoder(
         batch.form, heads, heads * group, batch.pages.shape[2], dtype, query.device,

@@ -6,14 +6,13 @@ import pytest
 from kvpareto.planner.accuracy.format_arrays import formats_of
 from kvpareto.planner.accuracy.formula import span
 from kvpareto.planner.accuracy.key_noise.attention_noise import (
-    BITS,
     KEY_STRUCTURES,
-    TRANSFORMS,
     TURNED,
     VALUE_STRUCTURES,
     AttentionNoise,
     never_finer_worse,
 )
+from kvpareto.planner.accuracy.key_noise.key_ranges import BITS, TRANSFORMS
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
 
