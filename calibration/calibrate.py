@@ -68,7 +68,7 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
     from .before_loading import check_here, open_bench
     from .design.campaign import write_profile
     from .design.without_fit import Ended, check_fitted
-    from .fit.gpu import refit
+    from .fit.hardware.gpu import refit
     from .records.environment import environment
     from .records.profile_files import replace_file
     from .records.record_file import RecordFile, of_other_versions, read_records

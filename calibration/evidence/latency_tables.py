@@ -30,8 +30,8 @@ from ...planner.load_model import load_model
 from ...planner.models.spec import ModelSpec
 from ...planner.workload import Workload
 from ...profiles import read
-from ..fit.engine_runs import RunRow, shipped_executions, shipped_runs
-from ..fit.latency import FROM_KERNELS, LatencyFit, described, fit
+from ..fit.hardware.engine_runs import RunRow, shipped_executions, shipped_runs
+from ..fit.hardware.latency import FROM_KERNELS, LatencyFit, described, fit
 from .left_out_errors import class_table
 from .memory_tables import spec_of
 

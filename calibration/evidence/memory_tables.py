@@ -27,7 +27,7 @@ from ...planner.models.read_config import read_model
 from ...planner.models.spec import ModelSpec
 from ...planner.workload import Workload
 from ...profiles import read
-from ..fit.engine_runs import RunRow, shipped_runs
+from ..fit.hardware.engine_runs import RunRow, shipped_runs
 
 BASELINE_MODELS = {
     "llama-3.1-8b": "meta-llama/Llama-3.1-8B-Instruct",

@@ -1,14 +1,14 @@
-"""From measured rows to coefficients: accuracy, latency, and the GPU at hand."""
+"""From measured rows to coefficients: accuracy here, times and memory of a GPU in hardware/."""
 
 DOOR = (
     "accuracy_rows",
     "calibrated_noise",
     "coefficients",
     "cross_validation",
-    "engine_runs",
-    "gpu",
+    "hardware.engine_runs",
+    "hardware.gpu",
+    "hardware.latency",
     "interval_widths",
-    "latency",
     "least_squares",
     "leave_out",
     "measured_models",

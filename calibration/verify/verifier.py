@@ -223,7 +223,7 @@ class Verifier:
         if any(row.retention is not None for row in new) or not (folder / META).exists():
             try:
                 from ..design.campaign import write_profile
-                from ..fit.gpu import refit
+                from ..fit.hardware.gpu import refit
 
                 self._notice("fitting")
                 here = environment(self._settings.device)

@@ -1,7 +1,7 @@
 """Coefficients that were measured on this machine's GPU; they replace the shipped ones.
 
-`<home>/hardware/<gpu>.json` is written by `kvpareto calibrate` (calibration/fit/gpu.py) from
-runs on that GPU and read here:
+`<home>/hardware/<gpu>.json` is written by `kvpareto calibrate` (calibration/fit/hardware/gpu.py)
+from runs on that GPU and read here:
 
     {"schema": 1, "gpu": "NVIDIA H200", "runs": 48,
      "engines": {"kvpareto": {"coefficients": {…}, "there": {"kind": …, "low": {…}, "high": {…}}}},

@@ -8,6 +8,5 @@ DOOR = (
     "parts_cut",
     "predict",
     "roofline",
-    "roofline_experts",
 )
 """Modules that other rooms may import."""

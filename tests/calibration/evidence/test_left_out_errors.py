@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kvpareto.calibration.evidence.left_out_errors import LeftOutErrors, class_table, conformal
-from kvpareto.calibration.fit.engine_runs import shipped_runs
+from kvpareto.calibration.fit.hardware.engine_runs import shipped_runs
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.profiles import read
 

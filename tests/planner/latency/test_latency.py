@@ -13,8 +13,8 @@ from kvpareto.calibration.evidence.latency_tables import (
     runtime_runs,
     whole_models,
 )
-from kvpareto.calibration.fit.engine_runs import shipped_runs
-from kvpareto.calibration.fit.latency import COSTS, FROM_KERNELS, RATES, fit
+from kvpareto.calibration.fit.hardware.engine_runs import shipped_runs
+from kvpareto.calibration.fit.hardware.latency import COSTS, FROM_KERNELS, RATES, fit
 from kvpareto.planner.engine import Engine
 from kvpareto.planner.engines import all_engines
 from kvpareto.planner.engines.kvpareto import KVPARETO

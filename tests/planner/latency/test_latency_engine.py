@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.layers.layer_cases import SETS, cases
-from kvpareto.calibration.fit.engine_runs import shipped_runs
-from kvpareto.calibration.fit.latency import described
+from kvpareto.calibration.fit.hardware.engine_runs import shipped_runs
+from kvpareto.calibration.fit.hardware.latency import described
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpu_names import find_gpu

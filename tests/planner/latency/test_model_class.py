@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kvpareto.calibration.fit.engine_runs import shipped_runs
+from kvpareto.calibration.fit.hardware.engine_runs import shipped_runs
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpu_names import find_gpu

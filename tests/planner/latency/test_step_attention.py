@@ -119,12 +119,12 @@ def test_a_captured_step_does_not_wait_for_the_host() -> None:
 
 def test_normed_queries_and_keys_of_several_sequences_were_copied() -> None:
     def copies(model: str, batch: int, copied: float = 1.0) -> float:
-        of = replace(job(model, 4000, batch), copied=copied)
+        of = replace(job(model, 4000, batch), copied_heads=copied)
         return step(of) - step(of, replace(OURS, card_copy=0.0))
 
     assert copies(QWEN3, 1) == copies(LLAMA, 4) == copies(QWEN3, 2, copied=0.0) == 0
     assert copies(QWEN3, 2) == pytest.approx(36 * OURS.card_copy)
-    assert job(QWEN3, 4000, 2).copied == 0
+    assert job(QWEN3, 4000, 2).copied_heads == 0
 
 
 def test_a_card_that_is_idle_is_filled_by_more_tiles() -> None:

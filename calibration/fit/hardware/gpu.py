@@ -17,18 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from ...planner.accuracy.calibrations import folders
-from ...planner.engines.kvpareto import KVPARETO
-from ...planner.errors import BadInput
-from ...planner.hardware.gpu_names import candidates, find_gpu
-from ...planner.hardware.gpus import Hardware
-from ...planner.hardware.measured import forget, path_of
-from ...planner.latency.efficiency import shipped
-from ...planner.memory.overhead import workspace
-from ...planner.memory.weights import weight_bytes
-from ...planner.whole_file import writing
-from ..records.profile_files import replace_file
-from ..records.record_file import ROWS, read_records
+from ....planner.accuracy.calibrations import folders
+from ....planner.engines.kvpareto import KVPARETO
+from ....planner.errors import BadInput
+from ....planner.hardware.gpu_names import candidates, find_gpu
+from ....planner.hardware.gpus import Hardware
+from ....planner.hardware.measured import forget, path_of
+from ....planner.latency.efficiency import shipped
+from ....planner.memory.overhead import workspace
+from ....planner.memory.weights import weight_bytes
+from ....planner.whole_file import writing
+from ...records.profile_files import replace_file
+from ...records.record_file import ROWS, read_records
 from .engine_runs import RunRow, known_spec, of_records
 from .latency import entry, fit
 

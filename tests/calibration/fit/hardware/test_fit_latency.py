@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kvpareto.calibration.fit.engine_runs import RunRow, of_records
-from kvpareto.calibration.fit.gpu import contexts, document, refit, slacks
-from kvpareto.calibration.fit.latency import COSTS, RATES, entry, fit
+from kvpareto.calibration.fit.hardware.engine_runs import RunRow, of_records
+from kvpareto.calibration.fit.hardware.gpu import contexts, document, refit, slacks
+from kvpareto.calibration.fit.hardware.latency import COSTS, RATES, entry, fit
 from kvpareto.calibration.records.record_file import Environment, Memory, Record, RecordFile
 from kvpareto.planner.accuracy.calibrations import META, fingerprint, folder_of
 from kvpareto.planner.engines.kvpareto import KVPARETO

@@ -1,7 +1,7 @@
 """Latency coefficients of the kvpareto engine from whole runs of one GPU.
 
-    python -m kvpareto.calibration.fit.latency            what the shipped rows of an H200 say
-    python -m kvpareto.calibration.fit.latency --write    into profiles/hardware/latency.json
+    python -m kvpareto.calibration.fit.hardware.latency          what an H200's shipped rows say
+    python -m kvpareto.calibration.fit.hardware.latency --write  profiles/hardware/latency.json anew
 
 The roofline of planner/latency/roofline.py is fitted as it stands: least squares on log(predicted /
 measured) of TTFT and TPOT, with a loss that lets outliers go, over the logarithms of the
@@ -21,16 +21,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...planner.engines.kvpareto import KVPARETO
-from ...planner.hardware.gpu_names import find_gpu
-from ...planner.hardware.gpus import Hardware
-from ...planner.latency.efficiency import Coefficients, before_runs
-from ...planner.latency.job import ConfigurationAxes, LatencyJob, job_of, stack
-from ...planner.latency.model_class import class_of
-from ...planner.latency.roofline import seconds
-from ...planner.libraries import importing
-from ...planner.memory.kv_cache import kv_bytes
-from ..evidence.left_out_errors import LeftOutErrors, class_table
+from ....planner.engines.kvpareto import KVPARETO
+from ....planner.hardware.gpu_names import find_gpu
+from ....planner.hardware.gpus import Hardware
+from ....planner.latency.efficiency import Coefficients, before_runs
+from ....planner.latency.job import ConfigurationAxes, LatencyJob, job_of, stack
+from ....planner.latency.model_class import class_of
+from ....planner.latency.roofline import seconds
+from ....planner.libraries import importing
+from ....planner.memory.kv_cache import kv_bytes
+from ...evidence.left_out_errors import LeftOutErrors, class_table
 from .engine_runs import RunRow, shipped_runs
 
 Floats = npt.NDArray[np.float64]
@@ -219,7 +219,7 @@ def entry(fitted: LatencyFit, rows: Sequence[RunRow], kind: str) -> dict[str, An
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="kvpareto.calibration.fit.latency")
+    parser = argparse.ArgumentParser(prog="kvpareto.calibration.fit.hardware.latency")
     parser.add_argument("--write", action="store_true", help="replace the shipped coefficients")
     options = parser.parse_args(arguments)
     rows = shipped_runs()
@@ -232,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(class_table(fitted.held_out))
     print(f"runs left out in {FOLDS} folds: TTFT {ttft:.1%}, TPOT {tpot:.1%} at the median")
     if options.write:
-        path = Path(__file__).parents[2] / "profiles" / "hardware" / "latency.json"
+        path = Path(__file__).parents[3] / "profiles" / "hardware" / "latency.json"
         whole = json.loads(path.read_text(encoding="utf-8"))
         whole["engines"][KVPARETO.name] |= fields
         path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")

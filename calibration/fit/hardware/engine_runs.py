@@ -18,17 +18,17 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from ...planner.accuracy.calibrations import fingerprint
-from ...planner.engine import Engine
-from ...planner.engines.kvpareto import KVPARETO
-from ...planner.errors import BadInput
-from ...planner.formats.configuration import Configuration
-from ...planner.load_model import load_model
-from ...planner.models.read_config import read_model
-from ...planner.models.spec import ModelSpec
-from ...planner.workload import Workload
-from ...profiles import read
-from ..records.record_file import Record
+from ....planner.accuracy.calibrations import fingerprint
+from ....planner.engine import Engine
+from ....planner.engines.kvpareto import KVPARETO
+from ....planner.errors import BadInput
+from ....planner.formats.configuration import Configuration
+from ....planner.load_model import load_model
+from ....planner.models.read_config import read_model
+from ....planner.models.spec import ModelSpec
+from ....planner.workload import Workload
+from ....profiles import read
+from ...records.record_file import Record
 from .engine_history import engine_parts, experts_in_turn, packed_rows_read, prompts_by_tiles
 
 RUNS = (

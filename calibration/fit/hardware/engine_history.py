@@ -8,10 +8,10 @@ used for what it still says.
 
 from typing import Any
 
-from ...planner.engines.kvpareto import KVPARETO
-from ...planner.formats.configuration import Configuration
-from ...planner.memory.activation.workspace import FEW_ROWS
-from ...planner.models.spec import ModelSpec, MoEFFN
+from ....planner.engines.kvpareto import KVPARETO
+from ....planner.formats.configuration import Configuration
+from ....planner.memory.activation.workspace import FEW_ROWS
+from ....planner.models.spec import ModelSpec, MoEFFN
 
 _HAS_SINCE = {
     "eight_bit_attention": "2026-11-28T14",
