@@ -145,6 +145,10 @@ class Fields:
         return self.count(name, high=MAX_LAYERS)
 
     def wrong(self, name: str, value: object, expected: str) -> BadConfig:
+        """The error for a field of another kind, under the name that the file gives it."""
+        alias = self.aliases.get(name)
+        if alias is not None and name not in self.raw and alias in self.raw:
+            name = alias
         shown = repr(value)
         shown = shown if len(shown) <= 60 else shown[:59] + "…"
         return BadConfig(
@@ -154,8 +158,10 @@ class Fields:
 
     def missing(self, name: str) -> BadConfig:
         family = f" ({self.kind})" if self.kind else ""
+        alias = self.aliases.get(name)
+        spelled = f"{self.path}{name}" + (f" or {self.path}{alias}" if alias is not None else "")
         return BadConfig(
-            f"config.json{family} has no {self.path}{name}, and it cannot be derived",
+            f"config.json{family} has no {spelled}, and it cannot be derived",
             "use the model's published config.json, complete",
         )
 

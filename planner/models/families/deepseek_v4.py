@@ -20,18 +20,19 @@ _OF_RATIO = {0: SLIDING, 4: SPARSE, 128: HEAVY}
 
 def kinds(f: Fields, layers: int) -> Sequence[str]:
     """`layer_types`, else older `compress_ratios` (0, 4 or 128 for each layer), else V4's own."""
-    given = f.texts("layer_types") or None
+    given, name = f.texts("layer_types") or None, "layer_types"
     if given is None and f.has("compress_ratios"):
-        ratios = f.counts("compress_ratios") or ()
+        name = "compress_ratios"
+        ratios = f.counts(name) or ()
         if set(ratios) - set(_OF_RATIO):
-            raise f.wrong("compress_ratios", list(ratios), "made of 0, 4 and 128")
+            raise f.wrong(name, list(ratios), "made of 0, 4 and 128")
         given = tuple(_OF_RATIO[ratio] for ratio in ratios)
     if given is None:
         given = (HEAVY,) * min(layers, 2) + tuple(
             SPARSE if i % 2 else HEAVY for i in range(max(layers - 2, 0))
         )
     if len(given) < layers:
-        raise f.wrong("layer_types", list(given), f"one for each of the {layers} layers")
+        raise f.wrong(name, f.raw.get(name), f"one for each of the {layers} layers")
     return given[:layers]
 
 

@@ -56,7 +56,7 @@ def m3_kinds(f: Fields, layers: int) -> Sequence[str]:
     if given is not None or "sparse_attention_freq" not in section:
         return given or [FULL] * layers
     inner = Fields(section, path=f"{f.path}sparse_attention_config.", notes=f.notes)
-    sparse = inner.counts("sparse_attention_freq", layers) or ()
+    sparse = inner.counts("sparse_attention_freq", layers) or (0,) * layers
     return [SPARSE if each else FULL for each in sparse]
 
 

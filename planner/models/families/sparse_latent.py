@@ -125,10 +125,17 @@ def _sliding_fields(f: Fields) -> Fields:
     each = f.mapping("per_layer_config") or {}
     at = str(kinds.index(SLIDING)) if SLIDING in kinds else ""
     entry = each.get(at)
-    own = {name: f.raw.get(f"swa_{name}", value) for name, value in _SLIDING.items()}
-    own.update(entry if isinstance(entry, dict) else {})
-    if isinstance(own["head_dim"], int) and isinstance(own["qk_nope_head_dim"], int):
-        own.setdefault("qk_rope_head_dim", own["head_dim"] - own["qk_nope_head_dim"])
+    entry = entry if isinstance(entry, dict) else {}
+    section = Fields(entry, kind=f.kind, path=f"{f.path}per_layer_config.{at}.", notes=f.notes)
+    own = {
+        name: section.count(name, f.count(f"swa_{name}", value)) for name, value in _SLIDING.items()
+    }
+    rotary, plain = own["head_dim"] - own["qk_nope_head_dim"], own["qk_nope_head_dim"]
+    if rotary < 0 and not section.has("qk_rope_head_dim"):
+        names = section if section.has("head_dim") else f
+        name = "head_dim" if section.has("head_dim") else "swa_head_dim"
+        raise names.wrong(name, own["head_dim"], f"at least the {plain} channels without positions")
+    own = {**entry, "qk_rope_head_dim": section.count("qk_rope_head_dim", rotary, low=0), **own}
     return Fields({**f.raw, **own}, kind=f.kind, path=f.path, defaults=f.defaults, notes=f.notes)
 
 

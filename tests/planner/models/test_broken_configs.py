@@ -1,8 +1,10 @@
 """A config.json however broken gives a description or one line of error, never anything else."""
 
+import contextlib
 import copy
 import math
 import random
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,6 +69,51 @@ def test_mutations_give_a_description_or_a_line(name: str) -> None:
         assert message
         assert hint
         assert "\n" not in message + hint
+
+
+def test_a_field_of_another_kind_is_named_as_the_file_names_it() -> None:
+    """Whatever spelling a family reads, and whatever section it makes of the file's fields."""
+    named = []
+    for name, config in ALL.items():
+        for where in paths(config):
+            if not all(isinstance(key, str) for key in where):
+                continue
+            broken = copy.deepcopy(config)
+            holder: Any = broken
+            for key in where[:-1]:
+                holder = holder[key]
+            holder[where[-1]] = "no size"
+            with contextlib.suppress(BadConfig):
+                read_model(broken, name)
+                continue
+            with pytest.raises(BadConfig) as caught:
+                read_model(broken, name)
+            said = re.match(r"config\.json: (\S+) is 'no size', not", caught.value.message)
+            if said is not None:
+                named.append((said[1].split(".")[-1], where[-1], name))
+    assert len(named) > 1500
+    assert [one for one in named if one[0] != one[1]] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"n_positions": -1}, "n_positions"),
+        ({"n_embd": 0}, "n_embd"),
+        ({"n_layer": "12"}, "n_layer"),
+        ({"n_head": 2.5}, "n_head"),
+    ],
+)
+def test_an_older_spelling_is_named_where_it_stands(change: dict[str, Any], name: str) -> None:
+    config = load_config("openai-community/gpt2-medium").config
+    with pytest.raises(BadConfig, match=f"^config.json: {name} is "):
+        read_model({**config, **change}, "gpt2")
+
+
+def test_what_stands_in_the_file_is_not_called_missing() -> None:
+    config = {**BASE, "model_type": "zork", "hidden_size": -8}
+    with pytest.raises(BadConfig, match="hidden_size is -8, not a number above 0"):
+        read_model(config, "zork")
 
 
 @pytest.mark.parametrize(

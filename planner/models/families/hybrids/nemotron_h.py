@@ -23,7 +23,11 @@ def nemotron_blocks(f: Fields) -> list[str]:
     kinds = [LEGACY_LAYER_TYPES.get(kind, kind) for kind in listed]
     unknown = set(kinds) - set(NEMOTRON_LETTERS.values())
     if not kinds or unknown or len(kinds) > MAX_LAYERS:
-        raise f.wrong("hybrid_override_pattern", listed, "a pattern of the letters M, E, * and -")
+        names = ("layers_block_type", "layer_types", "hybrid_override_pattern")
+        name = next((name for name in names if f.has(name)), names[-1])
+        raise f.wrong(
+            name, f.raw.get(name), "a pattern of the letters M, E, * and -, or their kinds"
+        )
     return kinds
 
 

@@ -130,9 +130,8 @@ def deepseek_ocr_towers(f: Fields, t: Tensors) -> bool:
     sizes = vision.get("width")
     if not isinstance(sizes, Mapping) or not {"clip-l-14-224", "sam_vit_b"} <= set(sizes):
         return False
-    path = f"{f.path}vision_config.width."
-    c = Fields(sizes["clip-l-14-224"], path=f"{path}clip-l-14-224.", notes=f.notes)
-    s = Fields(sizes["sam_vit_b"], path=f"{path}sam_vit_b.", notes=f.notes)
+    towers = Fields(sizes, path=f"{f.path}vision_config.width.", notes=f.notes)
+    c, s = _section(towers, "clip-l-14-224"), _section(towers, "sam_vit_b")
     image = Fields(vision, path=f"{f.path}vision_config.").count("image_size")
     projector = Fields(f.mapping("projector_config") or {}, path=f"{f.path}projector_config.")
     width = s.count("width")

@@ -103,6 +103,9 @@ def _need(f: Fields, names: Sequence[str], high: int = 2**27) -> int:
     if values:
         given = " and ".join(name for name in names if f.has(name))
         raise not_known(f, f"{given} disagree, and which of them counts is not known")
+    for name in names:
+        if f.has(name):
+            raise f.wrong(name, f.raw.get(name), "a number above 0")
     raise not_known(
         f, f"its config has no {f.path}{names[0]}, so it cannot be read as a Llama either"
     )
