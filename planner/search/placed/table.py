@@ -88,7 +88,28 @@ class PlacedSpace:
 
 def placement_of(request: Request, config: Configuration, workload: Workload) -> Placement:
     """Where one configuration lies within the request's budgets."""
-    return request.engine.place(request.spec, config, workload, request.machine)
+    return place(request.engine, request.spec, config, workload, request.machine)
+
+
+def place(
+    engine: Engine, spec: ModelSpec, config: Configuration, workload: Workload, machine: Machine
+) -> Placement:
+    """Where one configuration lies. Of a model that is not understood the ends hold every reading,
+    and all of them must fit."""
+    placement = engine.place(spec, config, workload, machine)
+    if not spec.readings:
+        return placement
+    ends = [engine.place(end, config, workload, machine) for end in spec.ends]
+    every = (placement, *ends)
+    return replace(
+        placement,
+        device_ends=(
+            min(one.device_ends[0] for one in every),
+            max(one.device_ends[1] for one in every),
+        ),
+        needed=max(one.needed for one in every),
+        fits=all(one.fits for one in every),
+    )
 
 
 def space_of(request: Request) -> Space:
@@ -205,7 +226,7 @@ def placed_anyway(
     engine.check_formats(config)
     given = [budget_of(gpu, None) if engine.serves else (ANY, 0) for gpu in gpus]
     shares = tuple(size for size, _ in given)
-    placement = engine.place(spec, config, workload, Machine(gpus, shares, parallel=parallel))
+    placement = place(engine, spec, config, workload, Machine(gpus, shares, parallel=parallel))
     if kept_back := sum(kept for _, kept in given):
         left = f"{format_bytes(kept_back)} are left to a desktop, as in a plan without --reserve"
         placement = replace(placement, notes=(*placement.notes, left))
