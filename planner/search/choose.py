@@ -5,9 +5,9 @@ predicted retention keeps what must be kept. Where none that fits is safe, none 
 Among the safe ones
 
     1  those with 2-bit keys or values are left out, unless the model's own calibration speaks for
-       them or the risk is accepted; those with chunks that nobody runs are, where others are left;
-       and but for the least memory, those whose first token takes SLOW_PREFILL times as long as
-       another's
+       them or the risk is accepted; those with chunks that nobody runs are, where others are left
+       and none of them is better than what is found without them in all respects; and but for the
+       least memory, those whose first token takes SLOW_PREFILL times as long as another's
     2  filters leave what is as good as the best by
 
            accuracy  retention's lower end, then simplicity, then (of files in several types,
@@ -33,7 +33,7 @@ import numpy as np
 from ..light_dataclass import dataclass
 from .pareto import pareto_mask
 from .point_arrays import Column, Ints, Mask, PointArrays
-from .tie_breaking import NOISE, SAME_MEMORY, SAME_TIME, filters, near_least
+from .tie_breaking import NOISE, SAME_MEMORY, SAME_TIME, filters, near_least, resolution
 
 USABLE = 0.5
 SLOW_PREFILL = 4.0
@@ -78,6 +78,15 @@ def choose(
     left = np.flatnonzero(usual if usual.any() else kept)
     if not len(left):
         return None
+    index, alike = _best(points, left, objective, roomy)
+    better = np.flatnonzero(kept & ~points.usual & _better(points, index))
+    if len(better):
+        index, alike = _best(points, better, objective, roomy)
+    return Choice(index, alike, safe)
+
+
+def _best(points: PointArrays, left: Ints, objective: str, roomy: Mask | None) -> tuple[int, int]:
+    """The best by the objective of those `left`, and how many were as good."""
     if objective != "memory":
         left = left[points.ttft[left] <= SLOW_PREFILL * points.ttft[left].min()]
     alike = 0
@@ -85,7 +94,16 @@ def choose(
         left = left[leave(left)]
         alike = alike or len(left)
     order = np.lexsort((points.memory[left], points.complexity[left]))
-    return Choice(int(left[order[0]]), alike, safe)
+    return int(left[order[0]]), alike
+
+
+def _better(points: PointArrays, index: int) -> Mask:
+    """Where more is promised than at `index`, with no more memory and no more time: more than what
+    the interval of what is promised resolves."""
+    better: Mask = points.low > points.low[index] + resolution(points)
+    for column in (points.memory, points.ttft, points.tpot):
+        better &= column <= column[index]
+    return better
 
 
 def safe_points(points: PointArrays, loss: float | None) -> Mask:

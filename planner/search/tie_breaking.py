@@ -28,8 +28,7 @@ def filters(points: PointArrays, roomy: Mask | None = None) -> dict[str, list[Fi
 
     def kept(left: Ints) -> Mask:
         best = left[np.argmax(points.low[left])]
-        resolved = max(points.retention[best] - points.low[best], NOISE)
-        return near_best(points.low[left], resolved)
+        return near_best(points.low[left], float(resolution(points)[best]))
 
     def fast(left: Ints) -> Mask:
         return near_least(points.time[left], SAME_TIME)
@@ -53,6 +52,11 @@ def filters(points: PointArrays, roomy: Mask | None = None) -> dict[str, list[Fi
         "latency": [fast, kept, simple, fast],
         "memory": [small, kept, simple, fast],
     }
+
+
+def resolution(points: PointArrays) -> Column:
+    """Differences of retention that each point's interval does not resolve; NOISE at least."""
+    return np.maximum(points.retention - points.low, NOISE)
 
 
 def near_best(values: Column, tolerance: float) -> Mask:

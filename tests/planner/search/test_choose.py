@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from kvpareto.planner.search.choose import (
     SLOW_PREFILL,
@@ -97,10 +98,24 @@ def test_two_bits_need_a_calibration_or_an_accepted_risk() -> None:
 
 
 def test_what_nobody_runs_is_taken_only_where_nothing_usual_is_safe() -> None:
-    given = points([(9, 0.99, 9, 0.1, 0), (9, 0.92, 9, 0.1, 9), (5, 0.95, 9, 0.1, 0)])
+    given = points([(9, 0.99, 9.1, 0.1, 0), (9, 0.92, 9, 0.1, 9), (5, 0.95, 9.1, 0.1, 0)])
     given = replace(given, usual=np.array([False, True, False]))
     assert [chosen(given, budget) for budget in (10, 8)] == [1, 2]
     assert chosen(given, 10, "memory") == 1
+
+
+@pytest.mark.parametrize("objective", ["accuracy", "latency", "memory"])
+def test_what_nobody_runs_is_taken_where_it_is_better_in_all_respects(objective: str) -> None:
+    """More memory must not buy a worse plan: 64-token chunks of the plain model that fit a smaller
+    budget, before usual chunks of 4-bit weights that need twice as much."""
+    unusual, usual = (5, 0.99, 9, 0.1, 1), (9, 0.92, 10, 0.1, 2)
+    given = replace(points([unusual, usual]), usual=np.array([False, True]))
+    assert [chosen(given, budget, objective) for budget in (6, 10)] == [0, 0]
+    for worse in ((9.5, 0.99, 9, 0.1, 1), (5, 0.925, 9, 0.1, 1), (5, 0.99, 10.5, 0.1, 1)):
+        given = replace(points([worse, usual]), usual=np.array([False, True]))
+        assert chosen(given, 10, objective) == 1
+    slower = replace(points([(5, 0.99, 9, 0.101, 1), usual]), usual=np.array([False, True]))
+    assert chosen(slower, 10, objective) == 1
 
 
 def test_of_equals_the_simplest_is_taken_and_of_these_the_smallest() -> None:
