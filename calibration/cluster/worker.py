@@ -67,15 +67,15 @@ class CardWorker:
             made.put(record)
 
         def run() -> None:
-            runner = ConfigurationRunner(
-                self._bench,
-                self._identity,
-                records,
-                append,
-                items=self._items,
-                notice=lambda text: None,
-            )
             try:
+                runner = ConfigurationRunner(
+                    self._bench,
+                    self._identity,
+                    records,
+                    append,
+                    items=self._items,
+                    notice=lambda text: None,
+                )
                 measure(runner)
             except BaseException as error:
                 made.put(error)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from kvpareto.calibration.cluster.worker import CardWorker, Job
 from kvpareto.calibration.cluster.workers import Event, Workers, connect
 from kvpareto.calibration.design.campaign import CalibrationPlan, Ending
 from kvpareto.calibration.measure.rows import ProfileIdentity, RowMaker
+from kvpareto.calibration.measure.runner import ConfigurationRunner
 from kvpareto.calibration.records.record_file import DIVERGENCE, Record, parse_record
 from kvpareto.planner.accuracy import calibrations
 from kvpareto.planner.formats.configuration import Configuration
@@ -189,6 +191,32 @@ def test_without_ray_exit_3_and_the_line_to_type(
     said = capsys.readouterr().err
     assert "needs ray" in said
     assert "[ray]" in said
+
+
+@pytest.mark.parametrize("where", ["__init__", "run"])
+def test_an_error_of_a_worker_is_raised_wherever_it_is_made(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are asked for in a thread: with an error that is lost they would be waited for."""
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise ValueError("the runner is broken")
+
+    monkeypatch.setattr(ConfigurationRunner, where, broken)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    worker = CardWorker(MadeUpModel, *IDENTITY, ITEMS, "cpu")
+    job: Job = ("w16a16-k16v16", (("w16a16-k16v16+pc512", 2048),))
+    raised: list[str] = []
+
+    def ask() -> None:
+        with pytest.raises(ValueError, match="is broken") as caught:
+            list(worker.rows(job, []))
+        raised.append(str(caught.value))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(timeout=20)
+    assert raised == ["the runner is broken"]
 
 
 def test_a_row_of_a_worker_is_a_row_of_the_file() -> None:
