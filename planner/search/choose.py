@@ -15,7 +15,8 @@ Among the safe ones
            latency   time for prompt and output, then retention's lower end, then simplicity
            memory    the upper end of memory, then retention's lower end, then simplicity
 
-    3  and of what is left the fastest are taken, then the simplest of them, then the smallest.
+    3  of what is left the fastest are taken, then the simplest of them, then the smallest;
+    4  and where a chunk alone makes that smaller, and nothing worse, in chunks.
 
 Two retentions are alike where their lower ends differ by no more than the best one's prediction
 lies above its own lower end: that is what its interval resolves, and NOISE at least. Times are
@@ -48,11 +49,13 @@ SHOWN, SHOWN_RETENTION = 10, 0.9
 @dataclass(frozen=True, slots=True)
 class Choice:
     """`index` of the point; `alike`: how many were as good by the objective; `safe`: whether the
-    lower end of retention keeps what must be kept."""
+    lower end of retention keeps what must be kept; `saved`: bytes that its chunk needs less than
+    the simplest of these."""
 
     index: int
     alike: int
     safe: bool = True
+    saved: int = 0
 
 
 def choose(
@@ -82,7 +85,9 @@ def choose(
     better = np.flatnonzero(kept & ~points.usual & _better(points, index))
     if len(better):
         index, alike = _best(points, better, objective, roomy)
-    return Choice(index, alike, safe)
+    simplest = index
+    index = _in_chunks(points, simplest, np.append(left, better))
+    return Choice(index, alike, safe, int(points.memory[simplest] - points.memory[index]))
 
 
 def _best(points: PointArrays, left: Ints, objective: str, roomy: Mask | None) -> tuple[int, int]:
@@ -104,6 +109,18 @@ def _better(points: PointArrays, index: int) -> Mask:
     for column in (points.memory, points.ttft, points.tpot):
         better &= column <= column[index]
     return better
+
+
+def _in_chunks(points: PointArrays, chosen: int, may: Ints) -> int:
+    """The point of `may` that outdoes the chosen one by a chunk alone (one point of complexity), in
+    memory by more than SAME_MEMORY: of the fastest the smallest. The chosen one where none does."""
+    better = np.array(outdone_by(points, chosen, may.tolist()), dtype=np.int64)
+    better = better[points.complexity[better] <= points.complexity[chosen] + 1]
+    better = better[points.memory[better] * (1 + SAME_MEMORY) < points.memory[chosen]]
+    if not len(better):
+        return chosen
+    near = better[near_least(points.time[better], SAME_TIME)]
+    return int(near[np.argmin(points.memory[near])])
 
 
 def safe_points(points: PointArrays, loss: float | None) -> Mask:
@@ -178,15 +195,13 @@ def spread(points: PointArrays, among: Ints, keep: list[int], count: int = SHOWN
 
 
 def outdone_by(points: PointArrays, chosen: int, among: Sequence[int]) -> list[int]:
-    """Those of `among` that are no worse in memory, TTFT and retention (its lower end), and better
-    in one."""
-    columns = points.memory, points.ttft, -points.low
-    return [
-        i
-        for i in among
-        if all(column[i] <= column[chosen] for column in columns)
-        and any(column[i] < column[chosen] for column in columns)
-    ]
+    """Those of `among` that are no worse in memory, TTFT, TPOT and retention (its lower end), and
+    better in one."""
+    indices = np.asarray(among, dtype=np.int64)
+    columns = points.memory, points.ttft, points.tpot, -points.low
+    no_worse = np.all([column[indices] <= column[chosen] for column in columns], axis=0)
+    better = np.any([column[indices] < column[chosen] for column in columns], axis=0)
+    return [int(i) for i in indices[no_worse & better]]
 
 
 def next_up(points: PointArrays, chosen: int, budget: int, loss: float | None) -> int | None:

@@ -68,10 +68,12 @@ def _best(request: Request, table: Table, fitting: np.ndarray, choice: Choice, p
     if loss is not None and not choice.safe:
         limit += " by the prediction, though no interval promises it,"
     task = f" of {point.accuracy.task.replace('_', ' ')}"
+    saved = f", in chunks that need {format_bytes(choice.saved)} less and are as fast"
+    chunk = saved if choice.saved else ""
     if request.objective == "accuracy":
         rest = (
             f"; {choice.alike:,} promise as much within what their intervals resolve, and of "
-            "these it is the simplest"
+            f"these it is the simplest{chunk}"
             if choice.alike > 1
             else ""
         )

@@ -25,7 +25,6 @@ from .workspace import (
     GRAPH_FROM,
     MULTIPROCESSORS,
     PIECES_TO,
-    block_heads,
     eight_heads,
     merging_bytes,
     partial_bytes,
@@ -66,8 +65,7 @@ def scratch(
             if stages_segments(mixer, size, workload.tokens):
                 staged = max(staged, staging_bytes(mixer.kv_heads, dim, dim, held, size))
                 merged = max(merged, merging_bytes(mixer.query_heads, dim, size))
-        group = mixer.query_heads // mixer.kv_heads
-        rows = workload.batch * mixer.kv_heads * (group // block_heads(group))
+        rows = workload.batch * mixer.kv_heads
         arguments = (workload.batch, mixer.query_heads, rows, mixer.value_dim, held)
         partial = max(partial, partial_bytes(*arguments, MULTIPROCESSORS, True))
     weights = weight_bytes(spec, config.weight_bits).workspace

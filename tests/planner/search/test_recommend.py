@@ -241,6 +241,8 @@ OUTDONE = PointArrays(
 
 def test_a_point_that_is_better_in_every_number_is_named() -> None:
     assert outdone_by(OUTDONE, 0, range(5)) == [1]
+    slower = replace(OUTDONE, tpot=np.array([1.0, 1.01, 1, 1, 1]))
+    assert outdone_by(slower, 0, range(5)) == []
 
 
 @pytest.mark.parametrize(
