@@ -54,7 +54,7 @@ class LlamaCpp(Engine):
     def cannot_run(self, spec: ModelSpec, hardware: Hardware | None = None) -> str | None:
         missing = without_graph(spec)
         if missing is not None:
-            return f"{spec.model_type}'s {missing} for llama.cpp"
+            return missing
         if not spec.understood:
             return f"nobody knows here whether llama.cpp has {spec.model_type}"
         return None

@@ -6,7 +6,7 @@ from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.memory.kv_cache import kv_bytes, state_bytes
 from kvpareto.planner.models.read_config import read_model
-from kvpareto.planner.models.spec import Attention, ModelSpec, RecurrentState
+from kvpareto.planner.models.spec import Attention, ModelSpec, MoEFFN, RecurrentState
 from kvpareto.planner.workload import Workload
 
 # fmt: off
@@ -50,6 +50,11 @@ SALA = {"model_type": "minicpm_sala", "hidden_size": 4096, "intermediate_size": 
         "use_output_norm": True, "attn_use_output_gate": True, "vocab_size": 73448,
         "mixer_types": ["minicpm4", "lightning-attn", "lightning-attn", "minicpm4"],
         "torch_dtype": "bfloat16"}
+LONGCAT = {"model_type": "longcat_flash", "dtype": "bfloat16", "vocab_size": 131072,
+    "hidden_size": 6144, "ffn_hidden_size": 12288, "expert_ffn_hidden_size": 2048, "num_layers": 28,
+    "num_attention_heads": 64, "kv_lora_rank": 512, "q_lora_rank": 1536, "qk_rope_head_dim": 64,
+    "v_head_dim": 128, "qk_nope_head_dim": 128, "n_routed_experts": 512, "zero_expert_num": 256,
+    "moe_topk": 12, "max_position_embeddings": 131072}
 LONGCAT_LITE = {"model_type": "longcat_flash_ngram", "hidden_size": 3072, "num_layers": 2,
                 "vocab_size": 131072, "num_attention_heads": 32, "q_lora_rank": 1536,
                 "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
@@ -128,6 +133,17 @@ def test_longcat_lite_has_twelve_tables_of_ngrams() -> None:
     rows = sum(78 * 131072 + 2 * i + 1 for i in range(12))
     more = read(LONGCAT_LITE).parameters - read(plain).parameters
     assert more == rows * 256 + 12 * 256 * 3072
+
+
+def test_longcats_identity_experts_are_routed_to_and_have_no_weights() -> None:
+    """LongCat-Flash-Chat by hand: 28 layers of 512 experts, two latent attentions and two FFNs,
+    a router of 768 rows; 560 B by its card, 180 B more by transformers' class."""
+    attention = 6144 * (1536 + 576) + 1536 * 64 * 192 + 512 * 64 * 256 + 64 * 128 * 6144
+    layer = 512 * 3 * 6144 * 2048 + 768 * 6144 + 2 * (attention + 3 * 6144 * 12288)
+    norms = 28 * 2 * (2 * 6144 + 1536 + 512) + 6144
+    spec = read(LONGCAT)
+    assert spec.parameters == 28 * layer + norms + 2 * 131072 * 6144 == 560_664_958_976
+    assert {layer.ffn.experts for layer in spec.layers if isinstance(layer.ffn, MoEFFN)} == {768}
 
 
 def test_a_section_without_model_type_is_read_with_its_experts() -> None:

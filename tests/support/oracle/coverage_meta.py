@@ -164,6 +164,8 @@ def _few_layers(section: dict[str, Any]) -> dict[str, Any]:
     if _is_count(section.get("num_kv_shared_layers")):
         section["num_kv_shared_layers"] = 1
     section.pop("hybrid_layer_ids", None)  # Zamba 2's own count of its kinds of layers
+    if section.get("zero_expert_num"):  # the class allots them weights, checkpoints have none
+        section["zero_expert_num"] = 0
     for name in _WINDOWS:
         if _is_count(section.get(name)):
             section[name] = min(_WINDOW, section[name])

@@ -17,7 +17,8 @@ MAX_ROWS = 2**33  # of a table of n-grams: more is a mistake
 def longcat(f: Fields, t: Tensors) -> Decoder:
     """LongCat Flash: two attentions and two dense FFNs a layer, experts beside the second.
 
-    Some experts are the identity: they are routed to, and have no weights.
+    Some experts are the identity: they are routed to, and have no weights. transformers' class
+    allots two matrices to each of them, which no checkpoint has.
     """
     layers, hidden, vocab = f.layers("num_layers"), f.count("hidden_size"), f.count("vocab_size")
     b = Block(f, t, hidden)
@@ -27,7 +28,7 @@ def longcat(f: Fields, t: Tensors) -> Decoder:
 
     def layer(_: str) -> Layer:
         with t.scope("mlp."):
-            t.add("experts.gate_up_proj", (count + zero, 2 * width, hidden), Role.EXPERT)
+            t.add("experts.gate_up_proj", (count, 2 * width, hidden), Role.EXPERT)
             t.add("experts.down_proj", (count, hidden, width), Role.EXPERT)
             bias = f.flag("router_bias")
             t.linear("router.classifier", hidden, count + zero, bias, role=Role.ROUTER)

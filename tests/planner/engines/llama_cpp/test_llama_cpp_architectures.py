@@ -20,13 +20,19 @@ from kvpareto.planner.engines.llama_cpp.model_graph import compute_bytes
 from kvpareto.planner.engines.llama_cpp.parts import HELD, known_graph
 from kvpareto.planner.engines.llama_cpp.place import UNKNOWN_GRAPH_ERROR
 from kvpareto.planner.engines.llama_cpp.run_settings import RunSettings
+from kvpareto.planner.engines.without_graph import ABSENT
+from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.models.gguf.architectures import ARCHITECTURES
+from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import ModelSpec
 from kvpareto.planner.placement import Machine
+from kvpareto.planner.search.recommend import recommend
+from kvpareto.planner.search.request import Request
 from kvpareto.planner.workload import Workload
 from tests.support.gguf_files import headers, runnable, tensors_of, write_gguf
+from tests.support.tiny_configs import CONFIGS
 
 MIB = 2**20
 HEADERS = headers() | runnable()
@@ -100,3 +106,14 @@ def test_every_architecture_is_held_or_says_that_it_is_not(architecture: str) ->
         asked = Configuration.parse("wBF16-kf16vf16+pc128")
         placed = LLAMA_CPP.place(spec, asked, Workload(512, 64), Machine((), (), 10**12))
         assert any("no run was held against them" in note for note in placed.notes), name
+
+
+def test_what_llama_cpp_does_not_have_is_refused_by_name() -> None:
+    """Neither its converter nor its library names them; our own table of its architectures knows
+    none of them either."""
+    described = {kind for kind, _ in ARCHITECTURES.values() if isinstance(kind, str)}
+    assert not ABSENT & described
+    spec = read_model(CONFIGS["zamba2"], "zamba2")
+    assert LLAMA_CPP.cannot_run(spec) == "llama.cpp has no zamba2"
+    with pytest.raises(BadInput, match=r"llama\.cpp has no zamba2"):
+        recommend(Request(spec, Workload(512, 64), LLAMA_CPP, 10**9))
