@@ -67,7 +67,7 @@ def profiles_show(
 def profiles_check(
     context: typer.Context,
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="A folder of config.json files.")
+        Path, typer.Argument(metavar="FOLDER", help="A folder of config.json files, or one.")
     ],
     as_json: AsJson = False,
 ) -> int:

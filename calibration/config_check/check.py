@@ -30,10 +30,13 @@ WRONG = ("differs", "refused", UNREADABLE)
 
 
 def configs_in(folder: Path) -> list[Path]:
-    """The config files of a folder: its own, its models' folders', or JSON files side by side.
+    """The config files of a folder: its own, its models' folders', or JSON files side by side. A
+    file is taken alone.
 
     Raises BadInput where there is none.
     """
+    if folder.is_file():
+        return [folder]
     if not folder.is_dir():
         raise BadInput(f"{folder} is no folder", "give a folder of config.json files")
     own = folder / "config.json"

@@ -77,6 +77,8 @@ def _model_type(config: Mapping[str, Any], notes: list[str]) -> str:
     if isinstance(model_type, str) and model_type:
         return model_type[:100]
     named = type_of_class(config) or class_stem(config)[:100]
+    if not named and "_diffusers_version" in config:
+        raise BadConfig("this is a config of diffusers", "kvpareto plans language models only")
     if not named:
         raise BadConfig(
             "config.json does not say its model_type", "use the model's published config.json"

@@ -32,8 +32,8 @@ _TRIED = 8  # smallest configurations of the longest context, each taken to its 
 class MaxContext:
     """`context` prompt tokens (and the request's output) fit; `point` is the plan there.
 
-    `limited_by`: what ends it: "memory"; "model", the model's own limit; or "accuracy", beyond
-    which the lower end of retention keeps too little.
+    `limited_by`: what ends it: "memory"; "model", the model's own limit; "accuracy", beyond which
+    the lower end of retention keeps too little; or "search", where no longer one was looked for.
     """
 
     context: int
@@ -92,7 +92,9 @@ def _longest_of(request: Request, config: Configuration) -> _Longest | None:
     longest = last(fits, most)
     if not longest:
         return None
-    limit = "model" if longest == most and spec.max_context is not None else "memory"
+    limit = "memory"
+    if longest == most:
+        limit = "model" if spec.max_context is not None else "search"
     if not safe(longest) and safe(1):
         longest, limit = last(safe, longest), "accuracy"
     return _Longest(config, longest, limit)

@@ -22,6 +22,7 @@ def build_page(data: Mapping[str, Any], live: Mapping[str, Any] | None = None) -
     again; None: a page that stands alone."""
     place = files(__package__)
     names = ", ".join(plan["document"]["model"] for plan in data["plans"])
+    names = names.encode(errors="replace").decode()  # a folder's name need not be UTF-8
     parts = {
         "TITLE": html.escape(f"{names}: kvpareto"),
         "POLICY": "connect-src 'self'; " if live is not None else "",

@@ -50,6 +50,13 @@ def test_a_model_read_rightly_is_exact(tmp_path: Path, capsys: pytest.CaptureFix
     assert small["total"] == 2 * 128 * 64 + 2 * (64 * (2 * 64 + 2 * 32 + 3 * 160) + 2 * 64) + 64
 
 
+def test_one_file_is_checked_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "other"):
+        write(tmp_path / f"{name}.json", LLAMA)
+    code, found = answer(capsys, str(tmp_path / "one.json"))
+    assert (code, [c["name"] for c in found["configs"]]) == (0, ["one"])
+
+
 def test_what_is_read_wrongly_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,11 +98,15 @@ def test_folders_of_other_things(
     assert hint in caught.value.hint
 
 
-def test_an_adapters_file_and_a_folder_of_folders(tmp_path: Path) -> None:
+def test_files_of_other_things_and_a_folder_of_folders(tmp_path: Path) -> None:
     file = tmp_path / "adapter_config.json"
     file.write_text('{"base_model_name_or_path": "org/base"}')
     with pytest.raises(BadConfig, match="a LoRA adapter of org/base"):
         load_config(str(file))
+    file = tmp_path / "model_index.json"
+    file.write_text('{"_class_name": "FluxPipeline", "_diffusers_version": "0.30.0"}')
+    with pytest.raises(BadConfig, match="a config of diffusers"):
+        load_model(str(file))
     (tmp_path / "many" / "one").mkdir(parents=True)
     (tmp_path / "many" / "one" / "config.json").write_text("{}")
     with pytest.raises(BadConfig) as caught:

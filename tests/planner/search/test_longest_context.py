@@ -4,16 +4,19 @@ from dataclasses import replace
 
 from kvpareto.planner.accuracy import predict as accuracy
 from kvpareto.planner.engines.kvpareto import KVPARETO
+from kvpareto.planner.engines.transformers import TRANSFORMERS
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory import estimate as memory
+from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.search.choose import safe_points
 from kvpareto.planner.search.evaluate import evaluate
 from kvpareto.planner.search.infeasible import STEP
-from kvpareto.planner.search.max_context import max_context_of, max_contexts
+from kvpareto.planner.search.max_context import LONGEST, max_context_of, max_contexts
 from kvpareto.planner.search.recommend import Request
 from kvpareto.planner.search.request import SAFE_LOSS
 from kvpareto.planner.workload import Workload
+from tests.support.tiny_configs import CONFIGS
 
 GB = 10**9
 
@@ -39,6 +42,17 @@ def test_the_model_ends_the_context_where_memory_does_not(qwen: Request) -> None
     (first, *_) = max_contexts(replace(qwen, budget=80 * GB))
     assert first.limited_by_model
     assert first.context == (qwen.spec.max_context or 0) - qwen.workload.output
+
+
+def test_a_model_without_a_limit_ends_where_no_longer_context_is_looked_for() -> None:
+    """A Mamba's memory in chunks does not grow with the prompt: neither memory nor the model ends
+    it."""
+    spec = read_model(CONFIGS["mamba"], "mamba")
+    request = Request(spec, Workload(4096), TRANSFORMERS, 80 * GB)
+    found = max_context_of(request, Configuration.parse("w16a16-k16v16+pc512"))
+    assert found is not None
+    assert (found.limited_by, found.context) == ("search", LONGEST - request.workload.output)
+    assert not found.limited_by_model
 
 
 def test_the_longest_context_is_that_of_all_safe_configurations() -> None:

@@ -111,6 +111,17 @@ def test_text_of_a_plan_cannot_end_its_element(plan_document: dict[str, Any]) ->
     assert "alert(1)" not in re.sub(r'id="data">.*?</script>|<title>.*?</title>', "", page)
 
 
+def test_a_folder_whose_name_is_no_utf_8_is_drawn(
+    plan_document: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, output = tmp_path / "plan.json", tmp_path / "r.html"
+    named = {**plan_document, "model": "bad\udcffname"}  # as Python reads such a path
+    path.write_text(json.dumps(named), encoding="utf-8")
+    assert run(["report", str(path), "-o", str(output), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bytes"] == output.stat().st_size
+    assert "<title>bad?name" in output.read_text(encoding="utf-8")
+
+
 def test_a_plan_whose_model_is_gone_is_drawn_from_itself(
     plan_document: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
