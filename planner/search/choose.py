@@ -10,8 +10,9 @@ Among the safe ones
        least memory, those whose first token takes SLOW_PREFILL times as long as another's
     2  filters leave what is as good as the best by
 
-           accuracy  retention's lower end, then simplicity, then (of files in several types,
-                     where half of the memory stays free) retention itself, then time
+           accuracy  retention's lower end, then retention itself, then simplicity, then (of files
+                     in several types, where half of the memory stays free) retention once more,
+                     then time
            latency   time for prompt and output, then retention's lower end, then simplicity
            memory    the upper end of memory, then retention's lower end, then simplicity
 
@@ -19,9 +20,10 @@ Among the safe ones
     4  and where a chunk alone makes that smaller, and nothing worse, in chunks.
 
 Two retentions are alike where their lower ends differ by no more than the best one's prediction
-lies above its own lower end: that is what its interval resolves, and NOISE at least. Times are
-alike within SAME_TIME, memories within SAME_MEMORY. So of plans that promise the same, the one
-that people run wins, and what is certain to lose nothing, the plain model, wins where it fits.
+lies above its own lower end: that is what its interval resolves, and NOISE at least. Predictions
+are alike within NOISE, times within SAME_TIME, memories within SAME_MEMORY. So of plans that
+promise the same, the one that people run wins, and what is certain to lose nothing, the plain
+model, wins where it fits.
 
 With the risk accepted, a loss is held by the prediction itself, and points near the highest lower
 end are left to choose from.

@@ -30,6 +30,9 @@ def filters(points: PointArrays, roomy: Mask | None = None) -> dict[str, list[Fi
         best = left[np.argmax(points.low[left])]
         return near_best(points.low[left], float(resolution(points)[best]))
 
+    def predicted(left: Ints) -> Mask:
+        return near_best(points.retention[left], NOISE)
+
     def fast(left: Ints) -> Mask:
         return near_least(points.time[left], SAME_TIME)
 
@@ -48,7 +51,7 @@ def filters(points: PointArrays, roomy: Mask | None = None) -> dict[str, list[Fi
         return room & (points.retention[left] >= best - SAME_RETENTION)
 
     return {
-        "accuracy": [kept, simple, exact, fast],
+        "accuracy": [kept, predicted, simple, exact, fast],
         "latency": [fast, kept, simple, fast],
         "memory": [small, kept, simple, fast],
     }

@@ -80,6 +80,14 @@ def test_what_the_best_ones_interval_does_not_resolve_is_as_good() -> None:
     assert chosen(unsure, 10) == 1
 
 
+def test_of_promises_that_are_alike_the_better_predicted_ones_are_left() -> None:
+    """3- and 4-bit weights promise as much within their intervals: what is predicted tells."""
+    given = points([(9, 0.937, 9, 0.1, 5), (9, 0.910, 9, 0.1, 1)])
+    four, three = 0.9965, 0.9965 - 1.2 * NOISE
+    assert chosen(replace(given, retention=np.array([four, three])), 10) == 0
+    assert chosen(replace(given, retention=np.array([four, four - 0.8 * NOISE])), 10) == 1
+
+
 def test_nothing_is_recommended_below_what_must_be_kept_at_the_lower_end() -> None:
     given = replace(points([(7, 0.89, 9, 0.1, 0)]), retention=np.array([0.999]))
     assert chosen(given, 10) is None
