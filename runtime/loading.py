@@ -70,18 +70,8 @@ def load(
         raise BadInput(f"not a configuration: {config!r}", "write it like w4a16-k4v4-g64+pc256")
     KVPARETO.check_formats(chosen)
     numbers = {"context": context, "output": output, "batch": batch}
-    if memory_target is not None:
-        numbers["memory_target"] = memory_target
-    for name, value in numbers.items():
-        if not isinstance(value, Integral) or isinstance(value, bool):
-            raise BadInput(f"not a value for {name}: {value!r}", "give a whole number: 32768")
-    if not isinstance(model, PreTrainedModel | str | Path):
-        raise BadInput(
-            f"not a model: {type(model).__name__}",
-            "give a folder, a hub id, or a model of transformers",
-        )
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise BadInput(f"not a dtype for weights: {dtype!r}", "give torch.bfloat16")
+    _check_numbers(numbers if memory_target is None else numbers | {"memory_target": memory_target})
+    _check_source(model, dtype)
     check_tokenizer(tokenizer)
     work = Workload(context=context, output=output, batch=batch)
     if isinstance(model, PreTrainedModel):
@@ -119,6 +109,22 @@ def load(
         owned=not isinstance(model, PreTrainedModel),
         dynamic=chunks,
     )
+
+
+def _check_numbers(numbers: dict[str, int]) -> None:
+    for name, value in numbers.items():
+        if not isinstance(value, Integral) or isinstance(value, bool):
+            raise BadInput(f"not a value for {name}: {value!r}", "give a whole number: 32768")
+
+
+def _check_source(model: PreTrainedModel | str | Path, dtype: torch.dtype | None) -> None:
+    if not isinstance(model, PreTrainedModel | str | Path):
+        raise BadInput(
+            f"not a model: {type(model).__name__}",
+            "give a folder, a hub id, or a model of transformers",
+        )
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise BadInput(f"not a dtype for weights: {dtype!r}", "give torch.bfloat16")
 
 
 def _device(device: torch.device | str | None) -> torch.device:

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from . import granite, network
 from .batches import TrainingBatch, stream
 from .curriculum import FIRST, LENGTHS, MOST, MOST_CHAINED, PASSED, PASSED_CHAINED, Level
 from .samples import KINDS
+from .training_scores import TrainingScores
 from .vocabulary import build_tokenizer
 from .words import Words
 
@@ -75,35 +75,6 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
 def learning_rate(peak: float, step: int, gone: float) -> float:
     """Up over the first steps, flat, then linearly to zero at the end of the time."""
     return peak * min(1.0, (step + 1) / WARMUP) * min(1.0, max(0.0, 1.0 - gone) / DECAY)
-
-
-class TrainingScores:
-    """What was right since the last line of the log, by task and length."""
-
-    def __init__(self) -> None:
-        self.sums: dict[tuple[int, int], Tensor] = {}
-        self.nats: list[Tensor] = []
-
-    def add(self, batch: TrainingBatch, losses: Tensor) -> None:
-        asked = torch.stack([batch.kinds == kind for kind in range(len(KINDS))]).float()
-        sums = torch.stack([asked @ losses[1], asked @ losses[0], asked.sum(1)], 1)
-        key = batch.ids.shape[1]
-        self.sums[key, 0] = self.sums.get((key, 0), 0) + sums
-        other = (batch.kinds < 0).float()
-        self.nats.append(torch.stack([(losses[0] * other).sum(), other.sum()]))
-
-    def close(self) -> dict[str, Any]:
-        """{task: {length: [accuracy, nats]}} and the nats of other text; starts anew."""
-        told: dict[str, Any] = defaultdict(dict)
-        for (length, _), sums in sorted(self.sums.items()):
-            for name, (right, nats, count) in zip(KINDS, sums.tolist(), strict=True):
-                if count:
-                    told[name][length] = [round(right / count, 4), round(nats / count, 4)]
-        if self.nats:
-            nats, count = torch.stack(self.nats).sum(0).tolist()
-            told["text_nats"] = round(nats / max(1.0, count), 4)
-        self.__init__()  # type: ignore[misc]
-        return dict(told)
 
 
 def train(
@@ -204,12 +175,9 @@ def _steps(
         progress.add(here, losses)
         pending.append(torch.stack([_accuracy(here.kinds, losses[1], kinds) for kinds in moving]))
         if len(pending) == 4:  # read back seldom: each time waits for the GPU
-            for accuracies in torch.stack(pending).tolist():
-                for place, (level, accuracy) in enumerate(zip(levels, accuracies, strict=True)):
-                    if accuracy >= 0 and level.learn(accuracy):
-                        shared[place] = level.facts
-                        told = [level.facts for level in levels]
-                        print(f"{now - started:.0f} s: {told} facts", flush=True)
+            if _raise_levels(levels, torch.stack(pending).tolist(), shared):
+                told = [level.facts for level in levels]
+                print(f"{now - started:.0f} s: {told} facts", flush=True)
             pending.clear()
         if step % log_every == 0 or now - saved > CHECKPOINT_S:
             line = {
@@ -228,6 +196,18 @@ def _steps(
             saved = time.monotonic()
     took = time.monotonic() - started
     _log(out, {"step": step, "seconds": round(took, 1), "done": True, **progress.close()})
+
+
+def _raise_levels(levels: list[Level], batches: list[list[float]], shared: Tensor) -> bool:
+    """Whether a level was raised by its accuracies on these batches; `shared` holds their facts,
+    for the processes that make batches."""
+    raised = False
+    for accuracies in batches:
+        for place, (level, accuracy) in enumerate(zip(levels, accuracies, strict=True)):
+            if accuracy >= 0 and level.learn(accuracy):
+                shared[place] = level.facts
+                raised = True
+    return raised
 
 
 def _accuracy(kinds: Tensor, right: Tensor, wanted: Tensor) -> Tensor:

@@ -32,38 +32,14 @@ def receipt(
     found: StartReading,
     tasks: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Everything that was promised beside what vLLM said."""
+    """Everything that was promised beside what vLLM said, as a receipt's document has it."""
     terms = [*_memory(promised, found), *_seconds(speed, found)]
-    worse = [term for term in terms if term.side == "worse"]
-    lost = [task for task in tasks if task["side"] == "worse"]
-    wrong = [_said(term) for term in terms if term.side in ("worse", "better")]
-    wrong += [f"{task['task']}: keeps less than promised" for task in lost]
-    surprise = promised is not None and (
-        (promised.fits and not found.started) or (not promised.may_fit and found.started)
-    )
-    if not found.started:
-        wrong.insert(0, f"vLLM does not start: {found.error}")
-    elif surprise:
-        wrong.insert(0, "vLLM starts, but the plan says that it does not")
-    elif found.error:
-        wrong.insert(0, f"vLLM stopped: {found.error}")
-    verified = found.started and not (worse or lost or found.error)
-    judged = sum(term.side is not None for term in terms)
-    verdict = (
-        f"verified: vLLM starts and serves as planned, {judged} numbers are as promised"
-        if verified
-        else "not verified: vLLM does not start"
-        if not found.started
-        else f"not verified: {len(worse) + len(lost)} of {judged + len(tasks)} numbers are worse "
-        "than promised"
-    )
     workload = asked.workload
     measured = [task["retention"] for task in tasks if task["retention"] is not None]
     return {
         "schema": SCHEMA,
-        "verified": verified,
-        "verdict": verdict,
-        "wrong": wrong,
+        **_verdict(terms, tasks, found),
+        "wrong": _wrong(terms, tasks, promised, found),
         "model": asked.spec.name,
         "fingerprint": asked.fingerprint,
         "config": str(asked.config),
@@ -109,6 +85,37 @@ def receipt(
         },
         "notes": _notes(asked, found),
     }
+
+
+def _verdict(terms: list[Term], tasks: list[dict[str, Any]], found: StartReading) -> dict[str, Any]:
+    """Whether the start is `verified`, and the `verdict` in words."""
+    if not found.started:
+        return {"verified": False, "verdict": "not verified: vLLM does not start"}
+    judged = sum(term.side is not None for term in terms)
+    worse = sum(term.side == "worse" for term in terms)
+    worse += sum(task["side"] == "worse" for task in tasks)
+    if worse or found.error:
+        said = f"not verified: {worse} of {judged + len(tasks)} numbers are worse than promised"
+        return {"verified": False, "verdict": said}
+    said = f"verified: vLLM starts and serves as planned, {judged} numbers are as promised"
+    return {"verified": True, "verdict": said}
+
+
+def _wrong(
+    terms: list[Term], tasks: list[dict[str, Any]], promised: Start | None, found: StartReading
+) -> list[str]:
+    """A line for each thing that is other than promised, what ended vLLM first."""
+    wrong = [_said(term) for term in terms if term.side in ("worse", "better")]
+    wrong += [
+        f"{task['task']}: keeps less than promised" for task in tasks if task["side"] == "worse"
+    ]
+    if not found.started:
+        wrong.insert(0, f"vLLM does not start: {found.error}")
+    elif promised is not None and not promised.may_fit:
+        wrong.insert(0, "vLLM starts, but the plan says that it does not")
+    elif found.error:
+        wrong.insert(0, f"vLLM stopped: {found.error}")
+    return wrong
 
 
 def _memory(promised: Start | None, found: StartReading) -> list[Term]:

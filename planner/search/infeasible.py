@@ -109,31 +109,35 @@ def _nothing_usable(request: Request, table: Table) -> NothingFits:
         accepted = by_prediction if request.accept_risk and not safe.any() else safe
     left = np.flatnonzero(accepted)
     if not len(left):
-        best = int(np.argmax(points.low))
-        (point,) = table.points_at([best])
-        kept = point.accuracy
-        said = f"no configuration is sure to lose at most {loss or 0:.1%}"
-        hint = "accept a larger --max-loss"
-        if kept.retention < USABLE:
-            said = "no configuration is predicted to keep half of the score"
-            hint = "take a checkpoint of more bits"
-            if request.spec.quantization is not None:
-                from ..models.quantization.original import (
-                    plan_of_original,  # on the way to an error alone
-                )
+        return _nothing_keeps_enough(request, table)
+    return _nothing_small_enough(request, table, int(left[np.argmin(points.memory[left])]))
 
-                hint += f"; {plan_of_original(request.spec)}"
-        return NothingFits(
-            f"{said}; the best, {point.config}, may lose {1 - kept.low:.1%}",
-            hint,
-            {
-                **_asked(request),
-                "best": _numbers(point),
-                "least_loss": float(1 - point.accuracy.low),
-            },
-        )
-    smallest = int(left[np.argmin(points.memory[left])])
-    need = int(points.memory[smallest])
+
+def _nothing_keeps_enough(request: Request, table: Table) -> NothingFits:
+    """No configuration keeps what is asked, in however much memory."""
+    (point,) = table.points_at([int(np.argmax(table.points.low))])
+    kept = point.accuracy
+    said = f"no configuration is sure to lose at most {request.accepted_loss or 0:.1%}"
+    hint = "accept a larger --max-loss"
+    if kept.retention < USABLE:
+        said = "no configuration is predicted to keep half of the score"
+        hint = "take a checkpoint of more bits"
+        if request.spec.quantization is not None:
+            from ..models.quantization.original import (
+                plan_of_original,  # on the way to an error alone
+            )
+
+            hint += f"; {plan_of_original(request.spec)}"
+    return NothingFits(
+        f"{said}; the best, {point.config}, may lose {1 - kept.low:.1%}",
+        hint,
+        {**_asked(request), "best": _numbers(point), "least_loss": float(1 - kept.low)},
+    )
+
+
+def _nothing_small_enough(request: Request, table: Table, smallest: int) -> NothingFits:
+    """Point `smallest` of the table is the smallest that keeps enough, and more than the budget."""
+    need = int(table.points.memory[smallest])
     config = table.space.configuration(smallest)
     context, batch = _smaller_workloads(request, config)
     shorter = None if context is None else f"--context {context} ({format_tokens(context)} tokens)"

@@ -20,7 +20,7 @@ from ...planner.workload import Workload
 from ..failures import is_out_of_memory
 from .affine import Maps, fill_maps, find_maps
 from .hybrid_layer import HybridLayer
-from .layer_shape import check_smoothing, layer_shape, state_of
+from .layer_shape import LayerShape, check_smoothing, layer_shape, state_of
 from .layer_state import Clock, LayerState
 from .packed_layer import EmptyLayer, PackedLayer, check_room
 from .state_layer import StateLayer
@@ -72,24 +72,7 @@ class PackedCache(Cache):
                 if shape is None:
                     layers.append(EmptyLayer() if memory is None else StateLayer(*memory))
                     continue
-                form = KVFormat.of(config, index)
-                if shape.latent:
-                    form = form.of_latent(config.rope_bits)
-                state = LayerState.allocate(
-                    form,
-                    batch=batch,
-                    heads=shape.heads,
-                    key_dim=shape.key_dim,
-                    value_dim=shape.value_dim,
-                    tokens=form.capacity(shape.window, tokens, config.largest_chunk),
-                    window=shape.window,
-                    clock=self.clock,
-                    dtype=half,
-                    rotated=config.rotation,
-                    kernels=kernels,
-                    aligned=shape.aligned,
-                    latent=shape.latent,
-                )
+                state = self._buffers(config, index, shape, half, kernels)
                 if maps is not None:
                     fill_maps(state, maps, index)
                 if memory is None:
@@ -109,6 +92,34 @@ class PackedCache(Cache):
                 "fewer K/V bits, a shorter context or a smaller batch",
             ) from error
         super().__init__(layers=layers)  # type: ignore[arg-type]
+
+    def _buffers(
+        self,
+        config: Configuration,
+        index: int,
+        shape: LayerShape,
+        dtype: torch.dtype,
+        kernels: bool,
+    ) -> LayerState:
+        """Empty buffers of layer `index`; `dtype` is that of what is not packed."""
+        form = KVFormat.of(config, index)
+        if shape.latent:
+            form = form.of_latent(config.rope_bits)
+        return LayerState.allocate(
+            form,
+            batch=len(self.clock.starts),
+            heads=shape.heads,
+            key_dim=shape.key_dim,
+            value_dim=shape.value_dim,
+            tokens=form.capacity(shape.window, self.capacity, config.largest_chunk),
+            window=shape.window,
+            clock=self.clock,
+            dtype=dtype,
+            rotated=config.rotation,
+            kernels=kernels,
+            aligned=shape.aligned,
+            latent=shape.latent,
+        )
 
     @property
     def states(self) -> list[LayerState]:

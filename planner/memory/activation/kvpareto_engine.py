@@ -25,6 +25,7 @@ from .workspace import (
     GRAPH_FROM,
     MULTIPROCESSORS,
     PIECES_TO,
+    block_heads,
     eight_heads,
     merging_bytes,
     partial_bytes,
@@ -65,7 +66,8 @@ def scratch(
             if stages_segments(mixer, size, workload.tokens):
                 staged = max(staged, staging_bytes(mixer.kv_heads, dim, dim, held, size))
                 merged = max(merged, merging_bytes(mixer.query_heads, dim, size))
-        rows = workload.batch * mixer.kv_heads
+        group = mixer.query_heads // mixer.kv_heads
+        rows = workload.batch * mixer.kv_heads * (group // block_heads(group))
         arguments = (workload.batch, mixer.query_heads, rows, mixer.value_dim, held)
         partial = max(partial, partial_bytes(*arguments, MULTIPROCESSORS, True))
     weights = weight_bytes(spec, config.weight_bits).workspace

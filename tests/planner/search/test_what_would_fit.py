@@ -1,5 +1,6 @@
 """Where nothing fits, or nothing is safe: how much is missing, and what would do."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from kvpareto.planner.errors import NothingFits
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory import estimate as memory
+from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.search import longest_safe
 from kvpareto.planner.search.infeasible import SHORT, STEP
 from kvpareto.planner.search.max_context import max_contexts
@@ -18,6 +20,7 @@ from kvpareto.planner.search.placed.questions import Table, evaluate_request
 from kvpareto.planner.search.recommend import Request, recommend
 from kvpareto.planner.units import parse_bytes, parse_fraction
 from kvpareto.planner.workload import Workload
+from kvpareto.profiles import read
 
 GB = 10**9
 
@@ -185,3 +188,17 @@ def test_a_longer_wish_is_offered_no_shorter_context() -> None:
         offered.append(int(caught.value.hint.split("--context ")[1].split()[0]))
     assert min(offered) > 90_000
     assert max(offered) - min(offered) <= STEP * 2
+
+
+def test_a_loss_that_nothing_keeps_in_any_memory_names_what_keeps_most(qwen: Request) -> None:
+    """A checkpoint of 4 bits may lose more than that in its best configuration."""
+    config = json.loads(read("models/Qwen--Qwen3-8B.json"))
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+    asked = replace(qwen, spec=read_model(config, "Qwen3-8B-GPTQ"), budget=GB, max_loss=0.001)
+    with pytest.raises(NothingFits, match=r"sure to lose at most 0\.1%") as caught:
+        recommend(asked)
+    least = caught.value.details["least_loss"]
+    large = replace(asked, budget=100 * GB, max_loss=least + 1e-6)
+    assert str(recommend(large).recommended.config) == caught.value.details["best"]["config"]
+    with pytest.raises(NothingFits, match="nothing is safe here"):
+        recommend(replace(large, max_loss=least - 1e-3))

@@ -15,6 +15,7 @@ pytest.importorskip("triton")
 import itertools
 
 from kvpareto.planner.memory.activation.workspace import (
+    block_heads,
     decode_splits,
     partial_bytes,
     segment_tokens,
@@ -215,6 +216,13 @@ def test_groups_must_divide_a_head_among_lanes(text: str, dim: int, taken: bool)
 def test_blocks_that_share_a_heads_tokens(rows: int, held: int, splits: int) -> None:
     # 88 rows alone leave 44 of 132 processors idle; 88 x 3 = 264 blocks are two full rounds.
     assert decode_splits(rows, 132, held) == splits
+
+
+@pytest.mark.parametrize(
+    ("group", "taken"), [(1, 1), (4, 4), (8, 8), (12, 6), (16, 8), (48, 8), (71, 1)]
+)
+def test_query_heads_of_a_block(group: int, taken: int) -> None:
+    assert block_heads(group) == taken
 
 
 def test_workspace_bytes_by_hand() -> None:
