@@ -199,6 +199,7 @@ def test_a_loss_that_nothing_keeps_in_any_memory_names_what_keeps_most(qwen: Req
         recommend(asked)
     least = caught.value.details["least_loss"]
     large = replace(asked, budget=100 * GB, max_loss=least + 1e-6)
-    assert str(recommend(large).recommended.config) == caught.value.details["best"]["config"]
+    kept = recommend(large).recommended.config.with_chunk(None)
+    assert str(kept) == caught.value.details["best"]["config"]
     with pytest.raises(NothingFits, match="nothing is safe here"):
         recommend(replace(large, max_loss=least - 1e-3))
