@@ -119,7 +119,7 @@ def kimi_k3(f: Fields, t: Tensors) -> Decoder:
         "the shapes of its gates are not known"
     )
     decoder = text_decoder(text, t, K3)
-    return replace(decoder, bounds=(tower_bounds(f, t),))
+    return replace(decoder, bounds=(tower_bounds(f, t, decoder.hidden),))
 
 
 K3 = Style(attention=k3_mixer, ffn=k3_ffn, kinds=kimi_kinds, ffn_kinds=kimi_ffn_kinds)

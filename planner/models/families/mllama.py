@@ -37,14 +37,14 @@ def mllama(f: Fields, t: Tensors) -> Decoder:
     text = section(f, "text_config", "mllama_text_model")
     f.note("only the text model of mllama is described; images add keys to its cross-attention")
     decoder = text_decoder(text, t, MLLAMA, prefix="model.language_model.")
-    return replace(decoder, bounds=(tower_bounds(f, t),))
+    return replace(decoder, bounds=(tower_bounds(f, t, decoder.hidden),))
 
 
 def phi4mm(f: Fields, t: Tensors) -> Decoder:
     """Phi-4-multimodal: Phi-3's decoder; its image and speech encoders are not described."""
     f.note(f"only the text model of {f.kind} is described: its other towers are not")
     decoder = text_decoder(f, t, PHI3)
-    return replace(decoder, bounds=(tower_bounds(f, t),))
+    return replace(decoder, bounds=(tower_bounds(f, t, decoder.hidden),))
 
 
 MLLAMA = Style(attention=mllama_attention, ffn=gated, kinds=mllama_kinds, embed_extra=8)

@@ -85,6 +85,12 @@ def test_a_head_that_no_section_ties_is_counted(
     assert any("a head is counted" in note for note in spec.warnings) is (head and around is None)
 
 
+def test_llava_may_hold_pixtral() -> None:
+    config = small("llava") | {"tie_word_embeddings": False}
+    config["vision_config"] = {"model_type": "pixtral", "num_hidden_layers": 3}
+    assert groups_of(read_model(config, "pixtral")) == parameter_groups(build(config))
+
+
 def test_gemma4_has_the_towers_its_file_has() -> None:
     config: dict[str, Any] = {
         "model_type": "gemma4",

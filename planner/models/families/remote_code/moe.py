@@ -126,12 +126,12 @@ def deepseek_vl2(f: Fields, t: Tensors) -> Decoder:
     if deepseek_ocr_towers(f, t):
         return decoder
     f.note(f"the vision tower of {f.kind} is not described: its text model is planned")
-    return replace(decoder, bounds=(*decoder.bounds, _tower(f, t)))
+    return replace(decoder, bounds=(*decoder.bounds, _tower(f, t, decoder.hidden)))
 
 
-def _tower(f: Fields, t: Tensors) -> Bounds:
+def _tower(f: Fields, t: Tensors, hidden: int) -> Bounds:
     with t.scope(part=Part.VISION):
-        return tower_bounds(f, t)
+        return tower_bounds(f, t, hidden)
 
 
 def deepseek_vl2_attention(b: Block, kind: str) -> object:

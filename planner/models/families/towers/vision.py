@@ -192,8 +192,10 @@ def qwen3_vision(f: Fields, t: Tensors, *, omni: bool = False) -> None:
 
 
 def image_encoder(f: Fields, t: Tensors) -> None:
-    """CLIP or SigLIP, whichever the section says it is."""
-    if f.kind.startswith("siglip"):
+    """CLIP, SigLIP or Pixtral, whichever the section says it is."""
+    if f.kind == "pixtral":
+        pixtral(f, t)
+    elif f.kind.startswith("siglip"):
         siglip(f, t)
     elif f.kind.startswith("clip"):
         clip(f, t)

@@ -9,7 +9,7 @@ from ....errors import BadConfig
 from ...config_fields import Fields
 from ...spec import Bounds
 from ...tensor_list import Tensors
-from .tower_sizes import LARGEST_TOWER
+from .tower_sizes import largest_towers
 
 # Encoders, and encoders with a decoder: what keys and values they hold does not grow with output,
 # or not alone; neither is a decoder-only plan.
@@ -121,12 +121,9 @@ def refuse_encoders(config: Mapping[str, Any], model_type: str) -> None:
         )
 
 
-def tower_bounds(f: Fields, t: Tensors) -> Bounds:
-    """Parameters, where the towers beside the text model are not known."""
+def tower_bounds(f: Fields, t: Tensors, hidden: int) -> Bounds:
+    """Parameters, where the towers beside the text model, `hidden` wide, are not known."""
     text = sum(group.parameters for group in t.groups())
-    return Bounds(
-        "parameters",
-        text,
-        text + LARGEST_TOWER,
-        f"the other towers of {f.kind} are unknown, and no published one is larger than 6.5 B",
-    )
+    most, why = largest_towers(f.kind, f.raw, hidden)
+    because = f"the other towers of {f.kind} are unknown, and {why}"
+    return Bounds("parameters", text, text + most, because)

@@ -26,7 +26,7 @@ from .similar_types import similar_types
 from .size_names import EXPERTS
 from .sizes import not_known, read_sizes
 from .tower_sizes import LARGEST_TOWER, largest_towers
-from .unread import UNBOUNDED, Meaning, Unread, judge, new_keys
+from .unread import UNBOUNDED, Meaning, Unread, judge, new_keys, without_said
 
 # Where configs of several towers keep their text model (Qwen-Omni; InternVL's own; DeepSeek-VL).
 TEXT_SECTIONS = (
@@ -126,8 +126,10 @@ def _nested(f: Fields, nested: dict[str, Any], path: str, t: Tensors) -> Decoder
     others = _others(f)
     if style is not None:
         decoder = text_decoder(inner, t, style)
-        left = new_keys(nested, inner.path) if isinstance(nested, ReadKeys) else ()
-        if all(key.meaning is Meaning.TOWER for key in (*left, *others)):
+        left: tuple[Unread, ...] = ()
+        if isinstance(nested, ReadKeys):
+            left = (*new_keys(nested, inner.path), *without_said(others, nested))
+        if all(key.meaning is Meaning.TOWER for key in left):
             groups = t.groups()
             most, why = largest_towers(f.kind, f.raw, decoder.hidden)
             tower = TensorGroup("towers", (most,), 1, Role.OTHER, Part.VISION)
@@ -138,7 +140,8 @@ def _nested(f: Fields, nested: dict[str, Any], path: str, t: Tensors) -> Decoder
             bounds = _bounds(t, readings, f"the other towers of {f.kind} are unknown, and {why}")
             return replace(decoder, readings=tuple(readings), bounds=(bounds,))
         t.clear()
-        f.note(f"{kind} does not read {(*left, *others)[0].name}: read by the field's usual names")
+        unread = next(key.name for key in left if key.meaning is not Meaning.TOWER)
+        f.note(f"{kind} does not read {unread}: read by the field's usual names")
     by_fields = Fields(nested, kind=kind or f.kind, path=f"{path}.", notes=f.notes)
     try:
         return _by_fields(by_fields, t, others, outer_tie)
@@ -146,8 +149,7 @@ def _nested(f: Fields, nested: dict[str, Any], path: str, t: Tensors) -> Decoder
         if style is None:
             raise
         raise BadConfig(
-            f"model_type {f.kind!r} is not known, and {(*left, *others)[0].name} of its config is "
-            "not understood",
+            f"model_type {f.kind!r} is not known, and {unread} of its config is not understood",
             error.hint,
         ) from error
 

@@ -34,6 +34,7 @@ def largest_towers(kind: str, config: Mapping[str, Any], text_hidden: int) -> tu
         _tower(value, text_hidden) if isinstance(value, Mapping) else None
         for key, value in config.items()
         if meaning_of(key, value) is Meaning.TOWER
+        and "projector" not in key  # counted with the tower
         and (isinstance(value, Mapping) or (isinstance(value, str) and key.endswith(_ELSEWHERE)))
     ]
     sizes = [size for size in stated if size is not None]

@@ -154,15 +154,20 @@ def foreign_keys(section: ReadKeys) -> tuple[Unread, ...]:
 
 
 def new_keys(section: ReadKeys, path: str = "") -> tuple[Unread, ...]:
-    """Keys that a known family left and that can carry size. A number that it read under another
-    name says nothing new, nor does a list of it."""
+    """Keys that a known family left and that can carry size, but for numbers that it read."""
+    return without_said(judge(section.unread(path)), section)
+
+
+def without_said(keys: Iterable[Unread], section: ReadKeys) -> tuple[Unread, ...]:
+    """`keys` without those that say again, alone or in a list, a number that was read of a
+    section: under another name it says nothing new."""
     read = {x for key in section.read if isinstance(x := section.peek(key), int)}
 
     def said(value: Any) -> bool:
         listed = value if isinstance(value, list) else [value]
         return all(isinstance(x, int) and not isinstance(x, bool) and x in read for x in listed)
 
-    return tuple(key for key in judge(section.unread(path)) if not said(key.value))
+    return tuple(key for key in keys if not said(key.value))
 
 
 def meaning_of(key: str, value: Any) -> Meaning | None:
