@@ -74,10 +74,8 @@ class Placement:
     """
 
     device: Share
-    host: Share
     layers: int
     device_layers: int
-    host_experts: int
     overhead: int
     device_ends: tuple[int, int]
     kv_bytes_per_token: int
@@ -87,10 +85,13 @@ class Placement:
     """Bytes that the smaller budget must have: the device's high end where it fits; else what would
     do with the host memory that there is."""
     command: str
-    flags: tuple[tuple[str, str | None], ...]
     file: str
     """The GGUF file to get, in words: model, type."""
     file_bytes: int
+    host: Share = Share(0, 0, 0)
+    host_experts: int = 0
+    flags: tuple[tuple[str, str | None], ...] = ()
+    """What the command gives the program, beside the file it names."""
     ttft: Ends | None = None
     tpot: Ends | None = None
     notes: tuple[str, ...] = ()

@@ -216,17 +216,14 @@ def _placement(spec: ModelSpec, workload: Workload, chosen: _Layout) -> Placemen
     overhead = sum(card.needed[0] - card.weights - kv // len(cards) for card in cards) - compute
     return Placement(
         device=Share(weights, kv, compute),
-        host=Share(0, 0, 0),
         layers=len(spec.layers),
         device_layers=len(spec.layers),
-        host_experts=0,
         overhead=max(0, overhead),
         device_ends=(sum(card.needed[1] for card in cards), sum(card.needed[2] for card in cards)),
         kv_bytes_per_token=-(-workload.batch // layout.data) * sum(card.token for card in cards),
         fits=chosen.fits,
         needed=chosen.needed,
         command=serving.command,
-        flags=(),
         file=serving.checkpoint,
         file_bytes=rank_weights(spec, with_layout(settings, Parallel())).whole,
         notes=tuple(notes),

@@ -94,17 +94,14 @@ def _placement(spec: ModelSpec, workload: Workload, tried: SizedLayout) -> Place
     overhead = sum(card.start.other.expected + card.context.expected for card in cards)
     return Placement(
         device=Share(weights, kv, compute),
-        host=Share(0, 0, 0),
         layers=len(spec.layers),
         device_layers=len(spec.layers),
-        host_experts=0,
         overhead=overhead,
         device_ends=(sum(card.needed[1] for card in cards), sum(card.needed[2] for card in cards)),
         kv_bytes_per_token=_growth(workload, tried),
         fits=tried.fits,
         needed=tried.needed,
         command=serving.command,
-        flags=(),
         file=serving.checkpoint,
         file_bytes=rank_weights(spec, with_layout(settings, Parallel())).whole,
         ttft=speed.ttft if speed is not None else None,

@@ -68,6 +68,15 @@ COHERE = Style(
 OLMO2 = Style(
     attention=partial(gqa, bias="attention_bias", qk_norm="width"), ffn=gated, norms=POST_NORMS
 )
+HUNYUAN = Style(
+    attention=partial(
+        gqa,
+        bias="attention_bias",
+        qk_norm="head",
+        norm_names=("query_layernorm", "key_layernorm"),
+    ),
+    ffn=gated,
+)
 LAYER_NORM: dict[str, Any] = {"norm": "layer", "norm_bias": True}
 
 
@@ -164,15 +173,7 @@ STYLES: dict[str, Style] = {
     "helium": LLAMA.but(
         attention=partial(gqa, bias="attention_bias", output_bias=False, square_output=True)
     ),
-    "hunyuan_v1_dense": Style(
-        attention=partial(
-            gqa,
-            bias="attention_bias",
-            qk_norm="head",
-            norm_names=("query_layernorm", "key_layernorm"),
-        ),
-        ffn=gated,
-    ),
+    "hunyuan_v1_dense": HUNYUAN,
     "jais2": LLAMA.but(
         ffn=partial(plain, bias="mlp_bias", names=("up_proj", "down_proj")), **LAYER_NORM
     ),

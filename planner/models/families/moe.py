@@ -27,7 +27,7 @@ from .blocks.moe import (
     shared_of,
 )
 from .decoder import Block, Style, layer_types
-from .llama import LAYER_NORM, LLAMA, MISTRAL, OLMO2, QWEN2, QWEN3
+from .llama import HUNYUAN, LAYER_NORM, LLAMA, MISTRAL, OLMO2, QWEN2, QWEN3
 
 
 def all_moe(f: Fields, layers: int) -> Sequence[str]:
@@ -158,15 +158,7 @@ STYLES: dict[str, Style] = {
     ),
     "granitemoe": LLAMA.but(ffn=granite_moe_ffn),
     "granitemoeshared": LLAMA.but(ffn=granite_moe_ffn),
-    "hunyuan_v1_moe": LLAMA.but(
-        attention=partial(
-            gqa,
-            bias="attention_bias",
-            qk_norm="head",
-            norm_names=("query_layernorm", "key_layernorm"),
-        ),
-        ffn=hunyuan_moe_ffn,
-    ),
+    "hunyuan_v1_moe": HUNYUAN.but(ffn=hunyuan_moe_ffn),
     "hy_v3": Style(
         attention=partial(gqa, bias="attention_bias", qk_norm="head"),
         ffn=dense_or_moe(

@@ -97,22 +97,23 @@ MAMBA = Style(
     final_norm="norm_f",
     prefix="backbone.",
 )
+RWKV = Style(
+    attention=rwkv_mixer,
+    ffn=rwkv_ffn,
+    kinds=always_linear,
+    norms=("ln1", "ln2"),
+    norm="layer",
+    norm_bias=True,
+    embed="embeddings",
+    final_norm="ln_out",
+    layers="blocks",
+    prefix="rwkv.",
+    head="head",
+    extra=rwkv_first_norm,
+)
 STYLES: dict[str, Style] = {
     "mamba": MAMBA,
     "falcon_mamba": MAMBA,
     "mamba2": MAMBA.but(attention=mamba2_mixer),
-    "rwkv": Style(
-        attention=rwkv_mixer,
-        ffn=rwkv_ffn,
-        kinds=always_linear,
-        norms=("ln1", "ln2"),
-        norm="layer",
-        norm_bias=True,
-        embed="embeddings",
-        final_norm="ln_out",
-        layers="blocks",
-        prefix="rwkv.",
-        head="head",
-        extra=rwkv_first_norm,
-    ),
+    "rwkv": RWKV,
 }

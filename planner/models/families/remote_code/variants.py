@@ -9,8 +9,8 @@ from ...tensor_list import Tensors
 from ..blocks.attention import gqa
 from ..blocks.ffn import gated
 from ..decoder import Block, Decoder, Style, build_layers, max_context, text_decoder
-from ..hybrids.state_space import always_linear, channel_mixing
-from ..llama import LAYER_NORM, QWEN2
+from ..hybrids.state_space import RWKV, channel_mixing
+from ..llama import QWEN2
 from ..llama import STYLES as KNOWN
 from ..towers.vision import clip
 
@@ -168,19 +168,7 @@ def rwkv5_ffn(b: Block, kind: str) -> DenseFFN:
 
 
 STYLES: dict[str, Style] = {
-    "rwkv5": Style(
-        attention=rwkv5_mixer,
-        ffn=rwkv5_ffn,
-        kinds=always_linear,
-        norms=("ln1", "ln2"),
-        embed="embeddings",
-        final_norm="ln_out",
-        layers="blocks",
-        prefix="rwkv.",
-        head="head",
-        extra=lambda b: b.t.norm("blocks.*.pre_ln", b.hidden, True),
-        **LAYER_NORM,
-    ),
+    "rwkv5": RWKV.but(attention=rwkv5_mixer, ffn=rwkv5_ffn),
 }
 READERS = {
     "mimo": mimo,
