@@ -149,3 +149,15 @@ def test_a_class_has_its_name_to_itself() -> None:
                 homes.setdefault(node.name, []).append(file)
     assert homes["ModelSpec"] == ["planner/models/spec.py"]
     assert not {name: files for name, files in homes.items() if len(files) > 1}
+
+
+def _imports_a_test(code: str) -> bool:
+    """Whether a file takes something from a module of tests, which runs them in two places."""
+    taken = (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom))
+    return any((node.module or "").rpartition(".")[2].startswith("test_") for node in taken)
+
+
+def test_what_tests_share_is_in_no_module_of_tests() -> None:
+    files = [line for line in _python_files() if line.startswith("tests/")]
+    assert not [line for line in files if _imports_a_test((ROOT / line).read_text("utf-8"))]
+    assert _imports_a_test("from tests.runtime.test_gpu import prompt")

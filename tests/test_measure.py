@@ -16,8 +16,9 @@ from benchmarks.measure.row_file import by_key, read
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.workload import Workload
+from tests.support import data_files
 
-STORIES = str(Path(__file__).parent / "data" / "stories260K-hf")
+STORIES = str(data_files.STORIES)
 ROWS = Path(__file__).parents[1] / "profiles" / "calibrations"
 
 

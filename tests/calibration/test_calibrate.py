@@ -21,8 +21,9 @@ from kvpareto.planner.accuracy import calibrations
 from kvpareto.planner.accuracy import predict as accuracy
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
+from tests.support import data_files
 
-STORIES = str(Path(__file__).parents[1] / "data" / "stories260K-hf")
+STORIES = str(data_files.STORIES)
 LLAMA = load_model("meta-llama/Llama-3.1-8B-Instruct", offline=True)
 KILLS, RUNS = 1, "4"
 COMMAND = ["calibrate", "-m", STORIES, "--context", "256", "--tasks", "arithmetic", "--items", "4"]

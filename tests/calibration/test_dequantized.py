@@ -9,8 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kvpareto.cli import run
-
-STORIES = Path(__file__).parents[1] / "data" / "stories260K-hf"
+from tests.support.data_files import STORIES
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from kvpareto.calibration.records.record_file import Record
 from kvpareto.planner.accuracy import calibrations
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.runtime import Session, load
-from tests.calibration.design.test_options import begun
-from tests.support.damaged_models import STORIES
+from tests.calibration.design.typed_options import begun
 from tests.support.fake_bench import ITEMS, LLAMA, MadeUpModel, MadeUpTrial
+from tests.support.models.damaged_models import STORIES
 from tests.support.record_writer import ENVIRONMENT
 
 SHORT, LONG = 2048, 4096

@@ -16,6 +16,7 @@ import pytest
 from kvpareto.planner.errors import MissingDependency
 from kvpareto.planner.libraries import import_failure, importing
 from kvpareto.report.failure import TRACEBACK, failure_of
+from tests.support import data_files
 from tests.support.gguf_files import LLAMA, llama_tensors, write_gguf
 
 ROOT = Path(__file__).parents[2]
@@ -123,7 +124,7 @@ sys.argv = ["kvpareto", *sys.argv[2:], "--json"]
 from kvpareto.__main__ import main
 main()
 """
-STORIES = str(ROOT / "tests" / "data" / "stories260K-hf")
+STORIES = str(data_files.STORIES)
 
 
 @pytest.mark.parametrize(

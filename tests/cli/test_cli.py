@@ -5,29 +5,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from kvpareto.cli import run
 from kvpareto.planner.accuracy.task_kinds import REPORTED_KINDS
+from tests.cli.answers import answer, document
 
 MODEL = "Qwen/Qwen2.5-7B-Instruct"
 ESTIMATE = ["estimate", "--model", MODEL, "--config", "w4a16-k4v4-g64+pc256"]
 PLAN = ["plan", "--model", MODEL, "--budget", "12GB", "--context", "10k"]
-
-
-def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of one command line, run in this process."""
-    code = run(arguments)
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    code, out, err = answer(capsys, *arguments, "--json")
-    assert (code, err) == (0, "")
-    return json.loads(out)
 
 
 def test_estimate_json_has_every_field_of_the_schema(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,9 +23,9 @@ from kvpareto.cli import run
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.whole_file import write_whole, writing
 from kvpareto.report.failure import failure_of
+from tests.support.data_files import STORIES
 
 ROOT = Path(__file__).parents[2]
-STORIES = ROOT / "tests" / "data" / "stories260K-hf"
 COMMANDS = [
     (["plan", str(STORIES), "--budget", "2GB", "--save", "plan.json"], "plan.json"),
     (["calibrate", "-m", str(STORIES), "--runs", "1", "--device", "cpu"], "rows.lock"),

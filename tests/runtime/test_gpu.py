@@ -9,7 +9,8 @@ import torch
 from kvpareto.calibration.execution.memory_cap import DeviceMemory
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.memory.overhead import workspace
-from tests.support.runtime_builders import FAMILIES, SMALL, relative_error, session
+from tests.support.models.gpu_models import gpu_model, prompt
+from tests.support.runtime_builders import relative_error, session
 
 pytestmark = [
     pytest.mark.gpu,
@@ -27,27 +28,6 @@ FORMATS = (
     "w16a16-k8v8-pt",
     "w16a16-k8v8-pt+sink4+res32",
 )
-
-
-def gpu_model(family: str) -> Any:
-    """A bfloat16 model with heads that the kernels take."""
-    from transformers import AutoModelForCausalLM
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    torch.manual_seed(5)
-    fields = {k: v for k, v in (SMALL | FAMILIES[family]).items() if v is not None}
-    fields |= {"head_dim": 64, "hidden_size": 256, "max_position_embeddings": 1024}
-    fields |= {"sliding_window": 50} if "sliding_window" in fields else {}
-    model: Any = AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**fields))
-    for weight in model.parameters():
-        if weight.dim() > 1:
-            torch.nn.init.normal_(weight, std=0.06)
-    return model.to("cuda", torch.bfloat16).eval()
-
-
-def prompt(tokens: int) -> torch.Tensor:
-    make = torch.Generator().manual_seed(1)
-    return torch.randint(3, 97, (1, tokens), generator=make).cuda()
 
 
 def logits_of(model: Any, text: str, **options: Any) -> torch.Tensor:

@@ -1,10 +1,6 @@
 """Models with recurrent layers: transformers' states, our packed attention, the planner's bytes."""
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.minimax.modeling_minimax import MiniMaxCache
 
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.errors import BadInput
@@ -16,61 +12,20 @@ from kvpareto.planner.models.spec import STATEFUL_RUN
 from kvpareto.planner.workload import Workload
 from kvpareto.runtime.cache.kv_cache import PackedCache
 from kvpareto.runtime.cache.state_layer import StateLayer
-from kvpareto.runtime.model_class import check_class
-from kvpareto.runtime.serving.queue import PromptRequest
-from tests.support.runtime_builders import TOLERANCE, RoundedCache, relative_error, session
-from tests.support.tiny_configs import CONFIGS
-from tests.support.tiny_recent import RECENT
+from tests.support.models.hybrid_models import (
+    check_equals_transformers,
+    check_joining,
+    hybrid,
+)
+from tests.support.runtime_builders import session
 
 pytestmark = pytest.mark.cpu
-
-
-class RoundedMiniMaxCache(MiniMaxCache):
-    """MiniMax's class takes no other cache."""
-
-    def update(self, key_states, value_states, *args, **kwargs):  # type: ignore[no-untyped-def]
-        rounded = (x.bfloat16().float() for x in (key_states, value_states))
-        return super().update(*rounded, *args, **kwargs)
-
-
-def hybrid(kind: str) -> PreTrainedModel:
-    torch.manual_seed(5)
-    content = CONFIGS.get(kind) or RECENT[kind]
-    fields = {k: v for k, v in content.items() if k not in ("model_type", "dtype")}
-    fields = {k: v for k, v in fields.items() if v != "absent"}
-    made = CONFIG_MAPPING[kind](**fields)
-    check_class(made, kind)
-    found: PreTrainedModel = AutoModelForCausalLM.from_config(made, dtype=torch.float32).eval()
-    return found
-
-
-@torch.no_grad()
-def by_transformers(
-    model: PreTrainedModel, ids: torch.Tensor, count: int
-) -> tuple[torch.Tensor, list[int]]:
-    """The prompt's last logits and greedy tokens, eager, one shot, keys and values in bfloat16."""
-    model.set_attn_implementation("eager")
-    lightning = model.config.model_type == "minimax"
-    cache: DynamicCache = RoundedMiniMaxCache() if lightning else RoundedCache(config=model.config)
-    first = logits = model(ids, past_key_values=cache, use_cache=True).logits[:, -1]
-    tokens = []
-    for _ in range(count):
-        tokens.append(int(logits.argmax(-1)))
-        step = torch.tensor([[tokens[-1]]])
-        logits = model(step, past_key_values=cache, use_cache=True).logits[:, -1]
-    return first, tokens
 
 
 @pytest.mark.parametrize("kind", STATEFUL_RUN)
 @pytest.mark.parametrize("chunk", ["", "+pc5"], ids=["one-shot", "chunk-5"])
 def test_sixteen_bits_equal_transformers(kind: str, chunk: str) -> None:
-    model = hybrid(kind)
-    ids = torch.randint(3, 90, (1, 23), generator=torch.Generator().manual_seed(1))
-    logits, tokens = by_transformers(model, ids, 10)
-    with session(model, "w16a16-k16v16" + chunk, tokens=40) as run:
-        for _ in range(2):  # the first prompt leaves nothing behind
-            assert relative_error(run.prefill(ids), logits) < TOLERANCE
-        assert run.generate(ids, 10, stops=frozenset()).tokens == [tokens]
+    check_equals_transformers(hybrid(kind), "w16a16-k16v16" + chunk)
 
 
 @pytest.mark.parametrize("kind", STATEFUL_RUN)
@@ -89,20 +44,7 @@ def test_the_cache_takes_what_the_planner_counts(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", STATEFUL_RUN)
 def test_sequences_join_and_leave(kind: str) -> None:
-    model, config = hybrid(kind), "w16a16-k8v8-g32+pc8"
-    prompts = [[5, 6, 7, 8, 9, 10, 11], [9, 4, 3], list(range(20, 32)), [12, 13]]
-    most = [5, 8, 3, 4]
-    expected = []
-    for prompt, count in zip(prompts, most, strict=True):
-        with session(model, config, tokens=40) as run:
-            expected += run.generate(prompt, count, stops=frozenset()).tokens
-    with session(model, config, tokens=40, batch=2) as run:
-        run.stops = frozenset()
-        asked = [PromptRequest(i, p, m) for i, (p, m) in enumerate(zip(prompts, most, strict=True))]
-        answers, counts = run.queue(asked)
-        found = {answer.number: answer.tokens for answer in answers}
-    assert [found[i] for i in range(4)] == expected
-    assert counts.joined >= 1
+    check_joining(hybrid(kind))
 
 
 def test_padding_that_a_state_would_read_is_refused() -> None:

@@ -13,9 +13,12 @@ from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.workload import Workload
 from kvpareto.runtime import latent
-from kvpareto.runtime.serving.queue import PromptRequest
 from kvpareto.runtime.weights.quantize_modules import apply
-from tests.runtime.test_hybrids import by_transformers, hybrid
+from tests.support.models.hybrid_models import (
+    check_equals_transformers,
+    check_joining,
+    hybrid,
+)
 from tests.support.runtime_builders import TOLERANCE, relative_error, session
 from tests.support.tiny_configs import CONFIGS
 
@@ -28,12 +31,7 @@ KINDS = ("deepseek_v2", "deepseek_v3", "glm4_moe_lite", "minicpm3", "youtu")
 @pytest.mark.parametrize("chunk", ["", "+pc5"], ids=["one-shot", "chunk-5"])
 def test_sixteen_bits_equal_transformers(kind: str, chunk: str) -> None:
     model = hybrid(kind)
-    ids = torch.randint(3, 90, (1, 23), generator=torch.Generator().manual_seed(1))
-    logits, tokens = by_transformers(model, ids, 10)
-    with session(model, "w16a16-k16v16" + chunk, tokens=40) as run:
-        for _ in range(2):
-            assert relative_error(run.prefill(ids), logits) < TOLERANCE
-        assert run.generate(ids, 10, stops=frozenset()).tokens == [tokens]
+    check_equals_transformers(model, "w16a16-k16v16" + chunk)
     assert not any("expand_kv" in module.__dict__ for module in model.modules())
 
 
@@ -144,15 +142,4 @@ def test_an_indexer_is_refused_by_name(kind: str) -> None:
 
 
 def test_sequences_join_and_leave() -> None:
-    model, config = hybrid("deepseek_v2"), "w16a16-k8v8-g32+pc8"
-    prompts, most = [[5, 6, 7, 8, 9, 10, 11], [9, 4, 3], [12, 13]], [5, 8, 4]
-    expected = []
-    for prompt, count in zip(prompts, most, strict=True):
-        with session(model, config, tokens=40) as run:
-            expected += run.generate(prompt, count, stops=frozenset()).tokens
-    with session(model, config, tokens=40, batch=2) as run:
-        run.stops = frozenset()
-        asked = [PromptRequest(i, p, m) for i, (p, m) in enumerate(zip(prompts, most, strict=True))]
-        answers, _ = run.queue(asked)
-        found = {answer.number: answer.tokens for answer in answers}
-    assert [found[i] for i in range(3)] == expected
+    check_joining(hybrid("deepseek_v2"))

@@ -17,8 +17,8 @@ from kvpareto.planner.memory.weights import weight_bytes
 from kvpareto.runtime import load
 from kvpareto.runtime.generation.prefill import chunk_sizes, fitting_chunk
 from kvpareto.runtime.generation.tokenizer import check_words
+from tests.support.data_files import STORIES
 
-STORIES = Path(__file__).parents[1] / "data" / "stories260K-hf"
 PROMPT = "Once upon a time"
 
 

@@ -15,7 +15,14 @@ from kvpareto.runtime import load
 from kvpareto.runtime.cache.layer_state import LayerState
 from kvpareto.runtime.checkpoint import draft_layers, is_ignorable
 from kvpareto.runtime.failures import is_out_of_memory
-from tests.support.damaged_models import STORIES, WEIGHTS, Tensors, copy, with_json, with_tensors
+from tests.support.models.damaged_models import (
+    STORIES,
+    WEIGHTS,
+    Tensors,
+    copy,
+    with_json,
+    with_tensors,
+)
 
 GATE, NORM = "model.layers.0.mlp.gate_proj.weight", "model.norm.weight"
 INDEX = "model.safetensors.index.json"

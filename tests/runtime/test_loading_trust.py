@@ -15,7 +15,7 @@ from kvpareto.cli import run
 from kvpareto.planner.errors import BadInput
 from kvpareto.runtime import load
 from kvpareto.runtime.load_weights import load_weights
-from tests.support.damaged_models import copy, with_json
+from tests.support.models.damaged_models import copy, with_json
 
 CODE = """
 import os

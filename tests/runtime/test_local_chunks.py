@@ -1,14 +1,16 @@
 """Llama 4's aligned chunks: a token sees its own chunk, counted from its sequence's beginning."""
 
 import pytest
-import torch
 
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.workload import Workload
-from tests.runtime.test_hybrids import by_transformers, hybrid
+from tests.support.models.hybrid_models import (
+    check_equals_transformers,
+    hybrid,
+)
 from tests.support.runtime_builders import TOLERANCE, relative_error, session
 
 pytestmark = pytest.mark.cpu
@@ -20,12 +22,7 @@ def test_sixteen_bits_equal_transformers(chunk: str) -> None:
     model = hybrid("llama4_text")
     for layer in model.model.layers:
         layer.self_attn.floor_scale, layer.self_attn.attn_temperature_tuning = 4, True
-    ids = torch.randint(3, 90, (1, 31), generator=torch.Generator().manual_seed(1))
-    logits, tokens = by_transformers(model, ids, 10)
-    with session(model, "w16a16-k16v16" + chunk, tokens=48) as run:
-        for _ in range(2):
-            assert relative_error(run.prefill(ids), logits) < TOLERANCE
-        assert run.generate(ids, 10, stops=frozenset()).tokens == [tokens]
+    check_equals_transformers(model, "w16a16-k16v16" + chunk, prompt=31, tokens=48)
 
 
 def test_the_cache_takes_what_the_planner_counts() -> None:

@@ -4,7 +4,6 @@ The reference is transformers' eager attention over a DynamicCache whose keys an
 rounded to bfloat16 as they are stored, which is all that a 16/16 configuration does to them.
 """
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.workload import Workload
 from kvpareto.runtime.attention import ATTENTION_NAME, register
 from kvpareto.runtime.cache.kv_cache import PackedCache
+from tests.support.data_files import STORIES
 from tests.support.runtime_builders import (
     FAMILIES,
     FORMATS,
@@ -31,7 +31,6 @@ from tests.support.runtime_builders import (
     small_model,
 )
 
-STORIES = Path(__file__).parents[1] / "data" / "stories260K-hf"
 PROMPT = "Once upon a time, there was a little girl"
 
 

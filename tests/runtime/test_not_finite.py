@@ -10,7 +10,7 @@ from kvpareto.cli import run
 from kvpareto.runtime.failures import NotFinite, are_finite
 from kvpareto.runtime.generation.sampling import Sampling
 from kvpareto.runtime.session import Session
-from tests.support.damaged_models import Tensors, with_tensors
+from tests.support.models.damaged_models import Tensors, with_tensors
 from tests.support.runtime_builders import session, small_model
 
 SHAPE = ["--context", "256", "--items", "1", "--tasks", "arithmetic", "--device", "cpu"]

@@ -23,8 +23,8 @@ import kvpareto.calibration.calibrate
 import kvpareto.calibration.design.time_estimate  # noqa: F401 - imported before the processes are forked
 from kvpareto import cli
 from kvpareto.calibration.records.record_file import ROWS, Record, read_records
+from tests.support.data_files import STORIES
 
-STORIES = Path(__file__).parents[1] / "data" / "stories260K-hf"
 COMMAND = ("calibrate", "-m", str(STORIES), "--context", "256", "--tasks", "arithmetic")
 DEATHS = 200
 TERMS = ("--items", "4", "--runs", "6", "--device", "cpu", "--json")

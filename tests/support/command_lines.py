@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tests.support import data_files
 from tests.support.command_contract import Line
 
 HEAVY = (
@@ -17,7 +18,7 @@ HEAVY = (
     "joblib", "triton",
 )  # fmt: skip
 """What the light install lacks."""
-STORIES = str(Path(__file__).parents[1] / "data" / "stories260K-hf")
+STORIES = str(data_files.STORIES)
 QWEN = "Qwen/Qwen3-8B"
 
 

@@ -1,7 +1,6 @@
 """A small model that is open on the CPU, and what tests run on it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -9,8 +8,9 @@ from kvpareto.calibration.execution.loaded_model import OpenModel, open_model
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.workload import Workload
+from tests.support import data_files
 
-STORIES = str(Path(__file__).parents[1] / "data" / "stories260K-hf")
+STORIES = str(data_files.STORIES)
 SPEC = load_model(STORIES)
 CONFIG = Configuration.parse("w16a16-k4v4+pc16")
 WORK = Workload(64, 6)

@@ -8,8 +8,9 @@ import pytest
 
 from kvpareto.cli import run
 from kvpareto.planner.load_model import load_model
+from tests.support import data_files
 
-STORIES = str(Path(__file__).parents[1] / "data" / "stories260K-hf")
+STORIES = str(data_files.STORIES)
 SPEC = load_model(STORIES)
 SHAPE = ["--context", "256", "--output", "4", "--items", "1", "--tasks", "arithmetic", "--offline"]
 TYPED = ["verify", "-m", STORIES, "--config", "w16a16-k8v8+pc32", "--budget", "2GB", *SHAPE]

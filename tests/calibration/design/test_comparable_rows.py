@@ -21,9 +21,10 @@ from kvpareto.calibration.verify.verify import VerifyOptions, verify
 from kvpareto.cli import run
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.load_model import load_model
+from tests.support import data_files
 from tests.support.record_writer import row
 
-STORIES = str(Path(__file__).parents[2] / "data" / "stories260K-hf")
+STORIES = str(data_files.STORIES)
 SPEC = load_model(STORIES)
 BEGUN = CalibrationSettings(2, "arithmetic", (256,), 4, 0.005, 0, None, None, ("", ""))
 NOTHING = replace(

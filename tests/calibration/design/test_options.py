@@ -2,13 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from kvpareto.calibration.design.options import (
     ASKED,
-    CalibrationOptions,
     CalibrationSettings,
     default_contexts,
     settle,
@@ -19,32 +17,9 @@ from kvpareto.calibration.records.record_file import Record
 from kvpareto.planner.accuracy.measured_configs import MeasuredConfigurations
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import Configuration
+from tests.calibration.design.typed_options import NOTHING, begun, options
 from tests.support.fake_bench import LLAMA
 from tests.support.record_writer import row
-
-NOTHING = CalibrationOptions(
-    model="x",
-    runs=None,
-    minutes=None,
-    tasks=None,
-    contexts=None,
-    items=None,
-    tolerance=None,
-    seed=None,
-    text=None,
-    haystack=None,
-    resume=False,
-    device=None,
-    offline=True,
-)
-
-
-def options(**typed: Any) -> CalibrationOptions:
-    return CalibrationOptions(**{**vars(NOTHING), **typed})
-
-
-def begun(**terms: Any) -> CalibrationSettings:
-    return CalibrationSettings(**{**vars(settle(NOTHING, LLAMA, "cuda", None)), **terms})
 
 
 def test_the_defaults_are_two_contexts_that_the_device_can_bear() -> None:

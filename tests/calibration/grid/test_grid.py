@@ -21,9 +21,9 @@ from kvpareto.calibration.tasks.arithmetic import Arithmetic
 from kvpareto.calibration.tasks.haystack import bundled_haystack
 from kvpareto.calibration.tasks.needle import Needle
 from kvpareto.planner.formats.configuration import Configuration
+from tests.support.data_files import STORIES
 from tests.support.runtime_builders import session, small_model
 
-STORIES = Path(__file__).parents[2] / "data" / "stories260K-hf"
 TEXTS = torch.randint(3, 97, (2, 24), generator=torch.Generator().manual_seed(1))
 PADDING = torch.tensor([0, 3])
 ASKED, ANSWERED = 5, 6

@@ -32,8 +32,9 @@ from kvpareto.planner.accuracy import calibrations
 from kvpareto.planner.accuracy import predict as accuracy
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
-from tests.calibration.tasks.test_lm_eval import STORIES, needs_harness, third_party
-from tests.calibration.tasks.test_lm_eval import local_tasks as local_tasks
+from tests.calibration.tasks.harness import local_tasks as local_tasks
+from tests.calibration.tasks.harness import needs_harness, third_party
+from tests.support.data_files import STORIES
 
 ITEMS = 4
 COMMAND = ["calibrate", "--context", "256", "--items", str(ITEMS), "--runs", "2", "--device", "cpu"]

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,8 +18,8 @@ from kvpareto.calibration.measure.divergence import (
 from kvpareto.calibration.tasks.scores import Score
 from kvpareto.planner.errors import BadInput
 from kvpareto.runtime import Session, load
+from tests.support.data_files import STORIES
 
-STORIES = Path(__file__).parents[2] / "data" / "stories260K-hf"
 PLAIN = "w16a16-k16v16"
 TEXT = (
     "Once upon a time, there was a little girl named Lily. She loved to play outside in the "

@@ -3,7 +3,6 @@
 import random
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
@@ -11,8 +10,8 @@ from transformers import AutoTokenizer
 from kvpareto.calibration.measure import long_prose
 from kvpareto.calibration.measure.long_prose import reference_text
 from kvpareto.calibration.measure.prompts import Prompts, PromptTexts
+from tests.support.data_files import STORIES
 
-STORIES = Path(__file__).parents[2] / "data" / "stories260K-hf"
 MADE_UP = {
     "b": "Second topic\n************\n\nshared words here\n\nown of b",
     "a": "First topic\n***********\n\nshared words here\n\nown of a\n\nown of a",

@@ -14,8 +14,8 @@ from kvpareto.calibration.real_models.material import maps_text, prepare
 from kvpareto.calibration.real_models.rows import CHOICES, DIVERGENCE, read_rows
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.runtime import load
+from tests.support.data_files import STORIES
 
-STORIES = Path(__file__).parents[2] / "data" / "stories260K-hf"
 LINES = [
     {
         "subject": subject,

@@ -21,8 +21,7 @@ from kvpareto.calibration.real_models.page import page_of, write_pages
 from kvpareto.calibration.real_models.rows import read_rows, write_rows
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import Configuration
-
-STORIES = Path(__file__).parents[2] / "data" / "stories260K-hf"
+from tests.support.data_files import STORIES
 
 
 def blocks(kind: int, *parts: bytes) -> torch.Tensor:

@@ -12,8 +12,8 @@ from kvpareto.calibration.tasks.fits_context import LONG, check_fits
 from kvpareto.cli import run
 from kvpareto.planner.errors import BadInput
 from kvpareto.runtime import load_weights
+from tests.support.data_files import STORIES
 
-STORIES = Path(__file__).parents[2] / "data" / "stories260K-hf"
 SHORT = ["--context", "32", "--tasks", "needle", "--device", "cpu"]
 CALIBRATE = ["calibrate", "--device", "cpu", "--runs", "1"]
 VERIFY = ["verify", "--device", "cpu", "--budget", "2GB", "--output", "4", "--context", "64"]

@@ -8,18 +8,13 @@ from typing import Any
 import jsonschema
 import pytest
 
-from kvpareto.cli import run
 from kvpareto.report.records.schemas import json_schema, kind_of
+from tests.cli.answers import answer
+from tests.support import data_files
 
-STORIES = str(Path(__file__).parents[2] / "data" / "stories260K-hf")
+STORIES = str(data_files.STORIES)
 SMALL = ("-m", STORIES, "--device", "cpu", "--config", "w16a16-k8v8+pc64", "--output", "12")
 pytestmark = pytest.mark.cpu
-
-
-def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = run(arguments)
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 def test_text_comes_on_stdout_and_its_speed_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,26 +17,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from kvpareto.calibration.tasks.lm_eval import evaluate_harness, split_names
 from kvpareto.planner.errors import BadInput, MissingDependency
 from kvpareto.runtime import Session, load
+from tests.calibration.tasks.harness import needs_harness, third_party
+from tests.support.data_files import STORIES
 from tests.support.runtime_builders import RoundedCache
 
 DATA = Path(__file__).parents[2] / "data"
-STORIES = DATA / "stories260K-hf"
 START = "Once upon a time, there was a little girl named"
-
-
-def installed() -> bool:
-    try:
-        import lm_eval  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-needs_harness = pytest.mark.skipif(
-    not installed(), reason='lm_eval is not installed: pip install "kvpareto[harness]"'
-)
-# The harness and `datasets` leave files open and use what Python deprecates.
-third_party = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 
 @pytest.mark.parametrize(
@@ -173,17 +159,6 @@ def test_answers_that_do_not_fit_are_refused(opened) -> None:
 
     with pytest.raises(BadInput, match="leave no room"):
         SessionLM(opened(context=64)).generate_until([request("One", {"max_gen_toks": 64})])
-
-
-@pytest.fixture
-def local_tasks(monkeypatch, tmp_path: Path) -> Path:
-    """The task files, with `datasets` reading them from here and caching nowhere else."""
-    import datasets.config
-
-    monkeypatch.chdir(DATA / "lm_eval")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
-    return DATA / "lm_eval"
 
 
 @needs_harness

@@ -20,8 +20,8 @@ from kvpareto.calibration.tasks.needle import Needle
 from kvpareto.calibration.tasks.variable_tracking import Variables
 from kvpareto.calibration.tasks.words import ADJECTIVES, NOUNS, names
 from kvpareto.planner.errors import BadInput
+from tests.support.data_files import STORIES
 
-STORIES = Path(__file__).parents[2] / "data" / "stories260K-hf"
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}> {{ m.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}<assistant> {% endif %}"

@@ -11,9 +11,9 @@ from kvpareto.calibration.tasks import Item, evaluate
 from kvpareto.calibration.tasks.scoring import share_found, share_in_order
 from kvpareto.planner.errors import BadInput
 from kvpareto.runtime import load
+from tests.support.data_files import STORIES
 
 ROOT = Path(__file__).parents[3]
-STORIES = ROOT / "tests" / "data" / "stories260K-hf"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from kvpareto.calibration.fit.accuracy_rows import AccuracyRow, row_of
+from kvpareto.calibration.fit.accuracy_rows import AccuracyRow
 from kvpareto.calibration.fit.calibrated_noise import (
     FAR,
     STEP,
@@ -16,8 +16,7 @@ from kvpareto.calibration.fit.calibrated_noise import (
     prior_of,
 )
 from kvpareto.calibration.fit.leave_out import leave_out
-from kvpareto.calibration.fit.mixed_effects import KnownModel
-from kvpareto.calibration.grid.evaluate import FEATURES, FILE, SHAPE, WAYS, judge
+from kvpareto.calibration.grid.evaluate import FEATURES, FILE, WAYS, judge
 from kvpareto.calibration.grid.held_out import Judged, held_out_of, read_held_out
 from kvpareto.calibration.grid.reading import read_runs
 from kvpareto.planner.accuracy import predict as accuracy
@@ -25,24 +24,13 @@ from kvpareto.planner.accuracy.calibrated_noise import CalibratedNoise
 from kvpareto.planner.accuracy.format_arrays import formats_of
 from kvpareto.planner.accuracy.interactions import TABLES
 from kvpareto.planner.accuracy.key_noise.key_ranges import bundled_ranges
-from kvpareto.planner.accuracy.measured_configs import MeasuredRetention
 from kvpareto.planner.accuracy.model_sensitivity import ModelSensitivity
 from kvpareto.planner.accuracy.predictor import Predictor
 from kvpareto.planner.formats.configuration import Configuration
+from tests.support.toy_rows import MODEL, SHIPPED, rows_of
 
-MODEL = KnownModel("own:toy", FEATURES, ("toy",), SHAPE)
-SHIPPED = accuracy.published()
 PRIOR = prior_of(SHIPPED, SHIPPED.models.unseen(FEATURES))
 LAYOUTS = ("", "-g32", "-kc", "-pb64", "-pt", "+rot", "+smooth", "+smooth+rot", "-g32+res128")
-
-
-def rows_of(
-    retention: dict[str, float], kind: str = "retrieval", context: int = 4096
-) -> list[AccuracyRow]:
-    return [
-        row_of(Configuration.parse(c), MODEL.key, kind, kind, context, MeasuredRetention(r, 0.003))
-        for c, r in retention.items()
-    ]
 
 
 def made_up(seed: int = 0) -> list[AccuracyRow]:

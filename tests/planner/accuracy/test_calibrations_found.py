@@ -18,11 +18,11 @@ from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.models.finite_json import read_json
+from tests.support.data_files import STORIES
 from tests.support.fake_bench import LLAMA, MadeUpModel, campaign
 from tests.support.record_writer import ENVIRONMENT
 
 pytestmark = pytest.mark.usefixtures("few_published_rows")
-STORIES = Path(__file__).parents[2] / "data" / "stories260K-hf"
 FOUR = Configuration(k_bits=4, v_bits=4)
 
 

@@ -21,7 +21,7 @@ from kvpareto.planner.formats.configuration import Configuration, Granularity
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.models.spec import ModelSpec
 from kvpareto.report.profiles import list_document, show_document
-from tests.cli.test_cli import document
+from tests.cli.answers import document
 
 LARGER, CODER, SMOL, GEMMA = (
     "Qwen/Qwen2.5-Coder-1.5B-Instruct",

@@ -25,7 +25,7 @@ from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import ModelSpec, Role
 from kvpareto.planner.workload import Workload
 from kvpareto.runtime import load
-from tests.support.tiny_llama import CONFIG
+from tests.support.models.tiny_llama import CONFIG
 from tests.support.verify_runs import STORIES
 from tests.support.verify_runs import home as home
 from tests.support.verify_runs import plan as plan

@@ -11,7 +11,7 @@ import safetensors.numpy
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory.weight_files import StoredWeights, stored_weights
 from kvpareto.planner.memory.weights import weight_bytes
-from tests.support.tiny_llama import CONFIG
+from tests.support.models.tiny_llama import CONFIG
 
 # q, k, v, o; gate, up, down; two norms
 LAYER = 64 * 64 + 2 * 64 * 32 + 64 * 64 + 3 * 64 * 128 + 2 * 64

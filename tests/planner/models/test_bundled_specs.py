@@ -15,7 +15,7 @@ from kvpareto.planner.memory.kv_cache import kv_bytes
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import ModelSpec, Part
 from kvpareto.planner.workload import Workload
-from tests.planner.models.test_tiny_models import build, groups_of
+from tests.planner.models.meta_models import build, groups_of
 
 FOLDER = Path(__file__).parents[3] / "profiles" / "models"
 GIB = 2**30

@@ -15,7 +15,7 @@ import pytest
 
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.models import hub
-from tests.support.tiny_llama import CONFIG
+from tests.support.models.tiny_llama import CONFIG
 
 
 class _Hub(http.server.BaseHTTPRequestHandler):

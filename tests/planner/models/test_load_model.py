@@ -10,7 +10,7 @@ from kvpareto.planner.errors import BadConfig, BadInput
 from kvpareto.planner.load_model import load_config, load_model
 from kvpareto.planner.models.bundled import bundled_models
 from kvpareto.planner.models.untrusted_json import parse_json_object
-from tests.support.tiny_llama import CONFIG
+from tests.support.models.tiny_llama import CONFIG
 
 LLAMA = {**CONFIG, "torch_dtype": "bfloat16"}
 

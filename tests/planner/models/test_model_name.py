@@ -8,7 +8,7 @@ import pytest
 from kvpareto.planner.errors import BadConfig, BadInput
 from kvpareto.planner.load_model import load_config, load_model
 from kvpareto.planner.models.model_name import plain_name
-from tests.support.tiny_llama import CONFIG
+from tests.support.models.tiny_llama import CONFIG
 
 
 @pytest.mark.parametrize(

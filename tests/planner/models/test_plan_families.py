@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from kvpareto.cli import run
-from tests.planner.models.test_published_totals import load
-from tests.planner.models.test_remote_recent import (
+from tests.planner.models.published_configs import (
     DEEPSEEK_OCR,
     GROK_2,
     HUNYUAN_LARGE,
@@ -15,6 +14,7 @@ from tests.planner.models.test_remote_recent import (
     OURO,
     PLAMO_2_1B,
     SALA,
+    load,
 )
 from tests.support.tiny_recent import RECENT
 

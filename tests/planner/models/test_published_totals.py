@@ -3,10 +3,6 @@
 The files are quoted from public ports and pull requests; GLM-5.3 Flash is its class's default.
 """
 
-import json
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from kvpareto.planner.engines.transformers import TRANSFORMERS
@@ -15,13 +11,7 @@ from kvpareto.planner.memory.kv_cache import kv_bytes, state_bytes
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import Attention, LatentAttention
 from kvpareto.planner.workload import Workload
-
-FOLDER = Path(__file__).parents[2] / "data" / "published"
-
-
-def load(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    return found
+from tests.planner.models.published_configs import load
 
 
 @pytest.mark.parametrize(

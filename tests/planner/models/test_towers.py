@@ -8,7 +8,7 @@ from kvpareto.calibration.config_check.meta_model import parameter_groups
 from kvpareto.planner.models.families.towers.multimodal import TOWERS
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import Part
-from tests.planner.models.test_tiny_models import assert_caches_match, build, groups_of
+from tests.planner.models.meta_models import assert_caches_match, build, groups_of
 
 # A text model is shallow here, so that a default of 80 layers costs nothing.
 SHALLOW = {"num_hidden_layers": 2, "pad_token_id": 0}

@@ -8,8 +8,7 @@ import torch
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.runtime.generation import last_layer
 from kvpareto.runtime.load_weights import pack_weights
-from tests.runtime.kernels.test_gpu_layers import LATENT, WIDE, model_of
-from tests.runtime.test_gpu import gpu_model, prompt
+from tests.support.models.gpu_models import LATENT, WIDE, gpu_model, model_of, prompt
 from tests.support.runtime_builders import relative_error, session
 
 pytestmark = [

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.models.gpu_models import LATENT, WIDE, model_of
 from tests.support.runtime_builders import relative_error, session
 from tests.support.tiny_configs import CONFIGS
 
@@ -16,19 +17,6 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
 ]
-
-LATENT: dict[str, Any] = {
-    "hidden_size": 512, "num_attention_heads": 4, "num_key_value_heads": 4, "kv_lora_rank": 512,
-    "q_lora_rank": None, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
-    "num_hidden_layers": 3, "first_k_dense_replace": 3, "intermediate_size": 512,
-    "max_position_embeddings": 2048,
-}  # fmt: skip
-
-
-WIDE: dict[str, Any] = {
-    "hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64,
-    "max_position_embeddings": 2048,
-}  # fmt: skip
 
 
 HYBRIDS: dict[str, dict[str, Any]] = {
@@ -41,20 +29,6 @@ HYBRIDS: dict[str, dict[str, Any]] = {
     "zamba2": {"num_key_value_heads": 4, "attention_head_dim": 128, "head_dim": "absent"},
     "lfm2": {},
 }
-
-
-def model_of(kind: str, fields: dict[str, Any], device: str = "cuda") -> Any:
-    from transformers import AutoModelForCausalLM
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    torch.manual_seed(3)
-    content = {k: v for k, v in (CONFIGS[kind] | fields).items() if v != "absent"}
-    made = CONFIG_MAPPING[content.pop("model_type")](**content)
-    model: Any = AutoModelForCausalLM.from_config(made)
-    for weight in model.parameters():
-        if weight.dim() > 1:
-            torch.nn.init.normal_(weight, std=0.05)
-    return model.to(device, torch.bfloat16).eval()
 
 
 def passes(model: Any, text: str, **options: Any) -> tuple[torch.Tensor, str | None]:

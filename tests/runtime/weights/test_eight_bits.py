@@ -20,7 +20,7 @@ from kvpareto.runtime.weights.layout import Packed4
 from kvpareto.runtime.weights.linear import W4Linear
 from kvpareto.runtime.weights.random import random_model
 from kvpareto.runtime.weights.workspace import Workspace
-from tests.support.weights_models import TINY
+from tests.support.models.weights_models import TINY
 
 ON_GPU = pytest.mark.skipif(
     not torch.cuda.is_available() or torch.cuda.get_device_capability() != (9, 0),

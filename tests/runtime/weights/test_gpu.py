@@ -10,7 +10,7 @@ import torch
 from kvpareto.planner.memory.weights import weight_bytes
 from kvpareto.runtime.weights.quantize_modules import packed_bytes, spec_of
 from kvpareto.runtime.weights.random import random_model
-from tests.support.weights_models import apart
+from tests.support.models.weights_models import apart
 
 pytestmark = [
     pytest.mark.gpu,

@@ -10,7 +10,7 @@ from kvpareto.runtime.weights.awq_format import round_to_nearest
 from kvpareto.runtime.weights.layout import Packed, Packed4
 from kvpareto.runtime.weights.random import random_model
 from kvpareto.runtime.weights.workspace import Workspace
-from tests.support.weights_models import TINY_MOE
+from tests.support.models.weights_models import TINY_MOE
 
 DEVICE = "cpu" if launch.INTERPRETED else "cuda"
 pytestmark = pytest.mark.skipif(

@@ -19,7 +19,7 @@ from kvpareto.runtime.weights.build import read_hf_config
 from kvpareto.runtime.weights.linear import W4Linear
 from kvpareto.runtime.weights.load_awq import is_awq, load_awq
 from kvpareto.runtime.weights.random import random_model
-from tests.support.weights_models import PROMPT, TINY, TINY_MOE
+from tests.support.models.weights_models import PROMPT, TINY, TINY_MOE
 
 DATA = Path(__file__).parents[2] / "data"
 LIBRARIES = pytest.mark.parametrize("library", ["autoawq", "gptqmodel"])

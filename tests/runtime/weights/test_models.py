@@ -20,7 +20,7 @@ from kvpareto.runtime.weights.quantize_modules import (
 )
 from kvpareto.runtime.weights.random import random_model
 from kvpareto.runtime.weights.workspace import Workspace, require_16_bits
-from tests.support.weights_models import PROMPT, TINY, TINY_MOE, apart
+from tests.support.models.weights_models import PROMPT, TINY, TINY_MOE, apart
 
 FAMILIES = {
     "llama": TINY,

@@ -12,7 +12,7 @@ from kvpareto.runtime.weights import awq_quantizer as awq_adapter
 from kvpareto.runtime.weights import quantize
 from kvpareto.runtime.weights.linear import W4Linear
 from kvpareto.runtime.weights.load_awq import load_awq
-from tests.support.weights_models import PROMPT, TINY
+from tests.support.models.weights_models import PROMPT, TINY
 
 
 def write_model(folder: Path) -> LlamaForCausalLM:

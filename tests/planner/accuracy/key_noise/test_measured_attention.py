@@ -28,8 +28,8 @@ from kvpareto.planner.accuracy.key_noise.attention_noise import AttentionNoise
 from kvpareto.planner.accuracy.predictor import Predictor
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
-from tests.planner.accuracy.test_calibrated_noise import MODEL, SHIPPED, rows_of
 from tests.support.fake_bench import MadeUpModel, campaign
+from tests.support.toy_rows import MODEL, SHIPPED, rows_of
 
 SPEC = load_model("meta-llama/Llama-3.1-8B-Instruct", offline=True)
 

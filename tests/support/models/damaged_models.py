@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-STORIES = Path(__file__).parents[1] / "data" / "stories260K-hf"
+from tests.support.data_files import STORIES
+
 WEIGHTS = "model.safetensors"
 Tensors = dict[str, torch.Tensor]
 
