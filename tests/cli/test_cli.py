@@ -126,7 +126,7 @@ def test_max_context_is_the_last_that_fits(capsys: pytest.CaptureFixture[str]) -
         ([*PLAN, "--budget", "dozen"], "not a memory size", "12GB"),
         ([*PLAN, "--context", "long"], "not a number of tokens", "32k"),
         ([*PLAN, "--batch", "0"], "batch", ""),
-        ([*PLAN, "--max-loss", "5"], "not a loss", "3%"),
+        ([*PLAN, "--max-loss", "5"], "not a loss", "write 5%"),
         ([*PLAN, "--objective", "fun"], "fun", "accuracy"),
         ([*PLAN, "--engine", "vroom"], "no engine", "transformers"),
         ([*PLAN, "--gpu", "4091"], "4091", ""),
