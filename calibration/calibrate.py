@@ -112,7 +112,9 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
             meta = write_profile(folder, spec, file.records, here)
             refit(here.gpu, say)
             took = time.monotonic() - started
-            ended = Ended(ending.reason, asked.runs, took, ending.one)
+            ended = Ended(
+                ending.reason, asked.runs, asked.contexts, took, ending.one, ending.beside
+            )
             check_fitted(folder, file.records, meta["fitted"], ended)
         except KeyboardInterrupt:
             kept = len(read_records(file.path))  # one may be on the disk that is not yet counted

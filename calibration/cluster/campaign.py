@@ -33,6 +33,8 @@ class _UnderWay:
     lost: dict[Job, int] = field(default_factory=dict)
     again: list[Job] = field(default_factory=list)
     since: dict[Job, float] = field(default_factory=dict)
+    measured: set[Job] = field(default_factory=set)
+    """Jobs of which a row came: of the others all was there before."""
 
 
 class ClusterCampaign(Campaign):
@@ -117,6 +119,7 @@ class ClusterCampaign(Campaign):
 
     def _take(self, event: Event) -> None:
         if event.kind == "row":
+            self._way.measured.add(event.job)
             self._append(parse_record(event.row, "a worker's row"))
             return
         if event.kind == "lost":
@@ -127,7 +130,7 @@ class ClusterCampaign(Campaign):
                 return
             self._append(self._failure(event))
         took = self._clock() - self._way.since.get(event.job, self._clock())
-        for _, context in event.job[1]:
+        for _, context in event.job[1] if event.job in self._way.measured else ():
             self._times.add(context, took / len(event.job[1]))
         self._way.configs = [c for c in self._way.configs if str(c) != event.job[0]]
 

@@ -74,6 +74,8 @@ class Ending:
     """Mean over all candidates that were not run."""
     one: float = 0.0
     """Seconds of a configuration, as forecast."""
+    beside: float = 0.0
+    """Seconds that runs of other weight bits and a fit take beside them."""
 
 
 class Campaign:
@@ -130,9 +132,10 @@ class Campaign:
                 later = context != self._plan.contexts[0]
                 if later and not times.allow((context,), fit=len(done) > FIRST):
                     return self._ending(self._spent(), len(done))
-                before = self._clock()
+                before, known = self._clock(), len(self._records)
                 self._runner.run(config.with_chunk(chunk_for(context)), context)
-                times.add(context, self._clock() - before)
+                if len(self._records) > known:  # else all of it was measured before
+                    times.add(context, self._clock() - before)
         return self._ending(self._ran(len(done)), len(done))
 
     def _affine(self, times: "RunTimes") -> Configuration | None:
@@ -183,7 +186,8 @@ class Campaign:
         if self._telling is not None and number >= MANY:
             everywhere = self._telling.expected(_runs(self._records), self._tried())
         one = sum(self._plan.expected.values())
-        return Ending(reason, number, error, everywhere, one)
+        beside = AGAIN * self._plan.reading + self._plan.end
+        return Ending(reason, number, error, everywhere, one, beside)
 
     def _tried(self) -> dict[int, Measurement]:
         """What is known of each candidate that was run, at the longest context."""

@@ -18,6 +18,10 @@ from ..records.record_file import LAYERS, Record
 RUNS = 16
 """Of a calibration that is offered where fewer than two runs were asked for."""
 
+SLACK = 1.4
+"""Of a time that is forecast anew, what it may be: the same fit took 27 to 37 s on two shared cores
+(docs/LOG.md)."""
+
 
 class EveryRunFailed(KVParetoError):
     """A calibration without one run that went well (exit code 1)."""
@@ -33,13 +37,15 @@ class NoFit(KVParetoError):
 
 @dataclass(frozen=True)
 class Ended:
-    """A calibration of at most `runs` configurations at its end: why that was, after how many
-    seconds, and how many one configuration takes as forecast."""
+    """A calibration of at most `runs` configurations at its end: why that was, and seconds: those
+    since its begin, of one configuration as forecast, and of what a fit takes beside runs."""
 
     reason: str
     runs: int
+    contexts: tuple[int, ...]
     seconds: float
     one: float
+    beside: float
 
 
 def check_fitted(folder: Path, records: Sequence[Record], fitted: bool, ended: Ended) -> None:
@@ -67,18 +73,20 @@ def check_fitted(folder: Path, records: Sequence[Record], fitted: bool, ended: E
 
 
 def _more(rows: Sequence[Record], ended: Ended) -> str:
-    """What to type for a fit, by the time that the unquantized model took; where there was none for
-    it, by the forecast."""
+    """What to type for a fit, and for all runs: by the forecast, or by the time that the
+    unquantized model took where that is longer. Whatever came before the runs comes again."""
     if ended.runs < 2:
         return f"the rows are kept; --resume --runs {RUNS} goes on"
     spans = [
         datetime.fromisoformat(row.ended) - datetime.fromisoformat(row.started) for row in rows
     ]
     took = sum(span.total_seconds() for span in spans)
-    beside = max(ended.seconds - took, 0.0)
-    took = took or ended.one
-    minutes = math.ceil((beside + ended.runs * took) / 60)
+    beside = max(ended.seconds - took, 0.0) + ended.beside
+    one = max(took, ended.one)
+    left = 1 if {row.context for row in rows} == set(ended.contexts) else 2
+    least = math.ceil(SLACK * (beside + left * one) / 6) / 10
+    minutes = max(math.ceil((beside + ended.runs * one) / 60), least)
     return (
-        f"the rows are kept; one configuration takes about {math.ceil(took)} s here, so --resume "
-        f"--minutes {minutes} measures {ended.runs}"
+        f"the rows are kept; one configuration takes about {math.ceil(one)} s here: --resume "
+        f"--minutes {least:g} is enough for a fit, --minutes {minutes:g} for {ended.runs}"
     )

@@ -48,11 +48,16 @@ class Slow(MadeUpModel):
 
 
 def spend(
-    minutes: float, seconds: float, expected: float, spent: float, end: float
+    minutes: float,
+    seconds: float,
+    expected: float,
+    spent: float,
+    end: float,
+    records: list[Record] | None = None,
 ) -> tuple[float, int, str]:
     """When a calibration of `minutes` ends that has `spent` seconds, and whose fit takes `end`, its
-    rows, and why it ended."""
-    clock, records = Clock(), list[Record]()
+    runs, and why it ended; `records`: the rows that it goes on from."""
+    clock, records = Clock(), [] if records is None else records
     clock.now = spent
     runner = ConfigurationRunner(
         Slow(clock, seconds),
@@ -66,6 +71,17 @@ def spend(
     plan = CalibrationPlan((SHORT, LONG), (16,), 8, minutes, 0.0, 0, forecast, spent, end)
     ending = Campaign(LLAMA, plan, runner, records, lambda number, config: None, clock).run()
     return clock.now, len({(r.config, r.context) for r in records}), ending.reason
+
+
+def test_rows_that_are_there_do_not_say_that_runs_take_no_time() -> None:
+    """A calibration that goes on passes over what it has: the forecast decides of the next run."""
+    records = list[Record]()
+    first, _, _ = spend(1.0, 10.0, 10.0, 20.0, 4.0, records)
+    assert first == 50.0
+    ended, runs, _ = spend(1.0, 10.0, 10.0, 20.0, 20.0, records)
+    assert (ended, runs) == (20.0, 2)  # 30 s more, and 20 s for the fit, would end at 70
+    ended, runs, _ = spend(1.2, 10.0, 10.0, 20.0, 20.0, records)
+    assert (ended, runs) == (50.0, 4)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A calibration that leaves nothing to plan with fails, and says what would give a fit."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from kvpareto.calibration.design.without_fit import Ended, EveryRunFailed, NoFit
 from kvpareto.calibration.records.record_file import LAYERS, Record
 from tests.support.record_writer import row
 
-ENDED = Ended("no other run ends within 1 minute", 16, 50.0, 30.0)
+AT = row(0).context
+ENDED = Ended("no other run ends within 1 minute", 16, (AT,), 50.0, 30.0, 20.0)
 WHOLE, PACKED = "w16a16-k16v16", "w16a16-k4v4"
 
 
@@ -36,10 +38,19 @@ def test_time_for_the_unquantized_model_alone_is_no_calibration(tmp_path: Path) 
     ) as found:
         check_fitted(tmp_path, rows, False, ENDED)
     assert found.value.exit_code == 1
-    # 16 times 10 s, and 40 s for all else
-    assert "one configuration takes about 10 s here, so --resume --minutes 4" in found.value.hint
-    with pytest.raises(NoFit, match="1 configuration was run") as found:
-        check_fitted(tmp_path, rows, False, Ended("1 configuration was run", 1, 50.0, 30.0))
+    # 40 s before the runs, 20 s for the fit: and one or 16 of 30 s, though the first took 10 s
+    assert "one configuration takes about 30 s here: --resume --minutes 2.1 is" in found.value.hint
+    assert "--minutes 9 for 16" in found.value.hint
+    both = replace(ENDED, contexts=(AT, 2 * AT))
+    with pytest.raises(NoFit) as found:  # the unquantized model is not there in full
+        check_fitted(tmp_path, rows, False, both)
+    assert "--minutes 2.8 is enough for a fit" in found.value.hint
+    slow = [took(50)]
+    with pytest.raises(NoFit) as found:
+        check_fitted(tmp_path, slow, False, ENDED)
+    assert "takes about 50 s here: --resume --minutes 1.7 is enough" in found.value.hint
+    with pytest.raises(NoFit, match="no quantized") as found:
+        check_fitted(tmp_path, rows, False, replace(ENDED, runs=1))
     assert "--resume --runs 16" in found.value.hint
 
 
@@ -48,8 +59,9 @@ def test_no_time_for_one_run_is_said_by_the_forecast(tmp_path: Path) -> None:
         NoFit, match="no other run ends within 1 minute: no quantized configuration"
     ) as found:
         check_fitted(tmp_path, [row(0, task=LAYERS, items=())], False, ENDED)
-    # 50 s until then, and 16 times 30 s
-    assert "about 30 s here, so --resume --minutes 9 measures 16" in found.value.hint
+    # 50 s until then, 20 s for the fit, and 2 or 16 times 30 s
+    assert "30 s here: --resume --minutes 3.1 is enough for a fit, --min" in found.value.hint
+    assert "--minutes 10 for 16" in found.value.hint
 
 
 def test_quantized_runs_that_all_failed_say_why(tmp_path: Path) -> None:
