@@ -31,9 +31,9 @@ _NO_CLASS = _types(
 
 _OWN_CODE = _types(
     "baichuan chatglm deci deepseek deepseek_ref deepseek_vl_v2 exaone grok hunyuan internlm "
-    "internlm2 kimi_k2 kimi_k3 longcat_flash_ngram mimo minicpm minicpm_sala minimax_m1 "
-    "minimax_m3 minimax_text_01 nemotron-nas orion ouro phi-msft phi3_v phi4mm plamo2 qwen "
-    "rwkv5 stablelm_epoch step3p7_text"
+    "internlm2 internvl_chat kimi_k2 kimi_k3 longcat_flash_ngram mimo minicpm minicpm_sala "
+    "minimax_m1 minimax_m3 minimax_text_01 nemotron-nas orion ouro phi-msft phi3_v phi4mm plamo2 "
+    "qwen rwkv5 stablelm_epoch step3p7_text"
 )
 """Not in transformers: code of the model's own repository."""
 
@@ -49,6 +49,11 @@ _READS_CACHE = frozenset({"jetmoe", "doge"})
 
 TEXT_ALONE = _types("llama4 qwen3_5 qwen3_5_moe")
 """Of a model with a vision tower, transformers' causal LM is the decoder alone."""
+
+
+def is_own_code(model_type: str) -> bool:
+    """Whether a known model type is code of its model's repository, which transformers lacks."""
+    return model_type in _OWN_CODE
 
 
 def why_not(model_type: str) -> str | None:

@@ -13,7 +13,7 @@ from ...serving import CardTerms, Flags, Parallel, Serving, Sizes, command_line
 from ...units import GiB
 from ...workload import Workload
 from ..vllm.asked_settings import cache_dtype, weight_name
-from ..vllm.command import checkpoint_words, model_argument
+from ..vllm.command import checkpoint_words, model_argument, own_code_notes
 from ..vllm.layouts import layouts, with_layout
 from ..vllm.rank import rank_spec
 from ..vllm.rank_weights import rank_weights
@@ -213,6 +213,7 @@ def _placement(spec: ModelSpec, workload: Workload, chosen: _Layout) -> Placemen
         notes.append(waiting)
     if serving.checkpoint:
         notes.append(f"it needs {serving.checkpoint}")
+    notes += own_code_notes(spec)
     overhead = sum(card.needed[0] - card.weights - kv // len(cards) for card in cards) - compute
     return Placement(
         device=Share(weights, kv, compute),

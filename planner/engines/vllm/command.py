@@ -3,6 +3,7 @@
 from ...local_model import loadable
 from ...models.spec import ModelSpec
 from ...serving import Flags
+from ..kvpareto.model_types import is_own_code
 from .settings import ONLINE, ServeSettings
 
 SUFFIXES = {"awq": "AWQ", "gptq4": "GPTQ-Int4", "gptq8": "GPTQ-Int8", "nvfp4": "NVFP4"} | {
@@ -32,6 +33,16 @@ def checkpoint_words(spec: ModelSpec, name: str) -> str:
     if not name or name in ONLINE:
         return ""
     return f"a checkpoint of {spec.name} in {ABOUT[name]} (made with llm-compressor, or published)"
+
+
+def own_code_notes(spec: ModelSpec) -> list[str]:
+    """What a server may ask for that the command does not say: leave to run a repository's code."""
+    if not is_own_code(spec.model_type):
+        return []
+    return [
+        f"{spec.model_type} is code of the model's repository: where the server has no classes of "
+        "its own for it, it asks for --trust-remote-code, which runs that code"
+    ]
 
 
 def keeps_16_bits(spec: ModelSpec) -> bool:

@@ -12,7 +12,13 @@ from ...placement import Machine, Placement, Share
 from ...serving import CardTerms, Parallel, Serving, Sizes, command_line
 from ...workload import Workload
 from .asked_settings import settings_of
-from .command import checkpoint_words, flags_of, keeps_16_bits, model_argument
+from .command import (
+    checkpoint_words,
+    flags_of,
+    keeps_16_bits,
+    model_argument,
+    own_code_notes,
+)
 from .layouts import layouts, with_layout
 from .plugin import AWQ_NOTE, AWQ_USERS, INSTALL_NOTE, OVERLAP_NOTE, OVERLAPS
 from .rank_weights import rank_weights
@@ -201,6 +207,7 @@ def _notes(
         notes.append(waiting)
     if settings.enforce_eager:
         notes.append("CUDA graphs do not fit beside it: --enforce-eager costs time in every step")
+    notes += own_code_notes(spec)
     if len({card.gpu.name for card in tried.cards}) > 1 and tried.layout.data == 1:
         notes.append("cards that differ share a model evenly: the smallest decides what fits")
     names = dict.fromkeys(c.gpu.name for c in tried.cards if not measured_on(c.gpu))

@@ -47,6 +47,15 @@ SALA = {"model_type": "minicpm_sala", "hidden_size": 4096, "intermediate_size": 
         "use_output_norm": True, "attn_use_output_gate": True, "vocab_size": 73448,
         "mixer_types": ["minicpm4", "lightning-attn", "lightning-attn", "minicpm4"],
         "torch_dtype": "bfloat16"}
+INTERNVL = {"model_type": "internvl_chat", "architectures": ["InternVLChatModel"],
+    "downsample_ratio": 0.5, "force_image_size": 448, "torch_dtype": "bfloat16",
+    "llm_config": {"model_type": "qwen3", "hidden_size": 4096, "intermediate_size": 12288,
+        "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8,
+        "head_dim": 128, "vocab_size": 151936, "max_position_embeddings": 40960,
+        "tie_word_embeddings": False},
+    "vision_config": {"model_type": "intern_vit_6b", "hidden_size": 1024, "image_size": 448,
+        "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24,
+        "patch_size": 14, "num_channels": 3, "qkv_bias": True, "norm_type": "layer_norm"}}
 LONGCAT = {"model_type": "longcat_flash", "dtype": "bfloat16", "vocab_size": 131072,
     "hidden_size": 6144, "ffn_hidden_size": 12288, "expert_ffn_hidden_size": 2048, "num_layers": 28,
     "num_attention_heads": 64, "kv_lora_rank": 512, "q_lora_rank": 1536, "qk_rope_head_dim": 64,

@@ -2,16 +2,20 @@
 
 from typing import Any
 
+import pytest
+
 from kvpareto.planner.engines.transformers import TRANSFORMERS
+from kvpareto.planner.errors import BadConfig
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.memory.kv_cache import kv_bytes, state_bytes
 from kvpareto.planner.models.read_config import read_model
-from kvpareto.planner.models.spec import Attention, ModelSpec, MoEFFN, RecurrentState
+from kvpareto.planner.models.spec import Attention, ModelSpec, MoEFFN, Part, RecurrentState
 from kvpareto.planner.workload import Workload
 from tests.planner.models.published_configs import (
     DEEPSEEK_OCR,
     GROK_2,
     HUNYUAN_LARGE,
+    INTERNVL,
     LONGCAT,
     LONGCAT_LITE,
     OURO,
@@ -107,3 +111,19 @@ def test_a_section_without_model_type_is_read_with_its_experts() -> None:
     spec = read(DEEPSEEK_OCR)
     assert len(spec.layers) == 12
     assert all(isinstance(layer.mixers[0], Attention) for layer in spec.layers)
+
+
+def test_internvl_chat_is_its_text_model_with_internvit() -> None:
+    """OpenGVLab/InternVL3_5-8B: 8,528,318,464 parameters by its index. InternLM2 stands in too."""
+    spec = read(INTERNVL)
+    assert (spec.parameters, spec.understood, spec.decoder_type) == (8_528_318_464, True, "qwen3")
+    vision = 24 * (12 * 2**20 + 15 * 2**10) + 1024 * (3 * 14 * 14 + 1) + (1024 + 2) * 1024
+    assert spec.parameters_of(Part.VISION) == vision
+    assert spec.parameters_of(Part.PROJECTOR) == 2 * 4096 + 2 * (4096 * 4096 + 4096)
+    alone = {"model_type": "internlm2", "hidden_size": 4096, "intermediate_size": 14336,
+             "num_hidden_layers": 2, "num_attention_heads": 32, "num_key_value_heads": 8,
+             "vocab_size": 92553, "max_position_embeddings": 32768}  # fmt: skip
+    held = read(INTERNVL | {"llm_config": alone}).parameters_of(Part.TEXT)
+    assert held == read(alone).parameters
+    with pytest.raises(BadConfig, match=r"llm_config\.model_type"):
+        read(INTERNVL | {"llm_config": {**alone, "model_type": "chatglm"}})
