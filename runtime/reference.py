@@ -185,6 +185,8 @@ def attend_block(
     softcap: float | None,
     sinks: Tensor | None,
 ) -> Tensor:
+    """A block of queries [B, Hq, n, D] over keys and values [B, H, t, D] float32; `hidden`, bool
+    [B or 1, n, t], is what each query does not see. The result: [B, Hq, n, Dv] float32."""
     batch, query_heads, length, _ = query.shape
     heads, seen = key.shape[1], key.shape[2]
     grouped = query.float().unflatten(1, (heads, query_heads // heads)).flatten(2, 3)

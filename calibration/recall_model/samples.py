@@ -84,6 +84,7 @@ def needles(words: Words, rng: Generator, length: int, facts: int) -> Sample:
 
 
 def ask_needles(words: Words, rng: Generator, length: int, keys: int, values: int) -> Sample:
+    """`keys` names with `values` numbers each, told in any order; every name is asked for."""
     names = words.names(rng, keys)
     numbers = [words.number(n) for n in distinct(rng, 1_000_000, 10_000_000, keys * values)]
     told = rng.permutation(keys * values).tolist()
@@ -122,6 +123,7 @@ def variables(words: Words, rng: Generator, length: int, facts: int) -> Sample:
 
 
 def ask_variables(words: Words, rng: Generator, length: int, chains: int, hops: int) -> Sample:
+    """`chains` values, each passed on over `hops` assignments among the others'."""
     size = hops + 1
     names = words.variables(rng, chains * size)
     values = [words.number(n) for n in distinct(rng, 10_000, 100_000, chains)]
@@ -161,6 +163,7 @@ def arithmetic(words: Words, rng: Generator, length: int, facts: int) -> Sample:
 
 
 def ask_arithmetic(words: Words, rng: Generator, length: int, steps: int) -> Sample:
+    """`steps` additions and subtractions, asked from starts whose totals keep three digits."""
     changes = ((rng.integers(0, 2, steps) * 2 - 1) * rng.integers(11, 100, steps)).tolist()
     facts = [
         [

@@ -136,6 +136,8 @@ Mixer = Attention | LatentAttention | CompressedAttention | RecurrentState
 
 @dataclass(frozen=True, slots=True)
 class DenseFFN:
+    """Two matrices over `width` channels, three where a gate is beside them."""
+
     width: int
     gated: bool = True
     activation: str = "silu"
@@ -143,6 +145,8 @@ class DenseFFN:
 
 @dataclass(frozen=True, slots=True)
 class MoEFFN:
+    """`experts` FFNs of `width` channels, of which a token passes `top_k`. Raises BadConfig."""
+
     experts: int
     top_k: int
     width: int

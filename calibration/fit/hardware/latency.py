@@ -71,8 +71,8 @@ FROM_KERNELS = {
     "matmul_rows": 0.40, "dequantize_bytes": 0.30, "staging_moves": 0.30, "attention_tiled": 0.15,
     "tiled_packed": 0.15,
 }  # fmt: skip
-"""The same of what kernels were timed for, on the GPU where they were. The general kernel's
-(`tiled`): eight runs of Phi-3.5, whose window took it until commit 3b6fe96."""
+"""The same of what kernels were timed for, on the GPU where they were. The general kernel
+(`tiled`): eight runs of Phi-3.5 from when its window took that kernel."""
 NOISE = 0.04
 """The same of a row's seconds, repeated: TTFT and TPOT alike."""
 FOLDS = 5

@@ -20,6 +20,8 @@ class Order(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BlockTraits:
+    """What a family's code does that decides which tensors live at once; by default Llama's."""
+
     order: Order = Order.PRE_NORM
 
     scaled_embeddings: bool = False

@@ -47,6 +47,7 @@ def rate(f: Fields, kind: str) -> int:
 
 
 def attention(b: Block, kind: str) -> Mixer:
+    """Attention in a window and, but for sliding layers, over entries of several tokens each."""
     f, t = b.f, b.t
     heads, dim, rank = f.count("num_attention_heads"), f.count("head_dim"), f.count("q_lora_rank")
     groups, out = f.count("o_groups"), f.count("o_lora_rank")

@@ -122,6 +122,7 @@ def per_layer_tables(b: Block) -> None:
 
 
 def gemma4_ffn(b: Block, kind: str) -> FFN:
+    """The gated FFN, twice as wide where caches are shared, and experts beside it in mixtures."""
     f, t = b.f, b.t
     width = f.count("intermediate_size") * (2 if kind == "wide" else 1)
     ffn: FFN = gated(b, width=width)
@@ -177,6 +178,7 @@ def gemma3n_tables(b: Block) -> None:
 
 
 def gemma4_vision(f: Fields, t: Tensors) -> None:
+    """Gemma 4's image encoder: positions looked up on two axes, norms around both blocks."""
     width, patch = f.count("hidden_size"), f.count("patch_size")
     heads, kv, dim = (
         f.count(k) for k in ("num_attention_heads", "num_key_value_heads", "head_dim")

@@ -60,6 +60,7 @@ def separate(
     bias: bool = False,
     output_bias: bool = False,
 ) -> Attention:
+    """As many KV heads as query heads, each projection with a matrix of its own."""
     heads, dim = head_width(b.f, b.hidden)
     with b.t.scope(scope):
         for name in ("k_proj", "v_proj", "q_proj"):
@@ -165,6 +166,7 @@ def falcon_attention(b: Block, kind: str) -> Attention:
 
 
 def falcon_ffn(b: Block, kind: str) -> DenseFFN:
+    """The MLP, and the norms of its block, which depend on whether attention runs beside it."""
     f = b.f
     norms = ["input_layernorm"]
     two = f.optional_count("num_ln_in_parallel_attn")

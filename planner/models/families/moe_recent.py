@@ -140,6 +140,7 @@ def inkling_mixers(b: Block, kind: str) -> tuple[Attention, RecurrentState]:
 
 
 def inkling_ffn(b: Block, kind: str) -> FFN:
+    """Dense, or routed experts beside shared ones, with a learned scale of all."""
     f, t = b.f, b.t
     older = f.has("dense_intermediate_size")
     if kind == "dense":

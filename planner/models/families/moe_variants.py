@@ -78,6 +78,7 @@ def laguna_kinds(f: Fields, layers: int) -> Sequence[str]:
 
 
 def laguna_attention(b: Block, kind: str) -> Attention:
+    """Llama's with the query heads that the layer's kind says, and a gate on heads or channels."""
     name, _, count = kind.partition(":")
     raw = b.f.changed(num_attention_heads=int(count))
     own = Fields(

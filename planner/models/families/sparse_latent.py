@@ -104,6 +104,7 @@ _SLIDING = {
 
 
 def dots3_attention(b: Block, kind: str) -> LatentAttention:
+    """Latent attention: in a window of smaller latents, or over all tokens."""
     f, t = b.f, b.t
     if kind == SLIDING:
         own = Block(_sliding_fields(f), t, b.hidden)

@@ -75,6 +75,7 @@ def big_code(k: GgufKeys) -> Config:
 
 
 def falcon(k: GgufKeys) -> Config:
+    """Which of its three generations a file is, by the tensors that it has."""
     heads, kv = k.count("attention.head_count"), k.optional("attention.head_count_kv") or 1
     new = k.has("attn_norm_2.weight") or (kv not in (1, heads))
     return {
@@ -97,6 +98,7 @@ def neox(k: GgufKeys) -> Config:
 
 
 def nemotron_kinds(k: GgufKeys) -> Config:
+    """What each block is, by the tensors that it has: Mamba-2, attention, experts or an MLP."""
     letters = []
     for i in range(k.layers):
         if k.in_layer(i, "ssm_in.weight"):

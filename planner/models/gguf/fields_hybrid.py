@@ -53,6 +53,7 @@ def moe_layers(k: GgufKeys) -> Config:
 
 
 def mamba2_sizes(k: GgufKeys) -> Config:
+    """Mamba-2's sizes under the names of Bamba's and Falcon-H1's configs."""
     heads = k.count("ssm.time_step_rank")
     return {
         "mamba_n_heads": heads,
@@ -135,6 +136,7 @@ def conv_kinds(k: GgufKeys) -> Config:
 
 
 def jamba_kinds(k: GgufKeys) -> Config:
+    """Which layers attend and which are routed, as periods and offsets; sizes of Mamba."""
     attends = [i for i in range(k.layers) if k.in_layer(i, "attn_k.weight")]
     routed = routed_layers(k)
     return {

@@ -67,6 +67,7 @@ def _modelopt_format(entry: Mapping[str, Any]) -> MatrixFormat:
 
 
 def read_compressed_tensors(section: Section, config: Section) -> list[ModuleRule]:
+    """A format for each group of modules; that of all Linear ones comes last."""
     groups = inner(section, "config_groups")
     rules: list[ModuleRule] = []
     default: list[ModuleRule] = []

@@ -56,6 +56,7 @@ def read_mxfp4(section: Section, config: Section) -> list[ModuleRule]:
 
 
 def read_awq(section: Section, config: Section) -> list[ModuleRule]:
+    """int32 words of eight codes with fp16 scales, and zero points packed alike, a group."""
     whole(section, "bits", whole(section, "w_bit", 4, (4,)), (4,))
     group = group_of(section, group_of(section, 128, "q_group_size"))
     zero = 4 if flag(section, "zero_point", True) else 0

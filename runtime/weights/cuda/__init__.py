@@ -1,1 +1,1 @@
-"""Products of few rows in CUDA C++: row.cu, sweep.cu, tile.cu, ring.cu and their host sides."""
+"""Products of few rows in CUDA C++: a kernel for each range of rows, and its host side."""

@@ -32,6 +32,7 @@ def nemotron_blocks(f: Fields) -> list[str]:
 
 
 def nemotron_mixer(b: Block, kind: str) -> Mixer | tuple[Mixer, ...]:
+    """Attention or Mamba-2; none in a block that is an FFN."""
     f = b.f
     if kind == "full_attention":
         return gqa(b, kind, scope="mixer.")

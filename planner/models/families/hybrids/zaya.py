@@ -20,6 +20,7 @@ def zaya_kinds(f: Fields, layers: int) -> Sequence[str]:
 
 
 def zaya_mixers(b: Block, kind: str) -> tuple[Attention, RecurrentState]:
+    """Attention whose queries and keys pass two convolutions, and the tails that these keep."""
     f, t = b.f, b.t
     query, kv, dim = heads(f, b.hidden)
     first, second = f.count("cca_time0"), f.count("cca_time1")

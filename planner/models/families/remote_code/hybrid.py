@@ -117,6 +117,7 @@ def sala_kinds(f: Fields, layers: int) -> Sequence[str]:
 
 
 def sala_mixer(b: Block, kind: str) -> Mixer:
+    """Attention with a gate, or lightning attention, whose state is a matrix for each head."""
     f, t = b.f, b.t
     bias = f.flag("attention_bias")
     if kind == FULL:

@@ -34,6 +34,7 @@ def hunyuan_kinds(f: Fields, layers: int) -> Sequence[str]:
 
 
 def hunyuan_attention(b: Block, kind: str) -> Attention:
+    """Llama's; a layer that reads another's cache has no keys and values of its own."""
     f, t = b.f, b.t
     _, _, source = kind.partition(">")
     query, kv, dim = heads(f, b.hidden)

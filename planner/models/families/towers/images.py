@@ -52,6 +52,7 @@ def ocr2_projector(f: Fields, v: Fields, text: Fields, t: Tensors) -> None:
 
 
 def hunyuan_vision(f: Fields, t: Tensors) -> None:
+    """An image encoder, and a merger that joins patches by two convolutions."""
     width, inner, out = (
         f.count(n) for n in ("hidden_size", "intermediate_size", "text_hidden_size")
     )

@@ -123,6 +123,7 @@ def read(f: Fields, t: Tensors) -> Decoder:
 
 
 def read_towers(towers: Towers, f: Fields, t: Tensors) -> Decoder:
+    """The towers of a config's model type, and the decoder of its text."""
     text = _text(towers, f)
     style = style_of(text.kind)
     if style is None:

@@ -32,6 +32,7 @@ def muse_attention(b: Block, kind: str) -> Attention:
 
 
 def spark_ffn(b: Block, kind: str) -> FFN:
+    """Dense, or experts in a narrower space than the residual stream."""
     f, t = b.f, b.t
     for name in ("post_attention_residual_gate", "post_feedforward_residual_gate"):
         t.add(f"{name}.gate", (b.hidden,), Role.OTHER)
@@ -67,6 +68,7 @@ def large4_kinds(f: Fields, layers: int) -> Sequence[str]:
 
 
 def large4_attention(b: Block, kind: str) -> LatentAttention:
+    """Latent attention with learned softmax scales, without RoPE where the layer's kind says so."""
     f, t = b.f, b.t
     mode, _, turns = kind.partition(":")
     own = f
