@@ -7,12 +7,11 @@ from kvpareto.planner.errors import BadInput
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory.kv_cache import kv_bytes
-from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import STATEFUL_RUN
 from kvpareto.planner.workload import Workload
 from kvpareto.runtime.cache.kv_cache import PackedCache
-from kvpareto.runtime.cache.state_layer import StateLayer
 from tests.support.models.hybrid_models import (
+    check_cache_bytes,
     check_equals_transformers,
     check_joining,
     hybrid,
@@ -30,16 +29,7 @@ def test_sixteen_bits_equal_transformers(kind: str, chunk: str) -> None:
 
 @pytest.mark.parametrize("kind", STATEFUL_RUN)
 def test_the_cache_takes_what_the_planner_counts(kind: str) -> None:
-    model = hybrid(kind)
-    spec = read_model(model.config.to_dict() | {"dtype": "float32"}, "test")
-    assert spec.runnable
-    config = Configuration.parse("w16a16-k4v4-g32+pc8")
-    predicted = kv_bytes(spec, config, Workload(30, 10, 2), KVPARETO).total
-    with session(model, str(config), tokens=40, batch=2) as run:
-        assert run.cache.nbytes == predicted
-        run.generate([[5, 6, 7], [8, 9, 4]], 3, stops=frozenset())  # no state was of another size
-        assert run.cache.nbytes == predicted
-        assert not any(layer.unused for layer in run.cache.layers if isinstance(layer, StateLayer))
+    check_cache_bytes(hybrid(kind))
 
 
 @pytest.mark.parametrize("kind", STATEFUL_RUN)

@@ -2,12 +2,8 @@
 
 import pytest
 
-from kvpareto.planner.engines.kvpareto import KVPARETO
-from kvpareto.planner.formats.configuration import Configuration
-from kvpareto.planner.memory.kv_cache import kv_bytes
-from kvpareto.planner.models.read_config import read_model
-from kvpareto.planner.workload import Workload
 from tests.support.models.hybrid_models import (
+    check_cache_bytes,
     check_equals_transformers,
     hybrid,
 )
@@ -26,13 +22,7 @@ def test_sixteen_bits_equal_transformers(chunk: str) -> None:
 
 
 def test_the_cache_takes_what_the_planner_counts() -> None:
-    model = hybrid("llama4_text")
-    spec = read_model(model.config.to_dict() | {"dtype": "float32"}, "test")
-    assert spec.runnable
-    config = Configuration.parse("w16a16-k4v4-g32+pc8")
-    predicted = kv_bytes(spec, config, Workload(30, 10, 2), KVPARETO).total
-    with session(model, str(config), tokens=40, batch=2) as run:
-        assert run.cache.nbytes == predicted
+    check_cache_bytes(hybrid("llama4_text"))
 
 
 def test_padding_is_not_counted() -> None:

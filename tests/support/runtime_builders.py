@@ -16,6 +16,7 @@ from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.models.read_config import read_model
 from kvpareto.planner.models.spec import Attention, Layer, ModelSpec
 from kvpareto.runtime.cache.kv_cache import PackedCache
+from kvpareto.runtime.serving.queue import Counts, PromptRequest
 from kvpareto.runtime.session import Session
 
 # Weights and activations are float32, so logits agree to float32 accuracy but for the odd element
@@ -149,6 +150,29 @@ def session(
 ) -> Session:
     spec = read_model(model.config.to_dict(), "test")
     return Session(model, spec, Configuration.parse(text), tokens=tokens, batch=batch, **more)
+
+
+def queued_as_alone(
+    model: PreTrainedModel,
+    config: str,
+    prompts: list[list[int]],
+    most: list[int],
+    *,
+    tokens: int,
+    batch: int,
+) -> Counts:
+    """The counts of a queue, whose answers have to be those of each prompt alone."""
+    expected = []
+    for prompt, count in zip(prompts, most, strict=True):
+        with session(model, config, tokens=64) as run:
+            expected += run.generate(prompt, count, stops=frozenset()).tokens
+    with session(model, config, tokens=tokens, batch=batch) as run:
+        run.stops = frozenset()
+        asked = [PromptRequest(i, p, m) for i, (p, m) in enumerate(zip(prompts, most, strict=True))]
+        answers, counts = run.queue(asked)
+        found = {answer.number: answer.tokens for answer in answers}
+    assert [found[i] for i in range(len(prompts))] == expected
+    return counts
 
 
 def random_qwen2(layers: int, spread: float, **sizes: Any) -> PreTrainedModel:

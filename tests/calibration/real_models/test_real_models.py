@@ -89,16 +89,20 @@ def test_the_number_behind_the_mark_is_the_answer() -> None:
     assert grade_school.number("none") is None
 
 
-def test_points_are_measured_resumed_and_tabled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of one model and its text, measured at few places of little."""
     monkeypatch.setattr(measures, "TOKENS", 192)
     monkeypatch.setattr(measures, "PLACES", 64)
-    models, out = tmp_path / "models", tmp_path / "out"
-    shutil.copytree(STORIES, models / "stories")
-    write_text(
-        models / "stories", AutoTokenizer.from_pretrained(STORIES), "Once upon a time. " * 99
-    )
+    folder = tmp_path / "models"
+    shutil.copytree(STORIES, folder / "stories")
+    tokenizer = AutoTokenizer.from_pretrained(STORIES)
+    write_text(folder / "stories", tokenizer, "Once upon a time. " * 99)
+    return folder
+
+
+def test_points_are_measured_resumed_and_tabled(tmp_path: Path, models: Path) -> None:
+    out = tmp_path / "out"
 
     def run(count: int) -> dict[str, dict[str, float]]:
         settings = jobs.CampaignSettings(models, out, (64,), configurations=count)
@@ -124,15 +128,9 @@ def test_points_are_measured_resumed_and_tabled(
 
 
 def test_named_formats_are_measured_in_the_place_of_the_design(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, models: Path
 ) -> None:
-    monkeypatch.setattr(measures, "TOKENS", 192)
-    monkeypatch.setattr(measures, "PLACES", 64)
-    models, out = tmp_path / "models", tmp_path / "out"
-    shutil.copytree(STORIES, models / "stories")
-    write_text(
-        models / "stories", AutoTokenizer.from_pretrained(STORIES), "Once upon a time. " * 99
-    )
+    out = tmp_path / "out"
     named = ["w16a16-k3v5+rot", "w16a16-k16v16", "w8a16-k8v4-kc"]
     said = ["measure", str(models), "--out", str(out), "--gpus", "0", "--contexts", "64"]
     command_line.main([*said, "--formats", *named])

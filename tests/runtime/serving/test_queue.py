@@ -7,7 +7,7 @@ import pytest
 from kvpareto.planner.errors import BadInput
 from kvpareto.runtime.generation.sampling import Sampling
 from kvpareto.runtime.serving.queue import PromptRequest
-from tests.support.runtime_builders import session, small_model
+from tests.support.runtime_builders import queued_as_alone, session, small_model
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [9, 4, 3], list(range(20, 40)), [12], [33, 2, 14, 15, 60]]
 MOST = [6, 9, 3, 8, 5]
@@ -25,21 +25,11 @@ def alone(model: Any, config: str, prompt: list[int], most: int) -> list[int]:
         return run.generate(prompt, most, stops=frozenset()).tokens[0]
 
 
-def requests() -> list[PromptRequest]:
-    return [PromptRequest(i, p, m) for i, (p, m) in enumerate(zip(PROMPTS, MOST, strict=True))]
-
-
 @pytest.mark.cpu
 @pytest.mark.parametrize("kind", ["llama", "mistral"])
 @pytest.mark.parametrize("config", FORMATS)
 def test_each_sequence_says_what_it_says_alone(kind: str, config: str) -> None:
-    model = small_model(kind)
-    expected = [alone(model, config, p, m) for p, m in zip(PROMPTS, MOST, strict=True)]
-    with session(model, config, tokens=64, batch=2) as run:
-        run.stops = frozenset()
-        answers, counts = run.queue(requests())
-        found = {answer.number: answer.tokens for answer in answers}
-    assert [found[i] for i in range(len(PROMPTS))] == expected
+    counts = queued_as_alone(small_model(kind), config, PROMPTS, MOST, tokens=64, batch=2)
     assert counts.joined >= 1
     assert counts.new_tokens == sum(MOST)
     assert counts.prompt_tokens == sum(map(len, PROMPTS))
@@ -62,24 +52,14 @@ def test_a_stop_token_frees_the_row_for_who_waits() -> None:
 @pytest.mark.cpu
 def test_with_sinks_only_prompts_of_one_length_run_together() -> None:
     model, config = small_model("llama"), "w16a16-k4v4-g32+sink4"
-    expected = [alone(model, config, p, m) for p, m in zip(PROMPTS, MOST, strict=True)]
-    with session(model, config, tokens=64, batch=2) as run:
-        run.stops = frozenset()
-        answers, counts = run.queue(requests())
-        found = {answer.number: answer.tokens for answer in answers}
-    assert [found[i] for i in range(len(PROMPTS))] == expected
+    counts = queued_as_alone(model, config, PROMPTS, MOST, tokens=64, batch=2)
     # a row may be joined only where the batch has just as many tokens as the prompt
     assert counts.joined <= 1
 
 
 @pytest.mark.cpu
 def test_a_small_cache_begins_anew_as_often_as_it_must() -> None:
-    model = small_model("llama")
-    expected = [alone(model, "w16a16-k8v8", p, m) for p, m in zip(PROMPTS, MOST, strict=True)]
-    with session(model, "w16a16-k8v8", tokens=22, batch=3) as run:
-        run.stops = frozenset()
-        found = {answer.number: answer.tokens for answer in run.queue(requests())[0]}
-    assert [found[i] for i in range(len(PROMPTS))] == expected
+    queued_as_alone(small_model("llama"), "w16a16-k8v8", PROMPTS, MOST, tokens=22, batch=3)
 
 
 def test_what_can_never_fit_is_refused_before_anything_runs() -> None:

@@ -5,9 +5,20 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.minimax.modeling_minimax import MiniMaxCache
 
+from kvpareto.planner.engines.kvpareto import KVPARETO
+from kvpareto.planner.formats.configuration import Configuration
+from kvpareto.planner.memory.kv_cache import kv_bytes
+from kvpareto.planner.models.read_config import read_model
+from kvpareto.planner.workload import Workload
+from kvpareto.runtime.cache.state_layer import StateLayer
 from kvpareto.runtime.model_class import check_class
-from kvpareto.runtime.serving.queue import PromptRequest
-from tests.support.runtime_builders import TOLERANCE, RoundedCache, relative_error, session
+from tests.support.runtime_builders import (
+    TOLERANCE,
+    RoundedCache,
+    queued_as_alone,
+    relative_error,
+    session,
+)
 from tests.support.tiny_configs import CONFIGS
 from tests.support.tiny_recent import RECENT
 
@@ -63,17 +74,19 @@ def check_equals_transformers(
 
 def check_joining(model: PreTrainedModel) -> None:
     """Prompts that join a batch of two as others leave it are answered as each is alone."""
-    config = "w16a16-k8v8-g32+pc8"
     prompts = [[5, 6, 7, 8, 9, 10, 11], [9, 4, 3], list(range(20, 32)), [12, 13]]
-    most = [5, 8, 3, 4]
-    expected = []
-    for prompt, count in zip(prompts, most, strict=True):
-        with session(model, config, tokens=40) as run:
-            expected += run.generate(prompt, count, stops=frozenset()).tokens
-    with session(model, config, tokens=40, batch=2) as run:
-        run.stops = frozenset()
-        asked = [PromptRequest(i, p, m) for i, (p, m) in enumerate(zip(prompts, most, strict=True))]
-        answers, counts = run.queue(asked)
-        found = {answer.number: answer.tokens for answer in answers}
-    assert [found[i] for i in range(4)] == expected
-    assert counts.joined >= 1
+    config = "w16a16-k8v8-g32+pc8"
+    assert queued_as_alone(model, config, prompts, [5, 8, 3, 4], tokens=40, batch=2).joined >= 1
+
+
+def check_cache_bytes(model: PreTrainedModel) -> None:
+    """A batch of two takes what the planner counts, before it runs and after."""
+    spec = read_model(model.config.to_dict() | {"dtype": "float32"}, "test")
+    assert spec.runnable
+    config = Configuration.parse("w16a16-k4v4-g32+pc8")
+    predicted = kv_bytes(spec, config, Workload(30, 10, 2), KVPARETO).total
+    with session(model, str(config), tokens=40, batch=2) as run:
+        assert run.cache.nbytes == predicted
+        run.generate([[5, 6, 7], [8, 9, 4]], 3, stops=frozenset())  # no state was of another size
+        assert run.cache.nbytes == predicted
+        assert not any(layer.unused for layer in run.cache.layers if isinstance(layer, StateLayer))
