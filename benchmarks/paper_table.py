@@ -63,20 +63,25 @@ def line(model: str, text: str, paper: int) -> PaperLine:
     )
 
 
-def main() -> None:
-    lines = [line(*row) for row in PAPER]
-    print("| model | frontier point | paper | SDPA, last logits | SDPA, all logits | eager |")
-    print("|---|---|---|---|---|---|")
-    for x in lines:
-        print(
+def paper() -> str:
+    """The tables of reductions and of what makes them up (docs/recommendation.md has them)."""
+    found = [line(*row) for row in PAPER]
+    lines = [
+        "| model | frontier point | paper | SDPA, last logits | SDPA, all logits | eager |",
+        "|---|---|---|---|---|---|",
+    ]
+    for x in found:
+        lines.append(
             f"| {x.model.split('/')[1]} | `{x.config}` | -{x.paper} % "
             f"| -{100 * x.reduction(x.sdpa):.0f} % | -{100 * x.reduction(x.sdpa_all):.0f} % "
             f"| -{100 * x.reduction(x.eager):.0f} % |"
         )
-    print()
-    print("| model, GB | | weights | KV | activation | total |")
-    print("|---|---|---|---|---|---|")
-    for x in lines:
+    lines += [
+        "",
+        "| model, GB | | weights | KV | activation | total |",
+        "|---|---|---|---|---|---|",
+    ]
+    for x in found:
         rows = (
             ("packed", x.packed),
             ("SDPA, last logits", x.sdpa),
@@ -86,8 +91,9 @@ def main() -> None:
         for name, size in rows:
             terms = (size.weights, size.kv, size.activation, size.paper_total)
             cells = " | ".join(f"{term / GB:.2f}" for term in terms)
-            print(f"| {x.model.split('/')[1]} | {name} | {cells} |")
+            lines.append(f"| {x.model.split('/')[1]} | {name} | {cells} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    main()
+    print(paper())

@@ -132,7 +132,33 @@ def families() -> str:
     return "\n".join([*lines, "", *others])
 
 
-TABLES = (digest, points, keys, families)
+def paper() -> str:
+    """Of the paper's reductions of memory beside what is predicted."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from paper_table import paper as tables
+
+    return str(tables())
+
+
+def mixes() -> str:
+    """Of what weights of GGUF types are predicted to keep."""
+    from kvpareto.calibration.evidence.marked_tables import markdown_table
+    from kvpareto.planner.accuracy.predict import predict
+    from kvpareto.planner.formats.configuration import Configuration
+    from kvpareto.planner.load_model import load_model
+
+    spec = load_model("meta-llama/Llama-3.1-8B-Instruct", offline=True)
+    names = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K", "IQ2_XXS", "IQ1_S")
+    kept = [
+        predict(spec, Configuration.named(name, "f16", "f16"), 4096, task="reasoning")
+        for name in names
+    ]
+    shown = [f"{100 * one.retention:.1f}" for one in kept]
+    ends = [f"{100 * one.low:.1f} to {100 * one.high:.1f}" for one in kept]
+    return markdown_table(("", *names), [("kept, %", *shown), ("90 % interval", *ends)])
+
+
+TABLES = (digest, points, keys, families, paper, mixes)
 """Tables of pages that are written by hand; the page with `<!-- name -->` has the table."""
 
 
