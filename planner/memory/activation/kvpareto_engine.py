@@ -66,7 +66,7 @@ def scratch(
             if stages_segments(mixer, size, workload.tokens):
                 staged = max(staged, staging_bytes(mixer.kv_heads, dim, dim, held, size))
                 merged = max(merged, merging_bytes(mixer.query_heads, dim, size))
-        group = mixer.query_heads // mixer.kv_heads
+        group = max(1, mixer.query_heads // mixer.kv_heads)  # some configs say fewer than KV heads
         rows = workload.batch * mixer.kv_heads * (group // block_heads(group))
         arguments = (workload.batch, mixer.query_heads, rows, mixer.value_dim, held)
         partial = max(partial, partial_bytes(*arguments, MULTIPROCESSORS, True))
