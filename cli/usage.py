@@ -1,5 +1,7 @@
 """A command line that cannot be read: what is wrong with it, and how it is typed instead."""
 
+import math
+import re
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +9,12 @@ from typing import Any
 import typer
 from typer.main import get_command
 
+from ..planner.units import groups_digits
 from ..report.failure import Failure
+
+_NO_NUMBER = re.compile(
+    r"Invalid value for '(--[\w-]+)'.*: '(.*)' is not a valid (int|float)(?:eger)?\."
+)
 
 
 def misuse(app: typer.Typer, arguments: Sequence[str], error: Any) -> Failure:
@@ -16,6 +23,8 @@ def misuse(app: typer.Typer, arguments: Sequence[str], error: Any) -> Failure:
     Options that stand before their command are the one mistake whose cause the parser cannot know.
     """
     message = error.format_message()
+    if number := _NO_NUMBER.fullmatch(message):
+        return _no_number(*number.groups())
     commands = get_command(app).commands  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)
     option = getattr(error, "option_name", None)
@@ -35,6 +44,27 @@ def misuse(app: typer.Typer, arguments: Sequence[str], error: Any) -> Failure:
     if owners and where not in [f"kvpareto {name}" for name in owners]:
         hint = f"{option} is an option of {' and '.join(owners[:3])}; {hint}"
     return Failure(message, hint, 2)
+
+
+def _no_number(option: str, text: str, kind: str) -> Failure:
+    """The failure for a text that is no number, with those that it may mean: `0,5` is 0.5, and
+    where a number is a part `1%` is 0.01."""
+    plain = text.strip()
+    percent = plain.endswith("%")
+    plain = plain.removesuffix("%").strip()
+    ways = [plain.replace(",", "")] * groups_digits(plain) + [plain.replace(",", ".")]
+    meant = []
+    for way in ways:
+        try:
+            value = float(way) / (100 if percent else 1)
+        except ValueError:
+            continue
+        if math.isfinite(value) and (kind == "float" or (value.is_integer() and not percent)):
+            meant.append(f"{option} {value:.12g}")
+    noun = "a number" if kind == "float" else "a whole number"
+    said = f"{option} is {noun}, and {text!r} is none"
+    example = "0.5" if kind == "float" else "4"
+    return Failure(said, f"write {' or '.join(meant) or f'{option} {example}'}", 2)
 
 
 def _options(command: Any) -> set[str]:

@@ -36,7 +36,7 @@ def parse_bytes(text: str) -> int:
     match = _SIZE.fullmatch(_spaced(text))
     if match is None or (match[3] and not match[2]):
         whole = _written_out(text)
-        hint = _without_comma(text, parse_bytes) or "write it like 12GB, 11.5GiB or 12288MiB"
+        hint = without_comma(text, parse_bytes) or "write it like 12GB, 11.5GiB or 12288MiB"
         hint = f"write {budget_for(int(whole))}" if whole and whole != "0" else hint
         raise BadInput(f"not a memory size: {text!r}", hint)
     number, prefix, binary, unit = match.groups()
@@ -55,7 +55,14 @@ def _spaced(text: str) -> str:
     return " ".join(text.split())
 
 
-def _without_comma(text: str, parse: Callable[[str], float]) -> str | None:
+def split_bytes(text: str) -> list[int]:
+    """`8GB,12GB` -> bytes of each. Raises BadInput, for `12,5GB` with what is meant."""
+    if hint := without_comma(text, parse_bytes):
+        raise BadInput(f"{text.strip()!r} is no list of memory sizes", hint)
+    return [parse_bytes(part) for part in text.split(",")]
+
+
+def without_comma(text: str, parse: Callable[[str], float]) -> str | None:
     """The hint for `12,5GB`, of which a decimal comma is the only fault: what `parse` reads. A
     comma that may group digits is asked back. None for other faults."""
     text = _spaced(text)
@@ -104,7 +111,7 @@ def parse_tokens(text: str, *, minimum: int = 1, what: str = "context") -> int:
         said = unit if unit == what else f"{unit} for {what}"
         hint = f"write {_written_out(text) or f'it like {example}'}"
         raise BadInput(
-            f"not a number of {said}: {text!r}", _without_comma(text, parse_tokens) or hint
+            f"not a number of {said}: {text!r}", without_comma(text, parse_tokens) or hint
         )
     exact = float(match[1]) * {"": 1, "k": 2**10, "m": 2**20}[match[2].lower()]
     if exact != math.floor(exact):
@@ -154,7 +161,8 @@ def parse_fraction(text: str, what: str = "loss") -> float:
     if not 0 <= value <= 1 or not (percent or _PLAIN.fullmatch(spaced)):
         hint = "write it like 3% or 0.03"
         hint = f"write {spaced}%" if _PERCENT.fullmatch(f"{spaced}%") and value <= 100 else hint
-        hint = _without_comma(text, parse_fraction) or hint
+        hints = (without_comma(way, parse_fraction) for way in (text, f"{text}%"))
+        hint = next(filter(None, hints), hint)
         raise BadInput(f"not a {what} between 0 and 100 %: {text!r}", hint)
     if spaced == "1" and what == "loss":
         raise BadInput("a loss of '1' can be 1 % or all of it", "write 1% or 100%")
@@ -172,7 +180,7 @@ def parse_seconds(value: str | float, what: str = "time") -> float:
     if match:
         seconds = float(match[1]) * {"s": 1.0, "ms": 0.001}.get(match[2].lower(), 1e-6)
     if not 0 < seconds < 1e6:
-        hint = _without_comma(str(value), parse_seconds) or "write it like 2s or 30ms"
+        hint = without_comma(str(value), parse_seconds) or "write it like 2s or 30ms"
         raise BadInput(f"not a time for {what}: {str(value)!r}", hint)
     return seconds
 

@@ -5,7 +5,7 @@ from typing import Self
 
 from .errors import BadInput
 from .light_dataclass import dataclass
-from .units import groups_digits, parse_fraction, parse_tokens, split_tokens
+from .units import groups_digits, parse_fraction, parse_tokens, split_tokens, without_comma
 
 DEFAULT_CONTEXT = 32768
 """Prompt tokens planned for when nobody says how many, or what the output
@@ -131,15 +131,16 @@ def parse_lengths(text: str) -> tuple[tuple[int, float], ...]:
     """
     if ":" not in text:
         words = [text] if groups_digits(text) else text.split(",")
-        several = [parse_tokens(one) for one in words]
+        several = [parse_tokens(word) for word in words]
         if len(several) == 1:
             return ((several[0], 1.0),)
         part = round(1 / len(several), 2)
         parts = [part] * (len(several) - 1)
         shares = ",".join(f"{one:g}" for one in [*parts, round(1 - sum(parts), 2)])
+        one = without_comma(text, parse_tokens) or "give one length"
         raise BadInput(
             f"--context {text!r} does not say how many sequences have each length",
-            f"give one length, or a part for each: {text.replace(' ', '')}:{shares}",
+            f"{one}, or a part for each: {text.replace(' ', '')}:{shares}",
         )
     left, _, right = text.partition(":")
     lengths = [parse_tokens(one) for one in split_tokens(left)]

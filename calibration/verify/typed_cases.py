@@ -17,7 +17,7 @@ from ...planner.load_model import load_model
 from ...planner.models.protected import check_layers
 from ...planner.search.recommend import recommend
 from ...planner.search.request import Request
-from ...planner.units import parse_bytes, split_tokens
+from ...planner.units import split_bytes, split_tokens
 from ...planner.workload import Workload
 from ...report.document_parts import point
 from ...report.saved_plan import Planned
@@ -67,7 +67,7 @@ def _requests(
     batch: str, engine: str, offline: bool, device: str,
 ) -> Iterator[Request]:  # fmt: skip
     kind = find_engine(engine)
-    sizes = [parse_bytes(part) for part in budgets.split(",")]
+    sizes = split_bytes(budgets)
     spec = as_loaded(load_model(model, offline=offline), device)
     if config is not None:
         check_layers(config, spec)

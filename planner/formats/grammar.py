@@ -23,6 +23,7 @@ _NAMES = re.compile(
     r"w(\d+a\d+|[a-zA-Z]\w*)-k(\w+)((?:-[a-z]+\d*)*)((?:\+.*)?)", re.ASCII | re.DOTALL
 )
 _WEIGHTS = re.compile(r"w?(16|8|4)(?:a16)?", re.ASCII)
+_DASHES = re.compile("[\N{HYPHEN}-\N{HORIZONTAL BAR}\N{MINUS SIGN}]")
 _PROTECT = re.compile(r"protect\{(\d{1,6}(?:,\d{1,6})*)\}:k(\d+)v(\d+)", re.ASCII)
 
 MOST_TOKENS = {"res": 2**20, "sink": 8192, "pc": 2**20}
@@ -75,6 +76,9 @@ def _no_configuration(text: str, stripped: str) -> BadInput:
             f"not a configuration: {text!r} names weights alone, no keys and values",
             f"write both: {whole} or {whole}+pc512",
         )
+    hyphens = _DASHES.sub("-", stripped)
+    if hyphens != stripped:
+        return BadInput(f"{text!r} has dashes that are no hyphens", f"write {hyphens}")
     return BadInput(f"not a configuration: {text!r}", HINT)
 
 

@@ -5,6 +5,7 @@ takes a sixteenth of some cards, and Metal recommends three quarters of an Apple
 consumer card a desktop holds some more, unless nothing is attached to it.
 """
 
+import re
 from collections.abc import Sequence
 
 from ..errors import BadInput
@@ -14,6 +15,8 @@ from .request import Request
 
 DESKTOP_RESERVE = 500_000_000
 """Bytes left to a desktop on consumer cards: one or two screens, a browser."""
+
+_NONE = re.compile(r"0+(\.0+)?\s*([kmgtp]?i?b?)", re.ASCII | re.IGNORECASE)
 
 
 def system_share(ram: int) -> int:
@@ -27,8 +30,8 @@ def machine_with(free: int) -> int:
 
 
 def parse_reserve(text: str) -> int:
-    """`500MB`, `1GiB` or `0` -> bytes. Raises BadInput for anything else."""
-    return 0 if text.strip().strip("0") == "" and text.strip() else parse_bytes(text)
+    """`500MB`, `1GiB`, `0` or `0GB` -> bytes. Raises BadInput for anything else."""
+    return 0 if _NONE.fullmatch(text.strip()) else parse_bytes(text)
 
 
 def budget_of(gpu: Hardware, reserve: str | None) -> tuple[int, int]:

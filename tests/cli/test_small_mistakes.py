@@ -134,7 +134,31 @@ QWEN = ["-m", "Qwen/Qwen3-8B", "--offline"]
                 (["--context", "1e5"], "not a number of tokens for context: '1e5'", "write 100000"),
                 (["--batch", "1.5e0"], "not a number of sequences for batch", "4 or 16"),
                 (["--context", "inf"], "a number of tokens", "32k or 10240"),
+                (
+                    ["--context", "1,5k"],
+                    "how many sequences",
+                    "write 1.5k, or a part for each: 1,5k:0",
+                ),
+                (["--max-loss", "3,5"], "not a loss", "write 3.5%"),
             )
+        ),
+        *(
+            (["calibrate", *words], f"{words[0]} is a", f"write {hint}")
+            for words, hint in (
+                (["--minutes", "0,5"], "--minutes 0.5"),
+                (["--minutes", "1,000"], "--minutes 1000 or --minutes 1"),
+                (["--minutes", "5min"], "--minutes 0.5"),
+                (["--tolerance", "1%"], "--tolerance 0.01"),
+                (["--runs", "1,000"], "--runs 1000"),
+                (["--runs", "1e1"], "--runs 10"),
+                (["--runs", "1.5"], "--runs 4"),
+            )
+        ),
+        (["verify", *QWEN, "--budget", "12,5GB"], "no list of memory sizes", "write 12.5GB"),
+        (
+            ["estimate", *QWEN, "--config", "w4a16\N{EN DASH}k4v4"],
+            "dashes that are no hyphens",
+            "write w4a16-k4v4",
         ),
         (["profiles", "import", "-"], "imported from a file", "cat >"),
         (["run", *QWEN, "--batch", "nowhere.jsonl"], "no such file", "- for those on stdin"),

@@ -123,7 +123,13 @@ def test_a_desktop_is_left_its_share_of_consumer_cards_only() -> None:
     assert not consumer & {"NVIDIA T4", "NVIDIA RTX A6000", "AMD Radeon PRO W7900", "Apple M1 16GB"}
     gpu = find_gpu("4090")
     assert budget_of(gpu, "1GiB") == (gpu.memory_bytes - GIB, GIB)
-    assert parse_reserve("0") == parse_reserve(" 00 ") == 0
+    assert (
+        parse_reserve("0")
+        == parse_reserve(" 00 ")
+        == parse_reserve("0GB")
+        == parse_reserve("0.0 g")
+        == 0
+    )
     for wrong in ("", "much", "-1GB"):
         with pytest.raises(BadInput):
             parse_reserve(wrong)
