@@ -64,17 +64,20 @@ def _nothing_safe(request: Request, table: Table, fitting: np.ndarray) -> Nothin
 def _safe_elsewhere(
     request: Request, table: Table, loss: float
 ) -> tuple[list[str], dict[str, Any]]:
-    """A budget and a context at which something is safe, in words and as fields."""
+    """A number of sequences, a budget and a context at which something is safe, in words and as
+    fields."""
     points, hints = table.points, list[str]()
     details: dict[str, Any] = dict.fromkeys(
-        ("needed_bytes", "needed_config", "safe_context", "safe_context_config")
+        ("needed_bytes", "needed_config", "safe_batch", "safe_context", "safe_context_config")
     )
     everywhere = np.ones(len(points.memory), dtype=bool)
     smallest = choice.choose(points, everywhere, "memory", loss)
     if smallest is not None:
         need = int(points.memory[smallest.index])
         config = str(table.space.configuration(smallest.index))
-        details |= {"needed_bytes": need, "needed_config": config}
+        fewer = _most_sequences(request, table.space.configuration(smallest.index))
+        details |= {"needed_bytes": need, "needed_config": config, "safe_batch": fewer}
+        hints += [f"--{request.at_once} {fewer}, for {config}"] * (fewer is not None)
         room = room_hints(request, table.space.configuration(smallest.index), need)
         hints += [f"{each}, for {config}" for each in room]
     longest = _longest_safe(request)
@@ -243,11 +246,16 @@ def _smaller_workloads(request: Request, config: Configuration) -> tuple[int | N
     longest = max_context_of(request, config)
     shorter = longest is not None and longest.context < request.workload.context
     context = longest.context if longest is not None and shorter else None
+    return context, _most_sequences(request, config)
+
+
+def _most_sequences(request: Request, config: Configuration) -> int | None:
+    """The largest smaller batch with which this configuration fits; None where there is none."""
     low, high = 0, request.workload.batch
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if _fits(request, config, middle) else (low, middle)
-    return context, low or None
+    return low or None
 
 
 def _fits(request: Request, config: Configuration, batch: int) -> bool:

@@ -116,6 +116,18 @@ def test_a_loss_that_cannot_be_kept_within_the_budget_names_the_loss_that_can(
     assert recommend(replace(strict, max_loss=larger)).safe
 
 
+def test_what_is_not_safe_names_the_sequences_that_would_be() -> None:
+    """A server of 64 users on one small card: its remedy is fewer at once, not another card."""
+    asked = {"engine": "vllm", "gpu": "L4", "context": "4k", "offline": True}
+    with pytest.raises(NothingFits, match="nothing is safe here") as caught:
+        plan("Qwen/Qwen3-8B", users=64, **asked)
+    users = caught.value.details["safe_batch"]
+    assert f"--users {users}, for {caught.value.details['needed_config']}" in caught.value.hint
+    assert plan("Qwen/Qwen3-8B", users=users, **asked)["safe"]
+    with pytest.raises(NothingFits):
+        plan("Qwen/Qwen3-8B", users=2 * users, **asked)
+
+
 def test_what_is_not_safe_is_named_with_what_would_be() -> None:
     """What keeps too little at its worst is not recommended, however much it keeps on average."""
     spec = load_model("Qwen/Qwen3-14B", offline=True)
@@ -164,17 +176,16 @@ def test_nothing_safe_anywhere_has_no_longest_context(qwen: Request) -> None:
 
 
 def test_where_nothing_fits_an_engine_with_host_memory_is_named() -> None:
-    import kvpareto
 
     asked = {"gpu": "3060", "context": "16k", "offline": True}
     with pytest.raises(NothingFits, match="nothing fits") as caught:
-        kvpareto.plan("Qwen/Qwen2.5-14B-Instruct", **asked)
+        plan("Qwen/Qwen2.5-14B-Instruct", **asked)
     (other,) = caught.value.details["elsewhere"]
     assert f"--engine {other['engine']}, for {other['config']}" in caught.value.hint
-    there = kvpareto.plan("Qwen/Qwen2.5-14B-Instruct", engine=other["engine"], **asked)
+    there = plan("Qwen/Qwen2.5-14B-Instruct", engine=other["engine"], **asked)
     assert there["recommended"]["config"] == other["config"]
     with pytest.raises(NothingFits) as caught:
-        kvpareto.plan("Qwen/Qwen3-8B", budget="50MB", offline=True)
+        plan("Qwen/Qwen3-8B", budget="50MB", offline=True)
     assert caught.value.details["elsewhere"] == []
 
 
