@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ...light_dataclass import dataclass
 from ..formula import BLOCK, CHANNEL, TENSOR, Floats, FormatArrays, span
-from .key_ranges import BITS, TRANSFORMS, at_bits
+from .key_ranges import BITS, TRANSFORMS, at_bits, at_structure, longer_blocks
 
 KEY_STRUCTURES = ("g32", "g64", "g128", "head", "kc32", "kc128", "t32", "thead", "tensor")
 """Token scales by the channels that share one, channel scales by the tokens that do, tiles of TILE
@@ -97,7 +97,7 @@ class AttentionNoise:
 
 def _side(
     table: Floats,
-    places: tuple[NDArray[np.int64], NDArray[np.int64]],
+    places: tuple[NDArray[np.int64], Floats],
     bits: Floats,
     protected_bits: Floats,
     *,
@@ -107,12 +107,18 @@ def _side(
     spared = np.einsum("btsl,pl->pbts", table, inside)
     total = table.sum(axis=-1)[None]
     rest = np.maximum(total - spared, 0.0)
-    noise: Floats = at_bits(rest[:, :, *places], protection, bits)
-    return noise + at_bits(spared[:, :, *places], protection, protected_bits)
+
+    def noise(structure: NDArray[np.int64]) -> Floats:
+        at = places[0], structure
+        plain: Floats = at_bits(rest[:, :, *at], protection, bits)
+        return plain + at_bits(spared[:, :, *at], protection, protected_bits)
+
+    return at_structure(noise, places[1])
 
 
-def _structures(formats: FormatArrays, keys: bool) -> NDArray[np.int64]:
-    """The place of each format among KEY_STRUCTURES, or VALUE_STRUCTURES."""
+def _structures(formats: FormatArrays, keys: bool) -> Floats:
+    """The place of each format among KEY_STRUCTURES, or VALUE_STRUCTURES: between two of them for
+    channels whose scales span more tokens than one has and fewer than the other."""
     names = KEY_STRUCTURES if keys else VALUE_STRUCTURES
     granularity, narrow = formats.granularity, formats.group <= GROUPS[0]
     found = np.searchsorted(GROUPS, formats.group)
@@ -120,9 +126,9 @@ def _structures(formats: FormatArrays, keys: bool) -> NDArray[np.int64]:
     found = np.where(granularity == BLOCK, tiles, found)
     found = np.where(granularity == TENSOR, names.index("tensor"), found)
     if keys:
-        channels = np.where(formats.block <= 32, names.index("kc32"), names.index("kc128"))
+        channels = names.index("kc32") + longer_blocks(formats.block)
         found = np.where(granularity == CHANNEL, channels, found)
-    return found.astype(np.int64)
+    return found.astype(float)
 
 
 def _wider_tiles(formats: FormatArrays) -> Floats:

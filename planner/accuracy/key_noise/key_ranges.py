@@ -20,7 +20,7 @@ Coarser sharing and fewer bits never have less noise: each entry is at least tha
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -38,6 +38,8 @@ TRANSFORMS = ("plain", "rot", "smooth", "smooth+rot")
 STRUCTURES = ("g16", "g32", "g64", "g128", "head", "kc32", "kc128")
 """Token scales by channels that share one, and channel scales by tokens that do."""
 _GROUPS = np.array([16.0, 32.0, 64.0, 128.0])
+CHANNEL_BLOCKS = 32.0, 128.0
+"""Tokens that share a channel's scale in the last two."""
 FOLDER = "key_ranges"
 WORTH_PROTECTING = 0.03
 """Variance of products under 4-bit keys per token, mean over the layers, from which on some are
@@ -82,12 +84,16 @@ class KeyRanges:
             inside[i, [layer for layer in chosen if layer < layers]] = 1.0
         total = self.variance.sum(axis=-1)  # [bits, transform, structure]
         part = np.einsum("btsl,pl->pbts", self.variance, inside)
-        places = self._places(formats)
-        every = at_bits(total[None, :, *places], np.zeros_like(protection), formats.k_bits)
-        spared = at_bits(part[:, :, *places], protection, formats.k_bits)
-        kept = at_bits(part[:, :, *places], protection, protected_bits)
-        variance = np.maximum(every - spared, 0.0) + kept
-        noise: Floats = PLAIN_FOUR_BITS * variance
+        transform, structure = self._places(formats)
+
+        def variance(structure: NDArray[np.int64]) -> Floats:
+            places = transform, structure
+            every = at_bits(total[None, :, *places], np.zeros_like(protection), formats.k_bits)
+            spared = at_bits(part[:, :, *places], protection, formats.k_bits)
+            kept = at_bits(part[:, :, *places], protection, protected_bits)
+            return np.maximum(every - spared, 0.0) + kept
+
+        noise: Floats = PLAIN_FOUR_BITS * at_structure(variance, structure)
         return noise
 
     def shares(self, transform: str = "plain", structure: str = "head", bits: int = 4) -> Floats:
@@ -122,10 +128,10 @@ class KeyRanges:
         by = "the table of its keys that ships" if self.name else self.source
         return f"{subject} {share:.0%} of what 4-bit keys per token disturb, by {by}"
 
-    def _places(self, formats: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _places(self, formats: Any) -> tuple[NDArray[np.int64], Floats]:
         transform = (2 * formats.smoothing + formats.rotate_k).astype(np.int64)
         group = np.searchsorted(_GROUPS, formats.group)
-        channel = np.where(formats.block <= 32, len(_GROUPS) + 1, len(_GROUPS) + 2)
+        channel = STRUCTURES.index("kc32") + longer_blocks(formats.block)
         return transform, np.where(formats.granularity == 1, channel, group)
 
 
@@ -136,9 +142,31 @@ def at_bits(table: Floats, row: NDArray[np.int64], bits: Floats) -> Floats:
     place = np.interp(bits, BITS, np.arange(len(BITS)))
     below = np.floor(place).astype(np.int64)
     above = np.minimum(below + 1, len(BITS) - 1)
-    ends = [np.log(np.maximum(table[row, i, wide], 1e-12)) for i in (below, above)]
-    between = np.exp(ends[0] + (place - below) * (ends[1] - ends[0]))
-    return np.where(bits >= 16, 0.0, np.where(table[row, below, wide] > 0, between, 0.0))
+    found = _between(table[row, below, wide], table[row, above, wide], place - below)
+    return np.where(bits >= 16, 0.0, found)
+
+
+def at_structure(noise_at: Callable[[NDArray[np.int64]], Floats], place: Floats) -> Floats:
+    """What `noise_at` says of the structures at `place` [F], which may lie between two: linear in
+    its logarithm there."""
+    below = np.floor(place).astype(np.int64)
+    found = noise_at(below)
+    if (place > below).any():
+        found = _between(found, noise_at(np.ceil(place).astype(np.int64)), place - below)
+    return found
+
+
+def longer_blocks(tokens: Floats) -> Floats:
+    """How far from kc32 to kc128 scales of a channel over so many tokens stand, 0 to 1."""
+    place: Floats = np.interp(np.log2(tokens), np.log2(CHANNEL_BLOCKS), (0.0, 1.0))
+    return place
+
+
+def _between(first: Floats, second: Floats, share: Floats) -> Floats:
+    """From `first` to `second`, linear in the logarithm; 0 where the first is."""
+    logs = [np.log(np.maximum(end, 1e-12)) for end in (first, second)]
+    found: Floats = np.where(first > 0, np.exp(logs[0] + share * (logs[1] - logs[0])), 0.0)
+    return found
 
 
 def bundled_ranges(name: str) -> KeyRanges:

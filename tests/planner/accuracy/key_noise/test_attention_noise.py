@@ -101,6 +101,15 @@ def test_three_bits_lie_between_two_and_four(table: AttentionNoise) -> None:
     assert min(two, four) < three < max(two, four)
 
 
+def test_channels_scales_over_64_tokens_lie_between_those_over_32_and_128(
+    table: AttentionNoise,
+) -> None:
+    short, middle, long = (noise_of(table, f"k2v16-kc{block}")[0] for block in (32, 64, 128))
+    assert middle == pytest.approx((short * long) ** 0.5)
+    assert noise_of(table, "k2v16-kc16")[0] == short
+    assert noise_of(table, "k2v16-kc256")[0] == long
+
+
 def test_what_is_kept_in_a_file_comes_back(table: AttentionNoise) -> None:
     again = AttentionNoise.of(table.flat, LAYERS)
     np.testing.assert_allclose(again.keys, table.keys, rtol=5e-3)
