@@ -26,6 +26,8 @@ from ...runtime import Session
 from ..tasks.scores import Score
 from .reference_logits import ReferenceLogits
 
+STEP = 64
+"""Tokens of a tail's chunk: a query of it sees the last 64 to 128 tokens in a window of 128."""
 BLOCK = 64
 """Consecutive positions whose mean is one observation of the error: neighbours are correlated."""
 ROWS = 32
@@ -77,22 +79,26 @@ def divergence(
     windows: Tensor,
     *,
     rows: int = 256,
+    tail: int = 0,
 ) -> Divergence:
     """Compare two sessions of one model over token `windows` [N, T] (see `text_windows`).
 
     Each window starts from an empty cache and is fed in the quantized session's chunks. At most
     `rows` positions of a chunk are compared, evenly spaced, which bounds what is held to
-    2 x batch x rows x vocabulary logits. A reference whose logits are kept (reference_logits.py)
-    reads a window once for all sessions that it is compared with. Raises BadInput for sessions
-    that cannot keep step.
+    2 x batch x rows x vocabulary logits. With a `tail` only that many tokens at the end are, and
+    they are fed STEP at a time: a prompt's chunk has its last tokens alone in a window of recent
+    ones, so that few of its positions see what decoding sees, a window behind each token. A
+    reference whose logits are kept (reference_logits.py) reads a window once for all sessions that
+    it is compared with. Raises BadInput for sessions that cannot keep step.
     """
     if isinstance(reference, Session):
         reference = ReferenceLogits(reference, most=0)
     batch = _check(reference.session, quantized)
     check_windows(windows)
     parts = []
-    chunks = quantized.chunks(windows.shape[1])
-    places = _spread(chunks, rows)
+    body = windows.shape[1] - tail
+    chunks = quantized.chunks(body) + [min(STEP, tail - at) for at in range(0, tail, STEP)]
+    places = torch.arange(body, windows.shape[1] - 1) if tail else _spread(chunks, rows)
     for start in range(0, len(windows), batch):
         # a group that is not full is filled with its last window, whose copies are left out
         group = windows[[min(start + i, len(windows) - 1) for i in range(batch)]]

@@ -17,6 +17,8 @@ from .reference_logits import ReferenceLogits
 from .trial import Speed
 
 SPEED_TOKENS = 16
+TAIL = 256
+"""Tokens of a text's end that are compared, or half of the text: what decoding reads there."""
 SPEED_REPEATS = 2  # on a GPU, of which the faster counts: the first may compile and capture
 
 
@@ -59,7 +61,8 @@ class RuntimeTrial:
             self._batched = None
 
     def divergence(self) -> Divergence:
-        return divergence(self._reference, self._session, self._windows)
+        tail = min(TAIL, self.window() // 2)
+        return divergence(self._reference, self._session, self._windows, tail=tail)
 
     def window(self) -> int:
         return int(self._windows.shape[1])

@@ -18,11 +18,8 @@ from torch import Tensor
 from ...planner.formats.configuration import Configuration
 from ...planner.models.spec import ModelSpec
 from ...runtime import Session
-from ..measure.divergence import _block_score, compare
+from ..measure.divergence import STEP, _block_score, compare
 from .gguf_folder import WEIGHTS
-
-STEP = 64
-"""Tokens of a tail's chunk: a query of it sees the last 64 to 128 tokens in a window of 128."""
 
 
 @dataclass(frozen=True)
