@@ -170,6 +170,32 @@ def test_no_more_logits_are_computed_than_are_compared(model, reference, windows
     assert rows == [8, 8, 8, 8, 7, 7]  # chunks of 64, 64 and 32, by both sessions; 7 have a next
 
 
+def test_a_tail_is_fed_in_short_chunks_and_alone_compared(model, reference, windows) -> None:
+    rows: list[int] = []
+    hook = model.lm_head.register_forward_hook(lambda _, given, __: rows.append(given[0].shape[1]))
+    with opened(model, "w16a16-k8v8") as session:
+        found = divergence(reference, session, windows, tail=96)
+    hook.remove()
+    assert found.positions == 4 * 95
+    # both sessions read the body for nothing but its end; the last token has no next one
+    assert rows[:6] == [1, 64, 1, 64, 31, 31]
+
+
+def test_a_window_of_recent_tokens_is_behind_every_token_of_a_tail(
+    model, reference, windows
+) -> None:
+    """In one chunk of a prompt the window is the chunk's own end: earlier tokens see none of it."""
+
+    def spared(tail: int) -> float:
+        kl = []
+        for name in ("w16a16-k2v2", "w16a16-k2v2+res128"):
+            with opened(model, name) as session:
+                kl.append(divergence(reference, session, windows, tail=tail).kl.value)
+        return kl[1] / kl[0]
+
+    assert spared(32) < 0.8 * spared(0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("step", [0.0, 1e-7, 1e-5, 1e-3, 1.0, 30.0])
 def test_kl_is_never_negative(step: float, dtype: torch.dtype) -> None:

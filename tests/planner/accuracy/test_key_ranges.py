@@ -14,6 +14,7 @@ from kvpareto.calibration.fit.measured_models import measured_rows
 from kvpareto.calibration.fit.mixed_effects import KnownModel
 from kvpareto.calibration.fit.published import FOLDER, read_models
 from kvpareto.calibration.fit.regression import fit_rows
+from kvpareto.planner.accuracy.format_arrays import formats_of
 from kvpareto.planner.accuracy.key_noise.checkpoint_keys import key_layers
 from kvpareto.planner.accuracy.key_noise.key_ranges import (
     BITS,
@@ -25,6 +26,7 @@ from kvpareto.planner.accuracy.key_noise.key_ranges import (
 )
 from kvpareto.planner.accuracy.key_noise.key_simulation import key_ranges
 from kvpareto.planner.accuracy.predictor import Predictor
+from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.models.checkpoint_tensors import CheckpointTensors, LocalFile
 from tests.planner.accuracy.key_checkpoints import DIM, HEADS, LAYERS, checkpoint
@@ -53,6 +55,15 @@ def test_a_biased_layer_of_a_checkpoint_is_found_and_what_it_does_to_formats(
     small = checkpoint(small_folder, 0.1)
     harmless = key_ranges(key_layers(load_model(str(small), offline=True), small), "a test")
     assert at(harmless, "plain") < 0.01 * at(ranges, "plain")
+
+
+def test_scales_over_64_tokens_lie_between_those_over_32_and_128() -> None:
+    ranges = bundled_ranges(CODER)
+    configs = [Configuration.parse(f"w16a16-k2v16-kc{block}") for block in (32, 64, 128)]
+    formats = formats_of(load_model(CODER, offline=True), configs)
+    short, middle, long = ranges.noise(formats, [()], np.zeros(3, np.int64), np.full(3, 16.0))
+    assert short < middle < long
+    assert middle == pytest.approx((short * long) ** 0.5)
 
 
 def test_only_ranges_of_bytes_are_read(tmp_path: Path) -> None:
