@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .design.time_estimate import TimeEstimate
     from .measure.bench import Bench
     from .measure.layer_sensitivity import Sensitivity
-    from .records.record_file import Record
+    from .records.record_file import Environment, Record, RecordFile
 
 
 def announce(
@@ -74,6 +74,17 @@ def announce_layers(sensitivity: "Sensitivity | None", say: Say) -> None:
             f"{sensitivity.carried(layers):.0%} of the error of 4-bit keys and values; protecting "
             "them is a candidate"
         )
+
+
+def announce_rows(file: "RecordFile", here: "Environment", say: Say) -> None:
+    """What of the rows on the disk is not as it was written, or not of these versions."""
+    from .records.record_file import of_other_versions
+
+    if file.torn:
+        say(f"the last row was incomplete; it is kept in {file.path.name}.torn")
+    old = of_other_versions(file.records, here)
+    if old:
+        say(f"{len(old)} rows were measured by other versions; they are kept and marked")
 
 
 def announce_dequantized(stored: "ModelSpec", spec: "ModelSpec", say: Say) -> None:

@@ -18,7 +18,7 @@ from ..planner.libraries import importing
 from ..planner.load_model import load_model
 from ..planner.models.spec import ModelSpec
 from ..report.progress import Progress, progress
-from .announcement import announce, announce_dequantized, announce_layers
+from .announcement import announce, announce_dequantized, announce_layers, announce_rows
 from .design.options import (
     ASKED,
     DEFAULT_MODEL,
@@ -66,12 +66,9 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
     asked = settle(options, spec, device, begun)
     material = _material(asked)
     from .before_loading import check_here, open_bench
-    from .design.campaign import write_profile
-    from .design.without_fit import Ended, check_fitted
-    from .fit.hardware.gpu import refit
     from .records.environment import environment
     from .records.profile_files import replace_file
-    from .records.record_file import RecordFile, of_other_versions, read_records
+    from .records.record_file import RecordFile, read_records
 
     here = environment(device if cluster is None else "cpu")
     if cluster is not None:
@@ -84,21 +81,13 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
         progress(asked.runs) as shown,
     ):
         say = shown.say
-        measured = any((folder / name).exists() for name in (ASKED, ACCURACY))  # not verify alone
-        if file.records and measured and not options.resume:
-            raise BadInput(
-                f"{spec.name} is calibrated already: {len(file.records)} rows in {folder}",
-                "--resume continues it; to start again, move that folder away",
-            )
+        if not options.resume:
+            _check_not_begun(spec, folder, file)
         check_comparable(asked, begun, file.records)
         if options.model is None:
             say(f"no --model: calibrating {DEFAULT_MODEL}, the small model that ships here")
         announce_dequantized(stored, spec, say)
-        if file.torn:
-            say(f"the last row was incomplete; it is kept in {file.path.name}.torn")
-        old = of_other_versions(file.records, here)
-        if old:
-            say(f"{len(old)} rows were measured by other versions; they are kept and marked")
+        announce_rows(file, here, say)
         try:
             run = _Run(options, spec, source, asked, material, device, file, shown, started)
             if cluster is None:
@@ -108,14 +97,7 @@ def calibrate(options: CalibrationOptions) -> dict[str, Any]:
                 begin(folder, spec)
                 replace_file(folder / ASKED, asked.to_text())
                 ending, here = _measure_on(cluster, run)
-            shown.finish("fitting")
-            meta = write_profile(folder, spec, file.records, here)
-            refit(here.gpu, say)
-            took = time.monotonic() - started
-            ended = Ended(
-                ending.reason, asked.runs, asked.contexts, took, ending.one, ending.beside
-            )
-            check_fitted(folder, file.records, meta["fitted"], ended)
+            meta = _fit(run, folder, here, ending)
         except KeyboardInterrupt:
             kept = len(read_records(file.path))  # one may be on the disk that is not yet counted
             raise Interrupted(
@@ -137,6 +119,31 @@ class _Run:
     file: "RecordFile"
     shown: Progress
     started: float
+
+
+def _check_not_begun(spec: ModelSpec, folder: Path, file: "RecordFile") -> None:
+    measured = any((folder / name).exists() for name in (ASKED, ACCURACY))  # not verify alone
+    if file.records and measured:
+        raise BadInput(
+            f"{spec.name} is calibrated already: {len(file.records)} rows in {folder}",
+            "--resume continues it; to start again, move that folder away",
+        )
+
+
+def _fit(run: _Run, folder: Path, here: "Environment", ending: "Ending") -> dict[str, Any]:
+    """Fit the model's accuracy and this GPU's times and memory; the profile's meta data."""
+    from .design.campaign import write_profile
+    from .design.without_fit import Ended, check_fitted
+    from .fit.hardware.gpu import refit
+
+    asked, records = run.asked, run.file.records
+    run.shown.finish("fitting")
+    meta = write_profile(folder, run.spec, records, here)
+    refit(here.gpu, run.shown.say)
+    took = time.monotonic() - run.started
+    ended = Ended(ending.reason, asked.runs, asked.contexts, took, ending.one, ending.beside)
+    check_fitted(folder, records, meta["fitted"], ended)
+    return meta
 
 
 def _measure_here(run: _Run, bench: "Bench", folder: Path, here: "Environment") -> "Ending":
