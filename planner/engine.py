@@ -117,6 +117,11 @@ class Engine(ABC):
         this machine is meant."""
         return None
 
+    def refuses(self, spec: ModelSpec, hardware: Hardware | None = None) -> str | None:
+        """Why no plan is made at all; None where one is, if only to show what would be needed: of a
+        model that is not understood, and of an engine that would start no server with it."""
+        return self.cannot_run(spec, hardware) if spec.understood or self.serves else None
+
     def instead(self, spec: ModelSpec) -> str:
         """What to do with a model that cannot_run() refuses: a hint."""
         if spec.gguf is not None:

@@ -59,6 +59,9 @@ class LlamaCpp(Engine):
             return f"nobody knows here whether llama.cpp has {spec.model_type}"
         return None
 
+    def refuses(self, spec: ModelSpec, hardware: Hardware | None = None) -> str | None:
+        return without_graph(spec) or super().refuses(spec, hardware)
+
     def takes_original(self, spec: ModelSpec) -> bool:
         return of_original(spec)
 

@@ -115,8 +115,7 @@ def place(
 def space_of(request: Request) -> Space:
     """Everything that the engine can run. Raises BadInput where that is nothing."""
     spec, engine = request.spec, request.engine
-    obstacle = engine.cannot_run(spec, request.hardware)
-    if obstacle is not None and (spec.understood or engine.serves):
+    if (obstacle := engine.refuses(spec, request.hardware)) is not None:
         raise BadInput(
             f"{engine.name} cannot be planned for {spec.name}: {obstacle}", engine.instead(spec)
         )

@@ -34,6 +34,8 @@ from kvpareto.planner.workload import Workload
 from tests.support.gguf_files import headers, runnable, tensors_of, write_gguf
 from tests.support.tiny_configs import CONFIGS
 
+PUBLISHED = Path(__file__).parents[3] / "data" / "published"
+
 MIB = 2**20
 HEADERS = headers() | runnable()
 BUILD, *ROWS = [
@@ -117,3 +119,12 @@ def test_what_llama_cpp_does_not_have_is_refused_by_name() -> None:
     assert LLAMA_CPP.cannot_run(spec) == "llama.cpp has no zamba2"
     with pytest.raises(BadInput, match=r"llama\.cpp has no zamba2"):
         recommend(Request(spec, Workload(512, 64), LLAMA_CPP, 10**9))
+
+
+def test_what_has_no_graph_is_refused_inside_an_unknown_model_too() -> None:
+    """Gemma 3n's file is of a type whose towers are not known; its text model is, and has none."""
+    config = json.loads((PUBLISHED / "gemma-3n-e4b.json").read_text(encoding="utf-8"))
+    spec = read_model(config, "gemma-3n-e4b")
+    assert not spec.understood
+    with pytest.raises(BadInput, match="four streams of every layer are not planned"):
+        recommend(Request(spec, Workload(512, 64), LLAMA_CPP, 10**10))
