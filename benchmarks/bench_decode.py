@@ -10,17 +10,16 @@ overlap, so a kernel's time is what its end adds to the end of the one before.
 """
 
 import argparse
-import json
 import sys
 from collections import defaultdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bench_runtime import SMALL, clean, environment, keep_row, relative_error, seconds
+from kernel_trace import recorded
 from layers.layer_shapes import MODELS, PUBLISHED, architecture
 
 from kvpareto.planner.formats.configuration import Configuration
@@ -71,15 +70,12 @@ def full(run: Session, context: int) -> torch.Tensor:
 
 def timeline(run: Session, token: torch.Tensor) -> dict[str, Any]:
     """Microseconds of one step by kernel: how many, and what they added to the step's end."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as trace:
+
+    def two_steps() -> None:
         for _ in range(2):
             run.forward(token)
-        torch.cuda.synchronize()
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "trace.json"
-        trace.export_chrome_trace(str(path))
-        events = json.loads(path.read_text())["traceEvents"]
-    kernels = sorted((e for e in events if e.get("cat") == "kernel"), key=lambda e: e["ts"])
+
+    kernels = recorded(two_steps)
     step = kernels[len(kernels) // 2 :]
     end = step[0]["ts"]
     added: defaultdict[str, list[float]] = defaultdict(list)

@@ -11,11 +11,9 @@ ratio. `--timeline` prints the last chunk by kernel: how many, their time, and w
 """
 
 import argparse
-import json
 import sys
 from collections import defaultdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -23,6 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from bench_decode import check, content_of
 from bench_runtime import OUTPUT, clean, environment, keep_row, seconds
+from kernel_trace import recorded
 
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.models.read_config import read_model
@@ -33,17 +32,7 @@ from kvpareto.runtime.weights.random import random_model
 
 def timeline(run: Session, chunk: torch.Tensor) -> dict[str, Any]:
     """Milliseconds of a chunk [B, n] by kernel, and of the card's waiting between them."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as trace:
-        run.forward(chunk)
-        torch.cuda.synchronize()
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "trace.json"
-        trace.export_chrome_trace(str(path))
-        events = json.loads(path.read_text())["traceEvents"]
-    kernels = sorted(
-        (e for e in events if e.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")),
-        key=lambda e: e["ts"],
-    )
+    kernels = recorded(lambda: run.forward(chunk), ("kernel", "gpu_memcpy", "gpu_memset"))
     begin = end = kernels[0]["ts"]
     times: defaultdict[str, list[float]] = defaultdict(list)
     busy = 0.0
