@@ -76,7 +76,7 @@ def _too_slow(request: Request, table: Table, good: Mask, room: bool) -> Nothing
     return NothingFits(
         f"{'nothing that fits' if room else 'nothing usable fits, and none'} is as fast as asked: "
         f"{' and '.join(missed) or f'{both} together'}",
-        f"this would do: {_faster_hint(request, room)}",
+        f"what helps: {_faster_hint(request, room)}",
         {
             "model": request.spec.name,
             "budget": request.budget,

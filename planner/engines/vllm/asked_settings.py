@@ -31,10 +31,13 @@ def settings_of(
     dtype = cache_dtype(config)
     own = spec.quantization.method if spec.quantization is not None else ""
     for gpu in dict.fromkeys(gpus):
-        weights = weight_obstacle(name, gpu) or own_obstacle(own, gpu)
-        for obstacle in (cache_obstacle(spec, dtype, gpu), weights):
+        stored = own_obstacle(own, gpu)
+        for obstacle in (cache_obstacle(spec, dtype, gpu), weight_obstacle(name, gpu), stored):
             if obstacle is not None:
-                raise BadInput(f"vLLM {VERSION} on {gpu.name}: {obstacle}", "choose another format")
+                other = "choose another format"
+                if obstacle == stored:
+                    other = "a newer GPU, or a checkpoint of the model in another format"
+                raise BadInput(f"vLLM {VERSION} on {gpu.name}: {obstacle}", other)
     if plugin and (obstacle := plugin_obstacle(spec, dtype)) is not None:
         raise BadInput(
             f"vLLM with the plugin: {obstacle}",

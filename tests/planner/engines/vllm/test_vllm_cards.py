@@ -69,8 +69,9 @@ def test_a_checkpoint_that_names_an_fp8_cache_keeps_16_bits_only_if_asked() -> N
 
 
 def test_cards_and_dtypes_that_a_server_does_not_take() -> None:
-    with pytest.raises(BadInput, match=r"mxfp4 needs compute capability 8\.0"):
+    with pytest.raises(BadInput, match=r"mxfp4 needs compute capability 8\.0") as caught:
         plan("openai/gpt-oss-20b", gpu="T4")
+    assert caught.value.hint == "a newer GPU, or a checkpoint of the model in another format"
     with pytest.raises(BadInput, match="float32 was asked"):
         plan(QWEN8, gpu="H200", dtype="float32")
 
