@@ -2,7 +2,7 @@
 
     python -m kvpareto.calibration.evidence.replay [--write]
 
-The design chooses runs among configurations that were measured (three recall models, four
+The design chooses runs among configurations that were measured (seven recall models, four
 pretrained ones), sees their rows alone, and the fit predicts the rest. Shown are the error over
 all of the rest, and what matters to a plan: of the points that it may recommend (their lower end
 keeps nine tenths), along the frontier that is predicted, how far each pick is from what was
@@ -32,7 +32,9 @@ from .marked_tables import markdown_table, write_tables
 from .replayed_models import (
     KEY,
     RECALL_MODELS,
+    SPREADS,
     Measured,
+    calibrated,
     pretrained,
     recall_grid,
     sensitivity_of,
@@ -257,11 +259,14 @@ def table(replays: Mapping[str, Sequence[Replay]]) -> str:
 
 
 def all_replays() -> dict[str, list[Replay]]:
-    """16 runs of the recall models, and a fifth of the runs of each pretrained one."""
+    """16 runs of the recall models and of SPREADS, and a fifth of the runs of each pretrained
+    model by its text."""
     found = {name: [replay(recall_grid(name), 16)] for name in RECALL_MODELS}
     for hub_id in SHIPPED:
         measured = pretrained(hub_id)
         found[hub_id] = [replay(measured, round(FIFTH * len(measured.rows)))]
+    for hub_id in SPREADS:
+        found[f"{hub_id}, text and tasks"] = [replay(calibrated(hub_id), 16)]
     return found
 
 

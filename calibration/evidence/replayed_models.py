@@ -1,9 +1,10 @@
 """Models whose measured configurations are there, for calibrations to be replayed on (replay.py).
 
-Seven recall models and four pretrained ones. The third and the fourth recall model have other
-depth, head width and seed than the two that ship. They were trained for their grids alone, and
-their weights are not kept, so that neither their keys nor their attention are read. The design was
-made before there was a row of the fourth, or of what it is with outliers in its keys.
+Seven recall models and four pretrained ones, two of these also by a calibration's own measure. The
+third and the fourth recall model have other depth, head width and seed than the two that ship. They
+were trained for their grids alone, and their weights are not kept, so that neither their keys nor
+their attention are read. The design was made before there was a row of the fourth, or of what it is
+with outliers in its keys.
 
 The fifth and the sixth are the first with other outliers in its keys, measured after what formats
 make of the attention had come into the fit: one pair of each head sixteen times as large in five
@@ -29,6 +30,7 @@ from ..fit.measured_models import SHIPPED, measured_runs
 from ..fit.profile import starting_fit
 from ..grid.held_out import FILE
 from ..grid.reading import read_runs, to_rows
+from ..grid.spread import read_spread
 from .attention_tables import attention_of
 
 KEY = "replayed"
@@ -52,6 +54,11 @@ RECALL_MODELS = (
     *("recall", "recall-outliers", THIRD, FOURTH, FOURTH_OUTLIERS),
     *(FIFTH_OUTLIERS, SIXTH_OUTLIERS),
 )
+SPREADS = {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": FILE.with_name("spread_smollm2.jsonl"),
+    "Qwen/Qwen2.5-Coder-0.5B-Instruct": FILE.with_name("spread_qwen05.jsonl"),
+}
+"""Of pretrained models, what a calibration itself would have measured (grid/spread.py)."""
 TOKENS = 8192
 """In the caches that are compared."""
 
@@ -110,6 +117,15 @@ def pretrained(hub_id: str) -> Measured:
             plain = config.with_chunk(None)
             rows.setdefault(plain, {}).setdefault(row.context, [replace(row, model=KEY)])
     return Measured(load_model(hub_id, offline=True), rows)
+
+
+def calibrated(hub_id: str) -> Measured:
+    """A spread of the candidates of one of SPREADS, as `calibrate` measures text and tasks."""
+    found = read_spread(SPREADS[hub_id], KEY)
+    rows: dict[Configuration, dict[int, list[AccuracyRow]]] = {}
+    for config, row in found.rows:
+        rows.setdefault(config, {}).setdefault(row.context, []).append(row)
+    return Measured(load_model(hub_id, offline=True), rows, found.attention)
 
 
 def sensitivity_of(measured: Measured) -> ModelSensitivity:

@@ -6,7 +6,7 @@
 A calibration buys few runs and infers the rest; what it is judged on is a grid in which the rest
 was measured too. `design` says which configurations and in which order, `variants`, `items` and
 `score` what a run is, `worker` and `runner` how hundreds of runs go through one GPU in minutes,
-`reading` what comes out.
+`reading` what comes out. `spread` measures candidates of any model as a calibration does.
 """
 
 DOOR = (
@@ -14,6 +14,7 @@ DOOR = (
     "items",
     "reading",
     "score",
+    "spread",
     "variants",
     "worker",
 )
