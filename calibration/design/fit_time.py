@@ -2,7 +2,7 @@
 
 `--minutes` is a promise, and the fit is a part of it: some ten seconds, by the processor, of which
 the forecast of the model's speed says nothing. What is timed is the regression over four of five
-published rows, from where that of all ends: some forty steps, a fraction of a second. (Over all
+published rows, from where that of all ends: some forty steps, two to four seconds. (Over all
 rows one machine is at the end at once, another after as many steps.) The fit at the end has the
 model's own rows beside all, and is made once more for each part of these that is left out: 120 to
 310 steps.
@@ -19,8 +19,9 @@ from ..fit.profile import first_guesses
 from ..fit.published import FOLDER, read_models
 from ..fit.regression import fit_rows
 
-OF_ONE = 11.0
-"""Of the timed fit, what the fit at the end takes at most: 5 to 10 for 6 to 16 configurations."""
+OF_ONE = 8.0
+"""Of the timed fit, what the fit at the end takes at most: 2 to 7 for 6 to 16 configurations of
+three models, on two processors (docs/LOG.md)."""
 OUT = 5
 """One row in so many is left out of the timed fit."""
 BESIDE = 1.5
