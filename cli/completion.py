@@ -13,6 +13,8 @@ from ..planner.errors import BadInput
 VARIABLE = "_KVPARETO_COMPLETE"
 """Environment variable in which a shell says `complete_bash`."""
 OPTIONS = "--install-completion", "--show-completion"
+NAMED = "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"
+"""Variable with which the library takes the shell that is typed, and looks for none."""
 SHELLS = "bash", "zsh", "fish", "powershell", "pwsh"
 _HINT = "bash, zsh, fish and PowerShell are known: type it in one of them"
 _UNSET = f"unset {VARIABLE}; `kvpareto --install-completion` teaches a shell to complete"
@@ -22,7 +24,7 @@ def check_completion(arguments: Sequence[str], environment: Mapping[str, str] = 
     """Raise BadInput for a request for completion that cannot be answered."""
     if VARIABLE in environment:
         _check_request(environment)
-    elif any(word in OPTIONS for word in arguments):
+    elif any(word in OPTIONS for word in arguments) and not environment.get(NAMED):
         _check_shell()
 
 

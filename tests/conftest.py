@@ -1,6 +1,7 @@
 """What must be set before anything is imported: Triton's interpreter where there is no GPU, a home
-without the calibrations of whoever runs the tests, and one thread a process: the suite runs in as
-many processes as there are cores, and waiting threads of BLAS would take the cores from each other.
+without the calibrations of whoever runs the tests, nothing of their terminal, and one thread a
+process: the suite runs in as many processes as there are cores, and waiting threads of BLAS would
+take the cores from each other.
 Which files are tests of the CPU's arithmetic (marker `cpu`) is said here, in one place.
 
 What is there when a file's tests begin (libraries, tests, models that are kept) is put beyond the
@@ -36,6 +37,8 @@ CPU = (
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ["KVPARETO_TRACEBACK"] = "1"  # a fault of the program is to be seen
+for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE"):
+    os.environ.pop(name, None)
 os.environ["KVPARETO_HOME"] = tempfile.mkdtemp(prefix="kvpareto-tests-")
 
 if not Path("/dev/nvidia0").exists():

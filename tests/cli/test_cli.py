@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kvpareto.cli.completion import NAMED
 from kvpareto.planner.accuracy.task_kinds import REPORTED_KINDS
 from tests.cli.answers import answer, document
 
@@ -226,8 +227,7 @@ def test_a_full_disk_and_a_poor_terminal_are_no_tracebacks() -> None:
 
 def test_shell_completion_is_offered() -> None:
     # Detection looks at the parent processes, which a test run without a terminal may not have.
-    asked = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
-    done = run_module("--show-completion", "bash", **asked)
+    done = run_module("--show-completion", "bash", **{NAMED: "1"})
     assert "kvpareto" in done.stdout + done.stderr
 
 
