@@ -2,8 +2,9 @@
 
 A point's text is one row, of kind perplexity: exp(-excess) over its tail, which finds the cache as
 decoding does. A task is one row where the unquantized model scores ABLE or more, its error that of
-the same items under both. Hundreds of formats of one model on one text say less of other models
-than as many rows of many models would: their weights say so.
+the same items under both. They are told as measured, and predictions are held to them. Hundreds of
+formats of one model on one text say less than as many rows of many models would: their weights say
+so, where a fit is made of them.
 """
 
 import json
@@ -23,10 +24,10 @@ MODELS = {
     "Qwen/Qwen2.5-Coder-0.5B-Instruct": "qwen2.5-coder-0.5b",
     "google/gemma-3-270m": "gemma-3-270m",
 }
-"""Hub ids, and the models' keys in models.csv, of those that the shared fit learns from."""
+"""Hub ids, and the models' keys in models.csv. No shared fit learns from them: at a tenth of the
+weight they made it worse for larger models (docs/LOG.md)."""
 STRANGERS = {"Qwen/Qwen2.5-Coder-1.5B-Instruct": "qwen2.5-coder-1.5b"}
-"""Measured too, and told as measured; the shared fit does not see them, so that they stay what its
-predictions can be held against."""
+"""Measured after the design of calibrations was made."""
 SHIPPED = {**MODELS, **STRANGERS}
 KINDS = {"gsm8k": "reasoning", "mmlu": "short_reasoning"}
 """Of tasks that are no retrieval."""
