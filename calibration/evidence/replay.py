@@ -106,6 +106,8 @@ class Replay:
     """Mean absolute error of the points that were not run."""
     expected: float
     """The same as the calibration expects it."""
+    sampling: float
+    """The same if every prediction were right: what was measured has errors of its own."""
     error_usable: float
     """Mean absolute error where nine tenths are kept."""
     promise: float
@@ -123,7 +125,7 @@ def replay(measured: Measured, count: int) -> Replay:
     """Choose `count` runs, fit them, and hold the rest to it."""
     chosen = chosen_runs(measured, count)
     predicted, low = _predicted(measured, chosen)
-    errors, usable = [], []
+    errors, usable, sampled = [], [], []
     promise, promise_small, short = [0.0], [0.0], [0.0]
     unsure: list[float] = []
     for context in measured.contexts:
@@ -137,6 +139,7 @@ def replay(measured: Measured, count: int) -> Replay:
             if not known:
                 errors.append(abs(said - kept.retention))
                 usable += [errors[-1]] * (kept.retention >= 0.9)
+                sampled.append(kept.sd * math.sqrt(2 / math.pi))
             least = kept.retention if known else low[config, context]
             spread = 0.0 if known else kept.sd
             share, bits = measured.share(config), config.weight_bits
@@ -157,6 +160,7 @@ def replay(measured: Measured, count: int) -> Replay:
         points=len(errors),
         error=float(np.mean(errors)),
         expected=expected_error(measured, chosen),
+        sampling=float(np.mean(sampled)),
         error_usable=float(np.mean(usable)),
         promise=max(promise),
         promise_small=max(promise_small),
@@ -237,7 +241,8 @@ def _nearest(configs: Sequence[Configuration], wanted: Configuration) -> int:
 
 def table(replays: Mapping[str, Sequence[Replay]]) -> str:
     """A line for each model and number of runs, in points."""
-    header = ["model", "runs", "points left", "MAE", "expected", "where 0.9 is kept"]
+    header = ["model", "runs", "points left", "MAE", "of sampling", "expected"]
+    header += ["where 0.9 is kept"]
     header += ["a pick's promise", "below a fifth of the cache", "by sampling", "short of the best"]
     lines: list[list[object]] = [
         [
@@ -245,6 +250,7 @@ def table(replays: Mapping[str, Sequence[Replay]]) -> str:
             one.runs,
             one.points,
             one.error,
+            one.sampling,
             one.expected,
             one.error_usable,
             one.promise,
@@ -266,7 +272,9 @@ def all_replays() -> dict[str, list[Replay]]:
         measured = pretrained(hub_id)
         found[hub_id] = [replay(measured, round(FIFTH * len(measured.rows)))]
     for hub_id in SPREADS:
-        found[f"{hub_id}, text and tasks"] = [replay(calibrated(hub_id), 16)]
+        measured, name = calibrated(hub_id), f"{hub_id}, text and tasks"
+        found[name] = [replay(measured, 16)]
+        found[f"{name}, attention not read"] = [replay(replace(measured, attention=None), 16)]
     return found
 
 

@@ -5,8 +5,9 @@
 The shipped grids of pretrained models have another text and other tasks than a calibration. Here
 runs are drawn from its own candidates, each pair of key and value bits as often as any other, and
 go through its own runner: so a calibration can be replayed on rows of its own kind
-(calibration/evidence/replay.py). A file begins with a line of the model, its environment and what
-the probe read; a row for each configuration, context and task follows.
+(calibration/evidence/replay.py). A file begins with a line of the model, of what file its weights
+came from (`source.json` of a folder, where there is one), its environment and what the probe read;
+a row for each configuration, context and task follows.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from ...planner.accuracy.key_noise.attention_noise import AttentionNoise
 from ...planner.engines.kvpareto import KVPARETO
 from ...planner.formats.configuration import Configuration
 from ...planner.load_model import load_model
+from ...planner.models.finite_json import read_json
 from ...planner.models.spec import ModelSpec
 from .. import tasks
 from ..design.candidates import LONG, anchors, chunk_for, enumerate_candidates
@@ -63,14 +65,14 @@ def read_spread(path: Path, key: str) -> Spread:
     return Spread(head["model"], tuple(rows), sensitivity.attention)
 
 
-def lines_of(name: str, records: Iterable[Record]) -> Iterator[str]:
-    """The lines of a file: the probe, then what was measured."""
+def lines_of(name: str, source: Any, records: Iterable[Record]) -> Iterator[str]:
+    """The lines of a file: the probe, with the `source` of the weights, then what was measured."""
     for record in records:
         row: dict[str, Any]
         if record.task == LAYERS:
             probe = record.model_dump(mode="json", by_alias=True)
             probe["items"] = [float(f"{number:.3g}") for number in record.items]
-            row = {"model": name, "probe": probe}
+            row = {"model": name, "source": source, "probe": probe}
         elif record.outcome == "ok":
             row = record.model_dump(mode="json", include=set(_ROW))
             for number in ("retention", "retention_sd"):
@@ -117,12 +119,13 @@ def measure(options: argparse.Namespace) -> int:
     material = PromptTexts(contexts, asked, options.items, seed=0)
     bench = Bench(options.model, spec, material, device=options.device, offline=True)
     identity = ProfileIdentity(options.name, fingerprint(spec), 0, environment(options.device))
+    source = read_json(Path(options.model) / "source.json")
     records: list[Record] = []
     with options.out.open("w", encoding="utf-8") as file:
 
         def append(record: Record) -> None:
             records.append(record)
-            for line in lines_of(options.name, [record]):
+            for line in lines_of(options.name, source, [record]):
                 print(line, file=file, flush=True)
 
         runner = ConfigurationRunner(

@@ -28,6 +28,8 @@ from .reference_logits import ReferenceLogits
 
 STEP = 64
 """Tokens of a tail's chunk: a query of it sees the last 64 to 128 tokens in a window of 128."""
+TAIL = 256
+"""Tokens of a text's end that say what decoding reads there, or half of a shorter text."""
 BLOCK = 64
 """Consecutive positions whose mean is one observation of the error: neighbours are correlated."""
 ROWS = 32
@@ -114,6 +116,11 @@ def divergence(
         reference_nll=_block_score(reference_nll),
         excess=_block_score(nll - reference_nll),
     )
+
+
+def tail_of(tokens: int) -> int:
+    """The tail of a text of so many tokens; 0, for all of it, where that has not two STEPs."""
+    return min(TAIL, tokens // 2) if tokens >= 2 * STEP else 0
 
 
 def check_windows(windows: Tensor) -> None:

@@ -11,14 +11,12 @@ from ...runtime import Session
 from ...runtime.failures import is_out_of_memory
 from .. import tasks
 from ..records.record_file import Memory
-from .divergence import Divergence, divergence
+from .divergence import Divergence, divergence, tail_of
 from .prompts import Prompts
 from .reference_logits import ReferenceLogits
 from .trial import Speed
 
 SPEED_TOKENS = 16
-TAIL = 256
-"""Tokens of a text's end that are compared, or half of the text: what decoding reads there."""
 SPEED_REPEATS = 2  # on a GPU, of which the faster counts: the first may compile and capture
 
 
@@ -61,7 +59,7 @@ class RuntimeTrial:
             self._batched = None
 
     def divergence(self) -> Divergence:
-        tail = min(TAIL, self.window() // 2)
+        tail = tail_of(self.window())
         return divergence(self._reference, self._session, self._windows, tail=tail)
 
     def window(self) -> int:

@@ -43,8 +43,15 @@ def test_what_is_measured_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {row.model for _, row in found.rows} == {"key"}
 
 
+def test_what_ships_says_of_what_file_it_is() -> None:
+    for hub_id, path in SPREADS.items():
+        head = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
+        assert head["model"] == head["source"]["model"] == head["probe"]["model"] == hub_id
+        assert len(head["source"]["sha256"]) == 64
+
+
 def test_runs_that_failed_leave_no_line() -> None:
     head = json.loads(SMOLLM2.read_text(encoding="utf-8").splitlines()[0])
     failed = {"task": "divergence", "outcome": "out_of_memory"}
     probe = Record.model_validate(head["probe"])
-    assert len(list(lines_of("name", [probe, probe.model_copy(update=failed)]))) == 1
+    assert len(list(lines_of("name", None, [probe, probe.model_copy(update=failed)]))) == 1

@@ -13,6 +13,7 @@ from kvpareto.calibration.measure.divergence import (
     check_windows,
     compare,
     divergence,
+    tail_of,
     text_windows,
 )
 from kvpareto.calibration.tasks.scores import Score
@@ -179,6 +180,12 @@ def test_a_tail_is_fed_in_short_chunks_and_alone_compared(model, reference, wind
     assert found.positions == 4 * 95
     # both sessions read the body for nothing but its end; the last token has no next one
     assert rows[:6] == [1, 64, 1, 64, 31, 31]
+
+
+@pytest.mark.parametrize(("tokens", "tail"), [(3, 0), (127, 0), (128, 64), (512, 256), (9000, 256)])
+def test_the_tail_of_a_text(tokens: int, tail: int) -> None:
+    """A text of a few words is compared whole: half of three tokens would leave no position."""
+    assert tail_of(tokens) == tail
 
 
 def test_a_window_of_recent_tokens_is_behind_every_token_of_a_tail(
