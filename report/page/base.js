@@ -25,6 +25,8 @@ const percent = (part) => `${(part < 1 - 1e-9 ? Math.min(100 * part, 99.9) : 100
 const seconds = (value) =>
   value == null ? "not predicted: no GPU named" : value < 0.1 ? `${+(1000 * value).toPrecision(3)} ms` : `${+value.toPrecision(3)} s`;
 const tokens = (n) => n.toLocaleString("en");
+// How the numbers of a receipt are written, by the units that records/measuring.py names.
+const WRITTEN = { bytes: gigabytes, seconds, fraction: percent, tokens, "tokens per second": (value) => `${value.toFixed(1)} tokens/s` };
 const short = (n) => (n >= 1024 && n % 1024 === 0 ? `${n / 1024}k` : tokens(n));
 const loss = (kept) => Math.max(1 - kept, LEAST_LOSS);
 const lossTick = (v) => `${v <= LEAST_LOSS ? "≤ " : ""}${+(100 * v).toPrecision(2)} %`;

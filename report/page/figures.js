@@ -190,7 +190,7 @@ function receipt(one, number) {
       Plot.dot(rows.filter((t) => t.measured != null), { y: name, x: (t) => t.measured / 1e9, fill: color, r: 5 }),
       tip(rows, { y: name, x: (t) => (t.measured ?? t.predicted) / 1e9, title: (t) => `${name(t)}\npredicted ${gigabytes(t.predicted)}\n${t.measured == null ? "not measured" : `measured ${gigabytes(t.measured)}`}` }, Plot.pointerY),
     ] });
-  const show = (t, value) => (value == null ? "-" : t.unit === "bytes" ? gigabytes(value) : t.unit === "fraction" ? percent(value) : seconds(value));
+  const show = (t, value) => (value == null ? "-" : WRITTEN[t.unit](value));
   return figure(`receipt-${number + 1}`, `Receipt: ${one.config} at ${tokens(one.context)} tokens`, `${one.verdict} A dot is measured, a tick predicted, a bar the prediction's interval.`, svg,
     [["term", name], ["predicted", (t) => show(t, t.predicted)], ["from", (t) => show(t, t.low)], ["to", (t) => show(t, t.high)], ["measured", (t) => show(t, t.measured)], ["verdict", (t) => t.side ?? "not judged"]], one.terms,
     { legend: [["measured, inside its interval", "var(--fits)", "dot"], ["better", "var(--kv)", "dot"], ["worse", "var(--best)", "dot"]] });

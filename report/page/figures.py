@@ -127,7 +127,7 @@ def _retention(plan: Row, rows: Sequence[Row]) -> Draw:
 
 def _receipt(receipt: Row) -> Draw:
     def draw(axes: Any) -> None:
-        terms = [t for t in receipt["terms"] if t["unit"] == "bytes"][::-1]
+        terms = [t for t in receipt["terms"] if t["unit"] == "bytes" and t["predicted"]][::-1]
         for y, term in enumerate(terms):
             axes.plot([term["low"] / _GB, term["high"] / _GB], [y, y], color="0.7", linewidth=6)
             axes.plot(term["predicted"] / _GB, y, "|", color="black", markersize=12)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...planner.errors import BadInput, one_line
+from ..records.measuring import Unit
 from ..saved_plan import SavedPlan, read_document, read_saved_plan
 
 
@@ -17,7 +18,7 @@ class _SourcePart(BaseModel):
 
 class _Term(_SourcePart):
     name: str
-    unit: Literal["bytes", "seconds", "fraction"]
+    unit: Unit
     predicted: float | None
     low: float | None
     high: float | None

@@ -7,6 +7,7 @@ from typing_extensions import TypedDict
 from .predicted import PredictedRecord
 
 Side = Literal["inside", "better", "worse"]
+Unit = Literal["bytes", "seconds", "fraction", "tokens", "tokens per second"]
 
 
 class CalibrationRowRecord(TypedDict):
@@ -45,7 +46,7 @@ class TermRecord(TypedDict):
     """A number beside its prediction; `side` is null where nothing is judged, `note` says why."""
 
     name: str
-    unit: Literal["bytes", "seconds", "fraction", "tokens", "tokens per second"]
+    unit: Unit
     predicted: float | None
     low: float | None
     high: float | None

@@ -4,7 +4,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import pytest
@@ -13,7 +13,11 @@ import kvpareto
 from kvpareto.cli import run
 from kvpareto.report.page.build import MAX_BYTES, build_page
 from kvpareto.report.page.data import page_data
+from kvpareto.report.records.measuring import Unit
 from kvpareto.report.records.schemas import json_schema
+
+RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
+VLLM_RECEIPTS = sorted(RESULTS.glob("vllm_verify_*.json"))
 
 
 class _Elements(HTMLParser):
@@ -148,6 +152,38 @@ def test_receipts_stand_beside_the_plan(
         ("total", None),
         ("ttft", 2.1),
     ]
+
+
+@pytest.mark.parametrize("name", [path.name for path in VLLM_RECEIPTS])
+def test_receipts_of_vllm_are_drawn(plan_file: Path, tmp_path: Path, name: str) -> None:
+    pytest.importorskip("matplotlib")
+    receipt = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    output, figures = tmp_path / "r.html", tmp_path / "figures"
+    asked = ["report", str(plan_file), str(RESULTS / name), "-o", str(output)]
+    assert run([*asked, "--figures", str(figures)]) == 0
+    (drawn,) = json.loads(page_of(output).data)["receipts"]
+    assert [(t["name"], t["unit"], t["measured"]) for t in drawn["terms"]] == [
+        (t["name"], t["unit"], t["measured"]) for t in receipt["terms"]
+    ]
+    assert (figures / "receipt-1.svg").is_file()
+
+
+def test_every_unit_of_a_receipt_is_written(written: Path) -> None:
+    """The page's script has a way to write each."""
+    page = written.read_text(encoding="utf-8")
+    (ways,) = re.findall(r"const WRITTEN = \{([^}]*)\b", page)
+    assert all(re.search(rf'"?{unit}"?[,:]', ways) for unit in get_args(Unit))
+
+
+def test_a_term_without_a_prediction_is_no_bar(
+    plan_file: Path, receipt_file: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    receipt = json.loads(receipt_file.read_text(encoding="utf-8"))
+    receipt["terms"][0] |= {"predicted": None, "low": None, "high": None}
+    receipt_file.write_text(json.dumps(receipt), encoding="utf-8")
+    asked = ["report", str(plan_file), str(receipt_file), "-o", str(tmp_path / "r.html")]
+    assert run([*asked, "--figures", str(tmp_path / "figures")]) == 0
 
 
 def test_two_plans_are_compared_when_asked(
