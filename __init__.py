@@ -11,6 +11,7 @@ TYPE_CHECKING = False  # importing typing takes milliseconds in which Ctrl-C is 
 if TYPE_CHECKING:
     from .api import (
         BadInput,
+        Interrupted,
         KVParetoError,
         MissingDependency,
         NothingFits,
@@ -18,12 +19,21 @@ if TYPE_CHECKING:
         estimate,
         max_context,
         plan,
+        profiles_check,
+        profiles_export,
+        profiles_import,
+        profiles_list,
+        profiles_show,
+        run,
+        run_batch,
         verify,
+        write_report,
     )
 
 __version__ = "0.1.0"
 __all__ = [
     "BadInput",
+    "Interrupted",
     "KVParetoError",
     "MissingDependency",
     "NothingFits",
@@ -32,7 +42,15 @@ __all__ = [
     "estimate",
     "max_context",
     "plan",
+    "profiles_check",
+    "profiles_export",
+    "profiles_import",
+    "profiles_list",
+    "profiles_show",
+    "run",
+    "run_batch",
     "verify",
+    "write_report",
 ]
 
 

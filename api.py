@@ -4,26 +4,39 @@
     answer = kvpareto.plan("Qwen/Qwen3-8B", gpu="4090", context="32k")
     answer["recommended"]["config"]
 
-Nothing is printed. Sizes and counts are texts as the command line takes them (`"12GB"`, `"32k"`,
-`"3%"`) or numbers: bytes, tokens, a fraction. What a person can cause is raised as a
-KVParetoError, with `message` and `hint`: BadInput, NothingFits, MissingDependency. A word that a
+Nothing is printed but a progress bar of what takes minutes, on stderr. Sizes and counts are texts
+as the command line takes them (`"12GB"`, `"32k"`, `"3%"`) or numbers: bytes, tokens, a fraction.
+What a person can cause is raised as a KVParetoError, with `message` and `hint`: BadInput,
+NothingFits, MissingDependency, and Interrupted for Ctrl-C where rows were measured. A word that a
 function does not know is a BadInput which names the nearest. A call without its model, or with more
 than its positional arguments, is Python's TypeError, as with any function.
 """
 
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
-from .planner.errors import BadInput, KVParetoError, MissingDependency, NothingFits
+from .planner.errors import BadInput, Interrupted, KVParetoError, MissingDependency, NothingFits
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from .calibration.call_words import CalibrateWords, RunWords, VerifyWords
     from .planner.typed_request import EstimateWords, PlanWords
     from .report.records.measuring import CalibrationRecord, ReceiptRecord, SweepRecord
+    from .report.records.others import (
+        CheckRecord,
+        ExportRecord,
+        ImportRecord,
+        ProfileRecord,
+        ProfilesListRecord,
+        ReportRecord,
+    )
     from .report.records.planning import EstimateRecord, MaxContextRecord, PlanRecord
+    from .report.records.running import RunBatchRecord, RunRecord
 
 __all__ = [
     "BadInput",
+    "Interrupted",
     "KVParetoError",
     "MissingDependency",
     "NothingFits",
@@ -31,10 +44,16 @@ __all__ = [
     "estimate",
     "max_context",
     "plan",
+    "profiles_check",
+    "profiles_export",
+    "profiles_import",
+    "profiles_list",
+    "profiles_show",
+    "run",
+    "run_batch",
     "verify",
+    "write_report",
 ]
-
-_T = TypeVar("_T")
 
 
 def plan(model: "str | Path", **words: "Unpack[PlanWords]") -> "PlanRecord":
@@ -107,88 +126,166 @@ def estimate(
 
     `config` in the grammar of configurations: `"w4a16-k4v4-g64+pc256"`. Raises BadInput.
     """
-    from .planner.accuracy import predict as accuracy
-    from .planner.engines import find_engine
-    from .planner.formats.configuration import Configuration
-    from .planner.latency import predict as latency
-    from .planner.memory import estimate as memory
-    from .planner.models.protected import check_layers
-    from .planner.search.request import check_lengths
-    from .planner.typed_request import (
-        EstimateWords,
-        typed_gpus,
-        typed_parallel,
-        typed_task,
-        typed_users,
-        typed_workload,
-    )
+    from .planner.typed_request import EstimateWords
     from .planner.typed_words import typed_model, typed_words
-    from .report.document import estimate_document
+    from .report.estimated import estimated
 
     model, config = typed_model(model), typed_model(config, name="config")
-    words = cast("EstimateWords", typed_words(words, EstimateWords.__annotations__))
-    chosen, engine = Configuration.parse(config), find_engine(words.get("engine", "kvpareto"))
-    gpus = typed_gpus(words.get("gpu"), engine)
-    hardware = gpus[0] if gpus else None
-    spec, workload = typed_workload(
-        model,
-        hardware,
-        context=words.get("context"),
-        output=words.get("output"),
-        batch=typed_users(words.get("users"), words.get("batch", 1)),
-        dtype=words.get("dtype"),
-        full_logits=words.get("full_logits", False),
-        offline=words.get("offline", False),
-    )
-    check_lengths(workload, engine)
-    check_layers(chosen, spec)
-    parallel = typed_parallel(words.get("parallel"), engine)
-    task = typed_task(words.get("task"))
-    if engine.places:
-        from .planner.search.placed.table import placed_anyway
-        from .report.document import placed_document
-
-        point = placed_anyway(spec, chosen, workload, engine, gpus, task, parallel)
-        return cast("EstimateRecord", placed_document(spec, engine, point))
-    run = engine.dequantized(spec)
-    document = estimate_document(
-        spec,
-        chosen,
-        engine,
-        workload,
-        memory.estimate(spec, chosen, workload, engine, hardware),
-        accuracy.predict(run, chosen, workload.context, task=task),
-        latency.predict(run, chosen, workload, engine, hardware) if hardware is not None else None,
-        hardware,
-    )
-    return cast("EstimateRecord", document)
+    typed = cast("EstimateWords", typed_words(words, EstimateWords.__annotations__))
+    return cast("EstimateRecord", estimated(model, config, **typed))
 
 
-def calibrate(model: "str | Path | None" = None, **words: Any) -> "CalibrationRecord":
+def calibrate(
+    model: "str | Path | None" = None, **words: "Unpack[CalibrateWords]"
+) -> "CalibrationRecord":
     """Measure a model under chosen configurations: `kvpareto calibrate --json`.
 
-    `words`: runs, minutes, tasks, contexts, items, tolerance, seed, text, haystack (Paths), resume,
-    device, offline, trust_remote_code, each as its option takes it. Raises BadInput;
-    MissingDependency without torch.
+    Without a model the recall model, which is included. Raises BadInput; MissingDependency without
+    torch; Interrupted.
     """
     from .calibration.calibrate import calibrate as run
     from .calibration.design.options import CalibrationOptions
+    from .planner.typed_words import typed_options
 
-    return cast("CalibrationRecord", run(_options(CalibrationOptions, model, words)))
+    return cast("CalibrationRecord", run(typed_options(CalibrationOptions, model, words)))
 
 
-def verify(model: "str | Path | None" = None, **words: Any) -> "ReceiptRecord | SweepRecord":
+def verify(
+    model: "str | Path | None" = None, **words: "Unpack[VerifyWords]"
+) -> "ReceiptRecord | SweepRecord":
     """Run a plan for real under its budget, predicted beside measured: `kvpareto verify --json`.
 
-    `words`: plan (a Path), config, budget, context, output, batch, engine, random_weights, quick,
-    sweep, tasks, items, seed, device, offline, trust_remote_code, each as its option takes it.
-    `verified` of the document is the verdict. Raises BadInput, NothingFits;
-    MissingDependency without torch or a GPU that it takes.
+    `verified` of the document is the verdict; several budgets or contexts, and `sweep`, give
+    several receipts. Raises BadInput, NothingFits; MissingDependency without torch, the engine or
+    a GPU that it takes; Interrupted.
     """
-    from .calibration.verify.verify import VerifyOptions
-    from .calibration.verify.verify import verify as run
+    from .calibration.verify.by_engine import EveryVerifyOption, verify_by_engine
+    from .planner.typed_words import typed_options
 
-    return cast("ReceiptRecord | SweepRecord", run(_options(VerifyOptions, model, words)))
+    document = verify_by_engine(typed_options(EveryVerifyOption, model, words))
+    return cast("ReceiptRecord | SweepRecord", document)
+
+
+def run(
+    model: "str | Path | None",
+    prompt: str,
+    *,
+    system: str | None = None,
+    raw: bool = False,
+    **words: "Unpack[RunWords]",
+) -> "RunRecord":
+    """Answer one prompt with the recommended configuration: `kvpareto run --json`.
+
+    `model` is None where `plan` names it. Weights are loaded for this call alone; those of
+    `kvpareto.runtime.load` stay. Raises BadInput, NothingFits, MissingDependency, Interrupted.
+    """
+    from .calibration.running.one_prompt import answer_prompt
+    from .calibration.running.open_session import RunOptions
+    from .planner.typed_words import typed_options, typed_text
+
+    said = typed_text("prompt", prompt), None if system is None else typed_text("system", system)
+    options = typed_options(RunOptions, model, words)
+    document = answer_prompt(options, *said, raw=raw, quiet=True, say=_unsaid)
+    return cast("RunRecord", document)
+
+
+def run_batch(
+    model: "str | Path | None",
+    prompts: "Sequence[str | Mapping[str, Any]]",
+    *,
+    at_once: int = 8,
+    raw: bool = False,
+    **words: "Unpack[RunWords]",
+) -> "RunBatchRecord":
+    """Answer several prompts, `at_once` sequences together: `kvpareto run --batch --json`.
+
+    A prompt is a text, or a document as a line of that file has: `{"messages": [...], "id": 1}`.
+    Answers are in the order of the prompts. Raises BadInput, NothingFits, MissingDependency,
+    Interrupted.
+    """
+    from .calibration.running.open_session import RunOptions
+    from .calibration.running.prompts_file import answer_lines, typed_lines
+    from .planner.typed_words import typed_options
+
+    lines = typed_lines(prompts)
+    options = typed_options(RunOptions, model, {**words, "batch": at_once})
+    document = answer_lines(options, lines, raw=raw, quiet=True, say=_unsaid)
+    return cast("RunBatchRecord", document)
+
+
+def profiles_list() -> "ProfilesListRecord":
+    """Names of models, GPUs and this machine's calibrations: `kvpareto profiles list --json`."""
+    from .report.profiles import list_document
+
+    return cast("ProfilesListRecord", list_document())
+
+
+def profiles_show(name: str) -> "ProfileRecord":
+    """What is known of a model, a GPU or a calibration: `kvpareto profiles show --json`.
+
+    Raises BadInput where nothing is called so.
+    """
+    from .planner.typed_words import typed_text
+    from .report.profiles import show_document
+
+    return cast("ProfileRecord", show_document(typed_text("name", name)))
+
+
+def profiles_check(folder: "str | Path") -> "CheckRecord":
+    """Configs as planned, and as transformers has them: `kvpareto profiles check --json`.
+
+    `verified` is the verdict. Raises BadInput, MissingDependency.
+    """
+    from .calibration.config_check.check import check_folder
+    from .planner.typed_words import typed_path
+
+    return cast("CheckRecord", check_folder(typed_path("folder", folder)))
+
+
+def profiles_export(name: str, output: "str | Path") -> "ExportRecord":
+    """Write a calibration of this machine to a file: `kvpareto profiles export --json`.
+
+    Affine maps go beside it. Raises BadInput.
+    """
+    from .calibration.records.export import export_document
+    from .planner.typed_words import typed_path, typed_text
+
+    return cast(
+        "ExportRecord", export_document(typed_text("name", name), typed_path("output", output))
+    )
+
+
+def profiles_import(file: "str | Path") -> "ImportRecord":
+    """Take over a calibration of another machine: `kvpareto profiles import --json`.
+
+    Raises BadInput, also where this machine has one of that model.
+    """
+    from .calibration.records.export import import_document
+    from .planner.typed_words import typed_path
+
+    return cast("ImportRecord", import_document(typed_path("file", file)))
+
+
+def write_report(
+    files: "Sequence[str | Path]",
+    output: "str | Path" = "report.html",
+    *,
+    figures: "str | Path | None" = None,
+    compare: bool = False,
+) -> "ReportRecord":
+    """Plans and their receipts as one HTML page, written to `output`: `kvpareto report --json`.
+
+    `files` are the documents of `plan` and `verify` as JSON; `figures` is a folder for SVG and PNG
+    beside it. Raises BadInput; MissingDependency for figures without matplotlib.
+    """
+    from .planner.typed_words import typed_path
+    from .report.page.report_file import write_report as write
+
+    if isinstance(files, str) or not hasattr(files, "__iter__"):
+        raise BadInput("not a list of files", 'give several paths: ["plan.json", "receipt.json"]')
+    paths = [typed_path("files", one) for one in files]
+    beside = None if figures is None else typed_path("figures", figures)
+    return cast("ReportRecord", write(paths, typed_path("output", output), beside, compare=compare))
 
 
 def _plan_words(model: object, words: "PlanWords") -> "tuple[str, PlanWords]":
@@ -199,12 +296,5 @@ def _plan_words(model: object, words: "PlanWords") -> "tuple[str, PlanWords]":
     return typed_model(model), cast("PlanWords", typed_words(words, PlanWords.__annotations__))
 
 
-def _options(kind: type[_T], model: object, words: dict[str, Any]) -> _T:
-    """A dataclass of what was typed. Raises BadInput for words that it lacks and other types."""
-    from dataclasses import fields
-
-    from .planner.typed_words import typed_model, typed_words
-
-    known = {one.name: one.type for one in fields(cast(Any, kind)) if one.name != "model"}
-    named = None if model is None else typed_model(model)
-    return kind(model=named, **typed_words(words, known))  # type: ignore[call-arg]
+def _unsaid(line: str) -> None:
+    """What a command says on stderr, a call does not."""

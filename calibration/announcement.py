@@ -46,7 +46,7 @@ def announce(
             asked,
             (1 - PROBE_SHARE) * options.minutes - (time.monotonic() - begun + end) / 60,
             items=options.items is None,
-            contexts=options.contexts is None,
+            contexts=options.context is None,
         )
         bench.prompts.material = replace(
             bench.prompts.material, items=asked.items, contexts=asked.contexts

@@ -44,7 +44,7 @@ def calibrate(
             "[default: needle-multikey,variables,arithmetic]"
         ),
     ] = None,
-    contexts: Annotated[
+    prompt: Annotated[
         str | None,
         typer.Option(
             "--context",
@@ -106,25 +106,24 @@ def calibrate(
     kvpareto calibrate -m ./my-model --affine     # then run --config w16a16-k2v2+affine+clip70
     kvpareto calibrate -m Qwen/Qwen3-8B --ray auto --runs 64  # on a Ray cluster
     """
-    from ..calibration.calibrate import calibrate as run
-    from ..calibration.design.options import CalibrationOptions
+    from .. import api
 
-    options = CalibrationOptions(
-        model=chosen_model(argument, model),
+    document = api.calibrate(
+        chosen_model(argument, model),
         runs=runs,
         minutes=minutes,
         tasks=tasks,
-        contexts=contexts,
+        context=prompt,
         items=items,
-        tolerance=tolerance,
-        seed=seed,
         text=text,
         haystack=haystack,
+        tolerance=tolerance,
+        seed=seed,
         resume=resume,
+        ray=ray,
+        affine=affine,
         device=device,
         offline=offline,
         trust_remote_code=trust_remote_code,
-        ray=ray,
-        affine=affine,
     )
-    show(context, as_json, run(options), "calibration", "print_calibration")
+    show(context, as_json, document, "calibration", "print_calibration")

@@ -80,20 +80,9 @@ def profiles_check(
     \b
     kvpareto profiles check ~/models
     """
-    from ..calibration.config_check.check import check, configs_in, failure, quiet, summary
-    from ..report.progress import progress
+    from ..calibration.config_check.check import check_folder
 
-    paths = configs_in(folder)
-    quiet()
-    checked = []
-    with progress(len(paths)) as shown:
-        for number, path in enumerate(paths):
-            shown.step(path.stem, number)
-            verdict = check(path)
-            if verdict is not None:
-                checked.append(verdict)
-    document = summary(checked, folder)
-    document |= failure(document)
+    document = check_folder(folder)
     show(context, as_json, document, "profiles", "print_check")
     code: int = document.get("exit_code", 0)
     if code == 2 and not (as_json or context.find_root().obj.as_json):
@@ -115,19 +104,12 @@ def profiles_export(
     \b
     kvpareto profiles export my-model -o my-model.json
     """
-    from ..calibration.records.export import export_profile, maps_beside, maps_of
+    from ..calibration.records.export import export_document, maps_beside
 
-    rows = export_profile(name, output)
-    maps = None if maps_of(name) is None else maps_beside(output)
-    document = {
-        "schema": 1,
-        "name": name,
-        "rows": rows,
-        "file": str(output.absolute()),
-        "affine": None if maps is None else str(maps.absolute()),
-    }
-    beside = "" if maps is None else f", affine maps to {maps}: keep it beside the other"
-    _said(context, as_json, document, f"{rows} rows saved to {output}{beside}")
+    document = export_document(name, output)
+    maps = document["affine"]
+    beside = "" if maps is None else f", affine maps to {maps_beside(output)}: keep both together"
+    _said(context, as_json, document, f"{document['rows']} rows saved to {output}{beside}")
 
 
 def profiles_import(
@@ -140,13 +122,12 @@ def profiles_import(
     \b
     kvpareto profiles import my-model.json
     """
-    from ..calibration.records.export import import_profile, maps_beside, maps_left_behind
+    from ..calibration.records.export import import_document, maps_beside
 
-    folder = import_profile(file)
-    left = maps_left_behind(file)
-    document = {"schema": 1, "name": folder.name, "folder": str(folder), "maps_missing": left}
-    lost = f" without its affine maps: {maps_beside(file)} is not there" if left else ""
-    _said(context, as_json, document, f"imported to {folder}{lost}")
+    document = import_document(file)
+    missing = document["maps_missing"]
+    lost = f" without its affine maps: {maps_beside(file)} is not there" if missing else ""
+    _said(context, as_json, document, f"imported to {document['folder']}{lost}")
 
 
 def _said(context: typer.Context, as_json: bool, document: dict[str, Any], line: str) -> None:

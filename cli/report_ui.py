@@ -3,17 +3,14 @@
 Heavy imports stay inside the commands.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ..planner.errors import BadInput, one_line
+from ..planner.errors import one_line
 from .command_line import show
 from .options import AsJson
-
-_MOST_PLANS = 4
 
 
 def register(app: typer.Typer) -> None:
@@ -48,41 +45,10 @@ def report(
     kvpareto report plan.json receipt.json -o report.html
     kvpareto report --compare a.json b.json -o report.html
     """
-    from ..planner.whole_file import check_output, write_whole
-    from ..report.page.build import build_page
-    from ..report.page.data import page_data
-    from ..report.page.sources import read_sources
+    from ..report.page.report_file import write_report
 
-    if not files:
-        raise BadInput(
-            "no plan to draw", "kvpareto plan -m MODEL --budget 12GB --save plan.json makes one"
-        )
-    check_output(output, *files)
-    sources = read_sources(files)
-    if len(sources.plans) > 1 and not compare:
-        raise BadInput(f"{len(sources.plans)} plans", "--compare draws them side by side")
-    if len(sources.plans) > _MOST_PLANS:
-        raise BadInput(
-            f"{len(sources.plans)} plans are too many for one picture",
-            f"compare at most {_MOST_PLANS}",
-        )
-    data = page_data([(plan.document, plan.request) for plan in sources.plans], sources.receipts)
-    drawn = _draw(data, figures) if figures is not None else []
-    page = build_page(data)
-    write_whole(output, page)
-    notes = [
-        f"{plan.document['model']}: drawn from the plan alone, {plan.why_not}"
-        for plan in sources.plans
-        if plan.why_not is not None
-    ]
-    document = {
-        "schema": 1,
-        "report": str(output),
-        "bytes": len(page.encode()),
-        "figures": drawn,
-        "notes": notes,
-    }
-    for note in notes:
+    document = write_report(files or [], output, figures, compare=compare)
+    for note in document["notes"]:
         typer.echo(one_line(f"note: {note}"), err=True)
     show(context, as_json, document, "page.said", "print_report")
 
@@ -118,9 +84,3 @@ def ui(
         port,
         open_browser=not no_browser,
     )
-
-
-def _draw(data: Mapping[str, Any], folder: Path) -> list[str]:
-    from ..report.page.figures import draw_figures
-
-    return draw_figures(data, folder)

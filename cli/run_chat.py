@@ -1,8 +1,5 @@
 """The commands `run` and `chat`. Heavy imports stay inside them."""
 
-import json
-import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,13 +64,16 @@ def run(
         )
     if batch is None and at_once != AT_ONCE:
         raise BadInput("--at-once without --batch", "one prompt is one sequence")
-    if raw and system is not None:
-        raise BadInput("--system beside --raw", "the chat template places a system message")
     quiet = as_json or here.find_root().obj.as_json
     if batch is not None:
-        document = _run_file(options, batch, raw=raw, quiet=quiet)
+        from ..calibration.running.prompts_file import answer_lines, read_lines
+
+        document = answer_lines(options, read_lines(batch), raw=raw, quiet=quiet, say=_say)
     else:
-        document = _run_prompt(options, prompt_text(prompt), system, raw=raw, quiet=quiet)
+        from ..calibration.running.one_prompt import answer_prompt
+
+        text = prompt_text(prompt)
+        document = answer_prompt(options, text, system, raw=raw, quiet=quiet, say=_say)
     if quiet:
         show(here, True, document, "terminal", "")
 
@@ -114,50 +114,6 @@ def _options(shared: dict[str, Any], batch: int, command: str) -> "RunOptions":
     options = RunOptions(**{**shared, "model": model}, batch=batch, command=command)
     check(options)
     return options
-
-
-def _run_prompt(
-    options: "RunOptions", text: str, system: str | None, *, raw: bool, quiet: bool
-) -> dict[str, Any]:
-    from ..calibration.running.one_prompt import messages_of, show, tokens_of
-    from ..calibration.running.open_session import open_session, prepare
-
-    ready = prepare(options)
-    ids = tokens_of(ready, text if system is None else messages_of(text, system), raw=raw)
-    with open_session(ready) as opened:
-        _say(opened.heading)
-        said = show(opened, ids, quiet=quiet)
-        _say(said.summary)
-        return {**opened.document(), **said.document()}
-
-
-def _run_file(options: "RunOptions", path: Path, *, raw: bool, quiet: bool) -> dict[str, Any]:
-    from ..calibration.running.open_session import open_session, prepare
-    from ..calibration.running.prompts_file import PromptTotals, answers, read_lines, requests_of
-
-    lines = read_lines(path)
-    ready = prepare(replace(options, batch=min(options.batch, len(lines))))
-    requests = requests_of(ready, lines, raw=raw)
-    with open_session(ready) as opened:
-        _say(opened.heading)
-        given, progress = [], PromptTotals()
-        for answer, so_far in answers(opened, lines, requests):
-            given.append(answer)
-            progress = so_far
-            if not quiet:
-                sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
-                sys.stdout.flush()
-        _say(progress.summary)
-        return {
-            **opened.document(),
-            "at_once": ready.work.batch,
-            "answers": given,
-            "prompt_tokens": progress.prompt_tokens,
-            "new_tokens": progress.new_tokens,
-            "seconds": progress.seconds,
-            "tokens_per_s": progress.tokens_per_s,
-            "joined": progress.joined,
-        }
 
 
 def _say(line: str) -> None:

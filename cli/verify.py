@@ -1,11 +1,11 @@
 """The command `verify`. Heavy imports stay inside it."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ..planner.errors import BadInput, one_line
+from ..planner.errors import one_line
 from .command_line import show
 from .options import (
     AsJson,
@@ -114,52 +114,29 @@ def verify(
         from ..planner.whole_file import check_output
 
         check_output(save, plan)  # before minutes of measuring
-    asked: dict[str, Any] = {
-        "plan": plan,
-        "model": chosen_model(argument, model),
-        "config": config,
-        "budget": budget,
-        "context": prompt,
-        "output": output,
-        "batch": batch,
-        "quick": quick,
-        "seed": seed,
-        "offline": offline,
-    }
-    ours: dict[str, Any] = {
-        "random_weights": random_weights,
-        "sweep": sweep,
-        "tasks": tasks,
-        "items": items,
-        "device": device,
-        "trust_remote_code": trust_remote_code,
-    }
-    behind = engine.strip().lower() == "vllm-plugin"
-    if behind or _asks(plan, engine, "vllm"):
-        document = _verify_vllm(asked | {"plugin": plugin or behind}, ours, binary)
-    elif plugin:
-        raise BadInput("--plugin is vLLM's", "use it with --engine vllm")
-    elif _asks(plan, engine, "sglang"):
-        raise BadInput(
-            "verify does not run SGLang: its plans are not checked here",
-            "it runs kvpareto, transformers, llama.cpp and vllm",
-        )
-    elif _is_llama_cpp(plan, engine):
-        document = _verify_llama_cpp(asked, ours, binary)
-    else:
-        from ..calibration.verify.verify import VerifyOptions
-        from ..calibration.verify.verify import verify as run
+    from .. import api
 
-        if binary is not None:
-            raise BadInput("--binary is a llama-server", "use it with --engine llama.cpp")
-        document = run(VerifyOptions(engine=engine, **asked, **ours))
-    if not document["verified"]:
-        document |= {
-            "fits": False,
-            "error": document["verdict"],
-            "hint": "`wrong` lists what was worse than promised; `corrected` says what to run",
-            "exit_code": 1,
-        }
+    document = api.verify(
+        chosen_model(argument, model),
+        plan=plan,
+        config=config,
+        budget=budget,
+        context=prompt,
+        output=output,
+        batch=batch,
+        engine=engine,
+        random_weights=random_weights,
+        quick=quick,
+        sweep=sweep,
+        tasks=tasks,
+        items=items,
+        seed=seed,
+        binary=binary,
+        plugin=plugin,
+        device=device,
+        offline=offline,
+        trust_remote_code=trust_remote_code,
+    )
     if save is not None:
         from ..report.output import write_document
 
@@ -173,57 +150,3 @@ def verify(
         "print_sweep" if "receipts" in document else "print_receipt",
     )
     return 0 if document["verified"] else 1
-
-
-def _asks(plan: Path | None, engine: str, name: str) -> bool:
-    """Whether that engine is asked for, by its name or by the plan."""
-    if engine.strip().lower() == name:
-        return True
-    if plan is None:
-        return False
-    from ..report.saved_plan import read_document
-
-    try:
-        return bool(read_document(plan).get("engine") == name)
-    except BadInput:  # said by whoever reads it for good
-        return False
-
-
-def _is_llama_cpp(plan: Path | None, engine: str) -> bool:
-    """Whether llama.cpp is asked for, by any of its names or by the plan."""
-    from ..planner.engines import find_engine
-
-    return find_engine(engine).places or _asks(plan, engine, "llama.cpp")
-
-
-def _verify_vllm(
-    asked: dict[str, Any], ours: dict[str, Any], binary: Path | None
-) -> dict[str, Any]:
-    """By the vLLM that is installed. Raises BadInput for what only other engines take."""
-    taken = ("random_weights", "tasks", "items")
-    refused = {"binary": binary} | {n: v for n, v in ours.items() if n not in taken}
-    for name, value in refused.items():
-        if value:
-            option = name.replace("_", "-")
-            raise BadInput(f"--{option} is not for --engine vllm", "leave it out")
-    from ..calibration.vllm.start import check_installed
-
-    check_installed()  # before what imports torch, which vLLM would bring
-    from ..calibration.vllm.verify import VllmOptions
-    from ..calibration.vllm.verify import verify as run
-
-    return run(VllmOptions(**asked, **{name: ours[name] for name in taken}))
-
-
-def _verify_llama_cpp(
-    asked: dict[str, Any], ours: dict[str, Any], binary: Path | None
-) -> dict[str, Any]:
-    """Without torch. Raises BadInput for what only our own runs take."""
-    from ..calibration.llama_cpp.verify import LlamaCppOptions
-    from ..calibration.llama_cpp.verify import verify as run
-
-    for name, value in ours.items():
-        if value:
-            option = name.replace("_", "-")
-            raise BadInput(f"--{option} is not for --engine llama.cpp", "leave it out")
-    return run(LlamaCppOptions(binary=binary, **asked))

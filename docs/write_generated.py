@@ -115,8 +115,8 @@ def model_types() -> str:
 
 SCHEMAS = (
     "plan", "max_context", "estimate", "calibrate", "verify", "verify_sweep", "run", "run_batch",
-    "chat", "profiles_list", "profiles_show", "profiles_export", "profiles_import", "report",
-    "failure", "text",
+    "chat", "profiles_list", "profiles_show", "profiles_check", "profiles_export",
+    "profiles_import", "report", "failure", "text",
 )  # fmt: skip
 """Documents whose JSON Schema lies in docs/schemas; report/records/schemas.py names their types."""
 

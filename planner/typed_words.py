@@ -6,16 +6,18 @@ counted may be a float of a whole value (16e9 bytes). A path may be a text or a 
 
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, TypeVar, cast, get_args
 
 from .errors import BadInput, one_line
 
+_Options = TypeVar("_Options")
 _TEXTS = {
-    "budget": "{}B", "context": "{}", "contexts": "{}", "output": "{}", "batch": "{}", "gpu": "{}",
+    "budget": "{}B", "context": "{}", "output": "{}", "batch": "{}", "gpu": "{}",
 }  # fmt: skip
 """Words that are texts below, and how a whole number is written as one."""
 _COMMANDS_ONLY = {
@@ -47,6 +49,24 @@ def typed_model(model: object, *, name: str = "model") -> str:
     return str(_typed(name, model, str))
 
 
+def typed_options(kind: type[_Options], model: object, words: Mapping[str, Any]) -> _Options:
+    """A dataclass of options, with a `model`, of what a call was given. Raises BadInput for words
+    that it lacks and for other types."""
+    known = {one.name: one.type for one in fields(cast(Any, kind)) if one.name != "model"}
+    named = None if model is None else typed_model(model)
+    return kind(model=named, **typed_words(words, known))  # type: ignore[call-arg]
+
+
+def typed_text(word: str, value: object) -> str:
+    """A text that a call was given. Raises BadInput."""
+    return str(_typed(word, value, str))
+
+
+def typed_path(word: str, value: object) -> Path:
+    """A path that a call was given, as a text or a Path. Raises BadInput."""
+    return Path(_typed(word, value, Path))
+
+
 def _typed(word: str, value: Any, annotation: Any) -> Any:
     """`value` where it is of one of the types, or means one. Raises BadInput."""
     kinds = get_args(annotation) or (annotation,)
@@ -69,10 +89,10 @@ def _typed(word: str, value: Any, annotation: Any) -> Any:
         whole = _whole(value)
         if whole is not None and int in kinds:
             return whole
-        if whole is not None and word in _TEXTS:
+        if whole is not None and word in _TEXTS and str in kinds:
             return _TEXTS[word].format(whole)
     said = [_SAID.get(kind, str(kind)) for kind in kinds]
-    if word in _TEXTS and int not in kinds:
+    if word in _TEXTS and str in kinds and int not in kinds:
         said.insert(1, _SAID[int])
     raise BadInput(f"not a value for {word}: {_shown(value)}", f"{word} is {' or '.join(said)}")
 

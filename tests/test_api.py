@@ -13,7 +13,7 @@ import pytest
 
 import kvpareto
 from kvpareto.calibration.design.options import CalibrationOptions
-from kvpareto.calibration.verify.verify import VerifyOptions
+from kvpareto.calibration.verify.by_engine import EveryVerifyOption
 from kvpareto.cli import run
 from kvpareto.planner.load_model import load_config
 from kvpareto.planner.typed_request import EstimateWords, PlanWords
@@ -123,7 +123,7 @@ def test_no_value_of_a_plan_is_a_fault_inside(word: str) -> None:
 
 @pytest.mark.parametrize("call", [kvpareto.calibrate, kvpareto.verify])
 def test_no_type_of_a_measurement_is_a_fault_inside(call: Any) -> None:
-    kind = CalibrationOptions if call is kvpareto.calibrate else VerifyOptions
+    kind = CalibrationOptions if call is kvpareto.calibrate else EveryVerifyOption
     for word in (one.name for one in fields(kind)):
         with pytest.raises(kvpareto.BadInput, match=f"not a value for {word}") as caught:
             call(**{"model": "recall", "offline": True, word: [1]})

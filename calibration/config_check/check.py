@@ -8,25 +8,44 @@ LENGTHS tokens, with experts that answer zeros.
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ...planner.engines.transformers import TRANSFORMERS
 from ...planner.errors import BadInput, one_line
 from ...planner.formats.configuration import Configuration
-from ...planner.libraries import import_failure
+from ...planner.libraries import import_failure, importing
 from ...planner.memory.kv_cache import kv_bytes
 from ...planner.models.read_config import read_model
 from ...planner.models.spec import ModelSpec
 from ...planner.models.untrusted_json import read_json_object
 from ...planner.workload import Workload
+from ...report.progress import progress
 
 LENGTHS = (300, 5001)
 UNREADABLE = "unreadable"
 """The verdict on a file that is no JSON object, or that cannot be opened."""
 WRONG = ("differs", "refused", UNREADABLE)
 """Verdicts that make a check fail; `not instantiable` and `not runnable` are transformers' own."""
+
+
+def check_folder(folder: Path) -> dict[str, Any]:
+    """What `kvpareto profiles check --json` prints, of the configs of a folder or of one file.
+
+    Raises BadInput where there is none, MissingDependency without transformers.
+    """
+    paths = configs_in(folder)
+    checked = []
+    with _quiet(), progress(len(paths)) as shown:
+        for number, path in enumerate(paths):
+            shown.step(path.stem, number)
+            verdict = check(path)
+            if verdict is not None:
+                checked.append(verdict)
+    document = summary(checked, folder)
+    return document | failure(document)
 
 
 def configs_in(folder: Path) -> list[Path]:
@@ -105,13 +124,22 @@ def failure(document: Mapping[str, Any]) -> dict[str, Any]:
     return {"fits": False, "error": said, "hint": hint, "exit_code": 2 if unread else 1}
 
 
-def quiet() -> None:
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Keep transformers' warnings about configs away from the answer, and torch on one thread."""
-    import torch
-
+    with importing("profiles check", "runtime"):
+        import torch
+        import transformers  # noqa: F401
+    threads, disabled = torch.get_num_threads(), logging.root.manager.disable
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+        torch.set_num_threads(threads)
 
 
 def _compare(config: Mapping[str, Any], spec: ModelSpec) -> tuple[dict[str, Any], Any]:

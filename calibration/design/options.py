@@ -48,7 +48,7 @@ class CalibrationOptions:
     runs: int | None = None
     minutes: float | None = None
     tasks: str | None = None
-    contexts: str | None = None
+    context: str | None = None
     items: int | None = None
     tolerance: float | None = None
     seed: int | None = None
@@ -174,10 +174,12 @@ def settle(
         begun = replace(
             begun, items=items, text=text, haystack=haystack, hashes=(hashes[0], hashes[1])
         )
-    contexts = choose("contexts", default_contexts(spec, device))
-    lengths = _parsed(contexts) if isinstance(contexts, str) else contexts
+    if options.context is not None:
+        lengths = _parsed(options.context)
+    else:
+        lengths = default_contexts(spec, device) if begun is None else begun.contexts
     most = spec.max_context or MOST_TOKENS
-    if options.contexts is not None and max(lengths) > most:
+    if options.context is not None and max(lengths) > most:
         raise BadInput(
             f"--context {max(lengths)} is more than the {most:,} tokens {spec.name} was made for",
             f"give lengths of at most {most}",

@@ -47,6 +47,26 @@ def maps_left_behind(file: Path) -> bool:
     return _read(file).get("affine") is not None and not maps_beside(file).is_file()
 
 
+def export_document(name: str, output: Path) -> dict[str, Any]:
+    """What `kvpareto profiles export --json` prints. Raises BadInput as `export_profile` does."""
+    rows = export_profile(name, output)
+    maps = None if maps_of(name) is None else maps_beside(output)
+    return {
+        "schema": 1,
+        "name": name,
+        "rows": rows,
+        "file": str(output.absolute()),
+        "affine": None if maps is None else str(maps.absolute()),
+    }
+
+
+def import_document(file: Path) -> dict[str, Any]:
+    """What `kvpareto profiles import --json` prints. Raises BadInput as `import_profile` does."""
+    folder = import_profile(file)
+    left = maps_left_behind(file)
+    return {"schema": 1, "name": folder.name, "folder": str(folder), "maps_missing": left}
+
+
 def export_profile(name: str, output: Path) -> int:
     """Write the calibration called `name` (a folder's name, or a model's) to `output`, and what
     affine maps it has to `maps_beside(output)`; its number of rows. Raises BadInput where there is

@@ -6,12 +6,12 @@ that is what such a model was trained on; `raw` sends the text as it is.
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ...planner.errors import BadInput, printable
-from .open_session import OpenSession, PreparedRun
+from .open_session import OpenSession, PreparedRun, RunOptions, open_session, prepare
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -50,6 +50,32 @@ class Spoken:
             "ttft_s": self.first_s,
             "tokens_per_s": self.tokens_per_s,
         }
+
+
+def answer_prompt(
+    options: RunOptions,
+    prompt: str,
+    system: str | None,
+    *,
+    raw: bool,
+    quiet: bool,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """What `kvpareto run --json` prints. Unless `quiet` the answer is on stdout as it comes; `say`
+    gets a line before it and one behind it.
+
+    Raises BadInput, NothingFits, MissingDependency, Interrupted.
+    """
+    if raw and system is not None:
+        raise BadInput("--system beside --raw", "the chat template places a system message")
+    ready = prepare(options)
+    asked = prompt if system is None else messages_of(prompt, system)
+    ids = tokens_of(ready, asked, raw=raw)
+    with open_session(ready) as opened:
+        say(opened.heading)
+        said = show(opened, ids, quiet=quiet)
+        say(said.summary)
+        return {**opened.document(), **said.document()}
 
 
 def messages_of(text: str, system: str | None) -> list[dict[str, str]]:

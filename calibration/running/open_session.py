@@ -44,22 +44,22 @@ KEPT_FREE = 0.9
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What was typed for `run` and `chat`."""
+    """What was typed for `run` and `chat`; `batch`: sequences at once."""
 
-    model: str | None
-    plan: Path | None
-    config: str | None
-    budget: str | None
-    context: str | None
-    output: str | None
-    batch: int
-    temperature: float
-    top_k: int | None
-    top_p: float
-    seed: int
-    device: str | None
-    offline: bool
-    trust_remote_code: bool
+    model: str | None = None
+    plan: Path | None = None
+    config: str | None = None
+    budget: str | None = None
+    context: str | None = None
+    output: str | None = None
+    batch: int = 1
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    seed: int = 0
+    device: str | None = None
+    offline: bool = False
+    trust_remote_code: bool = False
     command: str = "run"
 
 

@@ -6,9 +6,10 @@
 """
 
 import json
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ...planner.errors import BadInput, one_line
 from ...planner.reading import STDIN, read_at_most, read_stdin, unblocked
 from .one_prompt import tokens_of
-from .open_session import OpenSession, PreparedRun
+from .open_session import OpenSession, PreparedRun, RunOptions, open_session, prepare
 
 if TYPE_CHECKING:
     from ...runtime.serving.queue import PromptRequest
@@ -64,19 +65,42 @@ def read_lines(path: Path) -> list[PromptLine]:
             continue
         where = f"line {number} of {name}"
         try:
-            one = PromptLine.model_validate(json.loads(line))
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise BadInput(f"{where}: {place}: {one_line(first['msg'], 80)}", _EXAMPLE) from None
+            document = json.loads(line)
         except (ValueError, RecursionError):
             raise BadInput(f"{where} is no JSON", _EXAMPLE) from None
-        if sum(x is not None for x in (one.prompt, one.messages, one.tokens)) != 1:
-            raise BadInput(f"{where} needs one of prompt, messages, tokens", _EXAMPLE)
-        lines.append(one)
+        lines.append(prompt_line(document, where))
     if not lines:
         raise BadInput(f"{name} has no prompts", _EXAMPLE)
     return lines
+
+
+def typed_lines(prompts: Sequence[str | Mapping[str, Any]]) -> list[PromptLine]:
+    """Prompts of a Python call as lines of a file, a text as its `prompt`. Raises BadInput."""
+    if isinstance(prompts, str | Mapping) or not isinstance(prompts, Iterable):
+        raise BadInput("not a list of prompts", "give several: [...]")
+    lines = []
+    for number, one in enumerate(prompts, 1):
+        if not isinstance(one, str | Mapping):
+            raise BadInput(f"prompt {number} is no text and no document", _EXAMPLE)
+        document = {"prompt": one} if isinstance(one, str) else dict(one)
+        lines.append(prompt_line(document, f"prompt {number}"))
+    if not lines:
+        raise BadInput("there are no prompts", "give some text")
+    return lines
+
+
+def prompt_line(document: object, where: str) -> PromptLine:
+    """One line's document. Raises BadInput, naming `where` it stands."""
+    try:
+        one = PromptLine.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        said = f"{where}: {place}: " if place else f"{where}: "
+        raise BadInput(said + one_line(first["msg"], 80), _EXAMPLE) from None
+    if sum(x is not None for x in (one.prompt, one.messages, one.tokens)) != 1:
+        raise BadInput(f"{where} needs one of prompt, messages, tokens", _EXAMPLE)
+    return one
 
 
 def _bytes(path: Path, name: str) -> bytes:
@@ -94,6 +118,43 @@ def _bytes(path: Path, name: str) -> bytes:
     if len(data) > MOST_BYTES:
         raise BadInput(f"{name} has more than {MOST_BYTES} bytes", "cut it in pieces")
     return data
+
+
+def answer_lines(
+    options: RunOptions,
+    lines: Sequence[PromptLine],
+    *,
+    raw: bool,
+    quiet: bool,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """What `kvpareto run --batch --json` prints, `options.batch` lines at once at the most. Unless
+    `quiet` each answer is a JSON line on stdout as it ends; `say` gets a line before and behind.
+
+    Raises BadInput, NothingFits, MissingDependency, Interrupted.
+    """
+    ready = prepare(replace(options, batch=min(options.batch, len(lines))))
+    requests = requests_of(ready, lines, raw=raw)
+    given: dict[int, Mapping[str, Any]] = {}
+    done = PromptTotals()
+    with open_session(ready) as opened:
+        say(opened.heading)
+        for number, answer, so_far in answers(opened, lines, requests):
+            given[number], done = answer, so_far
+            if not quiet:
+                sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+                sys.stdout.flush()
+        say(done.summary)
+        return {
+            **opened.document(),
+            "at_once": ready.work.batch,
+            "answers": [given[number] for number in range(len(lines))],
+            "prompt_tokens": done.prompt_tokens,
+            "new_tokens": done.new_tokens,
+            "seconds": done.seconds,
+            "tokens_per_s": done.tokens_per_s,
+            "joined": done.joined,
+        }
 
 
 @dataclass
@@ -140,14 +201,15 @@ def requests_of(
 
 def answers(
     opened: OpenSession, lines: Sequence[PromptLine], requests: Sequence["PromptRequest"]
-) -> Iterator[tuple[dict[str, Any], PromptTotals]]:
-    """Each line's answer as it ends, with what was done so far."""
+) -> Iterator[tuple[int, dict[str, Any], PromptTotals]]:
+    """Each line's number and answer as it ends, with what was done so far."""
     started = time.perf_counter()
     queued, counts = opened.session.queue(requests, opened.run.sampling)
     tokenizer = opened.run.tokenizer
     for answer in queued:
         line = lines[answer.number]
         yield (
+            answer.number,
             {
                 "id": line.id if line.id is not None else answer.number,
                 "text": tokenizer.decode(answer.tokens, skip_special_tokens=True),

@@ -1,6 +1,6 @@
 """Documents of `profiles` and `report`, of failures, and of help and version."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -32,6 +32,40 @@ class ProfileRecord(TypedDict):
     name: str
     facts: dict[str, str | list[str] | None]
     raw: dict[str, Any]
+
+
+class ComparedRecord(TypedDict):
+    """How parameters or caches compare: `why` and the names of `groups` where they do not."""
+
+    verdict: str
+    why: NotRequired[str]
+    groups: NotRequired[list[str]]
+
+
+class CheckedConfigRecord(TypedDict):
+    """One config: `total` parameters as planned, null where it was not read."""
+
+    name: str
+    model_type: str
+    parameters: ComparedRecord
+    total: int | None
+    cache: ComparedRecord | None
+    notes: list[str]
+
+
+class CheckRecord(TypedDict):
+    """`profiles check`; `counts` of each verdict, of parameters and of caches. `error`, `hint`,
+    `fits` and `exit_code` are there where it is not verified."""
+
+    schema: Literal[1]
+    folder: str
+    verified: bool
+    counts: dict[Literal["parameters", "cache"], dict[str, int]]
+    configs: list[CheckedConfigRecord]
+    fits: NotRequired[bool]
+    error: NotRequired[str]
+    hint: NotRequired[str]
+    exit_code: NotRequired[int]
 
 
 class ExportRecord(TypedDict):

@@ -1,16 +1,20 @@
 """`profiles check`: transformers' model of a config is the truth that the reading is held to."""
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
+import kvpareto
 from kvpareto.calibration.config_check import check
 from kvpareto.cli import run
 from kvpareto.planner.models.spec import ModelSpec
+from kvpareto.report.records.schemas import json_schema, kind_of
 
 LLAMA = {
     "model_type": "llama",
@@ -36,6 +40,19 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, di
     code = run(["profiles", "check", *arguments, "--json"])
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return code, found
+
+
+def test_a_call_leaves_torch_and_logging_as_they_were(tmp_path: Path) -> None:
+    import torch
+
+    write(tmp_path / "config.json", LLAMA)
+    torch.set_num_threads(2)
+    logging.disable(logging.NOTSET)
+    found = kvpareto.profiles_check(tmp_path)
+    jsonschema.validate(found, json_schema("profiles_check"))
+    assert kind_of(found) == "profiles_check"
+    assert torch.get_num_threads() == 2
+    assert logging.root.manager.disable == logging.NOTSET
 
 
 def test_a_model_read_rightly_is_exact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

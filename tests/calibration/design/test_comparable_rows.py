@@ -134,7 +134,7 @@ def test_what_cannot_be_measured_is_said_before(change: dict[str, Any], says: st
 
 def test_a_prompt_longer_than_any_is_refused() -> None:
     with pytest.raises(BadInput, match="longer than any prompt"):
-        settle(replace(NOTHING, contexts="2147483648"), SPEC, "cpu", None)
+        settle(replace(NOTHING, context="2147483648"), SPEC, "cpu", None)
 
 
 def test_a_verification_refuses_a_seed_that_is_none() -> None:

@@ -37,7 +37,7 @@ def test_a_resumed_calibration_has_the_terms_it_was_begun_with(tmp_path: Path) -
     (tmp_path / ASKED).write_text(before.to_text())
     assert CalibrationSettings.read(tmp_path) == before
     assert settle(NOTHING, LLAMA, "cuda", before) == before
-    more = settle(options(runs=40, contexts="2k, 1000"), LLAMA, "cuda", before)
+    more = settle(options(runs=40, context="2k, 1000"), LLAMA, "cuda", before)
     assert (more.runs, more.contexts, more.items) == (40, (1000, 2048), 5)
     assert CalibrationSettings.read(tmp_path / "none") is None
     (tmp_path / ASKED).write_text(json.dumps({"runs": 3}))

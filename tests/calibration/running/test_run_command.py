@@ -86,6 +86,7 @@ def test_a_file_of_prompts_is_answered_line_by_line(
     document: dict[str, Any] = json.loads(answer(capsys, *line, "--json")[1])
     jsonschema.validate(document, json_schema(kind_of(document)))
     assert {one["id"]: one for one in document["answers"]} == found
+    assert [one["id"] for one in document["answers"]] == ["a", 1, 2]  # the second ends first
     assert document["new_tokens"] == 27
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
     code, out, _ = answer(capsys, *line[: line.index(str(file))], "-", "--at-once", "2")
