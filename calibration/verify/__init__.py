@@ -1,17 +1,19 @@
 """`kvpareto verify`: a recommendation run for real under its budget, and a receipt of how it went.
 
-question    what was promised: a plan's file, or a configuration and a budget
-retention   tasks scored under the configuration and, on the same items, without quantization
-terms       each number beside its prediction: inside its interval, better or worse
-rows        the run as rows of the model's calibration
-corrected   what to run instead, where the prediction was wrong
-verify      the order of it all
+by_engine     all that can be typed, to whichever engine runs it
+verify        the order of it all, for our runtime and transformers
+cases         what was promised: a plan's file; typed_cases a configuration, budgets and contexts
+verifier      one case run under its cap: memory, seconds, scores
+score_tasks   tasks scored under the configuration and, on the same items, without quantization
+judge         each number beside its prediction: inside its interval, better or worse
+to_records    the run as rows of the model's calibration
+replan        what to run instead, where the prediction was wrong
+receipt       the document of it
 """
 
 DOOR = (
     "judge",
     "score_tasks",
     "shared_options",
-    "verify",
 )
 """Modules that other rooms may import."""

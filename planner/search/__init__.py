@@ -8,6 +8,7 @@ DOOR = (
     "max_context",
     "notes",
     "placed.questions",
+    "placed.table",
     "protected_layers",
     "recommend",
     "request",

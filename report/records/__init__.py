@@ -4,5 +4,5 @@ docs/schemas/ holds the same as JSON Schema, written by `make docs`. A field tha
 is added here first.
 """
 
-DOOR = ("measuring", "others", "placement", "planning", "predicted", "running", "schemas")
+DOOR = ("measuring",)
 """Modules that other rooms may import."""
