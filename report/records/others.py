@@ -34,7 +34,7 @@ class ProfileRecord(TypedDict):
     raw: dict[str, Any]
 
 
-class ComparedRecord(TypedDict):
+class VerdictRecord(TypedDict):
     """How parameters or caches compare: `why` and the names of `groups` where they do not."""
 
     verdict: str
@@ -47,9 +47,9 @@ class CheckedConfigRecord(TypedDict):
 
     name: str
     model_type: str
-    parameters: ComparedRecord
+    parameters: VerdictRecord
     total: int | None
-    cache: ComparedRecord | None
+    cache: VerdictRecord | None
     notes: list[str]
 
 
