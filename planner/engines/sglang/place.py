@@ -167,18 +167,24 @@ def _flags(spec: ModelSpec, workload: Workload, chosen: _Layout) -> Flags:
     settings, layout = chosen.settings, chosen.parallel
     each = -(-workload.batch // layout.data)
     fraction = min(card.fraction for card in chosen.cards)
+    # Replicas that share experts are one group of tensor parallel ranks, whose attention alone is
+    # replicated; it divides the chunk and the requests among them.
+    shared = layout.data if layout.experts else 1
+    ranks = layout.tensor * shared
     fields: list[tuple[str, str | int | float | bool]] = [
         ("model_path", model_argument(spec, settings.quantization)),
         ("context_length", settings.max_model_len),
         ("kv_cache_dtype", "fp8_e4m3" if settings.kv_cache_dtype == "fp8" else "auto"),
-        ("chunked_prefill_size", settings.max_num_batched_tokens),
-        ("max_running_requests", each),
+        ("chunked_prefill_size", settings.max_num_batched_tokens * shared),
+        ("max_running_requests", each * shared),
         ("mem_fraction_static", fraction),
     ]
-    sizes = (("tp", layout.tensor), ("pp", layout.pipeline), ("dp", layout.data))
+    sizes = (("tp", ranks), ("pp", layout.pipeline), ("dp", layout.data))
     fields += [(f"{name}_size", size) for name, size in sizes if size > 1]
+    if shared > 1:
+        fields.append(("enable_dp_attention", True))
     if layout.experts:
-        fields.append(("ep_size", layout.tensor * layout.data))
+        fields.append(("ep_size", ranks))
     if settings.quantization == "fp8":
         fields.append(("quantization", "fp8"))
     return tuple(fields)
