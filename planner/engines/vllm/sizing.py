@@ -5,6 +5,7 @@ the driver's context and the graphs; a smaller budget makes it smaller.
 """
 
 from dataclasses import replace
+from math import ceil, floor
 
 from ...engine import Interval
 from ...hardware.gpus import Hardware
@@ -24,6 +25,8 @@ UTILIZATION = 0.92
 MOST = 0.97
 """Of a card's memory; the rest is fragments and what libraries take late."""
 LEAST = 0.01
+STEP = 0.001
+"""In which a utilization is typed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,14 @@ class SizedCard:
         start = self.start
         room = start.cache.low >= self.cache_needed and start.fits
         return room and self.needed[2] <= self.budget
+
+    @property
+    def enough(self) -> int:
+        """Bytes that would do, of a budget or, where the most of the card holds too little, of a
+        larger card. A utilization is a step too small at worst."""
+        memory, inside = self.gpu.memory_bytes, self.start.taken.high + self.cache_needed
+        larger = inside / MOST if inside > MOST * memory else 0
+        return ceil(max(larger, self.needed[2] + STEP * memory))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +75,7 @@ class SizedLayout:
         if self.fits:
             return total
         budget = sum(card.budget for card in self.cards)
-        lack = max(card.needed[2] / card.budget for card in self.cards)
+        lack = max(card.enough / card.budget for card in self.cards)
         return max(total, budget + 1, int(budget * min(lack, 1e6)))
 
 
@@ -82,7 +93,7 @@ def size_layout(
     if first.fits:
         return first
     eager = _sized(spec, replace(shared, enforce_eager=True), layout, workload, machine)
-    return eager if eager.fits or eager.needed < first.needed else first
+    return eager if eager.fits or eager.needed <= first.needed else first
 
 
 def _sized(
@@ -107,8 +118,9 @@ def _sized(
         most = min(most, (seat.budget - seat.context.high - one.beside.high) / memory)
         wanted = max(wanted, (one.taken.high + cache_needed(one, settings, workload)) / memory)
     # No more than the default where that is enough; more where it is not, as far as there is room.
-    chosen = min(most, max(min(UTILIZATION, most), wanted))
-    utilization = max(LEAST, int(chosen * 1000) / 1000)
+    # It is typed in steps: what is wanted is rounded up, what there is down.
+    most = round(floor(most / STEP) * STEP, 3)
+    utilization = max(LEAST, min(most, max(UTILIZATION, round(ceil(wanted / STEP) * STEP, 3))))
     settings = replace(settings, gpu_memory_utilization=utilization)
     cards = {
         key: _card(seat, whole[key].of_requested(requested(seat.gpu, settings)), settings, workload)

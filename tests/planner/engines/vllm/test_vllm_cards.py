@@ -7,7 +7,7 @@ from kvpareto.planner.engines.vllm.rules import (
     cache_obstacle,
     weight_obstacle,
 )
-from kvpareto.planner.errors import BadInput
+from kvpareto.planner.errors import BadInput, NothingFits
 from kvpareto.planner.hardware.compute_capability import compute_capability
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.hardware.gpus import list_gpus
@@ -86,3 +86,25 @@ def test_constants_that_no_run_stands_behind_are_called_estimates(gpu: str, meas
         gpu == "4090"
     )
     assert any("buffers between cards" in note for note in found["warnings"]) == (gpu == "4xH200")
+
+
+def test_a_utilization_is_no_less_than_what_the_cache_needs() -> None:
+    """What is wanted of the card, 0.9563 of it, is typed as 0.957: 0.956 would hold 15 users."""
+    found = plan("openai/gpt-oss-120b", gpu="H100", users=16)["recommended"]["serving"]
+    assert found["flags"]["gpu_memory_utilization"] == 0.957
+    assert found["sequences_at_once"] >= 16
+
+
+def test_what_a_card_lacks_is_what_it_lacks() -> None:
+    """No byte more than the budget, but what the most that vLLM takes of a card falls short of."""
+    with pytest.raises(NothingFits) as caught:
+        plan("openai/gpt-oss-120b", gpu="H100", users=20)
+    asked = find_gpu("H100").memory_bytes
+    lacks = caught.value.details["missing_bytes"]
+    with pytest.raises(NothingFits) as caught:
+        plan("openai/gpt-oss-120b", gpu="H100", users=21)
+    # A user more is 18 full layers of K and V, 8 heads of 64, in 8 bits, beside 18 short windows.
+    user = 33280 * 18 * 2 * 8 * 64
+    more = caught.value.details["missing_bytes"] - lacks
+    assert 0 < lacks < 0.01 * asked
+    assert user / 0.97 <= more <= 1.2 * user / 0.97
