@@ -20,6 +20,7 @@ from .. import interrupt
 from ..report.layout.help_pages import FoldedGroup
 from .command_line import CommandOutput, run_command
 from .options import AsJson
+from .said_once import OnceTyper
 
 
 def _print_version(asked: bool) -> None:
@@ -35,7 +36,7 @@ def application(arguments: Sequence[str] = ()) -> typer.Typer:
 
     Reading the options of every command takes longer than a plan's arithmetic.
     """
-    app = typer.Typer(
+    app = OnceTyper(
         name="kvpareto",
         cls=FoldedGroup,
         invoke_without_command=True,

@@ -14,7 +14,7 @@ from .hardware.gpus import Hardware
 from .load_model import load_model
 from .memory.run_dtype import as_run, parse_dtype
 from .models.spec import ModelSpec
-from .search.gpu_memory import budget_of, system_share, within_cards
+from .search.gpu_memory import budget_of, check_counted_once, system_share, within_cards
 from .search.request import Request
 from .serving import Parallel
 from .typed_words import typed_model, typed_words
@@ -82,6 +82,7 @@ def typed_request(model: str, **words: Unpack[PlanWords]) -> Request:
     if host_only and budget is None:
         budget = ram
     size, kept = _budget(budget, words.get("reserve"), gpus)
+    check_counted_once(size, ram, gpus)
     loss = words.get("max_loss")
     spec, workload = typed_workload(
         model,

@@ -80,7 +80,8 @@ def _same_question(request: Request) -> str:
     )
     words += [f"--{request.at_once}", str(asked.batch)] if asked.batch > 1 else []
     words += ["--objective", request.objective] if request.objective != "accuracy" else []
-    words += ["--max-loss", f"{request.max_loss:.6g}"] if request.max_loss is not None else []
+    if request.max_loss is not None:
+        words += ["--max-loss", f"{100 * request.max_loss:.6g}%"]
     words += ["--task", request.task.replace("_", "-")] if request.task is not None else []
     words += ["--ttft", f"{request.ttft:.6g}s"] if request.ttft is not None else []
     words += ["--tpot", f"{request.tpot:.6g}s"] if request.tpot is not None else []

@@ -77,6 +77,22 @@ def most_typed(gpus: Sequence[Hardware]) -> int:
     return sum(gpu.marketing_bytes if soft else gpu.memory_bytes for gpu in gpus)
 
 
+def check_counted_once(budget: int, ram: int | None, gpus: Sequence[Hardware]) -> None:
+    """Raise BadInput for host memory beside GPUs whose memory it is, where both together are more
+    than there is."""
+    shared = [gpu for gpu in gpus if gpu.unified]
+    if ram is None or not shared:
+        return
+    there_is = sum(gpu.marketing_bytes for gpu in gpus)
+    if budget + ram > there_is:
+        names = " and ".join(dict.fromkeys(gpu.name for gpu in shared))
+        raise BadInput(
+            f"--ram is a part of the memory of {names}, and beside a budget of "
+            f"{format_bytes(budget)} it is counted twice",
+            "leave --ram out: the GPU reaches all that programs get",
+        )
+
+
 def gpu_notes(request: Request) -> list[str]:
     """What a reader of a plan should know of its GPU's memory."""
     gpu = request.hardware

@@ -116,6 +116,8 @@ def test_the_budget_of_a_gpu_is_left_to_the_gpu() -> None:
         ({"gpu": "4090", "ttft": "1.8s"}, ["llama.cpp", "vllm"]),
         ({"gpu": "4090", "budget": "8GB"}, ["llama.cpp"]),
         ({"budget": "20GB"}, ["llama.cpp"]),
+        ({"budget": "20GB", "max_loss": "100%"}, ["llama.cpp"]),
+        ({"budget": "20GB", "max_loss": "0.5%"}, ["llama.cpp"]),
     ],
 )
 def test_no_command_is_named_that_is_refused(

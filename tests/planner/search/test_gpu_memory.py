@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from kvpareto import api
 from kvpareto.cli import run
 from kvpareto.planner.errors import BadInput
 from kvpareto.planner.hardware.gpu_names import find_gpu
@@ -92,6 +93,16 @@ def test_a_budget_counts_where_what_the_card_gives_is_unsure_or_set_by_its_owner
         within_cards(65 * GIB, (apple,))
     unsure = next(gpu for gpu in list_gpus() if gpu.memory_estimated and not gpu.unified)
     assert within_cards(unsure.marketing_bytes, (unsure,)) == unsure.marketing_bytes
+
+
+def test_a_memory_that_is_shared_is_counted_once() -> None:
+    """Of an Apple chip --ram is the same memory; parts of it that sum to no more are told apart."""
+    words = {"engine": "llama.cpp", "context": "4k", "offline": True}
+    for more in ({}, {"budget": "8GB"}):
+        with pytest.raises(BadInput, match="counted twice"):
+            api.plan("Qwen/Qwen3-8B", gpu="M4 16GB", ram="16GB", **more, **words)
+    assert api.plan("Qwen/Qwen3-8B", gpu="M4 16GB", ram="6GB", budget="8GB", **words)["fits"]
+    assert api.plan("Qwen/Qwen3-8B", gpu="4060", ram="16GB", **words)["fits"]
 
 
 def test_the_budget_of_every_card_is_less_than_it_is_sold_with() -> None:
