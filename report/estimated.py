@@ -8,7 +8,7 @@ from ..planner.formats.configuration import Configuration
 from ..planner.latency import predict as latency
 from ..planner.memory import estimate as memory
 from ..planner.models.protected import check_layers
-from ..planner.search.request import check_lengths
+from ..planner.search.request import check_workload
 from ..planner.typed_request import (
     EstimateWords,
     typed_gpus,
@@ -35,7 +35,7 @@ def estimated(model: str, config: str, **words: Unpack[EstimateWords]) -> dict[s
         full_logits=words.get("full_logits", False),
         offline=words.get("offline", False),
     )
-    check_lengths(workload, engine)
+    check_workload(workload, engine)
     check_layers(chosen, spec)
     parallel = typed_parallel(words.get("parallel"), engine)
     task = typed_task(words.get("task"))

@@ -19,13 +19,18 @@ MOST_USERS = 65536
 """Users at once of one server: each is a TCP connection, and steps are simulated user by user."""
 
 
-def check_lengths(workload: Workload, engine: Engine) -> None:
-    """Raise BadInput for several lengths where the engine has one for all sequences, and for more
+def check_workload(workload: Workload, engine: Engine) -> None:
+    """Raise BadInput for what an engine has not: several lengths, logits of a whole prompt, more
     users than a server takes."""
     if engine.serves and workload.batch > MOST_USERS:
         raise BadInput(
             f"{workload.batch:,} users at once are more than {engine.name} is planned for",
             f"at most {MOST_USERS:,}: give the part that one server takes",
+        )
+    if workload.full_logits and engine.places:
+        raise BadInput(
+            f"--full-logits: {engine.name} is planned with logits of the last token alone",
+            "leave it out, or --engine kvpareto or transformers",
         )
     if workload.lengths and not engine.serves:
         raise BadInput(
@@ -79,7 +84,7 @@ class Request:
             )
         if self.task is not None and self.task not in REPORTED_KINDS:
             raise BadInput(f"unknown kind of task: {self.task!r}", f"choose {', '.join(TASKS)}")
-        check_lengths(self.workload, self.engine)
+        check_workload(self.workload, self.engine)
         if self.budget < 1:
             raise BadInput(
                 f"a budget of {self.budget} bytes holds nothing", "say how much there is"

@@ -121,7 +121,19 @@ class LlamaCpp(Engine):
         self, spec: ModelSpec, config: Configuration, workload: Workload, machine: Machine
     ) -> Placement:
         self.check_formats(config)
-        why = without_kernel(config.k_format or "f16", config.v_format or "f16", machine)
+        if spec.dtype == "float32":
+            raise BadInput(
+                "GGUF files are planned in 16 bits and less, and float32 was asked",
+                "leave --dtype out",
+            )
+        keys, values = config.k_format or "f16", config.v_format or "f16"
+        if self.front == "ollama" and (keys != values or keys not in OLLAMA_CACHES):
+            raise BadInput(
+                f"ollama has one type of cache for K and V, {', '.join(OLLAMA_CACHES)}, not that "
+                f"of {config}",
+                "write one of them twice, as -kq8_0vq8_0, or --engine llama.cpp",
+            )
+        why = without_kernel(keys, values, machine)
         if why is not None:
             raise BadInput(f"{why}, in {config}", "kq8_0vq8_0 and kf16vf16 have kernels everywhere")
         return place(spec, config, workload, machine)

@@ -11,7 +11,7 @@ from kvpareto import api
 from kvpareto.cli import run
 from kvpareto.planner.engines import find_engine
 from kvpareto.planner.engines.llama_cpp.command import modelfile
-from kvpareto.planner.errors import NothingFits
+from kvpareto.planner.errors import BadInput, NothingFits
 
 GB = 10**9
 
@@ -175,3 +175,28 @@ def test_the_file_of_a_quantized_checkpoint_is_of_its_original(
         with pytest.raises(NothingFits, match="nothing is safe") as caught:
             api.plan(str(tmp_path), **words)
         assert "of the original model" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"engine": "ollama", "config": "wQ4_K_M-kq8_0vq5_0"}, "one type of cache for K and V"),
+        ({"engine": "ollama", "config": "wQ4_K_M-kq5_0vq5_0"}, "one type of cache for K and V"),
+        ({"dtype": "float32"}, "float32 was asked"),
+        ({"full_logits": True}, "logits of the last token alone"),
+        ({"engine": "vllm", "full_logits": True}, "logits of the last token alone"),
+    ],
+)
+def test_what_an_engine_has_not_is_refused_rather_than_left_out(
+    words: dict[str, Any], says: str
+) -> None:
+    words = {"engine": "llama.cpp", "config": "wQ4_K_M-kq8_0vq8_0", **words}
+    with pytest.raises(BadInput, match=says):
+        api.estimate("Qwen/Qwen3-8B", **words, gpu="4090", context="4k", offline=True)
+    if words["engine"] == "ollama":
+        api.estimate("Qwen/Qwen3-8B", **{**words, "engine": "llama.cpp"}, offline=True)
+
+
+def test_no_engine_is_named_that_does_not_compute_the_logits_that_were_asked() -> None:
+    plan = api.plan("Qwen/Qwen3-8B", gpu="4090", context="4k", full_logits=True, offline=True)
+    assert plan["elsewhere"] == []
