@@ -27,11 +27,12 @@ WIDE = 100
 _BESIDE = 60
 """Columns from which a term's comment stands beside it."""
 
-_END_MARKS = {"model": "*", "accuracy": "+", "memory": "", "search": "~"}
+_END_MARKS = {"model": "*", "accuracy": "+", "time": "^", "memory": "", "search": "~"}
 """Behind a longest context: what ends it."""
 _ENDS = {
     "model": "what the model was made for",
     "accuracy": "the last length that keeps enough of the score at its lower end",
+    "time": "the last length that is as fast as asked",
     "memory": "the budget",
     "search": "the longest that is looked for: the model names no limit",
 }

@@ -53,6 +53,20 @@ def predict(
     return widened([_of_reading(one, config, workload, engine, hardware) for one in readings])
 
 
+def expected(
+    spec: ModelSpec,
+    config: Configuration,
+    workload: Workload,
+    engine: Engine,
+    hardware: Hardware,
+) -> tuple[float, float]:
+    """TTFT and TPOT of one configuration without an interval, which takes three times as long."""
+    axes = ConfigurationAxes.of(config, kv_bytes(spec, config, workload, engine).total)
+    rates = profile_of(engine, hardware, spec).coefficients
+    seconds = sweep(engine.loaded(spec), workload, hardware, rates, axes)
+    return float(seconds.ttft[0, 0, 0]), float(seconds.tpot[0, 0, 0])
+
+
 def widened(each: Sequence[Latency]) -> Latency:
     """The first, with an interval that holds all."""
     return replace(

@@ -1,7 +1,8 @@
 """The longest context at which something that fits is safe: of a whole space, in steps.
 
 By bisection on tables of the space; of an engine that places configurations one by one, each is
-taken to its own last step (placed/last_step.py), and a table is made where the answer is. What
+taken to its own last step (placed/last_step.py), and a table is made where the answer is; times
+that were asked for need tables there too. What
 people run ends there too or shortly before, so it is looked for from there downwards. Neither
 memory nor what is kept improves as the context grows, up to the rounding of token blocks and of
 the last chunk.
@@ -14,6 +15,7 @@ from . import choose as choice
 from .bisection import last, last_near
 from .placed.questions import Table, evaluate_request
 from .request import Request
+from .targets import has_targets, in_time
 
 STEP = 64
 """Tokens to which the whole space's longest context is found."""
@@ -40,7 +42,7 @@ def longest_safe(
         return possible(steps, usual=True)
 
     all_steps = -(-most // step)
-    if request.engine.places:
+    if request.engine.places and not has_targets(request):
         from .placed.last_step import last_step  # only for the engines that place
 
         longest = last_step(at, all_steps)
@@ -55,11 +57,11 @@ def longest_safe(
 
 
 def safe_fitting(request: Request, table: Table, *, usual: bool) -> choice.Mask:
-    """Points of a space that fit the budget and may be recommended; with the risk accepted, that
-    are usable."""
+    """Points of a space that fit the budget in the time that was asked and may be recommended; with
+    the risk accepted, that are usable."""
     points, how = table.points, (request.accepted_loss, request.accept_risk)
     kept = choice.enough(points.low, points.retention, *how)
-    kept &= points.memory <= request.budget
+    kept &= (points.memory <= request.budget) & in_time(request, table)
     if not request.accept_risk:
         kept &= points.allowed
     return kept & points.usual if usual else kept

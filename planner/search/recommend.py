@@ -14,7 +14,7 @@ from . import choose as choice
 from .evaluate import Point
 from .placed.questions import evaluate_request, roomy_points
 from .request import SAFE_LOSS, Request
-from .targets import fast_enough
+from .targets import fast_enough, has_targets
 from .why import reasons_for, steps_from, warnings_for
 
 __all__ = ["Plan", "Point", "Request", "recommend"]
@@ -53,7 +53,7 @@ def recommend(request: Request, *, explain: bool = True) -> Plan:
     table = evaluate_request(request)
     points, loss = table.points, request.accepted_loss
     fitting = points.memory <= request.budget
-    if request.ttft is not None or request.tpot is not None:
+    if has_targets(request):
         table = fast_enough(request, table, fitting)
         points = table.points
     roomy = roomy_points(request, table, request.budget)

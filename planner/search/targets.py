@@ -22,11 +22,7 @@ def fast_enough(request: Request, table: Table, fitting: Mask) -> Table:
     """The table without what is too slow. Raises NothingFits where nothing that fits is fast
     enough, or where nothing fits and nothing is; BadInput where no seconds are predicted."""
     points = table.points
-    kept = np.ones(len(points.memory), dtype=bool)
-    if request.ttft is not None:
-        kept &= points.ttft <= request.ttft
-    if request.tpot is not None:
-        kept &= points.tpot <= request.tpot
+    kept = in_time(request, table)
     good = points.retention >= USABLE
     if request.accepted_loss is not None and not request.accept_risk:
         good &= safe_points(points, request.accepted_loss)
@@ -35,13 +31,42 @@ def fast_enough(request: Request, table: Table, fitting: Mask) -> Table:
     timed = _predicted(table)
     if good.any() and not (good & timed).any():
         raise _not_predicted(request)
-    kept &= timed
     if good.any() and not (good & kept).any():
         raise _too_slow(request, table, good & timed, room)
     usable = np.where(kept, points.retention, 0.0)
     low = np.where(kept, points.low, 0.0)
     narrowed = replace(points, retention=usable, low=low, allowed=points.allowed & kept)
     return replace(table, points=narrowed)
+
+
+def in_time(request: Request, table: Table) -> Mask:
+    """Points whose expected seconds keep what was asked; all of them where nothing was."""
+    points = table.points
+    kept = np.ones(len(points.memory), dtype=bool)
+    if request.ttft is not None:
+        kept &= points.ttft <= request.ttft
+    if request.tpot is not None:
+        kept &= points.tpot <= request.tpot
+    return kept & _predicted(table) if has_targets(request) else kept
+
+
+def keeps_time(request: Request, seconds: tuple[float, float] | None) -> bool:
+    """The same of one configuration's TTFT and TPOT; None: they are not predicted."""
+    if seconds is None:
+        return not has_targets(request)
+    targets = request.ttft, request.tpot
+    return all(t is None or s <= t for s, t in zip(seconds, targets, strict=True))
+
+
+def has_targets(request: Request) -> bool:
+    """Whether times were asked for."""
+    return request.ttft is not None or request.tpot is not None
+
+
+def check_predicted(request: Request, table: Table) -> None:
+    """Raise BadInput where times were asked for, and the engine's are not predicted."""
+    if has_targets(request) and not _predicted(table).any():
+        raise _not_predicted(request)
 
 
 def target_notes(request: Request, point: Point) -> list[str]:

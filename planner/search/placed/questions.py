@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Union
 
 from ...formats.configuration import Configuration
+from ...latency import predict as latency
 from ...memory import estimate as memory
 from ...workload import Workload
 from ..evaluate import EvaluatedSpace, Point, evaluate, predict_point
@@ -49,6 +50,21 @@ def roomy_points(request: Request, table: Table, budget: int) -> "Mask | None":
 
     mask: Mask = table.points.memory <= ROOMY * budget
     return mask
+
+
+def expected_seconds(
+    request: Request, config: Configuration, workload: Workload
+) -> tuple[float, float] | None:
+    """TTFT and TPOT of one configuration; None where they are not predicted."""
+    if request.engine.places:
+        placed = placement_of(request, config, workload)
+        if placed.ttft is None or placed.tpot is None:
+            return None
+        return placed.ttft[0], placed.tpot[0]
+    if request.hardware is None:
+        return None
+    spec = request.engine.dequantized(request.spec)
+    return latency.expected(spec, config, workload, request.engine, request.hardware)
 
 
 def requested_point(request: Request, config: Configuration, workload: Workload) -> Point:

@@ -1,10 +1,15 @@
 """The longest context of a plan: it fits, one token more does not, and promises end it too."""
 
 from dataclasses import replace
+from typing import Any
 
+import pytest
+
+from kvpareto import api
 from kvpareto.planner.accuracy import predict as accuracy
 from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.engines.transformers import TRANSFORMERS
+from kvpareto.planner.errors import BadInput, NothingFits
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory import estimate as memory
@@ -79,3 +84,45 @@ def test_a_context_ends_where_the_promise_does(qwen: Request) -> None:
     assert longest.limited_by == "accuracy"
     assert accuracy.predict(qwen.spec, config, longest.context).low >= promised - 1e-12
     assert accuracy.predict(qwen.spec, config, longest.context + 1).low < promised
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"gpu": "4090", "ttft": "2s"},
+        {"gpu": "4090", "tpot": "8ms"},
+        {"gpu": "4060", "engine": "llama.cpp", "ttft": "10s"},
+        {"gpu": "H100", "engine": "vllm", "users": 16, "ttft": "1s", "tpot": "20ms"},
+    ],
+    ids=lambda words: " ".join(map(str, words.values())),
+)
+def test_times_that_are_asked_for_end_the_context(words: dict[str, Any]) -> None:
+    """A plan at that length is as fast as asked, and none at a length of a sixteenth more."""
+    model = "Qwen/Qwen3-8B"
+    found = api.max_context(model, **words, offline=True)["max_context"]
+    longest = found[0]["max_context"]
+    assert found[0]["limited_by"] == "time"
+    asked = {name: float(words[name].rstrip("ms")) for name in ("ttft", "tpot") if name in words}
+    for row in found:
+        for name, value in asked.items():
+            seconds = row[f"{name}_s"]
+            assert seconds is not None
+            assert seconds <= value * (0.001 if words[name].endswith("ms") else 1)
+    assert api.plan(model, **words, context=longest, offline=True)["fits"]
+    with pytest.raises(NothingFits, match="as fast as asked"):
+        api.plan(model, **words, context=longest * 17 // 16, offline=True)
+
+
+def test_times_that_nothing_keeps_or_nobody_predicts() -> None:
+    with pytest.raises(NothingFits, match="as fast as asked at any context"):
+        api.max_context("Qwen/Qwen3-8B", gpu="4090", ttft="1us", offline=True)
+    with pytest.raises(BadInput, match="speed is not predicted"):
+        api.max_context("Qwen/Qwen3-8B", gpu="H100", engine="sglang", ttft="1s", offline=True)
+
+
+@pytest.mark.parametrize("objective", ["accuracy", "latency", "memory"])
+def test_the_longest_context_is_planned_by_the_objective(objective: str) -> None:
+    words = {"gpu": "4090", "objective": objective, "offline": True}
+    found = api.max_context("Qwen/Qwen3-8B", **words)["max_context"][0]
+    plan = api.plan("Qwen/Qwen3-8B", **words, context=found["max_context"])
+    assert plan["recommended"]["config"] == found["config"]
