@@ -37,12 +37,12 @@ def _has_plan(request: Request, engine: str, near: str) -> bool:
     the nearest configuration says so; all are searched only where that one does not do, and where
     times or a loss must be held."""
     held = request.ttft is not None or request.tpot is not None or request.max_loss is not None
+    if engine == "llama.cpp" and not held and not request.workload.full_logits:
+        return True  # it runs on every card, and leaves in host memory what has no room there
     try:
         asked = replace(request, engine=find_engine(engine), host_only=request.hardware is None)
     except BadInput:  # more sequences than a server takes, or logits that it does not compute
         return False
-    if engine == "llama.cpp" and not held:
-        return True  # it runs on every card, and leaves in host memory what has no room there
     try:
         if not held and _fits(asked, near):
             return True
