@@ -8,16 +8,15 @@ from ..memory.activation.kvpareto_engine import stages_segments
 from ..memory.activation.workspace import (
     EIGHT_DIM,
     FEW_QUERIES,
-    MULTIPROCESSORS,
     SEGMENT,
     block_heads,
-    decode_splits,
     latent_piece,
     segment_tokens,
 )
 from ..models.spec import Attention, LatentAttention, ModelSpec
 from ..models.token_work import AttentionWork
 from ..workload import Workload
+from .step_cuts import cuts
 from .unread_rows import unread_rows
 
 Floats = npt.NDArray[np.float64]
@@ -54,10 +53,14 @@ class AttentionGroup:
     latent: Number
     """1 where what is cached are latents."""
     heads: Number
-    """KV heads of all sequences, as a step's blocks take them: parts of their query heads apart."""
+    """KV heads of all sequences, as a step's blocks take them: parts of their query heads apart.
+    [cuts, 1, 1, 1]: of the batch, then of larger ones that are cut better (step_cuts.py)."""
     blocks: Number
-    """A step's blocks: parts of the tokens of each of them."""
+    """A step's blocks: parts of the tokens of each of them, with the same axes."""
 
+
+OF_CUTS = ("heads", "blocks")
+"""Fields with an axis of cuts."""
 
 NOTHING = AttentionGroup(
     0.0, 1.0, 0.0, 0.0, 1.0, _NO_LIMIT, 0.0, 0.0, float(SEGMENT), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0,
@@ -75,13 +78,14 @@ def attention_group(spec: ModelSpec, workload: Workload, work: AttentionWork) ->
     if isinstance(mixer, Attention):
         dims = mixer.head_dim, mixer.value_dim
         segment = segment_tokens(mixer.kv_heads, *dims, FEW_QUERIES + 1)
-    elif isinstance(mixer, LatentAttention) and workload.batch == 1:
-        staged, wide = True, mixer.nope_dim + mixer.value_dim
+    elif isinstance(mixer, LatentAttention):
+        wide = mixer.nope_dim + mixer.value_dim
         segment = latent_piece(mixer.query_heads, wide)
-        expanded = mixer.query_heads * (wide + mixer.rope_dim)
-        flops = 2 * mixer.query_heads * wide * mixer.kv_rank
-    elif isinstance(mixer, LatentAttention):  # absorbed: as wide as the latents themselves
-        per_pair = 2 * mixer.query_heads * (2 * mixer.kv_rank + mixer.rope_dim)
+        if workload.batch == 1:
+            staged, expanded = True, mixer.query_heads * (wide + mixer.rope_dim)
+            flops = 2 * mixer.query_heads * wide * mixer.kv_rank
+        else:  # absorbed: as wide as the latents themselves
+            per_pair = 2 * mixer.query_heads * (2 * mixer.kv_rank + mixer.rope_dim)
     return AttentionGroup(
         float(work.layers),
         float(work.query_heads),
@@ -101,14 +105,12 @@ def attention_group(spec: ModelSpec, workload: Workload, work: AttentionWork) ->
     )
 
 
-def _blocks(work: AttentionWork, workload: Workload) -> tuple[float, float]:
+def _blocks(work: AttentionWork, workload: Workload) -> tuple[Number, Number]:
     """Heads and blocks of a step."""
     if not isinstance(work.mixer, Attention):
         return 0.0, 0.0
-    blocks = work.group // block_heads(work.group)
-    heads = workload.batch * work.mixer.kv_heads * blocks
-    held = min(workload.tokens, work.reach or workload.tokens)
-    return float(heads), float(heads * decode_splits(heads, MULTIPROCESSORS, held))
+    heads = work.mixer.kv_heads * (work.group // block_heads(work.group))
+    return cuts(heads, workload.batch, min(workload.tokens, work.reach or workload.tokens))
 
 
 def _seen(work: AttentionWork, context: int) -> float:

@@ -19,7 +19,7 @@ from ..light_dataclass import dataclass
 from ..memory.weights import weight_bytes
 from ..models.spec import ModelSpec, Part
 from ..workload import Workload
-from .attention_group import NOTHING, AttentionGroup, Floats, Number, attention_group
+from .attention_group import NOTHING, OF_CUTS, AttentionGroup, Floats, Number, attention_group
 from .unread_rows import unread_rows
 from .work import Work, work_of
 
@@ -266,6 +266,10 @@ def stack(jobs: Sequence[LatencyJob]) -> LatencyJob:
 def _columns(items: Sequence[LatencyJob] | Sequence[AttentionGroup]) -> dict[str, Any]:
     columns = {}
     for name in (f.name for f in fields(items[0]) if f.name != "kinds"):
-        column = [float(np.asarray(getattr(item, name)).item()) for item in items]
-        columns[name] = np.array(column).reshape(-1, 1, 1)
+        column = [np.ravel(getattr(item, name)).astype(np.float64) for item in items]
+        most = max(len(values) for values in column)  # cuts of a step; a last one may stand again
+        alike = [np.pad(values, (0, most - len(values)), mode="edge") for values in column]
+        columns[name] = np.stack(alike, axis=1).reshape(-1, len(items), 1, 1)
+        if name not in OF_CUTS:
+            columns[name] = columns[name][0]
     return columns

@@ -26,6 +26,7 @@ from .attention_group import AttentionGroup, Floats, Number
 from .card import Card
 from .efficiency import Coefficients
 from .job import LatencyJob
+from .step_cuts import further_rounds, merges
 
 LAST_SEGMENTS = 1.25  # the chunk, with what is less than a quarter; beside it three of four times
 # one piece of quarters, while on average half a segment is counted by length
@@ -34,9 +35,6 @@ LAST_SEGMENTS = 1.25  # the chunk, with what is less than a quarter; beside it t
 GENERAL_DECODE = 0.2
 """Of `stream`, a step over widths and tables that the decode kernel does not take: the general
 kernel unpacks codes one by one (4-bit codes at 131,072 tokens, before that kernel, H200)."""
-
-
-MERGED = 16  # parts of a head that the last of its blocks merges at once (merge.cuh)
 
 
 def decode_cache(job: LatencyJob, card: Card) -> Number:
@@ -54,7 +52,7 @@ def decode_cache(job: LatencyJob, card: Card) -> Number:
     sides = np.where(job.coded > 0, (job.k_bits + job.v_bits) / GENERAL_DECODE, sides)
     read = job.seen * job.kv_bytes * sides / (job.k_bits + job.v_bits) / card.stream
     read = np.where(packed, np.maximum(read, c.score * _scores(job)), read)
-    return read + _rounds(job, c) + latents.step(job, c)
+    return read + _rounds(job, c, read) + latents.step(job, c)
 
 
 def _scores(job: LatencyJob) -> Number:
@@ -66,21 +64,27 @@ def _scores(job: LatencyJob) -> Number:
     return job.batch * sum(scores)
 
 
-def _rounds(job: LatencyJob, c: Coefficients) -> Number:
+def _rounds(job: LatencyJob, c: Coefficients, read: Number) -> Number:
     """Seconds of a step's attention beyond one round of blocks: further rounds, and parts of a head
-    that its last block merges. A block fills a multiprocessor, or half of it where heads are more
-    than those."""
+    that its last block merges; of a larger batch that is cut better, with what it reads more of
+    the `read` seconds, where that is less."""
     total: Number = 0.0
     merge = c.merge / np.where(np.asarray(job.conflict_free_merges) > 0, 1.0, c.conflicts)
+    held = np.maximum(sum(_held(job, kind) for kind in job.kinds), 1.0)
     for kind in job.kinds:
-        many = np.asarray(kind.heads) > MULTIPROCESSORS
-        halves = (np.asarray(job.whole_number_products) > 0) & many
-        at_once = MULTIPROCESSORS * np.where(halves, 2, 1)
-        further = np.maximum(np.ceil(kind.blocks / at_once) - 1, 0.0)
-        parts = kind.blocks / np.maximum(kind.heads, 1.0)
-        merged = np.where(parts > 1, np.ceil(parts / MERGED), 0.0)
-        total = total + kind.layers * (c.round * further + merge * merged)
+        further = further_rounds(kind.heads, kind.blocks, job.whole_number_products)
+        price = kind.layers * (c.round * further + merge * merges(kind.heads, kind.blocks))
+        if np.ndim(kind.heads):
+            own = np.asarray(kind.heads)[0]
+            more = np.where(own > 0, kind.heads / np.maximum(own, 1.0) - 1.0, 0.0)
+            price = np.min(price + more * read * _held(job, kind) / held, axis=0)
+        total = total + price
     return total
+
+
+def _held(job: LatencyJob, kind: AttentionGroup) -> Number:
+    """Elements of keys and values that a step reads of these layers, of a sequence."""
+    return kind.layers * kind.cache_elements * np.minimum(job.tokens, kind.reach)
 
 
 def _reached(bits: Number, card: Card) -> Floats:
@@ -90,8 +94,7 @@ def _reached(bits: Number, card: Card) -> Floats:
 
 def _plain_bytes(job: LatencyJob) -> Number:
     """Bytes of the whole cache in 16 bits."""
-    held = [k.layers * k.cache_elements * np.minimum(job.tokens, k.reach) for k in job.kinds]
-    return 2.0 * job.batch * sum(held)
+    return 2.0 * job.batch * sum(_held(job, kind) for kind in job.kinds)
 
 
 def chunk_attention(job: LatencyJob, length: Number, card: Card) -> tuple[Number, Number]:
@@ -229,7 +232,7 @@ def attention_host(job: LatencyJob, length: Number, card: Card) -> tuple[Number,
         growth = np.where(slides | alone, 0.0, each / segment)
         if np.any(kind.latent):
             taken = np.asarray(kind.latent) > 0
-            each = kind.staged * kind.layers * card.c.launch_latent
+            each = kind.layers * card.c.launch_latent
             own, more = latents.pieces(job, kind, length)
             here, growth = np.where(taken, each * own, here), np.where(taken, each * more, growth)
         level, slope = level + here, slope + growth

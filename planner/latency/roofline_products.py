@@ -21,6 +21,8 @@ before, 17 to 64 rows of 4 bits read at `tiles`; runs from before had row.cu for
 `weights_4`, and sweep.cu from 3 on.
 """
 
+import functools
+
 import numpy as np
 import numpy.typing as npt
 
@@ -35,6 +37,7 @@ FOUR = 0.8
 """Stored bytes of a weight below which it has 4 bits."""
 ONE_ROW, SWEEP, TILE = 2, 16, 32  # rows up to which row.cu, sweep.cu and tile.cu are taken
 STREAM, WIDE = 4, 16  # rows up to which stream.cu is taken, and beyond which wide.cu is
+FIRST_ROWS = (1, ONE_ROW + 1, STREAM + 1, 9, SWEEP + 1, TILE + 1)  # of each kernel, and its tiles
 SECOND_ROW = 6
 """Rows of the tensor cores' kernels in whose time row.cu does a second one: 12 us for 4096 x 28672
 and the three others of a layer of Llama-3.1-8B, an H200."""
@@ -76,10 +79,16 @@ def chunk(job: LatencyJob, rows: Number, card: Card) -> Floats:
 
 
 def few_rows(job: LatencyJob, rows: Number, card: Card) -> Number:
-    """Seconds of dense products of up to FEW_ROWS rows with packed weights."""
+    """Seconds of dense products of up to FEW_ROWS rows with packed weights: no longer than a kernel
+    of more rows needs, which would take them too."""
+    kernels = [_kernel_of(job, np.maximum(rows, first), card) for first in FIRST_ROWS]
+    return functools.reduce(np.minimum, kernels)
+
+
+def _kernel_of(job: LatencyJob, rows: Number, card: Card) -> Number:
+    """The same by the kernel that is taken for so many rows."""
     c = card.c
     four: npt.NDArray[np.bool_] = np.asarray(job.weight < FOUR)
-    rows = np.asarray(rows, dtype=np.float64)
     swept = four & (rows <= SWEEP) & (np.asarray(job.overlapping_launches) > 0)
     whole = four & (np.asarray(job.whole_number_products) > 0)
     streamed, wide = whole & (rows <= STREAM), whole & (rows > WIDE) & card.hopper

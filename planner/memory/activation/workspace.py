@@ -25,6 +25,7 @@ EIGHT_ROWS = 192  # queries of one head that a thread block takes there
 EIGHT_BLOCKS = 96  # thread blocks from which that is faster than segments in 16 bits
 EIGHT_ONES = 8  # rows behind the values' channels, of which one is ones
 MAX_PARTS = 128  # thread blocks that may share a KV head's tokens in decoding
+BLOCK_TOKENS = 192  # of which a block takes the time beside its own, at least (docs/latency_fit.md)
 TAIL_PARTS = (
     3  # more where sinks or a residual exist: sinks, keys waiting for their block, residual
 )
@@ -81,10 +82,15 @@ def eight_heads(
 def decode_splits(rows: int, processors: int, held: int) -> int:
     """Blocks that share the tokens of one of `rows` (sequence, KV head) pairs.
 
-    The fewest that keep the device busiest, in up to 8 rounds; at least 64 tokens each.
+    The fewest that are done first, in rounds of the device, each of a block's tokens and of
+    BLOCK_TOKENS; at least 64 tokens each.
     """
     most = max(1, min(MAX_PARTS, max(8, processors // rows), -(-held // 64)))
-    return min(range(1, most + 1), key=lambda n: (-(-rows * n // processors) / n, n))
+
+    def time(parts: int) -> float:
+        return -(-rows * parts // processors) * (held / parts + BLOCK_TOKENS)
+
+    return min(range(1, most + 1), key=lambda parts: (time(parts), parts))
 
 
 def block_heads(group: int) -> int:

@@ -197,7 +197,7 @@ def test_other_gpus_and_runs_from_before_have_no_attention_in_8_bits() -> None:
 @pytest.mark.parametrize(
     ("weights", "batch", "rate", "held"),
     [
-        (4, 1, "streamed", 0), (4, 4, "streamed", 0), (4, 17, "wide", 32), (4, 33, "wide", 64),
+        (4, 1, "streamed", 0), (4, 2, "streamed", 0), (4, 17, "wide", 32), (4, 33, "wide", 64),
         (8, 2, "weights_8", 6), (8, 3, "tiles_8", 16), (8, 32, "tiles_8", 32), (8, 64, "tiles", 64),
     ],
 )  # fmt: skip

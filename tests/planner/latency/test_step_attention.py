@@ -13,6 +13,7 @@ from kvpareto.planner.latency.efficiency import Coefficients, shipped
 from kvpareto.planner.latency.job import ConfigurationAxes, LatencyJob, job_of
 from kvpareto.planner.latency.roofline import seconds
 from kvpareto.planner.latency.roofline_attention import chunk_attention, decode_cache
+from kvpareto.planner.latency.step_cuts import cuts, further_rounds
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.workload import Workload
 
@@ -36,19 +37,40 @@ def step(job: LatencyJob, coefficients: Coefficients = OURS) -> float:
 
 
 @pytest.mark.parametrize(
-    ("batch", "whole", "further"),
+    ("batch", "whole", "blocks", "further"),
     [
-        (1, 1, 0),  # 8 heads in 16 parts: 128 blocks of 132 multiprocessors
-        (16, 1, 0),  # 128 heads
-        (12, 1, 2),  # 96 heads in 4 parts: three rounds
-        (6, 1, 2),  # 48 heads in 8 parts
-        (24, 1, 1),  # 192 heads in 2 parts, of which two lie on a multiprocessor
-        (64, 1, 1),
-        (64, 0, 3),  # before, one did
+        (1, 1, 128, 0),  # 8 heads in 16 parts: 128 blocks of 132 multiprocessors
+        (16, 1, 128, 0),  # 128 heads
+        (12, 1, 384, 2),  # 96 heads in 4 parts: three rounds
+        (6, 1, 384, 2),  # 48 heads in 8 parts
+        (24, 1, 384, 1),  # 192 heads in 2 parts, of which two lie on a multiprocessor
+        (64, 1, 512, 1),
+        (64, 0, 512, 3),  # before, one did
     ],
 )
-def test_a_steps_attention_takes_rounds_of_the_card(batch: int, whole: int, further: int) -> None:
-    of = replace(job(LLAMA, 4000, batch), whole_number_products=float(whole))
+def test_a_steps_attention_takes_rounds_of_the_card(
+    batch: int, whole: int, blocks: int, further: int
+) -> None:
+    heads, each = cuts(8, batch, 8000)
+    assert (heads[0].item(), each[0].item()) == (8 * batch, blocks)
+    assert further_rounds(heads, each, float(whole))[0] == further
+
+
+@pytest.mark.parametrize(("batch", "fuller"), [(6, 7), (12, 14)])
+def test_a_step_is_no_longer_than_one_of_more_sequences_that_are_cut_better(
+    batch: int, fuller: int
+) -> None:
+    alone, least = (job(LLAMA, 4000, of, "w4a16-k4v4") for of in (batch, fuller))
+    least = replace(least, kv_bytes=least.kv_bytes * fuller / batch)
+    (kind,) = alone.kinds
+    whole = replace(alone, kinds=(replace(kind, heads=kind.heads[:1], blocks=kind.blocks[:1]),))
+    assert read(whole) > read(least)
+    assert read(alone) == pytest.approx(read(least))
+
+
+@pytest.mark.parametrize(("batch", "further"), [(16, 0), (32, 0), (64, 1)])
+def test_rounds_that_no_larger_batch_is_spared_are_counted(batch: int, further: int) -> None:
+    of = job(LLAMA, 4000, batch)
     rounds = read(of) - read(of, replace(OURS, round=0.0))
     assert rounds == pytest.approx(32 * further * OURS.round)
 
