@@ -5,14 +5,20 @@ must list a folder.
 """
 
 import os
+from typing import Any
 
 
 def read(path: str) -> str:
-    """Text of the data file `path` ("hardware/gpus.json").
+    """Text of the data file `path` ("hardware/gpus.json")."""
+    return read_beside(__spec__, path)
 
-    Goes through the package's own loader, so that it works from a zip file too, without the
+
+def read_beside(module: Any, path: str) -> str:
+    """Text of a data file in the folder of a module, whose `__spec__` is given, or below it.
+
+    Goes through the module's own loader, so that it works from a zip file too, without the
     10 ms that importing `importlib.resources` takes.
     """
-    loader = __spec__.loader
-    data: bytes = loader.get_data(os.path.join(os.path.dirname(__file__), *path.split("/")))  # type: ignore[union-attr]
+    folder = os.path.dirname(module.origin)
+    data: bytes = module.loader.get_data(os.path.join(folder, *path.split("/")))
     return data.decode("utf-8")

@@ -3,6 +3,8 @@
 An editable install hides a folder missing from pyproject's list, so a real wheel is built.
 """
 
+import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -12,6 +14,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+LLAMA = {
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 11008,
+    "vocab_size": 32000,
+}
 NOT_SHIPPED = {"tests", "benchmarks", "docs", "build", "dist", "setup.py"}
 GONE = "kvpareto/report/gone.py"
 
@@ -23,14 +33,7 @@ def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     It is the second one built there: a module in the first is removed between the two.
     """
     source = tmp_path_factory.mktemp("source")
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split("\0")
-    for name in filter(None, listed):
+    for name in listed():
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
@@ -40,6 +43,13 @@ def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     assert GONE in first
     gone.unlink()
     return built(source, tmp_path_factory.mktemp("wheel"))
+
+
+def listed() -> list[str]:
+    """Files that git would hand out."""
+    command = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [name for name in said.split("\0") if name]
 
 
 def built(source: Path, out: Path) -> list[str]:
@@ -52,6 +62,36 @@ def built(source: Path, out: Path) -> list[str]:
 
 def test_a_removed_module_is_in_no_later_wheel(wheel_names: list[str]) -> None:
     assert GONE not in wheel_names
+
+
+def test_a_plan_is_made_from_a_zip_file(tmp_path: Path) -> None:
+    """Data is read through the modules' loaders; models that ship with their weights need
+    files."""
+    whole = tmp_path / "kvpareto.zip"
+    with zipfile.ZipFile(whole, "w") as archive:
+        for name in listed():
+            if name.split("/")[0] not in NOT_SHIPPED and (ROOT / name).is_file():
+                archive.write(ROOT / name, f"kvpareto/{name}")
+
+    def ends(*arguments: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "kvpareto", *arguments, "--offline"],
+            cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(whole)},
+            capture_output=True, text=True, timeout=100,
+        )  # fmt: skip
+        return done.returncode, done.stderr
+
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**LLAMA, "model_type": "qwen9"}), encoding="utf-8")
+    for words in (
+        ["plan", "Qwen/Qwen3-8B", "--gpu", "H100", "--engine", "any"],
+        ["plan", "openai/gpt-oss-20b", "--gpu", "4060", "--ram", "32GB", "--engine", "llama.cpp"],
+        ["plan", str(config), "--budget", "80GB"],
+    ):
+        assert ends(*words) == (0, "")
+    code, said = ends("plan", "recall", "--budget", "1GB")
+    assert code == 2
+    assert said.startswith("error: cannot read")
 
 
 def test_only_kvpareto_is_installed(wheel_names: list[str]) -> None:

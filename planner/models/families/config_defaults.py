@@ -1,6 +1,6 @@
 """What transformers assumes of fields that a config leaves out, by model type.
 
-`defaults.jsonl` holds one line for each model type, written from transformers' configuration
+`config_defaults.jsonl` holds one line for each model type, written from transformers' configuration
 classes by benchmarks/family_defaults.py; only the lines asked for are parsed.
 """
 
@@ -8,14 +8,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
+from .... import profiles
 from ...errors import BadConfig
 from ...light_dataclass import dataclass
 from ..config_fields import Fields
-
-_FILE = Path(__file__).with_name("config_defaults.jsonl")
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class ConfigDefaults:
 @lru_cache(maxsize=1)
 def _lines() -> dict[str, str]:
     line_of: dict[str, str] = {}
-    for line in _FILE.read_text(encoding="utf-8").splitlines():
+    for line in profiles.read_beside(__spec__, "config_defaults.jsonl").splitlines():
         # {"model_type": "qwen3", ...: the fourth piece between quotes is the name
         line_of[line.split('"', 4)[3]] = line
     return line_of

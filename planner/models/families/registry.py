@@ -7,18 +7,16 @@ test holds it to the modules.
 
 import json
 from importlib import import_module
-from pathlib import Path
 
+from .... import profiles
 from .decoder import Style
-
-INDEX = Path(__file__).with_name("model_types.json")
 
 
 def _by_type(modules: dict[str, list[str]]) -> dict[str, str]:
     return {name: module for module, names in modules.items() for name in names}
 
 
-_index = json.loads(INDEX.read_text("utf-8"))
+_index = json.loads(profiles.read_beside(__spec__, "model_types.json"))
 STYLE_MODULES = _by_type(_index["styles"])
 READER_MODULES = _by_type(_index["readers"])
 STYLE_ALIASES: dict[str, str] = _index["aliases"]
