@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ...planner.engines import find_engine
+from ...planner.engines import NAMES, find_engine
 from ...planner.errors import BadInput
 from ...report.saved_plan import read_document
 from .shared_options import SharedVerifyOptions
@@ -81,14 +81,22 @@ def _verified(options: EveryVerifyOption) -> dict[str, Any]:
 
 
 def _engine_of(options: EveryVerifyOption) -> str:
-    """The engine's own name: of the one that is named, or that the plan is for."""
+    """The engine's own name: of the one that is named, or that the plan is for. Raises BadInput
+    where these are two."""
     named = find_engine(options.engine).name
-    if options.plan is None or named in _STARTED:
+    if options.plan is None:
         return named
     try:
         planned = read_document(options.plan).get("engine")
     except BadInput:  # said by whoever reads it for good
         return named
+    if planned not in NAMES:
+        return named
+    if named not in (planned, EveryVerifyOption.engine):
+        raise BadInput(
+            f"{options.plan.name} is a plan for {planned}, and --engine names {named}",
+            "leave --engine out",
+        )
     return planned if planned in _STARTED else named
 
 

@@ -96,6 +96,14 @@ def test_a_plan_of_a_model_that_is_elsewhere_asks_for_it(
     assert from_plan(plan, STORIES, True).config.quantizes_kv is False
 
 
+@pytest.mark.parametrize("engine", ["transformers", "llama.cpp", "vllm", "sglang"])
+def test_a_plan_is_verified_with_its_own_engine(
+    engine: str, plan: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    says = f"is a plan for kvpareto, and --engine names {engine}"
+    fails(capsys, ["--plan", str(plan), "-m", STORIES, "--engine", engine], 2, says)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
