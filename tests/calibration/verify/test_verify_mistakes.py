@@ -118,7 +118,7 @@ def test_a_plan_is_verified_with_its_own_engine(
         ([*TYPED[1:], "--items", "0"], 2, "--items 0 verifies nothing"),
         ([*TYPED[1:], "--sweep", "2"], 2, "--sweep needs the frontier"),
         ([*TYPED[1:], "--device", "tpu"], 2, "no device is called 'tpu'"),
-        ([*TYPED[1:], "--tasks", "juggling"], 2, "no task is called 'juggling'"),
+        ([*TYPED[1:7], "--tasks", "juggling"], 2, "no task is called 'juggling'"),
         ([*TYPED[1:], "--engine", "transformers"], 2, "not as w16a16-k8v8"),
         ([*TYPED[1:], "--device", "cuda"], 3, "no CUDA GPU"),
         (
