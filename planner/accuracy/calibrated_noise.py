@@ -64,6 +64,7 @@ TEXT_KIND = "perplexity"
 """The kind whose steepness is apart from that of all tasks: a calibration by text alone would learn
 both from the same rows."""
 _REFERENCE_CONTEXT = 4096.0
+"""Tokens beyond which noise grows by the slope of `context`; `below` is its slope under them."""
 
 
 def names_of(kinds: Sequence[str], reference: str) -> list[str]:

@@ -251,7 +251,8 @@ def context_factor(context: Floats, coefficient: Floats | float) -> Floats:
 
 
 WEIGHTS_BELOW_4 = 0.396
-"""Log noise added by each bit below 4: of the published fit's fall between 8 bits and 4."""
+"""Log noise added by each bit below 4. What has fewer bits is given them by this slope from its
+divergence (named_noise.equivalent_bits), so predictions do not depend on it."""
 
 
 def weight_noise(bits: Floats, attenuation: Floats | float) -> Floats:

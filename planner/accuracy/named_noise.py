@@ -68,8 +68,6 @@ _AWQ_KL = 0.03
 """KL divergence at which a mix is worth 4-bit AWQ: near q4_K_S."""
 _INT8_KL = 0.0025
 """That of int8 by row: between q8_0, whose scales are by 32, and q6_K."""
-_FALL = 1.584
-"""Log noise between 4 and 8 bits by the published fit (`weight_8bit`)."""
 _BREAKS, _BREAKING = 0.8, 3.0
 """Divergence beyond which the noise grows faster than it, and by which power: MMLU keeps 46 % at
 0.81 (IQ2_XXS), 9 % at 1.4 (IQ1_M) and 4 % at 2.3 (IQ1_S)."""
@@ -158,15 +156,22 @@ def checkpoint_bits(bits: float) -> float:
 
 
 def weight_equivalents(
-    spec: ModelSpec, names: Sequence[str], bits: Sequence[float], released: bool
+    spec: ModelSpec,
+    names: Sequence[str],
+    bits: Sequence[float],
+    attenuation: float,
+    *,
+    released: bool,
 ) -> Floats:
-    """Bits on the scale of `formula.weight_noise` of each weight format: of its name, or as given.
+    """Bits on the scale of `formula.weight_noise`, under this attenuation from 4 to 8 of them, of
+    each weight format: of its name, or as given.
 
     `released`: the model was released in MXFP4 alone (gpt-oss). Its experts stay so in every mix,
     and only the rest, a tenth of it, is quantized. One that has no experts is not released so.
     """
     own, rows = spec.quantization, []
     released = released and (own is None or own.bits < 16)
+    tenth = 4.0 * float(np.log(10.0)) / attenuation  # bits more that leave a tenth of the noise
     for name, given in zip(names, bits, strict=True):
         if is_file_itself(spec, name):
             rows.append(16.0)
@@ -176,12 +181,9 @@ def weight_equivalents(
         if not name and spec.quantization is not None and spec.quantization.method in TRAINED_SO:
             one = max(one, 4.0)
         if released and one < 16:
-            one = 16.0 if name in ("", RELEASED) else max(one, 4.0) + _TENTH
+            one = 16.0 if name in ("", RELEASED) else max(one, 4.0) + tenth
         rows.append(one)
     return np.array(rows)
-
-
-_TENTH = 4.0 * float(np.log(10.0)) / _FALL
 
 
 def equivalent_bits(name: str) -> float:

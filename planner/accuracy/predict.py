@@ -154,9 +154,8 @@ def _table(
         np.array([p.k_bits if p else 16 for p in protections]),
         np.array([p.v_bits if p else 16 for p in protections]),
     )
-    weight_bits = _weight_bits(
-        spec, [weights_worth(c) for c in configs], [c.weight_format for c in configs]
-    )
+    names, given = [c.weight_format for c in configs], [weights_worth(c) for c in configs]
+    weight_bits = _weight_bits(predictor, spec, given, names)
     ends = sensitivity.z, 0.0, -sensitivity.z
     parts = (
         [
@@ -251,7 +250,7 @@ def predict_grid(
     sensitivity = predictor.models.of(spec)
     index = np.broadcast_to(np.asarray(protection, dtype=np.int64), formats.k_bits.shape)
     kept_bits = np.full(index.shape, float(protected_bits))
-    bits = _weight_bits(spec, weight_bits, weight_formats)
+    bits = _weight_bits(predictor, spec, weight_bits, weight_formats)
     kinds = headline_kinds(predictor.measured.kinds, task)
 
     def retention(more: float, ends: Sequence[float]) -> tuple[Floats, Floats]:
@@ -291,8 +290,11 @@ def proposed_protections(spec: ModelSpec) -> tuple[tuple[int, ...], ...]:
     return found or (ranges.proposals() if ranges is not None else ())
 
 
-def _weight_bits(spec: ModelSpec, bits: Sequence[float], names: Sequence[str] = ()) -> Floats:
+def _weight_bits(
+    predictor: Predictor, spec: ModelSpec, bits: Sequence[float], names: Sequence[str]
+) -> Floats:
     """Weight bits as far as they cost accuracy: a model released in 4 bits alone (gpt-oss) has no
     unquantized self to lose against. Formats with names are worth bits of their own."""
     released = spec.quantization is not None and spec.quantization.method in RELEASED_QUANTIZED
-    return weight_equivalents(spec, names or [""] * len(bits), bits, released)
+    fall = predictor.coefficients(0.0)["weight_8bit"]
+    return weight_equivalents(spec, names or [""] * len(bits), bits, fall, released=released)
