@@ -17,6 +17,7 @@ from .worker import CardWorker, Job
 ANSWER_S = 600.0
 """Seconds within which one worker at least has its model loaded."""
 POLL_S = 1.0
+"""Longest wait for a row before workers are looked for that came or were lost."""
 
 
 class NoWorkers(KVParetoError):

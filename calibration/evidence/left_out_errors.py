@@ -23,7 +23,9 @@ COVERED = 0.95
 """Share of a time's rows between the ends: held by the rows of models that the ends were not made
 of, nine of ten are within (`held`)."""
 NARROWEST = 0.05
+"""Log of the factor that an end is from 1 at least: rows that happen to agree are not sure."""
 FEW_MODELS = 2
+"""Models up to which a class has no narrower interval than all rows have."""
 TIMES = ("ttft", "tpot")
 
 

@@ -21,7 +21,7 @@ from .engines import ReadyRun
 from .memory_cap import DeviceMemory
 
 WARM_ONE_SHOT = 2048  # tokens of a short warm-up for a prompt in one shot
-WARM_STEPS = 3
+WARM_STEPS = 3  # steps of decoding before those that count: the first captures a graph
 SEED = 0
 
 

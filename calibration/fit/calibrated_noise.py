@@ -65,13 +65,14 @@ tasks lose (0.73), where fits to all rows of three pretrained models are. Few ru
 FREE_SD = 0.5
 BITS_SD = 0.4
 FORMAT_SD = 0.5
-"""Spread of the tables' entries, and of what is a format's own."""
+"""Spread of the tables' entries (of bits, of all else), and of what is a format's own."""
 MEASURED = {"plain": (-1.7, 1.0), "outlier": (0.0, 1.0), "value": (-2.3, 0.7)}
 """Mean and sd of the log scales of noise that was measured in the model's own attention: of keys,
 of keys beyond the loss of a layer beside that, and of values."""
 MEASURED_SD, MEASURED_FORMAT_SD = 0.15, 0.25
 """Spread of the tables' entries there, and of what is a format's own."""
 STEP = 1e-4
+"""Of a parameter, in the differences that its column of derivatives is."""
 
 
 Codes = NDArray[np.int64]

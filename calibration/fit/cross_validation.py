@@ -30,6 +30,7 @@ Z_GRID = np.concatenate([np.linspace(0.0, 4.0, 81), np.linspace(4.5, 8.0, 8)])
 """Its last is the widest interval that is ever given: e^(8 x 0.5) = 55 times the noise either way,
 at the spread of a model with rows of its own."""
 FOLDS = 8
+"""Parts of a model's own configurations, each left out once."""
 
 
 @dataclass(frozen=True)

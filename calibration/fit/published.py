@@ -34,6 +34,7 @@ PAIRED = 0.7
 """Correlation of an item's two scores: both runs see the same items, so most of the sampling
 error cancels. 0.7 is what per-item agreement of 90 % at a score of 75 % amounts to."""
 MIN_SD = 0.004
+"""Of a retention, at least: tables round to a tenth of a point, and harnesses differ by as much."""
 KEYS_ALONE = re.compile(r"K only$| on K$|^QK ")
 
 

@@ -30,10 +30,11 @@ from .layer_sensitivity import Sensitivity
 PROBED = Configuration(k_bits=4, v_bits=4)
 """The format that is tried: 4 bits, one scale for a token and head. It is the one that outlier
 channels hurt most, at the bits that are worth a choice."""
-TOKENS = 512
+TOKENS = 512  # of a window
 POSITIONS = 64
 """Positions of a window whose distributions are compared."""
 LAYERS_AT_ONCE = 8
+"""Layers of a pass, each with a row for its keys and one for its values: what bounds memory."""
 
 
 def probe_layers(base: Session | OpenModel, windows: Tensor) -> Sensitivity:

@@ -54,6 +54,7 @@ TASKED = (
 SIZES = (2.3, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.5, 8.5)
 """Upper ends of the table's classes, in bits a value; a row belongs to the first that it fits."""
 _SLACK = 0.13
+"""Bits that a row may have beyond its class: one scale of 16 bits a head of 128 is 0.125."""
 
 
 def same_bytes_design() -> list[Configuration]:

@@ -39,6 +39,7 @@ from .score_tasks import Examiner, Notice, TaskScore, compare
 from .to_records import EXECUTION, execution_row, reference_row, task_rows
 
 QUICK_TOKENS = 64
+"""Tokens that are generated at most with --quick."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from .pool import AFTER_CAPTURE, OTHER, VERSION, bytes_per_token, reserve
 
 PROGRAM = ("python", "-m", "sglang.launch_server")
 WEIGHT_ERROR = 0.02
+"""Part of a rank's weights that may lie beside them: no start of SGLang was held to its shapes."""
 NONE: Sizes = (0, 0, 0)
 UNHELD = (
     "SGLang 0.5.23 was read, not run: its pool's arithmetic is held to published logs, what is "

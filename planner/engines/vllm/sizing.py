@@ -25,6 +25,7 @@ UTILIZATION = 0.92
 MOST = 0.97
 """Of a card's memory; the rest is fragments and what libraries take late."""
 LEAST = 0.01
+"""What is asked for where nothing fits: a utilization of 0 is none to vLLM."""
 STEP = 0.001
 """In which a utilization is typed."""
 

@@ -17,7 +17,7 @@ from .live_tensors import LiveTensors
 from .workspace import MULTIPROCESSORS, SEGMENT, goes_square, segment_tokens
 
 STAGED_HEAD_DIM = 256  # widest head of the library's attention that staged segments go through
-MOST_SPLITS = 128
+MOST_SPLITS = 128  # `num_splits_heuristic`'s limit as FlashAttention's flash_api.cpp calls it
 ENOUGH = 0.85  # of the best efficiency: the fewest splits that reach it are taken
 
 Ints = npt.NDArray[np.int64]
