@@ -127,7 +127,7 @@ def compared_words(row: Document, because: str) -> str:
 def own_words(own: Document) -> str:
     """Our own runtime's plan for the same question, against a server's."""
     more, lost = own["bytes_more"], own["retention_lost"]
-    memory = f"{format_bytes(abs(more))} {'less' if more > 0 else 'more'}"
+    memory = f"{format_bytes(abs(more))} {'less' if more > 0 else 'more'}" if more else "as much"
     kept = "keeps as much" if abs(lost) < 0.001 else f"keeps {percent(abs(lost))} "
     kept += "" if abs(lost) < 0.001 else "more" if lost > 0 else "less"
     return f"{own['config']} needs {memory} and {kept}"
