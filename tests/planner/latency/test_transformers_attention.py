@@ -21,7 +21,7 @@ from kvpareto.planner.workload import Workload
 H200 = find_gpu("H200")
 LLAMA = load_model("meta-llama/Llama-3.1-8B-Instruct", offline=True)
 LAYERS, HEADS, DIM, KV = 32, 32, 128, 8
-BATCH, CONTEXT, CHUNK = 3, 6000, 512
+BATCH, CONTEXT, CHUNK = 3, 6000, 64
 PAIR = 4 * DIM * HEADS
 """Operations of a query and a key: two products, of a multiplication and an addition a channel."""
 
