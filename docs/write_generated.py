@@ -6,18 +6,14 @@ tables that shipped rows decide.
 """
 
 import argparse
-import contextlib
 import difflib
-import io
 import json
 import os
 import re
-import shlex
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 ROOT = Path(__file__).parents[1]
 
@@ -168,18 +164,11 @@ def stale(name: str, text: str, generated: str) -> list[str]:
 
 def _with_plans(page: str) -> str:
     """README's console blocks with what their commands print on a terminal of 80 columns."""
-    from kvpareto.cli import run
-
-    terminal = {"FORCE_COLOR": "1", "TERM": "dumb", "COLUMNS": "80", "LINES": "99"}
+    sys.path.insert(0, str(ROOT / "docs"))
+    from page_tables import answer
 
     def shown(block: re.Match[str]) -> str:
-        with (
-            patch.dict(os.environ, terminal | {"KVPARETO_HOME": os.devnull}),
-            contextlib.redirect_stdout(io.StringIO()) as printed,
-        ):
-            run(shlex.split(block[1]))
-        lines = (line.rstrip() + "\n" for line in printed.getvalue().splitlines())
-        return f"```console\n$ kvpareto {block[1]}\n{''.join(lines)}```"
+        return f"```console\n$ kvpareto {block[1]}\n{answer(block[1], 80)}```"
 
     page, blocks = re.subn(
         r"```console\n\$ kvpareto (.*?)\n(?:.*?)```", shown, page, flags=re.DOTALL
