@@ -1,39 +1,11 @@
-"""Tables and answers on pages that are written by hand: the page with a line `<!-- name -->` has
-what is called so, and `make docs` writes it through write_generated.py."""
+"""Tables of pages that are written by hand: the page with a line `<!-- name -->` has the table of
+that name, and `make docs` writes it through write_generated.py."""
 
-import contextlib
-import io
 import json
-import os
-import shlex
 import sys
 from pathlib import Path
-from unittest.mock import patch
 
 ROOT = Path(__file__).parents[1]
-
-
-def answer(line: str, columns: int) -> str:
-    """What a command line, without its `kvpareto`, prints on a terminal of so many columns."""
-    from kvpareto.cli import run
-
-    terminal = {"FORCE_COLOR": "1", "TERM": "dumb", "COLUMNS": str(columns), "LINES": "99"}
-    with (
-        patch.dict(os.environ, terminal | {"KVPARETO_HOME": os.devnull}),
-        contextlib.redirect_stdout(io.StringIO()) as printed,
-    ):
-        run(shlex.split(line))
-    return "".join(one.rstrip() + "\n" for one in printed.getvalue().splitlines())
-
-
-def offloaded() -> str:
-    """The first lines of a plan that leaves experts in host memory; terms and reasons follow."""
-    line = (
-        'plan -m openai/gpt-oss-20b --engine llama.cpp --gpu "RTX 3060 12GB" --ram 32GB '
-        "--context 16k"
-    )
-    first = answer(line, 140).partition("\n\nbudget ")[0]
-    return f"```console\n$ kvpareto {line}\n{first}\n```"
 
 
 def keys() -> str:
@@ -117,6 +89,4 @@ def transformers_runs() -> str:
     return table((*baseline_rows(), *fleet_rows()))
 
 
-TABLES = (
-    digest, offloaded, points, keys, families, paper, mixes, runtime_runs, transformers_runs,
-)  # fmt: skip
+TABLES = (digest, points, keys, families, paper, mixes, runtime_runs, transformers_runs)

@@ -139,8 +139,10 @@ def written() -> dict[str, str]:
 
     sys.path.insert(0, str(ROOT / "docs"))
     from page_tables import TABLES
+    from quotes import QUOTES
 
     tables = {make.__name__: make() for make in TABLES}
+    tables |= {name: quote.text() for name, quote in QUOTES.items()}
     pages = pages_with(tables, ROOT / "docs")
     return {name: generate() for name, generate in PAGES.items()} | {
         str(page.relative_to(ROOT)): text for page, text in pages.items()
@@ -165,7 +167,7 @@ def stale(name: str, text: str, generated: str) -> list[str]:
 def _with_plans(page: str) -> str:
     """README's console blocks with what their commands print on a terminal of 80 columns."""
     sys.path.insert(0, str(ROOT / "docs"))
-    from page_tables import answer
+    from quotes import answer
 
     def shown(block: re.Match[str]) -> str:
         return f"```console\n$ kvpareto {block[1]}\n{answer(block[1], 80)}```"
