@@ -110,6 +110,15 @@ def test_parts_sum_and_a_file_is_its_own_tensors(tmp_path: Path) -> None:
         gguf_weight_bytes(spec, "Q8_0")
 
 
+def test_experts_of_a_file_are_those_of_each_layer(tmp_path: Path) -> None:
+    """Four layers; three matrices of 48 x 40, three experts each, in two bytes."""
+    row = headers()["mixtral"]
+    spec = load_model(str(write_gguf(tmp_path / "m.gguf", row["keys"], tensors_of(row))))
+    own = gguf_weight_bytes(spec)
+    assert own.experts_by_layer == (3 * 48 * 40 * 3 * 2,) * 4
+    assert all(0 < e < whole for e, whole in zip(own.experts_by_layer, own.by_layer, strict=True))
+
+
 def test_names_in_any_case_and_by_alias() -> None:
     spec = load_model("Qwen/Qwen3-8B", offline=True)
     assert gguf_weight_bytes(spec, "q4_k").mix == "Q4_K_M"
