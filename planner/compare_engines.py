@@ -4,7 +4,8 @@ Plans that can run on the machine come before those that are planned only, and p
 before those for the processor: where no card is named the budget is the memory of one, and a prompt
 takes minutes on a processor. Among those that keep as much as the best one does (its interval's
 lower end, within what a benchmark resolves) the one is taken whose seconds are the fewest; an
-engine without seconds only where no other has any; then the one of the least memory.
+engine without seconds only where no other has any; then the one of the least memory. Where latency
+or memory is the objective that alone decides, for each engine's plan keeps enough.
 """
 
 from collections.abc import Sequence
@@ -90,11 +91,16 @@ def take(answers: Sequence[EnginePlan]) -> tuple[EnginePlan, str, dict[str, str]
     able = runs or with_plan
     asked = [one for one in able if not one.on_processor] or able
     best = max(_low(one) for one in asked)
-    alike = [one for one in asked if _low(one) >= best - NOISE]
+    objective = _objective(asked[0])
+    keeping = objective == "accuracy"
+    alike = [one for one in asked if not keeping or _low(one) >= best - NOISE]
     timed = [one for one in alike if one.seconds is not None]
-    if timed:
+    if objective == "memory":
+        chosen, because = min(alike, key=_memory), "the least memory"
+    elif timed:
         chosen = min(timed, key=lambda one: (one.seconds or 0.0, _memory(one)))
-        because = "the fewest seconds for prompt and output of those that keep as much"
+        because = "the fewest seconds for prompt and output"
+        because += " of those that keep as much" * keeping
     else:
         chosen = min(alike, key=_memory)
         because = "no engine's seconds are predicted here, so the least memory decides"
@@ -106,22 +112,29 @@ def take(answers: Sequence[EnginePlan]) -> tuple[EnginePlan, str, dict[str, str]
         because = "no other engine's plan is for a card"
     if not runs:
         because += f"; planned only: {chosen.planned_only}"
-    why = {one.engine: _why_not(one, chosen, best) for one in answers if one is not chosen}
+    least = best - NOISE if keeping else 0.0
+    why = {one.engine: _why_not(one, chosen, least) for one in answers if one is not chosen}
     return chosen, because, why
 
 
-def _why_not(one: EnginePlan, chosen: EnginePlan, best: float) -> str:
+def _why_not(one: EnginePlan, chosen: EnginePlan, least: float) -> str:
     if one.plan is None:
         return one.why_not
     if one.planned_only is not None and chosen.planned_only is None:
         return f"planned only: {one.planned_only}"
     if one.on_processor and not chosen.on_processor:
         return "all of it would run on the processor, and the budget is taken as a card's"
-    if _low(one) < best - NOISE:
+    if _low(one) < least:
         return "it would keep less"
+    if _objective(chosen) == "memory":
+        return "more memory"
     if one.seconds is None and chosen.seconds is not None:
         return "its seconds are not predicted"
     return "more memory" if one.seconds == chosen.seconds else "more seconds"
+
+
+def _objective(one: EnginePlan) -> str:
+    return one.plan.request.objective if one.plan is not None else "accuracy"
 
 
 def _low(one: EnginePlan) -> float:

@@ -27,6 +27,7 @@ def answer(
     seconds: float | None = None,
     low: float = 0.95,
     obstacle: str | None = None,
+    objective: str = "accuracy",
 ) -> EnginePlan:
     """An engine whose plan has these numbers; `obstacle`: why it does not run where it is asked."""
     best = SimpleNamespace(
@@ -36,7 +37,7 @@ def answer(
         memory=SimpleNamespace(total_high=memory),
     )
     runs = SimpleNamespace(cannot_run=lambda spec, hardware: obstacle)
-    request = SimpleNamespace(engine=runs, spec=None, hardware=None)
+    request = SimpleNamespace(engine=runs, spec=None, hardware=None, objective=objective)
     return EnginePlan(engine, cast(Plan, SimpleNamespace(recommended=best, request=request)))
 
 
@@ -46,6 +47,31 @@ def test_without_seconds_the_least_memory_decides() -> None:
     assert taken.engine == "b"
     assert because == "no engine's seconds are predicted here, so the least memory decides"
     assert why == {"a": "more memory", "c": "it would keep less"}
+
+
+@pytest.mark.parametrize(
+    ("objective", "taken", "because", "why"),
+    [
+        ("memory", "c", "the least memory", {"a": "more memory", "b": "more memory"}),
+        (
+            "latency",
+            "b",
+            "the fewest seconds for prompt and output",
+            {"a": "more seconds", "c": "its seconds are not predicted"},
+        ),
+    ],
+)
+def test_another_objective_than_accuracy_decides_alone(
+    objective: str, taken: str, because: str, why: dict[str, str]
+) -> None:
+    """Each engine's plan keeps enough, or it would be none."""
+    answers = [
+        answer("a", memory=9, seconds=2.0, low=0.99, objective=objective),
+        answer("b", memory=7, seconds=1.0, low=0.91, objective=objective),
+        answer("c", memory=5, low=0.92, objective=objective),
+    ]
+    found, said, others = take(answers)
+    assert (found.engine, said, others) == (taken, because, why)
 
 
 def test_seconds_decide_before_memory_and_memory_between_alike_ones() -> None:
