@@ -169,10 +169,17 @@ def _read(file: Path) -> dict[str, Any]:
             "give a file that `kvpareto profiles export` wrote",
         )
     document = read_json(file)
+    exported = document is not None and document.get("kind") == KIND
+    schema = document.get("schema") if document is not None else None
+    if exported and isinstance(schema, int) and schema != SCHEMA:
+        raise BadInput(
+            f"{file} was written by another version: its schema is {schema}, not {SCHEMA}",
+            "export it with the version that is here",
+        )
     valid = (
         document is not None
-        and document.get("kind") == KIND
-        and document.get("schema") == SCHEMA
+        and exported
+        and schema == SCHEMA
         and isinstance(document.get("name"), str)
         and _NAME.fullmatch(document["name"]) is not None
         and isinstance(document.get("meta"), dict)

@@ -125,7 +125,7 @@ def test_a_name_of_none_or_of_several_lists_what_there_is(
     ("key", "value"),
     [
         ("kind", "kvpareto plan"),
-        ("schema", 2),
+        ("schema", "1"),
         ("schema", None),
         ("name", None),
         ("name", "../made-up-00000000"),
@@ -151,6 +151,7 @@ def test_what_is_no_export_is_refused(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        ({"schema": 2}, "was written by another version: its schema is 2, not 1"),
         ({"asked": {"runs": 3}}, "what was asked is incomplete"),
         ({"accuracy": {"schema": 1}}, "was written by another version: its schema is 1"),
         ({"rows": [stored(row(0, fingerprint="0" * 8 + "1" * 8))]}, "a row is of another model"),
