@@ -12,8 +12,7 @@ from ...planner.engines.kvpareto.configurations import TILE_BLOCKS
 from ...planner.formats.configuration import DEFAULT_CHANNEL_BLOCK, Configuration, Granularity
 from ...planner.memory.estimate_space import memory_table
 from ...planner.models.spec import ModelSpec
-from ...planner.search.enumerate import enumerate_space
-from ...planner.search.protected_layers import protection_presets
+from ...planner.search.enumerate import enumerate_space, protection_presets
 from ...planner.workload import Workload
 from ..fit.profile import starting_fit
 from ..measure.layer_sensitivity import Sensitivity

@@ -6,15 +6,19 @@ its cache does not depend (per-token scales without a window: docs/runtime.md), 
 long as the one planned for or at most twice as long; or, where it kept less than half of the score
 at a shorter one, beyond that. A task kind that was measured replaces that kind's prediction; the
 whole is `measured` when every kind of the overall retention was.
+
+More bits of weights, keys or values never keep less, where all else is alike: of 2,268 such pairs
+of shipped runs none is out of order by more than its sampling. So what was not run is promised no
+less than what was with no more bits, and no more than what was with no fewer.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from ..formats.configuration import Configuration, Granularity
 from ..light_dataclass import dataclass
-from .prediction import TaskAccuracy
+from .prediction import Accuracy, TaskAccuracy
 
 LONGEST_STAND_IN = 2.0
 """How much longer than planned for the measured context may be: it loses no less than it."""
@@ -66,6 +70,7 @@ class MeasuredConfigurations:
             kinds = self._runs.setdefault(config, {}).setdefault(int(entry["context"]), {})
             for kind, (retention, sd) in entry["kinds"].items():
                 kinds[kind] = MeasuredRetention(min(float(retention), 1.0), float(sd))
+        self._parsed = [Configuration.parse(run) for run in self._runs]
 
     def of(self, config: Configuration, context: int) -> Mapping[str, MeasuredRetention]:
         """Task kinds measured under `config` at a context that stands for this one."""
@@ -78,6 +83,17 @@ class MeasuredConfigurations:
         broken = self._broken.get(numerically(config), context + 1)
         beyond = [c for c in contexts if broken <= c <= context]
         return contexts[max(beyond)] if beyond else {}
+
+    def ordered(self, config: Configuration, context: int) -> Iterator[tuple[Configuration, bool]]:
+        """Configurations that were run, at a context that stands for this one, and are alike but
+        for bits: no more of them anywhere (True), or no fewer."""
+        asked = numerically(config)
+        for run in self._parsed:
+            if run != asked and self.of(run, context):
+                if _no_better(run, asked):
+                    yield run, True
+                elif _no_better(asked, run):
+                    yield run, False
 
     def broken(self, config: Configuration, context: int) -> tuple[Configuration, int] | None:
         """A configuration that kept less than half at a context no longer than this one, and that
@@ -103,7 +119,7 @@ class MeasuredConfigurations:
 
     def configurations(self) -> Iterator[Configuration]:
         """All that were run, those that differ in nothing but a chunk without effect once."""
-        return map(Configuration.parse, self._runs)
+        return iter(self._parsed)
 
 
 def decided_by(
@@ -134,3 +150,71 @@ def numerically(config: Configuration) -> Configuration:
     """The configuration without a chunk on which its cache does not depend."""
     free = config.granularity is Granularity.PER_TOKEN and not config.residual
     return config.with_chunk(None) if free or not config.quantizes_kv else config
+
+
+def headed(
+    headline: Sequence[str],
+    tasks: Mapping[str, TaskAccuracy],
+    *,
+    level: float,
+    provenance: str,
+    notes: tuple[str, ...],
+) -> Accuracy:
+    """Each end of the weakest kind's retention: what every kind of `headline` keeps at least."""
+    return Accuracy(
+        retention=min(tasks[kind].retention for kind in headline),
+        low=min(tasks[kind].low for kind in headline),
+        high=min(tasks[kind].high for kind in headline),
+        level=level,
+        provenance=provenance,
+        tasks=tasks,
+        task=min(headline, key=lambda kind: (tasks[kind].retention, tasks[kind].low)),
+        notes=notes,
+    )
+
+
+def with_measured(
+    predicted: Accuracy, measured: Mapping[str, MeasuredRetention], headline: Sequence[str]
+) -> Accuracy:
+    """The prediction with the kinds put in that were measured under this configuration, and whose
+    measurement decides."""
+    decided = decided_by(measured, predicted.tasks, predicted.level)
+    if not decided:
+        return predicted
+    whole = all(kind in decided for kind in headline)
+    return headed(
+        headline,
+        {**predicted.tasks, **decided},
+        level=predicted.level,
+        provenance="measured" if whole else predicted.provenance,
+        notes=() if whole else predicted.notes,
+    )
+
+
+def in_order(
+    predicted: Accuracy,
+    beside: Sequence[tuple[Accuracy, bool]],
+    kinds: Collection[str],
+    headline: Sequence[str],
+) -> Accuracy:
+    """The prediction within those `beside` it, of runs with no more bits (True) and no fewer: in
+    the `kinds` of task that were scored."""
+    tasks = dict(predicted.tasks)
+    for known, less in beside:
+        limit = max if less else min
+        for kind in tasks.keys() & kinds:
+            ends = zip(_ends(tasks[kind]), _ends(known.tasks[kind]), strict=True)
+            tasks[kind] = TaskAccuracy(*(limit(pair) for pair in ends))
+    if tasks == predicted.tasks:
+        return predicted
+    return headed(
+        headline,
+        tasks,
+        level=predicted.level,
+        provenance=predicted.provenance,
+        notes=predicted.notes,
+    )
+
+
+def _ends(task: TaskAccuracy) -> tuple[float, float, float]:
+    return task.retention, task.low, task.high

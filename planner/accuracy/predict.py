@@ -5,7 +5,7 @@ JSON that `calibration.fit` writes; docs/accuracy.md says how good it is.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -21,7 +21,7 @@ from .format_arrays import all_kept, formats_of, with_read_keys
 from .formula import Floats, FormatArrays
 from .interval import with_high
 from .key_noise.at_hand import unread
-from .measured_configs import MeasuredRetention, decided_by
+from .measured_configs import headed, in_order, with_measured
 from .model_sensitivity import NEW_CACHE, ModelSensitivity
 from .named_noise import is_published, weight_equivalents, weight_notes
 from .notes import breaks_of, notes_of, said_of_calibration
@@ -81,7 +81,30 @@ def predict_many(
     """`predict` for many configurations of one model at once."""
     chosen = said_of_calibration(spec) if predictor is None else ()
     predictor = predictor or predictor_for(spec)
-    headline = headline_kinds(predictor.measured.kinds, task)
+    measured, headline = predictor.measured, headline_kinds(predictor.measured.kinds, task)
+    ordered = [list(measured.ordered(config, context)) for config in configs]
+    runs = list(dict.fromkeys(run for beside in ordered for run, _ in beside))
+    alone = _alone(spec, [*configs, *runs], context, predictor, headline, scored)
+    known = dict(zip(runs, alone[len(configs) :], strict=True))
+    return [
+        replace(
+            in_order(one, [(known[run], less) for run, less in beside], measured.kinds, headline),
+            notes=(*one.notes, *chosen),
+            breaks=breaks_of(predictor, config, context),
+        )
+        for one, config, beside in zip(alone, configs, ordered, strict=False)
+    ]
+
+
+def _alone(
+    spec: ModelSpec,
+    configs: Sequence[Configuration],
+    context: int,
+    predictor: Predictor,
+    headline: Sequence[str],
+    scored: ScoredTask | None,
+) -> list[Accuracy]:
+    """Each by its own format, whatever is known of others."""
     sensitivity = predictor.models.of(spec)
     formats = formats_of(spec, configs := [all_kept(config, context) for config in configs])
     table = _table(spec, configs, formats, context, predictor, sensitivity, scored)
@@ -93,7 +116,7 @@ def predict_many(
         ]
         table = np.stack([ends[0][0], table[1], ends[1][2]])
     predictions = [
-        _headed(
+        headed(
             headline,
             {
                 kind: TaskAccuracy(*(float(table[end, k, i]) for end in (1, 0, 2)))
@@ -112,13 +135,9 @@ def predict_many(
         )
         for i, config in enumerate(configs)
     ]
-    known = [
-        _with_measured(predicted, predictor.measured.of(config, context), headline)
-        for predicted, config in zip(predictions, configs, strict=True)
-    ]
     return [
-        replace(one, notes=(*one.notes, *chosen), breaks=breaks_of(predictor, config, context))
-        for one, config in zip(known, configs, strict=True)
+        with_measured(predicted, predictor.measured.of(config, context), headline)
+        for predicted, config in zip(predictions, configs, strict=True)
     ]
 
 
@@ -186,45 +205,6 @@ def _table(
         sensitivity.provenance in OF_THE_MODEL and not sensitivity.of_weights
     )
     return with_high(above_floor(kept, floors[:, None]), None if known else formats)
-
-
-def _headed(
-    headline: Sequence[str],
-    tasks: Mapping[str, TaskAccuracy],
-    *,
-    level: float,
-    provenance: str,
-    notes: tuple[str, ...],
-) -> Accuracy:
-    """Each end of the weakest kind's retention: what every kind of `headline` keeps at least."""
-    return Accuracy(
-        retention=min(tasks[kind].retention for kind in headline),
-        low=min(tasks[kind].low for kind in headline),
-        high=min(tasks[kind].high for kind in headline),
-        level=level,
-        provenance=provenance,
-        tasks=tasks,
-        task=min(headline, key=lambda kind: (tasks[kind].retention, tasks[kind].low)),
-        notes=notes,
-    )
-
-
-def _with_measured(
-    predicted: Accuracy, measured: Mapping[str, MeasuredRetention], headline: Sequence[str]
-) -> Accuracy:
-    """The prediction with the kinds put in that were measured under this configuration, and whose
-    measurement decides."""
-    decided = decided_by(measured, predicted.tasks, predicted.level)
-    if not decided:
-        return predicted
-    whole = all(kind in decided for kind in headline)
-    return _headed(
-        headline,
-        {**predicted.tasks, **decided},
-        level=predicted.level,
-        provenance="measured" if whole else predicted.provenance,
-        notes=() if whole else predicted.notes,
-    )
 
 
 def predict_grid(

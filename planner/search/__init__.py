@@ -9,7 +9,6 @@ DOOR = (
     "notes",
     "placed.questions",
     "placed.table",
-    "protected_layers",
     "recommend",
     "request",
     "sweep",

@@ -12,6 +12,9 @@ What is left out, because it cannot differ from something that is in, or cannot 
   - sinks: nothing measured says what they are worth here.
 """
 
+from collections.abc import Sequence
+
+from ..accuracy.predict import outlier_layers, proposed_protections
 from ..engine import Engine, Formats
 from ..formats.configuration import CHUNKS, GROUP_SIZES
 from ..formats.named import weight_format
@@ -71,3 +74,21 @@ def _widest_head(spec: ModelSpec) -> int:
         elif isinstance(mixer, CompressedAttention):
             widths.append(mixer.head_dim)
     return max(widths)
+
+
+def protection_presets(
+    spec: ModelSpec, proposed: Sequence[tuple[int, ...]] | None = None
+) -> tuple[tuple[int, ...], ...]:
+    """No layer; the first and last that cache keys; those known to carry the model's key
+    outliers, or, where none is known, the first two and last two; what is `proposed`."""
+    probed = proposed_protections(spec) if proposed is None else tuple(proposed)
+    caching = [
+        i
+        for i, layer in enumerate(spec.layers)
+        if any(isinstance(m, Attention) and m.shares_kv_with is None for m in layer.mixers)
+    ]
+    if len(caching) < 8:
+        return tuple(dict.fromkeys([(), *probed]))
+    wider = tuple(sorted(set(outlier_layers(spec)) & set(caching)))
+    presets = ((), (caching[0], caching[-1]), wider or (*caching[:2], *caching[-2:]), *probed)
+    return tuple(dict.fromkeys(presets))

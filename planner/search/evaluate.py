@@ -10,8 +10,8 @@ from ..accuracy.format_arrays import format_arrays
 from ..accuracy.formula import FormatArrays
 from ..accuracy.prediction import Accuracy, AccuracyGrid
 from ..engine import Engine, KVBytes
-from ..formats.configuration import Configuration, Protection
-from ..formats.space import PROTECTED_BITS, KVLayout, Space
+from ..formats.configuration import Configuration
+from ..formats.space import Space
 from ..hardware.gpu_names import find_gpu
 from ..hardware.gpus import Hardware
 from ..latency import predict as latency
@@ -25,9 +25,9 @@ from ..memory.kv_cache import kv_bytes
 from ..models.spec import ModelSpec
 from ..placement import Placement
 from ..workload import Workload
-from .enumerate import enumerate_space
+from .enumerate import enumerate_space, protection_presets
+from .measured_places import with_measured
 from .point_arrays import PointArrays
-from .protected_layers import protection_presets
 
 REFERENCE_GPU = "NVIDIA GeForce RTX 4090"
 """Whose roofline orders configurations by time where no GPU is named: its 164 operations a byte
@@ -150,7 +150,7 @@ def evaluate(
         engine.loaded(spec), workload, card, profile_of(engine, card, spec).coefficients, axes
     )
     shape = space.shape
-    retention, low = _with_measured(spec, space, workload.context, grid, task)
+    retention, low = with_measured(spec, space, workload.context, grid, task)
     trusted = grid.provenance == "calibrated"
     time = seconds.ttft + workload.output * seconds.tpot
     points = PointArrays(
@@ -165,64 +165,6 @@ def evaluate(
         usual=(space.usual_chunk & ~space.two_bits).ravel(),
     )
     return EvaluatedSpace(spec, workload, engine, hardware, space, sizes, axes, points, task)
-
-
-def _with_measured(
-    spec: ModelSpec,
-    space: Space,
-    context: int,
-    grid: AccuracyGrid,
-    task: str | None,
-) -> tuple[accuracy.Floats, accuracy.Floats]:
-    """Retention and its lower end [W, F, C], with what was measured where it was."""
-    retention = np.broadcast_to(grid.retention[:, :, None], space.shape)
-    low = np.broadcast_to(grid.low[:, :, None], space.shape)
-    measured = accuracy.predictor_for(spec).measured
-    measured_at = {
-        (*where, c): config
-        for run in measured.configurations()
-        if (where := _find(space, run)) is not None
-        for c, chunk in enumerate(space.chunks)
-        if measured.of(config := run.with_chunk(chunk), context)
-    }
-    if measured_at:
-        retention, low = retention.copy(), low.copy()
-        kept = accuracy.predict_many(spec, list(measured_at.values()), context, task=task)
-        for place, known in zip(measured_at, kept, strict=True):
-            retention[place], low[place] = known.retention, known.low
-    return retention, low
-
-
-def _find(space: Space, config: Configuration) -> tuple[int, int] | None:
-    """(weights, format) of a configuration, whatever its chunk; None where it is not in."""
-    layout = KVLayout(
-        config.granularity,
-        config.group_size,
-        config.block_tokens,
-        config.smoothing,
-        config.rotation,
-        config.residual,
-    )
-    protected = config.protection
-    layers = protected.layers if protected is not None else ()
-    named = (config.k_format, config.v_format)
-    kept = Protection(layers, PROTECTED_BITS, PROTECTED_BITS) if layers else None
-    if (
-        config.weight_bits not in space.weights
-        or config.activation_bits < 16
-        or layers not in space.protections
-        or protected != kept
-        or config.clip < 100
-        or (any(named) and named not in space.kv_formats)
-    ):
-        return None
-    same = np.array([other == layout for other in space.layouts])[space.layout]
-    same &= (space.k_bits == config.k_bits) & (space.v_bits == config.v_bits)
-    same &= space.protection == space.protections.index(layers)
-    if space.kv_formats:
-        same &= np.array([pair == named for pair in space.kv_formats])
-    places = np.flatnonzero(same)
-    return (space.weights.index(config.weight_bits), int(places[0])) if len(places) else None
 
 
 def predict_point(

@@ -1,13 +1,16 @@
 """Configurations that were run stand for what was asked, and for no more: by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from kvpareto.planner.accuracy.measured_configs import (
     MeasuredConfigurations,
     MeasuredRetention,
+    in_order,
     numerically,
 )
-from kvpareto.planner.accuracy.prediction import TaskAccuracy
+from kvpareto.planner.accuracy.prediction import Accuracy, TaskAccuracy
 from kvpareto.planner.formats.configuration import Configuration
 
 parse = Configuration.parse
@@ -109,6 +112,37 @@ def test_fewer_bits_of_what_is_broken_are_broken_and_more_are_not() -> None:
     # its own entry is said before a shorter one of another configuration
     assert runs.broken(parse("w8a16-k2v4"), 3000) == (parse("w8a16-k2v4"), 3000)
     assert runs.broken(parse("w8a16-k2v4"), 2999) == (parse("w8a16-k4v4"), 1000)
+
+
+def test_runs_that_are_alike_but_for_bits_are_beside_a_format() -> None:
+    runs = MeasuredConfigurations(
+        [
+            entry("w16a16-k4v4", 1000, retrieval=[0.81, 0.01]),
+            entry("w16a16-k8v8", 1000, retrieval=[0.99, 0.01]),
+            entry("w16a16-k2v8", 1000, retrieval=[0.3, 0.01]),
+            entry("w4a16-k4v4", 1000, retrieval=[0.7, 0.01]),
+            entry("w16a16-k4v4+smooth", 1000, retrieval=[0.95, 0.01]),
+            entry("w16a16-k16v16", 200, retrieval=[1.0, 0.01]),
+        ]
+    )
+    beside = {str(run): less for run, less in runs.ordered(parse("w16a16-k4v5"), 1000)}
+    assert beside == {"w16a16-k4v4": True, "w16a16-k8v8": False, "w4a16-k4v4": True}
+
+
+def test_more_bits_are_promised_no_less_and_fewer_no_more_of_what_was_scored() -> None:
+    said, kinds = TaskAccuracy(0.5, 0.2, 0.6), ("retrieval", "reasoning")
+    asked = Accuracy(0.5, 0.2, 0.6, 0.9, "calibrated", dict.fromkeys(kinds, said), "retrieval")
+    tasks = {"retrieval": TaskAccuracy(0.8, 0.75, 0.85), "reasoning": TaskAccuracy(0.9, 0.1, 1.0)}
+    run = Accuracy(0.8, 0.1, 0.85, 0.9, "calibrated", tasks, "retrieval")
+    more = in_order(asked, [(run, True)], {"retrieval"}, ("retrieval",))
+    assert (more.tasks["retrieval"], more.tasks["reasoning"]) == (tasks["retrieval"], said)
+    assert (more.retention, more.low, more.high) == (0.8, 0.75, 0.85)
+    low = replace(run, tasks={**tasks, "retrieval": TaskAccuracy(0.3, 0.25, 0.35)})
+    fewer = in_order(asked, [(low, False)], {"retrieval"}, kinds)
+    assert fewer.tasks["retrieval"] == TaskAccuracy(0.3, 0.2, 0.35)
+    assert (fewer.retention, fewer.low, fewer.high, fewer.task) == (0.3, 0.2, 0.35, "retrieval")
+    assert in_order(asked, [(low, True)], {"reasoning"}, ("reasoning",)).high == 1.0
+    assert in_order(asked, [], {"retrieval"}, kinds) == asked
 
 
 @pytest.mark.parametrize(

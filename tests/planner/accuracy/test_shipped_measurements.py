@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,14 @@ from kvpareto.calibration.fit.measured_models import (
     scored_runs,
 )
 from kvpareto.planner.accuracy.calibration_files.check import check_payload
-from kvpareto.planner.accuracy.predict import predict, predictor_for, published
+from kvpareto.planner.accuracy.predict import predict, predict_many, predictor_for, published
 from kvpareto.planner.accuracy.shipped_measurements import measured_as, measured_models
+from kvpareto.planner.engines.kvpareto import KVPARETO
 from kvpareto.planner.formats.configuration import Configuration, Granularity
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.models.spec import ModelSpec
+from kvpareto.planner.search.evaluate import evaluate
+from kvpareto.planner.workload import Workload
 from kvpareto.report.profiles import list_document, show_document
 from tests.cli.answers import document
 
@@ -203,3 +207,35 @@ def test_exams_have_a_floor_and_count_where_the_model_does_not_guess(tmp_path: P
     guessed = [line("k16v16", "1110000000"), line("k4v4", "1100000000")]
     (tmp_path / "same_bytes_made_up.jsonl").write_text("\n".join(guessed) + "\n")
     assert scored_runs(tmp_path, SHIPPED) == []  # 30 % where guessing scores 25
+
+
+@pytest.mark.parametrize("name", [LARGER, CODER, SMOL, GEMMA])
+@pytest.mark.parametrize("context", [1024, 2048, 8192])
+def test_more_bits_promise_no_less_and_fewer_no_more_than_a_run(name: str, context: int) -> None:
+    spec = spec_of(name)
+    measured = predictor_for(spec).measured
+    for run in measured.configurations():
+        kinds = measured.of(run, context).keys()
+        if not kinds or run.v_bits >= 8 or run.v_format:
+            continue
+        more = replace(run, v_bits=2 * run.v_bits), replace(run, v_bits=run.v_bits + 1)
+        fewer = replace(run, v_bits=max(run.v_bits - 1, 2)), replace(run, weight_bits=4)
+        known, *beside = predict_many(spec, [run, *more, *fewer], context)
+        for kind, up, down in product(kinds, beside[:2], beside[2:]):
+            less, kept, most = down.tasks[kind], known.tasks[kind], up.tasks[kind]
+            assert less.retention <= kept.retention <= most.retention, (run, kind)
+            assert less.low <= kept.low <= most.low, (run, kind)
+            assert less.high <= kept.high <= most.high, (run, kind)
+
+
+def test_a_plan_holds_what_lies_beside_a_run_to_it() -> None:
+    spec = spec_of(LARGER)
+    space = evaluate(spec, Workload(8192, 256), KVPARETO, None)
+    named = ("w16a16-k4v8+smooth", "w16a16-k4v4+smooth", "w4a16-k4v4-kc", "w16a16-k8v4")
+    wanted = {Configuration.parse(text) for text in named}
+    at = [i for i in range(len(space.points.low)) if space.space.configuration(i) in wanted]
+    assert len(at) == len(wanted)
+    for i, kept in zip(
+        at, predict_many(spec, [space.space.configuration(i) for i in at], 8192), strict=True
+    ):
+        assert (space.points.retention[i], space.points.low[i]) == (kept.retention, kept.low)

@@ -33,8 +33,7 @@ from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory.activation.kvpareto_engine import FUSED_LAYERS
 from kvpareto.planner.memory.estimate_space import memory_table
 from kvpareto.planner.models.spec import ModelSpec
-from kvpareto.planner.search.enumerate import enumerate_space
-from kvpareto.planner.search.protected_layers import protection_presets
+from kvpareto.planner.search.enumerate import enumerate_space, protection_presets
 from kvpareto.planner.workload import Workload
 
 H200 = find_gpu("H200")

@@ -16,9 +16,8 @@ from kvpareto.planner.load_model import load_model
 from kvpareto.planner.memory import estimate as memory
 from kvpareto.planner.memory.estimate_space import memory_table
 from kvpareto.planner.memory.kv_cache import kv_bytes
-from kvpareto.planner.search.enumerate import enumerate_space
-from kvpareto.planner.search.evaluate import _find
-from kvpareto.planner.search.protected_layers import protection_presets
+from kvpareto.planner.search.enumerate import enumerate_space, protection_presets
+from kvpareto.planner.search.measured_places import _find
 from kvpareto.planner.workload import Workload
 
 MODELS = {

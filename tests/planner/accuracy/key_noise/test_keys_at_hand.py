@@ -22,7 +22,7 @@ from kvpareto.planner.accuracy.key_noise.key_ranges import KeyRanges
 from kvpareto.planner.accuracy.predict import predict, proposed_protections
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.load_model import load_model
-from kvpareto.planner.search.protected_layers import protection_presets
+from kvpareto.planner.search.enumerate import protection_presets
 from tests.planner.accuracy.key_checkpoints import BIASED, checkpoint, gguf_checkpoint
 
 LARGE, SMALL = 1000.0, 0.1
