@@ -46,11 +46,17 @@ class Fields:
         self.defaults = defaults or {}
         self.notes: list[str] = notes if notes is not None else []
 
-    def changed(self, **values: Any) -> Mapping[str, Any]:
+    def changed(self, **values: Any) -> "Fields":
         """The section with other values; what is read of it counts as read of this one."""
-        if isinstance(self.raw, ReadKeys):
-            return self.raw.changed(**values)
-        return {**self.raw, **values}
+        raw = self.raw
+        return Fields(
+            raw.changed(**values) if isinstance(raw, ReadKeys) else {**raw, **values},
+            kind=self.kind,
+            path=self.path,
+            aliases=self.aliases,
+            defaults=self.defaults,
+            notes=self.notes,
+        )
 
     def note(self, text: str) -> None:
         """Add a visible warning, once."""

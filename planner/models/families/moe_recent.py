@@ -111,8 +111,7 @@ def inkling_mixers(b: Block, kind: str) -> tuple[Attention, RecurrentState]:
     slides = kind == SLIDING
     if slides:
         names = ("num_attention_heads", "num_key_value_heads", "head_dim")
-        raw = {**f.raw, **{name: f.count(f"swa_{name}", f.count(name)) for name in names}}
-        own = Fields(raw, kind=f.kind, path=f.path, defaults=f.defaults, notes=f.notes)
+        own = f.changed(**{name: f.count(f"swa_{name}", f.count(name)) for name in names})
     window = f.count("sliding_window_size", high=2**31) if slides else None
     mixer = gqa(Block(own, t, b.hidden), FULL, qk_norm="head")
     rel, kernel = f.count("d_rel"), f.count("conv_kernel_size")

@@ -80,15 +80,7 @@ def laguna_kinds(f: Fields, layers: int) -> Sequence[str]:
 def laguna_attention(b: Block, kind: str) -> Attention:
     """Llama's with the query heads that the layer's kind says, and a gate on heads or channels."""
     name, _, count = kind.partition(":")
-    raw = b.f.changed(num_attention_heads=int(count))
-    own = Fields(
-        raw,
-        kind=b.f.kind,
-        path=b.f.path,
-        aliases=b.f.aliases,
-        defaults=b.f.defaults,
-        notes=b.f.notes,
-    )
+    own = b.f.changed(num_attention_heads=int(count))
     mixer = gqa(Block(own, b.t, b.hidden), name, bias="attention_bias", qk_norm="head")
     gating = b.f.raw.get("gating", b.f.defaults.get("gating"))
     each_head = gating is True or gating == "per-head"

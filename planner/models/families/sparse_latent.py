@@ -137,7 +137,7 @@ def _sliding_fields(f: Fields) -> Fields:
         name = "head_dim" if section.has("head_dim") else "swa_head_dim"
         raise names.wrong(name, own["head_dim"], f"at least the {plain} channels without positions")
     own = {**entry, "qk_rope_head_dim": section.count("qk_rope_head_dim", rotary, low=0), **own}
-    return Fields({**f.raw, **own}, kind=f.kind, path=f.path, defaults=f.defaults, notes=f.notes)
+    return f.changed(**own)
 
 
 def dots3_ffn(b: Block, kind: str) -> FFN:

@@ -39,8 +39,7 @@ def step_attention(b: Block, kind: str) -> Attention:
     f = b.f
     own = f
     if kind == SLIDING and f.has("num_sliding_attention_heads"):
-        raw = f.changed(num_attention_heads=f.count("num_sliding_attention_heads"))
-        own = Fields(raw, kind=f.kind, path=f.path, defaults=f.defaults, notes=f.notes)
+        own = f.changed(num_attention_heads=f.count("num_sliding_attention_heads"))
     mixer = gqa(Block(own, b.t, b.hidden), kind, bias="attention_bias", qk_norm="head")
     b.t.linear("self_attn.g_proj", b.hidden, mixer.query_heads)
     return replace(mixer, output_gate=True)

@@ -59,8 +59,7 @@ def nemotron_nas(f: Fields, t: Tensors) -> Decoder:
             t.linear("self_attn.linear_attn", hidden, hidden)
         elif attention == "full":
             query = f.count("num_attention_heads")
-            raw = f.changed(num_key_value_heads=max(1, query // group))
-            own = Fields(raw, kind=f.kind, notes=f.notes)
+            own = f.changed(num_key_value_heads=max(1, query // group))
             mixers = (gqa(Block(own, t, hidden), "full_attention", bias="attention_bias"),)
         if ffn != "none":
             t.norm("post_attention_layernorm", hidden)

@@ -74,10 +74,7 @@ def large4_attention(b: Block, kind: str) -> LatentAttention:
     own = f
     if turns == "0":
         whole = f.count("qk_nope_head_dim") + f.count("qk_rope_head_dim", low=0)
-        raw = {**f.raw, "qk_nope_head_dim": whole, "qk_rope_head_dim": 0}
-        own = Fields(
-            raw, kind=f.kind, path=f.path, aliases=f.aliases, defaults=f.defaults, notes=f.notes
-        )
+        own = f.changed(qk_nope_head_dim=whole, qk_rope_head_dim=0)
     mixer = mla(Block(own, t, b.hidden), indexer=mode, q_rank=f.has("q_lora_rank"))
     scales = [("", mixer.query_heads)]
     if mixer.indexer is not None:
