@@ -39,6 +39,8 @@ def announce(
                     bench.prompts.items(name, context)  # raises, and says how many tokens it needs
                 say(f"task {name} is left out: it needs more than {context:,} tokens")
     estimate = forecast(bench, asked.contexts)
+    if options.minutes is not None and estimate.few(asked, options.minutes):
+        estimate = estimate.shorter(forecast(bench, asked.contexts))
     seconds = None if options.minutes is None else 60 * options.minutes
     bench.probe_tokens = estimate.probe_tokens(len(bench.spec.layers), seconds)
     if options.minutes is not None and not records:
@@ -53,8 +55,7 @@ def announce(
         )
     done = len({record.config for record in records if record.task != LAYERS})
     say(in_words(estimate, bench, asked, done, options.minutes))
-    one = estimate.seconds(asked.items, asked.contexts)
-    if options.minutes is not None and one > 60 * options.minutes / 2:
+    if options.minutes is not None and estimate.few(asked, options.minutes):
         say("few configurations fit in this time: give a shorter --context or fewer --tasks")
     return asked, estimate
 
@@ -78,13 +79,31 @@ def announce_layers(sensitivity: "Sensitivity | None", say: Say) -> None:
 
 def announce_rows(file: "RecordFile", here: "Environment", say: Say) -> None:
     """What of the rows on the disk is not as it was written, or not of these versions."""
-    from .records.record_file import of_other_versions
+    from .records.record_file import DIVERGENCE, of_other_versions
 
     if file.torn:
         say(f"the last row was incomplete; it is kept in {file.path.name}.torn")
     old = of_other_versions(file.records, here)
     if old:
         say(f"{len(old)} rows were measured by other versions; they are kept and marked")
+    otherwise = [row for row in file.records if row.task == DIVERGENCE and _otherwise(row)]
+    if otherwise:
+        say(
+            f"{len(otherwise)} rows compare more of the text than its end, which is what runs "
+            "compare now, and count windows of recent tokens too low: to measure all alike, move "
+            f"{file.path.parent} away"
+        )
+
+
+def _otherwise(row: "Record") -> bool:
+    """Whether a divergence is of other positions of its text than are compared now."""
+    from .measure.divergence import compares_otherwise
+    from .records.record_file import POSITIONS, TAIL, WINDOW
+
+    if POSITIONS not in row.details:  # a failure
+        return False
+    window = row.details.get(WINDOW, float(row.context))
+    return compares_otherwise(row.details[POSITIONS], window, row.details.get(TAIL))
 
 
 def announce_dequantized(stored: "ModelSpec", spec: "ModelSpec", say: Say) -> None:

@@ -73,7 +73,7 @@ class Ending:
     expected_everywhere: float | None = None
     """Mean over all candidates that were not run."""
     one: float = 0.0
-    """Seconds of a configuration, as forecast."""
+    """Seconds of a configuration, by those that were run, before them as forecast."""
     beside: float = 0.0
     """Seconds that runs of other weight bits and a fit take beside them."""
 
@@ -103,6 +103,7 @@ class Campaign:
             spec, max(plan.contexts), plan.weights, sensitivity
         )
         self._index = {config: i for i, config in enumerate(self._configs)}
+        self._times = RunTimes(plan, clock)
         self._telling: CandidateDesign | None = None
         if plan.runs >= LONG:
             memory = self._candidates.memory.tolist()
@@ -110,7 +111,7 @@ class Campaign:
 
     def run(self) -> Ending:
         """Run configurations, at all contexts each; the order depends on the rows alone."""
-        times = RunTimes(self._plan, self._clock)
+        times = self._times
         done: list[Configuration] = []
         while len(done) < self._plan.runs:
             config = next((c for c in self._certain() if c not in done), None)
@@ -185,7 +186,7 @@ class Campaign:
         everywhere = None
         if self._telling is not None and number >= MANY:
             everywhere = self._telling.expected(_runs(self._records), self._tried())
-        one = sum(self._plan.expected.values())
+        one = sum(self._times.needed(context) for context in self._plan.contexts)
         beside = AGAIN * self._plan.reading + self._plan.end
         return Ending(reason, number, error, everywhere, one, beside)
 
@@ -223,12 +224,13 @@ class RunTimes:
         if self._plan.minutes is None:
             return True
         spent = self._clock() - self._started
-        needed = beside + sum(self._needed(context) for context in contexts)
+        needed = beside + sum(self.needed(context) for context in contexts)
         if fit:
             needed += self._plan.end + CHOICES * max(self._choices[-RECENT:], default=0.0)
         return spent + needed <= 60 * self._plan.minutes
 
-    def _needed(self, context: int) -> float:
+    def needed(self, context: int) -> float:
+        """Seconds of a run at this context."""
         if context in self._took:
             return max(self._took[context][-RECENT:])
         expected = self._plan.expected

@@ -47,6 +47,22 @@ class TimeEstimate:
         parts = [self.parts[context] for context in contexts]
         return sum(part.fixed + items * part.per_item for part in parts)
 
+    def shorter(self, other: "TimeEstimate") -> "TimeEstimate":
+        """The lesser of two of the same runs: what else the machine did made them longer."""
+        parts = {
+            context: replace(
+                part,
+                fixed=min(part.fixed, other.parts[context].fixed),
+                per_item=min(part.per_item, other.parts[context].per_item),
+            )
+            for context, part in self.parts.items()
+        }
+        return TimeEstimate(parts, min(self.per_token, other.per_token))
+
+    def few(self, asked: CalibrationSettings, minutes: float) -> bool:
+        """Whether not even two configurations fit the minutes."""
+        return self.seconds(asked.items, asked.contexts) > 60 * minutes / 2
+
     def share(self, task: str, context: int, asked: CalibrationSettings) -> float:
         """The part of a configuration's time that a row takes."""
         part = self.parts[context]

@@ -73,8 +73,8 @@ def check_fitted(folder: Path, records: Sequence[Record], fitted: bool, ended: E
 
 
 def _more(rows: Sequence[Record], ended: Ended) -> str:
-    """What to type for a fit, and for all runs: by the forecast, or by the time that the
-    unquantized model took where that is longer. Whatever came before the runs comes again."""
+    """What to type for a fit, and for all runs: by what was run, before that by the forecast, or by
+    the time that rows took where that is longer. Whatever came before the runs comes again."""
     if ended.runs < 2:
         return f"the rows are kept; --resume --runs {RUNS} goes on"
     spans = [

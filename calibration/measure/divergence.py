@@ -123,6 +123,15 @@ def tail_of(tokens: int) -> int:
     return min(TAIL, tokens // 2) if tokens >= 2 * STEP else 0
 
 
+def compares_otherwise(positions: float, tokens: float, tail: float | None) -> bool:
+    """Whether `positions` of texts of so many tokens are others than those of today's `tail_of`.
+    Rows from before it was written down have no tail: then their number tells."""
+    now = tail_of(int(tokens))
+    if tail is not None:
+        return tail != now
+    return positions % ((now or int(tokens)) - 1) != 0
+
+
 def check_windows(windows: Tensor) -> None:
     """Raise BadInput for windows [N, T] in which nothing is predicted."""
     if windows.dim() != 2 or min(windows.shape) < 1 or windows.shape[1] < 3:

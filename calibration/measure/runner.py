@@ -13,8 +13,18 @@ from typing import Protocol
 from ...planner.errors import KVParetoError
 from ...planner.formats.configuration import Configuration
 from ...runtime.failures import NotFinite, is_out_of_memory
-from ..records.record_file import DIVERGENCE, LAYERS, PROBED_LAYERS, WINDOW, Record, now
+from ..records.record_file import (
+    DIVERGENCE,
+    LAYERS,
+    POSITIONS,
+    PROBED_LAYERS,
+    TAIL,
+    WINDOW,
+    Record,
+    now,
+)
 from ..tasks.scores import Score, paired
+from .divergence import tail_of
 from .early_stopping import (
     ABLE,
     FIRST,
@@ -178,8 +188,9 @@ class ConfigurationRunner:
                 "kl": divergence.kl.value,
                 "kl_stderr": divergence.kl.stderr,
                 "top1": divergence.top1.value,
-                "positions": divergence.positions,
+                POSITIONS: divergence.positions,
                 WINDOW: trial.window(),
+                TAIL: tail_of(trial.window()),
             },
             memory=trial.memory(),
             ttft_s=speed.ttft_s,

@@ -36,6 +36,10 @@ HARNESS = "lm_eval:"
 WINDOW = "window"
 """Of a divergence's details: tokens of the windows, where the text is shorter than the context."""
 
+TAIL = "tail"
+"""The same: tokens at the end of each window that are compared, 0 where all are."""
+POSITIONS = "positions"
+
 Key = tuple[str, int, str, int]
 """(configuration, context, task, seed): what is measured once."""
 

@@ -162,6 +162,22 @@ def test_without_minutes_all_runs_are_run() -> None:
     )
     found = Campaign(LLAMA, plan, runner, records, lambda number, config: None, clock).run()
     assert found.reason == "4 configurations were run"
+    assert found.one == 2e6  # as the runs took, not as was forecast
+
+
+def test_a_forecast_under_load_is_made_again_and_the_shorter_holds() -> None:
+    loaded, idle = (
+        TimeEstimate(
+            {512: ConfigurationTime(4.0 * pace, 0.5, 3), 1024: ConfigurationTime(8.0, pace, 3)},
+            0.01 * pace,
+        )
+        for pace in (15.0, 1.0)
+    )
+    asked = begun(contexts=(512, 1024), items=8)
+    assert loaded.few(asked, 6.0)
+    assert not idle.few(asked, 1.0)
+    for found in (loaded.shorter(idle), idle.shorter(loaded)):
+        assert found == idle
 
 
 def test_shares_of_a_configuration_add_up() -> None:

@@ -12,6 +12,7 @@ from kvpareto.calibration.measure.divergence import (
     Divergence,
     check_windows,
     compare,
+    compares_otherwise,
     divergence,
     tail_of,
     text_windows,
@@ -272,3 +273,20 @@ def test_windows_in_which_nothing_is_predicted_are_refused(shape: tuple[int, ...
     with pytest.raises(BadInput, match="no text to compare"):
         check_windows(torch.zeros(shape))
     check_windows(torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize(
+    ("positions", "tokens", "tail", "otherwise"),
+    [
+        (3 * 255, 4096, 256, False),
+        (3 * 255, 4096, None, False),  # from before it was written down, by the same measure
+        (3 * 2047, 4096, None, True),  # 256 positions of each of eight chunks
+        (3 * 255, 4096, 128, True),
+        (99, 100, 0, False),
+        (99, 100, None, False),
+    ],
+)
+def test_rows_of_other_positions_are_told_apart(
+    positions: int, tokens: int, tail: int | None, otherwise: bool
+) -> None:
+    assert compares_otherwise(positions, tokens, tail) is otherwise

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kvpareto.calibration.announcement import announce_rows
 from kvpareto.calibration.records.lock import ProfileLock
 from kvpareto.calibration.records.record_file import (
     LOCK,
@@ -143,3 +144,17 @@ def test_rows_of_other_versions_are_kept_and_told_apart(tmp_path: Path) -> None:
     records = read_records(tmp_path / ROWS)
     assert [record.seed for record in records] == [0, 1]
     assert [record.seed for record in of_other_versions(records, ENVIRONMENT)] == [0]
+
+
+def test_rows_that_compare_other_positions_of_a_text_are_told(tmp_path: Path) -> None:
+    of_text = {"task": "divergence", "context": 4096}
+    said: list[str] = []
+    with RecordFile(tmp_path) as file:
+        file.append(row(0, **of_text, details={"positions": 3 * 255, "window": 4096, "tail": 256}))
+        announce_rows(file, ENVIRONMENT, said.append)
+        assert not said
+        file.append(row(1, **of_text, details={"positions": 3 * 2047, "window": 4096}))
+        announce_rows(file, ENVIRONMENT, said.append)
+    assert len(said) == 1
+    assert said[0].startswith("1 rows compare more of the text than its end")
+    assert str(tmp_path) in said[0]
