@@ -169,10 +169,14 @@ def _nothing_small_enough(request: Request, table: Table, smallest: int) -> Noth
         most, unsure = "at most ", f" ({request.spec.model_type} is not known)"
     asked = request.max_loss
     what = "nothing fits" if asked is None else f"nothing that loses at most {asked:.1%} fits"
+    lacks = (
+        f"needs {most}{format_bytes(need)}, {format_bytes(need - request.budget)} more than the "
+        f"budget of {format_bytes(request.budget)}{unsure}"
+    )
+    if request.ram is not None and need == request.budget + 1:
+        lacks = f"leaves more to host memory than its {format_bytes(request.ram)}{unsure}"
     return NothingFits(
-        f"{what}: the smallest usable configuration, {config}, needs {most}{format_bytes(need)}, "
-        f"{format_bytes(need - request.budget)} more than the budget of "
-        f"{format_bytes(request.budget)}{unsure}",
+        f"{what}: the smallest usable configuration, {config}, {lacks}",
         "this would fit: " + "; or ".join(hints),
         {
             **_asked(request),

@@ -66,7 +66,8 @@ class _Layout:
         total = sum(card.needed[2] for card in self.cards)
         if self.fits:
             return total
-        lack = max(card.needed[2] / card.budget for card in self.cards)
+        # A fraction is a thousandth too small at worst.
+        lack = max((card.needed[2] + card.free // 1000) / card.budget for card in self.cards)
         budget = sum(card.budget for card in self.cards)
         return max(total, budget + 1, int(budget * min(lack, 1e6)))
 

@@ -35,6 +35,13 @@ def test_the_host_memory_that_is_named_would_do(words: dict[str, str]) -> None:
         api.plan(words["model"], engine="llama.cpp", ram=less, offline=True, **asked)  # type: ignore[arg-type]
 
 
+def test_where_host_memory_alone_is_short_it_is_named() -> None:
+    """Half of 512 MB are the system's: the card holds all layers, the token table has no room."""
+    with pytest.raises(NothingFits) as raised:
+        api.plan("Qwen/Qwen3-8B", engine="llama.cpp", gpu="4060", ram="512MB", offline=True)
+    assert raised.value.message.endswith("leaves more to host memory than its 256.00 MB")
+
+
 def test_without_a_card_the_budget_is_typed_as_host_memory() -> None:
     with pytest.raises(NothingFits) as raised:
         api.plan("Qwen/Qwen3-8B", engine="llama.cpp", ram="4GB", offline=True)

@@ -3,6 +3,7 @@
 import pytest
 
 from kvpareto import api
+from kvpareto.planner.errors import NothingFits
 
 
 def command(model: str, gpu: str, users: int, parallel: str) -> str:
@@ -37,3 +38,12 @@ def test_whole_replicas_take_their_part_of_the_users() -> None:
     line = command("Qwen/Qwen3-8B", "2xH100", 8, "dp2")
     assert "--chunked-prefill-size 2048 --max-running-requests 4 " in line
     assert line.endswith("--dp-size 2")
+
+
+def test_what_a_fraction_in_thousandths_lacks_is_no_single_byte() -> None:
+    """Eighteen tokens too many, of 24 users in 73,728 bytes each: 32 MB, and 1 B was said."""
+    words = {"gpu": "H100", "users": 24, "output": 0, "offline": True}
+    assert api.plan("Qwen/Qwen3-8B", engine="sglang", context=36482, **words)["fits"]
+    with pytest.raises(NothingFits) as caught:
+        api.plan("Qwen/Qwen3-8B", engine="sglang", context=36500, **words)
+    assert 18 * 24 * 73728 <= caught.value.details["missing_bytes"] <= 0.001 * 80 * 2**30
