@@ -10,7 +10,14 @@ from ..planner.search.request import SAFE_LOSS
 from ..planner.units import format_bytes, format_parameters, format_seconds
 from .lines import LABEL, print_command, print_line, print_whole
 from .numbers import percent, seconds
-from .servers.serving import alone_words, asked_words, compared_words, own_words, serves_line
+from .servers.serving import (
+    alone_words,
+    asked_words,
+    compared_words,
+    own_words,
+    sequences,
+    serves_line,
+)
 
 Document = Mapping[str, Any]
 _BAR = 24
@@ -106,7 +113,7 @@ def _asked(document: Document) -> str:
     parts = [
         f"{document['model']}  {format_parameters(document['parameters'])} parameters",
         asked_words(document),
-        f"{'users' if 'serving' in document['recommended'] else 'batch'} {document['batch']}",
+        sequences(document, document["recommended"]),
         f"engine {engine_of(document)}",
     ]
     return ", ".join(parts)

@@ -17,7 +17,7 @@ from .answer import engine_of, lowest_kind, print_answer, print_point, title
 from .frontier import print_frontier, print_rows
 from .lines import print_line, print_whole, together
 from .numbers import percent, seconds
-from .servers.serving import asked_words, card_rows
+from .servers.serving import asked_words, card_rows, sequences
 
 Document = Mapping[str, Any]
 Reminder = tuple[str, str]
@@ -47,7 +47,8 @@ _TERMS = (
 
 def print_estimate(document: Document, console: Console) -> None:
     """One configuration: memory term by term, accuracy, latency."""
-    _print(console, _heading(document), "", *_point(document, document, console), *_notes(document))
+    heading, notes = _heading(document, document), _notes(document)
+    _print(console, heading, "", *_point(document, document, console), *notes)
 
 
 def print_plan(document: Document, console: Console) -> Reminder:
@@ -93,7 +94,7 @@ def print_longest(document: Document, console: Console) -> Reminder:
     score or prefills in longer chunks at the price of context."""
     best, *others = document["max_context"]
     answer = f"{best['max_context']:,} tokens"
-    _print(console, _heading(document, context=False), _budget(document), "")
+    _print(console, _heading(document, best, context=False), _budget(document), "")
     print_whole(console, "Longest", Text.assemble((answer, "bold"), " with"))
     print_whole(console, "", Text(best["config"], "bold"))
     print_point(document, best, console)
@@ -129,11 +130,11 @@ def _print(console: Console, *parts: RenderableType) -> None:
     console.print(Group(*parts), highlight=False, markup=False)
 
 
-def _heading(document: Document, *, context: bool = True) -> Text:
+def _heading(document: Document, point: Document, *, context: bool = True) -> Text:
     parts = [_parameters(document)]
     if context:
         parts.append(asked_words(document))
-    parts += [f"batch {document['batch']}", f"engine {engine_of(document)}"]
+    parts += [sequences(document, point), f"engine {engine_of(document)}"]
     return Text.assemble((document["model"], "bold"), "  " + ", ".join(parts))
 
 

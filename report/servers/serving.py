@@ -146,3 +146,8 @@ def asked_words(document: Document) -> str:
         return f"{format_tokens(document['context'])} + {document['output']} tokens"
     parts = ", ".join(f"{one['part']:.0%} {format_tokens(one['tokens'])}" for one in lengths)
     return f"{parts} + {document['output']} tokens"
+
+
+def sequences(document: Document, point: Document) -> str:
+    """How many run at once: a server's are its users."""
+    return f"{'users' if 'serving' in point else 'batch'} {document['batch']}"

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from kvpareto.cli import run
 from kvpareto.planner.errors import NothingFits
 from kvpareto.planner.search.recommend import recommend
 from kvpareto.planner.typed_request import typed_request
@@ -123,3 +124,17 @@ def test_our_own_runtime_is_asked_for_one_card_of_a_server_alone(
 
     monkeypatch.setattr(own, "recommend", nothing)
     assert own.own_runtime(plan) is None
+
+
+def test_sequences_of_a_server_are_users_in_every_answer(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = ["Qwen/Qwen3-8B", "--engine", "vllm", "--gpu", "H100", "--users", "16", "--offline"]
+    config = ["--config", "w16a16-k16v16"]
+    for command in (
+        ["plan", *asked],
+        ["plan", *asked, "--max-context"],
+        ["estimate", *asked, *config],
+    ):
+        assert run(command) == 0
+        assert ", users 16, engine vllm" in capsys.readouterr().out.splitlines()[0]
