@@ -18,6 +18,15 @@ GROK_2 = {"model_type": "git", "architectures": ["Grok1ForCausalLM"], "hidden_si
           "num_local_experts": 8, "residual_moe": True, "num_attention_heads": 64,
           "num_key_value_heads": 8, "num_hidden_layers": 64, "head_dim": 128,
           "vocab_size": 131072, "sliding_window_size": -1, "global_attn_every_n": 1}
+SMALLTHINKER_21B = {"architectures": ["SmallThinkerForCausalLM"], "torch_dtype": "bfloat16",
+                    "hidden_size": 2560, "num_hidden_layers": 52, "num_attention_heads": 28,
+                    "num_key_value_heads": 4, "head_dim": 128, "vocab_size": 151936,
+                    "max_position_embeddings": 16384, "moe_num_primary_experts": 64,
+                    "moe_num_active_primary_experts": 6, "moe_ffn_hidden_size": 768,
+                    "moe_layer_layout": [1] * 52, "rope_layout": [0, 1, 1, 1] * 13,
+                    "sliding_window_layout": [0, 1, 1, 1] * 13, "sliding_window_size": 4096,
+                    "moe_enable_early_router": True, "moe_enable_secondary_experts": False,
+                    "moe_primary_router_apply_softmax": False, "tie_word_embeddings": False}
 DEEPSEEK_OCR = {
     "model_type": "deepseek_vl_v2", "torch_dtype": "bfloat16",
     "language_config": {"vocab_size": 129280, "hidden_size": 1280, "intermediate_size": 6848,

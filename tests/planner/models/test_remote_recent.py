@@ -21,6 +21,7 @@ from tests.planner.models.published_configs import (
     OURO,
     PLAMO_2_1B,
     SALA,
+    SMALLTHINKER_21B,
 )
 
 
@@ -43,6 +44,23 @@ def test_hunyuan_large_reads_every_other_layers_cache() -> None:
 def test_grok_2_has_experts_beside_a_dense_ffn() -> None:
     """About 270 B as published, under a model_type that is another model's."""
     assert round(read(GROK_2).parameters / 1e9) == 270
+
+
+def test_smallthinker_has_experts_in_every_layer_and_three_of_four_slide() -> None:
+    """21 B as published, of which a token passes 3; its file names a class and no type."""
+    spec = read_model(SMALLTHINKER_21B, "smallthinker")
+    attention, routed = 2 * 2560 * (28 + 4) * 128, 64 * (3 * 2560 * 768 + 2560)
+    assert spec.parameters == 52 * (attention + routed + 2 * 2560) + 2560 + 2 * 151936 * 2560
+    windows = [m.window for layer in spec.layers for m in layer.mixers if isinstance(m, Attention)]
+    assert windows == [None, 4096, 4096, 4096] * 13
+    assert {(x.ffn.experts, x.ffn.top_k) for x in spec.layers if isinstance(x.ffn, MoEFFN)} == {
+        (64, 6)
+    }
+    shared = SMALLTHINKER_21B | {"moe_shared_primary_experts": 1}
+    with pytest.raises(BadConfig, match="moe_shared_primary_experts is 1"):
+        read_model(shared, "smallthinker")
+    tied = {k: v for k, v in SMALLTHINKER_21B.items() if k != "tie_word_embeddings"}
+    assert read_model(tied, "smallthinker").parameters == spec.parameters - 151936 * 2560
 
 
 def test_deepseek_ocr_weighs_what_its_index_says() -> None:

@@ -1,16 +1,18 @@
-"""Mixtures of experts whose code comes with their checkpoint: Hunyuan-Large, Grok 2, DeepSeek-OCR.
+"""Mixtures of experts whose code comes with their checkpoint: Hunyuan-Large, Grok 2, DeepSeek-OCR,
+SmallThinker.
 
 Read by hand from that code or its ports; totals are held to those that are published.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from ...config_fields import Fields
 from ...spec import FFN, Attention, Bounds, MoEFFN, Part, Role
 from ...tensor_list import Tensors
 from ..blocks.attention import gqa, heads
-from ..blocks.ffn import activation, dense_or_moe, first_dense, gated
+from ..blocks.ffn import activation, dense_or_moe, first_dense, gated, moe
 from ..blocks.layer_types import FULL, SLIDING
 from ..blocks.moe import per_layer, routed
 from ..config_defaults import fields_of
@@ -140,6 +142,35 @@ def deepseek_vl2_attention(b: Block, kind: str) -> object:
     return mla(b) if latent else gqa(b, FULL, bias="attention_bias")
 
 
+_SMALLTHINKER = {
+    "num_experts": "moe_num_primary_experts",
+    "num_experts_per_tok": "moe_num_active_primary_experts",
+    "moe_intermediate_size": "moe_ffn_hidden_size",
+    "sliding_window": "sliding_window_size",
+}
+
+
+def smallthinker(f: Fields, t: Tensors) -> Decoder:
+    """SmallThinker: routed experts alone, by names of their own; every layer has them, whatever
+    `moe_layer_layout` says (its class puts ones there)."""
+    if f.count("moe_shared_primary_experts", 0, low=0):
+        raise f.wrong("moe_shared_primary_experts", 1, "0, since no class has them")
+    given = {"hidden_act": "relu", "tie_word_embeddings": True}
+    own = Fields(
+        f.raw, kind=f.kind, path=f.path, aliases=_SMALLTHINKER, defaults=given, notes=f.notes
+    )
+    return text_decoder(own, t, SMALLTHINKER)
+
+
+def smallthinker_kinds(f: Fields, layers: int) -> Sequence[str]:
+    slides = f.counts("sliding_window_layout", layers) or (0,) * layers
+    return [SLIDING if one else FULL for one in slides]
+
+
+def smallthinker_attention(b: Block, kind: str) -> Attention:
+    return gqa(b, kind, qk_norm="head" if b.f.flag("use_qk_norm") else "")
+
+
 HUNYUAN = Style(attention=hunyuan_attention, ffn=hunyuan_ffn, kinds=hunyuan_kinds)
 GROK = Style(
     attention=grok_attention,
@@ -156,4 +187,16 @@ DEEPSEEK_VL2 = Style(
     ffn_kinds=first_dense,
     kinds=lambda f, n: [FULL] * n,
 )
-READERS = {"hunyuan": hunyuan, "grok": grok, "git": git, "deepseek_vl_v2": deepseek_vl2}
+SMALLTHINKER = Style(
+    attention=smallthinker_attention,
+    ffn=partial(moe, router="primary_router", scope="block_sparse_moe."),
+    ffn_kinds=all_moe,
+    kinds=smallthinker_kinds,
+)
+READERS = {
+    "smallthinker": smallthinker,
+    "hunyuan": hunyuan,
+    "grok": grok,
+    "git": git,
+    "deepseek_vl_v2": deepseek_vl2,
+}

@@ -168,6 +168,9 @@ def _latent(f: Fields) -> Latent | None:
 
 
 def _experts(f: Fields, layers: int, dense: int) -> Experts | None:
+    for name in EXPERTS:
+        if isinstance(given := _peek(f, name), int) and given < 0:  # a placeholder, of which only
+            raise f.wrong(name, given, "a number of experts, or 0")  # the code knows the meaning
     counts = max((_per_kind(f, name, layers) for name in EXPERTS), key=sum)
     first = max(_given(f, FIRST_DENSE), default=0)
     if sum(counts) < 2 or any(_peek(f, name) is False for name in SWITCHES):

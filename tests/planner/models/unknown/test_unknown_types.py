@@ -197,3 +197,9 @@ def test_experts_behind_dense_layers_are_as_uncertain_as_experts() -> None:
     assert len({type(layer.ffn) for layer in mixed.layers}) == 2
     assert memory.activation_error(mixed) == memory.UNKNOWN_EXPERTS
     assert memory.activation_error(read_model(PLAIN, "plain")) == memory.NOT_UNDERSTOOD
+
+
+def test_a_placeholder_for_the_experts_is_named() -> None:
+    config = {**load("hunyuan-large"), "model_type": "newcomer", "num_experts": -1}
+    with pytest.raises(BadConfig, match="num_experts is -1, not a number of experts"):
+        read_model(config, "newcomer")
