@@ -27,6 +27,18 @@ SMALLTHINKER_21B = {"architectures": ["SmallThinkerForCausalLM"], "torch_dtype":
                     "sliding_window_layout": [0, 1, 1, 1] * 13, "sliding_window_size": 4096,
                     "moe_enable_early_router": True, "moe_enable_secondary_experts": False,
                     "moe_primary_router_apply_softmax": False, "tie_word_embeddings": False}
+ERNIE_VL = {"architectures": ["Ernie4_5_VLMoeForConditionalGeneration"],
+            "model_type": "ernie4_5_moe_vl", "torch_dtype": "bfloat16", "hidden_size": 2560,
+            "intermediate_size": 12288, "moe_intermediate_size": [1536, 512], "moe_k": 6,
+            "moe_num_experts": [64, 64], "moe_num_shared_experts": 2, "moe_layer_interval": 1,
+            "moe_layer_start_index": [1, 1], "moe_layer_end_index": [29, 28],
+            "num_hidden_layers": 28, "num_attention_heads": 20, "num_key_value_heads": 4,
+            "pixel_hidden_size": 1280, "temporal_conv_size": 2, "tie_word_embeddings": True,
+            "use_bias": False, "vocab_size": 103424, "max_position_embeddings": 131072,
+            "vision_config": {"model_type": "DFNRope_vision_transformer", "depth": 32,
+                              "embed_dim": 1280, "hidden_size": 1280, "mlp_ratio": 4,
+                              "num_heads": 16, "in_channels": 3, "patch_size": 14,
+                              "spatial_merge_size": 2, "hidden_act": "quick_gelu"}}
 DEEPSEEK_OCR = {
     "model_type": "deepseek_vl_v2", "torch_dtype": "bfloat16",
     "language_config": {"vocab_size": 129280, "hidden_size": 1280, "intermediate_size": 6848,

@@ -13,6 +13,7 @@ from kvpareto.planner.models.spec import Attention, ModelSpec, MoEFFN, Part, Rec
 from kvpareto.planner.workload import Workload
 from tests.planner.models.published_configs import (
     DEEPSEEK_OCR,
+    ERNIE_VL,
     GROK_2,
     HUNYUAN_LARGE,
     INTERNVL,
@@ -61,6 +62,17 @@ def test_smallthinker_has_experts_in_every_layer_and_three_of_four_slide() -> No
         read_model(shared, "smallthinker")
     tied = {k: v for k, v in SMALLTHINKER_21B.items() if k != "tie_word_embeddings"}
     assert read_model(tied, "smallthinker").parameters == spec.parameters - 151936 * 2560
+
+
+def test_ernie_vl_is_what_transformers_holds_under_other_names() -> None:
+    """29.4 B: 64 experts for text and as many narrower ones for images in 27 of 28 layers."""
+    spec = read(ERNIE_VL)
+    same = read({"model_type": "ernie4_5_vl_moe", "dtype": "bfloat16"})
+    assert spec.parameters == same.parameters == 29_399_294_336
+    assert grown(spec) == 28 * 2 * 4 * 128 * 2
+    assert [isinstance(x.ffn, MoEFFN) for x in spec.layers] == [False] + [True] * 27
+    with pytest.raises(BadConfig, match=r"moe_layer_start_index is \[1, 3\]"):
+        read(ERNIE_VL | {"moe_layer_start_index": [1, 3]})
 
 
 def test_deepseek_ocr_weighs_what_its_index_says() -> None:
