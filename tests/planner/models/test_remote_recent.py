@@ -72,7 +72,7 @@ def test_ernie_vl_is_what_transformers_holds_under_other_names() -> None:
     assert grown(spec) == 28 * 2 * 4 * 128 * 2
     assert [isinstance(x.ffn, MoEFFN) for x in spec.layers] == [False] + [True] * 27
     with pytest.raises(BadConfig, match=r"moe_layer_start_index is \[1, 3\]"):
-        read(ERNIE_VL | {"moe_layer_start_index": [1, 3]})
+        read(ERNIE_VL | {"architectures": None, "moe_layer_start_index": [1, 3]})
 
 
 def test_deepseek_ocr_weighs_what_its_index_says() -> None:
