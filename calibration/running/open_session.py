@@ -24,12 +24,12 @@ from ...planner.load_model import load_model
 from ...planner.memory.estimate import estimate
 from ...planner.models.protected import check_layers
 from ...planner.models.spec import ModelSpec
-from ...planner.search.recommend import recommend
 from ...planner.search.request import Request
 from ...planner.units import format_bytes, parse_bytes, parse_tokens
 from ...planner.workload import Workload, default_context, default_output
 from ...report.saved_plan import planned_configuration, read_plan
 from ..execution.device import as_loaded, check_name, choose
+from ..recommended import recommend_on
 
 if TYPE_CHECKING:
     from ...runtime.generation.sampling import Sampling
@@ -255,9 +255,8 @@ def _question(options: RunOptions, device: str) -> tuple[str, ModelSpec, Configu
         return options.model, spec, config, work
     free = _free_memory(device)
     budget = parse_bytes(options.budget) if options.budget is not None else int(free * KEPT_FREE)
-    return options.model, spec, recommend(
-        Request(spec, work, KVPARETO, budget)
-    ).recommended.config, work  # fmt: skip
+    best = recommend_on(Request(spec, work, KVPARETO, budget), device).recommended
+    return options.model, spec, best.config, work
 
 
 def _workload(options: RunOptions, spec: ModelSpec) -> Workload:

@@ -7,12 +7,14 @@ verifier      one case run under its cap: memory, seconds, scores
 score_tasks   tasks scored under the configuration and, on the same items, without quantization
 judge         each number beside its prediction: inside its interval, better or worse
 to_records    the run as rows of the model's calibration
+on_cpu        a promise as a CPU can keep it
 replan        what to run instead, where the prediction was wrong
 receipt       the document of it
 """
 
 DOOR = (
     "judge",
+    "on_cpu",
     "score_tasks",
     "shared_options",
 )

@@ -12,12 +12,12 @@ from typing import Any
 
 from ...planner.errors import NothingFits
 from ...planner.formats.configuration import Configuration
-from ...planner.search.recommend import recommend
 from ...planner.search.request import Request
 from ...planner.units import format_bytes
 from ...report.document_parts import point
+from ..recommended import recommend_on
 from .judge import Term
-from .on_cpu import point_on_cpu, recommend_on_cpu
+from .on_cpu import point_on_cpu
 
 MARGIN = 0.05
 TENSORS = "weights", "kv"
@@ -51,7 +51,7 @@ def correction(
         why.append("the calibration now includes the scores")
     fields: dict[str, Any] = {"budget": budget, "margin": margin, "because": "; ".join(why)}
     try:
-        plan = (recommend_on_cpu if device == "cpu" else recommend)(replace(request, budget=budget))
+        plan = recommend_on(replace(request, budget=budget), device)
     except NothingFits as error:
         return fields | {"fits": False, "recommended": None, "reason": error.message}
     best = plan.recommended

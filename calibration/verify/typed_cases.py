@@ -15,15 +15,14 @@ from ...planner.formats.configuration import Configuration
 from ...planner.hardware.gpus import Hardware
 from ...planner.load_model import load_model
 from ...planner.models.protected import check_layers
-from ...planner.search.recommend import recommend
 from ...planner.search.request import Request
 from ...planner.units import split_bytes, split_tokens
 from ...planner.workload import Workload
 from ...report.document_parts import point
 from ...report.saved_plan import Planned
 from ..execution.device import as_loaded
+from ..recommended import recommend_on
 from .cases import VerificationCase, planned_of, predict
-from .on_cpu import recommend_on_cpu
 
 
 @dataclass(frozen=True)
@@ -84,5 +83,5 @@ def _planned(
     if config is not None:
         return predict(request, config, hardware)
     request = replace(request, hardware=hardware)
-    best = (recommend_on_cpu if device == "cpu" else recommend)(request).recommended
+    best = recommend_on(request, device).recommended
     return planned_of(point(best.config, best.memory, best.accuracy, best.latency))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,23 @@ def test_the_recommended_configuration_runs(capsys: pytest.CaptureFixture[str]) 
     assert code == 0
     assert out.strip()
     assert "w16a16-" in err
+
+
+def test_a_budget_on_a_cpu_holds_nothing_that_only_a_gpu_has(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A GPU's context takes near to a gigabyte; what is refused names no option of `plan` alone."""
+    line = ("run", "-m", STORIES, "--device", "cpu", "--output", "4", "--context", "64", "Once")
+    assert answer(capsys, *line, "--budget", "50MB")[0] == 0
+    code, _, err = answer(capsys, *line, "--budget", "1MB")
+    assert code == 1
+    error, hint = err.splitlines()[-2:]
+    assert "GB" not in error + hint
+    for option in ("--engine", "--accept-risk", "--max-loss", "--batch"):
+        assert option not in hint
+    least = re.search(r"a budget of ([\d.]+[MG]B)", hint)
+    assert least is not None
+    assert answer(capsys, *line, "--budget", least[1])[0] == 0
 
 
 def test_a_saved_plan_says_what_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
