@@ -263,6 +263,17 @@ def stack(jobs: Sequence[LatencyJob]) -> LatencyJob:
     return LatencyJob(**_columns(jobs), kinds=kinds)
 
 
+def some_of(stacked: LatencyJob, runs: Sequence[int]) -> LatencyJob:
+    """Some of the runs of a stack."""
+    kinds = tuple(AttentionGroup(**_taken(kind, runs)) for kind in stacked.kinds)
+    return LatencyJob(**_taken(stacked, runs), kinds=kinds)
+
+
+def _taken(item: LatencyJob | AttentionGroup, runs: Sequence[int]) -> dict[str, Any]:
+    names = (f.name for f in fields(item) if f.name != "kinds")
+    return {name: np.take(getattr(item, name), runs, axis=-3) for name in names}
+
+
 def _columns(items: Sequence[LatencyJob] | Sequence[AttentionGroup]) -> dict[str, Any]:
     columns = {}
     for name in (f.name for f in fields(items[0]) if f.name != "kinds"):

@@ -77,7 +77,8 @@ def _rounds(job: LatencyJob, c: Coefficients, read: Number) -> Number:
         if np.ndim(kind.heads):
             own = np.asarray(kind.heads)[0]
             more = np.where(own > 0, kind.heads / np.maximum(own, 1.0) - 1.0, 0.0)
-            price = np.min(price + more * read * _held(job, kind) / held, axis=0)
+            price = price + more * read * _held(job, kind) / held
+            price = np.min(price, axis=-4, keepdims=np.ndim(price) > 4)
         total = total + price
     return total
 
@@ -142,7 +143,7 @@ def _staged(
         taken = np.asarray(kind.latent) > 0
         level, each = np.where(taken, to_self, level), np.where(taken, before, each)
     growth = np.where(slides | (job.chunk >= job.context), 0.0, each + written)
-    if not card.eight:
+    if not np.any(card.eight):
         return level, growth
     # In 8 bits, past and chunk alike, where the format is, and enough queries are.
     heads = heads_in_8_bits(job, kind, length)

@@ -63,7 +63,7 @@ def chunk(job: LatencyJob, rows: Number, card: Card) -> Floats:
     """Seconds of a chunk's products. Few rows leave a product's tiles partly empty."""
     packed = job.weight < PACKED
     dense = _dense(job, rows, card)
-    if card.matmul_eight:
+    if np.any(card.matmul_eight):
         eight = (job.rounded_rows > 0) & packed & (rows > FEW_ROWS)
         dense = np.where(eight, dense * (card.matmul / card.matmul_eight), dense)
     routed = experts.chunk_products(job, rows, card)

@@ -25,7 +25,7 @@ from ....planner.engines.kvpareto import KVPARETO
 from ....planner.hardware.gpu_names import find_gpu
 from ....planner.hardware.gpus import Hardware
 from ....planner.latency.efficiency import Coefficients, before_runs
-from ....planner.latency.job import ConfigurationAxes, LatencyJob, job_of, stack
+from ....planner.latency.job import ConfigurationAxes, LatencyJob, job_of, some_of, stack
 from ....planner.latency.model_class import class_of
 from ....planner.latency.roofline import seconds
 from ....planner.libraries import importing
@@ -75,6 +75,8 @@ FROM_KERNELS = {
 (`tiled`): eight runs of Phi-3.5 from when its window took that kernel."""
 NOISE = 0.04
 """The same of a row's seconds, repeated: TTFT and TPOT alike."""
+STEP = float(np.finfo(np.float64).eps) ** 0.5
+"""Of a coefficient's logarithm, by which its slope is taken."""
 FOLDS = 5
 ALIKE = {
     "granite-4.0-micro": "granite-4.0-micro-like",
@@ -97,20 +99,28 @@ class LatencyFit:
 class _Rows:
     """Rows as one job, with the logarithms of what was measured [rows, 2]."""
 
-    def __init__(self, rows: Sequence[RunRow], hardware: Hardware) -> None:
-        self.hardware = hardware
-        self.job: LatencyJob = stack([described(row) for row in rows])
-        times = [[row.ttft_s or np.nan, row.tpot_s or np.nan] for row in rows]
-        self.measured: Floats = np.log(np.array(times, dtype=np.float64))
+    def __init__(self, job: LatencyJob, measured: Floats, hardware: Hardware) -> None:
+        self.job, self.measured, self.hardware = job, measured, hardware
 
-    def errors(self, coefficients: Coefficients) -> Floats:
-        """log(measured / predicted), [rows, 2]."""
+    @classmethod
+    def of(cls, rows: Sequence[RunRow], hardware: Hardware) -> "_Rows":
+        times = [[row.ttft_s or np.nan, row.tpot_s or np.nan] for row in rows]
+        measured: Floats = np.log(np.array(times, dtype=np.float64))
+        return cls(stack([described(row) for row in rows]), measured, hardware)
+
+    def some(self, which: Sequence[int]) -> "_Rows":
+        return _Rows(some_of(self.job, which), self.measured[list(which)], self.hardware)
+
+    def errors(self, coefficients: Coefficients, sets: int = 1) -> Floats:
+        """log(measured / predicted), [sets * rows, 2]; of several sets at once, each coefficient is
+        one number or an array [sets, 1, 1, 1, 1]."""
         predicted = seconds(self.job, self.hardware, coefficients)
         columns = [
-            np.broadcast_to(x, (len(self.measured), 1, 1)).reshape(-1)
+            np.broadcast_to(x, (sets, 1, len(self.measured), 1, 1)).reshape(sets, -1)
             for x in (predicted.ttft, predicted.tpot)
         ]
-        return self.measured - np.log(np.stack(columns, axis=1))
+        errors: Floats = self.measured - np.log(np.stack(columns, axis=-1))
+        return errors.reshape(-1, 2)
 
 
 def described(row: RunRow) -> LatencyJob:
@@ -138,7 +148,8 @@ def fit(
     if not rows:
         raise ValueError("nothing to fit")
     priors = priors or {}
-    full = _solve(_Rows(rows, hardware), start, priors)
+    every = _Rows.of(rows, hardware)
+    full = _solve(every, start, priors)
     models = [ALIKE.get(row.model, row.model) for row in rows]
     classes = tuple(class_of(row.spec) for row in rows)
     by = by or ("model" if len(set(models)) > 2 else "run")
@@ -148,10 +159,10 @@ def fit(
         errors = np.full((len(rows), 2), np.nan)
         for group in sorted(set(groups)):
             gone = [i for i, g in enumerate(groups) if g == group]
-            rest = [row for row, g in zip(rows, groups, strict=True) if g != group]
+            rest = [i for i, g in enumerate(groups) if g != group]
             # A single run has nothing beside it: it is held against the start.
-            kept = _solve(_Rows(rest, hardware), start, priors, full) if rest else start
-            errors[gone] = _Rows([rows[i] for i in gone], hardware).errors(kept)
+            kept = _solve(every.some(rest), start, priors, full) if rest else start
+            errors[gone] = every.some(gone).errors(kept)
         return errors
 
     unseen = without(classes) if whole_classes and len(set(classes)) > 1 else None
@@ -173,11 +184,25 @@ def _solve(
     spread = np.array([priors.get(name, PRIOR) for name in names])
     counted = np.isfinite(rows.measured)
 
-    def residuals(theta: Floats) -> Floats:
-        errors = rows.errors(_with(start, names, theta))[counted] / NOISE
+    def robust(coefficients: Coefficients, sets: int = 1) -> Floats:
+        errors = rows.errors(coefficients, sets).reshape(sets, -1, 2)[:, counted] / NOISE
         # sqrt of the pseudo-Huber loss: quadratic to three times the noise, linear beyond
-        robust = np.sign(errors) * 3 * np.sqrt(2 * (np.sqrt(1 + (errors / 3) ** 2) - 1))
-        return np.concatenate([robust, (theta - origin) / spread])
+        return np.sign(errors) * 3 * np.sqrt(2 * (np.sqrt(1 + (errors / 3) ** 2) - 1))
+
+    def residuals(theta: Floats) -> Floats:
+        return np.concatenate([robust(_with(start, names, theta))[0], (theta - origin) / spread])
+
+    def slopes(theta: Floats) -> Floats:
+        """By differences, all coefficients' at once: downwards, where nothing bounds them."""
+        step = STEP * np.maximum(1.0, np.abs(theta))
+        moved = theta[:, None] - np.diag(step)  # a row a coefficient, a column a set
+        every = {
+            name: np.exp(values).reshape(-1, 1, 1, 1, 1)
+            for name, values in zip(names, moved, strict=True)
+        }
+        here = robust(_with(start, names, theta))
+        there = robust(replace(start, **every), len(names))
+        return np.vstack([((here - there) / step[:, None]).T, np.diag(1 / spread)])
 
     if near is not None:
         begins = [np.log([getattr(near, name) for name in names])]
@@ -187,7 +212,7 @@ def _solve(
         begins = [origin + shift * host for shift in (-0.7, 0.7)]
     tries = [
         least_squares(
-            residuals, np.minimum(begin, highest - 1e-6), bounds=(-np.inf, highest),
+            residuals, np.minimum(begin, highest - 1e-6), slopes, bounds=(-np.inf, highest),
             x_scale=spread, max_nfev=60, ftol=1e-5,
         )
         for begin in begins

@@ -1,7 +1,8 @@
 """What latents, recurrent layers, windows and routers cost in the roofline, by hand."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 
 from kvpareto.calibration.fit.hardware.engine_runs import shipped_runs
@@ -10,7 +11,7 @@ from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.latency.attention_group import attention_group
 from kvpareto.planner.latency.efficiency import Coefficients, shipped
-from kvpareto.planner.latency.job import ConfigurationAxes, LatencyJob, job_of, stack
+from kvpareto.planner.latency.job import ConfigurationAxes, LatencyJob, job_of, some_of, stack
 from kvpareto.planner.latency.recurrent_calls import recurrent_calls
 from kvpareto.planner.latency.roofline import seconds
 from kvpareto.planner.latency.work import work_of
@@ -48,6 +49,24 @@ def test_unlike_models_side_by_side_take_what_each_takes_alone() -> None:
     alone = [seconds(one, H200, OURS) for one in jobs]
     assert found.ttft.ravel() == pytest.approx([float(one.ttft.item()) for one in alone])
     assert found.tpot.ravel() == pytest.approx([float(one.tpot.item()) for one in alone])
+    some = seconds(some_of(stack(jobs), [4, 1]), H200, OURS)
+    assert (some.ttft == found.ttft[[4, 1]]).all()
+    assert (some.tpot == found.tpot[..., [4, 1], :, :]).all()
+
+
+def test_sets_of_coefficients_at_once_take_what_each_takes_alone() -> None:
+    """A fit's slopes are of all coefficients at once."""
+    models = [LLAMA, LATENT, HYBRID, *(SHAPES[name] for name in sorted(SHAPES))]
+    jobs = stack([job(spec, "w4a16-k4v4-g64+pc2048", 6000, 3) for spec in models])
+    names = [f.name for f in fields(OURS) if type(getattr(OURS, f.name)) is float]
+    usual = np.array([[getattr(OURS, name)] * len(names) for name in names])
+    moved = usual * (1 - 0.05 * np.eye(len(names)))  # a row a coefficient, a column a set
+    every = {name: row.reshape(-1, 1, 1, 1, 1) for name, row in zip(names, moved, strict=True)}
+    found = seconds(jobs, H200, replace(OURS, **every))
+    for at, name in enumerate(names):
+        alone = seconds(jobs, H200, replace(OURS, **{name: float(moved[at, at])}))
+        assert found.ttft[at].ravel() == pytest.approx(alone.ttft.ravel(), rel=1e-12), name
+        assert found.tpot[at].ravel() == pytest.approx(alone.tpot.ravel(), rel=1e-12), name
 
 
 @pytest.mark.parametrize(
