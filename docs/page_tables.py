@@ -89,4 +89,22 @@ def transformers_runs() -> str:
     return table((*baseline_rows(), *fleet_rows()))
 
 
-TABLES = (digest, points, keys, families, paper, mixes, runtime_runs, transformers_runs)
+def transformers_times() -> str:
+    """Of transformers' seconds on whole models beside what is predicted."""
+    from kvpareto.calibration.evidence.latency_tables import whole_table
+
+    return whole_table()
+
+
+def newest_times() -> str:
+    """Of our engine's newest runs beside what is predicted."""
+    from kvpareto.calibration.evidence.latency_tables import newest_table
+    from kvpareto.calibration.fit.hardware.engine_runs import shipped_runs
+
+    return newest_table(shipped_runs())
+
+
+TABLES = (
+    transformers_times, newest_times, digest, points, keys, families, paper, mixes, runtime_runs,
+    transformers_runs,
+)  # fmt: skip

@@ -74,11 +74,12 @@ def man() -> str:
 
 def readme() -> str:
     """README.md with the output of its commands, and its figures of accuracy, as they are."""
+    from kvpareto.calibration.evidence.latency_tables import readme_line
     from kvpareto.calibration.evidence.marked_tables import with_tables
     from kvpareto.calibration.evidence.readme_table import Shipped, accuracy_lines, formats_table
 
     shipped, page = Shipped.read(), _with_plans((ROOT / "README.md").read_text("utf-8"))
-    for first, line in accuracy_lines(shipped).items():
+    for first, line in (accuracy_lines(shipped) | {"latency": readme_line()}).items():
         page, replaced = re.subn(
             rf"^\| {re.escape(first)} \|.*$", lambda _, to=line: to, page, flags=re.M
         )

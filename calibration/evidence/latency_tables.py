@@ -1,14 +1,15 @@
-"""Measured seconds beside predicted ones: the tables of docs/latency_fit.md.
+"""Measured seconds beside predicted ones: tables of docs/latency.md and docs/latency_fit.md.
 
-    python -m kvpareto.calibration.evidence.latency_tables
+    python -m kvpareto.calibration.evidence.latency_tables --write
 
-prints transformers on whole models (profiles/hardware/latency_h200_transformers.jsonl) row by row,
+makes transformers on whole models (profiles/hardware/latency_h200_transformers.jsonl) row by row,
 sixteen architectures cut to a few layers (timed while profiles/calibrations/memory_h200.jsonl was
 measured) and whole models at lengths new to the process (calibrations/verify_h200.jsonl,
 paper_h200.jsonl) by their medians, and how many rows the intervals hold; then our engine's whole
 runs, each model predicted by a fit that did not see it, and the newest of them row by row.
 """
 
+import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from ...planner.formats.configuration import Configuration
 from ...planner.hardware.gpu_names import find_gpu
 from ...planner.latency.efficiency import before_runs, shipped
 from ...planner.latency.interval import profile_of
+from ...planner.latency.model_class import CLASSES, LATENT, MIXTURE, PLAIN, RECURRENT_LAYERS
 from ...planner.latency.predict import Latency, predict, with_interval
 from ...planner.latency.roofline import seconds
 from ...planner.load_model import load_model
@@ -33,6 +35,7 @@ from ...profiles import read
 from ..fit.hardware.engine_runs import RunRow, shipped_executions, shipped_runs
 from ..fit.hardware.latency import FROM_KERNELS, LatencyFit, described, fit
 from .left_out_errors import class_table
+from .marked_tables import shown_lines, write_tables
 from .memory_tables import spec_of
 
 H200 = find_gpu("H200")
@@ -198,11 +201,13 @@ def summary(name: str, some: Sequence[LatencyRow]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def main() -> None:
-    whole, cut = list(whole_models()), list(architectures())
-    print("| model | engine, cache | context | chunk | TTFT s | predicted | TPOT ms | predicted |")
-    print("|---|---|---|---|---|---|---|---|")
-    for row in whole:
+def whole_table() -> str:
+    """Markdown: transformers on whole models, row by row."""
+    lines = [
+        "| model | engine, cache | context | chunk | TTFT s | predicted | TPOT ms | predicted |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in whole_models():
         p = row.predicted
         cells = (
             row.model.split("/")[1],
@@ -214,24 +219,69 @@ def main() -> None:
             f"{1e3 * row.tpot_s:.1f}",
             f"{1e3 * p.tpot_s:.1f} ({1 / row.tpot_ratio - 1:+.0%})",
         )
-        print("|", " | ".join(map(str, cells)), "|")
-    print("\n| | rows | TTFT ratio | error | held | TPOT ratio | error | held |")
-    print("|---|---|---|---|---|---|---|---|")
-    print(summary("whole models, transformers", whole))
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def ratios_table() -> str:
+    """Markdown: transformers by kind of run and by architecture, medians."""
+    cut = list(architectures())
+    lines = [
+        "| | rows | TTFT ratio | error | held | TPOT ratio | error | held |",
+        "|---|---|---|---|---|---|---|---|",
+        summary("whole models, transformers", list(whole_models())),
+    ]
     for engine in (TRANSFORMERS, TRANSFORMERS_EAGER):
-        print(summary(f"{engine.name}, lengths not met before", list(new_lengths(engine))))
+        lines.append(summary(f"{engine.name}, lengths not met before", list(new_lengths(engine))))
     for model in dict.fromkeys(row.model for row in cut):
-        print(summary(model.split("/")[1], [row for row in cut if row.model == model]))
-    print(summary("all architectures", cut))
+        lines.append(summary(model.split("/")[1], [row for row in cut if row.model == model]))
+    return "\n".join([*lines, summary("all architectures", cut)])
+
+
+def left_out_tables(rows: Sequence[RunRow], fitted: LatencyFit) -> dict[str, str]:
+    """Of our engine's runs, each model predicted by a fit that did not see it: the tables by their
+    names on the pages, of models and of classes."""
+    return {
+        "times_left_out": held_out_table(rows, fitted),
+        "time_classes": class_table(fitted.held_out),
+    }
+
+
+def readme_line() -> str:
+    """README's line of errors of seconds, by the table of classes as its page has it."""
+    rows, classes = shipped_runs(), shown_lines("time_classes")
+    first, then = classes["**all**"][3], classes["**all**"][6]
+    plain = classes[CLASSES[PLAIN]]
+    others = {"experts": MIXTURE, "latents": LATENT, "recurrent layers": RECURRENT_LAYERS}
+    ttft = ", ".join(
+        f"{word} {float(classes[CLASSES[name]][3][:-1]):.0f} %" for word, name in others.items()
+    )
+    cells = (
+        "latency",
+        f"an H200: {len(rows)} runs of {len({row.model for row in rows})} models of our engine, "
+        f"{sum(1 for _ in whole_models())} of transformers",
+        f"a model left out is predicted to {first.replace('%', ' %')} of TTFT and "
+        f"{then.replace('%', ' %')} of TPOT at the median (attention alone {plain[3][:-1]} and "
+        f"{plain[6].replace('%', ' %')}; of TTFT {ttft}); terms were chosen with these rows in "
+        "sight; elsewhere a bound, and called one ([latency](docs/latency.md), "
+        "[its fit](docs/latency_fit.md))",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="kvpareto.calibration.evidence.latency_tables")
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/")
+    options = parser.parse_args(arguments)
     rows = shipped_runs()
-    print()
-    before = before_runs(KVPARETO)
-    fitted = fit(rows, find_gpu("H200"), before, FROM_KERNELS, whole_classes=True)
-    print(held_out_table(rows, fitted))
-    print()
-    print(class_table(fitted.held_out))
-    print()
-    print(newest_table(rows))
+    fitted = fit(rows, H200, before_runs(KVPARETO), FROM_KERNELS, whole_classes=True)
+    tables = {
+        "transformers_times": whole_table(),
+        "transformers_ratios": ratios_table(),
+        **left_out_tables(rows, fitted),
+        "newest_times": newest_table(rows),
+    }
+    print("\n\n".join(tables.values()))
     own = list(runtime_runs())
     ttft, tpot = (
         np.array([abs(1 / getattr(row, ratio) - 1) for row in own])
@@ -242,6 +292,8 @@ def main() -> None:
         f"TTFT {np.median(ttft):.1%}, TPOT {np.median(tpot):.1%} at the median; of TTFT "
         f"{np.mean(ttft <= 0.15):.0%} within 15 %, {np.mean(ttft <= 0.25):.0%} within 25 %"
     )
+    if options.write:
+        write_tables(tables)
 
 
 if __name__ == "__main__":
