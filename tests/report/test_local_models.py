@@ -11,6 +11,8 @@ import kvpareto
 from tests.support.command_lines import STORIES
 
 BUDGET = {"budget": "4GB"}
+PORTS = {"vllm": 8000, "sglang": 30000}
+"""Where each listens unless it is told otherwise."""
 VLLM = {"engine": "vllm", "gpu": "H100"}
 SGLANG = {"engine": "sglang", "gpu": "H100"}
 
@@ -84,3 +86,18 @@ def test_a_container_sees_the_folder(bare: Path, words: dict[str, str]) -> None:
     assert (
         ":/models:ro" not in plan("Qwen/Qwen3-0.6B", **words, snippet="docker")["snippet"]["text"]
     )
+
+
+@pytest.mark.parametrize("words", [VLLM, SGLANG])
+def test_a_deployment_claims_a_volume_for_a_folder_alone(bare: Path, words: dict[str, str]) -> None:
+    yaml = pytest.importorskip("yaml")
+    for model, mounted in ((bare, True), ("Qwen/Qwen3-0.6B", False)):
+        document = yaml.safe_load(plan(model, **words, snippet="k8s")["snippet"]["text"])
+        inside = document["spec"]["template"]["spec"]
+        (box,) = inside["containers"]
+        assert (
+            {"name": "models", "mountPath": "/models", "readOnly": True} in box["volumeMounts"]
+        ) == mounted
+        assert ("models" in [volume["name"] for volume in inside["volumes"]]) == mounted
+        port = box["ports"][0]["containerPort"]
+        assert port == box["readinessProbe"]["httpGet"]["port"] == PORTS[words["engine"]]

@@ -1,5 +1,7 @@
 """Memory estimates against numbers derived by hand, and laws that hold for every engine."""
 
+from dataclasses import replace
+
 import pytest
 
 from kvpareto.planner.engine import Engine
@@ -44,6 +46,16 @@ def test_liveness_keeps_the_high_water_mark() -> None:
     live.drop(first)
     live.take(1)
     assert (live.nbytes, live.peak) == (512, 1536)
+
+
+def test_terms_range_over_all_readings_of_a_model() -> None:
+    one = of(LLAMA, "w16a16-k16v16", Workload(1024, 0))
+    more = replace(one, weights=one.weights + 5, kv=one.kv - 7)
+    less = replace(one, weights=one.weights - 3)
+    read = replace(one, ends=(more, less))
+    assert one.range_of("weights") == (one.weights, one.weights)
+    assert read.range_of("weights") == (one.weights - 3, one.weights + 5)
+    assert read.range_of("kv") == (one.kv - 7, one.kv)
 
 
 def test_prefill_of_llama_by_hand() -> None:
