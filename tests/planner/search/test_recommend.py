@@ -23,6 +23,7 @@ from kvpareto.planner.search.point_arrays import PointArrays
 from kvpareto.planner.search.recommend import Plan, Request, recommend
 from kvpareto.planner.search.request import SAFE_LOSS
 from kvpareto.planner.search.tie_breaking import NOISE
+from kvpareto.planner.typed_request import typed_request
 from kvpareto.planner.workload import Workload
 
 GB = 10**9
@@ -108,6 +109,23 @@ def test_the_frontier_is_in_order_and_holds_what_is_shown(plan: Plan) -> None:
     assert {str(point.config) for point in plan.shown} <= texts
     assert str(plan.recommended.config) in {str(point.config) for point in plan.shown}
     assert 8 <= len(plan.shown) <= 12
+
+
+@pytest.mark.parametrize(
+    ("words", "there"),
+    [
+        ({"budget": "12GB"}, True),
+        ({"gpu": "4090"}, False),
+        ({"engine": "llama.cpp", "ram": "16GB"}, False),  # the processor, whose seconds are said
+    ],
+)
+def test_times_are_multiples_where_no_device_is_named(words: dict[str, str], there: bool) -> None:
+    asked = typed_request("Qwen/Qwen3-0.6B", context="2k", offline=True, **words)  # type: ignore[typeddict-item]
+    found = recommend(asked)
+    assert bool(found.relative_latency) == there
+    if there:
+        assert found.relative_latency[str(found.recommended.config)] == (1.0, 1.0)
+        assert set(found.relative_latency) == {str(point.config) for point in found.shown}
 
 
 def test_reasons_and_steps_name_numbers(plan: Plan) -> None:
