@@ -145,9 +145,12 @@ def missing_library(name: str, message: str, extra: str | None = None) -> Missin
 def broken_library(name: str, said: str, what: str = "this") -> MissingDependency:
     """The error of a library that is installed and cannot be used, with what installs it again."""
     command = reinstall_command(_DISTRIBUTIONS.get(name, name))
+    mends = f"install it again: {command}"
+    if sys.flags.optimize > 1:  # transformers writes its documentation from docstrings
+        mends = "run Python without -OO and PYTHONOPTIMIZE=2: libraries read their docstrings"
     return MissingDependency(
         f"{what} needs {name}, which is installed but cannot be imported: {one_line(said, 200)}",
-        f"install it again: {command}",
+        mends,
         {"missing": name, "install": command},
     )
 

@@ -233,3 +233,13 @@ def test_a_full_disk_is_called_one() -> None:
     failure = failure_of(OSError(28, "No space left on device"))
     assert (failure.message, failure.code) == ("the disk is full", 2)
     assert "make room" in failure.hint
+
+
+@pytest.mark.parametrize(("flag", "says"), [("-OO", "without -OO"), ("-O", "--force-reinstall")])
+def test_a_library_that_lacks_its_docstrings_is_not_installed_again(flag: str, says: str) -> None:
+    code = (
+        "from kvpareto.planner.libraries import broken_library;"
+        "print(broken_library('transformers', 'No `Args` section').hint)"
+    )
+    done = subprocess.run([sys.executable, flag, "-c", code], capture_output=True, text=True)
+    assert says in done.stdout
