@@ -12,7 +12,7 @@ from ...placement import Machine, Placement, Share
 from ...serving import CardTerms, Flags, Parallel, Serving, Sizes, command_line
 from ...units import GiB
 from ...workload import Workload
-from ..vllm.asked_settings import cache_dtype, weight_name
+from ..vllm.asked_settings import cache_dtype, run_dtype, weight_name
 from ..vllm.command import checkpoint_words, model_argument, own_code_notes
 from ..vllm.layouts import layouts, with_layout
 from ..vllm.rank import rank_spec
@@ -23,6 +23,8 @@ from .pool import AFTER_CAPTURE, OTHER, VERSION, bytes_per_token, reserve
 PROGRAM = ("python", "-m", "sglang.launch_server")
 WEIGHT_ERROR = 0.02
 """Part of a rank's weights that may lie beside them: no start of SGLang was held to its shapes."""
+FP8_WEIGHTS = (8, 0)
+"""Fp8Config.get_min_capability."""
 NONE: Sizes = (0, 0, 0)
 UNHELD = (
     "SGLang 0.5.23 was read, not run: its pool's arithmetic is held to published logs, what is "
@@ -84,8 +86,9 @@ def place(
         raise BadInput(
             f"SGLang's cache as {dtype} is not planned", "auto and fp8 are: k16v16, kfp8vfp8"
         )
+    stored = spec.quantization.method if spec.quantization is not None else ""
     for gpu in dict.fromkeys(machine.gpus):
-        _check_card(gpu, dtype)
+        _check_card(gpu, dtype, name or stored)
     if spec.max_context is not None and workload.tokens > spec.max_context:
         raise BadInput(
             f"SGLang refuses --context-length {workload.tokens}: the model was made for "
@@ -93,7 +96,8 @@ def place(
             f"--context {max(1, spec.max_context - workload.output)} or less",
         )
     chunk = config.chunk or 4096
-    settings = ServeSettings(workload.tokens, dtype, chunk, workload.batch, quantization=name)
+    batch, runs = workload.batch, run_dtype(spec)
+    settings = ServeSettings(workload.tokens, dtype, chunk, batch, quantization=name, dtype=runs)
     tried, refused = [], None
     for layout in layouts(spec, len(machine.gpus), machine.parallel):
         try:
@@ -117,10 +121,16 @@ def fp8_obstacle(gpu: Hardware) -> str | None:
     return None
 
 
-def _check_card(gpu: Hardware, dtype: str) -> None:
+def _check_card(gpu: Hardware, dtype: str, weights: str) -> None:
     capability = compute_capability(gpu)
     if capability is None or capability < (7, 5):
         raise BadInput(f"SGLang on {gpu.name} is not planned", "NVIDIA cards from Turing on are")
+    if weights == "fp8" and capability < FP8_WEIGHTS:
+        raise BadInput(
+            f"SGLang {VERSION} on {gpu.name}: fp8 weights need compute capability "
+            f"{FP8_WEIGHTS[0]}.{FP8_WEIGHTS[1]}, not {capability[0]}.{capability[1]}",
+            "choose another format",
+        )
     if dtype == "fp8" and (obstacle := fp8_obstacle(gpu)) is not None:
         raise BadInput(f"SGLang {VERSION} on {gpu.name}: {obstacle}", "choose another format")
 
@@ -181,6 +191,8 @@ def _flags(spec: ModelSpec, workload: Workload, chosen: _Layout) -> Flags:
         ("max_running_requests", each * shared),
         ("mem_fraction_static", fraction),
     ]
+    if settings.dtype != "auto":
+        fields.append(("dtype", settings.dtype))
     sizes = (("tp", ranks), ("pp", layout.pipeline), ("dp", layout.data))
     fields += [(f"{name}_size", size) for name, size in sizes if size > 1]
     if shared > 1:

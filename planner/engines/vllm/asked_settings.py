@@ -12,6 +12,9 @@ from .plugin import cache_obstacle as plugin_obstacle
 from .rules import batch_defaults, cache_obstacle, own_obstacle, weight_obstacle
 from .settings import VERSION, ServeSettings
 
+NO_FLOAT16 = ("gemma2", "gemma3", "gemma3_text", "plamo2", "glm4")
+"""Model types that overflow there (_FLOAT16_NOT_SUPPORTED_MODELS)."""
+
 
 def settings_of(
     spec: ModelSpec,
@@ -26,6 +29,11 @@ def settings_of(
     if spec.dtype == "float32":
         raise BadInput(
             "servers are planned in 16 bits, and float32 was asked", "--dtype bfloat16 or float16"
+        )
+    if spec.dtype == "float16" and spec.model_type in NO_FLOAT16:
+        raise BadInput(
+            f"vLLM {VERSION} does not run {spec.model_type} in float16",
+            "--dtype bfloat16, on a card that has it",
         )
     name = weight_name(spec, config)
     dtype = cache_dtype(config)
@@ -59,7 +67,13 @@ def settings_of(
         quantization=name,
         prefix_caching=spec.model_type not in STATE_A_BLOCK,
         attention_backend=BACKEND if plugin else "",
+        dtype=run_dtype(spec),
     )
+
+
+def run_dtype(spec: ModelSpec) -> str:
+    """The value of --dtype: that of the plan where it is not the checkpoint's own."""
+    return spec.dtype if spec.stored_dtype else "auto"
 
 
 def weight_name(spec: ModelSpec, config: Configuration) -> str:

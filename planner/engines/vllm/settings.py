@@ -44,6 +44,8 @@ class ServeSettings:
     """What a prompt begins with is kept for others. Recurrent states are then kept twice."""
     attention_backend: str = ""
     """Empty: as vLLM chooses; CUSTOM: this project's plugin."""
+    dtype: str = "auto"
+    """Of what is not quantized: `auto` is the checkpoint's."""
 
     def __post_init__(self) -> None:
         if self.kv_cache_dtype not in KV_DTYPES:
@@ -89,6 +91,8 @@ class ServeSettings:
             "--max-num-seqs": str(self.max_num_seqs),
             "--gpu-memory-utilization": f"{self.gpu_memory_utilization:g}",
         }
+        if self.dtype != "auto":
+            said["--dtype"] = self.dtype
         for name in ("tensor", "pipeline", "data"):
             if (size := getattr(self, f"{name}_parallel")) > 1:
                 said[f"--{name}-parallel-size"] = str(size)

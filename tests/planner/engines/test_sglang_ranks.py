@@ -1,9 +1,9 @@
-"""SGLang's sizes: --dp-size alone starts whole models, and --ep-size must divide --tp-size."""
+"""SGLang's command: --dp-size alone starts whole models, and --ep-size must divide --tp-size."""
 
 import pytest
 
 from kvpareto import api
-from kvpareto.planner.errors import NothingFits
+from kvpareto.planner.errors import BadInput, NothingFits
 
 
 def command(model: str, gpu: str, users: int, parallel: str) -> str:
@@ -47,3 +47,10 @@ def test_what_a_fraction_in_thousandths_lacks_is_no_single_byte() -> None:
     with pytest.raises(NothingFits) as caught:
         api.plan("Qwen/Qwen3-8B", engine="sglang", context=36500, **words)
     assert 18 * 24 * 73728 <= caught.value.details["missing_bytes"] <= 0.001 * 80 * 2**30
+
+
+def test_weights_in_eight_bit_floats_need_a_card_of_ampere() -> None:
+    words = {"engine": "sglang", "context": 2048, "offline": True}
+    with pytest.raises(BadInput, match=r"fp8 weights need compute capability 8\.0, not 7\.5"):
+        api.estimate("Qwen/Qwen3-4B", "wfp8-k16v16", gpu="T4", **words)
+    assert api.estimate("Qwen/Qwen3-4B", "wfp8-k16v16", gpu="A10", **words)["config"]

@@ -1,6 +1,7 @@
 """What is asked of vLLM in words: targets, lengths, users; what is refused, in one line."""
 
 import json
+import shlex
 
 import pytest
 
@@ -116,3 +117,30 @@ def test_more_users_than_a_server_takes_are_simulated_for_no_hint(
         with pytest.raises(NothingFits, match="nothing fits"):
             api.plan(QWEN8, gpu="H100", users=MOST_USERS + 1, engine=engine, offline=True)
     assert not simulated
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+@pytest.mark.parametrize(
+    ("words", "dtype"),
+    [
+        ({"gpu": "H100", "dtype": "float16"}, "float16"),
+        ({"gpu": "H100", "dtype": "bfloat16"}, ""),
+        ({"gpu": "H100"}, ""),
+        ({"gpu": "T4"}, "float16"),
+    ],
+    ids=lambda words: " ".join(words.values()) if isinstance(words, dict) else words,
+)
+def test_a_dtype_that_is_not_the_checkpoints_is_typed(
+    engine: str, words: dict[str, str], dtype: str
+) -> None:
+    found = api.plan("Qwen/Qwen3-4B", engine=engine, context="2k", offline=True, **words)
+    served = found["recommended"]["serving"]
+    assert served is not None
+    line = shlex.split(served["command"])
+    assert (line[line.index("--dtype") + 1] if "--dtype" in line else "") == dtype
+
+
+def test_models_that_overflow_in_float16_are_refused_there() -> None:
+    for words in ({"gpu": "T4"}, {"gpu": "H100", "dtype": "float16"}):
+        with pytest.raises(BadInput, match="does not run gemma3 in float16"):
+            api.plan("google/gemma-3-4b-it", engine="vllm", context="2k", offline=True, **words)
