@@ -136,7 +136,8 @@ class _Captured:
         self.ids = _warmed_up(forward, tokens)
         self.graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.current_stream()
-        with torch.cuda.graph(self.graph, pool=pool, stream=stream), on_device(forward.model):
+        captured = torch.cuda.graph(self.graph, pool=pool, stream=stream)
+        with _nothing_collected(), captured, on_device(forward.model):
             self.logits = forward.eager(self.ids)
 
     def replay(self, ids: Tensor) -> Tensor:
@@ -153,12 +154,12 @@ class _InPieces:
         self.tokens, self.clock = tokens, forward.cache.clock
         self.ids = _warmed_up(forward, tokens)
         torch.cuda.synchronize()
-        gc.collect()  # nothing may be freed while a stream is captured
+        gc.collect()
         torch.cuda.empty_cache()  # what the eager passes took comes again, from the graphs' pool
         self.graph = PiecewiseGraphs(pool)
         self.clock.seam = self.graph.seam
         try:
-            with on_device(forward.model):
+            with _nothing_collected(), on_device(forward.model):
                 self.graph.begin()
                 self.logits = forward.eager(self.ids)
                 self.graph.end()
@@ -175,6 +176,19 @@ class _InPieces:
         self.clock.follow(self.tokens)  # attention reads it on the host
         self.graph.replay()
         return self.logits
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Without Python's collector: a graph of an earlier session that it frees meanwhile breaks the
+    capture."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _warmed_up(forward: Forward, tokens: int) -> Tensor:
