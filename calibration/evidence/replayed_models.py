@@ -1,6 +1,6 @@
 """Models whose measured configurations are there, for calibrations to be replayed on (replay.py).
 
-Seven recall models and four pretrained ones, two of these also by a calibration's own measure. The
+Seven recall models, and four pretrained ones by a text and by a calibration's own measure. The
 third and the fourth recall model have other depth, head width and seed than the two that ship. They
 were trained for their grids alone, and their weights are not kept, so that neither their keys nor
 their attention are read. The design was made before there was a row of the fourth, or of what it is
@@ -57,6 +57,8 @@ RECALL_MODELS = (
 SPREADS = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": FILE.with_name("spread_smollm2.jsonl"),
     "Qwen/Qwen2.5-Coder-0.5B-Instruct": FILE.with_name("spread_qwen05.jsonl"),
+    "google/gemma-3-270m": FILE.with_name("spread_gemma270.jsonl"),
+    "Qwen/Qwen2.5-Coder-1.5B-Instruct": FILE.with_name("spread_qwen15.jsonl"),
 }
 """Of pretrained models, what a calibration itself would have measured (grid/spread.py)."""
 TOKENS = 8192

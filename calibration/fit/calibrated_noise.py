@@ -72,8 +72,8 @@ of keys beyond the loss of a layer beside that, and of values."""
 MEASURED_SD, MEASURED_FORMAT_SD = 0.15, 0.25
 """Spread of the tables' entries there, and of what is a format's own."""
 MEASURED_TEXT_STEEPNESS = (0.6, 0.15)
-"""The same as TEXT_STEEPNESS there: all rows of SmolLM2 and Coder-0.5B by a calibration's own
-measure ask for 0.72 and 0.60."""
+"""The same as TEXT_STEEPNESS there: fits to all that calibrations would have measured of four
+pretrained models ask for 0.60 to 0.72 (profiles/calibrations/spread_*.jsonl)."""
 STEP = 1e-4
 """Of a parameter, in the differences that its column of derivatives is."""
 
