@@ -19,6 +19,7 @@ from tests.planner.models.published_configs import (
     INTERNVL,
     LONGCAT,
     LONGCAT_LITE,
+    MINICPM_V_2_6,
     OURO,
     PLAMO_2_1B,
     SALA,
@@ -73,6 +74,25 @@ def test_ernie_vl_is_what_transformers_holds_under_other_names() -> None:
     assert [isinstance(x.ffn, MoEFFN) for x in spec.layers] == [False] + [True] * 27
     with pytest.raises(BadConfig, match=r"moe_layer_start_index is \[1, 3\]"):
         read(ERNIE_VL | {"architectures": None, "moe_layer_start_index": [1, 3]})
+
+
+def test_minicpm_v_is_its_text_model_a_siglip_and_a_resampler() -> None:
+    """Parameters of the published checkpoints of 2.6 and 4.5, Qwen2 and Qwen3; a layer of the
+    tower that is dropped by hand."""
+    spec = read(MINICPM_V_2_6)
+    assert spec.parameters == 8_099_175_152
+    assert grown(spec) == 28 * 2 * 4 * 128 * 2
+    later = {
+        "version": 4.5, "hidden_size": 4096, "intermediate_size": 12288, "num_attention_heads": 32,
+        "num_hidden_layers": 36, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151748,
+        "attention_bias": False, "sliding_window": None, "max_position_embeddings": 40960,
+    }  # fmt: skip
+    assert read(MINICPM_V_2_6 | later).parameters == 8_695_895_280
+    short = read(MINICPM_V_2_6 | {"drop_vision_last_layer": True})
+    layer = 4 * 1152 * 1153 + 2 * 1152 * 4304 + 1152 + 4304 + 4 * 1152
+    assert spec.parameters - short.parameters == layer
+    with pytest.raises(BadConfig, match="the text models of versions other than"):
+        read(MINICPM_V_2_6 | {"version": 2.0})
 
 
 def test_deepseek_ocr_weighs_what_its_index_says() -> None:
