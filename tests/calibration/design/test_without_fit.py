@@ -52,6 +52,9 @@ def test_time_for_the_unquantized_model_alone_is_no_calibration(tmp_path: Path) 
     with pytest.raises(NoFit, match="no quantized") as found:
         check_fitted(tmp_path, rows, False, replace(ENDED, runs=1))
     assert "--resume --runs 16" in found.value.hint
+    with pytest.raises(NoFit, match="no quantized") as found:  # two runs may be a fit: in more time
+        check_fitted(tmp_path, rows, False, replace(ENDED, runs=2))
+    assert "--resume --minutes 2.1 is" in found.value.hint
 
 
 def test_no_time_for_one_run_is_said_by_the_forecast(tmp_path: Path) -> None:

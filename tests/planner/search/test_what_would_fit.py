@@ -18,7 +18,7 @@ from kvpareto.planner.search.infeasible import SHORT, STEP
 from kvpareto.planner.search.max_context import max_contexts
 from kvpareto.planner.search.placed.questions import Table, evaluate_request
 from kvpareto.planner.search.recommend import Request, recommend
-from kvpareto.planner.units import parse_bytes, parse_fraction
+from kvpareto.planner.units import format_bytes, parse_bytes, parse_fraction
 from kvpareto.planner.workload import Workload
 from kvpareto.profiles import read
 
@@ -42,7 +42,9 @@ def test_nothing_fits_says_by_how_much_and_what_would(qwen: Request) -> None:
         recommend(tight)
     error = caught.value
     assert error.exit_code == 1
-    assert "more than the budget of 8.00 GB" in error.message
+    missing = int(str(error.details["needed_bytes"])) - 8 * GB
+    assert error.details["missing_bytes"] == missing > 0
+    assert f"{format_bytes(missing)} more than the budget of 8.00 GB" in error.message
     assert "a GPU that gives programs" in error.hint
     context = int(error.hint.split("--context ")[1].split()[0])
     config = Configuration.parse(error.message.split("configuration, ")[1].split(", needs")[0])

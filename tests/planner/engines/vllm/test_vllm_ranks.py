@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+import kvpareto
 from kvpareto.planner.engine import Interval
 from kvpareto.planner.engines.vllm.rank import rank_spec
 from kvpareto.planner.engines.vllm.settings import ServeSettings
 from kvpareto.planner.engines.vllm.start import start
+from kvpareto.planner.errors import NothingFits
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.models.spec import DenseFFN, LatentAttention, MoEFFN
@@ -61,3 +63,17 @@ def test_it_starts_where_the_longest_sequence_fits_to_the_byte() -> None:
     ):
         tried = replace(found, cache=Interval(needed, low, high))
         assert (tried.fits, tried.may_fit) == answers
+
+
+def test_the_budget_that_is_named_is_the_least_of_all_layouts() -> None:
+    """Four cards may share a model in several ways, of which the one that needs least is named."""
+    asked: dict[str, Any] = {
+        "engine": "vllm", "gpu": "4xH100", "context": "8k", "users": 4, "offline": True,
+    }  # fmt: skip
+    model = "meta-llama/Llama-3.1-70B-Instruct"
+    with pytest.raises(NothingFits) as caught:
+        kvpareto.plan(model, budget="40GB", **asked)
+    needed = int(str(caught.value.details["needed_bytes"]))
+    assert kvpareto.plan(model, budget=needed, **asked)["fits"]
+    with pytest.raises(NothingFits):
+        kvpareto.plan(model, budget=int(0.99 * needed), **asked)

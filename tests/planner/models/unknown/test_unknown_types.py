@@ -4,6 +4,8 @@ The truths are transformers' on the meta device, published sizes, or sums by han
 (tests/data/unknown_types holds the files).
 """
 
+from dataclasses import replace
+
 import pytest
 
 from kvpareto.planner.engines.kvpareto import KVPARETO
@@ -12,7 +14,7 @@ from kvpareto.planner.errors import BadConfig, NothingFits
 from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.latency.predict import predict
-from kvpareto.planner.load_model import load_config
+from kvpareto.planner.load_model import load_config, load_model
 from kvpareto.planner.memory import estimate as memory
 from kvpareto.planner.models.families import registry as styles
 from kvpareto.planner.models.read_config import read_model
@@ -196,7 +198,11 @@ def test_experts_behind_dense_layers_are_as_uncertain_as_experts() -> None:
     mixed = read_model({**PLAIN, **experts, "first_k_dense_replace": 2}, "mixed")
     assert len({type(layer.ffn) for layer in mixed.layers}) == 2
     assert memory.activation_error(mixed) == memory.UNKNOWN_EXPERTS
-    assert memory.activation_error(read_model(PLAIN, "plain")) == memory.NOT_UNDERSTOOD
+    plain = read_model(PLAIN, "plain")
+    assert memory.activation_error(plain) == memory.NOT_UNDERSTOOD
+    hybrid = load_model("Qwen/Qwen3-Next-80B-A3B-Instruct", offline=True)
+    states = replace(plain, layers=(*hybrid.layers[:1], *plain.layers[1:]))
+    assert memory.activation_error(states) == memory.UNKNOWN_STATES
 
 
 def test_a_placeholder_for_the_experts_is_named() -> None:
