@@ -78,7 +78,9 @@ def predict_many(
     task: str | None = None,
     scored: ScoredTask | None = None,
 ) -> list[Accuracy]:
-    """`predict` for many configurations of one model at once."""
+    """`predict` for many configurations of one model at once, or for none."""
+    if not configs:
+        return []
     chosen = said_of_calibration(spec) if predictor is None else ()
     predictor = predictor or predictor_for(spec)
     measured, headline = predictor.measured, headline_kinds(predictor.measured.kinds, task)

@@ -10,6 +10,7 @@ from kvpareto.planner.accuracy.predict import (
     outlier_layers,
     predict,
     predict_grid,
+    predict_many,
     published,
 )
 from kvpareto.planner.accuracy.prediction import Accuracy
@@ -293,3 +294,7 @@ def test_a_model_released_in_four_bits_loses_nothing_by_its_own_weights() -> Non
     assert predict(gpt_oss, Configuration(weight_bits=4), CONTEXT).low == 1.0
     grid = predict_grid(gpt_oss, [4], formats_of(gpt_oss, [Configuration()]), CONTEXT)
     assert grid.low.tolist() == [[1.0]]
+
+
+def test_nothing_is_predicted_of_no_configuration() -> None:
+    assert predict_many(QWEN25_7B, [], CONTEXT) == []
