@@ -16,6 +16,16 @@ _NO_NUMBER = re.compile(
     r"Invalid value for '(--[\w-]+)'.*: '(.*)' is not a valid (int|float)(?:eger)?\."
 )
 
+ELSEWHERE = {
+    "--output": ("max-tokens", "max-new-tokens", "n-predict", "num-predict"),
+    "--context": ("ctx", "ctx-size", "n-ctx", "num-ctx", "context-length", "context-size",
+                  "max-model-len", "max-seq-len"),
+    "--budget": ("vram", "memory", "mem", "max-memory", "gpu-memory"),
+    "--users": ("batch-size", "bs", "concurrency", "max-num-seqs", "parallel-requests"),
+    "--parallel": ("tensor-parallel-size", "tp", "tp-size"),
+}  # fmt: skip
+"""What other programs call an option, by ours."""
+
 
 def misuse(app: typer.Typer, arguments: Sequence[str], error: Any) -> Failure:
     """The failure that the parser's `error` is: its words, and the help that lists what is right.
@@ -41,6 +51,11 @@ def misuse(app: typer.Typer, arguments: Sequence[str], error: Any) -> Failure:
     asked = " ".join(["kvpareto", *(word for word in arguments[:1] if word in commands)])
     where = getattr(context, "command_path", asked)
     hint = f"`{where} --help` shows how it is called"
+    ours = next((name for name, others in ELSEWHERE.items() if (option or "")[2:] in others), None)
+    if ours is not None and ours in _options(getattr(context, "command", None)):
+        return Failure(message, f"it is {ours} here; {hint}", 2)
+    if where == "kvpareto run" and message.startswith("Got unexpected extra"):
+        hint = 'the model is named by -m: kvpareto run -m MODEL "prompt"'
     if owners and where not in [f"kvpareto {name}" for name in owners]:
         hint = f"{option} is an option of {' and '.join(owners[:3])}; {hint}"
     return Failure(message, hint, 2)
@@ -68,4 +83,4 @@ def _no_number(option: str, text: str, kind: str) -> Failure:
 
 
 def _options(command: Any) -> set[str]:
-    return {name for parameter in command.params for name in parameter.opts}
+    return {name for parameter in getattr(command, "params", ()) for name in parameter.opts}
