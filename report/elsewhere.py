@@ -7,6 +7,7 @@ from ..planner.engines import NAMES, find_engine
 from ..planner.engines.nearest import nearest_configuration
 from ..planner.errors import BadInput, NothingFits
 from ..planner.formats.configuration import Configuration
+from ..planner.memory.run_dtype import sixteen_bits
 from ..planner.search.recommend import recommend
 from ..planner.search.request import Request
 from ..planner.units import exact_bytes
@@ -37,7 +38,8 @@ def _has_plan(request: Request, engine: str, near: str) -> bool:
     the nearest configuration says so; all are searched only where that one does not do, and where
     times or a loss must be held."""
     held = request.ttft is not None or request.tpot is not None or request.max_loss is not None
-    if engine == "llama.cpp" and not held and not request.workload.full_logits:
+    usual = not request.workload.full_logits and request.spec.dtype != "float32"
+    if engine == "llama.cpp" and not held and usual:
         return True  # it runs on every card, and leaves in host memory what has no room there
     try:
         asked = replace(request, engine=find_engine(engine), host_only=request.hardware is None)
@@ -78,6 +80,10 @@ def _same_question(request: Request) -> str:
         if asked.output != default_output(request.spec.max_context)
         else []
     )
+    bf16 = request.hardware is None or request.hardware.bf16
+    stored = request.spec.stored_dtype
+    if stored and request.spec.dtype != sixteen_bits(stored, bf16):
+        words += ["--dtype", request.spec.dtype]
     words += [f"--{request.at_once}", str(asked.batch)] if asked.batch > 1 else []
     words += ["--objective", request.objective] if request.objective != "accuracy" else []
     if request.max_loss is not None:

@@ -117,6 +117,8 @@ def test_the_budget_of_a_gpu_is_left_to_the_gpu() -> None:
         ({"gpu": "4090", "budget": "8GB"}, ["llama.cpp"]),
         ({"budget": "20GB"}, ["llama.cpp"]),
         ({"budget": "20GB", "max_loss": "100%"}, ["llama.cpp"]),
+        ({"gpu": "H100", "dtype": "float32"}, []),
+        ({"gpu": "H100", "dtype": "float16"}, ["llama.cpp", "vllm"]),
         ({"budget": "20GB", "max_loss": "0.5%"}, ["llama.cpp"]),
     ],
 )
@@ -130,6 +132,14 @@ def test_no_command_is_named_that_is_refused(
     for one in document["elsewhere"]:
         assert run([*shlex.split(one["command"])[1:], "--offline", "--json"]) == 0
     capsys.readouterr()
+
+
+def test_a_dtype_that_was_asked_is_a_part_of_the_question() -> None:
+    for words, said in (({"gpu": "H100", "dtype": "float16"}, True), ({"gpu": "T4"}, False)):
+        document = kvpareto.plan("Qwen/Qwen3-4B", context="4k", offline=True, **words)
+        assert document["elsewhere"]
+        for one in document["elsewhere"]:
+            assert ("--dtype float16" in one["command"]) == said
 
 
 def test_targets_are_a_part_of_the_question() -> None:
