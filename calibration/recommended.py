@@ -1,5 +1,7 @@
 """What is recommended on the device that runs it, and what helps where nothing is."""
 
+from collections.abc import Mapping
+
 from ..planner.errors import NothingFits
 from ..planner.search.recommend import Plan, recommend
 from ..planner.search.request import Request
@@ -21,6 +23,7 @@ def recommend_on(request: Request, device: str) -> Plan:
 def _hint(error: NothingFits) -> str:
     begins, _, ways = error.hint.partition(": ")
     kept = [way for way in ways.split("; or ") if way.startswith(_TAKEN)]
-    if risky := error.details.get("risky"):
+    risky = error.details.get("risky")
+    if isinstance(risky, Mapping):
         kept.append(f"--config '{risky['config']}', to run it all the same")
     return f"{begins}: {'; or '.join(kept)}" if kept else "take a smaller model, or more memory"
