@@ -25,7 +25,7 @@ EIGHT_ROWS = 192  # queries of one head that a thread block takes there
 EIGHT_BLOCKS = 96  # thread blocks from which that is faster than segments in 16 bits
 EIGHT_ONES = 8  # rows behind the values' channels, of which one is ones
 MAX_PARTS = 128  # thread blocks that may share a KV head's tokens in decoding
-BLOCK_TOKENS = 192  # of which a block takes the time beside its own, at least (docs/latency_fit.md)
+BLOCK_TOKENS = 192  # counted for a block beside its own: not timed (docs/latency_fit.md)
 TAIL_PARTS = (
     3  # more where sinks or a residual exist: sinks, keys waiting for their block, residual
 )

@@ -1,4 +1,7 @@
-"""Configs of families that are newer than transformers' classes, or have none, as published."""
+"""Configs of families that are newer than transformers' classes, or have none, as published.
+
+Those of SmallThinker, ERNIE 4.5 VL and MiniCPM-V are written from memory.
+"""
 
 import json
 from pathlib import Path

@@ -77,8 +77,8 @@ def test_ernie_vl_is_what_transformers_holds_under_other_names() -> None:
 
 
 def test_minicpm_v_is_its_text_model_a_siglip_and_a_resampler() -> None:
-    """Parameters of the published checkpoints of 2.6 and 4.5, Qwen2 and Qwen3; a layer of the
-    tower that is dropped by hand."""
+    """Parameters of the checkpoint of 2.6 as a public table has them, of 4.5 from memory; Qwen2 and
+    Qwen3. A layer of the tower that is dropped by hand."""
     spec = read(MINICPM_V_2_6)
     assert spec.parameters == 8_099_175_152
     assert grown(spec) == 28 * 2 * 4 * 128 * 2
