@@ -58,6 +58,18 @@ def test_terms_range_over_all_readings_of_a_model() -> None:
     assert read.range_of("kv") == (one.kv - 7, one.kv)
 
 
+@pytest.mark.parametrize("chunk", [64, 128, 1024, 4096])
+def test_rows_in_8_bits_lie_beside_those_in_16(chunk: int) -> None:
+    """phi-4's peak is its FFN's second product: rows of 17,920 bytes, and a float32 scale each. Up
+    to 64 rows are multiplied in 16 bits."""
+    spec = load_model("microsoft/phi-4", offline=True)
+    sixteen, eight = (
+        of(spec, f"{weights}-k16v16+pc{chunk}", Workload(8192, 64), KVPARETO).activation
+        for weights in ("w4a16", "w4a8")
+    )
+    assert eight - sixteen == (chunk * (17_920 + 4) if chunk > 64 else 0)
+
+
 def test_prefill_of_llama_by_hand() -> None:
     """One shot, T tokens: at the last layer's MLP there are alive, in bf16, the embeddings, the
     layer's input, the residual stream and its norm (4 x 4096 wide), gate's activation, up and
