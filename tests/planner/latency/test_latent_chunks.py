@@ -78,6 +78,20 @@ def test_the_host_launches_pieces(context: int, pieces: tuple[float, float]) -> 
     assert tuple(float(np.asarray(x).item()) for x in found) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("length", "segment"), [(64, 16_384), (512, 16_384), (513, 8192), (4096, 8192)]
+)
+def test_the_host_launches_segments(length: int, segment: int) -> None:
+    """Of keys and values: of 8,192 tokens, twice as long for up to 512 queries; a sequence and a
+    layer at a time."""
+    plain = load_model("meta-llama/Llama-3.1-8B-Instruct", offline=True)
+    one = job("w4a16-k4v4-g64+pc1024", 65_536, 2, plain)
+    found = attention_host(one, float(length), Card(H200, OURS))
+    first, each = (float(np.asarray(x).item()) / (2 * 32 * OURS.launch_segment) for x in found)
+    assert first == pytest.approx(1.25)
+    assert each == pytest.approx(1 / segment)
+
+
 def test_packed_experts_are_launched_each_time() -> None:
     """2,048 tokens of 6 of 64 experts are cut in two, 1,024 are not."""
     spec, host = LATENT, replace(OURS, launch_prefill=1.0)
