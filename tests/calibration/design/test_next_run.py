@@ -15,6 +15,7 @@ from kvpareto.calibration.design.next_run import (
     frontier_error,
     log_odds,
 )
+from kvpareto.planner.formats.configuration import Granularity
 from kvpareto.planner.load_model import load_model
 
 RUNS = 8
@@ -122,6 +123,22 @@ def test_choice_is_repeatable() -> None:
     choices = [choose(Posterior(candidates, {}), np.random.default_rng(5)) for _ in range(2)]
     assert choices[0] == choices[1]
     assert isinstance(choices[0], NextRun)
+
+
+def test_candidates_are_a_part_of_the_space() -> None:
+    """One window, the longest; blocks of 32 and 64 tokens; chunks as a calibration runs them."""
+    spec = load_model("meta-llama/Llama-3.2-1B-Instruct", offline=True)
+    configs, candidates = enumerate_candidates(spec, 8192, (16,))
+    assert len(configs) == len(set(configs)) == len(candidates.memory)
+    assert {config.residual for config in configs} == {0, 128}
+    blocks = {(config.granularity, config.block_tokens) for config in configs}
+    assert blocks == {
+        (Granularity.PER_TOKEN, None), (Granularity.PER_TENSOR, None),
+        (Granularity.PER_CHANNEL, 32), (Granularity.PER_CHANNEL, 64),
+        (Granularity.PER_BLOCK, 64),
+    }  # fmt: skip
+    assert {config.chunk for config in configs} == {chunk_for(8192)}
+    assert {config.weight_bits for config in configs} == {16}
 
 
 def test_candidates_hold_the_anchors_and_know_their_memory() -> None:
