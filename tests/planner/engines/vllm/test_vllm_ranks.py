@@ -7,13 +7,18 @@ import pytest
 
 import kvpareto
 from kvpareto.planner.engine import Interval
+from kvpareto.planner.engines.vllm import VLLM
+from kvpareto.planner.engines.vllm.place import candidates
 from kvpareto.planner.engines.vllm.rank import rank_spec
 from kvpareto.planner.engines.vllm.settings import ServeSettings
 from kvpareto.planner.engines.vllm.start import start
 from kvpareto.planner.errors import NothingFits
+from kvpareto.planner.formats.configuration import Configuration
 from kvpareto.planner.hardware.gpu_names import find_gpu
 from kvpareto.planner.load_model import load_model
 from kvpareto.planner.models.spec import DenseFFN, LatentAttention, MoEFFN
+from kvpareto.planner.placement import Machine
+from kvpareto.planner.workload import Workload
 
 MIXTURE = load_model("deepseek-ai/DeepSeek-V2-Lite-Chat", offline=True)
 """26 layers of 64 experts of 1,408 channels, two shared ones; the first layer is dense, of 10,944;
@@ -77,3 +82,13 @@ def test_the_budget_that_is_named_is_the_least_of_all_layouts() -> None:
     assert kvpareto.plan(model, budget=needed, **asked)["fits"]
     with pytest.raises(NothingFits):
         kvpareto.plan(model, budget=int(0.99 * needed), **asked)
+
+
+def test_what_a_configuration_needs_is_the_least_of_all_layouts() -> None:
+    spec, config = load_model("Qwen/Qwen3-8B", offline=True), Configuration.parse("w16a16-k16v16")
+    cards = (find_gpu("H100"),) * 2
+    machine = Machine(cards, tuple(card.memory_bytes for card in cards), None)
+    work = Workload(8192, 256, batch=4)
+    sizes = [one.needed for one in candidates(spec, config, work, machine)]
+    assert len(set(sizes)) > 1
+    assert VLLM.needed(spec, config, work, machine) == min(sizes)
