@@ -86,17 +86,18 @@ def test_sixteen_runs_of_a_pretrained_model_foresee_what_it_would_measure(
 
 
 @pytest.mark.parametrize(
-    ("hub_id", "points", "error"), [(GEMMA, 161, 0.055), (LARGER_CODER, 22, 0.012)]
+    ("hub_id", "points", "error"), [(GEMMA, 161, 0.055), (LARGER_CODER, 49, 0.024)]
 )
 def test_sixteen_runs_of_a_model_that_came_after_the_design(
     hub_id: str, points: int, error: float
 ) -> None:
-    """0.052 and 0.009, of which sampling alone is 0.018 and 0.005."""
+    """0.052 and 0.021, of which sampling alone is 0.018 and 0.007; 0.057 and 0.051 without what the
+    attention says."""
     found = replay(calibrated(hub_id), 16)
     assert found.points == points
     assert found.error <= error
     assert found.error_usable <= 0.011
-    assert found.promise <= 0.015
+    assert found.promise <= found.chance
     assert found.short == 0.0
 
 
