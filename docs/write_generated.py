@@ -79,7 +79,8 @@ def readme() -> str:
     from kvpareto.calibration.evidence.readme_table import Shipped, accuracy_lines, formats_table
 
     shipped, page = Shipped.read(), _with_plans((ROOT / "README.md").read_text("utf-8"))
-    for first, line in (accuracy_lines(shipped) | {"latency": readme_line()}).items():
+    lines = accuracy_lines(shipped) | {"latency": readme_line(ROOT / "docs")}
+    for first, line in lines.items():
         page, replaced = re.subn(
             rf"^\| {re.escape(first)} \|.*$", lambda _, to=line: to, page, flags=re.M
         )

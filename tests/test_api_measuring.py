@@ -76,16 +76,17 @@ def test_a_run_takes_what_run_and_chat_share() -> None:
     assert at_once == run_chat.AT_ONCE
 
 
-@pytest.mark.parametrize("words", [{}, {"engine": "transformers"}], ids=["plan", "beside"])
 def test_a_plan_for_vllm_is_verified_by_vllm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: dict[str, Any]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = tmp_path / "plan.json"
     asked = {"gpu": "H100", "engine": "vllm", "users": 4, "context": "8k", "offline": True}
     plan.write_text(json.dumps(kvpareto.plan("Qwen/Qwen3-8B", **asked)))
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(kvpareto.MissingDependency, match="vLLM is not installed"):
-        kvpareto.verify(plan=plan, offline=True, **words)
+        kvpareto.verify(plan=plan, offline=True)
+    with pytest.raises(kvpareto.BadInput, match="is a plan for vllm, and --engine"):
+        kvpareto.verify(plan=plan, engine="transformers", offline=True)
 
 
 @pytest.mark.parametrize(

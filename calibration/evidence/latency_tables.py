@@ -3,16 +3,16 @@
     python -m kvpareto.calibration.evidence.latency_tables --write
 
 makes transformers on whole models (profiles/hardware/latency_h200_transformers.jsonl) row by row,
-sixteen architectures cut to a few layers (timed while profiles/calibrations/memory_h200.jsonl was
-measured) and whole models at lengths new to the process (calibrations/verify_h200.jsonl,
-paper_h200.jsonl) by their medians, and how many rows the intervals hold; then our engine's whole
-runs, each model predicted by a fit that did not see it, and the newest of them row by row.
+sixteen architectures cut to a few layers and whole models at lengths new to the process
+(memory_, verify_ and paper_h200.jsonl) by their medians, and how many rows the intervals hold; then
+our engine's whole runs, each model predicted by a fit without it, and the newest row by row.
 """
 
 import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -247,9 +247,9 @@ def left_out_tables(rows: Sequence[RunRow], fitted: LatencyFit) -> dict[str, str
     }
 
 
-def readme_line() -> str:
-    """README's line of errors of seconds, by the table of classes as its page has it."""
-    rows, classes = shipped_runs(), shown_lines("time_classes")
+def readme_line(docs: Path) -> str:
+    """README's line of errors of seconds, by the table of classes as its page in `docs` has it."""
+    rows, classes = shipped_runs(), shown_lines("time_classes", docs)
     first, then = classes["**all**"][3], classes["**all**"][6]
     plain = classes[CLASSES[PLAIN]]
     others = {"experts": MIXTURE, "latents": LATENT, "recurrent layers": RECURRENT_LAYERS}

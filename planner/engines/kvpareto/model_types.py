@@ -30,10 +30,10 @@ _NO_CLASS = _types(
 """In transformers, but not as a causal LM of text."""
 
 _OWN_CODE = _types(
-    "baichuan chatglm deci deepseek deepseek_ref deepseek_vl_v2 exaone grok hunyuan internlm "
-    "internlm2 internvl_chat kimi_k2 kimi_k3 longcat_flash_ngram mimo minicpm minicpm_sala "
-    "minimax_m1 minimax_m3 minimax_text_01 nemotron-nas orion ouro phi-msft phi3_v phi4mm plamo2 "
-    "qwen rwkv5 stablelm_epoch step3p7_text"
+    "baichuan chatglm deci deepseek deepseek_ref deepseek_vl_v2 ernie4_5_moe_vl exaone grok "
+    "hunyuan internlm internlm2 internvl_chat kimi_k2 kimi_k3 longcat_flash_ngram mimo minicpm "
+    "minicpm_sala minicpmv minimax_m1 minimax_m3 minimax_text_01 nemotron-nas orion ouro phi-msft "
+    "phi3_v phi4mm plamo2 qwen rwkv5 smallthinker stablelm_epoch step3p7_text"
 )
 """Not in transformers: code of the model's own repository."""
 
