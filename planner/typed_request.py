@@ -84,16 +84,7 @@ def typed_request(model: str, **words: Unpack[PlanWords]) -> Request:
     size, kept = _budget(budget, words.get("reserve"), gpus)
     check_counted_once(size, ram, gpus)
     loss = words.get("max_loss")
-    spec, workload = typed_workload(
-        model,
-        hardware,
-        context=words.get("context"),
-        output=words.get("output"),
-        batch=typed_users(words.get("users"), words.get("batch", 1)),
-        dtype=words.get("dtype"),
-        full_logits=words.get("full_logits", False),
-        offline=words.get("offline", False),
-    )
+    spec, workload = typed_workload(model, hardware, words)
     return Request(
         spec=spec,
         workload=workload,
@@ -149,20 +140,14 @@ def typed_target(text: str | float | None, name: str, gpu: Hardware | None) -> f
 
 
 def typed_workload(
-    model: str,
-    hardware: Hardware | None,
-    *,
-    context: Size,
-    output: Size,
-    batch: str | int,
-    dtype: str | None,
-    full_logits: bool,
-    offline: bool,
+    model: str, hardware: Hardware | None, words: PlanWords | EstimateWords
 ) -> tuple[ModelSpec, Workload]:
     """The model in the dtype that it runs in, and what is asked of it. Raises BadInput."""
-    spec = as_run(load_model(model, offline=offline), parse_dtype(dtype), hardware)
-    words = (_text(context), _text(output), str(batch), spec.max_context)
-    return spec, Workload.parse(*words, full_logits=full_logits)
+    users = typed_users(words.get("users"), words.get("batch", 1))
+    loaded = load_model(model, offline=words.get("offline", False))
+    spec = as_run(loaded, parse_dtype(words.get("dtype")), hardware)
+    asked = (_text(words.get("context")), _text(words.get("output")), str(users), spec.max_context)
+    return spec, Workload.parse(*asked, full_logits=words.get("full_logits", False))
 
 
 def typed_gpus(asked: str | int | None, engine: Engine) -> tuple[Hardware, ...]:

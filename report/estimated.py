@@ -14,7 +14,6 @@ from ..planner.typed_request import (
     typed_gpus,
     typed_parallel,
     typed_task,
-    typed_users,
     typed_workload,
 )
 from .document import estimate_document, placed_document
@@ -25,16 +24,7 @@ def estimated(model: str, config: str, **words: Unpack[EstimateWords]) -> dict[s
     chosen, engine = Configuration.parse(config), find_engine(words.get("engine", "kvpareto"))
     gpus = typed_gpus(words.get("gpu"), engine)
     hardware = gpus[0] if gpus else None
-    spec, workload = typed_workload(
-        model,
-        hardware,
-        context=words.get("context"),
-        output=words.get("output"),
-        batch=typed_users(words.get("users"), words.get("batch", 1)),
-        dtype=words.get("dtype"),
-        full_logits=words.get("full_logits", False),
-        offline=words.get("offline", False),
-    )
+    spec, workload = typed_workload(model, hardware, words)
     check_workload(workload, engine)
     check_layers(chosen, spec)
     parallel = typed_parallel(words.get("parallel"), engine)

@@ -278,19 +278,15 @@ def test_a_model_released_in_mxfp4_loses_nothing_in_its_own_type() -> None:
     names, bits = ["mxfp4", "Q8_0", "Q4_K_M", "", "F16"], [4, 8, 4, 4, 16]
     found = weight_equivalents(SPEC, names, bits, 1.584, released=True)
     assert list(found[[0, 3, 4]]) == [16.0, 16.0, 16.0]
-    both = np.array([found[2], equivalent_bits("Q4_K_M")])
-    tenth, whole = weight_noise(both, 1.584)
+    tenth, whole = weight_noise(np.array([found[2], equivalent_bits("Q4_K_M")]), 1.584)
     assert tenth == pytest.approx(0.1 * whole, rel=1e-6)
 
 
 def test_a_tenth_of_a_released_model_is_a_tenth_by_the_fit_that_ships() -> None:
     """Weights alone, where the loss is nearly the noise: a tenth of it is a tenth of the loss."""
     spec = load_model("openai/gpt-oss-20b", offline=True)
-    dense = replace(spec, quantization=None)
-    tenth, whole = (
-        predict_many(one, [Configuration.named("Q6_K", "f16", "f16")], 4096, task="reasoning")[0]
-        for one in (spec, dense)
-    )
+    mix, dense = [Configuration.named("Q6_K", "f16", "f16")], replace(spec, quantization=None)
+    tenth, whole = (predict_many(m, mix, 4096, task="reasoning")[0] for m in (spec, dense))
     assert 1 - tenth.retention == pytest.approx(0.1 * (1 - whole.retention), rel=0.05)
 
 

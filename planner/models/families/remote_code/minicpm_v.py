@@ -10,7 +10,7 @@ from ...tensor_list import Tensors
 from ..config_defaults import fields_of
 from ..decoder import Decoder, text_decoder
 from ..registry import style_of
-from ..towers.vision import encoder_layers, patches
+from ..towers.vision import siglip_encoder
 from ..unknown.not_planned import refuse
 
 TEXTS = {"2.5": "llama", "2.6": "qwen2", "4": "llama", "4.0": "llama", "4.5": "qwen3"}
@@ -28,21 +28,10 @@ def minicpmv(f: Fields, t: Tensors) -> Decoder:
         raise f.missing("vision_config")
     vision = fields_of(raw, "siglip_vision_model", path="vision_config.", notes=f.notes)
     with t.scope("vpm.", part=Part.VISION):
-        _siglip(vision, t, vision.layers() - f.flag("drop_vision_last_layer"))
+        siglip_encoder(vision, t, vision.layers() - f.flag("drop_vision_last_layer"))
     with t.scope("resampler.", part=Part.PROJECTOR):
         _resampler(t, f.count("query_num"), vision.count("hidden_size"), text.count("hidden_size"))
     return text_decoder(text, t, style, prefix="llm.model.", head_prefix="llm.")
-
-
-def _siglip(f: Fields, t: Tensors, layers: int) -> None:
-    width, inner = f.count("hidden_size"), f.count("intermediate_size")
-    channels, patch = patches(f)
-    side = f.count("image_size") // patch
-    t.add("embeddings.patch_embedding.weight", (width, channels, patch, patch), Role.CONV)
-    t.add("embeddings.patch_embedding.bias", (width,), Role.BIAS)
-    t.embedding("embeddings.position_embedding", side * side, width)
-    encoder_layers(t, "encoder.layers.*.", layers, width, inner)
-    t.norm("post_layernorm", width, True)
 
 
 def _resampler(t: Tensors, queries: int, inputs: int, width: int) -> None:

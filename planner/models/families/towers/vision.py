@@ -49,16 +49,21 @@ def patches(f: Fields, channels: str = "num_channels") -> tuple[int, int]:
 
 def siglip(f: Fields, t: Tensors) -> None:
     """SigLIP: a plain encoder with learned positions, and a pooling head where it has one."""
+    siglip_encoder(f, t, f.layers())
+    if f.flag("vision_use_head", True):
+        siglip_head(t, f.count("hidden_size"), f.count("intermediate_size"))
+
+
+def siglip_encoder(f: Fields, t: Tensors, layers: int) -> None:
+    """SigLIP without its head, and its first `layers` alone."""
     width, inner = f.count("hidden_size"), f.count("intermediate_size")
     channels, patch = patches(f)
     side = f.count("image_size") // patch
     t.add("embeddings.patch_embedding.weight", (width, channels, patch, patch), Role.CONV)
     t.add("embeddings.patch_embedding.bias", (width,), Role.BIAS)
     t.embedding("embeddings.position_embedding", side * side, width)
-    encoder_layers(t, "encoder.layers.*.", f.layers(), width, inner)
+    encoder_layers(t, "encoder.layers.*.", layers, width, inner)
     t.norm("post_layernorm", width, bias=True)
-    if f.flag("vision_use_head", True):
-        siglip_head(t, width, inner)
 
 
 def siglip_head(t: Tensors, width: int, inner: int) -> None:
